@@ -1,0 +1,270 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// checkSchema reports keys that targets declare with different types, and keys that share a name in the environment.
+func checkSchema(targets []*target, p *problems) {
+	types := map[string]*field{}
+	for _, t := range targets {
+		checkTypes(t.fields, "", types, p)
+	}
+	type place struct{ service, key string }
+	variables := map[string]place{}
+	claim := func(service, key string) {
+		name := envName(strings.TrimPrefix(ownKey(service, key), servicesKey+"."))
+		first, taken := variables[name]
+		if taken && first != (place{service, key}) {
+			p.add(&Error{Key: ownKey(service, key), Problem: fmt.Sprintf(
+				"the environment variable %s would set it and %s: rename one", name, ownKey(first.service, first.key))})
+			return
+		}
+		variables[name] = place{service, key}
+	}
+	for _, t := range targets {
+		eachLeaf(t.fields, "", func(key string, _ *field) {
+			claim("", key)
+			if t.Service != "" {
+				claim(t.Service, key)
+			}
+		})
+	}
+}
+
+func checkTypes(fields []*field, key string, types map[string]*field, p *problems) {
+	for _, f := range fields {
+		at := joinKey(key, f.name)
+		first, seen := types[at]
+		if !seen {
+			types[at] = f
+		} else if first.kind != f.kind || first.leaf != f.leaf {
+			p.add(&Error{Key: at, Problem: fmt.Sprintf("declared as %s by %s and as %s by %s", first.typ, first.owner, f.typ, f.owner)})
+			continue
+		}
+		checkTypes(f.children, at, types, p)
+		if f.kind == kindMap {
+			entry := *f.elem
+			entry.name = "<name>"
+			checkTypes([]*field{&entry}, at, types, p)
+		}
+	}
+}
+
+// check reports unknown keys and values of the wrong type in one source, whether or not another source overrides them.
+func (l *layers) check(source layer) {
+	c := checker{layers: l, defaults: source.defaults}
+	if len(l.loaded()) > 1 {
+		c.own = l.loaded()
+	}
+	names := []string{}
+	for _, name := range source.root.names {
+		if name != servicesKey {
+			names = append(names, name)
+		}
+	}
+	c.mapping(source.root, names, l.fields("", true), "")
+	c.own = nil
+	all := source.root.child(servicesKey)
+	if !all.hasValue() {
+		return
+	}
+	if all.kind != kindMapping {
+		l.problems.add(&Error{Key: servicesKey, Origin: all.origin, Problem: "expected services' names and their keys"})
+		return
+	}
+	for _, name := range all.names {
+		key := ownKey(name, "")
+		if !slices.Contains(l.services, name) {
+			if !source.defaults {
+				l.problems.add(&Error{Key: key, Origin: all.keyOrigin(name), Problem: "unknown service" + suggestion(name, l.services)})
+			}
+			continue
+		}
+		c.group(all.fields[name], l.fields(name, false), key)
+	}
+}
+
+type checker struct {
+	*layers
+	own      []string // the loaded services, when a plain value for a key tagged own is an error
+	defaults bool
+}
+
+// group checks a mapping of known keys.
+func (c *checker) group(n *node, fields []*field, key string) {
+	if !n.hasValue() {
+		return
+	}
+	if n.kind != kindMapping {
+		c.problems.add(&Error{Key: key, Origin: n.origin, Problem: "expected a mapping with keys such as " + someNames(fieldNames(fields))})
+		return
+	}
+	c.mapping(n, n.names, fields, key)
+}
+
+func (c *checker) mapping(n *node, names []string, fields []*field, key string) {
+	for _, name := range names {
+		at := joinKey(key, name)
+		matches := named(fields, name)
+		if len(matches) == 0 {
+			c.unknown(at, name, n.keyOrigin(name), fields)
+			continue
+		}
+		c.value(n.fields[name], matches, at)
+	}
+}
+
+// value checks the node of one key; the targets that declare the key agree on its type.
+func (c *checker) value(n *node, fields []*field, key string) {
+	f := fields[0]
+	switch {
+	case f.kind == kindGroup:
+		var below []*field
+		for _, f := range fields {
+			below = append(below, f.children...)
+		}
+		c.group(n, below, key)
+	case f.kind == kindMap:
+		c.entries(n, fields, key)
+	case n.hasValue():
+		c.leaf(n, fields, key)
+	}
+}
+
+func (c *checker) entries(n *node, fields []*field, key string) {
+	if !n.hasValue() {
+		return
+	}
+	if n.kind != kindMapping {
+		c.problems.add(&Error{Key: key, Origin: n.origin, Problem: "expected a mapping from names to values"})
+		return
+	}
+	elems := make([]*field, len(fields))
+	for i, f := range fields {
+		elems[i] = f.elem
+	}
+	for _, name := range n.names {
+		c.value(n.fields[name], elems, joinKey(key, name))
+	}
+}
+
+func (c *checker) leaf(n *node, fields []*field, key string) {
+	f := fields[0]
+	if f.secret {
+		c.problems.secret(n.text)
+		for _, item := range n.items {
+			c.problems.secret(item.text)
+		}
+	}
+	if _, err := decode(f.leaf, n); err != nil {
+		c.problems.add(&Error{Key: key, Origin: n.origin, Value: c.show(f, n), Problem: err.Error()})
+	}
+	if c.own == nil || c.defaults {
+		return
+	}
+	var keys, variables []string
+	for _, f := range fields {
+		if f.service == "" {
+			return // the process-wide target takes the plain value
+		}
+		if own := ownKey(f.service, key); f.own && slices.Contains(c.own, f.service) && !slices.Contains(keys, own) {
+			keys, variables = append(keys, own), append(variables, envName(f.service+"."+key))
+		}
+	}
+	if len(keys) > 0 {
+		slices.Sort(keys)
+		slices.Sort(variables)
+		c.problems.add(&Error{Key: key, Origin: n.origin, Value: c.show(f, n), Problem: fmt.Sprintf(
+			"the services of this process cannot share it: set %s instead (environment %s)", strings.Join(keys, ", "), strings.Join(variables, ", "))})
+	}
+}
+
+// unknown reports a key without its value, which may be a secret under a misspelt key.
+func (c *checker) unknown(key, name, origin string, fields []*field) {
+	problem := "unknown key" + suggestion(name, fieldNames(fields))
+	switch {
+	case key == name && slices.Contains(c.services, name):
+		problem = fmt.Sprintf("unknown key, did you mean %q?", ownKey(name, ""))
+	case strings.Contains(name, "."):
+		problem = "unknown key: a dot does not nest in YAML, write each part as a key of its own"
+	}
+	c.problems.add(&Error{Key: key, Origin: origin, Problem: problem})
+}
+
+func named(fields []*field, name string) []*field {
+	var out []*field
+	for _, f := range fields {
+		if f.name == name {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func fieldNames(fields []*field) []string {
+	out := make([]string, len(fields))
+	for i, f := range fields {
+		out[i] = f.name
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Key describes one setting of a target.
+type Key struct {
+	Service string // of the target
+	Name    string // dotted; <name> stands for the name of a map's entry
+	Type    string // string, bool, int, number, duration, size, url, secret, "list of …", or a Go type such as slog.Level
+	Default string // as in the struct tag; redacted for a secret
+	Help    string
+	Secret  bool
+	Live    bool
+}
+
+// Keys returns the keys that targets declare, in the order of their fields and each once per service: what a program lists under --help
+// and takes as flags. The error is a *[Errors] about the structs themselves: unusable types, bad tags and defaults, keys in conflict.
+func Keys(targets ...Target) ([]Key, error) {
+	p := &problems{}
+	parsed := parseTargets(targets, p)
+	checkSchema(parsed, p)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	var out []Key
+	seen := map[[2]string]bool{}
+	for _, t := range parsed {
+		for _, key := range schemaKeys(t.fields, "") {
+			key.Service = t.Service
+			if id := [2]string{key.Service, key.Name}; !seen[id] {
+				seen[id] = true
+				out = append(out, key)
+			}
+		}
+	}
+	return out, nil
+}
+
+func schemaKeys(fields []*field, prefix string) []Key {
+	var out []Key
+	for _, f := range fields {
+		name := joinKey(prefix, f.name)
+		switch f.kind {
+		case kindGroup:
+			out = append(out, schemaKeys(f.children, name)...)
+		case kindMap:
+			entry := *f.elem
+			entry.name, entry.help, entry.def = "<name>", f.help, f.def
+			out = append(out, schemaKeys([]*field{&entry}, name)...)
+		default:
+			key := Key{Name: name, Type: typeName(f.leaf), Default: hidePassword(f.def), Help: f.help, Secret: f.secret, Live: f.live}
+			if f.secret {
+				key.Default = Secret(f.def).String()
+			}
+			out = append(out, key)
+		}
+	}
+	return out
+}

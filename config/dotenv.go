@@ -1,0 +1,122 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// variable is an environment variable and where it was set.
+type variable struct{ value, origin string }
+
+// environment indexes os.Environ()'s form; an empty variable counts as not set. The last of a repeated name wins, as in os/exec.
+func environment(environ []string) map[string]variable {
+	out := map[string]variable{}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		delete(out, name)
+		if value != "" {
+			out[name] = variable{value, "environment " + name}
+		}
+	}
+	return out
+}
+
+// readDotEnv reads a .env file; a missing one is empty.
+func readDotEnv(path string, p *problems) map[string]variable {
+	if path == "" {
+		return nil
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	data, ok := readFile(path, p)
+	if !ok {
+		return nil
+	}
+	return parseDotEnv(string(data), path, p)
+}
+
+// parseDotEnv reports each bad line and reads on.
+func parseDotEnv(text, path string, p *problems) map[string]variable {
+	out, lines := map[string]variable{}, map[string]int{}
+	rest := strings.TrimPrefix(strings.ReplaceAll(text, "\r\n", "\n"), "\ufeff")
+	for number := 1; rest != ""; {
+		line, after, _ := strings.Cut(rest, "\n")
+		start, origin := number, fmt.Sprintf("%s:%d", path, number)
+		number++
+		trimmed := strings.TrimSpace(line)
+		if trimmed == "" || trimmed[0] == '#' {
+			rest = after
+			continue
+		}
+		name, value, ok := strings.Cut(rest, "=")
+		name = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(name), "export "))
+		if !ok || !isVariableName(name) {
+			p.add(&Error{Origin: origin, Problem: "expected NAME=value, a comment or an empty line"})
+			rest = after
+			continue
+		}
+		value, remains, problem := dotEnvValue(value)
+		if problem != "" { // the end of a broken quoted value is unknown: go on at the next line
+			p.add(&Error{Key: name, Origin: origin, Problem: problem})
+			rest = after
+			continue
+		}
+		number = start + strings.Count(rest[:len(rest)-len(remains)], "\n")
+		rest = remains
+		if first, twice := lines[name]; twice {
+			p.add(&Error{Key: name, Origin: origin, Problem: fmt.Sprintf("the variable is set twice, first in line %d", first)})
+			continue
+		}
+		lines[name] = start
+		if value != "" {
+			out[name] = variable{value, origin}
+		}
+	}
+	return out
+}
+
+func isVariableName(name string) bool {
+	bad := func(r rune) bool {
+		return r != '_' && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	}
+	return name != "" && (name[0] < '0' || name[0] > '9') && !strings.ContainsFunc(name, bad)
+}
+
+// dotEnvValue reads the value at the start of text, which begins behind the "="; rest begins at the next line.
+func dotEnvValue(text string) (value, rest, problem string) {
+	text = strings.TrimLeft(text, " \t")
+	if text == "" || (text[0] != '"' && text[0] != '\'') {
+		line, rest, _ := strings.Cut(text, "\n")
+		if i := strings.Index(" "+line, " #"); i >= 0 {
+			line = line[:max(i-1, 0)]
+		}
+		return strings.TrimSpace(line), rest, ""
+	}
+	quote := text[0]
+	var b strings.Builder
+	i := 1
+	for ; i < len(text) && text[i] != quote; i++ {
+		c := text[i]
+		if quote == '"' && c == '\\' && i+1 < len(text) {
+			i++
+			c = text[i]
+			if at := strings.IndexByte("ntr", c); at >= 0 {
+				c = "\n\t\r"[at]
+			} else if !strings.ContainsRune("\"\\$\n", rune(c)) {
+				b.WriteByte('\\') // not an escape: both stay
+			}
+		}
+		b.WriteByte(c)
+	}
+	if i >= len(text) {
+		return "", "", fmt.Sprintf("the closing %c is missing", quote)
+	}
+	tail, rest, _ := strings.Cut(text[i+1:], "\n")
+	if tail = strings.TrimSpace(tail); tail != "" && tail[0] != '#' {
+		return "", "", fmt.Sprintf("nothing but a comment may follow the closing %c", quote)
+	}
+	return b.String(), rest, ""
+}

@@ -1,0 +1,239 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// layer is one source as a tree of the shape of the YAML file.
+type layer struct {
+	root     *node
+	defaults bool // the program's own defaults: they may set a key tagged own for all services
+}
+
+// layers are all sources of one Load, highest first.
+type layers struct {
+	targets  []*target
+	services []string
+	file     string // for error texts
+	list     []layer
+	problems *problems
+}
+
+// fields returns the fields of a service's targets, or with plain set those of all targets, to which plain keys apply.
+func (l *layers) fields(service string, plain bool) []*field {
+	var out []*field
+	for _, t := range l.targets {
+		if plain || t.Service == service {
+			out = append(out, t.fields...)
+		}
+	}
+	return out
+}
+
+// texts turns dotted keys and texts into a tree. A key that is not known is put where its dots say, for check to report.
+func (l *layers) texts(values map[string]string, origin func(key string) string) *node {
+	root := newMapping("")
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		var prefix []string
+		rest, fields := key, l.fields("", true)
+		if after, own := strings.CutPrefix(key, servicesKey+"."); own {
+			for _, service := range l.services {
+				if tail, ok := strings.CutPrefix(after, service+"."); ok {
+					prefix, rest, fields = []string{servicesKey, service}, tail, l.fields(service, false)
+				}
+			}
+		}
+		value := newScalar(values[key], origin(key))
+		segments := strings.Split(rest, ".")
+		path, f := locate(fields, segments)
+		if f == nil {
+			root.setPath(append(prefix, segments...), value)
+			continue
+		}
+		if f.kind == kindMap && f.elem.kind == kindLeaf {
+			pairs, err := splitPairs(value.text, value.origin)
+			if err != nil {
+				l.problems.add(&Error{Key: key, Origin: value.origin, Value: l.show(f.elem, value), Problem: err.Error()})
+				continue
+			}
+			value = pairs
+		}
+		root.setPath(append(prefix, path...), value)
+	}
+	return root
+}
+
+// locate finds the field of a dotted key and the path to it, in which the name of a map's entry is one step even if it holds dots.
+func locate(fields []*field, segments []string) ([]string, *field) {
+	for _, f := range fields {
+		if f.name != segments[0] {
+			continue
+		}
+		rest := segments[1:]
+		switch {
+		case len(rest) == 0:
+			return segments[:1], f
+		case f.kind == kindGroup:
+			if path, found := locate(f.children, rest); found != nil {
+				return append([]string{f.name}, path...), found
+			}
+		case f.kind == kindMap && f.elem.kind == kindLeaf:
+			return []string{f.name, strings.Join(rest, ".")}, f.elem
+		case f.kind == kindMap:
+			for i := 1; i < len(rest); i++ {
+				if path, found := locate(f.elem.children, rest[i:]); found != nil {
+					return append([]string{f.name, strings.Join(rest[:i], ".")}, path...), found
+				}
+			}
+		}
+	}
+	return nil, nil
+}
+
+// show is a node's value for an error about f.
+func (l *layers) show(f *field, n *node) string {
+	if n.kind != kindScalar {
+		return ""
+	}
+	if f.secret {
+		return Secret(n.text).String()
+	}
+	if strings.Contains(n.text, "@") { // perhaps a URL too broken for hidePassword to find the password in it
+		return redacted
+	}
+	return n.text
+}
+
+// environment turns variables into a tree: plain names, and names with a service's name in front.
+// The entries of maps that it may set are those that the trees in named have, and the services' names.
+func (l *layers) environment(vars map[string]variable, named []*node) *node {
+	b := &envReader{layers: l, vars: vars, used: map[string]bool{}, unknown: map[string]string{}}
+	places := slices.Clone(named)
+	for _, service := range l.services {
+		for _, root := range named {
+			places = append(places, root.child(servicesKey).child(service))
+		}
+	}
+	root := newMapping("")
+	b.read(root, l.fields("", true), "", "", places)
+	for _, service := range l.services {
+		own := newMapping("")
+		b.read(own, l.fields(service, false), envName(service)+"_", ownKey(service, ""), places)
+		root.setPath([]string{servicesKey, service}, own)
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.unknown)) {
+		if !b.used[name] {
+			key := b.unknown[name]
+			l.problems.add(&Error{Origin: vars[name].origin, Problem: fmt.Sprintf(
+				"%s fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", name, key)})
+		}
+	}
+	return root
+}
+
+type envReader struct {
+	*layers
+	vars    map[string]variable
+	used    map[string]bool
+	unknown map[string]string // variables that fit a map of structs: the map's key
+}
+
+// read puts into out what the variables whose names begin with prefix say of fields.
+func (b *envReader) read(out *node, fields []*field, prefix, key string, places []*node) {
+	for _, f := range fields {
+		name := prefix + envName(f.name)
+		v, given := b.vars[name]
+		switch f.kind {
+		case kindLeaf:
+			if given {
+				b.used[name] = true
+				out.set(f.name, newScalar(v.value, v.origin))
+			}
+		case kindGroup:
+			group := newMapping("")
+			b.read(group, f.children, name+"_", joinKey(key, f.name), children(places, f.name))
+			if len(group.names) > 0 {
+				out.setPath([]string{f.name}, group)
+			}
+		case kindMap:
+			b.readMap(out, f, name, joinKey(key, f.name), children(places, f.name))
+		}
+	}
+}
+
+func (b *envReader) readMap(out *node, f *field, name, key string, places []*node) {
+	if v, given := b.vars[name]; given && f.elem.kind == kindLeaf {
+		b.used[name] = true
+		pairs, err := splitPairs(v.value, v.origin)
+		if err != nil {
+			value := newScalar(v.value, v.origin)
+			b.problems.add(&Error{Key: key, Origin: v.origin, Value: b.show(f.elem, value), Problem: err.Error()})
+		} else {
+			out.setPath([]string{f.name}, pairs)
+		}
+	}
+	entries := slices.Clone(b.services)
+	for _, place := range places {
+		if place != nil {
+			entries = append(entries, place.names...)
+		}
+	}
+	slices.Sort(entries)
+	for _, entry := range slices.Compact(entries) {
+		entryName := name + "_" + envName(entry)
+		if f.elem.kind == kindLeaf {
+			if v, given := b.vars[entryName]; given {
+				b.used[entryName] = true
+				out.setPath([]string{f.name, entry}, newScalar(v.value, v.origin))
+			}
+			continue
+		}
+		group := newMapping("")
+		b.read(group, f.elem.children, entryName+"_", joinKey(key, entry), children(places, entry))
+		if len(group.names) > 0 {
+			out.setPath([]string{f.name, entry}, group)
+		}
+	}
+	if f.elem.kind == kindGroup {
+		b.findUnknown(f, name, key)
+	}
+}
+
+// findUnknown notes the variables that fit a field of some entry of the map f.
+func (b *envReader) findUnknown(f *field, name, key string) {
+	var suffixes []string
+	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
+		suffixes = append(suffixes, "_"+envName(key))
+	})
+	for variable := range b.vars {
+		middle, ok := strings.CutPrefix(variable, name+"_")
+		if ok && slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(middle, s) && len(middle) > len(s) }) {
+			b.unknown[variable] = key
+		}
+	}
+}
+
+// eachLeaf calls visit for each value below fields that needs no map entry's name.
+func eachLeaf(fields []*field, key string, visit func(key string, leaf *field)) {
+	for _, f := range fields {
+		switch f.kind {
+		case kindLeaf:
+			visit(joinKey(key, f.name), f)
+		case kindGroup:
+			eachLeaf(f.children, joinKey(key, f.name), visit)
+		}
+	}
+}
+
+func children(nodes []*node, name string) []*node {
+	var out []*node
+	for _, n := range nodes {
+		if c := n.child(name); c != nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// node is a value of one source, whichever the source: all become trees of the shape of the YAML file.
+// Nodes may be shared between places of a tree (YAML aliases) and never change after their source is read.
+type node struct {
+	kind   nodeKind
+	text   string            // kindScalar
+	items  []*node           // kindList
+	names  []string          // kindMapping: the keys in their order
+	fields map[string]*node  // kindMapping
+	at     map[string]string // kindMapping from YAML: where each key stands
+	origin string
+}
+
+type nodeKind int
+
+const (
+	kindNull nodeKind = iota
+	kindScalar
+	kindList
+	kindMapping
+)
+
+func newMapping(origin string) *node {
+	return &node{kind: kindMapping, fields: map[string]*node{}, origin: origin}
+}
+
+func newScalar(text, origin string) *node {
+	return &node{kind: kindScalar, text: text, origin: origin}
+}
+
+// child returns the value under name, nil when there is none or n is no mapping.
+func (n *node) child(name string) *node {
+	if n == nil || n.kind != kindMapping {
+		return nil
+	}
+	return n.fields[name]
+}
+
+// keyOrigin returns where the key name of mapping n stands.
+func (n *node) keyOrigin(name string) string {
+	if at, ok := n.at[name]; ok {
+		return at
+	}
+	return n.fields[name].origin
+}
+
+func (n *node) set(name string, value *node) {
+	if _, there := n.fields[name]; !there {
+		n.names = append(n.names, name)
+	}
+	n.fields[name] = value
+}
+
+// merge returns a and b as one; a wins where both have a value that is no mapping.
+func merge(a, b *node) *node {
+	if a == nil || b == nil || a.kind != kindMapping || b.kind != kindMapping {
+		if a == nil {
+			return b
+		}
+		return a
+	}
+	out := newMapping(a.origin)
+	for _, name := range slices.Concat(a.names, b.names) {
+		out.set(name, merge(a.fields[name], b.fields[name]))
+	}
+	return out
+}
+
+// setPath puts value under path, merging with what is there.
+func (n *node) setPath(path []string, value *node) {
+	for _, name := range path[:len(path)-1] {
+		next := n.child(name)
+		if next == nil || next.kind != kindMapping {
+			next = newMapping(value.origin)
+			n.set(name, next)
+		}
+		n = next
+	}
+	last := path[len(path)-1]
+	n.set(last, merge(value, n.child(last)))
+}
+
+// hasValue tells whether n gives a value; an empty YAML value and a missing one do not.
+func (n *node) hasValue() bool { return n != nil && n.kind != kindNull }
+
+// splitPairs reads "k=v,k2=v2", the text of a map of scalars.
+func splitPairs(text, origin string) (*node, error) {
+	out := newMapping(origin)
+	if strings.TrimSpace(text) == "" {
+		return out, nil
+	}
+	for pair := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(pair, "=")
+		name = strings.TrimSpace(name)
+		if !ok || name == "" {
+			return nil, errors.New("expected name=value pairs such as a=1,b=2")
+		}
+		if out.child(name) != nil {
+			return nil, errors.New("a name is given twice, expected name=value pairs such as a=1,b=2")
+		}
+		out.set(name, newScalar(strings.TrimSpace(value), origin))
+	}
+	return out, nil
+}

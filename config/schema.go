@@ -1,0 +1,277 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// servicesKey is the key under which services' own values stand.
+const servicesKey = "services"
+
+// field is one key of a settings struct, and, through children and elem, all keys below it.
+type field struct {
+	name     string
+	kind     fieldKind
+	typ      reflect.Type // the Go field's own type
+	leaf     reflect.Type // kindLeaf: the type that a text is decoded to: T of Live[T], else typ
+	index    []int        // of the Go field in its parent struct
+	children []*field     // kindGroup
+	elem     *field       // kindMap: the entries
+	owner    string       // the Go field's name, for errors about the struct itself
+	service  string       // of the target
+
+	def, help                           string
+	hasDef, required, own, live, secret bool
+}
+
+type fieldKind int
+
+const (
+	kindLeaf fieldKind = iota
+	kindGroup
+	kindMap
+)
+
+var (
+	typeSecret          = reflect.TypeFor[Secret]()
+	typeDuration        = reflect.TypeFor[time.Duration]()
+	typeURL             = reflect.TypeFor[url.URL]()
+	typeTextUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+	typeLive            = reflect.TypeFor[liveField]()
+)
+
+// target is a Target with its schema.
+type target struct {
+	Target
+	fields []*field
+	typ    reflect.Type
+}
+
+// parseTargets reads the schemas; what is wrong with a struct goes to p, and that target is left out.
+func parseTargets(in []Target, p *problems) []*target {
+	var out []*target
+	for i, t := range in {
+		v := reflect.ValueOf(t.Into)
+		if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
+			p.add(&Error{Problem: fmt.Sprintf("target %d (service %q): Into is %T, expected a pointer to a struct", i+1, t.Service, t.Into)})
+			continue
+		}
+		parser := schemaParser{problems: p, service: t.Service}
+		parsed := &target{Target: t, typ: v.Elem().Type()}
+		parsed.fields = parser.structFields(parsed.typ, parsed.typ.String(), nil)
+		for _, f := range parsed.fields {
+			if f.name == servicesKey {
+				parser.fail(f.owner, `the key "services" is reserved for services' own values`)
+			}
+		}
+		out = append(out, parsed)
+	}
+	return out
+}
+
+type schemaParser struct {
+	problems *problems
+	service  string
+	open     []reflect.Type // structs being parsed, against recursion without end
+}
+
+func (s *schemaParser) fail(where, format string, args ...any) {
+	s.problems.add(&Error{Problem: where + ": " + fmt.Sprintf(format, args...)})
+}
+
+// structFields returns the keys of struct t; where is its place in the program, index the way to it from the struct that embeds it.
+func (s *schemaParser) structFields(t reflect.Type, where string, index []int) []*field {
+	if slices.Contains(s.open, t) {
+		s.fail(where, "%s contains itself", t)
+		return nil
+	}
+	s.open = append(s.open, t)
+	defer func() { s.open = s.open[:len(s.open)-1] }()
+	var out []*field
+	add := func(f *field) {
+		if slices.ContainsFunc(out, func(other *field) bool { return other.name == f.name }) {
+			s.fail(f.owner, "the key %q is declared twice in one struct", f.name)
+			return
+		}
+		out = append(out, f)
+	}
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		at := append(slices.Clip(index), i)
+		tag, tagged := sf.Tag.Lookup("config")
+		if tag == "-" {
+			continue
+		}
+		if sf.Anonymous && sf.Type.Kind() == reflect.Struct && !tagged && !isLeaf(sf.Type) {
+			for _, f := range s.structFields(sf.Type, where+"."+sf.Name, at) {
+				add(f)
+			}
+			continue
+		}
+		if !sf.IsExported() {
+			if tagged {
+				s.fail(where+"."+sf.Name, "an unexported field cannot be a setting")
+			}
+			continue
+		}
+		f := &field{index: at, typ: sf.Type, owner: where + "." + sf.Name, service: s.service, help: sf.Tag.Get("help")}
+		s.options(f, sf.Name, tag)
+		if s.shape(f) {
+			s.defaults(f, sf.Tag.Get("default"))
+			add(f)
+		}
+	}
+	return out
+}
+
+// options reads the config tag.
+func (s *schemaParser) options(f *field, goName, tag string) {
+	name, options, _ := strings.Cut(tag, ",")
+	f.name = name
+	if name == "" {
+		f.name = snakeCase(goName)
+	}
+	if strings.ContainsFunc(f.name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	}) {
+		s.fail(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
+	}
+	for option := range strings.SplitSeq(options, ",") {
+		switch option {
+		case "":
+		case "required":
+			f.required = true
+		case "own":
+			f.own = true
+		case "live":
+			if !reflect.PointerTo(f.typ).Implements(typeLive) {
+				s.fail(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
+			}
+		default:
+			s.fail(f.owner, "unknown option %q in the config tag, expected required or own", option)
+		}
+	}
+}
+
+// shape finds out what f is made of; false when its type cannot be a setting.
+func (s *schemaParser) shape(f *field) bool {
+	t := f.typ
+	switch {
+	case reflect.PointerTo(t).Implements(typeLive):
+		f.live = true
+		f.leaf = reflect.New(t).Interface().(liveField).liveType()
+		if !isLeaf(f.leaf) {
+			s.fail(f.owner, "config.Live cannot hold a %s, expected a type with one line of text", f.leaf)
+			return false
+		}
+	case isLeaf(t):
+		f.leaf = t
+	case t.Kind() == reflect.Struct:
+		f.kind = kindGroup
+		f.children = s.structFields(t, f.owner, nil)
+	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
+		f.kind = kindMap
+		f.elem = &field{typ: t.Elem(), owner: f.owner + "[]"}
+		if !s.shape(f.elem) {
+			return false
+		}
+		if f.elem.kind == kindMap {
+			s.fail(f.owner, "a map of maps cannot be a setting")
+			return false
+		}
+	default:
+		s.fail(f.owner, "type %s cannot be a setting", t)
+		return false
+	}
+	if f.kind == kindLeaf {
+		f.secret = isSecret(f.leaf)
+	}
+	if f.kind != kindLeaf && f.own {
+		s.fail(f.owner, "option own is for single values, not for a %s", t)
+	}
+	if f.kind == kindGroup && f.required {
+		s.fail(f.owner, "option required is for values and maps, not for a struct")
+	}
+	return true
+}
+
+// defaults takes the default tag and tries it.
+func (s *schemaParser) defaults(f *field, def string) {
+	if def == "" {
+		return
+	}
+	f.def, f.hasDef = def, true
+	var err error
+	switch {
+	case f.kind == kindLeaf:
+		_, err = decodeText(f.leaf, def)
+	case f.kind == kindMap && f.elem.kind == kindLeaf:
+		var n *node
+		if n, err = splitPairs(def, ""); err == nil {
+			for _, item := range n.fields {
+				if _, err = decodeText(f.elem.leaf, item.text); err != nil {
+					break
+				}
+			}
+		}
+	default:
+		err = fmt.Errorf("a %s takes no default", f.typ)
+	}
+	if err != nil {
+		s.fail(f.owner, "default %q: %v", def, err)
+		f.hasDef = false
+	}
+}
+
+// isLeaf tells whether one text makes a t.
+func isLeaf(t reflect.Type) bool {
+	if t == typeURL || t == typeSecret || t == typeDuration || reflect.PointerTo(t).Implements(typeTextUnmarshaler) {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.String, reflect.Bool, reflect.Float32, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return true
+	case reflect.Pointer:
+		return t.Elem().Kind() != reflect.Pointer && t.Elem().Kind() != reflect.Slice && isLeaf(t.Elem())
+	case reflect.Slice:
+		return isScalar(t.Elem())
+	}
+	return false
+}
+
+// isScalar tells whether t is a leaf that is no list.
+func isScalar(t reflect.Type) bool {
+	return isLeaf(t) && (t.Kind() != reflect.Slice || reflect.PointerTo(t).Implements(typeTextUnmarshaler))
+}
+
+func isSecret(t reflect.Type) bool {
+	for t != typeSecret && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice) {
+		t = t.Elem()
+	}
+	return t == typeSecret
+}
+
+// snakeCase turns ExporterOTLPEndpoint into exporter_otlp_endpoint.
+func snakeCase(name string) string {
+	var b strings.Builder
+	runes := []rune(name)
+	for i, r := range runes {
+		if i > 0 && unicode.IsUpper(r) {
+			plural := i+2 == len(runes) && runes[i+1] == 's' // URLs
+			startsWord := i+1 < len(runes) && unicode.IsLower(runes[i+1]) && !plural
+			if !unicode.IsUpper(runes[i-1]) || startsWord {
+				b.WriteByte('_')
+			}
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

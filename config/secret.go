@@ -1,0 +1,57 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+)
+
+// redacted stands for every secret that is shown.
+const redacted = "[redacted]"
+
+// Secret is a string that does not show itself: printed with any verb of fmt, marshalled to JSON or text, or logged with slog
+// it is "[redacted]"; the empty Secret stays "", so that one sees whether it was set. Reveal gives the text.
+//
+// fmt cannot call methods on unexported struct fields: keep secrets in exported fields or do not print the struct.
+type Secret string
+
+// Reveal returns the secret text.
+func (s Secret) Reveal() string { return string(s) }
+
+// String returns "[redacted]", or "" for the empty secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return redacted
+}
+
+// GoString is String in quotes, for %#v.
+func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
+
+// Format redacts under every verb, also those (%x, %d) that do not ask for String.
+func (s Secret) Format(f fmt.State, verb rune) {
+	text := s.String()
+	if verb == 'q' || (verb == 'v' && f.Flag('#')) {
+		text = s.GoString()
+	}
+	_, _ = io.WriteString(f, text)
+}
+
+// MarshalText returns the redacted text; encoding/json and YAML encoders use it too.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalJSON returns the redacted text as a JSON string.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }
+
+// LogValue redacts in slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// userinfo finds what a URL holds before the @; a name without a password may be a token.
+var userinfo = regexp.MustCompile(`(://)([^/@\s:]*:)?[^/\s]*@`)
+
+// hidePassword redacts the credentials of each URL in text, for values that are shown though they are no Secret.
+func hidePassword(text string) string {
+	return userinfo.ReplaceAllString(text, "${1}${2}"+redacted+"@")
+}

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"context"
+	"os"
+	"reflect"
+	"time"
+)
+
+// watchInterval is how often Watch looks at the file.
+const watchInterval = time.Second
+
+// stamp tells one state of a file from another without reading it. A replaced file (an editor, a Kubernetes ConfigMap) differs in info.
+type stamp struct {
+	info os.FileInfo // nil when there is no such file
+}
+
+func stampOf(path string) stamp {
+	if path == "" {
+		return stamp{}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{info}
+}
+
+func (s stamp) equal(other stamp) bool {
+	if s.info == nil || other.info == nil {
+		return s.info == nil && other.info == nil
+	}
+	return s.info.ModTime().Equal(other.info.ModTime()) && s.info.Size() == other.info.Size() && os.SameFile(s.info, other.info)
+}
+
+// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil; without a File it only waits. It looks once a second, and
+// reads a changed file once it has stayed the same for a second, so that half-written files are not taken.
+//
+// All targets are read and validated anew. If anything is wrong, changed gets a *[Errors] and nothing changes.
+// Otherwise the Live fields take their new values and changed gets those that differ; changes to other values are not applied, and
+// come as a *[Errors] in which each error is [ErrRestart], along with the live ones or alone. A file that changes no value
+// makes no call. changed is called from Watch's goroutine, one call at a time. Call Watch once.
+func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	done, seen := c.stamp, c.stamp
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if c.src.File == "" {
+			continue
+		}
+		now := stampOf(c.src.File)
+		settled := now.equal(seen)
+		seen = now
+		if !settled || now.equal(done) {
+			continue
+		}
+		fresh, err := c.read(&problems{})
+		if !stampOf(c.src.File).equal(now) {
+			continue // it changed while it was read
+		}
+		done = now
+		if err != nil {
+			changed(nil, err)
+			continue
+		}
+		if values, err := c.apply(fresh); len(values) > 0 || err != nil {
+			changed(values, err)
+		}
+	}
+}
+
+// apply moves the live values of fresh into the running fields and returns them, with an error about the others.
+func (c *Config) apply(fresh *filling) ([]Value, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type place struct {
+		service, key string
+		target       int // several targets of a service may have the same key
+	}
+	index := func(slots []*slot) map[place]*slot {
+		out, count := map[place]*slot{}, map[[2]string]int{}
+		for _, s := range slots {
+			id := [2]string{s.service, s.key}
+			out[place{s.service, s.key, count[id]}] = s
+			count[id]++
+		}
+		return out
+	}
+	var values []Value
+	p := &problems{}
+	restart := func(s *slot, value, problem string) {
+		p.add(&Error{Key: ownKey(s.service, s.key), Origin: s.origin, Value: value, Problem: problem + ErrRestart.Error(), cause: ErrRestart})
+	}
+	running, next := index(c.slots), index(fresh.slots)
+	for id, now := range next {
+		was, known := running[id]
+		switch {
+		case !known:
+			restart(now, showText(now.value), "new entry: ")
+		case reflect.DeepEqual(was.value.Interface(), now.value.Interface()):
+			was.origin = now.origin // a line may have moved
+		case was.live == nil:
+			restart(now, showText(now.value), "changed: ")
+		default:
+			was.live.liveSet(now.value, false)
+			was.value, was.origin = now.value, now.origin
+			values = append(values, was.show())
+		}
+	}
+	for id, was := range running {
+		if next[id] == nil {
+			restart(was, "", "the entry is gone: ")
+		}
+	}
+	sortValues(values)
+	return values, p.err()
+}

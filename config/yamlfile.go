@@ -1,0 +1,257 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+const (
+	maxFile  = 1 << 20 // bytes of a settings file
+	maxDepth = 200     // of a YAML file; the parser's time grows with the square of the depth
+)
+
+// readFile reads a settings file; ok is false when it cannot be read or is too large, and p has the reason.
+func readFile(path string, p *problems) (data []byte, ok bool) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		p.add(&Error{Origin: path, Problem: "the file does not exist"})
+		return nil, false
+	case err == nil && info.IsDir():
+		p.add(&Error{Origin: path, Problem: "expected a file, found a directory"})
+		return nil, false
+	case err == nil && info.Size() > maxFile:
+		p.add(&Error{Origin: path, Problem: fmt.Sprintf("the file has %d bytes, at most %d are read", info.Size(), maxFile)})
+		return nil, false
+	case err == nil:
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		p.add(&Error{Origin: path, Problem: err.Error(), cause: err})
+		return nil, false
+	}
+	return data, true
+}
+
+// parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML mapping.
+func parseYAML(data []byte, path string, p *problems) *node {
+	y := &yamlReader{path: path, problems: p, anchors: map[string]*node{}}
+	file := y.parse(data)
+	if file == nil {
+		return nil
+	}
+	var root *node
+	for _, doc := range file.Docs {
+		if doc.Body == nil || doc.Body.Type() == ast.CommentType || doc.Body.Type() == ast.DirectiveType {
+			continue
+		}
+		if root != nil {
+			y.fail(doc.Body, "", "a second document starts here, expected one")
+			break
+		}
+		root = y.node(doc.Body, "")
+		if root.kind != kindMapping && root.kind != kindNull {
+			y.fail(doc.Body, "", "expected keys and values, such as debug: true")
+			return nil
+		}
+	}
+	if root == nil || root.kind == kindNull {
+		return newMapping(path)
+	}
+	return root
+}
+
+type yamlReader struct {
+	path     string
+	problems *problems
+	anchors  map[string]*node
+}
+
+// parse returns nil after it has reported a problem. The parser's full error text is not used: it quotes the file, secrets and all.
+func (y *yamlReader) parse(data []byte) (file *ast.File) {
+	defer func() {
+		if recover() != nil {
+			y.problems.add(&Error{Origin: y.path, Problem: "cannot be parsed as YAML"})
+			file = nil
+		}
+	}()
+	tokens := lexer.Tokenize(string(data))
+	if line := tooDeep(tokens); line > 0 {
+		y.problems.add(&Error{Origin: y.origin(line), Problem: fmt.Sprintf("nested more than %d levels deep", maxDepth)})
+		return nil
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err == nil {
+		return file
+	}
+	problem := &Error{Origin: y.path, Problem: "invalid YAML"}
+	var located interface {
+		GetToken() *token.Token
+		GetMessage() string
+	}
+	if errors.As(err, &located) {
+		problem.Problem += ": " + located.GetMessage()
+		if t := located.GetToken(); t != nil && t.Position != nil {
+			problem.Origin = y.origin(t.Position.Line)
+		}
+	}
+	y.problems.add(problem)
+	return nil
+}
+
+// tooDeep returns the line where brackets or one-line sequences nest too deep, else 0. Indentation needs no
+// check: its depth is at most the root of the file's size.
+func tooDeep(tokens token.Tokens) int {
+	brackets, marks, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			line, marks = t.Position.Line, 0
+		}
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			brackets++
+		case token.MappingEndType, token.SequenceEndType:
+			brackets--
+		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
+			marks++
+		}
+		if brackets > maxDepth || marks > maxDepth {
+			return line
+		}
+	}
+	return 0
+}
+
+func (y *yamlReader) origin(line int) string { return fmt.Sprintf("%s:%d", y.path, line) }
+
+func (y *yamlReader) line(n ast.Node) string {
+	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
+		return y.path
+	}
+	return y.origin(n.GetToken().Position.Line)
+}
+
+func (y *yamlReader) fail(n ast.Node, key, problem string) {
+	y.problems.add(&Error{Key: key, Origin: y.line(n), Problem: problem})
+}
+
+// node turns an AST node into ours; key is its dotted place, for errors.
+func (y *yamlReader) node(n ast.Node, key string) *node {
+	switch n := n.(type) {
+	case nil:
+		return &node{origin: y.path}
+	case *ast.NullNode:
+		return &node{origin: y.line(n)}
+	case *ast.MappingNode:
+		return y.mapping(n, n.Values, key)
+	case *ast.MappingValueNode:
+		return y.mapping(n.Key, []*ast.MappingValueNode{n}, key)
+	case *ast.SequenceNode:
+		out := &node{kind: kindList, origin: y.line(n)}
+		for i, item := range n.Values {
+			out.items = append(out.items, y.node(item, fmt.Sprintf("%s.%d", key, i+1)))
+		}
+		return out
+	case *ast.AnchorNode:
+		value := y.node(n.Value, key)
+		y.anchors[scalarText(n.Name)] = value // only now: an alias to itself is unknown
+		return value
+	case *ast.AliasNode:
+		name := scalarText(n.Value)
+		value, ok := y.anchors[name]
+		if !ok {
+			y.fail(n, key, fmt.Sprintf("no anchor &%s stands before the alias *%s", name, name))
+			return &node{origin: y.line(n)}
+		}
+		return value
+	case *ast.TagNode:
+		return y.node(n.Value, key)
+	case ast.ScalarNode:
+		return newScalar(scalarText(n), y.line(n))
+	}
+	y.fail(n, key, "expected a value")
+	return &node{origin: y.line(n)}
+}
+
+func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key string) *node {
+	out := newMapping(y.line(at))
+	out.at = map[string]string{}
+	var merged []*node
+	for _, value := range values {
+		name := scalarText(value.Key)
+		place := joinKey(key, name)
+		if value.Key.IsMergeKey() {
+			merged = append(merged, y.merged(value.Value, key)...)
+			continue
+		}
+		child := y.node(value.Value, place)
+		if first, twice := out.at[name]; twice {
+			y.fail(value.Key, place, "the key is given twice, first at "+first)
+			continue
+		}
+		out.at[name] = y.line(value.Key)
+		if child.kind == kindNull {
+			child = &node{origin: out.at[name]}
+		}
+		out.set(name, child)
+	}
+	for _, from := range merged { // what stands in the mapping itself wins, then the first merged
+		for _, name := range from.names {
+			if out.child(name) == nil {
+				out.set(name, from.fields[name])
+				out.at[name] = from.keyOrigin(name)
+			}
+		}
+	}
+	return out
+}
+
+// merged returns the mappings behind a << key.
+func (y *yamlReader) merged(n ast.Node, key string) []*node {
+	value := y.node(n, key)
+	list := []*node{value}
+	if value.kind == kindList {
+		list = value.items
+	}
+	for _, from := range list {
+		if from.kind != kindMapping {
+			y.fail(n, key, "expected a mapping, or a list of mappings, after <<")
+			return nil
+		}
+	}
+	return list
+}
+
+// scalarText is the text of a scalar as it is written: 1.10 stays 1.10.
+func scalarText(n ast.Node) string {
+	switch n := n.(type) {
+	case nil:
+		return ""
+	case *ast.MappingKeyNode:
+		return scalarText(n.Value)
+	case *ast.LiteralNode:
+		if n.Value != nil {
+			return n.Value.Value
+		}
+		return ""
+	case *ast.StringNode:
+		return n.Value
+	}
+	if t := n.GetToken(); t != nil {
+		return t.Value
+	}
+	return ""
+}
+
+func joinKey(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
