@@ -1,0 +1,96 @@
+// Package discovery says which instances of a service there are and where they listen.
+//
+// A service registers its instances with a Registrar; callers follow them with a Resolver.
+// Which registry stands behind is a URL (see Open): Memory for a system in one process, Static
+// for a fixed list, and drivers of other packages for Consul, NATS, Kubernetes or DNS.
+// Whether a driver keeps what is written here is checked by package discoverytest.
+//
+// Health is not part of this package: an instance is listed from Register until Deregister
+// (or until its registry gives it up), and the caller finds out whether it answers.
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// ErrInvalid is wrapped by the errors about instances and URLs that cannot be used.
+var ErrInvalid = errors.New("discovery: invalid")
+
+// An Instance is one running copy of a service.
+type Instance struct {
+	ID      string            // unique among the instances of all services; required
+	Service string            // name of the service, for example "order-service"; required
+	Version string            // version of the service; "" if it has none
+	HTTP    string            // host:port for HTTP; "" = not served
+	GRPC    string            // host:port for gRPC; "" = not served
+	Tags    []string          // free marks, for example "canary"
+	Meta    map[string]string // free values, for example a zone
+}
+
+// Clone returns a deep copy.
+func (i Instance) Clone() Instance {
+	i.Tags = slices.Clone(i.Tags)
+	i.Meta = maps.Clone(i.Meta)
+	return i
+}
+
+// Validate returns an error that wraps ErrInvalid when ID or Service is missing. An instance
+// without any address is valid: a service may only handle events.
+func (i Instance) Validate() error {
+	switch {
+	case i.Service == "":
+		return fmt.Errorf("%w instance %q: it names no service", ErrInvalid, i.ID)
+	case i.ID == "":
+		return fmt.Errorf("%w instance of %s: it has no id", ErrInvalid, i.Service)
+	}
+	return nil
+}
+
+// A Registrar makes instances known. All methods may be called concurrently.
+type Registrar interface {
+	// Register lists the instance, or replaces the one with the same Service and ID. It does
+	// not keep in's Tags and Meta. It returns once the registry has it; watchers hear of it soon after.
+	Register(ctx context.Context, in Instance) error
+	// Deregister takes the instance with in's Service and ID off the list. An instance that is
+	// not listed is no error.
+	Deregister(ctx context.Context, in Instance) error
+}
+
+// A Resolver follows the instances of a service. Watch may be called concurrently, also for
+// the same service.
+type Resolver interface {
+	// Watch calls update with the whole list at once, also when it is empty, and again after
+	// every change. Changes that come quickly may be told together; the last one is never left out.
+	// Lists are ordered by ID and belong to update, which is not called concurrently and
+	// not after Watch has returned. Watch blocks until ctx ends and then returns nil; any other
+	// return is a failure, and the caller may watch again.
+	Watch(ctx context.Context, service string, update func([]Instance)) error
+}
+
+// A Registry is both.
+type Registry interface {
+	Registrar
+	Resolver
+}
+
+// sorted returns deep copies in the order of their IDs.
+func sorted(list []Instance) []Instance {
+	out := make([]Instance, 0, len(list))
+	for _, in := range list {
+		out = append(out, in.Clone())
+	}
+	slices.SortFunc(out, func(a, b Instance) int {
+		switch {
+		case a.ID < b.ID:
+			return -1
+		case a.ID > b.ID:
+			return 1
+		}
+		return 0
+	})
+	return out
+}

@@ -1,0 +1,292 @@
+// Package discoverytest checks that a registry keeps the promises of package discovery.
+// The author of a driver calls Run from a test of the driver's own.
+package discoverytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+)
+
+// Harness says what to test and what it is able to do.
+type Harness struct {
+	// Open returns an empty registry, or one on which no other test has used the
+	// names that service gives; required. What it opens it closes in a cleanup of t.
+	Open func(t *testing.T) discovery.Registry
+	// Service returns a name of a service that no other test uses. nil gives "service-1" and so on, for
+	// registries that are new at each Open.
+	Service func(t *testing.T) string
+	// Fixed says that the list never changes: Register and Deregister only check. Such a registry is asked
+	// for Listed, and for a service that it does not know.
+	Fixed  bool
+	Listed []discovery.Instance // of one service, ordered by ID; only for a Fixed registry
+	// Patience is how long a change may take to reach a watcher; default 10 s.
+	Patience time.Duration
+}
+
+// Run runs every test that the registry is able to pass, as subtests of t.
+func Run(t *testing.T, h Harness) {
+	if h.Patience == 0 {
+		h.Patience = 10 * time.Second
+	}
+	if h.Service == nil {
+		h.Service = func(*testing.T) string { return "service-1" }
+	}
+	tests := []struct {
+		name  string
+		fixed bool // also for registries that never change
+		run   func(*testing.T, Harness)
+	}{
+		{"UnknownServiceIsTold", true, testUnknown},
+		{"WatchEndsWithItsContext", true, testWatchEnds},
+		{"InvalidInstancesAreRefused", true, testInvalid},
+		{"ListedInstancesAreTold", true, testListed},
+		{"RegisteredInstancesAreTold", false, testRegister},
+		{"RegisterReplaces", false, testReplace},
+		{"DeregisterTwiceIsFine", false, testDeregister},
+		{"ServicesAreApart", false, testApart},
+		{"EveryWatcherHearsOfTheLastChange", false, testLastChange},
+		{"ListsBelongToTheWatcher", false, testOwnership},
+	}
+	for _, test := range tests {
+		if h.Fixed && !test.fixed {
+			continue
+		}
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, h)
+		})
+	}
+}
+
+// watcher follows a service in the background.
+type watcher struct {
+	t     *testing.T
+	h     Harness
+	lists chan []discovery.Instance
+	stop  func() error // ends the watch and returns what Watch returned
+}
+
+func watch(t *testing.T, h Harness, r discovery.Resolver, service string) *watcher {
+	t.Helper()
+	w := &watcher{t: t, h: h, lists: make(chan []discovery.Instance, 1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.Watch(ctx, service, func(list []discovery.Instance) { w.lists <- list })
+	}()
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(h.Patience):
+			return errors.New("Watch did not return when its context ended")
+		}
+	})
+	t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			t.Errorf("Watch(%q): %v", service, err)
+		}
+	})
+	return w
+}
+
+// first returns the list told at once.
+func (w *watcher) first() []discovery.Instance {
+	w.t.Helper()
+	select {
+	case list := <-w.lists:
+		return list
+	case <-time.After(w.h.Patience):
+		w.t.Fatalf("Watch told nothing within %v", w.h.Patience)
+		return nil
+	}
+}
+
+// until waits for a list that shows these instances.
+func (w *watcher) until(want ...discovery.Instance) []discovery.Instance {
+	w.t.Helper()
+	timeout := time.After(w.h.Patience)
+	var last []discovery.Instance
+	for {
+		select {
+		case last = <-w.lists:
+			if same(last, want) {
+				return last
+			}
+		case <-timeout:
+			w.t.Fatalf("last list is %v, want %v within %v", last, want, w.h.Patience)
+		}
+	}
+}
+
+func same(got, want []discovery.Instance) bool {
+	return slices.EqualFunc(got, want, func(a, b discovery.Instance) bool { return show(a) == show(b) })
+}
+
+// show treats nil and empty Tags and Meta alike: a registry need not tell them apart.
+func show(in discovery.Instance) string {
+	return fmt.Sprint(in.ID, "|", in.Service, "|", in.Version, "|", in.HTTP, "|", in.GRPC, "|", in.Tags, "|", in.Meta)
+}
+
+func instance(service, id string) discovery.Instance {
+	return discovery.Instance{
+		ID: service + "-" + id, Service: service, Version: "v1.2.3", HTTP: "10.0.0.1:8081", GRPC: "10.0.0.1:50051",
+		Tags: []string{"canary", "north"}, Meta: map[string]string{"zone": "a", "note": "ő=1, \"two\""},
+	}
+}
+
+func register(t *testing.T, r discovery.Registrar, list ...discovery.Instance) {
+	t.Helper()
+	for _, in := range list {
+		if err := r.Register(t.Context(), in); err != nil {
+			t.Fatalf("Register(%s): %v", in.ID, err)
+		}
+	}
+}
+
+func deregister(t *testing.T, r discovery.Registrar, in discovery.Instance) {
+	t.Helper()
+	if err := r.Deregister(t.Context(), in); err != nil {
+		t.Fatalf("Deregister(%s): %v", in.ID, err)
+	}
+}
+
+func testUnknown(t *testing.T, h Harness) {
+	w := watch(t, h, h.Open(t), h.Service(t)+"-unknown")
+	if list := w.first(); len(list) != 0 {
+		t.Errorf("an unknown service has instances %v, want none, told at once", list)
+	}
+}
+
+func testWatchEnds(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	w := watch(t, h, r, service)
+	w.first()
+	if err := w.stop(); err != nil {
+		t.Errorf("Watch returned %v when its context ended, want nil", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Watch(ended, service, func([]discovery.Instance) {}); err != nil {
+		t.Errorf("Watch with an ended context returned %v, want nil", err)
+	}
+	if h.Fixed {
+		return
+	}
+	register(t, r, instance(service, "a"))
+	select {
+	case list := <-w.lists:
+		t.Errorf("update was called with %v after Watch had returned", list)
+	default:
+	}
+}
+
+func testInvalid(t *testing.T, h Harness) {
+	r := h.Open(t)
+	for _, in := range []discovery.Instance{{}, {ID: "a"}, {Service: "b"}} {
+		if err := r.Register(t.Context(), in); !errors.Is(err, discovery.ErrInvalid) {
+			t.Errorf("Register(%+v) = %v, want ErrInvalid", in, err)
+		}
+	}
+}
+
+func testListed(t *testing.T, h Harness) {
+	if len(h.Listed) == 0 {
+		return // nothing is listed before the test begins
+	}
+	w := watch(t, h, h.Open(t), h.Listed[0].Service)
+	if list := w.first(); !same(list, h.Listed) {
+		t.Errorf("first list is %v, want %v", list, h.Listed)
+	}
+}
+
+func testRegister(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	a, b := instance(service, "a"), instance(service, "b")
+	register(t, r, b)
+	w := watch(t, h, r, service)
+	w.until(b)
+	register(t, r, a)
+	w.until(a, b) // ordered by ID
+	deregister(t, r, b)
+	w.until(a)
+	deregister(t, r, a)
+	w.until()
+}
+
+func testReplace(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	a := instance(service, "a")
+	w := watch(t, h, r, service)
+	register(t, r, a)
+	w.until(a)
+	a.HTTP, a.Version, a.Tags, a.Meta = "10.0.0.2:8081", "v2", nil, nil
+	register(t, r, a)
+	w.until(a)
+}
+
+func testDeregister(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	deregister(t, r, instance(service, "never"))
+	a := instance(service, "a")
+	register(t, r, a)
+	for range 2 {
+		deregister(t, r, discovery.Instance{ID: a.ID, Service: a.Service}) // the rest does not matter
+	}
+	watch(t, h, r, service).until()
+}
+
+func testApart(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	longer := service + "-two" // one name is the other's beginning
+	one, two := instance(service, "a"), instance(longer, "a")
+	register(t, r, one, two)
+	watch(t, h, r, service).until(one)
+	watch(t, h, r, longer).until(two)
+	deregister(t, r, one)
+	watch(t, h, r, longer).until(two)
+}
+
+func testLastChange(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	var watchers []*watcher
+	for range 4 {
+		watchers = append(watchers, watch(t, h, r, service))
+	}
+	var wg sync.WaitGroup
+	var want []discovery.Instance
+	for i := range 8 {
+		in := instance(service, fmt.Sprint(i))
+		want = append(want, in)
+		wg.Go(func() {
+			for range 3 { // the last word of each is that it is there
+				if err := errors.Join(r.Register(t.Context(), in), r.Deregister(t.Context(), in), r.Register(t.Context(), in)); err != nil {
+					t.Errorf("%s: %v", in.ID, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, w := range watchers {
+		w.until(want...)
+	}
+}
+
+func testOwnership(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	a := instance(service, "a")
+	want := a.Clone()
+	register(t, r, a)
+	a.Tags[0], a.Meta["zone"] = "changed by the registrant", "changed by the registrant"
+	list := watch(t, h, r, service).until(want)
+	list[0].Tags[0], list[0].Meta["zone"] = "changed by a watcher", "changed by a watcher"
+	watch(t, h, r, service).until(want)
+}

@@ -1,0 +1,96 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// Static is a Registry with a fixed list, for systems whose addresses are known in advance.
+// Register and Deregister check the instance and change nothing, so that a service starts in
+// the same way with every registry. The zero value is an empty list.
+type Static struct {
+	services map[string][]Instance
+}
+
+var _ Registry = (*Static)(nil)
+
+// NewStatic returns a registry with these instances by name of service; it keeps a copy.
+// An instance without Service gets the name it is listed under, one without ID gets
+// "service@address" of its first address.
+func NewStatic(services map[string][]Instance) *Static {
+	s := &Static{services: make(map[string][]Instance, len(services))}
+	for name, list := range services {
+		list = sorted(list)
+		for i := range list {
+			in := &list[i]
+			if in.Service == "" {
+				in.Service = name
+			}
+			if in.ID == "" {
+				in.ID = in.Service + "@" + firstOf(in.HTTP, in.GRPC)
+			}
+		}
+		s.services[name] = sorted(list) // again: IDs were filled in
+	}
+	return s
+}
+
+// Register does nothing but check in.
+func (s *Static) Register(_ context.Context, in Instance) error { return in.Validate() }
+
+// Deregister does nothing but check in.
+func (s *Static) Deregister(_ context.Context, in Instance) error { return in.Validate() }
+
+// Watch implements Resolver: it calls update once, and returns nil when ctx ends.
+func (s *Static) Watch(ctx context.Context, service string, update func([]Instance)) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	update(sorted(s.services[service]))
+	<-ctx.Done()
+	return nil
+}
+
+// parseStatic reads what follows "static:" in a URL, see Open.
+func parseStatic(table string) (*Static, error) {
+	services := map[string][]Instance{}
+	fields := strings.FieldsFunc(table, func(r rune) bool { return r == ',' || r == '\n' })
+	for _, field := range fields {
+		field = strings.TrimSpace(field)
+		if field == "" {
+			continue
+		}
+		name, addresses, ok := strings.Cut(field, "=")
+		if !ok {
+			name, addresses, ok = strings.Cut(field, ": ") // a line of a YAML table
+		}
+		name = strings.TrimSpace(name)
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%w static entry %q: expected service=host:port|host:port (HTTP|gRPC)", ErrInvalid, field)
+		}
+		http, grpc, _ := strings.Cut(addresses, "|")
+		in := Instance{Service: name, HTTP: strings.TrimSpace(http), GRPC: strings.TrimSpace(grpc)}
+		if in.HTTP == "" && in.GRPC == "" {
+			return nil, fmt.Errorf("%w static entry %q: it has no address", ErrInvalid, field)
+		}
+		for _, address := range []string{in.HTTP, in.GRPC} {
+			if address == "" {
+				continue
+			}
+			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+				return nil, fmt.Errorf("%w static entry %q: %q is not host:port", ErrInvalid, field, address)
+			}
+		}
+		services[name] = append(services[name], in)
+	}
+	return NewStatic(services), nil
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
