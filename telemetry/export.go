@@ -1,0 +1,250 @@
+package telemetry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/contrib/bridges/otelslog"
+	promotel "go.opentelemetry.io/contrib/bridges/prometheus"
+	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploggrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// exporter sends the three signals of one service to one collector.
+type exporter struct {
+	traces  *sdktrace.TracerProvider
+	logs    *sdklog.LoggerProvider
+	metrics *metricSender
+
+	spans   *queue[sdktrace.ReadOnlySpan]
+	records *queue[sdklog.Record]
+	close   func(context.Context) error
+}
+
+// How a client tries again within Options.Timeout: soon, because the collector
+// of a laptop is often a process that starts at the same time.
+const (
+	firstRetry = 250 * time.Millisecond
+	maxRetry   = 2 * time.Second
+)
+
+// signals are the three OTLP clients.
+type signals struct {
+	spans   sdktrace.SpanExporter
+	logs    sdklog.Exporter
+	metrics sdkmetric.Exporter
+	conn    *grpc.ClientConn // nil over HTTP
+}
+
+func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg *prometheus.Registry, log *slog.Logger) (*exporter, error) {
+	out, err := dial(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	outage := &outage{log: log, endpoint: opts.Endpoint, failing: map[string]bool{}}
+	e := &exporter{close: out.close}
+	e.spans = newQueue("spans", opts.Timeout, droppedCounter(reg, "spans"), func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
+		return outage.report("traces", out.spans.ExportSpans(ctx, batch))
+	})
+	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
+		return outage.report("logs", out.logs.Export(ctx, batch))
+	})
+	e.traces = sdktrace.NewTracerProvider(
+		sdktrace.WithResource(res),
+		sdktrace.WithSampler(sdktrace.AlwaysSample()), // tracerProvider has decided already
+		sdktrace.WithIDGenerator(idGenerator{}),
+		sdktrace.WithSpanProcessor(spanProcessor{e.spans}),
+	)
+	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records}))
+	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
+	// The provider only lends its resource to the reader.
+	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
+	e.metrics = newMetricSender(reader, out.metrics, outage, opts)
+	return e, nil
+}
+
+func (e *exporter) logHandler(opts Options) slog.Handler {
+	return levelHandler{
+		Handler: otelslog.NewHandler("github.com/kaptar/kaptar", otelslog.WithLoggerProvider(e.logs)),
+		level:   opts.Log.Level,
+	}
+}
+
+// shutdown flushes the three signals side by side, so that one that hangs does
+// not eat the time of the others.
+func (e *exporter) shutdown(ctx context.Context) error {
+	var errs [3]error
+	var wg sync.WaitGroup
+	wg.Go(func() { errs[0] = e.spans.shutdown(ctx) })
+	wg.Go(func() { errs[1] = e.records.shutdown(ctx) })
+	wg.Go(func() { errs[2] = e.metrics.shutdown(ctx) })
+	wg.Wait()
+	return errors.Join(errs[0], errs[1], errs[2], e.close(ctx))
+}
+
+func droppedCounter(reg prometheus.Registerer, what string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "telemetry_" + what + "_dropped_total",
+		Help: "Telemetry (" + what + ") lost because the queue was full or the collector did not take it.",
+	}, []string{"reason"})
+	reg.MustRegister(c)
+	return c
+}
+
+// dial makes the clients. None of them connects before its first export.
+func dial(ctx context.Context, opts Options) (*signals, error) {
+	u, err := url.Parse(opts.Endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", opts.Endpoint)
+	}
+	switch opts.Protocol {
+	case "", "grpc":
+		return dialGRPC(ctx, opts, u)
+	case "http/protobuf":
+		return dialHTTP(ctx, opts, u)
+	}
+	return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", opts.Protocol)
+}
+
+func dialGRPC(ctx context.Context, opts Options, u *url.URL) (*signals, error) {
+	creds := insecure.NewCredentials()
+	host := u.Host
+	if u.Scheme == "https" {
+		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	}
+	if u.Port() == "" {
+		host += ":4317"
+	}
+	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
+	}
+	s := &signals{conn: conn}
+	var errs [3]error
+	s.spans, errs[0] = otlptracegrpc.New(ctx, otlptracegrpc.WithGRPCConn(conn), otlptracegrpc.WithHeaders(opts.Headers), otlptracegrpc.WithTimeout(opts.Timeout),
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	s.logs, errs[1] = otlploggrpc.New(ctx, otlploggrpc.WithGRPCConn(conn), otlploggrpc.WithHeaders(opts.Headers), otlploggrpc.WithTimeout(opts.Timeout),
+		otlploggrpc.WithRetry(otlploggrpc.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	s.metrics, errs[2] = otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithGRPCConn(conn), otlpmetricgrpc.WithHeaders(opts.Headers), otlpmetricgrpc.WithTimeout(opts.Timeout),
+		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, errors.Join(fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err), conn.Close())
+	}
+	return s, nil
+}
+
+func dialHTTP(ctx context.Context, opts Options, u *url.URL) (*signals, error) {
+	base := strings.TrimSuffix(u.String(), "/")
+	s := &signals{}
+	var errs [3]error
+	s.spans, errs[0] = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"), otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout),
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	s.logs, errs[1] = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"), otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout),
+		otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	s.metrics, errs[2] = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"), otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout),
+		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
+	}
+	return s, nil
+}
+
+// close ends the span and log clients (metricSender ends its own) and
+// the connection.
+func (s *signals) close(ctx context.Context) error {
+	errs := []error{s.spans.Shutdown(ctx), s.logs.Shutdown(ctx)}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+type spanProcessor struct{ q *queue[sdktrace.ReadOnlySpan] }
+
+func (spanProcessor) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (p spanProcessor) OnEnd(s sdktrace.ReadOnlySpan)                 { p.q.put(s) }
+func (spanProcessor) ForceFlush(context.Context) error                { return nil }
+func (spanProcessor) Shutdown(context.Context) error                  { return nil }
+
+type logProcessor struct{ q *queue[sdklog.Record] }
+
+func (logProcessor) Enabled(context.Context, sdklog.EnabledParameters) bool { return true }
+func (logProcessor) ForceFlush(context.Context) error                       { return nil }
+func (logProcessor) Shutdown(context.Context) error                         { return nil }
+func (p logProcessor) OnEmit(_ context.Context, r *sdklog.Record) error {
+	p.q.put(r.Clone())
+	return nil
+}
+
+// levelHandler gives a handler the level of the local log.
+type levelHandler struct {
+	slog.Handler
+	level slog.Leveler
+}
+
+func (h levelHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+
+func (h levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return levelHandler{h.Handler.WithAttrs(attrs), h.level}
+}
+
+func (h levelHandler) WithGroup(name string) slog.Handler {
+	return levelHandler{h.Handler.WithGroup(name), h.level}
+}
+
+// outage logs the begin and the end of a time in which exports fail, and
+// nothing in between.
+type outage struct {
+	log      *slog.Logger
+	endpoint string
+
+	mu      sync.Mutex
+	failing map[string]bool
+	since   time.Time
+}
+
+// is reports whether the last export of signal failed.
+func (o *outage) is(signal string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failing[signal]
+}
+
+// report takes note of how an export of signal went, and returns err.
+func (o *outage) report(signal string, err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err != nil && len(o.failing) == 0:
+		o.since = time.Now()
+		o.log.Warn("telemetry cannot be exported; the service goes on, what does not fit the queue is dropped and counted",
+			"endpoint", o.endpoint, "signal", signal, "error", err)
+		fallthrough
+	case err != nil:
+		o.failing[signal] = true
+	case o.failing[signal]:
+		if delete(o.failing, signal); len(o.failing) == 0 {
+			o.log.Info("telemetry is exported again", "endpoint", o.endpoint, "after", time.Since(o.since))
+		}
+	}
+	return err
+}

@@ -1,0 +1,286 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+func TestExportAllSignals(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"grpc", "http/protobuf"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			c := newCollector()
+			endpoint := ""
+			if protocol == "grpc" {
+				endpoint = c.serveGRPC(t)
+			} else {
+				endpoint = c.serveHTTP(t)
+			}
+			tel := newTelemetry(t, telemetry.Options{
+				Service: "order-service", Version: "v2", InstanceID: "i-7",
+				Endpoint: endpoint, Protocol: protocol, Headers: map[string]string{"x-api-key": "k1"},
+				Log: telemetry.LogOptions{Output: io.Discard},
+			})
+			orders := prometheus.NewCounter(prometheus.CounterOpts{Name: "orders_total", Help: "Orders."})
+			tel.Registry().MustRegister(orders)
+			orders.Add(3)
+			ctx, span := tel.Tracer().Start(t.Context(), "place order")
+			tel.Logger().InfoContext(ctx, "placed", "sku", "tea")
+			tel.Logger().DebugContext(ctx, "below the level")
+			span.End()
+			if err := tel.Shutdown(t.Context()); err != nil {
+				t.Fatalf("Shutdown: %v", err)
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			checkReceived(t, c, telemetry.TraceID(ctx))
+		})
+	}
+}
+
+func checkReceived(t *testing.T, c *collector, traceID string) {
+	t.Helper()
+	if len(c.spans) != 1 || c.spans[0].Name != "place order" || hex.EncodeToString(c.spans[0].TraceId) != traceID {
+		t.Errorf("spans = %v, want one named place order of trace %s", c.spans, traceID)
+	}
+	if len(c.logs) != 1 || c.logs[0].Body.GetStringValue() != "placed" || hex.EncodeToString(c.logs[0].TraceId) != traceID ||
+		attribute(c.logs[0].Attributes, "sku") != "tea" {
+		t.Errorf("logs = %v, want one record placed, sku=tea, of trace %s", c.logs, traceID)
+	}
+	if m := c.metrics["orders_total"]; m == nil || m.GetSum() == nil || m.GetSum().DataPoints[0].GetAsDouble() != 3 {
+		t.Errorf("orders_total = %v, want a sum of 3", m)
+	}
+	if c.metrics["go_goroutines"] == nil {
+		t.Error("metrics of the Go runtime are missing")
+	}
+	for _, signal := range []string{"traces", "logs", "metrics"} {
+		if c.apiKeys[signal] != "k1" {
+			t.Errorf("%s: header x-api-key = %q, want k1", signal, c.apiKeys[signal])
+		}
+		for key, want := range map[string]string{"service.name": "order-service", "service.version": "v2", "service.instance.id": "i-7"} {
+			if got := attribute(c.resources[signal].GetAttributes(), key); got != want {
+				t.Errorf("%s: resource %s = %q, want %q", signal, key, got, want)
+			}
+		}
+	}
+}
+
+func TestMetricsGoOutPeriodically(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	newTelemetry(t, telemetry.Options{Service: "s", Endpoint: c.serveGRPC(t), MetricInterval: 10 * time.Millisecond,
+		Log: telemetry.LogOptions{Output: io.Discard}})
+	eventually(t, "metrics to arrive without a shutdown", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.metrics["go_goroutines"] != nil
+	})
+}
+
+// A port on which nobody listens.
+func deadEndpoint(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+func TestUnreachableCollector(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"grpc", "http/protobuf"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			var log buffer
+			start := time.Now()
+			tel := newTelemetry(t, telemetry.Options{
+				Service: "s", Endpoint: deadEndpoint(t), Protocol: protocol,
+				Timeout: 20 * time.Millisecond, MetricInterval: 20 * time.Millisecond,
+				Log: telemetry.LogOptions{Output: &log, Format: "json"},
+			})
+			for range 600 { // more than one batch
+				_, span := tel.Tracer().Start(t.Context(), "x")
+				span.End()
+			}
+			if took := time.Since(start); took > 2*time.Second {
+				t.Errorf("New and 600 spans took %v with a dead collector", took)
+			}
+			dropped := func() float64 { return metricValue(t, tel, "telemetry_spans_dropped_total", "export_failed") }
+			eventually(t, "the first batch to be counted as dropped", func() bool { return dropped() >= 512 })
+			tel.Logger().Info("goes on")
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			err := tel.Shutdown(ctx)
+			if err == nil || !strings.Contains(err.Error(), "88 spans not sent") {
+				t.Errorf("Shutdown = %v, want an error that says 88 spans not sent", err)
+			}
+			if ctx.Err() != nil {
+				t.Error("Shutdown took all of its 5 s")
+			}
+			if again := tel.Shutdown(ctx); again == nil || again.Error() != err.Error() {
+				t.Errorf("second Shutdown = %v, want the same as the first: %v", again, err)
+			}
+			if got := dropped(); got != 600 {
+				t.Errorf("dropped spans = %v, want all 600", got)
+			}
+			if n := strings.Count(log.String(), "telemetry cannot be exported"); n != 1 {
+				t.Errorf("the outage was logged %d times, want once:\n%s", n, log.String())
+			}
+		})
+	}
+}
+
+func TestOutageEndsInTheLog(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	var log buffer
+	newTelemetry(t, telemetry.Options{
+		Service: "s", Endpoint: "http://" + addr, Protocol: "http/protobuf",
+		Timeout: 20 * time.Millisecond, MetricInterval: 20 * time.Millisecond,
+		Log: telemetry.LogOptions{Output: &log, Format: "json"},
+	})
+	eventually(t, "the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry cannot be exported") })
+	if l, err = net.Listen("tcp", addr); err != nil {
+		t.Fatalf("the port that was free a moment ago: %v", err)
+	}
+	newCollector().serveHTTPOn(t, l)
+	eventually(t, "the end of the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry is exported again") })
+	if n := strings.Count(log.String(), "telemetry cannot be exported"); n != 1 {
+		t.Errorf("the outage was logged %d times, want once:\n%s", n, log.String())
+	}
+}
+
+func TestFullQueueDropsAndCounts(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	c.hold = make(chan struct{})
+	tel := newTelemetry(t, telemetry.Options{Service: "s", Endpoint: c.serveGRPC(t), Log: telemetry.LogOptions{Output: io.Discard}})
+	const sent = 20_000 // more than a queue and a batch
+	start := time.Now()
+	for range sent {
+		_, span := tel.Tracer().Start(t.Context(), "x")
+		span.End()
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("%d spans took %v while the collector hung: the caller was blocked", sent, took)
+	}
+	dropped := metricValue(t, tel, "telemetry_spans_dropped_total", "queue_full")
+	if dropped == 0 {
+		t.Error("no span was counted as dropped")
+	}
+	close(c.hold)
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Fatalf("Shutdown: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spans)+int(dropped) != sent {
+		t.Errorf("%d spans arrived and %v were dropped, want %d together", len(c.spans), dropped, sent)
+	}
+}
+
+func TestShutdownIsBoundedByItsContext(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	c.hold = make(chan struct{})
+	defer close(c.hold)
+	tel := newTelemetry(t, telemetry.Options{Service: "s", Endpoint: c.serveGRPC(t), Log: telemetry.LogOptions{Output: io.Discard}})
+	_, span := tel.Tracer().Start(t.Context(), "x")
+	span.End()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := tel.Shutdown(ctx); err == nil {
+		t.Error("Shutdown = nil although the collector hung")
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("Shutdown with 50 ms took %v", took)
+	}
+}
+
+func newTelemetry(t *testing.T, opts telemetry.Options) *telemetry.Telemetry {
+	t.Helper()
+	tel, err := telemetry.New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = tel.Shutdown(ctx) // a test that cares has looked at it
+	})
+	return tel
+}
+
+func metricValue(t *testing.T, tel *telemetry.Telemetry, name, reason string) float64 {
+	t.Helper()
+	families, err := tel.Registry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			if m.Label[0].GetValue() == reason {
+				return m.Counter.GetValue()
+			}
+		}
+	}
+	t.Fatalf("metric %s{reason=%q} does not exist", name, reason)
+	return 0
+}
+
+// eventually polls for what happens in other goroutines and over sockets,
+// where a bubble of synctest does not reach.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited 20 s for %s", what)
+		}
+	}
+}
+
+// buffer is a bytes.Buffer for concurrent use.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,0 +1,151 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	queueLen      = 8192
+	batchLen      = 512
+	batchInterval = time.Second
+	// lastTry is how long a queue whose last export failed may still try at
+	// shutdown.
+	lastTry = time.Second
+)
+
+// queue collects items and sends them in batches from one goroutine. What does
+// not fit, or cannot be sent, is dropped and counted: put never blocks.
+type queue[T any] struct {
+	name    string
+	items   chan T
+	send    func(context.Context, []T) error
+	timeout time.Duration          // of one batch
+	failing atomic.Bool            // the last batch was not taken
+	dropped *prometheus.CounterVec // by reason
+	full    prometheus.Counter
+
+	mu     sync.RWMutex // held for reading while putting, so that stop sees the last item
+	closed bool
+	stop   chan context.Context
+	done   chan error
+}
+
+func newQueue[T any](name string, timeout time.Duration, dropped *prometheus.CounterVec, send func(context.Context, []T) error) *queue[T] {
+	q := &queue[T]{
+		name: name, items: make(chan T, queueLen), send: send, timeout: timeout,
+		dropped: dropped, full: dropped.WithLabelValues("queue_full"),
+		stop: make(chan context.Context, 1), done: make(chan error, 1),
+	}
+	dropped.WithLabelValues("export_failed") // shown as 0 from the start
+	go q.run()
+	return q
+}
+
+func (q *queue[T]) put(item T) {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if q.closed {
+		q.full.Inc()
+		return
+	}
+	select {
+	case q.items <- item:
+	default:
+		q.full.Inc()
+	}
+}
+
+func (q *queue[T]) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopping := make(chan context.Context, 1)
+	go func() {
+		last := <-q.stop
+		// An export under way may be waiting for a collector that is gone.
+		context.AfterFunc(last, cancel)
+		if q.failing.Load() {
+			time.AfterFunc(lastTry, cancel)
+		}
+		stopping <- last
+	}()
+	tick := time.NewTicker(batchInterval)
+	defer tick.Stop()
+	batch := make([]T, 0, batchLen)
+	for {
+		full := false
+		select {
+		case last := <-stopping:
+			q.done <- q.drain(last, batch)
+			return
+		case <-tick.C:
+			full = len(batch) > 0
+		case item := <-q.items:
+			batch = append(batch, item)
+			full = len(batch) == batchLen
+		}
+		if full {
+			_ = q.flush(ctx, batch) // counted and reported by send
+			clear(batch)
+			batch = batch[:0]
+		}
+	}
+}
+
+func (q *queue[T]) flush(ctx context.Context, batch []T) error {
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	err := q.send(ctx, batch)
+	q.failing.Store(err != nil)
+	if err != nil {
+		q.dropped.WithLabelValues("export_failed").Add(float64(len(batch)))
+	}
+	return err
+}
+
+// drain sends what is left, and gives up at the first batch that fails.
+func (q *queue[T]) drain(ctx context.Context, batch []T) error {
+	if q.failing.Load() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lastTry)
+		defer cancel()
+	}
+	for {
+		for len(batch) < batchLen && len(q.items) > 0 {
+			batch = append(batch, <-q.items)
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := q.flush(ctx, batch); err != nil {
+			lost := len(batch) + len(q.items)
+			q.dropped.WithLabelValues("export_failed").Add(float64(len(q.items)))
+			return fmt.Errorf("%d %s not sent: %w", lost, q.name, err)
+		}
+		batch = batch[:0]
+	}
+}
+
+// shutdown sends what is queued and returns when that is done or ctx ends.
+func (q *queue[T]) shutdown(ctx context.Context) error {
+	q.mu.Lock()
+	closed := q.closed
+	q.closed = true
+	q.mu.Unlock()
+	if closed {
+		return errors.New("already shut down")
+	}
+	q.stop <- ctx
+	select {
+	case err := <-q.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%d %s not sent: %w", len(q.items), q.name, context.Cause(ctx))
+	}
+}

@@ -1,0 +1,162 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/resource"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Options say who the service is and where its telemetry goes. Only Service is
+// required.
+type Options struct {
+	Service    string // service.name; required
+	Version    string // service.version; "" leaves it out
+	InstanceID string // service.instance.id; default is random
+
+	Endpoint string            // URL of an OTLP collector, "http://host:4317"; "" exports nothing; https means TLS
+	Protocol string            // "grpc" (default) or "http/protobuf"
+	Headers  map[string]string // sent with each export, for example an API key
+
+	// Timeout is how long one export may try, retries included; default 10 s.
+	Timeout time.Duration
+	// MetricInterval is how often metrics go out; default 10 s.
+	MetricInterval time.Duration
+
+	// Sampler decides which traces are recorded, by OpenTelemetry's names:
+	// always_on, always_off, traceidratio and each of them with parentbased_
+	// in front. Default parentbased_always_on.
+	Sampler string
+	// SamplerArg is the share of traces that the ratio samplers record, from
+	// 0 (none) to 1 (all). The other samplers ignore it.
+	SamplerArg float64
+
+	Log LogOptions
+}
+
+// LogOptions say what the logger writes and where.
+type LogOptions struct {
+	Output io.Writer    // default os.Stderr; each record is one Write, never two at a time
+	Format string       // "text" or "json"; "" is text when Output is a terminal and JSON otherwise
+	Level  slog.Leveler // asked for each record, so that it can change while running; default Info
+}
+
+// Telemetry is the telemetry of one service. Its methods may be called
+// concurrently.
+type Telemetry struct {
+	service  string
+	provider *tracerProvider
+	tracer   trace.Tracer
+	logger   *slog.Logger
+	registry *prometheus.Registry
+	export   *exporter // nil without an endpoint
+
+	shutdown sync.Once
+	result   error
+}
+
+// New returns the telemetry of a service. It does not wait for the collector:
+// New succeeds when nobody listens at Endpoint. It fails when an option makes
+// no sense.
+func New(ctx context.Context, opts Options) (*Telemetry, error) {
+	if opts.Service == "" {
+		return nil, errors.New("telemetry: no service name; set Options.Service")
+	}
+	opts.Headers = maps.Clone(opts.Headers)
+	opts.Timeout = cmp.Or(opts.Timeout, 10*time.Second)
+	opts.MetricInterval = cmp.Or(opts.MetricInterval, 10*time.Second)
+	if opts.InstanceID == "" {
+		opts.InstanceID = fmt.Sprintf("%016x", rand.Uint64())
+	}
+	if opts.Log.Output == nil {
+		opts.Log.Output = os.Stderr
+	}
+	if opts.Log.Level == nil {
+		opts.Log.Level = slog.LevelInfo
+	}
+	sample, err := newSampler(opts.Sampler, opts.SamplerArg)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := newLogHandler(opts.Service, opts.Log)
+	if err != nil {
+		return nil, err
+	}
+	t := &Telemetry{service: opts.Service, registry: prometheus.NewRegistry()}
+	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	t.provider = &tracerProvider{sampler: sample}
+	if opts.Endpoint != "" {
+		// The exporter reports its troubles to the local log only: a record
+		// about an unreachable collector has no business in its queue.
+		t.export, err = newExporter(ctx, opts, resourceOf(opts), t.registry, slog.New(handler))
+		if err != nil {
+			return nil, err
+		}
+		t.provider.sdk = t.export.traces
+		handler = fanout{handler, t.export.logHandler(opts)}
+	}
+	t.logger = slog.New(handler)
+	t.tracer = t.provider.Tracer("github.com/kaptar/kaptar")
+	return t, nil
+}
+
+// Service is the name given to New.
+func (t *Telemetry) Service() string { return t.service }
+
+// Tracer starts the spans of this service. A span that is not sampled costs no
+// more than its ids: test trace.Span.IsRecording before computing attributes.
+func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
+
+// TracerProvider is for libraries that want a tracer under their own name.
+func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.provider }
+
+// Logger writes records with service, and trace_id and span_id when the
+// context of the record has a span.
+func (t *Telemetry) Logger() *slog.Logger { return t.logger }
+
+// Registry holds the metrics of this service, with those of the Go runtime and
+// the process.
+func (t *Telemetry) Registry() *prometheus.Registry { return t.registry }
+
+// Shutdown sends what is still queued and the last metrics, then closes the
+// connection to the collector. It returns when that is done or ctx ends, and
+// says in its error what could not be sent. A second call does nothing and
+// returns the same. Spans and records made later are lost, the local log goes
+// on.
+func (t *Telemetry) Shutdown(ctx context.Context) error {
+	t.shutdown.Do(func() {
+		if t.export == nil {
+			return
+		}
+		if err := t.export.shutdown(ctx); err != nil {
+			t.result = fmt.Errorf("telemetry: shutdown: %w", err)
+		}
+	})
+	return t.result
+}
+
+func resourceOf(opts Options) *resource.Resource {
+	attrs := []attribute.KeyValue{
+		attribute.String("service.name", opts.Service),
+		attribute.String("service.instance.id", opts.InstanceID),
+		attribute.String("telemetry.sdk.language", "go"),
+		attribute.String("telemetry.sdk.name", "opentelemetry"),
+	}
+	if opts.Version != "" {
+		attrs = append(attrs, attribute.String("service.version", opts.Version))
+	}
+	return resource.NewSchemaless(attrs...)
+}

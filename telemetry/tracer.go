@@ -1,0 +1,102 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/embedded"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// tracerProvider stands before the SDK: it samples, and hands over only those
+// spans that will be exported. All others are a pair of ids.
+type tracerProvider struct {
+	embedded.TracerProvider
+	sampler sampler
+	sdk     *sdktrace.TracerProvider // nil: nothing is exported
+}
+
+func (p *tracerProvider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer {
+	t := &tracer{provider: p}
+	if p.sdk != nil {
+		t.sdk = p.sdk.Tracer(name, opts...)
+	}
+	return t
+}
+
+type tracer struct {
+	embedded.Tracer
+	provider *tracerProvider
+	sdk      trace.Tracer
+}
+
+func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	parent := trace.SpanContextFromContext(ctx)
+	if len(opts) > 0 {
+		if config := trace.NewSpanStartConfig(opts...); config.NewRoot() {
+			parent = trace.SpanContext{}
+		}
+	}
+	id := parent.TraceID()
+	root := !id.IsValid()
+	if root {
+		id = newTraceID()
+	}
+	sampled := t.provider.sampler.sample(parent, id)
+	if sampled && t.sdk != nil {
+		if root {
+			ctx = context.WithValue(ctx, traceIDKey{}, id)
+		}
+		return t.sdk.Start(ctx, name, opts...)
+	}
+	flags := parent.TraceFlags().WithSampled(sampled)
+	s := &idSpan{provider: t.provider, sc: trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: id, SpanID: newSpanID(), TraceFlags: flags, TraceState: parent.TraceState(),
+	})}
+	return trace.ContextWithSpan(ctx, s), s
+}
+
+// idSpan is a span that is not recorded: it has ids, and forgets all else.
+type idSpan struct {
+	noop.Span
+	provider *tracerProvider
+	sc       trace.SpanContext
+}
+
+func (s *idSpan) SpanContext() trace.SpanContext       { return s.sc }
+func (s *idSpan) TracerProvider() trace.TracerProvider { return s.provider }
+
+type traceIDKey struct{}
+
+// idGenerator gives the SDK the trace id that the sampler has judged.
+type idGenerator struct{}
+
+func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	if id, ok := ctx.Value(traceIDKey{}).(trace.TraceID); ok {
+		return id, newSpanID()
+	}
+	return newTraceID(), newSpanID()
+}
+
+func (idGenerator) NewSpanID(context.Context, trace.TraceID) trace.SpanID { return newSpanID() }
+
+func newTraceID() (id trace.TraceID) {
+	binary.BigEndian.PutUint64(id[:8], rand.Uint64())
+	for !id.IsValid() || binary.BigEndian.Uint64(id[8:]) == 0 {
+		binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	}
+	return id
+}
+
+func newSpanID() (id trace.SpanID) {
+	for !id.IsValid() {
+		binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	}
+	return id
+}
