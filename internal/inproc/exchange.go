@@ -1,0 +1,199 @@
+package inproc
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+const (
+	bufferSize = 64 << 10 // bytes that a handler may be ahead of its caller
+	chunkSize  = 4 << 10  // bytes that a started stream keeps back until a Flush, as net/http does
+	sniffSize  = 512
+)
+
+// An exchange is one request and its response: the handler writes, the caller reads.
+type exchange struct {
+	caller   context.Context
+	head     bool               // the method is HEAD
+	cancel   context.CancelFunc // of the handler's context
+	unfollow func() bool        // stops following the caller's context
+	body     *requestBody       // nil when there is none
+
+	header http.Header // the handler's own
+
+	mu        sync.Mutex
+	changed   *sync.Cond
+	sent      http.Header // what the caller gets; nil before WriteHeader
+	trailers  []string    // announced
+	status    int
+	length    int64 // of the body, -1 when unknown
+	written   int64
+	committed bool   // the caller has the header
+	buf       []byte // written, not yet read
+	off       int    // where in buf the caller reads on
+	shown     int    // up to where the caller may read
+	err       error  // no more can be written; io.EOF after a good end
+	callerErr error  // why the caller gets nothing any more, not even what is in buf
+	read      int64
+	done      bool // the caller has read all: from now on its context has no hold on the handler's
+	trailer   http.Header
+	arrived   *http.Response // whose Trailer is filled at the end
+}
+
+func newExchange(caller context.Context, head bool, cancel context.CancelFunc) *exchange {
+	ex := &exchange{caller: caller, head: head, cancel: cancel, header: make(http.Header), length: -1}
+	ex.changed = sync.NewCond(&ex.mu)
+	return ex
+}
+
+// release ends what the exchange holds on the handler's side.
+func (ex *exchange) release() {
+	ex.cancel()
+	if ex.body != nil {
+		_ = ex.body.Close()
+	}
+}
+
+// drop ends the exchange for both sides: the caller gets err, and nothing that was not read yet.
+func (ex *exchange) drop(err error) {
+	if ex.fail(err) {
+		ex.release()
+	}
+}
+
+// callerGone ends the exchange because the caller's context has ended.
+func (ex *exchange) callerGone() {
+	if ex.fail(context.Cause(ex.caller)) {
+		cancelFor(ex.caller, ex.cancel)
+		if ex.body != nil {
+			_ = ex.body.Close()
+		}
+	}
+}
+
+func (ex *exchange) fail(err error) bool {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	if ex.done || ex.callerErr != nil {
+		return false
+	}
+	ex.callerErr, ex.err = err, err
+	ex.buf, ex.off, ex.shown = nil, 0, 0
+	ex.changed.Broadcast()
+	return true
+}
+
+// abort ends the response after a panic: what was not shown to the caller yet is lost.
+func (ex *exchange) abort(err error) {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	if ex.err == nil {
+		ex.err = err
+	}
+	ex.changed.Broadcast()
+}
+
+// finish ends the response after the handler's return.
+func (ex *exchange) finish() {
+	defer ex.changed.Broadcast() // after the unlock: who wakes can go on at once
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	if ex.err != nil {
+		return
+	}
+	ex.writeHeader(http.StatusOK)
+	ex.trailer = ex.collectTrailers()
+	ex.commit(true)
+	ex.shown = len(ex.buf)
+	ex.err = io.EOF
+	if ex.length > ex.written && !ex.head && bodyAllowed(ex.status) {
+		ex.err = io.ErrUnexpectedEOF
+	}
+}
+
+// writeHeader takes the status and a copy of the header, once.
+func (ex *exchange) writeHeader(status int) {
+	if ex.sent != nil {
+		return
+	}
+	ex.status = status
+	ex.sent = ex.header.Clone()
+	for k := range ex.sent {
+		if strings.HasPrefix(k, http.TrailerPrefix) {
+			delete(ex.sent, k)
+		}
+	}
+	for _, v := range ex.sent["Trailer"] {
+		for k := range strings.SplitSeq(v, ",") {
+			if k = http.CanonicalHeaderKey(strings.TrimSpace(k)); k != "" {
+				ex.trailers = append(ex.trailers, k)
+				delete(ex.sent, k)
+			}
+		}
+	}
+	delete(ex.sent, "Trailer")
+	delete(ex.sent, "Transfer-Encoding")
+	if v := ex.sent.Get("Content-Length"); v != "" {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n >= 0 {
+			ex.length = n
+		} else {
+			delete(ex.sent, "Content-Length")
+		}
+	}
+}
+
+// commit lets the caller have the header; final says that all of the body is in buf.
+func (ex *exchange) commit(final bool) {
+	if ex.committed {
+		return
+	}
+	_, typed := ex.sent["Content-Type"]
+	if !typed && len(ex.buf) > 0 && ex.sent.Get("Content-Encoding") == "" {
+		ex.sent["Content-Type"] = []string{http.DetectContentType(ex.buf[:min(len(ex.buf), sniffSize)])}
+	}
+	whole := final && ex.length < 0 && len(ex.trailer) == 0 && len(ex.trailers) == 0
+	if whole && bodyAllowed(ex.status) && (!ex.head || len(ex.buf) > 0) {
+		ex.length = int64(len(ex.buf))
+		ex.sent["Content-Length"] = []string{strconv.Itoa(len(ex.buf))}
+	}
+	ex.committed = true
+}
+
+// announceTrailers gives res the keys; their values come when the body has been read.
+func (ex *exchange) announceTrailers(res *http.Response) {
+	ex.arrived = res
+	if len(ex.trailers) == 0 {
+		return
+	}
+	res.Trailer = make(http.Header, len(ex.trailers))
+	for _, k := range ex.trailers {
+		res.Trailer[k] = nil
+	}
+}
+
+// collectTrailers copies the announced trailers and those with [http.TrailerPrefix] from the handler's header.
+func (ex *exchange) collectTrailers() http.Header {
+	var t http.Header
+	add := func(k string, v []string) {
+		if t == nil {
+			t = make(http.Header)
+		}
+		t[k] = slices.Clone(v)
+	}
+	for _, k := range ex.trailers {
+		if v, ok := ex.header[k]; ok {
+			add(k, v)
+		}
+	}
+	for k, v := range ex.header {
+		if name, ok := strings.CutPrefix(k, http.TrailerPrefix); ok {
+			add(http.CanonicalHeaderKey(name), v)
+		}
+	}
+	return t
+}

@@ -1,0 +1,160 @@
+package inproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+const contentType = "application/grpc"
+
+var errEmptyKey = errors.New("inproc: metadata with an empty key")
+
+// reserved reports whether a key belongs to the protocol, so that an application cannot set it.
+func reserved(key string) bool {
+	switch key {
+	case "content-type", "user-agent", "te", "grpc-message-type", "grpc-encoding", "grpc-message", "grpc-status",
+		"grpc-timeout", "grpc-status-details-bin":
+		return true
+	}
+	return strings.HasPrefix(key, ":")
+}
+
+// validate refuses what could not be sent over HTTP/2.
+func validate(md metadata.MD) error {
+	for k, vv := range md {
+		if k == "" {
+			return errEmptyKey
+		}
+		for _, c := range []byte(k) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+				return fmt.Errorf("inproc: metadata key %q, want only 0-9 a-z . - _", k)
+			}
+		}
+		if strings.HasSuffix(k, "-bin") {
+			continue
+		}
+		for _, v := range vv {
+			for _, c := range []byte(v) {
+				if c < ' ' || c > '~' {
+					return fmt.Errorf("inproc: value of metadata key %q is not printable ASCII", k)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func lastSlash(method string) int { return max(strings.LastIndexByte(method, '/'), 0) }
+
+// serverSide is the metadata that a handler sends back. It is the [grpc.ServerTransportStream] of the handler's context.
+type serverSide struct {
+	method string
+
+	mu      sync.Mutex
+	header  metadata.MD
+	trailer metadata.MD
+	sent    bool          // the header is on its way, it can change no more
+	ready   chan struct{} // closed when sent becomes true
+}
+
+var _ grpc.ServerTransportStream = (*serverSide)(nil)
+
+func newServerSide(method string) *serverSide {
+	return &serverSide{method: method, ready: make(chan struct{})}
+}
+
+// context returns the handler's context with what a server puts into it.
+func (s *serverSide) context(ctx context.Context, md metadata.MD) context.Context {
+	ctx = metadata.NewIncomingContext(ctx, md)
+	ctx = peer.NewContext(ctx, &peer.Peer{Addr: address{}, LocalAddr: address{}})
+	return grpc.NewContextWithServerTransportStream(ctx, s)
+}
+
+func (s *serverSide) Method() string { return s.method }
+
+func (s *serverSide) SetHeader(md metadata.MD) error { return s.addHeader(md, false) }
+
+func (s *serverSide) SendHeader(md metadata.MD) error { return s.addHeader(md, true) }
+
+func (s *serverSide) addHeader(md metadata.MD, send bool) error {
+	if err := validate(md); err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent {
+		return status.Errorf(codes.Internal, "inproc: header of %s is sent already", s.method)
+	}
+	s.header = metadata.Join(s.header, md)
+	if send {
+		s.sendLocked()
+	}
+	return nil
+}
+
+func (s *serverSide) sendLocked() {
+	for k := range s.header {
+		if reserved(k) {
+			delete(s.header, k)
+		}
+	}
+	s.header = metadata.Join(s.header, metadata.Pairs("content-type", contentType))
+	s.sent = true
+	close(s.ready)
+}
+
+// send lets the header go if it has not gone yet, as the first message does.
+func (s *serverSide) send() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sent {
+		s.sendLocked()
+	}
+}
+
+// end is called when the handler has returned: without a message, the header goes only if there is something in it.
+func (s *serverSide) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sent && len(s.header) > 0 {
+		s.sendLocked()
+	}
+}
+
+func (s *serverSide) SetTrailer(md metadata.MD) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trailer = metadata.Join(s.trailer, md)
+	return nil
+}
+
+// sentHeader returns a copy of the header, nil when none was sent.
+func (s *serverSide) sentHeader() metadata.MD {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sent {
+		return nil
+	}
+	return s.header.Copy()
+}
+
+func (s *serverSide) sentTrailer() metadata.MD {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	md := s.trailer.Copy()
+	for k := range md {
+		if reserved(k) {
+			delete(md, k)
+		}
+	}
+	return md
+}

@@ -1,0 +1,92 @@
+package inproc
+
+import (
+	"context"
+	"math"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+const defaultMaxReceive = 4 << 20 // gRPC's own
+
+// callOptions are the options of a call that mean something without a network.
+type callOptions struct {
+	headers, trailers []*metadata.MD
+	onFinish          []func(error)
+	creds             []credentials.PerRPCCredentials
+	maxSend, maxRecv  int
+}
+
+func readOptions(opts []grpc.CallOption) *callOptions {
+	o := &callOptions{maxSend: math.MaxInt, maxRecv: defaultMaxReceive}
+	for _, opt := range opts {
+		switch opt := opt.(type) {
+		case grpc.HeaderCallOption:
+			o.headers = append(o.headers, opt.HeaderAddr)
+		case grpc.TrailerCallOption:
+			o.trailers = append(o.trailers, opt.TrailerAddr)
+		case grpc.PeerCallOption:
+			*opt.PeerAddr = peer.Peer{Addr: address{}, LocalAddr: address{}}
+		case grpc.OnFinishCallOption:
+			o.onFinish = append(o.onFinish, opt.OnFinish)
+		case grpc.PerRPCCredsCallOption:
+			o.creds = append(o.creds, opt.Creds)
+		case grpc.MaxSendMsgSizeCallOption:
+			o.maxSend = opt.MaxSendMsgSize
+		case grpc.MaxRecvMsgSizeCallOption:
+			o.maxRecv = opt.MaxRecvMsgSize
+		}
+	}
+	return o
+}
+
+// deliver gives the caller the metadata that came back.
+func (o *callOptions) deliver(header, trailer metadata.MD) {
+	for _, h := range o.headers {
+		*h = header
+	}
+	for _, t := range o.trailers {
+		*t = trailer
+	}
+}
+
+func (o *callOptions) finish(err error) {
+	for _, f := range o.onFinish {
+		f(err)
+	}
+}
+
+// outgoing returns a copy of the metadata of ctx with that of the credentials, as the server is to see it.
+func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD, error) {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	if md == nil {
+		md = metadata.MD{}
+	}
+	for k := range md {
+		if reserved(k) {
+			delete(md, k)
+		}
+	}
+	for _, c := range o.creds {
+		extra, err := c.GetRequestMetadata(ctx, "https://in-process"+method[:lastSlash(method)])
+		if err != nil {
+			if _, ok := status.FromError(err); ok {
+				return nil, err
+			}
+			return nil, status.Errorf(codes.Internal, "inproc: per-call credentials: %v", err)
+		}
+		for k, v := range extra {
+			md.Append(k, v)
+		}
+	}
+	if err := validate(md); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	md.Set("content-type", contentType)
+	return md, nil
+}

@@ -1,0 +1,164 @@
+package inproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+var errNoURL = errors.New("inproc: request without URL")
+
+// serverRequest returns the request as a server would have read it from the wire: nothing in it is shared with req but
+// the source of the body.
+func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*http.Request, error) {
+	if req.URL == nil {
+		return nil, errNoURL
+	}
+	header, err := serverHeader(req)
+	if err != nil {
+		return nil, err
+	}
+	uri := req.URL.RequestURI()
+	u := &url.URL{Path: req.URL.Path, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
+	if req.URL.Opaque != "" || req.URL.RawPath != "" || !strings.HasPrefix(req.URL.Path, "/") {
+		if u, err = url.ParseRequestURI(uri); err != nil {
+			return nil, fmt.Errorf("inproc: request URI %q: %w", uri, err)
+		}
+	}
+	method := req.Method
+	if method == "" {
+		method = http.MethodGet
+	}
+	host := req.Host
+	if host == "" {
+		host = req.URL.Host
+	}
+	sreq := &http.Request{
+		Method: method, URL: u, RequestURI: uri, Host: host, Header: header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		RemoteAddr: address{}.String(),
+		Body:       http.NoBody,
+	}
+	if body != nil {
+		sreq.Body, sreq.ContentLength = body, body.length
+		if len(req.Trailer) > 0 {
+			sreq.Trailer = make(http.Header, len(req.Trailer))
+			for k := range req.Trailer {
+				sreq.Trailer[http.CanonicalHeaderKey(k)] = nil
+			}
+			body.trailer = sreq.Trailer
+		}
+	}
+	return sreq.WithContext(ctx), nil
+}
+
+// serverHeader clones the header of req, leaves out what net/http's client would not send, and refuses what it refuses.
+func serverHeader(req *http.Request) (http.Header, error) {
+	for k, vv := range req.Header {
+		if !httpguts.ValidHeaderFieldName(k) {
+			return nil, fmt.Errorf("inproc: header name %q is not a token", k)
+		}
+		for _, v := range vv {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				// The value may be a secret: only its name is told.
+				return nil, fmt.Errorf("inproc: value of header %q has a control character", k)
+			}
+		}
+	}
+	header := req.Header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	for _, k := range [...]string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
+		delete(header, k)
+	}
+	if req.ContentLength > 0 && req.Body != nil {
+		header["Content-Length"] = []string{strconv.FormatInt(req.ContentLength, 10)}
+	}
+	return header, nil
+}
+
+// requestBody is what the handler reads: the caller's body, cut to the announced length and closed once.
+type requestBody struct {
+	source  io.ReadCloser
+	client  *http.Request // whose Trailer is filled when source ends
+	length  int64         // announced length, -1 when unknown
+	read    int64
+	trailer http.Header // the handler's; nil when none was announced
+	failed  func(error) // told when source fails
+
+	closing sync.Once
+	closed  atomic.Bool
+}
+
+// newRequestBody returns nil when req has no body.
+func newRequestBody(req *http.Request, failed func(error)) *requestBody {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil
+	}
+	length := req.ContentLength
+	if length <= 0 {
+		length = -1
+	}
+	return &requestBody{source: req.Body, client: req, length: length, failed: failed}
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	if b.length >= 0 {
+		p = p[:min(int64(len(p)), b.length-b.read)]
+		if len(p) == 0 && b.read == b.length {
+			b.end()
+			return 0, io.EOF
+		}
+	}
+	n, err := b.source.Read(p)
+	b.read += int64(n)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF) && (b.length < 0 || b.read == b.length):
+		b.end()
+	case b.closed.Load():
+		err = http.ErrBodyReadAfterClose
+	default:
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("inproc: request body of %d bytes, Content-Length is %d", b.read, b.length)
+		}
+		b.failed(err)
+		err = io.ErrUnexpectedEOF // all that a server would learn
+	}
+	return n, err
+}
+
+// end hands the caller's trailers to the handler.
+func (b *requestBody) end() {
+	if b.trailer == nil {
+		return
+	}
+	for k, v := range maps.All(b.client.Trailer) {
+		b.trailer[http.CanonicalHeaderKey(k)] = append([]string(nil), v...)
+	}
+	b.trailer = nil
+}
+
+// Close makes further reads fail. It may be called at the same time as Read and more than once.
+func (b *requestBody) Close() error {
+	var err error
+	b.closing.Do(func() {
+		b.closed.Store(true)
+		err = b.source.Close()
+	})
+	return err
+}

@@ -1,0 +1,127 @@
+package inproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+)
+
+// RoundTripper returns a transport that serves every request with h, in the process, whatever the URL's host.
+// It may be used by several goroutines at once if h may.
+//
+// The handler runs in a goroutine of its own and sees a request as a server would: RequestURI and Host set, a URL without
+// scheme and host, RemoteAddr "in-process", and a context that has the deadline of the caller's but none of its values and
+// that ends when the caller's ends, when the response's body is closed early, and when the handler returns.
+//
+// A response of up to 64 KiB arrives whole, with its Content-Length, when the handler returns; with the first Flush or
+// past 64 KiB it becomes a stream, and the handler waits when the caller reads slowly. Trailers, 1xx responses (through
+// httptrace) and sniffing of the content type work as in net/http. Header fields Date and User-Agent are not added.
+// Flush and EnableFullDuplex of [http.ResponseController] work, deadlines and Hijack are not supported.
+//
+// When the handler panics, RoundTrip or, if the header is out, reading the body returns an error that wraps
+// [io.ErrUnexpectedEOF] and tells the value, or plain io.ErrUnexpectedEOF for [http.ErrAbortHandler].
+func RoundTripper(h http.Handler) http.RoundTripper { return &roundTripper{handler: h} }
+
+type roundTripper struct{ handler http.Handler }
+
+func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	caller := req.Context()
+	if caller.Err() != nil {
+		closeBody(req)
+		return nil, context.Cause(caller)
+	}
+	ctx, cancel := serverContext(caller)
+	ex := newExchange(caller, req.Method == http.MethodHead, cancel)
+	ex.body = newRequestBody(req, ex.drop)
+	sreq, err := serverRequest(ctx, req, ex.body)
+	if err != nil {
+		cancel()
+		closeBody(req)
+		return nil, err
+	}
+	ex.unfollow = context.AfterFunc(caller, ex.callerGone)
+	go ex.serve(t.handler, sreq)
+	return ex.response(req)
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// serve runs the handler and settles the exchange, however the handler ends.
+func (ex *exchange) serve(h http.Handler, req *http.Request) {
+	returned := false
+	defer func() {
+		// Without a return and without a panic the goroutine was ended by runtime.Goexit.
+		if p := recover(); !returned {
+			ex.abort(panicError(req, p))
+		} else {
+			ex.finish()
+		}
+		ex.unfollow()
+		ex.release()
+	}()
+	h.ServeHTTP(responseWriter{ex}, req)
+	returned = true
+}
+
+func panicError(req *http.Request, p any) error {
+	if err, ok := p.(error); p == nil || ok && errors.Is(err, http.ErrAbortHandler) {
+		return io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("inproc: handler of %s %s panicked: %v: %w", req.Method, req.URL.Path, p, io.ErrUnexpectedEOF)
+}
+
+// response waits for the header.
+func (ex *exchange) response(req *http.Request) (*http.Response, error) {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	for !ex.committed && ex.err == nil {
+		ex.changed.Wait()
+	}
+	if err := ended(ex.caller); err != nil { // also when the handler has answered just because its own deadline has passed
+		return nil, err
+	}
+	if !ex.committed || ex.callerErr != nil {
+		return nil, ex.err
+	}
+	res := &http.Response{
+		Status: strconv.Itoa(ex.status) + " " + http.StatusText(ex.status), StatusCode: ex.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: ex.sent, ContentLength: ex.length, Request: req,
+		Body: responseBody{ex},
+	}
+	ex.announceTrailers(res)
+	switch {
+	case ex.head:
+		res.Body = http.NoBody
+	case !bodyAllowed(ex.status):
+		res.Body, res.ContentLength = http.NoBody, 0
+	case ex.length == 0:
+		res.Body = http.NoBody
+	}
+	if res.Body == http.NoBody {
+		ex.done = true
+	}
+	return res, nil
+}
+
+// inform delivers a 1xx response to a caller who asked for them.
+func (ex *exchange) inform(status int, header http.Header) {
+	if t := httptrace.ContextClientTrace(ex.caller); t != nil && t.Got1xxResponse != nil {
+		if err := t.Got1xxResponse(status, textproto.MIMEHeader(header.Clone())); err != nil {
+			ex.drop(err)
+		}
+	}
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}

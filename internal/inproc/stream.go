@@ -1,0 +1,262 @@
+package inproc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// errFinished is the reason for the end of a queue whose handler has returned without an error.
+var errFinished = errors.New("handler has returned")
+
+// A stream joins a client's end and a handler's end.
+type stream struct {
+	channel *Channel
+	method  method
+	side    *serverSide
+	up      *queue // to the handler; ends with io.EOF at the half-close
+	down    *queue // to the client; ends with errFinished or the error of the status
+	cancel  context.CancelFunc
+	over    chan struct{} // closed when the handler has returned
+}
+
+func (c *Channel) newStream(
+	ctx context.Context, desc *grpc.StreamDesc, full string, o *callOptions,
+) (*clientStream, error) {
+	if ctx.Err() != nil {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	md, err := o.outgoing(ctx, full)
+	if err != nil {
+		return nil, err
+	}
+	sctx, cancel := serverContext(ctx)
+	s := &stream{
+		channel: c, side: newServerSide(full), up: newQueue(), down: newQueue(),
+		cancel: cancel, over: make(chan struct{}),
+	}
+	cs := &clientStream{stream: s, ctx: ctx, desc: desc, options: o}
+	cs.unfollow = context.AfterFunc(ctx, cs.callerGone)
+	// As over the network, that there is no such method is known only with the status.
+	if s.method, err = c.find(full); err != nil {
+		s.finish(err)
+		return cs, nil
+	}
+	ss := &serverStream{stream: s, ctx: s.side.context(sctx, md)}
+	ss.unfollow = context.AfterFunc(sctx, ss.contextEnded)
+	go s.serve(ss)
+	return cs, nil
+}
+
+// serve runs the handler.
+func (s *stream) serve(ss *serverStream) {
+	var err error
+	defer func() {
+		ss.unfollow()
+		s.finish(err)
+	}()
+	defer contain(s.method.full, &err)()
+	err = statusError(s.handle(ss))
+}
+
+func (s *stream) handle(ss *serverStream) error {
+	m := s.method
+	if m.unary != nil {
+		reply, err := m.unary.Handler(m.impl, ss.ctx, ss.RecvMsg, s.channel.unary)
+		if err != nil {
+			return err
+		}
+		return ss.SendMsg(reply)
+	}
+	if s.channel.stream == nil {
+		return m.stream.Handler(m.impl, ss)
+	}
+	info := &grpc.StreamServerInfo{
+		FullMethod: m.full, IsClientStream: m.stream.ClientStreams, IsServerStream: m.stream.ServerStreams,
+	}
+	return s.channel.stream(m.impl, ss, info, m.stream.Handler)
+}
+
+// finish tells the client the status.
+func (s *stream) finish(err error) {
+	if err == nil {
+		s.side.send()
+		err = errFinished
+	}
+	s.side.end()
+	s.up.cut(io.EOF)
+	s.down.end(err)
+	close(s.over)
+	s.cancel()
+}
+
+// serverStream is the handler's end.
+type serverStream struct {
+	*stream
+	ctx      context.Context
+	unfollow func() bool
+}
+
+var _ grpc.ServerStream = (*serverStream)(nil)
+
+// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the client's end.
+func (ss *serverStream) contextEnded() {
+	ss.up.cut(status.FromContextError(ss.ctx.Err()).Err())
+}
+
+func (ss *serverStream) Context() context.Context        { return ss.ctx }
+func (ss *serverStream) SetHeader(md metadata.MD) error  { return ss.side.SetHeader(md) }
+func (ss *serverStream) SendHeader(md metadata.MD) error { return ss.side.SendHeader(md) }
+func (ss *serverStream) SetTrailer(md metadata.MD)       { _ = ss.side.SetTrailer(md) }
+
+func (ss *serverStream) SendMsg(m any) error {
+	data, err := ss.channel.marshal(m, math.MaxInt)
+	if err != nil {
+		return err
+	}
+	ss.side.send()
+	return ss.down.put(data)
+}
+
+func (ss *serverStream) RecvMsg(m any) error {
+	data, err := ss.up.get()
+	if err != nil {
+		return err
+	}
+	defer data.Free()
+	return ss.channel.unmarshal(data, m, defaultMaxReceive)
+}
+
+// clientStream is the caller's end. One goroutine may send while another receives.
+type clientStream struct {
+	*stream
+	ctx      context.Context
+	desc     *grpc.StreamDesc
+	options  *callOptions
+	unfollow func() bool
+	closed   atomic.Bool // nothing more is to be sent
+
+	settled sync.Once
+}
+
+var _ grpc.ClientStream = (*clientStream)(nil)
+
+func (cs *clientStream) callerGone() {
+	cs.abandon(status.FromContextError(cs.ctx.Err()).Err())
+}
+
+// abandon ends the stream from the client's side: the handler's context ends, the client gets err.
+func (cs *clientStream) abandon(err error) {
+	cs.down.cut(err)
+	cancelFor(cs.ctx, cs.cancel)
+}
+
+func (cs *clientStream) Context() context.Context { return cs.ctx }
+
+// Header waits for the header. It is nil when the stream has ended without one; RecvMsg then tells why.
+func (cs *clientStream) Header() (metadata.MD, error) {
+	select {
+	case <-cs.side.ready:
+	case <-cs.over:
+	case <-cs.ctx.Done():
+	}
+	return cs.side.sentHeader(), nil
+}
+
+func (cs *clientStream) Trailer() metadata.MD { return cs.side.sentTrailer() }
+
+func (cs *clientStream) CloseSend() error {
+	cs.closed.Store(true)
+	cs.up.end(io.EOF)
+	return nil
+}
+
+// SendMsg returns io.EOF when the stream has ended; RecvMsg tells why.
+func (cs *clientStream) SendMsg(m any) error {
+	if cs.closed.Load() {
+		return cs.fail(status.Errorf(codes.Internal, "inproc: SendMsg on %s after CloseSend", cs.side.method))
+	}
+	data, err := cs.channel.marshal(m, cs.options.maxSend)
+	if err != nil {
+		return cs.fail(err)
+	}
+	err = cs.up.put(data)
+	if !cs.desc.ClientStreams { // the only request; when it does not arrive, RecvMsg tells
+		return cs.CloseSend()
+	}
+	if err != nil {
+		return io.EOF
+	}
+	return nil
+}
+
+// fail ends the stream because the client made a mistake.
+func (cs *clientStream) fail(err error) error {
+	cs.abandon(err)
+	cs.settle(err)
+	return err
+}
+
+// RecvMsg returns io.EOF at the good end of a stream of replies, otherwise the error of the status.
+func (cs *clientStream) RecvMsg(m any) error {
+	err := cs.receive(m)
+	if err != nil || !cs.desc.ServerStreams {
+		cs.settle(err)
+	}
+	return err
+}
+
+func (cs *clientStream) receive(m any) error {
+	data, err := cs.down.get()
+	switch {
+	case errors.Is(err, errFinished) && cs.desc.ServerStreams:
+		return io.EOF
+	case errors.Is(err, errFinished):
+		return status.Errorf(codes.Internal, "inproc: %s ended without a reply", cs.side.method)
+	case err != nil:
+		return err
+	}
+	defer data.Free()
+	if err := cs.channel.unmarshal(data, m, cs.options.maxRecv); err != nil {
+		cs.abandon(err)
+		return err
+	}
+	if cs.desc.ServerStreams {
+		return nil
+	}
+	return cs.onlyOne()
+}
+
+// onlyOne waits for the status after the only reply.
+func (cs *clientStream) onlyOne() error {
+	data, err := cs.down.get()
+	if errors.Is(err, errFinished) {
+		return nil
+	}
+	if err == nil {
+		data.Free()
+		err = status.Errorf(codes.Internal, "inproc: %s sent a second reply, want one", cs.side.method)
+		cs.abandon(err)
+	}
+	return err
+}
+
+// settle hands out what the options asked for, once, when the client knows that the stream is over.
+func (cs *clientStream) settle(err error) {
+	cs.settled.Do(func() {
+		cs.unfollow()
+		cs.options.deliver(cs.side.sentHeader(), cs.side.sentTrailer())
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		cs.options.finish(err)
+	})
+}
