@@ -1,0 +1,168 @@
+package server
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+)
+
+// unmatched is the endpoint of requests that no route takes.
+const unmatched = "unmatched"
+
+// metrics are the counters of one server. Children are looked up by label once
+// for each route and code, and from then on found without hashing labels.
+type metrics struct {
+	service     string
+	requests    *prometheus.CounterVec
+	requestTime *prometheus.HistogramVec
+	rpcs        *prometheus.CounterVec
+	rpcTime     *prometheus.HistogramVec
+	routes      cache[routeKey, *routeMetrics]
+	rpcMethods  cache[string, *rpcMetrics]
+}
+
+type routeKey struct{ method, pattern string }
+
+// routeMetrics are those of one method and route.
+type routeMetrics struct {
+	method   string // as a label
+	endpoint string
+	span     string // name of the span
+	seconds  prometheus.Observer
+	codes    [500]atomic.Pointer[prometheus.Counter] // by status-100
+}
+
+// rpcMetrics are those of one RPC method.
+type rpcMetrics struct {
+	seconds prometheus.Observer
+	codes   [codes.Unauthenticated + 1]atomic.Pointer[prometheus.Counter]
+}
+
+func newMetrics(reg prometheus.Registerer, service string) *metrics {
+	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	return &metrics{
+		service: service,
+		requests: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "http_requests_total", Help: "HTTP requests answered, by route and status.",
+		}, []string{"service", "method", "endpoint", "status"})),
+		requestTime: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "http_request_duration_seconds", Help: "Time to answer an HTTP request.", Buckets: buckets,
+		}, []string{"service", "method", "endpoint"})),
+		rpcs: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rpc_requests_total", Help: "RPCs answered, by method and gRPC code.",
+		}, []string{"service", "method", "code"})),
+		rpcTime: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "rpc_request_duration_seconds", Help: "Time to answer an RPC; of a stream, its life.", Buckets: buckets,
+		}, []string{"service", "method"})),
+	}
+}
+
+// register shares the metric with an earlier server of the same telemetry.
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	err := reg.Register(c)
+	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if same, ok := known.ExistingCollector.(C); ok {
+			return same
+		}
+	}
+	return c
+}
+
+func (m *metrics) route(method, pattern string) *routeMetrics {
+	return m.routes.get(routeKey{method, pattern}, func() *routeMetrics {
+		endpoint := pattern
+		if _, path, ok := strings.Cut(pattern, " "); ok {
+			endpoint = strings.TrimLeft(path, " \t")
+		}
+		if endpoint == "" {
+			endpoint = unmatched
+		}
+		rm := &routeMetrics{method: method, endpoint: endpoint, span: method + " " + endpoint}
+		if endpoint == unmatched {
+			rm.span = method // a name must not grow with what clients think up
+		}
+		rm.seconds = m.requestTime.WithLabelValues(m.service, method, endpoint)
+		return rm
+	})
+}
+
+func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
+	rm.seconds.Observe(seconds)
+	if status < 100 || status >= 100+len(rm.codes) {
+		m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, statusText(status)).Inc()
+		return
+	}
+	resolve(&rm.codes[status-100], func() prometheus.Counter {
+		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, statusText(status))
+	}).Inc()
+}
+
+func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) {
+	rm := m.rpcMethods.get(method, func() *rpcMetrics {
+		return &rpcMetrics{seconds: m.rpcTime.WithLabelValues(m.service, method)}
+	})
+	rm.seconds.Observe(seconds)
+	if int(code) >= len(rm.codes) {
+		m.rpcs.WithLabelValues(m.service, method, code.String()).Inc()
+		return
+	}
+	resolve(&rm.codes[code], func() prometheus.Counter {
+		return m.rpcs.WithLabelValues(m.service, method, code.String())
+	}).Inc()
+}
+
+// resolve returns the counter in slot, looked up the first time. Two callers
+// at once find the same counter.
+func resolve(slot *atomic.Pointer[prometheus.Counter], find func() prometheus.Counter) prometheus.Counter {
+	if c := slot.Load(); c != nil {
+		return *c
+	}
+	c := find()
+	slot.Store(&c)
+	return c
+}
+
+// knownMethod maps methods that clients make up to one, so that they cannot
+// make up time series.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace, "QUERY":
+		return method
+	}
+	return "OTHER"
+}
+
+// cache is a map that is read without a lock and copied when it grows: for
+// keys that are few and stay.
+type cache[K comparable, V any] struct {
+	m  atomic.Pointer[map[K]V]
+	mu sync.Mutex
+}
+
+func (c *cache[K, V]) get(key K, make func() V) V {
+	if m := c.m.Load(); m != nil {
+		if v, ok := (*m)[key]; ok {
+			return v
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := map[K]V{}
+	if m := c.m.Load(); m != nil {
+		if v, ok := (*m)[key]; ok {
+			return v
+		}
+		next = maps.Clone(*m)
+	}
+	v := make()
+	next[key] = v
+	c.m.Store(&next)
+	return v
+}

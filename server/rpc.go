@@ -1,0 +1,217 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/inproc"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+func (s *Server) newGRPC() {
+	s.grpc = grpc.NewServer(
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(4<<20),
+		grpc.MaxConcurrentStreams(100),
+		grpc.MaxHeaderListSize(64<<10),
+		grpc.ConnectionTimeout(5*time.Second),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge: 30 * time.Minute,
+			Time:             2 * time.Minute, // finds clients that have vanished
+			Timeout:          20 * time.Second,
+		}),
+	)
+	s.channel = inproc.NewChannel(s.unary, s.stream)
+	s.health = health.NewServer()
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	healthpb.RegisterHealthServer(s.channel, s.health)
+}
+
+// GRPC takes gRPC services, for the network and for InProcess at once. The
+// gRPC port is opened only if there is one. A service registered twice, or
+// after Listen, is not taken: Listen returns the error, and it is logged.
+func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
+
+// InProcess calls the gRPC services without the network, through the same
+// interceptors.
+func (s *Server) InProcess() grpc.ClientConnInterface { return s.channel }
+
+// HasGRPC reports whether a gRPC service was registered.
+func (s *Server) HasGRPC() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.services) > 0
+}
+
+type registrar struct{ s *Server }
+
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// grpc-go would end the process for either mistake.
+	switch {
+	case s.listening:
+		s.mistake(fmt.Errorf("server: gRPC service %s registered after Listen", desc.ServiceName))
+		return
+	case s.services[desc.ServiceName]:
+		s.mistake(fmt.Errorf("server: gRPC service %s registered twice", desc.ServiceName))
+		return
+	}
+	s.services[desc.ServiceName] = true
+	s.grpc.RegisterService(desc, impl)
+	s.channel.RegisterService(desc, impl)
+	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
+}
+
+func (s *Server) mistake(err error) {
+	if s.registration == nil {
+		s.registration = err
+	}
+	s.log.Error(err.Error())
+}
+
+// call is one RPC under way.
+type call struct {
+	server   *Server
+	ctx      context.Context
+	span     trace.Span
+	flight   flight
+	start    time.Time
+	method   string // without the leading slash
+	admitted bool
+	quiet    bool // health and reflection: neither measured nor logged
+}
+
+// begin is the first half of both interceptors. After an error the handler
+// must not run.
+func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*call, error) {
+	c := &call{server: s, start: time.Now(), method: strings.TrimPrefix(fullMethod, "/")}
+	c.quiet = strings.HasPrefix(c.method, "grpc.health.") || strings.HasPrefix(c.method, "grpc.reflection.")
+	ctx = telemetry.Extract(ctx, func(key string) string {
+		if v := metadata.ValueFromIncomingContext(ctx, key); len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	})
+	if c.quiet {
+		c.span = trace.SpanFromContext(ctx)
+	} else {
+		ctx, c.span = s.tracer.Start(ctx, c.method, serverKind...)
+	}
+	var cancel context.CancelFunc
+	if _, ok := ctx.Deadline(); unary && !ok && s.opts.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	c.ctx = ctx
+	c.flight = flight{rpc: true, name: fullMethod, cancel: cancel}
+	if c.admitted = s.flights.add(&c.flight); !c.admitted {
+		return c, status.Error(codes.Unavailable, "the server has shut down")
+	}
+	if err := ctx.Err(); err != nil {
+		return c, status.FromContextError(err).Err()
+	}
+	return c, nil
+}
+
+// end is the second half: p is what the handler panicked with.
+func (c *call) end(p any, err *error) {
+	defer c.flight.cancel()
+	if c.admitted { // last, or a shutdown would lose the records below
+		defer c.server.flights.remove(&c.flight)
+	}
+	if p != nil {
+		c.server.log.LogAttrs(c.ctx, slog.LevelError, "panic in RPC", slog.String("method", c.method),
+			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+		*err = status.Error(codes.Internal, "the handler failed unexpectedly; trace_id "+telemetry.TraceID(c.ctx))
+	}
+	st, ok := status.FromError(*err)
+	if !ok {
+		st = status.FromContextError(*err) // as grpc-go does for the wire
+		*err = st.Err()
+	}
+	if c.quiet {
+		return
+	}
+	took := time.Since(c.start)
+	c.server.metrics.observeRPC(c.method, st.Code(), took.Seconds())
+	if c.span.IsRecording() {
+		c.describeSpan(st)
+	}
+	c.span.End()
+	if c.server.log.Enabled(c.ctx, slog.LevelInfo) {
+		c.server.log.LogAttrs(c.ctx, slog.LevelInfo, "rpc", slog.String("method", c.method),
+			slog.String("code", st.Code().String()), slog.Float64("duration_ms", float64(took.Microseconds())/1000))
+	}
+}
+
+func (c *call) describeSpan(st *status.Status) {
+	service, method, _ := strings.Cut(c.method, "/")
+	c.span.SetAttributes(
+		attribute.String("rpc.system", "grpc"),
+		attribute.String("rpc.service", service),
+		attribute.String("rpc.method", method),
+		attribute.Int("rpc.grpc.status_code", int(st.Code())),
+	)
+	switch st.Code() {
+	// The codes that OpenTelemetry counts as errors of a server.
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		c.span.SetStatus(otelcodes.Error, st.Message())
+	}
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	c, err := s.begin(ctx, info.FullMethod, true)
+	defer func() { c.end(recover(), &err) }()
+	if err != nil {
+		return nil, err
+	}
+	return handler(c.ctx, req)
+}
+
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	c, err := s.begin(ss.Context(), info.FullMethod, false)
+	defer func() { c.end(recover(), &err) }()
+	if err != nil {
+		return err
+	}
+	if info.FullMethod == healthpb.Health_Watch_FullMethodName {
+		// Its stream ends only by the client, which would hold up every drain.
+		go func() {
+			select {
+			case <-s.draining:
+				c.flight.cancel()
+			case <-c.ctx.Done():
+			}
+		}()
+	}
+	return handler(srv, &tracedStream{ss, c.ctx})
+}
+
+// tracedStream is a stream with the context of its call.
+type tracedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *tracedStream) Context() context.Context { return s.ctx }
