@@ -1,0 +1,123 @@
+package transport
+
+import (
+	"sync"
+	"time"
+)
+
+// BreakerState is the state of a target's breaker.
+type BreakerState string
+
+// The states. HalfOpen begins when the recovery timeout has passed, whether or not a probe is under way yet.
+const (
+	Closed   BreakerState = "closed"
+	HalfOpen BreakerState = "half-open"
+	Open     BreakerState = "open"
+)
+
+// outcome is what an attempt says about the target.
+type outcome uint8
+
+const (
+	neutral outcome = iota // nothing: the caller gave up, or nothing was sent
+	success
+	failure
+)
+
+// transition is what an outcome did to the breaker.
+type transition uint8
+
+const (
+	unchanged transition = iota
+	opened
+	reopened
+	closed
+)
+
+// breaker counts failed attempts in a row. It is our own instead of gobreaker's two-step breaker for three reasons:
+// that one does not tell when the next probe may go (OpenError.RetryAfter), it turns half-open only when
+// somebody asks (the gauge would be wrong), and a probe whose caller never settles it blocks it for ever.
+// Times are durations since the transport was made.
+type breaker struct {
+	threshold int
+	recovery  time.Duration
+
+	mu       sync.Mutex
+	round    uint32 // grows with each change: what was permitted before it no longer counts
+	failures int    // in a row, while closed
+	open     bool   // open or half-open
+	until    time.Duration
+	probing  bool
+	probe    time.Duration // when the probe began
+}
+
+// permit allows one attempt, which settle ends.
+type permit struct {
+	round uint32
+	probe bool
+}
+
+// acquire permits an attempt, or says after how long a probe may be made.
+func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !b.open:
+		return permit{round: b.round}, 0, true
+	case now < b.until:
+		return permit{}, b.until - now, false
+	case b.probing && now < b.probe+b.recovery:
+		return permit{}, 0, false
+	}
+	// Half-open, and nobody probes; or the probe has hung for a whole recovery timeout and is given up.
+	b.round++
+	b.probing, b.probe = true, now
+	return permit{round: b.round, probe: true}, 0, true
+}
+
+// settle counts the outcome of a permitted attempt.
+func (b *breaker) settle(p permit, out outcome, now time.Duration) transition {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.round != b.round {
+		return unchanged
+	}
+	switch {
+	case out == neutral:
+		b.probing = false
+	case out == success && p.probe:
+		b.open, b.probing, b.failures = false, false, 0
+		b.round++
+		return closed
+	case out == success:
+		b.failures = 0
+	case p.probe:
+		b.trip(now)
+		return reopened
+	default:
+		b.failures++
+		if b.failures >= b.threshold {
+			b.trip(now)
+			return opened
+		}
+	}
+	return unchanged
+}
+
+func (b *breaker) trip(now time.Duration) {
+	b.open, b.probing, b.failures = true, false, 0
+	b.until = now + b.recovery
+	b.round++
+}
+
+func (b *breaker) state(now time.Duration) BreakerState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !b.open:
+		return Closed
+	case now < b.until:
+		return Open
+	}
+	return HalfOpen
+}

@@ -1,0 +1,166 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/codes"
+)
+
+// call is one call through the engine, over either face: it has a deadline, and makes attempts one after another.
+// Times are durations since the transport was made.
+type call struct {
+	t         *Transport
+	tg        *target
+	proto     protocol
+	ctx       context.Context // the caller's, with the span
+	span      trace.Span
+	began     time.Duration
+	deadline  time.Duration // 0: none
+	inherited bool          // the deadline is that of ctx
+	again     bool          // may be repeated though the target may have worked on it
+	attempts  int
+	attempt
+}
+
+// attempt is what the engine lent to an attempt.
+type attempt struct {
+	in      *instance // nil before the first; then of the last attempt
+	permit  permit
+	started time.Duration
+}
+
+// open sets the deadline. Streams have their caller's only.
+func (c *call) open(stream bool) {
+	c.began = c.t.now()
+	if d, ok := c.ctx.Deadline(); ok {
+		c.deadline, c.inherited = c.began+max(time.Until(d), 1), true
+	}
+	switch own := c.tg.set.Timeout; {
+	case stream:
+	case own > 0 && (c.deadline == 0 || c.began+own < c.deadline):
+		c.deadline, c.inherited = c.began+own, false
+	case own == 0 && c.deadline == 0:
+		c.deadline = c.began + defaultTimeout
+	}
+	c.tg.budget.deposit(c.began)
+}
+
+// left is the time until the deadline; ok is false when there is none.
+func (c *call) left(now time.Duration) (d time.Duration, ok bool) {
+	return c.deadline - now, c.deadline != 0
+}
+
+// begin chooses an instance and takes the breaker's permit. After it, settle and release must follow.
+func (c *call) begin() error {
+	if c.ctx.Err() != nil {
+		return c.tg.ended(c.ctx)
+	}
+	now, limit := c.t.now(), firstInstance
+	if left, ok := c.left(now); ok {
+		if left <= 0 {
+			return c.tg.ended(c.ctx)
+		}
+		limit = left
+	}
+	list, err := c.tg.await(c.ctx, limit)
+	if err != nil {
+		return err
+	}
+	now = c.t.now()
+	in := c.tg.pick(list, c.proto, now, c.in)
+	if in == nil {
+		return c.tg.fail(codes.Unavailable, "no instance serves "+c.proto.String(), ErrNoInstances)
+	}
+	p, wait, ok := c.tg.breaker.acquire(now)
+	if !ok {
+		return &OpenError{Target: c.tg.name, RetryAfter: wait}
+	}
+	in.inFlight.Add(1)
+	c.attempts++
+	if c.attempts > 1 {
+		c.tg.metrics.retries.Inc()
+	}
+	c.attempt = attempt{in: in, permit: p, started: now}
+	return nil
+}
+
+// settle tells breaker and balancer what came of an attempt. took is the latency, 0 if that says nothing.
+func (c *call) settle(out outcome, took time.Duration) {
+	now := c.t.now()
+	switch c.tg.breaker.settle(c.permit, out, now) {
+	case opened:
+		c.tg.log.LogAttrs(c.ctx, slog.LevelWarn, "breaker opened", slog.String("target", c.tg.name),
+			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("next_probe", c.tg.breaker.recovery))
+	case closed:
+		c.tg.log.LogAttrs(c.ctx, slog.LevelInfo, "breaker closed", slog.String("target", c.tg.name))
+	}
+	switch out {
+	case success:
+		c.in.succeeded(now, took)
+	case failure:
+		if c.in.failed(now, took) {
+			c.tg.consider(c.in, now)
+		}
+	}
+}
+
+// mayRepeat reports whether another attempt is possible if this one takes too long.
+func (c *call) mayRepeat(now time.Duration) bool {
+	return c.again && c.attempts <= c.tg.set.Retry.Max && c.tg.budget.affords(now)
+}
+
+// repeat decides whether a failed attempt is made again, and after what pause. asked is the pause that the
+// server wants; negative if it says nothing.
+func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
+	set := c.tg.set.Retry
+	if c.attempts > set.Max || c.ctx.Err() != nil {
+		return 0, false
+	}
+	now := c.t.now()
+	pause = asked
+	if asked < 0 {
+		pause = rand.N(max(min(set.Backoff<<(c.attempts-1), set.MaxBackoff), 1))
+	}
+	if left, ok := c.left(now); ok && pause >= left {
+		return 0, false // it would end in a deadline: better the error that there is
+	}
+	if c.tg.breaker.state(now) != Closed || !c.tg.budget.withdraw(now) {
+		return 0, false
+	}
+	return pause, true
+}
+
+// wait pauses between two attempts.
+func (c *call) wait(pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.ctx.Done():
+		return c.tg.ended(c.ctx)
+	}
+}
+
+// cancelled reports whether the caller itself has given up.
+func (c *call) cancelled() bool { return errors.Is(c.ctx.Err(), context.Canceled) }
+
+// word names the reason why a call got no answer, for metrics and spans.
+func word(err error) string {
+	switch {
+	case errors.Is(err, ErrOpen):
+		return "open"
+	case errors.Is(err, ErrNoInstances):
+		return "no_instances"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	}
+	return "error"
+}

@@ -1,0 +1,310 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/kaptar/kaptar/internal/wire"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+// answerTime is kept from the deadline that goes out, so that a callee's "too late" still finds its caller there.
+const answerTime = 5 * time.Millisecond
+
+// httpCall is a call over HTTP.
+type httpCall struct {
+	call
+	req    *http.Request // the caller's: read, never written
+	sent   bool          // an inner transport has the body, and closes it
+	cancel context.CancelFunc
+	timer  *time.Timer // of the attempt's own time limit; nil for none
+
+	// What most calls need once is kept here, so that it costs no allocation of its own.
+	url    url.URL
+	values [3]string // of the headers that are added
+	body   body
+}
+
+// RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not modify
+// req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances, context.DeadlineExceeded,
+// context.Canceled or the network's error. A response is returned whatever its status is. Its body must be read to the
+// end or closed: until then the call counts as in flight and holds its deadline.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, err := t.newHTTPCall(req)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	for {
+		resp, err := c.try()
+		pause, ok := c.verdict(resp, err)
+		if !ok {
+			return c.finish(resp, err)
+		}
+		if resp != nil {
+			c.discard(resp)
+		}
+		if err := c.wait(pause); err != nil {
+			return c.finish(nil, err)
+		}
+	}
+}
+
+func (t *Transport) newHTTPCall(req *http.Request) (*httpCall, error) {
+	if req.URL == nil || req.URL.Host == "" || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
+		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", redacted(req.URL))
+	}
+	tg, err := t.target(req.URL.Host, req.URL.Scheme == "https")
+	if err != nil {
+		return nil, err
+	}
+	c := &httpCall{req: req, call: call{t: t, tg: tg, ctx: req.Context(), again: repeatable(req)}}
+	c.startHTTPSpan()
+	c.open(false)
+	return c, nil
+}
+
+// repeatable reports whether the same request may reach a service twice.
+func repeatable(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+	default:
+		if len(req.Header["Idempotency-Key"]) == 0 {
+			return false
+		}
+	}
+	return noBody(req) || req.GetBody != nil
+}
+
+func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
+
+// try makes one attempt and settles it, unless what it says of the target is only known when the body has been read.
+func (c *httpCall) try() (*http.Response, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	ctx := c.limit()
+	out, err := c.outgoing(ctx)
+	if err != nil { // the caller's GetBody failed
+		c.settle(neutral, 0)
+		c.release()
+		c.again = false
+		return nil, c.tg.fail(codes.Internal, "request body", err)
+	}
+	resp, err := c.roundTripper().RoundTrip(out)
+	if c.timer != nil && !c.timer.Stop() && !c.cancelled() {
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		resp, err = nil, context.DeadlineExceeded
+	}
+	took := c.t.now() - c.started
+	switch {
+	case err != nil:
+		out := failure
+		if c.cancelled() {
+			out = neutral
+		}
+		c.settle(out, took)
+		c.release()
+		return nil, c.explain(err)
+	case resp.StatusCode >= 500:
+		c.settle(failure, took)
+	case resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || c.permit.probe:
+		// A probe is settled at once: its body may be an endless stream.
+		c.settle(success, took)
+	default:
+		c.in.succeeded(c.t.now(), took)
+	}
+	return resp, nil
+}
+
+// limit returns the context of an attempt. It has the deadline of the call; while another attempt is
+// possible, a timer ends it earlier if no response comes, and is stopped when one does.
+func (c *httpCall) limit() context.Context {
+	ctx := c.ctx
+	c.cancel, c.timer = nil, nil
+	now := c.t.now()
+	left, ok := c.left(now)
+	own := c.tg.set.Retry.AttemptTimeout
+	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
+	switch {
+	case ok && !c.inherited:
+		ctx, c.cancel = context.WithDeadline(ctx, c.t.began.Add(c.deadline))
+	case early || !ok:
+		ctx, c.cancel = context.WithCancel(ctx)
+	}
+	if early {
+		c.timer = time.AfterFunc(own, c.cancel)
+	}
+	return ctx
+}
+
+// outgoing returns the request of an attempt: the caller's, with another context, address and two or three headers.
+func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
+	out := c.req.WithContext(ctx)
+	if c.local().http == nil && !c.tg.isExternal(c.in) {
+		u := &c.url
+		if c.attempts > 1 { // the first attempt's may still be read
+			u = new(url.URL)
+		}
+		*u = *c.req.URL
+		u.Host = c.in.HTTP
+		out.URL = u
+		if out.Host == "" {
+			out.Host = c.req.URL.Host
+		}
+	}
+	out.Header = c.header(ctx)
+	switch {
+	case noBody(c.req):
+	case !c.sent:
+		c.sent = true
+	default:
+		body, err := c.req.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		out.Body = body
+	}
+	return out, nil
+}
+
+// header returns the caller's header with trace and deadline.
+func (c *httpCall) header(ctx context.Context) http.Header {
+	h := make(http.Header, len(c.req.Header)+3)
+	for k, v := range c.req.Header {
+		h[k] = v[:len(v):len(v)] // who appends gets a copy
+	}
+	values := &c.values
+	if c.attempts > 1 {
+		values = new([3]string)
+	}
+	telemetry.Inject(ctx, func(key, value string) {
+		switch key {
+		case "traceparent":
+			values[0] = value
+			h["Traceparent"] = values[0:1:1]
+		case "tracestate":
+			values[1] = value
+			h["Tracestate"] = values[1:2:2]
+		}
+	})
+	if left, ok := c.left(c.t.now()); ok {
+		values[2] = wire.FormatTimeout(left - answerTime)
+		h[wire.DeadlineHeader] = values[2:3:3]
+	}
+	return h
+}
+
+func (c *httpCall) local() localEntry { return c.tg.local.get(c.in.ID) }
+
+func (c *httpCall) roundTripper() http.RoundTripper {
+	if local := c.local().http; local != nil {
+		return local
+	}
+	if c.tg.isExternal(c.in) {
+		return c.t.httpDNS
+	}
+	return c.t.http
+}
+
+// release gives back what try took. It must be called once for each attempt.
+func (c *httpCall) release() {
+	c.in.release()
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
+
+// verdict decides whether the attempt is repeated.
+func (c *httpCall) verdict(resp *http.Response, err error) (time.Duration, bool) {
+	if !c.again || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
+		return 0, false
+	}
+	asked := time.Duration(-1)
+	if err == nil {
+		switch resp.StatusCode {
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		default:
+			return 0, false
+		}
+		asked = retryAfter(resp.Header.Get("Retry-After"))
+	}
+	return c.repeat(asked)
+}
+
+// retryAfter reads the header's two forms; negative means that it says nothing.
+func retryAfter(value string) time.Duration {
+	if value == "" {
+		return -1
+	}
+	if s, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return -1
+}
+
+// discard ends a response that the caller will not see. A short body is read, so that the connection can be used again.
+func (c *httpCall) discard(resp *http.Response) {
+	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
+		_, _ = io.Copy(io.Discard, resp.Body) // its end is all we want, and Close comes anyway
+	}
+	_ = resp.Body.Close()
+	c.release()
+}
+
+// explain turns an inner transport's error into ours.
+func (c *httpCall) explain(err error) error {
+	if c.cancelled() {
+		return c.tg.fail(codes.Canceled, "", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		took := (c.t.now() - c.started).Round(time.Millisecond)
+		return c.tg.fail(codes.DeadlineExceeded, fmt.Sprintf("no answer after %v from %s", took, c.in.ID), err)
+	}
+	return c.tg.fail(codes.Unavailable, c.in.ID, err)
+}
+
+// finish ends the call for metrics and span, or leaves the span to the end of the body.
+func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error) {
+	took := c.t.now() - c.began
+	if err != nil {
+		if !c.sent {
+			closeBody(c.req)
+		}
+		why := word(err)
+		c.tg.metrics.failed(overHTTP, why, took)
+		c.endHTTPSpan(why, err)
+		return nil, err
+	}
+	c.tg.metrics.http(resp.StatusCode, took)
+	c.endHTTPHead(resp.StatusCode)
+	resp.Request = c.req
+	c.wrap(resp)
+	return resp, nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close() // the caller's own error, which it can see itself
+	}
+}
+
+func redacted(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return u.Redacted()
+}

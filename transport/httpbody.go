@@ -1,0 +1,74 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+)
+
+// body is the body of a response that the caller has. The end of the body, or its Close, is the end of the call.
+type body struct {
+	io.ReadCloser
+	c     *httpCall
+	open  bool // the breaker still waits for the outcome
+	ended atomic.Bool
+}
+
+// upgraded is the body of a response with status 101, which net/http also lets the caller write to.
+type upgraded struct {
+	*body
+	io.Writer
+}
+
+// wrap lets the call end with the response's body.
+func (c *httpCall) wrap(resp *http.Response) {
+	if resp.Body == http.NoBody {
+		c.release()
+		c.span.End()
+		return
+	}
+	b := &c.body
+	b.ReadCloser, b.c = resp.Body, c
+	b.open = resp.StatusCode < 500 && resp.StatusCode != http.StatusSwitchingProtocols && !c.permit.probe
+	resp.Body = b
+	if w, ok := b.ReadCloser.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body = upgraded{b, w}
+	}
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.end(err)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.end(io.EOF)
+	return err
+}
+
+// end settles the call once. A response that breaks off is a failure of the target. One that is cut by the deadline
+// is not: it may be a stream that was never meant to end.
+func (b *body) end(err error) {
+	if b.ended.Swap(true) {
+		return
+	}
+	c := b.c
+	broken := err != io.EOF && c.ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
+	switch {
+	case broken && b.open:
+		c.settle(failure, c.t.now()-c.started)
+	case b.open:
+		c.settle(success, 0)
+	}
+	if broken {
+		c.recordError(err)
+	}
+	c.release()
+	c.span.End()
+}

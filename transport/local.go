@@ -1,0 +1,68 @@
+package transport
+
+import (
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/kaptar/kaptar/internal/inproc"
+)
+
+// Local holds the instances that run in this process, so that calls to them need no network.
+// Several transports may share one. All methods may be called concurrently, and on nil,
+// which holds nothing.
+type Local struct {
+	mu      sync.Mutex
+	entries atomic.Pointer[map[string]localEntry] // replaced as a whole, so that calls read it without a lock
+}
+
+type localEntry struct {
+	http http.RoundTripper        // nil: not served
+	grpc grpc.ClientConnInterface // nil: not served
+}
+
+// NewLocal returns an empty one.
+func NewLocal() *Local { return new(Local) }
+
+// Add makes calls to the instance with this discovery ID go to h and g directly. Either may be nil: such
+// calls go over the network, if the instance has an address for them. It replaces what was added under the same ID.
+func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
+	entry := localEntry{grpc: g}
+	if h != nil {
+		entry.http = inproc.RoundTripper(h)
+	}
+	l.change(func(m map[string]localEntry) { m[instanceID] = entry })
+}
+
+// Remove ends what Add began; calls under way go on. An unknown ID is ignored.
+func (l *Local) Remove(instanceID string) {
+	l.change(func(m map[string]localEntry) { delete(m, instanceID) })
+}
+
+func (l *Local) change(edit func(map[string]localEntry)) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := map[string]localEntry{}
+	if old := l.entries.Load(); old != nil {
+		next = maps.Clone(*old)
+	}
+	edit(next)
+	l.entries.Store(&next)
+}
+
+// get returns the zero entry for an unknown ID.
+func (l *Local) get(id string) localEntry {
+	if l == nil {
+		return localEntry{}
+	}
+	if m := l.entries.Load(); m != nil {
+		return (*m)[id]
+	}
+	return localEntry{}
+}

@@ -1,0 +1,170 @@
+package transport
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+)
+
+// metrics are those of one transport. They are also kept without a registry, where nobody reads them: that is
+// cheaper than asking at each call.
+type metrics struct {
+	caller   string
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	retries  *prometheus.CounterVec
+	breakers *breakerCollector
+}
+
+func newMetrics(registry *prometheus.Registry, caller string, t *Transport) *metrics {
+	m := &metrics{
+		caller: caller,
+		requests: register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_requests_total",
+			Help: "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them from an answer.",
+		}, []string{"service", "target", "protocol", "code"})),
+		duration: register(registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "client_request_duration_seconds",
+			Help:    "Time from the call to the response's head (HTTP) or end (gRPC), retries included.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"service", "target", "protocol"})),
+		retries: register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_retries_total",
+			Help: "Attempts after the first.",
+		}, []string{"service", "target"})),
+		breakers: register(registry, &breakerCollector{
+			desc:       prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
+			transports: map[*Transport]struct{}{},
+		}),
+	}
+	m.breakers.add(t)
+	return m
+}
+
+// register returns c, or what is registered under its name already.
+func register[C prometheus.Collector](registry *prometheus.Registry, c C) C {
+	if registry == nil {
+		return c
+	}
+	if err := registry.Register(c); err != nil {
+		if taken, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+			if same, ok := taken.ExistingCollector.(C); ok {
+				return same
+			}
+		}
+	}
+	return c
+}
+
+// forget ends the gauges of a closed transport.
+func (m *metrics) forget(t *Transport) { m.breakers.remove(t) }
+
+// targetMetrics has the children of one target, each resolved once.
+type targetMetrics struct {
+	caller, target string
+	requests       *prometheus.CounterVec
+	retries        prometheus.Counter
+	duration       [protocols]prometheus.Observer
+	counters       *[protocols]counters
+}
+
+// counters are by HTTP status - 100 or gRPC code; what fits neither has a name and is rare.
+type counters [500]atomic.Pointer[prometheus.Counter]
+
+func (m *metrics) target(name string) targetMetrics {
+	return targetMetrics{
+		caller: m.caller, target: name, requests: m.requests, counters: new([protocols]counters),
+		retries: m.retries.WithLabelValues(m.caller, name),
+		duration: [protocols]prometheus.Observer{
+			m.duration.WithLabelValues(m.caller, name, overHTTP.String()),
+			m.duration.WithLabelValues(m.caller, name, overGRPC.String()),
+		},
+	}
+}
+
+func (m *targetMetrics) http(status int, took time.Duration) {
+	m.duration[overHTTP].Observe(took.Seconds())
+	m.count(overHTTP, status-100, func() string { return strconv.Itoa(status) })
+}
+
+func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
+	m.duration[overGRPC].Observe(took.Seconds())
+	m.count(overGRPC, int(code), code.String)
+}
+
+// failed counts a call that got no answer; why is a word.
+func (m *targetMetrics) failed(p protocol, why string, took time.Duration) {
+	m.duration[p].Observe(took.Seconds())
+	m.requests.WithLabelValues(m.caller, m.target, p.String(), why).Inc()
+}
+
+func (m *targetMetrics) count(p protocol, index int, label func() string) {
+	if index < 0 || index >= len(m.counters[p]) {
+		m.requests.WithLabelValues(m.caller, m.target, p.String(), "other").Inc()
+		return
+	}
+	slot := &m.counters[p][index]
+	child := slot.Load()
+	if child == nil {
+		c := m.requests.WithLabelValues(m.caller, m.target, p.String(), label())
+		child = &c
+		slot.Store(child)
+	}
+	(*child).Inc()
+}
+
+// breakerCollector reads the breakers when it is asked, so that half-open shows as soon as it begins.
+type breakerCollector struct {
+	desc       *prometheus.Desc
+	mu         sync.Mutex
+	transports map[*Transport]struct{}
+}
+
+func (c *breakerCollector) add(t *Transport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transports[t] = struct{}{}
+}
+
+func (c *breakerCollector) remove(t *Transport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.transports, t)
+}
+
+// Describe implements prometheus.Collector.
+func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector. Of two transports of one service with the same target it shows the worse.
+func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
+	type key struct{ caller, target string }
+	worst := map[key]float64{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t := range c.transports {
+		t.mu.Lock()
+		for name, tg := range t.byName {
+			k := key{t.opts.Caller, name}
+			worst[k] = max(worst[k], tg.breaker.state(t.now()).gauge())
+		}
+		t.mu.Unlock()
+	}
+	for k, v := range worst {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, v, k.caller, k.target)
+	}
+}
+
+func (s BreakerState) gauge() float64 {
+	switch s {
+	case HalfOpen:
+		return 1
+	case Open:
+		return 2
+	}
+	return 0
+}

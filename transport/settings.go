@@ -1,0 +1,59 @@
+package transport
+
+import (
+	"cmp"
+	"time"
+)
+
+// Settings are the policy of one target. It is also the shape of clients.<name> in
+// configuration. A zero field means the default that it documents.
+type Settings struct {
+	// Timeout bounds a call with all its attempts and the reading of its body. Zero: 5 s for a caller that
+	// brings no deadline, and the caller's own otherwise. A positive value also shortens a longer deadline of the
+	// caller. Negative: never any but the caller's.
+	Timeout time.Duration   `config:"timeout" help:"longest that a call may take, retries included; default 5s for callers without a deadline"`
+	Breaker BreakerSettings `config:"breaker"`
+	Retry   RetrySettings   `config:"retry"`
+}
+
+// BreakerSettings say when a target is left alone.
+type BreakerSettings struct {
+	FailureThreshold int           `config:"failure_threshold" help:"failed attempts in a row that open the breaker; default 5"`
+	RecoveryTimeout  time.Duration `config:"recovery_timeout" help:"how long it stays open before one probe is let through; default 60s"`
+}
+
+// RetrySettings say how often and when a failed attempt is made again.
+type RetrySettings struct {
+	// Max is the number of extra attempts; default 2, negative for none.
+	Max int `config:"max" help:"extra attempts after the first; -1 for none; default 2"`
+	// AttemptTimeout is how long one attempt may wait for the response's head while another attempt is
+	// still possible; default 1 s. The last attempt has all the time that is left.
+	AttemptTimeout time.Duration `config:"attempt_timeout" help:"longest wait for an answer while a retry is possible; default 1s"`
+	// Backoff is the bound of the first pause, which is random below it; default 25 ms. It doubles
+	// with each attempt up to MaxBackoff, default 250 ms.
+	Backoff    time.Duration `config:"backoff" help:"upper bound of the first pause; doubles each time; default 25ms"`
+	MaxBackoff time.Duration `config:"max_backoff" help:"upper bound of any pause; default 250ms"`
+	// Budget is the share of calls that may be retried, over 10 s; default 0.1. One retry a second is allowed on top of it.
+	Budget float64 `config:"budget" help:"retries allowed for each call, over 10 s; default 0.1"`
+}
+
+const defaultTimeout = 5 * time.Second
+
+// over returns s with its zero fields taken from base, and what is then still zero from the defaults.
+// Timeout stays zero, because zero is a policy of its own.
+func (s Settings) over(base Settings) Settings {
+	return Settings{
+		Timeout: cmp.Or(s.Timeout, base.Timeout),
+		Breaker: BreakerSettings{
+			FailureThreshold: cmp.Or(s.Breaker.FailureThreshold, base.Breaker.FailureThreshold, 5),
+			RecoveryTimeout:  cmp.Or(s.Breaker.RecoveryTimeout, base.Breaker.RecoveryTimeout, time.Minute),
+		},
+		Retry: RetrySettings{
+			Max:            cmp.Or(s.Retry.Max, base.Retry.Max, 2),
+			AttemptTimeout: cmp.Or(s.Retry.AttemptTimeout, base.Retry.AttemptTimeout, time.Second),
+			Backoff:        cmp.Or(s.Retry.Backoff, base.Retry.Backoff, 25*time.Millisecond),
+			MaxBackoff:     cmp.Or(s.Retry.MaxBackoff, base.Retry.MaxBackoff, 250*time.Millisecond),
+			Budget:         cmp.Or(s.Retry.Budget, base.Retry.Budget, 0.1),
+		},
+	}
+}

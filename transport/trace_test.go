@@ -1,0 +1,97 @@
+package transport
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"go.opentelemetry.io/otel/attribute"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// recorded makes a transport's spans readable.
+func recorded(tr *Transport) *tracetest.SpanRecorder {
+	rec := tracetest.NewSpanRecorder()
+	tr.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec)).Tracer("")
+	return rec
+}
+
+func attributes(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
+	m := map[attribute.Key]string{}
+	for _, kv := range s.Attributes() {
+		m[kv.Key] = kv.Value.Emit()
+	}
+	return m
+}
+
+func TestAClientSpanForEachCall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var parents []string
+		n := 0
+		tr := over(t, Options{Resolver: listed("a")}, func(r *http.Request) (*http.Response, error) {
+			parents = append(parents, r.Header.Get("Traceparent"))
+			if n++; n == 1 {
+				return nil, errors.New("connection refused")
+			}
+			return reply(r, 404), nil
+		})
+		rec := recorded(tr)
+		req, _ := http.NewRequestWithContext(trace.ContextWithSpanContext(t.Context(), parentSpan()), "GET", "http://order-service/orders/1", nil)
+		req.Header.Set("Traceparent", "00-ffffffffffffffffffffffffffffffff-ffffffffffffffff-01")
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(rec.Ended()); got != 0 {
+			t.Errorf("%d spans ended before the body, want 0", got)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		spans := rec.Ended()
+		if len(spans) != 1 {
+			t.Fatalf("%d spans, want one for the call with all its attempts", len(spans))
+		}
+		s := spans[0]
+		if s.Name() != "GET order-service" || s.SpanKind() != trace.SpanKindClient || s.Parent().SpanID() != parentSpan().SpanID() || s.Status().Code != otelcodes.Error {
+			t.Errorf("span %q, kind %v, parent %v, status %v", s.Name(), s.SpanKind(), s.Parent().SpanID(), s.Status())
+		}
+		for key, want := range map[attribute.Key]string{
+			"http.request.method": "GET", "server.address": "order-service", "url.full": "http://order-service/orders/1",
+			"http.response.status_code": "404", "http.request.resend_count": "1", "error.type": "404", "kaptar.instance": "a",
+		} {
+			if got := attributes(s)[key]; got != want {
+				t.Errorf("%s = %q, want %q", key, got, want)
+			}
+		}
+		want := "00-" + s.SpanContext().TraceID().String() + "-" + s.SpanContext().SpanID().String() + "-01"
+		if len(parents) != 2 || parents[0] != want || parents[1] != want {
+			t.Errorf("the target got %q, want twice %q", parents, want)
+		}
+	})
+}
+
+func TestTheSpanOfARefusedCallSaysWhy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := over(t, Options{Resolver: listed("a")}, func(r *http.Request) (*http.Response, error) { return reply(r, 500), nil })
+		for range 5 {
+			_, _ = do(t, tr, "POST", orders, nil)
+		}
+		rec := recorded(tr)
+		_, _ = do(t, tr, "POST", orders, nil)
+		_ = check(t.Context(), tr, "")
+		spans := rec.Ended()
+		if len(spans) != 2 || attributes(spans[0])["error.type"] != "open" {
+			t.Fatalf("%d spans, want 2, the first of type open", len(spans))
+		}
+		if s := spans[1]; s.Name() != "grpc.health.v1.Health/Check" || attributes(s)["rpc.system.name"] != "grpc" {
+			t.Errorf("gRPC span %q %v", s.Name(), attributes(s))
+		}
+	})
+}
