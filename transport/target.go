@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -185,12 +184,8 @@ func (t *target) isExternal(in *instance) bool { return t.external != "" && in.I
 // settingsFor finds what was set for a target under its name, or its host without the port.
 func settingsFor(opts Options, name string) Settings {
 	s, ok := opts.Targets[name]
-	if !ok {
-		host, _, err := net.SplitHostPort(name)
-		s = opts.Targets[cmp.Or(host, name)]
-		if err != nil {
-			s = opts.Targets[name]
-		}
+	if host, _, err := net.SplitHostPort(name); !ok && err == nil {
+		s = opts.Targets[host]
 	}
 	return s.over(opts.Default)
 }
