@@ -1,0 +1,129 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// ErrClosed is in the chain of errors of a broker after its Close.
+var ErrClosed = errors.New("broker closed")
+
+// A Broker is a connection to one message broker. All methods may be called concurrently.
+type Broker interface {
+	// Declare makes sure that the topic exists. It is idempotent and never changes a topic's messages. Nobody needs to
+	// call it: Publish and Subscribe declare what they find missing. It is for finding a wrong name or a missing
+	// permission at the start of a program. It waits for the broker until ctx ends, and does not retry.
+	Declare(ctx context.Context, topic string) error
+
+	// Publish returns nil once the broker has stored all messages as durably as it is configured to, in the order given
+	// for each topic and key. The batch is validated before anything is sent: an error with ErrInvalid or ErrTooLarge
+	// in its chain means that nothing was stored. After any other error some messages may be stored; if it is a
+	// *PartialError, it says how many of the first ones surely are. To send the rest again with the same IDs is right
+	// after every such error: order per key is kept because a driver never lets a later message of a key overtake a
+	// failed one.
+	//
+	// Publish does not retry and does not wait for a lost connection: when the broker is away it fails soon, and the
+	// caller decides when to come back. Without a deadline in ctx, the driver sets one of its own. An empty batch is
+	// nil without a round trip. Concurrent calls are not ordered among each other.
+	Publish(ctx context.Context, msgs []Message) error
+
+	// Subscribe makes this call a member of sub.Group on sub.Topic and blocks until ctx ends, which gives nil, or until it
+	// fails for good. A lost connection is not for good: Subscribe waits for it and goes on. The first contact,
+	// though, must succeed, so that a wrong address or name shows at the start.
+	//
+	// deliver is called from one goroutine, in broker order. While it runs nothing else is delivered to this member,
+	// so it must hand the message on and return; but it may block for back pressure. At most
+	// sub.MaxInFlight deliveries of this member are unsettled at any time. A message that is not settled in the
+	// driver's ack-wait time (each driver documents it; 30 s by default) comes again, to any member of the group, and
+	// no longer counts.
+	//
+	// When ctx ends nothing more is delivered once Subscribe returned. Messages delivered before can still be
+	// settled; those that were only fetched go back to the group at once. A driver whose broker keeps no
+	// history returns an error with errors.ErrUnsupported in its chain for FromBeginning.
+	Subscribe(ctx context.Context, sub Subscription, deliver func(Delivery)) error
+
+	// Close ends all Subscribe calls, which return nil, sends the acknowledgements still buffered and frees the connection. It
+	// returns when that is done or when ctx ends; then it cuts. A second call does nothing and returns nil. Other
+	// methods return ErrClosed afterwards.
+	Close(ctx context.Context) error
+}
+
+// A HealthReporter is a Broker that knows the state of its connection. Use it for readiness.
+type HealthReporter interface {
+	// Healthy returns nil while the broker can be reached, else an error that says since when it cannot and why. It does not
+	// block and makes no round trip.
+	Healthy() error
+}
+
+// A Subscription says what to receive.
+type Subscription struct {
+	Topic string // as Message.Topic
+	Group string // usually the service's name; same characters as a topic
+
+	// From says where a group starts that the broker does not know yet. Required: whether a new service wants
+	// the past is not to be guessed. Ignored for a group that exists.
+	From Start
+
+	// MaxInFlight limits the unsettled deliveries of this member; 0 means 64.
+	MaxInFlight int
+}
+
+// DefaultMaxInFlight is what a Subscription with MaxInFlight 0 gets.
+const DefaultMaxInFlight = 64
+
+// Start is where a new group begins. Its zero value is invalid.
+type Start int
+
+const (
+	FromNow       Start = iota + 1 // only messages stored after the group was made
+	FromBeginning                  // everything that the broker still has
+)
+
+func (s Start) String() string {
+	switch s {
+	case FromNow:
+		return "from now"
+	case FromBeginning:
+		return "from the beginning"
+	}
+	return fmt.Sprintf("Start(%d)", int(s))
+}
+
+// Validate checks the fields. Its error has ErrInvalid in its chain and says what was expected.
+func (s Subscription) Validate() error {
+	if err := checkName("topic", s.Topic); err != nil {
+		return fmt.Errorf("driver: subscription of group %q: %w", s.Group, err)
+	}
+	if err := checkName("group", s.Group); err != nil {
+		return fmt.Errorf("driver: subscription to %q: %w", s.Topic, err)
+	}
+	if s.From != FromNow && s.From != FromBeginning {
+		return fmt.Errorf("driver: subscription of group %q to %q: start %d is %w: want FromNow or FromBeginning", s.Group, s.Topic, int(s.From), ErrInvalid)
+	}
+	if s.MaxInFlight < 0 {
+		return fmt.Errorf("driver: subscription of group %q to %q: max in flight %d is %w: want 1 or more, or 0 for %d", s.Group, s.Topic, s.MaxInFlight, ErrInvalid, DefaultMaxInFlight)
+	}
+	return nil
+}
+
+// ValidateTopic checks a topic's name by the rules at [Message].
+func ValidateTopic(topic string) error {
+	if err := checkName("topic", topic); err != nil {
+		return fmt.Errorf("driver: %w", err)
+	}
+	return nil
+}
+
+// A PartialError is Publish's error when a batch was cut short.
+type PartialError struct {
+	Sent int   // the first Sent messages of the batch are stored; of the others it is not known
+	Err  error // why the rest is not
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("driver: only the first %d messages are surely stored: %v", e.Sent, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *PartialError) Unwrap() error { return e.Err }

@@ -1,0 +1,187 @@
+package driver_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/memdriver"
+)
+
+func Example() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var b driver.Broker = memdriver.New() // or driver.Open(ctx, "nats://localhost:4222")
+
+	err := b.Publish(ctx, []driver.Message{
+		{ID: "1", Topic: "order.placed.v1", Key: "order-7", Data: []byte(`{"id":7}`)},
+		{ID: "2", Topic: "order.placed.v1", Key: "order-8", Data: []byte(`{"id":8}`)},
+	})
+	fmt.Println("published:", err)
+
+	sub := driver.Subscription{Topic: "order.placed.v1", Group: "mail-service", From: driver.FromBeginning}
+	err = b.Subscribe(ctx, sub, func(d driver.Delivery) {
+		fmt.Printf("%s, attempt %d: %s\n", d.Key, d.Attempt, d.Data)
+		if err := d.Ack(ctx); err != nil {
+			fmt.Println(err)
+		}
+		if d.ID == "2" {
+			cancel()
+		}
+	})
+	fmt.Println("subscribed:", err)
+	// Output:
+	// published: <nil>
+	// order-7, attempt 1: {"id":7}
+	// order-8, attempt 1: {"id":8}
+	// subscribed: <nil>
+}
+
+func ExamplePartialError() {
+	err := fmt.Errorf("relay: %w", &driver.PartialError{Sent: 3, Err: io.ErrUnexpectedEOF})
+	if partial, ok := errors.AsType[*driver.PartialError](err); ok {
+		fmt.Println(partial.Sent, "messages can be forgotten")
+	}
+	// Output: 3 messages can be forgotten
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	broker := memdriver.New()
+	scheme := "test" + strings.ToLower(rand.Text()) // a scheme can be registered only once, and tests run repeatedly
+	driver.Register(scheme, func(_ context.Context, url string) (driver.Broker, error) {
+		if url != scheme+"://user:secret@host?x=1" {
+			return nil, fmt.Errorf("got url %q", url)
+		}
+		return broker, nil
+	})
+	got, err := driver.Open(t.Context(), scheme+"://user:secret@host?x=1")
+	if err != nil || got != driver.Broker(broker) {
+		t.Errorf("Open of a registered scheme = %v, %v; want the broker", got, err)
+	}
+	for _, c := range []struct {
+		url  string
+		want []string
+	}{
+		{"nats://user:secret@host:4222", []string{"nats://user:xxxxx@host:4222", `"nats"`, scheme, `import _ "github.com/kaptar/kaptar/messaging/natsdriver"`}},
+		{"kafka://h1,h2", []string{"kafka://h1,h2", "kafkadriver"}},
+		{"amqp://h", []string{"rabbitdriver"}},
+		{"pigeon://user:secret@loft", []string{"pigeon://user:xxxxx@loft", `unknown scheme "pigeon"`, scheme, "linked: "}},
+		{"host", []string{`"host" has no scheme`, "nats://"}},
+		{"", []string{"no scheme"}},
+	} {
+		_, err := driver.Open(t.Context(), c.url)
+		if err == nil {
+			t.Errorf("Open(%q) = nil error, want one", c.url)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("Open(%q) = %q, want it to contain %q and no password", c.url, err, want)
+			}
+		}
+	}
+	for name, register := range map[string]func(){
+		"twice": func() {
+			driver.Register(scheme, func(context.Context, string) (driver.Broker, error) { return nil, nil })
+		},
+		"no scheme":   func() { driver.Register("", func(context.Context, string) (driver.Broker, error) { return nil, nil }) },
+		"no function": func() { driver.Register("testnil", nil) },
+	} {
+		if !panics(register) {
+			t.Errorf("Register %s did not panic", name)
+		}
+	}
+}
+
+func panics(f func()) (yes bool) {
+	defer func() { yes = recover() != nil }()
+	f()
+	return false
+}
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"nats://localhost:4222":          "nats://localhost:4222",
+		"nats://ada:pw@h:4222":           "nats://ada:xxxxx@h:4222",
+		"nats://token@h:4222":            "nats://xxxxx@h:4222",
+		"nats://ada:p@ss/w%zz@h:4222":    "nats://ada:xxxxx@h:4222",
+		"nats://a:pw@h1,nats://b:pw2@h2": "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
+		"nats://a:pw@h1,h2":              "nats://a:xxxxx@h1,h2",
+		"ada:pw@h":                       "ada:xxxxx@h",
+		"":                               "",
+	} {
+		if got := driver.Redact(in); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestMessageValidate(t *testing.T) {
+	t.Parallel()
+	good := func() driver.Message {
+		return driver.Message{ID: "id", Topic: "order.placed_x-1.v1", Key: "ö", Headers: map[string]string{"ce-id": "id", "content-type": "a/b; c=d"}, Data: []byte("x")}
+	}
+	if m := good(); m.Validate() != nil {
+		t.Errorf("Validate(%+v) = %v, want nil", m, m.Validate())
+	}
+	for name, c := range map[string]struct {
+		change func(*driver.Message)
+		want   error
+		text   string
+	}{
+		"no id":             {func(m *driver.Message) { m.ID = "" }, driver.ErrInvalid, `message id ""`},
+		"long id":           {func(m *driver.Message) { m.ID = strings.Repeat("x", 256) }, driver.ErrInvalid, "255"},
+		"id not UTF-8":      {func(m *driver.Message) { m.ID = "\xff" }, driver.ErrInvalid, "id"},
+		"id with newline":   {func(m *driver.Message) { m.ID = "a\n" }, driver.ErrInvalid, "control"},
+		"long topic":        {func(m *driver.Message) { m.Topic = strings.Repeat("x", 201) }, driver.ErrInvalid, "200"},
+		"topic from _":      {func(m *driver.Message) { m.Topic = "_a" }, driver.ErrInvalid, `topic "_a"`},
+		"key not UTF-8":     {func(m *driver.Message) { m.Key = "\xc3" }, driver.ErrInvalid, "key"},
+		"header capitals":   {func(m *driver.Message) { m.Headers["A"] = "" }, driver.ErrInvalid, `header name "A"`},
+		"header no name":    {func(m *driver.Message) { m.Headers[""] = "" }, driver.ErrInvalid, `header name ""`},
+		"header not UTF-8":  {func(m *driver.Message) { m.Headers["a"] = "\xff" }, driver.ErrInvalid, "header a"},
+		"type with newline": {func(m *driver.Message) { m.Headers["content-type"] = "a\r\nb" }, driver.ErrInvalid, "content-type"},
+		"state with spaces": {func(m *driver.Message) { m.Headers["tracestate"] = " a" }, driver.ErrInvalid, "tracestate"},
+		"one byte too much": {func(m *driver.Message) { m.Data = make([]byte, driver.MaxSize-m.Size()+2) }, driver.ErrTooLarge, "1048577 bytes"},
+	} {
+		m := good()
+		c.change(&m)
+		if err := m.Validate(); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: Validate = %v, want %v with %q", name, err, c.want, c.text)
+		}
+	}
+	m := good()
+	m.Data = make([]byte, driver.MaxSize-m.Size()+1)
+	if err := m.Validate(); m.Size() != driver.MaxSize || err != nil {
+		t.Errorf("Validate of %d bytes = %v, want nil", m.Size(), err)
+	}
+	if err := driver.ValidateAll([]driver.Message{good(), {}}); !errors.Is(err, driver.ErrInvalid) {
+		t.Errorf("ValidateAll with a bad second message = %v, want driver.ErrInvalid", err)
+	}
+}
+
+func TestSubscriptionValidate(t *testing.T) {
+	t.Parallel()
+	err := driver.Subscription{Topic: "t", Group: "g"}.Validate()
+	if !errors.Is(err, driver.ErrInvalid) || !strings.Contains(err.Error(), "FromNow or FromBeginning") {
+		t.Errorf("Validate without a start = %v, want driver.ErrInvalid that says what to set", err)
+	}
+	if got := fmt.Sprint(driver.FromNow, driver.FromBeginning, driver.Start(0)); got != "from now from the beginning Start(0)" {
+		t.Errorf("starts print as %q", got)
+	}
+}
+
+func TestPartialError(t *testing.T) {
+	t.Parallel()
+	err := error(&driver.PartialError{Sent: 3, Err: io.EOF})
+	if !errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "first 3 messages") {
+		t.Errorf("PartialError = %v, want EOF in its chain and the count", err)
+	}
+}

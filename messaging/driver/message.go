@@ -1,0 +1,169 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Names of the headers that CloudEvents 1.0 in binary mode and W3C trace context use. Header names are lower-case.
+const (
+	HeaderID          = "ce-id"
+	HeaderSource      = "ce-source"
+	HeaderType        = "ce-type"
+	HeaderTime        = "ce-time"
+	HeaderSubject     = "ce-subject"
+	HeaderSpecVersion = "ce-specversion"
+	HeaderContentType = "content-type"
+	HeaderTraceParent = "traceparent"
+	HeaderTraceState  = "tracestate"
+)
+
+// MaxSize is the limit of [Message.Size] in bytes, on every broker: 1 MiB, what the strictest of them takes by default.
+const MaxSize = 1 << 20
+
+// ErrTooLarge is in the chain of the error for a message whose Size is above MaxSize, or above the broker's own limit.
+var ErrTooLarge = errors.New("message too large")
+
+// ErrInvalid is in the chain of the error for a Message or Subscription that breaks the rules of its fields.
+var ErrInvalid = errors.New("invalid")
+
+// A Message is one event on its way. Drivers neither change it nor keep it, its map and its slice after Publish returns.
+type Message struct {
+	// ID names the message. A broker that can deduplicate stores an ID only once a topic within its duplicate window;
+	// consumers deduplicate by it for longer. Required; at most 255 bytes, without control characters.
+	ID string
+
+	// Topic is where the message goes: words of letters, digits, '-' and '_', joined by '.'; the first character of the
+	// name is a letter or a digit. Required; at most 200 bytes.
+	Topic string
+
+	// Key groups messages whose order matters. Any valid UTF-8; messages with an empty key share the empty key.
+	Key string
+
+	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else the sender likes.
+	// Names are lower-case letters, digits, '-' and '_'. Values are valid UTF-8; drivers encode what their
+	// wire cannot hold. The values of content-type, traceparent and tracestate go out as they are, so they must be
+	// printable ASCII that neither starts nor ends with a space.
+	Headers map[string]string
+
+	// Data is the body. nil and empty are the same.
+	Data []byte
+}
+
+// Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each header's framing.
+func (m *Message) Size() int {
+	n := len(m.Data) + len(m.ID) + len(m.Topic) + len(m.Key)
+	for k, v := range m.Headers {
+		n += len(k) + len(v) + 4
+	}
+	return n
+}
+
+// Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its chain and names the
+// message, the field and the value. Drivers call it before they send anything.
+func (m *Message) Validate() error {
+	if err := checkName("topic", m.Topic); err != nil {
+		return fmt.Errorf("driver: message %q: %w", m.ID, err)
+	}
+	if m.ID == "" || len(m.ID) > 255 || strings.ContainsFunc(m.ID, isControl) || strings.ToValidUTF8(m.ID, "") != m.ID {
+		return fmt.Errorf("driver: message id %q on topic %q is %w: want 1 to 255 bytes of text without control characters", clip(m.ID), m.Topic, ErrInvalid)
+	}
+	if strings.ToValidUTF8(m.Key, "") != m.Key {
+		return fmt.Errorf("driver: key %q of message %q on topic %q is %w: want UTF-8", clip(m.Key), m.ID, m.Topic, ErrInvalid)
+	}
+	for name, value := range m.Headers {
+		if err := checkHeader(name, value); err != nil {
+			return fmt.Errorf("driver: message %q on topic %q: %w", m.ID, m.Topic, err)
+		}
+	}
+	if n := m.Size(); n > MaxSize {
+		return fmt.Errorf("driver: %w: message %q on topic %q has %d bytes with its headers, the limit is %d", ErrTooLarge, m.ID, m.Topic, n, MaxSize)
+	}
+	return nil
+}
+
+// ValidateAll checks every message and returns the first error, so that a driver can refuse a batch as a whole.
+func ValidateAll(msgs []Message) error {
+	for i := range msgs {
+		if err := msgs[i].Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Delivery is one message handed to one member of a group. Exactly one of Ack and Nack settles it; what comes after
+// the first of them returned nil does nothing and returns nil. All three functions may be called from any goroutine, also
+// after Subscribe returned and until the broker is closed.
+type Delivery struct {
+	Message
+
+	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is the first. Some
+	// brokers forget after a restart, so use it for logs, not for limits.
+	Attempt int
+
+	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack when it crashes, so
+	// a message that was acknowledged may still come again; consumers deduplicate. An error means that the message will
+	// come again; there is no need to try again.
+	Ack func(ctx context.Context) error
+
+	// Nack asks for redelivery to the group after at least the given time; 0 is at once. Messages that wait so do not
+	// count as in flight.
+	Nack func(ctx context.Context, after time.Duration) error
+
+	// Extend starts the time anew after which the broker takes the member for dead and delivers the message again.
+	Extend func(ctx context.Context) error
+}
+
+func checkHeader(name, value string) error {
+	for i := range len(name) {
+		c := name[i]
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return fmt.Errorf("header name %q is %w: want lower-case letters, digits, '-' and '_'", clip(name), ErrInvalid)
+		}
+	}
+	if name == "" {
+		return fmt.Errorf("header name \"\" is %w: want lower-case letters, digits, '-' and '_'", ErrInvalid)
+	}
+	switch name {
+	case HeaderContentType, HeaderTraceParent, HeaderTraceState:
+		if strings.TrimSpace(value) != value || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return fmt.Errorf("value %q of header %s is %w: want printable ASCII without spaces at the ends", clip(value), name, ErrInvalid)
+		}
+	default:
+		if strings.ToValidUTF8(value, "") != value {
+			return fmt.Errorf("value %q of header %s is %w: want UTF-8", clip(value), name, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func checkName(kind, name string) error {
+	bad := func() error {
+		return fmt.Errorf("%s %q is %w: want 1 to 200 letters, digits, '-', '_' and single inner '.', starting with a letter or digit", kind, clip(name), ErrInvalid)
+	}
+	if name == "" || len(name) > 200 || strings.Contains(name, "..") || strings.HasSuffix(name, ".") {
+		return bad()
+	}
+	for i := range len(name) {
+		c := name[i]
+		word := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !word && (i == 0 || c != '-' && c != '_' && c != '.') {
+			return bad()
+		}
+	}
+	return nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// clip keeps hostile input out of error texts.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}

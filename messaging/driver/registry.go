@@ -1,0 +1,102 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// registry is the one global: what the imported driver packages registered in their init functions.
+var registry struct {
+	sync.Mutex
+	open map[string]func(context.Context, string) (Broker, error)
+}
+
+// known says which package to import for the schemes that kaptar has drivers for.
+var known = map[string]string{
+	"nats":  "github.com/kaptar/kaptar/messaging/natsdriver",
+	"kafka": "github.com/kaptar/kaptar/messaging/kafkadriver",
+	"amqp":  "github.com/kaptar/kaptar/messaging/rabbitdriver",
+}
+
+// Register makes a driver known under a URL scheme. It is for init functions: it panics when the scheme is empty or
+// taken or open is nil, since that is a mistake in the program's imports.
+func Register(scheme string, open func(ctx context.Context, url string) (Broker, error)) {
+	registry.Lock()
+	defer registry.Unlock()
+	if scheme == "" || open == nil {
+		panic("driver: Register needs a scheme and a function")
+	}
+	if _, dup := registry.open[scheme]; dup {
+		panic("driver: scheme " + scheme + " registered twice")
+	}
+	if registry.open == nil {
+		registry.open = make(map[string]func(context.Context, string) (Broker, error))
+	}
+	registry.open[scheme] = open
+}
+
+// Schemes returns the registered schemes, sorted.
+func Schemes() []string {
+	registry.Lock()
+	defer registry.Unlock()
+	return slices.Sorted(maps.Keys(registry.open))
+}
+
+// Open connects to the broker at a URL such as "nats://localhost:4222". The URL's scheme picks the driver. The error for an
+// unknown scheme lists the linked ones and says which package to import. Passwords in the URL are not in errors.
+func Open(ctx context.Context, rawURL string) (Broker, error) {
+	scheme, _, ok := strings.Cut(rawURL, ":")
+	if !ok || scheme == "" {
+		return nil, fmt.Errorf("driver: broker url %q has no scheme: want for example nats://localhost:4222", Redact(rawURL))
+	}
+	registry.Lock()
+	open := registry.open[scheme]
+	registry.Unlock()
+	if open != nil {
+		return open(ctx, rawURL)
+	}
+	linked := "none"
+	if s := Schemes(); len(s) > 0 {
+		linked = strings.Join(s, ", ")
+	}
+	if pkg, ok := known[scheme]; ok {
+		return nil, fmt.Errorf("driver: broker url %q: no driver for scheme %q is linked (linked: %s): add import _ %q", Redact(rawURL), scheme, linked, pkg)
+	}
+	return nil, fmt.Errorf("driver: broker url %q: unknown scheme %q: linked: %s; import the package of a driver that registers it", Redact(rawURL), scheme, linked)
+}
+
+// Redact returns the URL, or a comma-separated list of them, with passwords and lone tokens replaced by xxxxx. A driver uses
+// it for every URL in its errors.
+func Redact(rawURL string) string {
+	parts := strings.Split(rawURL, ",")
+	for i, part := range parts {
+		parts[i] = redactOne(part)
+	}
+	return strings.Join(parts, ",")
+}
+
+func redactOne(s string) string {
+	if u, err := url.Parse(s); err == nil && u.User == nil && !strings.Contains(s, "@") {
+		return s
+	}
+	head, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		head, rest = "", s
+	} else {
+		head += "://"
+	}
+	at := strings.LastIndex(rest, "@") // not url.Parse: it refuses just the passwords that were not escaped
+	if at < 0 {
+		return s
+	}
+	user, _, hasPassword := strings.Cut(rest[:at], ":")
+	if !hasPassword {
+		return head + "xxxxx" + rest[at:]
+	}
+	return head + user + ":xxxxx" + rest[at:]
+}
