@@ -1,0 +1,142 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Lease is leadership under a name: at most one holder at a time. Its methods may be called concurrently.
+type Lease struct {
+	driver *dbDriver
+	db     *sql.DB
+	name   string
+	conn   *sql.Conn // PostgreSQL: the session that holds the lock
+
+	mu       sync.Mutex
+	released bool
+}
+
+// TryLease takes the lease called name, or returns nil when another holds it.
+//
+// On PostgreSQL it is a session advisory lock on a connection that the lease takes out of the pool: it spans all
+// processes on the database and ends with the session, so a dead process holds nothing. It needs a real session, hence
+// no transaction pooler in between. On SQLite it spans the users of db only: a SQLite file belongs to one process.
+func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
+	d := driverOf(db)
+	if d == nil {
+		return nil, errors.New("sqldb: TryLease: the database was not opened by sqldb.Open")
+	}
+	if d.dialect == SQLite {
+		if !d.leases.take(name) {
+			return nil, nil
+		}
+		return &Lease{driver: d, db: db, name: name}, nil
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
+	}
+	var ok bool
+	err = conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock("+leaseKey+")", name).Scan(&ok)
+	if err != nil {
+		discard(conn) // the lock may have been granted to it
+		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
+	}
+	if !ok {
+		_ = conn.Close()
+		return nil, nil
+	}
+	return &Lease{driver: d, db: db, name: name, conn: conn}, nil
+}
+
+// Check asks the database whether the lease is still held; nil means yes. On SQLite it is until Release.
+func (l *Lease) Check(ctx context.Context) error {
+	l.mu.Lock()
+	released := l.released
+	l.mu.Unlock()
+	if released {
+		return fmt.Errorf("sqldb: lease %s: released", l.name)
+	}
+	if l.conn == nil {
+		return nil
+	}
+	var held bool
+	err := l.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+		AND objsubid = 1 AND granted AND classid::bigint << 32 | objid::bigint = `+leaseKey+`)`, l.name).Scan(&held)
+	if err == nil && !held {
+		err = errors.New("the session no longer holds the lock; is there a transaction pooler in between?")
+	}
+	if err != nil {
+		return fmt.Errorf("sqldb: lease %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// Query runs a query, on PostgreSQL over the session that holds the lease: when it returns no error, nobody else had the
+// lease when the query ran. That needs no round trip more. The session waits until the rows are closed.
+func (l *Lease) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	l.mu.Lock()
+	released := l.released
+	l.mu.Unlock()
+	switch {
+	case released:
+		return nil, fmt.Errorf("sqldb: lease %s: released", l.name)
+	case l.conn == nil:
+		return l.db.QueryContext(ctx, query, args...)
+	}
+	return l.conn.QueryContext(ctx, query, args...)
+}
+
+// Release gives the lease up. Releasing twice is fine.
+func (l *Lease) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return
+	}
+	l.released = true
+	if l.conn == nil {
+		l.driver.leases.drop(l.name)
+		return
+	}
+	discard(l.conn) // ends the session, and the lock with it, also when the connection is half broken
+}
+
+// leaseKey is a lock number for the name $1 in the current schema: services may share a database, each in a schema of
+// its own. It spreads over 64 bits because the space is shared with the user's own locks.
+const leaseKey = `('x' || left(md5('kaptar lease:' || $1::text || ':' || coalesce(current_schema(), '')), 16))::bit(64)::bigint`
+
+// discard closes the session behind conn instead of handing it back to the pool.
+func discard(conn *sql.Conn) {
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = conn.Close()
+}
+
+// localLeases are the leases inside one *sql.DB. The zero value is ready.
+type localLeases struct {
+	mu   sync.Mutex
+	held map[string]bool
+}
+
+func (l *localLeases) take(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[name] {
+		return false
+	}
+	if l.held == nil {
+		l.held = map[string]bool{}
+	}
+	l.held[name] = true
+	return true
+}
+
+func (l *localLeases) drop(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, name)
+}

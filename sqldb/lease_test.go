@@ -1,0 +1,96 @@
+package sqldb_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+func take(t *testing.T, db *sql.DB, name string) *sqldb.Lease {
+	t.Helper()
+	l, err := sqldb.TryLease(t.Context(), db, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	eachDialect(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		a := take(t, db, "a")
+		if a == nil {
+			t.Fatal("a free lease was not given")
+		}
+		if l := take(t, db, "a"); l != nil {
+			t.Error("the lease was given twice")
+		}
+		if l := take(t, db, "b"); l == nil {
+			t.Error("another name was not given")
+		} else {
+			l.Release()
+		}
+		if err := a.Check(t.Context()); err != nil {
+			t.Errorf("Check = %v, want nil", err)
+		}
+		rows, err := a.Query(t.Context(), "SELECT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.Close()
+		a.Release()
+		a.Release()
+		if err := a.Check(t.Context()); err == nil {
+			t.Error("Check after Release: no error")
+		}
+		if _, err := a.Query(t.Context(), "SELECT 1"); err == nil {
+			t.Error("Query after Release: no error")
+		}
+		var again *sqldb.Lease
+		eventually(t, "the lease is free", func() bool { again = take(t, db, "a"); return again != nil })
+		again.Release()
+	})
+}
+
+func TestLeasePostgres(t *testing.T) {
+	t.Parallel()
+	eachDialect(t, func(t *testing.T, url string) {
+		one, two := open(t, url), open(t, url)
+		if sqldb.DialectOf(one) == sqldb.SQLite {
+			return // between pools there is no lease: documented
+		}
+		l := take(t, one, "a")
+		if other := take(t, two, "a"); other != nil {
+			t.Error("two pools hold the lease")
+		}
+		exec(t, two, "CREATE SCHEMA s")
+		inSchema := open(t, url+"&search_path=s")
+		if other := take(t, inSchema, "a"); other == nil {
+			t.Error("the lease of one schema keeps another schema's from being given")
+		} else {
+			other.Release()
+		}
+		exec(t, two, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+		if err := l.Check(t.Context()); err == nil {
+			t.Error("Check after the session was cut: no error")
+		}
+		if _, err := l.Query(t.Context(), "SELECT 1"); err == nil {
+			t.Error("Query after the session was cut: no error")
+		}
+		var next *sqldb.Lease
+		eventually(t, "another pool gets the lease", func() bool { next = take(t, two, "a"); return next != nil })
+		// The lock can vanish while the session lives, as behind a transaction pooler.
+		rows, err := next.Query(t.Context(), "SELECT pg_advisory_unlock_all()")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.Close()
+		if err := next.Check(t.Context()); err == nil {
+			t.Error("Check after the lock was dropped: no error")
+		}
+		next.Release()
+		l.Release()
+	})
+}

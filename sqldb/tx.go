@@ -1,0 +1,156 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrNested is returned by InTx when ctx comes from a running InTx on the same database.
+var ErrNested = errors.New("sqldb: InTx inside InTx on the same database: pass the outer *sql.Tx on")
+
+const (
+	maxRetries = 5
+	retryFirst = 10 * time.Millisecond
+	retryCap   = 500 * time.Millisecond
+)
+
+// InTx runs fn in a transaction of db, which Open must have opened: it commits when fn returns nil, and rolls back when
+// fn returns an error, panics (the panic goes on) or ctx ends before the commit. It returns fn's error as it is.
+//
+// After a serialization failure, a deadlock or SQLITE_BUSY it rolls back and tries again up to 5 times, with a growing
+// random pause. So fn may run more than once: it must do its work through tx, and what else must happen belongs into an
+// [AfterCommit] hook. A commit whose outcome is unknown, as when the connection breaks in it, is not tried again.
+//
+// On SQLite the caller queues behind other writers and may share their commit (see the package comment): one that fails
+// at the commit makes the others run again, each alone. fn must be short there, and must not wait for another InTx.
+//
+// The ctx that fn gets carries the transaction for AfterCommit. InTx with it on the same database is [ErrNested], and on
+// another database a transaction of its own. fn must neither commit nor roll back tx. InTx may be called concurrently.
+func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	d := driverOf(db)
+	if d == nil {
+		return errors.New("sqldb: InTx: the database was not opened by sqldb.Open")
+	}
+	outer, _ := ctx.Value(txKey{}).(*txState)
+	for s := outer; s != nil; s = s.outer {
+		if s.db == db && s.running() {
+			return ErrNested
+		}
+	}
+	alone := false
+	for attempt := 1; ; attempt++ {
+		state := &txState{db: db, outer: outer}
+		txCtx := context.WithValue(ctx, txKey{}, state)
+		run := func(tx *sql.Tx) error {
+			defer state.finish()
+			return fn(txCtx, tx)
+		}
+		var err error
+		if d.queue != nil {
+			err = d.queue.run(ctx, db, alone, run)
+		} else {
+			err = runTx(ctx, db, run)
+		}
+		if err == nil {
+			state.runHooks()
+			return nil
+		}
+		if _, ok := errors.AsType[*groupError](err); ok && !alone {
+			alone = true
+			continue
+		}
+		if attempt > maxRetries || !retryable(err) || pause(ctx, attempt) != nil {
+			return err
+		}
+	}
+}
+
+// AfterCommit runs hook once after the transaction of the InTx that ctx comes from has committed, on the goroutine of
+// InTx and in the order of the calls. It returns false, and never runs hook, when ctx is not of a running InTx. A hook
+// of an attempt that is rolled back does not run. With transactions on several databases the innermost counts.
+func AfterCommit(ctx context.Context, hook func()) bool {
+	s, _ := ctx.Value(txKey{}).(*txState)
+	return s != nil && s.add(hook)
+}
+
+type txKey struct{}
+
+// txState is one attempt of an InTx.
+type txState struct {
+	db    *sql.DB
+	outer *txState
+
+	mu       sync.Mutex
+	finished bool
+	hooks    []func()
+}
+
+func (s *txState) running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.finished
+}
+
+func (s *txState) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished = true
+}
+
+func (s *txState) add(hook func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished {
+		return false
+	}
+	s.hooks = append(s.hooks, hook)
+	return true
+}
+
+func (s *txState) runHooks() {
+	for _, hook := range s.hooks { // finished: nobody appends
+		hook()
+	}
+}
+
+func runTx(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("sqldb: begin: %w", err)
+	}
+	defer tx.Rollback() // on error and panic; does nothing after the commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("sqldb: commit: %w", err)
+	}
+	return nil
+}
+
+func retryable(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
+	}
+	return isBusy(err)
+}
+
+// pause waits before retry number n, counted from 1: a random time up to 10 ms × 2ⁿ⁻¹, at most 500 ms.
+func pause(ctx context.Context, n int) error {
+	limit := min(retryFirst<<(n-1), retryCap)
+	timer := time.NewTimer(rand.N(limit) + time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
