@@ -1,0 +1,237 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+const (
+	batchSize   = 500
+	idlePoll    = time.Second
+	busyPoll    = 100 * time.Millisecond
+	leasePoll   = time.Second
+	backoffMin  = 100 * time.Millisecond
+	backoffMax  = 5 * time.Second
+	deleteGrace = 2 * time.Second
+	leaseName   = "outbox relay"
+)
+
+// RelayOptions configure a Relay. The zero value and nil are ready to use.
+type RelayOptions struct {
+	Log *slog.Logger // told when sending begins to fail and when it recovers; nil logs nothing
+}
+
+// Relay sends the events of one database's outbox. Its methods may be called concurrently.
+type Relay struct {
+	db   *sql.DB
+	send func(context.Context, []driver.Message) error
+	log  *slog.Logger
+	wake chan struct{}
+
+	failing atomic.Bool // whether the log says so
+}
+
+// NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to send. It starts
+// nothing; see [Relay.Run].
+//
+// send gets at most 500 messages in the order of the outbox and returns nil once the broker has them all, durably. Of
+// a *driver.PartialError in the chain of its error the relay takes that the first messages are sent; else that none is.
+// It is not called concurrently, and must return when its ctx ends.
+func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
+	r := &Relay{db: db, send: send, wake: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
+	if opts != nil && opts.Log != nil {
+		r.log = opts.Log
+	}
+	return r
+}
+
+// Wake makes a running relay look into the outbox now; call it after a commit, through sqldb.AfterCommit. It never
+// blocks. While sending fails it does not shorten the pause.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Backlog returns how many committed events wait, and the age of the oldest, 0 for none.
+func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
+	var created sql.NullInt64
+	err = r.db.QueryRowContext(ctx, `SELECT count(*), min(created_at) FROM kaptar_outbox`).Scan(&rows, &created)
+	if err != nil {
+		return 0, 0, fmt.Errorf("outbox: backlog: %w", err)
+	}
+	if created.Valid {
+		oldest = max(0, time.Since(time.UnixMilli(created.Int64)))
+	}
+	return rows, oldest, nil
+}
+
+// Run sends until ctx ends, and then returns nil without emptying the outbox: what is in it is safe and goes out at the
+// next start. An error means that the database was not opened by sqldb.Open; a database or broker that fails is tried
+// again, after 100 ms at first and up to 5 s, and told to the log once.
+//
+// One relay per database is at work. On PostgreSQL it holds a session advisory lock, on a connection of its own over
+// which it also reads, so it stops sending when it loses the session; the others try each second to succeed it. A
+// relay stopped for long in the middle of a batch can still send events that its successor sent too. On SQLite the lock
+// spans the *sql.DB: the file must belong to one process.
+//
+// It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms while something
+// does, and at once after a full batch. It remembers no position: it reads the lowest ids, in order, and deletes those
+// that were sent by id. Events of transactions that commit late, with ids lower than those already sent, are read then.
+func (r *Relay) Run(ctx context.Context) error {
+	if sqldb.DialectOf(r.db) == "" {
+		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
+	}
+	for failures := 0; ctx.Err() == nil; {
+		lease, err := sqldb.TryLease(ctx, r.db, leaseName)
+		switch {
+		case err != nil:
+			failures = r.failed(ctx, failures, err)
+		case lease == nil:
+			sleep(ctx, jitter(leasePoll), nil)
+		default:
+			failures = r.lead(ctx, lease, failures)
+			lease.Release()
+		}
+	}
+	return nil
+}
+
+// lead sends while the lease is held, and returns how many failures in a row there were at its end.
+func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int {
+	for ctx.Err() == nil {
+		// The read goes over the session that holds the lease: when it is lost nothing is sent.
+		batch, err := r.fetch(ctx, lease)
+		if err != nil {
+			return r.failed(ctx, failures, err)
+		}
+		if len(batch.ids) == 0 {
+			sleep(ctx, jitter(idlePoll), r.wake)
+			continue
+		}
+		err = r.deliver(ctx, lease, batch)
+		if err != nil {
+			failures = r.failed(ctx, failures, err)
+			continue
+		}
+		failures = 0
+		if r.failing.CompareAndSwap(true, false) {
+			r.log.InfoContext(ctx, "outbox: sending works again")
+		}
+		if len(batch.ids) < batchSize {
+			sleep(ctx, jitter(busyPoll), r.wake)
+		}
+	}
+	return failures
+}
+
+// failed tells the log once, waits, and returns the failures in a row.
+func (r *Relay) failed(ctx context.Context, failures int, err error) int {
+	if ctx.Err() != nil {
+		return failures
+	}
+	if r.failing.CompareAndSwap(false, true) {
+		r.log.ErrorContext(ctx, "outbox: sending fails, events wait in the outbox", "error", err)
+	}
+	sleep(ctx, jitter(min(backoffMin<<min(failures, 10), backoffMax)), nil)
+	return failures + 1
+}
+
+// batch is a run of rows; ids and msgs go together.
+type batch struct {
+	ids  []int64
+	msgs []driver.Message
+}
+
+const selectBatch = `SELECT id, msgid, topic, key, headers, payload FROM kaptar_outbox ORDER BY id LIMIT $1`
+
+func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
+	var b batch
+	rows, err := lease.Query(ctx, selectBatch, batchSize)
+	if err != nil {
+		return b, fmt.Errorf("outbox: read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var m driver.Message
+		var headers string
+		if err := rows.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data); err != nil {
+			return b, fmt.Errorf("outbox: read: %w", err)
+		}
+		if m.Headers, err = decodeHeaders(headers); err != nil {
+			return b, fmt.Errorf("outbox: row %d: %w", id, err)
+		}
+		b.ids, b.msgs = append(b.ids, id), append(b.msgs, m)
+	}
+	if err := rows.Err(); err != nil {
+		return b, fmt.Errorf("outbox: read: %w", err)
+	}
+	return b, nil
+}
+
+// deliver sends b and deletes what was sent.
+func (r *Relay) deliver(ctx context.Context, lease *sqldb.Lease, b batch) error {
+	sent := len(b.ids)
+	sendErr := r.send(ctx, b.msgs)
+	if sendErr != nil {
+		sent = 0
+		if partial, ok := errors.AsType[*driver.PartialError](sendErr); ok {
+			sent = min(max(partial.Sent, 0), len(b.ids))
+		}
+	}
+	if sent > 0 {
+		// Sent is sent, also when ctx ended meanwhile: not deleting it now would only send it twice.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteGrace)
+		defer cancel()
+		if err := r.remove(ctx, b.ids[:sent]); err != nil {
+			return errors.Join(sendErr, err)
+		}
+	}
+	return sendErr
+}
+
+func (r *Relay) remove(ctx context.Context, ids []int64) error {
+	query, list := `DELETE FROM kaptar_outbox WHERE id = ANY($1)`, any(ids) // pgx takes the slice as an array
+	if sqldb.DialectOf(r.db) == sqldb.SQLite {
+		text, err := json.Marshal(ids)
+		if err != nil {
+			return fmt.Errorf("outbox: delete: %w", err)
+		}
+		query, list = `DELETE FROM kaptar_outbox WHERE id IN (SELECT value FROM json_each($1))`, string(text)
+	}
+	err := sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, query, list)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: delete %d sent rows: %w", len(ids), err)
+	}
+	return nil
+}
+
+// jitter spreads d by ± 20 %.
+func jitter(d time.Duration) time.Duration {
+	return d*4/5 + rand.N(d*2/5+1)
+}
+
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+}
