@@ -335,7 +335,7 @@ func TestContextEndsWithTheHandler(t *testing.T) {
 		if _, err := call(t.Context(), ch, ""); err != nil {
 			t.Error(err)
 		}
-		if got := drain(t, open(t, t.Context(), ch, both)); got != "EOF" {
+		if got := drain(t, open(t.Context(), t, ch, both)); got != "EOF" {
 			t.Errorf("stream: %s, want EOF", got)
 		}
 		h := func(_ http.ResponseWriter, r *http.Request) { ctxs <- r.Context() }

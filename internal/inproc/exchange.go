@@ -27,7 +27,7 @@ type exchange struct {
 	header http.Header // the handler's own
 
 	mu        sync.Mutex
-	changed   *sync.Cond
+	changed   sync.Cond
 	sent      http.Header // what the caller gets; nil before WriteHeader
 	trailers  []string    // announced
 	status    int
@@ -47,7 +47,7 @@ type exchange struct {
 
 func newExchange(caller context.Context, head bool, cancel context.CancelFunc) *exchange {
 	ex := &exchange{caller: caller, head: head, cancel: cancel, header: make(http.Header), length: -1}
-	ex.changed = sync.NewCond(&ex.mu)
+	ex.changed.L = &ex.mu
 	return ex
 }
 
@@ -122,10 +122,10 @@ func (ex *exchange) writeHeader(status int) {
 		return
 	}
 	ex.status = status
-	ex.sent = ex.header.Clone()
-	for k := range ex.sent {
-		if strings.HasPrefix(k, http.TrailerPrefix) {
-			delete(ex.sent, k)
+	ex.sent = make(http.Header, len(ex.header)+1)
+	for k, v := range ex.header { // one pass, which Clone and a filter would not be
+		if !strings.HasPrefix(k, http.TrailerPrefix) {
+			ex.sent[k] = slices.Clone(v)
 		}
 	}
 	for _, v := range ex.sent["Trailer"] {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -178,7 +179,7 @@ func TestResponses(t *testing.T) {
 			_, _ = io.Copy(w, strings.NewReader(big))
 		}, 200, big, "text/plain; charset=utf-8", -1, "map[]"},
 		{"announced length", "GET", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(big)))
 			_, _ = io.WriteString(w, big)
 			if _, err := w.Write([]byte("x")); !errors.Is(err, http.ErrContentLength) {
 				panic(err)

@@ -15,7 +15,7 @@ const (
 // message of any size when it is empty.
 type queue struct {
 	mu      sync.Mutex
-	changed *sync.Cond
+	changed sync.Cond
 	msgs    []mem.BufferSlice
 	size    int
 	ended   error // no message comes after those in msgs
@@ -23,7 +23,7 @@ type queue struct {
 
 func newQueue() *queue {
 	q := &queue{}
-	q.changed = sync.NewCond(&q.mu)
+	q.changed.L = &q.mu
 	return q
 }
 

@@ -64,7 +64,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // ReadFrom saves io.Copy the allocation of a buffer for each response.
 func (w responseWriter) ReadFrom(src io.Reader) (int64, error) {
-	b := copyBuffers.Get().(*[32 << 10]byte)
+	b := copyBuffers.Get().(*[32 << 10]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer copyBuffers.Put(b)
 	// The struct hides ReadFrom, which io.CopyBuffer would call again.
 	return io.CopyBuffer(struct{ io.Writer }{w}, src, b[:])

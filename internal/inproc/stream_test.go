@@ -36,7 +36,7 @@ func drain(t *testing.T, cs grpc.ClientStream) string {
 	}
 }
 
-func open(t *testing.T, ctx context.Context, cc grpc.ClientConnInterface, d *grpc.StreamDesc, opts ...grpc.CallOption) grpc.ClientStream {
+func open(ctx context.Context, t *testing.T, cc grpc.ClientConnInterface, d *grpc.StreamDesc, opts ...grpc.CallOption) grpc.ClientStream {
 	t.Helper()
 	cs, err := cc.NewStream(ctx, d, "/test.Echo/"+d.StreamName, opts...)
 	if err != nil {
@@ -73,7 +73,7 @@ func echoAll(ss grpc.ServerStream) error {
 
 func TestBidi(t *testing.T) {
 	onBothChannels(t, func() *echo { return &echo{stream: echoAll} }, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
-		cs := open(t, t.Context(), cc, both)
+		cs := open(t.Context(), t, cc, both)
 		for _, s := range []string{"a", "b"} { // one answer for each, before the next is sent
 			send(t, cs, s)
 			m := new(text)
@@ -95,7 +95,7 @@ func TestBidi(t *testing.T) {
 
 func TestSendAfterCloseSend(t *testing.T) {
 	onBothChannels(t, func() *echo { return &echo{stream: echoAll} }, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
-		cs := open(t, t.Context(), cc, both)
+		cs := open(t.Context(), t, cc, both)
 		_ = cs.CloseSend()
 		wantStatus(t, "send after CloseSend", cs.SendMsg(new(text)), codes.Internal, "")
 	})
@@ -104,7 +104,7 @@ func TestSendAfterCloseSend(t *testing.T) {
 func TestClientStream(t *testing.T) {
 	onBothChannels(t, func() *echo {
 		return &echo{stream: func(ss grpc.ServerStream) error {
-			var all string
+			var got strings.Builder
 			for {
 				m := new(text)
 				if err := ss.RecvMsg(m); errors.Is(err, io.EOF) {
@@ -112,9 +112,9 @@ func TestClientStream(t *testing.T) {
 				} else if err != nil {
 					return err
 				}
-				all += m.GetValue()
+				got.WriteString(m.GetValue())
 			}
-			switch all {
+			switch all := got.String(); all {
 			case "none":
 				return nil
 			case "two":
@@ -123,13 +123,13 @@ func TestClientStream(t *testing.T) {
 				_ = ss.SendMsg(new(text))
 				return status.Error(codes.Aborted, "too late")
 			}
-			return ss.SendMsg(wrapperspb.String(all))
+			return ss.SendMsg(wrapperspb.String(got.String()))
 		}}
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
 		for in, want := range map[string]codes.Code{
 			"abc": codes.OK, "none": codes.Internal, "two": codes.Internal, "reply and error": codes.Aborted,
 		} {
-			cs := open(t, t.Context(), cc, up)
+			cs := open(t.Context(), t, cc, up)
 			send(t, cs, in[:1], in[1:])
 			_ = cs.CloseSend()
 			m := new(text)
@@ -166,7 +166,7 @@ func TestServerStream(t *testing.T) {
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
 		var header, trailer metadata.MD
 		var finished []codes.Code
-		cs := open(t, t.Context(), cc, down, grpc.Header(&header), grpc.Trailer(&trailer),
+		cs := open(t.Context(), t, cc, down, grpc.Header(&header), grpc.Trailer(&trailer),
 			grpc.OnFinish(func(err error) { finished = append(finished, status.Code(err)) }))
 		send(t, cs, "n")
 		if h, err := cs.Header(); fmt.Sprint(h["x-h"]) != "[1]" || err != nil {
@@ -176,7 +176,7 @@ func TestServerStream(t *testing.T) {
 			t.Errorf("got %s, want n0 n1 n2 DataLoss", got)
 		}
 		if got := fmt.Sprint(header["x-h"], trailer["x-t"], cs.Trailer()["x-t"], finished); got != "[1] [1] [1] [DataLoss]" {
-			t.Errorf("header, trailer, trailer, OnFinish: %s", got)
+			t.Errorf("header, trailer twice, OnFinish: %s", got)
 		}
 	})
 }
@@ -192,7 +192,7 @@ func TestHeaderBeforeTheFirstMessage(t *testing.T) {
 		}}
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
 		ctx, cancel := context.WithCancel(t.Context())
-		cs := open(t, ctx, cc, both)
+		cs := open(ctx, t, cc, both)
 		if h, err := cs.Header(); fmt.Sprint(h["x-h"]) != "[1]" || err != nil {
 			t.Errorf("header %v %v, want x-h 1", h, err)
 		}
@@ -217,7 +217,7 @@ func TestStreamDeadline(t *testing.T) {
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		if got := drain(t, open(t, ctx, cc, both)); got != "a DeadlineExceeded" {
+		if got := drain(t, open(ctx, t, cc, both)); got != "a DeadlineExceeded" {
 			t.Errorf("got %s, want a DeadlineExceeded", got)
 		}
 	})
@@ -227,7 +227,7 @@ func TestSendAfterTheHandlerHasReturned(t *testing.T) {
 	onBothChannels(t, func() *echo {
 		return &echo{stream: func(grpc.ServerStream) error { return status.Error(codes.ResourceExhausted, "enough") }}
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
-		cs := open(t, t.Context(), cc, up)
+		cs := open(t.Context(), t, cc, up)
 		var err error
 		for range 100_000 {
 			if err = cs.SendMsg(wrapperspb.String(strings.Repeat("x", 1000))); err != nil {
@@ -275,7 +275,7 @@ func TestAStreamAsACall(t *testing.T) {
 func TestStreamPanicIsInternal(t *testing.T) {
 	inChannel(t, nil, nil, func(t *testing.T, e *echo, ch *inproc.Channel) {
 		e.stream = func(grpc.ServerStream) error { panic("kaboom") }
-		err := open(t, t.Context(), ch, both).RecvMsg(new(text))
+		err := open(t.Context(), t, ch, both).RecvMsg(new(text))
 		wantStatus(t, "panic", err, codes.Internal, "inproc: handler of /test.Echo/Both panicked: kaboom")
 	})
 }
@@ -291,7 +291,7 @@ func TestSenderWaitsForTheReceiver(t *testing.T) {
 			}
 			return nil
 		}
-		cs := open(t, t.Context(), ch, down)
+		cs := open(t.Context(), t, ch, down)
 		send(t, cs, "go")
 		synctest.Wait()
 		if sent < 1 || sent > 64 {
@@ -315,7 +315,7 @@ func TestCancelWakesBothSides(t *testing.T) {
 			return err
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		cs := open(t, ctx, ch, both)
+		cs := open(ctx, t, ch, both)
 		go func() {
 			var err error
 			for err == nil {
@@ -340,7 +340,7 @@ func TestABadReplyEndsTheHandler(t *testing.T) {
 			<-ss.Context().Done()
 			return nil
 		}
-		cs := open(t, t.Context(), ch, both)
+		cs := open(t.Context(), t, ch, both)
 		wantStatus(t, "receive", cs.RecvMsg("not a message"), codes.Internal, "")
 	})
 }
