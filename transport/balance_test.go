@@ -12,6 +12,7 @@ import (
 )
 
 // load makes calls for a while at a rate that one instance could bear, and counts where they went and how many failed.
+// It runs in a synctest bubble.
 func load(t *testing.T, tr *Transport, calls int, every time.Duration, count func(host string, failed bool)) {
 	t.Helper()
 	var wg sync.WaitGroup
