@@ -1,0 +1,105 @@
+// Package drivertest is the suite that every message broker driver must pass. A driver's test file is a few lines:
+//
+//	func TestConformance(t *testing.T) {
+//		drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+//			return drivertest.Harness{Broker: open(t), AckWait: 2 * time.Second, Ordered: true}
+//		})
+//	}
+//
+// The suite waits for events with a deadline and never sleeps. Where it shows that something does not happen, it
+// lets the ack-wait time of the harness pass, so keep that short. For a broker in memory, run each of [Cases] in a
+// testing/synctest bubble of its own.
+package drivertest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// A Harness is a broker under test and what it can do.
+type Harness struct {
+	// Broker is what is tested. Required. The suite closes it; topics have names that no other case uses, so one server may
+	// stand behind all harnesses.
+	Broker driver.Broker
+
+	// AckWait is the time after which an unsettled message comes again. Required: the suite lets it pass, and expects
+	// redelivery by Nack to be faster. Half a second or more where a network is between.
+	AckWait time.Duration
+
+	// Wait is how long an expected event may take; 0 means 30 s. It costs nothing while the driver works.
+	Wait time.Duration
+
+	// Open opens one more connection to the same broker, as another process would. nil: there cannot be another.
+	Open func(t *testing.T) driver.Broker
+
+	// Restart stops the server, lets its connections break and starts it again with what it stored. nil: cannot be
+	// restarted.
+	Restart func(t *testing.T)
+
+	Ordered  bool // keeps the order per key for a group with one member
+	Dedup    bool // stores an ID once within its duplicate window
+	NoReplay bool // keeps no history: FromBeginning is refused with errors.ErrUnsupported
+}
+
+// A Case is one promise of package driver.
+type Case struct {
+	Name  string
+	Run   func(t *testing.T, h Harness)
+	Needs func(h Harness) bool // nil: every driver has it
+}
+
+// Cases returns all cases in a fixed order.
+func Cases() []Case {
+	replay := func(h Harness) bool { return !h.NoReplay }
+	return []Case{
+		{Name: "NoGoroutineLeft", Run: testNoGoroutineLeft, Needs: func(h Harness) bool { return h.Open != nil }},
+		{Name: "FromBeginning", Run: testFromBeginning, Needs: replay},
+		{Name: "FromBeginningRefused", Run: testFromBeginningRefused, Needs: func(h Harness) bool { return h.NoReplay }},
+		{Name: "FromNow", Run: testFromNow},
+		{Name: "GroupKeepsItsPlace", Run: testGroupKeepsItsPlace},
+		{Name: "TwoGroups", Run: testTwoGroups},
+		{Name: "TwoMembersShare", Run: testTwoMembersShare},
+		{Name: "SimilarNames", Run: testSimilarNames},
+		{Name: "DeclareTwice", Run: testDeclareTwice},
+		{Name: "NackRedelivers", Run: testNackRedelivers},
+		{Name: "NackFreesTheSlot", Run: testNackFreesTheSlot},
+		{Name: "UnsettledComesAgain", Run: testUnsettledComesAgain},
+		{Name: "UnsettledGoesToNewMember", Run: testUnsettledGoesToNewMember},
+		{Name: "ExtendHoldsTheMessage", Run: testExtendHoldsTheMessage},
+		{Name: "AckIsFinal", Run: testAckIsFinal},
+		{Name: "AckAfterSubscribeReturned", Run: testAckAfterSubscribeReturned},
+		{Name: "FetchedGoesBackOnStop", Run: testFetchedGoesBackOnStop},
+		{Name: "MaxInFlight", Run: testMaxInFlight},
+		{Name: "BytesSurvive", Run: testBytesSurvive},
+		{Name: "LargestMessage", Run: testLargestMessage},
+		{Name: "RefusedBatchStoresNothing", Run: testRefusedBatchStoresNothing},
+		{Name: "BatchIsOrdered", Run: testBatchIsOrdered, Needs: func(h Harness) bool { return h.Ordered }},
+		{Name: "EmptyBatch", Run: testEmptyBatch},
+		{Name: "SameIDOnce", Run: testSameIDOnce, Needs: func(h Harness) bool { return h.Dedup }},
+		{Name: "ConcurrentPublishers", Run: testConcurrentPublishers},
+		{Name: "PublishHonoursContext", Run: testPublishHonoursContext},
+		{Name: "InvalidSubscription", Run: testInvalidSubscription},
+		{Name: "CancelEndsSubscribe", Run: testCancelEndsSubscribe},
+		{Name: "CloseEndsAll", Run: testCloseEndsAll},
+		{Name: "RestartLosesNothing", Run: testRestartLosesNothing, Needs: func(h Harness) bool { return h.Restart != nil }},
+	}
+}
+
+// Run runs all cases that the harness has the capabilities for, each with a harness of its own from newHarness.
+// Cases run in parallel, but for the search for leaked goroutines, which comes first.
+func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
+	for _, c := range Cases() {
+		t.Run(c.Name, func(t *testing.T) {
+			if c.Name != "NoGoroutineLeft" {
+				t.Parallel()
+			}
+			h := newHarness(t)
+			if c.Needs != nil && !c.Needs(h) {
+				t.Skipf("%s: the harness says that this broker does not have it", c.Name)
+			}
+			c.Run(t, h)
+		})
+	}
+}

@@ -1,0 +1,199 @@
+package drivertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+func testBytesSurvive(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	every := make([]byte, 256)
+	for i := range every {
+		every[i] = byte(i)
+	}
+	headers := map[string]string{
+		driver.HeaderID: "a b%20c", driver.HeaderType: "order.placed.v1", driver.HeaderSubject: "  Ödön; 50%, \"x\"\t",
+		driver.HeaderContentType: "application/json; charset=utf-8",
+		driver.HeaderTraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"ce-lines":               "one\r\ntwo\x00", "ce-empty": "", "x_y-1": "🐝",
+	}
+	want := []driver.Message{
+		{ID: "nil", Topic: e.topic},
+		{ID: "empty", Topic: e.topic, Key: "", Headers: map[string]string{}, Data: []byte{}},
+		{ID: "all bytes", Topic: e.topic, Key: "key: with spaces, é and\n%0A", Headers: headers, Data: every},
+		{ID: "id é %41", Topic: e.topic, Key: strings.Repeat("k", 300), Data: []byte("NATS/1.0\r\n\r\n")},
+		{ID: strings.Repeat("i", 255), Topic: e.topic, Key: " ", Headers: map[string]string{"a": " "}, Data: []byte{0}},
+	}
+	e.publish(want...)
+	got := e.subscribe("g", driver.FromNow).wait(len(want))
+	for _, w := range want { // by id: the keys differ, so the order may
+		i := slices.IndexFunc(got, func(d driver.Delivery) bool { return d.ID == w.ID })
+		if i < 0 {
+			t.Errorf("message %q is not among %q", w.ID, ids(got))
+			continue
+		}
+		g := got[i]
+		if g.Topic != w.Topic || g.Key != w.Key || !maps.Equal(g.Headers, w.Headers) || !bytes.Equal(g.Data, w.Data) {
+			t.Errorf("message %q arrived as\n%+v, want\n%+v", w.ID, g.Message, w)
+		}
+	}
+}
+
+func testLargestMessage(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	m := e.msg("large", "k")
+	m.Data = make([]byte, driver.MaxSize-4<<10) // the rest is for the broker's own headers
+	source := rand.NewChaCha8([32]byte{1})
+	if _, err := source.Read(m.Data); err != nil {
+		t.Fatal(err)
+	}
+	e.publish(m)
+	if got := e.subscribe("g", driver.FromNow).wait(1)[0]; !bytes.Equal(got.Data, m.Data) {
+		t.Errorf("%d random bytes arrived changed, as %d bytes", len(m.Data), len(got.Data))
+	}
+}
+
+func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	bad := []struct {
+		name string
+		msg  driver.Message
+		want error
+	}{
+		{"too much data", driver.Message{ID: "x", Topic: e.topic, Data: make([]byte, driver.MaxSize+1)}, driver.ErrTooLarge},
+		{"too much header", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"a": strings.Repeat("h", driver.MaxSize)}}, driver.ErrTooLarge},
+		{"no id", driver.Message{Topic: e.topic}, driver.ErrInvalid},
+		{"id with line feed", driver.Message{ID: "a\nb", Topic: e.topic}, driver.ErrInvalid},
+		{"no topic", driver.Message{ID: "x"}, driver.ErrInvalid},
+		{"topic with wildcard", driver.Message{ID: "x", Topic: "a.>"}, driver.ErrInvalid},
+		{"key that is not UTF-8", driver.Message{ID: "x", Topic: e.topic, Key: "\xff"}, driver.ErrInvalid},
+		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"Ce-Id": "x"}}, driver.ErrInvalid},
+		{"content type with line feed", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"content-type": "a\nb"}}, driver.ErrInvalid},
+	}
+	for i, c := range bad {
+		for _, size := range []int{1, 30} {
+			batch := e.msgs(fmt.Sprint("no", i, "-"), size)
+			err := h.Broker.Publish(t.Context(), append(batch, c.msg, e.msg(fmt.Sprint("no", i, "last"), "k")))
+			if !errors.Is(err, c.want) {
+				t.Errorf("Publish of a batch with %s = %v, want %v", c.name, err, c.want)
+			}
+		}
+	}
+	e.publish(e.msg("marker", "k"))
+	if got := ids(e.subscribe("g", driver.FromNow).wait(1)); !slices.Equal(got, []string{"marker"}) {
+		t.Errorf("after refused batches the group got %v, want only the marker", got)
+	}
+}
+
+// testBatchIsOrdered has batches of all sizes, since drivers send small and large ones by different means.
+func testBatchIsOrdered(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	keys := []string{"", "a", "b", "c", "d"}
+	want := make(map[string][]string)
+	n := 0
+	for _, size := range []int{1, 2, 7, 15, 16, 17, 100, 501} {
+		batch := make([]driver.Message, size)
+		for i := range batch {
+			key := keys[n*n%len(keys)]
+			batch[i] = e.msg(fmt.Sprint("m", n), key)
+			want[key] = append(want[key], batch[i].ID)
+			n++
+		}
+		e.publish(batch...)
+	}
+	got := make(map[string][]string)
+	for _, d := range e.subscribe("g", driver.FromNow).wait(n) {
+		got[d.Key] = append(got[d.Key], d.ID)
+	}
+	for key := range want {
+		if !slices.Equal(got[key], want[key]) {
+			t.Errorf("key %q came as %v, want %v", key, got[key], want[key])
+		}
+	}
+}
+
+func testEmptyBatch(t *testing.T, h Harness) {
+	setup(t, h)
+	if err := h.Broker.Publish(t.Context(), nil); err != nil {
+		t.Errorf("Publish of nothing = %v, want nil", err)
+	}
+}
+
+func testSameIDOnce(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	e.publish(e.msg("a", "k"))
+	e.publish(e.msg("a", "k"))
+	e.publish(e.msg("b", "k"), e.msg("a", "k"), e.msg("b", "k"), e.msg("c", "k"))
+	all := e.msgs("m", 40)
+	e.publish(all[:20]...)
+	e.publish(all...) // half of it is known
+	e.publish(all...) // all of it is known
+	e.publish(e.msg("marker", "k"))
+	got := e.subscribe("g", driver.FromNow).until("the marker", func(got []driver.Delivery) bool { return slices.Contains(ids(got), "marker") })
+	want := append([]string{"a", "b", "c"}, append(sent(all), "marker")...)
+	if have := ids(genuine(got)); !slices.Equal(have, want) {
+		t.Errorf("got %v, want each id once: %v", have, want)
+	}
+}
+
+func testConcurrentPublishers(t *testing.T, h Harness) {
+	e := setup(t, h)
+	e.ready("g")
+	const publishers, rounds = 8, 12
+	m := e.subscribe("g", driver.FromNow)
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			key := fmt.Sprint("p", p)
+			for r := range rounds {
+				batch := make([]driver.Message, 1+r*3)
+				for i := range batch {
+					batch[i] = e.msg(fmt.Sprintf("%s-%03d-%03d", key, r, i), key)
+				}
+				if err := h.Broker.Publish(t.Context(), batch); err != nil {
+					t.Errorf("Publish of publisher %d, round %d = %v, want nil", p, r, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	total := publishers * rounds * (2 + (rounds-1)*3) / 2
+	got := make(map[string][]string)
+	for _, d := range m.wait(total) {
+		got[d.Key] = append(got[d.Key], d.ID)
+	}
+	for key, list := range got {
+		if len(list) != total/publishers {
+			t.Errorf("key %s came %d times, want %d", key, len(list), total/publishers)
+		}
+		if h.Ordered && !slices.IsSorted(list) {
+			t.Errorf("key %s came out of order: %v", key, list)
+		}
+	}
+}
+
+func testPublishHonoursContext(t *testing.T, h Harness) {
+	e := setup(t, h)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, n := range []int{1, 30} {
+		if err := h.Broker.Publish(ctx, e.msgs("m", n)); !errors.Is(err, context.Canceled) {
+			t.Errorf("Publish of %d messages with a cancelled context = %v, want context.Canceled", n, err)
+		}
+	}
+}
