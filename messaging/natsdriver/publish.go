@@ -1,0 +1,230 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	atomicMin   = 16      // below this an atomic batch is slower than single messages
+	atomicMax   = 500     // the server takes 1000
+	atomicBytes = 8 << 20 // of one batch, since the server stages it
+	waveMax     = 256     // messages whose acknowledgements are awaited together
+
+	headerBatchID     = "Nats-Batch-Id"
+	headerBatchSeq    = "Nats-Batch-Sequence"
+	headerBatchCommit = "Nats-Batch-Commit"
+)
+
+const errCodeAtomicDisabled jetstream.ErrorCode = 10174
+
+// Publish implements driver.Broker. 16 and more messages of a topic go as atomic batches of up to 500. Otherwise, or when
+// the server refuses a batch because it has one of the ids, messages go one by one: those of different keys together, the next
+// of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
+func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	if err := driver.ValidateAll(msgs); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("natsdriver: publish: %w", err)
+	}
+	if err := b.Healthy(); err != nil {
+		return err
+	}
+	ctx, cancel := b.bound(ctx)
+	defer cancel()
+	wire := make([]*nats.Msg, len(msgs))
+	byTopic := make(map[string][]int)
+	var topics []string
+	for i := range msgs {
+		var err error
+		if wire[i], err = encode(&msgs[i], b.nc.MaxPayload()); err != nil {
+			return err
+		}
+		topic := msgs[i].Topic
+		if byTopic[topic] == nil {
+			topics = append(topics, topic)
+		}
+		byTopic[topic] = append(byTopic[topic], i)
+	}
+	p := &publication{b: b, msgs: msgs, wire: wire, stored: make([]bool, len(msgs))}
+	for _, topic := range topics {
+		if err := p.send(ctx, topic, byTopic[topic]); err != nil {
+			return p.failed(ctx, topic, err)
+		}
+	}
+	return nil
+}
+
+// A publication is one call of Publish.
+type publication struct {
+	b      *Broker
+	msgs   []driver.Message
+	wire   []*nats.Msg
+	stored []bool
+}
+
+func (p *publication) failed(ctx context.Context, topic string, err error) error {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		p.b.forget(topic) // the stream may be gone: the next try makes it again
+	}
+	err = fmt.Errorf("natsdriver: publish to %s at %s: %w", topic, p.b.url, p.b.cause(ctx, err))
+	sent := 0
+	for sent < len(p.stored) && p.stored[sent] {
+		sent++
+	}
+	if sent == 0 {
+		return err
+	}
+	return &driver.PartialError{Sent: sent, Err: err}
+}
+
+// send publishes the messages with the given indexes, all of one topic.
+func (p *publication) send(ctx context.Context, topic string, indexes []int) error {
+	info, err := p.b.topic(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if !info.atomic || len(indexes) < atomicMin {
+		return p.single(ctx, indexes)
+	}
+	for len(indexes) > 0 {
+		n := p.chunk(indexes)
+		if n < atomicMin { // the rest, or very large messages
+			if err := p.single(ctx, indexes[:n]); err != nil {
+				return err
+			}
+			indexes = indexes[n:]
+			continue
+		}
+		err := p.atomic(ctx, indexes[:n])
+		if refusal, ok := errors.AsType[*jetstream.APIError](err); ok {
+			// Nothing of the batch is stored. Most likely an id is known already, else single messages show the cause.
+			if refusal.ErrorCode == errCodeAtomicDisabled {
+				p.b.forget(topic)
+			}
+			err = p.single(ctx, indexes[:n])
+		}
+		if err != nil {
+			return err
+		}
+		indexes = indexes[n:]
+	}
+	return nil
+}
+
+// chunk returns how many messages make the next batch.
+func (p *publication) chunk(indexes []int) int {
+	n, bytes := 0, 0
+	for n < len(indexes) && n < atomicMax {
+		bytes += p.msgs[indexes[n]].Size()
+		if n > 0 && bytes > atomicBytes {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// atomic publishes all or none. Its error is an *APIError if the server refused them; after any other they may be stored or not.
+func (p *publication) atomic(ctx context.Context, indexes []int) error {
+	id := nats.NewInbox()[len(nats.InboxPrefix):] // as unique as the reply subjects are
+	for seq, i := range indexes {
+		h := p.wire[i].Header
+		h[headerBatchID] = []string{id}
+		h[headerBatchSeq] = []string{strconv.Itoa(seq + 1)}
+		defer func() {
+			delete(h, headerBatchID)
+			delete(h, headerBatchSeq)
+			delete(h, headerBatchCommit)
+		}()
+	}
+	last := len(indexes) - 1
+	for _, i := range indexes[:last] {
+		if err := p.b.nc.PublishMsg(p.wire[i]); err != nil {
+			return err
+		}
+	}
+	commit := p.wire[indexes[last]]
+	commit.Header[headerBatchCommit] = []string{"1"}
+	reply, err := p.b.nc.RequestMsgWithContext(ctx, commit)
+	if err != nil {
+		return err
+	}
+	var ack struct {
+		Error *jetstream.APIError `json:"error"`
+		Count int                 `json:"count"`
+	}
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return fmt.Errorf("answer %q to an atomic batch: %w", reply.Data, err)
+	}
+	if ack.Error != nil {
+		return ack.Error
+	}
+	if ack.Count != len(indexes) {
+		return fmt.Errorf("answer %q to an atomic batch of %d messages: want that count", reply.Data, len(indexes))
+	}
+	for _, i := range indexes {
+		p.stored[i] = true
+	}
+	return nil
+}
+
+// single publishes wave by wave. A wave has each key only once: were two of a key on their way and the first of them failed,
+// the second would overtake it.
+func (p *publication) single(ctx context.Context, indexes []int) error {
+	for len(indexes) > 0 {
+		keys := make(map[string]struct{})
+		n := 0
+		for n < len(indexes) && n < waveMax {
+			key := p.msgs[indexes[n]].Key
+			if _, twice := keys[key]; twice {
+				break
+			}
+			keys[key] = struct{}{}
+			n++
+		}
+		if err := p.wave(ctx, indexes[:n]); err != nil {
+			return err
+		}
+		indexes = indexes[n:]
+	}
+	return nil
+}
+
+func (p *publication) wave(ctx context.Context, indexes []int) error {
+	acks := make([]jetstream.PubAckFuture, 0, len(indexes))
+	var failure error
+	for _, i := range indexes {
+		ack, err := p.b.js.PublishMsgAsync(p.wire[i])
+		if err != nil {
+			failure = err
+			break
+		}
+		acks = append(acks, ack)
+	}
+	for n, ack := range acks {
+		select {
+		case <-ack.Ok():
+			p.stored[indexes[n]] = true
+		case err := <-ack.Err():
+			if failure == nil {
+				failure = err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("no acknowledgement: %w", context.Cause(ctx))
+		}
+	}
+	return failure
+}

@@ -1,0 +1,274 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	pullExpires = 30 * time.Second
+	heartbeat   = 5 * time.Second        // how often the server says that a pull is alive
+	silence     = 13 * time.Second       // so long without a word of the server, and the pulls are asked anew
+	backoffMin  = 100 * time.Millisecond // after a refused pull
+	backoffMax  = 2 * time.Second
+)
+
+// A puller is one Subscribe call: it asks the server for as many messages as it has free slots, and never for more, so
+// that no message waits here while another member is idle. The client library's own pull loops fetch ahead of the settled
+// ones, and their fetched messages grow old unseen.
+type puller struct {
+	b        *Broker
+	sub      driver.Subscription
+	stream   string
+	consumer string
+	wake     chan struct{} // holds one wake-up of run
+
+	mu        sync.Mutex
+	inbox     *nats.Subscription // nil: not subscribed
+	queue     []arrival          // received and not delivered
+	leases    map[*lease]struct{}
+	requested int       // messages that the server was asked for and did not send
+	heard     time.Time // last word from the server
+	stale     bool      // the server forgot what it was asked for
+	refusal   error     // why the last pull was refused; nil: it was not
+	fatal     error
+}
+
+type arrival struct {
+	msg *nats.Msg
+	at  time.Time
+}
+
+func newPuller(b *Broker, sub driver.Subscription, stream, consumer string) *puller {
+	return &puller{b: b, sub: sub, stream: stream, consumer: consumer, wake: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
+}
+
+func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
+	p.b.mu.Lock()
+	p.b.pullers[p] = struct{}{}
+	p.b.mu.Unlock()
+	defer func() {
+		p.b.mu.Lock()
+		delete(p.b.pullers, p)
+		p.b.mu.Unlock()
+		p.stop()
+	}()
+	backoff := backoffMin
+	for ctx.Err() == nil && !p.b.isClosed() {
+		if d := p.next(time.Now()); d != nil {
+			backoff = backoffMin
+			deliver(*d)
+			continue
+		}
+		wait, refused, err := p.request(time.Now())
+		if err != nil {
+			return err
+		}
+		if refused {
+			if err := p.gone(ctx); err != nil {
+				return err
+			}
+			wait = backoff
+			backoff = min(2*backoff, backoffMax)
+		}
+		p.pause(ctx, wait, refused)
+	}
+	return nil
+}
+
+// pause waits for something to do. After a refusal it waits the whole time.
+func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
+	wake := p.wake
+	if refused {
+		wake = nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-wake:
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-p.b.done:
+	}
+}
+
+// next returns the next message that is not too old to be delivered, and counts it as in flight; nil if there is none.
+func (p *puller) next(now time.Time) *driver.Delivery {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.queue) > 0 {
+		a := p.queue[0]
+		p.queue = p.queue[1:]
+		if now.Sub(a.at) >= p.b.opts.AckWait {
+			continue // the server gives it to somebody else by now
+		}
+		l := &lease{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.opts.AckWait)}
+		p.leases[l] = struct{}{}
+		return l.delivery(a.msg)
+	}
+	return nil
+}
+
+// request asks the server for as many messages as there are free slots. It returns when to look again at the latest,
+// whether the server refused the last pull, and what ends the subscription.
+func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fatal != nil {
+		return 0, false, p.fatal
+	}
+	if p.refusal != nil {
+		p.refusal, p.stale = nil, true
+		return 0, true, nil
+	}
+	if !p.b.nc.IsConnected() {
+		return time.Second, false, nil // restart wakes it
+	}
+	if p.requested > 0 && now.Sub(p.heard) > silence {
+		p.stale = true
+	}
+	if p.stale || p.inbox == nil {
+		if err := p.resubscribe(); err != nil {
+			return time.Second, false, nil // the connection broke just now
+		}
+	}
+	earliest := p.expire(now)
+	free := p.sub.MaxInFlight - len(p.leases) - len(p.queue) - p.requested
+	if free > 0 && (p.requested == 0 || free >= p.sub.MaxInFlight/4) {
+		if err := p.pull(free); err != nil {
+			return backoffMin, false, nil
+		}
+		p.requested += free
+		p.heard = now
+	}
+	wait = silence
+	if p.requested == 0 && !earliest.IsZero() {
+		wait = min(wait, max(earliest.Sub(now), time.Millisecond))
+	}
+	return wait, false, nil
+}
+
+// expire frees the slots of messages that were held too long, and returns when the next one will be. The caller holds p.mu.
+func (p *puller) expire(now time.Time) time.Time {
+	var earliest time.Time
+	if len(p.leases) < p.sub.MaxInFlight && p.requested > 0 {
+		return earliest // enough slots: no need to look through all
+	}
+	for l := range p.leases {
+		if !l.ends.After(now) {
+			delete(p.leases, l)
+		} else if earliest.IsZero() || l.ends.Before(earliest) {
+			earliest = l.ends
+		}
+	}
+	return earliest
+}
+
+// resubscribe starts with a new inbox: the server drops pulls whose inbox nobody listens to. The caller holds p.mu.
+func (p *puller) resubscribe() error {
+	if p.inbox != nil {
+		_ = p.inbox.Unsubscribe() // fails only when the connection is closed
+	}
+	p.inbox, p.requested, p.stale = nil, 0, false
+	inbox, err := p.b.nc.Subscribe(p.b.nc.NewInbox(), p.receive)
+	if err != nil {
+		return err
+	}
+	if err := inbox.SetPendingLimits(-1, -1); err != nil { // at most MaxInFlight messages come
+		return err
+	}
+	p.inbox = inbox
+	return nil
+}
+
+func (p *puller) pull(n int) error {
+	body, err := json.Marshal(struct {
+		Batch     int           `json:"batch"`
+		Expires   time.Duration `json:"expires"`
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+	}{n, pullExpires, heartbeat})
+	if err != nil {
+		return err
+	}
+	return p.b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, p.inbox.Subject, body)
+}
+
+// receive takes messages and the server's words about pulls; the client library calls it from one goroutine per inbox.
+func (p *puller) receive(msg *nats.Msg) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	current := p.inbox != nil && msg.Sub == p.inbox
+	if current {
+		p.heard = now
+	}
+	if msg.Reply != "" { // only messages can be answered
+		p.queue = append(p.queue, arrival{msg, now})
+		if current {
+			p.requested = max(p.requested-1, 0)
+		}
+		p.wakeUp()
+		return
+	}
+	status := msg.Header.Get("Status")
+	if !current || status == "100" { // a heartbeat
+		return
+	}
+	left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
+	switch {
+	case err == nil: // a pull ran out, or the server stops: what is left of it will not come
+		p.requested = max(p.requested-left, 0)
+	case status == "400":
+		p.fatal = fmt.Errorf("the server refuses the pull: %s %s", status, msg.Header.Get("Description"))
+	default: // no such consumer, leader changed, deleted…
+		p.refusal = fmt.Errorf("%s %s", status, msg.Header.Get("Description"))
+	}
+	p.wakeUp()
+}
+
+// restart makes run ask anew; the connection is new.
+func (p *puller) restart() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+	p.wakeUp()
+}
+
+func (p *puller) wakeUp() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // a wake-up waits already
+	}
+}
+
+// stop ends the flow of messages and gives back those that were not delivered.
+func (p *puller) stop() {
+	p.mu.Lock()
+	inbox := p.inbox
+	p.mu.Unlock()
+	if inbox != nil && p.b.nc.IsConnected() {
+		drained := make(chan struct{})
+		inbox.SetClosedHandler(func(string) { close(drained) })
+		if inbox.Drain() == nil { // the server may be sending a message just now
+			select {
+			case <-drained:
+			case <-time.After(2 * time.Second): // the connection broke: all of them come again after AckWait
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inbox = nil
+	for _, a := range p.queue {
+		_ = p.b.nc.Publish(a.msg.Reply, []byte("-NAK")) // else it comes after AckWait
+	}
+	p.queue = nil
+}

@@ -1,0 +1,81 @@
+package natsdriver
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// A lease is a delivery that is not settled.
+type lease struct {
+	p       *puller
+	reply   string
+	settled atomic.Bool
+	ends    time.Time // guarded by puller.mu
+}
+
+func (l *lease) delivery(msg *nats.Msg) *driver.Delivery {
+	d := &driver.Delivery{Attempt: 1}
+	place := l.p.stream
+	if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
+		d.Attempt = int(meta.NumDelivered)
+		place = fmt.Sprintf("%s:%d", l.p.stream, meta.Sequence.Stream)
+	}
+	d.Message = decode(l.p.sub.Topic, msg, place)
+	d.Ack = func(ctx context.Context) error { return l.settle(ctx, "ack", "+ACK") }
+	d.Nack = func(ctx context.Context, after time.Duration) error {
+		if after <= 0 {
+			return l.settle(ctx, "nack", "-NAK")
+		}
+		return l.settle(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
+	}
+	d.Extend = l.extend
+	return d
+}
+
+// settle sends the word to the server and frees the slot, also when that fails: then the message comes again.
+func (l *lease) settle(ctx context.Context, verb, word string) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("natsdriver: %s: %w", verb, err)
+	}
+	if !l.settled.CompareAndSwap(false, true) {
+		return nil
+	}
+	err := l.p.b.nc.Publish(l.reply, []byte(word))
+	l.p.release(l)
+	if err != nil {
+		l.settled.Store(false)
+		return fmt.Errorf("natsdriver: %s to %s: %w", verb, l.p.b.url, l.p.b.cause(ctx, err))
+	}
+	return nil
+}
+
+func (l *lease) extend(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("natsdriver: extend: %w", err)
+	}
+	if l.settled.Load() {
+		return nil
+	}
+	if err := l.p.b.nc.Publish(l.reply, []byte("+WPI")); err != nil {
+		return fmt.Errorf("natsdriver: extend at %s: %w", l.p.b.url, l.p.b.cause(ctx, err))
+	}
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	l.ends = time.Now().Add(l.p.b.opts.AckWait)
+	return nil
+}
+
+func (p *puller) release(l *lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, open := p.leases[l]; open {
+		delete(p.leases, l)
+		p.wakeUp()
+	}
+}

@@ -1,0 +1,148 @@
+package natsdriver
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	partitions = 16
+	headerKey  = "Kaptar-Key"
+
+	// headerRoom is what the driver's own headers may need above those of the message.
+	headerRoom = 256
+)
+
+// A stream's or consumer's name cannot have dots. Topics and groups have no '=', so no two of them share a name.
+var nameEscaper = strings.NewReplacer(".", "_", "_", "=")
+
+func escapeName(topicOrGroup string) string { return nameEscaper.Replace(topicOrGroup) }
+
+// subject is where a message goes. All messages of a key have one subject, so that a later version can give each
+// partition to one member.
+func subject(topic, key string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key)) // cannot fail
+	return fmt.Sprintf("%s.p%02d", topic, h.Sum32()%partitions)
+}
+
+// encode makes the message for the wire. It refuses what the server would refuse for its size.
+func encode(m *driver.Message, maxPayload int64) (*nats.Msg, error) {
+	h := make(nats.Header, len(m.Headers)+2)
+	h[nats.MsgIdHdr] = []string{escapeValue(m.ID)}
+	h[headerKey] = []string{escapeValue(m.Key)}
+	for name, value := range m.Headers {
+		if !plainHeader(name) {
+			value = escapeValue(value)
+		}
+		h[name] = []string{value}
+	}
+	size := len(m.Data) + headerRoom
+	for name, values := range h {
+		size += len(name) + len(values[0]) + 4
+	}
+	if int64(size) > maxPayload {
+		return nil, fmt.Errorf("natsdriver: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
+			driver.ErrTooLarge, m.ID, m.Topic, size, maxPayload)
+	}
+	return &nats.Msg{Subject: subject(m.Topic, m.Key), Header: h, Data: m.Data}, nil
+}
+
+// decode makes the message of a delivery. place names it when the publisher gave no id, the same at every delivery.
+func decode(topic string, msg *nats.Msg, place string) driver.Message {
+	m := driver.Message{Topic: topic, Headers: make(map[string]string, len(msg.Header)), Data: msg.Data}
+	for name, values := range msg.Header {
+		if len(values) == 0 || strings.HasPrefix(name, "Nats-") || name == headerKey {
+			continue
+		}
+		name = strings.ToLower(name)
+		m.Headers[name] = values[0]
+		if !plainHeader(name) {
+			m.Headers[name] = unescapeValue(values[0])
+		}
+	}
+	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers[driver.HeaderID], place)
+	if key, ok := msg.Header[headerKey]; ok && len(key) > 0 {
+		m.Key = unescapeValue(key[0])
+	} else {
+		m.Key = firstOf(m.Headers["ce-partitionkey"], m.Headers[driver.HeaderSubject])
+	}
+	return m
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// plainHeader tells the headers whose values have a syntax of their own, which other programs expect as it is.
+func plainHeader(name string) bool {
+	return name == driver.HeaderContentType || name == driver.HeaderTraceParent || name == driver.HeaderTraceState
+}
+
+func plainByte(c byte) bool { return c > ' ' && c <= '~' && c != '"' && c != '%' }
+
+// escapeValue percent-encodes as CloudEvents does for HTTP and NATS: all but visible ASCII, and '"' and '%'.
+func escapeValue(s string) string {
+	n := 0
+	for i := range len(s) {
+		if !plainByte(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	const digits = "0123456789ABCDEF"
+	out := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; plainByte(c) {
+			out = append(out, c)
+		} else {
+			out = append(out, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(out)
+}
+
+// unescapeValue undoes escapeValue. What is no escape stays as it is: other programs may not encode at all.
+func unescapeValue(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			hi, lo := digit(s[i+1]), digit(s[i+2])
+			if hi < 16 && lo < 16 {
+				out = append(out, hi<<4|lo)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// digit returns the value of a hexadecimal digit, or 255.
+func digit(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 255
+}

@@ -1,0 +1,62 @@
+package natsdriver
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+func TestEscapeValue(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"order.placed": "order.placed", "a b": "a%20b", "50%": "50%25", `"x"`: "%22x%22", "é": "%C3%A9", "a\r\nb\x00\x7f": "a%0D%0Ab%00%7F", "": "",
+	} {
+		if got := escapeValue(in); got != want {
+			t.Errorf("escapeValue(%q) = %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{"a%20b": "a b", "%c3%A9": "é", "100%": "100%", "%2": "%2", "%zz%20": "%zz ", "%%32": "%2"} {
+		if got := unescapeValue(in); got != want {
+			t.Errorf("unescapeValue(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// FuzzWire: every valid message comes out of the wire format as it went in, and header values are safe on the wire.
+func FuzzWire(f *testing.F) {
+	f.Add("id", "key", "ce-x", "a b%20", []byte("x"))
+	f.Add(" %", "\r\n", "a", "\x00é", []byte{})
+	f.Fuzz(func(t *testing.T, id, key, name, value string, data []byte) {
+		m := driver.Message{ID: id, Topic: "t", Key: key, Headers: map[string]string{name: value}, Data: data}
+		if m.Validate() != nil {
+			t.Skip("not a valid message")
+		}
+		msg, err := encode(&m, 2<<20)
+		if err != nil {
+			t.Skip("larger when encoded")
+		}
+		for name, values := range msg.Header {
+			if v := values[0]; strings.TrimSpace(v) != v || strings.ContainsAny(v, "\r\n\x00") {
+				t.Errorf("header %s has value %q on the wire", name, v)
+			}
+		}
+		if got := decode("t", msg, ""); got.ID != id || got.Key != key || got.Headers[name] != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
+			t.Errorf("got %+v, want %+v", got, m)
+		}
+	})
+}
+
+// FuzzDecode: headers of other programs do no harm.
+func FuzzDecode(f *testing.F) {
+	f.Add("ce-id", "%", "Nats-Msg-Id", "%41")
+	f.Add("", "", "Kaptar-Key", "")
+	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
+		m := decode("t", &nats.Msg{Header: nats.Header{name1: {value1}, name2: {value2, value1}}}, "place")
+		if m.ID == "" {
+			t.Errorf("headers %q: %q, %q: %q give a message without id", name1, value1, name2, value2)
+		}
+	})
+}
