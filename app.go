@@ -1,0 +1,182 @@
+package kaptar
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/sqldb"
+	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// An App is one running service as its own code sees it. Run makes one for each
+// Service; there is no other way to get one. Its methods may be called
+// concurrently; those that register something (Handle, Go, OnStop, AddReadiness,
+// GRPC, Attach) may be called during Setup only, unless they say otherwise.
+type App struct {
+	service   Service
+	id        string
+	settings  *Settings // a pointer, so that printing an App does not print its secrets
+	telemetry *telemetry.Telemetry
+	server    *server.Server
+	transport *transport.Transport
+	client    *http.Client
+	base      context.Context // ends when the services are told to stop
+
+	mu       sync.Mutex
+	db       *sql.DB
+	tasks    []task
+	stops    []stop
+	attached map[any]*attachment
+}
+
+// A task is a named piece of background work.
+type task struct {
+	name string
+	run  func(context.Context) error
+}
+
+// A stop is a named piece of cleaning up.
+type stop struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Name returns the name of the service.
+func (a *App) Name() string { return a.service.Name }
+
+// Version returns the version of the service.
+func (a *App) Version() string { return a.service.Version }
+
+// Settings returns the toolkit's settings of this service, already checked.
+func (a *App) Settings() *Settings { return a.settings }
+
+// Logger returns the service's logger. Records written with a context that
+// carries a span carry its trace id.
+func (a *App) Logger() *slog.Logger { return a.telemetry.Logger() }
+
+// Tracer returns the service's tracer.
+func (a *App) Tracer() trace.Tracer { return a.telemetry.Tracer() }
+
+// Metrics returns the registry behind the service's /metrics.
+func (a *App) Metrics() prometheus.Registerer { return a.telemetry.Registry() }
+
+// Mux returns the service's router, for libraries that register on one.
+func (a *App) Mux() *http.ServeMux { return a.server.Mux() }
+
+// Handle registers h for pattern, which has the form of http.ServeMux: "GET /users/{id}".
+func (a *App) Handle(pattern string, h http.Handler) { a.server.Mux().Handle(pattern, h) }
+
+// HandleFunc registers h for pattern.
+func (a *App) HandleFunc(pattern string, h http.HandlerFunc) { a.server.Mux().Handle(pattern, h) }
+
+// GRPC is where the service registers its gRPC services. The gRPC port is bound
+// only when something is registered.
+func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
+
+// Client returns the client for all other services: http://order-service/… is
+// found through discovery, balanced, retried when that is safe, broken off when
+// the target keeps failing, bound by the caller's deadline and traced. A host
+// with a dot or a port that discovery does not know is an ordinary host, with the
+// same care. Calls made during Setup fail, as nothing serves yet.
+func (a *App) Client() *http.Client { return a.client }
+
+// Conn returns a gRPC connection to the service of that name, with what Client
+// does for HTTP; both share one breaker and one set of instances per target.
+// It is cheap and needs no closing.
+func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport.Conn(service) }
+
+// DB returns the service's database, opened from the setting database_url at the
+// first call and closed after the service has stopped. With migrations other than
+// nil it is migrated first: the directory holds sqlite/*.sql and postgres/*.sql
+// for the dialects that the service supports (see sqldb.Migrate). A readiness
+// check for the database comes with it.
+func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.db == nil {
+		url := a.settings.DatabaseURL.Reveal()
+		if url == "" {
+			return nil, fmt.Errorf("kaptar: %s needs a database: set DATABASE_URL (or services.%[1]s.database_url) to sqlite:path or postgres://…", a.Name())
+		}
+		db, err := sqldb.Open(a.base, url)
+		if err != nil {
+			return nil, fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
+		}
+		a.db = db
+		a.server.AddReadiness("database", db.PingContext)
+		a.stops = append(a.stops, stop{"database", func(context.Context) error { return db.Close() }})
+	}
+	if migrations != nil {
+		if err := sqldb.Migrate(a.base, a.db, migrations, ""); err != nil {
+			return nil, fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
+		}
+	}
+	return a.db, nil
+}
+
+// AddReadiness adds a check to /readyz. It is called with a deadline of a second
+// each time somebody asks; an error makes the service not ready and names why.
+func (a *App) AddReadiness(name string, check func(context.Context) error) {
+	a.server.AddReadiness(name, check)
+}
+
+// Go registers background work. It starts once the ports are served, and its
+// context ends when the service is to stop, after requests in flight are done; it
+// should then return nil soon. If it returns an error, or panics, before that, the
+// program stops with that error. Returning nil early is fine.
+func (a *App) Go(name string, run func(context.Context) error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tasks = append(a.tasks, task{name, run})
+}
+
+// OnStop registers cleaning up that runs after all tasks have ended, the last
+// registered first, within what is left of the shutdown's time.
+func (a *App) OnStop(name string, run func(context.Context) error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stops = append(a.stops, stop{name, run})
+}
+
+// attachment is what Attach made for one key.
+type attachment struct {
+	once  sync.Once
+	value any
+	err   error
+}
+
+// errAttachType tells that two callers of Attach use one key for different things.
+var errAttachType = errors.New("kaptar: key attached with another type")
+
+// Attach returns the one value of its kind that belongs to app, made by open at
+// the first call. It is how packages above this one, such as messaging, keep a
+// connection per service without a global variable; key should be of an
+// unexported type, as with context.WithValue. open may call app's methods and
+// must not call Attach with the same key.
+func Attach[T any](app *App, key any, open func() (T, error)) (T, error) {
+	app.mu.Lock()
+	at := app.attached[key]
+	if at == nil {
+		at = new(attachment)
+		app.attached[key] = at
+	}
+	app.mu.Unlock()
+	at.once.Do(func() { at.value, at.err = open() })
+	value, ok := at.value.(T)
+	if at.err == nil && !ok {
+		return value, fmt.Errorf("%w: %T", errAttachType, key)
+	}
+	return value, at.err
+}

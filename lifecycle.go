@@ -1,0 +1,277 @@
+package kaptar
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// setup makes an App of every service and runs their Setups at the same time;
+// all that fail are reported.
+func (s *system) setup(ctx context.Context, services []Service, settings []*Settings) error {
+	s.apps = make([]*App, len(services))
+	errs := make([]error, len(services))
+	for i, service := range services {
+		app, err := s.newApp(ctx, service, settings[i])
+		if err != nil {
+			s.apps = s.apps[:i]
+			return fmt.Errorf("kaptar: %s: %w", service.Name, err)
+		}
+		s.apps[i] = app
+	}
+	var wg sync.WaitGroup
+	for i, app := range s.apps {
+		wg.Go(func() {
+			errs[i] = guard(app.Name()+": setup", func() error { return app.service.Setup(app) })
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*App, error) {
+	if service.Version == "" {
+		service.Version = defaultVersion
+	}
+	registry, err := s.registry(ctx, set.DiscoveryURL.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	id := instanceID(service.Name)
+	tel, err := telemetry.New(ctx, telemetry.Options{
+		Service: service.Name, Version: service.Version, InstanceID: id,
+		Endpoint: set.OTel.Endpoint, Protocol: set.OTel.Protocol, Headers: set.OTel.Headers,
+		Sampler: set.OTel.Sampler, SamplerArg: set.OTel.SamplerArg,
+		Log: telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	tr := transport.New(transport.Options{
+		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
+		Default: set.clientSettings(), Targets: set.Clients,
+	})
+	return &App{
+		service: service, id: id, settings: set, telemetry: tel, transport: tr,
+		client: &http.Client{Transport: tr},
+		server: server.New(server.Options{
+			HTTP: cmp.Or(set.Listen, service.Listen, ":8080"), GRPC: cmp.Or(set.GRPCListen, service.GRPCListen, ":50051"),
+			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
+			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
+		}),
+		base: s.base, attached: make(map[any]*attachment),
+	}, nil
+}
+
+// settingName is the environment's name of one service's setting here.
+func (s *system) settingName(service Service, name string) string {
+	if cap(s.apps) == 1 {
+		return name
+	}
+	return strings.ToUpper(strings.ReplaceAll(service.Name, "-", "_")) + "_" + name
+}
+
+// start binds all ports, then serves, starts the tasks and tells discovery.
+func (s *system) start(ctx context.Context) error {
+	var errs []error
+	for _, a := range s.apps {
+		if err := a.server.Listen(); err != nil {
+			errs = append(errs, fmt.Errorf("kaptar: %s: %w", a.Name(), err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, a := range s.apps {
+		s.servers.Go(func() {
+			if err := a.server.Serve(); err != nil {
+				s.fail(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
+			}
+		})
+		s.local.Add(a.id, a.server.Handler(), a.server.InProcess())
+	}
+	for _, a := range s.apps {
+		registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal())
+		if err == nil {
+			err = registry.Register(ctx, a.instance())
+		}
+		if err != nil {
+			return fmt.Errorf("kaptar: %s: register: %w", a.Name(), err)
+		}
+	}
+	for _, a := range s.apps {
+		for _, t := range a.tasks {
+			s.goTask(a, t)
+		}
+		a.server.SetReady(true)
+		if s.opts.Ready == nil {
+			a.Logger().InfoContext(ctx, "ready", "http", a.server.HTTPAddr(), "grpc", a.server.GRPCAddr())
+		}
+	}
+	return nil
+}
+
+func (s *system) goTask(a *App, t task) {
+	name := a.Name() + ": " + t.name
+	done := s.tasks.add(name)
+	go func() {
+		defer done()
+		err := guard(name, func() error { return t.run(s.base) })
+		if err != nil && s.base.Err() == nil {
+			s.fail(fmt.Errorf("kaptar: task %s: %w", name, err))
+		}
+	}()
+}
+
+// stop takes the services down in the order of the package comment.
+func (s *system) stop() error {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), s.apps[0].settings.ShutdownTimeout)
+	defer cancel()
+	var errs []error
+	for _, a := range s.apps {
+		if registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal()); err == nil {
+			if err := registry.Deregister(ctx, a.instance()); err != nil {
+				a.Logger().Warn("not deregistered", "error", err)
+			}
+		}
+		a.server.SetReady(false)
+	}
+	for _, a := range s.apps {
+		if busy := a.server.Busy(); len(busy) > 0 {
+			a.Logger().Info("stopping: requests are finished first", "waiting_for", busy)
+		}
+	}
+	var drained sync.WaitGroup
+	failed := make([]error, len(s.apps))
+	for i, a := range s.apps {
+		drained.Go(func() {
+			if err := a.server.Shutdown(ctx); err != nil {
+				failed[i] = fmt.Errorf("kaptar: %s: %w", a.Name(), err)
+			}
+		})
+	}
+	drained.Wait()
+	errs = append(errs, failed...)
+	s.cancel(nil)
+	errs = append(errs, s.tasks.wait(ctx))
+	s.servers.Wait()
+	errs = append(errs, s.closeAll(ctx))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.apps[0].Logger().Info("stopped", "services", len(s.apps), "after", time.Since(begun).Round(time.Millisecond))
+	return nil
+}
+
+// close frees what a failed set-up holds.
+func (s *system) close() error {
+	s.cancel(nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return s.closeAll(ctx)
+}
+
+func (s *system) closeAll(ctx context.Context) error {
+	var errs []error
+	for _, a := range s.apps {
+		for _, c := range slices.Backward(a.stops) {
+			if err := c.run(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("kaptar: %s: close %s: %w", a.Name(), c.name, err))
+			}
+		}
+		s.local.Remove(a.id)
+		errs = append(errs, a.transport.Close())
+	}
+	for _, a := range s.apps {
+		// What a collector missed does not make the stop less complete.
+		if err := a.telemetry.Shutdown(ctx); err != nil {
+			a.Logger().Warn("telemetry not flushed", "error", err)
+		}
+	}
+	if s.stopEngines != nil {
+		errs = append(errs, s.stopEngines(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// instance is what discovery is told of a.
+func (a *App) instance() discovery.Instance {
+	in := discovery.Instance{
+		ID: a.id, Service: a.Name(), Version: a.Version(),
+		HTTP: advertised(a.settings.Advertise, a.server.HTTPAddr()),
+		Tags: []string{"http", a.Version()},
+	}
+	if a.server.HasGRPC() {
+		in.GRPC = advertised(a.settings.Advertise, a.server.GRPCAddr())
+		in.Tags = append(in.Tags, "grpc")
+	}
+	return in
+}
+
+// advertised is the address others can use for one that is bound here.
+func advertised(host, bound string) string {
+	boundHost, port, err := net.SplitHostPort(bound)
+	if err != nil {
+		return bound
+	}
+	if host == "" {
+		host = boundHost
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = outwardHost()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// outwardHost is the first address of this machine that another one may reach,
+// or loopback when there is none.
+func outwardHost() string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "127.0.0.1"
+	}
+	for _, addr := range addrs {
+		if n, ok := addr.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
+}
+
+// guard runs f and turns a panic into an error that carries the stack.
+func guard(what string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("kaptar: %s panicked: %v\n%s", what, p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+func instanceID(service string) string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	host, _, _ = strings.Cut(host, ".")
+	return service + "-" + host + "-" + hex.EncodeToString(b[:])
+}

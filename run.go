@@ -1,0 +1,230 @@
+package kaptar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// Options say how Run goes about it. The zero value, and nil, read no
+// configuration at all: struct-tag defaults only.
+type Options struct {
+	// Sources are where settings come from.
+	Sources config.Sources
+	// Others are services that do not run here but that the configuration may speak
+	// of, so that all parts of a system can share one file.
+	Others []Service
+	// Log is where the services' logs go; default os.Stderr.
+	Log io.Writer
+	// Registry, if set, is used by services with no discovery_url; default is a
+	// registry in memory that the services of this Run share.
+	Registry discovery.Registry
+	// Prepare, if set, runs once the settings are known and before any Setup; what
+	// it returns is called after the last service has stopped. Package local starts
+	// its embedded engines here.
+	Prepare func(ctx context.Context, settings []*Settings) (stop func(context.Context) error, err error)
+	// Ready, if set, is called once, when every service is ready.
+	Ready func(services []Endpoint)
+}
+
+// An Endpoint tells where a running service is reached.
+type Endpoint struct {
+	Service, Version string
+	HTTP, GRPC       string // host:port; GRPC is "" when the service has none
+}
+
+// Run runs services until ctx ends or one of them fails, then stops all of them
+// in the order that the package comment tells. It returns nil after a complete,
+// graceful stop; every mistake in the settings at once (config.Errors) or every
+// failed Setup, before anything listens; the cause when a task or a server failed;
+// and what was still running when the shutdown's time was over.
+func Run(ctx context.Context, opts *Options, services ...Service) error {
+	if opts == nil {
+		opts = new(Options)
+	}
+	if err := checkServices(services); err != nil {
+		return err
+	}
+	loaded, settings, err := loadSettings(opts.Sources, services, opts.Others)
+	if err != nil {
+		return err
+	}
+	sys := &system{opts: opts, local: transport.NewLocal(), registries: make(map[string]discovery.Registry)}
+	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer sys.cancel(nil)
+	if opts.Prepare != nil {
+		stop, err := opts.Prepare(ctx, settings)
+		if err != nil {
+			return err
+		}
+		sys.stopEngines = stop
+	}
+	if err := sys.setup(ctx, services, settings); err != nil {
+		return errors.Join(err, sys.close())
+	}
+	if err := sys.start(ctx); err != nil {
+		return errors.Join(err, sys.stop())
+	}
+	sys.goTask(sys.apps[0], task{"settings", func(ctx context.Context) error { return sys.follow(ctx, loaded) }})
+	if opts.Ready != nil {
+		opts.Ready(sys.endpoints())
+	}
+	var cause error
+	select {
+	case <-ctx.Done():
+	case <-sys.base.Done():
+		cause = context.Cause(sys.base)
+	}
+	return errors.Join(cause, sys.stop())
+}
+
+// loadSettings reads the toolkit's and the services' own settings.
+func loadSettings(src config.Sources, services, others []Service) (*config.Config, []*Settings, error) {
+	targets, settings := targetsOf(services)
+	known, _ := targetsOf(others)
+	for _, t := range known {
+		t.SchemaOnly = true
+		targets = append(targets, t)
+	}
+	loaded, err := config.Load(src, targets...)
+	return loaded, settings, err
+}
+
+func targetsOf(services []Service) ([]config.Target, []*Settings) {
+	var targets []config.Target
+	var settings []*Settings
+	for _, s := range services {
+		own := new(Settings)
+		settings = append(settings, own)
+		targets = append(targets, config.Target{Service: s.Name, Into: own})
+		if s.Settings != nil {
+			targets = append(targets, config.Target{Service: s.Name, Into: s.Settings})
+		}
+	}
+	return targets, settings
+}
+
+// A system is the services of one Run.
+type system struct {
+	opts        *Options
+	apps        []*App
+	local       *transport.Local
+	base        context.Context // the services' own; its cause is what made them fail
+	cancel      context.CancelCauseFunc
+	stopEngines func(context.Context) error
+
+	mu         sync.Mutex
+	registries map[string]discovery.Registry // by URL
+
+	servers sync.WaitGroup
+	tasks   running
+}
+
+// fail makes Run stop because of err; the first one counts.
+func (s *system) fail(err error) { s.cancel(err) }
+
+// registry returns the registry behind url, opened once.
+func (s *system) registry(ctx context.Context, url string) (discovery.Registry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.registries[url]; ok {
+		return r, nil
+	}
+	r := s.opts.Registry
+	if url != "" || r == nil {
+		var err error
+		if r, err = discovery.Open(ctx, url); err != nil {
+			return nil, err
+		}
+	}
+	s.registries[url] = r
+	return r, nil
+}
+
+// follow applies changes of live settings and says what changed.
+func (s *system) follow(ctx context.Context, loaded *config.Config) error {
+	log := s.apps[0].Logger()
+	return loaded.Watch(ctx, func(changed []config.Value, err error) {
+		for _, v := range changed {
+			log.InfoContext(ctx, "setting changed", "service", v.Service, "key", v.Key, "value", v.Text, "from", v.Origin)
+		}
+		if err != nil {
+			log.WarnContext(ctx, "settings not taken over", "error", err)
+		}
+	})
+}
+
+func (s *system) endpoints() []Endpoint {
+	out := make([]Endpoint, 0, len(s.apps))
+	for _, a := range s.apps {
+		out = append(out, Endpoint{a.Name(), a.Version(), a.server.HTTPAddr(), a.server.GRPCAddr()})
+	}
+	return out
+}
+
+func (s *system) output() io.Writer {
+	if s.opts.Log != nil {
+		return s.opts.Log
+	}
+	return os.Stderr
+}
+
+// running keeps account of named tasks, so that a late one can be told.
+type running struct {
+	mu    sync.Mutex
+	names []string
+	idle  chan struct{} // closed when names became empty; nil when nobody waits
+}
+
+func (r *running) add(name string) (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names = append(r.names, name)
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if i := slices.Index(r.names, name); i >= 0 {
+			r.names = slices.Delete(r.names, i, i+1)
+		}
+		if len(r.names) == 0 && r.idle != nil {
+			close(r.idle)
+			r.idle = nil
+		}
+	}
+}
+
+// wait returns when nothing runs, or with what still does when ctx ends.
+func (r *running) wait(ctx context.Context) error {
+	r.mu.Lock()
+	if len(r.names) == 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	idle := r.idle
+	r.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return fmt.Errorf("kaptar: still running when the time for stopping was over: %v", r.names)
+	}
+}
+
+// level is the live log level of one service.
+type level struct{ *Settings }
+
+var _ slog.Leveler = level{}
