@@ -26,7 +26,7 @@ type Settings struct {
 
 	Debug     bool                    `config:"debug" default:"false" help:"log at level DEBUG"`
 	LogLevel  config.Live[slog.Level] `config:"log_level" default:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
-	LogFormat string                  `config:"log_format" help:"text or json; default: text on a terminal, else json"`
+	LogFormat string                  `config:"log_format" help:"console, text or json; default: console on a terminal, else json"`
 
 	RequestTimeout  time.Duration `config:"request_timeout" default:"5s" help:"deadline of a request that brings none"`
 	MaxBody         config.Size   `config:"max_body" default:"1MiB" help:"largest request body"`

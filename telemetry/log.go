@@ -14,20 +14,24 @@ import (
 )
 
 func newLogHandler(service string, opts LogOptions) (slog.Handler, error) {
-	text := opts.Format == "text"
-	switch opts.Format {
-	case "text", "json":
-	case "":
-		text = isTerminal(opts.Output)
-	default:
-		return nil, fmt.Errorf("telemetry: unknown log format %q; known are text and json", opts.Format)
+	format := opts.Format
+	if format == "" {
+		format = "json"
+		if isTerminal(opts.Output) {
+			format = "console"
+		}
 	}
-	if !text {
+	switch format {
+	case "json":
 		return newJSONHandler(service, opts), nil
+	case "console":
+		return newConsoleHandler(service, opts, colourful(opts.Output, os.Getenv("NO_COLOR"))), nil
+	case "text":
+		h := slog.NewTextHandler(opts.Output, &slog.HandlerOptions{Level: opts.Level}).
+			WithAttrs([]slog.Attr{slog.String("service", service)})
+		return &textHandler{root: h, Handler: h}, nil
 	}
-	h := slog.NewTextHandler(opts.Output, &slog.HandlerOptions{Level: opts.Level}).
-		WithAttrs([]slog.Attr{slog.String("service", service)})
-	return &textHandler{root: h, Handler: h}, nil
+	return nil, fmt.Errorf("telemetry: unknown log format %q; known are console, text and json", opts.Format)
 }
 
 func isTerminal(w io.Writer) bool {

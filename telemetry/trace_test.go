@@ -129,7 +129,7 @@ func TestWrongOptions(t *testing.T) {
 		"share NaN is not between 0 and 1":                       {Service: "s", Sampler: "traceidratio", SamplerArg: math.NaN()},
 		`endpoint "localhost:4317" is not a URL such as http://`: {Service: "s", Endpoint: "localhost:4317"},
 		`unknown OTLP protocol "thrift"; known are grpc and`:     {Service: "s", Endpoint: "http://localhost:4317", Protocol: "thrift"},
-		`unknown log format "xml"; known are text and json`:      {Service: "s", Log: telemetry.LogOptions{Format: "xml"}},
+		`unknown log format "xml"; known are console, text and json`:      {Service: "s", Log: telemetry.LogOptions{Format: "xml"}},
 	} {
 		_, err := telemetry.New(t.Context(), opts)
 		if err == nil || !strings.Contains(err.Error(), want) {

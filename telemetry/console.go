@@ -1,0 +1,147 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Colours of a terminal, by SGR code.
+const (
+	plain  = ""
+	dim    = "2"
+	red    = "31"
+	yellow = "33"
+	cyan   = "36"
+)
+
+// consoleHandler writes records for people: one short line each, with the
+// beginning of the trace id at its end, and values of several lines, such as
+// stacks, below it.
+type consoleHandler struct {
+	service string
+	opts    LogOptions
+	colour  bool
+	mu      *sync.Mutex
+	group   string      // put before the keys, "a.b."
+	attrs   []slog.Attr // of With, with their groups in their keys
+}
+
+func newConsoleHandler(service string, opts LogOptions, colour bool) *consoleHandler {
+	return &consoleHandler{service: service, opts: opts, colour: colour, mu: new(sync.Mutex)}
+}
+
+func (h *consoleHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= h.opts.Level.Level()
+}
+
+func (h *consoleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	next := *h
+	next.attrs = append([]slog.Attr(nil), h.attrs...)
+	for _, a := range attrs {
+		next.attrs = append(next.attrs, slog.Attr{Key: h.group + a.Key, Value: a.Value})
+	}
+	return &next
+}
+
+func (h *consoleHandler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	next := *h
+	next.group += name + "."
+	return &next
+}
+
+func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
+	var line, below bytes.Buffer
+	h.paint(&line, dim, r.Time.Format("15:04:05.000"))
+	line.WriteByte(' ')
+	h.paint(&line, levelColour(r.Level), fmt.Sprintf("%-5s", r.Level))
+	line.WriteByte(' ')
+	h.paint(&line, cyan, fmt.Sprintf("%-20s", h.service))
+	line.WriteByte(' ')
+	line.WriteString(r.Message)
+	for _, a := range h.attrs {
+		h.attr(&line, &below, "", a)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		h.attr(&line, &below, h.group, a)
+		return true
+	})
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		line.WriteByte(' ')
+		h.paint(&line, dim, "trace="+sc.TraceID().String()[:8])
+	}
+	line.WriteByte('\n')
+	line.Write(below.Bytes())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := h.opts.Output.Write(line.Bytes())
+	return err
+}
+
+func levelColour(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return red
+	case l >= slog.LevelWarn:
+		return yellow
+	case l < slog.LevelInfo:
+		return dim
+	}
+	return plain
+}
+
+func (h *consoleHandler) paint(b *bytes.Buffer, colour, text string) {
+	if !h.colour || colour == plain {
+		b.WriteString(text)
+		return
+	}
+	b.WriteString("\x1b[" + colour + "m" + text + "\x1b[0m")
+}
+
+// attr writes " key=value", or the value below the line when it has several lines.
+func (h *consoleHandler) attr(line, below *bytes.Buffer, group string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			group += a.Key + "."
+		}
+		for _, member := range v.Group() {
+			h.attr(line, below, group, member)
+		}
+		return
+	}
+	if a.Equal(slog.Attr{}) {
+		return
+	}
+	text := v.String()
+	if v.Kind() == slog.KindDuration {
+		text = v.Duration().Round(time.Microsecond).String()
+	}
+	if strings.Contains(text, "\n") {
+		for l := range strings.Lines(text) {
+			below.WriteString("    " + strings.TrimRightFunc(l, unicode.IsSpace) + "\n")
+		}
+		return
+	}
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		text = strconv.Quote(text)
+	}
+	line.WriteByte(' ')
+	h.paint(line, dim, group+a.Key+"=")
+	line.WriteString(text)
+}
+
+// colourful reports whether w is a terminal whose owner has not asked for plain text.
+func colourful(w io.Writer, noColor string) bool { return noColor == "" && isTerminal(w) }
