@@ -110,7 +110,7 @@ func (p *Program) command() *cobra.Command {
 		Use:           filepath.Base(os.Args[0]),
 		Short:         "Run " + p.names(),
 		Long:          p.help(),
-		Args:          cobra.NoArgs,
+		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd, f, nil, p.Engine) },
@@ -141,6 +141,19 @@ func (p *Program) command() *cobra.Command {
 		p.Engine.Flags(root.Flags())
 	}
 	return root
+}
+
+// noCommand refuses what is typed after the program's name and is no command.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	hint := ""
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = "did you mean " + strings.Join(like, " or ") + "? "
+	}
+	return fmt.Errorf("unknown command %q: %ssee %s --help", args[0], hint, cmd.Name())
 }
 
 // addSettingFlags makes a flag of every setting that has a plain name.

@@ -416,7 +416,7 @@ func TestCommandLine(t *testing.T) {
 		{"run b", 1, []string{`no service "b"`}},
 		{"run a", 1, []string{"ran"}},
 		{"", 1, []string{"ran"}},
-		{"rnu", 1, []string{"rnu"}},
+		{"rnu", 1, []string{"rnu", "did you mean run", "--help"}},
 		{"version", 0, []string{"a v3", "go1."}},
 		{"--help", 0, []string{"--colour", "colour of the shed", "default blue", "run", "config", "version"}},
 		{"--config nosuch.yml", 1, []string{"nosuch.yml"}},

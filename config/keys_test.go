@@ -108,6 +108,42 @@ services.user-service.motto = "two\nlines"                              # flag -
 	}
 }
 
+// TestPrintOnce: what all services have alike is one line, also when it is secret; what differs, if only in its
+// origin or behind the redaction, is a line each.
+func TestPrintOnce(t *testing.T) {
+	t.Parallel()
+	type own struct {
+		Same, Other, Origin string
+		Token, Key          config.Secret
+	}
+	c, err := config.Load(config.Sources{
+		Env: []string{"A_ORIGIN=x", "SAME=y"},
+		Flags: map[string]string{
+			"origin": "x", "services.b.other": "z", "token": "t", "services.a.key": "k1", "services.b.key": "k2",
+		},
+		Defaults: map[string]string{"services.a.origin": "x"}, DefaultsOrigin: "local",
+	}, config.Target{Service: "a", Into: &own{}}, config.Target{Service: "b", Into: &own{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+origin           = x           # flag --origin
+same             = y           # environment SAME
+token            = [redacted]  # flag --token
+services.a.key   = [redacted]  # flag --services.a.key
+services.a.other =             # not set
+services.b.key   = [redacted]  # flag --services.b.key
+services.b.other = z           # flag --services.b.other
+`
+	if got := "\n" + out.String(); got != want {
+		t.Errorf("got%swant%s", got, want)
+	}
+}
+
 // TestSevenServices: the normal case, each with the toolkit's settings and its own.
 func TestSevenServices(t *testing.T) {
 	t.Parallel()

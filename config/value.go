@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -41,10 +42,47 @@ func (s *slot) show() Value {
 	return Value{Service: s.service, Key: s.key, Text: showText(s.value), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
-// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets are redacted, a service's key has
-// "services.<name>." in front, and a live value says so. A text that would break its line is quoted.
-func (c *Config) Print(w io.Writer) error {
+// common returns what Values does, but once, without a service, for a key that has the same value from the same origin in all
+// services that know it.
+func (c *Config) common() []Value {
+	c.mu.Lock()
+	differs := make(map[string]bool)
+	first := make(map[string]*slot)
+	services := make(map[string]int)
+	for _, s := range c.slots {
+		f := first[s.key]
+		if f == nil {
+			f, first[s.key] = s, s
+		}
+		differs[s.key] = differs[s.key] || s.service == "" || s.origin != f.origin || s.raw() != f.raw()
+		if s.service != f.service {
+			services[s.key]++
+		}
+	}
+	c.mu.Unlock()
 	values := c.Values()
+	for i, v := range values {
+		if !differs[v.Key] && services[v.Key] > 0 {
+			values[i].Service = ""
+		}
+	}
+	sortValues(values)
+	return slices.CompactFunc(values, func(a, b Value) bool { return a.Service == b.Service && a.Key == b.Key })
+}
+
+// raw is the value for comparing: redacted texts are all alike.
+func (s *slot) raw() string {
+	if s.value.Kind() == reflect.String {
+		return s.value.String()
+	}
+	return showText(s.value)
+}
+
+// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets are redacted, a service's key has
+// "services.<name>." in front, unless all services have the same value from the same origin, and a live value says so. A
+// text that would break its line is quoted.
+func (c *Config) Print(w io.Writer) error {
+	values := c.common()
 	keys, texts := make([]string, len(values)), make([]string, len(values))
 	keyWidth, textWidth := 0, 0
 	for i, v := range values {
