@@ -67,6 +67,13 @@ func (fs *flights) setCancel(f *flight, cancel context.CancelFunc) {
 	f.cancel = cancel
 }
 
+// count is how many calls are under way.
+func (fs *flights) count() float64 {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return float64(fs.n)
+}
+
 // wait returns true once no call is under way, false when ctx ends first.
 func (fs *flights) wait(ctx context.Context) bool {
 	fs.mu.Lock()

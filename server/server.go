@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -97,6 +98,10 @@ func New(opts Options) *Server {
 		draining: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	register(t.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "server_calls_in_flight", Help: "HTTP requests and RPCs being answered, those within the process included.",
+		ConstLabels: prometheus.Labels{"service": t.Service()},
+	}, s.flights.count))
 	s.http = newHTTPServer(s.Handler(), s.log)
 	s.newGRPC()
 	return s
