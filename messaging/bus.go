@@ -1,0 +1,190 @@
+package messaging
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// inboxRetention is how long handled events are remembered; a duplicate that
+// comes later would be applied again. 7 days is also how long natsdriver's
+// streams keep messages by default, so nothing can come later.
+const inboxRetention = 7 * 24 * time.Hour
+
+// A bus is what the publishers and subscriptions of one service share.
+type bus struct {
+	app     *kaptar.App
+	metrics *metrics
+	relay   *outbox.Relay
+	backlog backlog
+
+	mu      sync.Mutex
+	brokers map[string]driver.Broker // by URL
+}
+
+type busKey struct{}
+
+// busOf returns app's bus, made at the first call: its outbox tables, its relay
+// and the purging of its inbox come with it.
+func busOf(app *kaptar.App) (*bus, error) {
+	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
+		b := &bus{app: app, brokers: make(map[string]driver.Broker)}
+		db, err := app.DB(nil)
+		if err != nil {
+			return nil, fmt.Errorf("messaging: outbox and inbox: %w", err)
+		}
+		if err := outbox.Migrate(context.Background(), db); err != nil {
+			return nil, fmt.Errorf("messaging: %s: %w", app.Name(), err)
+		}
+		b.relay = outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: app.Logger()})
+		b.metrics = newMetrics(app)
+		b.backlog = backlog{b.relay, app.Name()}
+		app.Metrics().MustRegister(b.backlog)
+		app.OnStop("messaging", b.close) // before the database, which the backlog reads
+		app.Go("outbox relay", b.relay.Run)
+		app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, b) })
+		return b, nil
+	})
+}
+
+// broker returns the connection behind topic's URL, opened once.
+func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
+	set := b.app.Settings()
+	url, key := set.BrokerURL.Reveal(), "broker_url"
+	if t, ok := set.Topics[topic]; ok && t.URL != "" {
+		url, key = t.URL.Reveal(), "topics."+topic+".url"
+	}
+	if url == "" {
+		return nil, fmt.Errorf("messaging: %s has no broker for %s: set BROKER_URL, for example to nats://localhost:4222", b.app.Name(), topic)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if br, ok := b.brokers[url]; ok {
+		return br, nil
+	}
+	br, err := driver.Open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("messaging: %s: %w", key, err)
+	}
+	b.brokers[url] = br
+	// A lost broker does not make the service unready: it goes on answering, and
+	// what it publishes waits in the outbox. The metric tells.
+	if h, ok := br.(driver.HealthReporter); ok {
+		b.app.Metrics().MustRegister(brokerUp(b.app.Name(), key, h))
+	}
+	return br, nil
+}
+
+// declare opens topic's broker and makes sure that the topic exists.
+func (b *bus) declare(topic string) (driver.Broker, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	br, err := b.broker(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	if err := br.Declare(ctx, topic); err != nil {
+		return nil, fmt.Errorf("messaging: declare %s: %w", topic, err)
+	}
+	return br, nil
+}
+
+// send gives msgs to their brokers in order. Neighbours with the same broker go
+// together; when one group fails, the ones before it are reported as sent.
+func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
+	for start := 0; start < len(msgs); {
+		br, err := b.broker(ctx, msgs[start].Topic)
+		if err != nil {
+			return &driver.PartialError{Sent: start, Err: err}
+		}
+		end := start + 1
+		for ; end < len(msgs); end++ {
+			if next, err := b.broker(ctx, msgs[end].Topic); err != nil || next != br {
+				break
+			}
+		}
+		if err := b.publish(ctx, br, msgs[start:end]); err != nil {
+			sent := start
+			if p, ok := errors.AsType[*driver.PartialError](err); ok {
+				sent += p.Sent
+			}
+			return &driver.PartialError{Sent: sent, Err: err}
+		}
+		start = end
+	}
+	return nil
+}
+
+// publish gives msgs to br. What br will never take, such as a message above the
+// server's own limit, becomes a dead letter: in the outbox it would hold up all
+// that come after it.
+func (b *bus) publish(ctx context.Context, br driver.Broker, msgs []driver.Message) error {
+	err := br.Publish(ctx, msgs)
+	if !refused(err) {
+		return err
+	}
+	for i := range msgs { // nothing of the batch was stored
+		err := br.Publish(ctx, msgs[i:i+1])
+		if refused(err) {
+			err = b.bury(ctx, msgs[i], err)
+		}
+		if err != nil {
+			return &driver.PartialError{Sent: i, Err: err}
+		}
+	}
+	return nil
+}
+
+func refused(err error) bool {
+	return errors.Is(err, driver.ErrTooLarge) || errors.Is(err, driver.ErrInvalid)
+}
+
+func (b *bus) bury(ctx context.Context, m driver.Message, reason error) error {
+	db, err := b.app.DB(nil)
+	if err != nil {
+		return err
+	}
+	b.app.Logger().ErrorContext(ctx, "event refused by the broker is a dead letter", "topic", m.Topic, "id", m.ID, "error", reason)
+	return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
+		return outbox.Bury(ctx, tx, outbox.DeadLetter{Group: b.app.Name(), Message: m, Reason: reason.Error()})
+	})
+}
+
+func (b *bus) close(ctx context.Context) error {
+	b.app.Metrics().Unregister(b.backlog)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var errs []error
+	for _, br := range b.brokers {
+		errs = append(errs, br.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// purge forgets handled events that cannot come again.
+func purge(ctx context.Context, b *bus) error {
+	db, err := b.app.DB(nil)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if _, err := outbox.PurgeInbox(ctx, db, inboxRetention); err != nil && ctx.Err() == nil {
+			b.app.Logger().WarnContext(ctx, "inbox not purged", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,357 @@
+package messaging_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/messaging"
+	_ "github.com/kaptar/kaptar/messaging/natsdriver" // nats://
+	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// patience is how long a test waits for what is bound to happen.
+const patience = 15 * time.Second
+
+type placed struct {
+	N    int    `json:"n"`
+	Text string `json:"text,omitempty"`
+}
+
+var orders = messaging.Topic[placed]{Name: "order.placed.v1"}
+
+// A natsServer is a real broker that can be stopped and started again.
+type natsServer struct {
+	t          *testing.T
+	dir        string
+	port       int
+	maxPayload int32
+	s          *server.Server
+}
+
+func startBroker(t *testing.T) *natsServer {
+	t.Helper()
+	n := &natsServer{t: t, dir: t.TempDir(), port: server.RANDOM_PORT}
+	n.start()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+func (n *natsServer) start() {
+	n.t.Helper()
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoSigs: true, NoLog: true, MaxPayload: n.maxPayload,
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		n.t.Fatalf("broker is not ready after %v", patience)
+	}
+	n.s, n.port = s, s.Addr().(*net.TCPAddr).Port
+}
+
+func (n *natsServer) stop() {
+	n.s.Shutdown()
+	n.s.WaitForShutdown()
+}
+
+func (n *natsServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.port) }
+
+// raw puts a message on a topic as a program in another language would.
+func (n *natsServer) raw(topic, data string, headers map[string]string) {
+	n.t.Helper()
+	conn, err := nats.Connect(n.url())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer conn.Close()
+	m := &nats.Msg{Subject: topic + ".p00", Data: []byte(data), Header: nats.Header{}}
+	for name, value := range headers {
+		m.Header[name] = []string{value}
+	}
+	answer, err := conn.RequestMsg(m, patience)
+	if err != nil || strings.Contains(string(answer.Data), "error") {
+		n.t.Fatalf("raw message %s: %v, %v", data, answer, err)
+	}
+}
+
+func cloudEvent(id, key string) map[string]string {
+	return map[string]string{
+		"ce-specversion": "1.0", "ce-id": id, "ce-source": "elsewhere", "ce-type": orders.Name, "ce-subject": key,
+		"ce-time": "2026-03-01T12:00:00Z", "content-type": "application/json; charset=utf-8",
+	}
+}
+
+// A system is services that run until the test ends or stop is called.
+type system struct {
+	t    *testing.T
+	at   map[string]kaptar.Endpoint
+	log  *buffer
+	stop func() error
+}
+
+// start runs services on free ports with databases in dir; values are settings.
+func start(t *testing.T, dir string, values map[string]string, services ...kaptar.Service) *system {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &system{t: t, at: make(map[string]kaptar.Endpoint), log: new(buffer)}
+	ready, done := make(chan []kaptar.Endpoint, 1), make(chan error, 1)
+	opts := &kaptar.Options{
+		Sources: config.Sources{Defaults: settings(dir, values, services)}, Log: s.log,
+		Ready: func(all []kaptar.Endpoint) { ready <- all },
+	}
+	go func() { done <- kaptar.Run(ctx, opts, services...) }()
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		if t.Failed() {
+			t.Logf("log of the services:\n%s", s.log)
+		}
+	})
+	select {
+	case all := <-ready:
+		for _, e := range all {
+			s.at[e.Service] = e
+		}
+	case err := <-done:
+		done <- nil
+		t.Fatalf("Run ended before it was ready: %v", err)
+	}
+	return s
+}
+
+func settings(dir string, values map[string]string, services []kaptar.Service) map[string]string {
+	all := map[string]string{"log_format": "text"}
+	for _, s := range services {
+		all["services."+s.Name+".listen"] = "127.0.0.1:0"
+		all["services."+s.Name+".database_url"] = "sqlite:" + filepath.Join(dir, s.Name+".db")
+	}
+	maps.Copy(all, values)
+	return all
+}
+
+// metric returns the value of a line of the service's /metrics, "" for none.
+func (s *system) metric(service, name string) string {
+	s.t.Helper()
+	resp, err := http.Get("http://" + s.at[service].HTTP + "/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// ready returns the status of the service's /readyz, 0 when it does not answer.
+func ready(s *system, service string) int {
+	resp, err := http.Get("http://" + s.at[service].HTTP + "/readyz")
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+// processed is the number of deliveries to a service with an outcome.
+func (s *system) processed(service, outcome string) string {
+	return s.metric(service, fmt.Sprintf(`messaging_processed_total{outcome=%q,service=%q,topic=%q}`, outcome, service, orders.Name))
+}
+
+// A shop publishes orders.
+type shop struct {
+	app *kaptar.App
+	db  *sql.DB
+	pub *messaging.Publisher[placed]
+}
+
+func (s *shop) service() kaptar.Service {
+	return kaptar.Service{Name: "shop", Setup: func(app *kaptar.App) (err error) {
+		s.app = app
+		if s.db, err = app.DB(nil); err != nil {
+			return err
+		}
+		s.pub, err = messaging.NewPublisher(app, orders)
+		return err
+	}}
+}
+
+// publish publishes data in one transaction.
+func (s *shop) publish(t *testing.T, key string, data ...placed) {
+	t.Helper()
+	err := sqldb.InTx(context.Background(), s.db, func(ctx context.Context, tx *sql.Tx) error {
+		for _, d := range data {
+			if err := s.pub.Publish(ctx, tx, key, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("publish %v: %v", data, err)
+	}
+}
+
+type handler func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error
+
+// A store keeps what it is told in a table of its database, in the order of the
+// handling, after what handle says.
+type store struct {
+	name   string
+	from   messaging.Start
+	handle handler
+	db     *sql.DB
+}
+
+func (s *store) service() kaptar.Service {
+	return kaptar.Service{Name: s.name, Setup: func(app *kaptar.App) (err error) {
+		if s.db, err = app.DB(nil); err != nil {
+			return err
+		}
+		if _, err := s.db.Exec(`CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY, key TEXT, n INTEGER)`); err != nil {
+			return err
+		}
+		return messaging.Subscribe(app, orders, s.from, func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO effects (key, n) VALUES ($1, $2)`, e.Key, e.Data.N); err != nil {
+				return err
+			}
+			if s.handle == nil {
+				return nil
+			}
+			return s.handle(ctx, tx, e) // after the effect, so that a failure must undo it
+		})
+	}}
+}
+
+func newStore(handle handler) *store {
+	return &store{name: "store", from: messaging.FromBeginning, handle: handle}
+}
+
+// effects returns the numbers stored for key, in order; key "*" means all.
+func (s *store) effects(t *testing.T, key string) []int {
+	t.Helper()
+	rows, err := s.db.Query(`SELECT n FROM effects WHERE key = $1 OR $2 = '*' ORDER BY id`, key, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var out []int
+	for rows.Next() {
+		var n int
+		if err := rows.Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+func (s *store) deadLetters(t *testing.T) []outbox.DeadLetter {
+	t.Helper()
+	dead, err := outbox.DeadLetters(context.Background(), s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dead
+}
+
+// waitFor waits until the store has as many effects as want and compares them.
+func (s *store) waitFor(t *testing.T, key string, want ...int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d effects of key %s", len(want), key), func() bool { return len(s.effects(t, key)) >= len(want) })
+	if got := s.effects(t, key); !slices.Equal(got, want) {
+		t.Fatalf("effects of key %s: got %v, want %v", key, got, want)
+	}
+}
+
+// waitForAll is waitFor in whatever order; want is sorted.
+func (s *store) waitForAll(t *testing.T, key string, want ...int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d effects of key %s", len(want), key), func() bool { return len(s.effects(t, key)) >= len(want) })
+	if got := s.effects(t, key); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		t.Fatalf("effects of key %s: got %v, want %v in any order", key, got, want)
+	}
+}
+
+// open gives a stopped store its database again.
+func (s *store) open(t *testing.T, dir string) {
+	t.Helper()
+	db, err := sqldb.Open(context.Background(), "sqlite:"+filepath.Join(dir, s.name+".db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	s.db = db
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(patience); !done(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
+func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+	}
+	return v
+}
+
+// buffer is a bytes.Buffer for many writers.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,87 @@
+package messaging
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/outbox"
+)
+
+// metrics are one service's figures about its events.
+type metrics struct {
+	published *prometheus.CounterVec   // by topic
+	processed *prometheus.CounterVec   // by topic and outcome: ok, duplicate, retry, dead, dropped
+	duration  *prometheus.HistogramVec // by topic
+}
+
+func newMetrics(app *kaptar.App) *metrics {
+	service := prometheus.Labels{"service": app.Name()}
+	m := &metrics{
+		published: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "messaging_published_total", ConstLabels: service,
+			Help: "Events committed to the outbox, or sent without it.",
+		}, []string{"topic"}),
+		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "messaging_processed_total", ConstLabels: service,
+			Help: "Deliveries by what became of them.",
+		}, []string{"topic", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "messaging_process_duration_seconds", ConstLabels: service,
+			Help:    "Time from delivery to the end of its handling.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"topic"}),
+	}
+	app.Metrics().MustRegister(m.published, m.processed, m.duration)
+	return m
+}
+
+// brokerUp is 1 while the broker that setting names can be reached.
+func brokerUp(service, setting string, broker driver.HealthReporter) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "messaging_broker_up", ConstLabels: prometheus.Labels{"service": service, "broker": setting},
+		Help: "Whether the broker can be reached: 1 or 0. While it cannot, events wait in the outbox.",
+	}, func() float64 {
+		if broker.Healthy() != nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+// backlog reads the outbox of a service when it is scraped.
+type backlog struct {
+	relay   *outbox.Relay
+	service string
+}
+
+func (b backlog) descs() (rows, age *prometheus.Desc) {
+	service := prometheus.Labels{"service": b.service}
+	return prometheus.NewDesc("outbox_backlog_rows", "Events not yet at the broker.", nil, service),
+		prometheus.NewDesc("outbox_backlog_age_seconds", "Age of the oldest of them.", nil, service)
+}
+
+// Describe implements prometheus.Collector.
+func (b backlog) Describe(out chan<- *prometheus.Desc) {
+	rows, age := b.descs()
+	out <- rows
+	out <- age
+}
+
+// Collect implements prometheus.Collector. A database that does not answer leaves
+// the figures out: an error here would take all of /metrics with it, just when it
+// is needed.
+func (b backlog) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	n, oldest, err := b.relay.Backlog(ctx)
+	if err != nil {
+		return
+	}
+	rows, age := b.descs()
+	out <- prometheus.MustNewConstMetric(rows, prometheus.GaugeValue, float64(n))
+	out <- prometheus.MustNewConstMetric(age, prometheus.GaugeValue, oldest.Seconds())
+}
