@@ -49,7 +49,8 @@ type Program struct {
 // An Engine supplies what a system needs that its settings do not name. Package
 // local has one, with embedded engines for a laptop.
 type Engine interface {
-	// Flags registers the engine's own flags; it is called once, first.
+	// Flags registers the engine's own flags. It is called first, for each command
+	// that uses the engine.
 	Flags(*pflag.FlagSet)
 	// Sources adds the engine's defaults to src.
 	Sources(src config.Sources, services []Service) (config.Sources, error)
@@ -116,17 +117,18 @@ func (p *Program) command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd, f, nil, p.Engine) },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	configCmd := &cobra.Command{
+		Use: "config [service...]", Short: "Print every setting with its value and where it came from",
+		Long:      p.configHelp(),
+		ValidArgs: p.serviceNames(),
+		RunE:      func(cmd *cobra.Command, args []string) error { return p.printConfig(cmd, f, args) },
+	}
 	root.AddCommand(
+		configCmd,
 		&cobra.Command{
 			Use: "run [service...]", Short: "Run the services named, or all, with what the settings say and nothing embedded",
 			ValidArgs: p.serviceNames(),
 			RunE:      func(cmd *cobra.Command, args []string) error { return p.run(cmd, f, args, nil) },
-		},
-		&cobra.Command{
-			Use: "config [service...]", Short: "Print every setting with its value and where it came from",
-			Long:      p.configHelp(),
-			ValidArgs: p.serviceNames(),
-			RunE:      func(cmd *cobra.Command, args []string) error { return p.printConfig(cmd, f, args) },
 		},
 		&cobra.Command{
 			Use: "version", Short: "Print the versions of the program, the services and Go", Args: cobra.NoArgs,
@@ -139,6 +141,7 @@ func (p *Program) command() *cobra.Command {
 	p.addSettingFlags(all, f)
 	if p.Engine != nil {
 		p.Engine.Flags(root.Flags())
+		p.Engine.Flags(configCmd.Flags())
 	}
 	return root
 }
