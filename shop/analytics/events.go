@@ -1,0 +1,48 @@
+package analytics
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging"
+	"github.com/kaptar/kaptar/shop/events"
+)
+
+// subscribe follows every event of the shop. Each adds to totals, in the
+// transaction that marks it as handled: once, however often it comes.
+func subscribe(app *kaptar.App, sales store) error {
+	one := func(name string) totals { return totals{name: 1} }
+	if err := count(app, sales, events.UserRegistered, func(events.UserRegisteredV1) totals { return one(users) }); err != nil {
+		return err
+	}
+	if err := count(app, sales, events.OrderPlaced, func(events.OrderV1) totals { return one(placed) }); err != nil {
+		return err
+	}
+	if err := count(app, sales, events.OrderCancelled, func(events.OrderV1) totals { return one(cancelled) }); err != nil {
+		return err
+	}
+	if err := count(app, sales, events.PaymentCaptured, func(p events.PaymentCapturedV1) totals {
+		return totals{capturedCents: p.AmountCents}
+	}); err != nil {
+		return err
+	}
+	if err := count(app, sales, events.StockChanged, func(events.StockChangedV1) totals { return one(stockChanges) }); err != nil {
+		return err
+	}
+	return messaging.Subscribe(app, events.OrderConfirmed, messaging.FromBeginning,
+		func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.OrderV1]) error {
+			if err := sales.addTotals(ctx, tx, totals{orders: 1, totalCents: e.Data.TotalCents}); err != nil {
+				return err
+			}
+			return sales.addItems(ctx, tx, e.Data.Items)
+		})
+}
+
+// count adds what measure makes of each event of topic.
+func count[T any](app *kaptar.App, sales store, topic messaging.Topic[T], measure func(T) totals) error {
+	return messaging.Subscribe(app, topic, messaging.FromBeginning,
+		func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
+			return sales.addTotals(ctx, tx, measure(e.Data))
+		})
+}

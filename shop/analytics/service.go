@@ -1,0 +1,31 @@
+// Package analytics is analytics-service: what the shop has sold.
+//
+// It keeps nothing but a read model, computed from the events of all other services
+// from the very first one on. To compute another one, give the service an empty
+// database and a new name: it reads everything again.
+package analytics
+
+import (
+	"embed"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/shop/internal/rest"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Service returns analytics-service.
+func Service() kaptar.Service {
+	return kaptar.Service{Name: "analytics-service", Version: "v1", Listen: ":8086", Setup: setup}
+}
+
+func setup(app *kaptar.App) error {
+	db, err := app.DB(migrations)
+	if err != nil {
+		return err
+	}
+	sales := store{db}
+	routes(rest.New(app, "Sales"), sales)
+	return subscribe(app, sales)
+}

@@ -1,0 +1,91 @@
+package analytics
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/kaptar/kaptar/shop/events"
+)
+
+// totals are sums by name.
+type totals map[string]int64
+
+// The names.
+const (
+	users         = "users"
+	placed        = "placed"
+	orders        = "orders"
+	cancelled     = "cancelled"
+	totalCents    = "total_cents"
+	capturedCents = "captured_cents"
+	stockChanges  = "stock_changes"
+)
+
+// A sale is what was sold of one sku.
+type sale struct {
+	Quantity   int64
+	TotalCents int64
+}
+
+// store is all the SQL of analytics-service; it runs on SQLite and PostgreSQL.
+type store struct{ db *sql.DB }
+
+// addTotals adds to the sums. Rows are taken in order of name, as all
+// transactions must that could otherwise wait for each other in a circle.
+func (s store) addTotals(ctx context.Context, tx *sql.Tx, t totals) error {
+	for _, name := range slices.Sorted(maps.Keys(t)) {
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO totals (name, value) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET value = totals.value + excluded.value`, name, t[name])
+		if err != nil {
+			return fmt.Errorf("analytics: add %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// addItems adds to what was sold, in order of sku for the same reason.
+func (s store) addItems(ctx context.Context, tx *sql.Tx, items []events.ItemV1) error {
+	bySKU := slices.SortedFunc(slices.Values(items), func(a, b events.ItemV1) int { return cmp.Compare(a.SKU, b.SKU) })
+	for _, i := range bySKU {
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO sales_by_sku (sku, quantity, total_cents) VALUES ($1, $2, $3)
+			ON CONFLICT (sku) DO UPDATE SET
+				quantity = sales_by_sku.quantity + excluded.quantity,
+				total_cents = sales_by_sku.total_cents + excluded.total_cents`,
+			i.SKU, i.Quantity, i.Quantity*i.PriceCents)
+		if err != nil {
+			return fmt.Errorf("analytics: add sale of %s: %w", i.SKU, err)
+		}
+	}
+	return nil
+}
+
+// read returns the whole read model. Totals that nothing was added to are missing.
+func (s store) read(ctx context.Context) (totals, map[string]sale, error) {
+	sums, bySKU := make(totals), make(map[string]sale)
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT 'total', name, value, 0 FROM totals
+		UNION ALL SELECT 'sale', sku, quantity, total_cents FROM sales_by_sku`)
+	if err != nil {
+		return nil, nil, fmt.Errorf("analytics: read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind, name string
+		var value, cents int64
+		if err := rows.Scan(&kind, &name, &value, &cents); err != nil {
+			return nil, nil, fmt.Errorf("analytics: read: %w", err)
+		}
+		if kind == "sale" {
+			bySKU[name] = sale{value, cents}
+		} else {
+			sums[name] = value
+		}
+	}
+	return sums, bySKU, rows.Err()
+}

@@ -1,0 +1,205 @@
+// Package customers simulates the shop's customers: they sign up, watch the stock
+// and place a steady stream of orders at the gateway.
+package customers
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	mathrand "math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kaptar/kaptar"
+)
+
+// settings of the simulator.
+type settings struct {
+	Traffic float64 `config:"traffic" default:"0" help:"orders a second that simulated customers place, up to 1000"`
+}
+
+// Validate refuses what cannot be meant.
+func (s *settings) Validate() error {
+	if s.Traffic < 0 || s.Traffic > 1000 || math.IsNaN(s.Traffic) {
+		return fmt.Errorf("traffic %v: expected 0 to 1000 orders a second", s.Traffic)
+	}
+	return nil
+}
+
+// Service is the simulator on port 8091. Without the setting traffic it does nothing.
+func Service() kaptar.Service {
+	set := new(settings)
+	return kaptar.Service{Name: "customers", Version: "v1", Listen: ":8091", Settings: set, Setup: func(app *kaptar.App) error {
+		if set.Traffic == 0 {
+			return nil
+		}
+		crowd := &crowd{app: app, rate: set.Traffic}
+		app.Go("order", crowd.run)
+		app.Go("report", crowd.report)
+		return nil
+	}}
+}
+
+// A crowd places orders at a rate. It goes on through every failure.
+type crowd struct {
+	app            *kaptar.App
+	rate           float64
+	user           int64 // set before the first order
+	placed, failed atomic.Int64
+}
+
+const (
+	atOnce      = 64   // orders on their way; more are not begun
+	restockAt   = 50   // when fewer are available,
+	restockTo   = 5000 // this many are put in stock
+	reportEvery = 10 * time.Second
+)
+
+func (c *crowd) run(ctx context.Context) error {
+	if !c.signUp(ctx) {
+		return nil
+	}
+	var orders sync.WaitGroup
+	defer orders.Wait()
+	tick := time.NewTicker(time.Duration(float64(time.Second) / c.rate))
+	defer tick.Stop()
+	slots := make(chan struct{}, atOnce)
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		select {
+		case slots <- struct{}{}:
+			orders.Go(func() {
+				defer func() { <-slots }()
+				c.once(ctx, n)
+			})
+		default:
+			c.failed.Add(1) // the shop is too slow for this rate
+		}
+	}
+}
+
+// once places one order, or counts a failure.
+func (c *crowd) once(ctx context.Context, n int) {
+	var err error
+	if n%50 == 0 {
+		err = c.restock(ctx)
+	}
+	if err == nil {
+		err = c.order(ctx)
+	}
+	switch {
+	case err == nil:
+		c.placed.Add(1)
+	case ctx.Err() == nil:
+		c.failed.Add(1)
+		c.app.Logger().DebugContext(ctx, "order not placed", "error", err)
+	}
+}
+
+func (c *crowd) skus() []string { return []string{"tea", "coffee", "honey"} }
+
+// signUp tries until there is a user to order for, or ctx ends.
+func (c *crowd) signUp(ctx context.Context) bool {
+	name := "customer-" + strings.ToLower(rand.Text()[:8])
+	body := map[string]string{"username": name, "email": name + "@example.com", "password": rand.Text()}
+	for {
+		var user struct{ ID int64 }
+		err := c.call(ctx, http.MethodPost, "/v1/users", "", body, &user)
+		if err == nil {
+			c.user = user.ID
+			return true
+		}
+		c.app.Logger().WarnContext(ctx, "not signed up yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// restock keeps the shelves from running empty.
+func (c *crowd) restock(ctx context.Context) error {
+	for _, sku := range c.skus() {
+		var stock struct{ Available int64 }
+		if err := c.call(ctx, http.MethodGet, "/v1/stock/"+sku, "", nil, &stock); err != nil {
+			return err
+		}
+		if stock.Available >= restockAt {
+			continue
+		}
+		if err := c.call(ctx, http.MethodPut, "/v1/stock/"+sku, "", map[string]int{"available": restockTo}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *crowd) order(ctx context.Context) error {
+	sku := c.skus()[mathrand.IntN(len(c.skus()))]
+	body := map[string]any{"user_id": c.user, "items": []map[string]any{{"sku": sku, "quantity": 1 + mathrand.IntN(3)}}}
+	return c.call(ctx, http.MethodPost, "/v1/orders", rand.Text(), body, nil)
+}
+
+// call sends body as JSON and reads the answer into out.
+func (c *crowd) call(ctx context.Context, method, path, idempotencyKey string, body, out any) error {
+	var payload io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		payload = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, payload)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if idempotencyKey != "" {
+		req.Header.Set("Idempotency-Key", idempotencyKey)
+	}
+	resp, err := c.app.Client().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("customers: %s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+// report logs what came of the orders, as long as there is something to say.
+func (c *crowd) report(ctx context.Context) error {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			c.app.Logger().InfoContext(ctx, "traffic", "placed", c.placed.Load(), "failed", c.failed.Load())
+		}
+	}
+}

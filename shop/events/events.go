@@ -1,0 +1,71 @@
+// Package events is the published language of the shop: every topic and the data
+// of its events. A topic belongs to the service that publishes it; the others may
+// rely on the fields here, which are only ever added to.
+package events
+
+import "github.com/kaptar/kaptar/messaging"
+
+// UserRegistered says that somebody signed up. From user-service; key: user id.
+var UserRegistered = messaging.Topic[UserRegisteredV1]{Name: "user.registered.v1"}
+
+// UserRegisteredV1 is the data of UserRegistered.
+type UserRegisteredV1 struct {
+	UserID   int64  `json:"user_id"`
+	Username string `json:"username"`
+	Email    string `json:"email"`
+}
+
+// OrderPlaced, OrderConfirmed and OrderCancelled: an order began, and how it
+// ended. From order-service; key: order id.
+var (
+	OrderPlaced    = messaging.Topic[OrderV1]{Name: "order.placed.v1"}
+	OrderConfirmed = messaging.Topic[OrderV1]{Name: "order.confirmed.v1"}
+	OrderCancelled = messaging.Topic[OrderV1]{Name: "order.cancelled.v1"}
+)
+
+// OrderV1 is the data of the order's topics.
+type OrderV1 struct {
+	OrderID    int64    `json:"order_id"`
+	UserID     int64    `json:"user_id"`
+	Items      []ItemV1 `json:"items"`
+	TotalCents int64    `json:"total_cents"`
+	Reason     string   `json:"reason,omitempty"` // why it was cancelled
+}
+
+// ItemV1 is one line of an order.
+type ItemV1 struct {
+	SKU        string `json:"sku"`
+	Quantity   int64  `json:"quantity"`
+	PriceCents int64  `json:"price_cents"` // of one piece
+}
+
+// StockChanged says that what is available of a sku, or reserved, is another number now.
+// From inventory-service; key: sku.
+var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1"}
+
+// StockChangedV1 is the data of StockChanged.
+type StockChangedV1 struct {
+	SKU       string `json:"sku"`
+	Available int64  `json:"available"`
+	Reserved  int64  `json:"reserved"`
+}
+
+// PaymentCaptured says that the bank paid for an order. From payment-service; key: order id.
+var PaymentCaptured = messaging.Topic[PaymentCapturedV1]{Name: "payment.captured.v1"}
+
+// PaymentCapturedV1 is the data of PaymentCaptured.
+type PaymentCapturedV1 struct {
+	OrderID     int64 `json:"order_id"`
+	UserID      int64 `json:"user_id"`
+	AmountCents int64 `json:"amount_cents"`
+}
+
+// EmailSend is notification-service's work queue: one mail to send per event. Key: user id.
+var EmailSend = messaging.Topic[EmailSendV1]{Name: "email.send.v1"}
+
+// EmailSendV1 is the data of EmailSend.
+type EmailSendV1 struct {
+	UserID  int64  `json:"user_id"`
+	Subject string `json:"subject"`
+	Body    string `json:"body"`
+}

@@ -1,0 +1,146 @@
+// Command benchshop prints how large the shop's program is, how fast it is ready
+// and what memory it keeps when idle, each beside its budget.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kaptar/kaptar/shop/internal/shopproc"
+)
+
+const (
+	rounds = 5
+	idle   = 3 * time.Second // from ready to the look at the memory
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "benchshop:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "benchshop")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // in the system's folder for what may stay
+	fmt.Println("building …")
+	binary, err := build(ctx, dir, "shop")
+	if err != nil {
+		return err
+	}
+	thin, err := build(ctx, dir, "shop/internal/thin")
+	if err != nil {
+		return err
+	}
+	user, err := build(ctx, dir, "shop/internal/onlyuser")
+	if err != nil {
+		return err
+	}
+	var first, again, memory []float64
+	for i := range rounds {
+		fmt.Printf("round %d of %d …\n", i+1, rounds)
+		home := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.Mkdir(home, 0o700); err != nil {
+			return err
+		}
+		in, err := shopproc.New(binary, home)
+		if err != nil {
+			return err
+		}
+		f, m, err := measure(ctx, in)
+		if err != nil {
+			return err
+		}
+		a, _, err := measure(ctx, in)
+		if err != nil {
+			return err
+		}
+		first, again, memory = append(first, f), append(again, a), append(memory, m)
+	}
+	return report(first, again, memory, binary, thin, user)
+}
+
+// measure starts the shop, waits a little, and stops it.
+func measure(ctx context.Context, in *shopproc.Install) (ready, megabytes float64, err error) {
+	p, err := in.Start(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	time.Sleep(idle)
+	megabytes, err = residentMB(p.PID())
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := p.Signal(os.Interrupt); err != nil {
+		return 0, 0, err
+	}
+	return p.Ready.Seconds(), megabytes, p.Wait()
+}
+
+var vmRSS = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
+
+// residentMB reads the resident memory of a process (Linux).
+func residentMB(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	m := vmRSS.FindSubmatch(status)
+	if m == nil {
+		return 0, fmt.Errorf("no VmRSS in the status of process %d", pid)
+	}
+	kb, err := strconv.ParseFloat(string(m[1]), 64)
+	return kb / 1024, err
+}
+
+// build builds a program the way the README says for production. Without
+// grpcnotrace, grpc links html/template for a debugging page, and the linker then
+// keeps every exported method of every type: 7 MB.
+func build(ctx context.Context, dir, program string) (string, error) {
+	bin := filepath.Join(dir, filepath.Base(program))
+	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", bin,
+		"github.com/kaptar/kaptar/"+program).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build of %s: %w\n%s", program, err, out)
+	}
+	return bin, nil
+}
+
+func report(first, again, memory []float64, binary, thin, user string) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nwhat\tmedian\tmin\tmax\tbudget")
+	row := func(name, unit string, values []float64, budget float64) {
+		slices.Sort(values)
+		limit := "none"
+		if budget > 0 {
+			limit = fmt.Sprintf("≤ %g %s", budget, unit)
+		}
+		fmt.Fprintf(w, "%s\t%.2f %s\t%.2f\t%.2f\t%s\n", name, values[len(values)/2], unit, values[0], values[len(values)-1], limit)
+	}
+	row("ready, first start", "s", first, 1)
+	row("ready, started again", "s", again, 1)
+	row("idle memory (VmRSS)", "MB", memory, 120)
+	for _, f := range []struct {
+		name, path string
+		budget     float64
+	}{{"shop binary, stripped", binary, 60}, {"thin service's binary, stripped", thin, 25}, {"user-service's binary, stripped", user, 0}} {
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return err
+		}
+		row(f.name, "MB", []float64{float64(info.Size()) / 1e6}, f.budget)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,11 @@
+// Command onlyuser is user-service alone, as it would be deployed: without package
+// local. It exists to be measured (make bench-shop).
+package main
+
+import (
+	"github.com/kaptar/kaptar"
+	_ "github.com/kaptar/kaptar/messaging/natsdriver"
+	"github.com/kaptar/kaptar/shop/user"
+)
+
+func main() { kaptar.Main(user.Service()) }

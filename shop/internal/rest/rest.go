@@ -1,0 +1,92 @@
+// Package rest gives the shop's services one way of speaking REST: JSON that is
+// checked against the operation's types before the handler runs, an OpenAPI
+// document written from the same types, and errors as RFC 9457 problems.
+//
+// Handlers are registered with package huma:
+//
+//	api := rest.New(app, "Users")
+//	huma.Get(api, "/users/{id}", s.getUser)
+package rest
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/kaptar/kaptar"
+)
+
+// Current is the version of the shop's REST interface: every operation exists
+// under this prefix and without it.
+const Current = "/v1"
+
+// New returns an API on app's router, for use during Setup. Each operation
+// registered on it exists twice, at its path and below Current. The OpenAPI 3.1
+// document is at /openapi.json; it is written at the first request for it, so all operations
+// must be registered during Setup.
+//
+// A request whose parameters or body do not fit the operation's types (no JSON, a
+// wrong type, an unknown or a missing field) gets 400 with one entry in errors for
+// each mistake, and never reaches the handler. An error of a handler is sent as
+// Problem made it; any other error is logged and sent as a 500 that does not say
+// what happened, or as 504 when the request's time was over.
+func New(app *kaptar.App, title string) huma.API {
+	return newAPI(app.Mux(), title, app.Version(), app.Logger())
+}
+
+func newAPI(mux *http.ServeMux, title, version string, log *slog.Logger) huma.API {
+	config := huma.DefaultConfig(title, version)
+	// Instead of huma's own routes there is one, below. Its hooks would add a
+	// $schema field to every body.
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil
+	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
+	problems := &problems{log}
+	config.Transformers = append(config.Transformers, problems.transform)
+
+	api := humago.New(mux, config)
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(&exchange{humaContext: ctx}) })
+	serveOpenAPI(mux, api.OpenAPI())
+	return huma.NewGroup(api, "", Current)
+}
+
+// serveOpenAPI answers with the document as it is at the first request.
+func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) {
+	encoded := sync.OnceValues(func() ([]byte, error) {
+		if model := doc.Components.Schemas.Map()["ErrorModel"]; model != nil {
+			model.Properties["trace_id"] = &huma.Schema{Type: huma.TypeString, Description: "The trace that shows what happened."}
+		}
+		return json.Marshal(doc)
+	})
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		body, err := encoded()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(body) // an error means that the client has gone
+	})
+}
+
+// documentBadRequest documents the 400 that clients get where huma, which adds a
+// 422 of its own to every operation that lists errors, would send that.
+func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {
+	const huma422 = http.StatusUnprocessableEntity
+	response := op.Responses[strconv.Itoa(huma422)]
+	if response == nil {
+		return
+	}
+	badRequest := *response
+	badRequest.Description = http.StatusText(http.StatusBadRequest)
+	op.Responses[strconv.Itoa(http.StatusBadRequest)] = &badRequest
+	if first := slices.Index(op.Errors, huma422); !slices.Contains(op.Errors[first+1:], huma422) {
+		delete(op.Responses, strconv.Itoa(huma422)) // only huma listed it, not the operation
+	}
+}

@@ -1,0 +1,239 @@
+package rest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/shop/internal/rest"
+	"github.com/kaptar/kaptar/shop/internal/shoptest"
+)
+
+type line struct {
+	SKU      string `json:"sku" minLength:"1"`
+	Quantity int64  `json:"quantity" minimum:"1"`
+}
+
+type input struct {
+	ID   int64 `path:"id" minimum:"1"`
+	Body struct {
+		Password string `json:"password" minLength:"8"`
+		Items    []line `json:"items" minItems:"1"`
+	}
+}
+
+type output struct{ Body line }
+
+// things is a service with one operation for each way an operation can end.
+func things() kaptar.Service {
+	return kaptar.Service{Name: "things", Version: "v7", Setup: func(app *kaptar.App) error {
+		api := rest.New(app, "Things")
+		huma.Put(api, "/things/{id}", func(_ context.Context, in *input) (*output, error) {
+			return &output{in.Body.Items[0]}, nil
+		}, func(op *huma.Operation) { op.Errors = []int{http.StatusConflict} })
+		huma.Get(api, "/fail/{how}", func(ctx context.Context, in *struct {
+			How string `path:"how"`
+		}) (*output, error) {
+			switch in.How {
+			case "conflict":
+				return nil, fmt.Errorf("wrapped: %w", rest.Problem(http.StatusConflict, "it is there already",
+					&huma.ErrorDetail{Location: "body.name", Message: "is taken", Value: "ada"}))
+			case "unprocessable":
+				return nil, huma.ErrorWithHeaders(rest.Problem(http.StatusUnprocessableEntity, "no"), http.Header{"Retry-After": {"3"}})
+			case "deadline":
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return nil, errors.New("dial tcp 10.0.0.7: connection refused")
+		}, func(op *huma.Operation) { op.Errors = []int{http.StatusConflict, http.StatusUnprocessableEntity} })
+		return nil
+	}}
+}
+
+type problem struct {
+	Type     string `json:"type"`
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Detail   string `json:"detail"`
+	Instance string `json:"instance"`
+	TraceID  string `json:"trace_id"`
+	Errors   []struct {
+		Location string `json:"location"`
+		Message  string `json:"message"`
+		Value    any    `json:"value"`
+	} `json:"errors"`
+}
+
+// checkProblem decodes resp and checks what all problems have in common.
+func checkProblem(t *testing.T, resp shoptest.Response, status int, path string) problem {
+	t.Helper()
+	if ct := resp.Header.Get("Content-Type"); resp.Status != status || ct != "application/problem+json" {
+		t.Fatalf("%s: got %d %s %s, want %d application/problem+json", path, resp.Status, ct, resp.Body, status)
+	}
+	var p problem
+	resp.Decode(t, &p)
+	if p.Type != "about:blank" || p.Title != http.StatusText(status) || p.Status != status || p.Instance != path || len(p.TraceID) != 32 {
+		t.Errorf("%s: got problem %+v", path, p)
+	}
+	return p
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	sys := shoptest.Start(t, map[string]string{"max_body": "2KiB"}, things())
+	const good = `{"password":"correct horse","items":[{"sku":"tea","quantity":2}]}`
+	tests := []struct {
+		name, path, body string
+		status           int
+		locations        []string // of the errors
+	}{
+		{"good", "/things/1", good, 200, nil},
+		{"good below the version", "/v1/things/1", good, 200, nil},
+		{"no body", "/things/1", "", 400, []string{"body"}},
+		{"no JSON", "/things/1", `{"password":`, 400, []string{"body"}},
+		{"two values", "/things/1", good + "1", 400, []string{"body"}},
+		{"array", "/things/1", `[]`, 400, []string{"body"}},
+		{"wrong types", "/things/1", `{"password":7,"items":[{"sku":true,"quantity":"2"}]}`, 400,
+			[]string{"body.items[0].quantity", "body.items[0].sku", "body.password"}},
+		{"no integer", "/things/1", `{"password":"correct horse","items":[{"sku":"tea","quantity":1.5}]}`, 400, []string{"body.items[0].quantity"}},
+		{"no int64", "/things/1", `{"password":"correct horse","items":[{"sku":"tea","quantity":1e30}]}`, 400, []string{"body"}},
+		{"unknown fields", "/things/1", `{"password":"correct horse","admin":true,"items":[{"sku":"tea","quantity":2,"price":0}]}`, 400,
+			[]string{"body.admin", "body.items[0].price"}},
+		{"missing fields", "/things/1", `{"items":[{"sku":"tea"}]}`, 400, []string{"body", "body.items[0]"}},
+		{"out of range", "/things/1", `{"password":"short","items":[{"sku":"","quantity":0}]}`, 400,
+			[]string{"body.items[0].quantity", "body.items[0].sku", "body.password"}},
+		{"path", "/v1/things/x", good, 400, []string{"path.id"}},
+		{"path out of range", "/things/0", good, 400, []string{"path.id"}},
+		{"too large", "/things/1", `{"password":"` + strings.Repeat("x", 4096) + `"}`, 413, nil},
+		{"no route", "/nothing", good, 404, nil},
+	}
+	for _, tt := range tests {
+		resp := sys.Do("PUT", "things", tt.path, tt.body)
+		if tt.status == http.StatusOK {
+			if want := `{"sku":"tea","quantity":2}`; resp.Status != 200 || strings.TrimSpace(resp.Body) != want {
+				t.Errorf("%s: got %d %s, want 200 %s", tt.name, resp.Status, resp.Body, want)
+			}
+			continue
+		}
+		p := checkProblem(t, resp, tt.status, tt.path)
+		var locations []string
+		for _, e := range p.Errors {
+			locations = append(locations, e.Location)
+			if e.Message == "" {
+				t.Errorf("%s: no message at %s", tt.name, e.Location)
+			}
+		}
+		slices.Sort(locations)
+		if !slices.Equal(slices.Compact(locations), tt.locations) {
+			t.Errorf("%s: got errors at %q, want %q: %s", tt.name, locations, tt.locations, resp.Body)
+		}
+		for _, secret := range []string{"short", "correct horse"} {
+			if strings.Contains(resp.Body, secret) {
+				t.Errorf("%s: the answer %s repeats the password", tt.name, resp.Body)
+			}
+		}
+	}
+}
+
+func TestContentTypes(t *testing.T) {
+	t.Parallel()
+	sys := shoptest.Start(t, nil, things())
+	const body, form = `{"password":"long enough","items":[{"sku":"tea","quantity":1}]}`, "application/x-www-form-urlencoded"
+	for _, headers := range [][]string{{"Content-Type", "text/plain"}, {"Content-Type", form, "Sec-Fetch-Site", "cross-site"}} {
+		checkProblem(t, sys.Do("PUT", "things", "/things/1", body, headers...), http.StatusUnsupportedMediaType, "/things/1")
+	}
+	if resp := sys.Do("PUT", "things", "/things/1", body, "Content-Type", form); resp.Status != http.StatusOK {
+		t.Errorf("as curl -d sends it: got %d %s, want 200", resp.Status, resp.Body)
+	}
+}
+
+func TestHandlerErrors(t *testing.T) {
+	t.Parallel()
+	sys := shoptest.Start(t, map[string]string{"request_timeout": "50ms"}, things())
+
+	p := checkProblem(t, sys.Do("GET", "things", "/fail/conflict", ""), http.StatusConflict, "/fail/conflict")
+	if p.Detail != "it is there already" || len(p.Errors) != 1 || p.Errors[0].Location != "body.name" || p.Errors[0].Value != "ada" {
+		t.Errorf("conflict: got %+v", p)
+	}
+
+	resp := sys.Do("GET", "things", "/fail/unprocessable", "")
+	checkProblem(t, resp, http.StatusUnprocessableEntity, "/fail/unprocessable") // no 400: the handler's own
+	if got := resp.Header.Get("Retry-After"); got != "3" {
+		t.Errorf("got Retry-After %q, want 3", got)
+	}
+
+	resp = sys.Do("GET", "things", "/fail/unexpectedly", "")
+	checkProblem(t, resp, http.StatusInternalServerError, "/fail/unexpectedly")
+	if strings.Contains(resp.Body, "10.0.0.7") {
+		t.Errorf("the answer %s tells of the inside", resp.Body)
+	}
+	if log := sys.Log(); !strings.Contains(log, "10.0.0.7") {
+		t.Errorf("the log does not tell of the error: %s", log)
+	}
+
+	checkProblem(t, sys.Do("GET", "things", "/fail/deadline", ""), http.StatusGatewayTimeout, "/fail/deadline")
+}
+
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	sys := shoptest.Start(t, nil, things())
+	resp := sys.Do("GET", "things", "/openapi.json", "")
+	if ct := resp.Header.Get("Content-Type"); resp.Status != 200 || ct != "application/openapi+json" {
+		t.Fatalf("got %d %s", resp.Status, ct)
+	}
+	var doc struct {
+		OpenAPI string
+		Info    struct{ Title, Version string }
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Responses   map[string]any
+		}
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
+	}
+	resp.Decode(t, &doc)
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Title != "Things" || doc.Info.Version != "v7" {
+		t.Errorf("got %+v", doc.Info)
+	}
+	ids := make(map[string]bool)
+	for path, responses := range map[string][]string{
+		"/things/{id}": {"200", "400", "409", "500"}, "/v1/things/{id}": {"200", "400", "409", "500"},
+		"/fail/{how}": {"200", "400", "409", "422", "500"}, "/v1/fail/{how}": {"200", "400", "409", "422", "500"},
+	} {
+		for _, op := range doc.Paths[path] {
+			ids[op.OperationID] = true
+			var got []string
+			for code := range op.Responses {
+				got = append(got, code)
+			}
+			if slices.Sort(got); !slices.Equal(got, responses) {
+				t.Errorf("%s: got responses %v, want %v", path, got, responses)
+			}
+		}
+	}
+	if len(ids) != 4 {
+		t.Errorf("got operation ids %v, want 4", ids)
+	}
+	if doc.Components.Schemas["ErrorModel"].Properties["trace_id"] == nil {
+		t.Errorf("ErrorModel does not tell of trace_id")
+	}
+	if resp := sys.Do("GET", "things", "/docs", ""); resp.Status != http.StatusNotFound {
+		t.Errorf("/docs: got %d, want 404", resp.Status)
+	}
+}
+
+func ExampleProblem() {
+	err := rest.Problem(http.StatusNotFound, "there is no user 7")
+	var status huma.StatusError
+	fmt.Println(err, errors.As(err, &status), status.GetStatus())
+	// Output:
+	// there is no user 7 true 404
+}

@@ -1,0 +1,31 @@
+// Command thin is a service with a database and events and nothing else, as it
+// would be deployed: without package local. It exists to be measured (make bench-shop).
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging"
+	_ "github.com/kaptar/kaptar/messaging/natsdriver"
+)
+
+var greeted = messaging.Topic[string]{Name: "greeted.v1"}
+
+func main() {
+	kaptar.Main(kaptar.Service{Name: "thin", Version: "v1", Setup: func(app *kaptar.App) error {
+		publisher, err := messaging.NewPublisher(app, greeted)
+		if err != nil {
+			return err
+		}
+		app.HandleFunc("GET /greet/{name}", func(w http.ResponseWriter, r *http.Request) {
+			if err := publisher.PublishNow(r.Context(), "", r.PathValue("name")); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintf(w, "hello, %s\n", r.PathValue("name"))
+		})
+		return nil
+	}})
+}

@@ -1,0 +1,60 @@
+package inventory
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// A level is how much there is of one sku.
+type level struct {
+	SKU        string `json:"sku"`
+	Available  int64  `json:"available" doc:"what can still be reserved"`
+	Reserved   int64  `json:"reserved" doc:"what is set aside for orders that are not shipped yet"`
+	PriceCents int64  `json:"price_cents"`
+}
+
+// An item is one line of a reservation.
+type item struct {
+	SKU      string
+	Quantity int64
+}
+
+// A reservation goes one way only: nothing → reserved → shipped, or to released
+// from either of the first two. released and shipped are final.
+type state string
+
+const (
+	reserved state = "reserved"
+	released state = "released" // also: refused, or released before it was reserved
+	shipped  state = "shipped"
+)
+
+const defaultPrice = 1000 // cents, of a sku that comes without a price
+
+// unknownSKUError says that there is no such sku in the catalogue.
+type unknownSKUError struct{ sku string }
+
+func (e *unknownSKUError) Error() string { return fmt.Sprintf("inventory: unknown sku %q", e.sku) }
+
+// errNotReserved: an order is to be shipped for which nothing is set aside.
+var errNotReserved = errors.New("inventory: nothing is reserved for the order")
+
+// sorted returns items in the order of their skus, the order in which every
+// transaction locks rows of stock, or an error when they are no possible order.
+func sorted(items []item) ([]item, error) {
+	if len(items) == 0 {
+		return nil, errors.New("inventory: no items to reserve")
+	}
+	items = slices.SortedFunc(slices.Values(items), func(a, b item) int { return cmp.Compare(a.SKU, b.SKU) })
+	for i, it := range items {
+		if it.Quantity <= 0 {
+			return nil, fmt.Errorf("inventory: quantity %d of %q; expected at least 1", it.Quantity, it.SKU)
+		}
+		if i > 0 && items[i-1].SKU == it.SKU {
+			return nil, fmt.Errorf("inventory: %q is there twice; expected one line per sku", it.SKU)
+		}
+	}
+	return items, nil
+}

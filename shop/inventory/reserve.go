@@ -1,0 +1,172 @@
+package inventory
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// reserve sets all items aside for the order, or none; reason says why not. The
+// first call for an order decides: the same answer comes at every repetition,
+// even when the stock has changed since, so that a late one can do no harm.
+func (s *store) reserve(ctx context.Context, order int64, items []item) (ok bool, reason string, err error) {
+	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+		first, err := begin(ctx, tx, order, reserved)
+		if err != nil {
+			return err
+		}
+		if !first {
+			ok, reason, err = decided(ctx, tx, order)
+			return err
+		}
+		if reason, err = missing(ctx, tx, items); err != nil {
+			return err
+		}
+		ok = reason == ""
+		if !ok {
+			return refuse(ctx, tx, order, reason)
+		}
+		for _, it := range items {
+			_, err := tx.ExecContext(ctx, `INSERT INTO reservation_items (order_id, sku, quantity) VALUES ($1, $2, $3)`, order, it.SKU, it.Quantity)
+			if err != nil {
+				return fmt.Errorf("inventory: reserve for order %d: %w", order, err)
+			}
+		}
+		return s.move(ctx, tx, items, -1, +1)
+	})
+	return ok, reason, err
+}
+
+// release puts back what is reserved for the order and keeps a later reserve
+// from taking effect. What is shipped stays shipped.
+func (s *store) release(ctx context.Context, order int64) error {
+	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := begin(ctx, tx, order, released); err != nil {
+			return err
+		}
+		items, err := finish(ctx, tx, order, released)
+		if err != nil {
+			return err
+		}
+		return s.move(ctx, tx, items, +1, -1)
+	})
+}
+
+// ship takes what is reserved for the order out of the stock, or returns
+// errNotReserved.
+func (s *store) ship(ctx context.Context, order int64) error {
+	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+		items, err := finish(ctx, tx, order, shipped)
+		if err != nil {
+			return err
+		}
+		if len(items) > 0 {
+			return s.move(ctx, tx, items, 0, -1)
+		}
+		var now state
+		err = tx.QueryRowContext(ctx, `SELECT state FROM reservations WHERE order_id = $1`, order).Scan(&now)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && now != shipped {
+			return errNotReserved
+		}
+		return err
+	})
+}
+
+// begin writes the order's reservation and reports whether it is the first one.
+// Of two transactions at once the second waits here for the first.
+func begin(ctx context.Context, tx *sql.Tx, order int64, st state) (first bool, err error) {
+	return changes(tx.ExecContext(ctx, `
+		INSERT INTO reservations (order_id, state, changed_at) VALUES ($1, $2, $3)
+		ON CONFLICT (order_id) DO NOTHING`, order, st, time.Now().UnixMilli()))
+}
+
+// decided is the answer that an earlier reserve or release settled.
+func decided(ctx context.Context, tx *sql.Tx, order int64) (ok bool, reason string, err error) {
+	var now state
+	if err := tx.QueryRowContext(ctx, `SELECT state, reason FROM reservations WHERE order_id = $1`, order).Scan(&now, &reason); err != nil {
+		return false, "", fmt.Errorf("inventory: reservation of order %d: %w", order, err)
+	}
+	if now == released && reason == "" {
+		reason = "the order was released"
+	}
+	return now != released, reason, nil
+}
+
+// missing says which items the stock does not suffice for; "" when it does. It
+// locks the rows of stock, by changing nothing in them, in the order of items.
+func missing(ctx context.Context, tx *sql.Tx, items []item) (reason string, err error) {
+	for _, it := range items {
+		var available int64
+		err := tx.QueryRowContext(ctx, `UPDATE stock SET sku = sku WHERE sku = $1 RETURNING available`, it.SKU).Scan(&available)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return "unknown sku " + it.SKU, nil
+		case err != nil:
+			return "", fmt.Errorf("inventory: stock of %s: %w", it.SKU, err)
+		case available < it.Quantity:
+			return fmt.Sprintf("out of stock: %s (%d wanted, %d available)", it.SKU, it.Quantity, available), nil
+		}
+	}
+	return "", nil
+}
+
+// refuse makes the reservation that begin wrote a final no.
+func refuse(ctx context.Context, tx *sql.Tx, order int64, reason string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE reservations SET state = $1, reason = $2 WHERE order_id = $3`, released, reason, order)
+	return err
+}
+
+// finish takes the order's reservation from reserved to its last state and
+// returns its items; none when it was not reserved.
+func finish(ctx context.Context, tx *sql.Tx, order int64, last state) ([]item, error) {
+	done, err := changes(tx.ExecContext(ctx, `
+		UPDATE reservations SET state = $1, changed_at = $2 WHERE order_id = $3 AND state = $4`,
+		last, time.Now().UnixMilli(), order, reserved))
+	if err != nil || !done {
+		return nil, err
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT sku, quantity FROM reservation_items WHERE order_id = $1 ORDER BY sku`, order)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []item
+	for rows.Next() {
+		var it item
+		if err := rows.Scan(&it.SKU, &it.Quantity); err != nil {
+			return nil, err
+		}
+		items = append(items, it)
+	}
+	return items, rows.Err()
+}
+
+// move changes the levels of items: each quantity times available and times
+// reserved.
+func (s *store) move(ctx context.Context, tx *sql.Tx, items []item, available, reserved int64) error {
+	for _, it := range items {
+		l, err := scanLevel(tx.QueryRowContext(ctx, `
+			UPDATE stock SET available = available + $1, reserved = reserved + $2 WHERE sku = $3
+			RETURNING `+levelColumns, available*it.Quantity, reserved*it.Quantity, it.SKU))
+		if err != nil {
+			return fmt.Errorf("inventory: stock of %s: %w", it.SKU, err)
+		}
+		if err := s.publish(ctx, tx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changes reports whether a statement changed a row.
+func changes(r sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := r.RowsAffected()
+	return n > 0, err
+}

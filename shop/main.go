@@ -1,0 +1,39 @@
+// Command shop is kaptar's reference application: a small shop made of seven
+// services, with a bank and customers simulated.
+//
+//	go run ./shop                      everything in one process, on embedded engines
+//	go run ./shop --demo               the same with something in stock
+//	go run ./shop --demo --traffic 5   and five orders a second
+//	shop run user-service              one service, with everything else from its settings
+package main
+
+import (
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/local"
+	"github.com/kaptar/kaptar/shop/analytics"
+	"github.com/kaptar/kaptar/shop/bank"
+	"github.com/kaptar/kaptar/shop/customers"
+	"github.com/kaptar/kaptar/shop/gateway"
+	"github.com/kaptar/kaptar/shop/inventory"
+	"github.com/kaptar/kaptar/shop/notification"
+	"github.com/kaptar/kaptar/shop/order"
+	"github.com/kaptar/kaptar/shop/payment"
+	"github.com/kaptar/kaptar/shop/user"
+)
+
+func main() { local.Main(services()...) }
+
+// services are all parts of the shop, in the order in which people meet them.
+func services() []kaptar.Service {
+	return []kaptar.Service{
+		gateway.Service(),
+		user.Service(),
+		order.Service(),
+		inventory.Service(),
+		payment.Service(),
+		notification.Service(),
+		analytics.Service(),
+		bank.Service(),
+		customers.Service(),
+	}
+}

@@ -1,0 +1,45 @@
+package notification
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+	"time"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging"
+	"github.com/kaptar/kaptar/shop/events"
+)
+
+// subscribe follows the shop, and works off the queue of mails.
+func subscribe(app *kaptar.App, mails store) error {
+	queue, err := messaging.NewPublisher(app, events.EmailSend)
+	if err != nil {
+		return err
+	}
+	if err := writeOn(app, events.UserRegistered, queue, welcome); err != nil {
+		return err
+	}
+	if err := writeOn(app, events.OrderConfirmed, queue, confirmed); err != nil {
+		return err
+	}
+	if err := writeOn(app, events.OrderCancelled, queue, cancelled); err != nil {
+		return err
+	}
+	return messaging.Subscribe(app, events.EmailSend, messaging.FromBeginning,
+		func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.EmailSendV1]) error {
+			return mails.add(ctx, tx, e.Data, time.Now())
+		})
+}
+
+// writeOn queues one mail for each event of topic. The mail is queued in the
+// transaction that marks the event as handled: once, however often it comes.
+func writeOn[T any](
+	app *kaptar.App, topic messaging.Topic[T], queue *messaging.Publisher[events.EmailSendV1], write func(T) events.EmailSendV1,
+) error {
+	return messaging.Subscribe(app, topic, messaging.FromBeginning,
+		func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
+			m := write(e.Data)
+			return queue.Publish(ctx, tx, strconv.FormatInt(m.UserID, 10), m)
+		})
+}

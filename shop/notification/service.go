@@ -1,0 +1,33 @@
+// Package notification is notification-service: it writes to the shop's users.
+//
+// What happens in the shop becomes a mail in two steps. An event of another service
+// puts an email.send.v1 into this service's own work queue, and whichever instance
+// takes it from there sends it: so a mail that cannot be sent is tried again by
+// itself, and a crowd of them does not keep the service from following the shop.
+// Sending is simulated: a sent mail is a row in the database.
+package notification
+
+import (
+	"embed"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/shop/internal/rest"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Service returns notification-service.
+func Service() kaptar.Service {
+	return kaptar.Service{Name: "notification-service", Version: "v1", Listen: ":8085", Setup: setup}
+}
+
+func setup(app *kaptar.App) error {
+	db, err := app.DB(migrations)
+	if err != nil {
+		return err
+	}
+	mails := store{db}
+	routes(rest.New(app, "Mails"), mails)
+	return subscribe(app, mails)
+}

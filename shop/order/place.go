@@ -1,0 +1,142 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/shop/internal/rest"
+	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
+	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
+	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// A desk takes orders. Its errors are problems for the client.
+type desk struct {
+	store     *store
+	users     userv1.UserServiceClient
+	inventory inventoryv1.InventoryServiceClient
+	wake      func() // tells the worker that there is an order
+	log       *slog.Logger
+}
+
+// place takes an order of items, which have no prices yet. With a key that the
+// user has sent before, it returns the order of then, and replayed.
+func (d *desk) place(ctx context.Context, user int64, items []item, key string) (o order, replayed bool, err error) {
+	if i := repeated(items); i >= 0 {
+		return order{}, false, badSKU(items, i, "is there twice; expected one line per sku")
+	}
+	if key != "" { // first of all, so that the answer does not depend on the other services
+		o, err = d.store.byKey(ctx, user, key)
+		if !errors.Is(err, errNoOrder) {
+			return d.replay(o, items, err)
+		}
+	}
+	if err := d.checkUser(ctx, user); err != nil {
+		return order{}, false, err
+	}
+	if err := d.price(ctx, items); err != nil {
+		return order{}, false, err
+	}
+	o, isNew, err := d.store.place(ctx, order{UserID: user, Items: items, TotalCents: total(items)}, key, traceparent(ctx))
+	if err != nil || !isNew {
+		return d.replay(o, items, err)
+	}
+	d.wake()
+	return o, false, nil
+}
+
+// replay answers with the order o that was placed before, if it was for the same items.
+func (d *desk) replay(o order, items []item, err error) (order, bool, error) {
+	if err == nil && !sameItems(o.Items, items) {
+		err = rest.Problem(http.StatusUnprocessableEntity, errKeyTaken.Error(),
+			&huma.ErrorDetail{Location: "header.Idempotency-Key", Message: fmt.Sprintf("order %d was placed with it, for other items", o.ID)})
+	}
+	return o, err == nil, err
+}
+
+func (d *desk) checkUser(ctx context.Context, user int64) error {
+	_, err := d.users.GetUser(ctx, &userv1.GetUserRequest{Id: user})
+	switch {
+	case err == nil:
+		return nil
+	case grpcstatus.Code(err) == codes.NotFound:
+		return rest.Problem(http.StatusNotFound, fmt.Sprintf("order: no user %d", user),
+			&huma.ErrorDetail{Location: "body.user_id", Message: "there is no such user", Value: user})
+	}
+	return d.away(ctx, "user-service", err)
+}
+
+// price fills in what each of items costs today.
+func (d *desk) price(ctx context.Context, items []item) error {
+	req := &inventoryv1.PricesRequest{}
+	for _, it := range items {
+		req.Skus = append(req.Skus, it.SKU)
+	}
+	resp, err := d.inventory.Prices(ctx, req)
+	if err != nil && grpcstatus.Code(err) != codes.NotFound {
+		return d.away(ctx, "inventory-service", err)
+	}
+	unknown := unknownSKU(err)
+	for i, it := range items {
+		price, known := resp.GetPriceCents()[it.SKU]
+		if err != nil && it.SKU == unknown || err == nil && !known {
+			return badSKU(items, i, "is not in the catalogue")
+		}
+		items[i].PriceCents = price
+	}
+	if err != nil {
+		return d.away(ctx, "inventory-service", err)
+	}
+	return nil
+}
+
+// unknownSKU is the sku that inventory-service's NOT_FOUND names.
+func unknownSKU(err error) string {
+	for _, detail := range grpcstatus.Convert(err).Details() {
+		if r, ok := detail.(*errdetails.ResourceInfo); ok {
+			return r.GetResourceName()
+		}
+	}
+	return ""
+}
+
+func badSKU(items []item, i int, what string) error {
+	return rest.Problem(http.StatusBadRequest, fmt.Sprintf("order: sku %q %s", items[i].SKU, what),
+		&huma.ErrorDetail{Location: fmt.Sprintf("body.items[%d].sku", i), Message: what, Value: items[i].SKU})
+}
+
+// away tells the client to come again, when the service is there.
+func (d *desk) away(ctx context.Context, service string, err error) error {
+	d.log.WarnContext(ctx, "order not taken", "service", service, "error", err)
+	after := time.Second
+	if open, ok := errors.AsType[*transport.OpenError](err); ok {
+		after = max(after, open.RetryAfter)
+	}
+	seconds := strconv.Itoa(int(math.Ceil(after.Seconds())))
+	return huma.ErrorWithHeaders(
+		rest.Problem(http.StatusServiceUnavailable, fmt.Sprintf("order: %s cannot be asked at the moment; nothing was ordered", service)),
+		http.Header{"Retry-After": {seconds}})
+}
+
+// traceparent is the W3C trace context of the request in ctx, for the checkout
+// to go on with.
+func traceparent(ctx context.Context) (parent string) {
+	telemetry.Inject(ctx, func(key, value string) {
+		if key == "traceparent" {
+			parent = value
+		}
+	})
+	return parent
+}

@@ -1,0 +1,55 @@
+// Package order is the shop's order-service: it takes orders, and sees each one
+// through its checkout.
+//
+// The checkout is a saga: stock is reserved, money is charged, stock is shipped, and
+// when one of the first two is refused the order is cancelled. checkout.go says what comes after
+// what, steps.go calls the other services, worker.go drives every order to its
+// end, across restarts.
+package order
+
+import (
+	"embed"
+
+	"github.com/kaptar/kaptar"
+	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
+	orderv1 "github.com/kaptar/kaptar/shop/proto/order/v1"
+	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
+	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Service returns order-service.
+func Service() kaptar.Service {
+	return kaptar.Service{
+		Name: "order-service", Version: "v1",
+		Listen: ":8082", GRPCListen: ":50052",
+		Setup: setup,
+	}
+}
+
+func setup(app *kaptar.App) error {
+	db, err := app.DB(migrations)
+	if err != nil {
+		return err
+	}
+	events, err := newPublishers(app)
+	if err != nil {
+		return err
+	}
+	st := &store{db: db, publish: events.publish}
+	inventory := inventoryv1.NewInventoryServiceClient(app.Conn("inventory-service"))
+	work := newWorker(app, st, &steps{
+		inventory: inventory,
+		payment:   paymentv1.NewPaymentServiceClient(app.Conn("payment-service")),
+	})
+	app.Go("checkout", work.run)
+
+	routes(app, &desk{
+		store: st, inventory: inventory, wake: work.wake, log: app.Logger(),
+		users: userv1.NewUserServiceClient(app.Conn("user-service")),
+	})
+	orderv1.RegisterOrderServiceServer(app.GRPC(), &rpc{store: st})
+	return nil
+}

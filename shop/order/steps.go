@@ -1,0 +1,69 @@
+package order
+
+import (
+	"context"
+	"fmt"
+
+	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
+	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
+)
+
+// steps does the steps of a checkout at the other services. Every call carries
+// the order's id, which is what makes it safe to repeat.
+type steps struct {
+	inventory inventoryv1.InventoryServiceClient
+	payment   paymentv1.PaymentServiceClient
+}
+
+// take does one step for o. An error of a call is no verdict: the other service
+// may have done its part before the connection broke.
+func (s *steps) take(ctx context.Context, o order, st step) answer {
+	var a answer
+	var err error
+	switch st {
+	case reserve:
+		a, err = s.reserve(ctx, o)
+	case charge:
+		a, err = s.charge(ctx, o)
+	case ship:
+		_, err = s.inventory.Ship(ctx, &inventoryv1.ShipRequest{OrderId: o.ID})
+		a.Verdict = ok
+	case release:
+		_, err = s.inventory.Release(ctx, &inventoryv1.ReleaseRequest{OrderId: o.ID})
+		a.Verdict = ok
+	default:
+		err = fmt.Errorf("order: unknown step %q", st)
+	}
+	if err != nil {
+		return answer{Verdict: again, Reason: err.Error()}
+	}
+	return a
+}
+
+func (s *steps) reserve(ctx context.Context, o order) (answer, error) {
+	req := &inventoryv1.ReserveRequest{OrderId: o.ID}
+	for _, it := range o.Items {
+		req.Items = append(req.Items, &inventoryv1.Item{Sku: it.SKU, Quantity: it.Quantity})
+	}
+	resp, err := s.inventory.Reserve(ctx, req)
+	if err != nil || resp.GetReserved() {
+		return answer{Verdict: ok}, err
+	}
+	return answer{Verdict: refused, Reason: resp.GetReason()}, nil
+}
+
+func (s *steps) charge(ctx context.Context, o order) (answer, error) {
+	resp, err := s.payment.Charge(ctx, &paymentv1.ChargeRequest{OrderId: o.ID, UserId: o.UserID, AmountCents: o.TotalCents})
+	if err != nil {
+		return answer{}, err
+	}
+	switch resp.GetStatus() {
+	case paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED:
+		return answer{Verdict: ok}, nil
+	case paymentv1.PaymentStatus_PAYMENT_STATUS_DECLINED:
+		return answer{Verdict: refused, Reason: "payment declined: " + resp.GetReason()}, nil
+	case paymentv1.PaymentStatus_PAYMENT_STATUS_REFUNDED:
+		return answer{Verdict: refused, Reason: "the payment was refunded"}, nil
+	}
+	return answer{Verdict: again, Reason: resp.GetReason(), After: resp.GetRetryAfter().AsDuration()}, nil
+}

@@ -1,0 +1,56 @@
+package user
+
+import (
+	"errors"
+	"net/mail"
+	"regexp"
+	"strings"
+)
+
+// A user as others may see it.
+type user struct {
+	ID       int64
+	Username string // lower-case
+	Email    string // lower-case
+}
+
+var (
+	errNotFound   = errors.New("user: not found")
+	errWrongLogin = errors.New("user: username or password is wrong")
+	errEmail      = errors.New("expected an address like ada@example.com")
+)
+
+// A takenError says what of a new user somebody else has already.
+type takenError struct{ username, email bool }
+
+func (e *takenError) Error() string {
+	switch {
+	case e.username && e.email:
+		return "user: username and email are taken"
+	case e.username:
+		return "user: username is taken"
+	}
+	return "user: email is taken"
+}
+
+// canonical is the form in which names and addresses are stored and compared, so
+// that Ada and ada are one user.
+func canonical(s string) string { return strings.ToLower(s) }
+
+// usernames is what a canonical username looks like. The tags in http.go say the
+// same to clients; login uses it to turn away what no user can be called.
+var usernames = regexp.MustCompile(`^[a-z0-9._-]{3,40}$`)
+
+// checkEmail accepts a bare address with a dotted domain of at most 254 bytes, the
+// longest that SMTP can carry. Whether it can be reached is for a mail to find out.
+func checkEmail(s string) error {
+	a, err := mail.ParseAddress(s)
+	if err != nil || a.Address != s || len(s) > 254 {
+		return errEmail
+	}
+	domain := s[strings.LastIndex(s, "@")+1:]
+	if first, last, dotted := strings.Cut(domain, "."); !dotted || first == "" || last == "" {
+		return errEmail
+	}
+	return nil
+}

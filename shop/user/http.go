@@ -1,0 +1,139 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kaptar/kaptar/shop/internal/rest"
+)
+
+func (s *service) routes(api huma.API) {
+	huma.Register(api, huma.Operation{
+		OperationID: "register-user", Summary: "Register a user", Tags: []string{"users"},
+		Method: http.MethodPost, Path: "/users", DefaultStatus: http.StatusCreated,
+		Errors: []int{http.StatusConflict},
+	}, s.postUser)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-user", Summary: "Get a user", Tags: []string{"users"},
+		Method: http.MethodGet, Path: "/users/{id}",
+		Errors: []int{http.StatusNotFound},
+	}, s.getUser)
+	huma.Register(api, huma.Operation{
+		OperationID: "login", Summary: "Exchange a password for a token", Tags: []string{"users"},
+		Method: http.MethodPost, Path: "/login",
+		Errors: []int{http.StatusUnauthorized},
+	}, s.postLogin)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-keys", Summary: "Get the key that tokens are signed with", Tags: []string{"users"},
+		Method: http.MethodGet, Path: "/.well-known/jwks.json",
+	}, s.getKeys)
+}
+
+type userBody struct {
+	ID       int64  `json:"id" example:"1"`
+	Username string `json:"username" example:"ada"`
+	Email    string `json:"email" example:"ada@example.com"`
+}
+
+type userOutput struct{ Body userBody }
+
+func output(u user) *userOutput { return &userOutput{userBody(u)} }
+
+type newUserBody struct {
+	Username string `json:"username" minLength:"3" maxLength:"40" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, dashes and underscores" example:"ada" doc:"Unique; upper and lower case are the same."`
+	Email    string `json:"email" example:"ada@example.com" doc:"Unique; upper and lower case are the same."`
+	Password string `json:"password" minLength:"8" maxLength:"128" example:"correct horse"`
+}
+
+type newUserInput struct{ Body newUserBody }
+
+// Resolve checks what the tags above cannot say.
+func (in *newUserInput) Resolve(huma.Context) []error {
+	if err := checkEmail(in.Body.Email); err != nil {
+		return []error{&huma.ErrorDetail{Location: "body.email", Message: err.Error(), Value: in.Body.Email}}
+	}
+	return nil
+}
+
+func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, error) {
+	u := user{Username: canonical(in.Body.Username), Email: canonical(in.Body.Email)}
+	u, err := s.register(ctx, u, in.Body.Password)
+	if taken, ok := errors.AsType[*takenError](err); ok {
+		return nil, conflict(taken, in.Body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return output(u), nil
+}
+
+func conflict(taken *takenError, body newUserBody) error {
+	var fields []*huma.ErrorDetail
+	if taken.username {
+		fields = append(fields, &huma.ErrorDetail{Location: "body.username", Message: "is taken", Value: body.Username})
+	}
+	if taken.email {
+		fields = append(fields, &huma.ErrorDetail{Location: "body.email", Message: "is taken", Value: body.Email})
+	}
+	return rest.Problem(http.StatusConflict, "there is such a user already", fields...)
+}
+
+type userInput struct {
+	ID int64 `path:"id" minimum:"1" example:"1"`
+}
+
+func (s *service) getUser(ctx context.Context, in *userInput) (*userOutput, error) {
+	u, err := s.store.byID(ctx, in.ID)
+	if errors.Is(err, errNotFound) {
+		return nil, rest.Problem(http.StatusNotFound, "there is no user with this id")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return output(u), nil
+}
+
+type loginInput struct {
+	Body struct {
+		Username string `json:"username" maxLength:"40" example:"ada"`
+		Password string `json:"password" maxLength:"128" example:"correct horse"`
+	}
+}
+
+type loginOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         struct {
+		Token     string    `json:"token" doc:"A JWT, to be sent as Authorization: Bearer …"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+}
+
+func (s *service) postLogin(ctx context.Context, in *loginInput) (*loginOutput, error) {
+	u, err := s.login(ctx, in.Body.Username, in.Body.Password)
+	if errors.Is(err, errWrongLogin) {
+		return nil, rest.Problem(http.StatusUnauthorized, "username or password is wrong")
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := &loginOutput{CacheControl: "no-store"}
+	out.Body.Token, out.Body.ExpiresAt, err = s.tokens.issue(u.ID, time.Now().UTC())
+	return out, err
+}
+
+type keysOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         struct {
+		Keys []jwk `json:"keys"`
+	}
+}
+
+func (s *service) getKeys(context.Context, *struct{}) (*keysOutput, error) {
+	out := &keysOutput{CacheControl: "public, max-age=300"}
+	out.Body.Keys = []jwk{s.tokens.public}
+	return out, nil
+}

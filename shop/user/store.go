@@ -1,0 +1,97 @@
+package user
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// store is all the SQL of user-service; it runs on SQLite and PostgreSQL.
+type store struct{ db *sql.DB }
+
+// add inserts u and returns its id. A duplicate is a violation of a unique
+// constraint, which sqldb.Constraint recognises.
+func (s store) add(ctx context.Context, tx *sql.Tx, u user, hash string) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `
+		INSERT INTO users (username, email, password_hash, created_at)
+		VALUES ($1, $2, $3, $4) RETURNING id`,
+		u.Username, u.Email, hash, time.Now().UnixMilli()).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("user: add: %w", err)
+	}
+	return id, nil
+}
+
+// whatIsTaken explains, after add failed, which of u's names others have.
+func (s store) whatIsTaken(ctx context.Context, u user) error {
+	var names, emails int
+	err := s.db.QueryRowContext(ctx, `
+		SELECT (SELECT count(*) FROM users WHERE username = $1), (SELECT count(*) FROM users WHERE email = $2)`,
+		u.Username, u.Email).Scan(&names, &emails)
+	if err != nil {
+		return fmt.Errorf("user: what is taken: %w", err)
+	}
+	return &takenError{username: names > 0, email: emails > 0}
+}
+
+// byID returns errNotFound when there is none.
+func (s store) byID(ctx context.Context, id int64) (user, error) {
+	u := user{ID: id}
+	err := s.db.QueryRowContext(ctx, `SELECT username, email FROM users WHERE id = $1`, id).Scan(&u.Username, &u.Email)
+	if err != nil {
+		return user{}, notFound(err)
+	}
+	return u, nil
+}
+
+// credentials returns the user with that name and the hash of the password, or errNotFound.
+func (s store) credentials(ctx context.Context, username string) (u user, hash string, err error) {
+	err = s.db.QueryRowContext(ctx, `
+		SELECT id, username, email, password_hash FROM users WHERE username = $1`, username).
+		Scan(&u.ID, &u.Username, &u.Email, &hash)
+	if err != nil {
+		return user{}, "", notFound(err)
+	}
+	return u, hash, nil
+}
+
+// after returns up to limit users whose id is greater than id, in order of id.
+func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id, username, email FROM users WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)
+	if err != nil {
+		return nil, fmt.Errorf("user: list: %w", err)
+	}
+	defer rows.Close()
+	var users []user
+	for rows.Next() {
+		var u user
+		if err := rows.Scan(&u.ID, &u.Username, &u.Email); err != nil {
+			return nil, fmt.Errorf("user: list: %w", err)
+		}
+		users = append(users, u)
+	}
+	return users, rows.Err()
+}
+
+// signingSeed keeps fresh if there is no seed yet, and returns the one that is
+// kept: the same for every instance and after every restart.
+func (s store) signingSeed(ctx context.Context, fresh string) (seed string, err error) {
+	_, err = s.db.ExecContext(ctx, `INSERT INTO signing_key (id, seed) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, fresh)
+	if err != nil {
+		return "", fmt.Errorf("user: keep signing key: %w", err)
+	}
+	if err := s.db.QueryRowContext(ctx, `SELECT seed FROM signing_key WHERE id = 1`).Scan(&seed); err != nil {
+		return "", fmt.Errorf("user: signing key: %w", err)
+	}
+	return seed, nil
+}
+
+func notFound(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return errNotFound
+	}
+	return fmt.Errorf("user: %w", err)
+}
