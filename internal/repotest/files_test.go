@@ -1,0 +1,85 @@
+package repotest
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+var (
+	// The parts keep these patterns from finding themselves.
+	machinePath = regexp.MustCompile("(^|[\\s\"'`=(:])/(wo" + "rk|ro" + "ot|ho" + "me|Us" + "ers/[a-z]+)/")
+	registry    = regexp.MustCompile(`(?i)(pro` + `xy\.golang\.org|sum\.gol` + `ang\.org|regis` + `try\.npmjs|pypi` + `\.org|artifac` + `tory)`)
+	unfinished  = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME)\b`)
+)
+
+// wallText finds text that belongs to a machine, not to the project, and marks of unfinished work.
+func wallText(all []file) (offences []string) {
+	for _, f := range all {
+		if !utf8.ValidString(f.text) || f.is("LICENSE") {
+			continue
+		}
+		for n, line := range strings.Split(f.text, "\n") {
+			for what, pattern := range map[string]*regexp.Regexp{
+				"path of a machine": machinePath, "host of a registry": registry, "unfinished work": unfinished,
+			} {
+				if m := pattern.FindString(line); m != "" {
+					offences = append(offences, fmt.Sprintf("%s:%d: %s: %q", f.path, n+1, what, strings.TrimSpace(m)))
+				}
+			}
+		}
+	}
+	return offences
+}
+
+var replaces = regexp.MustCompile(`(?m)^\s*replace\s|=>`)
+
+// wallReplace finds module files that work only in this checkout.
+func wallReplace(all []file) (offences []string) {
+	for _, f := range all {
+		if (f.path == "go.mod" || f.is("/go.mod")) && replaces.MatchString(f.text) {
+			offences = append(offences, f.path+": replace directive")
+		}
+	}
+	return offences
+}
+
+// wallReadme finds that the README does not say how to see the system run and how to test it.
+func wallReadme(all []file) (offences []string) {
+	for _, want := range []string{"go run ./shop", "make test"} {
+		found := false
+		for _, f := range all {
+			found = found || f.path == "README.md" && strings.Contains(f.text, want)
+		}
+		if !found {
+			offences = append(offences, "README.md does not mention "+want)
+		}
+	}
+	return offences
+}
+
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		wall func([]file) []string
+		bad  file
+	}{
+		"path":             {wallText, file{"a.md", "see /wo" + "rk/main/x"}},
+		"registry":         {wallText, file{"Makefile", "GOPROXY=https://pro" + "xy.golang.org"}},
+		"unfinished":       {wallText, file{"a.go", "// TO" + "DO: later"}},
+		"replace":          {wallReplace, file{"tools/x/go.mod", "module x\n\nreplace a/b => ../b\n"}},
+		"replace in block": {wallReplace, file{"go.mod", "module x\n\nreplace (\n\ta/b => ../b\n)\n"}},
+		"README run":       {wallReadme, file{"README.md", "make test"}},
+		"README test":      {wallReadme, file{"README.md", "go run ./shop"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			report(t, tc.wall(get(t, files)))
+			if got := tc.wall([]file{tc.bad}); len(got) != 1 {
+				t.Errorf("the wall let %+v through: %q, want one offence", tc.bad, got)
+			}
+		})
+	}
+}
