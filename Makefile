@@ -1,0 +1,56 @@
+SHELL := /bin/bash -o pipefail
+MAKEFLAGS += --no-print-directory
+TOOLS := $(CURDIR)/.tmp/bin
+
+# Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
+# the repository. They are tested without it.
+NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-short proto bench-shop lint fmt cover
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## compile everything
+	@go build ./...
+
+run: ## run the reference application in one process
+	@go run ./shop
+
+test: ## everything: vet, all tests, with the race detector where it pays, the walls of the repository
+	@status=0; \
+	echo 'vet'; go vet ./... || status=1; \
+	go build -o $(TOOLS)/testreport ./internal/repotest/testreport && \
+	without=$$(go list $(NO_RACE)) && \
+	with=$$(go list ./... | grep -vxF "$$without") && \
+	{ go test -json -race $$with; go test -json $$without; } | $(TOOLS)/testreport || status=1; \
+	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
+
+test-short: ## the tests that need Go alone
+	@go test ./...
+
+proto: ## generate the Go code of shop/proto
+	@command -v protoc >/dev/null || { \
+		echo 'make proto needs protoc 21.12 or later. Debian: apt install protobuf-compiler; macOS: brew install protobuf' >&2; exit 1; }
+	@cd tools/protoc && go build -o $(TOOLS)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@PATH="$(TOOLS):$$PATH" protoc -I shop/proto \
+		--go_out=shop/proto --go_opt=paths=source_relative \
+		--go-grpc_out=shop/proto --go-grpc_opt=paths=source_relative \
+		$$(find shop/proto -name '*.proto' | sort)
+
+bench-shop: ## measure the reference application
+	@go run ./shop/internal/benchshop
+
+lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
+	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@$(TOOLS)/golangci-lint run
+
+fmt: ## gofmt
+	@gofmt -l -w $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
+
+cover: ## tests with coverage; the report is .tmp/cover.html
+	@mkdir -p .tmp
+	@go test -coverprofile=.tmp/cover.out -coverpkg=./... ./... >/dev/null
+	@go tool cover -html=.tmp/cover.out -o .tmp/cover.html
+	@go tool cover -func=.tmp/cover.out | tail -n 1
