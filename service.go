@@ -1,6 +1,7 @@
 package kaptar
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 )
@@ -30,7 +31,7 @@ var serviceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 func checkServices(services []Service) error {
 	if len(services) == 0 {
-		return fmt.Errorf("kaptar: no service to run")
+		return errors.New("kaptar: no service to run")
 	}
 	seen := make(map[string]bool, len(services))
 	for _, s := range services {

@@ -205,7 +205,7 @@ func (f *filler) missing(field *field, path []string) {
 
 // validate calls the struct's own Validate.
 func (f *filler) validate(v reflect.Value, path []string) (ok bool) {
-	validator, has := v.Addr().Interface().(interface{ Validate() error })
+	validator, has := reflect.TypeAssert[interface{ Validate() error }](v.Addr())
 	if !has {
 		return true
 	}

@@ -67,7 +67,7 @@ func parseTargets(in []Target, p *problems) []*target {
 		parsed.fields = parser.structFields(parsed.typ, parsed.typ.String(), nil)
 		for _, f := range parsed.fields {
 			if f.name == servicesKey {
-				parser.fail(f.owner, `the key "services" is reserved for services' own values`)
+				parser.failf(f.owner, `the key "services" is reserved for services' own values`)
 			}
 		}
 		out = append(out, parsed)
@@ -81,14 +81,14 @@ type schemaParser struct {
 	open     []reflect.Type // structs being parsed, against recursion without end
 }
 
-func (s *schemaParser) fail(where, format string, args ...any) {
+func (s *schemaParser) failf(where, format string, args ...any) {
 	s.problems.add(&Error{Problem: where + ": " + fmt.Sprintf(format, args...)})
 }
 
 // structFields returns the keys of struct t; where is its place in the program, index the way to it from the struct that embeds it.
 func (s *schemaParser) structFields(t reflect.Type, where string, index []int) []*field {
 	if slices.Contains(s.open, t) {
-		s.fail(where, "%s contains itself", t)
+		s.failf(where, "%s contains itself", t)
 		return nil
 	}
 	s.open = append(s.open, t)
@@ -96,7 +96,7 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 	var out []*field
 	add := func(f *field) {
 		if slices.ContainsFunc(out, func(other *field) bool { return other.name == f.name }) {
-			s.fail(f.owner, "the key %q is declared twice in one struct", f.name)
+			s.failf(f.owner, "the key %q is declared twice in one struct", f.name)
 			return
 		}
 		out = append(out, f)
@@ -116,7 +116,7 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 		}
 		if !sf.IsExported() {
 			if tagged {
-				s.fail(where+"."+sf.Name, "an unexported field cannot be a setting")
+				s.failf(where+"."+sf.Name, "an unexported field cannot be a setting")
 			}
 			continue
 		}
@@ -140,7 +140,7 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 	if strings.ContainsFunc(f.name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-'
 	}) {
-		s.fail(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
+		s.failf(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
 	}
 	for option := range strings.SplitSeq(options, ",") {
 		switch option {
@@ -151,10 +151,10 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 			f.own = true
 		case "live":
 			if !reflect.PointerTo(f.typ).Implements(typeLive) {
-				s.fail(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
+				s.failf(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
 			}
 		default:
-			s.fail(f.owner, "unknown option %q in the config tag, expected required or own", option)
+			s.failf(f.owner, "unknown option %q in the config tag, expected required or own", option)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (s *schemaParser) shape(f *field) bool {
 		f.live = true
 		f.leaf = reflect.New(t).Interface().(liveField).liveType()
 		if !isLeaf(f.leaf) {
-			s.fail(f.owner, "config.Live cannot hold a %s, expected a type with one line of text", f.leaf)
+			s.failf(f.owner, "config.Live cannot hold a %s, expected a type with one line of text", f.leaf)
 			return false
 		}
 	case isLeaf(t):
@@ -182,21 +182,21 @@ func (s *schemaParser) shape(f *field) bool {
 			return false
 		}
 		if f.elem.kind == kindMap {
-			s.fail(f.owner, "a map of maps cannot be a setting")
+			s.failf(f.owner, "a map of maps cannot be a setting")
 			return false
 		}
 	default:
-		s.fail(f.owner, "type %s cannot be a setting", t)
+		s.failf(f.owner, "type %s cannot be a setting", t)
 		return false
 	}
 	if f.kind == kindLeaf {
 		f.secret = isSecret(f.leaf)
 	}
 	if f.kind != kindLeaf && f.own {
-		s.fail(f.owner, "option own is for single values, not for a %s", t)
+		s.failf(f.owner, "option own is for single values, not for a %s", t)
 	}
 	if f.kind == kindGroup && f.required {
-		s.fail(f.owner, "option required is for values and maps, not for a struct")
+		s.failf(f.owner, "option required is for values and maps, not for a struct")
 	}
 	return true
 }
@@ -224,7 +224,7 @@ func (s *schemaParser) defaults(f *field, def string) {
 		err = fmt.Errorf("a %s takes no default", f.typ)
 	}
 	if err != nil {
-		s.fail(f.owner, "default %q: %v", def, err)
+		s.failf(f.owner, "default %q: %v", def, err)
 		f.hasDef = false
 	}
 }

@@ -256,7 +256,7 @@ func showText(v reflect.Value) string {
 	}
 	p := reflect.New(t)
 	p.Elem().Set(v)
-	if m, ok := p.Interface().(encoding.TextMarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](p); ok {
 		return marshalText(m)
 	}
 	return hidePassword(fmt.Sprint(v.Interface()))

@@ -33,8 +33,8 @@ func (s stamp) equal(other stamp) bool {
 	return s.info.ModTime().Equal(other.info.ModTime()) && s.info.Size() == other.info.Size() && os.SameFile(s.info, other.info)
 }
 
-// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil; without a File it only waits. It looks once a second, and
-// reads a changed file once it has stayed the same for a second, so that half-written files are not taken.
+// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil; without a File it only waits. It looks
+// once a second, and reads a changed file once it has stayed the same for a second, so that half-written files are not taken.
 //
 // All targets are read and validated anew. If anything is wrong, changed gets a *[Errors] and nothing changes.
 // Otherwise the Live fields take their new values and changed gets those that differ; changes to other values are not applied, and

@@ -20,13 +20,14 @@ func lockDir(dir string) (io.Closer, error) {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}
 	name := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := io.ReadAll(io.LimitReader(f, 20))
-		err = fmt.Errorf("local: data directory %s is in use by process %s: stop it, or choose another with --data-dir", dir, strings.TrimSpace(string(holder)))
+		pid := strings.TrimSpace(string(holder))
+		err = fmt.Errorf("local: data directory %s is in use by process %s: stop it, or choose another with --data-dir", dir, pid)
 		return nil, errors.Join(err, f.Close())
 	}
 	if err := writePID(f); err != nil {

@@ -29,7 +29,7 @@ func screen(services []kaptar.Endpoint, broker, dir string) string {
 	if broker != "" {
 		fmt.Fprintf(table, "  broker\t%s\tembedded\n", broker)
 	}
-	table.Flush() // into memory
+	_ = table.Flush() // into memory
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}

@@ -274,6 +274,9 @@ func (s *store) effects(t *testing.T, key string) []int {
 		}
 		out = append(out, n)
 	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 	return out
 }
 

@@ -14,8 +14,8 @@ import (
 
 func TestBackoffDoublesUpToItsLimit(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int]time.Duration{0: 100, 1: 200, 2: 400, 5: 3200, 6: 5000, 1000: 5000} {
-		want *= time.Millisecond
+	for n, ms := range map[int]int64{0: 100, 1: 200, 2: 400, 5: 3200, 6: 5000, 1000: 5000} {
+		want := time.Duration(ms) * time.Millisecond
 		var low, high int
 		for range 1000 {
 			switch d := backoff(n, firstBackoff, maxBackoff); {

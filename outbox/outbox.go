@@ -19,6 +19,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -75,9 +76,7 @@ func withTrace(ctx context.Context, headers map[string]string) map[string]string
 	telemetry.Inject(ctx, func(key, value string) {
 		if out == nil {
 			out = make(map[string]string, len(headers)+2)
-			for k, v := range headers {
-				out[k] = v
-			}
+			maps.Copy(out, headers)
 		}
 		out[strings.ToLower(key)] = value
 	})

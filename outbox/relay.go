@@ -120,7 +120,7 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int 
 			sleep(ctx, jitter(idlePoll), r.wake)
 			continue
 		}
-		err = r.deliver(ctx, lease, batch)
+		err = r.deliver(ctx, batch)
 		if err != nil {
 			failures = r.failed(ctx, failures, err)
 			continue
@@ -182,7 +182,7 @@ func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
 }
 
 // deliver sends b and deletes what was sent.
-func (r *Relay) deliver(ctx context.Context, lease *sqldb.Lease, b batch) error {
+func (r *Relay) deliver(ctx context.Context, b batch) error {
 	sent := len(b.ids)
 	sendErr := r.send(ctx, b.msgs)
 	if sendErr != nil {

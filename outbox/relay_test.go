@@ -274,9 +274,9 @@ func TestRelayFailureBackoffAndLog(t *testing.T) {
 		eventually(t, "it is sent", func() bool { r.Wake(); return b.has(1)() })
 		eventually(t, "the recovery is logged", func() bool { return strings.Contains(text.String(), "works again") })
 		stop()
-		for i, least := range []time.Duration{80, 160, 320, 640} {
-			if d := calls[i+1].Sub(calls[i]); d < least*time.Millisecond {
-				t.Errorf("pause %d = %v, want %v or more, whatever Wake says", i+1, d, least*time.Millisecond)
+		for i, least := range []time.Duration{80 * time.Millisecond, 160 * time.Millisecond, 320 * time.Millisecond, 640 * time.Millisecond} {
+			if d := calls[i+1].Sub(calls[i]); d < least {
+				t.Errorf("pause %d = %v, want %v or more, whatever Wake says", i+1, d, least)
 			}
 		}
 		if got := text.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "boom") {

@@ -50,7 +50,7 @@ func (x *exchange) WriteHeader(status int) {
 	case x.tooLarge && status >= 400 && status != http.StatusRequestEntityTooLarge:
 		x.replace(x.tooLargeProblem())
 	case x.req.Pattern == "" && status == http.StatusNotFound:
-		x.replace(Problem{Status: status, Detail: fmt.Sprintf("no route for %s", x.req.URL.Path)})
+		x.replace(Problem{Status: status, Detail: "no route for " + x.req.URL.Path})
 	case x.req.Pattern == "" && status == http.StatusMethodNotAllowed:
 		x.replace(Problem{Status: status, Detail: fmt.Sprintf("%s allows %s, not %s",
 			x.req.URL.Path, x.Header().Get("Allow"), x.req.Method)})

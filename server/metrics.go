@@ -146,7 +146,7 @@ type cache[K comparable, V any] struct {
 	mu sync.Mutex
 }
 
-func (c *cache[K, V]) get(key K, make func() V) V {
+func (c *cache[K, V]) get(key K, build func() V) V {
 	if m := c.m.Load(); m != nil {
 		if v, ok := (*m)[key]; ok {
 			return v
@@ -161,7 +161,7 @@ func (c *cache[K, V]) get(key K, make func() V) V {
 		}
 		next = maps.Clone(*m)
 	}
-	v := make()
+	v := build()
 	next[key] = v
 	c.m.Store(&next)
 	return v

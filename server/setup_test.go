@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -204,7 +204,7 @@ func (b *buffer) String() string {
 
 // echoServer is a gRPC service: Say is unary, Watch streams both ways.
 type echoServer interface {
-	say(context.Context, string) (string, error)
+	say(ctx context.Context, text string) (string, error)
 	watch(grpc.ServerStream) error
 }
 
@@ -234,7 +234,7 @@ var echoDesc = grpc.ServiceDesc{
 			return wrapperspb.String(out), err
 		}
 		if ic == nil {
-			return nil, fmt.Errorf("no interceptor")
+			return nil, errors.New("no interceptor")
 		}
 		return ic(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: sayMethod}, handle)
 	}}},

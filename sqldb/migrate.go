@@ -87,7 +87,7 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 }
 
 func migrateError(dialect Dialect, err error) error {
-	if e, ok := errors.AsType[*errMigrate](err); ok {
+	if e, ok := errors.AsType[*ownError](err); ok {
 		return fmt.Errorf("sqldb: migrate %s: %w", dialect, e)
 	}
 	if e, ok := errors.AsType[*goose.PartialError](err); ok {
@@ -96,10 +96,10 @@ func migrateError(dialect Dialect, err error) error {
 	return fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
 }
 
-// errMigrate is an error of ours that comes back through goose's wrapping.
-type errMigrate struct{ text string }
+// ownError is an error of ours that comes back through goose's wrapping.
+type ownError struct{ text string }
 
-func (e *errMigrate) Error() string { return e.text }
+func (e *ownError) Error() string { return e.text }
 
 // dialectDir returns the folder of dialect, or an error that names the dialects that are there.
 func dialectDir(migrations fs.FS, dialect Dialect) (fs.FS, error) {
@@ -207,7 +207,7 @@ func (l *migrateLocker) checkVersions(ctx context.Context, conn *sql.Conn, exist
 		return err
 	}
 	if unknown = slices.Compact(unknown); len(unknown) > 0 {
-		return &errMigrate{"the database is newer than this program: it has version " + strings.Join(unknown, ", ") +
+		return &ownError{"the database is newer than this program: it has version " + strings.Join(unknown, ", ") +
 			" in " + l.table + ", which no file has; run the newer program or restore the older database"}
 	}
 	return nil
@@ -317,7 +317,8 @@ func foreignKeys(ctx context.Context, conn *sql.Conn) error {
 		if err := rows.Scan(&table, &rowid, &parent, &key); err != nil {
 			return err
 		}
-		return &errMigrate{fmt.Sprintf("the migrations leave row %d of %s without its row in %s (foreign key); nothing was applied", rowid.Int64, table, parent)}
+		return &ownError{fmt.Sprintf("the migrations leave row %d of %s without its row in %s (foreign key); nothing was applied",
+			rowid.Int64, table, parent)}
 	}
 	return rows.Err()
 }

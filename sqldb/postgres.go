@@ -25,7 +25,8 @@ func openPostgres(ctx context.Context, url string) (*sql.DB, error) {
 	where, secrets := describe(url)
 	if where == "" {
 		// The parser's own words would quote pieces of a URL whose password cannot be found in it.
-		return nil, errors.New(`sqldb: open: the postgres URL cannot be parsed; expected "postgres://user:password@host:5432/database" with special characters percent-encoded`)
+		return nil, errors.New(`sqldb: open: the postgres URL cannot be parsed; expected ` +
+			`"postgres://user:password@host:5432/database" with special characters percent-encoded`)
 	}
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -63,7 +64,8 @@ func refuse(fsync, sync string) error {
 	case fsync == "off":
 		return errors.New("the server runs with fsync=off: a power failure would corrupt the database; set fsync=on")
 	case sync == "off":
-		return errors.New("synchronous_commit=off for this session: a crash of the server would lose acknowledged commits, and events already sent would be of orders that do not exist; set it to on for this role, database or URL")
+		return errors.New("synchronous_commit=off for this session: a crash of the server would lose acknowledged commits, " +
+			"and events already sent would be of orders that do not exist; set it to on for this role, database or URL")
 	}
 	return nil
 }

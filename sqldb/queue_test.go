@@ -246,6 +246,9 @@ func TestQueueStress(t *testing.T) {
 		}
 		delete(committed, n)
 	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 	if len(committed) > 0 {
 		t.Errorf("%d rows are missing, though their InTx returned nil", len(committed))
 	}

@@ -22,7 +22,7 @@ func TestExportAllSignals(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
 			c := newCollector()
-			endpoint := ""
+			var endpoint string
 			if protocol == "grpc" {
 				endpoint = c.serveGRPC(t)
 			} else {

@@ -79,7 +79,7 @@ func (q *queue[T]) run() {
 	defer tick.Stop()
 	batch := make([]T, 0, batchLen)
 	for {
-		full := false
+		var full bool
 		select {
 		case last := <-stopping:
 			q.done <- q.drain(last, batch)

@@ -123,13 +123,13 @@ func TestWrongOptions(t *testing.T) {
 	for want, opts := range map[string]telemetry.Options{
 		"telemetry: no service name": {},
 		`telemetry: unknown sampler "jaeger"; known are always_on, always_off, traceidratio, parentbased_always_on`: {Service: "s", Sampler: "jaeger"},
-		`unknown sampler "parentbased_"`:                         {Service: "s", Sampler: "parentbased_"},
-		"share 1.5 is not between 0 and 1":                       {Service: "s", Sampler: "traceidratio", SamplerArg: 1.5},
-		"share -0.1 is not between 0 and 1":                      {Service: "s", Sampler: "parentbased_traceidratio", SamplerArg: -0.1},
-		"share NaN is not between 0 and 1":                       {Service: "s", Sampler: "traceidratio", SamplerArg: math.NaN()},
-		`endpoint "localhost:4317" is not a URL such as http://`: {Service: "s", Endpoint: "localhost:4317"},
-		`unknown OTLP protocol "thrift"; known are grpc and`:     {Service: "s", Endpoint: "http://localhost:4317", Protocol: "thrift"},
-		`unknown log format "xml"; known are console, text and json`:      {Service: "s", Log: telemetry.LogOptions{Format: "xml"}},
+		`unknown sampler "parentbased_"`:                             {Service: "s", Sampler: "parentbased_"},
+		"share 1.5 is not between 0 and 1":                           {Service: "s", Sampler: "traceidratio", SamplerArg: 1.5},
+		"share -0.1 is not between 0 and 1":                          {Service: "s", Sampler: "parentbased_traceidratio", SamplerArg: -0.1},
+		"share NaN is not between 0 and 1":                           {Service: "s", Sampler: "traceidratio", SamplerArg: math.NaN()},
+		`endpoint "localhost:4317" is not a URL such as http://`:     {Service: "s", Endpoint: "localhost:4317"},
+		`unknown OTLP protocol "thrift"; known are grpc and`:         {Service: "s", Endpoint: "http://localhost:4317", Protocol: "thrift"},
+		`unknown log format "xml"; known are console, text and json`: {Service: "s", Log: telemetry.LogOptions{Format: "xml"}},
 	} {
 		_, err := telemetry.New(t.Context(), opts)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -61,10 +61,10 @@ func pickTwo(list []*instance, now time.Duration, good func(*instance) bool) *in
 			continue
 		}
 		seen++
-		switch {
-		case seen == 1:
+		switch seen {
+		case 1:
 			a = in
-		case seen == 2:
+		case 2:
 			b = in
 		default: // reservoir of two
 			switch rand.IntN(seen) {

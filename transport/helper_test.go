@@ -181,7 +181,7 @@ func ours() []string {
 	buf := make([]byte, 4<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	var out []string
-	for _, g := range strings.Split(string(buf), "\n\n") {
+	for g := range strings.SplitSeq(string(buf), "\n\n") {
 		if strings.Contains(g, "kaptar/transport.") || strings.Contains(g, "google.golang.org/grpc") || strings.Contains(g, "net/http.(*persistConn)") {
 			if !strings.Contains(g, "testing.tRunner") {
 				out = append(out, g)

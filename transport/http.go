@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -182,7 +183,7 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 func (c *httpCall) header(ctx context.Context) http.Header {
 	h := make(http.Header, len(c.req.Header)+3)
 	for k, v := range c.req.Header {
-		h[k] = v[:len(v):len(v)] // who appends gets a copy
+		h[k] = slices.Clip(v) // who appends gets a copy
 	}
 	values := &c.values
 	if c.attempts > 1 {

@@ -76,8 +76,10 @@ const DefaultMaxInFlight = 64
 type Start int
 
 const (
-	FromNow       Start = iota + 1 // only messages stored after the group was made
-	FromBeginning                  // everything that the broker still has
+	// FromNow gives only messages stored after the group was made.
+	FromNow Start = iota + 1
+	// FromBeginning gives everything that the broker still has.
+	FromBeginning
 )
 
 func (s Start) String() string {
@@ -99,10 +101,12 @@ func (s Subscription) Validate() error {
 		return fmt.Errorf("driver: subscription to %q: %w", s.Topic, err)
 	}
 	if s.From != FromNow && s.From != FromBeginning {
-		return fmt.Errorf("driver: subscription of group %q to %q: start %d is %w: want FromNow or FromBeginning", s.Group, s.Topic, int(s.From), ErrInvalid)
+		return fmt.Errorf("driver: subscription of group %q to %q: start %d is %w: want FromNow or FromBeginning",
+			s.Group, s.Topic, int(s.From), ErrInvalid)
 	}
 	if s.MaxInFlight < 0 {
-		return fmt.Errorf("driver: subscription of group %q to %q: max in flight %d is %w: want 1 or more, or 0 for %d", s.Group, s.Topic, s.MaxInFlight, ErrInvalid, DefaultMaxInFlight)
+		return fmt.Errorf("driver: subscription of group %q to %q: max in flight %d is %w: want 1 or more, or 0 for %d",
+			s.Group, s.Topic, s.MaxInFlight, ErrInvalid, DefaultMaxInFlight)
 	}
 	return nil
 }

@@ -69,7 +69,8 @@ func (m *Message) Validate() error {
 		return fmt.Errorf("driver: message %q: %w", m.ID, err)
 	}
 	if m.ID == "" || len(m.ID) > 255 || strings.ContainsFunc(m.ID, isControl) || strings.ToValidUTF8(m.ID, "") != m.ID {
-		return fmt.Errorf("driver: message id %q on topic %q is %w: want 1 to 255 bytes of text without control characters", clip(m.ID), m.Topic, ErrInvalid)
+		return fmt.Errorf("driver: message id %q on topic %q is %w: want 1 to 255 bytes of text without control characters",
+			clip(m.ID), m.Topic, ErrInvalid)
 	}
 	if strings.ToValidUTF8(m.Key, "") != m.Key {
 		return fmt.Errorf("driver: key %q of message %q on topic %q is %w: want UTF-8", clip(m.Key), m.ID, m.Topic, ErrInvalid)
@@ -143,7 +144,8 @@ func checkHeader(name, value string) error {
 
 func checkName(kind, name string) error {
 	bad := func() error {
-		return fmt.Errorf("%s %q is %w: want 1 to 200 letters, digits, '-', '_' and single inner '.', starting with a letter or digit", kind, clip(name), ErrInvalid)
+		return fmt.Errorf("%s %q is %w: want 1 to 200 letters, digits, '-', '_' and single inner '.', starting with a letter or digit",
+			kind, clip(name), ErrInvalid)
 	}
 	if name == "" || len(name) > 200 || strings.Contains(name, "..") || strings.HasSuffix(name, ".") {
 		return bad()

@@ -65,9 +65,11 @@ func Open(ctx context.Context, rawURL string) (Broker, error) {
 		linked = strings.Join(s, ", ")
 	}
 	if pkg, ok := known[scheme]; ok {
-		return nil, fmt.Errorf("driver: broker url %q: no driver for scheme %q is linked (linked: %s): add import _ %q", Redact(rawURL), scheme, linked, pkg)
+		return nil, fmt.Errorf("driver: broker url %q: no driver for scheme %q is linked (linked: %s): add import _ %q",
+			Redact(rawURL), scheme, linked, pkg)
 	}
-	return nil, fmt.Errorf("driver: broker url %q: unknown scheme %q: linked: %s; import the package of a driver that registers it", Redact(rawURL), scheme, linked)
+	return nil, fmt.Errorf("driver: broker url %q: unknown scheme %q: linked: %s; import the package of a driver that registers it",
+		Redact(rawURL), scheme, linked)
 }
 
 // Redact returns the URL, or a comma-separated list of them, with passwords and lone tokens replaced by xxxxx. A driver uses

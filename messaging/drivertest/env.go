@@ -127,7 +127,7 @@ func (e *env) joinOn(b driver.Broker, sub driver.Subscription, handle func(drive
 func (m *member) all() ([]driver.Delivery, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.got[:len(m.got):len(m.got)], m.changed
+	return slices.Clip(m.got), m.changed
 }
 
 // until waits for deliveries of which done says that they are enough, and returns them.

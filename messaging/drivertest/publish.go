@@ -68,13 +68,14 @@ func testLargestMessage(t *testing.T, h Harness) {
 func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
+	huge := map[string]string{"a": strings.Repeat("h", driver.MaxSize)}
 	bad := []struct {
 		name string
 		msg  driver.Message
 		want error
 	}{
 		{"too much data", driver.Message{ID: "x", Topic: e.topic, Data: make([]byte, driver.MaxSize+1)}, driver.ErrTooLarge},
-		{"too much header", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"a": strings.Repeat("h", driver.MaxSize)}}, driver.ErrTooLarge},
+		{"too much header", driver.Message{ID: "x", Topic: e.topic, Headers: huge}, driver.ErrTooLarge},
 		{"no id", driver.Message{Topic: e.topic}, driver.ErrInvalid},
 		{"id with line feed", driver.Message{ID: "a\nb", Topic: e.topic}, driver.ErrInvalid},
 		{"no topic", driver.Message{ID: "x"}, driver.ErrInvalid},

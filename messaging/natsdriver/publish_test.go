@@ -43,7 +43,7 @@ func TestFailureKeepsOrder(t *testing.T) {
 		if !ok || partial.Sent != 2 {
 			t.Fatalf("Publish of %d messages, the third refused = %v, want a PartialError with Sent 2", n, err)
 		}
-		if got, want := storedIDs(t, js, "t"), append(before, prefix+"0", prefix+"1"); !slices.Equal(got, want) {
+		if got, want := storedIDs(t, js, "t"), slices.Concat(before, []string{prefix + "0", prefix + "1"}); !slices.Equal(got, want) {
 			t.Errorf("the stream has %v, want %v", got, want)
 		}
 		config.MaxMsgSize = -1
