@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short proto bench-shop lint fmt cover
+.PHONY: help build run test test-short proto bench-shop mutants lint fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ proto: ## generate the Go code of shop/proto
 
 bench-shop: ## measure the reference application
 	@go run ./shop/internal/benchshop
+
+mutants: ## break the promises one at a time and see that tests notice
+	@go run ./internal/mutants
 
 lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -1,0 +1,95 @@
+package main
+
+// mutants are the promises that a reader of the README would hold us to.
+func mutants() []mutant {
+	return []mutant{
+		{
+			"the fifth failure opens the breaker, not the sixth", "transport/breaker.go",
+			"if b.failures >= b.threshold {", "if b.failures > b.threshold {", "./transport", "",
+		},
+		{
+			"half-open lets one probe through", "transport/breaker.go",
+			"case b.probing && now < b.probe+b.recovery:", "case false && b.probing && now < b.probe+b.recovery:", "./transport", "",
+		},
+		{
+			"a POST without Idempotency-Key is not retried", "transport/http.go",
+			"if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn false", "if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn true", "./transport", "",
+		},
+		{
+			"a retry storm ends with the budget", "transport/budget.go",
+			"if b.left() < 1 {\n\t\treturn false", "if b.left() < 1 {\n\t\treturn true", "./transport", "",
+		},
+		{
+			"the deadline travels", "transport/http.go",
+			"h[wire.DeadlineHeader] = values[2:3:3]", "_ = wire.DeadlineHeader", "./transport", "",
+		},
+		{
+			"an event whose sending failed stays in the outbox", "outbox/relay.go",
+			"		sent = 0\n", "", "./outbox", "",
+		},
+		{
+			"events leave the outbox in order", "outbox/relay.go",
+			"FROM kaptar_outbox ORDER BY id LIMIT", "FROM kaptar_outbox ORDER BY id DESC LIMIT", "./outbox", "",
+		},
+		{
+			"the inbox lets an event have its effect once", "outbox/inbox.go",
+			"return n == 1, nil", "return n >= 0, nil", "./outbox", "",
+		},
+		{
+			"a rolled-back transaction publishes nothing", "messaging/publish.go",
+			"	if err := outbox.Add(ctx, tx, m); err != nil {", "	_ = p.broker.Publish(ctx, []driver.Message{m})\n	if err := outbox.Add(ctx, tx, m); err != nil {", "./messaging", "",
+		},
+		{
+			"the broker is told after the effect", "messaging/consume.go",
+			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "./messaging", "",
+		},
+		{
+			"a permanent error is not tried again", "messaging/consume.go",
+			"permanent && !c.autoAck {", "permanent && c.autoAck {", "./messaging", "",
+		},
+		{
+			"SQLite is durable", "sqldb/sqlite.go",
+			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
+		},
+		{
+			"NATS stores a message id once", "messaging/natsdriver/wire.go",
+			"	h[nats.MsgIdHdr] = []string{escapeValue(m.ID)}\n", "", "./messaging/natsdriver", "",
+		},
+		{
+			"metrics count by route, not by path", "server/http.go",
+			"x.server.metrics.route(x.method, x.req.Pattern)", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+		},
+		{
+			"a trace goes on over the caller's header", "telemetry/propagate.go",
+			"	if !ok {\n\t\treturn ctx\n", "	if ok {\n\t\treturn ctx\n", "./telemetry", "",
+		},
+		{
+			"the environment wins over the file", "config/config.go",
+			"{env, false}, {dotEnv, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false},", "./config", "",
+		},
+		{
+			"a secret is not shown", "config/secret.go",
+			"	return redacted\n}", "	return string(s)\n}", "./config", "",
+		},
+		{
+			"tasks stop after the requests", "lifecycle.go",
+			"	drained.Wait()\n", "	s.cancel(nil)\n\tdrained.Wait()\n", ".", "",
+		},
+		{
+			"nothing listens when one port is taken", "lifecycle.go",
+			"	if len(errs) > 0 {\n\t\treturn errors.Join(errs...)\n\t}\n", "", ".", "",
+		},
+		{
+			"orders survive kill -9", "shop/order/worker.go",
+			"w.drive(ctx, job)", "_ = ctx", "./shop", "StopMidOrder",
+		},
+		{
+			"the bank charges an order once", "shop/payment/bank.go",
+			"\"order-\"+strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
+		},
+		{
+			"an interrupted checkout goes on", "shop/order/store.go",
+			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
+		},
+	}
+}
