@@ -354,3 +354,31 @@ func TestStopIsBounded(t *testing.T) {
 		})
 	}
 }
+
+// TestLiveSetting changes the log level in the file of a running shop, wrongly
+// and rightly.
+func TestLiveSetting(t *testing.T) {
+	t.Parallel()
+	s := open(t, "log_level: INFO\n")
+	name := filepath.Join(s.Dir, "config.yml")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ level, says string }{
+		{"LOUD", "settings not taken over"},
+		{"DEBUG", `"setting changed"`},
+	} {
+		changed := strings.Replace(string(text), "log_level: INFO", "log_level: "+c.level, 1)
+		if err := os.WriteFile(name, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() string {
+			if !strings.Contains(s.Log(), c.says) || !strings.Contains(s.Log(), c.level) {
+				return fmt.Sprintf("after log_level: %s the log does not say %s", c.level, c.says)
+			}
+			return ""
+		})
+	}
+	s.interrupt()
+}
