@@ -57,8 +57,13 @@ func startNATS(ctx context.Context, address, dir string) (*broker, error) {
 	}
 	b := &broker{s, newServerLog()}
 	s.SetLoggerV2(b.log, false, false, false)
-	go s.Start()
+	started := make(chan struct{})
+	go func() {
+		s.Start()
+		close(started)
+	}()
 	if err := b.wait(ctx); err != nil {
+		<-started // a start that goes on beside the shutdown would leave files behind
 		s.Shutdown()
 		s.WaitForShutdown()
 		return nil, fmt.Errorf("local: embedded broker with its files in %s did not start: %w", dir, err)

@@ -1,7 +1,14 @@
 package main
 
+import "slices"
+
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
+	return slices.Concat(calls(), events(), surroundings(), shop())
+}
+
+// calls: package transport.
+func calls() []mutant {
 	return []mutant{
 		{
 			"the fifth failure opens the breaker, not the sixth", "transport/breaker.go",
@@ -23,6 +30,12 @@ func mutants() []mutant {
 			"the deadline travels", "transport/http.go",
 			"h[wire.DeadlineHeader] = values[2:3:3]", "_ = wire.DeadlineHeader", "./transport", "",
 		},
+	}
+}
+
+// events: packages outbox, messaging and its drivers.
+func events() []mutant {
+	return []mutant{
 		{
 			"an event whose sending failed stays in the outbox", "outbox/relay.go",
 			"		sent = 0\n", "", "./outbox", "",
@@ -55,6 +68,12 @@ func mutants() []mutant {
 			"NATS stores a message id once", "messaging/natsdriver/wire.go",
 			"	h[nats.MsgIdHdr] = []string{escapeValue(m.ID)}\n", "", "./messaging/natsdriver", "",
 		},
+	}
+}
+
+// surroundings: what every service has around it.
+func surroundings() []mutant {
+	return []mutant{
 		{
 			"metrics count by route, not by path", "server/http.go",
 			"x.server.metrics.route(x.method, x.req.Pattern)", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
@@ -79,6 +98,12 @@ func mutants() []mutant {
 			"nothing listens when one port is taken", "lifecycle.go",
 			"	if len(errs) > 0 {\n\t\treturn errors.Join(errs...)\n\t}\n", "", ".", "",
 		},
+	}
+}
+
+// shop: the reference application.
+func shop() []mutant {
+	return []mutant{
 		{
 			"orders survive kill -9", "shop/order/worker.go",
 			"w.drive(ctx, job)", "_ = ctx", "./shop", "StopMidOrder",
