@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -99,20 +100,21 @@ func TestOpenErrors(t *testing.T) {
 func TestDrivers(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("no route")
-	discovery.RegisterDriver("test", func(_ context.Context, url string) (discovery.Registry, error) {
-		if url == "test://down" {
+	scheme := strings.ToLower("t" + rand.Text())
+	discovery.RegisterDriver(scheme, func(_ context.Context, url string) (discovery.Registry, error) {
+		if url == scheme+"://down" {
 			return nil, failed
 		}
 		return discovery.NewMemory(), nil
 	})
-	if r, err := discovery.Open(t.Context(), "test://up"); r == nil || err != nil {
+	if r, err := discovery.Open(t.Context(), scheme+"://up"); r == nil || err != nil {
 		t.Errorf("Open(test://up) = %v, %v", r, err)
 	}
-	if _, err := discovery.Open(t.Context(), "test://down"); !errors.Is(err, failed) {
+	if _, err := discovery.Open(t.Context(), scheme+"://down"); !errors.Is(err, failed) {
 		t.Errorf("Open(test://down): %v, want the driver's error", err)
 	}
 	open := func(context.Context, string) (discovery.Registry, error) { return nil, nil }
-	for _, scheme := range []string{"test", "memory", "static", ""} {
+	for _, scheme := range []string{scheme, "memory", "static", ""} {
 		func() {
 			defer func() {
 				if recover() == nil {
