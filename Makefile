@@ -6,8 +6,11 @@ TOOLS := $(CURDIR)/.tmp/bin
 # the repository. They are tested without it.
 NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
 
+# Packages with tests that start servers, behind the build tag servers.
+SERVERS := ./messaging/kafkadriver ./internal/kafkatest
+
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short proto bench-shop mutants lint fmt cover
+.PHONY: help build run test test-servers test-short proto bench-shop mutants lint fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +29,9 @@ test: ## everything: vet, all tests, with the race detector where it pays, the w
 	with=$$(go list ./... | grep -vxF "$$without") && \
 	{ go test -json -race $$with; go test -json $$without; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
+
+test-servers: ## the tests of drivers against real servers that make test does not start yet; needs Java 17 and Maven
+	@go test -tags servers $(SERVERS)
 
 test-short: ## the tests that need Go alone
 	@go test ./...

@@ -19,7 +19,7 @@ type Settings struct {
 	Advertise  string `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
-	BrokerURL    config.Secret `config:"broker_url" help:"nats://host:4222"`
+	BrokerURL    config.Secret `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
 	DiscoveryURL config.Secret `config:"discovery_url" help:"memory: or static:…; default memory:"`
 	RedisHost    string        `config:"redis_host" default:"localhost" help:"host of Redis, for services that use it"`
 	RedisURL     config.Secret `config:"redis_url" help:"redis://…, instead of redis_host"`

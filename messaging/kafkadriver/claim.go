@@ -1,0 +1,128 @@
+package kafkadriver
+
+import (
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// A place is a partition as a group sees it.
+type place struct {
+	group     string
+	topic     string // Kafka's name
+	partition int32
+}
+
+// A claim is a partition that a member has, from its assignment to its end. The member's mu guards it.
+type claim struct {
+	m     *member
+	place place
+
+	// Unsettled entries in offset order; what is settled is forgotten, so that one message that waits for long does not keep
+	// those after it in memory.
+	front, back *entry
+	flying      int // entries in flight
+
+	next      int64 // after the last fetched record; -1: none yet
+	committed int64 // -1: nothing was committed by this claim
+	closing   bool  // no more deliveries: it is about to end
+	ended     bool
+	left      bool // ended since the member left, not since another one has the partition
+}
+
+// An entry is a fetched record that is not settled.
+type entry struct {
+	c          *claim
+	prev, next *entry
+	partition  int32
+	offset     int64
+	msg        driver.Message
+	size       int
+	attempts   int
+	state      state
+	at         time.Time // when flying: end of the ack wait; when waiting: when it is due
+	index      int       // in the heap of those waiting
+}
+
+type state int
+
+const (
+	queued  state = iota // fetched
+	flying               // delivered
+	waiting              // for redelivery
+	settled
+)
+
+// A mark is what the Broker remembers of a message after its claim ended.
+type mark struct {
+	attempts int
+	done     bool
+}
+
+func (c *claim) push(e *entry) {
+	e.c, e.prev = c, c.back
+	if c.back == nil {
+		c.front = e
+	} else {
+		c.back.next = e
+	}
+	c.back = e
+}
+
+func (c *claim) remove(e *entry) {
+	if e.prev == nil {
+		c.front = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		c.back = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.prev, e.next = nil, nil
+}
+
+// position is the offset before which everything is settled; -1 if nothing was fetched.
+func (c *claim) position() int64 {
+	if c.front != nil {
+		return c.front.offset
+	}
+	return c.next
+}
+
+// find returns the unsettled entry of an offset, or nil.
+func (c *claim) find(offset int64) *entry {
+	for e := c.front; e != nil && e.offset <= offset; e = e.next {
+		if e.offset == offset {
+			return e
+		}
+	}
+	return nil
+}
+
+// A dueHeap is a container/heap of waiting entries, earliest first.
+type dueHeap []*entry
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *dueHeap) Push(x any) {
+	e := x.(*entry)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+
+// Pop implements heap.Interface.
+func (h *dueHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}

@@ -1,0 +1,299 @@
+package kafkadriver
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	maxHeld      = 10_000                 // messages that wait for a redelivery
+	maxHeldBytes = 64 << 20               // of them
+	fetchBytes   = 16 << 20               // of one answer
+	fetchWait    = 500 * time.Millisecond // as other clients; partitions that come during a fetch may have to wait for its end
+	drainTime    = 2 * time.Second
+	leaveTime    = 3 * time.Second
+	lookAgain    = 5 * time.Second // for a topic that may have been deleted
+)
+
+// A member is one Subscribe call: a client of its own that is in the group. One goroutine polls it, one delivers and one
+// commits.
+type member struct {
+	b     *Broker
+	sub   driver.Subscription
+	topic string // Kafka's name
+	group string
+	cl    *kgo.Client
+
+	wake  chan struct{} // holds a wake-up of run
+	room  chan struct{} // of poll
+	dirty chan struct{} // of commit
+	gone  chan struct{} // closed once the member has left the group
+
+	committing sync.Mutex // one commit at a time, so that an older one cannot come last
+
+	mu       sync.Mutex
+	claims   map[int32]*claim
+	queue    []*entry // fetched and not delivered
+	flying   map[*entry]struct{}
+	expiry   time.Time // no ack wait ends before
+	due      dueHeap
+	dueBytes int
+	drained  chan struct{} // closed and replaced when a delivery is settled
+	leaving  bool
+	fatal    error
+}
+
+func newMember(b *Broker, sub driver.Subscription, topic string) *member {
+	return &member{
+		b: b, sub: sub, topic: topic, group: groupName(sub),
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		gone: make(chan struct{}), drained: make(chan struct{}),
+		claims: make(map[int32]*claim), flying: make(map[*entry]struct{}),
+	}
+}
+
+func (m *member) options() []kgo.Opt {
+	wait := m.b.opts.AckWait
+	return []kgo.Opt{
+		kgo.ConsumerGroup(m.group),
+		kgo.ConsumeTopics(m.topic),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(), // a record is in its claim before the claim can end
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(min(max(wait, 6*time.Second), 5*time.Minute)), // brokers refuse less than 6 s by default
+		kgo.HeartbeatInterval(min(max(wait/10, 50*time.Millisecond), time.Second)),
+		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxWait(fetchWait),
+		kgo.OnPartitionsAssigned(m.assigned),
+		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { m.revoked(ctx, lost[m.topic]) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) { _ = m.endClaims(lost[m.topic], false) }),
+	}
+}
+
+// run delivers until ctx ends, the Broker is closed or something fails for good.
+func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	stopOnLife := context.AfterFunc(m.b.life, stop)
+	defer stopOnLife()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { m.poll(work) })
+	tasks.Go(func() { m.commits(work) })
+	err := m.deliver(work, deliver)
+	stop()
+	tasks.Wait()
+	m.leave()
+	return err
+}
+
+func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil && !m.b.isClosed() {
+		d, wait, err := m.next(time.Now())
+		if err != nil {
+			return err
+		}
+		if d != nil {
+			deliver(*d)
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-m.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-m.b.done:
+		}
+	}
+	return nil
+}
+
+// next returns what to deliver, counted as in flight, or how long to wait for it.
+func (m *member) next(now time.Time) (*driver.Delivery, time.Duration, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fatal != nil {
+		return nil, 0, m.fatal
+	}
+	m.expire(now)
+	wait := time.Minute
+	if len(m.flying) > 0 {
+		wait = min(wait, max(m.expiry.Sub(now), time.Millisecond))
+	}
+	if len(m.flying) >= m.sub.MaxInFlight {
+		return nil, wait, nil
+	}
+	if len(m.due) > 0 {
+		e := m.due[0]
+		if !e.at.After(now) {
+			heap.Pop(&m.due)
+			m.dueBytes -= e.size
+			signal(m.room)
+			return m.take(e, now), 0, nil
+		}
+		wait = min(wait, e.at.Sub(now))
+	}
+	for len(m.queue) > 0 {
+		e := m.queue[0]
+		m.queue[0] = nil
+		m.queue = m.queue[1:]
+		signal(m.room)
+		if e.state == queued && !e.c.closing && !e.c.ended {
+			return m.take(e, now), 0, nil
+		}
+	}
+	return nil, wait, nil
+}
+
+// take counts e as in flight. The caller holds m.mu.
+func (m *member) take(e *entry, now time.Time) *driver.Delivery {
+	e.state, e.at = flying, now.Add(m.b.opts.AckWait)
+	e.attempts++
+	if len(m.flying) == 0 || e.at.Before(m.expiry) {
+		m.expiry = e.at
+	}
+	m.flying[e] = struct{}{}
+	e.c.flying++
+	l := &lease{e: e, attempt: e.attempts}
+	return &driver.Delivery{Message: e.msg, Attempt: e.attempts, Ack: l.ack, Nack: l.nack, Extend: l.extend}
+}
+
+// expire makes messages whose ack wait has passed due again. The caller holds m.mu.
+func (m *member) expire(now time.Time) {
+	if len(m.flying) == 0 || m.expiry.After(now) {
+		return
+	}
+	m.expiry = now.Add(m.b.opts.AckWait)
+	for e := range m.flying {
+		switch {
+		case !e.at.After(now):
+			m.land(e)
+			m.wait(e, now)
+		case e.at.Before(m.expiry):
+			m.expiry = e.at
+		}
+	}
+}
+
+// land takes e out of flight. The caller holds m.mu.
+func (m *member) land(e *entry) {
+	delete(m.flying, e)
+	e.c.flying--
+	close(m.drained)
+	m.drained = make(chan struct{})
+	signal(m.wake)
+}
+
+// wait puts e by for a redelivery at the given time. The caller holds m.mu.
+func (m *member) wait(e *entry, at time.Time) {
+	e.state, e.at = waiting, at
+	if e.c.closing || e.c.ended {
+		return // its next owner delivers it
+	}
+	heap.Push(&m.due, e)
+	m.dueBytes += e.size
+	signal(m.wake)
+}
+
+// settle forgets e, whatever its state. The caller holds m.mu.
+func (m *member) settle(e *entry) {
+	switch e.state {
+	case settled:
+		return
+	case flying:
+		m.land(e)
+	case waiting:
+		if !e.c.closing && !e.c.ended {
+			heap.Remove(&m.due, e.index)
+			m.dueBytes -= e.size
+			signal(m.room)
+		}
+	}
+	e.state = settled
+	e.c.remove(e)
+	e.msg = driver.Message{}
+	signal(m.dirty)
+}
+
+// poll fetches what there is room for.
+func (m *member) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		n := m.free()
+		if n <= 0 {
+			select {
+			case <-m.room:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		once, cancel := context.WithTimeout(ctx, lookAgain)
+		fetches := m.cl.PollRecords(once, n)
+		cancel()
+		m.receive(fetches)
+		m.cl.AllowRebalance()
+		fetches.EachError(func(_ string, _ int32, err error) { m.judge(ctx, err) })
+	}
+}
+
+// free returns how many records may be fetched.
+func (m *member) free() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes {
+		return 0
+	}
+	return m.sub.MaxInFlight - len(m.queue)
+}
+
+// judge makes an error that will not pass end the subscription.
+func (m *member) judge(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil || errors.Is(err, context.Canceled):
+		return
+	case errors.Is(err, context.DeadlineExceeded): // nothing came for a while
+		if m.b.Healthy() != nil {
+			return
+		}
+		look, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		found, err := m.b.adm.ListTopics(look, m.topic)
+		if err != nil || !errors.Is(found[m.topic].Err, kerr.UnknownTopicOrPartition) {
+			return
+		}
+		m.b.forget(m.sub.Topic)
+		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, kerr.UnknownTopicOrPartition))
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		m.b.forget(m.sub.Topic)
+		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, err))
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kgo.ErrClientClosed):
+		m.fail(err)
+	}
+}
+
+func (m *member) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fatal == nil {
+		m.fatal = err
+	}
+	signal(m.wake)
+}
+
+// signal leaves a wake-up unless one is there.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,185 @@
+package kafkadriver
+
+import (
+	"container/heap"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// assigned begins claims; the client calls it before it fetches.
+func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range got[m.topic] {
+		c := &claim{m: m, place: place{m.group, m.topic, p}, next: -1, committed: -1}
+		m.claims[p] = c
+		m.b.claims[c.place] = c
+	}
+}
+
+// receive takes fetched records into their claims. No claim begins or ends meanwhile.
+func (m *member) receive(fetches kgo.Fetches) {
+	var list []*entry
+	fetches.EachRecord(func(r *kgo.Record) {
+		e := &entry{partition: r.Partition, offset: r.Offset, msg: decode(m.sub.Topic, r)}
+		e.size = e.msg.Size()
+		list = append(list, e)
+	})
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range list {
+		if c := m.claims[e.partition]; c != nil {
+			m.record(c, e)
+		}
+	}
+	if len(m.queue) > 0 {
+		signal(m.wake)
+	}
+	signal(m.dirty)
+}
+
+// record adds one record to its claim. The caller holds the Broker's and the member's mu.
+func (m *member) record(c *claim, e *entry) {
+	if c.next < 0 {
+		m.b.prune(c.place, e.offset)
+	} else if e.offset < c.next { // the log was cut and goes on below: what is above is no more
+		for c.front != nil {
+			m.settle(c.front)
+		}
+		c.committed = -1
+	}
+	c.next = e.offset + 1
+	seen := m.b.unmark(c.place, e.offset)
+	if seen.done {
+		return
+	}
+	e.attempts = seen.attempts
+	c.push(e)
+	m.queue = append(m.queue, e)
+}
+
+// revoked is called when partitions go to another member, and when this one leaves. What is in flight gets some time, since
+// the next owner would handle it once more.
+func (m *member) revoked(ctx context.Context, partitions []int32) {
+	m.mu.Lock()
+	leaving := m.leaving
+	for _, p := range partitions {
+		if c := m.claims[p]; c != nil {
+			c.closing = true
+			m.dropDue(c)
+		}
+	}
+	m.mu.Unlock()
+	if !leaving {
+		m.drain(ctx, partitions)
+	}
+	places := m.endClaims(partitions, leaving)
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	_ = m.commit(ctx, places) // what is not committed comes again
+}
+
+// dropDue takes a claim's entries out of those that wait. The caller holds m.mu; nothing may be added after.
+func (m *member) dropDue(c *claim) {
+	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
+		if e.c == c {
+			m.dueBytes -= e.size
+		}
+		return e.c == c
+	})
+	for i, e := range m.due {
+		e.index = i
+	}
+	heap.Init(&m.due)
+	signal(m.room)
+}
+
+// drain waits until nothing of the partitions is in flight, for drainTime at most.
+func (m *member) drain(ctx context.Context, partitions []int32) {
+	timeout := time.NewTimer(drainTime)
+	defer timeout.Stop()
+	for {
+		m.mu.Lock()
+		n, changed := 0, m.drained
+		for _, p := range partitions {
+			if c := m.claims[p]; c != nil {
+				n += c.flying
+			}
+		}
+		m.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-m.b.done:
+			return
+		}
+	}
+}
+
+// endClaims gives partitions up and returns their places. left says that this member goes of its own will, so that what is
+// acknowledged later may be committed while the group is empty.
+func (m *member) endClaims(partitions []int32, left bool) map[int32]kgo.EpochOffset {
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	places := m.positions(partitions)
+	for _, p := range partitions {
+		c := m.claims[p]
+		if c == nil {
+			continue
+		}
+		if !c.closing {
+			c.closing = true
+			m.dropDue(c)
+		}
+		c.ended, c.left = true, left
+		for e := c.front; e != nil; e = e.next {
+			if e.state == flying {
+				m.land(e)
+				e.state = waiting
+			}
+			if e.attempts > 0 {
+				m.b.mark(c.place, e.offset, mark{attempts: e.attempts})
+			}
+		}
+		delete(m.claims, p)
+		if m.b.claims[c.place] == c {
+			delete(m.b.claims, c.place)
+		}
+	}
+	return places
+}
+
+// leave commits what is acknowledged, leaves the group and ends the client.
+func (m *member) leave() {
+	defer close(m.gone)
+	m.mu.Lock()
+	m.leaving = true
+	m.queue = nil
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
+	defer cancel()
+	if m.b.health.link().Err() == nil {
+		_ = m.cl.LeaveGroupContext(ctx) // commits in revoked; else the group notices after the session timeout
+	}
+	m.cl.CloseAllowingRebalance()
+	m.mu.Lock()
+	rest := slices.Collect(maps.Keys(m.claims))
+	m.mu.Unlock()
+	m.endClaims(rest, true)
+}
