@@ -115,6 +115,8 @@ func TestRedact(t *testing.T) {
 		"nats://ada:p@ss/w%zz@h:4222":    "nats://ada:xxxxx@h:4222",
 		"nats://a:pw@h1,nats://b:pw2@h2": "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
 		"nats://a:pw@h1,h2":              "nats://a:xxxxx@h1,h2",
+		"nats://a:p,w@h1,h2":             "nats://a:xxxxx@h1,h2",
+		"nats://a:p,w@h1,nats://b:,@h2":  "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
 		"ada:pw@h":                       "ada:xxxxx@h",
 		"":                               "",
 	} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -75,24 +74,29 @@ func Open(ctx context.Context, rawURL string) (Broker, error) {
 // Redact returns the URL, or a comma-separated list of them, with passwords and lone tokens replaced by xxxxx. A driver uses
 // it for every URL in its errors.
 func Redact(rawURL string) string {
+	// A comma may belong to a password that was not escaped, so only one with a URL behind it parts two.
 	parts := strings.Split(rawURL, ",")
+	for i := len(parts) - 1; i > 0; i-- {
+		if !strings.Contains(parts[i], "://") {
+			parts[i-1] += "," + parts[i]
+			parts = append(parts[:i], parts[i+1:]...)
+		}
+	}
 	for i, part := range parts {
 		parts[i] = redactOne(part)
 	}
 	return strings.Join(parts, ",")
 }
 
+// redactOne does not use url.Parse: it refuses just the passwords that were not escaped.
 func redactOne(s string) string {
-	if u, err := url.Parse(s); err == nil && u.User == nil && !strings.Contains(s, "@") {
-		return s
-	}
 	head, rest, ok := strings.Cut(s, "://")
 	if !ok {
 		head, rest = "", s
 	} else {
 		head += "://"
 	}
-	at := strings.LastIndex(rest, "@") // not url.Parse: it refuses just the passwords that were not escaped
+	at := strings.LastIndex(rest, "@")
 	if at < 0 {
 		return s
 	}
