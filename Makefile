@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
 
 # Packages with tests that start servers, behind the build tag servers.
-SERVERS := ./messaging/kafkadriver ./internal/kafkatest
+SERVERS := ./messaging/kafkadriver ./internal/kafkatest ./messaging/rabbitdriver ./internal/rabbittest
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-servers test-short proto bench-shop mutants lint fmt cover
@@ -30,7 +30,7 @@ test: ## everything: vet, all tests, with the race detector where it pays, the w
 	{ go test -json -race $$with; go test -json $$without; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
-test-servers: ## the tests of drivers against real servers that make test does not start yet; needs Java 17 and Maven
+test-servers: ## the tests of drivers against real servers that make test does not start yet; needs Java 17, Maven and RabbitMQ
 	@go test -tags servers $(SERVERS)
 
 test-short: ## the tests that need Go alone

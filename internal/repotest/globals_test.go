@@ -14,6 +14,7 @@ var allowedGlobals = map[string]string{
 	"discovery.drivers":           "the schemes of imported driver packages, as in database/sql",
 	"internal/inproc.copyBuffers": "a sync.Pool: buffers without meaning, given back after each copy",
 	"internal/kafkatest.one":      "as pgtest.one",
+	"internal/rabbittest.one":     "as pgtest.one",
 	"internal/pgtest.one":         "one database server for a test process; testing has one TestMain too",
 	"messaging/driver.registry":   "the schemes of imported driver packages, as in database/sql",
 	"telemetry.encoders":          "a sync.Pool: buffers without meaning, given back after each record",

@@ -1,0 +1,131 @@
+//go:build servers
+
+package rabbitdriver_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/rabbitdriver"
+)
+
+// TestPartial has a queue with room for three messages, which refuses the others.
+func TestPartial(t *testing.T) {
+	t.Parallel()
+	url := rabbittest.URL(t)
+	b := open(t, url, options())
+	defer closeNow(t, b)
+	if err := b.Declare(t.Context(), "full"); err != nil {
+		t.Fatal(err)
+	}
+	ch := plain(t, url)
+	args := amqp.Table{"x-max-length": int32(3), "x-overflow": "reject-publish"}
+	if _, err := ch.QueueDeclare("small", true, false, false, false, args); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind("small", "", "full", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := b.Publish(t.Context(), append(messages("roomy", "a", 2), messages("full", "b", 5)...))
+	partial, ok := errors.AsType[*driver.PartialError](err)
+	if !ok || partial.Sent != 5 || !strings.Contains(err.Error(), "publish to full at amqp://kaptar:xxxxx@") || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("Publish of 2 messages and 5 to a topic with room for 3 = %v, want a PartialError with Sent 5 that names the topic", err)
+	}
+	err = b.Publish(t.Context(), messages("full", "c", 1))
+	if _, ok := errors.AsType[*driver.PartialError](err); ok || err == nil {
+		t.Errorf("Publish of a message that is refused = %v, want an error that is no PartialError", err)
+	}
+	if err := b.Publish(t.Context(), messages("roomy", "d", 1200)); err != nil {
+		t.Errorf("Publish of 1200 messages after an error = %v, want nil", err)
+	}
+}
+
+// TestDeletedTopic: the exchange is made again at the next try.
+func TestDeletedTopic(t *testing.T) {
+	t.Parallel()
+	url := rabbittest.URL(t)
+	b := open(t, url, options())
+	defer closeNow(t, b)
+	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := plain(t, url).ExchangeDelete("t", false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), messages("t", "m", 3)); err == nil || !strings.Contains(err.Error(), "NOT_FOUND") {
+		t.Errorf("Publish to a deleted exchange = %v, want NOT_FOUND", err)
+	}
+	if err := b.Publish(t.Context(), messages("t", "m", 3)); err != nil {
+		t.Errorf("the second Publish to a deleted exchange = %v, want nil", err)
+	}
+}
+
+func TestMandatory(t *testing.T) {
+	t.Parallel()
+	url := rabbittest.URL(t)
+	o := options()
+	o.Mandatory = true
+	b := open(t, url, o)
+	defer closeNow(t, b)
+	if err := plain(t, url).ExchangeDeclare("t", "fanout", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), messages("t", "m", 3)); !errors.Is(err, rabbitdriver.ErrNoGroup) || !strings.Contains(err.Error(), `"m0"`) {
+		t.Errorf("Publish to a topic without groups with Mandatory = %v, want ErrNoGroup that names the first message", err)
+	}
+	easy := open(t, url, options())
+	defer closeNow(t, easy)
+	m := join(t, easy, driver.Subscription{Topic: "t", Group: "g"})
+	if err := b.Publish(t.Context(), messages("t", "n", 3)); err != nil {
+		t.Errorf("Publish to a topic with a group with Mandatory = %v, want nil", err)
+	}
+	if d := m.next(t); d.ID != "n0" {
+		t.Errorf("got %s, want n0 and nothing of what was refused", d.ID)
+	}
+	err := b.Publish(t.Context(), append(messages("t", "o", 2), messages("u", "p", 2)...))
+	partial, ok := errors.AsType[*driver.PartialError](err)
+	if !ok || partial.Sent != 2 || !errors.Is(err, rabbitdriver.ErrNoGroup) {
+		t.Errorf("Publish to topics with and without a group = %v, want a PartialError with Sent 2 and ErrNoGroup", err)
+	}
+}
+
+// TestWhatServersWouldNotTake is refused before anything is sent: the server would end the connection.
+func TestWhatServersWouldNotTake(t *testing.T) {
+	t.Parallel()
+	b := open(t, rabbittest.URL(t), options())
+	defer closeNow(t, b)
+	for _, c := range []struct {
+		name, value string
+		want        error
+	}{
+		{"big", strings.Repeat("v", 200<<10), driver.ErrTooLarge},
+		{strings.Repeat("n", 256), "", driver.ErrInvalid},
+		{"ce-" + strings.Repeat("n", 250), "", driver.ErrInvalid},
+		{"x-death", "", driver.ErrInvalid},
+		{"x-delivery-count", "1", driver.ErrInvalid},
+		{"x-first-death-queue", "q", driver.ErrInvalid},
+	} {
+		batch := messages("t", "m", 2)
+		batch[1].Headers = map[string]string{c.name: c.value}
+		if err := b.Publish(t.Context(), batch); !errors.Is(err, c.want) || !strings.Contains(err.Error(), `"m1"`) {
+			t.Errorf("Publish with a header %.20s of %d bytes = %v, want %v that names the message", c.name, len(c.value), err, c.want)
+		}
+	}
+	if err := b.Publish(t.Context(), messages("t", "m", 2)); err != nil {
+		t.Errorf("Publish afterwards = %v, want nil", err)
+	}
+	large := messages("t", "large", 1)
+	large[0].Headers = map[string]string{}
+	for i := range 100 { // about 110 KiB: what fits has to get through
+		large[0].Headers[fmt.Sprint("ce-h", i)] = strings.Repeat("v", 1100)
+	}
+	if err := b.Publish(t.Context(), large); err != nil {
+		t.Errorf("Publish with 110 KiB of headers = %v, want nil", err)
+	}
+}
