@@ -10,6 +10,8 @@ package main
 import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/local"
+	_ "github.com/kaptar/kaptar/messaging/kafkadriver"  // kafka://
+	_ "github.com/kaptar/kaptar/messaging/rabbitdriver" // amqp://
 	"github.com/kaptar/kaptar/shop/analytics"
 	"github.com/kaptar/kaptar/shop/bank"
 	"github.com/kaptar/kaptar/shop/customers"
