@@ -17,11 +17,11 @@ import (
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.registration != nil {
-		return s.registration
-	}
 	if s.listening {
 		return nil
+	}
+	if s.registration != nil {
+		return s.registration
 	}
 	l, err := listen.TCP(s.opts.HTTP, s.opts.HTTPSetting)
 	if err != nil {

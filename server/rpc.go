@@ -46,8 +46,8 @@ func (s *Server) newGRPC() {
 }
 
 // GRPC takes gRPC services, for the network and for InProcess at once. The
-// gRPC port is opened only if there is one. A service registered twice, or
-// after Listen, is not taken: Listen returns the error, and it is logged.
+// gRPC port is opened only if there is one. A service registered twice makes
+// Listen fail. One registered after Listen is not taken, and the log says so.
 func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
 
 // InProcess calls the gRPC services without the network, through the same

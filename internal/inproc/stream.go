@@ -143,6 +143,7 @@ type clientStream struct {
 	options  *callOptions
 	unfollow func() bool
 	closed   atomic.Bool // nothing more is to be sent
+	left     atomic.Bool // the client has ended the stream; the handler may not know it yet
 
 	settled sync.Once
 }
@@ -155,6 +156,7 @@ func (cs *clientStream) callerGone() {
 
 // abandon ends the stream from the client's side: the handler's context ends, the client gets err.
 func (cs *clientStream) abandon(err error) {
+	cs.left.Store(true)
 	cs.down.cut(err)
 	cancelFor(cs.ctx, cs.cancel)
 }
@@ -188,7 +190,12 @@ func (cs *clientStream) SendMsg(m any) error {
 	if err != nil {
 		return cs.fail(err)
 	}
-	err = cs.up.put(data)
+	if cs.left.Load() {
+		data.Free()
+		err = io.EOF
+	} else {
+		err = cs.up.put(data)
+	}
 	if !cs.desc.ClientStreams { // the only request; when it does not arrive, RecvMsg tells
 		return cs.CloseSend()
 	}
