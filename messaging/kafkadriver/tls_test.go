@@ -1,3 +1,5 @@
+//go:build servers
+
 package kafkadriver_test
 
 import (

@@ -58,7 +58,7 @@ func (o Options) withQuery(rawURL string) (Options, string, error) {
 	}
 	for name, values := range params {
 		value := values[len(values)-1]
-		want := ""
+		var want string
 		switch name {
 		case "partitions":
 			o.Partitions, err = strconv.Atoi(value)
