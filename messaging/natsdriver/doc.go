@@ -27,7 +27,7 @@
 // Publish returns when the server has acknowledged, and the server by default acknowledges before it calls fsync. Only
 // "sync_interval: always" in the server's configuration (SyncAlways when embedded) makes an acknowledged message survive a loss of
 // power. It makes single messages slow and is the reason for atomic batches, which sync once: on two cores 500 messages went at
-// 46 k/s as a batch and at 3.7 k/s one by one, 16 at the same speed both ways. On a server that does not sync always, batches are
+// 46 k/s as a batch and at 3.7 k/s one by one, 16 at best at the same speed both ways. On a server that does not sync always, batches are
 // the slower way, 16 messages 1.1 k/s against 45 k/s: say atomic=false there.
 //
 // Acknowledgements of consumers are not synced in either case; after a crash of the server, messages that were

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	atomicMin   = 16      // below this an atomic batch is slower than single messages
+	atomicMin   = 16      // well below this an atomic batch, which costs some 12 ms, is slower than single messages
 	atomicMax   = 500     // the server takes 1000
 	atomicBytes = 8 << 20 // of one batch, since the server stages it
 	waveMax     = 256     // messages whose acknowledgements are awaited together
