@@ -38,9 +38,10 @@ type Harness struct {
 	// restarted.
 	Restart func(t *testing.T)
 
-	Ordered  bool // keeps the order per key for a group with one member
-	Dedup    bool // stores an ID once within its duplicate window
-	NoReplay bool // keeps no history: FromBeginning is refused with errors.ErrUnsupported
+	Ordered     bool // keeps the order per key for a group with one member
+	KeyAffinity bool // gives all messages of a key to one member of a group
+	Dedup       bool // stores an ID once within its duplicate window
+	NoReplay    bool // keeps no history: FromBeginning is refused with errors.ErrUnsupported
 }
 
 // A Case is one promise of package driver.
@@ -60,7 +61,8 @@ func Cases() []Case {
 		{Name: "FromNow", Run: testFromNow},
 		{Name: "GroupKeepsItsPlace", Run: testGroupKeepsItsPlace},
 		{Name: "TwoGroups", Run: testTwoGroups},
-		{Name: "TwoMembersShare", Run: testTwoMembersShare},
+		{Name: "TwoMembersShare", Run: testTwoMembersShare, Needs: func(h Harness) bool { return !h.KeyAffinity }},
+		{Name: "MembersShareKeys", Run: testMembersShareKeys, Needs: func(h Harness) bool { return h.KeyAffinity && h.Open != nil }},
 		{Name: "SimilarNames", Run: testSimilarNames},
 		{Name: "DeclareTwice", Run: testDeclareTwice},
 		{Name: "NackRedelivers", Run: testNackRedelivers},

@@ -2,8 +2,12 @@ package drivertest
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -111,6 +115,70 @@ func testTwoMembersShare(t *testing.T, h Harness) {
 	e.publish(e.msg("c", "k"))
 	if got := first.wait(3); got[2].ID != "c" {
 		t.Errorf("after the second member left the first got %v, want c as the last", ids(got))
+	}
+}
+
+// testMembersShareKeys publishes rounds of many keys to two members until two rounds in a row went the same way: each key
+// to the member it went to before, both members with some. Chance alone would need 2 to the 64th rounds.
+func testMembersShareKeys(t *testing.T, h Harness) {
+	const keys = 64
+	e := setup(t, h)
+	e.ready("g")
+	second := h.Open(t)
+	t.Cleanup(func() { e.close(second) })
+	sub := driver.Subscription{Topic: e.topic, Group: "g", From: driver.FromNow}
+	members := []*member{e.joinOn(h.Broker, sub, e.ack), e.joinOn(second, sub, e.ack)}
+	deadline := time.Now().Add(e.h.Wait)
+	var before, now map[string]int
+	for round := 0; before == nil || !maps.Equal(before, now); round++ {
+		if time.Now().After(deadline) {
+			t.Fatalf("keys still move between two members after %d rounds: member of each key %v, then %v", round, before, now)
+		}
+		prefix := fmt.Sprint("r", round, "-")
+		var batch []driver.Message
+		for k := range keys {
+			batch = append(batch, e.msg(fmt.Sprint(prefix, k), fmt.Sprint("k", k)))
+		}
+		e.publish(batch...)
+		before, now = now, e.round(members, prefix, keys)
+	}
+	for _, m := range members {
+		m.stop()
+	}
+}
+
+// round waits until the members have got the n messages of one round and returns which member got each key, or nil when
+// a message came twice or one member got none.
+func (e *env) round(members []*member, prefix string, n int) map[string]int {
+	e.t.Helper()
+	deadline := time.After(e.h.Wait)
+	for {
+		owner := make(map[string]int)
+		count := make([]int, len(members))
+		var changed []<-chan struct{}
+		for i, m := range members {
+			got, c := m.all()
+			changed = append(changed, c)
+			for _, d := range got {
+				if strings.HasPrefix(d.ID, prefix) {
+					owner[d.Key] = i
+					count[i]++
+				}
+			}
+		}
+		switch {
+		case len(owner) < n:
+		case count[0]+count[1] > n || count[0] == 0 || count[1] == 0:
+			return nil
+		default:
+			return owner
+		}
+		select {
+		case <-changed[0]:
+		case <-changed[1]:
+		case <-deadline:
+			e.t.Fatalf("waited %v for a round of %d messages, the members got %v of it", e.h.Wait, n, count)
+		}
 	}
 }
 

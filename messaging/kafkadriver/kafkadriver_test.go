@@ -44,19 +44,15 @@ func closeNow(tb testing.TB, b *kafkadriver.Broker) {
 	}
 }
 
-// conformance runs the suite. One case does not fit Kafka: it wants an idle member to get messages of a key
-// whose first ones another member holds, while a partition has one owner. TestMembersShare is about sharing here.
+// conformance runs the suite.
 func conformance(t *testing.T, url string) {
 	for i, c := range drivertest.Cases() {
-		if c.Name == "TwoMembersShare" {
-			continue
-		}
 		t.Run(c.Name, func(t *testing.T) {
 			if i > 0 { // the search for leaked goroutines goes first and alone
 				t.Parallel()
 			}
 			h := drivertest.Harness{
-				Broker: open(t, url), AckWait: testAckWait, Ordered: true,
+				Broker: open(t, url), AckWait: testAckWait, Ordered: true, KeyAffinity: true,
 				Open: func(t *testing.T) driver.Broker { return open(t, url) },
 			}
 			if c.Needs != nil && !c.Needs(h) {

@@ -52,17 +52,14 @@ func harness(t *testing.T, url string) drivertest.Harness {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	can := drivertest.Harness{Ordered: true, NoReplay: true, Open: func(*testing.T) driver.Broker { return nil }}
 	for _, order := range []string{"key", "none"} {
 		t.Run("order="+order, func(t *testing.T) {
 			t.Parallel()
 			url := rabbittest.URL(t) + "?order=" + order
+			can := drivertest.Harness{Ordered: true, NoReplay: true, KeyAffinity: order == "key", Open: func(*testing.T) driver.Broker { return nil }}
 			for _, c := range drivertest.Cases() {
 				if c.Needs != nil && !c.Needs(can) {
 					continue // TestCrash has those about restarts
-				}
-				if c.Name == "TwoMembersShare" && order == "key" {
-					continue // has one key and two members that work; TestMembersShareByKey says what holds here
 				}
 				t.Run(c.Name, func(t *testing.T) {
 					t.Parallel()
