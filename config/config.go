@@ -39,8 +39,17 @@ type Config struct {
 	dotEnv  map[string]variable
 	stamp   stamp // of the file, taken before it was read
 
+	reading sync.Mutex // held from reading the sources to applying them, so that SetLive and Watch do not undo each other
+	live    texts      // what SetLive set
+
 	mu    sync.Mutex
 	slots []*slot
+}
+
+// texts are dotted keys and their texts from one place.
+type texts struct {
+	values map[string]string
+	origin func(key string) string
 }
 
 // Load reads the sources and fills every target, or changes none and returns a *[Errors] with every problem at once.
@@ -60,7 +69,7 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 	}
 	c.dotEnv = readDotEnv(src.DotEnv, p)
 	c.stamp = stampOf(src.File)
-	filled, err := c.read(p)
+	filled, err := c.read(texts{}, p)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +88,8 @@ type filling struct {
 	slots  []*slot
 }
 
-// read reads the file and fills fresh structs from all layers.
-func (c *Config) read(p *problems) (*filling, error) {
+// read reads the file and fills fresh structs from all layers; live is the one above the file.
+func (c *Config) read(live texts, p *problems) (*filling, error) {
 	services := serviceNames(c.targets)
 	l := &layers{targets: c.targets, services: services, problems: p, file: c.src.File}
 	flags := l.texts(c.src.Flags, func(key string) string { return "flag --" + key })
@@ -92,10 +101,11 @@ func (c *Config) read(p *problems) (*filling, error) {
 			file = cmp.Or(parseYAML(data, c.src.File, p), file)
 		}
 	}
-	named := []*node{flags, file, defaults}
+	set := l.texts(live.values, live.origin)
+	named := []*node{flags, set, file, defaults}
 	env := l.environment(environment(c.src.Env), named)
 	dotEnv := l.environment(c.dotEnv, named)
-	l.list = []layer{{flags, false}, {env, false}, {dotEnv, false}, {file, false}, {defaults, true}}
+	l.list = []layer{{flags, false}, {env, false}, {dotEnv, false}, {set, false}, {file, false}, {defaults, true}}
 	for _, layer := range l.list {
 		l.check(layer)
 	}

@@ -33,27 +33,14 @@ func (l *layers) fields(service string, plain bool) []*field {
 	return out
 }
 
-// texts turns dotted keys and texts into a tree. A key that is not known is put where its dots say, for check to report.
+// texts turns dotted keys and texts into a tree. A key that is not known is put where its dots say,
+// for check to report.
 func (l *layers) texts(values map[string]string, origin func(key string) string) *node {
 	root := newMapping("")
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		var prefix []string
-		rest, fields := key, l.fields("", true)
-		if after, own := strings.CutPrefix(key, servicesKey+"."); own {
-			for _, service := range l.services {
-				if tail, ok := strings.CutPrefix(after, service+"."); ok {
-					prefix, rest, fields = []string{servicesKey, service}, tail, l.fields(service, false)
-				}
-			}
-		}
+		place, f := l.locate(key)
 		value := newScalar(values[key], origin(key))
-		segments := strings.Split(rest, ".")
-		path, f := locate(fields, segments)
-		if f == nil {
-			root.setPath(append(prefix, segments...), value)
-			continue
-		}
-		if f.kind == kindMap && f.elem.kind == kindLeaf {
+		if f != nil && f.kind == kindMap && f.elem.kind == kindLeaf {
 			pairs, err := splitPairs(value.text, value.origin)
 			if err != nil {
 				l.problems.add(&Error{Key: key, Origin: value.origin, Value: l.show(f.elem, value), Problem: err.Error()})
@@ -61,9 +48,29 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 			}
 			value = pairs
 		}
-		root.setPath(append(prefix, path...), value)
+		root.setPath(place, value)
 	}
 	return root
+}
+
+// locate finds the place in a tree, and the field, of a dotted key that may begin with a service's name. A key that is not known
+// has the place that its dots say, and no field.
+func (l *layers) locate(key string) (place []string, f *field) {
+	var prefix []string
+	rest, fields := key, l.fields("", true)
+	if after, own := strings.CutPrefix(key, servicesKey+"."); own {
+		for _, service := range l.services {
+			if tail, ok := strings.CutPrefix(after, service+"."); ok {
+				prefix, rest, fields = []string{servicesKey, service}, tail, l.fields(service, false)
+			}
+		}
+	}
+	segments := strings.Split(rest, ".")
+	path, f := locate(fields, segments)
+	if f == nil {
+		path = segments
+	}
+	return append(prefix, path...), f
 }
 
 // locate finds the field of a dotted key and the path to it, in which the name of a map's entry is one step even if it holds dots.

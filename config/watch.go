@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -59,19 +61,74 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 		if !settled || now.equal(done) {
 			continue
 		}
-		fresh, err := c.read(&problems{})
-		if !stampOf(c.src.File).equal(now) {
+		values, err, same := c.reread(now)
+		if !same {
 			continue // it changed while it was read
 		}
 		done = now
-		if err != nil {
-			changed(nil, err)
-			continue
-		}
-		if values, err := c.apply(fresh); len(values) > 0 || err != nil {
+		if len(values) > 0 || err != nil {
 			changed(values, err)
 		}
 	}
+}
+
+// reread applies the file, unless it has another stamp once it is read.
+func (c *Config) reread(file stamp) (values []Value, err error, same bool) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	fresh, err := c.read(c.live, &problems{})
+	if !stampOf(c.src.File).equal(file) {
+		return nil, nil, false
+	}
+	if err == nil {
+		values, err = c.apply(fresh)
+	}
+	return values, err, true
+}
+
+// SetLive sets Live fields from outside the sources, such as a key-value store that all processes share: dotted keys and their
+// texts, above the file and below the environment. It replaces what an earlier call set, so a key that is no longer there goes
+// back to what the sources say. origin tells where a key stands, for error texts and Value.Origin. Values of services that have
+// no target are ignored, so that one store can serve all processes.
+//
+// If anything is wrong, also a key that is not live, it returns a *[Errors] and changes nothing. Otherwise it returns the values
+// that differ now. It may be called beside Watch.
+func (c *Config) SetLive(values map[string]string, origin func(key string) string) ([]Value, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	next := texts{known(values, serviceNames(c.targets)), origin}
+	p := &problems{}
+	c.refuseFixed(next, p)
+	fresh, err := c.read(next, p)
+	if err != nil {
+		return nil, err
+	}
+	c.live = next
+	return c.apply(fresh)
+}
+
+// refuseFixed reports keys whose fields are not live; unknown ones are left to read.
+func (c *Config) refuseFixed(live texts, p *problems) {
+	l := &layers{targets: c.targets, services: serviceNames(c.targets)}
+	for key, text := range live.values {
+		_, f := l.locate(key)
+		if f != nil && (f.kind != kindLeaf || !f.live) {
+			value := l.show(f, newScalar(text, ""))
+			p.add(&Error{Key: key, Origin: live.origin(key), Value: value, Problem: "cannot change while the program runs: set it in the file or the environment"})
+		}
+	}
+}
+
+// known leaves out the own values of services that are not in names.
+func known(values map[string]string, names []string) map[string]string {
+	out := make(map[string]string, len(values))
+	for key, text := range values {
+		after, own := strings.CutPrefix(key, servicesKey+".")
+		if !own || slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(after, name+".") }) {
+			out[key] = text
+		}
+	}
+	return out
 }
 
 // apply moves the live values of fresh into the running fields and returns them, with an error about the others.
