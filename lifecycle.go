@@ -49,10 +49,6 @@ func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*A
 	if service.Version == "" {
 		service.Version = defaultVersion
 	}
-	registry, err := s.registry(ctx, set.DiscoveryURL.Reveal())
-	if err != nil {
-		return nil, err
-	}
 	id := instanceID(service.Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{
 		Service: service.Name, Version: service.Version, InstanceID: id,
@@ -62,6 +58,10 @@ func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*A
 	})
 	if err != nil {
 		return nil, err
+	}
+	registry, err := s.registry(ctx, set.DiscoveryURL.Reveal(), tel.Logger())
+	if err != nil {
+		return nil, errors.Join(err, tel.Shutdown(ctx))
 	}
 	tr := transport.New(transport.Options{
 		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
@@ -107,12 +107,8 @@ func (s *system) start(ctx context.Context) error {
 		s.local.Add(a.id, a.server.Handler(), a.server.InProcess())
 	}
 	for _, a := range s.apps {
-		registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal())
-		if err == nil {
-			err = registry.Register(ctx, a.instance())
-		}
-		if err != nil {
-			return fmt.Errorf("kaptar: %s: register: %w", a.Name(), err)
+		if err := s.register(ctx, a); err != nil {
+			return fmt.Errorf("kaptar: %s: register at discovery_url: %w", a.Name(), err)
 		}
 	}
 	for _, a := range s.apps {
@@ -125,6 +121,20 @@ func (s *system) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// registerTimeout bounds the wait for a registry at the start. It is long enough for one that restarts, and short enough for
+// a wrong address to be told while somebody looks.
+const registerTimeout = 30 * time.Second
+
+func (s *system) register(ctx context.Context, a *App) error {
+	registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	return registry.Register(ctx, a.instance())
 }
 
 func (s *system) goTask(a *App, t task) {
@@ -146,7 +156,7 @@ func (s *system) stop() error {
 	defer cancel()
 	var errs []error
 	for _, a := range s.apps {
-		if registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal()); err == nil {
+		if registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger()); err == nil {
 			if err := registry.Deregister(ctx, a.instance()); err != nil {
 				a.Logger().Warn("not deregistered", "error", err)
 			}
@@ -204,6 +214,9 @@ func (s *system) closeAll(ctx context.Context) error {
 		if err := a.telemetry.Shutdown(ctx); err != nil {
 			a.Logger().Warn("telemetry not flushed", "error", err)
 		}
+	}
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
 	}
 	if s.stopEngines != nil {
 		errs = append(errs, s.stopEngines(ctx))

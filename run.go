@@ -124,6 +124,7 @@ type system struct {
 
 	mu         sync.Mutex
 	registries map[string]discovery.Registry // by URL
+	closers    []io.Closer                   // what was opened for all services
 
 	servers sync.WaitGroup
 	tasks   running
@@ -132,19 +133,26 @@ type system struct {
 // fail makes Run stop because of err; the first one counts.
 func (s *system) fail(err error) { s.cancel(err) }
 
-// registry returns the registry behind url, opened once.
-func (s *system) registry(ctx context.Context, url string) (discovery.Registry, error) {
+// registry returns the registry behind url, opened once; log is where it then says what it waits for.
+func (s *system) registry(ctx context.Context, url string, log *slog.Logger) (discovery.Registry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.registries[url]; ok {
 		return r, nil
 	}
-	r := s.opts.Registry
-	if url != "" || r == nil {
-		var err error
-		if r, err = discovery.Open(ctx, url); err != nil {
-			return nil, err
-		}
+	if url == "" && s.opts.Registry != nil {
+		s.registries[url] = s.opts.Registry
+		return s.opts.Registry, nil
+	}
+	r, err := discovery.Open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("discovery_url: %w", err)
+	}
+	if l, ok := r.(interface{ SetLogger(log *slog.Logger) }); ok {
+		l.SetLogger(log)
+	}
+	if c, ok := r.(io.Closer); ok {
+		s.closers = append(s.closers, c)
 	}
 	s.registries[url] = r
 	return r, nil

@@ -1,0 +1,71 @@
+package kaptar_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/discovery"
+)
+
+// A remote is a registry of the kind that has a connection.
+type remote struct {
+	*discovery.Memory
+	log     *slog.Logger
+	present []string
+	closed  int
+	fail    error
+}
+
+func (r *remote) SetLogger(log *slog.Logger) { r.log = log }
+func (r *remote) Close() error               { r.closed++; return nil }
+
+func (r *remote) Register(ctx context.Context, in discovery.Instance) error {
+	r.log.Info("registering")
+	r.present = append(r.present, in.Service)
+	return errors.Join(r.fail, r.Memory.Register(ctx, in))
+}
+
+func (r *remote) Deregister(ctx context.Context, in discovery.Instance) error {
+	if r.closed > 0 {
+		return errors.New("deregistered after Close")
+	}
+	return r.Memory.Deregister(ctx, in)
+}
+
+// TestRegistryIsOpenedOnceAndClosed: services that name one registry share it; it gets a logger, and is closed at the end.
+func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
+	t.Parallel()
+	for _, fail := range []error{nil, errors.New("no quorum")} {
+		scheme := strings.ToLower(strings.ReplaceAll(t.Name(), "_", ""))
+		if fail != nil {
+			scheme += "failing"
+		}
+		r := &remote{Memory: discovery.NewMemory(), fail: fail}
+		opened := 0
+		discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { opened++; return r, nil })
+		nothing := func(*kaptar.App) error { return nil }
+		services := []kaptar.Service{{Name: "a", Setup: nothing}, {Name: "b", Setup: nothing}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var log bytes.Buffer
+		err := kaptar.Run(ctx, &kaptar.Options{
+			Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x"}, services),
+			Log:     &log,
+			Ready:   func([]kaptar.Endpoint) { cancel() },
+		}, services...)
+		cancel()
+		if !errors.Is(err, fail) || fail != nil && !strings.Contains(err.Error(), "discovery_url") {
+			t.Errorf("Run = %v, want %v", err, fail)
+		}
+		if opened != 1 || r.closed != 1 || !strings.Contains(log.String(), "registering") {
+			t.Errorf("opened %d times, closed %d times, log %q, want once each and a line", opened, r.closed, &log)
+		}
+		if fail == nil && strings.Join(r.present, " ") != "a b" {
+			t.Errorf("registered %v, want a and b", r.present)
+		}
+	}
+}
