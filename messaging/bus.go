@@ -28,6 +28,7 @@ type bus struct {
 
 	mu      sync.Mutex
 	brokers map[string]driver.Broker // by URL
+	links   []*link
 }
 
 type busKey struct{}
@@ -50,6 +51,7 @@ func busOf(app *kaptar.App) (*bus, error) {
 		app.Metrics().MustRegister(b.backlog)
 		app.OnStop("messaging", b.close) // before the database, which the backlog reads
 		app.Go("outbox relay", b.relay.Run)
+		app.Go("broker watch", b.watch)
 		app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, b) })
 		return b, nil
 	})
@@ -79,6 +81,7 @@ func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
 	// what it publishes waits in the outbox. The metric tells.
 	if h, ok := br.(driver.HealthReporter); ok {
 		b.app.Metrics().MustRegister(brokerUp(b.app.Name(), key, h))
+		b.links = append(b.links, &link{setting: key, health: h})
 	}
 	return br, nil
 }

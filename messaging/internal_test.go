@@ -2,7 +2,9 @@ package messaging
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -142,4 +144,28 @@ func TestFullLanesStop(t *testing.T) {
 			t.Errorf("after the stop: got %d delivered, %d undone, want %d of both", n, undone, maxHeld+10)
 		}
 	})
+}
+
+// health is a driver.HealthReporter with a switch.
+type health struct{ err error }
+
+func (h *health) Healthy() error { return h.err }
+
+// TestLostBrokerIsToldOnce: one line when it goes and one when it comes back, however often the link is looked at.
+func TestLostBrokerIsToldOnce(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	h := &health{}
+	l := &link{setting: "broker_url", health: h}
+	for _, err := range []error{nil, errors.New("refused"), errors.New("refused again"), nil, nil, errors.New("refused"), nil} {
+		h.err = err
+		l.look(t.Context(), log)
+	}
+	if lost, back := strings.Count(text.String(), "broker lost"), strings.Count(text.String(), "broker is back"); lost != 2 || back != 2 {
+		t.Errorf("told %d losses and %d returns, want 2 and 2:\n%s", lost, back, &text)
+	}
+	if !strings.Contains(text.String(), "setting=broker_url error=refused\n") {
+		t.Errorf("the line does not name the setting and the first reason:\n%s", &text)
+	}
 }
