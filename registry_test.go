@@ -41,10 +41,7 @@ func (r *remote) Deregister(ctx context.Context, in discovery.Instance) error {
 func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []error{nil, errors.New("no quorum")} {
-		scheme := strings.ToLower(strings.ReplaceAll(t.Name(), "_", ""))
-		if fail != nil {
-			scheme += "failing"
-		}
+		scheme := newScheme()
 		r := &remote{Memory: discovery.NewMemory(), fail: fail}
 		opened := 0
 		discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { opened++; return r, nil })

@@ -74,7 +74,8 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err := sys.start(ctx); err != nil {
 		return errors.Join(err, sys.stop())
 	}
-	sys.goTask(sys.apps[0], task{"settings", func(ctx context.Context) error { return sys.follow(ctx, loaded) }})
+	sys.goTask(sys.apps[0], task{"settings file", func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
+	sys.goTask(sys.apps[0], task{"settings store", func(ctx context.Context) error { return sys.followStore(ctx, loaded) }})
 	if opts.Ready != nil {
 		opts.Ready(sys.endpoints())
 	}
@@ -156,19 +157,6 @@ func (s *system) registry(ctx context.Context, url string, log *slog.Logger) (di
 	}
 	s.registries[url] = r
 	return r, nil
-}
-
-// follow applies changes of live settings and says what changed.
-func (s *system) follow(ctx context.Context, loaded *config.Config) error {
-	log := s.apps[0].Logger()
-	return loaded.Watch(ctx, func(changed []config.Value, err error) {
-		for _, v := range changed {
-			log.InfoContext(ctx, "setting changed", "service", v.Service, "key", v.Key, "value", v.Text, "from", v.Origin)
-		}
-		if err != nil {
-			log.WarnContext(ctx, "settings not taken over", "error", err)
-		}
-	})
 }
 
 func (s *system) endpoints() []Endpoint {

@@ -13,10 +13,14 @@ const internal = "internal/"
 // mayImport says which packages of kaptar a package may import; a name that ends in a slash stands for all below.
 // The longest name that fits a package counts.
 var mayImport = map[string][]string{
-	".":                       {"config", "telemetry", "server", "transport", "discovery", "sqldb", internal},
+	".":                       {"config", "telemetry", "server", "transport", "discovery", "kv", "sqldb", internal},
 	"config":                  {},
 	"discovery":               {},
 	"discovery/discoverytest": {"discovery"},
+	"discovery/":              {"discovery", internal}, // each driver
+	"kv":                      {},
+	"kv/":                     {"kv", internal}, // each driver, and kvtest
+	"cache":                   {".", "telemetry", internal},
 	"telemetry":               {},
 	"sqldb":                   {},
 	"server":                  {"telemetry", internal},
@@ -25,10 +29,12 @@ var mayImport = map[string][]string{
 	"messaging":               {".", "outbox", "messaging/driver", "sqldb", "telemetry", "config"},
 	"messaging/driver":        {},
 	"messaging/":              {"messaging/driver", internal}, // each driver, and drivertest
-	"local":                   {".", "config", "discovery", "telemetry", "messaging/", "sqldb", internal},
+	"local":                   {".", "config", "discovery", "discovery/", "kv/", "telemetry", "messaging/", "sqldb", internal},
 	"internal/":               {},
-	"shop":                    {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "local", "shop/", internal},
-	"shop/":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "shop/", internal},
+	"internal/servertest":     {"internal/servers"},
+	"tools/servers":           {internal},
+	"shop":                    {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "cache", "discovery/", "kv/", "local", "shop/", internal},
+	"shop/":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "cache", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.

@@ -1,0 +1,63 @@
+package kv
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Limits of every store, in bytes.
+const (
+	MaxKey   = 200
+	MaxValue = 64 << 10
+)
+
+// CheckKey returns an error that wraps ErrInvalid and names the key unless it has the form that
+// every store takes: up to MaxKey bytes; segments, separated by "/", of letters (A-Z, a-z), digits,
+// "-", "_" and ".", none of them empty; a "." stands between two other characters of its segment.
+// Drivers call it first in Get, Put, PutIf and Delete.
+func CheckKey(key string) error { return check("key", key, key) }
+
+// CheckPrefix returns an error that wraps ErrInvalid and names the prefix unless a key can begin with it:
+// it may be empty and may end with "/" or ".". Drivers call it first in Watch.
+func CheckPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	rest := prefix
+	if last := prefix[len(prefix)-1]; last == '/' || last == '.' {
+		rest += "x" // what may follow
+	}
+	return check("prefix", prefix, rest)
+}
+
+// CheckValue returns an error that wraps ErrInvalid and names key and size when the value is too large.
+// Drivers call it in Put and PutIf.
+func CheckValue(key string, value []byte) error {
+	if len(value) > MaxValue {
+		return fmt.Errorf("%w value of %s: it has %d bytes, at most %d are possible", ErrInvalid, key, len(value), MaxValue)
+	}
+	return nil
+}
+
+// check tests text, and calls it name in errors.
+func check(kind, name, text string) error {
+	if len(text) > MaxKey {
+		return fmt.Errorf("%w %s %q: it has %d bytes, at most %d are possible", ErrInvalid, kind, name, len(name), MaxKey)
+	}
+	for segment := range strings.SplitSeq(text, "/") {
+		if segment == "" {
+			return fmt.Errorf("%w %s %q: it has an empty segment, expected segments separated by single slashes", ErrInvalid, kind, name)
+		}
+		for _, c := range []byte(segment) {
+			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.", c) >= 0) {
+				return fmt.Errorf("%w %s %q: %q is not possible, expected letters, digits, - _ . and /", ErrInvalid, kind, name, c)
+			}
+		}
+		// Servers give such dots a meaning: "." and ".." in paths, empty tokens in NATS subjects.
+		if slices.Contains(strings.Split(segment, "."), "") {
+			return fmt.Errorf("%w %s %q: a dot must stand between two other characters of a segment", ErrInvalid, kind, name)
+		}
+	}
+	return nil
+}

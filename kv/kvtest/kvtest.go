@@ -1,0 +1,200 @@
+// Package kvtest checks that a store keeps the promises of package kv.
+// The author of a driver calls Run from a test of the driver's own.
+package kvtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/kv"
+)
+
+// Harness says what to test.
+type Harness struct {
+	// Open returns a store in which no other test uses the keys below the prefixes that Prefix gives; required.
+	// It is called in each test. What it opens it closes in a cleanup of t.
+	Open func(t *testing.T) kv.Store
+	// Prefix returns a prefix, with a "/" at its end, that no other test uses. nil gives "kvtest/", for
+	// stores that are new at each Open.
+	Prefix func(t *testing.T) string
+	// Patience is how long a change may take to reach a watcher; default 10 s.
+	Patience time.Duration
+}
+
+// Run runs every test as a subtest of t.
+func Run(t *testing.T, h Harness) {
+	if h.Patience == 0 {
+		h.Patience = 10 * time.Second
+	}
+	if h.Prefix == nil {
+		h.Prefix = func(*testing.T) string { return "kvtest/" }
+	}
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, Harness, kv.Store, string)
+	}{
+		{"MissingKeyIsNotFound", testMissing},
+		{"PutIsRead", testPut},
+		{"EveryWriteHasItsRevision", testRevisions},
+		{"KeysAreApart", testKeys},
+		{"PutIfComparesTheRevision", testPutIf},
+		{"OldRevisionsNeverComeBack", testOldRevisions},
+		{"DeleteTwiceIsFine", testDelete},
+		{"InvalidIsRefused", testInvalid},
+		{"LargestIsTaken", testLargest},
+		{"ValuesBelongToTheCaller", testOwnership},
+		{"OneOfManyWritersWins", testRace},
+		{"ConcurrentUpdatesAllCount", testCounter},
+		{"WatchTellsAnEmptyList", testWatchEmpty},
+		{"WatchTellsEveryKindOfChange", testWatch},
+		{"WatchEndsWithItsContext", testWatchEnds},
+		{"PrefixesAreApart", testPrefix},
+		{"NoListIsToldTwice", testNotTwice},
+		{"EveryWatcherHearsOfTheLastChange", testLastChange},
+		{"SlowWatcherHearsOfTheLastChange", testSlow},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, h, h.Open(t), h.Prefix(t))
+		})
+	}
+}
+
+func put(t *testing.T, s kv.Store, key, value string) kv.Entry {
+	t.Helper()
+	revision, err := s.Put(t.Context(), key, []byte(value))
+	if err != nil {
+		t.Fatalf("Put(%s): %v", key, err)
+	}
+	if revision == 0 {
+		t.Errorf("Put(%s) returned revision 0, which is that of a key that does not exist", key)
+	}
+	return kv.Entry{Key: key, Value: []byte(value), Revision: revision}
+}
+
+func remove(t *testing.T, s kv.Store, key string) {
+	t.Helper()
+	if err := s.Delete(t.Context(), key); err != nil {
+		t.Fatalf("Delete(%s): %v", key, err)
+	}
+}
+
+// expect reads a key and compares.
+func expect(t *testing.T, s kv.Store, want kv.Entry) {
+	t.Helper()
+	got, err := s.Get(t.Context(), want.Key)
+	if err != nil {
+		t.Errorf("Get(%s): %v", want.Key, err)
+	} else if !same(got, want) {
+		t.Errorf("Get(%s) = %s, want %s", want.Key, show(got), show(want))
+	}
+}
+
+func expectMissing(t *testing.T, s kv.Store, key string) {
+	t.Helper()
+	if got, err := s.Get(t.Context(), key); !errors.Is(err, kv.ErrNotFound) {
+		t.Errorf("Get(%s) = %s, %v, want ErrNotFound", key, show(got), err)
+	}
+}
+
+func same(a, b kv.Entry) bool {
+	return a.Key == b.Key && a.Revision == b.Revision && bytes.Equal(a.Value, b.Value)
+}
+
+func show(list ...kv.Entry) string {
+	text := ""
+	for _, e := range list {
+		text += fmt.Sprintf(" %s@%d=%.40q", e.Key, e.Revision, e.Value)
+	}
+	return "[" + text + " ]"
+}
+
+// watcher follows a prefix in the background.
+type watcher struct {
+	t        *testing.T
+	patience time.Duration
+	lists    chan []kv.Entry
+	ended    chan struct{} // closed when Watch has returned
+	stop     func() error  // ends the watch and returns what Watch returned
+}
+
+// watch starts a watcher; each list goes through seen, which may be nil, before it is queued.
+func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.Entry)) *watcher {
+	t.Helper()
+	w := &watcher{t: t, patience: h.Patience, lists: make(chan []kv.Entry, 1000), ended: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var failed error
+	var busy sync.Mutex
+	go func() {
+		defer close(w.ended)
+		failed = s.Watch(ctx, prefix, func(list []kv.Entry) {
+			if !busy.TryLock() {
+				t.Errorf("Watch(%q) calls update concurrently", prefix)
+				return
+			}
+			defer busy.Unlock()
+			if !slices.IsSortedFunc(list, func(a, b kv.Entry) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) }) {
+				t.Errorf("Watch(%q) told %s, which is not ordered by key", prefix, show(list...))
+			}
+			if seen != nil {
+				seen(list)
+			}
+			w.lists <- list
+		})
+	}()
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case <-w.ended:
+			return failed
+		case <-time.After(h.Patience):
+			return errors.New("Watch did not return when its context ended")
+		}
+	})
+	t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			t.Errorf("Watch(%q): %v", prefix, err)
+		}
+	})
+	return w
+}
+
+// next returns the next list.
+func (w *watcher) next() []kv.Entry {
+	w.t.Helper()
+	select {
+	case list := <-w.lists:
+		return list
+	case <-w.ended:
+		w.t.Fatalf("Watch has returned: %v", w.stop())
+	case <-time.After(w.patience):
+		w.t.Fatalf("Watch told nothing within %v", w.patience)
+	}
+	return nil
+}
+
+// until waits for a list of exactly these entries.
+func (w *watcher) until(want ...kv.Entry) []kv.Entry {
+	w.t.Helper()
+	slices.SortFunc(want, func(a, b kv.Entry) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) })
+	timeout := time.After(w.patience)
+	var last []kv.Entry
+	for {
+		select {
+		case last = <-w.lists:
+			if slices.EqualFunc(last, want, same) {
+				return last
+			}
+		case <-w.ended:
+			w.t.Fatalf("Watch has returned: %v", w.stop())
+		case <-timeout:
+			w.t.Fatalf("last list is %s, want %s within %v", show(last...), show(want...), w.patience)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// drivers are the schemes that other packages have added, as in database/sql.
+var drivers = struct {
+	sync.RWMutex
+	open map[string]func(ctx context.Context, url string) (Store, error)
+}{open: map[string]func(context.Context, string) (Store, error){}}
+
+// RegisterDriver makes Open call open for URLs of this scheme. It is meant for the init of a
+// driver's package and panics when the scheme is empty, built in or taken, or open is nil.
+func RegisterDriver(scheme string, open func(ctx context.Context, url string) (Store, error)) {
+	drivers.Lock()
+	defer drivers.Unlock()
+	if scheme == "" || open == nil {
+		panic("kv: RegisterDriver needs a scheme and a function")
+	}
+	if _, taken := drivers.open[scheme]; taken || scheme == "memory" {
+		panic("kv: RegisterDriver called twice for " + scheme)
+	}
+	drivers.open[scheme] = open
+}
+
+// Open returns the store that a URL names. "" and "memory:" give a new Memory; any other scheme
+// needs a driver that the program imports. The URL is the one of the service registry: what
+// follows the scheme means the same as in discovery.Open. ctx bounds the opening only, and that
+// a server is away is no error of Open. A Store that also has a Close method must be closed by the
+// caller. The error wraps ErrInvalid when the URL itself is wrong, and ErrNoDriver too when no
+// driver of the program knows its scheme, as with registries that hold no values.
+func Open(ctx context.Context, url string) (Store, error) {
+	if url == "" {
+		return NewMemory(), nil
+	}
+	scheme, rest, ok := strings.Cut(url, ":")
+	switch {
+	case !ok:
+		// What was meant is unknown, and may be a secret.
+		return nil, fmt.Errorf("%w url: expected scheme:…, one of %s", ErrInvalid, schemes())
+	case scheme == "memory" && rest != "":
+		return nil, fmt.Errorf("%w url %q: nothing may follow memory:", ErrInvalid, url)
+	case scheme == "memory":
+		return NewMemory(), nil
+	}
+	drivers.RLock()
+	open := drivers.open[scheme]
+	drivers.RUnlock()
+	if open == nil {
+		// The URL may hold a password, so the text names the scheme only.
+		return nil, fmt.Errorf("%w: %w scheme %q: this program has %s (is the driver's import missing?)", ErrNoDriver, ErrInvalid, scheme, schemes())
+	}
+	store, err := open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("kv: open %s: %w", scheme, err)
+	}
+	return store, nil
+}
+
+// schemes lists what Open knows, for error texts.
+func schemes() string {
+	drivers.RLock()
+	defer drivers.RUnlock()
+	names := append(slices.Collect(maps.Keys(drivers.open)), "memory")
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

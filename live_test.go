@@ -1,0 +1,88 @@
+package kaptar_test
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/kv"
+)
+
+// newScheme is one that no driver has: they are registered for good.
+func newScheme() string { return strings.ToLower("t" + rand.Text()) }
+
+// lines hands on each line that is written to it.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) { l <- string(b); return len(b), nil }
+
+// until returns the first line that holds text.
+func (l lines) until(t *testing.T, text string) string {
+	t.Helper()
+	for {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-t.Context().Done():
+			t.Fatalf("no line with %q", text)
+		}
+	}
+}
+
+// TestSettingsFollowTheStore: a live setting in the store behind discovery_url reaches the service it is meant for; what is
+// wrong there is told, with its place, and changes nothing.
+func TestSettingsFollowTheStore(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	store := kv.NewMemory()
+	kv.RegisterDriver(scheme, func(context.Context, string) (kv.Store, error) { return store, nil })
+	discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { return discovery.NewMemory(), nil })
+	put := func(key, value string) {
+		if _, err := store.Put(t.Context(), "settings/"+key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("b/log_level", "DEBUG")
+	var a, b config.Live[slog.Level]
+	services := []kaptar.Service{
+		{Name: "a", Setup: func(app *kaptar.App) error { a = app.Settings().LogLevel; return nil }},
+		{Name: "b", Setup: func(app *kaptar.App) error { b = app.Settings().LogLevel; return nil }},
+	}
+	log := make(lines, 1000)
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- kaptar.Run(ctx, &kaptar.Options{Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x"}, services), Log: log}, services...)
+	}()
+	if line := log.until(t, "setting changed"); !strings.Contains(line, "settings/b/log_level") {
+		t.Errorf("told %s, want where the value stands", line)
+	}
+	if a.Get() != slog.LevelInfo || b.Get() != slog.LevelDebug {
+		t.Errorf("levels %v and %v, want INFO and DEBUG", a, b)
+	}
+	put("listen", ":9")
+	if line := log.until(t, "not taken over"); !strings.Contains(line, "settings/listen") || !strings.Contains(line, ":9") {
+		t.Errorf("told %s, want place and value", line)
+	}
+	if err := store.Delete(t.Context(), "settings/listen"); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Delete(t.Context(), "settings/b/log_level"); err != nil {
+		t.Fatal(err)
+	}
+	log.until(t, "setting changed")
+	if b.Get() != slog.LevelInfo {
+		t.Errorf("level %v after the value was taken out, want INFO", b)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+}
