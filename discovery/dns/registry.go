@@ -1,0 +1,135 @@
+package dns
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+)
+
+func init() {
+	discovery.RegisterDriver("dns", open)
+}
+
+// Registry looks instances up in the Domain Name System. Register and Deregister check the instance and change
+// nothing: whoever writes the records knows the instances already. It holds no resources between
+// look-ups and needs no Close. All methods but SetLogger may be called concurrently.
+type Registry struct {
+	opts     Options
+	resolver *net.Resolver
+}
+
+var _ discovery.Registry = (*Registry)(nil)
+
+// New returns a registry. It does not ask the server anything yet, so it fails only for options that cannot be used,
+// with an error that wraps discovery.ErrInvalid.
+func New(opts Options) (*Registry, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{opts: opts, resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
+	var dialer net.Dialer
+	r.resolver.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if opts.Server != "" {
+			address = opts.Server
+		}
+		if opts.Protocol == "tcp" {
+			network = "tcp"
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+	return r, nil
+}
+
+func open(_ context.Context, url string) (discovery.Registry, error) {
+	opts, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	return New(opts)
+}
+
+// SetLogger replaces Options.Logger. It must be called before Watch.
+func (r *Registry) SetLogger(l *slog.Logger) { r.opts.Logger = l }
+
+// Register does nothing but check in.
+func (r *Registry) Register(_ context.Context, in discovery.Instance) error { return in.Validate() }
+
+// Deregister does nothing but check in.
+func (r *Registry) Deregister(_ context.Context, in discovery.Instance) error { return in.Validate() }
+
+// Watch implements discovery.Resolver; it always returns nil. The first list is told when the server has answered for the
+// first time. A name that cannot be one label of a domain name, such as one with a dot, is no service here: its list is
+// empty, and nobody is asked.
+func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the end of ctx is no failure of Watch
+	}
+	if !isLabel(service) {
+		update([]discovery.Instance{})
+		<-ctx.Done()
+		return nil
+	}
+	var last []discovery.Instance // nil until something was told
+	misses := 0
+	for {
+		pause := spread(r.opts.Interval)
+		list, err := r.lookup(ctx, service)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			if misses++; misses == patience {
+				r.opts.Logger.WarnContext(ctx, "dns does not answer, the last instances stay in use",
+					"service", service, "server", r.server(), "error", err)
+			}
+			pause = backoff(misses)
+		default:
+			if misses >= patience {
+				r.opts.Logger.InfoContext(ctx, "dns answers again", "service", service, "server", r.server())
+			}
+			misses = 0
+			if last == nil || !same(last, list) {
+				last = list
+				update(slices.Clone(list)) // there is nothing below that could be shared
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// patience is how many look-ups in a row fail before it is logged: one packet of UDP may well get lost.
+const patience = 2
+
+func (r *Registry) server() string {
+	if r.opts.Server == "" {
+		return "the system's"
+	}
+	return r.opts.Server
+}
+
+// spread returns about d, ±10 %, so that programs that started together do not ask together for ever.
+func spread(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// backoff returns the pause after a number of failures in a row.
+func backoff(misses int) time.Duration {
+	return rand.N(min(100*time.Millisecond<<min(misses-1, 10), 5*time.Second)) + 1
+}
+
+// same reports whether two lists have the same instances; nothing but these fields is ever set.
+func same(a, b []discovery.Instance) bool {
+	return slices.EqualFunc(a, b, func(a, b discovery.Instance) bool {
+		return a.ID == b.ID && a.HTTP == b.HTTP && a.GRPC == b.GRPC
+	})
+}

@@ -1,0 +1,150 @@
+package kubernetes
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// api sends requests to the API server.
+type api struct {
+	opts Options
+
+	mu     sync.Mutex
+	ca     string // what client trusts
+	client *http.Client
+}
+
+// refusal is an answer of the API server that is no success.
+type refusal struct {
+	code  int
+	text  string
+	after time.Duration // how long the server asks to wait; 0 = it does not say
+}
+
+func (e *refusal) Error() string { return e.text }
+
+// get asks for the slices of a service; verb is "list" or "watch", as Roles call them. The caller closes the body.
+func (a *api) get(ctx context.Context, verb, service string, params url.Values) (io.ReadCloser, error) {
+	what := fmt.Sprintf("kubernetes: %s endpointslices of service %s in namespace %s", verb, service, a.opts.Namespace)
+	params.Set("labelSelector", "kubernetes.io/service-name="+service)
+	target := a.opts.Server + "/apis/discovery.k8s.io/v1/namespaces/" + a.opts.Namespace + "/endpointslices?" + params.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "kaptar")
+	if a.opts.TokenFile != "" {
+		token, err := os.ReadFile(a.opts.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("%s: token_file: %w", what, err)
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	client, err := a.trusting()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	resp, err := client.Do(req) //nolint:bodyclose // closed below or by the caller
+	if err != nil {
+		var e *url.Error
+		if errors.As(err, &e) {
+			err = e.Err // without the URL, which says no more than what
+		}
+		return nil, fmt.Errorf("%s at %s: %w", what, a.opts.Server, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, a.refused(what, verb, resp)
+	}
+	return resp.Body, nil
+}
+
+// refused makes an error of an answer, with what to do about it.
+func (a *api) refused(what, verb string, resp *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read may say something
+	var s status
+	if json.Unmarshal(body, &s) != nil || s.Message == "" {
+		s.Message = "no message"
+	}
+	hint := ""
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		hint = fmt.Sprintf("; the token in token_file=%s is not accepted", a.opts.TokenFile)
+		if a.opts.TokenFile == "" {
+			hint = "; no token was sent, name one with token_file"
+		}
+	case http.StatusForbidden:
+		hint = fmt.Sprintf("; bind a Role to the service account that allows the verb %s (get, list and watch are needed) on the resource "+
+			"endpointslices of apiGroup discovery.k8s.io in namespace %s", verb, a.opts.Namespace)
+	case http.StatusNotFound:
+		hint = "; is this an API server of Kubernetes 1.21 or newer?"
+	}
+	e := &refusal{code: resp.StatusCode, text: fmt.Sprintf("%s at %s: %s: %s%s", what, a.opts.Server, resp.Status, s.Message, hint)}
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+		e.after = min(time.Duration(n)*time.Second, 30*time.Second)
+	}
+	return e
+}
+
+// trusting returns a client that trusts what is in the CA file at present.
+func (a *api) trusting() (*http.Client, error) {
+	ca := ""
+	if a.opts.CAFile != "" {
+		pem, err := os.ReadFile(a.opts.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		ca = string(pem)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client != nil && a.ca == ca {
+		return a.client, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		config.RootCAs = x509.NewCertPool()
+	}
+	if ca != "" && !config.RootCAs.AppendCertsFromPEM([]byte(ca)) {
+		return nil, fmt.Errorf("ca_file %s: it holds no certificate in PEM form", a.opts.CAFile)
+	}
+	if a.client != nil {
+		a.client.CloseIdleConnections()
+	}
+	a.ca, a.client = ca, &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			TLSClientConfig:       config,
+			TLSHandshakeTimeout:   a.opts.Timeout,
+			ResponseHeaderTimeout: a.opts.Timeout,
+			IdleConnTimeout:       90 * time.Second,
+			ForceAttemptHTTP2:     true,
+			// A watch is silent for long: pings tell whether the server is still there.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		},
+		// A token is for this server, not for where it may point.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return a.client, nil
+}
+
+func (a *api) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client != nil {
+		a.client.CloseIdleConnections()
+	}
+}

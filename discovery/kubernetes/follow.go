@@ -1,0 +1,221 @@
+package kubernetes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+)
+
+const (
+	watchFor = 5 * time.Minute // the server ends a watch after this, less up to a fifth
+	settled  = 5 * time.Second // a watch that stands so long counts as working, events or not
+)
+
+// follower is one Watch.
+type follower struct {
+	api     *api
+	log     *slog.Logger
+	service string
+	update  func([]discovery.Instance)
+
+	slices  map[string]endpointSlice // by name
+	version string                   // of slices; "" = they have to be listed
+	last    []discovery.Instance     // nil until something was told
+	nagged  bool                     // about ports
+
+	mu   sync.Mutex
+	away bool // the log was told so
+}
+
+// run lists and watches until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	for attempts := 0; ; {
+		worked, err := f.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if worked {
+			attempts = 0
+		}
+		attempts++
+		pause := backoff(attempts)
+		if err != nil {
+			f.version = "" // whatever happened meanwhile, a list has it
+			f.failed(ctx, err)
+			if r := (*refusal)(nil); errors.As(err, &r) {
+				pause = max(pause, r.after)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// backoff returns the pause before a number of attempts in a row.
+func backoff(attempts int) time.Duration {
+	return rand.N(min(100*time.Millisecond<<min(attempts-1, 10), 5*time.Second)) + 1
+}
+
+// step lists if it has to, and watches once. worked says that the watch did some good.
+func (f *follower) step(ctx context.Context) (worked bool, err error) {
+	if f.version == "" {
+		if err := f.list(ctx); err != nil {
+			return false, err
+		}
+	}
+	return f.watch(ctx)
+}
+
+// failed tells the log, once.
+func (f *follower) failed(ctx context.Context, err error) {
+	if r := (*refusal)(nil); errors.As(err, &r) && r.code == http.StatusGone {
+		return // it happens when nothing changed for long; listing again is all there is to do
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.away {
+		f.log.WarnContext(ctx, "kubernetes does not answer, the last instances stay in use", "service", f.service, "error", err)
+	}
+	f.away = true
+}
+
+// works tells the log that the failure is over.
+func (f *follower) works(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		f.log.InfoContext(ctx, "kubernetes answers again", "service", f.service)
+	}
+	f.away = false
+}
+
+// list fetches everything.
+func (f *follower) list(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.api.opts.Timeout)
+	defer cancel()
+	body, err := f.api.get(ctx, "list", f.service, url.Values{})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	var l sliceList
+	if err := json.NewDecoder(body).Decode(&l); err != nil {
+		return fmt.Errorf("kubernetes: list endpointslices of service %s: the answer cannot be read: %w", f.service, err)
+	}
+	if l.Metadata.ResourceVersion == "" {
+		return fmt.Errorf("kubernetes: list endpointslices of service %s: the answer has no resourceVersion", f.service)
+	}
+	f.slices = make(map[string]endpointSlice, len(l.Items))
+	for _, s := range l.Items {
+		f.slices[s.Metadata.Name] = s
+	}
+	f.version = l.Metadata.ResourceVersion
+	f.tell(ctx)
+	return nil
+}
+
+// watch reads events from f.version on until the stream ends, which is no error.
+func (f *follower) watch(ctx context.Context) (worked bool, err error) {
+	ask := watchFor - rand.N(watchFor/5)
+	// The server ends the watch; a connection that died silently must not keep us longer.
+	ctx, cancel := context.WithTimeout(ctx, ask+30*time.Second)
+	defer cancel()
+	body, err := f.api.get(ctx, "watch", f.service, url.Values{
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {f.version},
+		"timeoutSeconds": {strconv.Itoa(int(ask.Seconds()))},
+	})
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	began := time.Now()
+	calm := time.AfterFunc(settled, func() { f.works(ctx) })
+	defer calm.Stop()
+	for events := json.NewDecoder(body); ; {
+		var e event
+		if err := events.Decode(&e); err != nil {
+			worked = worked || time.Since(began) > settled
+			if _, garbage := errors.AsType[*json.SyntaxError](err); garbage {
+				return worked, f.unreadable(err)
+			}
+			if _, garbage := errors.AsType[*json.UnmarshalTypeError](err); garbage {
+				return worked, f.unreadable(err)
+			}
+			return worked, nil // ended or cut: another watch goes on from here
+		}
+		if err := f.apply(ctx, e); err != nil {
+			return worked, err
+		}
+		worked = true
+		f.works(ctx)
+	}
+}
+
+func (f *follower) unreadable(err error) error {
+	return fmt.Errorf("kubernetes: watch endpointslices of service %s: an event cannot be read: %w", f.service, err)
+}
+
+// apply takes one event.
+func (f *follower) apply(ctx context.Context, e event) error {
+	if e.Type == "ERROR" {
+		var s status
+		if err := json.Unmarshal(e.Object, &s); err != nil {
+			return f.unreadable(err)
+		}
+		return &refusal{code: s.Code, text: fmt.Sprintf("kubernetes: watch endpointslices of service %s: %d: %s", f.service, s.Code, s.Message)}
+	}
+	var s endpointSlice
+	if err := json.Unmarshal(e.Object, &s); err != nil {
+		return f.unreadable(err)
+	}
+	if s.Metadata.ResourceVersion == "" {
+		return f.unreadable(io.ErrUnexpectedEOF)
+	}
+	f.version = s.Metadata.ResourceVersion
+	switch e.Type {
+	case "ADDED", "MODIFIED":
+		f.slices[s.Metadata.Name] = s
+	case "DELETED":
+		delete(f.slices, s.Metadata.Name)
+	}
+	f.tell(ctx)
+	return nil
+}
+
+// tell calls update if the list is not the one told last.
+func (f *follower) tell(ctx context.Context) {
+	list, unserved := instances(f.service, f.slices)
+	if len(list) == 0 && unserved > 0 && !f.nagged {
+		f.nagged = true
+		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "service", f.service, "endpoints", unserved)
+	}
+	if f.last != nil && slices.EqualFunc(f.last, list, same) {
+		return
+	}
+	f.last = list
+	own := make([]discovery.Instance, len(list))
+	for i, in := range list {
+		own[i] = in.Clone()
+	}
+	f.update(own)
+}
+
+// same compares what is ever set here.
+func same(a, b discovery.Instance) bool {
+	return a.ID == b.ID && a.HTTP == b.HTTP && a.GRPC == b.GRPC && a.Meta["zone"] == b.Meta["zone"] && a.Meta["node"] == b.Meta["node"]
+}

@@ -1,0 +1,49 @@
+package kubernetes_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/kaptar/kaptar/discovery"
+)
+
+func TestURLs(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{
+		"kubernetes://shop?server=https://127.0.0.1:6443&token_file=/t&ca_file=/c&timeout=5s", "kubernetes://shop/?server=http://127.0.0.1:8001",
+		"kubernetes://shop?server=https://rancher.example/k8s/clusters/c-1/",
+	} {
+		if _, err := discovery.Open(t.Context(), url); err != nil {
+			t.Errorf("Open(%q): %v", url, err)
+		}
+	}
+	for url, want := range map[string]string{
+		"kubernetes:shop":                                     `"kubernetes:shop": want kubernetes:// with two slashes`,
+		"kubernetes://me:secret@shop":                         "it has a user, want a token_file",
+		"kubernetes://shop%zz/secret":                         "want kubernetes://[namespace]",
+		"kubernetes://shop/orders":                            `nothing may follow the namespace but parameters, got "/orders"`,
+		"kubernetes://shop":                                   "KUBERNETES_SERVICE_HOST and _PORT are not set: name the API server, as in server=https://127.0.0.1:6443",
+		"kubernetes://?server=http://a":                       "they name no namespace",
+		"kubernetes://Shop_1?server=http://a":                 `namespace "Shop_1"`,
+		"kubernetes://shop?server=127.0.0.1:6443":             "want https://host:port",
+		"kubernetes://shop?server=ftp://a":                    `server "ftp://a": want https://host:port`,
+		"kubernetes://shop?server=https://":                   `server "https://"`,
+		"kubernetes://shop?server=https://a:secret@b":         "it has a user, want a token_file",
+		"kubernetes://shop?server=http://a&token_file=/t":     "a token is sent over https only",
+		"kubernetes://shop?server=https://a&server=https://b": "parameter server is there 2 times",
+		"kubernetes://shop?server=https://a&timeout=5":        `parameter timeout: "5": want a duration of at least 10ms, such as 10s`,
+		"kubernetes://shop?server=https://a&timeout=1ms":      "at least 10ms",
+		"kubernetes://shop?server=https://a&token=secret":     "parameter token: unknown, want ca_file, server, timeout or token_file",
+		"kubernetes://shop?server=":                           "parameter server: it has no value",
+		"kubernetes://shop?a;secret":                          "parameters cannot be read",
+	} {
+		_, err := discovery.Open(t.Context(), url)
+		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open(%q): %v, want ErrInvalid with %q", url, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q): the error shows the secret: %v", url, err)
+		}
+	}
+}
