@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/natsconn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
-
-// callTimeout bounds each call whose context has no deadline.
-const callTimeout = 10 * time.Second
 
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
@@ -29,8 +26,11 @@ func init() {
 type Broker struct {
 	opts Options
 	url  string // redacted
-	nc   *nats.Conn
+	conn *natsconn.Conn
+	nc   *nats.Conn // of conn
 	js   jetstream.JetStream
+
+	atomicMin int // the constant, but for measurements below it
 
 	done  chan struct{} // closed by Close
 	calls sync.WaitGroup
@@ -40,17 +40,7 @@ type Broker struct {
 	closed  bool
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
-	since   time.Time // when the connection was lost
-	lost    error     // why
-
-	// link ends with the cause when the connection is lost, and is another one after each reconnection: an answer that was
-	// awaited over the old connection will not come.
-	link context.Context
-	cut  context.CancelCauseFunc
 }
-
-// errLost is the cause of a call's end when the connection was lost under it.
-var errLost = errors.New("connection lost")
 
 // topicInfo is what the driver knows of a stream that exists.
 type topicInfo struct {
@@ -71,64 +61,30 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		opts: o.withDefaults(), url: driver.Redact(servers),
-		done: make(chan struct{}), idle: make(chan struct{}),
+		opts: o.withDefaults(), atomicMin: atomicMin, done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}),
 	}
-	b.link, b.cut = context.WithCancelCause(context.Background())
-	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("natsdriver: connect to %s: %w", b.url, err)
-	}
-	timeout := 5 * time.Second
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(deadline))
-	}
-	if b.nc, err = nats.Connect(servers, append(b.opts.Connect, b.connectOptions(timeout)...)...); err != nil {
-		return nil, fmt.Errorf("natsdriver: connect to %s: %w", b.url, redacted(err))
-	}
-	// Only errors of whole calls matter here: the timeout just has to be longer than the wait for them.
-	b.js, err = jetstream.New(b.nc, jetstream.WithPublishAsyncTimeout(2*callTimeout), jetstream.WithPublishAsyncMaxPending(1<<16))
-	if err == nil {
-		ctx, cancel := b.bound(ctx)
-		defer cancel()
-		_, err = b.js.AccountInfo(ctx)
-	}
+	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected})
 	if err != nil {
+		return nil, err
+	}
+	b.url, b.nc, b.js = b.conn.URL, b.conn.Conn, b.conn.JS
+	bounded, cancel := b.bound(ctx)
+	defer cancel()
+	if _, err := b.js.AccountInfo(bounded); err != nil {
 		b.nc.Close()
 		return nil, fmt.Errorf("natsdriver: %s answers, but its JetStream does not (start it with --jetstream): %w", b.url, err)
 	}
 	return b, nil
 }
 
-func (b *Broker) connectOptions(timeout time.Duration) []nats.Option {
-	return []nats.Option{
-		nats.Name("kaptar"),
-		nats.Timeout(timeout),
-		nats.MaxReconnects(-1),
-		nats.IgnoreAuthErrorAbort(), // a wrong password may be put right at the server
-		nats.CustomReconnectDelay(func(attempts int) time.Duration {
-			limit := min(5*time.Second, 50*time.Millisecond<<min(attempts, 10))
-			return limit/2 + rand.N(limit/2+1)
-		}),
-		nats.ReconnectBufSize(-1), // a lost connection must fail a Publish now: later the message could overtake others
-		nats.PingInterval(10 * time.Second),
-		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.since, b.lost = time.Now(), err
-			b.cut(errLost)
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { b.reconnected() }),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default one prints; callers get errors
-	}
-}
+// SetLogger says where the loss of the connection and its return are logged, once each; at first nowhere.
+func (b *Broker) SetLogger(log *slog.Logger) { b.conn.SetLogger(log) }
 
 // reconnected tells all subscriptions that what they asked the server for is forgotten.
 func (b *Broker) reconnected() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.link, b.cut = context.WithCancelCause(context.Background())
 	for p := range b.pullers {
 		p.restart()
 	}
@@ -137,17 +93,12 @@ func (b *Broker) reconnected() {
 // Healthy implements driver.HealthReporter.
 func (b *Broker) Healthy() error {
 	b.mu.Lock()
-	closed, since, lost := b.closed, b.since, b.lost
+	closed := b.closed
 	b.mu.Unlock()
-	switch {
-	case closed:
+	if closed {
 		return fmt.Errorf("natsdriver: %w", driver.ErrClosed)
-	case b.nc.IsConnected():
-		return nil
-	case lost == nil:
-		return fmt.Errorf("natsdriver: no connection to %s since %s", b.url, since.Format(time.RFC3339))
 	}
-	return fmt.Errorf("natsdriver: no connection to %s since %s: %w", b.url, since.Format(time.RFC3339), lost)
+	return b.conn.Healthy()
 }
 
 // Declare implements driver.Broker.
@@ -173,13 +124,18 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 		return info, nil
 	}
 	name := escapeName(topic)
-	stream, err := b.js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = b.js.CreateStream(ctx, b.streamConfig(name, topic))
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
-			stream, err = b.js.Stream(ctx, name)
+	var stream jetstream.Stream
+	// In a cluster nobody answers for a stream while its leader is elected, also when it is just being made.
+	err := natsconn.Insist(ctx, func(ctx context.Context) (err error) {
+		stream, err = b.js.Stream(ctx, name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			stream, err = b.js.CreateStream(ctx, b.streamConfig(name, topic))
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
+				stream, err = b.js.Stream(ctx, name)
+			}
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return topicInfo{}, fmt.Errorf("natsdriver: declare topic %s: stream %s at %s: %w", topic, name, b.url, b.cause(ctx, err))
 	}
@@ -223,9 +179,9 @@ func (b *Broker) Close(ctx context.Context) error {
 			defer close(b.idle)
 			b.calls.Wait()
 			if b.nc.IsConnected() {
-				_ = b.nc.FlushTimeout(callTimeout) // acknowledgements; those lost make messages come again
+				_ = b.nc.FlushTimeout(natsconn.CallTimeout) // acknowledgements; those lost make messages come again
 			}
-			b.nc.Close()
+			b.conn.Close()
 		}()
 	}
 	select {
@@ -239,10 +195,8 @@ func (b *Broker) Close(ctx context.Context) error {
 
 // cause gives the error of a call with ctx the name it has in package driver, or that of what ended ctx.
 func (b *Broker) cause(ctx context.Context, err error) error {
-	if errors.Is(err, ctx.Err()) { // never when ctx goes on
-		err = context.Cause(ctx)
-	}
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, jetstream.ErrConnectionClosed) {
+	err = b.conn.Cause(ctx, err)
+	if errors.Is(err, natsconn.ErrClosed) {
 		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
 	}
 	return err
@@ -250,26 +204,5 @@ func (b *Broker) cause(ctx context.Context, err error) error {
 
 // bound gives ctx a deadline if it has none, and ends it when the connection is lost.
 func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	b.mu.Lock()
-	link := b.link
-	b.mu.Unlock()
-	stopTimer := func() {}
-	if _, ok := ctx.Deadline(); !ok {
-		ctx, stopTimer = context.WithTimeout(ctx, callTimeout)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	stopWatch := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
-	return ctx, func() {
-		stopWatch()
-		cancel(nil)
-		stopTimer()
-	}
-}
-
-// redacted hides credentials in errors about URLs, which quote them.
-func redacted(err error) error {
-	if text := driver.Redact(err.Error()); text != err.Error() {
-		return errors.New(text)
-	}
-	return err
+	return b.conn.Bound(ctx)
 }

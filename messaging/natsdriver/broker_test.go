@@ -195,15 +195,15 @@ func TestForeignStream(t *testing.T) {
 	}
 	b := open(t, s.s.ClientURL())
 	defer closeNow(t, b)
-	batch := make([]driver.Message, 20) // the stream takes no atomic batches
+	batch := make([]driver.Message, 40) // the stream takes no atomic batches
 	for i := range batch {
 		batch[i] = driver.Message{ID: fmt.Sprint("m", i), Topic: "mine"}
 	}
 	if err := b.Publish(t.Context(), batch); err != nil {
 		t.Errorf("Publish to a stream without atomic batches = %v, want nil", err)
 	}
-	if n := len(stored(t, js, "mine")); n != 20 {
-		t.Errorf("the stream has %d messages, want 20", n)
+	if n := len(stored(t, js, "mine")); n != 40 {
+		t.Errorf("the stream has %d messages, want 40", n)
 	}
 	stream, err := js.Stream(t.Context(), "mine")
 	if err != nil {

@@ -115,7 +115,7 @@ func TestCutWhileWaiting(t *testing.T) {
 	if err := b.Declare(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []int{1, 20} {
+	for _, n := range []int{1, 40} {
 		batch := messages("t", "m", n)
 		p.keep()
 		result := make(chan error, 1)
@@ -134,8 +134,8 @@ func TestCutWhileWaiting(t *testing.T) {
 		}
 		until(t, "the reconnection", func() bool { return b.Publish(t.Context(), batch) == nil })
 	}
-	if ids := storedIDs(t, admin(t, s), "t"); len(ids) != 20 { // m0 is in both batches
-		t.Errorf("the stream has %v, want each of m0 to m19 once", ids)
+	if ids := storedIDs(t, admin(t, s), "t"); len(ids) != 40 { // m0 is in both batches
+		t.Errorf("the stream has %v, want each of m0 to m39 once", ids)
 	}
 }
 

@@ -97,6 +97,7 @@ func TestConformanceRestart(t *testing.T) {
 				t.Parallel()
 				s := startServer(t, nil)
 				h := harness(t, s.s.ClientURL()+mode)
+				natsdriver.SetAtomicMin(h.Broker.(*natsdriver.Broker), 16) // the case's batches have 20
 				h.Restart = func(t *testing.T) { s.restart(t) }
 				c.Run(t, h)
 			})

@@ -3,14 +3,12 @@ package natsdriver
 import (
 	"cmp"
 	"fmt"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/internal/natsconn"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -37,13 +35,12 @@ func (o Options) withDefaults() Options {
 
 // withQuery returns o changed by the parameters of a URL, and the URL without them.
 func (o Options) withQuery(rawURL string) (Options, string, error) {
-	servers, query, _ := strings.Cut(rawURL, "?")
+	servers, params, err := natsconn.Split(rawURL)
 	fail := func(problem string) (Options, string, error) {
-		return o, "", fmt.Errorf("natsdriver: broker url %s: %s", driver.Redact(servers), problem)
+		return o, "", fmt.Errorf("natsdriver: broker url %s: %s", natsconn.Redact(servers), problem)
 	}
-	params, err := url.ParseQuery(query)
 	if err != nil {
-		return fail("parameters: " + err.Error())
+		return fail(err.Error())
 	}
 	for name, values := range params {
 		value := values[len(values)-1]
@@ -64,8 +61,6 @@ func (o Options) withQuery(rawURL string) (Options, string, error) {
 				return fail(fmt.Sprintf("parameter atomic=%s: want true or false", value))
 			}
 			o.NoAtomic = !on
-		default:
-			return fail(fmt.Sprintf("unknown parameter %q: want ack_wait, atomic, duplicate_window, max_age or replicas", name))
 		}
 		if err != nil {
 			return fail(fmt.Sprintf("parameter %s=%s: want a duration above 100ms, such as 30s or 168h", name, value))

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	atomicMin   = 16      // well below this an atomic batch, which costs some 12 ms, is slower than single messages
+	atomicMin   = 32      // of fewer messages an atomic batch may be slower than single ones, even with an fsync for each
 	atomicMax   = 500     // the server takes 1000
 	atomicBytes = 8 << 20 // of one batch, since the server stages it
 	waveMax     = 256     // messages whose acknowledgements are awaited together
@@ -26,7 +26,7 @@ const (
 
 const errCodeAtomicDisabled jetstream.ErrorCode = 10174
 
-// Publish implements driver.Broker. 16 and more messages of a topic go as atomic batches of up to 500. Otherwise, or when
+// Publish implements driver.Broker. 32 and more messages of a topic go as atomic batches of up to 500. Otherwise, or when
 // the server refuses a batch because it has one of the ids, messages go one by one: those of different keys together, the next
 // of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
@@ -96,12 +96,12 @@ func (p *publication) send(ctx context.Context, topic string, indexes []int) err
 	if err != nil {
 		return err
 	}
-	if !info.atomic || len(indexes) < atomicMin {
+	if !info.atomic || len(indexes) < p.b.atomicMin {
 		return p.single(ctx, indexes)
 	}
 	for len(indexes) > 0 {
 		n := p.chunk(indexes)
-		if n < atomicMin { // the rest, or very large messages
+		if n < p.b.atomicMin { // the rest, or very large messages
 			if err := p.single(ctx, indexes[:n]); err != nil {
 				return err
 			}

@@ -89,8 +89,8 @@ func TestAtomicBatches(t *testing.T) {
 	s := startServer(t, nil)
 	js := admin(t, s)
 	for query, wants := range map[string]map[int]int{ // by messages: batches
-		"?atomic=true":  {15: 0, 16: 1, 500: 1, 501: 1}, // the last of 501 goes alone
-		"?atomic=false": {15: 0, 16: 0},
+		"?atomic=true":  {31: 0, 32: 1, 500: 1, 501: 1}, // the last of 501 goes alone
+		"?atomic=false": {31: 0, 32: 0},
 	} {
 		b := open(t, s.s.ClientURL()+query)
 		for n, want := range wants {
@@ -179,7 +179,7 @@ func TestDeletedStream(t *testing.T) {
 	js := admin(t, s)
 	b := open(t, s.s.ClientURL())
 	defer closeNow(t, b)
-	for i, n := range []int{1, 20, 1} {
+	for i, n := range []int{1, 40, 1} {
 		err := b.Publish(t.Context(), messages("t", fmt.Sprint("r", i, "-"), n))
 		if err != nil {
 			err = b.Publish(t.Context(), messages("t", fmt.Sprint("r", i, "-"), n))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/natsconn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -66,7 +67,11 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := b.consumer(ctx, info.stream, sub)
+	var consumer string
+	err = natsconn.Insist(ctx, func(ctx context.Context) (err error) {
+		consumer, err = b.consumer(ctx, info.stream, sub)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // deleted since this broker saw it
 		b.forget(sub.Topic)
 		if info, err = b.topic(ctx, sub.Topic); err == nil {

@@ -1,0 +1,65 @@
+package natsconn
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+)
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"nats://localhost:4222":          "nats://localhost:4222",
+		"nats://ada:pw@h:4222":           "nats://ada:xxxxx@h:4222",
+		"nats://token@h:4222":            "nats://xxxxx@h:4222",
+		"nats://ada:p@ss/w%zz@h:4222":    "nats://ada:xxxxx@h:4222",
+		"nats://a:pw@h1,nats://b:pw2@h2": "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
+		"nats://a:p,w@h1,h2":             "nats://a:xxxxx@h1,h2",
+		"ada:pw@h":                       "ada:xxxxx@h",
+	} {
+		if got := Redact(in); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	for servers, want := range map[string]nats.Options{
+		"nats://h1,h2":                     {},
+		"nats://ada:p%40ss@h1:4222,h2":     {User: "ada", Password: "p@ss"},
+		"nats://h1,nats://token@h2":        {Token: "token"},
+		"tls://ada:one@h1,tls://bo:two@h2": {User: "ada", Password: "one"},
+	} {
+		options, err := credentials(servers)
+		if err != nil {
+			t.Errorf("%q: %v", servers, err)
+		}
+		var got nats.Options
+		for _, o := range options {
+			if err := o(&got); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got.User != want.User || got.Password != want.Password || got.Token != want.Token {
+			t.Errorf("credentials of %q are %q %q %q, want %q %q %q", servers, got.User, got.Password, got.Token, want.User, want.Password, want.Token)
+		}
+	}
+	for _, servers := range []string{"", "nats:", "localhost:4222", "nats://ada:secret@", "nats://h1,nats://ada:secret%@h2"} {
+		if _, err := credentials(servers); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v, want an error without the password", servers, err)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	t.Parallel()
+	servers, params, err := Split("nats://a:b@h1,h2?replicas=3&ttl=5s")
+	if err != nil || servers != "nats://a:b@h1,h2" || params.Get("replicas") != "3" || params.Get("ttl") != "5s" {
+		t.Errorf("Split = %q, %v, %v", servers, params, err)
+	}
+	if _, _, err := Split("nats://h?tll=5s"); err == nil || !strings.Contains(err.Error(), `"tll"`) {
+		t.Errorf("Split with an unknown parameter = %v, want it named", err)
+	}
+}
