@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Names of the headers that CloudEvents 1.0 in binary mode and W3C trace context use. Header names are lower-case.
@@ -55,12 +56,17 @@ type Message struct {
 
 // Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each header's framing.
 func (m *Message) Size() int {
-	n := len(m.Data) + len(m.ID) + len(m.Topic) + len(m.Key)
-	for k, v := range m.Headers {
-		n += len(k) + len(v) + 4
+	n := m.size()
+	for name, value := range m.Headers {
+		n += headerSize(name, value)
 	}
 	return n
 }
+
+// size is Size without headers.
+func (m *Message) size() int { return len(m.Data) + len(m.ID) + len(m.Topic) + len(m.Key) }
+
+func headerSize(name, value string) int { return len(name) + len(value) + 4 }
 
 // Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its chain and names the
 // message, the field and the value. Drivers call it before they send anything.
@@ -68,19 +74,26 @@ func (m *Message) Validate() error {
 	if err := checkName("topic", m.Topic); err != nil {
 		return fmt.Errorf("driver: message %q: %w", m.ID, err)
 	}
-	if m.ID == "" || len(m.ID) > 255 || strings.ContainsFunc(m.ID, isControl) || strings.ToValidUTF8(m.ID, "") != m.ID {
+	return m.validateRest()
+}
+
+// validateRest checks all but the topic.
+func (m *Message) validateRest() error {
+	if m.ID == "" || len(m.ID) > 255 || strings.ContainsFunc(m.ID, isControl) || !utf8.ValidString(m.ID) {
 		return fmt.Errorf("driver: message id %q on topic %q is %w: want 1 to 255 bytes of text without control characters",
 			clip(m.ID), m.Topic, ErrInvalid)
 	}
-	if strings.ToValidUTF8(m.Key, "") != m.Key {
+	if !utf8.ValidString(m.Key) {
 		return fmt.Errorf("driver: key %q of message %q on topic %q is %w: want UTF-8", clip(m.Key), m.ID, m.Topic, ErrInvalid)
 	}
+	n := m.size()
 	for name, value := range m.Headers {
 		if err := checkHeader(name, value); err != nil {
 			return fmt.Errorf("driver: message %q on topic %q: %w", m.ID, m.Topic, err)
 		}
+		n += headerSize(name, value)
 	}
-	if n := m.Size(); n > MaxSize {
+	if n > MaxSize {
 		return fmt.Errorf("driver: %w: message %q on topic %q has %d bytes with its headers, the limit is %d", ErrTooLarge, m.ID, m.Topic, n, MaxSize)
 	}
 	return nil
@@ -89,7 +102,13 @@ func (m *Message) Validate() error {
 // ValidateAll checks every message and returns the first error, so that a driver can refuse a batch as a whole.
 func ValidateAll(msgs []Message) error {
 	for i := range msgs {
-		if err := msgs[i].Validate(); err != nil {
+		var err error
+		if i > 0 && msgs[i].Topic == msgs[i-1].Topic {
+			err = msgs[i].validateRest()
+		} else {
+			err = msgs[i].Validate()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -135,7 +154,7 @@ func checkHeader(name, value string) error {
 			return fmt.Errorf("value %q of header %s is %w: want printable ASCII without spaces at the ends", clip(value), name, ErrInvalid)
 		}
 	default:
-		if strings.ToValidUTF8(value, "") != value {
+		if !utf8.ValidString(value) {
 			return fmt.Errorf("value %q of header %s is %w: want UTF-8", clip(value), name, ErrInvalid)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		return nil, fmt.Errorf("kafkadriver: connect to %s: %w", b.url, err)
 	}
 	b.base = b.clientOptions(a)
-	b.cl, err = kgo.NewClient(append(b.base[:len(b.base):len(b.base)], b.producerOptions()...)...)
+	b.cl, err = kgo.NewClient(slices.Concat(b.base, b.producerOptions())...)
 	if err != nil {
 		return nil, fmt.Errorf("kafkadriver: connect to %s: %w", b.url, err)
 	}
@@ -156,9 +157,12 @@ func (b *Broker) begin() error {
 }
 
 func (b *Broker) isClosed() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.closed
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close implements driver.Broker.

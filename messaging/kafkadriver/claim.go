@@ -37,11 +37,14 @@ type entry struct {
 	partition  int32
 	offset     int64
 	msg        driver.Message
-	size       int
+	size       int // while waiting
 	attempts   int
+	first      lease
 	state      state
 	at         time.Time // when flying: end of the ack wait; when waiting: when it is due
 	index      int       // in the heap of those waiting
+
+	older, newer *entry // of those flying
 }
 
 type state int
@@ -101,8 +104,40 @@ func (c *claim) find(offset int64) *entry {
 	return nil
 }
 
+// A flight has the entries that are delivered and not settled, in the order in which their ack waits end.
+type flight struct {
+	oldest, newest *entry
+	n              int
+}
+
+func (f *flight) push(e *entry) {
+	e.older = f.newest
+	if f.newest == nil {
+		f.oldest = e
+	} else {
+		f.newest.newer = e
+	}
+	f.newest = e
+	f.n++
+}
+
+func (f *flight) remove(e *entry) {
+	if e.older == nil {
+		f.oldest = e.newer
+	} else {
+		e.older.newer = e.newer
+	}
+	if e.newer == nil {
+		f.newest = e.older
+	} else {
+		e.newer.older = e.older
+	}
+	e.older, e.newer = nil, nil
+	f.n--
+}
+
 // A dueHeap is a container/heap of waiting entries, earliest first.
-type dueHeap []*entry
+type dueHeap []*entry //nolint:recvcheck // the shape of container/heap
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
@@ -113,7 +148,7 @@ func (h dueHeap) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
-	e := x.(*entry)
+	e := x.(*entry) //nolint:forcetypeassert // heap.Push gets nothing else
 	e.index = len(*h)
 	*h = append(*h, e)
 }

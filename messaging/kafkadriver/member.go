@@ -43,11 +43,10 @@ type member struct {
 	mu       sync.Mutex
 	claims   map[int32]*claim
 	queue    []*entry // fetched and not delivered
-	flying   map[*entry]struct{}
-	expiry   time.Time // no ack wait ends before
+	flying   flight
 	due      dueHeap
 	dueBytes int
-	drained  chan struct{} // closed and replaced when a delivery is settled
+	drained  chan struct{} // closed when a delivery is settled; nil: nobody waits for that
 	leaving  bool
 	fatal    error
 }
@@ -56,8 +55,7 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
 		b: b, sub: sub, topic: topic, group: groupName(sub),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
-		gone: make(chan struct{}), drained: make(chan struct{}),
-		claims: make(map[int32]*claim), flying: make(map[*entry]struct{}),
+		gone: make(chan struct{}), claims: make(map[int32]*claim),
 	}
 }
 
@@ -104,8 +102,8 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 		if err != nil {
 			return err
 		}
-		if d != nil {
-			deliver(*d)
+		if wait == 0 {
+			deliver(d)
 			continue
 		}
 		timer.Reset(wait)
@@ -119,20 +117,20 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 	return nil
 }
 
-// next returns what to deliver, counted as in flight, or how long to wait for it.
-func (m *member) next(now time.Time) (*driver.Delivery, time.Duration, error) {
+// next returns what to deliver, counted as in flight, or how long to wait for it, which is never 0.
+func (m *member) next(now time.Time) (d driver.Delivery, wait time.Duration, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fatal != nil {
-		return nil, 0, m.fatal
+		return d, 0, m.fatal
 	}
 	m.expire(now)
-	wait := time.Minute
-	if len(m.flying) > 0 {
-		wait = min(wait, max(m.expiry.Sub(now), time.Millisecond))
+	wait = time.Minute
+	if m.flying.n > 0 {
+		wait = min(wait, max(m.flying.oldest.at.Sub(now), time.Millisecond))
 	}
-	if len(m.flying) >= m.sub.MaxInFlight {
-		return nil, wait, nil
+	if m.flying.n >= m.sub.MaxInFlight {
+		return d, wait, nil
 	}
 	if len(m.due) > 0 {
 		e := m.due[0]
@@ -148,50 +146,46 @@ func (m *member) next(now time.Time) (*driver.Delivery, time.Duration, error) {
 		e := m.queue[0]
 		m.queue[0] = nil
 		m.queue = m.queue[1:]
-		signal(m.room)
+		if m.hungry() {
+			signal(m.room)
+		}
 		if e.state == queued && !e.c.closing && !e.c.ended {
 			return m.take(e, now), 0, nil
 		}
 	}
-	return nil, wait, nil
+	return d, wait, nil
 }
 
 // take counts e as in flight. The caller holds m.mu.
-func (m *member) take(e *entry, now time.Time) *driver.Delivery {
+func (m *member) take(e *entry, now time.Time) driver.Delivery {
 	e.state, e.at = flying, now.Add(m.b.opts.AckWait)
 	e.attempts++
-	if len(m.flying) == 0 || e.at.Before(m.expiry) {
-		m.expiry = e.at
-	}
-	m.flying[e] = struct{}{}
+	m.flying.push(e)
 	e.c.flying++
-	l := &lease{e: e, attempt: e.attempts}
-	return &driver.Delivery{Message: e.msg, Attempt: e.attempts, Ack: l.ack, Nack: l.nack, Extend: l.extend}
+	l := &e.first
+	if l.e != nil { // that is of an earlier delivery, which somebody may still settle
+		l = &lease{}
+	}
+	l.e, l.attempt = e, e.attempts
+	return driver.Delivery{Message: e.msg, Attempt: e.attempts, Ack: l.ack, Nack: l.nack, Extend: l.extend}
 }
 
 // expire makes messages whose ack wait has passed due again. The caller holds m.mu.
 func (m *member) expire(now time.Time) {
-	if len(m.flying) == 0 || m.expiry.After(now) {
-		return
-	}
-	m.expiry = now.Add(m.b.opts.AckWait)
-	for e := range m.flying {
-		switch {
-		case !e.at.After(now):
-			m.land(e)
-			m.wait(e, now)
-		case e.at.Before(m.expiry):
-			m.expiry = e.at
-		}
+	for e := m.flying.oldest; e != nil && !e.at.After(now); e = m.flying.oldest {
+		m.land(e)
+		m.wait(e, now)
 	}
 }
 
 // land takes e out of flight. The caller holds m.mu.
 func (m *member) land(e *entry) {
-	delete(m.flying, e)
+	m.flying.remove(e)
 	e.c.flying--
-	close(m.drained)
-	m.drained = make(chan struct{})
+	if m.drained != nil {
+		close(m.drained)
+		m.drained = nil
+	}
 	signal(m.wake)
 }
 
@@ -201,6 +195,7 @@ func (m *member) wait(e *entry, at time.Time) {
 	if e.c.closing || e.c.ended {
 		return // its next owner delivers it
 	}
+	e.size = e.msg.Size()
 	heap.Push(&m.due, e)
 	m.dueBytes += e.size
 	signal(m.wake)
@@ -250,11 +245,15 @@ func (m *member) poll(ctx context.Context) {
 func (m *member) free() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes {
+	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || !m.hungry() {
 		return 0
 	}
 	return m.sub.MaxInFlight - len(m.queue)
 }
+
+// hungry reports whether a fetch would bring many records: to ask the client for each of them alone costs more than the rest of
+// their way. The caller holds m.mu.
+func (m *member) hungry() bool { return len(m.queue) <= m.sub.MaxInFlight/2 }
 
 // judge makes an error that will not pass end the subscription.
 func (m *member) judge(ctx context.Context, err error) {

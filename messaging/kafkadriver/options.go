@@ -51,16 +51,16 @@ type address struct {
 // parse returns o changed by the parameters of a URL, and the rest of the URL.
 func (o Options) parse(rawURL string) (Options, address, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
+	var a address
 	fail := func(format string, args ...any) (Options, address, error) {
-		return o, address{}, fmt.Errorf("kafkadriver: broker url %s: %s", driver.Redact(servers), fmt.Sprintf(format, args...))
+		return o, a, fmt.Errorf("kafkadriver: broker url %s: %s", driver.Redact(servers), fmt.Sprintf(format, args...))
 	}
 	params, err := url.ParseQuery(query)
 	if err != nil {
 		return fail("parameters: want name=value joined by &")
 	}
-	var a address
 	for name, values := range params {
-		if problem := o.set(&a, name, values[len(values)-1]); problem != "" {
+		if problem := set(&o, &a, name, values[len(values)-1]); problem != "" {
 			return fail("%s", problem)
 		}
 	}
@@ -97,7 +97,7 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 }
 
 // set takes one parameter and returns what is wrong with it.
-func (o *Options) set(a *address, name, value string) (problem string) {
+func set(o *Options, a *address, name, value string) (problem string) {
 	switch name {
 	case "partitions":
 		return number(name, value, 10_000, &o.Partitions)

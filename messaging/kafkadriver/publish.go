@@ -37,7 +37,8 @@ func (b *Broker) producerOptions() []kgo.Opt {
 	}
 }
 
-// Publish implements driver.Broker. All messages go at once; the first failure cancels those that follow.
+// Publish implements driver.Broker. All messages go at once; the first failure cancels those that follow. It is also the flush: nothing
+// is held back for others to join it, and when the call returned nil nothing of it is on its way any more.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -58,14 +59,19 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
 	records := make([]*kgo.Record, len(msgs))
+	now := time.Now()
+	var info topicInfo
 	for i := range msgs {
-		info, err := b.topic(ctx, msgs[i].Topic)
-		if err != nil {
+		var err error
+		if i == 0 || msgs[i].Topic != msgs[i-1].Topic {
+			if info, err = b.topic(ctx, msgs[i].Topic); err != nil {
+				return err
+			}
+		}
+		if records[i], err = encode(&msgs[i], info.name, int(info.limit)); err != nil {
 			return err
 		}
-		if records[i], err = encode(&msgs[i], info.name, info.limit); err != nil {
-			return err
-		}
+		records[i].Timestamp = now
 	}
 	return b.send(ctx, msgs, records)
 }
@@ -112,7 +118,7 @@ func (b *Broker) attempt(ctx context.Context, records []*kgo.Record, stored []bo
 	}
 	for i, r := range records {
 		if !stored[i] {
-			r.Context = nil // that of an earlier attempt has ended
+			r.Context = nil //nolint:fatcontext // that of an earlier attempt has ended
 			b.cl.Produce(call, r, func(_ *kgo.Record, err error) { p.settle(i, err) })
 		}
 	}

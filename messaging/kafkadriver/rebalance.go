@@ -23,20 +23,31 @@ func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int
 	}
 }
 
+const entriesTogether = 16
+
 // receive takes fetched records into their claims. No claim begins or ends meanwhile.
 func (m *member) receive(fetches kgo.Fetches) {
-	var list []*entry
+	list := make([]*entry, 0, fetches.NumRecords())
+	var some []entry // made together, but few, since one that waits for long keeps the others in memory
 	fetches.EachRecord(func(r *kgo.Record) {
-		e := &entry{partition: r.Partition, offset: r.Offset, msg: decode(m.sub.Topic, r)}
-		e.size = e.msg.Size()
+		if len(some) == 0 {
+			some = make([]entry, min(entriesTogether, cap(list)-len(list)))
+		}
+		e := &some[0]
+		some = some[1:]
+		e.partition, e.offset, e.msg = r.Partition, r.Offset, decode(m.sub.Topic, r)
 		list = append(list, e)
 	})
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range list {
-		if c := m.claims[e.partition]; c != nil {
+	var c *claim
+	for i, e := range list {
+		if i == 0 || e.partition != list[i-1].partition {
+			c = m.claims[e.partition]
+		}
+		if c != nil {
 			m.record(c, e)
 		}
 	}
@@ -108,12 +119,16 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 	defer timeout.Stop()
 	for {
 		m.mu.Lock()
-		n, changed := 0, m.drained
+		n := 0
 		for _, p := range partitions {
 			if c := m.claims[p]; c != nil {
 				n += c.flying
 			}
 		}
+		if m.drained == nil {
+			m.drained = make(chan struct{})
+		}
+		changed := m.drained
 		m.mu.Unlock()
 		if n == 0 {
 			return

@@ -28,8 +28,8 @@ type lease struct {
 }
 
 func (l *lease) ack(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("kafkadriver: ack: %w", err)
+	if ctx.Err() != nil {
+		return fmt.Errorf("kafkadriver: ack: %w", context.Cause(ctx))
 	}
 	m, c := l.e.c.m, l.e.c
 	m.mu.Lock()
@@ -82,7 +82,9 @@ func (l *lease) extend(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !l.settled && l.current() {
+		m.flying.remove(l.e)
 		l.e.at = time.Now().Add(m.b.opts.AckWait)
+		m.flying.push(l.e)
 	}
 	return nil
 }
@@ -142,6 +144,9 @@ func (b *Broker) mark(p place, offset int64, now mark) {
 
 // unmark returns what is remembered of a message and forgets it. The caller holds b.mu.
 func (b *Broker) unmark(p place, offset int64) mark {
+	if len(b.marks) == 0 { // nearly always
+		return mark{}
+	}
 	m, ok := b.marks[p][offset]
 	if ok {
 		delete(b.marks[p], offset)
@@ -161,7 +166,7 @@ func (b *Broker) prune(p place, start int64) {
 	}
 }
 
-// commits commits now and then until ctx ends.
+// commits calls commit now and then until ctx ends.
 func (m *member) commits(ctx context.Context) {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -72,7 +73,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 		return nil, b.cause(bounded, err)
 	}
 	m := newMember(b, sub, info.name)
-	m.cl, err = kgo.NewClient(append(b.base[:len(b.base):len(b.base)], m.options()...)...)
+	m.cl, err = kgo.NewClient(slices.Concat(b.base, m.options())...)
 	return m, err
 }
 

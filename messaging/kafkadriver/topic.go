@@ -26,7 +26,7 @@ const (
 // topicInfo is what the driver knows of a topic that exists.
 type topicInfo struct {
 	name  string // Kafka's
-	limit int    // bytes of a batch
+	limit int32  // bytes of a batch
 }
 
 // Declare implements driver.Broker.
@@ -64,7 +64,7 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.topics[topic] = info
-	b.limits[info.name] = int32(info.limit)
+	b.limits[info.name] = info.limit
 	return info, nil
 }
 
@@ -159,7 +159,7 @@ func (b *Broker) create(ctx context.Context, name string) error {
 	if replicas >= 3 {
 		config["min.insync.replicas"] = value("2")
 	}
-	answer, err := b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name)
+	answer, err := b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name) //nolint:gosec // at most 10 000 and 100
 	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil
 	}
@@ -181,8 +181,8 @@ func (b *Broker) describe(ctx context.Context, name string) (topicInfo, error) {
 	}
 	_, _ = configs.On(name, func(c *kadm.ResourceConfig) error {
 		for _, entry := range c.Configs {
-			if n, err := strconv.Atoi(entry.MaybeValue()); entry.Key == "max.message.bytes" && err == nil {
-				info.limit = min(n, newLimit)
+			if n, err := strconv.ParseInt(entry.MaybeValue(), 10, 32); entry.Key == "max.message.bytes" && err == nil {
+				info.limit = min(int32(n), newLimit)
 			}
 		}
 		return nil

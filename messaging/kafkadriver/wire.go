@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -21,16 +22,26 @@ const (
 	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to each header.
 	batchRoom  = 128
 	headerRoom = 10
+
+	usualHeader = 40 // bytes of a value
 )
 
 // encode makes the record of a message. It shares no memory with m, since a cancelled Publish may return before the client
 // has written it. limit is what the topic takes.
 func encode(m *driver.Message, topic string, limit int) (*kgo.Record, error) {
-	r := &kgo.Record{Topic: topic, Key: []byte(m.Key), Value: append([]byte{}, m.Data...)} // not nil, which means "no key" and "deleted"
+	// One piece of memory for the whole record costs less than one for each value. Should it be too small, it grows.
+	memory := make([]byte, 0, len(m.Key)+len(m.Data)+len(m.ID)+usualHeader*len(m.Headers))
+	bytes := func(s string) []byte {
+		memory = append(memory, s...)
+		return memory[len(memory)-len(s) : len(memory) : len(memory)] // not nil, which means "no key" and "deleted"
+	}
+	r := &kgo.Record{Topic: topic, Key: bytes(m.Key)}
+	memory = append(memory, m.Data...)
+	r.Value = memory[len(memory)-len(m.Data) : len(memory) : len(memory)]
 	r.Headers = make([]kgo.RecordHeader, 0, len(m.Headers)+1)
 	size := batchRoom + len(r.Key) + len(r.Value)
 	add := func(name, value string) {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: bytes(value)})
 		size += headerRoom + len(name) + len(value)
 	}
 	if m.Headers[driver.HeaderID] != m.ID {
@@ -46,7 +57,22 @@ func encode(m *driver.Message, topic string, limit int) (*kgo.Record, error) {
 	return r, nil
 }
 
+// wireName is what a header is called on the wire.
 func wireName(name string) string {
+	switch name { // nearly always, and then it costs no memory
+	case driver.HeaderID:
+		return "ce_id"
+	case driver.HeaderType:
+		return "ce_type"
+	case driver.HeaderSource:
+		return "ce_source"
+	case driver.HeaderTime:
+		return "ce_time"
+	case driver.HeaderSubject:
+		return "ce_subject"
+	case driver.HeaderSpecVersion:
+		return "ce_specversion"
+	}
 	if rest, ok := strings.CutPrefix(name, "ce-"); ok {
 		return "ce_" + rest
 	}
@@ -56,23 +82,55 @@ func wireName(name string) string {
 	return name
 }
 
+// headerName undoes wireName; names that are not from this driver become lower-case.
+func headerName(wire string) string {
+	switch wire { // as in wireName
+	case "ce_id":
+		return driver.HeaderID
+	case "ce_type":
+		return driver.HeaderType
+	case "ce_source":
+		return driver.HeaderSource
+	case "ce_time":
+		return driver.HeaderTime
+	case "ce_subject":
+		return driver.HeaderSubject
+	case "ce_specversion":
+		return driver.HeaderSpecVersion
+	}
+	if raw, ok := strings.CutPrefix(wire, headerRaw); ok {
+		return raw
+	}
+	name := strings.ToLower(wire)
+	if rest, ok := strings.CutPrefix(name, "ce_"); ok {
+		name = "ce-" + rest
+	}
+	return name
+}
+
 // decode makes the message of a record, which may come from any program.
 func decode(topic string, r *kgo.Record) driver.Message {
+	room := len(r.Key)
+	for _, h := range r.Headers {
+		room += len(h.Value)
+	}
+	var memory strings.Builder // for all texts of the message
+	memory.Grow(room)
+	text := func(b []byte) string {
+		if !utf8.Valid(b) { // a foreign program
+			return string(bytes.ToValidUTF8(b, []byte("\uFFFD")))
+		}
+		from := memory.Len()
+		memory.Write(b)
+		return memory.String()[from:]
+	}
 	m := driver.Message{Topic: topic, Key: text(r.Key), Headers: make(map[string]string, len(r.Headers)), Data: r.Value}
 	for _, h := range r.Headers {
 		if h.Key == headerID {
 			m.ID = text(h.Value)
 			continue
 		}
-		if raw, ok := strings.CutPrefix(h.Key, headerRaw); ok {
-			m.Headers[raw] = text(h.Value)
-			continue
-		}
-		name := strings.ToLower(h.Key)
-		if rest, ok := strings.CutPrefix(name, "ce_"); ok {
-			name = "ce-" + rest
-		}
-		m.Headers[name] = text(h.Value)
+		m.Headers[headerName(h.Key)] = text(h.Value)
 	}
 	if m.ID == "" {
 		m.ID = m.Headers[driver.HeaderID]
@@ -82,9 +140,6 @@ func decode(topic string, r *kgo.Record) driver.Message {
 	}
 	return m
 }
-
-// text is what a foreign program sent, made UTF-8 where it is not.
-func text(b []byte) string { return string(bytes.ToValidUTF8(b, []byte("\uFFFD"))) }
 
 // otherName is what a topic is called whose own name Kafka refuses.
 func otherName(topic string) string {

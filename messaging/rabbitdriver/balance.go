@@ -48,7 +48,7 @@ func (m *member) count() (worked bool) {
 	if err != nil {
 		return false
 	}
-	defer ch.Close()
+	defer func() { _ = ch.Close() }()
 	name := m.group.members()
 	declare := func(passive func(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)) (int, error) {
 		q, err := passive(name, true, true, false, false, nil)

@@ -29,7 +29,7 @@ type link struct {
 
 	mu      sync.Mutex
 	conn    *amqp.Connection // nil: lost
-	raw     net.Conn         // of conn or the one being opened
+	raw     *wire            // of conn
 	since   time.Time        // when the connection was lost
 	lost    error            // why
 	blocked string           // why the server takes no messages; "": it does
@@ -66,12 +66,12 @@ func (l *link) dial(ctx context.Context) (*amqp.Connection, error) {
 	return nil, err
 }
 
-func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, net.Conn, error) {
+func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, *wire, error) {
 	deadline := time.Now().Add(dialTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	var raw net.Conn
+	var raw *wire
 	stop := func() bool { return true }
 	config := amqp.Config{
 		Heartbeat:  heartbeat,
@@ -82,7 +82,7 @@ func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, net
 			if err != nil {
 				return nil, err
 			}
-			raw = &boundedConn{conn}
+			raw = &wire{Conn: conn}
 			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 			return raw, conn.SetDeadline(deadline) // the library lifts it after the handshake
 		},
@@ -116,18 +116,8 @@ func explain(ctx context.Context, server string, err error) error {
 	return err
 }
 
-// boundedConn ends a write that the server does not take.
-type boundedConn struct{ net.Conn }
-
-func (c *boundedConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
 // connected makes conn the link's connection. Everything known of the one before is forgotten: the server may have lost it.
-func (l *link) connected(conn *amqp.Connection, raw net.Conn) {
+func (l *link) connected(conn *amqp.Connection, raw *wire) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn, l.raw, l.lost, l.blocked, l.free = conn, raw, nil, "", nil
@@ -193,6 +183,16 @@ func (l *link) current() (*amqp.Connection, error) {
 		return nil, fmt.Errorf("rabbitdriver: no connection to %s since %s: %w", l.b.url, l.since.Format(time.RFC3339), l.lost)
 	}
 	return l.conn, nil
+}
+
+// wireOf returns what a connection writes to, nil if it was lost.
+func (l *link) wireOf(conn *amqp.Connection) *wire {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != conn {
+		return nil
+	}
+	return l.raw
 }
 
 // taking returns an error when the server does not take messages for the time being.

@@ -120,8 +120,8 @@ func splitHosts(rawURL string) ([]string, error) {
 			server += "/" + vhost
 		}
 		if _, err := amqp.ParseURI(server); err != nil || host == "" {
-			return nil, fmt.Errorf("rabbitdriver: broker url %s: want amqp://user:password@host1:5672,host2:5672/vhost, with other characters in the password and vhost percent-encoded",
-				redactURL(rawURL)) // err quotes the URL with its password
+			return nil, fmt.Errorf("rabbitdriver: broker url %s: want amqp://user:password@host1:5672,host2:5672/vhost, "+
+				"with other characters in the password and vhost percent-encoded", redactURL(rawURL)) // err quotes the URL with its password
 		}
 		out = append(out, server)
 	}

@@ -3,6 +3,7 @@ package rabbitdriver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -17,6 +18,7 @@ const (
 // A channel is an AMQP channel in confirm mode. One publication has it at a time.
 type channel struct {
 	ch       *amqp.Channel
+	wire     *wire
 	closed   chan *amqp.Error
 	returned chan amqp.Return
 }
@@ -73,8 +75,11 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 
 // publish makes the exchanges and sends the messages. It returns how many of the first ones are surely stored.
 func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int, error) {
-	for _, out := range list {
-		if err := b.topic(ctx, c, out.exchange); err != nil {
+	for i := range list {
+		if i > 0 && list[i].exchange == list[i-1].exchange {
+			continue
+		}
+		if err := b.topic(ctx, c, list[i].exchange); err != nil {
 			return 0, err
 		}
 	}
@@ -102,16 +107,7 @@ func (c *channel) send(ctx context.Context, list []outgoing, mandatory bool) (in
 }
 
 func (c *channel) sendWindow(ctx context.Context, list []outgoing, mandatory bool) (int, error) {
-	confirms := make([]*amqp.DeferredConfirmation, 0, len(list))
-	var failure error
-	for _, out := range list {
-		confirm, err := c.ch.PublishWithDeferredConfirmWithContext(ctx, out.exchange, out.key, mandatory, false, out.msg)
-		if err != nil {
-			failure = err
-			break
-		}
-		confirms = append(confirms, confirm)
-	}
+	confirms, failure := c.write(ctx, list, mandatory)
 	for n, confirm := range confirms {
 		select {
 		case <-confirm.Done():
@@ -137,6 +133,28 @@ func (c *channel) sendWindow(ctx context.Context, list []outgoing, mandatory boo
 			return len(list), nil
 		}
 	}
+}
+
+// write sends messages until one fails.
+func (c *channel) write(ctx context.Context, list []outgoing, mandatory bool) (confirms []*amqp.DeferredConfirmation, err error) {
+	if len(list) > 1 {
+		c.wire.hold()
+		defer func() {
+			if failure := c.wire.release(); err == nil {
+				err = failure
+			}
+		}()
+	}
+	confirms = make([]*amqp.DeferredConfirmation, 0, len(list))
+	for i := range list {
+		out := &list[i]
+		confirm, err := c.ch.PublishWithDeferredConfirmWithContext(ctx, out.exchange, out.key, mandatory, false, out.msg)
+		if err != nil {
+			return confirms, err
+		}
+		confirms = append(confirms, confirm)
+	}
+	return confirms, nil
 }
 
 // refusal says why a message was not confirmed: what broke the channel, or else that the server did not take it.
@@ -169,7 +187,7 @@ func (b *Broker) acquire(ctx context.Context) (*channel, error) {
 	conn, err := b.pub.current()
 	if err == nil {
 		err = b.await(ctx, func() (err error) {
-			opened, err := openChannel(conn)
+			opened, err := openChannel(conn, b.pub.wireOf(conn))
 			if err == nil && ctx.Err() != nil { // nobody waits any more
 				_ = opened.ch.Close()
 			} else if err == nil {
@@ -185,7 +203,10 @@ func (b *Broker) acquire(ctx context.Context) (*channel, error) {
 	return c, nil
 }
 
-func openChannel(conn *amqp.Connection) (*channel, error) {
+func openChannel(conn *amqp.Connection, w *wire) (*channel, error) {
+	if w == nil {
+		return nil, errLost
+	}
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, err
@@ -196,6 +217,7 @@ func openChannel(conn *amqp.Connection) (*channel, error) {
 	}
 	return &channel{
 		ch:       ch,
+		wire:     w,
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		returned: ch.NotifyReturn(make(chan amqp.Return, window)),
 	}, nil
@@ -205,8 +227,7 @@ func openChannel(conn *amqp.Connection) (*channel, error) {
 func (l *link) take() *channel {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for n := len(l.free) - 1; n >= 0; n-- {
-		c := l.free[n]
+	for n, c := range slices.Backward(l.free) {
 		l.free = l.free[:n]
 		if !c.ch.IsClosed() {
 			return c

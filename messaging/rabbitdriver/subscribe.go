@@ -24,7 +24,8 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 		return err
 	}
 	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow {
-		return fmt.Errorf("rabbitdriver: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come; want FromNow, or the parameter from_beginning=now in the broker's URL",
+		return fmt.Errorf("rabbitdriver: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come; "+
+			"want FromNow, or the parameter from_beginning=now in the broker's URL",
 			sub.Group, sub.Topic, errors.ErrUnsupported)
 	}
 	if sub.MaxInFlight == 0 {

@@ -50,7 +50,8 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 			wire = attributePrefix + name[len(headerPrefix):]
 		}
 		if reserved(name) || len(wire) > shortMax {
-			return out, fmt.Errorf("rabbitdriver: header name %q of message %q on topic %q is %w: want at most %d bytes, and none of RabbitMQ's own (x-death, x-delivery-count)",
+			return out, fmt.Errorf("rabbitdriver: header name %q of message %q on topic %q is %w: want at most %d bytes, "+
+				"and none of RabbitMQ's own (x-death, x-delivery-count)",
 				clip(name), m.ID, m.Topic, driver.ErrInvalid, shortMax+len(headerPrefix)-len(attributePrefix))
 		}
 		headers[wire] = value
