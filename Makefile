@@ -6,11 +6,8 @@ TOOLS := $(CURDIR)/.tmp/bin
 # the repository. They are tested without it.
 NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
 
-# Packages with tests that start servers, behind the build tag servers.
-SERVERS := ./messaging/kafkadriver ./internal/kafkatest ./messaging/rabbitdriver ./internal/rabbittest
-
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-servers test-short proto bench-shop mutants lint fmt cover
+.PHONY: help build run test test-short servers proto bench-shop bench-drivers mutants lint fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,11 +27,13 @@ test: ## everything: vet, all tests, with the race detector where it pays, the w
 	{ go test -json -race $$with; go test -json $$without; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
-test-servers: ## the tests of drivers against real servers that make test does not start yet; needs Java 17, Maven and RabbitMQ
-	@go test -tags servers $(SERVERS)
-
 test-short: ## the tests that need Go alone
 	@go test ./...
+
+servers: ## install and run PostgreSQL, Kafka, RabbitMQ, Consul, Redis, Prometheus and Jaeger, until Ctrl-C
+	@go build -o $(TOOLS)/servers ./tools/servers
+	@$(TOOLS)/servers install
+	@$(TOOLS)/servers start
 
 proto: ## generate the Go code of shop/proto
 	@command -v protoc >/dev/null || { \
@@ -47,6 +46,9 @@ proto: ## generate the Go code of shop/proto
 
 bench-shop: ## measure the reference application
 	@go run ./shop/internal/benchshop
+
+bench-drivers: ## each message driver against its bare client library, on real servers
+	@cd bench && go run .
 
 mutants: ## break the promises one at a time and see that tests notice
 	@go run ./internal/mutants

@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -17,7 +17,7 @@ func BenchmarkRelayDrain(b *testing.B) {
 		b.Run(d, func(b *testing.B) {
 			url := "sqlite:" + b.TempDir() + "/bench.db"
 			if d == "postgres" {
-				url = pgtest.URL(b)
+				url = servertest.Database(b)
 			}
 			db := open(b, url)
 			if err := outbox.Migrate(b.Context(), db); err != nil {

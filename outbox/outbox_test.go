@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 var errBoom = errors.New("boom")
 
@@ -30,7 +30,7 @@ func eachDialect(t *testing.T, test func(t *testing.T, url string)) {
 		url  func(t *testing.T) string
 	}{
 		{"sqlite", func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "test.db") }},
-		{"postgres", func(t *testing.T) string { return pgtest.URL(t) }},
+		{"postgres", func(t *testing.T) string { return servertest.Database(t) }},
 	} {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 )
 
 func BenchmarkInTx(b *testing.B) {
@@ -15,7 +15,7 @@ func BenchmarkInTx(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/callers=%d", d, callers), func(b *testing.B) {
 				url := "sqlite:" + b.TempDir() + "/bench.db"
 				if d == "postgres" {
-					url = pgtest.URL(b)
+					url = servertest.Database(b)
 				}
 				db := open(b, url)
 				exec(b, db, "CREATE TABLE orders (id BIGINT PRIMARY KEY, note TEXT NOT NULL)")

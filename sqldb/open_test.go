@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -155,7 +155,7 @@ func TestOpenUnwritableDirectory(t *testing.T) {
 func TestOpenPostgresHidesPassword(t *testing.T) {
 	t.Parallel()
 	const password = "s3cr3t/p:w d%&"
-	good := pgtest.URL(t)
+	good := servertest.Database(t)
 	wrong, err := url.Parse(good)
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestOpenPostgresHidesPassword(t *testing.T) {
 
 func TestOpenPostgresRefusesRelaxedDurability(t *testing.T) {
 	t.Parallel()
-	u := pgtest.URL(t)
+	u := servertest.Database(t)
 	db := open(t, u)
 	if got := sqldb.DialectOf(db); got != sqldb.Postgres {
 		t.Errorf("DialectOf = %q, want postgres", got)

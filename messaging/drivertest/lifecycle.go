@@ -121,6 +121,7 @@ func testRestartLosesNothing(t *testing.T, h Harness) {
 		}
 	}
 	publish(0)
+	m.wait(len(want)) // the member has joined: whether a server that dies in the middle of that is waited for is another question
 	for round := 1; round <= 2; round++ {
 		restarted, done := make(chan struct{}), make(chan struct{})
 		go func() {

@@ -1,5 +1,3 @@
-//go:build servers
-
 package kafkadriver_test
 
 import (
@@ -11,13 +9,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/kaptar/kaptar/internal/kafkatest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
 // BenchmarkPublish compares the driver with a bare client that waits for the same batches.
 func BenchmarkPublish(b *testing.B) {
-	url := kafkatest.URL(b)
+	url := servertest.Shared(b, servers.Kafka).URL()
 	for _, batch := range []int{1, 16, 500} {
 		b.Run(fmt.Sprintf("driver/batch=%d", batch), func(b *testing.B) {
 			broker := open(b, url)
@@ -41,7 +40,7 @@ func BenchmarkPublish(b *testing.B) {
 
 // BenchmarkConsume compares the driver with a bare group consumer that commits at the end.
 func BenchmarkConsume(b *testing.B) {
-	url := kafkatest.URL(b)
+	url := servertest.Shared(b, servers.Kafka).URL()
 	b.Run("driver", func(b *testing.B) {
 		broker := open(b, url)
 		defer closeNow(b, broker)

@@ -1,5 +1,3 @@
-//go:build servers
-
 package kafkadriver_test
 
 import (
@@ -16,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/kaptar/kaptar/internal/kafkatest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/kafkadriver"
 )
@@ -200,7 +199,7 @@ func TestTopicSettings(t *testing.T) {
 		{three, "", 16, 3, map[string]string{"retention.ms": "604800000", "min.insync.replicas": "2", "unclean.leader.election.enable": "false", "max.message.bytes": "2097152"}},
 		{five, "", 16, 3, map[string]string{"min.insync.replicas": "2"}},
 		{three, "?partitions=3&replicas=1&retention=1h", 3, 1, map[string]string{"retention.ms": "3600000", "min.insync.replicas": "1"}},
-		{kafkatest.URL(t), "?partitions=2&retention=1h", 2, 1, map[string]string{"retention.ms": "3600000", "min.insync.replicas": "1", "max.message.bytes": "2097152"}},
+		{servertest.Shared(t, servers.Kafka).URL(), "?partitions=2&retention=1h", 2, 1, map[string]string{"retention.ms": "3600000", "min.insync.replicas": "1", "max.message.bytes": "2097152"}},
 	} {
 		b, err := driver.Open(t.Context(), c.url+c.query)
 		if err != nil {
@@ -238,7 +237,7 @@ func TestTopicSettings(t *testing.T) {
 // TestHealth: a cluster that is away makes Publish and Subscribe fail soon and Close end, and is noticed when it is back.
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	s := kafkatest.Start(t)
+	s := servertest.Start(t, servers.Kafka)
 	b := open(t, s.URL())
 	if err := b.Healthy(); err != nil {
 		t.Errorf("Healthy of a new Broker = %v, want nil", err)
@@ -246,7 +245,7 @@ func TestHealth(t *testing.T) {
 	publish(t, b, messages("t", "m", 1)...)
 	got, stop := start(t, b, driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning})
 	held := next(t, got)
-	s.Kill(t)
+	kill(t, s)
 	begun := time.Now()
 	if err := b.Publish(t.Context(), messages("t", "n", 3)); err == nil {
 		t.Error("Publish to a dead broker = nil, want an error")
@@ -261,7 +260,7 @@ func TestHealth(t *testing.T) {
 	if err := b.Subscribe(t.Context(), driver.Subscription{Topic: "t", Group: "h", From: driver.FromNow}, func(driver.Delivery) {}); err == nil {
 		t.Error("Subscribe at a dead broker = nil, want an error")
 	}
-	s.Restart(t)
+	restart(t, s)
 	until(t, "the return to be noticed", func() bool { return b.Healthy() == nil })
 	if err := held.Ack(t.Context()); err != nil {
 		t.Logf("Ack of what was held through the restart: %v", err) // right: the group forgot this member
@@ -269,7 +268,7 @@ func TestHealth(t *testing.T) {
 	publish(t, b, messages("t", "o", 1)...)
 	for next(t, got).ID != "o0" { // n0 to n2 may or may not be stored
 	}
-	s.Kill(t)
+	kill(t, s)
 	begun = time.Now()
 	closeNow(t, b)
 	if err := stop(); err != nil {

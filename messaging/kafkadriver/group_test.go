@@ -1,5 +1,3 @@
-//go:build servers
-
 package kafkadriver_test
 
 import (
@@ -16,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/kaptar/kaptar/internal/kafkatest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/kafkadriver"
 )
@@ -117,7 +116,7 @@ func TestFromNowIsPinned(t *testing.T) {
 // TestNewPartition: partitions that a topic gets later are read from their beginning, also by a group from now.
 func TestNewPartition(t *testing.T) {
 	t.Parallel()
-	url := kafkatest.URL(t)
+	url := servertest.Shared(t, servers.Kafka).URL()
 	b := open(t, url)
 	defer closeNow(t, b)
 	const topic = "grows"
@@ -152,7 +151,7 @@ func TestNewPartition(t *testing.T) {
 // TestMembersShare: two programs share the partitions, and each message comes to one of them.
 func TestMembersShare(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]string{"kfake": second(fake(t)), "real": kafkatest.URL(t)} {
+	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			one, two := open(t, url), open(t, url)
@@ -323,7 +322,7 @@ func TestRebalanceStorm(t *testing.T) {
 // TestDeletedTopic: a subscription that can never get a message again says so, and publishing makes the topic anew.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]string{"kfake": second(fake(t)), "real": kafkatest.URL(t)} {
+	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := open(t, url)

@@ -1,5 +1,3 @@
-//go:build servers
-
 package kafkadriver_test
 
 import (
@@ -17,7 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/kaptar/kaptar/internal/kafkatest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -168,7 +167,7 @@ func TestPublishEnds(t *testing.T) {
 // TestLimits: a message as large as the contract allows goes, and a topic's own smaller limit is told before anything is sent.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	url := kafkatest.URL(t)
+	url := servertest.Shared(t, servers.Kafka).URL()
 	b := open(t, url)
 	defer closeNow(t, b)
 	largest := driver.Message{ID: "1", Topic: "largest", Key: "k"}
@@ -193,7 +192,7 @@ func TestLimits(t *testing.T) {
 // partition where their clients look for the key.
 func TestForeignClients(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]string{"kfake": second(fake(t)), "real": kafkatest.URL(t)} {
+	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := open(t, url)

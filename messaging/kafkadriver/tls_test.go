@@ -1,5 +1,3 @@
-//go:build servers
-
 package kafkadriver_test
 
 import (

@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -11,7 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -32,7 +30,7 @@ func benchMessages(n int) []driver.Message {
 
 // plainQueue makes one quorum queue for the bare client.
 func plainQueue(b *testing.B) *amqp.Channel {
-	ch := plain(b, rabbittest.URL(b))
+	ch := plain(b, servertest.VHost(b))
 	if _, err := ch.QueueDeclare("q", true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
 		b.Fatal(err)
 	}
@@ -66,7 +64,7 @@ func publishPlain(b *testing.B, ch *amqp.Channel, n int) {
 func BenchmarkPublish(b *testing.B) {
 	for _, batch := range []int{1, 16, 500} {
 		b.Run(fmt.Sprintf("driver/batch=%d", batch), func(b *testing.B) {
-			broker := open(b, rabbittest.URL(b)+"?order=none", nil)
+			broker := open(b, servertest.VHost(b)+"?order=none", nil)
 			defer closeNow(b, broker)
 			makeGroup(b, broker)
 			for b.Loop() {
@@ -91,7 +89,7 @@ const benchTotal = 10_000
 func BenchmarkConsume(b *testing.B) {
 	for _, query := range []string{"?order=none", "?partitions=8"} {
 		b.Run("driver"+query, func(b *testing.B) {
-			broker := open(b, rabbittest.URL(b)+query, nil)
+			broker := open(b, servertest.VHost(b)+query, nil)
 			defer closeNow(b, broker)
 			makeGroup(b, broker)
 			for b.Loop() {

@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -9,14 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/rabbitdriver"
 )
 
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	host := url[strings.LastIndex(url, "@")+1:]
 	for _, c := range []struct{ name, url, want string }{
 		{"nobody there", "amqp://ada:secret@127.0.0.1:1/v", "amqp://ada:xxxxx@127.0.0.1:1/v: dial tcp 127.0.0.1:1"},
@@ -57,7 +55,7 @@ func TestOpenErrors(t *testing.T) {
 // TestSecondHost: the first server of the URL that answers is used.
 func TestSecondHost(t *testing.T) {
 	t.Parallel()
-	url := strings.Replace(rabbittest.URL(t), "@", "@127.0.0.1:1,", 1)
+	url := strings.Replace(servertest.VHost(t), "@", "@127.0.0.1:1,", 1)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
@@ -68,7 +66,7 @@ func TestSecondHost(t *testing.T) {
 // TestLostConnection cuts both connections and lets them be made again.
 func TestLostConnection(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	at := strings.LastIndex(url, "@")
 	address, vhost, _ := strings.Cut(url[at+1:], "/")
 	p := startProxy(t, address)
@@ -83,7 +81,7 @@ func TestLostConnection(t *testing.T) {
 	p.refuse(true)
 	p.cut()
 	until(t, "the loss to be noticed", func() bool { return b.Healthy() != nil })
-	if err := b.Healthy(); !strings.Contains(err.Error(), "no connection to amqp://kaptar:xxxxx@127.0.0.1") || !strings.Contains(err.Error(), " since ") {
+	if err := b.Healthy(); !strings.Contains(err.Error(), "no connection to amqp://guest:xxxxx@127.0.0.1") || !strings.Contains(err.Error(), " since ") {
 		t.Errorf("Healthy = %q without a server, want its address without the password, and since when", err)
 	}
 	start := time.Now()
@@ -126,7 +124,7 @@ func TestLostConnection(t *testing.T) {
 // TestCutWhileWaiting: a Publish that waits for confirms ends when the connection breaks, and can be repeated.
 func TestCutWhileWaiting(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	at := strings.LastIndex(url, "@")
 	address, vhost, _ := strings.Cut(url[at+1:], "/")
 	p := startProxy(t, address)

@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -11,14 +9,14 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 // TestForeignPublisher: a CloudEvent in binary mode from a client without kaptar, and a message that is none.
 func TestForeignPublisher(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	m := join(t, b, driver.Subscription{Topic: "order.placed", Group: "g"})
@@ -58,7 +56,7 @@ func TestForeignPublisher(t *testing.T) {
 // TestForeignConsumer: a client without kaptar sees a CloudEvent of the AMQP binding.
 func TestForeignConsumer(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), "t"); err != nil {
@@ -91,7 +89,7 @@ func TestForeignConsumer(t *testing.T) {
 // TestQueues looks at what a group has on the server: quorum queues with one active consumer, whose dropped messages are kept.
 func TestQueues(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	m := join(t, b, driver.Subscription{Topic: "t", Group: "g"})

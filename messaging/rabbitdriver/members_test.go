@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -9,7 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
@@ -116,7 +115,7 @@ func (p *publisher) publish(ctx context.Context) error {
 // TestMembersShareByKey: three members of a group get shares, of which no key has two owners, while members come and go.
 func TestMembersShareByKey(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t) + "?partitions=6"
+	url := servertest.VHost(t) + "?partitions=6"
 	l := newLedger(t)
 	brokers := map[string]driver.Broker{}
 	stops := map[string]func(){}
@@ -173,9 +172,11 @@ func TestMembersShareByKey(t *testing.T) {
 }
 
 // TestCrash kills the server twice in the middle of traffic, with the suite's own case for that and three members of a group:
-// nothing that was confirmed is lost, a delay goes on, everybody gets back to work. It is the one test that runs alone.
-func TestCrash(t *testing.T) { //nolint:paralleltest // the server is everybody's
-	url := rabbittest.URL(t)
+// nothing that was confirmed is lost, a delay goes on, everybody gets back to work. It has a server of its own.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	server := servertest.Start(t, servers.RabbitMQ)
+	url := server.URL()
 	l := newLedger(t)
 	l.ordered = false // what a broken connection left in a handler's hand is with another member at once
 	ctx, stop := context.WithCancel(t.Context())
@@ -225,7 +226,12 @@ func TestCrash(t *testing.T) { //nolint:paralleltest // the server is everybody'
 		t.Run(c.Name, func(t *testing.T) {
 			h := harness(t, url)
 			h.Wait = 90 * time.Second
-			h.Restart = func(t *testing.T) { rabbittest.Restart(t) }
+			h.Restart = func(t *testing.T) {
+				t.Helper()
+				if err := server.Restart(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			c.Run(t, h)
 		})
 	}

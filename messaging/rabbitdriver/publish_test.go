@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -10,7 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/rabbitdriver"
 )
@@ -18,7 +16,7 @@ import (
 // TestPartial has a queue with room for three messages, which refuses the others.
 func TestPartial(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), "full"); err != nil {
@@ -34,7 +32,7 @@ func TestPartial(t *testing.T) {
 	}
 	err := b.Publish(t.Context(), append(messages("roomy", "a", 2), messages("full", "b", 5)...))
 	partial, ok := errors.AsType[*driver.PartialError](err)
-	if !ok || partial.Sent != 5 || !strings.Contains(err.Error(), "publish to full at amqp://kaptar:xxxxx@") || !strings.Contains(err.Error(), "refused") {
+	if !ok || partial.Sent != 5 || !strings.Contains(err.Error(), "publish to full at amqp://guest:xxxxx@") || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("Publish of 2 messages and 5 to a topic with room for 3 = %v, want a PartialError with Sent 5 that names the topic", err)
 	}
 	err = b.Publish(t.Context(), messages("full", "c", 1))
@@ -49,7 +47,7 @@ func TestPartial(t *testing.T) {
 // TestDeletedTopic: the exchange is made again at the next try.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
@@ -68,7 +66,7 @@ func TestDeletedTopic(t *testing.T) {
 
 func TestMandatory(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	o := options()
 	o.Mandatory = true
 	b := open(t, url, o)
@@ -98,7 +96,7 @@ func TestMandatory(t *testing.T) {
 // TestWhatServersWouldNotTake is refused before anything is sent: the server would end the connection.
 func TestWhatServersWouldNotTake(t *testing.T) {
 	t.Parallel()
-	b := open(t, rabbittest.URL(t), options())
+	b := open(t, servertest.VHost(t), options())
 	defer closeNow(t, b)
 	for _, c := range []struct {
 		name, value string

@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -10,7 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 	"github.com/kaptar/kaptar/messaging/rabbitdriver"
@@ -18,7 +16,7 @@ import (
 
 const testAckWait = time.Second
 
-func TestMain(m *testing.M) { rabbittest.Main(m) }
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 // options have two partitions: each is a quorum queue, which takes the server some 20 ms to make.
 func options() *rabbitdriver.Options {
@@ -55,7 +53,7 @@ func TestConformance(t *testing.T) {
 	for _, order := range []string{"key", "none"} {
 		t.Run("order="+order, func(t *testing.T) {
 			t.Parallel()
-			url := rabbittest.URL(t) + "?order=" + order
+			url := servertest.VHost(t) + "?order=" + order
 			can := drivertest.Harness{Ordered: true, NoReplay: true, KeyAffinity: order == "key", Open: func(*testing.T) driver.Broker { return nil }}
 			for _, c := range drivertest.Cases() {
 				if c.Needs != nil && !c.Needs(can) {

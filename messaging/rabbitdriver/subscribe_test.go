@@ -1,5 +1,3 @@
-//go:build servers
-
 package rabbitdriver_test
 
 import (
@@ -10,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/rabbittest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 // TestFromBeginning: refused, unless the URL says what to take instead.
 func TestFromBeginning(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url+"?from_beginning=now", options())
 	defer closeNow(t, b)
 	ctx, stop := context.WithCancel(t.Context())
@@ -49,7 +47,7 @@ func TestFromBeginning(t *testing.T) {
 // TestDeletedQueue: a subscription that can never get a message again says so, and subscribing anew works.
 func TestDeletedQueue(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	sub := driver.Subscription{Topic: "t", Group: "g"}
@@ -69,7 +67,7 @@ func TestDeletedQueue(t *testing.T) {
 // TestPartitionsStay: a group keeps the number of queues that it was made with, and its order.
 func TestPartitionsStay(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	sub := driver.Subscription{Topic: "t", Group: "g"}
 	queues := func() (n int) {
 		ch := plain(t, url)
@@ -101,7 +99,7 @@ func TestPartitionsStay(t *testing.T) {
 // message is as it was.
 func TestDelaysDoNotBlock(t *testing.T) {
 	t.Parallel()
-	url := rabbittest.URL(t)
+	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
 	sub := driver.Subscription{Topic: "t", Group: "g"}
@@ -144,7 +142,7 @@ func TestDelaysDoNotBlock(t *testing.T) {
 // TestLateAck: an Ack after the time is over says that the message comes again.
 func TestLateAck(t *testing.T) {
 	t.Parallel()
-	b := open(t, rabbittest.URL(t), options())
+	b := open(t, servertest.VHost(t), options())
 	defer closeNow(t, b)
 	m := join(t, b, driver.Subscription{Topic: "t", Group: "g"})
 	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
@@ -169,7 +167,7 @@ func TestLateAck(t *testing.T) {
 // TestLongNames: together topic and group are longer than a name on the server may be, and differ only at the end.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
-	b := open(t, rabbittest.URL(t), options())
+	b := open(t, servertest.VHost(t), options())
 	defer closeNow(t, b)
 	long := strings.Repeat("x", 199)
 	var members []*member
@@ -193,7 +191,7 @@ func TestMaxInFlightOfAllPartitions(t *testing.T) {
 	t.Parallel()
 	o := options()
 	o.AckWait = time.Minute
-	b := open(t, rabbittest.URL(t), o)
+	b := open(t, servertest.VHost(t), o)
 	defer closeNow(t, b)
 	m := join(t, b, driver.Subscription{Topic: "t", Group: "g", MaxInFlight: 2})
 	var batch []driver.Message

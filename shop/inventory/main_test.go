@@ -3,7 +3,7 @@ package inventory
 import (
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) { servertest.Main(m) }

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/payment"
@@ -229,7 +229,7 @@ func TestLostAnswers(t *testing.T) {
 // once, whoever does it.
 func TestTwoInstances(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
+	url := servertest.Database(t)
 	_, others, bank, sources := neighbours(t)
 	heard := new(listener)
 	sources["broker_url"] = shoptest.Broker(t)

@@ -57,11 +57,16 @@ func (w *worker) run(ctx context.Context) error {
 	defer drives.Wait()
 	poll := time.NewTicker(idlePoll)
 	defer poll.Stop()
+	blind := false // whether the last look at the table failed
 	for {
 		due, err := w.store.due(ctx, 2*atOnce) // some of which may be driven already
-		if err != nil && ctx.Err() == nil {
-			w.log.ErrorContext(ctx, "due orders not read", "error", err)
+		switch {
+		case err != nil && !blind && ctx.Err() == nil:
+			w.log.ErrorContext(ctx, "due orders cannot be read; they wait", "error", err)
+		case err == nil && blind:
+			w.log.InfoContext(ctx, "due orders are read again")
 		}
+		blind = err != nil
 		for _, job := range due {
 			if w.begin(job.ID) {
 				drives.Go(func() {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -45,11 +45,11 @@ func StoppableBroker(t *testing.T) (url string, stop func()) {
 }
 
 // OnEachDialect runs test on an SQLite and on a PostgreSQL database with
-// migrations and the tables of the outbox. Packages that use it call pgtest.Main in TestMain.
+// migrations and the tables of the outbox. Packages that use it call servertest.Main in TestMain.
 func OnEachDialect(t *testing.T, migrations fs.FS, test func(t *testing.T, db *sql.DB)) {
 	urls := map[string]func(t *testing.T) string{
 		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "test.db") },
-		"postgres": func(t *testing.T) string { return pgtest.URL(t) },
+		"postgres": func(t *testing.T) string { return servertest.Database(t) },
 	}
 	for dialect, url := range urls {
 		t.Run(dialect, func(t *testing.T) {

@@ -1,0 +1,158 @@
+//go:build unix
+
+package servers
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// An account is the user that servers run as when this process is root's; nil is this process' own.
+type account struct {
+	name     string
+	uid, gid uint32
+}
+
+// unprivileged returns nobody's account for root, whom PostgreSQL refuses and whom the others should.
+func unprivileged() (*account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		return nil, fmt.Errorf("the server shall not run as root: %w", err)
+	}
+	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	return &account{name: u.Username, uid: uint32(uid), gid: uint32(gid)}, nil
+}
+
+func (a *account) String() string { return a.name }
+
+// attributes give a process the account, and a process group of its own: Ctrl-C in a terminal must not end the supervisor before
+// the server.
+func (a *account) attributes() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	if a != nil {
+		attr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: []uint32{}}
+	}
+	return attr
+}
+
+func (a *account) own(path string) error {
+	if a == nil {
+		return nil
+	}
+	return os.Chown(path, int(a.uid), int(a.gid))
+}
+
+// barred returns the first folder on the way to path that the account cannot enter, or path if it cannot read that, or "".
+func (a *account) barred(path string) string {
+	if a == nil {
+		return ""
+	}
+	where := ""
+	for dir, need := path, os.FileMode(0o5); ; dir, need = filepath.Dir(dir), 0o1 {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return dir
+		}
+		if !info.IsDir() {
+			need = 0o4
+		}
+		mode := info.Mode().Perm()
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == a.uid {
+			mode >>= 6
+		} else if ok && stat.Gid == a.gid {
+			mode >>= 3
+		}
+		if mode&need != need {
+			where = dir
+		}
+		if dir == filepath.Dir(dir) {
+			return where
+		}
+	}
+}
+
+// share returns a path at which the account can read a file, or all files of a folder: their own, or one below dir with links
+// or copies, for the cache folder of another user is closed to it.
+func (a *account) share(path, dir string) (string, error) {
+	if a.barred(path) == "" {
+		return path, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	files := []string{path}
+	if info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(path, "*")); err != nil {
+			return "", err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := a.own(dir); err != nil { // to remove it; the files may be the cache's own
+		return "", err
+	}
+	for _, f := range files {
+		if err := linkOrCopy(f, filepath.Join(dir, filepath.Base(f))); err != nil {
+			return "", err
+		}
+	}
+	if info.IsDir() {
+		return dir, nil
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
+}
+
+func linkOrCopy(from, to string) error {
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) { // of an earlier start, perhaps of another version
+		return err
+	}
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o444)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// locked runs f while no other process runs something under the same lock file.
+func locked(path string, f func() error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	return f()
+}

@@ -1,0 +1,88 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// A description is what differs between engines.
+type description struct {
+	example string // of a URL
+	ports   []port // the first is that of URL
+	// find returns where the program is, or an error that says what is missing.
+	find func() (program string, err error)
+	// install gets what find misses.
+	install func(ctx context.Context, progress io.Writer) error
+	// prepare writes the server's files before each start. It finds those of an earlier one.
+	prepare func(ctx context.Context, s *Server) error
+	command func(s *Server) command
+	url     func(address string) string
+	ready   func(ctx context.Context, s *Server) error // nil: it answers in its protocol
+	settle  time.Duration                              // before Kill
+}
+
+// A port is one that an engine listens on. The name of the first is empty.
+type port struct {
+	name  string
+	usual int
+	inner bool // nobody but the server uses it
+}
+
+// A command is how a server is run.
+type command struct {
+	args   []string
+	env    []string // in addition to PATH, HOME and the like
+	helper string   // a command line to run beside it, over restarts
+	leaf   string   // a file with the id of the process to kill before that of args, whose child it is
+	end    string   // the signal that ends the server when nobody needs its data; default KILL
+}
+
+func describe(e Engine) (description, error) {
+	switch e {
+	case Postgres:
+		return postgres(), nil
+	case Kafka:
+		return kafka(), nil
+	case RabbitMQ:
+		return rabbitmq(), nil
+	case Consul:
+		return consul(), nil
+	case Redis:
+		return redis(), nil
+	case Prometheus:
+		return prometheus(), nil
+	case Jaeger:
+		return jaeger(), nil
+	}
+	_, err := Parse(string(e))
+	return description{}, err
+}
+
+// get makes an HTTP request on a connection of its own, since the server may be killed in between, and returns the start of the
+// answer's body.
+func get(ctx context.Context, method, url string, body io.Reader, header ...string) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return "", err
+	}
+	if password, ok := r.URL.User.Password(); ok {
+		r.SetBasicAuth(r.URL.User.Username(), password)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err == nil && resp.StatusCode >= http.StatusMultipleChoices {
+		err = fmt.Errorf("%s %s: %s: %s", method, url, resp.Status, text)
+	}
+	return string(text), err
+}

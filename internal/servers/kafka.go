@@ -1,0 +1,188 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func kafka() description {
+	return description{
+		example: "kafka://127.0.0.1:9092",
+		ports:   []port{{usual: 9092}, {name: "controller", inner: true}},
+		find:    findKafka,
+		install: installKafka,
+		prepare: prepareKafka,
+		command: func(s *Server) command {
+			return command{args: s.jvm("384m", "kafka.Kafka", s.path("server.properties"))}
+		},
+		url:   func(address string) string { return "kafka://" + address },
+		ready: kafkaReady,
+	}
+}
+
+// jars returns the POM that lists the server's files, and the folder that they are copied to.
+func jars() (pom, cache string, err error) {
+	if pom, err = repository("tools/kafka/pom.xml"); err != nil {
+		return "", "", err
+	}
+	cache, err = cached("kafka", pom)
+	return pom, cache, err
+}
+
+// findKafka returns the folder with the server's jars.
+func findKafka() (string, error) {
+	if _, err := program("java"); err != nil {
+		return "", err
+	}
+	_, cache, err := jars()
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(cache); err != nil { // it got its name when it was whole
+		return "", fmt.Errorf("its files are not fetched, %s is not there", cache)
+	}
+	return cache, nil
+}
+
+func installKafka(ctx context.Context, progress io.Writer) error {
+	pom, cache, err := jars()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	if _, err := program("java"); err != nil {
+		missing = append(missing, "openjdk-17-jre-headless")
+	}
+	if _, err := program("mvn"); err != nil {
+		missing = append(missing, "maven")
+	}
+	if len(missing) > 0 {
+		if err := packages(missing...)(ctx, progress); err != nil {
+			return err
+		}
+	}
+	mvn, err := program("mvn")
+	if err != nil {
+		return err
+	}
+	return fill(cache, func(part string) error {
+		fmt.Fprintf(progress, "mvn dependency:copy-dependencies of %s\n", pom)
+		if err := quiet(exec.CommandContext(ctx, mvn, "-q", "-B", "-f", pom,
+			"dependency:copy-dependencies", "-DoutputDirectory="+part, "-DincludeScope=runtime")); err != nil {
+			return err
+		}
+		if found, _ := filepath.Glob(filepath.Join(part, "kafka_*.jar")); len(found) == 0 {
+			return errors.New("mvn copied no kafka_*.jar")
+		}
+		return nil
+	})
+}
+
+const log4j = `log4j.rootLogger=WARN, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=%d %p %c: %m%n
+`
+
+// prepareKafka writes settings of one node that is broker and controller, with short waits and little memory, and formats the storage.
+func prepareKafka(ctx context.Context, s *Server) error {
+	settings := fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%[2]d
+listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=%[3]s
+auto.create.topics.enable=false
+offsets.topic.num.partitions=2
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+controller.quorum.election.timeout.ms=200
+controller.quorum.fetch.timeout.ms=1000
+broker.heartbeat.interval.ms=200
+broker.session.timeout.ms=1000
+log.cleaner.enable=false
+log.index.size.max.bytes=65536
+num.network.threads=2
+num.io.threads=4
+num.recovery.threads.per.data.dir=2
+background.threads=2
+%[4]s
+`, s.ports[""], s.ports["controller"], s.path("data"), s.opts.Config)
+	for name, text := range map[string]string{"server.properties": settings, "log4j.properties": log4j} {
+		if err := s.write(name, text); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(s.path("data/meta.properties")); err == nil {
+		return nil
+	}
+	format := s.jvm("64m", "kafka.tools.StorageTool", "format", "-t", "a2FwdGFyLWthZmthLXRlc3", "-c", s.path("server.properties"))
+	return s.run(ctx, format[0], format[1:]...)
+}
+
+func (s *Server) jvm(heap string, mainAndArgs ...string) []string {
+	return append([]string{
+		"java", "-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto",
+		"-Djava.io.tmpdir=" + s.dir, "-Djava.awt.headless=true", "-Dlog4j.configuration=file:" + s.path("log4j.properties"),
+		"-cp", s.program + "/*",
+	}, mainAndArgs...)
+}
+
+// kafkaReady asks for the metadata, which has to name a broker and a controller.
+func kafkaReady(ctx context.Context, s *Server) error {
+	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[""])))
+	if err != nil {
+		return err // a client would wait and try again
+	}
+	_ = conn.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Addr("")), kgo.DisableClientMetrics())
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = []kmsg.MetadataRequestTopic{}
+	answer, err := cl.SeedBrokers()[0].Request(ctx, request)
+	if err != nil {
+		return err
+	}
+	if m, ok := answer.(*kmsg.MetadataResponse); !ok || len(m.Brokers) == 0 || m.ControllerID < 0 {
+		return errors.New("its metadata names no broker")
+	}
+	return takesTopics(ctx, cl)
+}
+
+// takesTopics asks whether a topic could be made: a broker that has just started may be known and not yet be trusted with data.
+func takesTopics(ctx context.Context, cl *kgo.Client) error {
+	request := kmsg.NewPtrCreateTopicsRequest()
+	request.ValidateOnly = true
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "kaptar-ready", 1, 1
+	request.Topics = append(request.Topics, topic)
+	answer, err := request.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	for _, t := range answer.Topics {
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			return fmt.Errorf("it takes no topic: %w", err)
+		}
+	}
+	return nil
+}

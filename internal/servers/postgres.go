@@ -1,0 +1,87 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func postgres() description {
+	return description{
+		example: "postgres://postgres:postgres@127.0.0.1:5432/postgres?sslmode=disable",
+		ports:   []port{{usual: 5432}},
+		find:    findPostgres,
+		install: packages("postgresql"),
+		prepare: preparePostgres,
+		command: func(s *Server) command {
+			return command{
+				args: []string{
+					filepath.Join(s.program, "postgres"), "-D", s.path("data"), "-p", strconv.Itoa(s.ports[""]),
+					"-c", "config_file=" + s.path("postgresql.conf"),
+				},
+				end: "QUIT", // at once, and its children with it
+			}
+		},
+		url: func(address string) string {
+			return "postgres://postgres:postgres@" + address + "/postgres?sslmode=disable"
+		},
+		ready: func(ctx context.Context, s *Server) error {
+			conn, err := pgx.Connect(ctx, s.URL())
+			if err != nil {
+				return err
+			}
+			_, err = conn.Exec(ctx, "SELECT 1")
+			return errors.Join(err, conn.Close(ctx))
+		},
+	}
+}
+
+// findPostgres returns the folder with initdb and postgres: on the PATH, or the newest of Debian's.
+func findPostgres() (string, error) {
+	if path, err := exec.LookPath("initdb"); err == nil {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
+		}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(path), "postgres")); err == nil {
+			return filepath.Dir(path), nil
+		}
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		return "", errors.New("initdb is neither on the PATH nor in /usr/lib/postgresql/*/bin")
+	}
+	version := func(initdb string) int {
+		v, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(initdb))))
+		return v
+	}
+	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })), nil
+}
+
+func preparePostgres(ctx context.Context, s *Server) error {
+	if _, err := os.Stat(s.path("data/PG_VERSION")); err != nil {
+		if err := s.write("password", "postgres"); err != nil {
+			return err
+		}
+		if err := s.run(ctx, filepath.Join(s.program, "initdb"), "-D", s.path("data"), "-U", "postgres",
+			"-A", "scram-sha-256", "--pwfile", s.path("password"), "-E", "UTF8", "--no-sync"); err != nil {
+			return err
+		}
+	}
+	// The file that initdb made stays as it is, for a later start adds nothing to it.
+	return s.write("postgresql.conf", fmt.Sprintf(`include '%s'
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+shared_buffers = 64MB
+max_connections = 200
+hba_file = '%s'
+ident_file = '%s'
+%s
+`, s.path("data/postgresql.conf"), s.path("data/pg_hba.conf"), s.path("data/pg_ident.conf"), s.opts.Config))
+}

@@ -1,0 +1,52 @@
+package servers
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+func redis() description {
+	return description{
+		example: "redis://127.0.0.1:6379",
+		ports:   []port{{usual: 6379}},
+		find:    func() (string, error) { return program("redis-server") },
+		install: packages("redis-server"),
+		prepare: func(_ context.Context, s *Server) error {
+			return s.write("redis.conf", fmt.Sprintf(`bind 127.0.0.1
+port %d
+dir %q
+save ""
+appendonly yes
+appendfsync always
+daemonize no
+%s
+`, s.ports[""], s.dir, s.opts.Config))
+		},
+		command: func(s *Server) command { return command{args: []string{s.program, s.path("redis.conf")}} },
+		url:     func(address string) string { return "redis://" + address },
+		ready:   redisReady,
+	}
+}
+
+func redisReady(ctx context.Context, s *Server) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", s.Addr(""))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if _, err := io.WriteString(conn, "PING\r\n"); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "+PONG") && !strings.HasPrefix(line, "-NOAUTH") { // a password of Options.Config
+		err = fmt.Errorf("PING: %q", strings.TrimSpace(line))
+	}
+	return err
+}

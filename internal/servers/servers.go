@@ -1,0 +1,303 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// An Engine is a kind of server.
+type Engine string
+
+// The engines.
+const (
+	Postgres   Engine = "postgres"
+	Kafka      Engine = "kafka"
+	RabbitMQ   Engine = "rabbitmq"
+	Consul     Engine = "consul"
+	Redis      Engine = "redis"
+	Prometheus Engine = "prometheus"
+	Jaeger     Engine = "jaeger"
+)
+
+// Engines returns all engines.
+func Engines() []Engine {
+	return []Engine{Postgres, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger}
+}
+
+// Parse returns the engine of that name. The error for another name lists those that are known.
+func Parse(name string) (Engine, error) {
+	known := make([]string, 0, len(Engines()))
+	for _, e := range Engines() {
+		if string(e) == name {
+			return e, nil
+		}
+		known = append(known, string(e))
+	}
+	return "", fmt.Errorf("servers: no engine %q, want one of %s", name, strings.Join(known, ", "))
+}
+
+// ErrMissing is wrapped by Start's error when an engine is not installed, or cannot run on this system.
+var ErrMissing = errors.New("not installed")
+
+var (
+	errGiven  = errors.New("it was not started here")
+	errClosed = errors.New("it is closed")
+)
+
+const (
+	startTimeout = 90 * time.Second // on a busy machine RabbitMQ took 18 s
+	stopTimeout  = 20 * time.Second
+	logTail      = 64 << 10
+)
+
+// Options say how a server is started. Nil and the zero value mean: in a temporary folder, on free ports.
+type Options struct {
+	// Dir is the folder for the server's files, which is made if it is not there. Close keeps it, and a later Start finds
+	// the data in it, on the same ports. The user nobody has to be able to reach it when this process is root's.
+	// Default: a temporary folder, which Close removes.
+	Dir string
+	// Port is the port of URL. With the engine's usual port (6379, 5432, …) the further addresses are at their usual
+	// ports too. Default: free ports below those that the system gives to outgoing connections. A given port that is
+	// taken is an error.
+	Port int
+	// Config has lines for the server's configuration file, after those that this package writes. For Prometheus it is the
+	// path of the file to run with (default: one without targets), for Jaeger flags, one a line.
+	Config string
+}
+
+// A Server is a running server, or one that was killed. Its methods may be called concurrently.
+type Server struct {
+	engine Engine
+	what   description
+	opts   Options
+	given  *url.URL // not nil: started by somebody else
+
+	program string // what find returned
+	dir     string
+	ports   map[string]int
+	held    []net.PacketConn
+	as      *account
+
+	mu     sync.Mutex
+	closed bool
+	sup    *supervisor // nil: not started yet
+}
+
+// Start starts a server and waits until it answers, 90 s at most. The error wraps ErrMissing when it is not installed, and has
+// the end of the server's log when it did not start. Nothing is installed here. ctx limits the start, not the server's life.
+func Start(ctx context.Context, e Engine, opts *Options) (*Server, error) {
+	s, err := start(ctx, e, opts, freePorts)
+	if err != nil {
+		return nil, fmt.Errorf("servers: start %s: %w", e, err)
+	}
+	return s, nil
+}
+
+// At returns a server that runs already and that nobody here may kill: Kill, Restart, Pause and Resume return an error, Close does
+// nothing. Its further addresses are taken to be at their usual ports.
+func At(e Engine, rawURL string) (*Server, error) {
+	what, err := describe(e)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("servers: the URL of %s names no host, want e.g. %s", e, what.example)
+	}
+	return &Server{engine: e, what: what, given: u}, nil
+}
+
+// Engine returns the kind of server.
+func (s *Server) Engine() Engine { return s.engine }
+
+// URL returns where the server answers. It stays the same over Kill and Restart. The forms are kafka://host:port,
+// amqp://guest:guest@host:port, consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, and http://host:port
+// for Prometheus and for Jaeger, whose queries are there.
+func (s *Server) URL() string {
+	if s.given != nil {
+		return s.given.String()
+	}
+	return s.what.url(s.Addr(""))
+}
+
+// Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger.
+// The empty name is the address of URL. It returns "" for a name that the engine does not have.
+func (s *Server) Addr(name string) string {
+	for _, p := range s.what.ports {
+		switch {
+		case p.name != name || p.inner:
+		case s.given == nil:
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[name]))
+		case name == "" && s.given.Port() != "":
+			return s.given.Host
+		default:
+			return net.JoinHostPort(s.given.Hostname(), strconv.Itoa(p.usual))
+		}
+	}
+	return ""
+}
+
+// Names returns the names that Addr has further addresses for.
+func (s *Server) Names() []string {
+	var names []string
+	for _, p := range s.what.ports {
+		if p.name != "" && !p.inner {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// UsualPorts returns the ports of an engine that people expect it on, by the names of Addr. An unknown engine has none.
+func UsualPorts(e Engine) map[string]int {
+	what, err := describe(e)
+	if err != nil {
+		return nil
+	}
+	ports := map[string]int{}
+	for _, p := range what.ports {
+		if !p.inner {
+			ports[p.name] = p.usual
+		}
+	}
+	return ports
+}
+
+// Idle returns an error if a server with Options.Dir dir runs, as far as its ports tell.
+func Idle(dir string) error {
+	ports, err := readPorts(dir)
+	if err != nil {
+		return fmt.Errorf("servers: %w", err)
+	}
+	for _, port := range ports {
+		if taken(port) {
+			return fmt.Errorf("servers: the server of %s seems to run: port %d on 127.0.0.1 is taken", dir, port)
+		}
+	}
+	return nil
+}
+
+// Dir returns the folder with the server's files.
+func (s *Server) Dir() string { return s.dir }
+
+// Log returns what the server has printed since Start, the last 64 KiB.
+func (s *Server) Log() string {
+	f, err := os.Open(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	size, err := f.Seek(0, 2)
+	if err != nil {
+		return ""
+	}
+	from := max(0, size-logTail)
+	text := make([]byte, size-from)
+	n, _ := f.ReadAt(text, from)
+	return string(text[:n])
+}
+
+// Kill ends the server with SIGKILL, as a crash does, and waits until it is gone. Its files stay. A server that does not run is no
+// error. Before it kills RabbitMQ it lets a second pass: that writes the name of a new quorum queue to disk after half a
+// second, and a queue whose name was not written has no leader after a crash, for ever.
+func (s *Server) Kill() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return s.failed("kill", err)
+	}
+	if s.what.settle > 0 && s.sup.running() {
+		<-time.After(s.what.settle)
+	}
+	return s.failed("kill", s.sup.kill())
+}
+
+// Restart starts the server on the same files and ports, after killing it if it runs, and waits until it answers.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Kill(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return s.failed("restart", err)
+	}
+	return s.failed("restart", s.launch(ctx))
+}
+
+// Pause stops the server with SIGSTOP: connections stay open, and nothing answers.
+func (s *Server) Pause() error { return s.signal("pause", true) }
+
+// Resume lets a paused server go on.
+func (s *Server) Resume() error { return s.signal("resume", false) }
+
+func (s *Server) signal(verb string, stop bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return s.failed(verb, err)
+	}
+	return s.failed(verb, s.sup.pause(stop))
+}
+
+// Close ends the server and removes its files if the folder was a temporary one. With a folder of the caller's the server ends in
+// order. The second Close does nothing.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.given != nil {
+		return nil
+	}
+	s.closed = true
+	defer s.release()
+	return s.failed("close", s.end())
+}
+
+func (s *Server) usable() error {
+	switch {
+	case s.given != nil:
+		return errGiven
+	case s.closed:
+		return errClosed
+	}
+	return nil
+}
+
+func (s *Server) failed(verb string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("servers: %s %s: %w", verb, s.engine, err)
+}
+
+// end ends the server and its supervisor.
+func (s *Server) end() error {
+	var err error
+	if s.sup != nil {
+		if s.opts.Dir != "" {
+			err = s.sup.stop()
+		}
+		err = errors.Join(err, s.sup.close())
+	}
+	if s.opts.Dir == "" && s.dir != "" {
+		err = errors.Join(err, os.RemoveAll(s.dir)) // /tmp may not let the server's user remove the folder itself
+	}
+	return err
+}
+
+// release lets other processes have the ports.
+func (s *Server) release() {
+	for _, c := range s.held {
+		_ = c.Close()
+	}
+	s.held = nil
+}

@@ -1,0 +1,255 @@
+package servers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// start is Start with the source of free ports for a test.
+func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int, []net.PacketConn, error)) (started *Server, err error) {
+	what, err := describe(e)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{engine: e, what: what}
+	if opts != nil {
+		s.opts = *opts
+	}
+	program, err := what.find()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	if s.as, err = unprivileged(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.end())
+			s.release()
+		}
+	}()
+	if err := s.makeDir(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for try := 1; ; try++ { // a free port may be taken before the server has it
+		fixed, err := s.choosePorts(free)
+		if err != nil {
+			return nil, err
+		}
+		if s.program, err = s.as.share(program, s.path("program")); err != nil {
+			return nil, err
+		}
+		if err = s.startOn(ctx); err == nil {
+			return s, nil
+		}
+		if s.sup != nil {
+			err = errors.Join(err, s.sup.close())
+			s.sup = nil
+		}
+		if fixed || try == 3 || s.takenPort() == 0 {
+			return nil, err
+		}
+		if err := os.RemoveAll(s.dir); err != nil { // only a temporary one comes here
+			return nil, err
+		}
+		if err := s.makeDir(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Server) startOn(ctx context.Context) (err error) {
+	if s.sup, err = supervise(s); err != nil {
+		return err
+	}
+	return s.launch(ctx)
+}
+
+// makeDir makes the folder for the server's files.
+func (s *Server) makeDir() (err error) {
+	if s.opts.Dir == "" {
+		if s.dir, err = os.MkdirTemp("", "kaptar-"+string(s.engine)+"-"); err != nil {
+			return err
+		}
+	} else {
+		if s.dir, err = filepath.Abs(s.opts.Dir); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(s.dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := s.as.own(s.dir); err != nil {
+		return err
+	}
+	if where := s.as.barred(s.dir); where != "" {
+		return fmt.Errorf("the user %s, whose the server is when this process is root's, cannot enter %s: choose another folder", s.as, where)
+	}
+	return nil
+}
+
+// choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier start in the same folder: the
+// data of some engines has them inside.
+func (s *Server) choosePorts(free func(n int) ([]int, []net.PacketConn, error)) (fixed bool, err error) {
+	s.release()
+	s.ports = map[string]int{}
+	if s.opts.Dir != "" {
+		switch known, err := readPorts(s.dir); {
+		case err == nil:
+			s.ports, fixed = known, true
+		case !errors.Is(err, os.ErrNotExist):
+			return false, err
+		}
+	}
+	if s.opts.Port != 0 {
+		fixed = true
+		s.ports[""] = s.opts.Port
+		for _, p := range s.what.ports {
+			if s.opts.Port == s.what.ports[0].usual && !p.inner {
+				s.ports[p.name] = p.usual
+			}
+		}
+	}
+	var without []string
+	for _, p := range s.what.ports {
+		if s.ports[p.name] == 0 {
+			without = append(without, p.name)
+		}
+	}
+	chosen, held, err := free(len(without))
+	if err != nil {
+		return false, err
+	}
+	s.held = held
+	for i, name := range without {
+		s.ports[name] = chosen[i]
+	}
+	if fixed {
+		if taken := s.takenPort(); taken != 0 {
+			return true, fmt.Errorf("port %d on 127.0.0.1 is taken by another program", taken)
+		}
+	}
+	if s.opts.Dir == "" {
+		return fixed, nil
+	}
+	text, err := json.Marshal(s.ports)
+	if err != nil {
+		return false, err
+	}
+	return fixed, os.WriteFile(s.path(portsFile), text, 0o644)
+}
+
+// portsFile keeps the ports in a folder of the caller's.
+const portsFile = "ports.json"
+
+func readPorts(dir string) (map[string]int, error) {
+	path := filepath.Join(dir, portsFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	ports := map[string]int{}
+	if err := json.Unmarshal(text, &ports); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return ports, nil
+}
+
+// takenPort returns one of the server's ports that another program listens on, or 0.
+func (s *Server) takenPort() int {
+	for _, p := range s.what.ports {
+		if taken(s.ports[p.name]) {
+			return s.ports[p.name]
+		}
+	}
+	return 0
+}
+
+func taken(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err == nil {
+		_ = l.Close()
+	}
+	return err != nil
+}
+
+// launch has the supervisor start the server and waits until it answers.
+func (s *Server) launch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if s.what.prepare != nil {
+		if err := s.what.prepare(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := s.sup.start(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	var problem error
+	for {
+		if err := s.answers(ctx); err == nil || problem == nil || ctx.Err() == nil { // the end of ctx is no news
+			problem = err
+		}
+		exited := s.sup.exited()
+		if problem == nil && !exited {
+			return nil
+		}
+		if exited || ctx.Err() != nil {
+			text := strings.TrimSpace(s.Log())
+			_ = s.sup.kill()
+			if exited {
+				return fmt.Errorf("it ended at once; its log:\n%s", text)
+			}
+			return fmt.Errorf("it does not answer: %w; its log:\n%s", problem, text)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// answers asks the server once, and gives up when it has ended: another program may hold its port and not answer.
+func (s *Server) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	result := make(chan error, 1)
+	go func() { result <- s.what.ready(ctx, s) }()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-result:
+			return err
+		case <-tick.C:
+			if s.sup.exited() {
+				cancel()
+				return <-result
+			}
+		}
+	}
+}
+
+// write writes a file that the server's user can read.
+func (s *Server) write(name, text string) error {
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return s.as.own(path)
+}
+
+// path returns the path of a file in the server's folder.
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
