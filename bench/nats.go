@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// bareNATS uses nats.go.
+type bareNATS struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+func openNATS(ctx context.Context, url string) (driver, bare client, err error) {
+	d, err := openDriver(ctx, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &bareNATS{}
+	if b.nc, err = nats.Connect(url); err != nil {
+		return nil, nil, err
+	}
+	b.js, err = jetstream.New(b.nc, jetstream.WithPublishAsyncMaxPending(1<<16))
+	return d, b, err
+}
+
+func streamName(topic string) string { return strings.ReplaceAll(topic, ".", "_") }
+
+func (b *bareNATS) prepare(ctx context.Context, topic string) error {
+	_, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: streamName(topic), Subjects: []string{topic + ".*"}, Storage: jetstream.FileStorage,
+		MaxAge: 7 * 24 * time.Hour, Duplicates: 10 * time.Minute, AllowAtomicPublish: true, // as the driver's
+	})
+	return err
+}
+
+func (b *bareNATS) publisher(topic string, _ int) (func(context.Context, []event) error, error) {
+	return func(ctx context.Context, events []event) error {
+		futures := make([]jetstream.PubAckFuture, len(events))
+		for i := range events {
+			e := &events[i]
+			h := fnv.New32a()
+			_, _ = io.WriteString(h, e.key)
+			msg := &nats.Msg{Subject: fmt.Sprintf("%s.p%02d", topic, h.Sum32()%16), Data: e.data, Header: nats.Header{
+				nats.MsgIdHdr: {e.id}, "key": {e.key}, "ce-id": {e.id}, "ce-type": {eventType}, "content-type": {contentType},
+			}}
+			if len(events) == 1 {
+				_, err := b.js.PublishMsg(ctx, msg)
+				return err
+			}
+			var err error
+			if futures[i], err = b.js.PublishMsgAsync(msg); err != nil {
+				return err
+			}
+		}
+		for _, f := range futures {
+			select {
+			case <-f.Ok():
+			case err := <-f.Err():
+				return err
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	}, nil
+}
+
+func (b *bareNATS) consume(ctx context.Context, topic string, n int, handle func(id, key string, data []byte)) error {
+	consumer, err := b.js.CreateConsumer(ctx, streamName(topic), jetstream.ConsumerConfig{
+		Durable: rand.Text(), AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxAckPending: 10_000,
+	})
+	if err != nil {
+		return err
+	}
+	got := 0
+	result := make(chan error, 1)
+	consuming, err := consumer.Consume(func(m jetstream.Msg) {
+		if got == n {
+			return
+		}
+		handle(m.Headers().Get("ce-id"), m.Headers().Get("key"), m.Data())
+		if err := m.Ack(); err != nil {
+			result <- err
+		}
+		if got++; got == n {
+			result <- nil
+		}
+	}, jetstream.PullMaxMessages(inFlight))
+	if err != nil {
+		return err
+	}
+	defer consuming.Stop()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *bareNATS) purge(context.Context, string) error { return nil }
+
+func (b *bareNATS) close() { b.nc.Close() }
+
+// startNATS starts a server in this process.
+func startNATS(always bool) (url string, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "bench-nats-")
+	if err != nil {
+		return "", nil, err
+	}
+	s, err := server.NewServer(&server.Options{
+		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir,
+		SyncAlways: always, MaxPayload: 2 << 20, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		return "", nil, fmt.Errorf("bench: the NATS server in %s is not ready after 10 s", dir)
+	}
+	return s.ClientURL(), func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+		_ = os.RemoveAll(dir)
+	}, nil
+}
+
+// startNATSProcess starts a server in a process of its own, which is this program again. It ends when its standard input does.
+func startNATSProcess(ctx context.Context) (url string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, natsServer) //nolint:gosec // this program itself
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	}
+	if _, err := fmt.Fscanln(out, &url); err != nil {
+		stop()
+		return "", nil, fmt.Errorf("bench: the NATS server says no address: %w", err)
+	}
+	return url, stop, nil
+}
+
+// natsServer is the argument that makes this program a NATS server.
+const natsServer = "nats-server"
+
+func serveNATS() error {
+	url, stop, err := startNATS(false)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	fmt.Fprintln(os.Stdout, url)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
