@@ -107,6 +107,7 @@ func (s *system) start(ctx context.Context) error {
 		s.local.Add(a.id, a.server.Handler(), a.server.InProcess())
 	}
 	for _, a := range s.apps {
+		a.server.SetReady(true) // before a registry can look
 		if err := s.register(ctx, a); err != nil {
 			return fmt.Errorf("kaptar: %s: register at discovery_url: %w", a.Name(), err)
 		}
@@ -115,7 +116,6 @@ func (s *system) start(ctx context.Context) error {
 		for _, t := range a.tasks {
 			s.goTask(a, t)
 		}
-		a.server.SetReady(true)
 		if s.opts.Ready == nil {
 			a.Logger().InfoContext(ctx, "ready", "http", a.server.HTTPAddr(), "grpc", a.server.GRPCAddr())
 		}

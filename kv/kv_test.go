@@ -68,8 +68,8 @@ func TestOpenMemory(t *testing.T) {
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"secret":                    "expected scheme",
-		"memory:x":                  "nothing may follow",
+		"secret":                    "expected scheme:rest",
+		"memory:x":                  "nothing after it",
 		"zookeeper://secret@host/x": `scheme "zookeeper"`,
 	} {
 		_, err := kv.Open(t.Context(), url)

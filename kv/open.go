@@ -43,9 +43,9 @@ func Open(ctx context.Context, url string) (Store, error) {
 	switch {
 	case !ok:
 		// What was meant is unknown, and may be a secret.
-		return nil, fmt.Errorf("%w url: expected scheme:…, one of %s", ErrInvalid, schemes())
+		return nil, fmt.Errorf("%w url: expected scheme:rest, with one of %s", ErrInvalid, schemes())
 	case scheme == "memory" && rest != "":
-		return nil, fmt.Errorf("%w url %q: nothing may follow memory:", ErrInvalid, url)
+		return nil, fmt.Errorf("%w url %q: expected memory: and nothing after it", ErrInvalid, url)
 	case scheme == "memory":
 		return NewMemory(), nil
 	}

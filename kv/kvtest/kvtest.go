@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -108,11 +109,11 @@ func same(a, b kv.Entry) bool {
 }
 
 func show(list ...kv.Entry) string {
-	text := ""
+	var text strings.Builder
 	for _, e := range list {
-		text += fmt.Sprintf(" %s@%d=%.40q", e.Key, e.Revision, e.Value)
+		fmt.Fprintf(&text, " %s@%d=%.40q", e.Key, e.Revision, e.Value)
 	}
-	return "[" + text + " ]"
+	return "[" + text.String() + " ]"
 }
 
 // watcher follows a prefix in the background.
@@ -139,7 +140,7 @@ func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.En
 				return
 			}
 			defer busy.Unlock()
-			if !slices.IsSortedFunc(list, func(a, b kv.Entry) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) }) {
+			if !slices.IsSortedFunc(list, func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) }) {
 				t.Errorf("Watch(%q) told %s, which is not ordered by key", prefix, show(list...))
 			}
 			if seen != nil {
@@ -154,7 +155,7 @@ func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.En
 		case <-w.ended:
 			return failed
 		case <-time.After(h.Patience):
-			return errors.New("Watch did not return when its context ended")
+			return errors.New("the watch did not return when its context ended")
 		}
 	})
 	t.Cleanup(func() {
@@ -182,7 +183,7 @@ func (w *watcher) next() []kv.Entry {
 // until waits for a list of exactly these entries.
 func (w *watcher) until(want ...kv.Entry) []kv.Entry {
 	w.t.Helper()
-	slices.SortFunc(want, func(a, b kv.Entry) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) })
+	slices.SortFunc(want, func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) })
 	timeout := time.After(w.patience)
 	var last []kv.Entry
 	for {
