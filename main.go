@@ -41,8 +41,7 @@ func Main(services ...Service) {
 type Program struct {
 	Services []Service
 	// Engine, if set, is used when the program is called without a command: it then
-	// runs all services with what the engine adds. Without one that is the same as
-	// the command run.
+	// runs all services. Without one that is the same as the command run.
 	Engine Engine
 }
 
@@ -54,15 +53,23 @@ type Engine interface {
 	Flags(*pflag.FlagSet)
 	// Sources adds the engine's defaults to src.
 	Sources(src config.Sources, services []Service) (config.Sources, error)
-	// Prepare is Options.Prepare.
-	Prepare(ctx context.Context, settings []*Settings) (stop func(context.Context) error, err error)
-	// Ready prints to w what a person wants to know once everything is up.
-	Ready(w io.Writer, services []Endpoint)
+	// Run runs services as the function Run does, in this process or others, until
+	// ctx ends. opts has the sources, with the engine's defaults, and where logs go.
+	// What a person wants to know once everything is up goes to screen.
+	Run(ctx context.Context, opts *Options, screen io.Writer, services []Service) error
+	// Abort is called when a second signal is about to end this process at once: it
+	// ends what Run has started outside of it. It may be called at any time, from
+	// another goroutine.
+	Abort()
 }
 
 // Run runs the command line args and returns the exit code. It may be called once.
 func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := stopOnSignal(stderr)
+	abort := func() {}
+	if p.Engine != nil {
+		abort = p.Engine.Abort
+	}
+	ctx, stop := stopOnSignal(stderr, abort)
 	defer stop()
 	root := p.command()
 	root.SetArgs(args)
@@ -76,8 +83,8 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 }
 
 // stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the
-// second ends the process.
-func stopOnSignal(stderr io.Writer) (context.Context, func()) {
+// second calls abort and ends the process.
+func stopOnSignal(stderr io.Writer, abort func()) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -87,6 +94,7 @@ func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 		}
 		cancel()
 		if sig, ok := <-signals; ok {
+			abort()
 			fmt.Fprintf(stderr, "%s again: stopped at once\n", sig)
 			os.Exit(130)
 		}
@@ -220,14 +228,13 @@ func (p *Program) run(cmd *cobra.Command, f *flags, names []string, engine Engin
 		return err
 	}
 	opts := &Options{Sources: src, Others: others, Log: cmd.ErrOrStderr()}
-	if engine != nil {
-		if opts.Sources, err = engine.Sources(src, services); err != nil {
-			return err
-		}
-		opts.Prepare = engine.Prepare
-		opts.Ready = func(all []Endpoint) { engine.Ready(cmd.OutOrStdout(), all) }
+	if engine == nil {
+		return Run(cmd.Context(), opts, services...)
 	}
-	return Run(cmd.Context(), opts, services...)
+	if opts.Sources, err = engine.Sources(src, services); err != nil {
+		return err
+	}
+	return engine.Run(cmd.Context(), opts, cmd.OutOrStdout(), services)
 }
 
 func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) error {

@@ -33,6 +33,7 @@ func Example() {
 	// services.hello.database_url                = [redacted]             # local
 	// services.hello.grpc_listen                 = 127.0.0.1:50051        # local
 	// services.hello.listen                      = 127.0.0.1:8081         # local
+	// services.hello.redis_host                  =                        # local
 }
 
 // An Engine keeps all its data in one directory, which belongs to one process.

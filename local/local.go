@@ -1,7 +1,8 @@
 // Package local makes a program of services complete on one machine: called
 // without a command, it runs all of them in one process on embedded engines that
 // are the real ones: a NATS server with JetStream as the broker and SQLite files as
-// databases, everything kept under one directory.
+// databases, everything kept under one directory. With --split each service is a
+// process of its own on the same engines, supervised by this one.
 //
 //	func main() { local.Main(services...) }
 //
@@ -22,12 +23,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 
+	_ "github.com/kaptar/kaptar/discovery/natskv"     // how services find each other with --split
+	_ "github.com/kaptar/kaptar/kv/natskv"            // live settings beside them
 	_ "github.com/kaptar/kaptar/messaging/natsdriver" // the driver of the embedded broker
 )
 
@@ -51,20 +56,47 @@ type Engine struct {
 	Dir string
 	// NATSListen is where the embedded broker listens; default DefaultNATSListen.
 	NATSListen string
+	// Split runs each service as a process of its own; default is one process for
+	// all.
+	Split bool
 
 	embedded bool // whether Prepare started the broker
+	part     part // what this process is to a supervisor, if it has one
+
+	mu    sync.Mutex
+	abort func() // ends all processes that Run has started; nil when there are none
 }
+
+// part is what a supervisor tells a process of --split on its command line.
+type part struct {
+	service  string // the one that this process runs; "" when it is none of --split
+	terminal bool   // whether people read the log where it goes in the end
+}
+
+// Flags that the supervisor gives to the processes it starts.
+const (
+	partFlag     = "split-service"
+	terminalFlag = "split-terminal"
+)
 
 var _ kaptar.Engine = (*Engine)(nil)
 
-// Flags registers --data-dir and --nats-listen.
+// Flags registers --data-dir, --nats-listen and --split, and hidden ones for the
+// processes that --split starts.
 func (e *Engine) Flags(set *pflag.FlagSet) {
 	set.StringVar(&e.Dir, "data-dir", cmp.Or(e.Dir, DefaultDir), "`DIRECTORY` of databases and the embedded broker's files")
 	set.StringVar(&e.NATSListen, "nats-listen", cmp.Or(e.NATSListen, DefaultNATSListen), "`ADDRESS` of the embedded broker")
+	set.BoolVar(&e.Split, "split", e.Split, "run each service as a process of its own")
+	set.StringVar(&e.part.service, partFlag, "", "run this service for the process that --split is given to")
+	set.BoolVar(&e.part.terminal, terminalFlag, false, "the log goes to a terminal in the end")
+	for _, name := range []string{partFlag, terminalFlag} {
+		set.Lookup(name).Hidden = true
+	}
 }
 
-// Sources gives every service an SQLite file, the embedded broker and a listening
-// address on loopback, as defaults below the configuration file, and reads .env.
+// Sources gives every service an SQLite file, the embedded broker, caches in the process
+// and a listening address on loopback, as defaults below the configuration file, and reads .env.
+// With Split the services find each other through the embedded broker.
 func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 	if _, _, err := net.SplitHostPort(e.natsListen()); err != nil {
 		return src, fmt.Errorf("local: --nats-listen %s: %w: expected host:port", e.NATSListen, err)
@@ -74,6 +106,10 @@ func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.
 		defaults = make(map[string]string)
 	}
 	defaults["broker_url"] = e.brokerURL()
+	defaults["redis_host"] = "" // each service runs once: its caches can be in its process
+	if e.Split || e.part.service != "" {
+		defaults["discovery_url"] = e.brokerURL()
+	}
 	for _, s := range services {
 		own := "services." + s.Name + "."
 		defaults[own+"database_url"] = "sqlite:" + filepath.Join(e.dir(), s.Name+".db")
@@ -88,6 +124,45 @@ func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.
 	return src, nil
 }
 
+// Run runs services on the embedded engines until ctx ends, in this process or with
+// Split in one for each. It starts what Prepare does, and prints to screen where
+// everything is once all services are ready.
+//
+// With Split it returns an error when a service fails before it was ever ready; one
+// that ends later is started again, with a growing delay. The processes stop when
+// ctx ends, gracefully and all at the same time; those that take longer than their
+// shutdown_timeout and two seconds are killed and named in the error. They also
+// stop when this process ends in any other way, SIGKILL included. Split needs a
+// unix.
+func (e *Engine) Run(ctx context.Context, opts *kaptar.Options, screen io.Writer, services []kaptar.Service) error {
+	switch {
+	case e.part.service != "":
+		return e.runPart(ctx, opts, services)
+	case e.Split:
+		return e.runSplit(ctx, opts, screen, services)
+	}
+	one := *opts
+	one.Prepare = e.Prepare
+	one.Ready = func(all []kaptar.Endpoint) { e.Ready(screen, all) }
+	return kaptar.Run(ctx, &one, services...)
+}
+
+// Abort kills the processes that Run has started for Split, and lets it start no
+// more.
+func (e *Engine) Abort() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.abort != nil {
+		e.abort()
+	}
+}
+
+func (e *Engine) setAbort(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.abort = f
+}
+
 // Prepare makes the directory and starts the embedded broker if a service uses it.
 func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop func(context.Context) error, err error) {
 	lock, err := lockDir(e.dir())
@@ -96,7 +171,7 @@ func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop
 	}
 	used := false
 	for _, s := range settings {
-		used = used || s.BrokerURL.Reveal() == e.brokerURL()
+		used = used || s.BrokerURL.Reveal() == e.brokerURL() || s.DiscoveryURL.Reveal() == e.brokerURL()
 	}
 	if e.embedded = used; !used {
 		return func(context.Context) error { return lock.Close() }, nil
@@ -108,13 +183,23 @@ func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop
 	return func(ctx context.Context) error { return errors.Join(broker.stop(ctx), lock.Close()) }, nil
 }
 
-// Ready prints where everything is.
+// Ready prints where everything is in one process.
 func (e *Engine) Ready(w io.Writer, services []kaptar.Endpoint) {
-	broker := ""
-	if e.embedded {
-		broker = e.brokerURL()
+	fmt.Fprint(w, screen(services, nil, e.runningBroker(), e.dir()))
+}
+
+// runningBroker is the URL of the embedded broker, "" when it does not run.
+func (e *Engine) runningBroker() string {
+	if !e.embedded {
+		return ""
 	}
-	fmt.Fprint(w, screen(services, broker, e.dir()))
+	return e.brokerURL()
+}
+
+// isTerminal reports whether people read what is written to w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (e *Engine) dir() string        { return cmp.Or(e.Dir, DefaultDir) }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,15 +24,26 @@ import (
 	"github.com/kaptar/kaptar/messaging"
 )
 
-// freeAddress is one of loopback that nobody listens on.
+// given are the ports that freeAddress has returned.
+var given sync.Map
+
+// freeAddress is one of loopback that nobody listens on. It is below the range from
+// which systems take outgoing connections' ports, so that nobody gets it while a
+// test restarts what listens there.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
+		if _, taken := given.LoadOrStore(address, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port from 10000 to 32000")
+	return ""
 }
 
 func listens(address string) bool {
@@ -84,6 +97,7 @@ func TestSources(t *testing.T) {
 	want := map[string]string{
 		"log_format":                 "text",
 		"broker_url":                 "nats://127.0.0.1:4222",
+		"redis_host":                 "",
 		"services.user.database_url": "sqlite:.kaptar/user.db", "services.user.listen": "127.0.0.1:8081", "services.user.grpc_listen": "127.0.0.1:50051",
 		"services.bank.database_url": "sqlite:.kaptar/bank.db", "services.bank.grpc_listen": "127.0.0.1:50051",
 		"services.plain.database_url": "sqlite:.kaptar/plain.db", "services.plain.listen": "127.0.0.1:8080", "services.plain.grpc_listen": "127.0.0.1:50051",
@@ -91,12 +105,38 @@ func TestSources(t *testing.T) {
 	if !maps.Equal(got.Defaults, want) {
 		t.Errorf("defaults:\ngot  %v\nwant %v", got.Defaults, want)
 	}
+	for name, e := range map[string]*local.Engine{"split": {Split: true}, "part": partOf(t, "user")} {
+		got, err := e.Sources(given, services)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := maps.Clone(want)
+		want["discovery_url"] = "nats://127.0.0.1:4222"
+		if !maps.Equal(got.Defaults, want) {
+			t.Errorf("%s: defaults:\ngot  %v\nwant %v", name, got.Defaults, want)
+		}
+	}
 	if got.DefaultsOrigin != "local" || got.DotEnv != ".env" || got.File != "config.yml" || len(got.Env) != 1 || len(got.Flags) != 1 {
 		t.Errorf("sources: got %+v, want the given ones, .env and the origin local", got)
 	}
 	if len(given.Defaults) != 1 {
 		t.Errorf("the given defaults were changed to %v", given.Defaults)
 	}
+}
+
+// partOf is the engine in a process that --split has started.
+func partOf(t *testing.T, service string) *local.Engine {
+	t.Helper()
+	e := new(local.Engine)
+	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	e.Flags(set)
+	if err := set.Parse([]string{"--split-service", service}); err != nil {
+		t.Fatal(err)
+	}
+	if usage := set.FlagUsages(); strings.Contains(usage, "split-") || !strings.Contains(usage, "--split ") {
+		t.Errorf("the flags are shown as\n%s\nwant --split without its inner ones", usage)
+	}
+	return e
 }
 
 func TestSourcesRefuseAnAddressWithoutPort(t *testing.T) {
@@ -190,12 +230,16 @@ func TestDirectoryIsForOneProcess(t *testing.T) {
 
 func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 	t.Parallel()
-	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "embedded": true} {
+	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "embedded": true, "for discovery": true} {
 		e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-		if broker == "embedded" {
-			broker = "nats://" + e.NATSListen
+		settings := append(settingsWith(broker), settingsWith("nats://third:1")...)
+		switch broker {
+		case "embedded":
+			settings[0].BrokerURL = config.Secret("nats://" + e.NATSListen)
+		case "for discovery":
+			settings[0].BrokerURL, settings[0].DiscoveryURL = "", config.Secret("nats://"+e.NATSListen)
 		}
-		stop, err := e.Prepare(t.Context(), append(settingsWith(broker), settingsWith("nats://third:1")...))
+		stop, err := e.Prepare(t.Context(), settings)
 		if err != nil {
 			t.Fatal(err)
 		}

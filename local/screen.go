@@ -2,6 +2,7 @@ package local
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -10,31 +11,49 @@ import (
 )
 
 // screen is what a person sees once everything is up. broker is the URL of the
-// embedded broker, or "" when it does not run.
-func screen(services []kaptar.Endpoint, broker, dir string) string {
+// embedded broker, or "" when it does not run; pids are the services' processes,
+// nil when they share this one.
+func screen(services []kaptar.Endpoint, pids map[string]int, broker, dir string) string {
 	var b strings.Builder
 	number := "1 service is"
 	if n := len(services); n != 1 {
 		number = fmt.Sprintf("%d services are", n)
 	}
-	fmt.Fprintf(&b, "\n  %s ready in one process.\n\n", number)
+	shape := "in one process"
+	if pids != nil {
+		shape = "in processes of their own"
+	}
+	fmt.Fprintf(&b, "\n  %s ready %s.\n\n", number, shape)
 	table := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	for _, s := range services {
 		grpc := ""
 		if s.GRPC != "" {
 			grpc = "grpc " + s.GRPC
 		}
-		fmt.Fprintf(table, "  %s\thttp://%s\t%s\n", s.Service, s.HTTP, grpc)
+		fmt.Fprintf(table, "  %s\thttp://%s\t%s", s.Service, s.HTTP, grpc)
+		if pids != nil {
+			fmt.Fprintf(table, "\tpid %d", pids[s.Service])
+		}
+		fmt.Fprintln(table)
 	}
 	if broker != "" {
-		fmt.Fprintf(table, "  broker\t%s\tembedded\n", broker)
+		fmt.Fprintf(table, "  broker\t%s\tembedded", broker)
+		if pids != nil {
+			fmt.Fprintf(table, "\tpid %d", os.Getpid())
+		}
+		fmt.Fprintln(table)
 	}
 	_ = table.Flush() // into memory
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
 	fmt.Fprintf(&b, "\n  Data is kept in %s. Each service has /livez, /readyz and /metrics.\n", dir)
-	fmt.Fprintf(&b, "  One process is no fault isolation: this is for development and small deployments.\n")
+	if pids == nil {
+		fmt.Fprintf(&b, "  One process is no fault isolation: this is for development and small deployments.\n")
+	} else {
+		fmt.Fprintf(&b, "  A service that crashes or leaks takes no other along, and is started again when it ends.\n"+
+			"  All share this machine, and the broker in the process that supervises them.\n")
+	}
 	fmt.Fprintf(&b, "  Ctrl-C stops gracefully.\n\n")
 	return b.String()
 }

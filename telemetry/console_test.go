@@ -49,4 +49,18 @@ func TestConsoleColours(t *testing.T) {
 	if colourful(os.Stdin, "1") || colourful(new(bytes.Buffer), "") {
 		t.Error("colours where there is no terminal, or although NO_COLOR is set")
 	}
+	for leads, want := range map[leadsToTerminal]bool{true: true, false: false} {
+		if got := colourful(leads, ""); got != want {
+			t.Errorf("colours where IsTerminal is %v: got %v", leads, got)
+		}
+	}
+	if colourful(leadsToTerminal(true), "1") {
+		t.Error("colours where IsTerminal is true, although NO_COLOR is set")
+	}
 }
+
+// leadsToTerminal is a writer that leads to a terminal, or does not.
+type leadsToTerminal bool
+
+func (leadsToTerminal) Write(b []byte) (int, error) { return len(b), nil }
+func (l leadsToTerminal) IsTerminal() bool          { return bool(l) }

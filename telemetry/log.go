@@ -34,7 +34,12 @@ func newLogHandler(service string, opts LogOptions) (slog.Handler, error) {
 	return nil, fmt.Errorf("telemetry: unknown log format %q; known are console, text and json", opts.Format)
 }
 
+// isTerminal reports whether people read what is written to w. A writer that only
+// leads to a terminal says so by a method IsTerminal.
 func isTerminal(w io.Writer) bool {
+	if t, ok := w.(interface{ IsTerminal() bool }); ok {
+		return t.IsTerminal()
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -15,6 +15,16 @@ type UserRegisteredV1 struct {
 	Email    string `json:"email"`
 }
 
+// UserChanged says that something about a user is different now. From user-service; key: user id.
+var UserChanged = messaging.Topic[UserChangedV1]{Name: "user.changed.v1"}
+
+// UserChangedV1 is the data of UserChanged: the user after the change.
+type UserChangedV1 struct {
+	UserID   int64  `json:"user_id"`
+	Username string `json:"username"`
+	Email    string `json:"email"`
+}
+
 // OrderPlaced, OrderConfirmed and OrderCancelled: an order began, and how it
 // ended. From order-service; key: order id.
 var (

@@ -23,6 +23,11 @@ func (s *service) routes(api huma.API) {
 		Errors: []int{http.StatusNotFound},
 	}, s.getUser)
 	huma.Register(api, huma.Operation{
+		OperationID: "change-user", Summary: "Change a user", Tags: []string{"users"},
+		Method: http.MethodPatch, Path: "/users/{id}",
+		Errors: []int{http.StatusNotFound, http.StatusConflict},
+	}, s.patchUser)
+	huma.Register(api, huma.Operation{
 		OperationID: "login", Summary: "Exchange a password for a token", Tags: []string{"users"},
 		Method: http.MethodPost, Path: "/login",
 		Errors: []int{http.StatusUnauthorized},
@@ -52,9 +57,11 @@ type newUserBody struct {
 type newUserInput struct{ Body newUserBody }
 
 // Resolve checks what the tags above cannot say.
-func (in *newUserInput) Resolve(huma.Context) []error {
-	if err := checkEmail(in.Body.Email); err != nil {
-		return []error{&huma.ErrorDetail{Location: "body.email", Message: err.Error(), Value: in.Body.Email}}
+func (in *newUserInput) Resolve(huma.Context) []error { return resolveEmail(in.Body.Email) }
+
+func resolveEmail(email string) []error {
+	if err := checkEmail(email); err != nil {
+		return []error{&huma.ErrorDetail{Location: "body.email", Message: err.Error(), Value: email}}
 	}
 	return nil
 }
@@ -63,7 +70,7 @@ func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, 
 	u := user{Username: canonical(in.Body.Username), Email: canonical(in.Body.Email)}
 	u, err := s.register(ctx, u, in.Body.Password)
 	if taken, ok := errors.AsType[*takenError](err); ok {
-		return nil, conflict(taken, in.Body)
+		return nil, conflict(taken, in.Body.Username, in.Body.Email)
 	}
 	if err != nil {
 		return nil, err
@@ -71,13 +78,13 @@ func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, 
 	return output(u), nil
 }
 
-func conflict(taken *takenError, body newUserBody) error {
+func conflict(taken *takenError, username, email string) error {
 	var fields []*huma.ErrorDetail
 	if taken.username {
-		fields = append(fields, &huma.ErrorDetail{Location: "body.username", Message: "is taken", Value: body.Username})
+		fields = append(fields, &huma.ErrorDetail{Location: "body.username", Message: "is taken", Value: username})
 	}
 	if taken.email {
-		fields = append(fields, &huma.ErrorDetail{Location: "body.email", Message: "is taken", Value: body.Email})
+		fields = append(fields, &huma.ErrorDetail{Location: "body.email", Message: "is taken", Value: email})
 	}
 	return rest.Problem(http.StatusConflict, "there is such a user already", fields...)
 }
@@ -87,14 +94,39 @@ type userInput struct {
 }
 
 func (s *service) getUser(ctx context.Context, in *userInput) (*userOutput, error) {
-	u, err := s.store.byID(ctx, in.ID)
-	if errors.Is(err, errNotFound) {
-		return nil, rest.Problem(http.StatusNotFound, "there is no user with this id")
-	}
+	u, err := s.get(ctx, in.ID)
 	if err != nil {
-		return nil, err
+		return nil, problemOf(err)
 	}
 	return output(u), nil
+}
+
+type changeInput struct {
+	ID   int64 `path:"id" minimum:"1" example:"1"`
+	Body struct {
+		Email string `json:"email" example:"ada@example.com" doc:"Unique; upper and lower case are the same."`
+	}
+}
+
+// Resolve checks what the tags above cannot say.
+func (in *changeInput) Resolve(huma.Context) []error { return resolveEmail(in.Body.Email) }
+
+func (s *service) patchUser(ctx context.Context, in *changeInput) (*userOutput, error) {
+	u, err := s.changeEmail(ctx, in.ID, canonical(in.Body.Email))
+	if taken, ok := errors.AsType[*takenError](err); ok {
+		return nil, conflict(taken, "", in.Body.Email)
+	}
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	return output(u), nil
+}
+
+func problemOf(err error) error {
+	if errors.Is(err, errNotFound) {
+		return rest.Problem(http.StatusNotFound, "there is no user with this id")
+	}
+	return err
 }
 
 type loginInput struct {

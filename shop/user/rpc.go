@@ -19,13 +19,14 @@ const listPage = 200
 type rpc struct {
 	userv1.UnimplementedUserServiceServer
 	store store
+	get   func(ctx context.Context, id int64) (user, error) // through the cache
 }
 
 func (r *rpc) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.GetUserResponse, error) {
 	if req.GetId() <= 0 {
 		return nil, status.Errorf(codes.InvalidArgument, "id %d: expected a positive number", req.GetId())
 	}
-	u, err := r.store.byID(ctx, req.GetId())
+	u, err := r.get(ctx, req.GetId())
 	if errors.Is(err, errNotFound) {
 		return nil, status.Errorf(codes.NotFound, "there is no user %d", req.GetId())
 	}

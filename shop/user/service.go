@@ -1,7 +1,7 @@
 // Package user is user-service: who the shop's users are, and proof of it.
 //
 // It owns the users and their passwords. Others learn of a new user from the event
-// user.registered.v1, ask UserService over gRPC, and check the tokens of POST /login
+// user.registered.v1 and of another address from user.changed.v1, ask UserService over gRPC, and check the tokens of POST /login
 // with the key at /.well-known/jwks.json.
 package user
 
@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/rest"
@@ -31,7 +32,9 @@ func Service() kaptar.Service {
 
 type service struct {
 	store      store
+	byID       *cache.Cache[user] // by the id in decimal
 	registered *messaging.Publisher[events.UserRegisteredV1]
+	changed    *messaging.Publisher[events.UserChangedV1]
 	passwords  *passwords
 	tokens     *tokens
 }
@@ -45,6 +48,9 @@ func setup(app *kaptar.App) error {
 	if s.registered, err = messaging.NewPublisher(app, events.UserRegistered); err != nil {
 		return err
 	}
+	if err := s.setupCache(app); err != nil {
+		return err
+	}
 	if s.passwords, err = newPasswords(); err != nil {
 		return err
 	}
@@ -52,7 +58,7 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	s.routes(rest.New(app, "Users"))
-	userv1.RegisterUserServiceServer(app.GRPC(), &rpc{store: s.store})
+	userv1.RegisterUserServiceServer(app.GRPC(), &rpc{store: s.store, get: s.get})
 	return nil
 }
 

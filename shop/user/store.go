@@ -46,6 +46,17 @@ func (s store) byID(ctx context.Context, id int64) (user, error) {
 	return u, nil
 }
 
+// setEmail gives the user with that id another address and returns the user as it is
+// then, or errNotFound. An address that somebody else has is a violation as in add.
+func (s store) setEmail(ctx context.Context, tx *sql.Tx, id int64, email string) (user, error) {
+	u := user{ID: id, Email: email}
+	err := tx.QueryRowContext(ctx, `UPDATE users SET email = $1 WHERE id = $2 RETURNING username`, email, id).Scan(&u.Username)
+	if err != nil {
+		return user{}, notFound(err)
+	}
+	return u, nil
+}
+
 // credentials returns the user with that name and the hash of the password, or errNotFound.
 func (s store) credentials(ctx context.Context, username string) (u user, hash string, err error) {
 	err = s.db.QueryRowContext(ctx, `

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/internal/pgtest"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -29,7 +29,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 const (
 	name    = "user-service"
@@ -65,7 +65,7 @@ func locations(t *testing.T, resp shoptest.Response, status int) string {
 
 func TestRegister(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := shoptest.Start(t, inProcess, Service())
 
 	resp := sys.Do("POST", name, "/users", ada)
 	if resp.Status != http.StatusCreated || strings.TrimSpace(resp.Body) != adaJSON {
@@ -100,7 +100,7 @@ func TestRegister(t *testing.T) {
 
 func TestRegisterRefuses(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := shoptest.Start(t, inProcess, Service())
 	refused := map[string]string{ // body: where
 		`{"username":"ad","email":"ada@example.com","password":"correct horse"}`:                               "body.username",
 		`{"username":"` + strings.Repeat("a", 41) + `","email":"ada@example.com","password":"correct horse"}`:  "body.username",
@@ -174,7 +174,7 @@ func login(t *testing.T, sys *shoptest.System, username, password string) (token
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := shoptest.Start(t, inProcess, Service())
 	sys.Do("POST", name, "/users", grace)
 	sys.Do("POST", name, "/users", ada)
 
@@ -215,7 +215,7 @@ func TestLogin(t *testing.T) {
 // TestRestart finds users and the key where they were.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := shoptest.Start(t, inProcess, Service())
 	sys.Do("POST", name, "/users", ada)
 	old, _ := login(t, sys, "ada", "correct horse")
 	sys.Restart(Service())
@@ -231,7 +231,7 @@ func TestRestart(t *testing.T) {
 
 func TestRPC(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := shoptest.Start(t, inProcess, Service())
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	client := userv1.NewUserServiceClient(sys.Conn(name))
@@ -319,7 +319,7 @@ func TestRegisteredEvent(t *testing.T) {
 				return nil
 			})
 	}}
-	sys := shoptest.Start(t, nil, Service(), listener)
+	sys := shoptest.Start(t, inProcess, Service(), listener)
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", ada) // 409: no event
 	sys.Do("POST", name, "/users", grace)
@@ -343,7 +343,7 @@ func TestWithoutBroker(t *testing.T) {
 	t.Parallel()
 	broker, stop := shoptest.StoppableBroker(t)
 	path := filepath.Join(t.TempDir(), "user.db")
-	sys := shoptest.Start(t, map[string]string{"broker_url": broker, "database_url": "sqlite:" + path}, Service())
+	sys := shoptest.Start(t, map[string]string{"broker_url": broker, "database_url": "sqlite:" + path, "redis_host": ""}, Service())
 	stop()
 	if resp := sys.Do("POST", name, "/users", ada); resp.Status != http.StatusCreated {
 		t.Fatalf("register: got %d %s, want 201", resp.Status, resp.Body)

@@ -1,0 +1,64 @@
+package user
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+	"time"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/cache"
+	"github.com/kaptar/kaptar/messaging"
+	"github.com/kaptar/kaptar/shop/events"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// cacheTTL bounds how long several instances that have no Redis in common can answer with
+// what a user was before a change at one of them: only one hears of the event.
+const cacheTTL = time.Minute
+
+func (s *service) setupCache(app *kaptar.App) (err error) {
+	if s.byID, err = cache.New[user](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
+		return err
+	}
+	if s.changed, err = messaging.NewPublisher(app, events.UserChanged); err != nil {
+		return err
+	}
+	return messaging.Subscribe(app, events.UserChanged, messaging.FromBeginning, s.onChanged)
+}
+
+// get returns the user with that id, or errNotFound.
+func (s *service) get(ctx context.Context, id int64) (user, error) {
+	return s.byID.Get(ctx, cacheKey(id), func(ctx context.Context) (user, error) { return s.store.byID(ctx, id) })
+}
+
+// changeEmail gives the user another address, which must be canonical, and tells the
+// others of it. The error is errNotFound, or a *takenError when somebody else has the address.
+func (s *service) changeEmail(ctx context.Context, id int64, email string) (u user, err error) {
+	err = sqldb.InTx(ctx, s.store.db, func(ctx context.Context, tx *sql.Tx) error {
+		var err error
+		if u, err = s.store.setEmail(ctx, tx, id, email); err != nil {
+			return err
+		}
+		return s.changed.Publish(ctx, tx, cacheKey(id), events.UserChangedV1{UserID: u.ID, Username: u.Username, Email: u.Email})
+	})
+	if _, taken := sqldb.Constraint(err); taken {
+		return user{}, &takenError{email: true}
+	}
+	if err != nil {
+		return user{}, err
+	}
+	_ = s.byID.Delete(ctx, cacheKey(id)) // what it cannot do now, onChanged does until it has succeeded
+	return u, nil
+}
+
+// onChanged deletes the user from the cache once more, as changeEmail may have been
+// cut off after its transaction, or Redis away.
+func (s *service) onChanged(ctx context.Context, _ *sql.Tx, e messaging.Event[events.UserChangedV1]) error {
+	if time.Since(e.Time) > 2*cacheTTL {
+		return nil // whatever was stored before has ended
+	}
+	return s.byID.Delete(ctx, cacheKey(e.Data.UserID))
+}
+
+func cacheKey(id int64) string { return strconv.FormatInt(id, 10) }
