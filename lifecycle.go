@@ -81,7 +81,7 @@ func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*A
 
 // settingName is the environment's name of one service's setting here.
 func (s *system) settingName(service Service, name string) string {
-	if cap(s.apps) == 1 {
+	if cap(s.apps) == 1 && len(s.opts.Others) == 0 {
 		return name
 	}
 	return strings.ToUpper(strings.ReplaceAll(service.Name, "-", "_")) + "_" + name
@@ -155,12 +155,8 @@ func (s *system) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.apps[0].settings.ShutdownTimeout)
 	defer cancel()
 	var errs []error
+	s.deregister(ctx)
 	for _, a := range s.apps {
-		if registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger()); err == nil {
-			if err := registry.Deregister(ctx, a.instance()); err != nil {
-				a.Logger().Warn("not deregistered", "error", err)
-			}
-		}
 		a.server.SetReady(false)
 	}
 	for _, a := range s.apps {
@@ -188,6 +184,28 @@ func (s *system) stop() error {
 	}
 	s.apps[0].Logger().Info("stopped", "services", len(s.apps), "after", time.Since(begun).Round(time.Millisecond))
 	return nil
+}
+
+// deregisterTimeout keeps a registry that is gone from eating the time for requests in flight.
+const deregisterTimeout = 2 * time.Second
+
+// deregister takes all services off their registries' lists.
+func (s *system) deregister(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)
+	defer cancel()
+	var done sync.WaitGroup
+	for _, a := range s.apps {
+		done.Go(func() {
+			registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger())
+			if err == nil {
+				err = registry.Deregister(ctx, a.instance())
+			}
+			if err != nil {
+				a.Logger().Warn("not deregistered", "error", err)
+			}
+		})
+	}
+	done.Wait()
 }
 
 // close frees what a failed set-up holds.

@@ -37,6 +37,36 @@ func (r *remote) Deregister(ctx context.Context, in discovery.Instance) error {
 	return r.Memory.Deregister(ctx, in)
 }
 
+// TestStopWaitsLittleForARegistry: one that hangs does not take the time of what stops after it.
+func TestStopWaitsLittleForARegistry(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { return hung{discovery.NewMemory()}, nil })
+	nothing := func(*kaptar.App) error { return nil }
+	services := []kaptar.Service{{Name: "a", Setup: nothing}, {Name: "b", Setup: nothing}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log := make(lines, 1000)
+	err := kaptar.Run(ctx, &kaptar.Options{
+		Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x", "shutdown_timeout": "4s"}, services),
+		Log:     log,
+		Ready:   func([]kaptar.Endpoint) { cancel() },
+	}, services...)
+	if err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	log.until(t, "not deregistered")
+	log.until(t, "not deregistered")
+}
+
+// hung is a registry that never answers to Deregister.
+type hung struct{ *discovery.Memory }
+
+func (hung) Deregister(ctx context.Context, _ discovery.Instance) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // TestRegistryIsOpenedOnceAndClosed: services that name one registry share it; it gets a logger, and is closed at the end.
 func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,8 @@ type Options struct {
 	// Others are services that do not run here but that the configuration may speak
 	// of, so that all parts of a system can share one file.
 	Others []Service
-	// Log is where the services' logs go; default os.Stderr.
+	// Log is where the services' logs go; default os.Stderr. Each service writes
+	// whole records, at the same time as others.
 	Log io.Writer
 	// Registry, if set, is used by services with no discovery_url; default is a
 	// registry in memory that the services of this Run share.

@@ -110,6 +110,13 @@ func (b *breaker) trip(now time.Duration) {
 	b.round++
 }
 
+// hurry lets the next attempt probe at once, without waiting for the recovery timeout.
+func (b *breaker) hurry() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = 0
+}
+
 func (b *breaker) state(now time.Duration) BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()

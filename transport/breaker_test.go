@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/kaptar/kaptar/discovery"
 )
 
 const orders = "http://order-service/orders/1"
@@ -129,6 +131,46 @@ func TestHalfOpenLetsOneProbeThrough(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), `"level":"WARN"`) || !strings.Contains(log.String(), `"target":"order-service"`) {
 			t.Errorf("the log has no warning that names the target:\n%s", log)
+		}
+	})
+}
+
+// TestANewInstanceIsProbedAtOnce: a service that was started again is not kept away for the recovery timeout; a list in which
+// nothing is new changes nothing.
+func TestANewInstanceIsProbedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := listed("a")
+		var seen []string
+		tr := over(t, Options{Resolver: m}, func(r *http.Request) (*http.Response, error) {
+			seen = append(seen, r.URL.Host)
+			if r.URL.Host == "b:80" {
+				return reply(r, 200), nil
+			}
+			return reply(r, 500), nil
+		})
+		for range 5 {
+			_, _ = do(t, tr, http.MethodPost, orders, nil)
+		}
+		change := func(act func(context.Context, discovery.Instance) error, in discovery.Instance) {
+			if err := act(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		tagged := newInstance("a")
+		tagged.Tags = []string{"canary"}
+		change(m.Register, tagged)
+		if got := tr.State("order-service"); got != Open {
+			t.Fatalf("after five failures and a new tag: %s, want open", got)
+		}
+		change(m.Register, newInstance("b"))
+		if got := tr.State("order-service"); got != HalfOpen {
+			t.Fatalf("with a new instance: %s, want half-open", got)
+		}
+		change(m.Deregister, newInstance("a"))
+		if status, err := do(t, tr, http.MethodPost, orders, nil); status != 200 || err != nil || tr.State("order-service") != Closed {
+			t.Errorf("call after the new instance: %d, %v, breaker %s, want 200 and closed; calls went to %v", status, err, tr.State("order-service"), seen)
 		}
 	})
 }

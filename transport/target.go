@@ -146,6 +146,7 @@ func (t *target) update(list []discovery.Instance) {
 		old[in.ID] = in
 	}
 	next := make([]*instance, 0, len(list))
+	fresh := false
 	for _, in := range list {
 		if have := old[in.ID]; have != nil && have.HTTP == in.HTTP && have.GRPC == in.GRPC {
 			next = append(next, have)
@@ -153,9 +154,13 @@ func (t *target) update(list []discovery.Instance) {
 			continue
 		}
 		next = append(next, &instance{Instance: in})
+		fresh = true
 	}
 	t.found, t.watchErr = true, nil
 	t.replace(next)
+	if fresh { // what made the breaker open may be over: a service that was started again is not kept waiting
+		t.breaker.hurry()
+	}
 	for _, in := range old {
 		in.leave()
 	}
