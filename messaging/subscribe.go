@@ -131,6 +131,9 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
 			return nil
 		}
+		if errors.Is(err, errors.ErrUnsupported) { // no waiting will help
+			return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
+		}
 		wait := backoff(failures, time.Second, time.Minute)
 		c.bus.app.Logger().ErrorContext(ctx, "subscription lost", "topic", c.topic, "error", err, "again_in", wait)
 		if !sleep(stop, wait) {
