@@ -36,10 +36,17 @@ func wallText(all []file) (offences []string) {
 
 var replaces = regexp.MustCompile(`(?m)^\s*replace\s|=>`)
 
+// measured is how bench/ comes by what it measures: this checkout, which is the one module nobody else may name so.
+const measured = "\nreplace github.com/kaptar/kaptar => ../\n"
+
 // wallReplace finds module files that work only in this checkout.
 func wallReplace(all []file) (offences []string) {
 	for _, f := range all {
-		if (f.path == "go.mod" || f.is("/go.mod")) && replaces.MatchString(f.text) {
+		text := f.text
+		if f.path == "bench/go.mod" {
+			text = strings.Replace(text, measured, "", 1)
+		}
+		if (f.path == "go.mod" || f.is("/go.mod")) && replaces.MatchString(text) {
 			offences = append(offences, f.path+": replace directive")
 		}
 	}
@@ -71,6 +78,7 @@ func TestFiles(t *testing.T) {
 		"unfinished":       {wallText, file{"a.go", "// TO" + "DO: later"}},
 		"replace":          {wallReplace, file{"tools/x/go.mod", "module x\n\nreplace a/b => ../b\n"}},
 		"replace in block": {wallReplace, file{"go.mod", "module x\n\nreplace (\n\ta/b => ../b\n)\n"}},
+		"replace in bench": {wallReplace, file{"bench/go.mod", "module b\n" + measured + "replace a/b => ../b\n"}},
 		"README run":       {wallReadme, file{"README.md", "make test"}},
 		"README test":      {wallReadme, file{"README.md", "go run ./shop"}},
 	} {
