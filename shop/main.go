@@ -4,11 +4,16 @@
 //	go run ./shop                      everything in one process, on embedded engines
 //	go run ./shop --demo               the same with something in stock
 //	go run ./shop --demo --traffic 5   and five orders a second
+//	go run ./shop --split              each service a process of its own, supervised
 //	shop run user-service              one service, with everything else from its settings
 package main
 
 import (
 	"github.com/kaptar/kaptar"
+	_ "github.com/kaptar/kaptar/discovery/consul"     // consul://
+	_ "github.com/kaptar/kaptar/discovery/dns"        // dns://
+	_ "github.com/kaptar/kaptar/discovery/kubernetes" // kubernetes://
+	_ "github.com/kaptar/kaptar/kv/consul"            // live settings in Consul
 	"github.com/kaptar/kaptar/local"
 	_ "github.com/kaptar/kaptar/messaging/kafkadriver"  // kafka://
 	_ "github.com/kaptar/kaptar/messaging/rabbitdriver" // amqp://

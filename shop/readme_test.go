@@ -32,12 +32,22 @@ func TestReadmeCommands(t *testing.T) {
 		t.Skip("the README's commands need curl: ", err)
 	}
 	blocks := fences(t, "sh")
-	if len(blocks) < 3 || strings.TrimSpace(blocks[0]) != "go run ./shop --demo" || strings.TrimSpace(blocks[2]) != "make test" {
-		t.Fatalf("the README's commands are %q; this test knows: run the shop, curl it, make test", blocks)
+	if len(blocks) != 5 || strings.TrimSpace(blocks[0]) != "go run ./shop --demo" || strings.TrimSpace(blocks[2]) != "make test" ||
+		strings.TrimSpace(blocks[3]) != "go run ./shop --split --demo" || strings.TrimSpace(blocks[4]) != "make servers" {
+		t.Fatalf("the README's commands are %q; this test knows: run the shop, curl it, make test, run it split, make servers", blocks)
 	}
-	s := open(t, "", "--demo")
+	for _, args := range [][]string{{"--demo"}, {"--split", "--demo"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			curls(t, open(t, "", args...), blocks[1])
+		})
+	}
+}
+
+// curls types the README's curls.
+func curls(t *testing.T, s *shop, block string) {
 	ports := strings.NewReplacer("localhost:8080", s.HTTP("gateway"), "localhost:8082", s.HTTP("order-service"), "localhost:8090", s.HTTP("bank"))
-	for line := range strings.Lines(blocks[1]) {
+	for line := range strings.Lines(block) {
 		line = strings.TrimSpace(line)
 		status := 200
 		switch {

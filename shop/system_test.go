@@ -1,22 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
-// binary is the shop's program, built once for all tests here.
+// binary is the shop's program, built once for all tests here. KAPTAR_SHOP_BINARY
+// names another one to test: one with a fault in it, which the suite has to find.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -28,6 +24,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if binary = os.Getenv("KAPTAR_SHOP_BINARY"); binary != "" {
+		return m.Run()
+	}
 	if binary, err = shopproc.Build(context.Background(), dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -35,11 +34,16 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// A shop is an install of the program with its running process.
-type shop struct {
+// A client calls the services of one install for one test.
+type client struct {
 	*shopproc.Install
-	*shopproc.Proc
 	t *testing.T
+}
+
+// A shop is an install of the program with all services in one process.
+type shop struct {
+	client
+	*shopproc.Proc
 }
 
 // open starts a shop in a directory of its own; extra is YAML for its settings.
@@ -50,7 +54,7 @@ func open(t *testing.T, extra string, args ...string) *shop {
 		t.Fatal(err)
 	}
 	in.Extra = extra
-	s := &shop{Install: in, t: t}
+	s := &shop{client: client{in, t}}
 	s.start(args...)
 	return s
 }
@@ -82,153 +86,6 @@ func (s *shop) interrupt() {
 	if err := s.Proc.Wait(); err != nil {
 		s.t.Errorf("after an interrupt: %v; its log:\n%s", err, s.Log())
 	}
-}
-
-// An answer is what came back from a call.
-type answer struct {
-	status int
-	header http.Header
-	body   string
-}
-
-// into decodes the body.
-func (a answer) into(t *testing.T, out any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(a.body), out); err != nil {
-		t.Fatalf("%v in %s", err, a.body)
-	}
-}
-
-// call sends body to service, with headers as "Name: value".
-func (s *shop) call(method, service, path, body string, headers ...string) answer {
-	s.t.Helper()
-	a, err := s.try(method, service, path, body, headers...)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return a
-}
-
-func (s *shop) try(method, service, path, body string, headers ...string) (answer, error) {
-	req, err := http.NewRequest(method, "http://"+s.HTTP(service)+path, strings.NewReader(body))
-	if err != nil {
-		return answer{}, err
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Set(name, value)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, string(bytes.TrimSpace(b))}, err
-}
-
-// want calls through the gateway and checks the status.
-func (s *shop) want(status int, method, path, body string, headers ...string) answer {
-	s.t.Helper()
-	a := s.call(method, "gateway", path, body, headers...)
-	if a.status != status {
-		s.t.Fatalf("%s %s %s: got %d %s, want %d", method, path, body, a.status, a.body, status)
-	}
-	return a
-}
-
-// An orderView is an order as REST shows it.
-type orderView struct {
-	ID         int64  `json:"id"`
-	Status     string `json:"status"`
-	Reason     string `json:"reason"`
-	TotalCents int64  `json:"total_cents"`
-}
-
-// place places an order for tea and returns it as it was answered.
-func (s *shop) place(user int64, quantity int, key string) orderView {
-	s.t.Helper()
-	body := fmt.Sprintf(`{"user_id":%d,"items":[{"sku":"tea","quantity":%d}]}`, user, quantity)
-	a := s.want(http.StatusCreated, http.MethodPost, "/v1/orders", body, "Idempotency-Key: "+key)
-	var o orderView
-	a.into(s.t, &o)
-	return o
-}
-
-// signUp makes a user and returns its id.
-func (s *shop) signUp(name string) int64 {
-	s.t.Helper()
-	a := s.want(http.StatusCreated, http.MethodPost, "/v1/users",
-		fmt.Sprintf(`{"username":%q,"email":"%s@example.com","password":"correct horse"}`, name, name))
-	var user struct {
-		ID int64 `json:"id"`
-	}
-	a.into(s.t, &user)
-	return user.ID
-}
-
-func (s *shop) orders(user int64) []orderView {
-	s.t.Helper()
-	var page struct {
-		Orders []orderView `json:"orders"`
-	}
-	s.want(http.StatusOK, http.MethodGet, fmt.Sprintf("/v1/orders/%d", user), "").into(s.t, &page)
-	return page.Orders
-}
-
-// patience is how long anything here may take to come about, on a machine that
-// has other things to do.
-const patience = time.Minute
-
-// eventually asks again and again until check returns "", and fails with what it
-// said last.
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(patience)
-	for {
-		said := check()
-		if said == "" {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("after %v still: %s", patience, said)
-		}
-	}
-}
-
-// settled waits until all orders of user have the status.
-func (s *shop) settled(user int64, n int, status string) {
-	s.t.Helper()
-	eventually(s.t, func() string {
-		orders := s.orders(user)
-		if len(orders) != n {
-			return fmt.Sprintf("%d orders, want %d", len(orders), n)
-		}
-		for _, o := range orders {
-			if o.Status != status {
-				return fmt.Sprintf("order %d is %s %s, want %s", o.ID, o.Status, o.Reason, status)
-			}
-		}
-		return ""
-	})
-}
-
-// answers waits until a GET through the gateway contains all of parts.
-func (s *shop) answers(path string, parts ...string) {
-	s.t.Helper()
-	eventually(s.t, func() string {
-		a := s.call(http.MethodGet, "gateway", path, "")
-		for _, part := range parts {
-			if !strings.Contains(a.body, part) {
-				return fmt.Sprintf("GET %s: %d %s does not say %s", path, a.status, a.body, part)
-			}
-		}
-		return ""
-	})
 }
 
 // shopArgs is a command line without the program.

@@ -1,14 +1,15 @@
-// Package shopproc runs the shop's program as a process of its own, on free ports
-// and in a directory of its own, so that it can be measured, stopped and killed.
+// Package shopproc runs the shop's program as processes of its own, on free ports
+// and in a directory of its own, so that it can be measured, stopped and killed:
+// all services in one process, split into supervised processes, or each service
+// started alone. The processes end with the one that started them, on Linux even
+// when that is killed.
 package shopproc
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -18,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -37,6 +37,9 @@ type Install struct {
 	Dir    string
 	// Extra is YAML added to the configuration at its top level.
 	Extra string
+	// Databases are the URLs of databases by service, for services that are started
+	// alone: the program as a whole makes its own.
+	Databases map[string]string
 
 	http, grpc map[string]string
 	nats       string
@@ -76,6 +79,12 @@ func (in *Install) HTTP(service string) string { return in.http[service] }
 // GRPC returns the host:port of service's gRPC port, "" when it has none.
 func (in *Install) GRPC(service string) string { return in.grpc[service] }
 
+// NATS returns the host:port of the embedded broker.
+func (in *Install) NATS() string { return in.nats }
+
+// Services returns the names of all services in order.
+func Services() []string { return slices.Sorted(maps.Keys(ports())) }
+
 // Args is the command line that starts the shop there, without the program.
 func (in *Install) Args() []string {
 	return []string{"--config", filepath.Join(in.Dir, "config.yml"), "--data-dir", filepath.Join(in.Dir, "data"), "--nats-listen", in.nats}
@@ -89,102 +98,24 @@ func (in *Install) writeConfig() error {
 		if addr := in.grpc[name]; addr != "" {
 			fmt.Fprintf(&b, "    grpc_listen: %s\n", addr)
 		}
-	}
-	b.WriteString(in.Extra)
-	return os.WriteFile(filepath.Join(in.Dir, "config.yml"), []byte(b.String()), 0o600)
-}
-
-// A Proc is a running shop.
-type Proc struct {
-	// Ready is how long it took from exec to the start-up screen.
-	Ready time.Duration
-
-	cmd    *exec.Cmd
-	exited chan struct{}
-	err    error
-
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-// errExited tells that the process ended before it was ready.
-var errExited = errors.New("the shop exited before it was ready")
-
-// Start starts the shop with more arguments and returns once it says that it is
-// ready. The process is killed when ctx ends.
-func (in *Install) Start(ctx context.Context, args ...string) (*Proc, error) {
-	if err := in.writeConfig(); err != nil {
-		return nil, fmt.Errorf("shopproc: %w", err)
-	}
-	p := &Proc{cmd: exec.CommandContext(ctx, in.Binary, append(in.Args(), args...)...), exited: make(chan struct{})}
-	p.cmd.Dir = in.Dir
-	stdout, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("shopproc: %w", err)
-	}
-	p.cmd.Stderr = p
-	begun := time.Now()
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("shopproc: %w", err)
-	}
-	ready := make(chan struct{})
-	go p.wait(stdout, ready)
-	select {
-	case <-ready:
-		p.Ready = time.Since(begun)
-		return p, nil
-	case <-p.exited:
-		return nil, fmt.Errorf("shopproc: %w: %w\n%s", errExited, p.err, p.Log())
-	}
-}
-
-// wait reads the screen, closes ready when it is there, and waits for the end.
-func (p *Proc) wait(stdout io.Reader, ready chan struct{}) {
-	lines := bufio.NewScanner(stdout)
-	said := false
-	for lines.Scan() {
-		if !said && strings.Contains(lines.Text(), "services are ready") {
-			said = true
-			close(ready)
+		if url := in.Databases[name]; url != "" {
+			fmt.Fprintf(&b, "    database_url: %q\n", url)
 		}
 	}
-	p.err = p.cmd.Wait()
-	close(p.exited)
-}
-
-// Write keeps what the shop logs.
-func (p *Proc) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
-}
-
-// Log returns what the shop has logged so far.
-func (p *Proc) Log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
-}
-
-// PID returns the process id.
-func (p *Proc) PID() int { return p.cmd.Process.Pid }
-
-// Signal sends sig to the process, without waiting.
-func (p *Proc) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
-
-// Wait waits for the process to end and returns what exec.Cmd.Wait does.
-func (p *Proc) Wait() error {
-	<-p.exited
-	return p.err
-}
-
-// Kill ends the process with SIGKILL and waits until it is gone.
-func (p *Proc) Kill() error {
-	if err := p.cmd.Process.Kill(); err != nil {
+	b.WriteString(in.Extra)
+	name := filepath.Join(in.Dir, "config.yml")
+	if old, err := os.ReadFile(name); err == nil && string(old) == b.String() {
+		return nil // the services that run watch the file
+	}
+	part, err := os.CreateTemp(in.Dir, "config") // others may be reading, or writing the same
+	if err != nil {
 		return err
 	}
-	<-p.exited
-	return nil
+	_, err = part.WriteString(b.String())
+	if err := errors.Join(err, part.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part.Name(), name)
 }
 
 // Ports come in blocks below the range that systems take outgoing connections'

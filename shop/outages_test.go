@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/shop/internal/shopproc"
+)
+
+// An outage is a server of the real shape killed and started again under orders.
+type outage struct {
+	engine servers.Engine
+	// refuses: orders cannot be accepted meanwhile.
+	refuses bool
+	// unready is what /readyz names of all services but those without a database.
+	unready string
+	// lost is in the log of every service in users when the server goes away, and
+	// back in the logs of those in told, by default users, when it is back.
+	lost, back  string
+	users, told []string
+}
+
+func outages() []outage {
+	all := []string{
+		"user-service", "order-service", "inventory-service", "payment-service", "notification-service", "analytics-service",
+	}
+	return []outage{
+		{engine: servers.Kafka, lost: "broker lost", back: "broker is back", users: all},
+		{engine: servers.RabbitMQ, lost: "broker lost", back: "broker is back", users: []string{"notification-service"}},
+		{engine: servers.Consul, lost: "consul", back: "consul", users: append([]string{"gateway", "bank"}, all...)},
+		{engine: servers.Redis, lost: "redis", back: "redis", users: []string{"user-service"}},
+		{engine: servers.Postgres, refuses: true, unready: "database", lost: "events wait in the outbox", back: "sending works again", users: all,
+			told: []string{"order-service", "inventory-service", "payment-service"}}, // the others send nothing then
+	}
+}
+
+func (o outage) name() string {
+	return fmt.Sprintf("%s killed -9 and restarted under orders", o.engine)
+}
+
+// run kills the server while customers order: every order that is accepted finishes
+// once, readiness tells the truth, and the logs say once what is waited for.
+func (o outage) run(t *testing.T, s *site) {
+	server := s.servers[o.engine]
+	tr := s.traffic(t, "no-"+string(o.engine))
+	tr.more(t, 5)
+	marks := make(map[string]int)
+	for _, service := range shopproc.Services() {
+		marks[service] = len(s.logOf(service))
+	}
+	_, before := tr.counts()
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if o.refuses {
+		o.waitRefused(t, tr, len(before))
+	} else {
+		tr.more(t, 30)
+		if _, refused := tr.counts(); len(refused) > len(before) {
+			t.Errorf("orders were refused without %s: %d, such as %v", o.engine, len(refused)-len(before), refused[len(before)])
+		}
+	}
+	o.checkReadiness(t, s)
+	o.checkLogs(t, s, marks, o.lost, o.users)
+	for _, service := range o.users {
+		marks[service] = len(s.logOf(service))
+	}
+	begun := time.Now()
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s answered %v after its start", o.engine, time.Since(begun))
+	for _, service := range shopproc.Services() {
+		s.ready(t, service)
+	}
+	tr.more(t, 10)
+	tr.end()
+	s.audit(t)
+	t.Logf("all orders were finished after %v", time.Since(begun))
+	if o.told == nil {
+		o.told = o.users
+	}
+	o.checkLogs(t, s, marks, o.back, o.told)
+}
+
+// waitRefused waits until customers were refused often, each with a problem that
+// tells them so.
+func (o outage) waitRefused(t *testing.T, tr *traffic, before int) {
+	t.Helper()
+	eventually(t, func() string {
+		if _, refused := tr.counts(); len(refused) < before+20 {
+			return fmt.Sprintf("%d orders were refused", len(refused)-before)
+		}
+		return ""
+	})
+	_, refused := tr.counts()
+	for _, a := range refused[before:] {
+		if ct := a.header.Get("Content-Type"); a.status/100 != 5 || ct != "application/problem+json" {
+			t.Errorf("without %s: got %d %s %s, want 5xx with a problem", o.engine, a.status, ct, a.body)
+		}
+	}
+}
+
+// checkReadiness: a service is not ready without what it cannot answer without, and
+// ready without anything else.
+func (o outage) checkReadiness(t *testing.T, s *site) {
+	t.Helper()
+	for _, service := range shopproc.Services() {
+		a := s.as(t).call(http.MethodGet, service, "/readyz", "")
+		if o.unready == "" || service == "gateway" || service == "customers" {
+			if a.status != http.StatusOK {
+				t.Errorf("/readyz of %s without %s: got %d %s, want 200", service, o.engine, a.status, a.body)
+			}
+			continue
+		}
+		if a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, o.unready) {
+			t.Errorf("/readyz of %s without %s: got %d %s, want 503 that names %s", service, o.engine, a.status, a.body, o.unready)
+		}
+	}
+}
+
+// A record is a line of a log.
+type record struct {
+	Level string `json:"level"`
+	Msg   string `json:"msg"`
+	Trace string `json:"trace_id"`
+}
+
+// records returns what service has logged from mark on.
+func (s *site) records(service string, mark int) (list []record, lines []string) {
+	for line := range strings.Lines(s.logOf(service)[mark:]) {
+		var r record
+		if json.Unmarshal([]byte(line), &r) == nil {
+			list, lines = append(list, r), append(lines, line)
+		}
+	}
+	return list, lines
+}
+
+// checkLogs: each of services says what it has to, and does not repeat itself: twice
+// at most, as a service may use a server for two things. Lines about one request
+// are about the request.
+func (o outage) checkLogs(t *testing.T, s *site, marks map[string]int, says string, services []string) {
+	t.Helper()
+	for _, service := range services {
+		eventually(t, func() string {
+			if !strings.Contains(s.logOf(service)[marks[service]:], says) {
+				return fmt.Sprintf("the log of %s does not say %q", service, says)
+			}
+			return ""
+		})
+		list, lines := s.records(service, marks[service])
+		kinds := make(map[string]int)
+		for i, r := range list {
+			if r.Level != "INFO" && r.Trace == "" {
+				kinds[r.Msg]++
+				t.Logf("%s: %s", service, lines[i])
+			}
+		}
+		for msg, n := range kinds {
+			if n > 2 {
+				t.Errorf("%s says %q %d times during an outage", service, msg, n)
+			}
+		}
+	}
+}
