@@ -24,7 +24,7 @@ test: ## everything: vet, all tests, with the race detector where it pays, the w
 	go build -o $(TOOLS)/testreport ./internal/repotest/testreport && \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -json -race $$with; go test -json $$without; } | $(TOOLS)/testreport || status=1; \
+	{ go test -timeout 20m -json -race $$with; go test -timeout 20m -json $$without; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
 test-short: ## the tests that need Go alone

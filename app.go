@@ -117,6 +117,12 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		a.db = db
 		a.server.AddReadiness("database", db.PingContext)
 		a.stops = append(a.stops, stop{"database", func(context.Context) error { return db.Close() }})
+		if sqldb.DialectOf(db) != sqldb.SQLite { // a file does not go away
+			a.tasks = append(a.tasks, task{"database watch", func(ctx context.Context) error {
+				watch(ctx, databaseInterval, "database", "database_url", db.PingContext, a.Logger())
+				return nil
+			}})
+		}
 	}
 	if migrations != nil {
 		if err := sqldb.Migrate(a.base, a.db, migrations, ""); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -32,15 +31,13 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config) error {
 	if url == "" || strings.HasPrefix(url, "memory:") {
 		return nil
 	}
+	// It gets no logger: the registry, which is the same server, tells that it is away.
 	store, err := kv.Open(ctx, url)
 	if errors.Is(err, kv.ErrNoDriver) {
 		return nil
 	}
 	if err != nil {
 		return err
-	}
-	if l, ok := store.(interface{ SetLogger(log *slog.Logger) }); ok {
-		l.SetLogger(app.Logger())
 	}
 	if c, ok := store.(io.Closer); ok {
 		defer c.Close()

@@ -117,6 +117,8 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int 
 			return r.failed(ctx, failures, err)
 		}
 		if len(batch.ids) == 0 {
+			failures = 0
+			r.works(ctx)
 			sleep(ctx, jitter(idlePoll), r.wake)
 			continue
 		}
@@ -126,14 +128,19 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int 
 			continue
 		}
 		failures = 0
-		if r.failing.CompareAndSwap(true, false) {
-			r.log.InfoContext(ctx, "outbox: sending works again")
-		}
+		r.works(ctx)
 		if len(batch.ids) < batchSize {
 			sleep(ctx, jitter(busyPoll), r.wake)
 		}
 	}
 	return failures
+}
+
+// works tells the log once that what failed is over.
+func (r *Relay) works(ctx context.Context) {
+	if r.failing.CompareAndSwap(true, false) {
+		r.log.InfoContext(ctx, "outbox: sending works again")
+	}
 }
 
 // failed tells the log once, waits, and returns the failures in a row.

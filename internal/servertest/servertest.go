@@ -76,7 +76,7 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 		use.server, use.err = servers.Start(t.Context(), e, nil)
 	})
 	if use.err != nil {
-		absent(t, e, use.err)
+		absent(t, e, use.err, ", or set "+variable(e)+" to a URL")
 	}
 	return use.server
 }
@@ -91,7 +91,7 @@ func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Ser
 	}
 	s, err := servers.Start(t.Context(), e, with)
 	if err != nil {
-		absent(t, e, err)
+		absent(t, e, err, "")
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -105,12 +105,12 @@ func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Ser
 }
 
 // absent ends a test that cannot have its server. One that is there and does not start is a failure.
-func absent(t testing.TB, e servers.Engine, err error) {
+func absent(t testing.TB, e servers.Engine, err error, other string) {
 	t.Helper()
 	if !errors.Is(err, servers.ErrMissing) {
 		t.Fatal(err)
 	}
-	end(t, fmt.Sprintf("%v; type: go run ./tools/servers install %s, or set %s to a URL", err, e, variable(e)))
+	end(t, fmt.Sprintf("%v; type: go run ./tools/servers install %s%s", err, e, other))
 }
 
 // end skips the test, or fails it where nothing may be missing.

@@ -40,6 +40,7 @@ type Broker struct {
 	closed  bool
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
+	boxes   []*ackBox // at rest
 }
 
 // topicInfo is what the driver knows of a stream that exists.
@@ -117,9 +118,7 @@ func (b *Broker) Declare(ctx context.Context, topic string) error {
 
 // topic returns what is known of a topic, after making its stream if need be.
 func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
-	b.mu.Lock()
-	info, ok := b.topics[topic]
-	b.mu.Unlock()
+	info, ok := b.known(topic)
 	if ok {
 		return info, nil
 	}
@@ -144,11 +143,19 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("natsdriver: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
 			topic, name, b.url, config.Subjects, topic+".*")
 	}
-	info = topicInfo{stream: name, atomic: config.AllowAtomicPublish && !b.opts.NoAtomic}
+	info = topicInfo{stream: name, atomic: config.AllowAtomicPublish && b.opts.Atomic}
 	b.mu.Lock()
 	b.topics[topic] = info
 	b.mu.Unlock()
 	return info, nil
+}
+
+// known returns what is known of a topic without asking the server.
+func (b *Broker) known(topic string) (info topicInfo, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info, ok = b.topics[topic]
+	return info, ok
 }
 
 func (b *Broker) streamConfig(name, topic string) jetstream.StreamConfig {

@@ -17,7 +17,7 @@ type Options struct {
 	Replicas        int           // copies of a new topic in a cluster; default 1
 	DuplicateWindow time.Duration // how long a new topic knows message ids; default 10 minutes
 	AckWait         time.Duration // how long a delivery may stay unsettled; default 30 s
-	NoAtomic        bool          // never send atomic batches
+	Atomic          bool          // send large batches as atomic ones; for a server that syncs always
 
 	// Connect are more options for the connection, for example nats.InProcessServer, nats.UserCredentials or
 	// nats.RootCAs. They are applied before the driver's own.
@@ -56,11 +56,9 @@ func (o Options) withQuery(rawURL string) (Options, string, error) {
 				return fail(fmt.Sprintf("parameter replicas=%s: want a number from 1 to 5", value))
 			}
 		case "atomic":
-			var on bool
-			if on, err = strconv.ParseBool(value); err != nil {
+			if o.Atomic, err = strconv.ParseBool(value); err != nil {
 				return fail(fmt.Sprintf("parameter atomic=%s: want true or false", value))
 			}
-			o.NoAtomic = !on
 		}
 		if err != nil {
 			return fail(fmt.Sprintf("parameter %s=%s: want a duration above 100ms, such as 30s or 168h", name, value))

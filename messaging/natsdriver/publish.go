@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/natsconn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -17,7 +19,6 @@ const (
 	atomicMin   = 32      // of fewer messages an atomic batch may be slower than single ones, even with an fsync for each
 	atomicMax   = 500     // the server takes 1000
 	atomicBytes = 8 << 20 // of one batch, since the server stages it
-	waveMax     = 256     // messages whose acknowledgements are awaited together
 
 	headerBatchID     = "Nats-Batch-Id"
 	headerBatchSeq    = "Nats-Batch-Sequence"
@@ -26,9 +27,9 @@ const (
 
 const errCodeAtomicDisabled jetstream.ErrorCode = 10174
 
-// Publish implements driver.Broker. 32 and more messages of a topic go as atomic batches of up to 500. Otherwise, or when
-// the server refuses a batch because it has one of the ids, messages go one by one: those of different keys together, the next
-// of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
+// Publish implements driver.Broker. With atomic=true, 32 and more messages of a topic go as atomic batches of up to 500. Otherwise,
+// or when the server refuses a batch because it has one of the ids, each message goes on its own: those of different keys
+// together, the next of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -42,37 +43,65 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if err := b.Healthy(); err != nil {
 		return err
 	}
-	ctx, cancel := b.bound(ctx)
-	defer cancel()
-	wire := make([]*nats.Msg, len(msgs))
-	byTopic := make(map[string][]int)
-	var topics []string
+	p := &publication{b: b, msgs: msgs, wire: make([]nats.Msg, len(msgs)), stored: make([]bool, len(msgs)), link: b.conn.Link()}
+	if _, ok := ctx.Deadline(); !ok {
+		p.ends = time.Now().Add(natsconn.CallTimeout)
+	}
+	limit := b.nc.MaxPayload()
 	for i := range msgs {
-		var err error
-		if wire[i], err = encode(&msgs[i], b.nc.MaxPayload()); err != nil {
+		if err := encode(&p.wire[i], &msgs[i], limit); err != nil {
 			return err
 		}
-		topic := msgs[i].Topic
-		if byTopic[topic] == nil {
-			topics = append(topics, topic)
-		}
-		byTopic[topic] = append(byTopic[topic], i)
 	}
-	p := &publication{b: b, msgs: msgs, wire: wire, stored: make([]bool, len(msgs))}
-	for _, topic := range topics {
-		if err := p.send(ctx, topic, byTopic[topic]); err != nil {
+	for _, indexes := range byTopic(msgs) {
+		topic := msgs[indexes[0]].Topic
+		if err := p.send(ctx, topic, indexes); err != nil {
 			return p.failed(ctx, topic, err)
 		}
 	}
 	return nil
 }
 
+// byTopic returns the indexes of each topic's messages.
+func byTopic(msgs []driver.Message) [][]int {
+	var lists [][]int
+	place := make(map[string]int)
+	for i := range msgs {
+		at, ok := place[msgs[i].Topic]
+		if !ok {
+			at = len(lists)
+			place[msgs[i].Topic] = at
+			lists = append(lists, nil)
+			if i == 0 {
+				lists[0] = make([]int, 0, len(msgs)) // most batches have one topic
+			}
+		}
+		lists[at] = append(lists[at], i)
+	}
+	return lists
+}
+
 // A publication is one call of Publish.
 type publication struct {
 	b      *Broker
 	msgs   []driver.Message
-	wire   []*nats.Msg
+	wire   []nats.Msg
 	stored []bool
+	link   context.Context // ends when the connection is lost over which the messages go
+	ends   time.Time       // the deadline if the caller has none, else zero
+}
+
+// bound returns ctx for calls of the client library that wait.
+func (p *publication) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.ends.IsZero() {
+		return p.b.bound(ctx)
+	}
+	ctx, stopTimer := context.WithDeadline(ctx, p.ends)
+	ctx, stop := p.b.bound(ctx)
+	return ctx, func() {
+		stop()
+		stopTimer()
+	}
 }
 
 func (p *publication) failed(ctx context.Context, topic string, err error) error {
@@ -92,9 +121,15 @@ func (p *publication) failed(ctx context.Context, topic string, err error) error
 
 // send publishes the messages with the given indexes, all of one topic.
 func (p *publication) send(ctx context.Context, topic string, indexes []int) error {
-	info, err := p.b.topic(ctx, topic)
-	if err != nil {
-		return err
+	info, ok := p.b.known(topic)
+	if !ok {
+		bounded, cancel := p.bound(ctx)
+		var err error
+		info, err = p.b.topic(bounded, topic)
+		cancel()
+		if err != nil {
+			return err
+		}
 	}
 	if !info.atomic || len(indexes) < p.b.atomicMin {
 		return p.single(ctx, indexes)
@@ -152,15 +187,17 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	}
 	last := len(indexes) - 1
 	for _, i := range indexes[:last] {
-		if err := p.b.nc.PublishMsg(p.wire[i]); err != nil {
+		if err := p.b.nc.PublishMsg(&p.wire[i]); err != nil {
 			return err
 		}
 	}
-	commit := p.wire[indexes[last]]
+	commit := &p.wire[indexes[last]]
 	commit.Header[headerBatchCommit] = []string{"1"}
-	reply, err := p.b.nc.RequestMsgWithContext(ctx, commit)
+	bounded, cancel := p.bound(ctx)
+	defer cancel()
+	reply, err := p.b.nc.RequestMsgWithContext(bounded, commit)
 	if err != nil {
-		return err
+		return p.b.cause(bounded, err)
 	}
 	var ack struct {
 		Error *jetstream.APIError `json:"error"`
@@ -179,52 +216,4 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 		p.stored[i] = true
 	}
 	return nil
-}
-
-// single publishes wave by wave. A wave has each key only once: were two of a key on their way and the first of them failed,
-// the second would overtake it.
-func (p *publication) single(ctx context.Context, indexes []int) error {
-	for len(indexes) > 0 {
-		keys := make(map[string]struct{})
-		n := 0
-		for n < len(indexes) && n < waveMax {
-			key := p.msgs[indexes[n]].Key
-			if _, twice := keys[key]; twice {
-				break
-			}
-			keys[key] = struct{}{}
-			n++
-		}
-		if err := p.wave(ctx, indexes[:n]); err != nil {
-			return err
-		}
-		indexes = indexes[n:]
-	}
-	return nil
-}
-
-func (p *publication) wave(ctx context.Context, indexes []int) error {
-	acks := make([]jetstream.PubAckFuture, 0, len(indexes))
-	var failure error
-	for _, i := range indexes {
-		ack, err := p.b.js.PublishMsgAsync(p.wire[i])
-		if err != nil {
-			failure = err
-			break
-		}
-		acks = append(acks, ack)
-	}
-	for n, ack := range acks {
-		select {
-		case <-ack.Ok():
-			p.stored[indexes[n]] = true
-		case err := <-ack.Err():
-			if failure == nil {
-				failure = err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("no acknowledgement: %w", context.Cause(ctx))
-		}
-	}
-	return failure
 }

@@ -2,7 +2,6 @@ package natsdriver
 
 import (
 	"fmt"
-	"hash/fnv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -26,31 +25,39 @@ func escapeName(topicOrGroup string) string { return nameEscaper.Replace(topicOr
 // subject is where a message goes. All messages of a key have one subject, so that a later version can give each
 // partition to one member.
 func subject(topic, key string) string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(key)) // cannot fail
-	return fmt.Sprintf("%s.p%02d", topic, h.Sum32()%partitions)
+	h := uint32(2166136261) // FNV-1a; hash/fnv would copy the key
+	for i := range len(key) {
+		h = (h ^ uint32(key[i])) * 16777619
+	}
+	h %= partitions
+	return topic + ".p" + string([]byte{'0' + byte(h/10), '0' + byte(h%10)})
 }
 
 // encode makes the message for the wire. It refuses what the server would refuse for its size.
-func encode(m *driver.Message, maxPayload int64) (*nats.Msg, error) {
+func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 	h := make(nats.Header, len(m.Headers)+2)
-	h[nats.MsgIdHdr] = []string{escapeValue(m.ID)}
-	h[headerKey] = []string{escapeValue(m.Key)}
+	values := make([]string, 0, len(m.Headers)+2) // of all headers in one piece
+	size := len(m.Data) + headerRoom
+	set := func(name, value string) {
+		n := len(values)
+		values = append(values, value)
+		h[name] = values[n : n+1 : n+1]
+		size += len(name) + len(value) + 4
+	}
+	set(nats.MsgIdHdr, escapeValue(m.ID))
+	set(headerKey, escapeValue(m.Key))
 	for name, value := range m.Headers {
 		if !plainHeader(name) {
 			value = escapeValue(value)
 		}
-		h[name] = []string{value}
-	}
-	size := len(m.Data) + headerRoom
-	for name, values := range h {
-		size += len(name) + len(values[0]) + 4
+		set(name, value)
 	}
 	if int64(size) > maxPayload {
-		return nil, fmt.Errorf("natsdriver: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
+		return fmt.Errorf("natsdriver: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
 			driver.ErrTooLarge, m.ID, m.Topic, size, maxPayload)
 	}
-	return &nats.Msg{Subject: subject(m.Topic, m.Key), Header: h, Data: m.Data}, nil
+	out.Subject, out.Header, out.Data = subject(m.Topic, m.Key), h, m.Data
+	return nil
 }
 
 // decode makes the message of a delivery. place names it when the publisher gave no id, the same at every delivery.
