@@ -20,7 +20,7 @@
 // A watcher drops an instance when the server says that its time is over, or when the watcher itself saw no sign of life for
 // that long by its own clock; clocks of machines are not compared. It does neither while no sign of life could
 // have come: after the server was away, or its cluster without a leader, instances get two thirds of their time, but no less
-// than 7 s, to show up again. A program that started just now gives them as long. Deregister is told at once.
+// than 15 s, to show up again. A program that started just now gives them as long. Deregister is told at once.
 //
 // # When the server is away
 //

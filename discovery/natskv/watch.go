@@ -13,8 +13,9 @@ import (
 	"github.com/kaptar/kaptar/internal/natsconn"
 )
 
-// settle is the least time that instances get to show up after the server was away: connections come back after up to 5 s.
-const settle = 7 * time.Second
+// settle is the least time that instances get to show up after the server was away: connections come back after up to 5 s, a
+// cluster elects for some more, and a machine that is busy with that is slow. Too short drops what lives, too long keeps what is dead.
+const settle = 15 * time.Second
 
 // A view is what a watch knows of a service.
 type view struct {

@@ -30,6 +30,10 @@ func calls() []mutant {
 			"the deadline travels", "transport/http.go",
 			"h[wire.DeadlineHeader] = values[2:3:3]", "_ = wire.DeadlineHeader", "./transport", "",
 		},
+		{
+			"a new instance is probed at once", "transport/target.go",
+			"		t.breaker.hurry()\n", "", "./transport", "",
+		},
 	}
 }
 
@@ -84,7 +88,27 @@ func surroundings() []mutant {
 		},
 		{
 			"the environment wins over the file", "config/config.go",
-			"{env, false}, {dotEnv, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false},", "./config", "",
+			"{env, false}, {dotEnv, false}, {set, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false}, {set, false},", "./config", "",
+		},
+		{
+			"only live settings come from the store", "config/watch.go",
+			"	c.refuseFixed(next, p)\n", "", "./config", "",
+		},
+		{
+			"of several writers of a key one wins", "kv/memory.go",
+			"if e.Revision != revision {", "if false {", "./kv", "",
+		},
+		{
+			"a registry is closed at the end", "run.go",
+			"		s.closers = append(s.closers, c)\n", "		_ = c\n", ".", "",
+		},
+		{
+			"no service outlives its supervisor", "local/part.go",
+			"	go follow(ctx, cancel, leash, &patience)\n", "	_, _ = follow, leash\n", "./local", "",
+		},
+		{
+			"Ctrl-C is for the supervisor, not for its services", "local/process.go",
+			"Setpgid: true", "Setpgid: false", "./local", "",
 		},
 		{
 			"a secret is not shown", "config/secret.go",
@@ -106,7 +130,7 @@ func shop() []mutant {
 	return []mutant{
 		{
 			"orders survive kill -9", "shop/order/worker.go",
-			"w.drive(ctx, job)", "_ = ctx", "./shop", "StopMidOrder",
+			"w.drive(ctx, job)", "_ = ctx", "./shop", "TestSystem/shapes/one_process/kill_-9_of_everything",
 		},
 		{
 			"the bank charges an order once", "shop/payment/bank.go",
