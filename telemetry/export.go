@@ -25,8 +25,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // exporter sends the three signals of one service to one collector.
@@ -60,13 +62,13 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	if err != nil {
 		return nil, err
 	}
-	outage := &outage{log: log, endpoint: opts.Endpoint, failing: map[string]bool{}}
+	outage := &outage{log: log, endpoint: opts.Endpoint, failing: map[string]bool{}, unwanted: map[string]bool{}}
 	e := &exporter{close: out.close}
 	e.spans = newQueue("spans", opts.Timeout, droppedCounter(reg, "spans"), func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
-		return outage.report("traces", out.spans.ExportSpans(ctx, batch))
+		return outage.report(ctx, "traces", func() error { return out.spans.ExportSpans(ctx, batch) })
 	})
 	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
-		return outage.report("logs", out.logs.Export(ctx, batch))
+		return outage.report(ctx, "logs", func() error { return out.logs.Export(ctx, batch) })
 	})
 	e.traces = sdktrace.NewTracerProvider(
 		sdktrace.WithResource(res),
@@ -235,9 +237,10 @@ type outage struct {
 	log      *slog.Logger
 	endpoint string
 
-	mu      sync.Mutex
-	failing map[string]bool
-	since   time.Time
+	mu       sync.Mutex
+	failing  map[string]bool
+	since    time.Time
+	unwanted map[string]bool // signals that the collector has no service for, as Jaeger for metrics and logs
 }
 
 // is reports whether the last export of signal failed.
@@ -247,11 +250,26 @@ func (o *outage) is(signal string) bool {
 	return o.failing[signal]
 }
 
-// report takes note of how an export of signal went, and returns err.
-func (o *outage) report(signal string, err error) error {
+// report exports what belongs to signal, unless the collector does not take such, takes note of how it went and returns the error.
+func (o *outage) report(ctx context.Context, signal string, export func() error) error {
+	o.mu.Lock()
+	unwanted := o.unwanted[signal]
+	o.mu.Unlock()
+	if unwanted {
+		return nil
+	}
+	err := export()
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return err // we are stopping: no outage
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
+	case isUnwanted(err):
+		o.unwanted[signal] = true
+		delete(o.failing, signal)
+		o.log.Info("the collector takes no "+signal+", so none are sent until the next start", "endpoint", o.endpoint)
+		return nil
 	case err != nil && len(o.failing) == 0:
 		o.since = time.Now()
 		o.log.Warn("telemetry cannot be exported; the service goes on, what does not fit the queue is dropped and counted",
@@ -265,4 +283,10 @@ func (o *outage) report(signal string, err error) error {
 		}
 	}
 	return err
+}
+
+// isUnwanted reports whether err is a collector's answer that it has no service for a signal: UNIMPLEMENTED over gRPC, 404 over HTTP,
+// for which the clients have no type.
+func isUnwanted(err error) bool {
+	return err != nil && (status.Code(err) == codes.Unimplemented || strings.Contains(err.Error(), "404 Not Found"))
 }

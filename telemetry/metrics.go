@@ -56,11 +56,7 @@ func (m *metricSender) send(ctx context.Context) error {
 	if err := m.reader.Collect(ctx, &rm); err != nil {
 		return err
 	}
-	err := m.client.Export(ctx, &rm)
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return err // we are stopping: no outage
-	}
-	return m.outage.report("metrics", err)
+	return m.outage.report(ctx, "metrics", func() error { return m.client.Export(ctx, &rm) })
 }
 
 // shutdown sends the last values. An export under way is cut: they are newer.
