@@ -84,6 +84,8 @@ func TestLostConnection(t *testing.T) {
 	if err := b.Healthy(); !strings.Contains(err.Error(), "no connection to amqp://guest:xxxxx@127.0.0.1") || !strings.Contains(err.Error(), " since ") {
 		t.Errorf("Healthy = %q without a server, want its address without the password, and since when", err)
 	}
+	// The connection that messages come over is another one, and its loss is noticed by itself.
+	until(t, "the member to notice", func() bool { return held.Extend(t.Context()) != nil })
 	start := time.Now()
 	for name, call := range map[string]func() error{
 		"Publish": func() error { return b.Publish(t.Context(), messages("t", "x", 1)) },
