@@ -21,7 +21,7 @@ type Settings struct {
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
 	BrokerURL    config.Secret `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
 	DiscoveryURL config.Secret `config:"discovery_url" help:"memory: or static:…; default memory:"`
-	RedisHost    string        `config:"redis_host" default:"localhost" help:"host or host:port of Redis, for services with a cache; empty (the default of package local) keeps their caches in the process"`
+	RedisHost    string        `config:"redis_host" default:"localhost" help:"host or host:port of Redis, for caches; empty, as in package local, keeps them in the process"`
 	RedisURL     config.Secret `config:"redis_url" help:"redis://user:password@host:6379/0, or rediss:// for TLS, instead of redis_host"`
 
 	Debug     bool                    `config:"debug" default:"false" help:"log at level DEBUG"`

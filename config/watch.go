@@ -114,7 +114,8 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 		_, f := l.locate(key)
 		if f != nil && (f.kind != kindLeaf || !f.live) {
 			value := l.show(f, newScalar(text, ""))
-			p.add(&Error{Key: key, Origin: live.origin(key), Value: value, Problem: "cannot change while the program runs: set it in the file or the environment"})
+			const fixed = "cannot change while the program runs: set it in the file or the environment"
+			p.add(&Error{Key: key, Origin: live.origin(key), Value: value, Problem: fixed})
 		}
 	}
 }

@@ -49,8 +49,10 @@ type Options struct {
 
 // LogOptions say what the logger writes and where.
 type LogOptions struct {
-	Output io.Writer    // default os.Stderr; each record is one Write, never two at a time
-	Format string       // "console" for people, "text" (slog's) or "json"; "" is console when Output is a terminal, or says so by a method IsTerminal() bool, and JSON otherwise
+	Output io.Writer // default os.Stderr; each record is one Write, never two at a time
+	// Format is "console" for people, "text" (slog's) or "json"; "" is console when Output is a terminal, or says so by a
+	// method IsTerminal() bool, and JSON otherwise.
+	Format string
 	Level  slog.Leveler // asked for each record, so that it can change while running; default Info
 }
 

@@ -82,7 +82,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		list, err := r.lookup(ctx, service)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // its end is no failure of Watch
 		case err != nil:
 			if misses++; misses == patience {
 				r.opts.Logger.WarnContext(ctx, "dns does not answer, the last instances stay in use",

@@ -57,10 +57,9 @@ func (a *api) get(ctx context.Context, verb, service string, params url.Values) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	resp, err := client.Do(req) //nolint:bodyclose // closed below or by the caller
+	resp, err := client.Do(req)
 	if err != nil {
-		var e *url.Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // without the URL, which says no more than what
 		}
 		return nil, fmt.Errorf("%s at %s: %w", what, a.opts.Server, err)

@@ -120,7 +120,7 @@ func TestRealConformance(t *testing.T) {
 	conform(t, c.raw, service)
 	t.Cleanup(func() {
 		c.client.CloseIdleConnections()
-		req, err := http.NewRequest(http.MethodDelete, c.server+c.slices()+"/"+service, nil) //nolint:noctx // the test's is over
+		req, err := http.NewRequest(http.MethodDelete, c.server+c.slices()+"/"+service, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

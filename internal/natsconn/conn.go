@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		timeout = min(timeout, time.Until(deadline))
 	}
 	failed := make(chan error, 1)
-	options := append(given, cfg.Options...)
+	options := slices.Concat(given, cfg.Options)
 	options = append(options, c.options(timeout, failed)...)
 	if cfg.Patient {
 		options = append(options, nats.RetryOnFailedConnect(true))

@@ -13,7 +13,7 @@ import (
 var allowedGlobals = map[string]string{
 	"discovery.drivers":           "the schemes of imported driver packages, as in database/sql",
 	"internal/inproc.copyBuffers": "a sync.Pool: buffers without meaning, given back after each copy",
-	"internal/servertest.one": "the servers of a test process; testing has one TestMain too",
+	"internal/servertest.one":     "the servers of a test process; testing has one TestMain too",
 	"kv.drivers":                  "the schemes of imported driver packages, as in database/sql",
 	"messaging/driver.registry":   "the schemes of imported driver packages, as in database/sql",
 	"telemetry.encoders":          "a sync.Pool: buffers without meaning, given back after each record",
