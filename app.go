@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,7 +99,8 @@ func (a *App) Client() *http.Client { return a.client }
 func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport.Conn(service) }
 
 // DB returns the service's database, opened from the setting database_url at the
-// first call and closed after the service has stopped. With migrations other than
+// first call and closed after the service has stopped. A database belongs to one
+// service: one that is another's is refused. With migrations other than
 // nil it is migrated first: the directory holds sqlite/*.sql and postgres/*.sql
 // for the dialects that the service supports (see sqldb.Migrate). A readiness
 // check for the database comes with it.
@@ -113,6 +115,9 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		db, err := sqldb.Open(a.base, url)
 		if err != nil {
 			return nil, fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
+		}
+		if err := sqldb.Claim(a.base, db, a.Name()); err != nil {
+			return nil, errors.Join(a.ownDatabase(err), db.Close())
 		}
 		a.db = db
 		a.server.AddReadiness("database", db.PingContext)
@@ -130,6 +135,16 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		}
 	}
 	return a.db, nil
+}
+
+// ownDatabase says what to do about a database that is another service's.
+func (a *App) ownDatabase(err error) error {
+	err = fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
+	if errors.Is(err, sqldb.ErrOwned) {
+		variable := strings.ToUpper(strings.ReplaceAll(a.Name(), "-", "_")) + "_DATABASE_URL"
+		err = fmt.Errorf("%w; give each service its own: set %s or services.%s.database_url", err, variable, a.Name())
+	}
+	return err
 }
 
 // AddReadiness adds a check to /readyz. It is called with a deadline of a second

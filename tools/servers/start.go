@@ -131,6 +131,9 @@ func table(out io.Writer, running []*servers.Server) error {
 		}
 		set[name] = true
 		fmt.Fprintf(w, "%sexport %s='%s'\n", comment, name, value)
+		if s.Engine() == servers.Postgres {
+			fmt.Fprint(w, "# a database is one service's; for more: CREATE DATABASE orders, and export ORDER_SERVICE_DATABASE_URL='…/orders'\n")
+		}
 	}
 	fmt.Fprint(w, "\nready; Ctrl-C stops them and keeps their data\n")
 	return w.Flush()
