@@ -105,8 +105,8 @@ func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.
 	if defaults == nil {
 		defaults = make(map[string]string)
 	}
-	defaults["broker_url"] = e.brokerURL()
-	defaults["redis_host"] = "" // each service runs once: its caches can be in its process
+	defaults["broker_url"] = e.brokerURL() + "?atomic=true" // pays where each write is synced, as it is there
+	defaults["redis_host"] = ""                             // each service runs once: its caches can be in its process
 	if e.Split || e.part.service != "" {
 		defaults["discovery_url"] = e.brokerURL()
 	}
@@ -171,7 +171,7 @@ func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop
 	}
 	used := false
 	for _, s := range settings {
-		used = used || s.BrokerURL.Reveal() == e.brokerURL() || s.DiscoveryURL.Reveal() == e.brokerURL()
+		used = used || e.embeds(s.BrokerURL) || e.embeds(s.DiscoveryURL)
 	}
 	if e.embedded = used; !used {
 		return func(context.Context) error { return lock.Close() }, nil
@@ -181,6 +181,12 @@ func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop
 		return nil, errors.Join(err, lock.Close())
 	}
 	return func(ctx context.Context) error { return errors.Join(broker.stop(ctx), lock.Close()) }, nil
+}
+
+// embeds reports whether a URL is that of the embedded broker, with whatever parameters.
+func (e *Engine) embeds(url config.Secret) bool {
+	server, _, _ := strings.Cut(url.Reveal(), "?")
+	return server == e.brokerURL()
 }
 
 // Ready prints where everything is in one process.

@@ -96,7 +96,7 @@ func TestSources(t *testing.T) {
 	}
 	want := map[string]string{
 		"log_format":                 "text",
-		"broker_url":                 "nats://127.0.0.1:4222",
+		"broker_url":                 "nats://127.0.0.1:4222?atomic=true",
 		"redis_host":                 "",
 		"services.user.database_url": "sqlite:.kaptar/user.db", "services.user.listen": "127.0.0.1:8081", "services.user.grpc_listen": "127.0.0.1:50051",
 		"services.bank.database_url": "sqlite:.kaptar/bank.db", "services.bank.grpc_listen": "127.0.0.1:50051",
@@ -230,12 +230,14 @@ func TestDirectoryIsForOneProcess(t *testing.T) {
 
 func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 	t.Parallel()
-	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "embedded": true, "for discovery": true} {
+	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "nats://elsewhere:4222?atomic=true": false, "embedded": true, "with parameters": true, "for discovery": true} {
 		e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
 		settings := append(settingsWith(broker), settingsWith("nats://third:1")...)
 		switch broker {
 		case "embedded":
 			settings[0].BrokerURL = config.Secret("nats://" + e.NATSListen)
+		case "with parameters":
+			settings[0].BrokerURL = config.Secret("nats://" + e.NATSListen + "?atomic=true")
 		case "for discovery":
 			settings[0].BrokerURL, settings[0].DiscoveryURL = "", config.Secret("nats://"+e.NATSListen)
 		}

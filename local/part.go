@@ -51,7 +51,7 @@ func (e *Engine) runPart(ctx context.Context, opts *kaptar.Options, services []k
 	if err == nil || reports.Encode(report{Error: err.Error()}) != nil {
 		return err
 	}
-	os.Exit(1) // without printing the error: the supervisor does
+	os.Exit(1) //nolint:gocritic // exitAfterDefer: nothing that cancel ends outlives this; without printing the error: the supervisor does
 	return nil
 }
 

@@ -94,7 +94,8 @@ func service(name string) kaptar.Service {
 }
 
 func brokerState(url string) string {
-	if listens(strings.TrimPrefix(url, "nats://")) {
+	address, _, _ := strings.Cut(strings.TrimPrefix(url, "nats://"), "?")
+	if listens(address) {
 		return "before the broker"
 	}
 	return "after the broker"

@@ -51,7 +51,7 @@ func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.W
 	s := &supervisor{
 		log: tel.Logger(), logs: logs, stdout: &joint{mu: output, w: stdout},
 		command: func(service string) *exec.Cmd {
-			cmd := exec.Command(self, e.partArgs(service, opts.Sources, logs.terminal)...)
+			cmd := exec.Command(self, e.partArgs(service, opts.Sources, logs.terminal)...) //nolint:gosec // G204: this program itself
 			cmd.Env = opts.Sources.Env
 			return cmd
 		},

@@ -277,7 +277,7 @@ func TestSplitSettings(t *testing.T) {
 	p.startSplit(args...)
 	for service, want := range map[string]string{
 		"alpha": "sqlite:env.db nats://elsewhere:4222 redis://dotenv 127.0.0.1:50051 4MiB 7s\n",
-		"beta":  "sqlite:data/beta.db nats://" + p.nats + " redis://dotenv 127.0.0.1:50051 5MiB 7s\n",
+		"beta":  "sqlite:data/beta.db nats://" + p.nats + "?atomic=true redis://dotenv 127.0.0.1:50051 5MiB 7s\n",
 	} {
 		if got := p.get(service, "/settings"); got != want {
 			t.Errorf("%s: got %q, want %q", service, got, want)

@@ -70,7 +70,7 @@ func events() []mutant {
 		},
 		{
 			"NATS stores a message id once", "messaging/natsdriver/wire.go",
-			"	h[nats.MsgIdHdr] = []string{escapeValue(m.ID)}\n", "", "./messaging/natsdriver", "",
+			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./messaging/natsdriver", "",
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,7 +31,8 @@ type Broker struct {
 	nc   *nats.Conn // of conn
 	js   jetstream.JetStream
 
-	atomicMin int // the constant, but for measurements below it
+	atomicMin int           // the constant, but for measurements below it
+	patience  time.Duration // natsconn.CallTimeout, but for tests
 
 	done  chan struct{} // closed by Close
 	calls sync.WaitGroup
@@ -62,7 +64,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		opts: o.withDefaults(), atomicMin: atomicMin, done: make(chan struct{}), idle: make(chan struct{}),
+		opts: o.withDefaults(), atomicMin: atomicMin, patience: natsconn.CallTimeout, done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}),
 	}
 	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected})

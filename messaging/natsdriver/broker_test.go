@@ -193,7 +193,7 @@ func TestForeignStream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := open(t, s.s.ClientURL())
+	b := open(t, s.s.ClientURL()+"?atomic=true")
 	defer closeNow(t, b)
 	batch := make([]driver.Message, 40) // the stream takes no atomic batches
 	for i := range batch {

@@ -84,11 +84,18 @@ func (p *proxy) serve(client net.Conn) {
 	}()
 }
 
-// keep starts to keep answers back; cut ends that, with the connections.
+// keep starts to keep answers back; release ends that, and cut does with the connections.
 func (p *proxy) keep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hold = make(chan struct{})
+}
+
+// release lets the answers through.
+func (p *proxy) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.hold)
 }
 
 func (p *proxy) cut() {
@@ -110,12 +117,12 @@ func TestCutWhileWaiting(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	p := startProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
-	b := open(t, "nats://"+p.Addr().String())
+	b := open(t, "nats://"+p.Addr().String()+"?atomic=true")
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []int{1, 40} {
+	for _, n := range []int{1, 5, 40} {
 		batch := messages("t", "m", n)
 		p.keep()
 		result := make(chan error, 1)

@@ -12,7 +12,8 @@
 //	replicas=1             copies of each topic in a cluster, of up to 5 servers; take 3 to survive the loss of one; default 1
 //	duplicate_window=10m   how long a topic knows the message ids it has; default 10 minutes
 //	ack_wait=30s           how long a delivery may stay unsettled; default 30 s. Changes groups that exist
-//	atomic=true            send 32 and more messages of a topic as one atomic batch where the server can; default true
+//	atomic=false           send 32 and more messages of a topic as one atomic batch where the server can; default false. For
+//	                       servers with sync_interval: always; others are slower with it
 //
 // # What lives where
 //
@@ -26,10 +27,12 @@
 //
 // Publish returns when the server has acknowledged, and the server by default acknowledges before it calls fsync. Only
 // "sync_interval: always" in the server's configuration (SyncAlways when embedded) makes an acknowledged message survive a loss of
-// power. It makes single messages slow and is the reason for atomic batches, which sync once: on two cores 500 messages went at
-// 46 k/s as a batch and at 3.7 k/s one by one; on the same cores under other load, 500 at 20 k/s and 3.1 k/s, 48 at 4.7 k/s and 1.6 k/s, 32
-// at 3.4 k/s and 2.4 k/s, and 16 at any speed either way. On a server that does not sync always, batches are the slower way, 16
-// messages 1.1 k/s against 45 k/s: say atomic=false there.
+// power. It makes single messages slow and is what atomic batches are for, since they sync once: on two cores 500 messages went at
+// 46 k/s as a batch and at 3.7 k/s one by one. On a server that does not sync always, batches are the slower way. A client cannot
+// see the server's setting, so say atomic=true where it syncs; package local does for the server it embeds.
+//
+// Without it each message is acknowledged on its own, but up to 256 of one Publish are on their way together, of each key one. A batch
+// of a single key therefore costs a round trip for each message.
 //
 // Acknowledgements of consumers are not synced in either case; after a crash of the server, messages that were
 // acknowledged shortly before come again.

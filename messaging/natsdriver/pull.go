@@ -63,9 +63,9 @@ func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	}()
 	backoff := backoffMin
 	for ctx.Err() == nil && !p.b.isClosed() {
-		if d := p.next(time.Now()); d != nil {
+		if msg, l := p.next(time.Now()); l != nil {
 			backoff = backoffMin
-			deliver(*d)
+			deliver(l.delivery(msg))
 			continue
 		}
 		wait, refused, err := p.request(time.Now())
@@ -101,7 +101,7 @@ func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 }
 
 // next returns the next message that is not too old to be delivered, and counts it as in flight; nil if there is none.
-func (p *puller) next(now time.Time) *driver.Delivery {
+func (p *puller) next(now time.Time) (*nats.Msg, *lease) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.queue) > 0 {
@@ -112,9 +112,12 @@ func (p *puller) next(now time.Time) *driver.Delivery {
 		}
 		l := &lease{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.opts.AckWait)}
 		p.leases[l] = struct{}{}
-		return l.delivery(a.msg)
+		if p.inbox != nil && !p.stale && p.refusal == nil && p.fatal == nil {
+			_ = p.ask(now) // early, so that the server need not pause; request sees to what fails here
+		}
+		return a.msg, l
 	}
-	return nil
+	return nil, nil
 }
 
 // request asks the server for as many messages as there are free slots. It returns when to look again at the latest,
@@ -141,19 +144,37 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 		}
 	}
 	earliest := p.expire(now)
-	free := p.sub.MaxInFlight - len(p.leases) - len(p.queue) - p.requested
-	if free > 0 && (p.requested == 0 || free >= p.sub.MaxInFlight/4) {
-		if err := p.pull(free); err != nil {
-			return backoffMin, false, nil
-		}
-		p.requested += free
-		p.heard = now
+	if err := p.ask(now); err != nil {
+		return backoffMin, false, nil
 	}
 	wait = silence
 	if p.requested == 0 && !earliest.IsZero() {
 		wait = min(wait, max(earliest.Sub(now), time.Millisecond))
 	}
 	return wait, false, nil
+}
+
+// ask asks the server for what there is room for. The caller holds p.mu.
+func (p *puller) ask(now time.Time) error {
+	free := p.free()
+	if free == 0 {
+		return nil
+	}
+	if err := p.pull(free); err != nil {
+		return err
+	}
+	p.requested += free
+	p.heard = now
+	return nil
+}
+
+// free returns how many messages to ask for: 0 while the server owes some and the free slots are few. The caller holds p.mu.
+func (p *puller) free() int {
+	free := p.sub.MaxInFlight - len(p.leases) - len(p.queue) - p.requested
+	if p.requested > 0 && free < p.sub.MaxInFlight/4 {
+		return 0
+	}
+	return max(free, 0)
 }
 
 // expire frees the slots of messages that were held too long, and returns when the next one will be. The caller holds p.mu.
@@ -215,7 +236,9 @@ func (p *puller) receive(msg *nats.Msg) {
 		if current {
 			p.requested = max(p.requested-1, 0)
 		}
-		p.wakeUp()
+		if len(p.queue) == 1 { // run looks into the queue until it is empty
+			p.wakeUp()
+		}
 		return
 	}
 	status := msg.Header.Get("Status")

@@ -90,7 +90,7 @@ func client(t *testing.T, url string) jetstream.JetStream {
 func TestLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3)
-	b := open(t, c.URL()+"?replicas=3")
+	b := open(t, c.URL()+"?replicas=3&atomic=true")
 	defer closeNow(t, b)
 	natsdriver.SetAtomicMin(b, 10)
 	if err := b.Declare(t.Context(), "t"); err != nil {
@@ -112,7 +112,7 @@ func TestLeaderKilled(t *testing.T) {
 	var want []string
 	sent := func(rounds int) {
 		for range rounds {
-			for _, size := range []int{1, 3, 20} { // alone, in a wave, as an atomic batch
+			for _, size := range []int{1, 3, 20} { // alone, one after the other, as an atomic batch
 				batch := messages("t", fmt.Sprintf("m%d-", len(want)), size)
 				until(t, "a Publish", func() bool {
 					ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // who was the leader does not answer

@@ -19,14 +19,16 @@ type lease struct {
 	ends    time.Time // guarded by puller.mu
 }
 
-func (l *lease) delivery(msg *nats.Msg) *driver.Delivery {
-	d := &driver.Delivery{Attempt: 1}
-	place := l.p.stream
+func (l *lease) delivery(msg *nats.Msg) driver.Delivery {
+	d := driver.Delivery{Attempt: 1}
+	var seq uint64
 	if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
-		d.Attempt = int(meta.NumDelivered)
-		place = fmt.Sprintf("%s:%d", l.p.stream, meta.Sequence.Stream)
+		d.Attempt, seq = int(meta.NumDelivered), meta.Sequence.Stream
 	}
-	d.Message = decode(l.p.sub.Topic, msg, place)
+	d.Message = decode(l.p.sub.Topic, msg)
+	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
+		d.ID = fmt.Sprintf("%s:%d", l.p.stream, seq)
+	}
 	d.Ack = func(ctx context.Context) error { return l.settle(ctx, "ack", "+ACK") }
 	d.Nack = func(ctx context.Context, after time.Duration) error {
 		if after <= 0 {
@@ -76,6 +78,8 @@ func (p *puller) release(l *lease) {
 	defer p.mu.Unlock()
 	if _, open := p.leases[l]; open {
 		delete(p.leases, l)
-		p.wakeUp()
+		if p.free() > 0 {
+			p.wakeUp()
+		}
 	}
 }

@@ -24,6 +24,10 @@ const (
 	nobodyPause = 250 * time.Millisecond
 )
 
+// errSilence is in the chain of the error when the server takes too long. In a cluster that happens with the connection intact: what
+// was on its way to another server that died is lost.
+var errSilence = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded)
+
 // single publishes each message on its own. It tries again those that nobody answers for, as the client library does.
 func (p *publication) single(ctx context.Context, indexes []int) error {
 	for try := 1; ; try++ {
@@ -57,10 +61,13 @@ func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
 	}
 	flying := 0
 	defer func() { p.b.putBox(box, flying == 0) }()
+	patience := p.b.patience
 	if !p.ends.IsZero() {
-		box.timer.Reset(time.Until(p.ends))
-		defer box.timer.Stop()
+		patience = time.Until(p.ends)
 	}
+	box.timer.Reset(patience)
+	defer box.timer.Stop()
+	progress := false
 	ready, next := p.chains(indexes)
 	for {
 		for failure == nil && len(ready) > 0 && flying < flightMax {
@@ -73,6 +80,11 @@ func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
 			return failure
 		}
 		msg, err := box.receive(ctx, p.link)
+		if errors.Is(err, errSilence) && progress && p.ends.IsZero() {
+			progress = false
+			box.timer.Reset(patience)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("no acknowledgement: %w", err)
 		}
@@ -81,6 +93,7 @@ func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
 			continue // somebody else answers too
 		}
 		flying--
+		progress = true
 		if err := acknowledged(msg); err != nil {
 			if failure == nil {
 				failure = err
@@ -194,7 +207,7 @@ func (x *ackBox) receive(ctx, link context.Context) (*nats.Msg, error) {
 	case msg := <-x.acks:
 		return msg, nil
 	case <-x.timer.C:
-		return nil, context.DeadlineExceeded
+		return nil, errSilence
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-link.Done():

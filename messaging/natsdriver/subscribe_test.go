@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/natsdriver"
 )
 
 // TestDeletedConsumer: a subscription that can never get a message again says so, and subscribing anew works.
@@ -97,6 +98,44 @@ func TestHeldThroughRestart(t *testing.T) {
 		}
 		if err := d.Ack(t.Context()); err == nil {
 			seen[d.ID] = true
+		}
+	}
+	stop()
+	if err := <-result; err != nil {
+		t.Errorf("Subscribe = %v, want nil", err)
+	}
+}
+
+// TestSlotsFreedLater: messages settled by another goroutine, while the member waits, make it ask for more at once.
+func TestSlotsFreedLater(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	opened, err := driver.Open(t.Context(), s.s.ClientURL()) // with the usual ack wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := opened.(*natsdriver.Broker)
+	defer closeNow(t, b)
+	const n = 20
+	if err := b.Publish(t.Context(), messages("t", "m", n)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second) // less than the member waits by itself
+	defer stop()
+	got := make(chan driver.Delivery, n)
+	result := make(chan error, 1)
+	go func() {
+		sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning, MaxInFlight: 1}
+		result <- b.Subscribe(ctx, sub, func(d driver.Delivery) { got <- d })
+	}()
+	for i := range n {
+		select {
+		case d := <-got:
+			if err := d.Ack(ctx); err != nil {
+				t.Error(err)
+			}
+		case <-ctx.Done():
+			t.Fatalf("only %d of %d messages came within 10s", i, n)
 		}
 	}
 	stop()

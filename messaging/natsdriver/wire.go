@@ -60,20 +60,21 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 	return nil
 }
 
-// decode makes the message of a delivery. place names it when the publisher gave no id, the same at every delivery.
-func decode(topic string, msg *nats.Msg, place string) driver.Message {
+// decode makes the message of a delivery. Its ID is empty if the publisher gave none.
+func decode(topic string, msg *nats.Msg) driver.Message {
 	m := driver.Message{Topic: topic, Headers: make(map[string]string, len(msg.Header)), Data: msg.Data}
 	for name, values := range msg.Header {
 		if len(values) == 0 || strings.HasPrefix(name, "Nats-") || name == headerKey {
 			continue
 		}
 		name = strings.ToLower(name)
-		m.Headers[name] = values[0]
+		value := values[0]
 		if !plainHeader(name) {
-			m.Headers[name] = unescapeValue(values[0])
+			value = unescapeValue(value)
 		}
+		m.Headers[name] = value
 	}
-	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers[driver.HeaderID], place)
+	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers[driver.HeaderID])
 	if key, ok := msg.Header[headerKey]; ok && len(key) > 0 {
 		m.Key = unescapeValue(key[0])
 	} else {
