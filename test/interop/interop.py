@@ -7,7 +7,7 @@ It wants a running shop whose payment-service has BANK_URL=http://flask-bank, an
     OTLP, JAEGER       http://host:port where Jaeger takes OTLP and answers queries
     PROTO              the folder shop/proto
 
-`make interop` starts all of that.
+`go test -run TestJoined/python ./shop` starts all of that.
 """
 
 import importlib
