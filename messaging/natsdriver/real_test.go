@@ -239,8 +239,11 @@ func TestProcessErrors(t *testing.T) {
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3)
-	b := open(t, c[0].URL()) // the others are told by the cluster
+	b := open(t, c[0].URL()+"?replicas=3") // the others are told by the cluster
 	defer closeNow(t, b)
+	if err := b.Declare(t.Context(), "t"); err != nil { // made later, it might be put on the server that is gone
+		t.Fatal(err)
+	}
 	list := open(t, "nats://"+natstest.User+":"+c[0].Password()+"@127.0.0.1:1,"+c[1].Addr())
 	defer closeNow(t, list)
 	c[0].Kill(t)
