@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -97,17 +98,29 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	return b, nil
 }
 
-// ping asks the cluster for its brokers. The client's own Ping does not heed ctx while a host takes the connection and says
-// nothing.
+// ping asks the cluster for its brokers. It heeds ctx also while a host takes the connection and says nothing.
 func (b *Broker) ping(ctx context.Context) error {
 	result := make(chan error, 1)
-	go func() { result <- b.cl.Ping(ctx) }()
+	go func() { result <- b.ask(ctx) }()
 	select {
 	case err := <-result:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// ask asks one host after the other until one answers. The client's own Ping gives all of them one request, which the host that
+// failed may still be reading while it is made ready for the next.
+func (b *Broker) ask(ctx context.Context) (err error) {
+	for _, host := range slices.Concat(b.cl.DiscoveredBrokers(), b.cl.SeedBrokers()) {
+		request := kmsg.NewPtrMetadataRequest()
+		request.Topics = []kmsg.MetadataRequestTopic{} // none: the brokers alone
+		if _, err = host.Request(ctx, request); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
 }
 
 func (b *Broker) clientOptions(a address) []kgo.Opt {
