@@ -53,8 +53,8 @@ func (d *driven) prepare(ctx context.Context, topic string) error {
 }
 
 func message(topic string, e *event) driver.Message {
-	return driver.Message{ID: e.id, Topic: topic, Key: e.key, Data: e.data, Headers: map[string]string{
-		driver.HeaderID: e.id, driver.HeaderType: eventType, driver.HeaderContentType: contentType,
+	return driver.Message{ID: e.id, Topic: topic, Key: e.key, Data: e.data, Headers: driver.Headers{
+		{Name: driver.HeaderID, Value: e.id}, {Name: driver.HeaderType, Value: eventType}, {Name: driver.HeaderContentType, Value: contentType},
 	}}
 }
 

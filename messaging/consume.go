@@ -54,7 +54,7 @@ type consumer struct {
 func (c *consumer) settle(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
 	databaseID(d)
-	ctx := telemetry.Extract(context.WithoutCancel(stop), func(name string) string { return d.Headers[name] })
+	ctx := telemetry.Extract(context.WithoutCancel(stop), d.Headers.Get)
 	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("messaging.destination.name", c.topic), attribute.String("messaging.consumer.group.name", c.group),
 		attribute.String("messaging.message.id", d.ID), attribute.Int("messaging.delivery.attempt", d.Attempt)))

@@ -155,7 +155,7 @@ func TestPermanentErrorIsADeadLetterAtOnce(t *testing.T) {
 	}
 	d := dead[0]
 	if d.Group != "store" || d.Reason != "order 1: no such sku" || d.Attempts != 1 || d.Message.ID != "bad" || d.Message.Topic != orders.Name ||
-		d.Message.Key != "k" || string(d.Message.Data) != `{"n":1}` || d.Message.Headers["ce-source"] != "elsewhere" {
+		d.Message.Key != "k" || string(d.Message.Data) != `{"n":1}` || d.Message.Headers.Get("ce-source") != "elsewhere" {
 		t.Errorf("dead letter: got %+v, want the whole message with group store and the reason", d)
 	}
 	if got := s.processed("store", "dead"); got != "1" {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,16 +27,19 @@ func encode[T any](ctx context.Context, topic Topic[T], source, key string, data
 	if err != nil {
 		return driver.Message{}, fmt.Errorf("messaging: event id: %w", err)
 	}
-	m := driver.Message{ID: id.String(), Topic: topic.Name, Key: key, Data: body, Headers: map[string]string{
-		driver.HeaderID:          id.String(),
-		driver.HeaderSource:      source,
-		driver.HeaderType:        topic.Name,
-		driver.HeaderSubject:     key,
-		driver.HeaderTime:        time.Now().UTC().Format(time.RFC3339Nano),
-		driver.HeaderSpecVersion: specVersion,
-		driver.HeaderContentType: "application/json",
+	m := driver.Message{ID: id.String(), Topic: topic.Name, Key: key, Data: body, Headers: driver.Headers{
+		{Name: driver.HeaderID, Value: id.String()},
+		{Name: driver.HeaderSource, Value: source},
+		{Name: driver.HeaderSpecVersion, Value: specVersion},
+		{Name: driver.HeaderSubject, Value: key},
+		{Name: driver.HeaderTime, Value: time.Now().UTC().Format(time.RFC3339Nano)},
+		{Name: driver.HeaderType, Value: topic.Name},
+		{Name: driver.HeaderContentType, Value: "application/json"},
 	}}
-	telemetry.Inject(ctx, func(name, value string) { m.Headers[strings.ToLower(name)] = value })
+	telemetry.Inject(ctx, func(name, value string) {
+		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
+	})
+	m.Headers.Sort()
 	if err := m.Validate(); err != nil {
 		return driver.Message{}, fmt.Errorf("messaging: publish to %s: %w", topic.Name, err)
 	}
@@ -54,16 +56,16 @@ func databaseID(d *driver.Delivery) {
 
 // decode reads what encode wrote, in whatever language. Its errors are permanent.
 func decode[T any](d *driver.Delivery) (Event[T], error) {
-	e := Event[T]{ID: d.ID, Key: d.Key, Attempt: d.Attempt, Source: d.Headers[driver.HeaderSource]}
-	if v := d.Headers[driver.HeaderSpecVersion]; v != specVersion {
+	e := Event[T]{ID: d.ID, Key: d.Key, Attempt: d.Attempt, Source: d.Headers.Get(driver.HeaderSource)}
+	if v := d.Headers.Get(driver.HeaderSpecVersion); v != specVersion {
 		return e, Permanent(fmt.Errorf("messaging: %s on %s is no CloudEvent %s: header %s is %q", d.ID, d.Topic, specVersion, driver.HeaderSpecVersion, v))
 	}
-	if ct := d.Headers[driver.HeaderContentType]; ct != "" {
+	if ct := d.Headers.Get(driver.HeaderContentType); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
 			return e, Permanent(fmt.Errorf("messaging: %s on %s has content type %q: expected application/json", d.ID, d.Topic, ct))
 		}
 	}
-	if ts := d.Headers[driver.HeaderTime]; ts != "" {
+	if ts := d.Headers.Get(driver.HeaderTime); ts != "" {
 		at, err := time.Parse(time.RFC3339Nano, ts)
 		if err != nil {
 			return e, Permanent(fmt.Errorf("messaging: %s on %s: header %s: %w", d.ID, d.Topic, driver.HeaderTime, err))

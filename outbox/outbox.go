@@ -19,7 +19,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,42 +67,39 @@ func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	return nil
 }
 
-// withTrace returns headers with the trace context of ctx, without changing the caller's map.
-func withTrace(ctx context.Context, headers map[string]string) map[string]string {
-	if headers[driver.HeaderTraceParent] != "" {
+// withTrace returns headers with the trace context of ctx, without changing the caller's.
+func withTrace(ctx context.Context, headers driver.Headers) driver.Headers {
+	if headers.Get(driver.HeaderTraceParent) != "" {
 		return headers
 	}
-	var out map[string]string
-	telemetry.Inject(ctx, func(key, value string) {
-		if out == nil {
-			out = make(map[string]string, len(headers)+2)
-			maps.Copy(out, headers)
-		}
-		out[strings.ToLower(key)] = value
+	with := slices.Clip(headers)
+	telemetry.Inject(ctx, func(name, value string) {
+		with = append(with, driver.Header{Name: name, Value: value})
 	})
-	if out == nil {
-		return headers
+	if len(with) > len(headers) { // and so a copy
+		with.Sort()
 	}
-	return out
+	return with
 }
 
-func encodeHeaders(h map[string]string) (string, error) {
+// encodeHeaders makes a JSON object, which people can read in the table.
+func encodeHeaders(h driver.Headers) (string, error) {
 	if len(h) == 0 {
 		return "{}", nil
 	}
-	b, err := json.Marshal(h)
+	b, err := json.Marshal(h.Map())
 	return string(b), err
 }
 
-func decodeHeaders(text string) (map[string]string, error) {
+func decodeHeaders(text string) (driver.Headers, error) {
 	if text == "{}" {
 		return nil, nil
 	}
-	var h map[string]string
-	if err := json.Unmarshal([]byte(text), &h); err != nil {
+	var object map[string]string
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
 		return nil, fmt.Errorf("headers: %w", err)
 	}
-	return h, nil
+	return driver.HeadersOf(object), nil
 }
 
 // payload makes NULL impossible: drivers take a nil slice for it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,10 +127,33 @@ func TestRedact(t *testing.T) {
 	}
 }
 
+// with returns m's headers with one more, or with another value.
+func with(m *driver.Message, name, value string) driver.Headers {
+	h := append(slices.Clip(m.Headers), driver.Header{Name: name, Value: value})
+	h.Sort()
+	return h
+}
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	h := driver.Headers{{Name: "b", Value: "1"}, {Name: "c", Value: "2"}, {Name: "a", Value: "3"}, {Name: "b", Value: "4"}, {Name: "b", Value: "5"}}
+	h.Sort()
+	want := driver.Headers{{Name: "a", Value: "3"}, {Name: "b", Value: "5"}, {Name: "c", Value: "2"}}
+	if !slices.Equal(h, want) || h.Get("b") != "5" || h.Get("d") != "" {
+		t.Errorf("sorted headers are %v, want %v", h, want)
+	}
+	if again := driver.HeadersOf(h.Map()); !slices.Equal(again, want) {
+		t.Errorf("headers through a map are %v, want %v", again, want)
+	}
+	if driver.HeadersOf(nil) != nil {
+		t.Error("headers of an empty map are not nil")
+	}
+}
+
 func TestMessageValidate(t *testing.T) {
 	t.Parallel()
 	good := func() driver.Message {
-		return driver.Message{ID: "id", Topic: "order.placed_x-1.v1", Key: "ö", Headers: map[string]string{"ce-id": "id", "content-type": "a/b; c=d"}, Data: []byte("x")}
+		return driver.Message{ID: "id", Topic: "order.placed_x-1.v1", Key: "ö", Headers: driver.HeadersOf(map[string]string{"ce-id": "id", "content-type": "a/b; c=d"}), Data: []byte("x")}
 	}
 	if m := good(); m.Validate() != nil {
 		t.Errorf("Validate(%+v) = %v, want nil", m, m.Validate())
@@ -146,11 +170,13 @@ func TestMessageValidate(t *testing.T) {
 		"long topic":        {func(m *driver.Message) { m.Topic = strings.Repeat("x", 201) }, driver.ErrInvalid, "200"},
 		"topic from _":      {func(m *driver.Message) { m.Topic = "_a" }, driver.ErrInvalid, `topic "_a"`},
 		"key not UTF-8":     {func(m *driver.Message) { m.Key = "\xc3" }, driver.ErrInvalid, "key"},
-		"header capitals":   {func(m *driver.Message) { m.Headers["A"] = "" }, driver.ErrInvalid, `header name "A"`},
-		"header no name":    {func(m *driver.Message) { m.Headers[""] = "" }, driver.ErrInvalid, `header name ""`},
-		"header not UTF-8":  {func(m *driver.Message) { m.Headers["a"] = "\xff" }, driver.ErrInvalid, "header a"},
-		"type with newline": {func(m *driver.Message) { m.Headers["content-type"] = "a\r\nb" }, driver.ErrInvalid, "content-type"},
-		"state with spaces": {func(m *driver.Message) { m.Headers["tracestate"] = " a" }, driver.ErrInvalid, "tracestate"},
+		"header capitals":   {func(m *driver.Message) { m.Headers = with(m, "A", "") }, driver.ErrInvalid, `header name "A"`},
+		"header no name":    {func(m *driver.Message) { m.Headers = with(m, "", "") }, driver.ErrInvalid, `header name ""`},
+		"header not UTF-8":  {func(m *driver.Message) { m.Headers = with(m, "a", "\xff") }, driver.ErrInvalid, "header a"},
+		"type with newline": {func(m *driver.Message) { m.Headers = with(m, "content-type", "a\r\nb") }, driver.ErrInvalid, "content-type"},
+		"state with spaces": {func(m *driver.Message) { m.Headers = with(m, "tracestate", " a") }, driver.ErrInvalid, "tracestate"},
+		"headers unsorted":  {func(m *driver.Message) { slices.Reverse(m.Headers) }, driver.ErrInvalid, `header "ce-id" after "content-type"`},
+		"header twice":      {func(m *driver.Message) { m.Headers = append(m.Headers, m.Headers[1]) }, driver.ErrInvalid, `each once`},
 		"one byte too much": {func(m *driver.Message) { m.Data = make([]byte, driver.MaxSize-m.Size()+2) }, driver.ErrTooLarge, "1048577 bytes"},
 	} {
 		m := good()

@@ -31,7 +31,7 @@ var ErrTooLarge = errors.New("message too large")
 // ErrInvalid is in the chain of the error for a Message or Subscription that breaks the rules of its fields.
 var ErrInvalid = errors.New("invalid")
 
-// A Message is one event on its way. Drivers neither change it nor keep it, its map and its slice after Publish returns.
+// A Message is one event on its way. Drivers neither change it nor keep it or its slices after Publish returns.
 type Message struct {
 	// ID names the message. A broker that can deduplicate stores an ID only once a topic within its duplicate window;
 	// consumers deduplicate by it for longer. Required; at most 255 bytes, without control characters.
@@ -44,11 +44,11 @@ type Message struct {
 	// Key groups messages whose order matters. Any valid UTF-8; messages with an empty key share the empty key.
 	Key string
 
-	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else the sender likes.
-	// Names are lower-case letters, digits, '-' and '_'. Values are valid UTF-8; drivers encode what their
-	// wire cannot hold. The values of content-type, traceparent and tracestate go out as they are, so they must be
-	// printable ASCII that neither starts nor ends with a space.
-	Headers map[string]string
+	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else the sender likes, in
+	// ascending order of their names. Names are lower-case letters, digits, '-' and '_'. Values are valid UTF-8; drivers
+	// encode what their wire cannot hold. The values of content-type, traceparent and tracestate go out as they are, so they
+	// must be printable ASCII that neither starts nor ends with a space.
+	Headers Headers
 
 	// Data is the body. nil and empty are the same.
 	Data []byte
@@ -57,8 +57,8 @@ type Message struct {
 // Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each header's framing.
 func (m *Message) Size() int {
 	n := m.size()
-	for name, value := range m.Headers {
-		n += headerSize(name, value)
+	for i := range m.Headers {
+		n += m.Headers[i].size()
 	}
 	return n
 }
@@ -66,7 +66,7 @@ func (m *Message) Size() int {
 // size is Size without headers.
 func (m *Message) size() int { return len(m.Data) + len(m.ID) + len(m.Topic) + len(m.Key) }
 
-func headerSize(name, value string) int { return len(name) + len(value) + 4 }
+func (h *Header) size() int { return len(h.Name) + len(h.Value) + 4 }
 
 // Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its chain and names the
 // message, the field and the value. Drivers call it before they send anything.
@@ -79,7 +79,7 @@ func (m *Message) Validate() error {
 
 // validateRest checks all but the topic.
 func (m *Message) validateRest() error {
-	if m.ID == "" || len(m.ID) > 255 || strings.ContainsFunc(m.ID, isControl) || !utf8.ValidString(m.ID) {
+	if m.ID == "" || len(m.ID) > 255 || !isPlain(m.ID) && (strings.ContainsFunc(m.ID, isControl) || !utf8.ValidString(m.ID)) {
 		return fmt.Errorf("driver: message id %q on topic %q is %w: want 1 to 255 bytes of text without control characters",
 			clip(m.ID), m.Topic, ErrInvalid)
 	}
@@ -87,11 +87,16 @@ func (m *Message) validateRest() error {
 		return fmt.Errorf("driver: key %q of message %q on topic %q is %w: want UTF-8", clip(m.Key), m.ID, m.Topic, ErrInvalid)
 	}
 	n := m.size()
-	for name, value := range m.Headers {
-		if err := checkHeader(name, value); err != nil {
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		if err := h.check(); err != nil {
 			return fmt.Errorf("driver: message %q on topic %q: %w", m.ID, m.Topic, err)
 		}
-		n += headerSize(name, value)
+		if i > 0 && m.Headers[i-1].Name >= h.Name {
+			return fmt.Errorf("driver: message %q on topic %q: header %q after %q is %w: want ascending names, each once (Headers.Sort)",
+				m.ID, m.Topic, clip(h.Name), clip(m.Headers[i-1].Name), ErrInvalid)
+		}
+		n += h.size()
 	}
 	if n > MaxSize {
 		return fmt.Errorf("driver: %w: message %q on topic %q has %d bytes with its headers, the limit is %d", ErrTooLarge, m.ID, m.Topic, n, MaxSize)
@@ -115,30 +120,35 @@ func ValidateAll(msgs []Message) error {
 	return nil
 }
 
-// A Delivery is one message handed to one member of a group. Exactly one of Ack and Nack settles it; what comes after
-// the first of them returned nil does nothing and returns nil. All three functions may be called from any goroutine, also
-// after Subscribe returned and until the broker is closed.
+// A Delivery is one message handed to one member of a group.
 type Delivery struct {
 	Message
+	Settler
 
 	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is the first. Some
 	// brokers forget after a restart, so use it for logs, not for limits.
 	Attempt int
+}
 
+// A Settler tells the broker what became of a delivery. Exactly one of Ack and Nack settles it; what comes after
+// the first of them returned nil does nothing and returns nil. All methods may be called from any goroutine, also
+// after Subscribe returned and until the broker is closed.
+type Settler interface {
 	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack when it crashes, so
 	// a message that was acknowledged may still come again; consumers deduplicate. An error means that the message will
 	// come again; there is no need to try again.
-	Ack func(ctx context.Context) error
+	Ack(ctx context.Context) error
 
 	// Nack asks for redelivery to the group after at least the given time; 0 is at once. Messages that wait so do not
 	// count as in flight.
-	Nack func(ctx context.Context, after time.Duration) error
+	Nack(ctx context.Context, after time.Duration) error
 
 	// Extend starts the time anew after which the broker takes the member for dead and delivers the message again.
-	Extend func(ctx context.Context) error
+	Extend(ctx context.Context) error
 }
 
-func checkHeader(name, value string) error {
+func (h *Header) check() error {
+	name, value := h.Name, h.Value
 	for i := range len(name) {
 		c := name[i]
 		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
@@ -150,7 +160,7 @@ func checkHeader(name, value string) error {
 	}
 	switch name {
 	case HeaderContentType, HeaderTraceParent, HeaderTraceState:
-		if strings.TrimSpace(value) != value || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if strings.TrimSpace(value) != value || !isPlain(value) {
 			return fmt.Errorf("value %q of header %s is %w: want printable ASCII without spaces at the ends", clip(value), name, ErrInvalid)
 		}
 	default:
@@ -177,6 +187,16 @@ func checkName(kind, name string) error {
 		}
 	}
 	return nil
+}
+
+// isPlain reports whether s is printable ASCII, as nearly every text is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -64,7 +64,9 @@ func benchBatch(topic string, first, n int) []driver.Message {
 		id := topic + strconv.Itoa(first+i)
 		msgs[i] = driver.Message{
 			ID: id, Topic: topic, Key: strconv.Itoa((first + i) % 100), Data: data,
-			Headers: map[string]string{driver.HeaderID: id, driver.HeaderType: topic, driver.HeaderContentType: "application/json"},
+			Headers: driver.Headers{
+				{Name: driver.HeaderID, Value: id}, {Name: driver.HeaderType, Value: topic}, {Name: driver.HeaderContentType, Value: "application/json"},
+			},
 		}
 	}
 	return msgs

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -30,10 +29,10 @@ func testBytesSurvive(t *testing.T, h Harness) {
 	}
 	want := []driver.Message{
 		{ID: "nil", Topic: e.topic},
-		{ID: "empty", Topic: e.topic, Key: "", Headers: map[string]string{}, Data: []byte{}},
-		{ID: "all bytes", Topic: e.topic, Key: "key: with spaces, é and\n%0A", Headers: headers, Data: every},
+		{ID: "empty", Topic: e.topic, Key: "", Headers: driver.HeadersOf(map[string]string{}), Data: []byte{}},
+		{ID: "all bytes", Topic: e.topic, Key: "key: with spaces, é and\n%0A", Headers: driver.HeadersOf(headers), Data: every},
 		{ID: "id é %41", Topic: e.topic, Key: strings.Repeat("k", 300), Data: []byte("NATS/1.0\r\n\r\n")},
-		{ID: strings.Repeat("i", 255), Topic: e.topic, Key: " ", Headers: map[string]string{"a": " "}, Data: []byte{0}},
+		{ID: strings.Repeat("i", 255), Topic: e.topic, Key: " ", Headers: driver.HeadersOf(map[string]string{"a": " "}), Data: []byte{0}},
 	}
 	e.publish(want...)
 	got := e.subscribe("g", driver.FromNow).wait(len(want))
@@ -44,7 +43,7 @@ func testBytesSurvive(t *testing.T, h Harness) {
 			continue
 		}
 		g := got[i]
-		if g.Topic != w.Topic || g.Key != w.Key || !maps.Equal(g.Headers, w.Headers) || !bytes.Equal(g.Data, w.Data) {
+		if g.Topic != w.Topic || g.Key != w.Key || !slices.Equal(g.Headers, w.Headers) || !bytes.Equal(g.Data, w.Data) {
 			t.Errorf("message %q arrived as\n%+v, want\n%+v", w.ID, g.Message, w)
 		}
 	}
@@ -75,14 +74,14 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 		want error
 	}{
 		{"too much data", driver.Message{ID: "x", Topic: e.topic, Data: make([]byte, driver.MaxSize+1)}, driver.ErrTooLarge},
-		{"too much header", driver.Message{ID: "x", Topic: e.topic, Headers: huge}, driver.ErrTooLarge},
+		{"too much header", driver.Message{ID: "x", Topic: e.topic, Headers: driver.HeadersOf(huge)}, driver.ErrTooLarge},
 		{"no id", driver.Message{Topic: e.topic}, driver.ErrInvalid},
 		{"id with line feed", driver.Message{ID: "a\nb", Topic: e.topic}, driver.ErrInvalid},
 		{"no topic", driver.Message{ID: "x"}, driver.ErrInvalid},
 		{"topic with wildcard", driver.Message{ID: "x", Topic: "a.>"}, driver.ErrInvalid},
 		{"key that is not UTF-8", driver.Message{ID: "x", Topic: e.topic, Key: "\xff"}, driver.ErrInvalid},
-		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"Ce-Id": "x"}}, driver.ErrInvalid},
-		{"content type with line feed", driver.Message{ID: "x", Topic: e.topic, Headers: map[string]string{"content-type": "a\nb"}}, driver.ErrInvalid},
+		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: driver.HeadersOf(map[string]string{"Ce-Id": "x"})}, driver.ErrInvalid},
+		{"content type with line feed", driver.Message{ID: "x", Topic: e.topic, Headers: driver.HeadersOf(map[string]string{"content-type": "a\nb"})}, driver.ErrInvalid},
 	}
 	for i, c := range bad {
 		for _, size := range []int{1, 30} {

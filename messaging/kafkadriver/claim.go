@@ -3,7 +3,7 @@ package kafkadriver
 import (
 	"time"
 
-	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A place is a partition as a group sees it.
@@ -32,22 +32,19 @@ type claim struct {
 
 // An entry is a fetched record that is not settled.
 type entry struct {
-	c          *claim
-	prev, next *entry
-	partition  int32
-	offset     int64
-	msg        driver.Message
-	size       int // while waiting
-	attempts   int
-	first      lease
-	state      state
-	at         time.Time // when flying: end of the ack wait; when waiting: when it is due
-	index      int       // in the heap of those waiting
-
+	c            *claim
+	prev, next   *entry
 	older, newer *entry // of those flying
+	record       *kgo.Record
+	offset       int64
+	at           time.Duration // of the member's clock; when flying: end of the ack wait; when waiting: when it is due
+	first        lease
+	attempts     int32
+	index        int32 // in the heap of those waiting
+	state        state
 }
 
-type state int
+type state uint8
 
 const (
 	queued  state = iota // fetched
@@ -58,12 +55,12 @@ const (
 
 // A mark is what the Broker remembers of a message after its claim ended.
 type mark struct {
-	attempts int
+	attempts int32
 	done     bool
 }
 
 func (c *claim) push(e *entry) {
-	e.c, e.prev = c, c.back
+	e.prev = c.back
 	if c.back == nil {
 		c.front = e
 	} else {
@@ -140,16 +137,16 @@ func (f *flight) remove(e *entry) {
 type dueHeap []*entry //nolint:recvcheck // the shape of container/heap
 
 func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+	h[i].index, h[j].index = int32(i), int32(j) //nolint:gosec // at most maxHeld
 }
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
-	e := x.(*entry) //nolint:forcetypeassert // heap.Push gets nothing else
-	e.index = len(*h)
+	e := x.(*entry)          //nolint:forcetypeassert // heap.Push gets nothing else
+	e.index = int32(len(*h)) //nolint:gosec // at most maxHeld
 	*h = append(*h, e)
 }
 

@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	maxQueued    = 2048                   // messages here that are fetched and not delivered; the client has more
 	maxHeld      = 10_000                 // messages that wait for a redelivery
 	maxHeldBytes = 64 << 20               // of them
 	fetchBytes   = 16 << 20               // of one answer
@@ -33,6 +34,7 @@ type member struct {
 	group string
 	cl    *kgo.Client
 
+	begun time.Time     // when clock was 0
 	wake  chan struct{} // holds a wake-up of run
 	room  chan struct{} // of poll
 	dirty chan struct{} // of commit
@@ -42,7 +44,8 @@ type member struct {
 
 	mu       sync.Mutex
 	claims   map[int32]*claim
-	queue    []*entry // fetched and not delivered
+	queue    [][]entry // fetched and not delivered
+	queued   int       // entries in queue
 	flying   flight
 	due      dueHeap
 	dueBytes int
@@ -53,11 +56,14 @@ type member struct {
 
 func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
-		b: b, sub: sub, topic: topic, group: groupName(sub),
+		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		gone: make(chan struct{}), claims: make(map[int32]*claim),
 	}
 }
+
+// clock is the time of entries: it is read for each message, and time.Now takes several times as long.
+func (m *member) clock() time.Duration { return time.Since(m.begun) }
 
 func (m *member) options() []kgo.Opt {
 	wait := m.b.opts.AckWait
@@ -97,13 +103,14 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var d decoder
 	for ctx.Err() == nil && !m.b.isClosed() {
-		d, wait, err := m.next(time.Now())
+		l, r, wait, err := m.next(m.clock())
 		if err != nil {
 			return err
 		}
-		if wait == 0 {
-			deliver(d)
+		if l != nil {
+			deliver(driver.Delivery{Message: d.decode(m.sub.Topic, r), Attempt: int(l.attempt), Settler: l})
 			continue
 		}
 		timer.Reset(wait)
@@ -117,48 +124,56 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 	return nil
 }
 
-// next returns what to deliver, counted as in flight, or how long to wait for it, which is never 0.
-func (m *member) next(now time.Time) (d driver.Delivery, wait time.Duration, err error) {
+// next returns what to deliver, counted as in flight, or nil and how long to wait for it.
+func (m *member) next(now time.Duration) (l *lease, r *kgo.Record, wait time.Duration, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fatal != nil {
-		return d, 0, m.fatal
+		return nil, nil, 0, m.fatal
 	}
 	m.expire(now)
 	wait = time.Minute
 	if m.flying.n > 0 {
-		wait = min(wait, max(m.flying.oldest.at.Sub(now), time.Millisecond))
+		wait = min(wait, max(m.flying.oldest.at-now, time.Millisecond))
 	}
 	if m.flying.n >= m.sub.MaxInFlight {
-		return d, wait, nil
+		return nil, nil, wait, nil
 	}
 	if len(m.due) > 0 {
 		e := m.due[0]
-		if !e.at.After(now) {
+		if e.at <= now {
 			heap.Pop(&m.due)
-			m.dueBytes -= e.size
+			m.dueBytes -= size(e.record)
 			signal(m.room)
-			return m.take(e, now), 0, nil
+			return m.take(e, now), e.record, 0, nil
 		}
-		wait = min(wait, e.at.Sub(now))
+		wait = min(wait, e.at-now)
 	}
-	for len(m.queue) > 0 {
-		e := m.queue[0]
+	for m.queued > 0 {
+		e := m.pop()
+		if e.state == queued && !e.c.closing && !e.c.ended {
+			return m.take(e, now), e.record, 0, nil
+		}
+	}
+	return nil, nil, wait, nil
+}
+
+// pop takes the next entry off the queue. The caller holds m.mu.
+func (m *member) pop() *entry {
+	e := &m.queue[0][0]
+	if m.queue[0] = m.queue[0][1:]; len(m.queue[0]) == 0 {
 		m.queue[0] = nil
 		m.queue = m.queue[1:]
-		if m.hungry() {
-			signal(m.room)
-		}
-		if e.state == queued && !e.c.closing && !e.c.ended {
-			return m.take(e, now), 0, nil
-		}
 	}
-	return d, wait, nil
+	if m.queued--; m.queued == maxQueued/2 {
+		signal(m.room)
+	}
+	return e
 }
 
 // take counts e as in flight. The caller holds m.mu.
-func (m *member) take(e *entry, now time.Time) driver.Delivery {
-	e.state, e.at = flying, now.Add(m.b.opts.AckWait)
+func (m *member) take(e *entry, now time.Duration) *lease {
+	e.state, e.at = flying, now+m.b.opts.AckWait
 	e.attempts++
 	m.flying.push(e)
 	e.c.flying++
@@ -167,12 +182,12 @@ func (m *member) take(e *entry, now time.Time) driver.Delivery {
 		l = &lease{}
 	}
 	l.e, l.attempt = e, e.attempts
-	return driver.Delivery{Message: e.msg, Attempt: e.attempts, Ack: l.ack, Nack: l.nack, Extend: l.extend}
+	return l
 }
 
 // expire makes messages whose ack wait has passed due again. The caller holds m.mu.
-func (m *member) expire(now time.Time) {
-	for e := m.flying.oldest; e != nil && !e.at.After(now); e = m.flying.oldest {
+func (m *member) expire(now time.Duration) {
+	for e := m.flying.oldest; e != nil && e.at <= now; e = m.flying.oldest {
 		m.land(e)
 		m.wait(e, now)
 	}
@@ -186,18 +201,20 @@ func (m *member) land(e *entry) {
 		close(m.drained)
 		m.drained = nil
 	}
-	signal(m.wake)
+	if m.flying.n == m.sub.MaxInFlight-1 { // it was full
+		signal(m.wake)
+	}
 }
 
 // wait puts e by for a redelivery at the given time. The caller holds m.mu.
-func (m *member) wait(e *entry, at time.Time) {
+func (m *member) wait(e *entry, at time.Duration) {
 	e.state, e.at = waiting, at
 	if e.c.closing || e.c.ended {
 		return // its next owner delivers it
 	}
-	e.size = e.msg.Size()
+	e.record = clone(e.record)
 	heap.Push(&m.due, e)
-	m.dueBytes += e.size
+	m.dueBytes += size(e.record)
 	signal(m.wake)
 }
 
@@ -210,14 +227,14 @@ func (m *member) settle(e *entry) {
 		m.land(e)
 	case waiting:
 		if !e.c.closing && !e.c.ended {
-			heap.Remove(&m.due, e.index)
-			m.dueBytes -= e.size
+			heap.Remove(&m.due, int(e.index))
+			m.dueBytes -= size(e.record)
 			signal(m.room)
 		}
 	}
 	e.state = settled
 	e.c.remove(e)
-	e.msg = driver.Message{}
+	e.record = nil
 	signal(m.dirty)
 }
 
@@ -245,15 +262,11 @@ func (m *member) poll(ctx context.Context) {
 func (m *member) free() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || !m.hungry() {
-		return 0
+	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || m.queued > maxQueued/2 {
+		return 0 // to ask the client for each record alone would cost more than the rest of its way
 	}
-	return m.sub.MaxInFlight - len(m.queue)
+	return maxQueued - m.queued
 }
-
-// hungry reports whether a fetch would bring many records: to ask the client for each of them alone costs more than the rest of
-// their way. The caller holds m.mu.
-func (m *member) hungry() bool { return len(m.queue) <= m.sub.MaxInFlight/2 }
 
 // judge makes an error that will not pass end the subscription.
 func (m *member) judge(ctx context.Context, err error) {

@@ -58,8 +58,8 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	records := make([]*kgo.Record, len(msgs))
-	now := time.Now()
+	records, list := make([]kgo.Record, len(msgs)), make([]*kgo.Record, len(msgs))
+	e, now := newEncoder(msgs), time.Now()
 	var info topicInfo
 	for i := range msgs {
 		var err error
@@ -68,12 +68,13 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 				return err
 			}
 		}
-		if records[i], err = encode(&msgs[i], info.name, int(info.limit)); err != nil {
+		list[i] = &records[i]
+		if err = e.encode(list[i], &msgs[i], info.name, int(info.limit)); err != nil {
 			return err
 		}
-		records[i].Timestamp = now
+		list[i].Timestamp = now
 	}
-	return b.send(ctx, msgs, records)
+	return b.send(ctx, msgs, list)
 }
 
 // send produces the records and waits for all, or for the end of ctx.

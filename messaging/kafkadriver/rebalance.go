@@ -23,38 +23,39 @@ func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int
 	}
 }
 
+// entriesTogether are made together, but not more, since one that waits for long keeps the others in memory.
 const entriesTogether = 16
 
 // receive takes fetched records into their claims. No claim begins or ends meanwhile.
 func (m *member) receive(fetches kgo.Fetches) {
-	list := make([]*entry, 0, fetches.NumRecords())
-	var some []entry // made together, but few, since one that waits for long keeps the others in memory
-	fetches.EachRecord(func(r *kgo.Record) {
-		if len(some) == 0 {
-			some = make([]entry, min(entriesTogether, cap(list)-len(list)))
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		for records := range slices.Chunk(p.Records, entriesTogether) {
+			list := make([]entry, len(records))
+			for i, r := range records {
+				list[i].record, list[i].offset = r, r.Offset
+			}
+			m.queueUp(p.Partition, list)
 		}
-		e := &some[0]
-		some = some[1:]
-		e.partition, e.offset, e.msg = r.Partition, r.Offset, decode(m.sub.Topic, r)
-		list = append(list, e)
 	})
+	signal(m.wake)
+	signal(m.dirty)
+}
+
+// queueUp adds entries to the claim of their partition and to what is to be delivered.
+func (m *member) queueUp(partition int32, list []entry) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var c *claim
-	for i, e := range list {
-		if i == 0 || e.partition != list[i-1].partition {
-			c = m.claims[e.partition]
-		}
-		if c != nil {
-			m.record(c, e)
-		}
+	c := m.claims[partition]
+	if c == nil {
+		return
 	}
-	if len(m.queue) > 0 {
-		signal(m.wake)
+	for i := range list {
+		m.record(c, &list[i])
 	}
-	signal(m.dirty)
+	m.queue = append(m.queue, list)
+	m.queued += len(list)
 }
 
 // record adds one record to its claim. The caller holds the Broker's and the member's mu.
@@ -69,12 +70,12 @@ func (m *member) record(c *claim, e *entry) {
 	}
 	c.next = e.offset + 1
 	seen := m.b.unmark(c.place, e.offset)
+	e.c, e.attempts = c, seen.attempts
 	if seen.done {
+		e.state = settled
 		return
 	}
-	e.attempts = seen.attempts
 	c.push(e)
-	m.queue = append(m.queue, e)
 }
 
 // revoked is called when partitions go to another member, and when this one leaves. What is in flight gets some time, since
@@ -102,12 +103,12 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 func (m *member) dropDue(c *claim) {
 	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
 		if e.c == c {
-			m.dueBytes -= e.size
+			m.dueBytes -= size(e.record)
 		}
 		return e.c == c
 	})
 	for i, e := range m.due {
-		e.index = i
+		e.index = int32(i) //nolint:gosec // at most maxHeld
 	}
 	heap.Init(&m.due)
 	signal(m.room)
@@ -185,7 +186,7 @@ func (m *member) leave() {
 	defer close(m.gone)
 	m.mu.Lock()
 	m.leaving = true
-	m.queue = nil
+	m.queue, m.queued = nil, 0
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
 	defer cancel()

@@ -23,11 +23,12 @@ var errMoved = errors.New("another member has the partition by now; the message 
 // A lease is one delivery of an entry. The member's mu guards it.
 type lease struct {
 	e       *entry
-	attempt int
+	attempt int32
 	settled bool
 }
 
-func (l *lease) ack(ctx context.Context) error {
+// Ack implements driver.Settler.
+func (l *lease) Ack(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("kafkadriver: ack: %w", context.Cause(ctx))
 	}
@@ -56,7 +57,8 @@ func (l *lease) ack(ctx context.Context) error {
 	return nil
 }
 
-func (l *lease) nack(ctx context.Context, after time.Duration) error {
+// Nack implements driver.Settler.
+func (l *lease) Nack(ctx context.Context, after time.Duration) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("kafkadriver: nack: %w", err)
 	}
@@ -69,12 +71,13 @@ func (l *lease) nack(ctx context.Context, after time.Duration) error {
 	l.settled = true
 	if l.current() {
 		m.land(l.e)
-		m.wait(l.e, time.Now().Add(max(after, 0)))
+		m.wait(l.e, m.clock()+max(after, 0))
 	}
 	return nil // else it comes again anyway
 }
 
-func (l *lease) extend(ctx context.Context) error {
+// Extend implements driver.Settler.
+func (l *lease) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("kafkadriver: extend: %w", err)
 	}
@@ -83,7 +86,7 @@ func (l *lease) extend(ctx context.Context) error {
 	defer m.mu.Unlock()
 	if !l.settled && l.current() {
 		m.flying.remove(l.e)
-		l.e.at = time.Now().Add(m.b.opts.AckWait)
+		l.e.at = m.clock() + m.b.opts.AckWait
 		m.flying.push(l.e)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -22,39 +23,60 @@ const (
 	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to each header.
 	batchRoom  = 128
 	headerRoom = 10
-
-	usualHeader = 40 // bytes of a value
 )
 
-// encode makes the record of a message. It shares no memory with m, since a cancelled Publish may return before the client
-// has written it. limit is what the topic takes.
-func encode(m *driver.Message, topic string, limit int) (*kgo.Record, error) {
-	// One piece of memory for the whole record costs less than one for each value. Should it be too small, it grows.
-	memory := make([]byte, 0, len(m.Key)+len(m.Data)+len(m.ID)+usualHeader*len(m.Headers))
-	bytes := func(s string) []byte {
-		memory = append(memory, s...)
-		return memory[len(memory)-len(s) : len(memory) : len(memory)] // not nil, which means "no key" and "deleted"
+// An encoder makes records of messages. They share no memory with the messages, since a cancelled Publish may return before the
+// client has written them, but among each other: one piece of memory for a whole batch costs far less than many small ones.
+type encoder struct {
+	bytes   []byte
+	headers []kgo.RecordHeader
+}
+
+// newEncoder returns an encoder with room for msgs.
+func newEncoder(msgs []driver.Message) *encoder {
+	bytes, headers := 0, 0
+	for i := range msgs {
+		m := &msgs[i]
+		bytes += len(m.Key) + len(m.Data) + len(m.ID)
+		for j := range m.Headers {
+			bytes += len(m.Headers[j].Value)
+		}
+		headers += len(m.Headers) + 1
 	}
-	r := &kgo.Record{Topic: topic, Key: bytes(m.Key)}
-	memory = append(memory, m.Data...)
-	r.Value = memory[len(memory)-len(m.Data) : len(memory) : len(memory)]
-	r.Headers = make([]kgo.RecordHeader, 0, len(m.Headers)+1)
+	return &encoder{make([]byte, 0, bytes), make([]kgo.RecordHeader, 0, headers)}
+}
+
+// copy returns the memory of a text. It is never nil, which would mean "no key" and "deleted".
+func (e *encoder) copy(text string) []byte {
+	from := len(e.bytes)
+	e.bytes = append(e.bytes, text...)
+	return e.bytes[from:len(e.bytes):len(e.bytes)]
+}
+
+// encode makes the record of a message. limit is what the topic takes.
+func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit int) error {
+	r.Topic, r.Key = topic, e.copy(m.Key)
+	from := len(e.bytes)
+	e.bytes = append(e.bytes, m.Data...)
+	r.Value = e.bytes[from:len(e.bytes):len(e.bytes)]
 	size := batchRoom + len(r.Key) + len(r.Value)
-	add := func(name, value string) {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: bytes(value)})
-		size += headerRoom + len(name) + len(value)
+	first := len(e.headers)
+	if m.Headers.Get(driver.HeaderID) != m.ID {
+		e.headers = append(e.headers, kgo.RecordHeader{Key: headerID, Value: e.copy(m.ID)})
 	}
-	if m.Headers[driver.HeaderID] != m.ID {
-		add(headerID, m.ID)
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		e.headers = append(e.headers, kgo.RecordHeader{Key: wireName(h.Name), Value: e.copy(h.Value)})
 	}
-	for name, value := range m.Headers {
-		add(wireName(name), value)
+	r.Headers = e.headers[first:len(e.headers):len(e.headers)]
+	for i := range r.Headers {
+		size += headerRoom + len(r.Headers[i].Key) + len(r.Headers[i].Value)
 	}
 	if size > limit {
-		return nil, fmt.Errorf("kafkadriver: %w: message %q on topic %q needs %d bytes, the topic takes %d (max.message.bytes)",
+		return fmt.Errorf("kafkadriver: %w: message %q on topic %q needs %d bytes, the topic takes %d (max.message.bytes)",
 			driver.ErrTooLarge, m.ID, m.Topic, size, limit)
 	}
-	return r, nil
+	return nil
 }
 
 // wireName is what a header is called on the wire.
@@ -72,6 +94,8 @@ func wireName(name string) string {
 		return "ce_subject"
 	case driver.HeaderSpecVersion:
 		return "ce_specversion"
+	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
+		return name
 	}
 	if rest, ok := strings.CutPrefix(name, "ce-"); ok {
 		return "ce_" + rest
@@ -97,6 +121,8 @@ func headerName(wire string) string {
 		return driver.HeaderSubject
 	case "ce_specversion":
 		return driver.HeaderSpecVersion
+	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
+		return wire
 	}
 	if raw, ok := strings.CutPrefix(wire, headerRaw); ok {
 		return raw
@@ -108,37 +134,81 @@ func headerName(wire string) string {
 	return name
 }
 
-// decode makes the message of a record, which may come from any program.
-func decode(topic string, r *kgo.Record) driver.Message {
-	room := len(r.Key)
-	for _, h := range r.Headers {
-		room += len(h.Value)
+// A decoder makes messages of records, which may come from any program. Messages that are made one after the other share memory,
+// but a little: a text that somebody keeps for long must not hold on to a whole fetch.
+type decoder struct {
+	texts   strings.Builder
+	headers driver.Headers
+	values  [16]string // of the last message's headers; most have the same in the next, as source and type
+}
+
+const (
+	textsTogether   = 2 << 10 // bytes
+	headersTogether = 64
+)
+
+// decode makes the message of a record.
+func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
+	m := driver.Message{Topic: topic, Key: d.text(r.Key), Data: slices.Clip(r.Value)}
+	if cap(d.headers)-len(d.headers) < len(r.Headers) {
+		d.headers = make(driver.Headers, 0, max(len(r.Headers), headersTogether))
 	}
-	var memory strings.Builder // for all texts of the message
-	memory.Grow(room)
-	text := func(b []byte) string {
-		if !utf8.Valid(b) { // a foreign program
-			return string(bytes.ToValidUTF8(b, []byte("\uFFFD")))
-		}
-		from := memory.Len()
-		memory.Write(b)
-		return memory.String()[from:]
-	}
-	m := driver.Message{Topic: topic, Key: text(r.Key), Headers: make(map[string]string, len(r.Headers)), Data: r.Value}
-	for _, h := range r.Headers {
+	first := len(d.headers)
+	for i := range r.Headers {
+		h := &r.Headers[i]
 		if h.Key == headerID {
-			m.ID = text(h.Value)
+			m.ID = d.text(h.Value)
 			continue
 		}
-		m.Headers[headerName(h.Key)] = text(h.Value)
+		value := &d.values[i%len(d.values)]
+		if *value != string(h.Value) {
+			*value = d.text(h.Value)
+		}
+		d.headers = append(d.headers, driver.Header{Name: headerName(h.Key), Value: *value})
 	}
+	m.Headers = slices.Clip(d.headers[first:])
+	m.Headers.Sort()
 	if m.ID == "" {
-		m.ID = m.Headers[driver.HeaderID]
+		m.ID = m.Headers.Get(driver.HeaderID)
 	}
 	if m.ID == "" { // the same at every delivery
 		m.ID = fmt.Sprintf("%s-%d-%d", r.Topic, r.Partition, r.Offset)
 	}
 	return m
+}
+
+// text returns a copy of b.
+func (d *decoder) text(b []byte) string {
+	if !utf8.Valid(b) { // a foreign program
+		return string(bytes.ToValidUTF8(b, []byte("\uFFFD")))
+	}
+	if d.texts.Cap()-d.texts.Len() < len(b) {
+		d.texts.Reset()
+		d.texts.Grow(max(len(b), textsTogether))
+	}
+	from := d.texts.Len()
+	d.texts.Write(b)
+	return d.texts.String()[from:]
+}
+
+// clone makes a record that shares no memory with a fetch, for one that has to wait.
+func clone(r *kgo.Record) *kgo.Record {
+	c := *r
+	c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	c.Headers = slices.Clone(r.Headers)
+	for i := range c.Headers {
+		c.Headers[i].Value = bytes.Clone(c.Headers[i].Value)
+	}
+	return &c
+}
+
+// size is what a record takes of the memory for those that wait.
+func size(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
 }
 
 // otherName is what a topic is called whose own name Kafka refuses.

@@ -3,6 +3,7 @@ package kafkadriver
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,12 +12,19 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
+func encode(m *driver.Message, limit int) (*kgo.Record, error) {
+	r := new(kgo.Record)
+	return r, newEncoder([]driver.Message{*m}).encode(r, m, "t", limit)
+}
+
+func decode(r *kgo.Record) driver.Message { return new(decoder).decode("t", r) }
+
 func TestWireNames(t *testing.T) {
 	t.Parallel()
-	m := driver.Message{ID: "1", Topic: "t", Key: "k", Headers: map[string]string{
+	m := driver.Message{ID: "1", Topic: "t", Key: "k", Headers: driver.HeadersOf(map[string]string{
 		"ce-id": "1", "ce-type": "order.placed.v1", "ce_type": "mine", "ce-": "x", "content-type": "a/b", "traceparent": "00-0", "kaptar-id": "not the id",
-	}}
-	r, err := encode(&m, "t", usualLimit)
+	})}
+	r, err := encode(&m, usualLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,19 +39,19 @@ func TestWireNames(t *testing.T) {
 		t.Errorf("headers on the wire are %v, want %v", got, want)
 	}
 	m.ID = "2"
-	if r, err = encode(&m, "t", usualLimit); err != nil || r.Headers[0].Key != "Kaptar-Id" || string(r.Headers[0].Value) != "2" {
+	if r, err = encode(&m, usualLimit); err != nil || r.Headers[0].Key != "Kaptar-Id" || string(r.Headers[0].Value) != "2" {
 		t.Errorf("encode with another ce-id = %v, %v; want the id in Kaptar-Id", r, err)
 	}
 }
 
 func TestEncodeNeverNil(t *testing.T) {
 	t.Parallel()
-	r, err := encode(&driver.Message{ID: "1", Topic: "t"}, "t", usualLimit)
+	r, err := encode(&driver.Message{ID: "1", Topic: "t"}, usualLimit)
 	if err != nil || r.Key == nil || r.Value == nil {
 		t.Errorf("encode of a message without key and data = %v, %v; want both empty and not null, which mean no partition and deleted", r, err)
 	}
 	data := []byte("abc")
-	r, err = encode(&driver.Message{ID: "1", Topic: "t", Data: data}, "t", usualLimit)
+	r, err = encode(&driver.Message{ID: "1", Topic: "t", Data: data}, usualLimit)
 	data[0] = 'x'
 	if err != nil || string(r.Value) != "abc" {
 		t.Errorf("the record shares its value with the message, which the caller may change: %q, %v", r.Value, err)
@@ -53,10 +61,10 @@ func TestEncodeNeverNil(t *testing.T) {
 func TestEncodeLimit(t *testing.T) {
 	t.Parallel()
 	m := driver.Message{ID: "1", Topic: "t", Data: make([]byte, 1000)}
-	if _, err := encode(&m, "t", 1000); !errors.Is(err, driver.ErrTooLarge) {
+	if _, err := encode(&m, 1000); !errors.Is(err, driver.ErrTooLarge) {
 		t.Errorf("encode of 1000 bytes for a topic that takes 1000 = %v, want driver.ErrTooLarge", err)
 	}
-	if _, err := encode(&m, "t", 1200); err != nil {
+	if _, err := encode(&m, 1200); err != nil {
 		t.Errorf("encode of 1000 bytes for a topic that takes 1200 = %v, want nil", err)
 	}
 }
@@ -75,14 +83,14 @@ func TestDecodeForeign(t *testing.T) {
 	}{
 		"CloudEvent": {
 			kgo.Record{Key: []byte("7"), Value: []byte("{}"), Headers: header("ce_id", "a", "ce_specversion", "1.0", "content-type", "application/json")},
-			driver.Message{ID: "a", Key: "7", Data: []byte("{}"), Headers: map[string]string{"ce-id": "a", "ce-specversion": "1.0", "content-type": "application/json"}},
+			driver.Message{ID: "a", Key: "7", Data: []byte("{}"), Headers: driver.HeadersOf(map[string]string{"ce-id": "a", "ce-specversion": "1.0", "content-type": "application/json"})},
 		},
 		"bare":      {kgo.Record{Topic: "x", Partition: 3, Offset: 9}, driver.Message{ID: "x-3-9"}},
-		"capitals":  {kgo.Record{Headers: header("CE_ID", "a", "Content-Type", "b")}, driver.Message{ID: "a", Headers: map[string]string{"ce-id": "a", "content-type": "b"}}},
-		"not UTF-8": {kgo.Record{Key: []byte("\xff"), Headers: header("ce_id", "\xff")}, driver.Message{ID: "\uFFFD", Key: "\uFFFD", Headers: map[string]string{"ce-id": "\uFFFD"}}},
+		"capitals":  {kgo.Record{Headers: header("CE_ID", "a", "Content-Type", "b")}, driver.Message{ID: "a", Headers: driver.HeadersOf(map[string]string{"ce-id": "a", "content-type": "b"})}},
+		"not UTF-8": {kgo.Record{Key: []byte("\xff"), Headers: header("ce_id", "\xff")}, driver.Message{ID: "\uFFFD", Key: "\uFFFD", Headers: driver.HeadersOf(map[string]string{"ce-id": "\uFFFD"})}},
 	} {
-		got := decode("t", &c.r)
-		if got.ID != c.want.ID || got.Key != c.want.Key || string(got.Data) != string(c.want.Data) || !maps.Equal(got.Headers, c.want.Headers) || got.Topic != "t" {
+		got := decode(&c.r)
+		if got.ID != c.want.ID || got.Key != c.want.Key || string(got.Data) != string(c.want.Data) || !slices.Equal(got.Headers, c.want.Headers) || got.Topic != "t" {
 			t.Errorf("%s: decode = %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -93,15 +101,15 @@ func FuzzWire(f *testing.F) {
 	f.Add("id", "key", "ce-x", "a b%20", "ce_x", []byte("x"))
 	f.Add("x", "\r\n", "kaptar-id", "\x00é", "kaptar-header-ce_x", []byte{})
 	f.Fuzz(func(t *testing.T, id, key, name, value, other string, data []byte) {
-		m := driver.Message{ID: id, Topic: "t", Key: key, Headers: map[string]string{name: value, other: "", "ce-id": value}, Data: data}
+		m := driver.Message{ID: id, Topic: "t", Key: key, Headers: driver.HeadersOf(map[string]string{name: value, other: "", "ce-id": value}), Data: data}
 		if m.Validate() != nil {
 			t.Skip("not a valid message")
 		}
-		r, err := encode(&m, "t", newLimit)
+		r, err := encode(&m, newLimit)
 		if err != nil {
 			t.Fatalf("encode of a valid message = %v, want nil", err)
 		}
-		if got := decode("t", r); got.ID != id || got.Key != key || !maps.Equal(got.Headers, m.Headers) || string(got.Data) != string(data) {
+		if got := decode(r); got.ID != id || got.Key != key || !slices.Equal(got.Headers, m.Headers) || string(got.Data) != string(data) {
 			t.Errorf("got %+v, want %+v", got, m)
 		}
 	})
@@ -112,7 +120,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("ce_id", []byte("%"), "Kaptar-Id", []byte("\xff"))
 	f.Add("", []byte{}, "Kaptar-Header-", []byte(nil))
 	f.Fuzz(func(t *testing.T, name1 string, value1 []byte, name2 string, value2 []byte) {
-		m := decode("t", &kgo.Record{Headers: []kgo.RecordHeader{{Key: name1, Value: value1}, {Key: name2, Value: value2}, {Key: name1, Value: value2}}})
+		m := decode(&kgo.Record{Headers: []kgo.RecordHeader{{Key: name1, Value: value1}, {Key: name2, Value: value2}, {Key: name1, Value: value2}}})
 		if m.ID == "" || strings.ToValidUTF8(m.ID, "") != m.ID {
 			t.Errorf("headers %q: %q, %q: %q give the id %q", name1, value1, name2, value2, m.ID)
 		}

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -160,7 +160,7 @@ func (b *Broker) topic(name string) *topic {
 
 // clone makes a message that shares no memory with its source: publisher and every consumer may do what they like.
 func clone(m driver.Message) driver.Message {
-	m.Headers = maps.Clone(m.Headers)
+	m.Headers = slices.Clone(m.Headers)
 	m.Data = bytes.Clone(m.Data)
 	return m
 }

@@ -57,49 +57,62 @@ func (m *member) next() (*driver.Delivery, time.Time) {
 }
 
 func (m *member) delivery(e *entry) *driver.Delivery {
-	g, attempt := m.group, e.attempt
-	settle := func(ctx context.Context, verb string, do func()) error {
-		if err := context.Cause(ctx); err != nil {
-			return fmt.Errorf("memdriver: %s: %w", verb, err)
+	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Settler: &lease{m, e, e.attempt}}
+}
+
+// A lease is one delivery of an entry.
+type lease struct {
+	m       *member
+	e       *entry
+	attempt int
+}
+
+// Ack implements driver.Settler.
+func (l *lease) Ack(ctx context.Context) error {
+	return l.settle(ctx, "ack", func(g *group) { // also when the lease is over: the work is done
+		g.release(l.e)
+		delete(g.open, l.e.index)
+	})
+}
+
+// Nack implements driver.Settler.
+func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+	return l.settle(ctx, "nack", func(g *group) {
+		if l.current() {
+			g.release(l.e)
+			l.e.due = time.Now().Add(max(after, 0))
+			heap.Push(&g.waiting, l.e)
 		}
-		m.b.mu.Lock()
-		defer m.b.mu.Unlock()
-		select {
-		case <-m.b.idle: // not before Close is through, since the last deliver calls may want to settle
-			return fmt.Errorf("memdriver: %s: %w", verb, driver.ErrClosed)
-		default:
+	})
+}
+
+// Extend implements driver.Settler.
+func (l *lease) Extend(ctx context.Context) error {
+	return l.settle(ctx, "extend", func(g *group) {
+		if l.current() {
+			l.e.due = time.Now().Add(g.ackWait)
 		}
-		if g.open[e.index] == e {
-			do()
-			g.wakeAll()
-		}
-		return nil
+	})
+}
+
+// current reports whether the entry is still held by this delivery. The caller holds Broker.mu.
+func (l *lease) current() bool { return l.e.holder == l.m && l.e.attempt == l.attempt }
+
+func (l *lease) settle(ctx context.Context, verb string, do func(*group)) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("memdriver: %s: %w", verb, err)
 	}
-	mine := func() bool { return e.holder == m && e.attempt == attempt }
-	return &driver.Delivery{
-		Message: clone(g.topic.log[e.index]),
-		Attempt: attempt,
-		Ack: func(ctx context.Context) error {
-			return settle(ctx, "ack", func() { // also when the lease is over: the work is done
-				g.release(e)
-				delete(g.open, e.index)
-			})
-		},
-		Nack: func(ctx context.Context, after time.Duration) error {
-			return settle(ctx, "nack", func() {
-				if mine() {
-					g.release(e)
-					e.due = time.Now().Add(max(after, 0))
-					heap.Push(&g.waiting, e)
-				}
-			})
-		},
-		Extend: func(ctx context.Context) error {
-			return settle(ctx, "extend", func() {
-				if mine() {
-					e.due = time.Now().Add(g.ackWait)
-				}
-			})
-		},
+	b, g := l.m.b, l.m.group
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.idle: // not before Close is through, since the last deliver calls may want to settle
+		return fmt.Errorf("memdriver: %s: %w", verb, driver.ErrClosed)
+	default:
 	}
+	if g.open[l.e.index] == l.e {
+		do(g)
+		g.wakeAll()
+	}
+	return nil
 }

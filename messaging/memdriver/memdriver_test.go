@@ -85,19 +85,19 @@ func TestNothingShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := memdriver.New()
-		m := driver.Message{ID: "x", Topic: "t", Headers: map[string]string{"a": "1"}, Data: []byte("data")}
+		m := driver.Message{ID: "x", Topic: "t", Headers: driver.HeadersOf(map[string]string{"a": "1"}), Data: []byte("data")}
 		if err := b.Publish(t.Context(), []driver.Message{m}); err != nil {
 			t.Fatal(err)
 		}
-		m.Headers["a"], m.Data[0] = "2", 'X'
+		m.Headers[0].Value, m.Data[0] = "2", 'X'
 		for _, group := range []string{"first", "second"} {
 			ctx, stop := context.WithCancel(t.Context())
 			sub := driver.Subscription{Topic: "t", Group: group, From: driver.FromBeginning}
 			if err := b.Subscribe(ctx, sub, func(d driver.Delivery) {
-				if d.Headers["a"] != "1" || string(d.Data) != "data" {
-					t.Errorf("group %s got header %q, data %q; want 1, data", group, d.Headers["a"], d.Data)
+				if d.Headers.Get("a") != "1" || string(d.Data) != "data" {
+					t.Errorf("group %s got header %q, data %q; want 1, data", group, d.Headers.Get("a"), d.Data)
 				}
-				d.Headers["a"], d.Data[0] = "3", 'Y'
+				d.Headers[0].Value, d.Data[0] = "3", 'Y'
 				stop()
 			}); err != nil {
 				t.Error(err)

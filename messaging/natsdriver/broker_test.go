@@ -240,7 +240,7 @@ func TestForeignPublisher(t *testing.T) {
 	}
 	var got []string
 	for _, d := range receive(t, b, driver.Subscription{Topic: "order.placed", Group: "g", From: driver.FromBeginning}, 4) {
-		got = append(got, fmt.Sprintf("id=%s key=%s %v %s", d.ID, d.Key, d.Headers, d.Data))
+		got = append(got, fmt.Sprintf("id=%s key=%s %v %s", d.ID, d.Key, d.Headers.Map(), d.Data))
 	}
 	want := []string{
 		"id=ev-1 key=100% map[ce-id:ev-1 ce-subject:100% ce-type:a b %zz content-type:application/json] {}",

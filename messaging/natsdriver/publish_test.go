@@ -139,7 +139,7 @@ func TestServerLimit(t *testing.T) {
 	b := open(t, s.s.ClientURL())
 	defer closeNow(t, b)
 	batch := messages("t", "m", 2)
-	batch[1].Headers = map[string]string{"a": strings.Repeat("é", 12<<10)} // 24 KiB, but 72 encoded
+	batch[1].Headers = driver.Headers{{Name: "a", Value: strings.Repeat("é", 12<<10)}} // 24 KiB, but 72 encoded
 	if err := b.Publish(t.Context(), batch); !errors.Is(err, driver.ErrTooLarge) || !strings.Contains(err.Error(), `"m1"`) {
 		t.Errorf("Publish of a message above max_payload = %v, want driver.ErrTooLarge that names it", err)
 	}

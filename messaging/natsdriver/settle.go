@@ -20,7 +20,7 @@ type lease struct {
 }
 
 func (l *lease) delivery(msg *nats.Msg) driver.Delivery {
-	d := driver.Delivery{Attempt: 1}
+	d := driver.Delivery{Attempt: 1, Settler: l}
 	var seq uint64
 	if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
 		d.Attempt, seq = int(meta.NumDelivered), meta.Sequence.Stream
@@ -29,15 +29,18 @@ func (l *lease) delivery(msg *nats.Msg) driver.Delivery {
 	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
 		d.ID = fmt.Sprintf("%s:%d", l.p.stream, seq)
 	}
-	d.Ack = func(ctx context.Context) error { return l.settle(ctx, "ack", "+ACK") }
-	d.Nack = func(ctx context.Context, after time.Duration) error {
-		if after <= 0 {
-			return l.settle(ctx, "nack", "-NAK")
-		}
-		return l.settle(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
-	}
-	d.Extend = l.extend
 	return d
+}
+
+// Ack implements driver.Settler.
+func (l *lease) Ack(ctx context.Context) error { return l.settle(ctx, "ack", "+ACK") }
+
+// Nack implements driver.Settler.
+func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+	if after <= 0 {
+		return l.settle(ctx, "nack", "-NAK")
+	}
+	return l.settle(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
 }
 
 // settle sends the word to the server and frees the slot, also when that fails: then the message comes again.
@@ -57,7 +60,8 @@ func (l *lease) settle(ctx context.Context, verb, word string) error {
 	return nil
 }
 
-func (l *lease) extend(ctx context.Context) error {
+// Extend implements driver.Settler.
+func (l *lease) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("natsdriver: extend: %w", err)
 	}

@@ -46,11 +46,11 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 	}
 	set(nats.MsgIdHdr, escapeValue(m.ID))
 	set(headerKey, escapeValue(m.Key))
-	for name, value := range m.Headers {
-		if !plainHeader(name) {
-			value = escapeValue(value)
+	for _, one := range m.Headers {
+		if !plainHeader(one.Name) {
+			one.Value = escapeValue(one.Value)
 		}
-		set(name, value)
+		set(one.Name, one.Value)
 	}
 	if int64(size) > maxPayload {
 		return fmt.Errorf("natsdriver: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
@@ -62,7 +62,7 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 
 // decode makes the message of a delivery. Its ID is empty if the publisher gave none.
 func decode(topic string, msg *nats.Msg) driver.Message {
-	m := driver.Message{Topic: topic, Headers: make(map[string]string, len(msg.Header)), Data: msg.Data}
+	m := driver.Message{Topic: topic, Headers: make(driver.Headers, 0, len(msg.Header)), Data: msg.Data}
 	for name, values := range msg.Header {
 		if len(values) == 0 || strings.HasPrefix(name, "Nats-") || name == headerKey {
 			continue
@@ -72,13 +72,14 @@ func decode(topic string, msg *nats.Msg) driver.Message {
 		if !plainHeader(name) {
 			value = unescapeValue(value)
 		}
-		m.Headers[name] = value
+		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
 	}
-	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers[driver.HeaderID])
+	m.Headers.Sort()
+	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers.Get(driver.HeaderID))
 	if key, ok := msg.Header[headerKey]; ok && len(key) > 0 {
 		m.Key = unescapeValue(key[0])
 	} else {
-		m.Key = firstOf(m.Headers["ce-partitionkey"], m.Headers[driver.HeaderSubject])
+		m.Key = firstOf(m.Headers.Get("ce-partitionkey"), m.Headers.Get(driver.HeaderSubject))
 	}
 	return m
 }

@@ -22,7 +22,7 @@ func benchMessages(n int) []driver.Message {
 		id := rand.Text()
 		out[i] = driver.Message{
 			ID: id, Topic: benchTopic, Key: strconv.Itoa(i % 100), Data: data,
-			Headers: map[string]string{driver.HeaderID: id, driver.HeaderType: benchTopic, driver.HeaderContentType: "application/json"},
+			Headers: driver.HeadersOf(map[string]string{driver.HeaderID: id, driver.HeaderType: benchTopic, driver.HeaderContentType: "application/json"}),
 		}
 	}
 	return out

@@ -35,7 +35,7 @@ func TestForeignPublisher(t *testing.T) {
 	var got []string
 	for range 4 {
 		d := m.next(t)
-		got = append(got, fmt.Sprintf("id=%s key=%s %v %s", d.ID, d.Key, d.Headers, d.Data))
+		got = append(got, fmt.Sprintf("id=%s key=%s %v %s", d.ID, d.Key, d.Headers.Map(), d.Data))
 		if err := d.Ack(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -70,7 +70,7 @@ func TestForeignConsumer(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := message("t", "id-1", "order-7")
-	sent.Headers = map[string]string{"ce-id": "id-1", "ce-specversion": "1.0", "content-type": "application/json", "traceparent": "00-x"}
+	sent.Headers = driver.HeadersOf(map[string]string{"ce-id": "id-1", "ce-specversion": "1.0", "content-type": "application/json", "traceparent": "00-x"})
 	if err := b.Publish(t.Context(), []driver.Message{sent}); err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func TestWhatServersWouldNotTake(t *testing.T) {
 		{"x-first-death-queue", "q", driver.ErrInvalid},
 	} {
 		batch := messages("t", "m", 2)
-		batch[1].Headers = map[string]string{c.name: c.value}
+		batch[1].Headers = driver.Headers{{Name: c.name, Value: c.value}}
 		if err := b.Publish(t.Context(), batch); !errors.Is(err, c.want) || !strings.Contains(err.Error(), `"m1"`) {
 			t.Errorf("Publish with a header %.20s of %d bytes = %v, want %v that names the message", c.name, len(c.value), err, c.want)
 		}
@@ -119,9 +119,8 @@ func TestWhatServersWouldNotTake(t *testing.T) {
 		t.Errorf("Publish afterwards = %v, want nil", err)
 	}
 	large := messages("t", "large", 1)
-	large[0].Headers = map[string]string{}
 	for i := range 100 { // about 110 KiB: what fits has to get through
-		large[0].Headers[fmt.Sprint("ce-h", i)] = strings.Repeat("v", 1100)
+		large[0].Headers = append(large[0].Headers, driver.Header{Name: fmt.Sprintf("ce-h%02d", i), Value: strings.Repeat("v", 1100)})
 	}
 	if err := b.Publish(t.Context(), large); err != nil {
 		t.Errorf("Publish with 110 KiB of headers = %v, want nil", err)

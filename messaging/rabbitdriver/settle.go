@@ -42,8 +42,7 @@ func (l *lease) begin() *driver.Delivery {
 	m.open++
 	l.timer = time.AfterFunc(wait, l.expire)
 	return &driver.Delivery{
-		Message: decode(m.sub.Topic, l.raw), Attempt: l.attempt,
-		Ack: l.ack, Nack: l.nack, Extend: l.extend,
+		Message: decode(m.sub.Topic, l.raw), Attempt: l.attempt, Settler: l,
 	}
 }
 
@@ -85,7 +84,8 @@ func (l *lease) releaseLocked(state leaseState) {
 	m.wakeUp()
 }
 
-func (l *lease) ack(ctx context.Context) error {
+// Ack implements driver.Settler.
+func (l *lease) Ack(ctx context.Context) error {
 	if mine, err := l.take(ctx, "ack", settled); !mine {
 		return err
 	}
@@ -103,7 +103,8 @@ func (l *lease) tell(verb string, state leaseState, word func(bool) error) error
 	return nil
 }
 
-func (l *lease) nack(ctx context.Context, after time.Duration) error {
+// Nack implements driver.Settler.
+func (l *lease) Nack(ctx context.Context, after time.Duration) error {
 	if after > 0 {
 		return l.delay(ctx, after)
 	}
@@ -151,7 +152,8 @@ func (l *lease) hold(wait time.Duration) {
 	l.timer.Reset(wait)
 }
 
-func (l *lease) extend(ctx context.Context) error {
+// Extend implements driver.Settler.
+func (l *lease) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("rabbitdriver: extend: %w", err)
 	}

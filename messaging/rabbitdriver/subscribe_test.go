@@ -105,7 +105,7 @@ func TestDelaysDoNotBlock(t *testing.T) {
 	sub := driver.Subscription{Topic: "t", Group: "g"}
 	m := join(t, b, sub)
 	sent := message("t", "short", strings.Repeat("long key ", 50))
-	sent.Headers = map[string]string{"ce-id": "short", "content-type": "a/b"}
+	sent.Headers = driver.HeadersOf(map[string]string{"ce-id": "short", "content-type": "a/b"})
 	if err := b.Publish(t.Context(), []driver.Message{message("t", "long", "k"), sent}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestDelaysDoNotBlock(t *testing.T) {
 	}
 	m = join(t, b, sub)
 	d := m.next(t)
-	if d.ID != "short" || d.Attempt != 2 || d.Key != sent.Key || len(d.Headers) != 2 || d.Headers["content-type"] != "a/b" || string(d.Data) != "short" {
+	if d.ID != "short" || d.Attempt != 2 || d.Key != sent.Key || len(d.Headers) != 2 || d.Headers.Get("content-type") != "a/b" || string(d.Data) != "short" {
 		t.Errorf("after its delay came %+v, attempt %d; want %+v, attempt 2", d.Message, d.Attempt, sent)
 	}
 	if err := d.Nack(t.Context(), 100*time.Millisecond); err != nil {

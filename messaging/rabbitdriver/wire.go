@@ -40,7 +40,8 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 		headers[headerKey] = m.Key
 	}
 	size := frameRoom + len(m.ID) + len(m.Key)
-	for name, value := range m.Headers {
+	for _, one := range m.Headers {
+		name, value := one.Name, one.Value
 		wire := name
 		switch {
 		case name == driver.HeaderContentType && value != "" && len(value) <= shortMax:
@@ -69,7 +70,7 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 
 // decode makes the message of a delivery.
 func decode(topic string, d *amqp.Delivery) driver.Message {
-	m := driver.Message{ID: d.MessageId, Topic: topic, Key: d.RoutingKey, Headers: make(map[string]string, len(d.Headers)+1), Data: d.Body}
+	m := driver.Message{ID: d.MessageId, Topic: topic, Key: d.RoutingKey, Headers: make(driver.Headers, 0, len(d.Headers)+1), Data: d.Body}
 	for name, field := range d.Headers {
 		value, ok := text(field)
 		if !ok || reserved(name) {
@@ -84,13 +85,14 @@ func decode(topic string, d *amqp.Delivery) driver.Message {
 		case strings.HasPrefix(name, attributePrefix) || strings.HasPrefix(name, "cloudEvents:"):
 			name = headerPrefix + name[len(attributePrefix):]
 		}
-		m.Headers[strings.ToLower(name)] = value
+		m.Headers = append(m.Headers, driver.Header{Name: strings.ToLower(name), Value: value})
 	}
 	if d.ContentType != "" {
-		m.Headers[driver.HeaderContentType] = d.ContentType
+		m.Headers = append(m.Headers, driver.Header{Name: driver.HeaderContentType, Value: d.ContentType})
 	}
+	m.Headers.Sort()
 	if m.ID == "" {
-		m.ID = m.Headers[driver.HeaderID]
+		m.ID = m.Headers.Get(driver.HeaderID)
 	}
 	if m.ID == "" {
 		m.ID = rand.Text()

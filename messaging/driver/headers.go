@@ -1,0 +1,72 @@
+package driver
+
+import (
+	"slices"
+	"strings"
+)
+
+// A Header is one of a message's [Headers].
+type Header struct{ Name, Value string }
+
+// Headers are in ascending order of their names, and each name stands once. A list rather than a map, since a message has
+// few of them and is made and read far more often than it is looked into. nil is ready to use.
+type Headers []Header
+
+// HeadersOf returns the headers of a map, nil for an empty one.
+func HeadersOf(values map[string]string) Headers {
+	if len(values) == 0 {
+		return nil
+	}
+	h := make(Headers, 0, len(values))
+	for name, value := range values {
+		h = append(h, Header{name, value})
+	}
+	h.Sort()
+	return h
+}
+
+// Map returns a map with the headers.
+func (h Headers) Map() map[string]string {
+	values := make(map[string]string, len(h))
+	for i := range h {
+		values[h[i].Name] = h[i].Value
+	}
+	return values
+}
+
+// Get returns the value of a header, "" if there is none.
+func (h Headers) Get(name string) string {
+	for i := range h {
+		if h[i].Name == name {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Sort puts headers that were appended in any order into the order that Headers must have. Of several with one name the last
+// stays.
+func (h *Headers) Sort() {
+	list := *h
+	if list.sorted() { // nearly always
+		return
+	}
+	slices.SortStableFunc(list, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	kept := list[:0]
+	for i := range list {
+		if i+1 == len(list) || list[i+1].Name != list[i].Name {
+			kept = append(kept, list[i])
+		}
+	}
+	clear(list[len(kept):])
+	*h = kept
+}
+
+func (h Headers) sorted() bool {
+	for i := 1; i < len(h); i++ {
+		if h[i-1].Name >= h[i].Name {
+			return false
+		}
+	}
+	return true
+}
