@@ -46,13 +46,17 @@ func freeAddress(t *testing.T) string {
 	return ""
 }
 
+// listens reports whether a NATS server answers; other programs may take the port meanwhile.
 func listens(address string) bool {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
 		return false
 	}
-	conn.Close()
-	return true
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	hello := make([]byte, len("INFO "))
+	_, err = io.ReadFull(conn, hello)
+	return err == nil && string(hello) == "INFO "
 }
 
 // settingsWith are the settings of one service that uses a broker.

@@ -42,6 +42,7 @@ type Harness struct {
 	KeyAffinity bool // gives all messages of a key to one member of a group
 	Dedup       bool // stores an ID once within its duplicate window
 	NoReplay    bool // keeps no history: FromBeginning is refused with errors.ErrUnsupported
+	CountsAhead bool // Attempt also counts what a member had fetched and was not given to handle
 }
 
 // A Case is one promise of package driver.

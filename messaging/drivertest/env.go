@@ -100,6 +100,14 @@ func (e *env) ack(d driver.Delivery) {
 	}
 }
 
+// attempt checks the number of a delivery, which has to be want, or want and more where the broker counts so.
+func (e *env) attempt(d driver.Delivery, want int) {
+	e.t.Helper()
+	if d.Attempt != want && (d.Attempt < want || !e.h.CountsAhead) {
+		e.t.Errorf("%s has attempt %d, want %d", d.ID, d.Attempt, want)
+	}
+}
+
 func (e *env) join(sub driver.Subscription, handle func(driver.Delivery)) *member {
 	return e.joinOn(e.h.Broker, sub, handle)
 }

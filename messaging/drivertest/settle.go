@@ -18,9 +18,7 @@ func testNackRedelivers(t *testing.T, h Harness) {
 	e.publish(e.msg("m", "k"))
 	m := e.hold("g", driver.FromNow, 4)
 	d := m.wait(1)[0]
-	if d.Attempt != 1 {
-		t.Errorf("first delivery has attempt %d, want 1", d.Attempt)
-	}
+	e.attempt(d, 1)
 	start := time.Now()
 	nack(t, d, 0)
 	d = m.wait(2)[1]
@@ -34,8 +32,10 @@ func testNackRedelivers(t *testing.T, h Harness) {
 	if took := time.Since(start); took < delay {
 		t.Errorf("Nack(%v) brought the message after %v already", delay, took)
 	}
-	if d.Attempt != 2 || last.Attempt != 3 || last.ID != "m" || string(last.Data) != "m" {
-		t.Errorf("redeliveries have attempts %d and %d, the last id %q, data %q; want 2, 3, m, m", d.Attempt, last.Attempt, last.ID, last.Data)
+	e.attempt(d, 2)
+	e.attempt(last, 3)
+	if last.ID != "m" || string(last.Data) != "m" {
+		t.Errorf("the last redelivery has id %q, data %q; want m, m", last.ID, last.Data)
 	}
 	e.ack(last)
 }
@@ -59,9 +59,7 @@ func testUnsettledComesAgain(t *testing.T, h Harness) {
 	e.publish(e.msg("m", "k"))
 	m := e.hold("g", driver.FromNow, 1) // its only slot is taken by the message itself
 	got := m.wait(2)
-	if got[1].ID != "m" || got[1].Attempt != 2 {
-		t.Errorf("second delivery is %s, attempt %d; want m, 2", got[1].ID, got[1].Attempt)
-	}
+	e.attempt(got[1], 2)
 	e.ack(got[1])
 	e.ack(got[1]) // a second Ack is harmless
 	e.publish(e.msg("next", "k"))
@@ -76,9 +74,7 @@ func testUnsettledGoesToNewMember(t *testing.T, h Harness) {
 	first.wait(1)
 	first.stop()
 	d := e.subscribe("g", driver.FromNow).wait(1)[0]
-	if d.ID != "m" || d.Attempt != 2 {
-		t.Errorf("the new member got %s, attempt %d; want m, 2", d.ID, d.Attempt)
-	}
+	e.attempt(d, 2)
 }
 
 func testExtendHoldsTheMessage(t *testing.T, h Harness) {
@@ -98,9 +94,7 @@ func testExtendHoldsTheMessage(t *testing.T, h Harness) {
 	if got := m.wait(1); len(got) != 1 {
 		t.Errorf("a message that was extended for 2.5 ack waits came %d times, want once", len(got))
 	}
-	if again := m.wait(2)[1]; again.ID != "m" || again.Attempt != 2 { // Extend was no Ack
-		t.Errorf("without more extensions came %s, attempt %d; want m, 2", again.ID, again.Attempt)
-	}
+	e.attempt(m.wait(2)[1], 2) // Extend was no Ack
 }
 
 func testAckIsFinal(t *testing.T, h Harness) {

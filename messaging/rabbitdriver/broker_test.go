@@ -109,8 +109,8 @@ func TestLostConnection(t *testing.T) {
 	until(t, "the reconnection", func() bool { return b.Healthy() == nil })
 	for seen := map[string]bool{}; len(seen) < 2; {
 		d := m.next(t)
-		if d.ID == held.ID && d.Attempt != 2 {
-			t.Errorf("%s came again as attempt %d, want 2", d.ID, d.Attempt)
+		if d.ID == held.ID && d.Attempt < 2 {
+			t.Errorf("%s came again as attempt %d, want 2 or more", d.ID, d.Attempt)
 		}
 		if err := d.Ack(t.Context()); err != nil {
 			t.Errorf("Ack after the reconnection = %v, want nil", err)

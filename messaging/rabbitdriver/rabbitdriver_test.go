@@ -43,7 +43,7 @@ func closeNow(tb testing.TB, b driver.Broker) {
 
 func harness(t *testing.T, url string) drivertest.Harness {
 	return drivertest.Harness{
-		Broker: open(t, url, options()), AckWait: testAckWait, Ordered: true, NoReplay: true,
+		Broker: open(t, url, options()), AckWait: testAckWait, Ordered: true, NoReplay: true, CountsAhead: true,
 		Open: func(t *testing.T) driver.Broker { return open(t, url, options()) },
 	}
 }

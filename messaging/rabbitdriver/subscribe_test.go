@@ -128,14 +128,14 @@ func TestDelaysDoNotBlock(t *testing.T) {
 	}
 	m = join(t, b, sub)
 	d := m.next(t)
-	if d.ID != "short" || d.Attempt != 2 || d.Key != sent.Key || len(d.Headers) != 2 || d.Headers.Get("content-type") != "a/b" || string(d.Data) != "short" {
-		t.Errorf("after its delay came %+v, attempt %d; want %+v, attempt 2", d.Message, d.Attempt, sent)
+	if d.ID != "short" || d.Attempt < 2 || d.Key != sent.Key || len(d.Headers) != 2 || d.Headers.Get("content-type") != "a/b" || string(d.Data) != "short" {
+		t.Errorf("after its delay came %+v, attempt %d; want %+v, attempt 2 or more", d.Message, d.Attempt, sent)
 	}
 	if err := d.Nack(t.Context(), 100*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	if d = m.next(t); d.ID != "short" || d.Attempt != 3 {
-		t.Errorf("after a second delay came %s, attempt %d; want short, 3", d.ID, d.Attempt)
+	if again := m.next(t); again.ID != "short" || again.Attempt <= d.Attempt {
+		t.Errorf("after a second delay came %s, attempt %d; want short, above %d", again.ID, again.Attempt, d.Attempt)
 	}
 }
 
@@ -150,8 +150,8 @@ func TestLateAck(t *testing.T) {
 	}
 	first := m.next(t)
 	second := m.next(t)
-	if second.ID != first.ID || second.Attempt != 2 {
-		t.Errorf("second delivery is %s, attempt %d; want %s, 2", second.ID, second.Attempt, first.ID)
+	if second.ID != first.ID || second.Attempt <= first.Attempt {
+		t.Errorf("second delivery is %s, attempt %d; want %s, above %d", second.ID, second.Attempt, first.ID, first.Attempt)
 	}
 	if err := first.Ack(t.Context()); err == nil {
 		t.Error("Ack of a message that was delivered again = nil, want an error")
