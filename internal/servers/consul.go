@@ -32,7 +32,7 @@ log_level = "warn"
 		command: func(s *Server) command {
 			return command{args: []string{s.program, "agent", "-config-file=" + s.path("consul.hcl")}}
 		},
-		url:   func(address string) string { return "consul://" + address },
+		url:   func(s *Server) string { return "consul://" + s.Addr("") },
 		ready: consulReady,
 	}
 }

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,7 @@ type description struct {
 	// prepare writes the server's files before each start. It finds those of an earlier one.
 	prepare func(ctx context.Context, s *Server) error
 	command func(s *Server) command
-	url     func(address string) string
+	url     func(s *Server) string
 	ready   func(ctx context.Context, s *Server) error // nil: it answers in its protocol
 	settle  time.Duration                              // before Kill
 }
@@ -56,14 +57,21 @@ func describe(e Engine) (description, error) {
 		return prometheus(), nil
 	case Jaeger:
 		return jaeger(), nil
+	case Kubernetes:
+		return kubernetes(), nil
 	}
 	_, err := Parse(string(e))
 	return description{}, err
 }
 
-// get makes an HTTP request on a connection of its own, since the server may be killed in between, and returns the start of the
-// answer's body.
+// get is getOver with what the system trusts.
 func get(ctx context.Context, method, url string, body io.Reader, header ...string) (string, error) {
+	return getOver(ctx, nil, method, url, body, header...)
+}
+
+// getOver makes an HTTP request on a connection of its own, since the server may be killed in between, and returns the start of the
+// answer's body.
+func getOver(ctx context.Context, trust *tls.Config, method, url string, body io.Reader, header ...string) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return "", err
@@ -74,7 +82,7 @@ func get(ctx context.Context, method, url string, body io.Reader, header ...stri
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: trust}
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		return "", err

@@ -3,12 +3,15 @@ package servers_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +59,21 @@ func uses() map[servers.Engine]use {
 			},
 			read: prometheusQuery,
 		},
+		servers.Kubernetes: {
+			write: func(ctx context.Context, s *servers.Server) error {
+				_, err := kubernetesRequest(ctx, s, http.MethodPost, "", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"key"},"data":{"key":"value"}}`)
+				return err
+			},
+			read: func(ctx context.Context, s *servers.Server) (string, error) {
+				text, err := kubernetesRequest(ctx, s, http.MethodGet, "/key", "")
+				if err != nil {
+					return "", err
+				}
+				var found struct{ Data struct{ Key string } }
+				err = json.Unmarshal([]byte(text), &found)
+				return found.Data.Key, err
+			},
+		},
 		servers.Jaeger: { // it keeps nothing
 			write: jaegerWrite,
 			read: func(ctx context.Context, s *servers.Server) (string, error) {
@@ -100,9 +118,8 @@ func TestKill(t *testing.T) {
 				_ = conn.Close()
 				t.Error("after Kill it accepts connections")
 			}
-			helpers := map[servers.Engine]int{servers.RabbitMQ: 1} // epmd
-			if left := processes(t, s.Dir()); len(left) != 1+helpers[e] {
-				t.Errorf("after Kill the processes %v are there, want the supervisor and %d more", left, helpers[e])
+			if left := processes(t, s.Dir()); len(left) != 1+helpers(e) {
+				t.Errorf("after Kill the processes %v are there, want the supervisor and %d more", left, helpers(e))
 			}
 			begun = time.Now()
 			if err := s.Restart(ctx); err != nil {
@@ -117,6 +134,14 @@ func TestKill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// helpers returns how many processes stay beside the server's supervisor: epmd, and etcd.
+func helpers(e servers.Engine) int {
+	if e == servers.RabbitMQ || e == servers.Kubernetes {
+		return 1
+	}
+	return 0
 }
 
 func expect(got, want string, err error) error {
@@ -144,12 +169,19 @@ func poll(ctx context.Context, f func() (string, error)) (string, error) {
 }
 
 func request(ctx context.Context, method, url, body string) (string, error) {
+	return send(ctx, nil, "", method, url, body)
+}
+
+func send(ctx context.Context, trust *tls.Config, token, method, url, body string) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return "", err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: trust}}).Do(r)
 	if err != nil {
 		return "", err
 	}
@@ -334,4 +366,21 @@ func jaegerWrite(ctx context.Context, s *servers.Server) error {
 {"key":"service.name","value":{"stringValue":"value"}}]},"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c",
 "spanId":"eee19b7ec3c1b174","name":"x","kind":2,"startTimeUnixNano":"%d","endTimeUnixNano":"%d"}]}]}]}`, now, now+1000))
 	return err
+}
+
+// kubernetesRequest is about ConfigMaps, at the place and with the files that the URL names.
+func kubernetesRequest(ctx context.Context, s *servers.Server, method, path, body string) (string, error) {
+	u, err := url.Parse(s.URL())
+	if err != nil {
+		return "", err
+	}
+	q := u.Query()
+	authority, err1 := os.ReadFile(q.Get("ca_file"))
+	token, err2 := os.ReadFile(q.Get("token_file"))
+	if err := errors.Join(err1, err2); err != nil {
+		return "", err
+	}
+	trust := &tls.Config{RootCAs: x509.NewCertPool()}
+	trust.RootCAs.AppendCertsFromPEM(authority)
+	return send(ctx, trust, string(token), method, q.Get("server")+"/api/v1/namespaces/"+u.Host+"/configmaps"+path, body)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // Install gets what an engine misses: a Debian package, as root or through sudo without a password; Kafka's files by Maven; Consul,
-// Jaeger and Prometheus built from tools/ of the repository that the working folder is in. What is built or fetched
+// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder is in. What is built or fetched
 // lies in the user's cache folder, under a name made from its list of versions. It tells progress what it does. When nothing is
 // missing it returns at once and says nothing. It may be called concurrently, also from several processes.
 func Install(ctx context.Context, e Engine, progress io.Writer) error {

@@ -28,7 +28,7 @@ func jaeger() description {
 			}
 			return command{args: append(args, strings.Fields(s.opts.Config)...), env: []string{"SPAN_STORAGE_TYPE=memory", "OTEL_TRACES_SAMPLER=always_off"}}
 		},
-		url:   func(address string) string { return "http://" + address },
+		url:   func(s *Server) string { return "http://" + s.Addr("") },
 		ready: jaegerReady,
 	}
 }

@@ -26,7 +26,7 @@ func kafka() description {
 		command: func(s *Server) command {
 			return command{args: s.jvm("384m", "kafka.Kafka", s.path("server.properties"))}
 		},
-		url:   func(address string) string { return "kafka://" + address },
+		url:   func(s *Server) string { return "kafka://" + s.Addr("") },
 		ready: kafkaReady,
 	}
 }

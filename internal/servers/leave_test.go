@@ -51,9 +51,10 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		{servers.Redis, leave},
 		{servers.Redis, panics},
 		{servers.Redis, linger},
-		{servers.Postgres, linger}, // has processes in groups of their own
-		{servers.RabbitMQ, linger}, // has a helper
-		{servers.Jaeger, linger},   // its program is in the folder when the user's cache is closed to it
+		{servers.Postgres, linger},   // has processes in groups of their own
+		{servers.RabbitMQ, linger},   // has a helper
+		{servers.Kubernetes, linger}, // has a helper with files
+		{servers.Jaeger, linger},     // its program is in the folder when the user's cache is closed to it
 	} {
 		t.Run(string(c.engine)+" "+c.role, func(t *testing.T) {
 			t.Parallel()

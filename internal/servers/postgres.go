@@ -29,8 +29,8 @@ func postgres() description {
 				end: "QUIT", // at once, and its children with it
 			}
 		},
-		url: func(address string) string {
-			return "postgres://postgres:postgres@" + address + "/postgres?sslmode=disable"
+		url: func(s *Server) string {
+			return "postgres://postgres:postgres@" + s.Addr("") + "/postgres?sslmode=disable"
 		},
 		ready: func(ctx context.Context, s *Server) error {
 			conn, err := pgx.Connect(ctx, s.URL())

@@ -44,7 +44,7 @@ func prometheus() description {
 				"--web.listen-address=" + s.Addr(""), "--web.enable-lifecycle",
 			}}
 		},
-		url: func(address string) string { return "http://" + address },
+		url: func(s *Server) string { return "http://" + s.Addr("") },
 		ready: func(ctx context.Context, s *Server) error {
 			_, err := get(ctx, http.MethodGet, s.URL()+"/-/ready", nil)
 			return err

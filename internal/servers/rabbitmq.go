@@ -21,7 +21,7 @@ func rabbitmq() description {
 		install: packages("rabbitmq-server"),
 		prepare: prepareRabbitMQ,
 		command: rabbitmqCommand,
-		url:     func(address string) string { return "amqp://guest:guest@" + address },
+		url:     func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },
 		ready:   rabbitmqReady,
 		settle:  time.Second,
 	}

@@ -28,7 +28,7 @@ daemonize no
 `, s.ports[""], s.dir, s.opts.Config))
 		},
 		command: func(s *Server) command { return command{args: []string{s.program, s.path("redis.conf")}} },
-		url:     func(address string) string { return "redis://" + address },
+		url:     func(s *Server) string { return "redis://" + s.Addr("") },
 		ready:   redisReady,
 	}
 }

@@ -26,11 +26,12 @@ const (
 	Redis      Engine = "redis"
 	Prometheus Engine = "prometheus"
 	Jaeger     Engine = "jaeger"
+	Kubernetes Engine = "kubernetes" // the API server alone, with etcd
 )
 
 // Engines returns all engines.
 func Engines() []Engine {
-	return []Engine{Postgres, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger}
+	return []Engine{Postgres, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger, Kubernetes}
 }
 
 // Parse returns the engine of that name. The error for another name lists those that are known.
@@ -70,7 +71,7 @@ type Options struct {
 	// taken is an error.
 	Port int
 	// Config has lines for the server's configuration file, after those that this package writes. For Prometheus it is the
-	// path of the file to run with (default: one without targets), for Jaeger flags, one a line.
+	// path of the file to run with (default: one without targets), for Jaeger and Kubernetes flags, one a line.
 	Config string
 }
 
@@ -80,6 +81,7 @@ type Server struct {
 	what   description
 	opts   Options
 	given  *url.URL // not nil: started by somebody else
+	at     *url.URL // with given: where it is
 
 	program string // what find returned
 	dir     string
@@ -110,23 +112,28 @@ func At(e Engine, rawURL string) (*Server, error) {
 		return nil, err
 	}
 	u, err := url.Parse(rawURL)
-	if err != nil || u.Host == "" {
+	at := u
+	if err == nil && e == Kubernetes { // whose URL has the namespace in the place of a host
+		at, err = url.Parse(u.Query().Get("server"))
+	}
+	if err != nil || at.Host == "" {
 		return nil, fmt.Errorf("servers: the URL of %s names no host, want e.g. %s", e, what.example)
 	}
-	return &Server{engine: e, what: what, given: u}, nil
+	return &Server{engine: e, what: what, given: u, at: at}, nil
 }
 
 // Engine returns the kind of server.
 func (s *Server) Engine() Engine { return s.engine }
 
 // URL returns where the server answers. It stays the same over Kill and Restart. The forms are kafka://host:port,
-// amqp://guest:guest@host:port, consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, and http://host:port
-// for Prometheus and for Jaeger, whose queries are there.
+// amqp://guest:guest@host:port, consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, http://host:port
+// for Prometheus and for Jaeger, whose queries are there, and kubernetes://default?server=https://host:port&token_file=…&ca_file=…
+// with the token of an administrator.
 func (s *Server) URL() string {
 	if s.given != nil {
 		return s.given.String()
 	}
-	return s.what.url(s.Addr(""))
+	return s.what.url(s)
 }
 
 // Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger.
@@ -137,10 +144,10 @@ func (s *Server) Addr(name string) string {
 		case p.name != name || p.inner:
 		case s.given == nil:
 			return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[name]))
-		case name == "" && s.given.Port() != "":
-			return s.given.Host
+		case name == "" && s.at.Port() != "":
+			return s.at.Host
 		default:
-			return net.JoinHostPort(s.given.Hostname(), strconv.Itoa(p.usual))
+			return net.JoinHostPort(s.at.Hostname(), strconv.Itoa(p.usual))
 		}
 	}
 	return ""

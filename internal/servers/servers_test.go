@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("UsualPorts(%q) = %v, want one for the empty name", e, servers.UsualPorts(e))
 		}
 	}
-	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, consul, redis, prometheus, jaeger`) {
+	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, consul, redis, prometheus, jaeger, kubernetes`) {
 		t.Errorf("Parse of an unknown engine = %v, want an error with those that are known", err)
 	}
 	if _, err := servers.Start(t.Context(), "mysql", nil); err == nil || errors.Is(err, servers.ErrMissing) {
@@ -51,7 +51,7 @@ func TestParse(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	t.Parallel()
-	for _, e := range []servers.Engine{servers.Redis, servers.Postgres} {
+	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.Kubernetes} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
 			s := servertest.Start(t, e)
@@ -100,8 +100,8 @@ func TestPause(t *testing.T) {
 			if err := s.Kill(); err != nil {
 				t.Errorf("Kill of a paused server = %v", err)
 			}
-			if left := processes(t, s.Dir()); len(left) != 1 {
-				t.Errorf("after Kill of a paused server the processes %v are there, want its supervisor", left)
+			if left := processes(t, s.Dir()); len(left) != 1+helpers(e) {
+				t.Errorf("after Kill of a paused server the processes %v are there, want its supervisor and %d more", left, helpers(e))
 			}
 			if err := errors.Join(s.Restart(t.Context()), s.Pause()); err != nil { // Close ends a paused one too
 				t.Fatal(err)
@@ -123,7 +123,7 @@ func reachable(t *testing.T) string {
 // TestDir: a folder of the caller's stays, with data and ports.
 func TestDir(t *testing.T) {
 	t.Parallel()
-	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.Consul} {
+	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.Consul, servers.Kubernetes} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
 			opts := servers.Options{Dir: filepath.Join(reachable(t), "data")}
@@ -187,9 +187,10 @@ func TestGivenPortIsTaken(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	for e, c := range map[servers.Engine]struct{ config, want string }{
-		servers.Redis:    {"no-such-setting 1", "no-such-setting"},
-		servers.Postgres: {"no_such_setting = 1", "no_such_setting"},
-		servers.Consul:   {"no_such_setting = 1", "no_such_setting"},
+		servers.Redis:      {"no-such-setting 1", "no-such-setting"},
+		servers.Postgres:   {"no_such_setting = 1", "no_such_setting"},
+		servers.Consul:     {"no_such_setting = 1", "no_such_setting"},
+		servers.Kubernetes: {"--no-such-flag", "no-such-flag"},
 	} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
@@ -240,6 +241,13 @@ func TestAt(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("Close = %v", err)
+	}
+	s, err = servers.At(servers.Kubernetes, "kubernetes://default?server=https://cluster:1234")
+	if err != nil || s.Addr("") != "cluster:1234" || s.URL() != "kubernetes://default?server=https://cluster:1234" {
+		t.Errorf("At of Kubernetes = %v, URL %s, address %s; want the URL that was given, and the address in it", err, s.URL(), s.Addr(""))
+	}
+	if _, err := servers.At(servers.Kubernetes, "kubernetes://default"); err == nil || !strings.Contains(err.Error(), "?server=https://127.0.0.1:6443") {
+		t.Errorf("At of Kubernetes without a server = %v, want an example of a URL", err)
 	}
 	if _, err := servers.At(servers.Redis, "localhost"); err == nil || !strings.Contains(err.Error(), "redis://127.0.0.1:6379") {
 		t.Errorf("At without a host = %v, want an example of a URL", err)

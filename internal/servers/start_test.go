@@ -157,7 +157,7 @@ func TestCached(t *testing.T) {
 func TestToolsAreModules(t *testing.T) {
 	t.Parallel()
 	for _, m := range []module{
-		{name: "consul", pkg: "github.com/hashicorp/consul"}, {name: "jaeger", pkg: "github.com/jaegertracing/jaeger/cmd/all-in-one"}, prometheusModule(),
+		{name: "consul", pkg: "github.com/hashicorp/consul"}, {name: "jaeger", pkg: "github.com/jaegertracing/jaeger/cmd/all-in-one"}, prometheusModule(), kubernetesModule(),
 	} {
 		source, _, err := m.folders()
 		if err != nil {

@@ -126,7 +126,7 @@ func table(out io.Writer, running []*servers.Server) error {
 			continue
 		}
 		comment := ""
-		if set[name] { // of two brokers a program uses one
+		if set[name] { // of two brokers and of two registries a program uses one
 			comment = "# or: "
 		}
 		set[name] = true
@@ -146,7 +146,7 @@ func setting(s *servers.Server) (name, value string) {
 		return "DATABASE_URL", s.URL()
 	case servers.Kafka, servers.RabbitMQ:
 		return "BROKER_URL", s.URL()
-	case servers.Consul:
+	case servers.Consul, servers.Kubernetes:
 		return "DISCOVERY_URL", s.URL()
 	case servers.Redis:
 		return "REDIS_URL", s.URL()
