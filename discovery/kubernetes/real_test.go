@@ -13,31 +13,35 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 )
 
 // cluster is a real API server.
 type cluster struct {
 	t         *testing.T
-	raw       string // the URL that was given
+	raw       string // its URL
 	namespace string
 	server    string
 	token     string
 	client    *http.Client
 }
 
-// realCluster needs KAPTAR_TEST_KUBERNETES, a URL such as
-// kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt whose token may write Roles,
-// service accounts and EndpointSlices in that namespace. Nothing starts an API server by itself, as package servertest does
-// for others, so without the variable the test is skipped everywhere: building one takes a quarter of an hour.
-func realCluster(t *testing.T) *cluster {
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+// shared is the server of all tests. The token of one in KAPTAR_TEST_KUBERNETES has to be allowed to write Roles, service accounts
+// and EndpointSlices.
+func shared(t *testing.T) *cluster {
 	t.Helper()
-	raw := os.Getenv("KAPTAR_TEST_KUBERNETES")
-	if raw == "" {
-		t.Skip("KAPTAR_TEST_KUBERNETES is not set; it names a real API server, which no other test needs")
-	}
+	return at(t, servertest.Shared(t, servers.Kubernetes).URL())
+}
+
+func at(t *testing.T, raw string) *cluster {
+	t.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
-		t.Fatalf("KAPTAR_TEST_KUBERNETES: %v", err)
+		t.Fatal(err)
 	}
 	q := u.Query()
 	c := &cluster{t: t, raw: raw, namespace: u.Host, server: q.Get("server")}
@@ -114,7 +118,7 @@ func fresh() string { return "kaptar-" + strings.ToLower(rand.Text()[:10]) }
 
 func TestRealConformance(t *testing.T) {
 	t.Parallel()
-	c := realCluster(t)
+	c := shared(t)
 	service := fresh()
 	c.put(slice(service, service, with(pod("b", "10.0.0.2", true), "zone", "z"), pod("a", "10.0.0.1", true)))
 	conform(t, c.raw, service)
@@ -133,14 +137,14 @@ func TestRealConformance(t *testing.T) {
 
 func TestRealChanges(t *testing.T) {
 	t.Parallel()
-	c := realCluster(t)
+	c := shared(t)
 	changes(t, c, c.raw, fresh())
 }
 
 // The Role of the package comment is what a service account needs, and without it the log says so.
 func TestRealRole(t *testing.T) {
 	t.Parallel()
-	c := realCluster(t)
+	c := shared(t)
 	name := fresh()
 	base := "/api/v1/namespaces/" + c.namespace + "/serviceaccounts"
 	c.send(http.MethodPost, base, "application/json", `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"`+name+`"}}`)
@@ -188,6 +192,55 @@ func TestRealRole(t *testing.T) {
 	expect(t, lists, "")
 	for _, path := range []string{group + "/roles/" + name, group + "/rolebindings/" + name, base + "/" + name} {
 		c.send(http.MethodDelete, path, "application/json", "")
+	}
+}
+
+// TestRealServerGoesAway: a server that hangs, and one that is killed, leave the last list; what changes afterwards is told.
+func TestRealServerGoesAway(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servers.Kubernetes)
+	c := at(t, s.URL())
+	c.put(slice("s", "user", pod("a", "10.0.0.1", true)))
+	var log journal
+	lists := follow(t, s.URL(), "user", &log)
+	expect(t, lists, both)
+
+	if err := s.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	var late journal
+	second := follow(t, s.URL()+"&timeout=300ms", "user", &late)
+	until(t, "a second watcher gets no answer", func() bool { return strings.Contains(late.String(), "kubernetes does not answer") })
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, second, both)
+	if log.lines() > 0 {
+		t.Errorf("log %q, want nothing: the watch that stood is not disturbed by a server that hangs for a moment", log.String())
+	}
+	c.put(slice("s", "user", pod("b", "10.0.0.2", true)))
+	for _, l := range []<-chan string{lists, second} {
+		expect(t, l, "b 10.0.0.2:8080 10.0.0.2:50051") // and no other in between
+	}
+
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the log says that nobody is there", func() bool { return strings.Contains(log.String(), "connection refused") })
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.put(slice("s", "user", pod("c", "10.0.0.3", true)))
+	for _, l := range []<-chan string{lists, second} {
+		expect(t, l, "c 10.0.0.3:8080 10.0.0.3:50051") // in a list, or in a watch
+	}
+	until(t, "the log says that it is over", func() bool { return strings.Contains(log.String(), "kubernetes answers again") })
+	c.put(slice("s", "user", pod("d", "10.0.0.4", true)))
+	for _, l := range []<-chan string{lists, second} {
+		expect(t, l, "d 10.0.0.4:8080 10.0.0.4:50051")
+	}
+	if log.lines() != 2 {
+		t.Errorf("log %q, want two lines: it is away, and back", log.String())
 	}
 }
 
