@@ -1,10 +1,12 @@
 package natsdriver
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -60,4 +62,34 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("headers %v give id %q, want %q", header, m.ID, id)
 		}
 	})
+}
+
+// TestAcknowledged: only the server's word that it has stored a message counts, in whatever form it comes.
+func TestAcknowledged(t *testing.T) {
+	t.Parallel()
+	refused := &jetstream.APIError{}
+	for answer, want := range map[string]error{
+		`{"stream":"S","seq":1}`:                                    nil,
+		`{"stream":"S", "seq":1,"duplicate": true}`:                 nil,
+		`{"seq":1,"stream":"S"}`:                                    nil,
+		`{ "stream":"error","seq":1}`:                               nil,
+		`{"stream":"error","seq":1}`:                                nil,
+		`{"stream":"","seq":1}`:                                     jetstream.ErrInvalidJSAck,
+		`{"seq":1}`:                                                 jetstream.ErrInvalidJSAck,
+		`{"error":{"code":503,"err_code":10077},"stream":"S"}`:      refused,
+		`{"stream":"S","error":{"code":503,"err_code":10077}}`:      refused,
+		`{"stream":"S","seq":0,"error":{"code":400,"err_code":10}}`: refused,
+	} {
+		err := acknowledged(&nats.Msg{Data: []byte(answer)})
+		if want == error(refused) {
+			if _, ok := errors.AsType[*jetstream.APIError](err); !ok {
+				t.Errorf("%s is %v, want the server's error", answer, err)
+			}
+		} else if !errors.Is(err, want) {
+			t.Errorf("%s is %v, want %v", answer, err, want)
+		}
+	}
+	if acknowledged(&nats.Msg{Data: []byte(`{"stream`)}) == nil || acknowledged(&nats.Msg{Data: []byte(`+ACK`)}) == nil {
+		t.Error("an answer that cannot be read counts as stored")
+	}
 }
