@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/natsdriver"
 )
@@ -39,9 +40,9 @@ func lastSeq(t *testing.T, js jetstream.JetStream, stream string) uint64 {
 func TestPipelined(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	p := startProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
+	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
 	js := admin(t, s)
-	b := open(t, "nats://"+p.Addr().String())
+	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), "t"); err != nil {
 		t.Fatal(err)
@@ -51,15 +52,15 @@ func TestPipelined(t *testing.T) {
 		keys = append(keys, fmt.Sprint("k", i%30))
 	}
 	batch := keyed("t", keys...)
-	p.keep()
+	p.Keep()
 	result := make(chan error, 1)
 	go func() { result <- b.Publish(t.Context(), batch) }()
 	until(t, "the first of each key", func() bool { return lastSeq(t, js, "t") >= 30 })
-	<-p.held
+	<-p.Held()
 	if n := lastSeq(t, js, "t"); n != 30 {
 		t.Errorf("%d of 90 messages with 30 keys were sent without an answer, want 30: the first of each", n)
 	}
-	p.release()
+	p.Release()
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +158,8 @@ func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	js := admin(t, s)
-	p := startProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
-	b := open(t, "nats://"+p.Addr().String())
+	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
+	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
 	if err := b.Publish(t.Context(), keyed("t", "first")); err != nil {
 		t.Fatal(err)
@@ -166,14 +167,14 @@ func TestNobodyAnswers(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	p.keep()
+	p.Keep()
 	result := make(chan error, 1)
 	go func() { result <- b.Publish(t.Context(), keyed("t", "a", "b", "a", "b")) }()
-	<-p.held // that nobody is there
+	<-p.Held() // that nobody is there
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "t", Subjects: []string{"t.*"}}); err != nil {
 		t.Fatal(err)
 	}
-	p.release()
+	p.Release()
 	if err := <-result; err != nil {
 		t.Errorf("Publish whose topic came back meanwhile = %v, want nil", err)
 	}
@@ -187,15 +188,15 @@ func TestNobodyAnswers(t *testing.T) {
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	p := startProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
-	b := open(t, "nats://"+p.Addr().String())
+	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
+	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
 	natsdriver.SetPatience(b, 100*time.Millisecond)
 	if err := b.Declare(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	p.keep()
-	defer p.release()
+	p.Keep()
+	defer p.Release()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	start := time.Now()

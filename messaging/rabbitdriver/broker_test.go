@@ -69,8 +69,8 @@ func TestLostConnection(t *testing.T) {
 	url := servertest.VHost(t)
 	at := strings.LastIndex(url, "@")
 	address, vhost, _ := strings.Cut(url[at+1:], "/")
-	p := startProxy(t, address)
-	b := open(t, url[:at+1]+p.Addr().String()+"/"+vhost, options())
+	p := servertest.NewProxy(t, address)
+	b := open(t, url[:at+1]+p.Addr()+"/"+vhost, options())
 	defer closeNow(t, b)
 	m := join(t, b, driver.Subscription{Topic: "t", Group: "g", MaxInFlight: 1})
 	if err := b.Publish(t.Context(), messages("t", "m", 2)); err != nil {
@@ -78,8 +78,8 @@ func TestLostConnection(t *testing.T) {
 	}
 	held := m.next(t)
 
-	p.refuse(true)
-	p.cut()
+	p.Refuse(true)
+	p.Cut()
 	until(t, "the loss to be noticed", func() bool { return b.Healthy() != nil })
 	if err := b.Healthy(); !strings.Contains(err.Error(), "no connection to amqp://guest:xxxxx@127.0.0.1") || !strings.Contains(err.Error(), " since ") {
 		t.Errorf("Healthy = %q without a server, want its address without the password, and since when", err)
@@ -105,7 +105,7 @@ func TestLostConnection(t *testing.T) {
 		t.Errorf("calls without a server took %v to fail, want about none", took)
 	}
 
-	p.refuse(false)
+	p.Refuse(false)
 	until(t, "the reconnection", func() bool { return b.Healthy() == nil })
 	for seen := map[string]bool{}; len(seen) < 2; {
 		d := m.next(t)
@@ -129,21 +129,21 @@ func TestCutWhileWaiting(t *testing.T) {
 	url := servertest.VHost(t)
 	at := strings.LastIndex(url, "@")
 	address, vhost, _ := strings.Cut(url[at+1:], "/")
-	p := startProxy(t, address)
-	b := open(t, url[:at+1]+p.Addr().String()+"/"+vhost, options())
+	p := servertest.NewProxy(t, address)
+	b := open(t, url[:at+1]+p.Addr()+"/"+vhost, options())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{1, 30} {
 		batch := messages("t", "m", n)
-		p.keep()
+		p.Keep()
 		result := make(chan error, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		go func() { result <- b.Publish(ctx, batch) }()
-		<-p.held
+		<-p.Held()
 		start := time.Now()
-		p.cut()
+		p.Cut()
 		err := <-result
 		cancel()
 		if took := time.Since(start); err == nil || took > 8*time.Second {
@@ -154,7 +154,7 @@ func TestCutWhileWaiting(t *testing.T) {
 		}
 		until(t, "the reconnection", func() bool { return b.Publish(t.Context(), batch) == nil })
 	}
-	p.keep() // and one whose server is silent ends with its context
+	p.Keep() // and one whose server is silent ends with its context
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := b.Publish(ctx, messages("t", "late", 1)); !errors.Is(err, context.DeadlineExceeded) {
