@@ -3,30 +3,22 @@ package discovery
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/kaptar/kaptar/internal/drivers"
 )
 
-// drivers are the schemes that other packages have added, as in database/sql.
-var drivers = struct {
-	sync.RWMutex
-	open map[string]func(ctx context.Context, url string) (Registry, error)
-}{open: map[string]func(context.Context, string) (Registry, error){}}
+// registered has the schemes that other packages have added.
+var registered drivers.Set[Registry]
 
 // RegisterDriver makes Open call open for URLs of this scheme. It is meant for the init of a
 // driver's package and panics when the scheme is empty, built in or taken, or open is nil.
 func RegisterDriver(scheme string, open func(ctx context.Context, url string) (Registry, error)) {
-	drivers.Lock()
-	defer drivers.Unlock()
-	if scheme == "" || open == nil {
-		panic("discovery: RegisterDriver needs a scheme and a function")
+	if scheme == "memory" || scheme == "static" {
+		panic("discovery: the scheme " + scheme + " is built in")
 	}
-	if _, taken := drivers.open[scheme]; taken || scheme == "memory" || scheme == "static" {
-		panic("discovery: RegisterDriver called twice for " + scheme)
-	}
-	drivers.open[scheme] = open
+	registered.Register(scheme, open)
 }
 
 // Open returns the registry that a URL names:
@@ -57,9 +49,7 @@ func Open(ctx context.Context, url string) (Registry, error) {
 	case "static":
 		return parseStatic(rest)
 	}
-	drivers.RLock()
-	open := drivers.open[scheme]
-	drivers.RUnlock()
+	open := registered.Get(scheme)
 	if open == nil {
 		// The URL may hold a password, so the text names the scheme only.
 		return nil, fmt.Errorf("%w scheme %q: this program has %s (is the driver's import missing?)", ErrInvalid, scheme, schemes())
@@ -73,9 +63,7 @@ func Open(ctx context.Context, url string) (Registry, error) {
 
 // schemes lists what Open knows, for error texts.
 func schemes() string {
-	drivers.RLock()
-	defer drivers.RUnlock()
-	names := append(slices.Collect(maps.Keys(drivers.open)), "memory", "static")
+	names := append(registered.Schemes(), "memory", "static")
 	slices.Sort(names)
 	return strings.Join(names, ", ")
 }

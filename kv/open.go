@@ -3,30 +3,22 @@ package kv
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/kaptar/kaptar/internal/drivers"
 )
 
-// drivers are the schemes that other packages have added, as in database/sql.
-var drivers = struct {
-	sync.RWMutex
-	open map[string]func(ctx context.Context, url string) (Store, error)
-}{open: map[string]func(context.Context, string) (Store, error){}}
+// registered has the schemes that other packages have added.
+var registered drivers.Set[Store]
 
 // RegisterDriver makes Open call open for URLs of this scheme. It is meant for the init of a
 // driver's package and panics when the scheme is empty, built in or taken, or open is nil.
 func RegisterDriver(scheme string, open func(ctx context.Context, url string) (Store, error)) {
-	drivers.Lock()
-	defer drivers.Unlock()
-	if scheme == "" || open == nil {
-		panic("kv: RegisterDriver needs a scheme and a function")
+	if scheme == "memory" {
+		panic("kv: the scheme " + scheme + " is built in")
 	}
-	if _, taken := drivers.open[scheme]; taken || scheme == "memory" {
-		panic("kv: RegisterDriver called twice for " + scheme)
-	}
-	drivers.open[scheme] = open
+	registered.Register(scheme, open)
 }
 
 // Open returns the store that a URL names. "" and "memory:" give a new Memory; any other scheme
@@ -49,9 +41,7 @@ func Open(ctx context.Context, url string) (Store, error) {
 	case scheme == "memory":
 		return NewMemory(), nil
 	}
-	drivers.RLock()
-	open := drivers.open[scheme]
-	drivers.RUnlock()
+	open := registered.Get(scheme)
 	if open == nil {
 		// The URL may hold a password, so the text names the scheme only.
 		return nil, fmt.Errorf("%w: %w scheme %q: this program has %s (is the driver's import missing?)", ErrNoDriver, ErrInvalid, scheme, schemes())
@@ -65,9 +55,7 @@ func Open(ctx context.Context, url string) (Store, error) {
 
 // schemes lists what Open knows, for error texts.
 func schemes() string {
-	drivers.RLock()
-	defer drivers.RUnlock()
-	names := append(slices.Collect(maps.Keys(drivers.open)), "memory")
+	names := append(registered.Schemes(), "memory")
 	slices.Sort(names)
 	return strings.Join(names, ", ")
 }

@@ -15,10 +15,10 @@ const internal = "internal/"
 var mayImport = map[string][]string{
 	".":                       {"config", "telemetry", "server", "transport", "discovery", "kv", "sqldb", internal},
 	"config":                  {},
-	"discovery":               {},
+	"discovery":               {internal},
 	"discovery/discoverytest": {"discovery"},
 	"discovery/":              {"discovery", internal}, // each driver
-	"kv":                      {},
+	"kv":                      {internal},
 	"kv/":                     {"kv", internal}, // each driver, and kvtest
 	"cache":                   {".", "telemetry", internal},
 	"telemetry":               {},
@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"transport":               {"discovery", "telemetry", internal},
 	"outbox":                  {"sqldb", "messaging/driver", "telemetry"},
 	"messaging":               {".", "outbox", "messaging/driver", "sqldb", "telemetry", "config"},
-	"messaging/driver":        {},
+	"messaging/driver":        {internal},
 	"messaging/":              {"messaging/driver", internal}, // each driver, and drivertest
 	"local":                   {".", "config", "discovery", "discovery/", "kv/", "telemetry", "messaging/", "sqldb", internal},
 	"internal/":               {},

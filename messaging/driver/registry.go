@@ -3,17 +3,13 @@ package driver
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
-	"sync"
+
+	"github.com/kaptar/kaptar/internal/drivers"
 )
 
 // registry is the one global: what the imported driver packages registered in their init functions.
-var registry struct {
-	sync.Mutex
-	open map[string]func(context.Context, string) (Broker, error)
-}
+var registry drivers.Set[Broker]
 
 // known says which package to import for the schemes that kaptar has drivers for.
 var known = map[string]string{
@@ -25,26 +21,11 @@ var known = map[string]string{
 // Register makes a driver known under a URL scheme. It is for init functions: it panics when the scheme is empty or
 // taken or open is nil, since that is a mistake in the program's imports.
 func Register(scheme string, open func(ctx context.Context, url string) (Broker, error)) {
-	registry.Lock()
-	defer registry.Unlock()
-	if scheme == "" || open == nil {
-		panic("driver: Register needs a scheme and a function")
-	}
-	if _, dup := registry.open[scheme]; dup {
-		panic("driver: scheme " + scheme + " registered twice")
-	}
-	if registry.open == nil {
-		registry.open = make(map[string]func(context.Context, string) (Broker, error))
-	}
-	registry.open[scheme] = open
+	registry.Register(scheme, open)
 }
 
 // Schemes returns the registered schemes, sorted.
-func Schemes() []string {
-	registry.Lock()
-	defer registry.Unlock()
-	return slices.Sorted(maps.Keys(registry.open))
-}
+func Schemes() []string { return registry.Schemes() }
 
 // Open connects to the broker at a URL such as "nats://localhost:4222". The URL's scheme picks the driver. The error for an
 // unknown scheme lists the linked ones and says which package to import. Passwords in the URL are not in errors.
@@ -53,10 +34,7 @@ func Open(ctx context.Context, rawURL string) (Broker, error) {
 	if !ok || scheme == "" {
 		return nil, fmt.Errorf("driver: broker url %q has no scheme: want for example nats://localhost:4222", Redact(rawURL))
 	}
-	registry.Lock()
-	open := registry.open[scheme]
-	registry.Unlock()
-	if open != nil {
+	if open := registry.Get(scheme); open != nil {
 		return open(ctx, rawURL)
 	}
 	linked := "none"
