@@ -15,7 +15,9 @@ import (
 )
 
 const (
-	maxQueued    = 2048                   // messages here that are fetched and not delivered; the client has more
+	enough       = 1024                   // messages that are fetched and not delivered; with more no others are taken from the client
+	enoughBytes  = 8 << 20                // of their values
+	together     = 1024                   // messages that are taken from the client at once
 	maxHeld      = 10_000                 // messages that wait for a redelivery
 	maxHeldBytes = 64 << 20               // of them
 	fetchBytes   = 16 << 20               // of one answer
@@ -46,6 +48,7 @@ type member struct {
 	claims   map[int32]*claim
 	queue    [][]entry // fetched and not delivered
 	queued   int       // entries in queue
+	bytes    int       // of their values
 	flying   flight
 	due      dueHeap
 	dueBytes int
@@ -165,11 +168,18 @@ func (m *member) pop() *entry {
 		m.queue[0] = nil
 		m.queue = m.queue[1:]
 	}
-	if m.queued--; m.queued == maxQueued/2 {
+	full := m.full()
+	m.queued--
+	m.bytes -= len(e.record.Value)
+	if full && !m.full() {
 		signal(m.room)
 	}
 	return e
 }
+
+// full reports whether enough is fetched: to ask the client for each record alone would cost more than the rest of its way. The
+// caller holds m.mu.
+func (m *member) full() bool { return m.queued > enough || m.bytes > enoughBytes }
 
 // take counts e as in flight. The caller holds m.mu.
 func (m *member) take(e *entry, now time.Duration) *lease {
@@ -232,9 +242,11 @@ func (m *member) settle(e *entry) {
 			signal(m.room)
 		}
 	}
+	if e.state != queued { // else the queue still counts it
+		e.record = nil
+	}
 	e.state = settled
 	e.c.remove(e)
-	e.record = nil
 	signal(m.dirty)
 }
 
@@ -258,14 +270,14 @@ func (m *member) poll(ctx context.Context) {
 	}
 }
 
-// free returns how many records may be fetched.
+// free returns how many records may be taken from the client.
 func (m *member) free() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || m.queued > maxQueued/2 {
-		return 0 // to ask the client for each record alone would cost more than the rest of its way
+	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || m.full() {
+		return 0
 	}
-	return maxQueued - m.queued
+	return together
 }
 
 // judge makes an error that will not pass end the subscription.

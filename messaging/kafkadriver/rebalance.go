@@ -53,6 +53,7 @@ func (m *member) queueUp(partition int32, list []entry) {
 	}
 	for i := range list {
 		m.record(c, &list[i])
+		m.bytes += len(list[i].record.Value)
 	}
 	m.queue = append(m.queue, list)
 	m.queued += len(list)
@@ -186,7 +187,7 @@ func (m *member) leave() {
 	defer close(m.gone)
 	m.mu.Lock()
 	m.leaving = true
-	m.queue, m.queued = nil, 0
+	m.queue, m.queued, m.bytes = nil, 0, 0
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
 	defer cancel()
