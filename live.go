@@ -40,7 +40,7 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config) error {
 		return err
 	}
 	if c, ok := store.(io.Closer); ok {
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 	}
 	for {
 		err := store.Watch(ctx, settingsPrefix, func(list []kv.Entry) {

@@ -91,15 +91,6 @@ func orderBody(user int64, sku string, quantity int) string {
 	return fmt.Sprintf(`{"user_id":%d,"items":[{"sku":%q,"quantity":%d}]}`, user, sku, quantity)
 }
 
-// place places an order for tea and returns it as it was answered.
-func (c client) place(user int64, quantity int, key string) orderView {
-	c.t.Helper()
-	a := c.want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "tea", quantity), "Idempotency-Key: "+key)
-	var o orderView
-	a.into(c.t, &o)
-	return o
-}
-
 // signUp makes a user and returns its id.
 func (c client) signUp(name string) int64 {
 	c.t.Helper()

@@ -80,8 +80,8 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 		{"no topic", driver.Message{ID: "x"}, driver.ErrInvalid},
 		{"topic with wildcard", driver.Message{ID: "x", Topic: "a.>"}, driver.ErrInvalid},
 		{"key that is not UTF-8", driver.Message{ID: "x", Topic: e.topic, Key: "\xff"}, driver.ErrInvalid},
-		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: driver.HeadersOf(map[string]string{"Ce-Id": "x"})}, driver.ErrInvalid},
-		{"content type with line feed", driver.Message{ID: "x", Topic: e.topic, Headers: driver.HeadersOf(map[string]string{"content-type": "a\nb"})}, driver.ErrInvalid},
+		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: driver.Headers{{Name: "Ce-Id", Value: "x"}}}, driver.ErrInvalid},
+		{"content type with newline", driver.Message{ID: "x", Topic: e.topic, Headers: driver.Headers{{Name: "content-type", Value: "a\nb"}}}, driver.ErrInvalid},
 	}
 	for i, c := range bad {
 		for _, size := range []int{1, 30} {

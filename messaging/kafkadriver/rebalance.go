@@ -109,7 +109,7 @@ func (m *member) dropDue(c *claim) {
 		return e.c == c
 	})
 	for i, e := range m.due {
-		e.index = int32(i) //nolint:gosec // at most maxHeld
+		e.index = int32(i)
 	}
 	heap.Init(&m.due)
 	signal(m.room)
