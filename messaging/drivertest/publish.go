@@ -68,6 +68,7 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
 	huge := map[string]string{"a": strings.Repeat("h", driver.MaxSize)}
+	ofTwoLines := driver.Headers{{Name: driver.HeaderContentType, Value: "a\nb"}}
 	bad := []struct {
 		name string
 		msg  driver.Message
@@ -81,7 +82,7 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 		{"topic with wildcard", driver.Message{ID: "x", Topic: "a.>"}, driver.ErrInvalid},
 		{"key that is not UTF-8", driver.Message{ID: "x", Topic: e.topic, Key: "\xff"}, driver.ErrInvalid},
 		{"header name in capitals", driver.Message{ID: "x", Topic: e.topic, Headers: driver.Headers{{Name: "Ce-Id", Value: "x"}}}, driver.ErrInvalid},
-		{"content type with newline", driver.Message{ID: "x", Topic: e.topic, Headers: driver.Headers{{Name: "content-type", Value: "a\nb"}}}, driver.ErrInvalid},
+		{"content type of two lines", driver.Message{ID: "x", Topic: e.topic, Headers: ofTwoLines}, driver.ErrInvalid},
 	}
 	for i, c := range bad {
 		for _, size := range []int{1, 30} {
