@@ -119,9 +119,7 @@ func (m *member) next(t *testing.T) driver.Delivery {
 			if d.ID != "probe" {
 				return d
 			}
-			if err := d.Ack(t.Context()); err != nil {
-				t.Errorf("Ack of a probe = %v", err)
-			}
+			_ = d.Ack(t.Context()) // when it waited too long it comes again
 		case err := <-m.result:
 			t.Fatalf("Subscribe = %v while a delivery was awaited", err)
 		case <-deadline:

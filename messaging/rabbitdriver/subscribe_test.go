@@ -167,7 +167,9 @@ func TestLateAck(t *testing.T) {
 // TestLongNames: together topic and group are longer than a name on the server may be, and differ only at the end.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
-	b := open(t, servertest.VHost(t), options())
+	o := options()
+	o.AckWait = time.Minute
+	b := open(t, servertest.VHost(t), o)
 	defer closeNow(t, b)
 	long := strings.Repeat("x", 199)
 	var members []*member
