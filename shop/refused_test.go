@@ -15,6 +15,7 @@ func TestServersRefused(t *testing.T) {
 	t.Parallel()
 	const nowhere = "127.0.0.1:1"
 	postgres, rabbit := servertest.Start(t, servers.Postgres), servertest.Start(t, servers.RabbitMQ)
+	kafka := servertest.Start(t, servers.Kafka, servers.Options{Logins: map[string]string{"me": "right"}})
 	wrong := func(s *servers.Server, userinfo string) string {
 		scheme, rest, _ := strings.Cut(s.URL(), "://")
 		_, host, _ := strings.Cut(rest, "@")
@@ -28,6 +29,9 @@ func TestServersRefused(t *testing.T) {
 		{"database: unreachable", "database_url", "postgres://me:s3cret@" + nowhere + "/x", []string{"notification-service", "database", nowhere, "connection refused"}},
 		{"database: wrong scheme", "database_url", "mysql://me:s3cret@" + nowhere + "/x", []string{"notification-service", "database", "mysql", "postgres"}},
 		{"broker: wrong password", "broker_url", wrong(rabbit, "guest:s3cret"), []string{"broker_url", "guest", "password is wrong"}},
+		{"Kafka: wrong password", "broker_url", "kafka://me:s3cret@" + kafka.Addr("sasl"), []string{"broker_url", "kafka://me:xxxxx@" + kafka.Addr("sasl"), "password is wrong"}},
+		{"Kafka: unknown user", "broker_url", "kafka://you:s3cret@" + kafka.Addr("sasl") + "?sasl=scram-sha-512", []string{"broker_url", "kafka://you:xxxxx@" + kafka.Addr("sasl"), "password is wrong"}},
+		{"Kafka: no user", "broker_url", "kafka://" + kafka.Addr("sasl"), []string{"broker_url", kafka.Addr("sasl"), "names no user"}},
 		{"broker: wrong scheme", "broker_url", "kafak://me:s3cret@" + nowhere, []string{"broker_url", "kafak", "kafka"}},
 		{"Kafka: unreachable", "broker_url", "kafka://me:s3cret@" + nowhere, []string{"broker_url", nowhere}},
 		{"RabbitMQ: unreachable", "broker_url", "amqp://me:s3cret@" + nowhere, []string{"broker_url", nowhere, "connection refused"}},

@@ -69,6 +69,10 @@ func events() []mutant {
 			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
 		},
 		{
+			"the password of Kafka's URL is in no error", "messaging/kafkadriver/broker.go",
+			"url: driver.Redact(servers)", "url: servers", "./messaging/kafkadriver", "TestLoginReal",
+		},
+		{
 			"NATS stores a message id once", "messaging/natsdriver/wire.go",
 			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./messaging/natsdriver", "",
 		},

@@ -30,6 +30,8 @@ type port struct {
 	name  string
 	usual int
 	inner bool // nobody but the server uses it
+
+	logins bool // only with Options.Logins
 }
 
 // A command is how a server is run.

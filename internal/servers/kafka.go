@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -19,7 +22,7 @@ import (
 func kafka() description {
 	return description{
 		example: "kafka://127.0.0.1:9092",
-		ports:   []port{{usual: 9092}, {name: "controller", inner: true}},
+		ports:   []port{{usual: 9092}, {name: "controller", inner: true}, {name: "sasl", usual: 9094, logins: true}},
 		find:    findKafka,
 		install: installKafka,
 		prepare: prepareKafka,
@@ -122,8 +125,8 @@ num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
 background.threads=2
-%[4]s
-`, s.ports[""], s.ports["controller"], s.path("data"), s.opts.Config)
+%[4]s%[5]s
+`, s.ports[""], s.ports["controller"], s.path("data"), kafkaLogins(s), s.opts.Config)
 	for name, text := range map[string]string{"server.properties": settings, "log4j.properties": log4j} {
 		if err := s.write(name, text); err != nil {
 			return err
@@ -133,7 +136,37 @@ background.threads=2
 		return nil
 	}
 	format := s.jvm("64m", "kafka.tools.StorageTool", "format", "-t", "a2FwdGFyLWthZmthLXRlc3", "-c", s.path("server.properties"))
+	for name, password := range s.opts.Logins {
+		for _, method := range scrams {
+			format = append(format, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", method, name, password))
+		}
+	}
 	return s.run(ctx, format[0], format[1:]...)
+}
+
+// scrams are the methods whose names and salted passwords are in the storage.
+var scrams = []string{"SCRAM-SHA-256", "SCRAM-SHA-512"}
+
+// kafkaLogins returns the settings of the listener for clients that log in. Of a setting that is there twice Kafka takes the last.
+func kafkaLogins(s *Server) string {
+	if len(s.opts.Logins) == 0 {
+		return ""
+	}
+	var users strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(s.opts.Logins)) {
+		fmt.Fprintf(&users, " user_%s=%q", name, s.opts.Logins[name])
+	}
+	const modules = "org.apache.kafka.common.security."
+	text := fmt.Sprintf(`listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,SASL://127.0.0.1:%[3]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d,SASL://127.0.0.1:%[3]d
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN,%[4]s
+listener.name.sasl.plain.sasl.jaas.config=%[5]splain.PlainLoginModule required%[6]s;
+`, s.ports[""], s.ports["controller"], s.ports["sasl"], strings.Join(scrams, ","), modules, users.String())
+	for _, method := range scrams {
+		text += fmt.Sprintf("listener.name.sasl.%s.sasl.jaas.config=%sscram.ScramLoginModule required;\n", strings.ToLower(method), modules)
+	}
+	return text
 }
 
 func (s *Server) jvm(heap string, mainAndArgs ...string) []string {

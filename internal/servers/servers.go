@@ -73,6 +73,10 @@ type Options struct {
 	// Config has lines for the server's configuration file, after those that this package writes. For Prometheus it is the
 	// path of the file to run with (default: one without targets), for Jaeger and Kubernetes flags, one a line.
 	Config string
+	// Logins are names and passwords, of letters and digits. With any, Kafka listens at Addr("sasl") too, for clients that log in as
+	// one of them by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Those of SCRAM are written at the first start in Dir. Other engines
+	// ignore it.
+	Logins map[string]string
 }
 
 // A Server is a running server, or one that was killed. Its methods may be called concurrently.
@@ -136,12 +140,13 @@ func (s *Server) URL() string {
 	return s.what.url(s)
 }
 
-// Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger.
+// Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "sasl" of Kafka with
+// Options.Logins; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger.
 // The empty name is the address of URL. It returns "" for a name that the engine does not have.
 func (s *Server) Addr(name string) string {
 	for _, p := range s.what.ports {
 		switch {
-		case p.name != name || p.inner:
+		case p.name != name || p.inner || !s.uses(p):
 		case s.given == nil:
 			return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[name]))
 		case name == "" && s.at.Port() != "":
@@ -153,11 +158,14 @@ func (s *Server) Addr(name string) string {
 	return ""
 }
 
+// uses reports whether the server listens on a port with its options.
+func (s *Server) uses(p port) bool { return !p.logins || len(s.opts.Logins) > 0 }
+
 // Names returns the names that Addr has further addresses for.
 func (s *Server) Names() []string {
 	var names []string
 	for _, p := range s.what.ports {
-		if p.name != "" && !p.inner {
+		if p.name != "" && !p.inner && s.uses(p) {
 			names = append(names, p.name)
 		}
 	}
@@ -172,7 +180,7 @@ func UsualPorts(e Engine) map[string]int {
 	}
 	ports := map[string]int{}
 	for _, p := range what.ports {
-		if !p.inner {
+		if !p.inner && !p.logins {
 			ports[p.name] = p.usual
 		}
 	}

@@ -7,11 +7,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/kaptar/kaptar/internal/servers"
 	"github.com/kaptar/kaptar/internal/servertest"
@@ -46,6 +51,32 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := servers.Start(t.Context(), "mysql", nil); err == nil || errors.Is(err, servers.ErrMissing) {
 		t.Errorf("Start of an unknown engine = %v, want an error that is not ErrMissing", err)
+	}
+}
+
+// TestLogins: Kafka has an address for clients that log in, and only when it was given some.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servers.Kafka, servers.Options{Logins: map[string]string{"ada": "right"}})
+	for password, want := range map[string]error{"right": nil, "wrong": kerr.SaslAuthenticationFailed} {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(s.Addr("sasl")), kgo.SASL(plain.Auth{User: "ada", Pass: password}.AsMechanism()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		if _, err := cl.SeedBrokers()[0].Request(t.Context(), kmsg.NewPtrMetadataRequest()); !errors.Is(err, want) {
+			t.Errorf("a client with the %s password got %v, want %v", password, err, want)
+		}
+	}
+	if got := s.Names(); !slices.Equal(got, []string{"sasl"}) {
+		t.Errorf("Names with Logins = %q, want sasl", got)
+	}
+	given, err := servers.At(servers.Kafka, "kafka://127.0.0.1:9092")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := given.Addr("sasl"); got != "" || len(given.Names()) > 0 || len(servers.UsualPorts(servers.Kafka)) != 1 {
+		t.Errorf("without Logins: Addr = %q, Names = %q, UsualPorts = %v, want none but the address of URL", got, given.Names(), servers.UsualPorts(servers.Kafka))
 	}
 }
 

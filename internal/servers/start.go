@@ -122,7 +122,7 @@ func (s *Server) choosePorts(free func(n int) ([]int, []net.PacketConn, error)) 
 	}
 	var without []string
 	for _, p := range s.what.ports {
-		if s.ports[p.name] == 0 {
+		if s.ports[p.name] == 0 && s.uses(p) {
 			without = append(without, p.name)
 		}
 	}
@@ -168,7 +168,7 @@ func readPorts(dir string) (map[string]int, error) {
 // takenPort returns one of the server's ports that another program listens on, or 0.
 func (s *Server) takenPort() int {
 	for _, p := range s.what.ports {
-		if taken(s.ports[p.name]) {
+		if s.uses(p) && taken(s.ports[p.name]) {
 			return s.ports[p.name]
 		}
 	}

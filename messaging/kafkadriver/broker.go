@@ -35,6 +35,8 @@ func init() {
 type Broker struct {
 	opts Options
 	url  string    // redacted
+	user string    // of the URL
+	sasl string    // how it logs in
 	base []kgo.Opt // what all clients have
 	cl   *kgo.Client
 	adm  *kadm.Client
@@ -71,7 +73,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	}
 	servers, _, _ := strings.Cut(url, "?")
 	b := &Broker{
-		opts: o.withDefaults(), url: driver.Redact(servers), health: newHealth(),
+		opts: o.withDefaults(), url: driver.Redact(servers), user: a.user, sasl: a.sasl, health: newHealth(),
 		done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), limits: make(map[string]int32),
 		claims: make(map[place]*claim), marks: make(map[place]map[int64]mark),
@@ -89,7 +91,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	defer cancel()
 	if err := b.ping(first); err != nil {
 		go b.cl.Close() // may wait for a host that says nothing
-		return nil, fmt.Errorf("kafkadriver: connect to %s: no host answers as Kafka does (wrong port, user, password or tls?): %w", b.url, err)
+		return nil, fmt.Errorf("kafkadriver: connect to %s: %w", b.url, b.explain(err))
 	}
 	b.life, b.end = context.WithCancel(context.Background())
 	watching, unwatch := context.WithCancel(b.life)
@@ -153,7 +155,7 @@ func (b *Broker) Healthy() error {
 		return fmt.Errorf("kafkadriver: %w", driver.ErrClosed)
 	}
 	if since, lost := b.health.state(); lost != nil {
-		return fmt.Errorf("kafkadriver: no answer from %s since %s: %w", b.url, since.Format(time.RFC3339), lost)
+		return fmt.Errorf("kafkadriver: no answer from %s since %s: %w", b.url, since.Format(time.RFC3339), b.explain(lost))
 	}
 	return nil
 }

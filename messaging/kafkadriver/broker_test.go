@@ -110,7 +110,7 @@ func TestOpenErrors(t *testing.T) {
 		{"says nothing", "kafka://" + silent.Addr().String(), "no host answers"},
 		{"no such host", "kafka://ada:secret@nowhere.invalid", "nowhere.invalid"},
 		{"wrong password", "kafka://ada:secret@" + host, "password"},
-		{"no password", "kafka://" + host, "no host answers"},
+		{"no user", "kafka://" + host, "names no user"},
 		{"wrong mechanism", "kafka://ada:secret@" + host + "?sasl=scram-sha-256", "password"},
 		{"tls on a plain port", "kafka://ada:secret@" + host + "?tls=true", "tls?"},
 		{"unknown parameter", "kafka://ada:secret@h?partition=1", `unknown parameter "partition"`},

@@ -17,6 +17,9 @@
 //	tls=true           encrypt; default false
 //	sasl=plain         how to log in: plain, scram-sha-256 or scram-sha-512; default plain when the URL has a user
 //
+// With ACLs, a user needs Describe on the topic; Create on it when it is not there yet, or on the cluster; Write to publish; and to
+// subscribe Read on it and on the group, whose name is below. DescribeConfigs tells how large a message the topic takes.
+//
 // # What lives where
 //
 // A topic is a Kafka topic of the same name. Kafka refuses a name that differs from another one only in '.' and '_'; such a

@@ -301,7 +301,7 @@ func (m *member) judge(ctx context.Context, err error) {
 		m.b.forget(m.sub.Topic)
 		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, err))
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kgo.ErrClientClosed):
-		m.fail(err)
+		m.fail(m.b.lacks("Read", m.topic, m.group, err))
 	}
 }
 

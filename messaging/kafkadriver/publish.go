@@ -100,7 +100,7 @@ func (b *Broker) send(ctx context.Context, msgs []driver.Message, records []*kgo
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 		b.forget(topic) // deleted: the next try makes it again
 	}
-	err = fmt.Errorf("kafkadriver: publish to %s at %s: %w", topic, b.url, b.cause(ctx, err))
+	err = fmt.Errorf("kafkadriver: publish to %s at %s: %w", topic, b.url, b.lacks("Write", records[index].Topic, "", b.cause(ctx, err)))
 	if sent == 0 {
 		return err
 	}

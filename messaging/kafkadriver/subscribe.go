@@ -70,7 +70,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 		return nil, err
 	}
 	if err := b.pin(bounded, sub, info.name); err != nil {
-		return nil, b.cause(bounded, err)
+		return nil, b.lacks("Read", info.name, groupName(sub), b.cause(bounded, err))
 	}
 	m := newMember(b, sub, info.name)
 	m.cl, err = kgo.NewClient(slices.Concat(b.base, m.options())...)

@@ -89,10 +89,12 @@ func (b *Broker) forget(topic string) {
 
 func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 	for _, name := range []string{topic, otherName(topic)} {
-		if there, err := b.exists(ctx, name); err != nil {
-			return topicInfo{}, err
-		} else if there {
+		switch there, err := b.exists(ctx, name); {
+		case there:
 			return b.describe(ctx, name)
+		case name != topic && errors.Is(err, kerr.TopicAuthorizationFailed): // who may use the topic may not see any other
+		case err != nil:
+			return topicInfo{}, b.lacks("Describe", name, "", err)
 		}
 	}
 	name := topic
@@ -102,7 +104,7 @@ func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 		err = b.create(ctx, name)
 	}
 	if err != nil {
-		return topicInfo{}, err
+		return topicInfo{}, fmt.Errorf("it is not there and cannot be made: %w", b.lacks("Create", name, "", err))
 	}
 	for { // the brokers learn of it some time later
 		if there, err := b.exists(ctx, name); err != nil {
