@@ -15,7 +15,8 @@ import (
 // callTimeout bounds each call whose context has no deadline.
 const callTimeout = 10 * time.Second
 
-// ErrNoGroup is in the chain of Publish's error for a topic that has no group, if Options.Mandatory is set.
+// ErrNoGroup is in the chain of Publish's error for a topic that has no group, if Options.Mandatory is set or the topic's exchange was
+// deleted a moment ago.
 var ErrNoGroup = errors.New("topic has no group, so nobody would get the message")
 
 var (
@@ -51,6 +52,7 @@ type Broker struct {
 
 	mu     sync.Mutex
 	closed bool
+	sizes  map[string]int // how many queues the groups have, by their exchange
 }
 
 // Open connects to the servers of a URL as described at the package. nil options are the zero Options. The first connection
@@ -64,7 +66,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{})}
+	b := &Broker{opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}), sizes: make(map[string]int)}
 	if b.servers, err = splitHosts(servers); err != nil {
 		return nil, err
 	}

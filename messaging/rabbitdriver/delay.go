@@ -58,7 +58,7 @@ func (b *Broker) putAsideOn(ctx context.Context, c *channel, g *group, raw *amqp
 		Expiration: strconv.FormatInt(int64((after+time.Millisecond-1)/time.Millisecond), 10),
 	}
 	// Mandatory: the queue may have been deleted, and then the message must not be acknowledged.
-	_, err := c.send(ctx, []outgoing{{exchange: name, key: raw.RoutingKey, msg: copied}}, true)
+	_, err := c.send(ctx, []outgoing{{exchange: name, key: raw.RoutingKey, mandatory: true, msg: copied}})
 	if err != nil {
 		b.pub.learn(name, false)
 	}

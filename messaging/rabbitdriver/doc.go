@@ -38,6 +38,13 @@
 // goes to the queue "topic:group:dead". RabbitMQ 3.10 can lose the leader of a queue that is less than a second old when the server is
 // killed: subscribing then hangs, and the queue has to be deleted.
 //
+// # Deletion
+//
+// What somebody deletes is made again. A queue takes its messages with it, and what is published before its group is back, a second or
+// two later, can miss that group. A member looks every 2 s whether the exchanges are there, as the server tells nobody. The publisher that
+// finds the topic's exchange missing makes it again; for three times as long its messages must then reach some
+// group, so Publish fails with ErrNoGroup until one is back, and a second group that is back later misses what came between.
+//
 // # Order
 //
 // Each queue has one active consumer (x-single-active-consumer), so the order per key holds for any number of members, also while they

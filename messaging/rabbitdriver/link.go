@@ -36,10 +36,12 @@ type link struct {
 	up      chan struct{}    // closed while there is a connection
 	free    []*channel       // for publishing
 	known   map[string]bool  // exchanges that exist
+
+	deleted map[string]time.Time // exchanges that were there and were not when they were needed
 }
 
 func newLink(b *Broker) *link {
-	return &link{b: b, up: make(chan struct{}), known: make(map[string]bool)}
+	return &link{b: b, up: make(chan struct{}), known: make(map[string]bool), deleted: make(map[string]time.Time)}
 }
 
 // open makes the first connection and starts to keep it.

@@ -1,7 +1,9 @@
 package rabbitdriver
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -26,6 +28,7 @@ type channel struct {
 // An outgoing is a message on its way to an exchange.
 type outgoing struct {
 	exchange, key string
+	mandatory     bool // it must reach a queue
 	msg           amqp.Publishing
 }
 
@@ -77,28 +80,30 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int, error) {
 	for i := range list {
 		if i > 0 && list[i].exchange == list[i-1].exchange {
+			list[i].mandatory = list[i-1].mandatory
 			continue
 		}
 		if err := b.topic(ctx, c, list[i].exchange); err != nil {
 			return 0, err
 		}
+		list[i].mandatory = b.opts.Mandatory || b.pub.bereft(list[i].exchange)
 	}
-	sent, err := c.send(ctx, list, b.opts.Mandatory)
+	sent, err := c.send(ctx, list)
 	if err == nil {
 		return sent, nil
 	}
-	topic := list[sent].exchange
-	if code(err) == amqp.NotFound { // the exchange was deleted: the next try makes it again
-		b.pub.learn(topic, false)
+	topic := cmp.Or(b.pub.missing(list, err), list[sent].exchange)
+	if errors.Is(err, ErrNoGroup) && !b.opts.Mandatory {
+		err = fmt.Errorf("its exchange was deleted a moment ago, and none of its groups is back: %w", err)
 	}
 	return sent, fmt.Errorf("rabbitdriver: publish to %s at %s: %w", topic, b.url, b.cause(err))
 }
 
 // send sends window by window. It returns how many of the first messages are surely stored; if these are not all, the channel must not
 // be used again.
-func (c *channel) send(ctx context.Context, list []outgoing, mandatory bool) (int, error) {
+func (c *channel) send(ctx context.Context, list []outgoing) (int, error) {
 	for done := 0; done < len(list); done += window {
-		n, err := c.sendWindow(ctx, list[done:min(done+window, len(list))], mandatory)
+		n, err := c.sendWindow(ctx, list[done:min(done+window, len(list))])
 		if err != nil {
 			return done + n, err
 		}
@@ -106,8 +111,8 @@ func (c *channel) send(ctx context.Context, list []outgoing, mandatory bool) (in
 	return len(list), nil
 }
 
-func (c *channel) sendWindow(ctx context.Context, list []outgoing, mandatory bool) (int, error) {
-	confirms, failure := c.write(ctx, list, mandatory)
+func (c *channel) sendWindow(ctx context.Context, list []outgoing) (int, error) {
+	confirms, failure := c.write(ctx, list)
 	for n, confirm := range confirms {
 		select {
 		case <-confirm.Done():
@@ -136,7 +141,7 @@ func (c *channel) sendWindow(ctx context.Context, list []outgoing, mandatory boo
 }
 
 // write sends messages until one fails.
-func (c *channel) write(ctx context.Context, list []outgoing, mandatory bool) (confirms []*amqp.DeferredConfirmation, err error) {
+func (c *channel) write(ctx context.Context, list []outgoing) (confirms []*amqp.DeferredConfirmation, err error) {
 	if len(list) > 1 {
 		c.wire.hold()
 		defer func() {
@@ -148,7 +153,7 @@ func (c *channel) write(ctx context.Context, list []outgoing, mandatory bool) (c
 	confirms = make([]*amqp.DeferredConfirmation, 0, len(list))
 	for i := range list {
 		out := &list[i]
-		confirm, err := c.ch.PublishWithDeferredConfirmWithContext(ctx, out.exchange, out.key, mandatory, false, out.msg)
+		confirm, err := c.ch.PublishWithDeferredConfirmWithContext(ctx, out.exchange, out.key, out.mandatory, false, out.msg)
 		if err != nil {
 			return confirms, err
 		}

@@ -44,7 +44,8 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// TestDeletedTopic: the exchange is made again at the next try.
+// TestDeletedTopic: the exchange is made again at the next try. That does not count as a topic without groups until they had time to
+// come back, and messages for them are not lost.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -59,8 +60,25 @@ func TestDeletedTopic(t *testing.T) {
 	if err := b.Publish(t.Context(), messages("t", "m", 3)); err == nil || !strings.Contains(err.Error(), "NOT_FOUND") {
 		t.Errorf("Publish to a deleted exchange = %v, want NOT_FOUND", err)
 	}
-	if err := b.Publish(t.Context(), messages("t", "m", 3)); err != nil {
-		t.Errorf("the second Publish to a deleted exchange = %v, want nil", err)
+	if err := b.Publish(t.Context(), messages("t", "m", 3)); !errors.Is(err, rabbitdriver.ErrNoGroup) || !strings.Contains(err.Error(), "was deleted a moment ago") {
+		t.Errorf("the second Publish to a deleted exchange = %v, want ErrNoGroup that says why", err)
+	}
+	until(t, "a topic without groups to be one again", func() bool { return b.Publish(t.Context(), messages("t", "m", 3)) == nil })
+
+	m := join(t, b, driver.Subscription{Topic: "grouped", Group: "g"})
+	if err := plain(t, url).ExchangeDelete("grouped", false, false); err != nil {
+		t.Fatal(err)
+	}
+	batch := append(messages("t", "a", 20), message("grouped", "b", "k")) // the error is not that of the first topic
+	until(t, "the group to be back", func() bool {
+		err := b.Publish(t.Context(), batch)
+		if err != nil && !strings.Contains(err.Error(), "publish to grouped") {
+			t.Fatalf("Publish to two topics, the second deleted = %v, want an error that names that", err)
+		}
+		return err == nil
+	})
+	if d := m.next(t); d.ID != "b" {
+		t.Errorf("the group got %s, want b", d.ID)
 	}
 }
 

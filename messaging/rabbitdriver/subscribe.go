@@ -13,8 +13,8 @@ import (
 // partWait is how long Subscribe waits, at its end, for the server to take back what was only fetched.
 const partWait = 2 * time.Second
 
-// Subscribe implements driver.Broker. It fails for good when a queue of the group is deleted meanwhile; to subscribe again
-// makes it anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no messages for groups to come,
+// Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or that of the topic is
+// deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no messages for groups to come,
 // unless Options.BeginningIsNow is set.
 //
 // A partition that has deliveries which are not settled when the member leaves it stays with the member, until
@@ -74,6 +74,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	for _, queue := range m.group.queues {
 		m.b.work.Go(func() { m.consume(queue) })
 	}
+	m.b.work.Go(m.guard)
 	if len(m.group.queues) > 1 {
 		m.b.work.Go(m.balance)
 	}

@@ -52,14 +52,64 @@ func TestDeletedQueue(t *testing.T) {
 	defer closeNow(t, b)
 	sub := driver.Subscription{Topic: "t", Group: "g"}
 	m := join(t, b, sub)
+	for _, queue := range []string{"t:g:1", "t:g:0"} { // the first alone, and then one that is not the last
+		if _, err := plain(t, url).QueueDelete(queue, false, false, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.ended(t); err == nil || !strings.Contains(err.Error(), "queue "+queue+" was deleted") || !strings.Contains(err.Error(), "subscribe g to t") {
+			t.Errorf("Subscribe whose queue was deleted = %v, want an error that says so", err)
+		}
+		m = join(t, b, sub)
+	}
+}
+
+// TestDeletedQueueRestart: a queue that was deleted while nobody was there does not hide those after it.
+func TestDeletedQueueRestart(t *testing.T) {
+	t.Parallel()
+	url := servertest.VHost(t)
+	sub := driver.Subscription{Topic: "t", Group: "g"}
+	before := open(t, url+"?partitions=4", options())
+	m := join(t, before, sub)
+	m.stop()
+	if err := m.ended(t); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := plain(t, url).QueueDelete("t:g:1", false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.ended(t); err == nil || !strings.Contains(err.Error(), "queue t:g:1 was deleted") || !strings.Contains(err.Error(), "subscribe g to t") {
-		t.Errorf("Subscribe whose queue was deleted = %v, want an error that says so", err)
+	for i := range 40 { // some in each of the others
+		if err := before.Publish(t.Context(), []driver.Message{message("t", fmt.Sprint(i), fmt.Sprint(i))}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := plain(t, url).QueueDelete("t:g:0", false, false, false); err != nil {
-		t.Fatal(err)
+	closeNow(t, before)
+	after := open(t, url+"?partitions=4", options())
+	defer closeNow(t, after)
+	m = join(t, after, sub)
+	for range 40 {
+		if err := m.next(t).Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDeletedExchange: the server tells nobody when an exchange goes, so a subscription notices itself. When a publisher has made the
+// topic's exchange again it goes on, else it says that it can never get a message again.
+func TestDeletedExchange(t *testing.T) {
+	t.Parallel()
+	url := servertest.VHost(t)
+	b := open(t, url, options())
+	defer closeNow(t, b)
+	sub := driver.Subscription{Topic: "t", Group: "g"}
+	for _, exchange := range []string{"t", "t:g"} {
+		m := join(t, b, sub)
+		if err := plain(t, url).ExchangeDelete(exchange, false, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.ended(t); err == nil || !strings.Contains(err.Error(), "no exchange '"+exchange+"'") || !strings.Contains(err.Error(), "subscribe g to t") {
+			t.Errorf("Subscribe whose exchange %s was deleted = %v, want an error that says so", exchange, err)
+		}
+		until(t, "publishing to go on", func() bool { return b.Publish(t.Context(), messages("t", "m", 1)) == nil })
 	}
 	join(t, b, sub)
 }

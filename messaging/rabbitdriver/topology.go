@@ -125,21 +125,30 @@ func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Sub
 	})
 }
 
-// partitions returns how many queues the group has, or is to get.
+// partitions returns how many queues the group has, or is to get. One of them may have been deleted, and that does not end the
+// group: the others have messages.
 func (b *Broker) partitions(u *builder, g *group) (int, error) {
-	n := 0
-	for ; n <= maxPartitions; n++ {
-		exists, err := u.hasQueue(g.name + ":" + strconv.Itoa(n))
+	b.mu.Lock()
+	n := b.sizes[g.name]
+	b.mu.Unlock()
+	expected := max(n, b.opts.Partitions)
+	for i := n; i < maxPartitions; i++ {
+		exists, err := u.hasQueue(g.name + ":" + strconv.Itoa(i))
 		if err != nil {
-			return 0, fmt.Errorf("queue %s:%d: %w", g.name, n, err)
+			return 0, fmt.Errorf("queue %s:%d: %w", g.name, i, err)
 		}
-		if !exists {
+		if exists {
+			n = i + 1
+		} else if i >= expected {
 			break
 		}
 	}
 	if n == 0 {
 		n = b.opts.Partitions
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sizes[g.name] = n
 	return n, nil
 }
 
