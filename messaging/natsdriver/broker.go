@@ -43,12 +43,16 @@ type Broker struct {
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
 	boxes   []*ackBox // at rest
+
+	// joined has when the stream was made in which a group was found or made, by stream and consumer.
+	joined map[string]time.Time
 }
 
 // topicInfo is what the driver knows of a stream that exists.
 type topicInfo struct {
-	stream string
-	atomic bool // takes atomic batches
+	stream  string
+	created time.Time // one that was deleted and made again is another
+	atomic  bool      // takes atomic batches
 }
 
 // Open connects to the servers of a URL as described at the package. nil options are the zero Options. The first connection
@@ -65,7 +69,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	}
 	b := &Broker{
 		opts: o.withDefaults(), atomicMin: atomicMin, patience: natsconn.CallTimeout, done: make(chan struct{}), idle: make(chan struct{}),
-		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}),
+		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}), joined: make(map[string]time.Time),
 	}
 	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected})
 	if err != nil {
@@ -145,7 +149,7 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("natsdriver: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
 			topic, name, b.url, config.Subjects, topic+".*")
 	}
-	info = topicInfo{stream: name, atomic: config.AllowAtomicPublish && b.opts.Atomic}
+	info = topicInfo{stream: name, created: stream.CachedInfo().Created, atomic: config.AllowAtomicPublish && b.opts.Atomic}
 	b.mu.Lock()
 	b.topics[topic] = info
 	b.mu.Unlock()

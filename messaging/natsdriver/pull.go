@@ -28,6 +28,7 @@ type puller struct {
 	b        *Broker
 	sub      driver.Subscription
 	stream   string
+	created  time.Time // the stream
 	consumer string
 	wake     chan struct{} // holds one wake-up of run
 
@@ -47,8 +48,8 @@ type arrival struct {
 	at  time.Time
 }
 
-func newPuller(b *Broker, sub driver.Subscription, stream, consumer string) *puller {
-	return &puller{b: b, sub: sub, stream: stream, consumer: consumer, wake: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
+func newPuller(b *Broker, sub driver.Subscription, info topicInfo, consumer string) *puller {
+	return &puller{b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer, wake: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
 }
 
 func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {

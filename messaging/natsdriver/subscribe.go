@@ -17,7 +17,7 @@ import (
 const maxAckPending = 10_000
 
 // Subscribe implements driver.Broker. It fails for good when the group's consumer or the topic's stream is deleted
-// meanwhile; to subscribe again makes them anew. AckWait is in [Options].
+// meanwhile; to subscribe again makes them anew, and the group then gets all of a new stream. AckWait is in [Options].
 //
 // Ack is a message to the server without an answer: the server writes acknowledgements to disk some time later in
 // any case, so that waiting for an answer would cost a round trip and promise nothing.
@@ -69,42 +69,48 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	}
 	var consumer string
 	err = natsconn.Insist(ctx, func(ctx context.Context) (err error) {
-		consumer, err = b.consumer(ctx, info.stream, sub)
+		consumer, err = b.consumer(ctx, info, sub)
 		return err
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // deleted since this broker saw it
 		b.forget(sub.Topic)
 		if info, err = b.topic(ctx, sub.Topic); err == nil {
-			consumer, err = b.consumer(ctx, info.stream, sub)
+			consumer, err = b.consumer(ctx, info, sub)
 		}
 	}
 	if err != nil {
 		return nil, b.cause(ctx, err)
 	}
-	return newPuller(b, sub, info.stream, consumer), nil
+	return newPuller(b, sub, info, consumer), nil
 }
 
-// consumer returns the name of the group's consumer, made at sub.From if there was none.
-func (b *Broker) consumer(ctx context.Context, stream string, sub driver.Subscription) (string, error) {
-	name := escapeName(sub.Group)
+// consumer returns the name of the group's consumer, made at sub.From if there was none. When this Broker had the group in a stream
+// that was deleted, the group gets all of the new one: what came there before it is back is newer than the group.
+func (b *Broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscription) (string, error) {
+	stream, name := info.stream, escapeName(sub.Group)
+	b.mu.Lock()
+	before, was := b.joined[stream+"/"+name]
+	b.mu.Unlock()
 	config := jetstream.ConsumerConfig{
 		Durable: name, Description: "kaptar group " + sub.Group,
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.opts.AckWait, MaxAckPending: maxAckPending, MaxDeliver: -1,
 		DeliverPolicy: jetstream.DeliverNewPolicy,
 	}
-	if sub.From == driver.FromBeginning {
+	if sub.From == driver.FromBeginning || was && !before.Equal(info.created) {
 		config.DeliverPolicy = jetstream.DeliverAllPolicy
 	}
 	have, err := b.js.Consumer(ctx, stream, name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		if _, err = b.js.CreateConsumer(ctx, stream, config); !errors.Is(err, jetstream.ErrConsumerExists) {
-			return name, err
+		if have, err = b.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
+			have, err = b.js.Consumer(ctx, stream, name) // another member was faster and starts elsewhere
 		}
-		have, err = b.js.Consumer(ctx, stream, name) // another member was faster and starts elsewhere
 	}
 	if err != nil {
 		return "", err
 	}
+	b.mu.Lock()
+	b.joined[stream+"/"+name] = info.created
+	b.mu.Unlock()
 	if current := have.CachedInfo().Config; current.AckWait != b.opts.AckWait {
 		current.AckWait = b.opts.AckWait
 		_, err = b.js.UpdateConsumer(ctx, stream, current)
@@ -119,6 +125,10 @@ func (p *puller) gone(ctx context.Context) error {
 	_, err := p.b.js.Consumer(ctx, p.stream, p.consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		p.b.forget(p.sub.Topic) // perhaps that of a stream which somebody has made again
+		if stream, failure := p.b.js.Stream(ctx, p.stream); failure == nil && !stream.CachedInfo().Created.Equal(p.created) {
+			return fmt.Errorf("stream %s was deleted and made again: %w", p.stream, err)
+		}
 		return fmt.Errorf("consumer %s of stream %s was deleted: %w", p.consumer, p.stream, err)
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		p.b.forget(p.sub.Topic)

@@ -10,7 +10,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/natsdriver"
 )
 
-// TestDeletedConsumer: a subscription that can never get a message again says so, and subscribing anew works.
+// TestDeletedConsumer: a subscription that can never get a message again says so, and subscribing anew works. Of a stream that was made
+// again the group gets what came before it was back, also when it began from now.
 func TestDeletedConsumer(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"consumer", "stream"} {
@@ -52,7 +53,12 @@ func TestDeletedConsumer(t *testing.T) {
 			if err := b.Publish(t.Context(), messages("t", "n", 1)); err != nil {
 				t.Fatal(err)
 			}
-			receive(t, b, sub, 1)
+			if what == "stream" {
+				sub.From = driver.FromNow
+			}
+			if d := receive(t, b, sub, 1)[0]; what == "stream" && d.ID != "n0" {
+				t.Errorf("the group got %s first from the new stream, want n0", d.ID)
+			}
 		})
 	}
 }
