@@ -58,6 +58,7 @@ type Broker struct {
 	limits    map[string]int32 // by Kafka's name of the topic; what a batch may have
 	claims    map[place]*claim // partitions that members of this Broker have
 	marks     map[place]map[int64]mark
+	pinned    map[string]kadm.TopicID // on which topic a group has its places; one that was made again has another ID
 }
 
 // Open connects to the cluster at a URL as described at the package. nil options are the zero Options. One of the hosts must
@@ -77,6 +78,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), limits: make(map[string]int32),
 		claims: make(map[place]*claim), marks: make(map[place]map[int64]mark),
+		pinned: make(map[string]kadm.TopicID),
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("kafkadriver: connect to %s: %w", b.url, err)

@@ -319,7 +319,8 @@ func TestRebalanceStorm(t *testing.T) {
 	t.Logf("%d messages, %d deliveries more than once", rounds*batch, repeated)
 }
 
-// TestDeletedTopic: a subscription that can never get a message again says so, and publishing makes the topic anew.
+// TestDeletedTopic: a subscription that can never get a message again says so, and publishing makes the topic anew. The group gets
+// what came there before it was back, also when it began from now.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {
@@ -346,6 +347,10 @@ func TestDeletedTopic(t *testing.T) {
 				t.Fatal("Subscribe still runs 40s after its topic was deleted")
 			}
 			until(t, "the topic to be made again", func() bool { return b.Publish(t.Context(), messages("deleted", "n", 1)) == nil })
+			again, _ := start(t, b, driver.Subscription{Topic: "deleted", Group: "g", From: driver.FromNow})
+			if d := next(t, again); d.ID != "n0" {
+				t.Errorf("the group got %s first from the new topic, want n0", d.ID)
+			}
 		})
 	}
 }

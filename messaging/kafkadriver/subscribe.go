@@ -14,8 +14,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may not be read; AckWait
-// is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
+// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may not be read; to
+// subscribe again makes it anew, and the group then gets all of the new one. AckWait is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
 //
 // Ack returns before the offset is committed, which happens ten times a second and before a partition is given up. After
 // Subscribe returned it commits before it returns. It fails when another program has the partition by then.
@@ -79,7 +79,8 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 
 // pin writes down where a new group starts. Without it, a group from now whose member dies before its first commit would
 // start at a later now. All partitions go in one request: a partition without a place in a group that has others was added
-// later and is read from its beginning.
+// later and is read from its beginning. When this Broker had the group on a topic that was deleted, the group starts at the beginning
+// of the new one: what came there before it is back is newer than the group.
 func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string) error {
 	b.pinning.Lock()
 	defer b.pinning.Unlock()
@@ -98,7 +99,7 @@ func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string)
 
 func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic string) error {
 	list := b.adm.ListEndOffsets
-	if sub.From == driver.FromBeginning {
+	if sub.From == driver.FromBeginning || b.remade(sub) {
 		list = b.adm.ListStartOffsets
 	}
 	starts, err := list(ctx, topic) // before the look at the group, or a place could lie after what the group was given meanwhile
@@ -122,15 +123,36 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	known := false
 	have.Each(func(o kadm.OffsetResponse) { known = known || o.At >= 0 })
 	if known {
+		b.pinnedNow(sub)
 		return nil
 	}
 	places := make(kadm.Offsets)
 	starts.Each(func(o kadm.ListedOffset) { places.AddOffset(topic, o.Partition, o.Offset, -1) })
 	done, err := b.adm.CommitOffsets(ctx, group, places)
-	if err != nil {
-		return err
+	if err == nil {
+		err = done.Error()
 	}
-	return done.Error()
+	if err == nil {
+		b.pinnedNow(sub)
+	}
+	return err
+}
+
+// remade reports whether the topic is another than the one on which this Broker had the group last.
+func (b *Broker) remade(sub driver.Subscription) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before, was := b.pinned[groupName(sub)]
+	now, ok := b.topics[sub.Topic]
+	return was && ok && now.id != before
+}
+
+func (b *Broker) pinnedNow(sub driver.Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now, ok := b.topics[sub.Topic]; ok {
+		b.pinned[groupName(sub)] = now.id
+	}
 }
 
 // commitLate commits for a claim whose member has left: possible while the group has no member. It never goes back.

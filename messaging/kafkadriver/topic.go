@@ -26,7 +26,8 @@ const (
 // topicInfo is what the driver knows of a topic that exists.
 type topicInfo struct {
 	name  string // Kafka's
-	limit int32  // bytes of a batch
+	id    kadm.TopicID
+	limit int32 // bytes of a batch
 }
 
 // Declare implements driver.Broker.
@@ -89,9 +90,9 @@ func (b *Broker) forget(topic string) {
 
 func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 	for _, name := range []string{topic, otherName(topic)} {
-		switch there, err := b.exists(ctx, name); {
+		switch id, there, err := b.exists(ctx, name); {
 		case there:
-			return b.describe(ctx, name)
+			return b.describe(ctx, name, id)
 		case name != topic && errors.Is(err, kerr.TopicAuthorizationFailed): // who may use the topic may not see any other
 		case err != nil:
 			return topicInfo{}, b.lacks("Describe", name, "", err)
@@ -107,10 +108,10 @@ func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("it is not there and cannot be made: %w", b.lacks("Create", name, "", err))
 	}
 	for { // the brokers learn of it some time later
-		if there, err := b.exists(ctx, name); err != nil {
+		if id, there, err := b.exists(ctx, name); err != nil {
 			return topicInfo{}, err
 		} else if there {
-			return b.describe(ctx, name)
+			return b.describe(ctx, name, id)
 		}
 		select {
 		case <-time.After(declareAgain):
@@ -121,24 +122,24 @@ func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 }
 
 // exists reports whether a topic is there with leaders for all its partitions.
-func (b *Broker) exists(ctx context.Context, name string) (bool, error) {
+func (b *Broker) exists(ctx context.Context, name string) (id kadm.TopicID, there bool, err error) {
 	found, err := b.adm.ListTopics(ctx, name)
 	if err != nil {
-		return false, err
+		return id, false, err
 	}
 	detail := found[name]
 	if detail.Err != nil {
 		if errors.Is(detail.Err, kerr.UnknownTopicOrPartition) || kerr.IsRetriable(detail.Err) {
-			return false, nil
+			return id, false, nil
 		}
-		return false, detail.Err
+		return id, false, detail.Err
 	}
 	for _, p := range detail.Partitions {
 		if p.Leader < 0 {
-			return false, nil
+			return id, false, nil
 		}
 	}
-	return len(detail.Partitions) > 0, nil
+	return detail.ID, len(detail.Partitions) > 0, nil
 }
 
 // create makes a topic; that another program was faster is no error.
@@ -172,8 +173,8 @@ func (b *Broker) create(ctx context.Context, name string) error {
 }
 
 // describe reads how large a batch the topic takes.
-func (b *Broker) describe(ctx context.Context, name string) (topicInfo, error) {
-	info := topicInfo{name: name, limit: usualLimit}
+func (b *Broker) describe(ctx context.Context, name string, id kadm.TopicID) (topicInfo, error) {
+	info := topicInfo{name: name, id: id, limit: usualLimit}
 	configs, err := b.adm.DescribeTopicConfigs(ctx, name)
 	if err != nil {
 		if ctx.Err() != nil {
