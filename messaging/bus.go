@@ -118,6 +118,10 @@ func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 			sent := start
 			if p, ok := errors.AsType[*driver.PartialError](err); ok {
 				sent += p.Sent
+				err = p.Err // which says why; the number below is the whole one
+			}
+			if sent == 0 {
+				return err
 			}
 			return &driver.PartialError{Sent: sent, Err: err}
 		}

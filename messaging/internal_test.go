@@ -169,3 +169,46 @@ func TestLostBrokerIsToldOnce(t *testing.T) {
 		t.Errorf("the line does not name the setting and the first reason:\n%s", &text)
 	}
 }
+
+// TestTrouble: the log says once that a subscription is lost, again when it is for another reason, and once that it is back: with its
+// first event, or after a time without any.
+func TestTrouble(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := trouble{topic: "t", log: slog.New(slog.NewTextHandler(&log, nil))}
+		check := func(when string, lost, back int) {
+			t.Helper()
+			synctest.Wait()
+			if got := strings.Count(log.String(), "subscription lost"); got != lost {
+				t.Errorf("%s the log says %d times that it is lost, want %d:\n%s", when, got, lost, &log)
+			}
+			if got := strings.Count(log.String(), "subscription is back"); got != back {
+				t.Errorf("%s the log says %d times that it is back, want %d:\n%s", when, got, back, &log)
+			}
+		}
+		events := 0
+		deliver := func(driver.Delivery) { events++ }
+		s.watch(t.Context(), deliver)(driver.Delivery{})
+		check("without trouble", 0, 0)
+		for range 3 {
+			s.lost(t.Context(), errors.New("deleted"), time.Second)
+			s.watch(t.Context(), deliver)
+			<-time.After(worksAfter - time.Second)
+		}
+		s.lost(t.Context(), errors.New("no right to make it"), time.Second)
+		check("after the same and another reason", 2, 0)
+		again := s.watch(t.Context(), deliver)
+		again(driver.Delivery{})
+		again(driver.Delivery{})
+		<-time.After(time.Hour)
+		check("after an event", 2, 1)
+		s.lost(t.Context(), errors.New("no right to make it"), time.Second)
+		s.watch(t.Context(), deliver)
+		<-time.After(worksAfter + time.Second)
+		check("after a time without events", 3, 2)
+		if events != 3 {
+			t.Errorf("%d events were delivered, want 3", events)
+		}
+	})
+}

@@ -126,16 +126,22 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 	lanes := openLanes(stop, func(d *driver.Delivery) bool { return c.settle(stop, d) },
 		extendEvery, func(d *driver.Delivery) { c.tell(ctx, "extend", d, d.Extend) })
 	defer func() { c.handBack(ctx, lanes.close()) }()
+	told := trouble{topic: c.topic, log: c.bus.app.Logger()}
+	defer told.end()
 	for failures := 0; ; failures++ {
-		err := br.Subscribe(stop, sub, lanes.deliver)
+		begun := time.Now()
+		err := br.Subscribe(stop, sub, told.watch(ctx, lanes.deliver))
 		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
 			return nil
 		}
 		if errors.Is(err, errors.ErrUnsupported) { // no waiting will help
 			return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
 		}
+		if time.Since(begun) > worksAfter { // this trouble has nothing to do with an earlier one
+			failures = 0
+		}
 		wait := backoff(failures, time.Second, time.Minute)
-		c.bus.app.Logger().ErrorContext(ctx, "subscription lost", "topic", c.topic, "error", err, "again_in", wait)
+		told.lost(ctx, err, wait)
 		if !sleep(stop, wait) {
 			return nil
 		}

@@ -73,6 +73,14 @@ func events() []mutant {
 			"url: driver.Redact(servers)", "url: servers", "./messaging/kafkadriver", "TestLoginReal",
 		},
 		{
+			"a deleted exchange is noticed", "messaging/rabbitdriver/deleted.go",
+			"if code(err) == amqp.NotFound {", "if false {", "./messaging/rabbitdriver", "TestDeletedExchange",
+		},
+		{
+			"a group gets all of a topic that was made again", "messaging/kafkadriver/subscribe.go",
+			"sub.From == driver.FromBeginning || b.remade(sub) {", "sub.From == driver.FromBeginning {", "./messaging/kafkadriver", "TestDeletedTopic",
+		},
+		{
 			"NATS stores a message id once", "messaging/natsdriver/wire.go",
 			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./messaging/natsdriver", "",
 		},
