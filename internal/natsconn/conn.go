@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,9 @@ type Config struct {
 
 	Options     []nats.Option // applied before those of this package
 	Reconnected func()        // called after each reconnection; may be nil
+
+	// Denied is called when the user may not publish to a subject; may be nil. The server answers nobody then.
+	Denied func(subject string, err error)
 }
 
 // A Conn is a connection with JetStream. All methods may be called concurrently.
@@ -53,6 +57,7 @@ type Conn struct {
 
 	pkg         string
 	reconnected func()
+	denied      func(subject string, err error)
 
 	mu     sync.Mutex
 	log    *slog.Logger
@@ -72,7 +77,7 @@ type Conn struct {
 // Connect connects within 5 s or the deadline of ctx.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	c := &Conn{
-		URL: Redact(cfg.Servers), pkg: cfg.Package, reconnected: cfg.Reconnected,
+		URL: Redact(cfg.Servers), pkg: cfg.Package, reconnected: cfg.Reconnected, denied: cfg.Denied,
 		log: slog.New(slog.DiscardHandler), up: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.link, c.cut = context.WithCancelCause(context.Background())
@@ -150,7 +155,18 @@ func (c *Conn) options(timeout time.Duration, failed chan<- error) []nats.Option
 		}),
 		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default one prints; callers get errors
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.violated(err) }), // the default one prints
+	}
+}
+
+// violated passes on which subject the user may not publish to. Callers get all other errors.
+func (c *Conn) violated(err error) {
+	if c.denied == nil || !errors.Is(err, nats.ErrPermissionViolation) {
+		return
+	}
+	if _, rest, ok := strings.Cut(err.Error(), `Publish to "`); ok {
+		subject, _, _ := strings.Cut(rest, `"`)
+		c.denied(subject, err)
 	}
 }
 

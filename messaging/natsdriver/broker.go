@@ -43,6 +43,9 @@ type Broker struct {
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
 	boxes   []*ackBox // at rest
+	out     map[*ackBox]struct{}
+
+	questions map[*question]struct{}
 
 	// joined has when the stream was made in which a group was found or made, by stream and consumer.
 	joined map[string]time.Time
@@ -70,8 +73,9 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	b := &Broker{
 		opts: o.withDefaults(), atomicMin: atomicMin, patience: natsconn.CallTimeout, done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}), joined: make(map[string]time.Time),
+		out: make(map[*ackBox]struct{}), questions: make(map[*question]struct{}),
 	}
-	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected})
+	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected, Denied: b.denied})
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +133,8 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 		return info, nil
 	}
 	name := escapeName(topic)
+	ctx, done := b.askAbout(ctx, name)
+	defer done()
 	var stream jetstream.Stream
 	// In a cluster nobody answers for a stream while its leader is elected, also when it is just being made.
 	err := natsconn.Insist(ctx, func(ctx context.Context) (err error) {

@@ -195,6 +195,8 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	commit.Header[headerBatchCommit] = []string{"1"}
 	bounded, cancel := p.bound(ctx)
 	defer cancel()
+	bounded, done := p.b.ask(bounded, p.concerns)
+	defer done()
 	reply, err := p.b.nc.RequestMsgWithContext(bounded, commit)
 	if err != nil {
 		return p.b.cause(bounded, err)

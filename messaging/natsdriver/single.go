@@ -86,6 +86,9 @@ func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
 			box.timer.Reset(patience)
 			continue
 		}
+		if v, ok := errors.AsType[*violation](err); ok && !p.concerns(v.subject) {
+			continue // another call's
+		}
 		if err != nil {
 			return fmt.Errorf("no acknowledgement: %w", err)
 		}
@@ -168,6 +171,7 @@ type ackBox struct {
 	calls  uint64
 	call   string // prefix of the subjects of this call: an answer to an earlier one must not count
 	timer  *time.Timer
+	denied chan *violation
 }
 
 func (b *Broker) takeBox() (*ackBox, error) {
@@ -178,12 +182,18 @@ func (b *Broker) takeBox() (*ackBox, error) {
 	}
 	b.mu.Unlock()
 	if box == nil {
-		box = &ackBox{acks: make(chan *nats.Msg, flightMax), prefix: b.nc.NewInbox() + ".", timer: time.NewTimer(natsconn.CallTimeout)}
+		box = &ackBox{acks: make(chan *nats.Msg, flightMax), prefix: b.nc.NewInbox() + ".", timer: time.NewTimer(natsconn.CallTimeout), denied: make(chan *violation, 16)}
 		box.timer.Stop()
 		var err error
 		if box.sub, err = b.nc.ChanSubscribe(box.prefix+"*", box.acks); err != nil {
 			return nil, err
 		}
+		b.mu.Lock()
+		b.out[box] = struct{}{}
+		b.mu.Unlock()
+	}
+	for len(box.denied) > 0 { // of an earlier call
+		<-box.denied
 	}
 	box.calls++
 	box.call = box.prefix + strconv.FormatUint(box.calls, 36) + "-"
@@ -196,6 +206,8 @@ func (b *Broker) putBox(box *ackBox, empty bool) {
 	keep := empty && len(b.boxes) < boxesMax
 	if keep {
 		b.boxes = append(b.boxes, box)
+	} else {
+		delete(b.out, box)
 	}
 	b.mu.Unlock()
 	if !keep {
@@ -217,6 +229,8 @@ func (x *ackBox) receive(ctx, link context.Context) (*nats.Msg, error) {
 	select {
 	case msg := <-x.acks:
 		return msg, nil
+	case v := <-x.denied:
+		return nil, v
 	case <-x.timer.C:
 		return nil, errSilence
 	case <-ctx.Done():

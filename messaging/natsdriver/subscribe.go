@@ -67,6 +67,8 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	if err != nil {
 		return nil, err
 	}
+	ctx, done := b.askAbout(ctx, info.stream)
+	defer done()
 	var consumer string
 	err = natsconn.Insist(ctx, func(ctx context.Context) (err error) {
 		consumer, err = b.consumer(ctx, info, sub)

@@ -117,7 +117,7 @@ func (b *Broker) topic(ctx context.Context, c *channel, topic string) error {
 	}
 	err := b.await(ctx, func() error { return c.ch.ExchangeDeclare(topic, amqp.ExchangeFanout, true, false, false, false, nil) })
 	if err != nil {
-		return fmt.Errorf("rabbitdriver: declare topic %s: exchange at %s: %w", topic, b.url, b.cause(err))
+		return fmt.Errorf("rabbitdriver: declare topic %s: exchange at %s: %w", topic, b.url, lacks("configure it", b.cause(err)))
 	}
 	b.pub.learn(topic, true)
 	return nil
@@ -200,6 +200,14 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, callTimeout)
+}
+
+// lacks says which permission the user needs, if that is what err is about: servers before 3.12 do not.
+func lacks(permission string, err error) error {
+	if code(err) == amqp.AccessRefused {
+		return fmt.Errorf("the user lacks the permission to %s: %w", permission, err)
+	}
+	return err
 }
 
 // code returns the AMQP code of an error, 0 if it has none.

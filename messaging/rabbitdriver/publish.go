@@ -96,7 +96,7 @@ func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int,
 	if errors.Is(err, ErrNoGroup) && !b.opts.Mandatory {
 		err = fmt.Errorf("its exchange was deleted a moment ago, and none of its groups is back: %w", err)
 	}
-	return sent, fmt.Errorf("rabbitdriver: publish to %s at %s: %w", topic, b.url, b.cause(err))
+	return sent, fmt.Errorf("rabbitdriver: publish to %s at %s: %w", topic, b.url, lacks("write to it", b.cause(err)))
 }
 
 // send sends window by window. It returns how many of the first messages are surely stored; if these are not all, the channel must not

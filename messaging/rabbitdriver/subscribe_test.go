@@ -85,7 +85,11 @@ func TestDeletedQueueRestart(t *testing.T) {
 	closeNow(t, before)
 	after := open(t, url+"?partitions=4", options())
 	defer closeNow(t, after)
-	m = join(t, after, sub)
+	sub.From = driver.FromNow
+	ctx, stop := context.WithCancel(t.Context())
+	m = &member{got: make(chan driver.Delivery, 1000), stop: stop, result: make(chan error, 1)} // join would take one
+	defer stop()
+	go func() { m.result <- after.Subscribe(ctx, sub, func(d driver.Delivery) { m.got <- d }) }()
 	for range 40 {
 		if err := m.next(t).Ack(t.Context()); err != nil {
 			t.Fatal(err)

@@ -83,7 +83,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*group, err
 		return b.build(ctx, u, g, sub)
 	})
 	if err != nil {
-		return nil, b.cause(err)
+		return nil, lacks("configure, write to and read what is named "+sub.Topic+" or begins with "+g.name, b.cause(err))
 	}
 	return g, nil
 }

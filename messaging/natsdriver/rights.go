@@ -1,0 +1,93 @@
+package natsdriver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A violation is the server's word that the user may not publish to a subject. It comes on its own, not as an answer: who waits for the
+// answer would wait until its time is over.
+type violation struct {
+	subject string
+	err     error
+}
+
+func (v *violation) Error() string { return v.err.Error() }
+
+// Unwrap returns the error of the client library.
+func (v *violation) Unwrap() error { return v.err }
+
+// A question is a call whose answer is awaited.
+type question struct {
+	concerns func(subject string) bool
+	cancel   context.CancelCauseFunc
+}
+
+// denied gives a violation to those who wait for an answer because of that subject.
+func (b *Broker) denied(subject string, err error) {
+	v := &violation{subject, err}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for q := range b.questions {
+		if q.concerns(subject) {
+			q.cancel(v)
+		}
+	}
+	for box := range b.out {
+		select {
+		case box.denied <- v:
+		default: // has enough to look at
+		}
+	}
+	for p := range b.pullers {
+		if p.concerns(subject) {
+			p.fail(v)
+		}
+	}
+}
+
+// ask returns ctx for a call, which ends with a violation that concerns it.
+func (b *Broker) ask(ctx context.Context, concerns func(subject string) bool) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	q := &question{concerns, cancel}
+	b.mu.Lock()
+	b.questions[q] = struct{}{}
+	b.mu.Unlock()
+	return ctx, func() {
+		b.mu.Lock()
+		delete(b.questions, q)
+		b.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a word.
+func (b *Broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
+	return b.ask(ctx, func(subject string) bool { return slices.Contains(strings.Split(subject, "."), stream) })
+}
+
+// concerns reports whether a subject is that of a message of the call.
+func (p *publication) concerns(subject string) bool {
+	for i := range p.wire {
+		if p.wire[i].Subject == subject {
+			return true
+		}
+	}
+	return false
+}
+
+// concerns reports whether a subject is one that the puller asks for messages at, or acknowledges them.
+func (p *puller) concerns(subject string) bool {
+	words := "." + p.stream + "." + p.consumer
+	return strings.HasPrefix(subject, "$JS.API.CONSUMER.MSG.NEXT.") && strings.HasSuffix(subject, words) ||
+		strings.HasPrefix(subject, "$JS.ACK.") && strings.Contains(subject, words+".")
+}
+
+func (p *puller) fail(v *violation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fatal = fmt.Errorf("the user lacks a right: %w", v)
+	p.wakeUp()
+}
