@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	enough       = 1024                   // messages that are fetched and not delivered; with more no others are taken from the client
-	enoughBytes  = 8 << 20                // of their values
 	together     = 1024                   // messages that are taken from the client at once
 	maxHeld      = 10_000                 // messages that wait for a redelivery
 	maxHeldBytes = 64 << 20               // of them
@@ -27,8 +25,9 @@ const (
 	lookAgain    = 5 * time.Second // for a topic that may have been deleted
 )
 
-// A member is one Subscribe call: a client of its own that is in the group. One goroutine polls it, one delivers and one
-// commits.
+// A member is one Subscribe call: a client of its own that is in the group. One goroutine takes what the client has fetched and
+// delivers it, one waits in its place when there is nothing, and one commits. Were it for another goroutine to take what is there, each
+// message would pass from one processor to the next once more.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
@@ -37,8 +36,8 @@ type member struct {
 	cl    *kgo.Client
 
 	begun time.Time     // when clock was 0
-	wake  chan struct{} // holds a wake-up of run
-	room  chan struct{} // of poll
+	wake  chan struct{} // holds a wake-up of deliver
+	none  chan struct{} // of await
 	dirty chan struct{} // of commit
 	gone  chan struct{} // closed once the member has left the group
 
@@ -48,8 +47,8 @@ type member struct {
 	claims   map[int32]*claim
 	queue    [][]entry // fetched and not delivered
 	queued   int       // entries in queue
-	bytes    int       // of their values
 	flying   flight
+	awaited  bool // await has the client
 	due      dueHeap
 	dueBytes int
 	drained  chan struct{} // closed when a delivery is settled; nil: nobody waits for that
@@ -60,7 +59,7 @@ type member struct {
 func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
 		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
-		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), none: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		gone: make(chan struct{}), claims: make(map[int32]*claim),
 	}
 }
@@ -94,7 +93,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	stopOnLife := context.AfterFunc(m.b.life, stop)
 	defer stopOnLife()
 	var tasks sync.WaitGroup
-	tasks.Go(func() { m.poll(work) })
+	tasks.Go(func() { m.await(work) })
 	tasks.Go(func() { m.commits(work) })
 	err := m.deliver(work, deliver)
 	stop()
@@ -114,6 +113,9 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 		}
 		if l != nil {
 			deliver(driver.Delivery{Message: d.decode(m.sub.Topic, r), Attempt: int(l.attempt), Settler: l})
+			continue
+		}
+		if m.fetch(ctx) {
 			continue
 		}
 		timer.Reset(wait)
@@ -147,7 +149,6 @@ func (m *member) next(now time.Duration) (l *lease, r *kgo.Record, wait time.Dur
 		if e.at <= now {
 			heap.Pop(&m.due)
 			m.dueBytes -= size(e.record)
-			signal(m.room)
 			return m.take(e, now), e.record, 0, nil
 		}
 		wait = min(wait, e.at-now)
@@ -168,18 +169,9 @@ func (m *member) pop() *entry {
 		m.queue[0] = nil
 		m.queue = m.queue[1:]
 	}
-	full := m.full()
 	m.queued--
-	m.bytes -= len(e.record.Value)
-	if full && !m.full() {
-		signal(m.room)
-	}
 	return e
 }
-
-// full reports whether enough is fetched: to ask the client for each record alone would cost more than the rest of its way. The
-// caller holds m.mu.
-func (m *member) full() bool { return m.queued > enough || m.bytes > enoughBytes }
 
 // take counts e as in flight. The caller holds m.mu.
 func (m *member) take(e *entry, now time.Duration) *lease {
@@ -239,45 +231,50 @@ func (m *member) settle(e *entry) {
 		if !e.c.closing && !e.c.ended {
 			heap.Remove(&m.due, int(e.index))
 			m.dueBytes -= size(e.record)
-			signal(m.room)
+			signal(m.wake) // there may be room again
 		}
-	}
-	if e.state != queued { // else the queue still counts it
-		e.record = nil
 	}
 	e.state = settled
 	e.c.remove(e)
+	e.record = nil
 	signal(m.dirty)
 }
 
-// poll fetches what there is room for.
-func (m *member) poll(ctx context.Context) {
-	for ctx.Err() == nil {
-		n := m.free()
-		if n <= 0 {
-			select {
-			case <-m.room:
-			case <-ctx.Done():
-			}
-			continue
-		}
-		once, cancel := context.WithTimeout(ctx, lookAgain)
-		fetches := m.cl.PollRecords(once, n)
-		cancel()
-		m.receive(fetches)
-		m.cl.AllowRebalance()
-		fetches.EachError(func(_ string, _ int32, err error) { m.judge(ctx, err) })
+// fetch takes records that the client has, and lets await wait for some if there are none. It reports whether there may be something
+// to deliver.
+func (m *member) fetch(ctx context.Context) bool {
+	m.mu.Lock()
+	idle := !m.awaited && m.queued == 0 && len(m.due) < maxHeld && m.dueBytes < maxHeldBytes
+	m.mu.Unlock()
+	if !idle {
+		return false
 	}
-}
-
-// free returns how many records may be taken from the client.
-func (m *member) free() int {
+	if m.receive(ctx, m.cl.PollRecords(nil, together)) > 0 { //nolint:staticcheck // nil means not to wait
+		return true
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.due) >= maxHeld || m.dueBytes >= maxHeldBytes || m.full() {
-		return 0
+	m.awaited = true
+	signal(m.none)
+	return false
+}
+
+// await waits for records whenever fetch found none.
+func (m *member) await(ctx context.Context) {
+	for {
+		select {
+		case <-m.none:
+		case <-ctx.Done():
+			return
+		}
+		once, cancel := context.WithTimeout(ctx, lookAgain)
+		m.receive(ctx, m.cl.PollRecords(once, together))
+		cancel()
+		m.mu.Lock()
+		m.awaited = false
+		m.mu.Unlock()
+		signal(m.wake)
 	}
-	return together
 }
 
 // judge makes an error that will not pass end the subscription.

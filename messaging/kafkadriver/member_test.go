@@ -22,6 +22,11 @@ func BenchmarkMember(b *testing.B) {
 	}
 	broker := &Broker{opts: (&Options{}).withDefaults(), claims: map[place]*claim{}, marks: map[place]map[int64]mark{}}
 	m := newMember(broker, driver.Subscription{Topic: "bench", Group: "g", MaxInFlight: 512}, "bench")
+	var err error
+	if m.cl, err = kgo.NewClient(kgo.SeedBrokers("127.0.0.1:9")); err != nil { // it has nothing to ask
+		b.Fatal(err)
+	}
+	defer m.cl.Close()
 	m.assigned(b.Context(), nil, map[string][]int32{"bench": {3}})
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
@@ -33,7 +38,7 @@ func BenchmarkMember(b *testing.B) {
 			r.Offset = offset
 			offset++
 		}
-		m.receive(kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "bench", Partitions: []kgo.FetchPartition{{Partition: 3, Records: records}}}}}})
+		m.receive(ctx, kgo.Fetches{{Topics: []kgo.FetchTopic{{Topic: "bench", Partitions: []kgo.FetchPartition{{Partition: 3, Records: records}}}}}})
 		for range records {
 			l, r, _, err := m.next(m.clock())
 			if l == nil || err != nil {

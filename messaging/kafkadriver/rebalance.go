@@ -26,8 +26,8 @@ func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int
 // entriesTogether are made together, but not more, since one that waits for long keeps the others in memory.
 const entriesTogether = 16
 
-// receive takes fetched records into their claims. No claim begins or ends meanwhile.
-func (m *member) receive(fetches kgo.Fetches) {
+// receive takes what the client gave into the claims, and returns how many records these are. Until then no claim begins or ends.
+func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		for records := range slices.Chunk(p.Records, entriesTogether) {
 			list := make([]entry, len(records))
@@ -35,10 +35,15 @@ func (m *member) receive(fetches kgo.Fetches) {
 				list[i].record, list[i].offset = r, r.Offset
 			}
 			m.queueUp(p.Partition, list)
+			n += len(list)
 		}
 	})
-	signal(m.wake)
-	signal(m.dirty)
+	m.cl.AllowRebalance()
+	fetches.EachError(func(_ string, _ int32, err error) { m.judge(ctx, err) })
+	if n > 0 {
+		signal(m.dirty)
+	}
+	return n
 }
 
 // queueUp adds entries to the claim of their partition and to what is to be delivered.
@@ -53,7 +58,6 @@ func (m *member) queueUp(partition int32, list []entry) {
 	}
 	for i := range list {
 		m.record(c, &list[i])
-		m.bytes += len(list[i].record.Value)
 	}
 	m.queue = append(m.queue, list)
 	m.queued += len(list)
@@ -112,7 +116,7 @@ func (m *member) dropDue(c *claim) {
 		e.index = int32(i)
 	}
 	heap.Init(&m.due)
-	signal(m.room)
+	signal(m.wake)
 }
 
 // drain waits until nothing of the partitions is in flight, for drainTime at most.
@@ -187,7 +191,7 @@ func (m *member) leave() {
 	defer close(m.gone)
 	m.mu.Lock()
 	m.leaving = true
-	m.queue, m.queued, m.bytes = nil, 0, 0
+	m.queue, m.queued = nil, 0
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
 	defer cancel()
