@@ -79,48 +79,54 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 
 // send produces the records and waits for all, or for the end of ctx.
 func (b *Broker) send(ctx context.Context, msgs []driver.Message, records []*kgo.Record) error {
-	stored := make([]bool, len(records))
-	index, err := b.attempt(ctx, records, stored)
+	for _, r := range records {
+		r.Context = ctx //nolint:fatcontext // until it is stored
+	}
+	failed, err := b.attempt(ctx, records)
 	for err != nil && isContext(err) && ctx.Err() == nil {
 		// Another call's end failed all that waits for the same partition; what this call has there is its last ones.
 		select {
 		case <-time.After(sendAgain):
-			index, err = b.attempt(ctx, records, stored)
+			failed, err = b.attempt(ctx, records)
 		case <-ctx.Done():
 		}
 	}
 	if err == nil {
 		return nil
 	}
-	sent := 0
-	for sent < len(stored) && stored[sent] {
-		sent++
-	}
-	topic := msgs[index].Topic
+	topic := msgs[failed.index].Topic
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 		b.forget(topic) // deleted: the next try makes it again
 	}
-	err = fmt.Errorf("kafkadriver: publish to %s at %s: %w", topic, b.url, b.lacks("Write", records[index].Topic, "", b.cause(ctx, err)))
-	if sent == 0 {
+	err = fmt.Errorf("kafkadriver: publish to %s at %s: %w", topic, b.url, b.lacks("Write", records[failed.index].Topic, "", b.cause(ctx, err)))
+	if failed.sent == 0 {
 		return err
 	}
-	return &driver.PartialError{Sent: sent, Err: err}
+	return &driver.PartialError{Sent: failed.sent, Err: err}
 }
 
-// attempt produces the records that are not stored and says which are then. The error is that of the index.
-func (b *Broker) attempt(ctx context.Context, records []*kgo.Record, stored []bool) (index int, err error) {
+// A failure says where a publication stopped.
+type failure struct {
+	index int // of the first record that was refused
+	sent  int // the first ones of the records that are stored
+}
+
+// attempt produces the records that are not stored. Those that are have no context any more: the client is done with them, and it costs
+// nothing to keep it there.
+func (b *Broker) attempt(ctx context.Context, records []*kgo.Record) (failure, error) {
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := &publication{cancel: cancel, stored: slices.Clone(stored), finished: make(chan struct{}), first: -1}
-	for _, done := range stored {
-		if !done {
+	p := &publication{cancel: cancel, finished: make(chan struct{})}
+	for _, r := range records {
+		if r.Context != nil {
 			p.left++
 		}
 	}
-	for i, r := range records {
-		if !stored[i] {
-			r.Context = nil //nolint:fatcontext // that of an earlier attempt has ended
-			b.cl.Produce(call, r, func(_ *kgo.Record, err error) { p.settle(i, err) })
+	settle := p.settle
+	for _, r := range records {
+		if r.Context != nil {
+			r.Context = call
+			b.cl.Produce(call, r, settle)
 		}
 	}
 	select {
@@ -129,14 +135,14 @@ func (b *Broker) attempt(ctx context.Context, records []*kgo.Record, stored []bo
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	copy(stored, p.stored)
-	switch {
-	case p.first >= 0:
-		return p.first, p.err
-	case p.left > 0:
-		return slices.Index(stored, false), context.Cause(ctx)
+	if p.left > 0 && p.err == nil {
+		p.err = context.Cause(ctx)
 	}
-	return 0, nil
+	if p.err == nil {
+		return failure{}, nil
+	}
+	sent := slices.IndexFunc(records, func(r *kgo.Record) bool { return r.Context != nil })
+	return failure{index: max(sent, slices.Index(records, p.refused)), sent: sent}, p.err
 }
 
 func isContext(err error) bool {
@@ -148,22 +154,21 @@ type publication struct {
 	cancel   context.CancelCauseFunc
 	finished chan struct{}
 
-	mu     sync.Mutex
-	stored []bool
-	left   int
-	first  int // index of the first failure; -1: none
-	err    error
+	mu      sync.Mutex
+	left    int
+	refused *kgo.Record // the first one; nil: none was
+	err     error       // why
 }
 
 // settle takes the client's word on a record. After a failure the others must not go any more: one of the same key would
 // overtake it.
-func (p *publication) settle(i int, err error) {
+func (p *publication) settle(r *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		p.stored[i] = true
-	} else if p.first < 0 {
-		p.first, p.err = i, err
+		r.Context = nil
+	} else if p.refused == nil {
+		p.refused, p.err = r, err
 		p.cancel(err)
 	}
 	if p.left--; p.left == 0 {
