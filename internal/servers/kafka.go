@@ -152,21 +152,20 @@ func kafkaLogins(s *Server) string {
 	if len(s.opts.Logins) == 0 {
 		return ""
 	}
-	var users strings.Builder
+	const modules = "org.apache.kafka.common.security."
+	var users, methods strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(s.opts.Logins)) {
 		fmt.Fprintf(&users, " user_%s=%q", name, s.opts.Logins[name])
 	}
-	const modules = "org.apache.kafka.common.security."
-	text := fmt.Sprintf(`listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,SASL://127.0.0.1:%[3]d
+	for _, method := range scrams {
+		fmt.Fprintf(&methods, "listener.name.sasl.%s.sasl.jaas.config=%sscram.ScramLoginModule required;\n", strings.ToLower(method), modules)
+	}
+	return fmt.Sprintf(`listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,SASL://127.0.0.1:%[3]d
 advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d,SASL://127.0.0.1:%[3]d
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT
 listener.name.sasl.sasl.enabled.mechanisms=PLAIN,%[4]s
 listener.name.sasl.plain.sasl.jaas.config=%[5]splain.PlainLoginModule required%[6]s;
-`, s.ports[""], s.ports["controller"], s.ports["sasl"], strings.Join(scrams, ","), modules, users.String())
-	for _, method := range scrams {
-		text += fmt.Sprintf("listener.name.sasl.%s.sasl.jaas.config=%sscram.ScramLoginModule required;\n", strings.ToLower(method), modules)
-	}
-	return text
+`, s.ports[""], s.ports["controller"], s.ports["sasl"], strings.Join(scrams, ","), modules, users.String()) + methods.String()
 }
 
 func (s *Server) jvm(heap string, mainAndArgs ...string) []string {

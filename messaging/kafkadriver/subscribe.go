@@ -15,7 +15,8 @@ import (
 )
 
 // Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may not be read; to
-// subscribe again makes it anew, and the group then gets all of the new one. AckWait is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
+// subscribe again makes it anew, and the group then gets all of the new one. AckWait is in [Options]. A member that dies loses its
+// partitions after AckWait, at least 6 s.
 //
 // Ack returns before the offset is committed, which happens ten times a second and before a partition is given up. After
 // Subscribe returned it commits before it returns. It fails when another program has the partition by then.

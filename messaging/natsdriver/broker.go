@@ -75,7 +75,9 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}), joined: make(map[string]time.Time),
 		out: make(map[*ackBox]struct{}), questions: make(map[*question]struct{}),
 	}
-	b.conn, err = natsconn.Connect(ctx, natsconn.Config{Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected, Denied: b.denied})
+	b.conn, err = natsconn.Connect(ctx, natsconn.Config{
+		Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected, Denied: b.denied,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,10 @@ type arrival struct {
 }
 
 func newPuller(b *Broker, sub driver.Subscription, info topicInfo, consumer string) *puller {
-	return &puller{b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer, wake: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
+	return &puller{
+		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer,
+		wake: make(chan struct{}, 1), leases: make(map[*lease]struct{}),
+	}
 }
 
 func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {

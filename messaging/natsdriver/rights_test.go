@@ -2,6 +2,7 @@ package natsdriver_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +18,8 @@ import (
 func TestRights(t *testing.T) {
 	t.Parallel()
 	looks := []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.>", "open.*"}
-	joins := append(looks[:3:3], "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>")
-	pulls := append(joins[:6:6], "$JS.API.CONSUMER.MSG.NEXT.>")
+	joins := slices.Concat(looks, []string{"$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>"})
+	pulls := slices.Concat(joins, []string{"$JS.API.CONSUMER.MSG.NEXT.>"})
 	rights := map[string][]string{"looks": looks, "joins": joins, "pulls": pulls, "ada": {">"}}
 	s := startServer(t, func(o *server.Options) {
 		for name, allow := range rights {

@@ -182,7 +182,10 @@ func (b *Broker) takeBox() (*ackBox, error) {
 	}
 	b.mu.Unlock()
 	if box == nil {
-		box = &ackBox{acks: make(chan *nats.Msg, flightMax), prefix: b.nc.NewInbox() + ".", timer: time.NewTimer(natsconn.CallTimeout), denied: make(chan *violation, 16)}
+		box = &ackBox{
+			acks: make(chan *nats.Msg, flightMax), denied: make(chan *violation, 16),
+			prefix: b.nc.NewInbox() + ".", timer: time.NewTimer(natsconn.CallTimeout),
+		}
 		box.timer.Stop()
 		var err error
 		if box.sub, err = b.nc.ChanSubscribe(box.prefix+"*", box.acks); err != nil {
@@ -192,8 +195,8 @@ func (b *Broker) takeBox() (*ackBox, error) {
 		b.out[box] = struct{}{}
 		b.mu.Unlock()
 	}
-	for len(box.denied) > 0 { // of an earlier call
-		<-box.denied
+	for len(box.denied) > 0 {
+		<-box.denied //nolint:errcheck // of an earlier call
 	}
 	box.calls++
 	box.call = box.prefix + strconv.FormatUint(box.calls, 36) + "-"

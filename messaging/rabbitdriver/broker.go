@@ -66,7 +66,10 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}), sizes: make(map[string]int)}
+	b := &Broker{
+		opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}),
+		sizes: make(map[string]int),
+	}
 	if b.servers, err = splitHosts(servers); err != nil {
 		return nil, err
 	}

@@ -37,8 +37,9 @@ func (m *member) guard() {
 	}
 }
 
-// missing returns which exchange of list the server did not find, if that is what err is about. The next try makes it again, and must not take it that nobody
-// wants the messages: until its groups are back they would go nowhere. The error of a channel does not belong to one message.
+// missing returns which exchange of list the server did not find, if that is what err is about. The next try makes it again, and must
+// not take it that nobody wants the messages: until its groups are back they would go nowhere. The error of a channel does not belong
+// to one message.
 func (l *link) missing(list []outgoing, err error) string {
 	refusal, ok := errors.AsType[*amqp.Error](err)
 	if !ok || refusal.Code != amqp.NotFound {

@@ -14,8 +14,8 @@ import (
 const partWait = 2 * time.Second
 
 // Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or that of the topic is
-// deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no messages for groups to come,
-// unless Options.BeginningIsNow is set.
+// deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no
+// messages for groups to come, unless Options.BeginningIsNow is set.
 //
 // A partition that has deliveries which are not settled when the member leaves it stays with the member, until
 // they are or AckWait has passed, so that the next member does not get a later message of a key too soon.
