@@ -125,7 +125,7 @@ func (b *Broker) attempt(ctx context.Context, records []*kgo.Record) (failure, e
 	settle := p.settle
 	for _, r := range records {
 		if r.Context != nil {
-			r.Context = call
+			r.Context = call //nolint:fatcontext // not nested: that of an earlier attempt has ended
 			b.cl.Produce(call, r, settle)
 		}
 	}
