@@ -30,7 +30,7 @@ test: ## everything: vet, all tests, with the race detector where it pays, the w
 test-short: ## the tests that need Go alone
 	@go test ./...
 
-servers: ## install and run PostgreSQL, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server, until Ctrl-C
+servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server, until Ctrl-C
 	@go build -o $(TOOLS)/servers ./tools/servers
 	@$(TOOLS)/servers install
 	@$(TOOLS)/servers start

@@ -1,5 +1,5 @@
-// Package servers starts the real servers that kaptar is tested with: PostgreSQL, Kafka, RabbitMQ, Consul, Redis, Prometheus,
-// Jaeger and Kubernetes' API server.
+// Package servers starts the real servers that kaptar is tested with: PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis,
+// Prometheus, Jaeger and Kubernetes' API server.
 //
 //	s, err := servers.Start(ctx, servers.Redis, nil)
 //	…

@@ -51,6 +51,8 @@ func describe(e Engine) (description, error) {
 		return kafka(), nil
 	case RabbitMQ:
 		return rabbitmq(), nil
+	case NATS:
+		return natsServer(), nil
 	case Consul:
 		return consul(), nil
 	case Redis:

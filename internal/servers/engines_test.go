@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -49,6 +52,32 @@ func uses() map[servers.Engine]use {
 				return expect(got, "true", err)
 			},
 			read: consulRead,
+		},
+		servers.NATS: {
+			write: func(ctx context.Context, s *servers.Server) error {
+				return natsDo(s, func(js jetstream.JetStream) error {
+					bucket, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b"})
+					if err != nil {
+						return err
+					}
+					_, err = bucket.PutString(ctx, "key", "value")
+					return err
+				})
+			},
+			read: func(ctx context.Context, s *servers.Server) (value string, err error) {
+				err = natsDo(s, func(js jetstream.JetStream) error {
+					bucket, err := js.KeyValue(ctx, "b")
+					if err != nil {
+						return err
+					}
+					entry, err := bucket.Get(ctx, "key")
+					if err == nil {
+						value = string(entry.Value())
+					}
+					return err
+				})
+				return value, err
+			},
 		},
 		servers.Kafka:    {write: kafkaWrite, read: kafkaRead},
 		servers.RabbitMQ: {write: rabbitWrite, read: rabbitRead},
@@ -273,6 +302,23 @@ func kafkaRead(ctx context.Context, s *servers.Server) (string, error) {
 			return "", fmt.Errorf("nothing came: %v", fetched.Errors())
 		}
 	}
+}
+
+// natsDo gives f a server of the version that the product embeds.
+func natsDo(s *servers.Server, f func(jetstream.JetStream) error) error {
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	if err := expect(nc.ConnectedServerVersion(), server.VERSION, nil); err != nil {
+		return fmt.Errorf("version: %w", err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	return f(js)
 }
 
 // rabbitWrite sends through an exchange of the plugin.

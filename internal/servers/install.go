@@ -11,12 +11,13 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 )
 
 // Install gets what an engine misses: a Debian package, as root or through sudo without a password; Kafka's files by Maven; Consul,
-// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder is in. What is built or fetched
-// lies in the user's cache folder, under a name made from its list of versions. It tells progress what it does. When nothing is
-// missing it returns at once and says nothing. It may be called concurrently, also from several processes.
+// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder is in, and NATS from its go.mod.
+// What is built or fetched lies in the user's cache folder, under a name made from its list of versions. It tells progress what it
+// does. When nothing is missing it returns at once and says nothing. It may be called concurrently, also from several processes.
 func Install(ctx context.Context, e Engine, progress io.Writer) error {
 	what, err := describe(e)
 	if err != nil {
@@ -100,15 +101,38 @@ type module struct {
 	name, pkg string
 	others    []string // packages
 	tags      string
+	required  bool // pkg is a module that ours requires, and there is none in tools/: tests and product have one version
 }
 
 // folders returns the module's folder in the repository, and that of the program in the cache.
 func (m module) folders() (source, cache string, err error) {
+	if m.required {
+		return m.requirement()
+	}
 	if source, err = repository("tools/" + m.name); err != nil {
 		return "", "", err
 	}
 	cache, err = cached(m.name, filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum"))
 	return source, cache, err
+}
+
+// requirement is folders for a module that ours requires. Its version alone makes the name, since go.mod changes for much else.
+func (m module) requirement() (source, cache string, err error) {
+	source, err = repository("internal/servers") // the nearest go.mod may be another module's
+	if err != nil {
+		return "", "", err
+	}
+	source = filepath.Dir(filepath.Dir(source))
+	text, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", "", err
+	}
+	version := regexp.MustCompile(`(?m)^(?:require|\t)\s*` + regexp.QuoteMeta(m.pkg) + ` (\S+)`).FindSubmatch(text)
+	if version == nil {
+		return "", "", fmt.Errorf("%s/go.mod does not require %s", source, m.pkg)
+	}
+	cache, err = cacheDir()
+	return source, filepath.Join(cache, m.name+"-"+string(version[1])), err
 }
 
 func (m module) find() (string, error) {

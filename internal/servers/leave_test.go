@@ -51,6 +51,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		{servers.Redis, leave},
 		{servers.Redis, panics},
 		{servers.Redis, linger},
+		{servers.NATS, linger},
 		{servers.Postgres, linger},   // has processes in groups of their own
 		{servers.RabbitMQ, linger},   // has a helper
 		{servers.Kubernetes, linger}, // has a helper with files

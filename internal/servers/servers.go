@@ -22,6 +22,7 @@ const (
 	Postgres   Engine = "postgres"
 	Kafka      Engine = "kafka"
 	RabbitMQ   Engine = "rabbitmq"
+	NATS       Engine = "nats" // with JetStream
 	Consul     Engine = "consul"
 	Redis      Engine = "redis"
 	Prometheus Engine = "prometheus"
@@ -31,7 +32,7 @@ const (
 
 // Engines returns all engines.
 func Engines() []Engine {
-	return []Engine{Postgres, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger, Kubernetes}
+	return []Engine{Postgres, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, Kubernetes}
 }
 
 // Parse returns the engine of that name. The error for another name lists those that are known.
@@ -130,9 +131,9 @@ func At(e Engine, rawURL string) (*Server, error) {
 func (s *Server) Engine() Engine { return s.engine }
 
 // URL returns where the server answers. It stays the same over Kill and Restart. The forms are kafka://host:port,
-// amqp://guest:guest@host:port, consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, http://host:port
-// for Prometheus and for Jaeger, whose queries are there, and kubernetes://default?server=https://host:port&token_file=…&ca_file=…
-// with the token of an administrator.
+// amqp://guest:guest@host:port, nats://kaptar:s3cr3t@host:port, consul://host:port, redis://host:port,
+// postgres://…/postgres?sslmode=disable, http://host:port for Prometheus and for Jaeger, whose queries are there, and
+// kubernetes://default?server=https://host:port&token_file=…&ca_file=… with the token of an administrator.
 func (s *Server) URL() string {
 	if s.given != nil {
 		return s.given.String()

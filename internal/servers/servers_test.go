@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("UsualPorts(%q) = %v, want one for the empty name", e, servers.UsualPorts(e))
 		}
 	}
-	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, consul, redis, prometheus, jaeger, kubernetes`) {
+	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes`) {
 		t.Errorf("Parse of an unknown engine = %v, want an error with those that are known", err)
 	}
 	if _, err := servers.Start(t.Context(), "mysql", nil); err == nil || errors.Is(err, servers.ErrMissing) {
@@ -82,7 +82,7 @@ func TestLogins(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	t.Parallel()
-	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.Kubernetes} {
+	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.NATS, servers.Kubernetes} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
 			s := servertest.Start(t, e)
@@ -154,7 +154,7 @@ func reachable(t *testing.T) string {
 // TestDir: a folder of the caller's stays, with data and ports.
 func TestDir(t *testing.T) {
 	t.Parallel()
-	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.Consul, servers.Kubernetes} {
+	for _, e := range []servers.Engine{servers.Redis, servers.Postgres, servers.NATS, servers.Consul, servers.Kubernetes} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
 			opts := servers.Options{Dir: filepath.Join(reachable(t), "data")}
@@ -220,6 +220,7 @@ func TestBadConfig(t *testing.T) {
 	for e, c := range map[servers.Engine]struct{ config, want string }{
 		servers.Redis:      {"no-such-setting 1", "no-such-setting"},
 		servers.Postgres:   {"no_such_setting = 1", "no_such_setting"},
+		servers.NATS:       {"no_such_setting: 1", "no_such_setting"},
 		servers.Consul:     {"no_such_setting = 1", "no_such_setting"},
 		servers.Kubernetes: {"--no-such-flag", "no-such-flag"},
 	} {

@@ -63,6 +63,10 @@ func TestMissing(t *testing.T) {
 	if _, err := e.find(); err == nil || !strings.Contains(err.Error(), "tools/no-such-tool is in no folder above") {
 		t.Errorf("find of a module that is not there = %v", err)
 	}
+	e.required = true
+	if _, err := e.find(); err == nil || !strings.Contains(err.Error(), "go.mod does not require example.com/x") {
+		t.Errorf("find of a module that go.mod does not name = %v", err)
+	}
 	if _, err := program("no-such-program"); err == nil {
 		t.Error("a program that is not there is found")
 	}

@@ -32,9 +32,9 @@ func main() {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "servers",
-		Short: "install and run PostgreSQL, Kafka, RabbitMQ, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server",
+		Short: "install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server",
 		Long: `Installs and runs the real servers that kaptar works with, without containers. An engine is one of
-postgres, kafka, rabbitmq, consul, redis, prometheus, jaeger, kubernetes. Without a name a command means all of them.`,
+postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes. Without a name a command means all of them.`,
 		Example: `  go run ./tools/servers install
   go run ./tools/servers start redis consul
   go run ./tools/servers clean`,

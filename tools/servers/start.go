@@ -126,7 +126,7 @@ func table(out io.Writer, running []*servers.Server) error {
 			continue
 		}
 		comment := ""
-		if set[name] { // of two brokers and of two registries a program uses one
+		if set[name] { // of several brokers and registries a program uses one
 			comment = "# or: "
 		}
 		set[name] = true
@@ -144,7 +144,7 @@ func setting(s *servers.Server) (name, value string) {
 	switch s.Engine() {
 	case servers.Postgres:
 		return "DATABASE_URL", s.URL()
-	case servers.Kafka, servers.RabbitMQ:
+	case servers.Kafka, servers.RabbitMQ, servers.NATS:
 		return "BROKER_URL", s.URL()
 	case servers.Consul, servers.Kubernetes:
 		return "DISCOVERY_URL", s.URL()

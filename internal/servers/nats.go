@@ -1,0 +1,50 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func natsModule() module {
+	return module{name: "nats", pkg: "github.com/nats-io/nats-server/v2", required: true}
+}
+
+// natsServer wants a password, since drivers have to keep it out of their errors. It is one that nothing else is called.
+func natsServer() description {
+	built := natsModule()
+	return description{
+		example: "nats://kaptar:s3cr3t@127.0.0.1:4222",
+		ports:   []port{{usual: 4222}},
+		find:    built.find,
+		install: built.install,
+		prepare: func(_ context.Context, s *Server) error {
+			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
+listen: %q
+authorization { user: kaptar, password: "s3cr3t" }
+jetstream { store_dir: %q, sync_interval: always }
+%s
+`, s.Addr(""), s.path("data"), s.opts.Config))
+		},
+		command: func(s *Server) command { return command{args: []string{s.program, "-c", s.path("nats.conf")}} },
+		url:     func(s *Server) string { return "nats://kaptar:s3cr3t@" + s.Addr("") },
+		ready:   natsReady,
+	}
+}
+
+// natsReady asks JetStream. In a cluster that answers once the servers have elected a leader.
+func natsReady(ctx context.Context, s *Server) error {
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.AccountInfo(ctx)
+	return err
+}
