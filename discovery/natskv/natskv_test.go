@@ -242,7 +242,7 @@ func TestServerAway(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err := r.Register(ctx, discovery.Instance{ID: "never", Service: "s"})
-	if err == nil || !strings.Contains(err.Error(), server.Addr()) || strings.Contains(err.Error(), server.Password()) {
+	if err == nil || !strings.Contains(err.Error(), server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
 		t.Errorf("Register without a server = %v, want an error that names it, without the password", err)
 	}
 	result := make(chan error, 1)
@@ -284,7 +284,7 @@ func TestOpenErrors(t *testing.T) {
 		url, want string
 		invalid   bool
 	}{
-		"wrong password": {"nats://kaptar:secret@" + server.Addr(), "Authorization", false},
+		"wrong password": {"nats://kaptar:secret@" + server.Addr(""), "Authorization", false},
 		"bad escape":     {"nats://kaptar:secret%zz@h", "%25", true},
 		"no host":        {"nats:", "no host", true},
 		"bad ttl":        {"nats://kaptar:secret@h?ttl=long", "ttl=long", true},

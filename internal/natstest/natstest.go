@@ -1,61 +1,83 @@
-// Package natstest gives tests NATS servers of their own that run as processes and may be killed, alone or as a cluster.
+// Package natstest gives tests NATS servers of their own, started by package servers, alone or as a cluster.
 //
-//	s := natstest.Start(t)
-//	b, err := driver.Open(t.Context(), s.URL())
+//	c := natstest.StartCluster(t, 3)
+//	b, err := driver.Open(t.Context(), c.URL()+"?replicas=3")
 //	…
-//	s.Kill(t)
-//	s.Restart(t)
-//
-// A server is built once from the module that go.mod names, into the user's cache. It runs as an unprivileged user on loopback,
-// with JetStream on disk and sync always, and wants user and password. It ends with the test, and with the test process even
-// when that is killed.
+//	c[0].Kill(t)
+//	c[0].Restart(t)
 package natstest
 
 import (
-	"crypto/rand"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 )
 
-// User is the only user of every server.
-const User = "kaptar"
+// A Server is a NATS server whose test ends when it cannot be killed and the like.
+type Server struct{ *servers.Server }
 
-// A Server is one NATS server process.
-type Server struct {
-	name     string
-	password string
-	dir      string
-	port     int
-	process
-}
-
-// Name returns the name that the server has in a cluster.
-func (s *Server) Name() string { return s.name }
-
-// Addr returns host:port. It stays the same.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
-
-// Password returns the password of User.
-func (s *Server) Password() string { return s.password }
-
-// URL returns the URL with user and password.
-func (s *Server) URL() string { return "nats://" + User + ":" + s.password + "@" + s.Addr() }
-
-// Log returns what the server printed.
-func (s *Server) Log() string {
-	text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-	return string(text)
-}
-
-// Start starts a server. config holds further lines of its configuration.
-func Start(t testing.TB, config ...string) *Server {
+// Start starts a server.
+func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{name: "n1", password: rand.Text()}
-	begin(t, s, func(*Server) string { return strings.Join(config, "\n") })
-	return s
+	return &Server{servertest.Start(t, servers.NATS)}
+}
+
+// Password returns the password in URL.
+func (s *Server) Password() string {
+	u, err := url.Parse(s.URL())
+	if err != nil {
+		return ""
+	}
+	password, _ := u.User.Password()
+	return password
+}
+
+// Kill ends the server with SIGKILL. Its files stay.
+func (s *Server) Kill(t testing.TB) {
+	t.Helper()
+	check(t, s.Server.Kill())
+}
+
+// Restart kills the server if it runs, starts it on the same files and port, and waits until it answers.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	check(t, s.Server.Restart(t.Context()))
+}
+
+// Wipe kills the server and removes what it stored.
+func (s *Server) Wipe(t testing.TB) {
+	t.Helper()
+	s.Kill(t)
+	check(t, os.RemoveAll(filepath.Join(s.Dir(), "data")))
+}
+
+// Pause stops the server with SIGSTOP: connections stay, and nobody answers.
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	check(t, s.Server.Pause())
+}
+
+// Resume lets a paused server go on.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	check(t, s.Server.Resume())
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("natstest: %v", err)
+	}
 }
 
 // A Cluster is several servers that keep streams together.
@@ -64,40 +86,71 @@ type Cluster []*Server
 // StartCluster starts a cluster of n servers and waits until it takes streams.
 func StartCluster(t testing.TB, n int) Cluster {
 	t.Helper()
-	var c Cluster
-	password := rand.Text()
+	ports, release, err := servers.FreePorts(n)
+	check(t, err)
+	t.Cleanup(release)
 	var routes []string
-	ports := freePorts(t, n)
-	for i := range n {
-		c = append(c, &Server{name: fmt.Sprint("n", i+1), password: password})
-		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", ports[i]))
+	for _, port := range ports {
+		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
 	}
-	for i, s := range c {
-		begin(t, s, func(*Server) string {
-			return fmt.Sprintf("cluster { name: kaptar, listen: \"127.0.0.1:%d\", routes: [%s], pool_size: 1 }\n", ports[i], strings.Join(routes, ", "))
-		})
+	var opts []servers.Options
+	for i, port := range ports {
+		opts = append(opts, servers.Options{Config: fmt.Sprintf("server_name: %s\ncluster { name: kaptar, listen: \"127.0.0.1:%d\", routes: [%s], pool_size: 1 }",
+			name(i), port, strings.Join(routes, ", "))})
+	}
+	var c Cluster
+	for _, s := range servertest.StartAll(t, servers.NATS, opts...) {
+		c = append(c, &Server{s})
 	}
 	c.await(t)
 	return c
 }
 
-// URL returns one URL for all servers, with user and password once, as people write it.
-func (c Cluster) URL() string {
-	var addresses []string
-	for _, s := range c {
-		addresses = append(addresses, s.Addr())
+func name(i int) string { return fmt.Sprint("n", i+1) }
+
+// await waits until the leader of the cluster knows all its servers.
+func (c Cluster) await(t testing.TB) {
+	t.Helper()
+	nc, err := nats.Connect(c[0].URL())
+	check(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(2*time.Second)) // a new leader does not answer what the last one was asked
+	check(t, err)
+	deadline, tick := time.After(time.Minute), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "READY", Replicas: len(c)})
+		if err == nil {
+			err = js.DeleteStream(t.Context(), "READY")
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("natstest: the cluster takes no streams within a minute: %v", err)
+		}
 	}
-	return "nats://" + User + ":" + c[0].password + "@" + strings.Join(addresses, ",")
 }
 
-// Server returns the server of that name.
-func (c Cluster) Server(t testing.TB, name string) *Server {
+// URL returns one URL for all servers, with user and password once, as people write it.
+func (c Cluster) URL() string {
+	list := c[0].URL()
+	for _, s := range c[1:] {
+		list += "," + s.Addr("")
+	}
+	return list
+}
+
+// Server returns the server of that name, as a stream tells its leader's.
+func (c Cluster) Server(t testing.TB, of string) *Server {
 	t.Helper()
-	for _, s := range c {
-		if s.name == name {
+	for i, s := range c {
+		if name(i) == of {
 			return s
 		}
 	}
-	t.Fatalf("natstest: no server %q in the cluster", name)
+	t.Fatalf("natstest: no server %q in the cluster", of)
 	return nil
 }

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"local":                   {".", "config", "discovery", "discovery/", "kv/", "telemetry", "messaging/", "sqldb", internal},
 	"internal/":               {},
 	"internal/servertest":     {"internal/servers"},
+	"internal/natstest":       {"internal/servers", "internal/servertest"},
 	"tools/servers":           {internal},
 	"shop":                    {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "cache", "discovery/", "kv/", "local", "shop/", internal},
 	"shop/":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "outbox", "messaging", "messaging/", "cache", "shop/", internal},

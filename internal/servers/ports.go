@@ -2,11 +2,25 @@ package servers
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"strconv"
 	"syscall"
 )
+
+// FreePorts returns n loopback ports for what Options.Config has a server listen on, and what lets other processes have them.
+func FreePorts(n int) (ports []int, release func(), err error) {
+	ports, held, err := freePorts(n)
+	if err != nil {
+		return nil, nil, fmt.Errorf("servers: %w", err)
+	}
+	return ports, func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}, nil
+}
 
 // freePorts returns loopback ports below those that the system gives to outgoing connections, which could take one while a
 // server is restarted. What it returns beside them keeps other processes that use this package from the same ports.

@@ -85,23 +85,38 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 // whose test failed is in the test's log.
 func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Server {
 	t.Helper()
-	var with *servers.Options
-	if len(opts) > 0 {
-		with = &opts[0]
+	if len(opts) == 0 {
+		opts = []servers.Options{{}}
 	}
-	s, err := servers.Start(t.Context(), e, with)
-	if err != nil {
-		absent(t, e, err, "")
-	}
+	return StartAll(t, e, opts[0])[0]
+}
+
+// StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of opts, all at the same time.
+func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
+	t.Helper()
+	started, errs := make([]*servers.Server, len(opts)), make([]error, len(opts))
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the log of %s:\n%s", e, s.Log())
-		}
-		if err := s.Close(); err != nil {
-			t.Errorf("servertest: %v", err)
+		for _, s := range started {
+			if s == nil {
+				continue
+			}
+			if t.Failed() {
+				t.Logf("the log of %s:\n%s", e, s.Log())
+			}
+			if err := s.Close(); err != nil {
+				t.Errorf("servertest: %v", err)
+			}
 		}
 	})
-	return s
+	var wg sync.WaitGroup
+	for i := range opts {
+		wg.Go(func() { started[i], errs[i] = servers.Start(t.Context(), e, &opts[i]) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		absent(t, e, err, "")
+	}
+	return started
 }
 
 // absent ends a test that cannot have its server. One that is there and does not start is a failure.

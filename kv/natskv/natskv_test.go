@@ -218,7 +218,7 @@ func TestServerAway(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := s.Put(ctx, "a", nil)
-	if err == nil || !strings.Contains(err.Error(), "no connection to nats://kaptar:xxxxx@"+server.Addr()) || strings.Contains(err.Error(), server.Password()) {
+	if err == nil || !strings.Contains(err.Error(), "no connection to nats://kaptar:xxxxx@"+server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
 		t.Errorf("Put without a server = %v, want an error that names it, without the password", err)
 	}
 	f := follow(t, s, "")
@@ -243,8 +243,8 @@ func TestOpenErrors(t *testing.T) {
 		url, want string
 		invalid   bool
 	}{
-		"wrong password": {"nats://kaptar:secret@" + server.Addr(), "Authorization", false},
-		"no password":    {"nats://" + server.Addr(), "Authorization", false},
+		"wrong password": {"nats://kaptar:secret@" + server.Addr(""), "Authorization", false},
+		"no password":    {"nats://" + server.Addr(""), "Authorization", false},
 		"bad escape":     {"nats://kaptar:secret%zz@h", "%25", true},
 		"no host":        {"nats://kaptar:secret@", "no host", true},
 		"bad bucket":     {"nats://kaptar:secret@h?bucket=a.b", "bucket=a.b", true},
@@ -267,8 +267,7 @@ func TestOpenErrors(t *testing.T) {
 // TestCredentialsCountForAllServers: the password stands once in the list, at a server that is away.
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
-	s := open(t, "nats://"+natstest.User+":"+server.Password()+"@127.0.0.1:1,"+server.Addr())
+	s := open(t, strings.Replace(natstest.Start(t).URL(), "@", "@127.0.0.1:1,", 1))
 	put(t, s, "a", "1")
 }
 

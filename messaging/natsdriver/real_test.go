@@ -15,10 +15,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/internal/natstest"
+	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 	"github.com/kaptar/kaptar/messaging/natsdriver"
 )
+
+func TestMain(m *testing.M) { servertest.Main(m) }
 
 // restartCase returns the case of drivertest that restarts the server.
 func restartCase(t *testing.T) drivertest.Case {
@@ -35,8 +39,8 @@ func restartCase(t *testing.T) drivertest.Case {
 // TestProcess runs the suite against a server process that wants user and password, and kills one under traffic.
 func TestProcess(t *testing.T) {
 	t.Parallel()
-	s := natstest.Start(t)
-	drivertest.Run(t, func(t *testing.T) drivertest.Harness { return harness(t, s.URL()) })
+	url := servertest.Shared(t, servers.NATS).URL()
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness { return harness(t, url) })
 	t.Run("Kill", func(t *testing.T) {
 		t.Parallel()
 		own := natstest.Start(t)
@@ -135,13 +139,12 @@ func TestLeaderKilled(t *testing.T) {
 			return err == nil && stream.CachedInfo().Cluster.Leader != ""
 		})
 		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
-		killed := make(chan struct{})
-		go func() {
-			leader.Kill(t)
-			close(killed)
-		}()
+		killed := make(chan error, 1)
+		go func() { killed <- leader.Server.Kill() }()
 		sent(20)
-		<-killed
+		if err := <-killed; err != nil {
+			t.Fatal(err)
+		}
 		sent(5)
 		leader.Restart(t)
 	}
@@ -209,8 +212,8 @@ func TestProcessErrors(t *testing.T) {
 		url  string
 		want []string
 	}{
-		"wrong password": {"nats://kaptar:secret@" + s.Addr(), []string{"nats://kaptar:xxxxx@" + s.Addr(), "Authorization"}},
-		"no password":    {"nats://" + s.Addr(), []string{s.Addr(), "Authorization"}},
+		"wrong password": {"nats://kaptar:secret@" + s.Addr(""), []string{"nats://kaptar:xxxxx@" + s.Addr(""), "Authorization"}},
+		"no password":    {"nats://" + s.Addr(""), []string{s.Addr(""), "Authorization"}},
 		"nobody there":   {"nats://kaptar:secret@127.0.0.1:1,127.0.0.1:2", []string{"nats://kaptar:xxxxx@127.0.0.1:1,127.0.0.1:2", "no servers"}},
 		"no such host":   {"nats://kaptar:secret@no-such-host.invalid", []string{"nats://kaptar:xxxxx@no-such-host.invalid", "no such host"}},
 		"no host":        {"nats://kaptar:secret@?replicas=3", []string{"nats://kaptar:xxxxx@", "no host"}},
@@ -244,7 +247,7 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	if err := b.Declare(t.Context(), "t"); err != nil { // made later, it might be put on the server that is gone
 		t.Fatal(err)
 	}
-	list := open(t, "nats://"+natstest.User+":"+c[0].Password()+"@127.0.0.1:1,"+c[1].Addr())
+	list := open(t, strings.Replace(c[1].URL(), "@", "@127.0.0.1:1,", 1))
 	defer closeNow(t, list)
 	c[0].Kill(t)
 	until(t, "a Publish over another server", func() bool {
