@@ -136,11 +136,11 @@ func (c Cluster) await(t testing.TB) {
 
 // URL returns one URL for all servers, with user and password once, as people write it.
 func (c Cluster) URL() string {
-	list := c[0].URL()
+	list := []string{c[0].URL()}
 	for _, s := range c[1:] {
-		list += "," + s.Addr("")
+		list = append(list, s.Addr(""))
 	}
-	return list
+	return strings.Join(list, ",")
 }
 
 // Server returns the server of that name, as a stream tells its leader's.

@@ -20,7 +20,8 @@ func installCommand() *cobra.Command {
 		Short: "get what is missing",
 		Long: `Gets what is missing: Debian packages as root or by sudo without a password, Kafka's files by Maven, and
 Consul, Jaeger, Prometheus and kube-apiserver built from tools/, and NATS in the version of go.mod. What is fetched and built
-lies in the user's cache folder. A cold build takes several minutes; everything else takes seconds. Besides engines there is python: what test/interop needs.`,
+lies in the user's cache folder. A cold build takes several minutes; everything else takes seconds. Besides engines there
+is python: what test/interop needs.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names := slices.DeleteFunc(slices.Clone(args), func(name string) bool { return name == string(python) })
