@@ -139,8 +139,11 @@ func headerName(wire string) string {
 type decoder struct {
 	texts   strings.Builder
 	headers driver.Headers
-	values  [16]string // of the last message's headers; most have the same in the next, as source and type
+	before  [16]seenHeader // by place; names stay the same from message to message, and most values too, as source and type
 }
+
+// A seenHeader is one of the record before.
+type seenHeader struct{ wire, name, value string }
 
 const (
 	textsTogether   = 2 << 10 // bytes
@@ -160,11 +163,14 @@ func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
 			m.ID = d.text(h.Value)
 			continue
 		}
-		value := &d.values[i%len(d.values)]
-		if *value != string(h.Value) {
-			*value = d.text(h.Value)
+		seen := &d.before[i%len(d.before)]
+		if seen.wire != h.Key {
+			seen.wire, seen.name = h.Key, headerName(h.Key)
 		}
-		d.headers = append(d.headers, driver.Header{Name: headerName(h.Key), Value: *value})
+		if seen.value != string(h.Value) {
+			seen.value = d.text(h.Value)
+		}
+		d.headers = append(d.headers, driver.Header{Name: seen.name, Value: seen.value})
 	}
 	m.Headers = slices.Clip(d.headers[first:])
 	m.Headers.Sort()

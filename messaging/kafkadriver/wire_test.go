@@ -2,6 +2,7 @@ package kafkadriver
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -92,6 +93,39 @@ func TestDecodeForeign(t *testing.T) {
 		got := decode(&c.r)
 		if got.ID != c.want.ID || got.Key != c.want.Key || string(got.Data) != string(c.want.Data) || !slices.Equal(got.Headers, c.want.Headers) || got.Topic != "t" {
 			t.Errorf("%s: decode = %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// TestDecodeInARow: what a decoder remembers of one record changes nothing in the next, nor in the messages before.
+func TestDecodeInARow(t *testing.T) {
+	t.Parallel()
+	header := func(name, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: name, Value: []byte(value)} }
+	many := kgo.Record{Key: []byte("many")}
+	for i := range 40 {
+		many.Headers = append(many.Headers, header(fmt.Sprintf("h%02d", i), strings.Repeat("v", i)))
+	}
+	records := []kgo.Record{
+		{Headers: []kgo.RecordHeader{header("ce_id", "1"), header("ce_type", "t"), header("x", "")}},
+		{Headers: []kgo.RecordHeader{header("ce_id", "2"), header("ce_type", "t")}},
+		{Headers: []kgo.RecordHeader{header("ce_type", "t"), header("ce_id", "2")}},
+		{Headers: []kgo.RecordHeader{header("Kaptar-Id", "3"), header("ce_id", "2"), header("ce_type", "t")}},
+		{Headers: []kgo.RecordHeader{header("", "2"), header("ce_type", "\xff"), header("ce_id", "4")}},
+		{Headers: []kgo.RecordHeader{header("ce_id", "5"), header("ce_type", "\xff")}},
+		many,
+		{Key: []byte("plain"), Offset: 7},
+		many,
+		{Headers: []kgo.RecordHeader{header("ce_id", strings.Repeat("long", textsTogether)), header("ce_type", "t")}},
+		{Headers: []kgo.RecordHeader{header("ce_id", "1"), header("ce_type", "t"), header("x", "")}},
+	}
+	var d decoder
+	var got []driver.Message
+	for i := range records {
+		got = append(got, d.decode("t", &records[i]))
+	}
+	for i := range records {
+		if want := decode(&records[i]); got[i].ID != want.ID || got[i].Key != want.Key || !slices.Equal(got[i].Headers, want.Headers) {
+			t.Errorf("record %d came as %+v, want %+v", i, got[i], want)
 		}
 	}
 }
