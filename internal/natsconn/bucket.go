@@ -119,10 +119,13 @@ func missing(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
+// consumerNotMade is what the server says, among else, while it still deletes a consumer of the same name.
+const consumerNotMade jetstream.ErrorCode = 10012
+
 // unavailable reports whether the server, or the rest of its cluster, is not ready yet.
 func unavailable(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.Code == 503
+	return ok && (api.Code == 503 || api.ErrorCode == consumerNotMade)
 }
 
 func (b *Bucket) forget() {
