@@ -63,9 +63,12 @@ func (b *Broker) ask(ctx context.Context, concerns func(subject string) bool) (c
 	}
 }
 
-// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a word.
+// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a word. So have those of its
+// messages, which are not asked about.
 func (b *Broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
-	return b.ask(ctx, func(subject string) bool { return slices.Contains(strings.Split(subject, "."), stream) })
+	return b.ask(ctx, func(subject string) bool {
+		return strings.HasPrefix(subject, "$JS.API.") && slices.Contains(strings.Split(subject, "."), stream)
+	})
 }
 
 // concerns reports whether a subject is that of a message of the call.
