@@ -43,7 +43,7 @@
 // what was acknowledged above it comes again when the member dies or the partition moves to another program. Nack and a passed ack wait
 // bring a message again from the memory of the member that holds its partition; Attempt counts in the memory of the
 // Broker; both are forgotten with it. A member stops fetching while it holds 10 000 messages or 64 MiB of them for a late
-// redelivery.
+// redelivery. Where a backlog waits it has up to 16 MiB from each broker to deliver, and fetches as much meanwhile.
 //
 // # Order
 //

@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	together     = 1024                   // messages that are taken from the client at once
 	maxHeld      = 10_000                 // messages that wait for a redelivery
 	maxHeldBytes = 64 << 20               // of them
-	fetchBytes   = 16 << 20               // of one answer
+	fetchBytes   = 16 << 20               // of one answer; a member has at most two from each broker
 	fetchWait    = 500 * time.Millisecond // as other clients; partitions that come during a fetch may have to wait for its end
 	drainTime    = 2 * time.Second
 	leaveTime    = 3 * time.Second
@@ -240,7 +239,8 @@ func (m *member) settle(e *entry) {
 	signal(m.dirty)
 }
 
-// fetch takes records that the client has, and lets await wait for some if there are none. It reports whether there may be something
+// fetch takes all records that the client has, so that it fetches the next while these are delivered, and lets await wait for some if
+// there are none. It reports whether there may be something
 // to deliver.
 func (m *member) fetch(ctx context.Context) bool {
 	m.mu.Lock()
@@ -249,7 +249,7 @@ func (m *member) fetch(ctx context.Context) bool {
 	if !idle {
 		return false
 	}
-	if m.receive(ctx, m.cl.PollRecords(nil, together)) > 0 { //nolint:staticcheck // nil means not to wait
+	if m.receive(ctx, m.cl.PollRecords(nil, 0)) > 0 { //nolint:staticcheck // nil means not to wait
 		return true
 	}
 	m.mu.Lock()
@@ -268,7 +268,7 @@ func (m *member) await(ctx context.Context) {
 			return
 		}
 		once, cancel := context.WithTimeout(ctx, lookAgain)
-		m.receive(ctx, m.cl.PollRecords(once, together))
+		m.receive(ctx, m.cl.PollRecords(once, 0))
 		cancel()
 		m.mu.Lock()
 		m.awaited = false
