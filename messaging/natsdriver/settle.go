@@ -3,6 +3,8 @@ package natsdriver
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,16 +22,33 @@ type lease struct {
 }
 
 func (l *lease) delivery(msg *nats.Msg) driver.Delivery {
-	d := driver.Delivery{Attempt: 1, Settler: l}
-	var seq uint64
-	if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
-		d.Attempt, seq = int(meta.NumDelivered), meta.Sequence.Stream
-	}
-	d.Message = decode(l.p.sub.Topic, msg)
+	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Settler: l}
 	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
+		var seq uint64
+		if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
+			seq = meta.Sequence.Stream
+		}
 		d.ID = fmt.Sprintf("%s:%d", l.p.stream, seq)
 	}
 	return d
+}
+
+// deliveries reads how often the message was delivered, with this time, from where it is to be acknowledged:
+// $JS.ACK[.domain.account].stream.consumer.deliveries.… To read all that stands there would take several times as long.
+func deliveries(reply string) int {
+	before := 4
+	if strings.Count(reply, ".") > 8 {
+		before = 6
+	}
+	for range before {
+		_, reply, _ = strings.Cut(reply, ".")
+	}
+	count, _, _ := strings.Cut(reply, ".")
+	n, err := strconv.Atoi(count)
+	if err != nil { // no server sends that
+		return 1
+	}
+	return n
 }
 
 // Ack implements driver.Settler.

@@ -93,3 +93,24 @@ func TestAcknowledged(t *testing.T) {
 		t.Error("an answer that cannot be read counts as stored")
 	}
 }
+
+// TestDeliveries: the number stands where the client library, too, finds it.
+func TestDeliveries(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{
+		"$JS.ACK.orders.mail.3.17.9.1700000000000000000.0",
+		"$JS.ACK.hub.AAAA.orders.mail.3.17.9.1700000000000000000.0",
+		"$JS.ACK.hub.AAAA.orders.mail.3.17.9.1700000000000000000.0.token",
+	} {
+		meta, err := (&nats.Msg{Reply: reply, Sub: &nats.Subscription{}}).Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := deliveries(reply); n != 3 || meta.NumDelivered != 3 {
+			t.Errorf("%s: %d deliveries, and %d by the client library, want 3", reply, n, meta.NumDelivered)
+		}
+	}
+	if n := deliveries("_INBOX.x"); n != 1 {
+		t.Errorf("a reply subject of another form gives %d deliveries, want 1", n)
+	}
+}
