@@ -240,8 +240,7 @@ func (m *member) settle(e *entry) {
 }
 
 // fetch takes all records that the client has, so that it fetches the next while these are delivered, and lets await wait for some if
-// there are none. It reports whether there may be something
-// to deliver.
+// there are none. It reports whether there may be something to deliver.
 func (m *member) fetch(ctx context.Context) bool {
 	m.mu.Lock()
 	idle := !m.awaited && m.queued == 0 && len(m.due) < maxHeld && m.dueBytes < maxHeldBytes
