@@ -4,7 +4,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
 # the repository. They are tested without it.
-NO_RACE := ./sqldb/... ./outbox/... ./local/... ./shop/... ./internal/repotest/...
+NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-short servers proto bench-shop bench-drivers mutants lint fmt cover
@@ -21,7 +21,7 @@ run: ## run the reference application in one process
 test: ## everything: vet, all tests, with the race detector where it pays, the walls of the repository
 	@status=0; \
 	echo 'vet'; go vet ./... || status=1; \
-	go build -o $(TOOLS)/testreport ./internal/repotest/testreport && \
+	go build -o $(TOOLS)/testreport ./internal/test/repotest/testreport && \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
 	{ go test -timeout 20m -json -race $$with; go test -timeout 20m -json $$without; } | $(TOOLS)/testreport || status=1; \
@@ -51,7 +51,7 @@ bench-drivers: ## each message driver against its bare client library, on real s
 	@cd bench && go run .
 
 mutants: ## break the promises one at a time and see that tests notice
-	@go run ./internal/mutants
+	@go run ./internal/test/mutants
 
 lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

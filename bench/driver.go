@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	_ "github.com/kaptar/kaptar/drivers/kafka"
+	_ "github.com/kaptar/kaptar/drivers/nats"
+	_ "github.com/kaptar/kaptar/drivers/rabbitmq"
 	"github.com/kaptar/kaptar/messaging/driver"
-	_ "github.com/kaptar/kaptar/messaging/kafkadriver"
-	_ "github.com/kaptar/kaptar/messaging/natsdriver"
-	_ "github.com/kaptar/kaptar/messaging/rabbitdriver"
 )
 
 const closeTimeout = 10 * time.Second

@@ -4,7 +4,7 @@ import (
 	"context"
 	"os"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 func engines() []engine {

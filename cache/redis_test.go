@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/servers"
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 // TestTwoInstances have one Redis in common.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
-	"github.com/kaptar/kaptar/internal/servers"
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 func TestServer(t *testing.T) {

@@ -31,9 +31,9 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 
-	_ "github.com/kaptar/kaptar/discovery/natskv"     // how services find each other with --split
-	_ "github.com/kaptar/kaptar/kv/natskv"            // live settings beside them
-	_ "github.com/kaptar/kaptar/messaging/natsdriver" // the driver of the embedded broker
+	_ "github.com/kaptar/kaptar/drivers/nats"          // the driver of the embedded broker
+	_ "github.com/kaptar/kaptar/drivers/nats/registry" // how services find each other with --split
+	_ "github.com/kaptar/kaptar/drivers/nats/store"    // live settings beside them
 )
 
 // Main is kaptar.Main with the embedded engines: without a command, all services

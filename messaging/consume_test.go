@@ -17,7 +17,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
 func TestDuplicateHasNoEffect(t *testing.T) {

@@ -17,11 +17,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/internal/servers"
-	"github.com/kaptar/kaptar/internal/servertest"
+	_ "github.com/kaptar/kaptar/drivers/kafka"    // kafka://
+	_ "github.com/kaptar/kaptar/drivers/rabbitmq" // amqp://
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging"
-	_ "github.com/kaptar/kaptar/messaging/kafkadriver"  // kafka://
-	_ "github.com/kaptar/kaptar/messaging/rabbitdriver" // amqp://
 	"github.com/kaptar/kaptar/sqldb"
 )
 

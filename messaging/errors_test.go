@@ -38,7 +38,7 @@ func TestSetupErrorsSayWhatToDo(t *testing.T) {
 		"no broker":           {nil, "", 0, []string{"messaging: ", "shop", "order.placed.v1", "BROKER_URL"}},
 		"no scheme":           {map[string]string{"broker_url": "localhost"}, "", 0, []string{"broker_url", `"localhost"`, "nats://localhost:4222"}},
 		"unknown scheme":      {map[string]string{"broker_url": "smtp://u:geheim@h"}, "", 0, []string{"broker_url", "smtp://u:xxxxx@h", "nats"}},
-		"driver not linked":   {map[string]string{"broker_url": "kafka://u:geheim@h"}, "", 0, []string{"broker_url", "kafka://u:xxxxx@h", "kafkadriver"}},
+		"driver not linked":   {map[string]string{"broker_url": "kafka://u:geheim@h"}, "", 0, []string{"broker_url", "kafka://u:xxxxx@h", "kafka"}},
 		"unreachable":         {map[string]string{"broker_url": "nats://u:geheim@" + away}, "", 0, []string{"broker_url", "nats://u:xxxxx@" + away}},
 		"topic's unreachable": {map[string]string{"broker_url": broker, "topics.order.placed.v1.url": "nats://u:geheim@" + away}, "", 0, []string{"topics.order.placed.v1.url", "nats://u:xxxxx@" + away}},
 		"no database":         {map[string]string{"broker_url": broker, "services.shop.database_url": ""}, "", 0, []string{"shop", "DATABASE_URL", "outbox"}},

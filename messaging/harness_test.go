@@ -21,9 +21,9 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	_ "github.com/kaptar/kaptar/drivers/nats" // nats://
 	"github.com/kaptar/kaptar/messaging"
-	_ "github.com/kaptar/kaptar/messaging/natsdriver" // nats://
-	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 

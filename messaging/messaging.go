@@ -39,7 +39,7 @@
 //
 // The broker is a URL, the setting broker_url, or topics.<name>.url for one
 // topic; its driver is linked by importing its package, such as
-// messaging/natsdriver.
+// drivers/nats.
 package messaging
 
 import (

@@ -8,7 +8,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
 // metrics are one service's figures about its events.

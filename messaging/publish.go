@@ -10,7 +10,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 

@@ -10,17 +10,17 @@ package main
 
 import (
 	"github.com/kaptar/kaptar"
-	_ "github.com/kaptar/kaptar/discovery/consul"     // consul://
-	_ "github.com/kaptar/kaptar/discovery/dns"        // dns://
-	_ "github.com/kaptar/kaptar/discovery/kubernetes" // kubernetes://
-	_ "github.com/kaptar/kaptar/kv/consul"            // live settings in Consul
+	_ "github.com/kaptar/kaptar/drivers/consul"       // consul://
+	_ "github.com/kaptar/kaptar/drivers/consul/store" // live settings in Consul
+	_ "github.com/kaptar/kaptar/drivers/dns"          // dns://
+	_ "github.com/kaptar/kaptar/drivers/kafka"        // kafka://
+	_ "github.com/kaptar/kaptar/drivers/kubernetes"   // kubernetes://
+	_ "github.com/kaptar/kaptar/drivers/rabbitmq"     // amqp://
 	"github.com/kaptar/kaptar/local"
-	_ "github.com/kaptar/kaptar/messaging/kafkadriver"  // kafka://
-	_ "github.com/kaptar/kaptar/messaging/rabbitdriver" // amqp://
 	"github.com/kaptar/kaptar/shop/analytics"
 	"github.com/kaptar/kaptar/shop/bank"
 	"github.com/kaptar/kaptar/shop/customers"
-	"github.com/kaptar/kaptar/shop/gateway"
+	"github.com/kaptar/kaptar/shop/edge"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/notification"
 	"github.com/kaptar/kaptar/shop/order"
@@ -33,7 +33,7 @@ func main() { local.Main(services()...) }
 // services are all parts of the shop, in the order in which people meet them.
 func services() []kaptar.Service {
 	return []kaptar.Service{
-		gateway.Service(),
+		edge.Service(),
 		user.Service(),
 		order.Service(),
 		inventory.Service(),

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/servers"
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/shop/internal/shopproc"
 	"github.com/kaptar/kaptar/sqldb"
 )

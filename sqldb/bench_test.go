@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 func BenchmarkInTx(b *testing.B) {

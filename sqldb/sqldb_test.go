@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/sqldb"
 )
 

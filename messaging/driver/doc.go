@@ -4,7 +4,7 @@
 // transactions, retries or dead letters: those live above, in packages messaging and outbox. Programs do not use this
 // package directly; they link a driver by importing its package, as with database/sql:
 //
-//	import _ "github.com/kaptar/kaptar/messaging/natsdriver"
+//	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
 //	b, err := driver.Open(ctx, "nats://localhost:4222")
 //

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers/memory"
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/messaging/memdriver"
 )
 
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	var b driver.Broker = memdriver.New() // or driver.Open(ctx, "nats://localhost:4222")
+	var b driver.Broker = memory.New() // or driver.Open(ctx, "nats://localhost:4222")
 
 	err := b.Publish(ctx, []driver.Message{
 		{ID: "1", Topic: "order.placed.v1", Key: "order-7", Data: []byte(`{"id":7}`)},
@@ -54,7 +54,7 @@ func ExamplePartialError() {
 
 func TestOpen(t *testing.T) {
 	t.Parallel()
-	broker := memdriver.New()
+	broker := memory.New()
 	scheme := "test" + strings.ToLower(rand.Text()) // a scheme can be registered only once, and tests run repeatedly
 	driver.Register(scheme, func(_ context.Context, url string) (driver.Broker, error) {
 		if url != scheme+"://user:secret@host?x=1" {
@@ -70,9 +70,9 @@ func TestOpen(t *testing.T) {
 		url  string
 		want []string
 	}{
-		{"nats://user:secret@host:4222", []string{"nats://user:xxxxx@host:4222", `"nats"`, scheme, `import _ "github.com/kaptar/kaptar/messaging/natsdriver"`}},
-		{"kafka://h1,h2", []string{"kafka://h1,h2", "kafkadriver"}},
-		{"amqp://h", []string{"rabbitdriver"}},
+		{"nats://user:secret@host:4222", []string{"nats://user:xxxxx@host:4222", `"nats"`, scheme, `import _ "github.com/kaptar/kaptar/drivers/nats"`}},
+		{"kafka://h1,h2", []string{"kafka://h1,h2", "kafka"}},
+		{"amqp://h", []string{"rabbitmq"}},
 		{"pigeon://user:secret@loft", []string{"pigeon://user:xxxxx@loft", `unknown scheme "pigeon"`, scheme, "linked: "}},
 		{"host", []string{`"host" has no scheme`, "nats://"}},
 		{"", []string{"no scheme"}},

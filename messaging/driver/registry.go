@@ -13,9 +13,9 @@ var registry drivers.Set[Broker]
 
 // known says which package to import for the schemes that kaptar has drivers for.
 var known = map[string]string{
-	"nats":  "github.com/kaptar/kaptar/messaging/natsdriver",
-	"kafka": "github.com/kaptar/kaptar/messaging/kafkadriver",
-	"amqp":  "github.com/kaptar/kaptar/messaging/rabbitdriver",
+	"nats":  "github.com/kaptar/kaptar/drivers/nats",
+	"kafka": "github.com/kaptar/kaptar/drivers/kafka",
+	"amqp":  "github.com/kaptar/kaptar/drivers/rabbitmq",
 }
 
 // Register makes a driver known under a URL scheme. It is for init functions: it panics when the scheme is empty or

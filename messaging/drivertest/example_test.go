@@ -6,12 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers/memory"
 	"github.com/kaptar/kaptar/messaging/drivertest"
-	"github.com/kaptar/kaptar/messaging/memdriver"
 )
 
 func newHarness(*testing.T) drivertest.Harness {
-	b := memdriver.New()
+	b := memory.New()
 	b.AckWait = time.Second
 	return drivertest.Harness{Broker: b, AckWait: b.AckWait, Ordered: true, Dedup: true}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/sqldb"

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/payment"

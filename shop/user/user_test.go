@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"

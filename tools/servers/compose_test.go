@@ -9,7 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 // TestCompose: the containers have the addresses of the command start, on loopback alone, in versions that are pinned. Whether they

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 func main() {

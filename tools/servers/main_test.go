@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaptar/kaptar/internal/servers"
-	"github.com/kaptar/kaptar/internal/servertest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 func TestEngines(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kaptar/kaptar/internal/servers"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 // defaultDir is where the data lies, one folder an engine.

@@ -4,7 +4,7 @@ package main
 
 import (
 	"github.com/kaptar/kaptar"
-	_ "github.com/kaptar/kaptar/messaging/natsdriver"
+	_ "github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/shop/user"
 )
 

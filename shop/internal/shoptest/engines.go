@@ -10,8 +10,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/kaptar/kaptar/internal/servertest"
-	"github.com/kaptar/kaptar/outbox"
+	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 

@@ -21,7 +21,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
-	_ "github.com/kaptar/kaptar/messaging/natsdriver" // nats://
+	_ "github.com/kaptar/kaptar/drivers/nats" // nats://
 )
 
 // patience is how long a test waits for what is bound to happen. It is never used

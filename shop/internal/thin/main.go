@@ -7,8 +7,8 @@ import (
 	"net/http"
 
 	"github.com/kaptar/kaptar"
+	_ "github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging"
-	_ "github.com/kaptar/kaptar/messaging/natsdriver"
 )
 
 var greeted = messaging.Topic[string]{Name: "greeted.v1"}

@@ -1,0 +1,353 @@
+package consul_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kaptar/kaptar/drivers/consul/internal/client"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	def := consul.Settings{
+		Address: "h:8500", Check: consul.CheckHTTP, Interval: 2 * time.Second, TTL: 10 * time.Second, Forget: 10 * time.Minute, Root: "kaptar/",
+	}
+	for url, change := range map[string]func(*consul.Settings){
+		"consul://h":            func(*consul.Settings) {},
+		"consul://h:8500/":      func(*consul.Settings) {},
+		"consul://h:18500":      func(s *consul.Settings) { s.Address = "h:18500" },
+		"consul://[::1]":        func(s *consul.Settings) { s.Address = "[::1]:8500" },
+		"consul://tok-1@h":      func(s *consul.Settings) { s.Token = "tok-1" },
+		"consul://:tok%2F1@h":   func(s *consul.Settings) { s.Token = "tok/1" },
+		"consul://h?check=ttl":  func(s *consul.Settings) { s.Check = consul.CheckTTL },
+		"consul://h?passing=0":  func(s *consul.Settings) { s.All = true },
+		"consul://h?root=":      func(s *consul.Settings) { s.Root = "" },
+		"consul://h?root=a/b-1": func(s *consul.Settings) { s.Root = "a/b-1/" },
+		"consul://h?tls=true":   func(s *consul.Settings) { s.TLS = true },
+		"consul://h?ca=f.pem":   func(s *consul.Settings) { s.TLS, s.CA = true, "f.pem" },
+		"consul://h?dc=west&interval=5s&ttl=1m&forget=0&check=none&tls=false&passing=true": func(s *consul.Settings) {
+			s.Datacenter, s.Interval, s.TTL, s.Forget, s.Check = "west", 5*time.Second, time.Minute, 0, consul.CheckNone
+		},
+	} {
+		want := def
+		change(&want)
+		if got, err := consul.Parse(url); err != nil || got != want {
+			t.Errorf("Parse(%q) = %+v, %v, want %+v", url, got, err, want)
+		}
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"consul:":                     "expected consul://",
+		"consul:secret":               "expected consul://",
+		"consul://":                   "expected consul://",
+		"consul://:8500":              "expected consul://",
+		"http://secret@h":             "expected consul://",
+		"consul://secret@h:port":      "expected consul://",
+		"consul://secret@h\x00":       "expected consul://",
+		"consul://u:secret@h":         "consul://[redacted]@h:8500: expected a token before the @",
+		"consul://h/secret":           "consul://h:8500: nothing but ?parameters",
+		"consul://h#secret":           "nothing but ?parameters",
+		"consul://h?token=secret":     `consul://h:8500: parameter "token" is unknown, expected one of ca, check, dc, forget, interval, passing, root, tls, ttl`,
+		"consul://h?a;b=secret":       "expected ?parameter=value",
+		"consul://secret@h?check=tcp": `consul://[redacted]@h:8500: parameter check="tcp": expected http, ttl or none`,
+		"consul://h?check=":           "expected http, ttl or none",
+		"consul://h?check=ttl&check=": "parameter check is given 2 times",
+		"consul://h?interval=1ms":     `interval="1ms": expected a duration from 1s on`,
+		"consul://h?interval=5":       "expected a duration from 1s on",
+		"consul://h?ttl=0":            "expected a duration from 1s on",
+		"consul://h?forget=59s":       "expected 0 or a duration from 1m on",
+		"consul://h?passing=yes":      "expected true or false",
+		"consul://h?tls=":             "expected true or false",
+		"consul://h?tls=false&ca=f":   "contradicts ca",
+		"consul://h?ca=":              "expected the name of a file",
+		"consul://h?dc=":              "expected the name of a datacenter",
+		"consul://h?root=/":           "expected segments",
+		"consul://h?root=../x":        "expected segments",
+		"consul://h?root=a//b":        "expected segments",
+	} {
+		_, err := consul.Parse(url)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Parse(%q): %v, want %q in the text and no secret", url, err, want)
+		}
+	}
+}
+
+func TestNewReadsCertificates(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	for _, write := range []bool{false, true} {
+		if write {
+			if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := consul.Parse("consul://h?ca=" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := consul.New(s); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("New with a file that is wrong: %v, want the file in the text", err)
+		}
+	}
+}
+
+// agent is an HTTP server that says what the test wants: the answers here are those that a real
+// server gives only in rare moments. The drivers' tests use a real one.
+func agent(t *testing.T, token string, handle http.HandlerFunc) *consul.Client {
+	t.Helper()
+	server := httptest.NewServer(handle)
+	t.Cleanup(server.Close)
+	return client(t, "consul://"+token+strings.TrimPrefix(server.URL, "http://"))
+}
+
+func client(t *testing.T, url string) *consul.Client {
+	t.Helper()
+	s, err := consul.Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := consul.New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		handle    http.HandlerFunc
+		want      []string
+		temporary bool
+	}{
+		"forbidden": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "token tok-1 is not\nallowed", http.StatusForbidden)
+		}, []string{"403 Forbidden: token [redacted] is not allowed: may the token of DISCOVERY_URL do this?"}, false},
+		"no leader": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+		}, []string{"500 Internal Server Error: No cluster leader"}, true},
+		"busy": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusTooManyRequests)
+		}, []string{"429"}, true},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, []string{"302 Found"}, false},
+		"a web page": {func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "<html>")
+		}, []string{"the answer is not what Consul says", "is DISCOVERY_URL right?"}, true},
+		"another server's 404": {func(w http.ResponseWriter, r *http.Request) {
+			http.NotFound(w, r)
+		}, []string{"404 Not Found"}, false},
+		"too much": {func(w http.ResponseWriter, _ *http.Request) {
+			for range 65 {
+				_, _ = w.Write(make([]byte, 1<<20))
+			}
+		}, []string{"larger than 67108864 bytes"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := agent(t, "tok-1@", tc.handle)
+			var out any
+			_, err := c.Read(t.Context(), "/v1/x", nil, &out)
+			for _, want := range append(tc.want, "consul://[redacted]@127.0.0.1:", "/v1/x: ") {
+				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "tok-1") {
+					t.Errorf("Read: %v, want %q in the text and no token", err, want)
+				}
+			}
+			if got := consul.Temporary(err); got != tc.temporary {
+				t.Errorf("Temporary(%v) = %v, want %v", err, got, tc.temporary)
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(nil)
+	server.Close()
+	c := client(t, "consul://tok-1@"+strings.TrimPrefix(server.URL, "http://"))
+	err := c.Call(t.Context(), http.MethodPut, "/v1/x", nil, nil, nil)
+	text := fmt.Sprint(err)
+	if !strings.Contains(text, "connection refused: is DISCOVERY_URL right?") || strings.Contains(text, "tok-1") || !consul.Temporary(err) {
+		t.Errorf("Call of nobody: %v", err)
+	}
+}
+
+func TestTokenIsSent(t *testing.T) {
+	t.Parallel()
+	c := agent(t, "tok-1@", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(r.Header.Get("X-Consul-Token"))
+	})
+	var got string
+	if err := c.Call(t.Context(), http.MethodGet, "/v1/x", nil, nil, &got); err != nil || got != "tok-1" {
+		t.Errorf("the agent saw the token %q, %v", got, err)
+	}
+}
+
+// step is one answer of an agent, and what it expects to be asked with.
+type step struct {
+	wantIndex string
+	code      int
+	index     string
+	body      string
+}
+
+// script answers Follow step by step, and ends it after the last.
+func script(t *testing.T, steps []step) (answers []string, log string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	c := agent(t, "", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if n == len(steps) {
+			cancel()
+			return
+		}
+		s := steps[n]
+		n++
+		if got := q.Get("index"); got != s.wantIndex || q.Has("consistent") != (got == "") || q.Has("wait") != (got != "") || !q.Has("mine") {
+			t.Errorf("step %d: the query is %q, want index %q; consistent without an index, wait with one", n, r.URL.RawQuery, s.wantIndex)
+		}
+		if s.index != "" {
+			w.Header().Set("X-Consul-Index", s.index)
+		}
+		w.WriteHeader(s.code)
+		fmt.Fprint(w, s.body)
+	})
+	var text strings.Builder
+	c.SetLogger(slog.New(slog.NewTextHandler(&text, nil)))
+	c.Follow(ctx, "/v1/x", map[string][]string{"mine": {""}}, func(a consul.Answer) (time.Duration, error) {
+		answers = append(answers, fmt.Sprintf("%s %v %v", a.Body, a.Body == nil, a.After))
+		if string(a.Body) == "bad" {
+			return 0, errors.New("bad answer")
+		}
+		return 0, nil
+	})
+	if n != len(steps) {
+		t.Errorf("Follow ended after %d of %d steps", n, len(steps))
+	}
+	return answers, text.String()
+}
+
+func TestFollowIndexes(t *testing.T) {
+	t.Parallel()
+	answers, log := script(t, []step{
+		{"", 200, "7", "a"},
+		{"7", 200, "9", "b"},
+		{"9", 200, "3", "c"}, // backwards: a server with other data
+		{"", 200, "3", "d"},
+		{"3", 404, "4", ""}, // nothing there
+		{"4", 200, "0", "e"},
+		{"", 200, "0", "f"}, // 0 as an index would never block
+		{"1", 200, "2", "g"},
+	})
+	want := "[a false false b false false c false false d false false  true false e false false f false false g false false]"
+	if fmt.Sprint(answers) != want || log != "" {
+		t.Errorf("answers %v, log %q, want %s and no log", answers, log, want)
+	}
+}
+
+func TestFollowFailures(t *testing.T) {
+	t.Parallel()
+	answers, log := script(t, []step{
+		{"", 200, "7", "a"},
+		{"7", 500, "", "No cluster leader"},
+		{"", 200, "", "web page"}, // no index: not Consul
+		{"", 404, "", ""},         // nor this
+		{"", 403, "8", ""},
+		{"", 200, "8", "bad"},
+		{"", 200, "8", "b"},
+		{"8", 200, "9", "c"},
+	})
+	want := "[a false false bad false true b false true c false false]"
+	if fmt.Sprint(answers) != want {
+		t.Errorf("answers %v, want %s", answers, want)
+	}
+	if strings.Count(log, "\n") != 2 || strings.Count(log, "waiting for consul") != 1 || strings.Count(log, "consul is back") != 1 ||
+		!strings.Contains(log, "No cluster leader") {
+		t.Errorf("the log is\n%s, want one line for the beginning and one for the end", log)
+	}
+}
+
+func TestFollowAsksAgain(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var waits []string
+	c := agent(t, "", func(w http.ResponseWriter, r *http.Request) {
+		waits = append(waits, r.URL.Query().Get("wait"))
+		w.Header().Set("X-Consul-Index", fmt.Sprint(len(waits)))
+		if len(waits) == 4 {
+			cancel()
+		}
+	})
+	again := []time.Duration{1500 * time.Millisecond, time.Hour, 0}
+	c.Follow(ctx, "/v1/x", nil, func(consul.Answer) (time.Duration, error) { return again[len(waits)-1], nil })
+	if got := fmt.Sprint(waits); got != "[ 1500ms 30000ms 30000ms]" {
+		t.Errorf("waits are %s", got)
+	}
+}
+
+func TestOutageIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	c := client(t, "consul://tok-1@h")
+	var text strings.Builder
+	c.SetLogger(slog.New(slog.NewTextHandler(&text, nil)))
+	failed := errors.New("refused")
+	for range 3 {
+		c.Failed("a", failed)
+		c.Failed("b", failed)
+	}
+	c.Worked("c")
+	c.Worked("a")
+	c.Worked("a")
+	if got := strings.Count(text.String(), "\n"); got != 1 || !strings.Contains(text.String(), "refused") {
+		t.Errorf("while b fails the log is\n%s, want one line", &text)
+	}
+	c.Worked("b")
+	if got := text.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "consul is back") || strings.Contains(got, "tok-1") {
+		t.Errorf("the log is\n%s, want a second line and no token", got)
+	}
+	c.Failed("a", failed)
+	c.GaveUp("a")
+	if got := text.String(); strings.Count(got, "consul is back") != 1 {
+		t.Errorf("who gives up is not back:\n%s", got)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			var b consul.Backoff
+			for i := range 12 {
+				begun, most := time.Now(), min(100*time.Millisecond<<i, 5*time.Second)
+				b.Wait(t.Context())
+				if got := time.Since(begun); got <= 0 || got > most+time.Millisecond {
+					t.Errorf("wait %d is %v, want up to %v", i, got, most)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			begun := time.Now()
+			b.Wait(ctx)
+			if got := time.Since(begun); got != 0 {
+				t.Errorf("Wait with an ended context took %v", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,170 @@
+package consul_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers/consul"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+// patience is longer than a query stays open: on a busy machine an agent was once seen not to answer one although its catalog had
+// changed, and what it missed comes with the next.
+const patience = 45 * time.Second
+
+func open(t *testing.T, url string) *consul.Registry {
+	t.Helper()
+	r, err := consul.Open(url)
+	if err != nil {
+		t.Fatalf("Open(%q): %v", url, err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// name gives each test a service of its own.
+func name(t *testing.T) string {
+	return fmt.Sprintf("%s-%d", strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), time.Now().UnixNano())
+}
+
+// watcher follows a service and remembers what it was told.
+type watcher struct {
+	t     *testing.T
+	lists chan []discovery.Instance
+}
+
+func watch(t *testing.T, r discovery.Resolver, service string) *watcher {
+	t.Helper()
+	w := &watcher{t, make(chan []discovery.Instance, 1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		if err := r.Watch(ctx, service, func(list []discovery.Instance) { w.lists <- list }); err != nil {
+			t.Errorf("Watch(%s): %v", service, err)
+		}
+	})
+	t.Cleanup(func() { cancel(); ended.Wait() })
+	return w
+}
+
+func show(list []discovery.Instance) string {
+	text := ""
+	for _, in := range list {
+		text += fmt.Sprintf("{%s %s %s http=%s grpc=%s %v %v}", in.ID, in.Service, in.Version, in.HTTP, in.GRPC, in.Tags, in.Meta)
+	}
+	return text
+}
+
+// until waits for a list and returns those that were told before it.
+func (w *watcher) until(want ...discovery.Instance) (before []string) {
+	w.t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case list := <-w.lists:
+			if show(list) == show(want) {
+				return before
+			}
+			before = append(before, show(list))
+		case <-timeout:
+			w.t.Fatalf("the lists are %q, want %s within %v", before, show(want), patience)
+		}
+	}
+}
+
+// quiet fails if something is told within d.
+func (w *watcher) quiet(d time.Duration) {
+	w.t.Helper()
+	select {
+	case list := <-w.lists:
+		w.t.Errorf("the list became %s, want no change within %v", show(list), d)
+	case <-time.After(d):
+	}
+}
+
+func register(t *testing.T, r discovery.Registrar, in discovery.Instance) {
+	t.Helper()
+	if err := r.Register(t.Context(), in); err != nil {
+		t.Fatalf("Register(%s): %v", in.ID, err)
+	}
+}
+
+// rest calls the agent as any client of Consul does.
+func rest(t *testing.T, s *servers.Server, method, path string, in any) string {
+	t.Helper()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr("")+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s %s, %v", method, path, response.Status, text, err)
+	}
+	return string(text)
+}
+
+// logged collects a log.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// waitFor waits until the log has a text.
+func (l *logged) waitFor(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, "the log to have "+text, func() bool { return strings.Contains(l.String(), text) })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}

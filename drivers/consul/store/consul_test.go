@@ -1,0 +1,320 @@
+package consul_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/drivers/consul/store"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/kv/kvtest"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+const patience = 20 * time.Second
+
+func open(t *testing.T, url string) *consul.Store {
+	t.Helper()
+	s, err := kv.Open(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Open(%q): %v", url, err)
+	}
+	store := s.(*consul.Store)
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+func prefix(t *testing.T) string {
+	return fmt.Sprintf("%s/%d/", t.Name()[strings.LastIndexByte(t.Name(), '/')+1:], time.Now().UnixNano())
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	url := servertest.Shared(t, servers.Consul).URL()
+	for name, query := range map[string]string{"default": "", "no root": "?root=", "deep root": "?root=other/root&check=ttl"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			kvtest.Run(t, kvtest.Harness{Open: func(t *testing.T) kv.Store { return open(t, url+query) }, Prefix: prefix})
+		})
+	}
+}
+
+func put(t *testing.T, s kv.Store, key, value string) kv.Entry {
+	t.Helper()
+	revision, err := s.Put(t.Context(), key, []byte(value))
+	if err != nil {
+		t.Fatalf("Put(%s): %v", key, err)
+	}
+	return kv.Entry{Key: key, Value: []byte(value), Revision: revision}
+}
+
+// watcher follows a prefix in the background.
+type watcher struct {
+	t     *testing.T
+	lists chan []kv.Entry
+}
+
+func watch(t *testing.T, s kv.Store, prefix string) *watcher {
+	t.Helper()
+	w := &watcher{t, make(chan []kv.Entry, 1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		if err := s.Watch(ctx, prefix, func(list []kv.Entry) { w.lists <- list }); err != nil {
+			t.Errorf("Watch(%s): %v", prefix, err)
+		}
+	})
+	t.Cleanup(func() { cancel(); ended.Wait() })
+	return w
+}
+
+// next waits for a list, which must be this one.
+func (w *watcher) next(want ...kv.Entry) {
+	w.t.Helper()
+	select {
+	case list := <-w.lists:
+		if fmt.Sprint(list) != fmt.Sprint(want) {
+			w.t.Errorf("the next list is %v, want %v", list, want)
+		}
+	case <-time.After(patience):
+		w.t.Fatalf("no list within %v, want %v", patience, want)
+	}
+}
+
+// quiet fails if something is told within d.
+func (w *watcher) quiet(d time.Duration) {
+	w.t.Helper()
+	select {
+	case list := <-w.lists:
+		w.t.Errorf("the list became %v, want no change within %v", list, d)
+	case <-time.After(d):
+	}
+}
+
+// Others may write below the root, and what they write may be no key here.
+func TestRoots(t *testing.T) {
+	t.Parallel()
+	s := servertest.Shared(t, servers.Consul)
+	p := prefix(t)
+	one, two, bare := open(t, s.URL()+"?root=r-"+p), open(t, s.URL()+"?root=r-"+p+"deeper"), open(t, s.URL()+"?root=")
+	a := put(t, one, "a", "1")
+	put(t, two, "b", "2")
+	for _, key := range []string{"r-" + p, "r-" + p + "folder/", "r-" + p + "x/.y", "r-" + p + "not%20ours", strings.TrimSuffix("r-"+p, "/") + "2/a"} {
+		raw(t, s, "", http.MethodPut, "/v1/kv/"+key, "x")
+	}
+	watch(t, one, "").next(a, kv.Entry{Key: "deeper/b", Value: []byte("2"), Revision: mustGet(t, two, "b").Revision})
+	watch(t, two, "").next(mustGet(t, two, "b"))
+	if e := mustGet(t, bare, "r-"+p+"a"); string(e.Value) != "1" || e.Revision != a.Revision {
+		t.Errorf("without a root the entry is %v, want that of %v", e, a)
+	}
+	if got := raw(t, s, "", http.MethodGet, "/v1/kv/r-"+p+"a?raw", ""); got != "1" {
+		t.Errorf("another client reads %q, want the value as it is", got)
+	}
+}
+
+func mustGet(t *testing.T, s kv.Store, key string) kv.Entry {
+	t.Helper()
+	e, err := s.Get(t.Context(), key)
+	if err != nil {
+		t.Fatalf("Get(%s): %v", key, err)
+	}
+	return e
+}
+
+// Consul is killed under a watch, comes back with its data, and once more without.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	server := servertest.Start(t, servers.Consul)
+	s, p := open(t, server.URL()), prefix(t)
+	log := &logged{}
+	s.SetLogger(slog.New(slog.NewTextHandler(log, nil)))
+	a := put(t, s, p+"a", "1")
+	b := put(t, s, p+"b", "2")
+	w := watch(t, s, p)
+	w.next(a, b)
+
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.quiet(time.Second)
+	for what, err := range map[string]error{
+		"put": second(s.Put(t.Context(), p+"c", nil)), "put if": second(s.PutIf(t.Context(), p+"c", nil, 0)),
+		"get": second(s.Get(t.Context(), p+"a")), "delete": s.Delete(t.Context(), p+"a"),
+	} {
+		for _, want := range []string{"drivers/consul/store: " + what + " " + p, server.URL() + ": ", "connection refused: is DISCOVERY_URL right?"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s without a server: %v, want %q in the text", what, err, want)
+			}
+		}
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.quiet(6 * time.Second) // longer than the longest pause between tries: nothing was lost
+	if got := mustGet(t, s, a.Key); fmt.Sprint(got) != fmt.Sprint(a) {
+		t.Errorf("after the restart Get is %v, want %v", got, a)
+	}
+	revision, err := s.PutIf(t.Context(), a.Key, []byte("3"), a.Revision)
+	if err != nil {
+		t.Fatalf("PutIf with a revision from before the restart: %v", err)
+	}
+	w.next(kv.Entry{Key: a.Key, Value: []byte("3"), Revision: revision}, b)
+
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(server.Dir(), "data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.next() // what is gone is gone
+	w.next(put(t, s, p+"d", "4"))
+	if got := log.String(); strings.Count(got, "waiting for consul") != 2 || strings.Count(got, "consul is back") != 2 || strings.Count(got, "\n") != 4 {
+		t.Errorf("the log is\n%s, want two lines for each outage", got)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// logged collects a log.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	const root, secret = "6f1bd3d1-0000-4000-8000-000000000001", "6f1bd3d1-0000-4000-8000-000000000002"
+	server := servertest.Start(t, servers.Consul, servers.Options{
+		Config: `acl { enabled = true, default_policy = "allow", tokens { initial_management = "` + root + `" } }`,
+	})
+	anybody, s := open(t, server.URL()), open(t, "consul://"+secret+"@"+server.Addr(""))
+	a := put(t, anybody, "a", "1")
+	check := func(want string) {
+		t.Helper()
+		for what, err := range map[string]error{
+			"put": second(s.Put(t.Context(), "a", nil)), "put if": second(s.PutIf(t.Context(), "a", nil, a.Revision)),
+			"get": second(s.Get(t.Context(), "a")), "delete": s.Delete(t.Context(), "a"),
+		} {
+			for _, want := range []string{want, "drivers/consul/store: " + what + " a", "consul://[redacted]@" + server.Addr(""), "may the token of DISCOVERY_URL do this?"} {
+				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) || errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrNotFound) {
+					t.Errorf("%s: %v, want %q in the text and no token", what, err, want)
+				}
+			}
+		}
+	}
+	check("ACL not found")
+	raw(t, server, root, http.MethodPut, "/v1/acl/policy", `{"Name": "p", "Rules": "key_prefix \"kaptar/\" { policy = \"deny\" }"}`)
+	raw(t, server, root, http.MethodPut, "/v1/acl/token", `{"SecretID": "`+secret+`", "Policies": [{"Name": "p"}]}`)
+	check("ermission")
+	if got := mustGet(t, anybody, "a"); fmt.Sprint(got) != fmt.Sprint(a) {
+		t.Errorf("a forbidden call has made %v of %v", got, a)
+	}
+}
+
+// raw calls the server as any client of Consul does.
+func raw(t *testing.T, s *servers.Server, token, method, path, body string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr("")+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("X-Consul-Token", token)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s %s, %v", method, path, response.Status, text, err)
+	}
+	return string(text)
+}
+
+// Consul says no when a write changes nothing; the flags see to it that it always does.
+func TestEveryWriteWakesOtherClients(t *testing.T) {
+	t.Parallel()
+	server := servertest.Shared(t, servers.Consul)
+	s, p := open(t, server.URL()), prefix(t)
+	flags := func() (list []struct{ Flags, ModifyIndex uint64 }) {
+		text := raw(t, server, "", http.MethodGet, "/v1/kv/kaptar/"+p+"a", "")
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	put(t, s, p+"a", "1")
+	first := flags()
+	put(t, s, p+"a", "1")
+	if again := flags(); again[0].Flags == first[0].Flags || again[0].ModifyIndex == first[0].ModifyIndex {
+		t.Errorf("after the second write of the same bytes %v is %v, want other flags and another index", first, again)
+	}
+}
+
+func TestDatacenter(t *testing.T) {
+	t.Parallel()
+	s := open(t, servertest.Shared(t, servers.Consul).URL()+"?dc=nowhere")
+	for what, err := range map[string]error{
+		"get": second(s.Get(t.Context(), "a")), "put": second(s.Put(t.Context(), "a", nil)), "delete": s.Delete(t.Context(), "a"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "No path to datacenter") {
+			t.Errorf("%s in a datacenter that is not there: %v", what, err)
+		}
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"consul://secret@h?chek=ttl":           `consul://[redacted]@h:8500: parameter "chek" is unknown, expected one of ca, check, dc`,
+		"consul://secret@h?root=a%20b":         `parameter root="a b"`,
+		"consul://secret@h?ca=/does/not/exist": "/does/not/exist",
+	} {
+		_, err := kv.Open(t.Context(), url)
+		if !errors.Is(err, kv.ErrInvalid) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q): %v, want ErrInvalid with %q and no token", url, err, want)
+		}
+	}
+}
+
+func ExampleOpen() {
+	store, err := consul.Open("consul://my-token@localhost?root=shop")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer store.Close()
+	_, err = store.Put(context.Background(), "rollout//weight", []byte("10")) // refused before anybody is asked
+	fmt.Println(err)
+	// Output: kv: invalid key "rollout//weight": it has an empty segment, expected segments separated by single slashes
+}

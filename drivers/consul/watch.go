@@ -1,0 +1,80 @@
+package consul
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
+)
+
+// Watch implements discovery.Resolver with blocking queries. It fails only for a name that is not possible.
+//
+// While Consul does not answer, the last list stands. When it is back, instances that it has
+// forgotten stay on the list for about 10 s: an agent that has been started again holds HTTP checks for
+// red until it has made them, and one that has lost its data hears from the instances within seconds.
+func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+	if err := checkName("service", service); err != nil {
+		return err
+	}
+	settings := r.client.Settings()
+	query := url.Values{}
+	if settings.Datacenter != "" {
+		query.Set("dc", settings.Datacenter)
+	}
+	if !settings.All {
+		query.Set("passing", "true")
+	}
+	v := view{hold: 6*time.Second + 2*settings.Interval, update: update}
+	path := healthPath(service)
+	r.client.Follow(ctx, path, query, func(a api.Answer) (time.Duration, error) {
+		var list []listed
+		if a.Body != nil {
+			if err := r.client.Decode(path, a.Body, &list); err != nil {
+				return 0, err
+			}
+		}
+		return v.see(instances(list), a.After, time.Now()), nil
+	})
+	return nil
+}
+
+func healthPath(service string) string { return "/v1/health/service/" + url.PathEscape(service) }
+
+// view is what a watcher has been told.
+type view struct {
+	hold   time.Duration // how long instances survive that are missing after an outage
+	update func([]discovery.Instance)
+
+	told  bool
+	last  []discovery.Instance
+	until time.Time // end of the hold
+}
+
+// see tells a new list, and returns when to look again; 0 = at the next change.
+func (v *view) see(list []discovery.Instance, afterOutage bool, now time.Time) (again time.Duration) {
+	if afterOutage && v.told {
+		v.until = now.Add(v.hold)
+	}
+	if now.Before(v.until) {
+		for _, old := range v.last {
+			if _, found := slices.BinarySearchFunc(list, old, byID); !found {
+				list = append(list, old)
+				slices.SortFunc(list, byID)
+				again = v.until.Sub(now)
+			}
+		}
+	}
+	if v.told && slices.EqualFunc(list, v.last, equal) {
+		return again
+	}
+	v.told, v.last = true, list
+	theirs := make([]discovery.Instance, len(list))
+	for i, in := range list {
+		theirs[i] = in.Clone()
+	}
+	v.update(theirs)
+	return again
+}

@@ -1,0 +1,213 @@
+package consul
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kaptar/kaptar/discovery"
+	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
+)
+
+// Keys of a service's meta that stand for fields of an Instance.
+const (
+	metaVersion = "version"
+	metaHTTP    = "http"
+	metaGRPC    = "grpc"
+	// metaEncoded is followed by a key that Consul does not take, or that has another meaning here.
+	metaEncoded = "kaptar--"
+)
+
+// service is the part of Consul's services that is used here.
+type service struct {
+	ID      string
+	Name    string            `json:",omitempty"` // in a registration
+	Service string            `json:",omitempty"` // the same, in answers
+	Tags    []string          `json:",omitempty"`
+	Meta    map[string]string `json:",omitempty"`
+	Address string            `json:",omitempty"`
+	Port    int               `json:",omitempty"`
+	Check   *check            `json:",omitempty"`
+}
+
+type check struct {
+	CheckID                        string
+	Name                           string
+	HTTP                           string `json:",omitempty"`
+	GRPC                           string `json:",omitempty"`
+	TTL                            string `json:",omitempty"`
+	Interval                       string `json:",omitempty"`
+	Timeout                        string `json:",omitempty"`
+	Status                         string
+	DeregisterCriticalServiceAfter string `json:",omitempty"`
+}
+
+// listed is an entry of /v1/health/service.
+type listed struct {
+	Node    struct{ Node, Address string }
+	Service service
+}
+
+// registration translates an instance; its error wraps discovery.ErrInvalid.
+func registration(in discovery.Instance, s api.Settings) (service, error) {
+	if err := in.Validate(); err != nil {
+		return service{}, err
+	}
+	if err := checkName("id", in.ID); err != nil {
+		return service{}, err
+	}
+	if err := checkName("service", in.Service); err != nil {
+		return service{}, err
+	}
+	out := service{ID: in.ID, Name: in.Service, Tags: slices.Clone(in.Tags), Meta: map[string]string{}}
+	for key, value := range in.Meta {
+		out.Meta[encodeKey(key)] = value
+	}
+	for key, value := range map[string]string{metaVersion: in.Version, metaHTTP: in.HTTP, metaGRPC: in.GRPC} {
+		if value != "" {
+			out.Meta[key] = value
+		}
+	}
+	for _, address := range []string{in.GRPC, in.HTTP} { // the last one counts
+		if address == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(address)
+		if err == nil && host != "" {
+			out.Address = host
+			out.Port, err = strconv.Atoi(port)
+		}
+		if err != nil || host == "" || out.Port < 1 || out.Port > 65535 {
+			return service{}, fmt.Errorf("%w instance %s: %q is not host:port with a number for a port", discovery.ErrInvalid, in.ID, address)
+		}
+	}
+	out.Check = checkOf(in, s)
+	return out, nil
+}
+
+// checkOf returns the check of an instance, nil for none.
+func checkOf(in discovery.Instance, s api.Settings) *check {
+	c := &check{CheckID: checkID(in.ID), Name: "ready", Status: "passing"}
+	if s.Forget > 0 {
+		c.DeregisterCriticalServiceAfter = s.Forget.String()
+	}
+	switch {
+	case s.Check == api.CheckNone:
+		return nil
+	case s.Check == api.CheckTTL || in.HTTP == "" && in.GRPC == "":
+		c.TTL = s.TTL.String()
+		return c
+	case in.HTTP != "":
+		c.HTTP = "http://" + in.HTTP + "/readyz"
+	default:
+		c.GRPC = in.GRPC
+	}
+	c.Interval, c.Timeout = s.Interval.String(), "1s"
+	return c
+}
+
+func checkID(id string) string { return "service:" + id }
+
+// instances translates what Consul lists, ordered by ID.
+func instances(list []listed) []discovery.Instance {
+	agents := map[string]int{}
+	for _, l := range list {
+		agents[l.Service.ID]++
+	}
+	out := make([]discovery.Instance, 0, len(list))
+	for _, l := range list {
+		in := instance(l)
+		if agents[in.ID] > 1 {
+			in.ID += "@" + l.Node.Node // Consul's ids are unique at one agent only
+		}
+		out = append(out, in)
+	}
+	slices.SortFunc(out, byID)
+	return out
+}
+
+func instance(l listed) discovery.Instance {
+	s := l.Service
+	in := discovery.Instance{ID: s.ID, Service: s.Service, Tags: s.Tags, Version: s.Meta[metaVersion]}
+	host := s.Address
+	if host == "" {
+		host = l.Node.Address
+	}
+	address := ""
+	if s.Port > 0 {
+		address = net.JoinHostPort(host, strconv.Itoa(s.Port))
+	}
+	in.HTTP, in.GRPC = addresses(s, host, address)
+	for key, value := range s.Meta {
+		switch key {
+		case metaVersion, metaHTTP, metaGRPC:
+		default:
+			if in.Meta == nil {
+				in.Meta = map[string]string{}
+			}
+			in.Meta[decodeKey(key)] = value
+		}
+	}
+	return in
+}
+
+// addresses says what the address of a service is for.
+func addresses(s service, host, address string) (http, grpc string) {
+	http, grpc = s.Meta[metaHTTP], s.Meta[metaGRPC]
+	yes, _ := strconv.ParseBool(grpc)
+	port, err := strconv.Atoi(grpc)
+	switch {
+	case err == nil && port > 1: // 1 is a yes
+		grpc = net.JoinHostPort(host, grpc)
+	case yes, grpc == "" && http == "" && slices.Contains(s.Tags, metaGRPC):
+		grpc = address
+	case !strings.Contains(grpc, ":"):
+		grpc = ""
+	}
+	if http == "" && grpc != address {
+		http = address
+	}
+	return http, grpc
+}
+
+// checkName refuses what would not arrive as it is in the path of a request.
+func checkName(kind, name string) error {
+	if path.Clean("/"+name) != "/"+name {
+		return fmt.Errorf("%w %s %q: expected no empty, . or .. segments", discovery.ErrInvalid, kind, name)
+	}
+	return nil
+}
+
+// encodeKey makes of any key one that Consul takes: it wants letters, digits, - and _, and keeps "consul-" for itself.
+func encodeKey(key string) string {
+	plain := key != "" && len(key) <= 128 && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
+		key != metaVersion && key != metaHTTP && key != metaGRPC
+	for _, c := range []byte(key) {
+		plain = plain && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
+	}
+	if plain {
+		return key
+	}
+	return metaEncoded + base64.RawURLEncoding.EncodeToString([]byte(key))
+}
+
+func decodeKey(key string) string {
+	if text, ok := strings.CutPrefix(key, metaEncoded); ok {
+		if plain, err := base64.RawURLEncoding.DecodeString(text); err == nil {
+			return string(plain)
+		}
+	}
+	return key
+}
+
+func byID(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) }
+
+func equal(a, b discovery.Instance) bool {
+	return a.ID == b.ID && a.Service == b.Service && a.Version == b.Version && a.HTTP == b.HTTP && a.GRPC == b.GRPC &&
+		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.Meta, b.Meta)
+}

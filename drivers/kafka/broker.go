@@ -1,0 +1,241 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	callTimeout = 10 * time.Second // of each call whose context has no deadline
+	openTimeout = 5 * time.Second
+)
+
+var _ driver.Broker = (*Broker)(nil)
+var _ driver.HealthReporter = (*Broker)(nil)
+
+func init() {
+	driver.Register("kafka", func(ctx context.Context, url string) (driver.Broker, error) { return Open(ctx, url, nil) })
+}
+
+// A Broker implements driver.Broker for one Kafka cluster. It has connections of its own for each Subscribe, and shared ones for
+// the rest. Make it with [Open]; all methods may be called concurrently.
+type Broker struct {
+	opts Options
+	url  string    // redacted
+	user string    // of the URL
+	sasl string    // how it logs in
+	base []kgo.Opt // what all clients have
+	cl   *kgo.Client
+	adm  *kadm.Client
+
+	done  chan struct{} // closed by Close
+	calls sync.WaitGroup
+	idle  chan struct{} // closed when Close has ended everything
+	end   context.CancelFunc
+	life  context.Context // ends when Close cuts or is done
+
+	health  *health
+	unwatch context.CancelFunc
+
+	declaring sync.Mutex // one declaration at a time: most ask for the same topic
+	pinning   sync.Mutex // one new group at a time
+	mu        sync.Mutex
+	closed    bool
+	topics    map[string]topicInfo
+	limits    map[string]int32 // by Kafka's name of the topic; what a batch may have
+	claims    map[place]*claim // partitions that members of this Broker have
+	marks     map[place]map[int64]mark
+	pinned    map[string]kadm.TopicID // on which topic a group has its places; one that was made again has another ID
+}
+
+// Open connects to the cluster at a URL as described at the package. nil options are the zero Options. One of the hosts must
+// answer, within 5 s or the deadline of ctx; once open, the Broker reconnects for ever.
+func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	o, a, err := o.parse(url)
+	if err != nil {
+		return nil, err
+	}
+	servers, _, _ := strings.Cut(url, "?")
+	b := &Broker{
+		opts: o.withDefaults(), url: driver.Redact(servers), user: a.user, sasl: a.sasl, health: newHealth(),
+		done: make(chan struct{}), idle: make(chan struct{}),
+		topics: make(map[string]topicInfo), limits: make(map[string]int32),
+		claims: make(map[place]*claim), marks: make(map[place]map[int64]mark),
+		pinned: make(map[string]kadm.TopicID),
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, err)
+	}
+	b.base = b.clientOptions(a)
+	b.cl, err = kgo.NewClient(slices.Concat(b.base, b.producerOptions())...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, err)
+	}
+	b.adm = kadm.NewClient(b.cl)
+	first, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if err := b.ping(first); err != nil {
+		go b.cl.Close() // may wait for a host that says nothing
+		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, b.explain(err))
+	}
+	b.life, b.end = context.WithCancel(context.Background())
+	watching, unwatch := context.WithCancel(b.life)
+	b.unwatch = unwatch
+	b.calls.Go(func() { b.health.watch(watching, b.ping) })
+	return b, nil
+}
+
+// ping asks the cluster for its brokers. It heeds ctx also while a host takes the connection and says nothing.
+func (b *Broker) ping(ctx context.Context) error {
+	result := make(chan error, 1)
+	go func() { result <- b.ask(ctx) }()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ask asks one host after the other until one answers. The client's own Ping gives all of them one request, which the host that
+// failed may still be reading while it is made ready for the next.
+func (b *Broker) ask(ctx context.Context) (err error) {
+	for _, host := range slices.Concat(b.cl.DiscoveredBrokers(), b.cl.SeedBrokers()) {
+		request := kmsg.NewPtrMetadataRequest()
+		request.Topics = []kmsg.MetadataRequestTopic{} // none: the brokers alone
+		if _, err = host.Request(ctx, request); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (b *Broker) clientOptions(a address) []kgo.Opt {
+	list := append([]kgo.Opt{}, b.opts.Client...)
+	list = append(list,
+		kgo.SeedBrokers(a.seeds...),
+		kgo.ClientID("kaptar"),
+		kgo.DialTimeout(3*time.Second),
+		kgo.MetadataMinAge(250*time.Millisecond),
+		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late
+		kgo.RetryBackoffFn(func(tries int) time.Duration {
+			limit := min(time.Second, 25*time.Millisecond<<min(tries, 10))
+			return limit/2 + rand.N(limit/2+1)
+		}),
+		kgo.DisableClientMetrics(),
+		kgo.WithHooks(b.health),
+	)
+	if b.opts.TLS != nil {
+		list = append(list, kgo.DialTLSConfig(b.opts.TLS.Clone()))
+	}
+	if a.user != "" {
+		list = append(list, kgo.SASL(a.mechanism()))
+	}
+	return list
+}
+
+// Healthy implements driver.HealthReporter. The broker is asked every 5 s and when a connection fails.
+func (b *Broker) Healthy() error {
+	if b.isClosed() {
+		return fmt.Errorf("kafka: %w", driver.ErrClosed)
+	}
+	if since, lost := b.health.state(); lost != nil {
+		return fmt.Errorf("kafka: no answer from %s since %s: %w", b.url, since.Format(time.RFC3339), b.explain(lost))
+	}
+	return nil
+}
+
+// begin counts a call that Close has to wait for. It fails after Close.
+func (b *Broker) begin() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("kafka: %w", driver.ErrClosed)
+	}
+	b.calls.Add(1)
+	return nil
+}
+
+func (b *Broker) isClosed() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close implements driver.Broker.
+func (b *Broker) Close(ctx context.Context) error {
+	b.mu.Lock()
+	first := !b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if first {
+		close(b.done)
+		b.unwatch()
+		go func() {
+			defer close(b.idle)
+			b.calls.Wait()
+			b.end()
+			b.cl.Close()
+		}()
+	}
+	select {
+	case <-b.idle:
+		return nil
+	case <-ctx.Done():
+		b.end()
+		b.cl.Close()
+		return fmt.Errorf("kafka: close: cut, a deliver function or the broker still kept it: %w", context.Cause(ctx))
+	}
+}
+
+// bound gives ctx a deadline if it has none, and ends it when the cluster is lost or Close cuts.
+func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	link := b.health.link()
+	stopTimer := func() {}
+	if _, ok := ctx.Deadline(); !ok {
+		ctx, stopTimer = context.WithTimeout(ctx, callTimeout)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stopWatch := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
+	stopLife := context.AfterFunc(b.life, func() { cancel(driver.ErrClosed) })
+	return ctx, func() {
+		stopWatch()
+		stopLife()
+		cancel(nil)
+		stopTimer()
+	}
+}
+
+// cause gives the error of a call with ctx the name it has in package driver, or that of what ended ctx.
+func (b *Broker) cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil && isContext(err) {
+		err = context.Cause(ctx)
+	}
+	switch {
+	case errors.Is(err, kgo.ErrClientClosed):
+		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
+	}
+	return err
+}

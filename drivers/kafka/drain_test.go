@@ -1,0 +1,59 @@
+package kafka_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// TestDrain: a partition moves only when its old owner has settled what it holds, so that nothing comes twice.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	cluster, url := fake(t)
+	one, two := open(t, url), open(t, url)
+	defer closeNow(t, one)
+	defer closeNow(t, two)
+	for i := range 40 {
+		publish(t, one, driver.Message{ID: fmt.Sprint(i), Topic: "t", Key: fmt.Sprint(i)})
+	}
+	sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}
+	gotOne, _ := start(t, one, sub)
+	var held []driver.Delivery
+	for range 40 {
+		held = append(held, next(t, gotOne))
+	}
+	gotTwo, _ := start(t, two, sub)
+	var settled sync.WaitGroup
+	settled.Add(1)
+	time.AfterFunc(1100*time.Millisecond, func() { // while the group waits for it, and before the ack wait
+		defer settled.Done()
+		for _, d := range held {
+			ack(t, d)
+		}
+	})
+	settled.Wait()
+	if _, err := cluster.WaitGroupStable(t.Context(), "g/t", 2); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		publish(t, one, driver.Message{ID: fmt.Sprint("late", i), Topic: "t", Key: fmt.Sprint(i)})
+	}
+	seen := make(map[string]bool)
+	for len(seen) < 40 {
+		var d driver.Delivery
+		select {
+		case d = <-gotOne:
+		case d = <-gotTwo:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%d of 40 messages came", len(seen))
+		}
+		if d.Attempt > 1 || d.ID[0] != 'l' || seen[d.ID] {
+			t.Errorf("message %s came again after its partition moved", d.ID)
+		}
+		seen[d.ID] = true
+		ack(t, d)
+	}
+}

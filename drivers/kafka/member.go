@@ -1,0 +1,319 @@
+package kafka
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	maxHeld      = 10_000                 // messages that wait for a redelivery
+	maxHeldBytes = 64 << 20               // of them
+	fetchBytes   = 16 << 20               // of one answer; a member has at most two from each broker
+	fetchWait    = 500 * time.Millisecond // as other clients; partitions that come during a fetch may have to wait for its end
+	drainTime    = 2 * time.Second
+	leaveTime    = 3 * time.Second
+	lookAgain    = 5 * time.Second // for a topic that may have been deleted
+)
+
+// A member is one Subscribe call: a client of its own that is in the group. One goroutine takes what the client has fetched and
+// delivers it, one waits in its place when there is nothing, and one commits. Were it for another goroutine to take what is there, each
+// message would pass from one processor to the next once more.
+type member struct {
+	b     *Broker
+	sub   driver.Subscription
+	topic string // Kafka's name
+	group string
+	cl    *kgo.Client
+
+	begun time.Time     // when clock was 0
+	wake  chan struct{} // holds a wake-up of deliver
+	none  chan struct{} // of await
+	dirty chan struct{} // of commit
+	gone  chan struct{} // closed once the member has left the group
+
+	committing sync.Mutex // one commit at a time, so that an older one cannot come last
+
+	mu       sync.Mutex
+	claims   map[int32]*claim
+	queue    [][]entry // fetched and not delivered
+	queued   int       // entries in queue
+	flying   flight
+	awaited  bool // await has the client
+	due      dueHeap
+	dueBytes int
+	drained  chan struct{} // closed when a delivery is settled; nil: nobody waits for that
+	leaving  bool
+	fatal    error
+}
+
+func newMember(b *Broker, sub driver.Subscription, topic string) *member {
+	return &member{
+		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
+		wake: make(chan struct{}, 1), none: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		gone: make(chan struct{}), claims: make(map[int32]*claim),
+	}
+}
+
+// clock is the time of entries: it is read for each message, and time.Now takes several times as long.
+func (m *member) clock() time.Duration { return time.Since(m.begun) }
+
+func (m *member) options() []kgo.Opt {
+	wait := m.b.opts.AckWait
+	return []kgo.Opt{
+		kgo.ConsumerGroup(m.group),
+		kgo.ConsumeTopics(m.topic),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(), // a record is in its claim before the claim can end
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(min(max(wait, 6*time.Second), 5*time.Minute)), // brokers refuse less than 6 s by default
+		kgo.HeartbeatInterval(min(max(wait/10, 50*time.Millisecond), time.Second)),
+		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxWait(fetchWait),
+		kgo.OnPartitionsAssigned(m.assigned),
+		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { m.revoked(ctx, lost[m.topic]) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) { _ = m.endClaims(lost[m.topic], false) }),
+	}
+}
+
+// run delivers until ctx ends, the Broker is closed or something fails for good.
+func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	stopOnLife := context.AfterFunc(m.b.life, stop)
+	defer stopOnLife()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { m.await(work) })
+	tasks.Go(func() { m.commits(work) })
+	err := m.deliver(work, deliver)
+	stop()
+	tasks.Wait()
+	m.leave()
+	return err
+}
+
+func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var d decoder
+	for ctx.Err() == nil && !m.b.isClosed() {
+		l, r, wait, err := m.next(m.clock())
+		if err != nil {
+			return err
+		}
+		if l != nil {
+			deliver(driver.Delivery{Message: d.decode(m.sub.Topic, r), Attempt: int(l.attempt), Settler: l})
+			continue
+		}
+		if m.fetch(ctx) {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-m.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-m.b.done:
+		}
+	}
+	return nil
+}
+
+// next returns what to deliver, counted as in flight, or nil and how long to wait for it.
+func (m *member) next(now time.Duration) (l *lease, r *kgo.Record, wait time.Duration, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fatal != nil {
+		return nil, nil, 0, m.fatal
+	}
+	m.expire(now)
+	wait = time.Minute
+	if m.flying.n > 0 {
+		wait = min(wait, max(m.flying.oldest.at-now, time.Millisecond))
+	}
+	if m.flying.n >= m.sub.MaxInFlight {
+		return nil, nil, wait, nil
+	}
+	if len(m.due) > 0 {
+		e := m.due[0]
+		if e.at <= now {
+			heap.Pop(&m.due)
+			m.dueBytes -= size(e.record)
+			return m.take(e, now), e.record, 0, nil
+		}
+		wait = min(wait, e.at-now)
+	}
+	for m.queued > 0 {
+		e := m.pop()
+		if e.state == queued && !e.c.closing && !e.c.ended {
+			return m.take(e, now), e.record, 0, nil
+		}
+	}
+	return nil, nil, wait, nil
+}
+
+// pop takes the next entry off the queue. The caller holds m.mu.
+func (m *member) pop() *entry {
+	e := &m.queue[0][0]
+	if m.queue[0] = m.queue[0][1:]; len(m.queue[0]) == 0 {
+		m.queue[0] = nil
+		m.queue = m.queue[1:]
+	}
+	m.queued--
+	return e
+}
+
+// take counts e as in flight. The caller holds m.mu.
+func (m *member) take(e *entry, now time.Duration) *lease {
+	e.state, e.at = flying, now+m.b.opts.AckWait
+	e.attempts++
+	m.flying.push(e)
+	e.c.flying++
+	l := &e.first
+	if l.e != nil { // that is of an earlier delivery, which somebody may still settle
+		l = &lease{}
+	}
+	l.e, l.attempt = e, e.attempts
+	return l
+}
+
+// expire makes messages whose ack wait has passed due again. The caller holds m.mu.
+func (m *member) expire(now time.Duration) {
+	for e := m.flying.oldest; e != nil && e.at <= now; e = m.flying.oldest {
+		m.land(e)
+		m.wait(e, now)
+	}
+}
+
+// land takes e out of flight. The caller holds m.mu.
+func (m *member) land(e *entry) {
+	m.flying.remove(e)
+	e.c.flying--
+	if m.drained != nil {
+		close(m.drained)
+		m.drained = nil
+	}
+	if m.flying.n == m.sub.MaxInFlight-1 { // it was full
+		signal(m.wake)
+	}
+}
+
+// wait puts e by for a redelivery at the given time. The caller holds m.mu.
+func (m *member) wait(e *entry, at time.Duration) {
+	e.state, e.at = waiting, at
+	if e.c.closing || e.c.ended {
+		return // its next owner delivers it
+	}
+	e.record = clone(e.record)
+	heap.Push(&m.due, e)
+	m.dueBytes += size(e.record)
+	signal(m.wake)
+}
+
+// settle forgets e, whatever its state. The caller holds m.mu.
+func (m *member) settle(e *entry) {
+	switch e.state {
+	case settled:
+		return
+	case flying:
+		m.land(e)
+	case waiting:
+		if !e.c.closing && !e.c.ended {
+			heap.Remove(&m.due, int(e.index))
+			m.dueBytes -= size(e.record)
+			signal(m.wake) // there may be room again
+		}
+	}
+	e.state = settled
+	e.c.remove(e)
+	e.record = nil
+	signal(m.dirty)
+}
+
+// fetch takes all records that the client has, so that it fetches the next while these are delivered, and lets await wait for some if
+// there are none. It reports whether there may be something to deliver.
+func (m *member) fetch(ctx context.Context) bool {
+	m.mu.Lock()
+	idle := !m.awaited && m.queued == 0 && len(m.due) < maxHeld && m.dueBytes < maxHeldBytes
+	m.mu.Unlock()
+	if !idle {
+		return false
+	}
+	if m.receive(ctx, m.cl.PollRecords(nil, 0)) > 0 { //nolint:staticcheck // nil means not to wait
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.awaited = true
+	signal(m.none)
+	return false
+}
+
+// await waits for records whenever fetch found none.
+func (m *member) await(ctx context.Context) {
+	for {
+		select {
+		case <-m.none:
+		case <-ctx.Done():
+			return
+		}
+		once, cancel := context.WithTimeout(ctx, lookAgain)
+		m.receive(ctx, m.cl.PollRecords(once, 0))
+		cancel()
+		m.mu.Lock()
+		m.awaited = false
+		m.mu.Unlock()
+		signal(m.wake)
+	}
+}
+
+// judge makes an error that will not pass end the subscription.
+func (m *member) judge(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil || errors.Is(err, context.Canceled):
+		return
+	case errors.Is(err, context.DeadlineExceeded): // nothing came for a while
+		if m.b.Healthy() != nil {
+			return
+		}
+		look, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		found, err := m.b.adm.ListTopics(look, m.topic)
+		if err != nil || !errors.Is(found[m.topic].Err, kerr.UnknownTopicOrPartition) {
+			return
+		}
+		m.b.forget(m.sub.Topic)
+		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, kerr.UnknownTopicOrPartition))
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		m.b.forget(m.sub.Topic)
+		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, err))
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kgo.ErrClientClosed):
+		m.fail(m.b.lacks("Read", m.topic, m.group, err))
+	}
+}
+
+func (m *member) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fatal == nil {
+		m.fatal = err
+	}
+	signal(m.wake)
+}
+
+// signal leaves a wake-up unless one is there.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

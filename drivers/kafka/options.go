@@ -1,0 +1,157 @@
+package kafka
+
+import (
+	"cmp"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
+type Options struct {
+	Partitions int           // of a new topic; default 16
+	Replicas   int           // of a new topic; default one on each broker, at most 3
+	Retention  time.Duration // how long a new topic keeps messages; default 7 days
+	AckWait    time.Duration // how long a delivery may stay unsettled; default 30 s
+
+	// TLS is used for connections when not nil, and when the URL says tls=true.
+	TLS *tls.Config
+
+	// Client are more options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL. They are applied before
+	// the driver's own.
+	Client []kgo.Opt
+}
+
+func (o Options) withDefaults() Options {
+	o.Partitions = cmp.Or(o.Partitions, 16)
+	o.Retention = cmp.Or(o.Retention, 7*24*time.Hour)
+	o.AckWait = cmp.Or(o.AckWait, 30*time.Second)
+	return o
+}
+
+// address is what a URL says beside Options.
+type address struct {
+	seeds          []string
+	user, password string
+	sasl           string
+}
+
+// parse returns o changed by the parameters of a URL, and the rest of the URL.
+func (o Options) parse(rawURL string) (Options, address, error) {
+	servers, query, _ := strings.Cut(rawURL, "?")
+	var a address
+	fail := func(format string, args ...any) (Options, address, error) {
+		return o, a, fmt.Errorf("kafka: broker url %s: %s", driver.Redact(servers), fmt.Sprintf(format, args...))
+	}
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return fail("parameters: want name=value joined by &")
+	}
+	for name, values := range params {
+		if problem := set(&o, &a, name, values[len(values)-1]); problem != "" {
+			return fail("%s", problem)
+		}
+	}
+	_, hosts, found := strings.Cut(servers, "://")
+	if !found {
+		return fail("want kafka://host:9092")
+	}
+	if at := strings.LastIndex(hosts, "@"); at >= 0 {
+		user, password, _ := strings.Cut(hosts[:at], ":")
+		hosts = hosts[at+1:]
+		var err1, err2 error
+		a.user, err1 = url.PathUnescape(user)
+		a.password, err2 = url.PathUnescape(password)
+		if err1 != nil || err2 != nil {
+			return fail("user or password: want %% only as in %%25")
+		}
+	}
+	if (a.sasl != "") != (a.user != "") {
+		if a.user == "" {
+			return fail("parameter sasl=%s: want kafka://user:password@host", a.sasl)
+		}
+		a.sasl = "plain"
+	}
+	for host := range strings.SplitSeq(strings.TrimSuffix(hosts, "/"), ",") {
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			host = net.JoinHostPort(strings.Trim(host, "[]"), "9092")
+		}
+		if h, port, err := net.SplitHostPort(host); err != nil || h == "" || port == "" || strings.ContainsAny(h, "/ ") {
+			return fail("host %q: want host:port, several joined by commas", host)
+		}
+		a.seeds = append(a.seeds, host)
+	}
+	return o, a, nil
+}
+
+// set takes one parameter and returns what is wrong with it.
+func set(o *Options, a *address, name, value string) (problem string) {
+	switch name {
+	case "partitions":
+		return number(name, value, 10_000, &o.Partitions)
+	case "replicas":
+		return number(name, value, 100, &o.Replicas)
+	case "retention":
+		return duration(name, value, &o.Retention)
+	case "ack_wait":
+		return duration(name, value, &o.AckWait)
+	case "tls":
+		on, err := strconv.ParseBool(value)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("parameter tls=%s: want true or false", value)
+		case !on:
+			o.TLS = nil
+		case o.TLS == nil:
+			o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+	case "sasl":
+		if !slices.Contains([]string{"plain", "scram-sha-256", "scram-sha-512"}, value) {
+			return fmt.Sprintf("parameter sasl=%s: want plain, scram-sha-256 or scram-sha-512", value)
+		}
+		a.sasl = value
+	default:
+		return fmt.Sprintf("unknown parameter %q: want ack_wait, partitions, replicas, retention, sasl or tls", name)
+	}
+	return ""
+}
+
+func number(name, text string, most int, n *int) (problem string) {
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 1 || v > most {
+		return fmt.Sprintf("parameter %s=%s: want a number from 1 to %d", name, text, most)
+	}
+	*n = v
+	return ""
+}
+
+func duration(name, text string, d *time.Duration) (problem string) {
+	v, err := time.ParseDuration(text)
+	if err != nil || v < 100*time.Millisecond {
+		return fmt.Sprintf("parameter %s=%s: want a duration of 100ms or more, such as 30s or 168h", name, text)
+	}
+	*d = v
+	return ""
+}
+
+func (a address) mechanism() sasl.Mechanism {
+	switch a.sasl {
+	case "scram-sha-256":
+		return scram.Auth{User: a.user, Pass: a.password}.AsSha256Mechanism()
+	case "scram-sha-512":
+		return scram.Auth{User: a.user, Pass: a.password}.AsSha512Mechanism()
+	}
+	return plain.Auth{User: a.user, Pass: a.password}.AsMechanism()
+}

@@ -1,0 +1,206 @@
+package kafka
+
+import (
+	"container/heap"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// assigned begins claims; the client calls it before it fetches.
+func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range got[m.topic] {
+		c := &claim{m: m, place: place{m.group, m.topic, p}, next: -1, committed: -1}
+		m.claims[p] = c
+		m.b.claims[c.place] = c
+	}
+}
+
+// entriesTogether are made together, but not more, since one that waits for long keeps the others in memory.
+const entriesTogether = 16
+
+// receive takes what the client gave into the claims, and returns how many records these are. Until then no claim begins or ends.
+func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		for records := range slices.Chunk(p.Records, entriesTogether) {
+			list := make([]entry, len(records))
+			for i, r := range records {
+				list[i].record, list[i].offset = r, r.Offset
+			}
+			m.queueUp(p.Partition, list)
+			n += len(list)
+		}
+	})
+	m.cl.AllowRebalance()
+	fetches.EachError(func(_ string, _ int32, err error) { m.judge(ctx, err) })
+	if n > 0 {
+		signal(m.dirty)
+	}
+	return n
+}
+
+// queueUp adds entries to the claim of their partition and to what is to be delivered.
+func (m *member) queueUp(partition int32, list []entry) {
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.claims[partition]
+	if c == nil {
+		return
+	}
+	for i := range list {
+		m.record(c, &list[i])
+	}
+	m.queue = append(m.queue, list)
+	m.queued += len(list)
+}
+
+// record adds one record to its claim. The caller holds the Broker's and the member's mu.
+func (m *member) record(c *claim, e *entry) {
+	if c.next < 0 {
+		m.b.prune(c.place, e.offset)
+	} else if e.offset < c.next { // the log was cut and goes on below: what is above is no more
+		for c.front != nil {
+			m.settle(c.front)
+		}
+		c.committed = -1
+	}
+	c.next = e.offset + 1
+	seen := m.b.unmark(c.place, e.offset)
+	e.c, e.attempts = c, seen.attempts
+	if seen.done {
+		e.state = settled
+		return
+	}
+	c.push(e)
+}
+
+// revoked is called when partitions go to another member, and when this one leaves. What is in flight gets some time, since
+// the next owner would handle it once more.
+func (m *member) revoked(ctx context.Context, partitions []int32) {
+	m.mu.Lock()
+	leaving := m.leaving
+	for _, p := range partitions {
+		if c := m.claims[p]; c != nil {
+			c.closing = true
+			m.dropDue(c)
+		}
+	}
+	m.mu.Unlock()
+	if !leaving {
+		m.drain(ctx, partitions)
+	}
+	places := m.endClaims(partitions, leaving)
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	_ = m.commit(ctx, places) // what is not committed comes again
+}
+
+// dropDue takes a claim's entries out of those that wait. The caller holds m.mu; nothing may be added after.
+func (m *member) dropDue(c *claim) {
+	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
+		if e.c == c {
+			m.dueBytes -= size(e.record)
+		}
+		return e.c == c
+	})
+	for i, e := range m.due {
+		e.index = int32(i)
+	}
+	heap.Init(&m.due)
+	signal(m.wake)
+}
+
+// drain waits until nothing of the partitions is in flight, for drainTime at most.
+func (m *member) drain(ctx context.Context, partitions []int32) {
+	timeout := time.NewTimer(drainTime)
+	defer timeout.Stop()
+	for {
+		m.mu.Lock()
+		n := 0
+		for _, p := range partitions {
+			if c := m.claims[p]; c != nil {
+				n += c.flying
+			}
+		}
+		if m.drained == nil {
+			m.drained = make(chan struct{})
+		}
+		changed := m.drained
+		m.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-m.b.done:
+			return
+		}
+	}
+}
+
+// endClaims gives partitions up and returns their places. left says that this member goes of its own will, so that what is
+// acknowledged later may be committed while the group is empty.
+func (m *member) endClaims(partitions []int32, left bool) map[int32]kgo.EpochOffset {
+	m.b.mu.Lock()
+	defer m.b.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	places := m.positions(partitions)
+	for _, p := range partitions {
+		c := m.claims[p]
+		if c == nil {
+			continue
+		}
+		if !c.closing {
+			c.closing = true
+			m.dropDue(c)
+		}
+		c.ended, c.left = true, left
+		for e := c.front; e != nil; e = e.next {
+			if e.state == flying {
+				m.land(e)
+				e.state = waiting
+			}
+			if e.attempts > 0 {
+				m.b.mark(c.place, e.offset, mark{attempts: e.attempts})
+			}
+		}
+		delete(m.claims, p)
+		if m.b.claims[c.place] == c {
+			delete(m.b.claims, c.place)
+		}
+	}
+	return places
+}
+
+// leave commits what is acknowledged, leaves the group and ends the client.
+func (m *member) leave() {
+	defer close(m.gone)
+	m.mu.Lock()
+	m.leaving = true
+	m.queue, m.queued = nil, 0
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
+	defer cancel()
+	if m.b.health.link().Err() == nil {
+		_ = m.cl.LeaveGroupContext(ctx) // commits in revoked; else the group notices after the session timeout
+	}
+	m.cl.CloseAllowingRebalance()
+	m.mu.Lock()
+	rest := slices.Collect(maps.Keys(m.claims))
+	m.mu.Unlock()
+	m.endClaims(rest, true)
+}

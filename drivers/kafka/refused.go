@@ -1,0 +1,47 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// explain says what in the URL, or missing from it, made the cluster refuse the connection.
+func (b *Broker) explain(err error) error {
+	var closed *kgo.ErrFirstReadEOF
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fmt.Errorf("the user %q or its password is wrong: %w", b.user, err)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return fmt.Errorf("the user %q cannot log in by sasl=%s there: %w", b.user, b.sasl, err)
+	case errors.Is(err, kerr.IllegalSaslState):
+		return fmt.Errorf("nobody can log in there, and the URL names the user %q: %w", b.user, err)
+	case errors.As(err, &closed) && b.user == "":
+		return fmt.Errorf("the URL names no user and password, which that host seems to want (or tls): %w", err)
+	}
+	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)
+}
+
+// lacks says which right the user needs, if that is what err is about: the given one on the topic, Read on the group, or one on the
+// cluster. The names are Kafka's, for kafka-acls.
+func (b *Broker) lacks(right, topic, group string, err error) error {
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fmt.Errorf("%s lacks the right %s on topic %s: %w", b.who(), right, topic, err)
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return fmt.Errorf("%s lacks the right Read on group %s: %w", b.who(), group, err)
+	case errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fmt.Errorf("%s lacks the right %s on topic %s or on the cluster: %w", b.who(), right, topic, err)
+	}
+	return err
+}
+
+// who is the user as far as the URL tells: Options.Client and a certificate may name one too.
+func (b *Broker) who() string {
+	if b.user == "" {
+		return "this client"
+	}
+	return fmt.Sprintf("the user %q", b.user)
+}

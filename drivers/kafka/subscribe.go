@@ -1,0 +1,180 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may not be read; to
+// subscribe again makes it anew, and the group then gets all of the new one. AckWait is in [Options]. A member that dies loses its
+// partitions after AckWait, at least 6 s.
+//
+// Ack returns before the offset is committed, which happens ten times a second and before a partition is given up. After
+// Subscribe returned it commits before it returns. It fails when another program has the partition by then.
+func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
+	if err := sub.Validate(); err != nil {
+		return err
+	}
+	if sub.MaxInFlight == 0 {
+		sub.MaxInFlight = driver.DefaultMaxInFlight
+	}
+	if err := b.begin(); err != nil {
+		return err
+	}
+	defer b.calls.Done()
+	healthy, begun := b.Healthy() == nil, time.Now()
+	m, err := b.join(ctx, sub)
+	for err != nil && healthy && ctx.Err() == nil && !b.isClosed() && !refused(err) && time.Since(begun) < callTimeout {
+		select { // the connection broke just now
+		case <-time.After(pingAgain):
+			m, err = b.join(ctx, sub)
+		case <-ctx.Done():
+		case <-b.done:
+		}
+	}
+	if err == nil {
+		err = m.run(ctx, deliver)
+	}
+	if err != nil && ctx.Err() == nil && !b.isClosed() {
+		return fmt.Errorf("kafka: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+	}
+	return nil
+}
+
+// refused reports whether the cluster answered and will not answer otherwise.
+func refused(err error) bool {
+	answer, ok := errors.AsType[*kerr.Error](err)
+	return ok && !answer.Retriable
+}
+
+// join makes sure that the group has its place and makes a member of it.
+func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, error) {
+	if err := b.Healthy(); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	bounded, cancel := b.bound(ctx)
+	defer cancel()
+	info, err := b.topic(bounded, sub.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.pin(bounded, sub, info.name); err != nil {
+		return nil, b.lacks("Read", info.name, groupName(sub), b.cause(bounded, err))
+	}
+	m := newMember(b, sub, info.name)
+	m.cl, err = kgo.NewClient(slices.Concat(b.base, m.options())...)
+	return m, err
+}
+
+// pin writes down where a new group starts. Without it, a group from now whose member dies before its first commit would
+// start at a later now. All partitions go in one request: a partition without a place in a group that has others was added
+// later and is read from its beginning. When this Broker had the group on a topic that was deleted, the group starts at the beginning
+// of the new one: what came there before it is back is newer than the group.
+func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string) error {
+	b.pinning.Lock()
+	defer b.pinning.Unlock()
+	for {
+		err := b.pinOnce(ctx, sub, topic)
+		if err == nil || !errors.Is(err, kerr.UnknownMemberID) && !kerr.IsRetriable(err) {
+			return err
+		}
+		select { // another member was faster, so its places will be there; or a topic or coordinator that is not ready
+		case <-time.After(declareAgain):
+		case <-ctx.Done():
+			return fmt.Errorf("place of the new group: %w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic string) error {
+	list := b.adm.ListEndOffsets
+	if sub.From == driver.FromBeginning || b.remade(sub) {
+		list = b.adm.ListStartOffsets
+	}
+	starts, err := list(ctx, topic) // before the look at the group, or a place could lie after what the group was given meanwhile
+	if err == nil {
+		err = starts.Error()
+	}
+	if errors.Is(err, kerr.UnknownTopicOrPartition) { // deleted since this Broker saw it
+		b.forget(sub.Topic)
+		if _, err = b.topic(ctx, sub.Topic); err == nil {
+			err = kerr.UnknownTopicOrPartition // and now once more; it is retriable
+		}
+	}
+	if err != nil {
+		return err
+	}
+	group := groupName(sub)
+	have, err := b.adm.FetchOffsetsForTopics(ctx, group, topic)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return err
+	}
+	known := false
+	have.Each(func(o kadm.OffsetResponse) { known = known || o.At >= 0 })
+	if known {
+		b.pinnedNow(sub)
+		return nil
+	}
+	places := make(kadm.Offsets)
+	starts.Each(func(o kadm.ListedOffset) { places.AddOffset(topic, o.Partition, o.Offset, -1) })
+	done, err := b.adm.CommitOffsets(ctx, group, places)
+	if err == nil {
+		err = done.Error()
+	}
+	if err == nil {
+		b.pinnedNow(sub)
+	}
+	return err
+}
+
+// remade reports whether the topic is another than the one on which this Broker had the group last.
+func (b *Broker) remade(sub driver.Subscription) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before, was := b.pinned[groupName(sub)]
+	now, ok := b.topics[sub.Topic]
+	return was && ok && now.id != before
+}
+
+func (b *Broker) pinnedNow(sub driver.Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now, ok := b.topics[sub.Topic]; ok {
+		b.pinned[groupName(sub)] = now.id
+	}
+}
+
+// commitLate commits for a claim whose member has left: possible while the group has no member. It never goes back.
+func (b *Broker) commitLate(ctx context.Context, p place, offset int64) error {
+	b.pinning.Lock()
+	defer b.pinning.Unlock()
+	have, err := b.adm.FetchOffsetsForTopics(ctx, p.group, p.topic)
+	if err != nil {
+		return err
+	}
+	if o, ok := have.Lookup(p.topic, p.partition); ok && o.At >= offset {
+		return nil
+	}
+	places := make(kadm.Offsets)
+	places.AddOffset(p.topic, p.partition, offset, -1)
+	done, err := b.adm.CommitOffsets(ctx, p.group, places)
+	if err == nil {
+		err = done.Error()
+	}
+	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) {
+		return errMoved
+	}
+	return err
+}

@@ -1,0 +1,228 @@
+package kafka
+
+import (
+	"bytes"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	headerID = "Kaptar-Id"
+
+	// headerRaw precedes names that would otherwise read as CloudEvents attributes. Message headers are lower-case, so none can
+	// be taken for it.
+	headerRaw = "Kaptar-Header-"
+
+	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to each header.
+	batchRoom  = 128
+	headerRoom = 10
+)
+
+// An encoder makes records of messages. They share no memory with the messages, since a cancelled Publish may return before the
+// client has written them, but among each other: one piece of memory for a whole batch costs far less than many small ones.
+type encoder struct {
+	bytes   []byte
+	headers []kgo.RecordHeader
+}
+
+// newEncoder returns an encoder with room for msgs.
+func newEncoder(msgs []driver.Message) *encoder {
+	bytes, headers := 0, 0
+	for i := range msgs {
+		m := &msgs[i]
+		bytes += len(m.Key) + len(m.Data) + len(m.ID)
+		for j := range m.Headers {
+			bytes += len(m.Headers[j].Value)
+		}
+		headers += len(m.Headers) + 1
+	}
+	return &encoder{make([]byte, 0, bytes), make([]kgo.RecordHeader, 0, headers)}
+}
+
+// copy returns the memory of a text. It is never nil, which would mean "no key" and "deleted".
+func (e *encoder) copy(text string) []byte {
+	from := len(e.bytes)
+	e.bytes = append(e.bytes, text...)
+	return e.bytes[from:len(e.bytes):len(e.bytes)]
+}
+
+// encode makes the record of a message. limit is what the topic takes.
+func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit int) error {
+	r.Topic, r.Key = topic, e.copy(m.Key)
+	from := len(e.bytes)
+	e.bytes = append(e.bytes, m.Data...)
+	r.Value = e.bytes[from:len(e.bytes):len(e.bytes)]
+	size := batchRoom + len(r.Key) + len(r.Value)
+	first := len(e.headers)
+	if m.Headers.Get(driver.HeaderID) != m.ID {
+		e.headers = append(e.headers, kgo.RecordHeader{Key: headerID, Value: e.copy(m.ID)})
+	}
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		e.headers = append(e.headers, kgo.RecordHeader{Key: wireName(h.Name), Value: e.copy(h.Value)})
+	}
+	r.Headers = e.headers[first:len(e.headers):len(e.headers)]
+	for i := range r.Headers {
+		size += headerRoom + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	if size > limit {
+		return fmt.Errorf("kafka: %w: message %q on topic %q needs %d bytes, the topic takes %d (max.message.bytes)",
+			driver.ErrTooLarge, m.ID, m.Topic, size, limit)
+	}
+	return nil
+}
+
+// wireName is what a header is called on the wire.
+func wireName(name string) string {
+	switch name { // nearly always, and then it costs no memory
+	case driver.HeaderID:
+		return "ce_id"
+	case driver.HeaderType:
+		return "ce_type"
+	case driver.HeaderSource:
+		return "ce_source"
+	case driver.HeaderTime:
+		return "ce_time"
+	case driver.HeaderSubject:
+		return "ce_subject"
+	case driver.HeaderSpecVersion:
+		return "ce_specversion"
+	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
+		return name
+	}
+	if rest, ok := strings.CutPrefix(name, "ce-"); ok {
+		return "ce_" + rest
+	}
+	if strings.HasPrefix(name, "ce_") {
+		return headerRaw + name
+	}
+	return name
+}
+
+// headerName undoes wireName; names that are not from this driver become lower-case.
+func headerName(wire string) string {
+	switch wire { // as in wireName
+	case "ce_id":
+		return driver.HeaderID
+	case "ce_type":
+		return driver.HeaderType
+	case "ce_source":
+		return driver.HeaderSource
+	case "ce_time":
+		return driver.HeaderTime
+	case "ce_subject":
+		return driver.HeaderSubject
+	case "ce_specversion":
+		return driver.HeaderSpecVersion
+	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
+		return wire
+	}
+	if raw, ok := strings.CutPrefix(wire, headerRaw); ok {
+		return raw
+	}
+	name := strings.ToLower(wire)
+	if rest, ok := strings.CutPrefix(name, "ce_"); ok {
+		name = "ce-" + rest
+	}
+	return name
+}
+
+// A decoder makes messages of records, which may come from any program. Messages that are made one after the other share memory,
+// but a little: a text that somebody keeps for long must not hold on to a whole fetch.
+type decoder struct {
+	texts   strings.Builder
+	headers driver.Headers
+	before  [16]seenHeader // by place; names stay the same from message to message, and most values too, as source and type
+}
+
+// A seenHeader is one of the record before.
+type seenHeader struct{ wire, name, value string }
+
+const (
+	textsTogether   = 2 << 10 // bytes
+	headersTogether = 64
+)
+
+// decode makes the message of a record.
+func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
+	m := driver.Message{Topic: topic, Key: d.text(r.Key), Data: slices.Clip(r.Value)}
+	if cap(d.headers)-len(d.headers) < len(r.Headers) {
+		d.headers = make(driver.Headers, 0, max(len(r.Headers), headersTogether))
+	}
+	first := len(d.headers)
+	for i := range r.Headers {
+		h := &r.Headers[i]
+		if h.Key == headerID {
+			m.ID = d.text(h.Value)
+			continue
+		}
+		seen := &d.before[i%len(d.before)]
+		if seen.wire != h.Key {
+			seen.wire, seen.name = h.Key, headerName(h.Key)
+		}
+		if seen.value != string(h.Value) {
+			seen.value = d.text(h.Value)
+		}
+		d.headers = append(d.headers, driver.Header{Name: seen.name, Value: seen.value})
+	}
+	m.Headers = slices.Clip(d.headers[first:])
+	m.Headers.Sort()
+	if m.ID == "" {
+		m.ID = m.Headers.Get(driver.HeaderID)
+	}
+	if m.ID == "" { // the same at every delivery
+		m.ID = fmt.Sprintf("%s-%d-%d", r.Topic, r.Partition, r.Offset)
+	}
+	return m
+}
+
+// text returns a copy of b.
+func (d *decoder) text(b []byte) string {
+	if !utf8.Valid(b) { // a foreign program
+		return string(bytes.ToValidUTF8(b, []byte("\uFFFD")))
+	}
+	if d.texts.Cap()-d.texts.Len() < len(b) {
+		d.texts.Reset()
+		d.texts.Grow(max(len(b), textsTogether))
+	}
+	from := d.texts.Len()
+	d.texts.Write(b)
+	return d.texts.String()[from:]
+}
+
+// clone makes a record that shares no memory with a fetch, for one that has to wait.
+func clone(r *kgo.Record) *kgo.Record {
+	c := *r
+	c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	c.Headers = slices.Clone(r.Headers)
+	for i := range c.Headers {
+		c.Headers[i].Value = bytes.Clone(c.Headers[i].Value)
+	}
+	return &c
+}
+
+// size is what a record takes of the memory for those that wait.
+func size(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
+}
+
+// otherName is what a topic is called whose own name Kafka refuses.
+func otherName(topic string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(topic)) // cannot fail
+	return fmt.Sprintf("%s-%08x", topic, h.Sum32())
+}
+
+// groupName is unique: neither groups nor topics have a slash.
+func groupName(sub driver.Subscription) string { return sub.Group + "/" + sub.Topic }

@@ -1,0 +1,166 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	defaultAckWait  = 30 * time.Second
+	duplicateWindow = 10 * time.Minute
+)
+
+var _ driver.Broker = (*Broker)(nil)
+var _ driver.HealthReporter = (*Broker)(nil)
+
+// A Broker implements driver.Broker. Make it with [New]; all methods may be called concurrently.
+type Broker struct {
+	// AckWait is how long a member may leave a delivery unsettled until the group gets it again; 0 means 30 s. Set it
+	// before the first call.
+	AckWait time.Duration
+
+	mu     sync.Mutex // never held while something waits, so that bubbles can go idle
+	topics map[string]*topic
+	done   chan struct{} // closed by Close
+	calls  sync.WaitGroup
+	idle   chan struct{} // closed when all Subscribe calls returned after Close
+}
+
+// New returns a broker without topics.
+func New() *Broker {
+	return &Broker{topics: make(map[string]*topic), done: make(chan struct{}), idle: make(chan struct{})}
+}
+
+// Declare implements driver.Broker.
+func (b *Broker) Declare(ctx context.Context, name string) error {
+	if err := driver.ValidateTopic(name); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("memory: declare %s: %w", name, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed() {
+		return fmt.Errorf("memory: declare %s: %w", name, driver.ErrClosed)
+	}
+	b.topic(name)
+	return nil
+}
+
+// Publish implements driver.Broker. An ID is stored once a topic within 10 minutes.
+func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
+	if err := driver.ValidateAll(msgs); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("memory: publish: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed() {
+		return fmt.Errorf("memory: publish: %w", driver.ErrClosed)
+	}
+	now := time.Now()
+	for _, m := range msgs {
+		b.topic(m.Topic).add(clone(m), now)
+	}
+	return nil
+}
+
+// Subscribe implements driver.Broker. It never fails once it runs.
+func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
+	if err := sub.Validate(); err != nil {
+		return err
+	}
+	if sub.MaxInFlight == 0 {
+		sub.MaxInFlight = driver.DefaultMaxInFlight
+	}
+	m := &member{b: b, limit: sub.MaxInFlight, wake: make(chan struct{}, 1)}
+	b.mu.Lock()
+	if b.closed() {
+		b.mu.Unlock()
+		return fmt.Errorf("memory: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
+	}
+	b.calls.Add(1)
+	m.group = b.topic(sub.Topic).group(sub, b.ackWait())
+	m.group.members[m] = struct{}{}
+	b.mu.Unlock()
+
+	defer b.calls.Done()
+	m.run(ctx, deliver)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(m.group.members, m)
+	m.group.wakeAll()
+	return nil
+}
+
+// Close implements driver.Broker.
+func (b *Broker) Close(ctx context.Context) error {
+	b.mu.Lock()
+	first := !b.closed()
+	if first {
+		close(b.done)
+	}
+	b.mu.Unlock()
+	if first {
+		go func() {
+			b.calls.Wait()
+			close(b.idle)
+		}()
+	}
+	select {
+	case <-b.idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("memory: close: a deliver function still runs: %w", context.Cause(ctx))
+	}
+}
+
+// Healthy implements driver.HealthReporter: nil until Close.
+func (b *Broker) Healthy() error {
+	if b.closed() {
+		return fmt.Errorf("memory: %w", driver.ErrClosed)
+	}
+	return nil
+}
+
+func (b *Broker) closed() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (b *Broker) ackWait() time.Duration {
+	if b.AckWait > 0 {
+		return b.AckWait
+	}
+	return defaultAckWait
+}
+
+// topic returns the topic, made if need be. The caller holds b.mu.
+func (b *Broker) topic(name string) *topic {
+	t := b.topics[name]
+	if t == nil {
+		t = &topic{groups: make(map[string]*group), ids: make(map[string]time.Time)}
+		b.topics[name] = t
+	}
+	return t
+}
+
+// clone makes a message that shares no memory with its source: publisher and every consumer may do what they like.
+func clone(m driver.Message) driver.Message {
+	m.Headers = slices.Clone(m.Headers)
+	m.Data = bytes.Clone(m.Data)
+	return m
+}

@@ -1,0 +1,300 @@
+package natsdriver_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/drivers/nats"
+	"github.com/kaptar/kaptar/internal/test/natstest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/drivertest"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+// restartCase returns the case of drivertest that restarts the server.
+func restartCase(t *testing.T) drivertest.Case {
+	t.Helper()
+	for _, c := range drivertest.Cases() {
+		if c.Needs != nil && !c.Needs(drivertest.Harness{}) && c.Needs(drivertest.Harness{Restart: func(*testing.T) {}}) {
+			return c
+		}
+	}
+	t.Fatal("drivertest has no case that restarts the server")
+	panic("unreachable")
+}
+
+// TestProcess runs the suite against a server process that wants user and password, and kills one under traffic.
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	url := servertest.Shared(t, servers.NATS).URL()
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness { return harness(t, url) })
+	t.Run("Kill", func(t *testing.T) {
+		t.Parallel()
+		own := natstest.Start(t)
+		h := harness(t, own.URL())
+		natsdriver.SetAtomicMin(h.Broker.(*natsdriver.Broker), 16) // the case's batches have 20
+		h.Restart = func(t *testing.T) { own.Restart(t) }
+		restartCase(t).Run(t, h)
+	})
+}
+
+// TestCluster runs the suite against three servers, and kills each in turn under traffic.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	url := c.URL() + "?replicas=3"
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		h := harness(t, url)
+		h.Wait = time.Minute
+		return h
+	})
+	t.Run("Kill", func(t *testing.T) {
+		t.Parallel()
+		own := natstest.StartCluster(t, 3)
+		h := harness(t, own.URL()+"?replicas=3")
+		h.Wait = 2 * time.Minute
+		turn := 0
+		h.Restart = func(t *testing.T) {
+			own[turn%len(own)].Restart(t)
+			turn++
+		}
+		restartCase(t).Run(t, h)
+	})
+}
+
+func client(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// TestLeaderKilled kills the leader of a topic with three copies, twice, while messages are published and consumed: what was
+// acknowledged is stored, once each and in the order of its key, and is delivered.
+func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	b := open(t, c.URL()+"?replicas=3&atomic=true")
+	defer closeNow(t, b)
+	natsdriver.SetAtomicMin(b, 10)
+	if err := b.Declare(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer stop()
+	var mu sync.Mutex
+	delivered := make(map[string]int)
+	result := make(chan error, 1)
+	go func() {
+		result <- b.Subscribe(ctx, driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}, func(d driver.Delivery) {
+			mu.Lock()
+			delivered[d.ID]++
+			mu.Unlock()
+			_ = d.Ack(ctx) // if it fails the message comes again
+		})
+	}()
+	var want []string
+	sent := func(rounds int) {
+		for range rounds {
+			for _, size := range []int{1, 3, 20} { // alone, one after the other, as an atomic batch
+				batch := messages("t", fmt.Sprintf("m%d-", len(want)), size)
+				until(t, "a Publish", func() bool {
+					ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // who was the leader does not answer
+					defer cancel()
+					return b.Publish(ctx, batch) == nil
+				})
+				for _, m := range batch {
+					want = append(want, m.ID)
+				}
+			}
+		}
+	}
+	for range 2 {
+		sent(10)
+		js := client(t, c.URL())
+		var stream jetstream.Stream
+		until(t, "the stream's leader", func() (ok bool) {
+			var err error
+			stream, err = js.Stream(t.Context(), "t")
+			return err == nil && stream.CachedInfo().Cluster.Leader != ""
+		})
+		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
+		killed := make(chan error, 1)
+		go func() { killed <- leader.Server.Kill() }()
+		sent(20)
+		if err := <-killed; err != nil {
+			t.Fatal(err)
+		}
+		sent(5)
+		leader.Restart(t)
+	}
+	sent(5)
+	stored := readAll(t, client(t, c.URL()), "t")
+	if !slices.Equal(stored, want) {
+		t.Errorf("the stream has %d messages, want the %d that were published, each once and in order; lost %v", len(stored), len(want), missing(want, stored))
+	}
+	until(t, "all deliveries", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(delivered) == len(want)
+	})
+	stop()
+	if err := <-result; err != nil {
+		t.Errorf("Subscribe = %v, want nil", err)
+	}
+	twice := 0
+	for _, n := range delivered {
+		twice += n - 1
+	}
+	t.Logf("%d messages, %d redeliveries", len(want), twice)
+}
+
+// readAll returns the ids of all messages of a stream. It begins again when the cluster has no answer.
+func readAll(t *testing.T, js jetstream.JetStream, stream string) (ids []string) {
+	t.Helper()
+	until(t, "the whole stream", func() bool {
+		ids = nil
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			return false
+		}
+		consumer, err := s.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
+		if err != nil {
+			return false
+		}
+		want := int(s.CachedInfo().State.Msgs)
+		batch, err := consumer.Fetch(want, jetstream.FetchMaxWait(10*time.Second))
+		if err != nil {
+			return false
+		}
+		for m := range batch.Messages() {
+			ids = append(ids, m.Headers().Get("Nats-Msg-Id"))
+		}
+		return len(ids) == want
+	})
+	return ids
+}
+
+func missing(want, have []string) (out []string) {
+	for _, id := range want {
+		if !slices.Contains(have, id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// TestProcessErrors: what cannot work says what was tried, without the password.
+func TestProcessErrors(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	for name, c := range map[string]struct {
+		url  string
+		want []string
+	}{
+		"wrong password": {"nats://kaptar:secret@" + s.Addr(""), []string{"nats://kaptar:xxxxx@" + s.Addr(""), "Authorization"}},
+		"no password":    {"nats://" + s.Addr(""), []string{s.Addr(""), "Authorization"}},
+		"nobody there":   {"nats://kaptar:secret@127.0.0.1:1,127.0.0.1:2", []string{"nats://kaptar:xxxxx@127.0.0.1:1,127.0.0.1:2", "no servers"}},
+		"no such host":   {"nats://kaptar:secret@no-such-host.invalid", []string{"nats://kaptar:xxxxx@no-such-host.invalid", "no such host"}},
+		"no host":        {"nats://kaptar:secret@?replicas=3", []string{"nats://kaptar:xxxxx@", "no host"}},
+		"bad escape":     {"nats://kaptar:secret%zz@h", []string{"nats://kaptar:xxxxx@h", "percent-encoded"}},
+	} {
+		b, err := driver.Open(t.Context(), c.url)
+		if err == nil {
+			closeNow(t, b.(*natsdriver.Broker))
+			t.Errorf("%s: Open = nil error, want one", name)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: Open = %q, want it to contain %q and no password", name, err, want)
+			}
+		}
+	}
+	b := open(t, s.URL()+"?replicas=3")
+	defer closeNow(t, b)
+	if err := b.Declare(t.Context(), "t"); err == nil || !strings.Contains(err.Error(), "replicas") {
+		t.Errorf("Declare with three copies on one server = %v, want an error that says so", err)
+	}
+}
+
+// TestCredentialsCountForAllServers: the password stands once in the list. A member goes to the second server when the first is killed.
+func TestCredentialsCountForAllServers(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	b := open(t, c[0].URL()+"?replicas=3") // the others are told by the cluster
+	defer closeNow(t, b)
+	if err := b.Declare(t.Context(), "t"); err != nil { // made later, it might be put on the server that is gone
+		t.Fatal(err)
+	}
+	list := open(t, strings.Replace(c[1].URL(), "@", "@127.0.0.1:1,", 1))
+	defer closeNow(t, list)
+	c[0].Kill(t)
+	until(t, "a Publish over another server", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		return b.Publish(ctx, messages("t", "m", 1)) == nil
+	})
+}
+
+// TestLogger: that the server is away, and back, is said once each.
+func TestLogger(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := open(t, s.URL())
+	defer closeNow(t, b)
+	var mu sync.Mutex
+	var buf bytes.Buffer
+	b.SetLogger(slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return buf.Write(p)
+	}), nil)))
+	lines := func(text string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(buf.String(), s.Password()) {
+			t.Errorf("the log has the password:\n%s", buf.String())
+		}
+		return strings.Count(buf.String(), text)
+	}
+	for round := 1; round <= 2; round++ {
+		s.Kill(t)
+		until(t, "the loss to be noticed", func() bool { return b.Healthy() != nil })
+		until(t, "several tries", func() bool {
+			_ = b.Publish(t.Context(), messages("t", "m", 1))
+			err := b.Healthy()
+			return err != nil && strings.Contains(err.Error(), "refused")
+		})
+		s.Restart(t)
+		until(t, "the reconnection", func() bool { return b.Healthy() == nil })
+		until(t, "the log", func() bool { return lines("NATS is back") == round })
+		if n := lines("waiting for NATS"); n != round {
+			t.Errorf("the log says %d times that the server is away, want %d", n, round)
+		}
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

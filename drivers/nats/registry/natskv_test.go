@@ -1,0 +1,351 @@
+package natskv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/discovery/discoverytest"
+	"github.com/kaptar/kaptar/drivers/nats/registry"
+	"github.com/kaptar/kaptar/internal/test/natstest"
+)
+
+func open(t *testing.T, url string) *natskv.Registry {
+	t.Helper()
+	opened, err := discovery.Open(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Open = %v, want nil", err)
+	}
+	r := opened.(*natskv.Registry)
+	t.Cleanup(func() { _ = r.Close() }) // the server may be away
+	return r
+}
+
+func harness(url string) discoverytest.Harness {
+	return discoverytest.Harness{
+		Open:     func(t *testing.T) discovery.Registry { return open(t, url) },
+		Service:  func(t *testing.T) string { return "a.b/ő " + t.Name() },
+		Patience: 40 * time.Second,
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	discoverytest.Run(t, harness(natstest.Start(t).URL()))
+}
+
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	discoverytest.Run(t, harness(natstest.StartCluster(t, 3).URL()+"?replicas=3"))
+}
+
+// A follower is a watch in the background that shows the IDs of each list.
+type follower struct {
+	t     *testing.T
+	lists chan string
+}
+
+func follow(t *testing.T, r discovery.Resolver, service string) *follower {
+	t.Helper()
+	f := &follower{t, make(chan string, 1000)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.Watch(ctx, service, func(list []discovery.Instance) {
+			var ids []string
+			for _, in := range list {
+				ids = append(ids, in.ID)
+			}
+			f.lists <- strings.Join(ids, " ")
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Watch(%q) = %v, want nil", service, err)
+		}
+	})
+	return f
+}
+
+func (f *follower) until(want string) (before []string) {
+	f.t.Helper()
+	timeout := time.After(60 * time.Second)
+	for {
+		select {
+		case got := <-f.lists:
+			if got == want {
+				return before
+			}
+			before = append(before, got)
+		case <-timeout:
+			f.t.Fatalf("lists were %q, want %q within 60s", before, want)
+		}
+	}
+}
+
+// quiet fails if a list is told within d.
+func (f *follower) quiet(d time.Duration, what string) {
+	f.t.Helper()
+	select {
+	case got := <-f.lists:
+		f.t.Errorf("list %q was told %s, want none", got, what)
+	case <-time.After(d):
+	}
+}
+
+func register(t *testing.T, r discovery.Registrar, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		if err := r.Register(t.Context(), discovery.Instance{ID: id, Service: "s", HTTP: "10.0.0.1:80"}); err != nil {
+			t.Fatalf("Register(%s) = %v, want nil", id, err)
+		}
+	}
+}
+
+func admin(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its signs of life.
+func TestStaysWhileRefreshed(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	r := open(t, server.URL()+"?ttl=2s")
+	register(t, r, "a")
+	f := follow(t, open(t, server.URL()+"?ttl=2s"), "s")
+	f.until("a")
+	f.quiet(7*time.Second, "while the instance was refreshed")
+	if err := r.Deregister(t.Context(), discovery.Instance{ID: "a", Service: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	f.until("")
+	f.quiet(3*time.Second, "after the instance was deregistered")
+}
+
+// TestCloseAndDeregisterAreToldAtOnce: and the instances do not come back.
+func TestCloseAndDeregisterAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	url := server.URL() + "?ttl=1m"
+	r := open(t, url)
+	f := follow(t, open(t, url), "s")
+	f.until("")
+	register(t, r, "a", "b", "c")
+	f.until("a b c")
+	start := time.Now()
+	if err := r.Deregister(t.Context(), discovery.Instance{ID: "b", Service: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	f.until("a c")
+	if err := r.Close(); err != nil {
+		t.Errorf("Close = %v, want nil", err)
+	}
+	f.until("")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %v until the instances were gone, want about none", took)
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("second Close = %v, want nil", err)
+	}
+	if err := r.Register(t.Context(), discovery.Instance{ID: "d", Service: "s"}); err == nil {
+		t.Error("Register after Close = nil, want an error")
+	}
+}
+
+// TestServerRestart: whatever the server was away for and whatever it lost, watchers see no change, and instances are listed again.
+func TestServerRestart(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		away time.Duration
+		lose func(*testing.T, *natstest.Server)
+	}{
+		"shortly":              {0, func(t *testing.T, s *natstest.Server) { s.Kill(t) }},
+		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *natstest.Server) { s.Kill(t) }},
+		"with loss of files":   {0, func(t *testing.T, s *natstest.Server) { s.Wipe(t) }},
+		"paused, shortly":      {time.Second, func(t *testing.T, s *natstest.Server) { s.Pause(t) }},
+		"paused for two times": {5 * time.Second, func(t *testing.T, s *natstest.Server) { s.Pause(t) }},
+		"bucket deleted": {0, func(t *testing.T, s *natstest.Server) {
+			if err := admin(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
+				t.Error(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := natstest.Start(t)
+			url := server.URL() + "?ttl=2s"
+			r, other := open(t, url), open(t, url)
+			f := follow(t, other, "s")
+			f.until("")
+			register(t, r, "a", "b")
+			f.until("a b")
+			c.lose(t, server)
+			f.quiet(c.away, "while the server was away")
+			switch {
+			case strings.HasPrefix(name, "paused"):
+				server.Resume(t)
+			case name != "bucket deleted":
+				server.Restart(t)
+			}
+			f.quiet(5*time.Second, "when the server was back")
+			follow(t, open(t, url), "s").until("a b")
+			register(t, r, "c")
+			f.until("a b c")
+		})
+	}
+}
+
+// TestClusterLeaderKilled: the list stands while the bucket has no leader.
+func TestClusterLeaderKilled(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	url := c.URL() + "?replicas=3&ttl=3s"
+	r, other := open(t, url), open(t, url)
+	register(t, r, "a", "b")
+	f := follow(t, other, "s")
+	f.until("a b")
+	stream, err := admin(t, c.URL()).Stream(t.Context(), "KV_kaptar-instances")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Server(t, stream.CachedInfo().Cluster.Leader).Kill(t)
+	f.quiet(15*time.Second, "while the leader was away, or when another was elected")
+	register(t, r, "c")
+	f.until("a b c")
+}
+
+// TestServerAway: Open succeeds, Register tries until its context ends or the server is there.
+func TestServerAway(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	server.Kill(t)
+	r := open(t, server.URL()+"?ttl=2s")
+	f := follow(t, r, "s")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err := r.Register(ctx, discovery.Instance{ID: "never", Service: "s"})
+	if err == nil || !strings.Contains(err.Error(), server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
+		t.Errorf("Register without a server = %v, want an error that names it, without the password", err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
+	f.quiet(300*time.Millisecond, "without a server")
+	server.Restart(t)
+	if err := <-result; err != nil {
+		t.Errorf("Register that waited for the server = %v, want nil", err)
+	}
+	f.until("a")
+	f.quiet(3*time.Second, "after the failed Register")
+}
+
+// TestCloseEndsCallsThatWait: Close does not wait for the server.
+func TestCloseEndsCallsThatWait(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	server.Kill(t)
+	r := open(t, server.URL())
+	calls := make(chan error, 2)
+	go func() { calls <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
+	go func() { calls <- r.Watch(t.Context(), "s", func([]discovery.Instance) {}) }()
+	start := time.Now()
+	_ = r.Close() // says that it could not tell the server
+	for range 2 {
+		if err := <-calls; err == nil {
+			t.Error("a call that waited = nil after Close, want an error")
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %v, want about 2s", took)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	for name, c := range map[string]struct {
+		url, want string
+		invalid   bool
+	}{
+		"wrong password": {"nats://kaptar:secret@" + server.Addr(""), "Authorization", false},
+		"bad escape":     {"nats://kaptar:secret%zz@h", "%25", true},
+		"no host":        {"nats:", "no host", true},
+		"bad ttl":        {"nats://kaptar:secret@h?ttl=long", "ttl=long", true},
+		"short ttl":      {"nats://kaptar:secret@h?ttl=1s", "2s or more", true},
+		"bad replicas":   {"nats://kaptar:secret@h?replicas=0.5", "replicas=0.5", true},
+		"six replicas":   {"nats://kaptar:secret@h?replicas=6", "1 to 5", true},
+	} {
+		_, err := discovery.Open(t.Context(), c.url)
+		if err == nil {
+			t.Errorf("%s: Open = nil error, want one", name)
+			continue
+		}
+		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || errors.Is(err, discovery.ErrInvalid) != c.invalid {
+			t.Errorf("%s: Open = %q, want it to contain %q and no password, and ErrInvalid %t", name, text, c.want, c.invalid)
+		}
+	}
+}
+
+// TestOldBucket: one that was made without times to live gets them.
+func TestOldBucket(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	js := admin(t, server.URL())
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "kaptar-instances"}); err != nil {
+		t.Fatal(err)
+	}
+	register(t, open(t, server.URL()), "a")
+	stream, err := js.Stream(t.Context(), "KV_kaptar-instances")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := stream.CachedInfo().Config; !c.AllowMsgTTL || c.SubjectDeleteMarkerTTL == 0 {
+		t.Errorf("the bucket has settings %+v, want times to live with marks", c)
+	}
+}
+
+// TestStrangersAreNotListed: what other programs write to the bucket does no harm.
+func TestStrangersAreNotListed(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	r := open(t, server.URL())
+	register(t, r, "a")
+	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]string{"s.x": "no JSON", "s.y": `{"id":"z","service":"s"}`, "s.z": `{"id":"z","service":"t"}`, "s.b.c": `{"id":"b.c","service":"s"}`} {
+		if _, err := bucket.PutString(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := follow(t, r, "s")
+	f.until("a")
+	register(t, r, "b")
+	if before := f.until("a b"); len(before) > 0 {
+		t.Errorf("lists %q were told, want a and b only", before)
+	}
+}
+
+func Example() {
+	_, err := discovery.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s")
+	fmt.Println(err)
+	// Output: discovery: open nats: drivers/nats/registry: discovery: invalid url nats://app:xxxxx@broker:4222: parameter ttl=1s: want 2s or more
+}

@@ -1,0 +1,151 @@
+package natskv
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
+)
+
+// settle is the least time that instances get to show up after the server was away: connections come back after up to 5 s, a
+// cluster elects for some more, and a machine that is busy with that is slow. Too short drops what lives, too long keeps what is dead.
+const settle = 15 * time.Second
+
+// A view is what a watch knows of a service.
+type view struct {
+	service   string
+	ttl       time.Duration
+	instances map[string]*seen // by key
+	changed   bool             // since update was called
+}
+
+// seen is an instance and the last sign of its life.
+type seen struct {
+	data    []byte
+	in      discovery.Instance
+	ttl     time.Duration
+	at      time.Time // by this machine's monotonic clock
+	missing bool      // the server does not have it any more, and nobody has deleted it
+}
+
+// news is one word of the bucket.
+type news struct {
+	changes []natsconn.Change
+	whole   bool
+}
+
+// Watch implements discovery.Resolver.
+func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	words, ended := make(chan news), make(chan error, 1)
+	go func() {
+		ended <- r.bucket.Follow(ctx, escape(service)+".*", func(changes []natsconn.Change, whole bool) {
+			select {
+			case words <- news{changes, whole}:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	v := &view{service: service, ttl: r.ttl, instances: make(map[string]*seen), changed: true}
+	heard := false
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case n := <-words:
+			v.apply(n, time.Now())
+			heard = true
+		case <-timer.C:
+		case err := <-ended:
+			if err != nil {
+				return fmt.Errorf("%s: watch %s: %w", pkg, service, err)
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			continue // Follow ends soon
+		}
+		timer.Reset(v.expire(time.Now(), r.bucket.Steady()))
+		if heard && v.changed {
+			v.changed = false
+			update(v.list())
+		}
+	}
+}
+
+// apply takes over what the bucket says.
+func (v *view) apply(n news, now time.Time) {
+	if n.whole {
+		for _, s := range v.instances {
+			s.missing = true // unless it comes now
+		}
+	}
+	for _, c := range n.changes {
+		s := v.instances[c.Key]
+		switch {
+		case c.Deleted:
+			v.changed = v.changed || s != nil
+			delete(v.instances, c.Key)
+		case c.Expired:
+			if s != nil {
+				s.missing = true
+			}
+		case s != nil && bytes.Equal(s.data, c.Value):
+			s.at, s.missing = now, false
+		default:
+			v.put(c, now)
+		}
+	}
+}
+
+// put takes over an instance that is new or changed. What is no instance of this service was not written by this package.
+func (v *view) put(c natsconn.Change, now time.Time) {
+	var r record
+	if json.Unmarshal(c.Value, &r) != nil || r.Service != v.service || keyOf(r.instance()) != c.Key {
+		return
+	}
+	v.instances[c.Key] = &seen{data: c.Value, in: r.instance(), ttl: r.ttl(v.ttl), at: now}
+	v.changed = true
+}
+
+// expire drops the instances whose time is over, and returns how long it is until the next may be. steady is how long signs of life
+// could have been seen.
+func (v *view) expire(now time.Time, steady time.Duration) time.Duration {
+	next := time.Hour
+	for key, s := range v.instances {
+		left := s.at.Add(s.ttl).Sub(now)
+		if s.missing {
+			left = 0
+		}
+		if left <= 0 {
+			left = max(2*s.ttl/3, settle) - steady
+			if steady == 0 {
+				left = s.ttl / 8 // to look again
+			}
+		}
+		if left <= 0 {
+			delete(v.instances, key)
+			v.changed = true
+			continue
+		}
+		next = min(next, left)
+	}
+	return max(next, time.Millisecond)
+}
+
+// list returns copies of the instances, ordered by ID.
+func (v *view) list() []discovery.Instance {
+	out := make([]discovery.Instance, 0, len(v.instances))
+	for _, s := range v.instances {
+		out = append(out, s.in.Clone())
+	}
+	slices.SortFunc(out, func(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}

@@ -1,0 +1,332 @@
+package natskv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/drivers/nats/store"
+	"github.com/kaptar/kaptar/internal/test/natstest"
+	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/kv/kvtest"
+)
+
+func open(t *testing.T, url string) kv.Store {
+	t.Helper()
+	s, err := kv.Open(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Open = %v, want nil", err)
+	}
+	t.Cleanup(func() {
+		if err := s.(*natskv.Store).Close(); err != nil {
+			t.Errorf("Close = %v, want nil", err)
+		}
+	})
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	kvtest.Run(t, kvtest.Harness{
+		Open:     func(t *testing.T) kv.Store { return open(t, s.URL()) },
+		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
+		Patience: 30 * time.Second,
+	})
+}
+
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	kvtest.Run(t, kvtest.Harness{
+		Open:     func(t *testing.T) kv.Store { return open(t, c.URL()+"?replicas=3") },
+		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
+		Patience: 30 * time.Second,
+	})
+}
+
+// A follower is a watch in the background.
+type follower struct {
+	t     *testing.T
+	lists chan string
+}
+
+func follow(t *testing.T, s kv.Store, prefix string) *follower {
+	t.Helper()
+	f := &follower{t, make(chan string, 1000)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Watch(ctx, prefix, func(list []kv.Entry) {
+			var b strings.Builder
+			for _, e := range list {
+				fmt.Fprintf(&b, "%s=%s ", e.Key, e.Value)
+			}
+			f.lists <- strings.TrimSpace(b.String())
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Watch(%q) = %v, want nil", prefix, err)
+		}
+	})
+	return f
+}
+
+// until waits for a list and returns those that came before it.
+func (f *follower) until(want string) (before []string) {
+	f.t.Helper()
+	timeout := time.After(40 * time.Second)
+	for {
+		select {
+		case got := <-f.lists:
+			if got == want {
+				return before
+			}
+			before = append(before, got)
+		case <-timeout:
+			f.t.Fatalf("lists were %q, want %q within 40s", before, want)
+		}
+	}
+}
+
+func put(t *testing.T, s kv.Store, key, value string) {
+	t.Helper()
+	if _, err := s.Put(t.Context(), key, []byte(value)); err != nil {
+		t.Fatalf("Put(%s) = %v, want nil", key, err)
+	}
+}
+
+// TestWatchSurvivesKill: the list stands while the server is away, and what changes right after is told.
+func TestWatchSurvivesKill(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	s, other := open(t, server.URL()), open(t, server.URL())
+	put(t, s, "a/1", "x")
+	put(t, s, "b/1", "not this one")
+	f := follow(t, s, "a/")
+	f.until("a/1=x")
+	for round := range 3 {
+		server.Kill(t)
+		if len(f.lists) > 0 {
+			t.Fatalf("list %q was told when the server died, want none", <-f.lists)
+		}
+		server.Restart(t)
+		value := fmt.Sprint("round", round)
+		put(t, other, "a/1", value) // perhaps before the watcher is back
+		if before := f.until("a/1=" + value); len(before) > 0 {
+			t.Errorf("lists %q were told on the way, want none", before)
+		}
+		put(t, other, "a/1", value+"+")
+		f.until("a/1=" + value + "+")
+	}
+}
+
+// TestWatchSurvivesLoss: a bucket that was deleted, or lost with the server's files, is made again, and the watch follows the new one.
+func TestWatchSurvivesLoss(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"deleted", "deleted and made by another", "wiped"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			server := natstest.Start(t)
+			s, other := open(t, server.URL()), open(t, server.URL())
+			for i := range 20 {
+				put(t, s, "a", fmt.Sprint(i)) // the new bucket's numbers will be below these
+			}
+			f := follow(t, s, "")
+			f.until("a=19")
+			switch how {
+			case "wiped":
+				server.Wipe(t)
+				server.Restart(t)
+			default:
+				if err := admin(t, server.URL()).DeleteStream(t.Context(), "KV_kaptar"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if how == "deleted and made by another" {
+				put(t, other, "b", "1")
+				f.until("b=1")
+			} else {
+				f.until("")
+			}
+			put(t, s, "c", "1")
+			if got, err := other.Get(t.Context(), "c"); err != nil || string(got.Value) != "1" {
+				t.Errorf("Get(c) = %q, %v, want 1", got.Value, err)
+			}
+		})
+	}
+}
+
+// TestClusterLeaderKilled: with three copies nothing that was acknowledged is lost, and watches go on at the others.
+func TestClusterLeaderKilled(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3)
+	s, other := open(t, c.URL()+"?replicas=3"), open(t, c[1].URL()+","+c[2].URL()+","+c[0].URL()+"?replicas=3")
+	put(t, s, "n", "before")
+	f, g := follow(t, s, "n"), follow(t, other, "n")
+	f.until("n=before")
+	g.until("n=before")
+	for round := range 2 {
+		stream, err := admin(t, c.URL()).Stream(t.Context(), "KV_kaptar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
+		value := fmt.Sprint("round", round)
+		put(t, s, "n", value)
+		leader.Kill(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // two elections of up to 9 s and more
+		defer cancel()
+		if got, err := other.Get(ctx, "n"); err != nil || string(got.Value) != value {
+			t.Errorf("Get after the leader was killed = %q, %v, want %q", got.Value, err, value)
+		}
+		put(t, other, "n", value+"+")
+		f.until("n=" + value + "+")
+		g.until("n=" + value + "+")
+		leader.Restart(t)
+	}
+}
+
+func admin(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// TestServerAway: Open succeeds, calls end with their context and say what they waited for, and go through once the server is there.
+func TestServerAway(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	server.Kill(t)
+	s := open(t, server.URL())
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := s.Put(ctx, "a", nil)
+	if err == nil || !strings.Contains(err.Error(), "no connection to nats://kaptar:xxxxx@"+server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
+		t.Errorf("Put without a server = %v, want an error that names it, without the password", err)
+	}
+	f := follow(t, s, "")
+	result := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := s.Put(ctx, "a", []byte("1"))
+		result <- err
+	}()
+	server.Restart(t)
+	if err := <-result; err != nil {
+		t.Errorf("Put that waited for the server = %v, want nil", err)
+	}
+	f.until("a=1")
+}
+
+func TestOpenErrors(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	for name, c := range map[string]struct {
+		url, want string
+		invalid   bool
+	}{
+		"wrong password": {"nats://kaptar:secret@" + server.Addr(""), "Authorization", false},
+		"no password":    {"nats://" + server.Addr(""), "Authorization", false},
+		"bad escape":     {"nats://kaptar:secret%zz@h", "%25", true},
+		"no host":        {"nats://kaptar:secret@", "no host", true},
+		"bad bucket":     {"nats://kaptar:secret@h?bucket=a.b", "bucket=a.b", true},
+		"bad replicas":   {"nats://kaptar:secret@h?replicas=many", "replicas=many", true},
+		"six replicas":   {"nats://kaptar:secret@h?replicas=6", "1 to 5", true},
+		"unknown":        {"nats://kaptar:secret@h?buckett=x", `unknown parameter "buckett"`, true},
+		"bad query":      {"nats://kaptar:secret@h?%zz", "parameters", true},
+	} {
+		_, err := kv.Open(t.Context(), c.url)
+		if err == nil {
+			t.Errorf("%s: Open = nil error, want one", name)
+			continue
+		}
+		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || errors.Is(err, kv.ErrInvalid) != c.invalid {
+			t.Errorf("%s: Open = %q, want it to contain %q and no password, and ErrInvalid %t", name, text, c.want, c.invalid)
+		}
+	}
+}
+
+// TestCredentialsCountForAllServers: the password stands once in the list, at a server that is away.
+func TestCredentialsCountForAllServers(t *testing.T) {
+	t.Parallel()
+	s := open(t, strings.Replace(natstest.Start(t).URL(), "@", "@127.0.0.1:1,", 1))
+	put(t, s, "a", "1")
+}
+
+// TestSharedURL: the URL may be the broker's and the registry's.
+func TestSharedURL(t *testing.T) {
+	t.Parallel()
+	open(t, natstest.Start(t).URL()+"?ack_wait=10s&atomic=true&duplicate_window=5m&max_age=1h&replicas=1&ttl=5s")
+}
+
+// TestForeignKeys: other programs may use the bucket too; what package kv does not allow is not seen.
+func TestForeignKeys(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	s := open(t, server.URL()+"?bucket=shared")
+	put(t, s, "a", "1")
+	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a=b", "/x", "y/", "weights/order-service"} {
+		if _, err := bucket.PutString(t.Context(), key, "2"); err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+	}
+	follow(t, s, "").until("a=1 weights/order-service=2")
+	if err := s.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bucket.Get(t.Context(), "a"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("another client's Get of a deleted key = %v, want ErrKeyNotFound", err)
+	}
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	s, err := natskv.Open(t.Context(), server.URL(), &natskv.Options{Bucket: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, first := make(chan error, 1), make(chan struct{}, 10)
+	go func() {
+		ended <- s.Watch(t.Context(), "", func([]kv.Entry) { first <- struct{}{} })
+	}()
+	<-first
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close = %v, want nil", err)
+		}
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("Watch = nil after Close, want an error")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Watch still runs 20s after Close")
+	}
+	if _, err := s.Get(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("Get after Close = %v, want an error that says so", err)
+	}
+}

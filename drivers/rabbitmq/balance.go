@@ -1,0 +1,88 @@
+package rabbitmq
+
+import (
+	"math/rand/v2"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// balance shares the partitions among the members. The server makes the one active that has waited longest, so without it the
+// first member would have them all. Each member is counted by a consumer of a queue that gets no messages. A member
+// that has more active partitions than its share leaves the surplus and queues up again, at the end: sooner or later somebody
+// with room is first. Only partitions with messages count; whose the others are makes no difference.
+//
+// It is about load alone: whatever it does, each partition has one active member.
+func (m *member) balance() {
+	for wait := backoffMin; !m.hasLeft(); wait = min(2*wait, backoffMax) {
+		m.b.sub.wait(m.left)
+		if m.count() {
+			wait = backoffMin
+		}
+		if !m.pause(wait) {
+			return
+		}
+	}
+}
+
+// pause returns false when the member has left meanwhile.
+func (m *member) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-m.left:
+	case <-m.b.ctx.Done():
+	}
+	return false
+}
+
+// count shares again and again until the channel breaks. It returns whether it could at all.
+func (m *member) count() (worked bool) {
+	conn, err := m.b.sub.current()
+	if err != nil {
+		return false
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = ch.Close() }()
+	name := m.group.members()
+	declare := func(passive func(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)) (int, error) {
+		q, err := passive(name, true, true, false, false, nil)
+		return q.Consumers, err
+	}
+	if _, err := declare(ch.QueueDeclare); err != nil {
+		return false
+	}
+	if _, err := ch.Consume(name, "kaptar", true, false, false, false, nil); err != nil {
+		return false
+	}
+	every := m.b.opts.Balance
+	for m.pause(every*4/5 + rand.N(every*2/5)) {
+		members, err := declare(ch.QueueDeclarePassive)
+		if err != nil {
+			return worked
+		}
+		worked = true
+		m.share(members)
+	}
+	return worked
+}
+
+// share leaves the partitions that this member has above its share.
+func (m *member) share(members int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	room := (len(m.group.queues) + max(members, 1) - 1) / max(members, 1)
+	for s := range m.sessions {
+		if !s.active || s.draining {
+			continue
+		}
+		if room--; room < 0 {
+			s.drain()
+		}
+	}
+}

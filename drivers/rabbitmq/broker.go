@@ -1,0 +1,222 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// callTimeout bounds each call whose context has no deadline.
+const callTimeout = 10 * time.Second
+
+// ErrNoGroup is in the chain of Publish's error for a topic that has no group, if Options.Mandatory is set or the topic's exchange was
+// deleted a moment ago.
+var ErrNoGroup = errors.New("topic has no group, so nobody would get the message")
+
+var (
+	errLost   = errors.New("connection lost")
+	errRefuse = errors.New("the server refused the message")
+)
+
+var _ driver.Broker = (*Broker)(nil)
+var _ driver.HealthReporter = (*Broker)(nil)
+
+func init() {
+	driver.Register("amqp", open)
+	driver.Register("amqps", open)
+}
+
+func open(ctx context.Context, url string) (driver.Broker, error) { return Open(ctx, url, nil) }
+
+// A Broker implements driver.Broker with two connections to a RabbitMQ server or cluster, one to publish and one to consume.
+// Make it with [Open]; all methods may be called concurrently.
+type Broker struct {
+	opts    Options
+	url     string   // redacted
+	servers []string // one URL for each host
+
+	pub, sub *link
+	turns    chan struct{} // holds a value for each channel that publishes
+
+	ctx   context.Context // ends with Close
+	stop  context.CancelFunc
+	calls sync.WaitGroup // of Publish, Subscribe, Nack
+	work  sync.WaitGroup // everything else
+	idle  chan struct{}  // closed when Close has ended everything
+
+	mu     sync.Mutex
+	closed bool
+	sizes  map[string]int // how many queues the groups have, by their exchange
+}
+
+// Open connects to the servers of a URL as described at the package. nil options are the zero Options. The first connection
+// must succeed, within 5 s a host and the deadline of ctx; once open, the Broker reconnects for ever, after 50 ms to 2 s.
+func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	o, servers, err := o.withQuery(url)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}),
+		sizes: make(map[string]int),
+	}
+	if b.servers, err = splitHosts(servers); err != nil {
+		return nil, err
+	}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	b.pub, b.sub = newLink(b), newLink(b)
+	for _, l := range []*link{b.pub, b.sub} {
+		if err := l.open(ctx); err != nil {
+			_ = b.Close(context.Background())
+			return nil, fmt.Errorf("rabbitmq: connect to %s: %w", b.url, err)
+		}
+	}
+	return b, nil
+}
+
+// Healthy implements driver.HealthReporter. It also reports a server that is short of memory or disk and takes no messages.
+func (b *Broker) Healthy() error {
+	if err := b.pub.taking(); err != nil {
+		return err
+	}
+	_, err := b.sub.current()
+	return err
+}
+
+// Declare implements driver.Broker.
+func (b *Broker) Declare(ctx context.Context, topic string) error {
+	if err := driver.ValidateTopic(topic); err != nil {
+		return err
+	}
+	if !b.enter() {
+		return fmt.Errorf("rabbitmq: declare topic %s: %w", topic, driver.ErrClosed)
+	}
+	defer b.calls.Done()
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	c, err := b.acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("rabbitmq: declare topic %s: %w", topic, err)
+	}
+	err = b.topic(ctx, c, topic)
+	b.release(c, err == nil)
+	return err
+}
+
+// topic makes sure that the exchange of a topic exists.
+func (b *Broker) topic(ctx context.Context, c *channel, topic string) error {
+	if b.pub.isKnown(topic) {
+		return nil
+	}
+	err := b.await(ctx, func() error { return c.ch.ExchangeDeclare(topic, amqp.ExchangeFanout, true, false, false, false, nil) })
+	if err != nil {
+		return fmt.Errorf("rabbitmq: declare topic %s: exchange at %s: %w", topic, b.url, lacks("configure it", b.cause(err)))
+	}
+	b.pub.learn(topic, true)
+	return nil
+}
+
+// enter counts a call that Close has to wait for; it returns false after Close.
+func (b *Broker) enter() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.calls.Add(1)
+	}
+	return !b.closed
+}
+
+// Close implements driver.Broker.
+func (b *Broker) Close(ctx context.Context) error {
+	b.mu.Lock()
+	first := !b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if first {
+		b.stop()
+		go func() {
+			defer close(b.idle)
+			b.calls.Wait()
+			b.work.Go(b.pub.close)
+			b.work.Go(b.sub.close)
+			b.work.Wait()
+		}()
+	}
+	select {
+	case <-b.idle:
+		return nil
+	case <-ctx.Done():
+		b.pub.cut()
+		b.sub.cut()
+		return fmt.Errorf("rabbitmq: close: cut, a deliver function or the server still kept it: %w", context.Cause(ctx))
+	}
+}
+
+func (b *Broker) isClosed() bool { return b.ctx.Err() != nil }
+
+// cause gives the error of a broken connection the name it has in package driver if Close broke it.
+func (b *Broker) cause(err error) error {
+	if b.isClosed() && errors.Is(err, amqp.ErrClosed) {
+		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
+	}
+	return err
+}
+
+// await runs a call of the client library, which knows no contexts. If ctx ends first, the channel of the call must not be
+// used any more; the call itself ends with the connection at the latest.
+func (b *Broker) await(ctx context.Context, call func() error) error {
+	result := make(chan error, 1)
+	b.work.Go(func() { result <- call() })
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sleep returns false when the Broker was closed meanwhile.
+func (b *Broker) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-b.ctx.Done():
+		return false
+	}
+}
+
+// bound gives ctx a deadline if it has none.
+func bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// lacks says which permission the user needs, if that is what err is about: servers before 3.12 do not.
+func lacks(permission string, err error) error {
+	if code(err) == amqp.AccessRefused {
+		return fmt.Errorf("the user lacks the permission to %s: %w", permission, err)
+	}
+	return err
+}
+
+// code returns the AMQP code of an error, 0 if it has none.
+func code(err error) int {
+	if e, ok := errors.AsType[*amqp.Error](err); ok {
+		return e.Code
+	}
+	return 0
+}

@@ -1,0 +1,254 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	heartbeat    = 10 * time.Second // two missed ones end the connection
+	writeTimeout = 10 * time.Second // a server that is short of memory or disk stops reading
+	dialTimeout  = 5 * time.Second
+	backoffMin   = 50 * time.Millisecond
+	backoffMax   = 2 * time.Second
+)
+
+// A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from connections that publish when
+// it is short of memory, and acknowledgements are what frees it.
+type link struct {
+	b *Broker
+
+	mu      sync.Mutex
+	conn    *amqp.Connection // nil: lost
+	raw     *wire            // of conn
+	since   time.Time        // when the connection was lost
+	lost    error            // why
+	blocked string           // why the server takes no messages; "": it does
+	up      chan struct{}    // closed while there is a connection
+	free    []*channel       // for publishing
+	known   map[string]bool  // exchanges that exist
+
+	deleted map[string]time.Time // exchanges that were there and were not when they were needed
+}
+
+func newLink(b *Broker) *link {
+	return &link{b: b, up: make(chan struct{}), known: make(map[string]bool), deleted: make(map[string]time.Time)}
+}
+
+// open makes the first connection and starts to keep it.
+func (l *link) open(ctx context.Context) error {
+	conn, err := l.dial(ctx)
+	if err != nil {
+		return err
+	}
+	l.b.work.Go(func() { l.keep(conn) })
+	return nil
+}
+
+// dial connects to the first server that answers. The error is that of the last one.
+func (l *link) dial(ctx context.Context) (*amqp.Connection, error) {
+	var err error
+	for _, server := range l.b.servers {
+		conn, raw, failure := l.b.dial(ctx, server)
+		if failure == nil {
+			l.connected(conn, raw)
+			return conn, nil
+		}
+		err = failure
+	}
+	return nil, err
+}
+
+func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, *wire, error) {
+	deadline := time.Now().Add(dialTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	var raw *wire
+	stop := func() bool { return true }
+	config := amqp.Config{
+		Heartbeat:  heartbeat,
+		Properties: amqp.Table{"product": "kaptar", "connection_name": "kaptar"},
+		Dial: func(network, address string) (net.Conn, error) {
+			d := net.Dialer{Deadline: deadline}
+			conn, err := d.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			raw = &wire{Conn: conn}
+			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+			return raw, conn.SetDeadline(deadline) // the library lifts it after the handshake
+		},
+	}
+	if b.opts.TLS != nil {
+		config.TLSClientConfig = b.opts.TLS.Clone() // the library sets the name of the server in it
+	}
+	conn, err := amqp.DialConfig(server, config)
+	if !stop() && err == nil {
+		_ = raw.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, nil, explain(ctx, server, err)
+	}
+	return conn, raw, nil
+}
+
+// explain says what is wrong with a server's URL.
+func explain(ctx context.Context, server string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	uri, _ := amqp.ParseURI(server) // was parsed before
+	switch {
+	case errors.Is(err, amqp.ErrCredentials):
+		return fmt.Errorf("the user %q or its password is wrong: %w", uri.Username, err)
+	case errors.Is(err, amqp.ErrVhost) || code(err) == amqp.NotAllowed:
+		return fmt.Errorf("the virtual host %q does not exist, or the user %q has no access to it: %w", uri.Vhost, uri.Username, err)
+	}
+	return err
+}
+
+// connected makes conn the link's connection. Everything known of the one before is forgotten: the server may have lost it.
+func (l *link) connected(conn *amqp.Connection, raw *wire) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn, l.raw, l.lost, l.blocked, l.free = conn, raw, nil, "", nil
+	clear(l.known)
+	close(l.up)
+}
+
+// keep watches the connection and makes a new one whenever it is lost, until the Broker is closed.
+func (l *link) keep(conn *amqp.Connection) {
+	for l.watch(conn) {
+		var err error
+		for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+			if !l.b.sleep(wait/2 + rand.N(wait/2+1)) {
+				return
+			}
+			if conn, err = l.dial(l.b.ctx); err == nil {
+				break
+			}
+			l.mu.Lock()
+			l.lost = err
+			l.mu.Unlock()
+		}
+	}
+}
+
+// watch returns true when the connection was lost, and false when the Broker was closed.
+func (l *link) watch(conn *amqp.Connection) bool {
+	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
+	for {
+		select {
+		case state, ok := <-blocked:
+			if !ok {
+				blocked = nil
+				continue
+			}
+			l.mu.Lock()
+			l.blocked = ""
+			if state.Active {
+				l.blocked = "the server takes no messages: " + state.Reason
+			}
+			l.mu.Unlock()
+		case reason := <-closed: // nil when it was closed before
+			l.mu.Lock()
+			l.conn, l.since, l.lost, l.up = nil, time.Now(), errLost, make(chan struct{})
+			if reason != nil {
+				l.lost = reason
+			}
+			l.mu.Unlock()
+			return !l.b.isClosed()
+		}
+	}
+}
+
+// current returns the connection, or an error that says since when there is none.
+func (l *link) current() (*amqp.Connection, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.b.isClosed() {
+		return nil, fmt.Errorf("rabbitmq: %w", driver.ErrClosed)
+	}
+	if l.conn == nil {
+		return nil, fmt.Errorf("rabbitmq: no connection to %s since %s: %w", l.b.url, l.since.Format(time.RFC3339), l.lost)
+	}
+	return l.conn, nil
+}
+
+// wireOf returns what a connection writes to, nil if it was lost.
+func (l *link) wireOf(conn *amqp.Connection) *wire {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != conn {
+		return nil
+	}
+	return l.raw
+}
+
+// taking returns an error when the server does not take messages for the time being.
+func (l *link) taking() error {
+	if _, err := l.current(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocked != "" {
+		return fmt.Errorf("rabbitmq: %s: %s", l.b.url, l.blocked)
+	}
+	return nil
+}
+
+// wait returns when there is a connection, or when stop or the Broker is closed.
+func (l *link) wait(stop <-chan struct{}) {
+	l.mu.Lock()
+	up := l.up
+	l.mu.Unlock()
+	select {
+	case <-up:
+	case <-stop:
+	case <-l.b.ctx.Done():
+	}
+}
+
+// close ends the connection after what was written to it. It blocks while the server does not answer.
+func (l *link) close() {
+	l.mu.Lock()
+	conn := l.conn
+	l.mu.Unlock()
+	if conn != nil {
+		_ = conn.CloseDeadline(time.Now().Add(callTimeout)) // what did not arrive comes again
+	}
+}
+
+// cut ends the connection at once.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.raw != nil {
+		_ = l.raw.Close()
+	}
+}
+
+func (l *link) isKnown(exchange string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known[exchange]
+}
+
+func (l *link) learn(exchange string, exists bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known[exchange] = exists
+}

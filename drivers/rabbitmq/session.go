@@ -1,0 +1,152 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"slices"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A session is the time in which a member consumes a partition, on a channel of its own. Its end is the end of the channel: the
+// server then takes everything back that is not settled, in order, before another member gets a later message. To
+// cancel the consumer instead would let another one go on while messages are still on their way back.
+//
+// All fields but the first four are guarded by member.mu.
+type session struct {
+	m       *member
+	queue   string
+	ch      *amqp.Channel
+	drained chan struct{} // closed when the channel may end
+	ended   chan struct{} // closed when it has
+
+	leases   map[*lease]struct{} // delivered and not settled
+	active   bool                // the server has sent something
+	draining bool
+	over     bool
+}
+
+// consume keeps a session of a partition until the member leaves.
+func (m *member) consume(queue string) {
+	for wait := backoffMin; !m.hasLeft(); {
+		m.b.sub.wait(m.left)
+		s, deliveries, err := m.begin(queue)
+		if err == nil {
+			wait = backoffMin
+			s.run(deliveries)
+			continue
+		}
+		switch code(err) {
+		case amqp.NotFound:
+			m.fail(fmt.Errorf("queue %s was deleted: %w", queue, err))
+			return
+		case amqp.AccessRefused, amqp.PreconditionFailed, amqp.NotAllowed, amqp.NotImplemented:
+			m.fail(fmt.Errorf("consume queue %s: %w", queue, err))
+			return
+		}
+		if !m.b.sleep(wait) {
+			return
+		}
+		wait = min(2*wait, backoffMax)
+	}
+}
+
+// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not settled.
+func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
+	conn, err := m.b.sub.current()
+	if err != nil {
+		return nil, nil, err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &session{m: m, queue: queue, ch: ch, drained: make(chan struct{}), ended: make(chan struct{}), leases: make(map[*lease]struct{})}
+	if err = ch.Qos(min(m.sub.MaxInFlight, 0xffff), 0, false); err == nil {
+		var deliveries <-chan amqp.Delivery
+		if deliveries, err = ch.Consume(queue, "kaptar", false, false, false, false, nil); err == nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.sessions[s] = true
+			if m.hasLeft() {
+				s.drain()
+			}
+			return s, deliveries, nil
+		}
+	}
+	_ = ch.Close()
+	return nil, nil, err
+}
+
+// run takes deliveries until the channel has ended.
+func (s *session) run(deliveries <-chan amqp.Delivery) {
+	defer s.end()
+	drained := s.drained
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				_ = s.ch.Close() // the server has cancelled the consumer: its queue is gone or moves
+				return
+			}
+			s.arrive(&d)
+		case <-drained:
+			drained = nil
+			if s.m.b.opts.Unordered {
+				_ = s.ch.Cancel("kaptar", false) // nothing is sent any more that would come back as an attempt
+			}
+			_ = s.ch.Close()
+		}
+	}
+}
+
+func (s *session) arrive(d *amqp.Delivery) {
+	m := s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.active = true
+	if s.draining {
+		return // goes back with the channel
+	}
+	m.queue = append(m.queue, &lease{s: s, raw: d})
+	m.wakeUp()
+}
+
+// drain ends the session once everything delivered is settled. What was only fetched is forgotten here. The caller holds
+// member.mu.
+func (s *session) drain() {
+	if s.draining {
+		return
+	}
+	s.draining = true
+	s.m.queue = slices.DeleteFunc(s.m.queue, func(l *lease) bool { return l.s == s })
+	s.maybeDrained()
+}
+
+func (s *session) maybeDrained() {
+	if !s.draining || len(s.leases) > 0 {
+		return
+	}
+	select {
+	case <-s.drained:
+	default:
+		close(s.drained)
+	}
+}
+
+// end forgets the session: its messages are the server's again.
+func (s *session) end() {
+	m := s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.over, s.draining = true, true
+	delete(m.sessions, s)
+	m.queue = slices.DeleteFunc(m.queue, func(l *lease) bool { return l.s == s })
+	for l := range s.leases {
+		l.timer.Stop()
+		l.state = gone
+	}
+	m.open -= len(s.leases)
+	clear(s.leases)
+	close(s.ended)
+	m.wakeUp()
+}

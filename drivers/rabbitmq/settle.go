@@ -1,0 +1,187 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+var errGone = errors.New("the message is the server's again, since its time is over or its connection broke: it comes again")
+
+// A lease is a message that was fetched. Its fields but s and raw are guarded by member.mu.
+type lease struct {
+	s       *session
+	raw     *amqp.Delivery
+	attempt int
+	state   leaseState
+	ends    time.Time
+	timer   *time.Timer
+}
+
+type leaseState int
+
+const (
+	fetched  leaseState = iota
+	held                // delivered
+	settling            // Nack with a delay is under way
+	settled
+	gone
+)
+
+// begin makes the delivery. The caller holds member.mu.
+func (l *lease) begin() *driver.Delivery {
+	m := l.s.m
+	wait := m.b.opts.AckWait
+	l.state, l.ends, l.attempt = held, time.Now().Add(wait), attempt(l.raw)
+	l.s.leases[l] = struct{}{}
+	m.open++
+	l.timer = time.AfterFunc(wait, l.expire)
+	return &driver.Delivery{
+		Message: decode(m.sub.Topic, l.raw), Attempt: l.attempt, Settler: l,
+	}
+}
+
+// take moves a held lease on to the next state. It returns false when there is nothing to do any more.
+func (l *lease) take(ctx context.Context, verb string, next leaseState) (bool, error) {
+	if err := context.Cause(ctx); err != nil {
+		return false, fmt.Errorf("rabbitmq: %s: %w", verb, err)
+	}
+	l.s.m.mu.Lock()
+	defer l.s.m.mu.Unlock()
+	switch l.state {
+	case held:
+		l.timer.Stop()
+		l.state = next
+		return true, nil
+	case gone:
+		return false, fmt.Errorf("rabbitmq: %s: %w", verb, errGone)
+	}
+	return false, nil
+}
+
+// release frees the slot.
+func (l *lease) release(state leaseState) {
+	m := l.s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.releaseLocked(state)
+}
+
+func (l *lease) releaseLocked(state leaseState) {
+	m := l.s.m
+	if l.s.over {
+		return // end has done it
+	}
+	l.state = state
+	delete(l.s.leases, l)
+	m.open--
+	l.s.maybeDrained()
+	m.wakeUp()
+}
+
+// Ack implements driver.Settler.
+func (l *lease) Ack(ctx context.Context) error {
+	if mine, err := l.take(ctx, "ack", settled); !mine {
+		return err
+	}
+	return l.tell("ack", settled, l.raw.Ack)
+}
+
+// tell settles the message at the server and frees the slot, also when that fails: then the message comes again.
+func (l *lease) tell(verb string, state leaseState, word func(bool) error) error {
+	err := word(false)
+	if err != nil {
+		l.release(gone)
+		return fmt.Errorf("rabbitmq: %s to %s: %w", verb, l.s.m.b.url, l.s.m.b.cause(err))
+	}
+	l.release(state)
+	return nil
+}
+
+// Nack implements driver.Settler.
+func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+	if after > 0 {
+		return l.delay(ctx, after)
+	}
+	if mine, err := l.take(ctx, "nack", settled); !mine {
+		return err
+	}
+	return l.giveBack(settled)
+}
+
+// giveBack makes the server deliver the message again. While the session drains, the end of its channel does that.
+func (l *lease) giveBack(state leaseState) error {
+	l.s.m.mu.Lock()
+	draining := l.s.draining
+	l.s.m.mu.Unlock()
+	if draining {
+		l.release(state)
+		return nil
+	}
+	return l.tell("nack", state, func(bool) error { return l.raw.Nack(false, true) })
+}
+
+// delay puts a copy of the message into a queue of the server that gives it back later, and then acknowledges the message itself. If
+// that fails the message stays here for the time, but for AckWait at most.
+func (l *lease) delay(ctx context.Context, after time.Duration) error {
+	b := l.s.m.b
+	if mine, err := l.take(ctx, "nack", settling); !mine {
+		return err
+	}
+	if err := b.putAside(ctx, l.s.m.group, l.raw, l.attempt, after); err != nil {
+		m := l.s.m
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !l.s.over {
+			l.state = held
+			l.hold(min(after, b.opts.AckWait))
+		}
+		return fmt.Errorf("rabbitmq: nack with a delay of %v: %w", after, err)
+	}
+	return l.tell("nack", settled, l.raw.Ack)
+}
+
+// hold sets the time after which the message goes back. The caller holds member.mu.
+func (l *lease) hold(wait time.Duration) {
+	l.ends = time.Now().Add(wait)
+	l.timer.Reset(wait)
+}
+
+// Extend implements driver.Settler.
+func (l *lease) Extend(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("rabbitmq: extend: %w", err)
+	}
+	l.s.m.mu.Lock()
+	defer l.s.m.mu.Unlock()
+	switch l.state {
+	case held:
+		l.hold(l.s.m.b.opts.AckWait)
+	case gone:
+		return fmt.Errorf("rabbitmq: extend: %w", errGone)
+	}
+	return nil
+}
+
+// expire gives back a message that was held too long. It is the driver that counts: RabbitMQ itself waits 30 minutes.
+func (l *lease) expire() {
+	m := l.s.m
+	m.mu.Lock()
+	if l.state != held {
+		m.mu.Unlock()
+		return
+	}
+	if left := time.Until(l.ends); left > 0 { // extended just now
+		l.timer.Reset(left)
+		m.mu.Unlock()
+		return
+	}
+	l.state = gone // not settled: a late Ack has to say so
+	m.mu.Unlock()
+	_ = l.giveBack(gone) // fails only with the connection, whose end gives it back too
+}

@@ -1,0 +1,163 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// partWait is how long Subscribe waits, at its end, for the server to take back what was only fetched.
+const partWait = 2 * time.Second
+
+// Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or that of the topic is
+// deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no
+// messages for groups to come, unless Options.BeginningIsNow is set.
+//
+// A partition that has deliveries which are not settled when the member leaves it stays with the member, until
+// they are or AckWait has passed, so that the next member does not get a later message of a key too soon.
+func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
+	if err := sub.Validate(); err != nil {
+		return err
+	}
+	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow {
+		return fmt.Errorf("rabbitmq: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come; "+
+			"want FromNow, or the parameter from_beginning=now in the broker's URL",
+			sub.Group, sub.Topic, errors.ErrUnsupported)
+	}
+	if sub.MaxInFlight == 0 {
+		sub.MaxInFlight = driver.DefaultMaxInFlight
+	}
+	if !b.enter() {
+		return fmt.Errorf("rabbitmq: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
+	}
+	defer b.calls.Done()
+	if ctx.Err() != nil {
+		return nil
+	}
+	joining, cancel := bound(ctx)
+	g, err := b.join(joining, sub)
+	cancel()
+	if err == nil {
+		err = newMember(b, sub, g).run(ctx, deliver)
+	}
+	if err != nil && ctx.Err() == nil && !b.isClosed() {
+		return fmt.Errorf("rabbitmq: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+	}
+	return nil
+}
+
+// A member is one Subscribe call: it consumes all partitions of its group. The server makes one member active for each
+// partition and the others wait, so a partition without its member goes to another at once.
+type member struct {
+	b     *Broker
+	sub   driver.Subscription
+	group *group
+	wake  chan struct{} // holds one wake-up of run
+	left  chan struct{} // closed when the member wants no more
+
+	mu       sync.Mutex
+	queue    []*lease          // fetched and not delivered
+	open     int               // delivered and not settled
+	sessions map[*session]bool // that run
+	fatal    error
+}
+
+func newMember(b *Broker, sub driver.Subscription, g *group) *member {
+	return &member{b: b, sub: sub, group: g, wake: make(chan struct{}, 1), left: make(chan struct{}), sessions: make(map[*session]bool)}
+}
+
+func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
+	for _, queue := range m.group.queues {
+		m.b.work.Go(func() { m.consume(queue) })
+	}
+	m.b.work.Go(m.guard)
+	if len(m.group.queues) > 1 {
+		m.b.work.Go(m.balance)
+	}
+	defer m.leave()
+	for ctx.Err() == nil && !m.b.isClosed() {
+		d, err := m.next()
+		if err != nil {
+			return err
+		}
+		if d != nil {
+			deliver(*d)
+			continue
+		}
+		select {
+		case <-m.wake:
+		case <-ctx.Done():
+		case <-m.b.ctx.Done():
+		}
+	}
+	return nil
+}
+
+// next returns the next message and counts it as in flight; nil if there is none or all slots are taken.
+func (m *member) next() (*driver.Delivery, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fatal != nil {
+		return nil, m.fatal
+	}
+	if len(m.queue) == 0 || m.open >= m.sub.MaxInFlight {
+		return nil, nil
+	}
+	l := m.queue[0]
+	m.queue[0] = nil
+	m.queue = m.queue[1:]
+	return l.begin(), nil
+}
+
+// fail ends the subscription.
+func (m *member) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fatal = err
+	m.wakeUp()
+}
+
+func (m *member) wakeUp() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // a wake-up waits already
+	}
+}
+
+func (m *member) hasLeft() bool {
+	select {
+	case <-m.left:
+		return true
+	default:
+		return m.b.isClosed()
+	}
+}
+
+// leave gives all partitions up, and waits for those that are free at once.
+func (m *member) leave() {
+	close(m.left)
+	var free []*session
+	m.mu.Lock()
+	for s := range m.sessions {
+		s.drain()
+		if len(s.leases) == 0 {
+			free = append(free, s)
+		}
+	}
+	m.mu.Unlock()
+	timer := time.NewTimer(partWait)
+	defer timer.Stop()
+	for _, s := range free {
+		select {
+		case <-s.ended:
+		case <-timer.C: // the connection is stuck; its end gives everything back
+			return
+		case <-m.b.ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package rabbitmq
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// Names of header fields. Those of a driver.Message are lower-case, so none is the same.
+const (
+	headerKey     = "Kaptar-Key"     // the key, when the routing key cannot hold it
+	headerAttempt = "Kaptar-Attempt" // deliveries before the message was put aside
+
+	attributePrefix = "cloudEvents_" // what the AMQP binding prefers; "cloudEvents:" is understood too
+	headerPrefix    = "ce-"
+
+	shortMax = 255 // bytes of a routing key, property or header name
+)
+
+// frameRoom is what a header frame needs beside the header fields and properties.
+const frameRoom = 256
+
+// encode makes the message for the wire. It refuses what the server would end the connection for. frameSize 0 is no limit.
+func encode(m *driver.Message, frameSize int) (outgoing, error) {
+	out := outgoing{exchange: m.Topic, key: m.Key}
+	out.msg = amqp.Publishing{MessageId: m.ID, DeliveryMode: amqp.Persistent, Body: m.Data}
+	headers := make(amqp.Table, len(m.Headers))
+	if len(m.Key) > shortMax {
+		sum := sha256.Sum256([]byte(m.Key))
+		out.key = hex.EncodeToString(sum[:])
+		headers[headerKey] = m.Key
+	}
+	size := frameRoom + len(m.ID) + len(m.Key)
+	for _, one := range m.Headers {
+		name, value := one.Name, one.Value
+		wire := name
+		switch {
+		case name == driver.HeaderContentType && value != "" && len(value) <= shortMax:
+			out.msg.ContentType = value
+			continue
+		case strings.HasPrefix(name, headerPrefix) && len(name) > len(headerPrefix):
+			wire = attributePrefix + name[len(headerPrefix):]
+		}
+		if reserved(name) || len(wire) > shortMax {
+			return out, fmt.Errorf("rabbitmq: header name %q of message %q on topic %q is %w: want at most %d bytes, "+
+				"and none of RabbitMQ's own (x-death, x-delivery-count)",
+				clip(name), m.ID, m.Topic, driver.ErrInvalid, shortMax+len(headerPrefix)-len(attributePrefix))
+		}
+		headers[wire] = value
+		size += len(wire) + len(value) + 6
+	}
+	if len(headers) > 0 {
+		out.msg.Headers = headers
+	}
+	if frameSize > 0 && size > frameSize {
+		return out, fmt.Errorf("rabbitmq: %w: message %q on topic %q has about %d bytes of headers, the server takes %d (frame_max)",
+			driver.ErrTooLarge, m.ID, m.Topic, size, frameSize)
+	}
+	return out, nil
+}
+
+// decode makes the message of a delivery.
+func decode(topic string, d *amqp.Delivery) driver.Message {
+	m := driver.Message{ID: d.MessageId, Topic: topic, Key: d.RoutingKey, Headers: make(driver.Headers, 0, len(d.Headers)+1), Data: d.Body}
+	for name, field := range d.Headers {
+		value, ok := text(field)
+		if !ok || reserved(name) {
+			continue
+		}
+		switch {
+		case name == headerKey:
+			m.Key = value
+			continue
+		case name == headerAttempt:
+			continue
+		case strings.HasPrefix(name, attributePrefix) || strings.HasPrefix(name, "cloudEvents:"):
+			name = headerPrefix + name[len(attributePrefix):]
+		}
+		m.Headers = append(m.Headers, driver.Header{Name: strings.ToLower(name), Value: value})
+	}
+	if d.ContentType != "" {
+		m.Headers = append(m.Headers, driver.Header{Name: driver.HeaderContentType, Value: d.ContentType})
+	}
+	m.Headers.Sort()
+	if m.ID == "" {
+		m.ID = m.Headers.Get(driver.HeaderID)
+	}
+	if m.ID == "" {
+		m.ID = rand.Text()
+	}
+	return m
+}
+
+// attempt returns how often the message was delivered to the group, with this time.
+func attempt(d *amqp.Delivery) int {
+	n := 1
+	for _, name := range []string{headerAttempt, "x-delivery-count"} {
+		if count, ok := number(d.Headers[name]); ok && count > 0 && count < math.MaxInt32 {
+			n += int(count)
+		}
+	}
+	return n
+}
+
+// reserved tells the header fields that RabbitMQ writes, or takes for its own.
+func reserved(name string) bool {
+	switch name {
+	case "x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC":
+		return true
+	}
+	return strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
+}
+
+// text returns a header field of whatever type as text, as CloudEvents writes it; false for tables, lists and nothing.
+func text(field any) (string, bool) {
+	switch v := field.(type) {
+	case string:
+		return v, true
+	case []byte:
+		return string(v), true
+	case bool:
+		return strconv.FormatBool(v), true
+	case time.Time:
+		return v.UTC().Format(time.RFC3339), true
+	case float32, float64:
+		return fmt.Sprint(v), true
+	}
+	if n, ok := number(field); ok {
+		return strconv.FormatInt(n, 10), true
+	}
+	return "", false
+}
+
+func number(field any) (int64, bool) {
+	switch v := field.(type) {
+	case int8:
+		return int64(v), true
+	case byte:
+		return int64(v), true
+	case int16:
+		return int64(v), true
+	case uint16:
+		return int64(v), true
+	case int32:
+		return int64(v), true
+	case uint32:
+		return int64(v), true
+	case int64:
+		return v, true
+	case int:
+		return int64(v), true
+	}
+	return 0, false
+}
+
+// clip keeps hostile input out of error texts.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}

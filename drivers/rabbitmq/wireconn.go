@@ -1,0 +1,67 @@
+package rabbitmq
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+const heldBytes = 32 << 10 // that are written together
+
+// A wire is a connection that ends a write which the server does not take. It can hold small writes back and send them
+// together, as the library makes one for each message.
+type wire struct {
+	net.Conn
+
+	mu      sync.Mutex
+	holders int
+	held    []byte
+}
+
+// Write implements net.Conn. An error may be that of an earlier write that was held back.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holders == 0 {
+		return w.write(p)
+	}
+	if w.held = append(w.held, p...); len(w.held) < heldBytes {
+		return len(p), nil
+	}
+	return len(p), w.flush()
+}
+
+// hold begins to hold writes back, at most until release.
+func (w *wire) hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holders++
+}
+
+// release writes what is held back, that of other holders too.
+func (w *wire) release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holders--
+	return w.flush()
+}
+
+// flush ends the connection when it fails: something is missing in what the server got. The caller holds mu.
+func (w *wire) flush() error {
+	if len(w.held) == 0 {
+		return nil
+	}
+	_, err := w.write(w.held)
+	w.held = w.held[:0]
+	if err != nil {
+		_ = w.Close()
+	}
+	return err
+}
+
+func (w *wire) write(p []byte) (int, error) {
+	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return w.Conn.Write(p)
+}

@@ -1,0 +1,156 @@
+package main
+
+import "slices"
+
+// mutants are the promises that a reader of the README would hold us to.
+func mutants() []mutant {
+	return slices.Concat(calls(), events(), surroundings(), shop())
+}
+
+// calls: package transport.
+func calls() []mutant {
+	return []mutant{
+		{
+			"the fifth failure opens the breaker, not the sixth", "transport/breaker.go",
+			"if b.failures >= b.threshold {", "if b.failures > b.threshold {", "./transport", "",
+		},
+		{
+			"half-open lets one probe through", "transport/breaker.go",
+			"case b.probing && now < b.probe+b.recovery:", "case false && b.probing && now < b.probe+b.recovery:", "./transport", "",
+		},
+		{
+			"a POST without Idempotency-Key is not retried", "transport/http.go",
+			"if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn false", "if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn true", "./transport", "",
+		},
+		{
+			"a retry storm ends with the budget", "transport/budget.go",
+			"if b.left() < 1 {\n\t\treturn false", "if b.left() < 1 {\n\t\treturn true", "./transport", "",
+		},
+		{
+			"the deadline travels", "transport/http.go",
+			"h[wire.DeadlineHeader] = values[2:3:3]", "_ = wire.DeadlineHeader", "./transport", "",
+		},
+		{
+			"a new instance is probed at once", "transport/target.go",
+			"		t.breaker.hurry()\n", "", "./transport", "",
+		},
+	}
+}
+
+// events: packages outbox, messaging and its drivers.
+func events() []mutant {
+	return []mutant{
+		{
+			"an event whose sending failed stays in the outbox", "messaging/outbox/relay.go",
+			"		sent = 0\n", "", "./messaging/outbox", "",
+		},
+		{
+			"events leave the outbox in order", "messaging/outbox/relay.go",
+			"FROM kaptar_outbox ORDER BY id LIMIT", "FROM kaptar_outbox ORDER BY id DESC LIMIT", "./messaging/outbox", "",
+		},
+		{
+			"the inbox lets an event have its effect once", "messaging/outbox/inbox.go",
+			"return n == 1, nil", "return n >= 0, nil", "./messaging/outbox", "",
+		},
+		{
+			"a rolled-back transaction publishes nothing", "messaging/publish.go",
+			"	if err := outbox.Add(ctx, tx, m); err != nil {", "	_ = p.broker.Publish(ctx, []driver.Message{m})\n	if err := outbox.Add(ctx, tx, m); err != nil {", "./messaging", "",
+		},
+		{
+			"the broker is told after the effect", "messaging/consume.go",
+			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "./messaging", "",
+		},
+		{
+			"a permanent error is not tried again", "messaging/consume.go",
+			"permanent && !c.autoAck {", "permanent && c.autoAck {", "./messaging", "",
+		},
+		{
+			"SQLite is durable", "sqldb/sqlite.go",
+			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
+		},
+		{
+			"the password of Kafka's URL is in no error", "drivers/kafka/broker.go",
+			"url: driver.Redact(servers)", "url: servers", "./drivers/kafka", "TestLoginReal",
+		},
+		{
+			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
+			"if code(err) == amqp.NotFound {", "if false {", "./drivers/rabbitmq", "TestDeletedExchange",
+		},
+		{
+			"a group gets all of a topic that was made again", "drivers/kafka/subscribe.go",
+			"sub.From == driver.FromBeginning || b.remade(sub) {", "sub.From == driver.FromBeginning {", "./drivers/kafka", "TestDeletedTopic",
+		},
+		{
+			"NATS stores a message id once", "drivers/nats/wire.go",
+			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./drivers/nats", "",
+		},
+	}
+}
+
+// surroundings: what every service has around it.
+func surroundings() []mutant {
+	return []mutant{
+		{
+			"metrics count by route, not by path", "server/http.go",
+			"x.server.metrics.route(x.method, x.req.Pattern)", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+		},
+		{
+			"a trace goes on over the caller's header", "telemetry/propagate.go",
+			"	if !ok {\n\t\treturn ctx\n", "	if ok {\n\t\treturn ctx\n", "./telemetry", "",
+		},
+		{
+			"the environment wins over the file", "config/config.go",
+			"{env, false}, {dotEnv, false}, {set, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false}, {set, false},", "./config", "",
+		},
+		{
+			"only live settings come from the store", "config/watch.go",
+			"	c.refuseFixed(next, p)\n", "", "./config", "",
+		},
+		{
+			"of several writers of a key one wins", "kv/memory.go",
+			"if e.Revision != revision {", "if false {", "./kv", "",
+		},
+		{
+			"a registry is closed at the end", "run.go",
+			"		s.closers = append(s.closers, c)\n", "		_ = c\n", ".", "",
+		},
+		{
+			"no service outlives its supervisor", "local/part.go",
+			"	go follow(ctx, cancel, leash, &patience)\n", "	_, _ = follow, leash\n", "./local", "",
+		},
+		{
+			"Ctrl-C is for the supervisor, not for its services", "local/process.go",
+			"Setpgid: true", "Setpgid: false", "./local", "",
+		},
+		{
+			"a secret is not shown", "config/secret.go",
+			"	return redacted\n}", "	return string(s)\n}", "./config", "",
+		},
+		{
+			"tasks stop after the requests", "lifecycle.go",
+			"	drained.Wait()\n", "	s.cancel(nil)\n\tdrained.Wait()\n", ".", "",
+		},
+		{
+			"nothing listens when one port is taken", "lifecycle.go",
+			"	if len(errs) > 0 {\n\t\treturn errors.Join(errs...)\n\t}\n", "", ".", "",
+		},
+	}
+}
+
+// shop: the reference application.
+func shop() []mutant {
+	return []mutant{
+		{
+			"orders survive kill -9", "shop/order/worker.go",
+			"w.drive(ctx, job)", "_ = ctx", "./shop", "TestSystem/shapes/one_process/kill_-9_of_everything",
+		},
+		{
+			"the bank charges an order once", "shop/payment/bank.go",
+			"\"order-\"+strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
+		},
+		{
+			"an interrupted checkout goes on", "shop/order/store.go",
+			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
+		},
+	}
+}

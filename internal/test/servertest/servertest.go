@@ -1,0 +1,167 @@
+// Package servertest gives tests real servers, started by package servers.
+//
+//	func TestMain(m *testing.M) { servertest.Main(m) }
+//
+//	func TestOrders(t *testing.T) {
+//		b, err := driver.Open(t.Context(), servertest.Shared(t, servers.Kafka).URL())
+//		…
+//	}
+//
+// Nothing is installed here. Without a server the test is skipped with the reason and the command that installs it; with CI set
+// in the environment it fails.
+package servertest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/kaptar/kaptar/internal/test/servers"
+)
+
+// process has what all tests of a process share.
+type process struct {
+	mu     sync.Mutex
+	inMain bool
+	shared map[servers.Engine]*slot
+}
+
+// A slot is a server that is started once.
+type slot struct {
+	once   sync.Once
+	server *servers.Server
+	err    error
+}
+
+// one has the servers of this test process; a process has one TestMain too.
+var one = process{shared: map[servers.Engine]*slot{}}
+
+// Main runs the tests of a package, ends the servers that Shared started, and exits the process.
+func Main(m *testing.M) {
+	one.mu.Lock()
+	one.inMain = true
+	one.mu.Unlock()
+	code := m.Run()
+	if err := one.close(); err != nil {
+		fmt.Fprintln(os.Stderr, "servertest:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// Shared returns the server that all tests of the process use, which is started at the first call: give topics, keys and names of
+// your own, and never kill it. The environment variable KAPTAR_TEST_<ENGINE>, e.g. KAPTAR_TEST_POSTGRES, has the URL of a server
+// to use instead. The package's TestMain must call Main.
+func Shared(t testing.TB, e servers.Engine) *servers.Server {
+	t.Helper()
+	one.mu.Lock()
+	inMain := one.inMain
+	use := one.shared[e]
+	if use == nil {
+		use = &slot{}
+		one.shared[e] = use
+	}
+	one.mu.Unlock()
+	if !inMain {
+		t.Fatal("servertest: TestMain does not call servertest.Main, so nothing would end the server")
+	}
+	use.once.Do(func() {
+		if given := os.Getenv(variable(e)); given != "" {
+			use.server, use.err = servers.At(e, given)
+			return
+		}
+		use.server, use.err = servers.Start(t.Context(), e, nil)
+	})
+	if use.err != nil {
+		absent(t, e, use.err, ", or set "+variable(e)+" to a URL")
+	}
+	return use.server
+}
+
+// Start starts a server for this test alone, which may kill it; it is closed after the test. It needs no Main. The log of a server
+// whose test failed is in the test's log.
+func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Server {
+	t.Helper()
+	if len(opts) == 0 {
+		opts = []servers.Options{{}}
+	}
+	return StartAll(t, e, opts[0])[0]
+}
+
+// StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of opts, all at the same time.
+func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
+	t.Helper()
+	started, errs := make([]*servers.Server, len(opts)), make([]error, len(opts))
+	t.Cleanup(func() {
+		for _, s := range started {
+			if s == nil {
+				continue
+			}
+			if t.Failed() {
+				t.Logf("the log of %s:\n%s", e, s.Log())
+			}
+			if err := s.Close(); err != nil {
+				t.Errorf("servertest: %v", err)
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	for i := range opts {
+		wg.Go(func() { started[i], errs[i] = servers.Start(t.Context(), e, &opts[i]) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		absent(t, e, err, "")
+	}
+	return started
+}
+
+// absent ends a test that cannot have its server. One that is there and does not start is a failure.
+func absent(t testing.TB, e servers.Engine, err error, other string) {
+	t.Helper()
+	if !errors.Is(err, servers.ErrMissing) {
+		t.Fatal(err)
+	}
+	end(t, fmt.Sprintf("%v; type: go run ./tools/servers install %s%s", err, e, other))
+}
+
+// end skips the test, or fails it where nothing may be missing.
+func end(t testing.TB, text string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
+}
+
+// Python returns the path of servers.Python, Promtool that of servers.Promtool. Without it the test ends as without a server.
+func Python(t testing.TB) string { return tool(t, "python", servers.Python) }
+
+// Promtool is described at Python.
+func Promtool(t testing.TB) string { return tool(t, string(servers.Prometheus), servers.Promtool) }
+
+func tool(t testing.TB, install string, find func() (string, error)) string {
+	t.Helper()
+	path, err := find()
+	if err != nil {
+		end(t, fmt.Sprintf("%v; type: go run ./tools/servers install %s", err, install))
+	}
+	return path
+}
+
+func variable(e servers.Engine) string { return "KAPTAR_TEST_" + strings.ToUpper(string(e)) }
+
+func (p *process) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, s := range p.shared {
+		if s.server != nil {
+			errs = append(errs, s.server.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

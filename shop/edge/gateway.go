@@ -1,0 +1,102 @@
+// Package gateway is the shop's edge: one address for all services, their merged
+// API description, and a small storefront.
+package edge
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// Service is the gateway on port 8080. It has no state.
+func Service() kaptar.Service {
+	return kaptar.Service{Name: "gateway", Version: "v1", Listen: ":8080", Setup: setup}
+}
+
+// A route sends a resource, with everything below it, to the service that owns it.
+type route struct{ resource, service string }
+
+// routes are the resources the outside may reach; anything else is not found.
+func routes() []route {
+	return []route{
+		{"users", "user-service"},
+		{"login", "user-service"},
+		{".well-known", "user-service"},
+		{"orders", "order-service"},
+		{"stock", "inventory-service"},
+		{"payments", "payment-service"},
+		{"mails", "notification-service"},
+		{"sales", "analytics-service"},
+	}
+}
+
+//go:embed storefront.html
+var storefront []byte
+
+func setup(app *kaptar.App) error {
+	for _, r := range routes() {
+		proxy := newProxy(app, r.service)
+		for _, version := range []string{"", "/v1"} {
+			path := version + "/" + r.resource
+			app.Handle(path, proxy)
+			app.Handle(path+"/{rest...}", proxy)
+		}
+	}
+	docs := &openAPI{client: app.Client(), services: owners()}
+	app.HandleFunc("GET /openapi.json", docs.serve)
+	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	app.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'")
+		_, _ = w.Write(storefront) // a client that went away is no concern of ours
+	})
+	return nil
+}
+
+// newProxy passes requests on to service as they are: the services know both the
+// plain and the versioned path.
+func newProxy(app *kaptar.App, service string) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport: app.Client().Transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme = "http"
+			r.Out.URL.Host = service
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if !errors.Is(err, context.Canceled) {
+				app.Logger().WarnContext(r.Context(), "not passed on", "service", service, "error", err)
+			}
+			server.WriteProblem(w, r, problemOf(w, service, err))
+		},
+	}
+}
+
+// problemOf says what a caller can do about a call to service that failed.
+func problemOf(w http.ResponseWriter, service string, err error) server.Problem {
+	p := server.Problem{Status: http.StatusBadGateway, Detail: service + " could not be reached"}
+	if open, ok := errors.AsType[*transport.OpenError](err); ok {
+		seconds := max(1, int(math.Ceil(open.RetryAfter.Seconds())))
+		w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		p.Status = http.StatusServiceUnavailable
+		p.Detail = fmt.Sprintf("%s keeps failing and is not called for the next %d s", service, seconds)
+		return p
+	}
+	switch {
+	case errors.Is(err, transport.ErrNoInstances):
+		p.Status, p.Detail = http.StatusServiceUnavailable, service+" is not running"
+	case errors.Is(err, context.DeadlineExceeded):
+		p.Status, p.Detail = http.StatusGatewayTimeout, service+" did not answer in time"
+	}
+	return p
+}
