@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -74,7 +75,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	}
 	servers, _, _ := strings.Cut(url, "?")
 	b := &Broker{
-		opts: o.withDefaults(), url: driver.Redact(servers), user: a.user, sasl: a.sasl, health: newHealth(),
+		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, health: newHealth(),
 		done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), limits: make(map[string]int32),
 		claims: make(map[place]*claim), marks: make(map[place]map[int64]mark),

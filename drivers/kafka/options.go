@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
-	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -53,7 +53,7 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
 	var a address
 	fail := func(format string, args ...any) (Options, address, error) {
-		return o, a, fmt.Errorf("kafka: broker url %s: %s", driver.Redact(servers), fmt.Sprintf(format, args...))
+		return o, a, fmt.Errorf("kafka: broker url %s: %s", redact.URL(servers), fmt.Sprintf(format, args...))
 	}
 	params, err := url.ParseQuery(query)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -37,7 +38,7 @@ func (o Options) withDefaults() Options {
 func (o Options) withQuery(rawURL string) (Options, string, error) {
 	servers, params, err := natsconn.Split(rawURL)
 	fail := func(problem string) (Options, string, error) {
-		return o, "", fmt.Errorf("natsdriver: broker url %s: %s", natsconn.Redact(servers), problem)
+		return o, "", fmt.Errorf("natsdriver: broker url %s: %s", redact.URL(servers), problem)
 	}
 	if err != nil {
 		return fail(err.Error())

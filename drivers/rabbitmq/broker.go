@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -67,7 +68,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		opts: o.withDefaults(), url: redactURL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}),
+		opts: o.withDefaults(), url: redact.URL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}),
 		sizes: make(map[string]int),
 	}
 	if b.servers, err = splitHosts(servers); err != nil {

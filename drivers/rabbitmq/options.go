@@ -10,6 +10,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -50,7 +52,7 @@ func (o Options) withDefaults() Options {
 func (o Options) withQuery(rawURL string) (Options, string, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
 	fail := func(problem string) (Options, string, error) {
-		return o, "", fmt.Errorf("rabbitmq: broker url %s: %s", redactURL(servers), problem)
+		return o, "", fmt.Errorf("rabbitmq: broker url %s: %s", redact.URL(servers), problem)
 	}
 	params, err := url.ParseQuery(query)
 	if err != nil {
@@ -121,25 +123,9 @@ func splitHosts(rawURL string) ([]string, error) {
 		}
 		if _, err := amqp.ParseURI(server); err != nil || host == "" {
 			return nil, fmt.Errorf("rabbitmq: broker url %s: want amqp://user:password@host1:5672,host2:5672/vhost, "+
-				"with other characters in the password and vhost percent-encoded", redactURL(rawURL)) // err quotes the URL with its password
+				"with other characters in the password and vhost percent-encoded", redact.URL(rawURL)) // err quotes the URL with its password
 		}
 		out = append(out, server)
 	}
 	return out, nil
-}
-
-// redactURL hides the password of the one user that all hosts share. driver.Redact takes a comma for the end of a URL.
-func redactURL(rawURL string) string {
-	scheme, rest, _ := strings.Cut(rawURL, "://")
-	at := strings.LastIndex(rest, "@")
-	if at < 0 {
-		return rawURL
-	}
-	user, _, hasPassword := strings.Cut(rest[:at], ":")
-	if hasPassword {
-		user += ":"
-	} else {
-		user = ""
-	}
-	return scheme + "://" + user + "xxxxx" + rest[at:]
 }

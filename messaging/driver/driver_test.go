@@ -107,26 +107,6 @@ func panics(f func()) (yes bool) {
 	return false
 }
 
-func TestRedact(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"nats://localhost:4222":          "nats://localhost:4222",
-		"nats://ada:pw@h:4222":           "nats://ada:xxxxx@h:4222",
-		"nats://token@h:4222":            "nats://xxxxx@h:4222",
-		"nats://ada:p@ss/w%zz@h:4222":    "nats://ada:xxxxx@h:4222",
-		"nats://a:pw@h1,nats://b:pw2@h2": "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
-		"nats://a:pw@h1,h2":              "nats://a:xxxxx@h1,h2",
-		"nats://a:p,w@h1,h2":             "nats://a:xxxxx@h1,h2",
-		"nats://a:p,w@h1,nats://b:,@h2":  "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
-		"ada:pw@h":                       "ada:xxxxx@h",
-		"":                               "",
-	} {
-		if got := driver.Redact(in); got != want {
-			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 // with returns m's headers with one more, or with another value.
 func with(m *driver.Message, name, value string) driver.Headers {
 	h := append(slices.Clip(m.Headers), driver.Header{Name: name, Value: value})

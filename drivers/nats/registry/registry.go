@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 const (
@@ -75,7 +76,7 @@ func Open(ctx context.Context, rawURL string, opts *Options) (*Registry, error) 
 		err = o.take(params)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w url %s: %w", pkg, discovery.ErrInvalid, natsconn.Redact(servers), err)
+		return nil, fmt.Errorf("%s: %w url %s: %w", pkg, discovery.ErrInvalid, redact.URL(servers), err)
 	}
 	r := &Registry{ttl: o.TTL, kept: make(map[string]*registration)}
 	r.conn, err = natsconn.Connect(ctx, natsconn.Config{

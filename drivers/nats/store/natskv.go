@@ -42,6 +42,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/kv"
 )
 
@@ -89,7 +90,7 @@ func Open(ctx context.Context, rawURL string, opts *Options) (*Store, error) {
 		err = o.take(params)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w url %s: %w", pkg, kv.ErrInvalid, natsconn.Redact(servers), err)
+		return nil, fmt.Errorf("%s: %w url %s: %w", pkg, kv.ErrInvalid, redact.URL(servers), err)
 	}
 	conn, err := natsconn.Connect(ctx, natsconn.Config{Package: pkg, Servers: servers, Patient: true, Options: o.Connect})
 	if err != nil {

@@ -70,7 +70,7 @@ func events() []mutant {
 		},
 		{
 			"the password of Kafka's URL is in no error", "drivers/kafka/broker.go",
-			"url: driver.Redact(servers)", "url: servers", "./drivers/kafka", "TestLoginReal",
+			"url: redact.URL(servers)", "url: servers", "./drivers/kafka", "TestLoginReal",
 		},
 		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",

@@ -15,6 +15,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // CallTimeout bounds each call whose context has no deadline.
@@ -77,7 +79,7 @@ type Conn struct {
 // Connect connects within 5 s or the deadline of ctx.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	c := &Conn{
-		URL: Redact(cfg.Servers), pkg: cfg.Package, reconnected: cfg.Reconnected, denied: cfg.Denied,
+		URL: redact.URL(cfg.Servers), pkg: cfg.Package, reconnected: cfg.Reconnected, denied: cfg.Denied,
 		log: slog.New(slog.DiscardHandler), up: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.link, c.cut = context.WithCancelCause(context.Background())
@@ -326,7 +328,7 @@ func redacted(err error) error {
 	if err == nil {
 		return nil
 	}
-	if text := Redact(err.Error()); text != err.Error() {
+	if text := redact.URL(err.Error()); text != err.Error() {
 		return errors.New(text)
 	}
 	return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // Split parts a URL such as nats://user:password@host1:4222,host2:4222?replicas=3 into the servers and the parameters. It takes
@@ -32,7 +34,7 @@ func Split(rawURL string) (servers string, params url.Values, err error) {
 func credentials(servers string) ([]nats.Option, error) {
 	var options []nats.Option
 	if !strings.Contains(servers, "://") {
-		return nil, fmt.Errorf("%q has no host: want nats://host:4222", Redact(servers))
+		return nil, fmt.Errorf("%q has no host: want nats://host:4222", redact.URL(servers))
 	}
 	for server := range strings.SplitSeq(servers, ",") {
 		server = strings.TrimSpace(server)
@@ -41,10 +43,10 @@ func credentials(servers string) ([]nats.Option, error) {
 		}
 		u, err := url.Parse(server)
 		if err != nil {
-			return nil, fmt.Errorf("server %q is no URL (a password is written percent-encoded, such as %%25 for its percent sign)", Redact(server))
+			return nil, fmt.Errorf("server %q is no URL (a password is written percent-encoded, such as %%25 for its percent sign)", redact.URL(server))
 		}
 		if u.Hostname() == "" {
-			return nil, fmt.Errorf("server %q has no host: want nats://host:4222", Redact(server))
+			return nil, fmt.Errorf("server %q has no host: want nats://host:4222", redact.URL(server))
 		}
 		if u.User == nil || options != nil {
 			continue
@@ -56,36 +58,4 @@ func credentials(servers string) ([]nats.Option, error) {
 		}
 	}
 	return options, nil
-}
-
-// Redact returns the servers with passwords and tokens replaced by xxxxx. It does not use url.Parse, which refuses just the
-// passwords that were not escaped.
-func Redact(servers string) string {
-	// A comma may belong to a password that was not escaped, so only one with a URL behind it parts two credentials.
-	parts := strings.Split(servers, ",")
-	for i := len(parts) - 1; i > 0; i-- {
-		if !strings.Contains(parts[i], "://") {
-			parts[i-1] += "," + parts[i]
-			parts = append(parts[:i], parts[i+1:]...)
-		}
-	}
-	for i, part := range parts {
-		scheme, rest, ok := strings.Cut(part, "://")
-		if ok {
-			scheme += "://"
-		} else {
-			scheme, rest = "", part
-		}
-		at := strings.LastIndex(rest, "@")
-		if at < 0 {
-			continue
-		}
-		user, _, isPassword := strings.Cut(rest[:at], ":")
-		if isPassword {
-			parts[i] = scheme + user + ":xxxxx" + rest[at:]
-		} else {
-			parts[i] = scheme + "xxxxx" + rest[at:]
-		}
-	}
-	return strings.Join(parts, ",")
 }

@@ -7,23 +7,6 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-func TestRedact(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"nats://localhost:4222":          "nats://localhost:4222",
-		"nats://ada:pw@h:4222":           "nats://ada:xxxxx@h:4222",
-		"nats://token@h:4222":            "nats://xxxxx@h:4222",
-		"nats://ada:p@ss/w%zz@h:4222":    "nats://ada:xxxxx@h:4222",
-		"nats://a:pw@h1,nats://b:pw2@h2": "nats://a:xxxxx@h1,nats://b:xxxxx@h2",
-		"nats://a:p,w@h1,h2":             "nats://a:xxxxx@h1,h2",
-		"ada:pw@h":                       "ada:xxxxx@h",
-	} {
-		if got := Redact(in); got != want {
-			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestCredentials(t *testing.T) {
 	t.Parallel()
 	for servers, want := range map[string]nats.Options{

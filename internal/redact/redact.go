@@ -1,0 +1,44 @@
+// Package redact takes passwords out of texts that people see.
+package redact
+
+import "strings"
+
+// mask stands for what is hidden; net/url uses the same.
+const mask = "xxxxx"
+
+// URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
+// may be a token, goes. rawURL may be several URLs separated by commas, and need not be valid:
+// url.Parse refuses just the passwords that were not escaped.
+func URL(rawURL string) string {
+	// A comma may belong to a password that was not escaped, so only one with a URL behind it
+	// separates two.
+	parts := strings.Split(rawURL, ",")
+	for i := len(parts) - 1; i > 0; i-- {
+		if !strings.Contains(parts[i], "://") {
+			parts[i-1] += "," + parts[i]
+			parts = append(parts[:i], parts[i+1:]...)
+		}
+	}
+	for i, part := range parts {
+		parts[i] = one(part)
+	}
+	return strings.Join(parts, ",")
+}
+
+func one(s string) string {
+	head, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		head, rest = "", s
+	} else {
+		head += "://"
+	}
+	at := strings.LastIndex(rest, "@")
+	if at < 0 {
+		return s
+	}
+	user, _, hasPassword := strings.Cut(rest[:at], ":")
+	if !hasPassword {
+		return head + mask + rest[at:]
+	}
+	return head + user + ":" + mask + rest[at:]
+}

@@ -1,0 +1,60 @@
+// Package steady is how the toolkit waits and how it says that something is away: one sleep, one
+// backoff, and one wording for "lost" and "back".
+package steady
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Sleep waits for d and reports whether ctx was still going then. With d of zero or less it does
+// not wait.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// A Backoff says how long to wait before the next try. First doubles with each failure up to Max,
+// and the upper half of each wait is random, so that many who failed together do not come back
+// together. A zero First is 100 ms, a zero Max 10 s. It may not be used concurrently.
+type Backoff struct {
+	First, Max time.Duration
+
+	failures int
+}
+
+// Next returns the wait after one more failure.
+func (b *Backoff) Next() time.Duration {
+	d := Delay(b.failures, b.First, b.Max)
+	b.failures++
+	return d
+}
+
+// Reset is for after a success: the next wait is a first one again.
+func (b *Backoff) Reset() { b.failures = 0 }
+
+// Delay is the wait after n earlier failures, for callers that keep the count themselves.
+func Delay(n int, first, limit time.Duration) time.Duration {
+	if first <= 0 {
+		first = 100 * time.Millisecond
+	}
+	if limit <= 0 {
+		limit = 10 * time.Second
+	}
+	d := first
+	for ; n > 0 && d < limit; n-- {
+		d *= 2
+	}
+	d = min(d, limit)
+	return d/2 + rand.N(d/2+1)
+}

@@ -1,0 +1,86 @@
+package steady_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+func TestSleep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		if !steady.Sleep(t.Context(), time.Minute) || time.Since(begun) != time.Minute {
+			t.Errorf("slept %v, want a minute", time.Since(begun))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if steady.Sleep(ctx, time.Hour) || time.Since(begun) != time.Minute+time.Second {
+			t.Errorf("slept past its context: %v", time.Since(begun))
+		}
+		if steady.Sleep(ctx, 0) || !steady.Sleep(t.Context(), -1) {
+			t.Error("a sleep of nothing does not report whether its context goes on")
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	b := steady.Backoff{First: time.Second, Max: 5 * time.Second}
+	for round := range 2 {
+		for i, want := range []time.Duration{1, 2, 4, 5, 5} {
+			if got := b.Next(); got < want*time.Second/2 || got > want*time.Second {
+				t.Errorf("round %d, wait %d = %v, want between half of %d s and all", round, i, got, want)
+			}
+		}
+		b.Reset()
+	}
+	if got := steady.Delay(1000, 0, 0); got < 5*time.Second || got > 10*time.Second {
+		t.Errorf("default wait = %v, want up to 10 s", got)
+	}
+}
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		o := steady.Outage{What: "broker", Log: slog.New(slog.NewTextHandler(&log, nil)), Attrs: []slog.Attr{slog.String("url", "nats://h")}}
+		o.Note(t.Context(), nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
+		defer cancel()
+		var asked int
+		o.Watch(ctx, time.Second, func(context.Context) error {
+			switch asked++; {
+			case asked <= 3:
+				return errors.New("refused")
+			case asked <= 5:
+				return errors.New("reset")
+			}
+			return nil
+		})
+		want := []string{
+			`level=WARN msg="broker lost, waiting until it is back" url=nats://h error=refused`,
+			`level=WARN msg="broker lost, waiting until it is back" url=nats://h error=reset`,
+			`level=INFO msg="broker is back" url=nats://h away=5s`,
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(lines) != len(want) {
+			t.Fatalf("log is\n%swant %d lines", log.String(), len(want))
+		}
+		for i, line := range lines {
+			if !strings.Contains(line, want[i]) {
+				t.Errorf("line %d = %s, want %s", i, line, want[i])
+			}
+		}
+		if since, err := o.Since(); err != nil || !since.IsZero() {
+			t.Errorf("Since after it is back = %v, %v", since, err)
+		}
+	})
+}
