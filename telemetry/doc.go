@@ -8,7 +8,7 @@
 // which travel to the next service and show up in logs.
 //
 // With an endpoint, spans, log records and the Prometheus metrics go out over
-// OTLP. A collector that cannot be reached never blocks the start or a
+// OTLP, by the exporters of package telemetry/otlp, which the program must import. A collector that cannot be reached never blocks the start or a
 // request: what does not fit the queues is dropped and counted in
 // telemetry_spans_dropped_total and telemetry_logs_dropped_total, and the log
 // says so once when it begins and once when it ends.

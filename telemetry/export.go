@@ -2,11 +2,8 @@ package telemetry
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -14,20 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/bridges/otelslog"
 	promotel "go.opentelemetry.io/contrib/bridges/prometheus"
-	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploggrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
 
@@ -42,33 +30,18 @@ type exporter struct {
 	close   func(context.Context) error
 }
 
-// How a client tries again within Options.Timeout: soon, because the collector
-// of a laptop is often a process that starts at the same time.
-const (
-	firstRetry = 250 * time.Millisecond
-	maxRetry   = 2 * time.Second
-)
-
-// signals are the three OTLP clients.
-type signals struct {
-	spans   sdktrace.SpanExporter
-	logs    sdklog.Exporter
-	metrics sdkmetric.Exporter
-	conn    *grpc.ClientConn // nil over HTTP
-}
-
 func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg *prometheus.Registry, log *slog.Logger) (*exporter, error) {
-	out, err := dial(ctx, opts)
+	out, err := openClient(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	outage := &outage{log: log, endpoint: opts.Endpoint, failing: map[string]bool{}, unwanted: map[string]bool{}}
 	e := &exporter{close: out.close}
 	e.spans = newQueue("spans", opts.Timeout, droppedCounter(reg, "spans"), func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
-		return outage.report(ctx, "traces", func() error { return out.spans.ExportSpans(ctx, batch) })
+		return outage.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, batch) })
 	})
 	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
-		return outage.report(ctx, "logs", func() error { return out.logs.Export(ctx, batch) })
+		return outage.report(ctx, "logs", func() error { return out.Logs.Export(ctx, batch) })
 	})
 	e.traces = sdktrace.NewTracerProvider(
 		sdktrace.WithResource(res),
@@ -80,7 +53,7 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
 	// The provider only lends its resource to the reader.
 	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
-	e.metrics = newMetricSender(reader, out.metrics, outage, opts)
+	e.metrics = newMetricSender(reader, out.Metrics, outage, opts)
 	return e, nil
 }
 
@@ -110,92 +83,6 @@ func droppedCounter(reg prometheus.Registerer, what string) *prometheus.CounterV
 	}, []string{"reason"})
 	reg.MustRegister(c)
 	return c
-}
-
-// dial makes the clients. None of them connects before its first export.
-func dial(ctx context.Context, opts Options) (*signals, error) {
-	u, err := url.Parse(opts.Endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", opts.Endpoint)
-	}
-	switch opts.Protocol {
-	case "", "grpc":
-		return dialGRPC(ctx, opts, u)
-	case "http/protobuf":
-		return dialHTTP(ctx, opts, u)
-	}
-	return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", opts.Protocol)
-}
-
-func dialGRPC(ctx context.Context, opts Options, u *url.URL) (*signals, error) {
-	creds := insecure.NewCredentials()
-	host := u.Host
-	if u.Scheme == "https" {
-		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
-	}
-	if u.Port() == "" {
-		host += ":4317"
-	}
-	conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(creds))
-	if err != nil {
-		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
-	}
-	s := &signals{conn: conn}
-	var errs [3]error
-	s.spans, errs[0] = otlptracegrpc.New(ctx, otlptracegrpc.WithGRPCConn(conn),
-		otlptracegrpc.WithHeaders(opts.Headers), otlptracegrpc.WithTimeout(opts.Timeout),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	s.logs, errs[1] = otlploggrpc.New(ctx, otlploggrpc.WithGRPCConn(conn),
-		otlploggrpc.WithHeaders(opts.Headers), otlploggrpc.WithTimeout(opts.Timeout),
-		otlploggrpc.WithRetry(otlploggrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	s.metrics, errs[2] = otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithGRPCConn(conn),
-		otlpmetricgrpc.WithHeaders(opts.Headers), otlpmetricgrpc.WithTimeout(opts.Timeout),
-		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, errors.Join(fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err), conn.Close())
-	}
-	return s, nil
-}
-
-func dialHTTP(ctx context.Context, opts Options, u *url.URL) (*signals, error) {
-	base := strings.TrimSuffix(u.String(), "/")
-	s := &signals{}
-	var errs [3]error
-	s.spans, errs[0] = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"),
-		otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	s.logs, errs[1] = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"),
-		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout),
-		otlploghttp.WithRetry(otlploghttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	s.metrics, errs[2] = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"),
-		otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout),
-		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
-	}
-	return s, nil
-}
-
-// close ends the span and log clients (metricSender ends its own) and
-// the connection.
-func (s *signals) close(ctx context.Context) error {
-	errs := []error{s.spans.Shutdown(ctx), s.logs.Shutdown(ctx)}
-	if s.conn != nil {
-		errs = append(errs, s.conn.Close())
-	}
-	return errors.Join(errs...)
 }
 
 type spanProcessor struct{ q *queue[sdktrace.ReadOnlySpan] }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel"
+
+	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
 
 // The SDK hands errors that nobody takes to a global handler. No test may

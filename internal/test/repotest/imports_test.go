@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"kv/":              {"kv", internal}, // kvtest
 	"cache":            {".", "config", "telemetry", internal},
 	"telemetry":        {internal},
+	"telemetry/":       {"telemetry", internal}, // otlp
 	"sqldb":            {internal},
 	"server":           {"telemetry", internal},
 	"transport":        {"discovery", "telemetry", internal},
@@ -28,7 +29,7 @@ var mayImport = map[string][]string{
 	"messaging/outbox": {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":       {"messaging/driver", internal}, // driver and drivertest
 	"drivers/":         {"drivers/", "messaging/driver", "discovery", "kv", "sqldb", "cache", internal},
-	"local":            {".", "config", "discovery", "drivers/", "telemetry", "messaging/", "sqldb", internal},
+	"local":            {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
 	"internal/":        {internal}, // the compiler refuses circles
 	"tools/servers":    {internal},
 	"shop":             {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "drivers/", "local", "shop/", internal},

@@ -1,0 +1,62 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+
+	sdklog "go.opentelemetry.io/otel/sdk/log"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/kaptar/kaptar/internal/redact"
+)
+
+// A Client sends the three signals to one collector.
+type Client struct {
+	Spans   sdktrace.SpanExporter
+	Logs    sdklog.Exporter
+	Metrics sdkmetric.Exporter
+	Close   func() error // ends what the three share, after them; nil is nothing
+}
+
+// RegisterClient is for the init function of package telemetry/otlp: open makes the client of an
+// OTLP protocol, and does not wait for the collector. It panics when protocol is registered already.
+func RegisterClient(protocol string, open func(ctx context.Context, opts Options, endpoint *url.URL) (*Client, error)) {
+	if _, taken := clients.LoadOrStore(protocol, openFunc(open)); taken {
+		panic("telemetry: OTLP protocol " + protocol + " registered twice")
+	}
+}
+
+type openFunc func(context.Context, Options, *url.URL) (*Client, error)
+
+var clients sync.Map // of openFunc by protocol
+
+func openClient(ctx context.Context, opts Options) (*Client, error) {
+	u, err := url.Parse(opts.Endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", redact.URL(opts.Endpoint))
+	}
+	protocol := cmp.Or(opts.Protocol, "grpc")
+	if protocol != "grpc" && protocol != "http/protobuf" {
+		return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", protocol)
+	}
+	open, ok := clients.Load(protocol)
+	if !ok {
+		return nil, fmt.Errorf("telemetry: endpoint %s is set (OTEL_EXPORTER_OTLP_ENDPOINT), but no exporter is linked: "+
+			"add import _ \"github.com/kaptar/kaptar/telemetry/otlp\", or unset it to export nothing", redact.URL(opts.Endpoint))
+	}
+	return open.(openFunc)(ctx, opts, u)
+}
+
+// close ends the span and log clients (metricSender ends its own), then what they share.
+func (c *Client) close(ctx context.Context) error {
+	err := errors.Join(c.Spans.Shutdown(ctx), c.Logs.Shutdown(ctx))
+	if c.Close != nil {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
