@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
@@ -28,6 +29,7 @@ import (
 type App struct {
 	service   Service
 	id        string
+	config    *config.Config
 	settings  *Settings // a pointer, so that printing an App does not print its secrets
 	telemetry *telemetry.Telemetry
 	server    *server.Server

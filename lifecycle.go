@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
@@ -24,11 +25,11 @@ import (
 
 // setup makes an App of every service and runs their Setups at the same time;
 // all that fail are reported.
-func (s *system) setup(ctx context.Context, services []Service, settings []*Settings) error {
+func (s *system) setup(ctx context.Context, services []Service, settings *config.Config) error {
 	s.apps = make([]*App, len(services))
 	errs := make([]error, len(services))
 	for i, service := range services {
-		app, err := s.newApp(ctx, service, settings[i])
+		app, err := s.newApp(ctx, service, settings)
 		if err != nil {
 			s.apps = s.apps[:i]
 			return fmt.Errorf("kaptar: %s: %w", service.Name, err)
@@ -45,15 +46,16 @@ func (s *system) setup(ctx context.Context, services []Service, settings []*Sett
 	return errors.Join(errs...)
 }
 
-func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*App, error) {
+func (s *system) newApp(ctx context.Context, service Service, settings *config.Config) (*App, error) {
+	set, otel := config.Of[Settings](settings, service.Name), config.Of[telemetry.Settings](settings, service.Name).OTel
 	if service.Version == "" {
 		service.Version = defaultVersion
 	}
 	id := instanceID(service.Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{
 		Service: service.Name, Version: service.Version, InstanceID: id,
-		Endpoint: set.OTel.Endpoint, Protocol: set.OTel.Protocol, Headers: set.OTel.Headers,
-		Sampler: set.OTel.Sampler, SamplerArg: set.OTel.SamplerArg,
+		Endpoint: otel.Endpoint, Protocol: otel.Protocol, Headers: otel.Headers,
+		Sampler: otel.Sampler, SamplerArg: otel.SamplerArg,
 		Log: telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}},
 	})
 	if err != nil {
@@ -68,7 +70,7 @@ func (s *system) newApp(ctx context.Context, service Service, set *Settings) (*A
 		Default: set.clientSettings(), Targets: set.Clients,
 	})
 	return &App{
-		service: service, id: id, settings: set, telemetry: tel, transport: tr,
+		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
 		client: &http.Client{Transport: tr},
 		server: server.New(server.Options{
 			HTTP: cmp.Or(set.Listen, service.Listen, ":8080"), GRPC: cmp.Or(set.GRPCListen, service.GRPCListen, ":50051"),
@@ -247,7 +249,7 @@ func (a *App) instance() discovery.Instance {
 	in := discovery.Instance{
 		ID: a.id, Service: a.Name(), Version: a.Version(),
 		HTTP: advertised(a.settings.Advertise, a.server.HTTPAddr()),
-		Tags: []string{"http", a.Version()},
+		Tags: slices.Concat([]string{"http", a.Version()}, a.settings.Tags), Meta: a.settings.Meta,
 	}
 	if a.server.HasGRPC() {
 		in.GRPC = advertised(a.settings.Advertise, a.server.GRPCAddr())

@@ -169,8 +169,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 
 // addSettingFlags makes a flag of every setting that has a plain name.
 func (p *Program) addSettingFlags(set *pflag.FlagSet, f *flags) {
-	targets, _ := targetsOf(p.Services)
-	keys, err := config.Keys(targets...)
+	keys, err := config.Keys(targetsOf(p.Services)...)
 	if err != nil {
 		return // Load reports it with more to say
 	}
@@ -251,7 +250,7 @@ func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) erro
 			return err
 		}
 	}
-	loaded, _, err := loadSettings(src, services, others)
+	loaded, err := LoadSettings(src, services, others)
 	if loaded != nil {
 		err = errors.Join(loaded.Print(cmd.OutOrStdout()), err)
 	}

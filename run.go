@@ -32,7 +32,7 @@ type Options struct {
 	// Prepare, if set, runs once the settings are known and before any Setup; what
 	// it returns is called after the last service has stopped. Package local starts
 	// its embedded engines here.
-	Prepare func(ctx context.Context, settings []*Settings) (stop func(context.Context) error, err error)
+	Prepare func(ctx context.Context, settings *config.Config) (stop func(context.Context) error, err error)
 	// Ready, if set, is called once, when every service is ready.
 	Ready func(services []Endpoint)
 }
@@ -55,7 +55,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err := checkServices(services); err != nil {
 		return err
 	}
-	loaded, settings, err := loadSettings(opts.Sources, services, opts.Others)
+	loaded, err := LoadSettings(opts.Sources, services, opts.Others)
 	if err != nil {
 		return err
 	}
@@ -63,13 +63,13 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer sys.cancel(nil)
 	if opts.Prepare != nil {
-		stop, err := opts.Prepare(ctx, settings)
+		stop, err := opts.Prepare(ctx, loaded)
 		if err != nil {
 			return err
 		}
 		sys.stopEngines = stop
 	}
-	if err := sys.setup(ctx, services, settings); err != nil {
+	if err := sys.setup(ctx, services, loaded); err != nil {
 		return errors.Join(err, sys.close())
 	}
 	if err := sys.start(ctx); err != nil {
@@ -89,30 +89,27 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	return errors.Join(cause, sys.stop())
 }
 
-// loadSettings reads the toolkit's and the services' own settings.
-func loadSettings(src config.Sources, services, others []Service) (*config.Config, []*Settings, error) {
-	targets, settings := targetsOf(services)
-	known, _ := targetsOf(others)
-	for _, t := range known {
+// LoadSettings reads the settings of services: the toolkit's, the sections of all linked packages
+// and the services' own. others are as in Options. The error is a *config.Errors with every mistake.
+func LoadSettings(src config.Sources, services, others []Service) (*config.Config, error) {
+	targets := targetsOf(services)
+	for _, t := range targetsOf(others) {
 		t.SchemaOnly = true
 		targets = append(targets, t)
 	}
-	loaded, err := config.Load(src, targets...)
-	return loaded, settings, err
+	return config.Load(src, targets...)
 }
 
-func targetsOf(services []Service) ([]config.Target, []*Settings) {
+func targetsOf(services []Service) []config.Target {
 	var targets []config.Target
-	var settings []*Settings
 	for _, s := range services {
-		own := new(Settings)
-		settings = append(settings, own)
-		targets = append(targets, config.Target{Service: s.Name, Into: own})
+		targets = append(targets, config.Target{Service: s.Name, Into: new(Settings)})
+		targets = append(targets, config.Sections(s.Name)...)
 		if s.Settings != nil {
 			targets = append(targets, config.Target{Service: s.Name, Into: s.Settings})
 		}
 	}
-	return targets, settings
+	return targets
 }
 
 // A system is the services of one Run.

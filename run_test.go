@@ -407,7 +407,7 @@ func TestCommandLine(t *testing.T) {
 		code int
 		want []string // on both outputs together
 	}{
-		{"config", 0, []string{"colour", "green", "COLOUR", "[redacted]", "redis_host", "localhost"}},
+		{"config", 0, []string{"colour", "green", "COLOUR", "[redacted]", "otel.traces_sampler", "brew_time", "3m0s"}},
 		{"config --colour red", 0, []string{"red", "--colour"}},
 		{"config --set services.a.colour=pink", 0, []string{"pink"}},
 		{"config --colour", 1, []string{"colour"}},

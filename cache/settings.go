@@ -13,7 +13,17 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
 )
+
+func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/cache") }
+
+// Settings are this package's section of the configuration: where Redis is. Package local sets an
+// empty redis_host, with which caches are in the process.
+type Settings struct {
+	RedisHost string        `config:"redis_host" default:"localhost" help:"host or host:port of Redis, for caches; empty keeps them in the process"`
+	RedisURL  config.Secret `config:"redis_url" help:"redis://user:password@host:6379/0, or rediss:// for TLS, instead of redis_host"`
+}
 
 // shared is what the caches of one service have in common.
 type shared struct {
@@ -29,7 +39,7 @@ type sharedKey struct{}
 
 func sharedOf(app *kaptar.App) (*shared, error) {
 	return kaptar.Attach(app, sharedKey{}, func() (*shared, error) {
-		set := app.Settings()
+		set := kaptar.SectionOf[Settings](app)
 		opts, setting, err := server(set.RedisURL.Reveal(), set.RedisHost)
 		if err != nil {
 			return nil, fmt.Errorf("cache: %s: %w", app.Name(), err)

@@ -110,6 +110,9 @@ func (c *checker) mapping(n *node, names []string, fields []*field, key string) 
 		at := joinKey(key, name)
 		matches := named(fields, name)
 		if len(matches) == 0 {
+			if c.defaults && unlinked(at) != "" {
+				continue // whoever supplies defaults need not know what is linked
+			}
 			c.unknown(at, name, n.keyOrigin(name), fields)
 			continue
 		}
@@ -185,7 +188,9 @@ func (c *checker) leaf(n *node, fields []*field, key string) {
 // unknown reports a key without its value, which may be a secret under a misspelt key.
 func (c *checker) unknown(key, name, origin string, fields []*field) {
 	problem := "unknown key" + suggestion(name, fieldNames(fields))
-	switch {
+	switch pkg := unlinked(key); {
+	case pkg != "":
+		problem = fmt.Sprintf("belongs to package %s, which this program does not import: add import _ %[1]q, or remove the key", pkg)
 	case key == name && slices.Contains(c.services, name):
 		problem = fmt.Sprintf("unknown key, did you mean %q?", ownKey(name, ""))
 	case strings.Contains(name, "."):

@@ -32,6 +32,14 @@ func (c *Config) Values() []Value {
 	return slices.CompactFunc(out, func(a, b Value) bool { return a.Service == b.Service && a.Key == b.Key })
 }
 
+// AnyText reports whether match is true for the text of some effective value, which it gets without
+// redaction when the setting is a string or a Secret.
+func (c *Config) AnyText(match func(text string) bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.slots, func(s *slot) bool { return match(s.raw()) })
+}
+
 func sortValues(values []Value) {
 	slices.SortStableFunc(values, func(a, b Value) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Key, b.Key))

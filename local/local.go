@@ -164,17 +164,15 @@ func (e *Engine) setAbort(f func()) {
 	e.abort = f
 }
 
-// Prepare makes the directory and starts the embedded broker if a service uses it.
-func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop func(context.Context) error, err error) {
+// Prepare makes the directory and starts the embedded broker if some setting is its URL; settings may
+// be nil.
+func (e *Engine) Prepare(ctx context.Context, settings *config.Config) (stop func(context.Context) error, err error) {
 	lock, err := lockDir(e.dir())
 	if err != nil {
 		return nil, err
 	}
-	used := false
-	for _, s := range settings {
-		used = used || e.embeds(s.BrokerURL) || e.embeds(s.DiscoveryURL)
-	}
-	if e.embedded = used; !used {
+	e.embedded = settings != nil && settings.AnyText(e.embeds)
+	if !e.embedded {
 		return func(context.Context) error { return lock.Close() }, nil
 	}
 	broker, err := startNATS(ctx, e.natsListen(), filepath.Join(e.dir(), "nats"))
@@ -185,8 +183,8 @@ func (e *Engine) Prepare(ctx context.Context, settings []*kaptar.Settings) (stop
 }
 
 // embeds reports whether a URL is that of the embedded broker, with whatever parameters.
-func (e *Engine) embeds(url config.Secret) bool {
-	server, _, _ := strings.Cut(url.Reveal(), "?")
+func (e *Engine) embeds(url string) bool {
+	server, _, _ := strings.Cut(url, "?")
 	return server == e.brokerURL()
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,9 +60,35 @@ func listens(address string) bool {
 	return err == nil && string(hello) == "INFO "
 }
 
-// settingsWith are the settings of one service that uses a broker.
-func settingsWith(broker string) []*kaptar.Settings {
-	return []*kaptar.Settings{{BrokerURL: config.Secret(broker)}}
+// settingsWith are the settings of one service that uses a broker, and perhaps a registry.
+func settingsWith(t *testing.T, broker, registry string) *config.Config {
+	t.Helper()
+	loaded, err := config.Load(config.Sources{},
+		config.Target{Service: "one", Into: &messaging.Settings{BrokerURL: config.Secret(broker)}},
+		config.Target{Service: "one", Into: &kaptar.Settings{DiscoveryURL: config.Secret(registry)}},
+		config.Target{Service: "two", Into: &messaging.Settings{BrokerURL: "nats://third:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
+// A section more needs a line in importOf of package config, and one in its test in package kaptar.
+func TestSections(t *testing.T) {
+	t.Parallel()
+	keys, err := config.Keys(config.Sections("")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := map[string]bool{}
+	for _, k := range keys {
+		name, _, _ := strings.Cut(k.Name, ".")
+		top[name] = true
+	}
+	got, want := slices.Sorted(maps.Keys(top)), []string{"broker_url", "otel", "redis_host", "redis_url", "topics"}
+	if !slices.Equal(got, want) {
+		t.Errorf("keys of the sections of the toolkit's packages: got %q, want %q", got, want)
+	}
 }
 
 func TestFlags(t *testing.T) {
@@ -181,7 +208,7 @@ func TestPrepareErrors(t *testing.T) {
 			t.Parallel()
 			begun := time.Now()
 			e := &local.Engine{Dir: test.dir, NATSListen: test.listen}
-			stop, err := e.Prepare(t.Context(), settingsWith("nats://"+test.listen))
+			stop, err := e.Prepare(t.Context(), settingsWith(t, "nats://"+test.listen, ""))
 			if err == nil {
 				t.Fatalf("Prepare = nil, want an error with %q (%v)", test.want, stop(context.Background()))
 			}
@@ -236,16 +263,16 @@ func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 	t.Parallel()
 	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "nats://elsewhere:4222?atomic=true": false, "embedded": true, "with parameters": true, "for discovery": true} {
 		e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-		settings := append(settingsWith(broker), settingsWith("nats://third:1")...)
+		url, registry := broker, ""
 		switch broker {
 		case "embedded":
-			settings[0].BrokerURL = config.Secret("nats://" + e.NATSListen)
+			url = "nats://" + e.NATSListen
 		case "with parameters":
-			settings[0].BrokerURL = config.Secret("nats://" + e.NATSListen + "?atomic=true")
+			url = "nats://" + e.NATSListen + "?atomic=true"
 		case "for discovery":
-			settings[0].BrokerURL, settings[0].DiscoveryURL = "", config.Secret("nats://"+e.NATSListen)
+			url, registry = "", "nats://"+e.NATSListen
 		}
-		stop, err := e.Prepare(t.Context(), settings)
+		stop, err := e.Prepare(t.Context(), settingsWith(t, url, registry))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +302,7 @@ func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 func TestScreen(t *testing.T) {
 	t.Parallel()
 	e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-	stop, err := e.Prepare(t.Context(), settingsWith("nats://"+e.NATSListen))
+	stop, err := e.Prepare(t.Context(), settingsWith(t, "nats://"+e.NATSListen, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +390,7 @@ func TestPrepareEndsWithItsContext(t *testing.T) {
 	e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	stop, err := e.Prepare(ctx, settingsWith("nats://"+e.NATSListen))
+	stop, err := e.Prepare(ctx, settingsWith(t, "nats://"+e.NATSListen, ""))
 	if err == nil { // it was faster
 		err = stop(context.Background())
 	}

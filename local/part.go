@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
 )
 
 // runPart runs the service of this process for the supervisor that started it.
@@ -42,8 +43,8 @@ func (e *Engine) runPart(ctx context.Context, opts *kaptar.Options, services []k
 	err = kaptar.Run(ctx, &kaptar.Options{
 		Sources: opts.Sources, Others: others,
 		Log: &frames{w: log, terminal: e.part.terminal},
-		Prepare: func(_ context.Context, settings []*kaptar.Settings) (func(context.Context) error, error) {
-			patience.Store(int64(settings[0].ShutdownTimeout + stopExtra))
+		Prepare: func(_ context.Context, settings *config.Config) (func(context.Context) error, error) {
+			patience.Store(int64(config.Of[kaptar.Settings](settings, e.part.service).ShutdownTimeout + stopExtra))
 			return nil, nil
 		},
 		Ready: func(all []kaptar.Endpoint) { _ = reports.Encode(report{Ready: &all[0]}) }, // or the leash tells

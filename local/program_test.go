@@ -21,7 +21,9 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/local"
+	"github.com/kaptar/kaptar/messaging"
 )
 
 // The test binary is also the program that the tests run, in processes of its own.
@@ -55,7 +57,8 @@ func service(name string) kaptar.Service {
 		app.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
 		app.HandleFunc("GET /settings", func(w http.ResponseWriter, _ *http.Request) {
 			s := app.Settings()
-			fmt.Fprintln(w, s.DatabaseURL.Reveal(), s.BrokerURL.Reveal(), s.RedisURL.Reveal(), s.GRPCListen, s.MaxBody, s.RequestTimeout)
+			broker, redis := kaptar.SectionOf[messaging.Settings](app).BrokerURL, kaptar.SectionOf[cache.Settings](app).RedisURL
+			fmt.Fprintln(w, s.DatabaseURL.Reveal(), broker.Reveal(), redis.Reveal(), s.GRPCListen, s.MaxBody, s.RequestTimeout)
 		})
 		app.HandleFunc("GET /through/{other}", func(w http.ResponseWriter, r *http.Request) {
 			resp, err := app.Client().Get("http://" + r.PathValue("other") + "/pid")
@@ -80,7 +83,7 @@ func service(name string) kaptar.Service {
 		app.OnStop("tell", func(context.Context) error {
 			fmt.Fprintln(os.Stderr, "stops now") // nobody may be there to read it
 			app.Logger().Info("stops now")
-			tell(set.Stops, name+" "+brokerState(app.Settings().BrokerURL.Reveal()))
+			tell(set.Stops, name+" "+brokerState(kaptar.SectionOf[messaging.Settings](app).BrokerURL.Reveal()))
 			switch set.OnStop {
 			case "hang":
 				select {}

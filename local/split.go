@@ -22,7 +22,8 @@ import (
 // runSplit checks the settings of all services, starts the engines and supervises
 // a process for each service.
 func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.Writer, services []kaptar.Service) (err error) {
-	settings, err := load(opts.Sources, services)
+	// Each process reads its own: here the mistakes of all are reported before anything starts.
+	settings, err := kaptar.LoadSettings(opts.Sources, services, opts.Others)
 	if err != nil {
 		return err
 	}
@@ -42,8 +43,9 @@ func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.W
 	}()
 	output := new(sync.Mutex)
 	logs := &joint{mu: output, w: opts.Log, terminal: isTerminal(opts.Log)}
+	first := config.Of[kaptar.Settings](settings, services[0].Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{Service: "supervisor", Log: telemetry.LogOptions{
-		Output: logs, Format: settings[0].LogFormat, Level: settings[0].Level(),
+		Output: logs, Format: first.LogFormat, Level: first.Level(),
 	}})
 	if err != nil {
 		return fmt.Errorf("local: --split: %w", err)
@@ -56,9 +58,9 @@ func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.W
 			return cmd
 		},
 	}
-	for i, service := range services {
+	for _, service := range services {
 		s.names = append(s.names, service.Name)
-		s.patience = max(s.patience, settings[i].ShutdownTimeout+stopExtra)
+		s.patience = max(s.patience, config.Of[kaptar.Settings](settings, service.Name).ShutdownTimeout+stopExtra)
 	}
 	s.ready = func(all []kaptar.Endpoint, pids map[string]int) {
 		fmt.Fprint(s.stdout, screen(all, pids, e.runningBroker(), e.dir()))
@@ -70,24 +72,6 @@ func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.W
 
 // stopExtra is what a process has beyond its shutdown_timeout before it is killed.
 const stopExtra = 2 * time.Second
-
-// load reads the settings of all services, so that their mistakes are reported
-// together and before anything starts. What it fills is not used here: each process
-// reads its own.
-func load(src config.Sources, services []kaptar.Service) ([]*kaptar.Settings, error) {
-	var targets []config.Target
-	var settings []*kaptar.Settings
-	for _, s := range services {
-		own := new(kaptar.Settings)
-		settings = append(settings, own)
-		targets = append(targets, config.Target{Service: s.Name, Into: own})
-		if s.Settings != nil {
-			targets = append(targets, config.Target{Service: s.Name, Into: s.Settings})
-		}
-	}
-	_, err := config.Load(src, targets...)
-	return settings, err
-}
 
 // partArgs is the command line of a service's process: it repeats what the user
 // typed, and the defaults come from the Engine there, so that both have the rank

@@ -59,7 +59,7 @@ func busOf(app *kaptar.App) (*bus, error) {
 
 // broker returns the connection behind topic's URL, opened once.
 func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
-	set := b.app.Settings()
+	set := kaptar.SectionOf[Settings](b.app)
 	url, key := set.BrokerURL.Reveal(), "broker_url"
 	if t, ok := set.Topics[topic]; ok && t.URL != "" {
 		url, key = t.URL.Reveal(), "topics."+topic+".url"

@@ -11,6 +11,7 @@ import (
 // allowedGlobals are variables of packages that are more than errors, guards, embedded files, compiled patterns and
 // tables that nobody writes, by directory and name, each with its reason.
 var allowedGlobals = map[string]string{
+	"config.sections":              "the settings structs of linked packages, as in database/sql",
 	"discovery.registered":         "the schemes of imported driver packages, as in database/sql",
 	"internal/inproc.copyBuffers":  "a sync.Pool: buffers without meaning, given back after each copy",
 	"internal/test/servertest.one": "the servers of a test process; testing has one TestMain too",

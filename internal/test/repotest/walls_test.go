@@ -160,7 +160,7 @@ func wallSize(all []source) (offences []string) {
 	return offences
 }
 
-// wallInit finds init functions that do more than register a driver.
+// wallInit finds init functions that do more than register a driver or a section of settings.
 func wallInit(all []source) (offences []string) {
 	for _, s := range all {
 		for _, d := range s.syntax.Decls {
@@ -170,7 +170,7 @@ func wallInit(all []source) (offences []string) {
 			}
 			for _, stmt := range f.Body.List {
 				if !registers(stmt) {
-					offences = append(offences, s.offence(stmt, "init may only register a driver"))
+					offences = append(offences, s.offence(stmt, "init may only register"))
 				}
 			}
 		}
@@ -192,6 +192,8 @@ func lastName(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.Ident:
 		return e.Name
+	case *ast.IndexExpr: // F[T]
+		return lastName(e.X)
 	case *ast.SelectorExpr:
 		return e.Sel.Name
 	}

@@ -1,0 +1,16 @@
+package messaging
+
+import "github.com/kaptar/kaptar/config"
+
+func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/messaging") }
+
+// Settings are this package's section of the configuration.
+type Settings struct {
+	BrokerURL config.Secret            `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
+	Topics    map[string]TopicSettings `config:"topics"`
+}
+
+// TopicSettings are what can be set for one topic.
+type TopicSettings struct {
+	URL config.Secret `config:"url" help:"the broker of this topic, when it is not broker_url"`
+}
