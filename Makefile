@@ -18,17 +18,20 @@ build: ## compile everything
 run: ## run the reference application in one process
 	@go run ./shop
 
-test: ## everything: vet, all tests, with the race detector where it pays, the walls of the repository
-	@status=0; \
+test: ## everything: installs the servers that are missing, then vet and all tests, with the race detector where it pays
+	@go build -o $(TOOLS)/ ./tools/servers ./internal/test/repotest/testreport
+	@$(TOOLS)/servers install || [ -z "$$CI" ]
+	@status=0; race=-race; \
+	[ "$$(go env CGO_ENABLED)" = 1 ] || { race=; echo 'no C compiler, so no race detector'; }; \
 	echo 'vet'; go vet ./... || status=1; \
-	go build -o $(TOOLS)/testreport ./internal/test/repotest/testreport && \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -timeout 20m -json -race $$with; go test -timeout 20m -json $$without; } | $(TOOLS)/testreport || status=1; \
+	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$without; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
-test-short: ## the tests that need Go alone
-	@go test ./...
+test-short: ## the tests that need Go alone; the others are counted as skipped
+	@go build -o $(TOOLS)/ ./internal/test/repotest/testreport
+	@go test -short -json ./... | $(TOOLS)/testreport
 
 servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server, until Ctrl-C
 	@go build -o $(TOOLS)/servers ./tools/servers

@@ -24,7 +24,7 @@ func start(e servers.Engine, env string) func(context.Context) (string, func(), 
 		if given := os.Getenv(env); given != "" {
 			return given, func() {}, nil
 		}
-		if err := servers.Install(ctx, e, os.Stderr); err != nil {
+		if err := servers.Install(ctx, os.Stderr, string(e)); err != nil {
 			return "", nil, err
 		}
 		s, err := servers.Start(ctx, e, nil)

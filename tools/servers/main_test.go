@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -39,26 +38,6 @@ func TestEngines(t *testing.T) {
 	}
 }
 
-func TestInstallSaysWhatItDid(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	err := install(t.Context(), &out, []servers.Engine{servers.Redis, servers.Kafka}, func(_ context.Context, e servers.Engine, w io.Writer) error {
-		if e == servers.Redis {
-			return nil
-		}
-		fmt.Fprintln(w, "downloading")
-		return errors.New("no network")
-	})
-	if err == nil || !strings.Contains(err.Error(), "no network") {
-		t.Errorf("install = %v, want the error of the engine that failed", err)
-	}
-	for _, want := range []string{"redis      ok, 0.", "kafka      downloading\n", "kafka      FAILED, 0."} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("install printed\n%s\nwithout %q", &out, want)
-		}
-	}
-}
-
 // reachable returns a folder that servers of another user can reach.
 func reachable(t *testing.T) string {
 	t.Helper()
@@ -87,7 +66,7 @@ func (w *watched) Write(p []byte) (int, error) {
 
 func TestStartAndClean(t *testing.T) {
 	t.Parallel()
-	servertest.Start(t, servers.Redis) // skips when there is none
+	servertest.Need(t, servers.Redis)
 	dir := reachable(t)
 	free := func(servers.Engine) int { return 0 }
 	ctx, cancel := context.WithCancel(t.Context())

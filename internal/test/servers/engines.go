@@ -13,10 +13,7 @@ import (
 type description struct {
 	example string // of a URL
 	ports   []port // the first is that of URL
-	// find returns where the program is, or an error that says what is missing.
-	find func() (program string, err error)
-	// install gets what find misses.
-	install func(ctx context.Context, progress io.Writer) error
+	recipe
 	// prepare writes the server's files before each start. It finds those of an earlier one.
 	prepare func(ctx context.Context, s *Server) error
 	command func(s *Server) command

@@ -2,56 +2,293 @@ package servers
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
-	"path"
-	"path/filepath"
-	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 )
 
-// Install gets what an engine misses: a Debian package, as root or through sudo without a password; Kafka's files by Maven; Consul,
-// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder is in, and NATS from its go.mod.
-// What is built or fetched lies in the user's cache folder, under a name made from its list of versions. It tells progress what it
-// does. When nothing is missing it returns at once and says nothing. It may be called concurrently, also from several processes.
-func Install(ctx context.Context, e Engine, progress io.Writer) error {
-	what, err := describe(e)
+// A recipe is how something that tests need is found and installed.
+type recipe struct {
+	// find returns where the program is, or an error that says what is missing.
+	find func() (program string, err error)
+	// debian lists the Debian packages that it needs.
+	debian []debianPackage
+	// fetch gets what is no Debian package, and reports each line of progress. Nil: there is nothing.
+	fetch func(ctx context.Context, progress func(line string)) error
+	from  string // what fetch does, for people
+
+	minutes, gigabytes float64 // roughly, on 2 cores when nothing is cached
+}
+
+// A debianPackage is installed unless it is there.
+type debianPackage struct {
+	name  string
+	there func() bool // nil: it is missing whenever find fails
+}
+
+// onPath reports whether a program is there.
+func onPath(program string) func() bool {
+	return func() bool {
+		_, err := exec.LookPath(program)
+		return err == nil
+	}
+}
+
+// tools returns what tests need beside engines.
+func tools() map[string]recipe {
+	look := func(program string) func() (string, error) {
+		return func() (string, error) { return exec.LookPath(program) }
+	}
+	return map[string]recipe{
+		"python": python(),
+		"curl":   {find: look("curl"), debian: []debianPackage{{name: "curl"}}, minutes: 0.1},
+		"cc":     {find: look("cc"), debian: []debianPackage{{name: "gcc"}, {name: "libc6-dev"}}, minutes: 0.3, gigabytes: 0.2},
+	}
+}
+
+// Installable returns the names that Install knows: all engines, python, curl, and cc, the C compiler that the race detector
+// needs.
+func Installable() []string {
+	var names []string
+	for _, e := range Engines() {
+		names = append(names, string(e))
+	}
+	return append(names, "python", "curl", "cc")
+}
+
+func recipeOf(name string) (recipe, error) {
+	if r, ok := tools()[name]; ok {
+		return r, nil
+	}
+	what, err := describe(Engine(name))
+	if err != nil {
+		return recipe{}, fmt.Errorf("servers: install: no %q, want one of %s", name, strings.Join(Installable(), ", "))
+	}
+	return what.recipe, nil
+}
+
+// Find returns nil when something of Installable is there, and an error that wraps ErrMissing when it is not.
+func Find(name string) error {
+	r, err := recipeOf(name)
 	if err != nil {
 		return err
 	}
-	if _, err := what.find(); err == nil {
-		return nil
-	}
-	if err := what.install(ctx, progress); err != nil {
-		return fmt.Errorf("servers: install %s: %w", e, err)
-	}
-	if _, err := what.find(); err != nil {
-		return fmt.Errorf("servers: %s was installed, and still: %w", e, err)
+	if _, err := r.find(); err != nil {
+		return fmt.Errorf("servers: %s: %w: %w", name, ErrMissing, err)
 	}
 	return nil
 }
 
-// program returns the path of a program, which may lie where only root's PATH leads.
-func program(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return filepath.Abs(path)
-	}
-	for _, dir := range []string{"/usr/local/bin", "/usr/bin", "/usr/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
+// progressInterval is how often Install says how far it is.
+const progressInterval = 10 * time.Second
+
+// Install installs what is missing of names, which are some of Installable: Debian packages, as root or through sudo without
+// a password; Kafka's jars by Maven; Python packages by pip; Consul, Jaeger, Prometheus and kube-apiserver built from tools/
+// of the repository that the working folder is in, and NATS in the version of its go.mod. What is built or fetched lies in
+// the user's cache folder, under a name made from its versions.
+//
+// It first writes what it is going to install, and then every 10 s how far it is; when nothing is missing it writes nothing.
+// What cannot be installed on this machine is named with the ways to go on without it. One failure does not stop the rest.
+// Install may be called concurrently, also from several processes.
+func Install(ctx context.Context, out io.Writer, names ...string) error {
+	missing := map[string]recipe{}
+	for _, name := range names {
+		r, err := recipeOf(name)
+		if err != nil {
+			return err
+		}
+		if _, err := r.find(); err != nil {
+			missing[name] = r
 		}
 	}
-	return "", err
+	b := &installer{out: out, interval: progressInterval, blocked: aptBlocked, apt: apt}
+	return b.install(ctx, missing)
 }
 
-// apt installs packages ("$@"). Their services are not started: the tests start their own. A list of packages that is missing or
-// too old makes the first try fail.
-const apt = `
+// An installer follows recipes and shows how far they are.
+type installer struct {
+	out      io.Writer
+	interval time.Duration
+	blocked  func() error // why Debian packages cannot be installed
+	apt      func(ctx context.Context, packages []string, progress func(line string)) error
+
+	begun time.Time
+	mu    sync.Mutex // also of out
+	last  map[string]string
+}
+
+// install installs Debian packages in one call of apt, and everything else side by side.
+func (b *installer) install(ctx context.Context, missing map[string]recipe) error {
+	b.begun, b.last = time.Now(), map[string]string{}
+	packages, refused := b.announce(missing)
+	aptDone, aptErr := make(chan struct{}), refused
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(aptDone)
+		if len(packages) > 0 && refused == nil {
+			b.say("apt-get", "begins")
+			aptErr = b.apt(ctx, packages, func(line string) { b.say("apt-get", line) })
+			b.end("apt-get", aptErr)
+		}
+	})
+	errs := make([]error, len(missing))
+	for i, name := range slices.Sorted(maps.Keys(missing)) {
+		r := missing[name]
+		wg.Go(func() {
+			if len(r.needed()) > 0 {
+				b.say(name, "waits for apt-get")
+				if <-aptDone; aptErr != nil {
+					errs[i] = fmt.Errorf("servers: install %s: %w", name, aptErr)
+					b.drop(name)
+					return
+				}
+			}
+			errs[i] = r.follow(ctx, name, b)
+			b.end(name, errs[i])
+		})
+	}
+	done := make(chan struct{})
+	go b.tick(done)
+	wg.Wait()
+	close(done)
+	return errors.Join(errs...)
+}
+
+// needed returns the Debian packages that are not there.
+func (r recipe) needed() (names []string) {
+	for _, p := range r.debian {
+		if p.there == nil || !p.there() {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// follow fetches what is no package, and looks whether everything is there now.
+func (r recipe) follow(ctx context.Context, name string, b *installer) error {
+	if r.fetch != nil {
+		b.say(name, "begins")
+		if err := r.fetch(ctx, func(line string) { b.say(name, line) }); err != nil {
+			return fmt.Errorf("servers: install %s: %w", name, err)
+		}
+	}
+	if _, err := r.find(); err != nil {
+		return fmt.Errorf("servers: %s was installed, and still: %w", name, err)
+	}
+	return nil
+}
+
+// announce says what is going to be installed and what cannot be. It returns the Debian packages, and why they are refused.
+func (b *installer) announce(missing map[string]recipe) (packages []string, refused error) {
+	var minutes, gigabytes float64
+	var lines, cannot []string
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		r := missing[name]
+		needed := r.needed()
+		if len(needed) > 0 && len(packages) == 0 {
+			refused = b.blocked()
+		}
+		packages = append(packages, needed...)
+		if len(needed) > 0 && refused != nil {
+			cannot = append(cannot, fmt.Sprintf("%s (what Debian calls %s)", name, strings.Join(needed, ", ")))
+			continue
+		}
+		from := r.from
+		if len(needed) > 0 {
+			from = strings.TrimSuffix("Debian's "+strings.Join(needed, ", ")+"; "+from, "; ")
+		}
+		lines = append(lines, fmt.Sprintf("  %-10s %4.1f min %4.1f GB  %s\n", name, r.minutes, r.gigabytes, from))
+		minutes, gigabytes = minutes+r.minutes, gigabytes+r.gigabytes
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(b.out, "to be installed, about %.0f minutes on 2 cores and %.1f GB when nothing is cached:\n%s",
+			max(1, minutes), gigabytes, strings.Join(lines, ""))
+	}
+	if len(cannot) > 0 {
+		fmt.Fprintf(b.out, "cannot be installed here, since %v: %s\n%s", refused, strings.Join(cannot, ", "), ways)
+	}
+	return packages, refused
+}
+
+// ways are how to go on where something cannot be installed.
+const ways = `Install that by hand, or go on without it in one of two ways:
+  docker compose up --wait    runs servers in containers, see compose.yaml. KAPTAR_TEST_POSTGRES=postgres://… and the like
+                              lead tests there; those that kill a server, or need what has no container, are skipped.
+  make test-short             runs the tests that need Go alone.
+`
+
+// say keeps a line for the next tick.
+func (b *installer) say(name, line string) {
+	if line = strings.TrimSpace(line); line != "" {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.last[name] = line
+	}
+}
+
+func (b *installer) drop(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.last, name)
+}
+
+// end writes how an installation ended.
+func (b *installer) end(name string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.last, name)
+	if err != nil {
+		b.line(name, "FAILED")
+	} else {
+		b.line(name, "ok")
+	}
+}
+
+// tick writes the last lines at each interval, until done is closed.
+func (b *installer) tick(done <-chan struct{}) {
+	ticker := time.NewTicker(b.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			b.mu.Lock()
+			for _, name := range slices.Sorted(maps.Keys(b.last)) {
+				line := []rune(b.last[name])
+				b.line(name, string(line[:min(len(line), 90)]))
+			}
+			b.mu.Unlock()
+		case <-done:
+			return
+		}
+	}
+}
+
+// line writes a line with the time that has passed. The caller holds the lock.
+func (b *installer) line(name, text string) {
+	fmt.Fprintf(b.out, "%5.0f s  %-10s %s\n", time.Since(b.begun).Seconds(), name, text)
+}
+
+// aptBlocked says why Debian packages cannot be installed here. Nil: they can.
+func aptBlocked() error {
+	if !onPath("apt-get")() {
+		return errors.New("there is no apt-get")
+	}
+	if os.Geteuid() != 0 && exec.Command("sudo", "-n", "true").Run() != nil {
+		return errors.New("this user is not root and has no sudo without a password")
+	}
+	return nil
+}
+
+// aptScript installs packages ("$@"). Their services are not started: the tests start their own. A list of packages that is
+// missing or too old makes the first try fail.
+const aptScript = `
 set -e
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -60,179 +297,20 @@ if [ ! -e "$policy" ]; then
 	chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" </dev/null 2>&1; }
-install "$@" || { apt-get update -qq && install "$@"; }
+install() { apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" </dev/null 2>&1; }
+install "$@" || { apt-get update -q 2>&1 && install "$@"; }
 `
 
-// packages returns what installs Debian packages, one process at a time.
-func packages(names ...string) func(context.Context, io.Writer) error {
-	return func(ctx context.Context, progress io.Writer) error {
-		if _, err := exec.LookPath("apt-get"); err != nil {
-			return fmt.Errorf("there is no apt-get; install what Debian calls %q by hand: %w", names, err)
-		}
-		command := append([]string{"sh", "-c", apt, "sh"}, names...)
-		if os.Geteuid() != 0 {
-			command = append([]string{"sudo", "-n"}, command...)
-		}
-		cache, err := cacheDir()
-		if err != nil {
-			return err
-		}
-		return locked(filepath.Join(cache, "apt.lock"), func() error {
-			fmt.Fprintf(progress, "apt-get install %q\n", names)
-			return quiet(exec.CommandContext(ctx, command[0], command[1:]...))
-		})
+func apt(ctx context.Context, packages []string, progress func(line string)) error {
+	command := append([]string{"sh", "-c", aptScript, "sh"}, packages...)
+	if os.Geteuid() != 0 {
+		command = append([]string{"sudo", "-n"}, command...)
 	}
-}
-
-// quiet runs a command, whose output is its error's text.
-func quiet(cmd *exec.Cmd) error {
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w:\n%s", filepath.Base(cmd.Path), err, tail(out, 4<<10))
-	}
-	return nil
-}
-
-func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
-
-// A module is a Go module in tools/ with the programs that it builds: the server under the module's name, and others under their own.
-type module struct {
-	name, pkg string
-	others    []string // packages
-	tags      string
-	required  bool // pkg is a module that ours requires, and there is none in tools/: tests and product have one version
-}
-
-// folders returns the module's folder in the repository, and that of the program in the cache.
-func (m module) folders() (source, cache string, err error) {
-	if m.required {
-		return m.requirement()
-	}
-	if source, err = repository("tools/" + m.name); err != nil {
-		return "", "", err
-	}
-	cache, err = cached(m.name, filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum"))
-	return source, cache, err
-}
-
-// requirement is folders for a module that ours requires. Its version alone makes the name, since go.mod changes for much else.
-func (m module) requirement() (source, cache string, err error) {
-	source, err = repository("internal/test/servers") // the nearest go.mod may be another module's
-	if err != nil {
-		return "", "", err
-	}
-	source = filepath.Dir(filepath.Dir(filepath.Dir(source)))
-	text, err := os.ReadFile(filepath.Join(source, "go.mod"))
-	if err != nil {
-		return "", "", err
-	}
-	version := regexp.MustCompile(`(?m)^(?:require|\t)\s*` + regexp.QuoteMeta(m.pkg) + ` (\S+)`).FindSubmatch(text)
-	if version == nil {
-		return "", "", fmt.Errorf("%s/go.mod does not require %s", source, m.pkg)
-	}
-	cache, err = cacheDir()
-	return source, filepath.Join(cache, m.name+"-"+string(version[1])), err
-}
-
-func (m module) find() (string, error) {
-	_, cache, err := m.folders()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(cache, m.name)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("it is not built, %s is not there", path)
-	}
-	return path, nil
-}
-
-func (m module) install(ctx context.Context, progress io.Writer) error {
-	source, cache, err := m.folders()
+	lock, err := cached("apt.lock")
 	if err != nil {
 		return err
 	}
-	return fill(cache, func(part string) error {
-		fmt.Fprintf(progress, "go build %s, which takes minutes when nothing of it is cached\n", m.pkg)
-		if err := m.build(ctx, source, filepath.Join(part, m.name), m.pkg); err != nil {
-			return err
-		}
-		for _, pkg := range m.others {
-			if err := m.build(ctx, source, filepath.Join(part, path.Base(pkg)), pkg); err != nil {
-				return err
-			}
-		}
-		return nil
+	return locked(lock, func() error {
+		return follow(exec.CommandContext(ctx, command[0], command[1:]...), progress)
 	})
-}
-
-func (m module) build(ctx context.Context, source, to, pkg string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", m.tags, "-o", to, pkg)
-	cmd.Dir = source
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=")
-	return quiet(cmd)
-}
-
-// fill makes a folder of the cache whole or not at all. One process does it, others wait for it.
-func fill(dir string, build func(part string) error) error {
-	return locked(dir+".lock", func() error {
-		if _, err := os.Stat(dir); err == nil {
-			return nil // another process was faster
-		}
-		part, err := os.MkdirTemp(filepath.Dir(dir), "part-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(part)
-		if err := build(part); err != nil {
-			return err
-		}
-		if err := os.Chmod(part, 0o755); err != nil {
-			return err
-		}
-		return os.Rename(part, dir)
-	})
-}
-
-// cached returns the folder of the cache for what is made from files with this content.
-func cached(name string, files ...string) (string, error) {
-	hash := sha256.New()
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			return "", err
-		}
-		hash.Write(text)
-	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(cache, name+"-"+hex.EncodeToString(hash.Sum(nil)[:6])), nil
-}
-
-func cacheDir() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(cache, "kaptar", "servers"), nil
-}
-
-// repository looks for a path from the working folder upwards: tests run in their package's folder.
-func repository(path string) (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		full := filepath.Join(dir, filepath.FromSlash(path))
-		if _, err := os.Stat(full); err == nil {
-			return full, nil
-		}
-		if filepath.Dir(dir) == dir {
-			return "", errors.New(path + " is in no folder above the working folder")
-		}
-		dir = filepath.Dir(dir)
-	}
 }

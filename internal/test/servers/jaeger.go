@@ -6,13 +6,15 @@ import (
 	"strings"
 )
 
+func jaegerModule() module {
+	return module{name: "jaeger", pkg: "github.com/jaegertracing/jaeger/cmd/all-in-one", minutes: 1.5, gigabytes: 0.9}
+}
+
 func jaeger() description {
-	built := module{name: "jaeger", pkg: "github.com/jaegertracing/jaeger/cmd/all-in-one"}
 	return description{
 		example: "http://127.0.0.1:16686",
 		ports:   []port{{usual: 16686}, {name: "otlp-grpc", usual: 4317}, {name: "otlp-http", usual: 4318}},
-		find:    built.find,
-		install: built.install,
+		recipe:  jaegerModule().recipe(),
 		command: func(s *Server) command {
 			const unused = "127.0.0.1:0" // ports that nobody is told of
 			args := []string{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"os"
@@ -23,8 +22,10 @@ func kafka() description {
 	return description{
 		example: "kafka://127.0.0.1:9092",
 		ports:   []port{{usual: 9092}, {name: "controller", inner: true}, {name: "sasl", usual: 9094, logins: true}},
-		find:    findKafka,
-		install: installKafka,
+		recipe: recipe{
+			find: findKafka, fetch: fetchKafka, from: "jars by Maven, tools/kafka/pom.xml", minutes: 1, gigabytes: 0.5,
+			debian: []debianPackage{{"default-jre-headless", onPath("java")}, {"maven", onPath("mvn")}},
+		},
 		prepare: prepareKafka,
 		command: func(s *Server) command {
 			return command{args: s.jvm("384m", "kafka.Kafka", s.path("server.properties"))}
@@ -39,13 +40,13 @@ func jars() (pom, cache string, err error) {
 	if pom, err = repository("tools/kafka/pom.xml"); err != nil {
 		return "", "", err
 	}
-	cache, err = cached("kafka", pom)
+	cache, err = versioned("kafka", pom)
 	return pom, cache, err
 }
 
 // findKafka returns the folder with the server's jars.
 func findKafka() (string, error) {
-	if _, err := program("java"); err != nil {
+	if _, err := exec.LookPath("java"); err != nil {
 		return "", err
 	}
 	_, cache, err := jars()
@@ -58,31 +59,14 @@ func findKafka() (string, error) {
 	return cache, nil
 }
 
-func installKafka(ctx context.Context, progress io.Writer) error {
+func fetchKafka(ctx context.Context, progress func(line string)) error {
 	pom, cache, err := jars()
 	if err != nil {
 		return err
 	}
-	var missing []string
-	if _, err := program("java"); err != nil {
-		missing = append(missing, "openjdk-17-jre-headless")
-	}
-	if _, err := program("mvn"); err != nil {
-		missing = append(missing, "maven")
-	}
-	if len(missing) > 0 {
-		if err := packages(missing...)(ctx, progress); err != nil {
-			return err
-		}
-	}
-	mvn, err := program("mvn")
-	if err != nil {
-		return err
-	}
 	return fill(cache, func(part string) error {
-		fmt.Fprintf(progress, "mvn dependency:copy-dependencies of %s\n", pom)
-		if err := quiet(exec.CommandContext(ctx, mvn, "-q", "-B", "-f", pom,
-			"dependency:copy-dependencies", "-DoutputDirectory="+part, "-DincludeScope=runtime")); err != nil {
+		if err := follow(exec.CommandContext(ctx, "mvn", "-B", "-f", pom,
+			"dependency:copy-dependencies", "-DoutputDirectory="+part, "-DincludeScope=runtime"), progress); err != nil {
 			return err
 		}
 		if found, _ := filepath.Glob(filepath.Join(part, "kafka_*.jar")); len(found) == 0 {

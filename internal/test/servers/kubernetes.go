@@ -9,26 +9,25 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 )
 
 func kubernetesModule() module {
-	return module{name: "kubernetes", pkg: "k8s.io/kubernetes/cmd/kube-apiserver"}
+	return module{name: "kubernetes", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", minutes: 3, gigabytes: 1.2}
 }
 
 func kubernetes() description {
 	return description{
 		example: "kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt",
 		ports:   []port{{usual: 6443}, {name: "etcd", inner: true}},
-		find:    findKubernetes,
-		install: installKubernetes,
+		recipe:  kubernetesRecipe(),
 		prepare: prepareKubernetes,
 		command: kubernetesCommand,
 		url: func(s *Server) string {
@@ -39,23 +38,16 @@ func kubernetes() description {
 	}
 }
 
-// findKubernetes returns where the API server is.
-func findKubernetes() (string, error) {
-	if _, err := program("etcd"); err != nil {
-		return "", err
+func kubernetesRecipe() recipe {
+	r := kubernetesModule().recipe()
+	r.debian = []debianPackage{{"etcd-server", onPath("etcd")}}
+	r.find = func() (string, error) {
+		if _, err := exec.LookPath("etcd"); err != nil {
+			return "", err
+		}
+		return kubernetesModule().find()
 	}
-	return kubernetesModule().find()
-}
-
-// installKubernetes begins with the build, which is the longest of all engines': the package would wait for its turn.
-func installKubernetes(ctx context.Context, progress io.Writer) error {
-	if err := kubernetesModule().install(ctx, progress); err != nil {
-		return err
-	}
-	if _, err := program("etcd"); err == nil {
-		return nil
-	}
-	return packages("etcd-server")(ctx, progress)
+	return r
 }
 
 // administrator is the token of a user who may do everything.

@@ -9,17 +9,15 @@ import (
 )
 
 func natsModule() module {
-	return module{name: "nats", pkg: "github.com/nats-io/nats-server/v2", required: true}
+	return module{name: "nats", pkg: "github.com/nats-io/nats-server/v2", required: true, minutes: 0.3, gigabytes: 0.2}
 }
 
 // natsServer wants a password, since drivers have to keep it out of their errors. It is one that nothing else is called.
 func natsServer() description {
-	built := natsModule()
 	return description{
 		example: "nats://kaptar:s3cr3t@127.0.0.1:4222",
 		ports:   []port{{usual: 4222}},
-		find:    built.find,
-		install: built.install,
+		recipe:  natsModule().recipe(),
 		prepare: func(_ context.Context, s *Server) error {
 			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
 listen: %q

@@ -17,8 +17,7 @@ func postgres() description {
 	return description{
 		example: "postgres://postgres:postgres@127.0.0.1:5432/postgres?sslmode=disable",
 		ports:   []port{{usual: 5432}},
-		find:    findPostgres,
-		install: packages("postgresql"),
+		recipe:  recipe{find: findPostgres, debian: []debianPackage{{name: "postgresql"}}, minutes: 0.3, gigabytes: 0.1},
 		prepare: preparePostgres,
 		command: func(s *Server) command {
 			return command{
@@ -52,6 +51,9 @@ func findPostgres() (string, error) {
 		if _, err := os.Stat(filepath.Join(filepath.Dir(path), "postgres")); err == nil {
 			return filepath.Dir(path), nil
 		}
+	}
+	if _, err := exec.LookPath("psql"); err != nil { // of Debian's packages, which leave initdb off the PATH
+		return "", err
 	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {

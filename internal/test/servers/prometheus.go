@@ -16,6 +16,7 @@ func prometheusModule() module {
 	return module{
 		name: "prometheus", pkg: "github.com/prometheus/prometheus/cmd/prometheus",
 		others: []string{"github.com/prometheus/prometheus/cmd/promtool"}, tags: "remove_all_sd,enable_consul_sd",
+		minutes: 3, gigabytes: 1.5,
 	}
 }
 
@@ -30,12 +31,10 @@ func Promtool() (string, error) {
 }
 
 func prometheus() description {
-	built := prometheusModule()
 	return description{
 		example: "http://127.0.0.1:9090",
 		ports:   []port{{usual: 9090}},
-		find:    built.find,
-		install: built.install,
+		recipe:  prometheusModule().recipe(),
 		prepare: preparePrometheus,
 		command: func(s *Server) command {
 			config, _ := s.prometheusConfig()

@@ -17,8 +17,7 @@ func rabbitmq() description {
 	return description{
 		example: "amqp://guest:guest@127.0.0.1:5672",
 		ports:   []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
-		find:    findRabbitMQ,
-		install: packages("rabbitmq-server"),
+		recipe:  recipe{find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
 		prepare: prepareRabbitMQ,
 		command: rabbitmqCommand,
 		url:     func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },

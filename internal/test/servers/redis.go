@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"strings"
 	"time"
 )
@@ -14,8 +15,10 @@ func redis() description {
 	return description{
 		example: "redis://127.0.0.1:6379",
 		ports:   []port{{usual: 6379}},
-		find:    func() (string, error) { return program("redis-server") },
-		install: packages("redis-server"),
+		recipe: recipe{
+			find:   func() (string, error) { return exec.LookPath("redis-server") },
+			debian: []debianPackage{{name: "redis-server"}}, minutes: 0.2,
+		},
 		prepare: func(_ context.Context, s *Server) error {
 			return s.write("redis.conf", fmt.Sprintf(`bind 127.0.0.1
 port %d

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -206,7 +207,7 @@ func TestGivenPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	servertest.Start(t, servers.Redis) // skips when there is none
+	servertest.Need(t, servers.Redis)
 	_, err = servers.Start(t.Context(), servers.Redis, &servers.Options{Port: l.Addr().(*net.TCPAddr).Port})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	if err == nil || !strings.Contains(err.Error(), "start redis: port "+port+" on 127.0.0.1 is taken") {
@@ -226,7 +227,7 @@ func TestBadConfig(t *testing.T) {
 	} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
-			servertest.Start(t, e) // skips when there is none
+			servertest.Need(t, e)
 			begun := time.Now()
 			s, err := servers.Start(t.Context(), e, &servers.Options{Config: c.config})
 			if err == nil {
@@ -288,16 +289,23 @@ func TestAt(t *testing.T) {
 
 func TestInstallWhatIsThere(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servers.Redis)
+	servertest.Need(t, servers.Redis)
 	var said bytes.Buffer
-	begun := time.Now()
-	if err := servers.Install(t.Context(), servers.Redis, &said); err != nil || said.Len() > 0 || time.Since(begun) > 5*time.Second {
-		t.Errorf("Install of what is there = %v, %q, after %v; want nothing", err, &said, time.Since(begun))
+	if err := servers.Install(t.Context(), &said, "redis"); err != nil || said.Len() > 0 {
+		t.Errorf("Install of what is there = %v, %q; want nothing", err, &said)
 	}
-	if err := servers.Install(t.Context(), "mysql", &said); err == nil {
-		t.Error("Install of an unknown engine = nil")
+}
+
+func TestInstallable(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{servers.Find("mysql"), servers.Install(t.Context(), io.Discard, "redis", "mysql")} {
+		if err == nil || !strings.Contains(err.Error(), `no "mysql", want one of postgres, kafka, `) || !strings.Contains(err.Error(), "python, curl, cc") {
+			t.Errorf("an unknown name gives %v, want the known ones", err)
+		}
 	}
-	if s.Log() == "" {
-		t.Error("Log is empty")
+	for _, name := range servers.Installable() {
+		if err := servers.Find(name); err != nil && !errors.Is(err, servers.ErrMissing) {
+			t.Errorf("Find(%q) = %v, want nil or ErrMissing", name, err)
+		}
 	}
 }

@@ -7,8 +7,9 @@
 //		…
 //	}
 //
-// Nothing is installed here. Without a server the test is skipped with the reason and the command that installs it; with CI set
-// in the environment it fails.
+// Nothing is installed here. With go test -short nothing is started either: each test that needs a server is skipped. Without
+// -short a test whose server is missing is skipped with the reason and the command that installs it, and fails when CI is set
+// in the environment.
 package servertest
 
 import (
@@ -57,6 +58,7 @@ func Main(m *testing.M) {
 // to use instead. The package's TestMain must call Main.
 func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	t.Helper()
+	short(t, string(e))
 	one.mu.Lock()
 	inMain := one.inMain
 	use := one.shared[e]
@@ -94,6 +96,7 @@ func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Ser
 // StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of opts, all at the same time.
 func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
 	t.Helper()
+	short(t, string(e))
 	started, errs := make([]*servers.Server, len(opts)), make([]error, len(opts))
 	t.Cleanup(func() {
 		for _, s := range started {
@@ -117,6 +120,23 @@ func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*server
 		absent(t, e, err, "")
 	}
 	return started
+}
+
+// Need ends the test as Start does when the server is missing, and starts nothing.
+func Need(t testing.TB, e servers.Engine) {
+	t.Helper()
+	short(t, string(e))
+	if err := servers.Find(string(e)); err != nil {
+		absent(t, e, err, "")
+	}
+}
+
+// short skips a test that go test -short must not run.
+func short(t testing.TB, needs string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("go test -short starts no %s", needs)
+	}
 }
 
 // absent ends a test that cannot have its server. One that is there and does not start is a failure.
@@ -145,6 +165,7 @@ func Promtool(t testing.TB) string { return tool(t, string(servers.Prometheus), 
 
 func tool(t testing.TB, install string, find func() (string, error)) string {
 	t.Helper()
+	short(t, install)
 	path, err := find()
 	if err != nil {
 		end(t, fmt.Sprintf("%v; type: go run ./tools/servers install %s", err, install))

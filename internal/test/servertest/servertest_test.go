@@ -108,6 +108,7 @@ func TestSharedIsOne(t *testing.T) {
 // TestStartCloses: the server of a test ends with it.
 func TestStartCloses(t *testing.T) {
 	t.Parallel()
+	servertest.Need(t, servers.Redis)
 	var address string
 	t.Run("inner", func(t *testing.T) { address = servertest.Start(t, servers.Redis).Addr("") })
 	if conn, err := net.Dial("tcp", address); err == nil {
@@ -163,6 +164,7 @@ func TestDatabaseIsDropped(t *testing.T) {
 
 func TestVHost(t *testing.T) {
 	t.Parallel()
+	servertest.Need(t, servers.RabbitMQ)
 	var gone string
 	t.Run("inner", func(t *testing.T) {
 		gone = servertest.VHost(t)
@@ -175,9 +177,6 @@ func TestVHost(t *testing.T) {
 		}
 		_ = conn.Close()
 	})
-	if gone == "" {
-		t.Skip("there is no RabbitMQ")
-	}
 	u, err := url.Parse(gone)
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,6 @@
-// Command testreport reads the output of go test -json and prints what a reader needs: the output of what failed, the
-// reason of what was skipped, and a summary. It ends with status 1 when something failed or nothing was run.
+// Command testreport reads the output of go test -json and prints what a reader needs: how long each package took, the output
+// of what failed, how many tests were skipped for which reason, and a summary. It ends with status 1 when something failed or
+// nothing was run.
 package main
 
 import (
@@ -7,10 +8,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
+
+// place is what testing writes before a test's own words.
+var place = regexp.MustCompile(`^\S+\.go:\d+: `)
 
 func main() {
 	ok, err := report(os.Stdin, os.Stdout)
@@ -34,11 +40,11 @@ type summary struct {
 	passed   int
 	packages int
 	failed   []string
-	skipped  []string
+	skipped  map[string][]string // tests by reason
 }
 
 func report(r io.Reader, w io.Writer) (ok bool, err error) {
-	s := &summary{output: make(map[string][]string)}
+	s := &summary{output: map[string][]string{}, skipped: map[string][]string{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -52,10 +58,16 @@ func report(r io.Reader, w io.Writer) (ok bool, err error) {
 	if err := lines.Err(); err != nil {
 		return false, fmt.Errorf("read events: %w", err)
 	}
-	for _, text := range slices.Concat(s.skipped, s.failed) {
+	skipped := 0
+	for _, reason := range slices.Sorted(maps.Keys(s.skipped)) {
+		tests := s.skipped[reason]
+		skipped += len(tests)
+		_, _ = fmt.Fprintf(w, "skip  %d: %s: %s\n", len(tests), reason, shorten(tests))
+	}
+	for _, text := range s.failed {
 		_, _ = fmt.Fprintln(w, text)
 	}
-	_, _ = fmt.Fprintf(w, "%d packages\ntests: %d passed, %d failed, %d skipped\n", s.packages, s.passed, len(s.failed), len(s.skipped))
+	_, _ = fmt.Fprintf(w, "%d packages\ntests: %d passed, %d failed, %d skipped\n", s.packages, s.passed, len(s.failed), skipped)
 	return len(s.failed) == 0 && s.packages > 0, nil
 }
 
@@ -74,7 +86,8 @@ func (s *summary) add(e event, w io.Writer) {
 		_, _ = fmt.Fprintf(w, "ok    %6.1f s  %s\n", e.Elapsed, name)
 	case "skip":
 		if e.Test != "" {
-			s.skipped = append(s.skipped, "skip  "+name+": "+reason(s.output[name]))
+			why := reason(s.output[name])
+			s.skipped[why] = append(s.skipped[why], name)
 		}
 	case "fail", "build-fail":
 		if e.Test == "" && e.Action == "fail" {
@@ -88,12 +101,21 @@ func (s *summary) add(e event, w io.Writer) {
 	delete(s.output, name)
 }
 
-// reason returns what a skipped test said, in one line.
+// shorten names some of the tests.
+func shorten(tests []string) string {
+	const some = 3
+	if len(tests) <= some {
+		return strings.Join(tests, ", ")
+	}
+	return strings.Join(tests[:some], ", ") + ", …"
+}
+
+// reason returns what a skipped test said, in one line, without the place in the source.
 func reason(output []string) string {
 	var said []string
 	for _, line := range output {
 		if text := strings.TrimSpace(line); text != "" && !strings.HasPrefix(text, "===") && !strings.HasPrefix(text, "---") {
-			said = append(said, text)
+			said = append(said, place.ReplaceAllString(text, ""))
 		}
 	}
 	return strings.Join(said, " ")

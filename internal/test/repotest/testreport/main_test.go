@@ -20,7 +20,9 @@ func TestReport(t *testing.T) {
 		"skip": {`{"Action":"output","Package":"p","Test":"TestB","Output":"=== RUN TestB\n"}
 {"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:1: no broker\n"}
 {"Action":"skip","Package":"p","Test":"TestB"}
-` + ran, true, []string{"skip  p TestB: b_test.go:1: no broker", "1 skipped"}},
+{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:2: no broker\n"}
+{"Action":"skip","Package":"p","Test":"TestC"}
+` + ran, true, []string{"skip  2: no broker: p TestB, p TestC\n", "2 skipped"}},
 		"fail": {ran + `{"Action":"output","Package":"q","Test":"TestC","Output":"got 1\n"}
 {"Action":"fail","Package":"q","Test":"TestC"}
 {"Action":"fail","Package":"q"}
