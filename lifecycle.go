@@ -55,7 +55,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	tel, err := telemetry.New(ctx, telemetry.Options{
 		Service: service.Name, Version: service.Version, InstanceID: id,
 		Endpoint: otel.Endpoint, Protocol: otel.Protocol, Headers: otel.Headers,
-		Sampler: otel.Sampler, SamplerArg: otel.SamplerArg,
+		Sampler: otel.Sampler, SamplerArg: otel.SamplerArg, SpanProcessor: s.opts.SpanProcessor,
 		Log: telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}},
 	})
 	if err != nil {
@@ -229,12 +229,16 @@ func (s *system) closeAll(ctx context.Context) error {
 		s.local.Remove(a.id)
 		errs = append(errs, a.transport.Close())
 	}
+	var flushed sync.WaitGroup
 	for _, a := range s.apps {
-		// What a collector missed does not make the stop less complete.
-		if err := a.telemetry.Shutdown(ctx); err != nil {
-			a.Logger().Warn("telemetry not flushed", "error", err)
-		}
+		flushed.Go(func() {
+			// What a collector missed does not make the stop less complete.
+			if err := a.telemetry.Shutdown(ctx); err != nil {
+				a.Logger().Warn("telemetry not flushed", "error", err)
+			}
+		})
 	}
+	flushed.Wait()
 	for _, c := range s.closers {
 		errs = append(errs, c.Close())
 	}

@@ -70,7 +70,7 @@ const storeRetry = 30 * time.Second
 func (s *system) told(changed []config.Value, err error) {
 	log := s.apps[0].Logger()
 	for _, v := range changed {
-		log.Info("setting changed", "service", v.Service, "key", v.Key, "value", v.Text, "from", v.Origin)
+		log.Info("setting changed", "of", v.Service, "key", v.Key, "value", v.Text, "from", v.Origin)
 	}
 	if err != nil {
 		log.Warn("settings not taken over", "error", err)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/transport"
@@ -26,6 +28,9 @@ type Options struct {
 	// Log is where the services' logs go; default os.Stderr. Each service writes
 	// whole records, at the same time as others.
 	Log io.Writer
+	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
+	// them with the OpenTelemetry SDK's tracetest.SpanRecorder. Run does not shut it down.
+	SpanProcessor sdktrace.SpanProcessor
 	// Registry, if set, is used by services with no discovery_url; default is a
 	// registry in memory that the services of this Run share.
 	Registry discovery.Registry

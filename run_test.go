@@ -12,11 +12,13 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
 
 // start runs services on free ports until the test ends, or stop is called, and
@@ -316,6 +318,31 @@ func TestStopIsBounded(t *testing.T) {
 	err := stop()
 	if err == nil || !strings.Contains(err.Error(), "/held") {
 		t.Errorf("stop: got %v, want an error that names the request to /held", err)
+	}
+}
+
+func TestStopWithoutCollector(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // takes connections and says nothing
+	var services []kaptar.Service
+	for _, name := range []string{"a", "b", "c"} {
+		services = append(services, kaptar.Service{Name: name, Setup: func(app *kaptar.App) error {
+			_, span := app.Tracer().Start(context.Background(), "x")
+			span.End()
+			return nil
+		}})
+	}
+	_, stop := start(t, map[string]string{"otel.exporter_otlp_endpoint": "http://" + l.Addr().String()}, services...)
+	begun := time.Now()
+	if err := stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("stop took %v, want about 2 s", took)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -24,9 +25,9 @@ const (
 	cyan   = "36"
 )
 
-// consoleHandler writes records for people: one short line each, with the
-// beginning of the trace id at its end, and values of several lines, such as
-// stacks, below it.
+// consoleHandler writes records for people: one short line each, with the beginning of the trace id
+// at its end, and texts of several lines, such as stacks, indented below it. Control characters,
+// which a terminal would obey, are shown as escapes.
 type consoleHandler struct {
 	service string
 	opts    LogOptions
@@ -70,7 +71,9 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 	line.WriteByte(' ')
 	h.paint(&line, cyan, fmt.Sprintf("%-20s", h.service))
 	line.WriteByte(' ')
-	line.WriteString(r.Message)
+	message, more, _ := strings.Cut(r.Message, "\n")
+	line.WriteString(visible(message))
+	indent(&below, more)
 	for _, a := range h.attrs {
 		h.attr(&line, &below, "", a)
 	}
@@ -130,17 +133,38 @@ func (h *consoleHandler) attr(line, below *bytes.Buffer, group string, a slog.At
 		text = v.Duration().Round(time.Microsecond).String()
 	}
 	if strings.Contains(text, "\n") {
-		for l := range strings.Lines(text) {
-			below.WriteString("    " + strings.TrimRightFunc(l, unicode.IsSpace) + "\n")
-		}
+		indent(below, text)
 		return
 	}
-	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
 		text = strconv.Quote(text)
 	}
 	line.WriteByte(' ')
-	h.paint(line, dim, group+a.Key+"=")
+	h.paint(line, dim, visible(group+a.Key)+"=")
 	line.WriteString(text)
+}
+
+func indent(below *bytes.Buffer, text string) {
+	for l := range strings.Lines(text) {
+		below.WriteString("    " + visible(strings.TrimRightFunc(l, unicode.IsSpace)) + "\n")
+	}
+}
+
+// visible returns s with escapes for what is not printable, but tabs.
+func visible(s string) string {
+	hidden := func(r rune) bool { return r != '\t' && !unicode.IsPrint(r) }
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, hidden) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s { // a bad byte comes as U+FFFD
+		if hidden(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // colourful reports whether w is a terminal whose owner has not asked for plain text.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -33,6 +34,23 @@ func TestConsole(t *testing.T) {
 	}
 	if h.Enabled(t.Context(), slog.LevelDebug) || !h.Enabled(t.Context(), slog.LevelInfo) {
 		t.Error("the level is not kept")
+	}
+}
+
+// What a client sends must not move the cursor, change colours or look like a record of its own.
+func TestConsoleShowsControlCharacters(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := slog.New(newConsoleHandler("orders", LogOptions{Output: &out, Level: slog.LevelInfo}, false))
+	log.Info("a\x1b[2Jb\r\n12:00:00.000 INFO  forged", "p\x1ba", "/x\x1b[31m", "more", "1\n\x1b]0;title\a\n2", "c1", "\u009b1m", "bad", "\xff", "lines", "\xff\n")
+	text := out.String()
+	if !utf8.ValidString(text) || strings.ContainsAny(text, "\x1b\a\r\u009b") || strings.Contains(text, "\n12:00") {
+		t.Errorf("control characters came through: %q", text)
+	}
+	for _, want := range []string{`a\x1b[2Jb`, "\n    12:00:00.000 INFO  forged\n", `p\x1ba="/x\x1b[31m"`, `    \x1b]0;title\a`, `c1="\u009b1m"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in %q", want, text)
+		}
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/bridges/otelslog"
@@ -15,13 +13,10 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // exporter sends the three signals of one service to one collector.
 type exporter struct {
-	traces  *sdktrace.TracerProvider
 	logs    *sdklog.LoggerProvider
 	metrics *metricSender
 
@@ -35,25 +30,19 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	if err != nil {
 		return nil, err
 	}
-	outage := &outage{log: log, endpoint: opts.Endpoint, failing: map[string]bool{}, unwanted: map[string]bool{}}
+	collector := newCollector(opts.Endpoint, log)
 	e := &exporter{close: out.close}
 	e.spans = newQueue("spans", opts.Timeout, droppedCounter(reg, "spans"), func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
-		return outage.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, batch) })
+		return collector.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, validSpans(batch)) })
 	})
 	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
-		return outage.report(ctx, "logs", func() error { return out.Logs.Export(ctx, batch) })
+		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, validRecords(batch)) })
 	})
-	e.traces = sdktrace.NewTracerProvider(
-		sdktrace.WithResource(res),
-		sdktrace.WithSampler(sdktrace.AlwaysSample()), // tracerProvider has decided already
-		sdktrace.WithIDGenerator(idGenerator{}),
-		sdktrace.WithSpanProcessor(spanProcessor{e.spans}),
-	)
 	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records}))
 	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
 	// The provider only lends its resource to the reader.
 	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
-	e.metrics = newMetricSender(reader, out.Metrics, outage, opts)
+	e.metrics = newMetricSender(reader, out.Metrics, collector, opts)
 	return e, nil
 }
 
@@ -116,64 +105,4 @@ func (h levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (h levelHandler) WithGroup(name string) slog.Handler {
 	return levelHandler{h.Handler.WithGroup(name), h.level}
-}
-
-// outage logs the begin and the end of a time in which exports fail, and
-// nothing in between.
-type outage struct {
-	log      *slog.Logger
-	endpoint string
-
-	mu       sync.Mutex
-	failing  map[string]bool
-	since    time.Time
-	unwanted map[string]bool // signals that the collector has no service for, as Jaeger for metrics and logs
-}
-
-// is reports whether the last export of signal failed.
-func (o *outage) is(signal string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.failing[signal]
-}
-
-// report exports what belongs to signal, unless the collector does not take such, takes note of how it went and returns the error.
-func (o *outage) report(ctx context.Context, signal string, export func() error) error {
-	o.mu.Lock()
-	unwanted := o.unwanted[signal]
-	o.mu.Unlock()
-	if unwanted {
-		return nil
-	}
-	err := export()
-	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return err // we are stopping: no outage
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case isUnwanted(err):
-		o.unwanted[signal] = true
-		delete(o.failing, signal)
-		o.log.Info("the collector takes no "+signal+", so none are sent until the next start", "endpoint", o.endpoint)
-		return nil
-	case err != nil && len(o.failing) == 0:
-		o.since = time.Now()
-		o.log.Warn("telemetry cannot be exported; the service goes on, what does not fit the queue is dropped and counted",
-			"endpoint", o.endpoint, "signal", signal, "error", err)
-		fallthrough
-	case err != nil:
-		o.failing[signal] = true
-	case o.failing[signal]:
-		if delete(o.failing, signal); len(o.failing) == 0 {
-			o.log.Info("telemetry is exported again", "endpoint", o.endpoint, "after", time.Since(o.since))
-		}
-	}
-	return err
-}
-
-// isUnwanted reports whether err is a collector's answer that it has no service for a signal: UNIMPLEMENTED over gRPC, 404 over HTTP,
-// for which the clients have no type.
-func isUnwanted(err error) bool {
-	return err != nil && (status.Code(err) == codes.Unimplemented || strings.Contains(err.Error(), "404 Not Found"))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -12,6 +13,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	attr "go.opentelemetry.io/otel/attribute"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -77,6 +82,82 @@ func checkReceived(t *testing.T, c *collector, traceID string) {
 	}
 }
 
+// One bad text, which anybody can send, must not cost the batch.
+func TestBadTextIsReplaced(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	tel := newTelemetry(t, telemetry.Options{Service: "s", Endpoint: c.serveGRPC(t), Log: telemetry.LogOptions{Output: io.Discard}})
+	_, good := tel.Tracer().Start(t.Context(), "good")
+	good.End()
+	_, bad := tel.Tracer().Start(t.Context(), "bad\xff")
+	bad.SetAttributes(attr.String("url.path", "/hi/\xff"), attr.StringSlice("tags", []string{"ok", "\xfe"}), attr.Int("n", 1))
+	bad.AddEvent("event\xff", trace.WithAttributes(attr.String("k", "\xff")))
+	bad.SetStatus(otelcodes.Error, "\xff")
+	bad.End()
+	tel.Logger().Info("body\xff", "path", "/hi/\xff", slog.Group("g", "k", "\xff"), "list", []string{"\xff"})
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Fatalf("Shutdown: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spans) != 2 || len(c.logs) != 1 {
+		t.Fatalf("%d spans and %d records arrived, want 2 and 1", len(c.spans), len(c.logs))
+	}
+	if s := c.spans[1]; s.Name != "bad\ufffd" || attribute(s.Attributes, "url.path") != "/hi/\ufffd" || s.Status.Message != "\ufffd" {
+		t.Errorf("span = %v, want U+FFFD for what is not UTF-8", s)
+	}
+	if r := c.logs[0]; r.Body.GetStringValue() != "body\ufffd" || attribute(r.Attributes, "path") != "/hi/\ufffd" {
+		t.Errorf("record = %v, want U+FFFD for what is not UTF-8", r)
+	}
+}
+
+func TestSpanProcessorSeesSpans(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	for _, endpoint := range []string{"", c.serveGRPC(t)} {
+		recorder := tracetest.NewSpanRecorder()
+		tel := newTelemetry(t, telemetry.Options{
+			Service: "s", Endpoint: endpoint, SpanProcessor: recorder, Log: telemetry.LogOptions{Output: io.Discard},
+		})
+		_, span := tel.Tracer().Start(t.Context(), "place order")
+		span.End()
+		ended := recorder.Ended()
+		if len(ended) != 1 || ended[0].Name() != "place order" || ended[0].SpanContext().TraceID() != span.SpanContext().TraceID() {
+			t.Errorf("endpoint %q: recorded %v, want the span", endpoint, ended)
+		}
+	}
+}
+
+// A collector that is away, or takes the connection and is silent, costs the stop 2 s, not 10.
+func TestShutdownWithoutCollectorIsShort(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for name, endpoint := range map[string]string{"away": deadEndpoint(t), "silent": "http://" + silent.Addr().String()} {
+		for _, protocol := range []string{"grpc", "http/protobuf"} {
+			t.Run(name+" "+protocol, func(t *testing.T) {
+				t.Parallel()
+				tel := newTelemetry(t, telemetry.Options{
+					Service: "s", Endpoint: endpoint, Protocol: protocol, Log: telemetry.LogOptions{Output: io.Discard},
+				})
+				_, span := tel.Tracer().Start(t.Context(), "x")
+				span.End()
+				tel.Logger().Info("x")
+				start := time.Now()
+				if err := tel.Shutdown(t.Context()); err == nil {
+					t.Error("Shutdown = nil although nothing was sent")
+				}
+				if took := time.Since(start); took > 4*time.Second {
+					t.Errorf("Shutdown took %v, want about 2 s", took)
+				}
+			})
+		}
+	}
+}
+
 func TestMetricsGoOutPeriodically(t *testing.T) {
 	t.Parallel()
 	c := newCollector()
@@ -137,7 +218,7 @@ func TestUnreachableCollector(t *testing.T) {
 			if got := dropped(); got != 600 {
 				t.Errorf("dropped spans = %v, want all 600", got)
 			}
-			if n := strings.Count(log.String(), "telemetry cannot be exported"); n != 1 {
+			if n := strings.Count(log.String(), "telemetry collector lost"); n != 1 {
 				t.Errorf("the outage was logged %d times, want once:\n%s", n, log.String())
 			}
 		})
@@ -158,13 +239,13 @@ func TestOutageEndsInTheLog(t *testing.T) {
 		Timeout: 20 * time.Millisecond, MetricInterval: 20 * time.Millisecond,
 		Log: telemetry.LogOptions{Output: &log, Format: "json"},
 	})
-	eventually(t, "the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry cannot be exported") })
+	eventually(t, "the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry collector lost") })
 	if l, err = net.Listen("tcp", addr); err != nil {
 		t.Fatalf("the port that was free a moment ago: %v", err)
 	}
 	newCollector().serveHTTPOn(t, l)
-	eventually(t, "the end of the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry is exported again") })
-	if n := strings.Count(log.String(), "telemetry cannot be exported"); n != 1 {
+	eventually(t, "the end of the outage to be logged", func() bool { return strings.Contains(log.String(), "telemetry collector is back") })
+	if n := strings.Count(log.String(), "telemetry collector lost"); n != 1 {
 		t.Errorf("the outage was logged %d times, want once:\n%s", n, log.String())
 	}
 }

@@ -44,8 +44,26 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// textHandler is slog's, with trace_id and span_id at the top level of each
-// record: inside a group the attributes of the group are given again.
+// ownKey returns the name for an attribute at the top level of a record. The handler's own keys
+// stand there already, and many readers of logs refuse a key that comes twice, or believe the last.
+func ownKey(key string) string {
+	switch key {
+	case slog.TimeKey, slog.LevelKey, slog.MessageKey, "service", "trace_id", "span_id":
+		return key + "_"
+	}
+	return key
+}
+
+func ownKeys(attrs []slog.Attr) []slog.Attr {
+	attrs = slices.Clone(attrs)
+	for i := range attrs {
+		attrs[i].Key = ownKey(attrs[i].Key)
+	}
+	return attrs
+}
+
+// textHandler is slog's, with trace_id and span_id at the top level of each record: inside a group
+// the attributes of the group are given again. Keys are those of ownKey.
 type textHandler struct {
 	slog.Handler
 	root  slog.Handler // before the first group
@@ -53,13 +71,21 @@ type textHandler struct {
 }
 
 func (h *textHandler) Handle(ctx context.Context, r slog.Record) error {
+	if len(h.inner) == 0 { // not in a group
+		plain := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+		r.Attrs(func(a slog.Attr) bool {
+			a.Key = ownKey(a.Key)
+			plain.AddAttrs(a)
+			return true
+		})
+		r = plain
+	}
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
 		return h.Handler.Handle(ctx, r)
 	}
 	ids := []slog.Attr{slog.String("trace_id", sc.TraceID().String()), slog.String("span_id", sc.SpanID().String())}
 	if len(h.inner) == 0 {
-		r = r.Clone()
 		r.AddAttrs(ids...)
 		return h.Handler.Handle(ctx, r)
 	}
@@ -73,6 +99,9 @@ func (h *textHandler) Handle(ctx context.Context, r slog.Record) error {
 func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	if len(attrs) == 0 {
 		return h
+	}
+	if len(h.inner) == 0 {
+		attrs = ownKeys(attrs)
 	}
 	return h.with(func(next slog.Handler) slog.Handler { return next.WithAttrs(attrs) }, len(h.inner) > 0)
 }

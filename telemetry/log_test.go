@@ -49,9 +49,9 @@ func TestJSONHandlerAgreesWithSlog(t *testing.T) {
 	attrs := []any{
 		"s", `quote " back \ tab	line
 nul ` + "\x00 bell \a high é 漢 bad \xff end <html> \u2028",
-		"i", -5, "u", uint64(math.MaxUint64), "f", 1.5e300, "small", 1e-9, "b", true, "d", 1500 * time.Millisecond,
+		"i", -5, "u", uint64(math.MaxUint64), "f", 1.5e300, "small", 1e-9, "b", true,
 		"t", at, "err", errors.New("boom"), "nil", nil, "struct", struct{ A []int }{[]int{1}}, "map", map[string]string{"k": "<v>"},
-		"level", slog.LevelWarn, "bytes", []byte("hi"), "secret", hidden("x"),
+		"lvl", slog.LevelWarn, "bytes", []byte("hi"), "secret", hidden("x"),
 		slog.Group("g", "a", 1, slog.Group("empty"), slog.Group("h", "b", 2)), slog.Group("none"), slog.Group("", "inline", 1),
 	}
 	var ours buffer
@@ -76,6 +76,27 @@ nul ` + "\x00 bell \a high é 漢 bad \xff end <html> \u2028",
 		wj, _ := json.Marshal(w)
 		if !bytes.Equal(gj, wj) {
 			t.Errorf("line %d\n got %s\nwant %s", i, gj, wj)
+		}
+	}
+}
+
+// Where it differs from slog's handler, on purpose.
+func TestLogRecordIsPlain(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"json", "text"} {
+		var out buffer
+		log := logger(t, &out, format, nil).Logger()
+		log.With("service", "other").Info("hi", "after", 65*time.Millisecond, "time", "noon", "level", 3, "path", "/\u009b2J\x7f")
+		log.WithGroup("g").Info("in", "service", "inner")
+		line := out.String()
+		want := []string{`"after":"65ms"`, `"service":"s"`, `"service_":"other"`, `"time_":"noon"`, `"level_":3`, `"path":"/\u009b2J\u007f"`, `"g":{"service":"inner"}`}
+		if format == "text" {
+			want = []string{"after=65ms", "service=s ", "service_=other", "time_=noon", "level_=3", "g.service=inner"}
+		}
+		for _, w := range want {
+			if strings.Count(line, w) == 0 {
+				t.Errorf("%s: no %s in %s", format, w, line)
+			}
 		}
 	}
 }

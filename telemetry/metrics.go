@@ -14,10 +14,10 @@ import (
 // metricSender collects and sends the metrics at an interval. The SDK's own
 // periodic reader would hand its errors to a global handler.
 type metricSender struct {
-	reader  *sdkmetric.ManualReader
-	client  sdkmetric.Exporter
-	outage  *outage
-	timeout time.Duration
+	reader    *sdkmetric.ManualReader
+	client    sdkmetric.Exporter
+	collector *collector
+	timeout   time.Duration
 
 	stop chan struct{}
 	done chan struct{}
@@ -25,10 +25,10 @@ type metricSender struct {
 	cut  context.CancelFunc // ends an export under way
 }
 
-func newMetricSender(reader *sdkmetric.ManualReader, client sdkmetric.Exporter, outage *outage, opts Options) *metricSender {
+func newMetricSender(reader *sdkmetric.ManualReader, client sdkmetric.Exporter, collector *collector, opts Options) *metricSender {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &metricSender{
-		reader: reader, client: client, outage: outage, timeout: opts.Timeout,
+		reader: reader, client: client, collector: collector, timeout: opts.Timeout,
 		stop: make(chan struct{}), done: make(chan struct{}), cut: cancel,
 	}
 	go m.run(ctx, opts.MetricInterval)
@@ -44,7 +44,7 @@ func (m *metricSender) run(ctx context.Context, interval time.Duration) {
 		case <-m.stop:
 			return
 		case <-tick.C:
-			_ = m.send(ctx) // reported by outage; the next one has it all again
+			_ = m.send(ctx) // reported by collector; the next one has it all again
 		}
 	}
 }
@@ -56,7 +56,7 @@ func (m *metricSender) send(ctx context.Context) error {
 	if err := m.reader.Collect(ctx, &rm); err != nil {
 		return err
 	}
-	return m.outage.report(ctx, "metrics", func() error { return m.client.Export(ctx, &rm) })
+	return m.collector.report(ctx, "metrics", func() error { return m.client.Export(ctx, &rm) })
 }
 
 // shutdown sends the last values. An export under way is cut: they are newer.
@@ -64,11 +64,8 @@ func (m *metricSender) shutdown(ctx context.Context) error {
 	m.once.Do(func() { close(m.stop) })
 	m.cut()
 	<-m.done
-	if m.outage.is("metrics") {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, lastTry)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, lastTry)
+	defer cancel()
 	var err error
 	if e := m.send(ctx); e != nil {
 		err = fmt.Errorf("last metrics not sent: %w", e)

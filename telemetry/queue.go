@@ -15,9 +15,9 @@ const (
 	queueLen      = 8192
 	batchLen      = 512
 	batchInterval = time.Second
-	// lastTry is how long a queue whose last export failed may still try at
-	// shutdown.
-	lastTry = time.Second
+	// lastTry is how long a collector may take for each export of a shutdown. One that is away, or
+	// hangs, keeps the program no longer than that.
+	lastTry = 2 * time.Second
 )
 
 // queue collects items and sends them in batches from one goroutine. What does
@@ -70,9 +70,7 @@ func (q *queue[T]) run() {
 		last := <-q.stop
 		// An export under way may be waiting for a collector that is gone.
 		context.AfterFunc(last, cancel)
-		if q.failing.Load() {
-			time.AfterFunc(lastTry, cancel)
-		}
+		time.AfterFunc(lastTry, cancel)
 		stopping <- last
 	}()
 	tick := time.NewTicker(batchInterval)
@@ -82,6 +80,9 @@ func (q *queue[T]) run() {
 		var full bool
 		select {
 		case last := <-stopping:
+			if q.failing.Load() {
+				last = ctx // all of lastTry may be over
+			}
 			q.done <- q.drain(last, batch)
 			return
 		case <-tick.C:
@@ -91,15 +92,15 @@ func (q *queue[T]) run() {
 			full = len(batch) == batchLen
 		}
 		if full {
-			_ = q.flush(ctx, batch) // counted and reported by send
+			_ = q.flush(ctx, batch, q.timeout) // counted and reported by send
 			clear(batch)
 			batch = batch[:0]
 		}
 	}
 }
 
-func (q *queue[T]) flush(ctx context.Context, batch []T) error {
-	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+func (q *queue[T]) flush(ctx context.Context, batch []T, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := q.send(ctx, batch)
 	q.failing.Store(err != nil)
@@ -111,11 +112,6 @@ func (q *queue[T]) flush(ctx context.Context, batch []T) error {
 
 // drain sends what is left, and gives up at the first batch that fails.
 func (q *queue[T]) drain(ctx context.Context, batch []T) error {
-	if q.failing.Load() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, lastTry)
-		defer cancel()
-	}
 	for {
 		for len(batch) < batchLen && len(q.items) > 0 {
 			batch = append(batch, <-q.items)
@@ -123,7 +119,7 @@ func (q *queue[T]) drain(ctx context.Context, batch []T) error {
 		if len(batch) == 0 {
 			return nil
 		}
-		if err := q.flush(ctx, batch); err != nil {
+		if err := q.flush(ctx, batch, min(q.timeout, lastTry)); err != nil {
 			lost := len(batch) + len(q.items)
 			q.dropped.WithLabelValues("export_failed").Add(float64(len(q.items)))
 			return fmt.Errorf("%d %s not sent: %w", lost, q.name, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -43,6 +44,11 @@ type Options struct {
 	// SamplerArg is the share of traces that the ratio samplers record, from
 	// 0 (none) to 1 (all). The other samplers ignore it.
 	SamplerArg float64
+
+	// SpanProcessor sees the sampled spans as well, with or without an Endpoint: a test records
+	// spans with the SDK's tracetest.SpanRecorder. It may be shared by several Telemetry, and is
+	// never shut down. Nil for none.
+	SpanProcessor sdktrace.SpanProcessor
 
 	Log LogOptions
 }
@@ -100,15 +106,23 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	t := &Telemetry{service: opts.Service, registry: prometheus.NewRegistry()}
 	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	t.provider = &tracerProvider{sampler: sample}
+	res := resourceOf(opts)
+	var spans []sdktrace.SpanProcessor
+	if opts.SpanProcessor != nil {
+		spans = append(spans, opts.SpanProcessor)
+	}
 	if opts.Endpoint != "" {
 		// The exporter reports its troubles to the local log only: a record
 		// about an unreachable collector has no business in its queue.
-		t.export, err = newExporter(ctx, opts, resourceOf(opts), t.registry, slog.New(handler))
+		t.export, err = newExporter(ctx, opts, res, t.registry, slog.New(handler))
 		if err != nil {
 			return nil, err
 		}
-		t.provider.sdk = t.export.traces
+		spans = append(spans, spanProcessor{t.export.spans})
 		handler = fanout{handler, t.export.logHandler(opts)}
+	}
+	if len(spans) > 0 {
+		t.provider.sdk = newSDK(res, spans)
 	}
 	t.logger = slog.New(handler)
 	t.tracer = t.provider.Tracer("github.com/kaptar/kaptar")

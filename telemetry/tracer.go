@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 
+	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
@@ -16,7 +17,19 @@ import (
 type tracerProvider struct {
 	embedded.TracerProvider
 	sampler sampler
-	sdk     *sdktrace.TracerProvider // nil: nothing is exported
+	sdk     *sdktrace.TracerProvider // nil: nobody wants the spans
+}
+
+func newSDK(res *resource.Resource, processors []sdktrace.SpanProcessor) *sdktrace.TracerProvider {
+	opts := []sdktrace.TracerProviderOption{
+		sdktrace.WithResource(res),
+		sdktrace.WithSampler(sdktrace.AlwaysSample()), // tracerProvider has decided already
+		sdktrace.WithIDGenerator(idGenerator{}),
+	}
+	for _, p := range processors {
+		opts = append(opts, sdktrace.WithSpanProcessor(p))
+	}
+	return sdktrace.NewTracerProvider(opts...)
 }
 
 func (p *tracerProvider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer {
@@ -74,7 +87,7 @@ func (s *idSpan) TracerProvider() trace.TracerProvider { return s.provider }
 
 type traceIDKey struct{}
 
-// idGenerator gives the SDK the trace id that the sampler has judged.
+// idGenerator gives the SDK the trace id that the sampler has decided on.
 type idGenerator struct{}
 
 func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {

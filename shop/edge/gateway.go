@@ -75,7 +75,7 @@ func newProxy(app *kaptar.App, service string) http.Handler {
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if !errors.Is(err, context.Canceled) {
-				app.Logger().WarnContext(r.Context(), "not passed on", "service", service, "error", err)
+				app.Logger().WarnContext(r.Context(), "not passed on", "target", service, "error", err)
 			}
 			server.WriteProblem(w, r, problemOf(w, service, err))
 		},

@@ -119,7 +119,7 @@ func badSKU(items []item, i int, what string) error {
 
 // away tells the client to come again, when the service is there.
 func (d *desk) away(ctx context.Context, service string, err error) error {
-	d.log.WarnContext(ctx, "order not taken", "service", service, "error", err)
+	d.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
 	after := time.Second
 	if open, ok := errors.AsType[*transport.OpenError](err); ok {
 		after = max(after, open.RetryAfter)

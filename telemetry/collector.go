@@ -1,0 +1,75 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+// collector knows how the exports of the three signals go. The log hears when the first of them
+// fails, when none does any more, and nothing in between.
+type collector struct {
+	outage steady.Outage
+
+	mu       sync.Mutex
+	failing  map[string]bool
+	unwanted map[string]bool // signals that it has no service for, as Jaeger for metrics and logs
+}
+
+func newCollector(endpoint string, log *slog.Logger) *collector {
+	return &collector{
+		outage: steady.Outage{What: "telemetry collector", Log: log,
+			Attrs: []slog.Attr{slog.String("url", redact.URL(endpoint))}},
+		failing: map[string]bool{}, unwanted: map[string]bool{},
+	}
+}
+
+// report exports what belongs to signal, unless the collector takes none of it, and notes how that
+// went.
+func (c *collector) report(ctx context.Context, signal string, export func() error) error {
+	c.mu.Lock()
+	unwanted := c.unwanted[signal]
+	c.mu.Unlock()
+	if unwanted {
+		return nil
+	}
+	err := export()
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return err // we are stopping: no outage
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isUnwanted(err) {
+		c.unwanted[signal], err = true, nil
+		c.outage.Log.LogAttrs(ctx, slog.LevelInfo,
+			"the collector takes no "+signal+", so none are sent until the next start", c.outage.Attrs...)
+	}
+	failed := len(c.failing) > 0
+	if err != nil {
+		c.failing[signal] = true
+	} else {
+		delete(c.failing, signal)
+	}
+	switch fails := len(c.failing) > 0; {
+	case fails && !failed:
+		c.outage.Lost(ctx, fmt.Errorf("%s not sent, what the queue cannot hold is dropped: %w", signal, err))
+	case failed && !fails:
+		c.outage.Back(ctx)
+	}
+	return err
+}
+
+// isUnwanted reports whether err is a collector's answer that it has no service for a signal:
+// UNIMPLEMENTED over gRPC, 404 over HTTP, for which the clients have no type.
+func isUnwanted(err error) bool {
+	return err != nil && (status.Code(err) == codes.Unimplemented || strings.Contains(err.Error(), "404 Not Found"))
+}
