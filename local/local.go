@@ -34,6 +34,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/nats"          // the driver of the embedded broker
 	_ "github.com/kaptar/kaptar/drivers/nats/registry" // how services find each other with --split
 	_ "github.com/kaptar/kaptar/drivers/nats/store"    // live settings beside them
+	_ "github.com/kaptar/kaptar/drivers/sqlite"        // the default databases
 	_ "github.com/kaptar/kaptar/telemetry/otlp"        // for whoever sets OTEL_EXPORTER_OTLP_ENDPOINT
 )
 

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	_ "github.com/kaptar/kaptar/drivers/nats" // nats://

@@ -15,6 +15,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/dns"          // dns://
 	_ "github.com/kaptar/kaptar/drivers/kafka"        // kafka://
 	_ "github.com/kaptar/kaptar/drivers/kubernetes"   // kubernetes://
+	_ "github.com/kaptar/kaptar/drivers/postgres"     // postgres://
 	_ "github.com/kaptar/kaptar/drivers/rabbitmq"     // amqp://
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/shop/analytics"

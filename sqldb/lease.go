@@ -30,7 +30,7 @@ func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	if d == nil {
 		return nil, errors.New("sqldb: TryLease: the database was not opened by sqldb.Open")
 	}
-	if d.dialect == SQLite {
+	if d.Dialect == SQLite {
 		if !d.leases.take(name) {
 			return nil, nil
 		}

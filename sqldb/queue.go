@@ -35,7 +35,7 @@ type waiter struct {
 
 type group struct {
 	conn    *sql.Conn
-	lite    *liteConn
+	lite    GroupConn
 	begun   time.Time
 	members int
 	done    chan struct{} // closed after the commit
@@ -100,7 +100,7 @@ func (q *writeQueue) runMember(ctx context.Context, g *group, alone bool, fn fun
 func (q *writeQueue) handOver(alone bool) {
 	g := q.group
 	q.mu.Lock()
-	if g != nil && !alone && !g.lite.lost && len(q.waiters) > 0 && !q.waiters[0].alone &&
+	if g != nil && !alone && !g.lite.Lost() && len(q.waiters) > 0 && !q.waiters[0].alone &&
 		g.members < maxGroupMembers && time.Since(g.begun) < maxGroupAge {
 		q.passOn()
 		q.mu.Unlock()
@@ -169,13 +169,9 @@ func beginGroup(ctx context.Context, db *sql.DB) (*group, error) {
 		return nil, fmt.Errorf("sqldb: begin: %w", err)
 	}
 	g := &group{conn: conn, begun: time.Now(), done: make(chan struct{})}
-	err = conn.Raw(func(dc any) error {
-		lite, ok := dc.(*liteConn)
-		if !ok {
-			return fmt.Errorf("unexpected connection %T", dc)
-		}
-		g.lite = lite
-		return lite.beginGroup(ctx)
+	err = onGroup(conn, func(c GroupConn) error {
+		g.lite = c
+		return c.BeginGroup(ctx)
 	})
 	if err != nil {
 		_ = conn.Close()
@@ -185,7 +181,7 @@ func beginGroup(ctx context.Context, db *sql.DB) (*group, error) {
 }
 
 func (g *group) commit() {
-	err := g.conn.Raw(func(any) error { return g.lite.endGroup() })
+	err := g.conn.Raw(func(any) error { return g.lite.EndGroup(true) })
 	if err != nil {
 		g.err = fmt.Errorf("sqldb: commit: %w", err)
 	}

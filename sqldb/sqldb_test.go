@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/kaptar/kaptar/drivers/postgres"
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/sqldb"
 )

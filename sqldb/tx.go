@@ -5,11 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // ErrNested is returned by InTx when ctx comes from a running InTx on the same database.
@@ -66,7 +65,7 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 			alone = true
 			continue
 		}
-		if attempt > maxRetries || !retryable(err) || pause(ctx, attempt) != nil {
+		if attempt > maxRetries || !d.Retryable(err) || !pause(ctx, attempt) {
 			return err
 		}
 	}
@@ -135,22 +134,7 @@ func runTx(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
 	return nil
 }
 
-func retryable(err error) bool {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
-	}
-	return isBusy(err)
-}
-
-// pause waits before retry number n, counted from 1: a random time up to 10 ms × 2ⁿ⁻¹, at most 500 ms.
-func pause(ctx context.Context, n int) error {
-	limit := min(retryFirst<<(n-1), retryCap)
-	timer := time.NewTimer(rand.N(limit) + time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// pause waits before retry number n, counted from 1, and reports whether ctx goes on.
+func pause(ctx context.Context, n int) bool {
+	return steady.Sleep(ctx, steady.Delay(n-1, retryFirst, retryCap))
 }

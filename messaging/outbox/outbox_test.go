@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/kaptar/kaptar/drivers/postgres"
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"

@@ -65,7 +65,7 @@ func events() []mutant {
 			"permanent && !c.autoAck {", "permanent && c.autoAck {", "./messaging", "",
 		},
 		{
-			"SQLite is durable", "sqldb/sqlite.go",
+			"SQLite is durable", "drivers/sqlite/sqlite.go",
 			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
 		},
 		{

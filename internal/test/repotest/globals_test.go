@@ -17,6 +17,7 @@ var allowedGlobals = map[string]string{
 	"internal/test/servertest.one": "the servers of a test process; testing has one TestMain too",
 	"kv.registered":                "the schemes of imported driver packages, as in database/sql",
 	"messaging/driver.registry":    "the schemes of imported driver packages, as in database/sql",
+	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
 	"telemetry.clients":            "the OTLP protocols of imported packages, as in database/sql",
 	"telemetry.encoders":           "a sync.Pool: buffers without meaning, given back after each record",
 }

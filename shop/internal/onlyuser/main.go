@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/nats"
+	_ "github.com/kaptar/kaptar/drivers/postgres"
 	"github.com/kaptar/kaptar/shop/user"
 )
 

@@ -1,4 +1,4 @@
-package sqldb
+package sqlite
 
 import (
 	"context"
@@ -7,14 +7,16 @@ import (
 	"fmt"
 
 	"modernc.org/sqlite"
+
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // errRolledBack says that SQLite ended the transaction by itself, as it does when a write is interrupted, the disk is
 // full or a statement says OR ROLLBACK.
 var errRolledBack = errors.New("sqldb: sqlite rolled the transaction back after an earlier error")
 
-// liteDriverConn is what we use of the driver's connection.
-type liteDriverConn interface {
+// innerConn is what we use of the driver's connection.
+type innerConn interface {
 	driver.Conn
 	driver.ConnBeginTx
 	driver.ConnPrepareContext
@@ -26,34 +28,35 @@ type liteDriverConn interface {
 	sqlite.HookRegisterer
 }
 
-// liteConn adds two things to a connection of the driver. Inside a group (see writeQueue) BeginTx makes a savepoint.
-// And after SQLite has rolled back on its own, further statements of that transaction fail: unguarded they would run
+// conn is a [sqldb.GroupConn]. It adds two things to a connection of the driver: inside a group BeginTx
+// makes a savepoint; and after SQLite has rolled back on its own, further statements of that transaction fail: unguarded they would run
 // and commit one by one.
-type liteConn struct {
-	liteDriverConn
+type conn struct {
+	innerConn
 	grouped bool // a group's BEGIN IMMEDIATE is open
 	inTx    bool // a transaction or savepoint handed out by BeginTx is open
 	lost    bool // SQLite rolled back while it should be open
 }
 
-func newLiteConn(c driver.Conn) (*liteConn, error) {
-	inner, ok := c.(liteDriverConn)
+var _ sqldb.GroupConn = (*conn)(nil)
+
+func newConn(c driver.Conn) (*conn, error) {
+	inner, ok := c.(innerConn)
 	if !ok {
 		_ = c.Close()
 		return nil, fmt.Errorf("sqldb: the SQLite driver's connection %T lacks methods that this package needs", c)
 	}
-	lc := &liteConn{liteDriverConn: inner}
-	inner.RegisterRollbackHook(func() { lc.lost = lc.inTx || lc.grouped })
-	return lc, nil
+	own := &conn{innerConn: inner}
+	inner.RegisterRollbackHook(func() { own.lost = own.inTx || own.grouped })
+	return own, nil
 }
 
-func (c *liteConn) exec(ctx context.Context, query string) error {
-	_, err := c.liteDriverConn.ExecContext(ctx, query, nil)
+func (c *conn) exec(ctx context.Context, query string) error {
+	_, err := c.innerConn.ExecContext(ctx, query, nil)
 	return err
 }
 
-// beginGroup opens the transaction that the savepoints of a group live in.
-func (c *liteConn) beginGroup(ctx context.Context) error {
+func (c *conn) BeginGroup(ctx context.Context) error {
 	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -61,12 +64,16 @@ func (c *liteConn) beginGroup(ctx context.Context) error {
 	return nil
 }
 
-// endGroup commits the group, or rolls it back when that fails.
-func (c *liteConn) endGroup() error {
+func (c *conn) EndGroup(commit bool) error {
 	lost := c.lost
 	c.grouped, c.lost = false, false
-	if lost {
+	switch {
+	case lost && !commit:
+		return nil // nothing is left of it
+	case lost:
 		return errRolledBack
+	case !commit:
+		return c.exec(context.Background(), "ROLLBACK")
 	}
 	err := c.exec(context.Background(), "COMMIT")
 	if err != nil {
@@ -75,7 +82,9 @@ func (c *liteConn) endGroup() error {
 	return err
 }
 
-func (c *liteConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+func (c *conn) Lost() bool { return c.lost }
+
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	if c.grouped {
 		if c.lost {
 			return nil, errRolledBack
@@ -86,50 +95,50 @@ func (c *liteConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 		c.inTx = true
 		return &savepoint{c}, nil
 	}
-	tx, err := c.liteDriverConn.BeginTx(ctx, opts)
+	inner, err := c.innerConn.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.inTx, c.lost = true, false
-	return &liteTx{c: c, inner: tx}, nil
+	return &tx{c: c, inner: inner}, nil
 }
 
-func (c *liteConn) usable() error {
+func (c *conn) usable() error {
 	if c.lost {
 		return errRolledBack
 	}
 	return nil
 }
 
-func (c *liteConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if err := c.usable(); err != nil {
 		return nil, err
 	}
-	return c.liteDriverConn.ExecContext(ctx, query, args)
+	return c.innerConn.ExecContext(ctx, query, args)
 }
 
-func (c *liteConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if err := c.usable(); err != nil {
 		return nil, err
 	}
-	return c.liteDriverConn.QueryContext(ctx, query, args)
+	return c.innerConn.QueryContext(ctx, query, args)
 }
 
-func (c *liteConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	s, err := c.liteDriverConn.PrepareContext(ctx, query)
+func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	s, err := c.innerConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	inner, ok := s.(liteDriverStmt)
+	inner, ok := s.(innerStmt)
 	if !ok {
 		_ = s.Close()
 		return nil, fmt.Errorf("sqldb: the SQLite driver's statement %T lacks methods that this package needs", s)
 	}
-	return &liteStmt{inner, c}, nil
+	return &stmt{inner, c}, nil
 }
 
 // savepoint is one member's part of a group.
-type savepoint struct{ c *liteConn }
+type savepoint struct{ c *conn }
 
 func (s *savepoint) Commit() error {
 	s.c.inTx = false
@@ -150,13 +159,13 @@ func (s *savepoint) Rollback() error {
 	return s.c.exec(context.Background(), "RELEASE kaptar")
 }
 
-// liteTx is a transaction outside a group.
-type liteTx struct {
-	c     *liteConn
+// tx is a transaction outside a group.
+type tx struct {
+	c     *conn
 	inner driver.Tx
 }
 
-func (t *liteTx) Commit() error {
+func (t *tx) Commit() error {
 	lost := t.end()
 	if lost {
 		return errRolledBack
@@ -164,41 +173,41 @@ func (t *liteTx) Commit() error {
 	return t.inner.Commit()
 }
 
-func (t *liteTx) Rollback() error {
+func (t *tx) Rollback() error {
 	if t.end() {
 		return nil
 	}
 	return t.inner.Rollback()
 }
 
-func (t *liteTx) end() (lost bool) {
+func (t *tx) end() (lost bool) {
 	lost = t.c.lost
 	t.c.inTx, t.c.lost = false, false
 	return lost
 }
 
-type liteDriverStmt interface {
+type innerStmt interface {
 	driver.Stmt
 	driver.StmtExecContext
 	driver.StmtQueryContext
 }
 
-// liteStmt keeps a prepared statement from running after its transaction is lost.
-type liteStmt struct {
-	liteDriverStmt
-	c *liteConn
+// stmt keeps a prepared statement from running after its transaction is lost.
+type stmt struct {
+	innerStmt
+	c *conn
 }
 
-func (s *liteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	if err := s.c.usable(); err != nil {
 		return nil, err
 	}
-	return s.liteDriverStmt.ExecContext(ctx, args)
+	return s.innerStmt.ExecContext(ctx, args)
 }
 
-func (s *liteStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	if err := s.c.usable(); err != nil {
 		return nil, err
 	}
-	return s.liteDriverStmt.QueryContext(ctx, args)
+	return s.innerStmt.QueryContext(ctx, args)
 }

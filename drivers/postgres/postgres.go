@@ -1,0 +1,168 @@
+// Package postgres is PostgreSQL as a database of package sqldb:
+//
+//	import _ "github.com/kaptar/kaptar/drivers/postgres"
+//
+// Its URLs are postgres://user:password@host:5432/db?sslmode=…, as libpq and pgx understand them
+// (postgresql:// too).
+//
+// A pool holds at most 20 connections, 10 of them idle for up to 5 minutes, each for up to 30
+// minutes; set others on the *sql.DB. To connect takes at most 10 seconds unless the URL has a
+// connect_timeout. A server with fsync=off, or a session with synchronous_commit=off, is refused.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+const (
+	maxOpen     = 20
+	maxIdle     = 10
+	maxIdleTime = 5 * time.Minute
+	maxLifetime = 30 * time.Minute
+	connectTime = 10 * time.Second
+)
+
+func init() {
+	sqldb.Register(dialect(), "postgres", "postgresql")
+}
+
+func dialect() *sqldb.Driver {
+	return &sqldb.Driver{Dialect: sqldb.Postgres, Open: open, Unique: unique, Retryable: retryable}
+}
+
+func open(ctx context.Context, rawURL string) (*sql.DB, error) {
+	where, secrets := describe(rawURL)
+	if where == "" {
+		// The parser's own words would quote pieces of a URL whose password cannot be found in it.
+		return nil, errors.New(`sqldb: open: the postgres URL cannot be parsed; expected ` +
+			`"postgres://user:password@host:5432/database" with special characters percent-encoded`)
+	}
+	cfg, err := pgx.ParseConfig(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: open %s: %s", where, hide(err.Error(), secrets))
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTime
+	}
+	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg).Connect)
+	db.SetMaxOpenConns(maxOpen)
+	db.SetMaxIdleConns(maxIdle)
+	db.SetConnMaxIdleTime(maxIdleTime)
+	db.SetConnMaxLifetime(maxLifetime)
+	if err := verify(ctx, db); err != nil {
+		_ = db.Close()
+		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, err), secrets), err: err}
+	}
+	return db, nil
+}
+
+// verify refuses settings under which an acknowledged commit can be lost.
+func verify(ctx context.Context, db *sql.DB) error {
+	var fsync, sync string
+	err := db.QueryRowContext(ctx, "SELECT current_setting('fsync'), current_setting('synchronous_commit')").Scan(&fsync, &sync)
+	if err != nil {
+		return err
+	}
+	return refuse(fsync, sync)
+}
+
+func refuse(fsync, sync string) error {
+	switch {
+	case fsync == "off":
+		return errors.New("the server runs with fsync=off: a power failure would corrupt the database; set fsync=on")
+	case sync == "off":
+		return errors.New("synchronous_commit=off for this session: a crash of the server would lose acknowledged commits, " +
+			"and events already sent would be of orders that do not exist; set it to on for this role, database or URL")
+	}
+	return nil
+}
+
+// describe returns the URL without its password and parameters for messages, and the secrets to
+// keep out of them; "" when the URL does not parse, or parses only because a password that is not
+// encoded was taken for a port and a path.
+func describe(rawURL string) (where string, secrets []string) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Opaque != "" || u.Fragment != "" || strings.Contains(u.EscapedPath(), "@") ||
+		u.Path == "" && strings.Contains(u.RawQuery, "@") {
+		return "", nil
+	}
+	if p, ok := u.User.Password(); ok {
+		_, escaped, _ := strings.Cut(u.User.String(), ":")
+		secrets = append(secrets, p, escaped, url.QueryEscape(p))
+		if _, raw, ok := strings.Cut(strings.SplitN(rawURL, "@", 2)[0], "//"); ok {
+			_, raw, _ = strings.Cut(raw, ":")
+			secrets = append(secrets, raw)
+		}
+	}
+	for _, key := range []string{"password", "sslpassword"} {
+		for _, p := range u.Query()[key] {
+			secrets = append(secrets, p, url.QueryEscape(p), url.PathEscape(p))
+		}
+	}
+	u.RawQuery = ""
+	return redact.URL(u.String()), secrets
+}
+
+func hide(text string, secrets []string) string {
+	for _, s := range secrets {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "[redacted]")
+		}
+	}
+	return text
+}
+
+// redactedError keeps the cause for errors.Is and errors.As but not its words.
+type redactedError struct {
+	text string
+	err  error
+}
+
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.err }
+
+func retryable(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "40001" || pg.Code == "40P01") // serialization_failure, deadlock_detected
+}
+
+func unique(err error) (columns string, ok bool) {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.Code != "23505" { // unique_violation
+		return "", false
+	}
+	return columnsOf(pg), true
+}
+
+// columnsOf reads the detail `Key (a, b)=(1, 2) already exists.`; its words are in the server's language, its
+// brackets are not.
+func columnsOf(pg *pgconn.PgError) string {
+	if _, rest, ok := strings.Cut(pg.Detail, "("); ok {
+		if list, _, ok := strings.Cut(rest, ")=("); ok && !strings.ContainsAny(list, "()") {
+			names := strings.Split(list, ", ")
+			for i, name := range names {
+				names[i] = pg.TableName + "." + strings.Trim(name, `"`)
+			}
+			return strings.Join(names, ",")
+		}
+	}
+	if name, ok := strings.CutPrefix(pg.ConstraintName, pg.TableName+"_"); ok {
+		if column, ok := strings.CutSuffix(name, "_key"); ok && column != "" {
+			return pg.TableName + "." + column
+		}
+	}
+	return pg.ConstraintName
+}

@@ -1,0 +1,216 @@
+// Package sqlite is SQLite as a database of package sqldb, without cgo:
+//
+//	import _ "github.com/kaptar/kaptar/drivers/sqlite"
+//
+// Its URLs are
+//
+//	sqlite:shop.db            a file, relative to the working directory; missing parent folders are created
+//	sqlite:/var/lib/shop.db   the same, absolute (sqlite:///var/lib/shop.db too)
+//	sqlite::memory:           in memory, gone at Close; one connection, so a query beside an open
+//	                          transaction or open rows waits for ever
+//
+// New files can be read and written by their user alone (0600), new folders too (0700).
+//
+// Connections have journal_mode=WAL, synchronous=FULL, foreign_keys=ON and busy_timeout=5000, and
+// begin transactions with BEGIN IMMEDIATE unless they are read-only. Up to 8 are open.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+const (
+	maxConns    = 8
+	busyTimeout = 5 * time.Second
+	openTries   = 6
+)
+
+// SQLite before 3.51.3 can corrupt the write-ahead log. This does not compile with one.
+const _ uint = sqlite3.SQLITE_VERSION_NUMBER - 3_051_003
+
+func init() {
+	sqldb.Register(dialect(), "sqlite")
+}
+
+func dialect() *sqldb.Driver {
+	return &sqldb.Driver{Dialect: sqldb.SQLite, Open: open, Unique: unique, Retryable: isBusy}
+}
+
+func open(ctx context.Context, rawURL string) (*sql.DB, error) {
+	path, err := pathOf(strings.TrimPrefix(rawURL, "sqlite:"))
+	if err != nil {
+		return nil, err
+	}
+	name := ":memory:"
+	if path != "" {
+		name = path
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("sqldb: open sqlite:%s: create its directory: %w", path, err)
+		}
+		// SQLite gives the files beside it the same mode. What fails here fails there too, and is explained.
+		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+			_ = f.Close()
+		}
+	}
+	inner, err := sqlite.NewConnector(name + "?" + params())
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: open sqlite:%s: %w", name, err)
+	}
+	db := sqldb.OpenDB(dialect(), func(ctx context.Context) (driver.Conn, error) {
+		c, err := inner.Connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return newConn(c)
+	})
+	if path == "" {
+		db.SetMaxOpenConns(1) // each connection would be a database of its own
+		db.SetMaxIdleConns(1)
+	} else {
+		db.SetMaxOpenConns(maxConns)
+		db.SetMaxIdleConns(maxConns)
+	}
+	if err := verify(ctx, db, path); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// pathOf returns the absolute path of the file, or "" for memory. Its errors leave out what may be a
+// password.
+func pathOf(rest string) (string, error) {
+	path := rest
+	rest, _, _ = strings.Cut(redact.URL(rest), "?")
+	if after, ok := strings.CutPrefix(path, "//"); ok {
+		if !strings.HasPrefix(after, "/") {
+			return "", fmt.Errorf("sqldb: open sqlite:%s: a host is not possible; write sqlite:%s", rest, strings.TrimPrefix(rest, "//"))
+		}
+		path = after
+	}
+	switch {
+	case path == ":memory:":
+		return "", nil
+	case path == "":
+		return "", errors.New(`sqldb: open sqlite: no path; expected "sqlite:path" or "sqlite::memory:"`)
+	case strings.ContainsAny(path, "?#\x00"):
+		return "", fmt.Errorf("sqldb: open sqlite:%s: the URL takes no parameters, and a path has none of ? and #", rest)
+	}
+	abs, err := filepath.Abs(path) // the working directory may change between connections
+	if err != nil {
+		return "", fmt.Errorf("sqldb: open sqlite:%s: %w", rest, err)
+	}
+	return abs, nil
+}
+
+func params() string {
+	return url.Values{
+		"_busy_timeout": {strconv.FormatInt(busyTimeout.Milliseconds(), 10)},
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"FULL"},
+		"_foreign_keys": {"on"},
+		"_txlock":       {"immediate"},
+	}.Encode()
+}
+
+// verify makes the first connection and checks that it is what Open promises. Turning a new file into WAL mode
+// can fail with SQLITE_BUSY at once when several processes do it, whatever the busy timeout, so that is tried again.
+func verify(ctx context.Context, db *sql.DB, path string) error {
+	var err error
+	for n := range openTries {
+		err = check(ctx, db, path != "")
+		if !isBusy(err) || !steady.Sleep(ctx, steady.Delay(n, 10*time.Millisecond, busyTimeout)) {
+			break
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if path == "" {
+		path = ":memory:"
+	}
+	return fmt.Errorf("sqldb: open sqlite:%s: %w", path, explain(err, path))
+}
+
+func check(ctx context.Context, db *sql.DB, file bool) error {
+	var journal string
+	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
+		return err
+	}
+	if file && journal != "wal" {
+		return fmt.Errorf("journal_mode is %s, expected wal: does the file system support shared memory?", journal)
+	}
+	// SQLite opens a file that it may only read without a word; a write transaction tells.
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return tx.Rollback()
+}
+
+// explain says what a user can do about the codes that are met at open.
+func explain(err error, path string) error {
+	dir := filepath.Dir(path)
+	switch codeOf(err) & 0xff {
+	case sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("the file exists and is no SQLite database: %w", err)
+	case sqlite3.SQLITE_CANTOPEN:
+		if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+			return fmt.Errorf("it is a directory, expected a file: %w", err)
+		}
+		return fmt.Errorf("the file cannot be opened; is the directory %s writable by this user? %w", dir, err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("it is read-only; the file and the directory %s must be writable by this user: %w", dir, err)
+	case sqlite3.SQLITE_BUSY:
+		return fmt.Errorf("another process keeps it locked: %w", err)
+	}
+	return err
+}
+
+// codeOf returns the extended result code of SQLite in err's chain, 0 when there is none.
+func codeOf(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code()
+	}
+	return 0
+}
+
+func isBusy(err error) bool {
+	code := codeOf(err) & 0xff
+	return code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED
+}
+
+// unique reads "constraint failed: UNIQUE constraint failed: users.a, users.b (2067)".
+func unique(err error) (columns string, ok bool) {
+	switch codeOf(err) {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID:
+	default:
+		return "", false
+	}
+	lite, _ := errors.AsType[*sqlite.Error](err)
+	_, text, _ := strings.Cut(lite.Error(), "UNIQUE constraint failed: ")
+	if i := strings.LastIndex(text, " ("); i >= 0 {
+		text = text[:i]
+	}
+	if name, ok := strings.CutPrefix(text, "index '"); ok {
+		return strings.TrimSuffix(name, "'"), true
+	}
+	return strings.ReplaceAll(text, ", ", ","), true
+}

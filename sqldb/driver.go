@@ -1,0 +1,121 @@
+package sqldb
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// A Driver is what package drivers/sqlite or drivers/postgres registers. Its functions may be
+// called concurrently.
+type Driver struct {
+	Dialect Dialect
+	// Open opens and verifies the database at url, by way of [OpenDB].
+	Open func(ctx context.Context, url string) (*sql.DB, error)
+	// Unique is what [Constraint] answers for an error of this dialect.
+	Unique func(err error) (columns string, ok bool)
+	// Retryable reports whether a transaction that failed with err can succeed when it is run again.
+	Retryable func(err error) bool
+}
+
+// A GroupConn is what a connection of SQLite must be, so that the writers of a process can share a
+// commit. BeginTx on one makes a savepoint while a group is open.
+type GroupConn interface {
+	driver.Conn
+	// BeginGroup begins the transaction that the group shares, with the write lock.
+	BeginGroup(ctx context.Context) error
+	// EndGroup commits the group, and rolls it back when that fails or commit is false.
+	EndGroup(commit bool) error
+	// Lost reports whether SQLite has rolled the group back by itself.
+	Lost() bool
+}
+
+var registry struct {
+	sync.RWMutex
+	drivers map[string]*Driver // by URL scheme
+}
+
+// Register makes Open know d under schemes. It is for init functions, and panics when a scheme is
+// registered already.
+func Register(d *Driver, schemes ...string) {
+	registry.Lock()
+	defer registry.Unlock()
+	if registry.drivers == nil {
+		registry.drivers = make(map[string]*Driver)
+	}
+	for _, scheme := range schemes {
+		if registry.drivers[scheme] != nil {
+			panic("sqldb: scheme " + scheme + " registered twice")
+		}
+		registry.drivers[scheme] = d
+	}
+}
+
+// imports are the packages that register a scheme.
+var imports = map[string]string{
+	"sqlite":     "github.com/kaptar/kaptar/drivers/sqlite",
+	"postgres":   "github.com/kaptar/kaptar/drivers/postgres",
+	"postgresql": "github.com/kaptar/kaptar/drivers/postgres",
+}
+
+func driverFor(scheme string) (*Driver, error) {
+	registry.RLock()
+	defer registry.RUnlock()
+	if d := registry.drivers[scheme]; d != nil {
+		return d, nil
+	}
+	linked := strings.Join(slices.Sorted(maps.Keys(registry.drivers)), ", ")
+	if path := imports[scheme]; path != "" {
+		return nil, fmt.Errorf("sqldb: open: no driver for %s: is linked (linked: %s): add import _ %q", scheme, cmp.Or(linked, "none"), path)
+	}
+	return nil, fmt.Errorf("sqldb: open: unknown scheme %q; known are sqlite and postgres", scheme)
+}
+
+// drivers returns the registered drivers, each at least once.
+func drivers() []*Driver {
+	registry.RLock()
+	defer registry.RUnlock()
+	return slices.Collect(maps.Values(registry.drivers))
+}
+
+// OpenDB returns the database whose connections connect makes, as the functions of this package
+// know it. It is for the Open of a driver, which then sets the limits of the pool.
+func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *sql.DB {
+	own := &dbDriver{Driver: d, connect: connect}
+	if d.Dialect == SQLite {
+		own.queue = &writeQueue{}
+	}
+	return sql.OpenDB(connector{own})
+}
+
+// dbDriver is what (*sql.DB).Driver returns for our databases: the one place to keep what belongs
+// to one *sql.DB.
+type dbDriver struct {
+	*Driver
+	connect func(ctx context.Context) (driver.Conn, error)
+	queue   *writeQueue // SQLite only
+	leases  localLeases // SQLite only
+}
+
+func driverOf(db *sql.DB) *dbDriver {
+	if db == nil {
+		return nil
+	}
+	d, _ := db.Driver().(*dbDriver)
+	return d
+}
+
+// Open is there for the interface; the name is ignored because the driver belongs to one database.
+func (d *dbDriver) Open(string) (driver.Conn, error) { return d.connect(context.Background()) }
+
+// connector opens connections of one database.
+type connector struct{ driver *dbDriver }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) { return c.driver.connect(ctx) }
+func (c connector) Driver() driver.Driver                            { return c.driver }
