@@ -16,9 +16,9 @@ import (
 
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
 

@@ -19,10 +19,10 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
-	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	_ "github.com/kaptar/kaptar/drivers/nats" // nats://
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
