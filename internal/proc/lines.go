@@ -1,0 +1,67 @@
+package proc
+
+import (
+	"bytes"
+	"io"
+	"sync"
+)
+
+// maxLine is how much of a line is kept back until it is whole.
+const maxLine = 1 << 20
+
+// Lines is an io.Writer that hands on whole lines only, all that are complete in one Write, so that
+// the outputs of several processes can be joined. It never fails: a process is not held up by an
+// output that nobody reads any more. It needs W.
+type Lines struct {
+	W io.Writer
+	// Prefix is put before each line.
+	Prefix string
+
+	mu  sync.Mutex
+	buf []byte // what W gets next: whole lines with their prefix, then the start of one
+	cut int    // where the last line begins, behind its prefix
+}
+
+// Write implements io.Writer.
+func (l *Lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for rest := b; len(rest) > 0; {
+		line, after, whole := bytes.Cut(rest, []byte("\n"))
+		if len(l.buf) == l.cut {
+			l.buf = append(l.buf, l.Prefix...)
+		}
+		l.buf = append(l.buf, line...)
+		if whole || len(l.buf)-l.cut >= maxLine {
+			l.buf = append(l.buf, '\n')
+			l.cut = len(l.buf)
+		}
+		rest = after
+	}
+	l.handOn()
+	return len(b), nil
+}
+
+// flush hands on what came without a line end.
+func (l *Lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.buf) > l.cut {
+		l.buf = append(l.buf, '\n')
+		l.cut = len(l.buf)
+	}
+	l.handOn()
+}
+
+// handOn writes the whole lines.
+func (l *Lines) handOn() {
+	if l.cut == 0 {
+		return
+	}
+	_, _ = l.W.Write(l.buf[:l.cut])
+	l.buf = append(l.buf[:0], l.buf[l.cut:]...)
+	l.cut = 0
+	if cap(l.buf) > maxLine/8 && len(l.buf) == 0 {
+		l.buf = nil // one long line is no reason to keep the memory
+	}
+}
