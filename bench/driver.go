@@ -31,7 +31,7 @@ func openDriver(ctx context.Context, url string) (*driven, error) {
 
 func (d *driven) prepare(ctx context.Context, topic string) error {
 	if d.group == "" {
-		return d.broker.Declare(ctx, topic)
+		return d.broker.Declare(ctx, driver.Subscription{Topic: topic})
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

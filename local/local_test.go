@@ -374,11 +374,11 @@ func TestEventsOutliveTheProgram(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	again := &local.Engine{Dir: e.Dir, NATSListen: e.NATSListen}
 	run(ctx, t, again, kaptar.Service{Name: "reader", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
-		return messaging.SubscribeAutoAck(app, notes, messaging.FromBeginning, func(_ context.Context, e messaging.Event[note]) error {
+		return messaging.SubscribeAutoAck(app, notes, func(_ context.Context, e messaging.Event[note]) error {
 			got <- e.Data.N
 			cancel()
 			return nil
-		})
+		}, nil)
 	}})
 	if len(got) != 1 || <-got != 7 {
 		t.Error("the event of the first run did not come in the second")

@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -26,10 +28,21 @@ type bus struct {
 	relay   *outbox.Relay
 	backlog backlog
 
-	mu      sync.Mutex
-	brokers map[string]driver.Broker // by URL
-	links   []*link
+	mu         sync.Mutex
+	brokers    map[string]driver.Broker // by URL
+	routes     map[string]driver.Broker // by topic
+	watched    []watched
+	subscribed map[[2]string]bool // topics and groups of this service's subscriptions
 }
+
+// A watched broker can say whether it is reachable.
+type watched struct {
+	broker driver.HealthReporter
+	outage *steady.Outage
+}
+
+// watchInterval is how often the brokers are asked; that asks the driver only, not the network.
+const watchInterval = time.Second
 
 type busKey struct{}
 
@@ -37,7 +50,9 @@ type busKey struct{}
 // and the purging of its inbox come with it.
 func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
-		b := &bus{app: app, brokers: make(map[string]driver.Broker)}
+		b := &bus{
+			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]bool),
+		}
 		db, err := app.DB(nil)
 		if err != nil {
 			return nil, fmt.Errorf("messaging: outbox and inbox: %w", err)
@@ -57,8 +72,22 @@ func busOf(app *kaptar.App) (*bus, error) {
 	})
 }
 
-// broker returns the connection behind topic's URL, opened once.
+// broker returns the broker of a topic. Its URL is read from the settings at the first call.
 func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if br, ok := b.routes[topic]; ok {
+		return br, nil
+	}
+	br, err := b.open(ctx, topic)
+	if err == nil {
+		b.routes[topic] = br
+	}
+	return br, err
+}
+
+// open returns the connection behind topic's URL, opened once. The caller holds b.mu.
+func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 	set := kaptar.SectionOf[Settings](b.app)
 	url, key := set.BrokerURL.Reveal(), "broker_url"
 	if t, ok := set.Topics[topic]; ok && t.URL != "" {
@@ -67,8 +96,6 @@ func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
 	if url == "" {
 		return nil, fmt.Errorf("messaging: %s has no broker for %s: set BROKER_URL, for example to nats://localhost:4222", b.app.Name(), topic)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if br, ok := b.brokers[url]; ok {
 		return br, nil
 	}
@@ -81,21 +108,37 @@ func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
 	// what it publishes waits in the outbox. The metric tells.
 	if h, ok := br.(driver.HealthReporter); ok {
 		b.app.Metrics().MustRegister(brokerUp(b.app.Name(), key, h))
-		b.links = append(b.links, &link{setting: key, health: h})
+		b.watched = append(b.watched, watched{h, &steady.Outage{
+			What: "broker", Log: b.app.Logger(), Attrs: []slog.Attr{slog.String("setting", key)},
+		}})
 	}
 	return br, nil
 }
 
-// declare opens topic's broker and makes sure that the topic exists.
-func (b *bus) declare(topic string) (driver.Broker, error) {
+// watch says once when a broker is lost and once when it is back.
+func (b *bus) watch(ctx context.Context) error {
+	for steady.Sleep(ctx, watchInterval) {
+		b.mu.Lock()
+		all := b.watched
+		b.mu.Unlock()
+		for _, w := range all {
+			w.outage.Note(ctx, w.broker.Healthy())
+		}
+	}
+	return nil
+}
+
+// declare opens the broker of sub's topic and makes sure that the topic exists, and the group if
+// there is one.
+func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	br, err := b.broker(ctx, topic)
+	br, err := b.broker(ctx, sub.Topic)
 	if err != nil {
 		return nil, err
 	}
-	if err := br.Declare(ctx, topic); err != nil {
-		return nil, fmt.Errorf("messaging: declare %s: %w", topic, err)
+	if err := br.Declare(ctx, sub); err != nil {
+		return nil, fmt.Errorf("messaging: %s: declare %s: %w", b.app.Name(), sub.Topic, err)
 	}
 	return br, nil
 }
@@ -110,6 +153,9 @@ func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 		}
 		end := start + 1
 		for ; end < len(msgs); end++ {
+			if msgs[end].Topic == msgs[end-1].Topic {
+				continue
+			}
 			if next, err := b.broker(ctx, msgs[end].Topic); err != nil || next != br {
 				break
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -28,40 +30,102 @@ const (
 )
 
 const (
-	// maxInFlight is what the broker gives before something is settled, maxTries how
-	// many handlers of a subscription run at the same time.
-	maxInFlight = 256
-	maxHeld     = 2 * maxInFlight
-	maxTries    = 16
-	// extendEvery keeps a broker from redelivering what is here, handled or waiting
-	// for its turn; drivers' ack wait is 30 s by default.
+	// minInFlight is what the broker gives, at least, before something is acknowledged.
+	minInFlight = 256
+
+	// extendEvery keeps a broker from redelivering what is here, handled or waiting for its turn;
+	// drivers' ack wait is 30 s by default.
 	extendEvery = 10 * time.Second
+
+	// worksAfter is how long a subscription runs before it counts as one that works although
+	// nothing has come: longer than a driver tries to join the group.
+	worksAfter = 15 * time.Second
+
+	firstBackoff = 100 * time.Millisecond // between tries in place
+	maxBackoff   = 5 * time.Second
+	firstDelay   = 10 * time.Second // between deliveries
+	maxDelay     = 15 * time.Minute
 )
 
-// A consumer handles the deliveries of one topic for one service.
+// A consumer handles the deliveries of one topic for one group.
 type consumer struct {
 	bus     *bus
 	topic   string
-	group   string
+	opts    SubscribeOptions // without zero values
 	autoAck bool
-	tries   chan struct{} // holds a value for each handler that runs
-	handle  func(context.Context, *driver.Delivery) (outcome, error)
-	bury    func(ctx context.Context, d *driver.Delivery, reason error) error // nil with autoAck
+	running chan struct{} // holds a value for each handler that runs
+
+	handle          func(context.Context, *driver.Delivery) (outcome, error)
+	storeDeadLetter func(ctx context.Context, d *driver.Delivery, reason error) error // nil with autoAck
 }
 
-// settle handles d until the broker is told what came of it. stop ends waiting for
-// the next try, and then settle returns false; a try that has begun may finish.
-func (c *consumer) settle(stop context.Context, d *driver.Delivery) bool {
+// start declares the topic and the group, and registers the consuming task.
+func (c *consumer) start() error {
+	sub := driver.Subscription{
+		Topic: c.topic, Group: c.opts.Group, From: c.opts.From, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
+	}
+	if err := sub.Validate(); err != nil {
+		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
+	}
+	br, err := c.bus.declare(sub)
+	if err != nil {
+		return err
+	}
+	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
+	return nil
+}
+
+// run subscribes until stop ends, again and again if the driver gives up, and returns when what was
+// delivered is acknowledged or handed back.
+func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscription) error {
+	ctx := context.WithoutCancel(stop)
+	lanes := &lanes{
+		stop: stop, process: func(d *driver.Delivery) bool { return c.process(stop, d) },
+		unordered: c.opts.Unordered, room: make(chan struct{}, 2*sub.MaxInFlight),
+	}
+	lanes.open(extendEvery, func(d *driver.Delivery) { c.tell(ctx, "extend", d, d.Extend) })
+	defer func() { c.handBack(ctx, lanes.close()) }()
+	outage := steady.Outage{What: "subscription", Log: c.bus.app.Logger(), Attrs: []slog.Attr{
+		slog.String("topic", c.topic), slog.String("group", c.opts.Group),
+	}}
+	for failures := 0; ; failures++ {
+		begun := time.Now()
+		works := time.AfterFunc(worksAfter, func() { outage.Back(ctx) })
+		err := br.Subscribe(stop, sub, func(d driver.Delivery) {
+			outage.Back(ctx)
+			lanes.deliver(d)
+		})
+		works.Stop()
+		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
+			return nil
+		}
+		if time.Since(begun) > worksAfter { // this failure has nothing to do with an earlier one
+			failures = 0
+		}
+		outage.Lost(ctx, err)
+		if !steady.Sleep(stop, steady.Delay(failures, time.Second, time.Minute)) {
+			return nil
+		}
+	}
+}
+
+// process handles d until the broker is told what became of it. stop ends waiting for the next try,
+// and then process returns false; a try that has begun may finish.
+func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
 	databaseID(d)
 	ctx := telemetry.Extract(context.WithoutCancel(stop), d.Headers.Get)
 	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attribute.String("messaging.destination.name", c.topic), attribute.String("messaging.consumer.group.name", c.group),
+		attribute.String("messaging.destination.name", c.topic), attribute.String("messaging.consumer.group.name", c.opts.Group),
 		attribute.String("messaging.message.id", d.ID), attribute.Int("messaging.delivery.attempt", d.Attempt)))
 	defer span.End()
 
-	result, err := c.decide(stop, ctx, d)
-	if err != nil {
+	result, err := c.try(stop, ctx, d)
+	switch {
+	case err == nil && !c.autoAck:
+		c.tell(ctx, "ack", d, d.Ack)
+	case err != nil:
+		result, err = c.failed(stop, ctx, d, err)
 		span.RecordError(err)
 		span.SetStatus(codes.Error, err.Error())
 	}
@@ -73,50 +137,70 @@ func (c *consumer) settle(stop context.Context, d *driver.Delivery) bool {
 	return true
 }
 
-// decide tries d and tells the broker what came of it, unless that is stopped.
-func (c *consumer) decide(stop, ctx context.Context, d *driver.Delivery) (result outcome, err error) {
-	for try := range c.triesInPlace() {
-		if try > 0 && !sleep(stop, backoff(try-1, firstBackoff, maxBackoff)) {
-			return stopped, err
+// errStopped is the error of a delivery whose handler was not called, since the service stops.
+var errStopped = errors.New("messaging: the service stops")
+
+// try calls the handler until it succeeds, fails for good or has used up its tries in place.
+func (c *consumer) try(stop, ctx context.Context, d *driver.Delivery) (result outcome, err error) {
+	for try := range c.opts.Tries {
+		if try > 0 && !steady.Sleep(stop, steady.Delay(try-1, firstBackoff, maxBackoff)) {
+			return "", errors.Join(errStopped, err)
 		}
 		select {
-		case c.tries <- struct{}{}:
+		case c.running <- struct{}{}:
 		case <-stop.Done():
-			return stopped, err
+			return "", errors.Join(errStopped, err)
 		}
 		if c.autoAck {
 			c.tell(ctx, "ack", d, d.Ack)
 		}
-		result, err = c.try(ctx, d)
-		<-c.tries
-		if err == nil {
-			c.tell(ctx, "ack", d, d.Ack)
-			return result, nil
-		}
-		if _, permanent := errors.AsType[*permanentError](err); permanent && !c.autoAck {
-			return c.giveUp(ctx, d, err)
+		result, err = c.call(ctx, d)
+		<-c.running
+		if err == nil || isPermanent(err) {
+			break
 		}
 	}
-	switch {
-	case c.autoAck:
-		c.bus.app.Logger().ErrorContext(ctx, "event dropped", "topic", c.topic, "id", d.ID, "error", err)
-		return dropped, err
-	case d.Attempt >= deliveries:
-		return c.giveUp(ctx, d, err)
-	case stop.Err() != nil:
-		return stopped, err
-	}
-	delay := redeliveryDelay(d.Attempt)
-	c.bus.app.Logger().WarnContext(ctx, "event failed", "topic", c.topic, "id", d.ID, "attempt", d.Attempt, "error", err, "again_in", delay)
-	c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, delay) })
-	return retried, err
+	return result, err
 }
 
-func (c *consumer) triesInPlace() int {
-	if c.autoAck {
-		return 1
+// call calls the handler once, bound in time and with panics turned into errors.
+func (c *consumer) call(ctx context.Context, d *driver.Delivery) (result outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("messaging: handler of %s panicked: %v\n%s", c.topic, p, debug.Stack())
+		}
+	}()
+	return c.handle(ctx, d)
+}
+
+// failed does with d what is to be done after err, the error of its last try.
+func (c *consumer) failed(stop, ctx context.Context, d *driver.Delivery, err error) (outcome, error) {
+	log := c.bus.app.Logger().With("topic", c.topic, "group", c.opts.Group, "id", d.ID, "attempt", d.Attempt)
+	switch {
+	case errors.Is(err, errStopped):
+		return stopped, err
+	case c.autoAck:
+		log.ErrorContext(ctx, "event dropped", "error", err)
+		return dropped, err
+	case d.Attempt < c.opts.Deliveries && !isPermanent(err):
+		if stop.Err() != nil {
+			return stopped, err
+		}
+		delay := redeliveryDelay(d.Attempt)
+		log.WarnContext(ctx, "event failed, it will be delivered again", "after_ms", delay.Milliseconds(), "error", err)
+		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, delay) })
+		return retried, err
 	}
-	return triesInPlace
+	if failure := c.storeDeadLetter(ctx, d, err); failure != nil { // then it comes again
+		log.ErrorContext(ctx, "dead letter not written", "error", failure)
+		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, firstDelay) })
+		return retried, errors.Join(err, failure)
+	}
+	log.ErrorContext(ctx, "event is a dead letter", "error", err)
+	c.tell(ctx, "ack", d, d.Ack)
+	return dead, err
 }
 
 // redeliveryDelay is how long to wait after the delivery of that number failed.
@@ -128,41 +212,16 @@ func redeliveryDelay(attempt int) time.Duration {
 	return delay
 }
 
-// handBack returns what was not settled before the service stopped to the group,
-// to come at the next start. It must run after the subscription has ended,
-// which would get it again.
+// handBack returns what was not handled before the service stopped to the group, to come at the
+// next start. It must run after the subscription has ended, which would get it again.
 func (c *consumer) handBack(ctx context.Context, undone []*driver.Delivery) {
 	for _, d := range undone {
 		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, 0) })
 	}
 }
 
-// giveUp makes d a dead letter; should that fail, it comes again.
-func (c *consumer) giveUp(ctx context.Context, d *driver.Delivery, reason error) (outcome, error) {
-	if err := c.bury(ctx, d, reason); err != nil {
-		c.bus.app.Logger().ErrorContext(ctx, "dead letter not written", "topic", c.topic, "id", d.ID, "error", err)
-		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, firstDelay) })
-		return retried, errors.Join(reason, err)
-	}
-	c.bus.app.Logger().ErrorContext(ctx, "event is a dead letter", "topic", c.topic, "id", d.ID, "attempts", d.Attempt, "error", reason)
-	c.tell(ctx, "ack", d, d.Ack)
-	return dead, reason
-}
-
-// try runs the handler once, bound in time and with panics turned into errors.
-func (c *consumer) try(ctx context.Context, d *driver.Delivery) (result outcome, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handlerTimeout)
-	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("messaging: handler of %s panicked: %v\n%s", c.topic, p, debug.Stack())
-		}
-	}()
-	return c.handle(ctx, d)
-}
-
-// tell settles d at the broker. A failure is only logged: the event comes again
-// and the inbox knows it.
+// tell tells the broker what became of d. A failure is only logged: the event comes again and the
+// inbox knows it.
 func (c *consumer) tell(ctx context.Context, what string, d *driver.Delivery, f func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

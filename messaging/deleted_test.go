@@ -156,12 +156,12 @@ func (w *watcher) service() kaptar.Service {
 			if w.pubs[i], err = messaging.NewPublisher(app, topic); err != nil {
 				return err
 			}
-			err = messaging.Subscribe(app, topic, messaging.FromNow, func(_ context.Context, _ *sql.Tx, e messaging.Event[placed]) error {
+			err = messaging.Subscribe(app, topic, func(_ context.Context, _ *sql.Tx, e messaging.Event[placed]) error {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.seen[topic.Name][e.Data.N] = true
 				return nil
-			})
+			}, &messaging.SubscribeOptions{From: messaging.FromNow})
 			if err != nil {
 				return err
 			}

@@ -60,11 +60,8 @@ func TestSetupErrorsSayWhatToDo(t *testing.T) {
 					return err
 				},
 				"subscription": func(app *kaptar.App) error {
-					from := messaging.FromNow
-					if test.from != 0 {
-						from = 0
-					}
-					return messaging.SubscribeAutoAck(app, topic, from, func(context.Context, messaging.Event[placed]) error { return nil })
+					ignore := func(context.Context, messaging.Event[placed]) error { return nil }
+					return messaging.SubscribeAutoAck(app, topic, ignore, &messaging.SubscribeOptions{From: test.from})
 				},
 			} {
 				if test.from != 0 && how == "publisher" {

@@ -43,12 +43,11 @@ func Example() {
 		return nil
 	}}
 	mails := kaptar.Service{Name: "mail-service", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, userRegistered, messaging.FromBeginning,
-			func(ctx context.Context, tx *sql.Tx, e messaging.Event[UserRegistered]) error {
-				fmt.Printf("%s: welcome, %s (from %s)\n", e.Key, e.Data.Name, e.Source)
-				cancel()
-				return nil
-			})
+		return messaging.Subscribe(app, userRegistered, func(ctx context.Context, tx *sql.Tx, e messaging.Event[UserRegistered]) error {
+			fmt.Printf("%s: welcome, %s (from %s)\n", e.Key, e.Data.Name, e.Source)
+			cancel()
+			return nil
+		}, nil)
 	}}
 	fmt.Println(runWithBroker(ctx, users, mails))
 	// Output:

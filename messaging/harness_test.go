@@ -230,7 +230,7 @@ type handler func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) er
 // handling, after what handle says.
 type store struct {
 	name   string
-	from   messaging.Start
+	opts   *messaging.SubscribeOptions
 	handle handler
 	db     *sql.DB
 }
@@ -243,7 +243,7 @@ func (s *store) service() kaptar.Service {
 		if _, err := s.db.Exec(`CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY, key TEXT, n INTEGER)`); err != nil {
 			return err
 		}
-		return messaging.Subscribe(app, orders, s.from, func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error {
+		return messaging.Subscribe(app, orders, func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error {
 			if _, err := tx.ExecContext(ctx, `INSERT INTO effects (key, n) VALUES ($1, $2)`, e.Key, e.Data.N); err != nil {
 				return err
 			}
@@ -251,12 +251,12 @@ func (s *store) service() kaptar.Service {
 				return nil
 			}
 			return s.handle(ctx, tx, e) // after the effect, so that a failure must undo it
-		})
+		}, s.opts)
 	}}
 }
 
 func newStore(handle handler) *store {
-	return &store{name: "store", from: messaging.FromBeginning, handle: handle}
+	return &store{name: "store", handle: handle}
 }
 
 // effects returns the numbers stored for key, in order; key "*" means all.

@@ -43,6 +43,7 @@
 package messaging
 
 import (
+	"errors"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -88,4 +89,9 @@ func Permanent(err error) error {
 		return nil
 	}
 	return &permanentError{err}
+}
+
+func isPermanent(err error) bool {
+	_, permanent := errors.AsType[*permanentError](err)
+	return permanent
 }

@@ -30,7 +30,7 @@ func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error)
 	if err != nil {
 		return nil, err
 	}
-	br, err := b.declare(topic.Name)
+	br, err := b.declare(driver.Subscription{Topic: topic.Name})
 	if err != nil {
 		return nil, err
 	}

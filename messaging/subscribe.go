@@ -1,11 +1,10 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/kaptar/kaptar"
@@ -14,37 +13,83 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// Limits of trying again. In place they cover a lost lock or a short outage
-// (about 3 s in all); redelivery covers about an hour.
+// SubscribeOptions say how a subscription runs. nil and the zero value are the defaults.
+type SubscribeOptions struct {
+	// Group is the name of the consumer group; default the service's name. Every group gets every
+	// event of the topic, and the members of a group, such as the instances of a service, share
+	// them. A second subscription of a service to a topic therefore needs a group of its own, for
+	// example "order-service.mail". A group under a new name begins at From, and handles again what
+	// another group has handled. Letters, digits, '-', '_' and inner '.'.
+	Group string
+
+	// From is where a group starts that the broker does not know yet; default FromBeginning.
+	// RabbitMQ keeps no history: there a new group must start FromNow. A group FromNow exists once
+	// Subscribe returned, and gets whatever is published from then on.
+	From Start
+
+	// Timeout bounds each try of the handler; default 30 s. The handler's context ends with it.
+	Timeout time.Duration
+
+	// Tries is how often one delivery is tried in place, after waits of 100 ms, doubled up to 5 s,
+	// before the broker is asked to deliver the event again; default 5. Not used by SubscribeAutoAck.
+	Tries int
+
+	// Deliveries is how often the broker delivers an event, after waits of 10 s, tripled up to
+	// 15 min, before it becomes a dead letter; default 10. Not used by SubscribeAutoAck.
+	Deliveries int
+
+	// Concurrency is how many handlers of this instance run at the same time; default 16.
+	Concurrency int
+
+	// Unordered lets events of one key run side by side and overtake each other. The default is one
+	// event of a key at a time, in the order of the broker.
+	Unordered bool
+}
+
+// The defaults of SubscribeOptions. Tries in place cover a lost lock or a short outage, about 3 s
+// in all; the deliveries cover about an hour and a half.
 const (
-	handlerTimeout = 30 * time.Second
-	triesInPlace   = 5
-	deliveries     = 10
-	firstBackoff   = 100 * time.Millisecond
-	maxBackoff     = 5 * time.Second
-	firstDelay     = 10 * time.Second
-	maxDelay       = 15 * time.Minute
+	defaultTimeout     = 30 * time.Second
+	defaultTries       = 5
+	defaultDeliveries  = 10
+	defaultConcurrency = 16
 )
 
-// Subscribe makes the service handle the events of topic, during Setup. The
-// consumer group has the service's name, so every instance of the service gets a
-// share, and from says where the group starts when the broker does not know it.
+// withDefaults returns o with its zero fields filled in, or what is wrong with it.
+func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error) {
+	var all SubscribeOptions
+	if o != nil {
+		all = *o
+	}
+	all.Group = cmp.Or(all.Group, service)
+	all.From = cmp.Or(all.From, FromBeginning)
+	all.Timeout = cmp.Or(all.Timeout, defaultTimeout)
+	all.Tries = cmp.Or(all.Tries, defaultTries)
+	all.Deliveries = cmp.Or(all.Deliveries, defaultDeliveries)
+	all.Concurrency = cmp.Or(all.Concurrency, defaultConcurrency)
+	if all.Timeout < 0 || all.Tries < 0 || all.Deliveries < 0 || all.Concurrency < 0 {
+		return all, fmt.Errorf("timeout %v, tries %d, deliveries %d, concurrency %d: expected none below 0, and 0 for the default",
+			all.Timeout, all.Tries, all.Deliveries, all.Concurrency)
+	}
+	return all, nil
+}
+
+// Subscribe makes the service handle the events of topic, during Setup. nil opts are the defaults.
 //
-// handler runs in a transaction of the service's database, one event per key and up
-// to 16 in all at a time. When it returns nil, its effects and the mark that the event was handled
-// are committed together, and then the broker is told; an event that was handled
-// before is only acknowledged. handler must do everything through tx and ctx, may run again
-// after its transaction was rolled back, and has 30 seconds.
+// handler runs in a transaction of the service's database. When it returns nil, its effects and the
+// mark that the event was handled are committed together, and then the broker is told; an event
+// that the group handled before is only acknowledged. handler must do everything through tx and
+// ctx, and may run again after its transaction was rolled back.
 //
-// When handler fails or panics, its transaction is rolled back and it is tried 5 times in
-// place (100 ms, doubled, jittered), then up to 10 times by redelivery (10 s, tripled,
-// at most 15 min), while events of other keys go on; during redelivery, later events of its own key
-// do too. After that, or at once when
-// the error is Permanent or the event cannot be decoded, the event becomes a dead
-// letter: a row in kaptar_dead_letters with the reason, written in the transaction
-// that marks it handled.
-func Subscribe[T any](app *kaptar.App, topic Topic[T], from Start, handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error) error {
-	b, err := busOf(app)
+// When handler fails, panics or exceeds its timeout, its transaction is rolled back. It is tried
+// again in place and then by redelivery, as the options say, while events of other keys go on;
+// during redelivery later events of its own key go on too. After the last delivery, or at once when
+// the error is Permanent or the event cannot be decoded, the event becomes a dead letter: a row in
+// kaptar_dead_letters with the reason, written in the transaction that marks it as handled.
+func Subscribe[T any](
+	app *kaptar.App, topic Topic[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
+) error {
+	c, err := newConsumer(app, topic.Name, opts)
 	if err != nil {
 		return err
 	}
@@ -52,7 +97,6 @@ func Subscribe[T any](app *kaptar.App, topic Topic[T], from Start, handler func(
 	if err != nil {
 		return err
 	}
-	c := &consumer{bus: b, topic: topic.Name, group: app.Name()}
 	c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
 		event, err := decode[T](d)
 		if err != nil {
@@ -60,7 +104,7 @@ func Subscribe[T any](app *kaptar.App, topic Topic[T], from Start, handler func(
 		}
 		result := handled
 		err = sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.Once(ctx, tx, c.group, d.ID)
+			first, err := outbox.Once(ctx, tx, c.opts.Group, d.ID)
 			if err != nil {
 				return err
 			}
@@ -73,27 +117,27 @@ func Subscribe[T any](app *kaptar.App, topic Topic[T], from Start, handler func(
 		})
 		return result, err
 	}
-	c.bury = func(ctx context.Context, d *driver.Delivery, reason error) error {
+	c.storeDeadLetter = func(ctx context.Context, d *driver.Delivery, reason error) error {
 		return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.Once(ctx, tx, c.group, d.ID)
+			first, err := outbox.Once(ctx, tx, c.opts.Group, d.ID)
 			if err != nil || !first {
 				return err
 			}
-			return outbox.Bury(ctx, tx, outbox.DeadLetter{Group: c.group, Message: d.Message, Reason: reason.Error(), Attempts: d.Attempt})
+			return outbox.Bury(ctx, tx, outbox.DeadLetter{Group: c.opts.Group, Message: d.Message, Reason: reason.Error(), Attempts: d.Attempt})
 		})
 	}
-	return c.start(from)
+	return c.start()
 }
 
-// SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead
-// letters: each event is acknowledged before handler runs, so it is handled at most
-// once, and lost when handler fails (which is logged). Use it for what may be lost.
-func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], from Start, handler func(ctx context.Context, event Event[T]) error) error {
-	b, err := busOf(app)
+// SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead letters: each event is
+// acknowledged before handler runs, so it is handled at most once, and lost when handler fails,
+// which is logged. Use it for what may be lost.
+func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
+	c, err := newConsumer(app, topic.Name, opts)
 	if err != nil {
 		return err
 	}
-	c := &consumer{bus: b, topic: topic.Name, group: app.Name(), autoAck: true}
+	c.autoAck, c.opts.Tries = true, 1
 	c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
 		event, err := decode[T](d)
 		if err != nil {
@@ -101,67 +145,28 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], from Start, handle
 		}
 		return handled, handler(ctx, event)
 	}
-	return c.start(from)
+	return c.start()
 }
 
-// start declares the topic and registers the consuming task.
-func (c *consumer) start(from Start) error {
-	sub := driver.Subscription{Topic: c.topic, Group: c.group, From: from, MaxInFlight: maxInFlight}
-	if err := sub.Validate(); err != nil {
-		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
-	}
-	br, err := c.bus.declare(c.topic)
+// newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
+// group: each event would reach one of the two at random.
+func newConsumer(app *kaptar.App, topic string, opts *SubscribeOptions) (*consumer, error) {
+	b, err := busOf(app)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.tries = make(chan struct{}, maxTries)
-	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
-	return nil
-}
-
-// run subscribes until stop ends, again and again if the driver gives up, and
-// returns when what was delivered is settled or handed back.
-func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscription) error {
-	ctx := context.WithoutCancel(stop)
-	lanes := openLanes(stop, func(d *driver.Delivery) bool { return c.settle(stop, d) },
-		extendEvery, func(d *driver.Delivery) { c.tell(ctx, "extend", d, d.Extend) })
-	defer func() { c.handBack(ctx, lanes.close()) }()
-	told := trouble{topic: c.topic, log: c.bus.app.Logger()}
-	defer told.end()
-	for failures := 0; ; failures++ {
-		begun := time.Now()
-		err := br.Subscribe(stop, sub, told.watch(ctx, lanes.deliver))
-		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
-			return nil
-		}
-		if errors.Is(err, errors.ErrUnsupported) { // no waiting will help
-			return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
-		}
-		if time.Since(begun) > worksAfter { // this trouble has nothing to do with an earlier one
-			failures = 0
-		}
-		wait := backoff(failures, time.Second, time.Minute)
-		told.lost(ctx, err, wait)
-		if !sleep(stop, wait) {
-			return nil
-		}
+	all, err := opts.withDefaults(app.Name())
+	if err != nil {
+		return nil, fmt.Errorf("messaging: subscribe to %s: %w", topic, err)
 	}
-}
-
-// backoff is first doubled n times, at most limit, with full jitter of its upper half.
-func backoff(n int, first, limit time.Duration) time.Duration {
-	d := min(first<<min(n, 20), limit)
-	return d/2 + rand.N(d/2+1)
-}
-
-// sleep waits for d and reports whether ctx was still going then.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := [2]string{topic, all.Group}
+	if b.subscribed[key] {
+		return nil, fmt.Errorf("messaging: %s subscribes to %s twice in group %s, so that each event would reach only one of the two handlers: "+
+			"give one of them a group of its own (SubscribeOptions.Group, for example %q), or do both in one handler",
+			app.Name(), topic, all.Group, all.Group+".second")
 	}
+	b.subscribed[key] = true
+	return &consumer{bus: b, topic: topic, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

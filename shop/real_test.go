@@ -32,7 +32,7 @@ func prepareReal(t *testing.T, s *site) {
 	}
 	s.in.Extra += fmt.Sprintf("broker_url: %q\ndiscovery_url: %q\nredis_url: %q\ntopics:\n  %s:\n    url: %q\ndemo: true\n",
 		s.servers[servers.Kafka].URL()+"?partitions=4&ack_wait=6s", s.servers[servers.Consul].URL(), s.servers[servers.Redis].URL(),
-		events.EmailSend.Name, s.servers[servers.RabbitMQ].URL()+"?from_beginning=now&partitions=2")
+		events.EmailSend.Name, s.servers[servers.RabbitMQ].URL()+"?partitions=2")
 }
 
 // createDatabase makes a database and returns its URL.

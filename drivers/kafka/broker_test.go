@@ -206,7 +206,7 @@ func TestTopicSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := fmt.Sprintf("settings-%d-%d", c.partitions, c.copies)
-		if err := b.Declare(t.Context(), name); err != nil {
+		if err := b.Declare(t.Context(), driver.Subscription{Topic: name}); err != nil {
 			t.Fatal(err)
 		}
 		adm := kadm.NewClient(plainClient(t, c.url))

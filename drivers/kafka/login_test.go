@@ -107,8 +107,8 @@ func testRights(t *testing.T, host string, adm *kadm.Client) {
 		call func() error
 		says []string
 	}{
-		{"declare a topic that is hidden", func() error { return b.Declare(t.Context(), "hidden") }, []string{"topic hidden", "right Describe"}},
-		{"declare a topic that is not there", func() error { return b.Declare(t.Context(), "unmade") }, []string{"topic unmade", "right Create"}},
+		{"declare a topic that is hidden", func() error { return b.Declare(t.Context(), driver.Subscription{Topic: "hidden"}) }, []string{"topic hidden", "right Describe"}},
+		{"declare a topic that is not there", func() error { return b.Declare(t.Context(), driver.Subscription{Topic: "unmade"}) }, []string{"topic unmade", "right Create"}},
 		{"publish to a topic that may only be seen", func() error { return send("seen") }, []string{"publish to seen", "right Write"}},
 		{"read as a group without the right", func() error { return subscribe("seen") }, []string{"subscribe g to seen", "right Read on group g/seen"}},
 		{"read a topic without the right", func() error { return subscribe("kept") }, []string{"subscribe g to kept", "right Read on topic kept"}},

@@ -74,7 +74,7 @@ func TestFailureKeepsOrder(t *testing.T) {
 		for _, skip := range []int{0, 1, 2} {
 			c, url := fake(t)
 			b := open(t, url)
-			if err := b.Declare(t.Context(), "t"); err != nil {
+			if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 				t.Fatal(err)
 			}
 			seen := 0
@@ -125,7 +125,7 @@ func TestPartialError(t *testing.T) {
 	b := open(t, url)
 	defer closeNow(t, b)
 	for _, topic := range []string{"good", "bad"} {
-		if err := b.Declare(t.Context(), topic); err != nil {
+		if err := b.Declare(t.Context(), driver.Subscription{Topic: topic}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestForeignClients(t *testing.T) {
 			b := open(t, url)
 			defer closeNow(t, b)
 			const topic = "foreign"
-			if err := b.Declare(t.Context(), topic); err != nil {
+			if err := b.Declare(t.Context(), driver.Subscription{Topic: topic}); err != nil {
 				t.Fatal(err)
 			}
 			cl := plainClient(t, url, kgo.ConsumeTopics(topic), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))

@@ -66,16 +66,26 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 	}
 	bounded, cancel := b.bound(ctx)
 	defer cancel()
-	info, err := b.topic(bounded, sub.Topic)
+	topic, err := b.place(bounded, sub)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.pin(bounded, sub, info.name); err != nil {
-		return nil, b.lacks("Read", info.name, groupName(sub), b.cause(bounded, err))
-	}
-	m := newMember(b, sub, info.name)
+	m := newMember(b, sub, topic)
 	m.cl, err = kgo.NewClient(slices.Concat(b.base, m.options())...)
 	return m, err
+}
+
+// place makes sure that the topic exists and that the group has offsets in it, and returns Kafka's
+// name of the topic.
+func (b *Broker) place(ctx context.Context, sub driver.Subscription) (string, error) {
+	info, err := b.topic(ctx, sub.Topic)
+	if err != nil {
+		return "", err
+	}
+	if err := b.pin(ctx, sub, info.name); err != nil {
+		return "", b.lacks("Read", info.name, groupName(sub), b.cause(ctx, err))
+	}
+	return info.name, nil
 }
 
 // pin writes down where a new group starts. Without it, a group from now whose member dies before its first commit would

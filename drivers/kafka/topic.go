@@ -31,8 +31,8 @@ type topicInfo struct {
 }
 
 // Declare implements driver.Broker.
-func (b *Broker) Declare(ctx context.Context, topic string) error {
-	if err := driver.ValidateTopic(topic); err != nil {
+func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
+	if err := sub.ValidateDeclare(); err != nil {
 		return err
 	}
 	if err := b.begin(); err != nil {
@@ -44,8 +44,14 @@ func (b *Broker) Declare(ctx context.Context, topic string) error {
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	_, err := b.topic(ctx, topic)
-	return err
+	if sub.Group == "" {
+		_, err := b.topic(ctx, sub.Topic)
+		return err
+	}
+	if _, err := b.place(ctx, sub); err != nil {
+		return fmt.Errorf("kafka: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+	}
+	return nil
 }
 
 // topic returns what is known of a topic, after making it if need be.
@@ -100,7 +106,7 @@ func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 	}
 	name := topic
 	err := b.create(ctx, name)
-	if errors.Is(err, kerr.InvalidTopicException) { // driver.ValidateTopic passed it, so it collides with another one
+	if errors.Is(err, kerr.InvalidTopicException) { // its name is a valid one, so it collides with another one
 		name = otherName(topic)
 		err = b.create(ctx, name)
 	}

@@ -38,19 +38,22 @@ func New() *Broker {
 }
 
 // Declare implements driver.Broker.
-func (b *Broker) Declare(ctx context.Context, name string) error {
-	if err := driver.ValidateTopic(name); err != nil {
+func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
+	if err := sub.ValidateDeclare(); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("memory: declare %s: %w", name, err)
+		return fmt.Errorf("memory: declare %s: %w", sub.Topic, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed() {
-		return fmt.Errorf("memory: declare %s: %w", name, driver.ErrClosed)
+		return fmt.Errorf("memory: declare %s: %w", sub.Topic, driver.ErrClosed)
 	}
-	b.topic(name)
+	t := b.topic(sub.Topic)
+	if sub.Group != "" {
+		t.group(sub, b.ackWait())
+	}
 	return nil
 }
 

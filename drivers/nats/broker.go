@@ -115,16 +115,22 @@ func (b *Broker) Healthy() error {
 }
 
 // Declare implements driver.Broker.
-func (b *Broker) Declare(ctx context.Context, topic string) error {
-	if err := driver.ValidateTopic(topic); err != nil {
+func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
+	if err := sub.ValidateDeclare(); err != nil {
 		return err
+	}
+	if sub.Group != "" {
+		if _, err := b.join(ctx, sub); err != nil {
+			return fmt.Errorf("natsdriver: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+		}
+		return nil
 	}
 	if err := b.Healthy(); err != nil {
 		return err
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	_, err := b.topic(ctx, topic)
+	_, err := b.topic(ctx, sub.Topic)
 	return err
 }
 

@@ -130,7 +130,7 @@ func TestStreamSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := opened.(*natsdriver.Broker)
-		if err := b.Declare(t.Context(), want.topic); err != nil {
+		if err := b.Declare(t.Context(), driver.Subscription{Topic: want.topic}); err != nil {
 			t.Fatal(err)
 		}
 		stream, err := js.Stream(t.Context(), want.stream)
@@ -212,7 +212,7 @@ func TestForeignStream(t *testing.T) {
 	if age := stream.CachedInfo().Config.MaxAge; age != time.Minute {
 		t.Errorf("the stream's max age became %v, want it to stay at 1m", age)
 	}
-	err = b.Declare(t.Context(), "other")
+	err = b.Declare(t.Context(), driver.Subscription{Topic: "other"})
 	if err == nil || !strings.Contains(err.Error(), `"other.>"`) || !strings.Contains(err.Error(), `"other.*"`) {
 		t.Errorf("Declare of a topic whose stream has other subjects = %v, want both in the error", err)
 	}
@@ -225,7 +225,7 @@ func TestForeignPublisher(t *testing.T) {
 	js := admin(t, s)
 	b := open(t, s.s.ClientURL())
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "order.placed"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "order.placed"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range []nats.Header{
@@ -273,7 +273,7 @@ func TestHealthy(t *testing.T) {
 	start := time.Now()
 	for name, call := range map[string]func() error{
 		"Publish": func() error { return b.Publish(ctx, []driver.Message{{ID: "x", Topic: "t"}}) },
-		"Declare": func() error { return b.Declare(ctx, "t") },
+		"Declare": func() error { return b.Declare(ctx, driver.Subscription{Topic: "t"}) },
 		"Subscribe": func() error {
 			return b.Subscribe(ctx, driver.Subscription{Topic: "t", Group: "g", From: driver.FromNow}, func(driver.Delivery) {})
 		},

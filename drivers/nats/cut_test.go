@@ -18,7 +18,7 @@ func TestCutWhileWaiting(t *testing.T) {
 	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
 	b := open(t, "nats://"+p.Addr()+"?atomic=true")
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{1, 5, 40} {

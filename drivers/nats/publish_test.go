@@ -143,7 +143,7 @@ func TestServerLimit(t *testing.T) {
 	if err := b.Publish(t.Context(), batch); !errors.Is(err, driver.ErrTooLarge) || !strings.Contains(err.Error(), `"m1"`) {
 		t.Errorf("Publish of a message above max_payload = %v, want driver.ErrTooLarge that names it", err)
 	}
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	if ids := storedIDs(t, admin(t, s), "t"); len(ids) != 0 {

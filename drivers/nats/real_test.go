@@ -97,7 +97,7 @@ func TestLeaderKilled(t *testing.T) {
 	b := open(t, c.URL()+"?replicas=3&atomic=true")
 	defer closeNow(t, b)
 	natsdriver.SetAtomicMin(b, 10)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -233,7 +233,7 @@ func TestProcessErrors(t *testing.T) {
 	}
 	b := open(t, s.URL()+"?replicas=3")
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err == nil || !strings.Contains(err.Error(), "replicas") {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err == nil || !strings.Contains(err.Error(), "replicas") {
 		t.Errorf("Declare with three copies on one server = %v, want an error that says so", err)
 	}
 }
@@ -244,7 +244,7 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	c := natstest.StartCluster(t, 3)
 	b := open(t, c[0].URL()+"?replicas=3") // the others are told by the cluster
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err != nil { // made later, it might be put on the server that is gone
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil { // made later, it might be put on the server that is gone
 		t.Fatal(err)
 	}
 	list := open(t, strings.Replace(c[1].URL(), "@", "@127.0.0.1:1,", 1))

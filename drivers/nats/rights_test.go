@@ -40,7 +40,7 @@ func TestRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	declare := func(b driver.Broker) error { return b.Declare(t.Context(), "unmade") }
+	declare := func(b driver.Broker) error { return b.Declare(t.Context(), driver.Subscription{Topic: "unmade"}) }
 	send := func(n int) func(driver.Broker) error {
 		return func(b driver.Broker) error { return b.Publish(t.Context(), messages("seen", "n", n)) }
 	}

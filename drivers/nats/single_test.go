@@ -44,7 +44,7 @@ func TestPipelined(t *testing.T) {
 	js := admin(t, s)
 	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	var keys []string
@@ -192,7 +192,7 @@ func TestSilence(t *testing.T) {
 	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
 	natsdriver.SetPatience(b, 100*time.Millisecond)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	p.Keep()

@@ -95,8 +95,12 @@ func (b *Broker) Healthy() error {
 }
 
 // Declare implements driver.Broker.
-func (b *Broker) Declare(ctx context.Context, topic string) error {
-	if err := driver.ValidateTopic(topic); err != nil {
+func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
+	topic := sub.Topic
+	if err := sub.ValidateDeclare(); err != nil {
+		return err
+	}
+	if err := b.supports(sub); err != nil {
 		return err
 	}
 	if !b.enter() {
@@ -105,6 +109,12 @@ func (b *Broker) Declare(ctx context.Context, topic string) error {
 	defer b.calls.Done()
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	if sub.Group != "" {
+		if _, err := b.join(ctx, sub); err != nil {
+			return fmt.Errorf("rabbitmq: declare group %s of topic %s at %s: %w", sub.Group, topic, b.url, err)
+		}
+		return nil
+	}
 	c, err := b.acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("rabbitmq: declare topic %s: %w", topic, err)

@@ -89,7 +89,7 @@ func TestLostConnection(t *testing.T) {
 	start := time.Now()
 	for name, call := range map[string]func() error{
 		"Publish": func() error { return b.Publish(t.Context(), messages("t", "x", 1)) },
-		"Declare": func() error { return b.Declare(t.Context(), "t") },
+		"Declare": func() error { return b.Declare(t.Context(), driver.Subscription{Topic: "t"}) },
 		"Ack":     func() error { return held.Ack(t.Context()) },
 		"Extend":  func() error { return held.Extend(t.Context()) },
 		"Nack":    func() error { return held.Nack(t.Context(), 0) },
@@ -132,7 +132,7 @@ func TestCutWhileWaiting(t *testing.T) {
 	p := servertest.NewProxy(t, address)
 	b := open(t, url[:at+1]+p.Addr()+"/"+vhost, options())
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{1, 30} {

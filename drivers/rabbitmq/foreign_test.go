@@ -59,7 +59,7 @@ func TestForeignConsumer(t *testing.T) {
 	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "t"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	ch := plain(t, url)

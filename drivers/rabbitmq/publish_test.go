@@ -21,7 +21,7 @@ func TestPartial(t *testing.T) {
 	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
-	if err := b.Declare(t.Context(), "full"); err != nil {
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "full"}); err != nil {
 		t.Fatal(err)
 	}
 	ch := plain(t, url)

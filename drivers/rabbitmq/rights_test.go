@@ -57,7 +57,7 @@ func TestRights(t *testing.T) {
 		call func() error
 		says []string
 	}{
-		{"make a topic", func() error { return bob.Declare(t.Context(), "unmade") }, []string{"declare topic unmade", "permission to configure"}},
+		{"make a topic", func() error { return bob.Declare(t.Context(), driver.Subscription{Topic: "unmade"}) }, []string{"declare topic unmade", "permission to configure"}},
 		{"publish", func() error { return bob.Publish(t.Context(), messages("seen", "m", 1)) }, []string{"publish to seen", "permission to write"}},
 		{"subscribe", func() error {
 			return bob.Subscribe(t.Context(), driver.Subscription{Topic: "read", Group: "g", From: driver.FromNow}, func(driver.Delivery) {})

@@ -23,10 +23,8 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	if err := sub.Validate(); err != nil {
 		return err
 	}
-	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow {
-		return fmt.Errorf("rabbitmq: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come; "+
-			"want FromNow, or the parameter from_beginning=now in the broker's URL",
-			sub.Group, sub.Topic, errors.ErrUnsupported)
+	if err := b.supports(sub); err != nil {
+		return err
 	}
 	if sub.MaxInFlight == 0 {
 		sub.MaxInFlight = driver.DefaultMaxInFlight
@@ -46,6 +44,16 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
 		return fmt.Errorf("rabbitmq: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+	}
+	return nil
+}
+
+// supports returns an error for what RabbitMQ cannot do.
+func (b *Broker) supports(sub driver.Subscription) error {
+	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow {
+		return fmt.Errorf("rabbitmq: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come: "+
+			"choose FromNow, or add the parameter from_beginning=now to the broker's URL",
+			sub.Group, sub.Topic, errors.ErrUnsupported)
 	}
 	return nil
 }

@@ -11,10 +11,16 @@ var ErrClosed = errors.New("broker closed")
 
 // A Broker is a connection to one message broker. All methods may be called concurrently.
 type Broker interface {
-	// Declare makes sure that the topic exists. It is idempotent and never changes a topic's messages. Nobody needs to
-	// call it: Publish and Subscribe declare what they find missing. It is for finding a wrong name or a missing
-	// permission at the start of a program. It waits for the broker until ctx ends, and does not retry.
-	Declare(ctx context.Context, topic string) error
+	// Declare makes sure that sub.Topic exists and, if sub.Group is not empty, that the group does:
+	// whatever is published after Declare returned reaches that group, also when it has no member
+	// yet. It is idempotent and never changes a topic's messages or a group's position.
+	// Nobody needs to call it: Publish and Subscribe declare what they find missing. It is for the
+	// start of a program, where it finds a wrong name, a missing permission or a subscription that
+	// the broker does not support. It waits for the broker until ctx ends, and does not retry.
+	//
+	// A driver whose broker keeps no history returns an error with errors.ErrUnsupported in its
+	// chain for a group with FromBeginning, here and in Subscribe.
+	Declare(ctx context.Context, sub Subscription) error
 
 	// Publish returns nil once the broker has stored all messages as durably as it is configured to, in the order given
 	// for each topic and key. The batch is validated before anything is sent: an error with ErrInvalid or ErrTooLarge
@@ -38,9 +44,8 @@ type Broker interface {
 	// driver's ack-wait time (each driver documents it; 30 s by default) comes again, to any member of the group, and
 	// no longer counts.
 	//
-	// When ctx ends nothing more is delivered once Subscribe returned. Messages delivered before can still be
-	// settled; those that were only fetched go back to the group at once. A driver whose broker keeps no
-	// history returns an error with errors.ErrUnsupported in its chain for FromBeginning.
+	// When ctx ends nothing more is delivered once Subscribe returned. Messages delivered before can
+	// still be acknowledged; those that were only fetched go back to the group at once.
 	Subscribe(ctx context.Context, sub Subscription, deliver func(Delivery)) error
 
 	// Close ends all Subscribe calls, which return nil, sends the acknowledgements still buffered and frees the connection. It
@@ -111,9 +116,12 @@ func (s Subscription) Validate() error {
 	return nil
 }
 
-// ValidateTopic checks a topic's name by the rules at [Message].
-func ValidateTopic(topic string) error {
-	if err := checkName("topic", topic); err != nil {
+// ValidateDeclare is Validate for [Broker.Declare]: without a group only the topic counts.
+func (s Subscription) ValidateDeclare() error {
+	if s.Group != "" {
+		return s.Validate()
+	}
+	if err := checkName("topic", s.Topic); err != nil {
 		return fmt.Errorf("driver: %w", err)
 	}
 	return nil

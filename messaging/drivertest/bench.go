@@ -13,7 +13,7 @@ import (
 // a second.
 func BenchmarkPublish(b *testing.B, broker driver.Broker, batch int) {
 	topic := "bench." + rand.Text()
-	if err := broker.Declare(b.Context(), topic); err != nil {
+	if err := broker.Declare(b.Context(), driver.Subscription{Topic: topic}); err != nil {
 		b.Fatal(err)
 	}
 	n := 0

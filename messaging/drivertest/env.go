@@ -89,9 +89,12 @@ func (e *env) hold(group string, from driver.Start, limit int) *member {
 // ready makes the group known to the broker, placed at the end of the topic.
 func (e *env) ready(group string) {
 	e.t.Helper()
-	m := e.subscribe(group, driver.FromNow)
-	m.probe()
-	m.stop()
+	ctx, cancel := context.WithTimeout(e.t.Context(), e.h.Wait)
+	defer cancel()
+	sub := driver.Subscription{Topic: e.topic, Group: group, From: driver.FromNow}
+	if err := e.h.Broker.Declare(ctx, sub); err != nil {
+		e.t.Fatalf("Declare(%+v) = %v, want nil", sub, err)
+	}
 }
 
 func (e *env) ack(d driver.Delivery) {

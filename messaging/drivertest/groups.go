@@ -35,8 +35,11 @@ func testFromBeginning(t *testing.T, h Harness) {
 
 func testFromBeginningRefused(t *testing.T, h Harness) {
 	e := setup(t, h)
-	err := h.Broker.Subscribe(t.Context(), driver.Subscription{Topic: e.topic, Group: "g", From: driver.FromBeginning}, func(driver.Delivery) {})
-	if !errors.Is(err, errors.ErrUnsupported) {
+	sub := driver.Subscription{Topic: e.topic, Group: "g", From: driver.FromBeginning}
+	if err := h.Broker.Declare(t.Context(), sub); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Declare FromBeginning without history = %v, want errors.ErrUnsupported", err)
+	}
+	if err := h.Broker.Subscribe(t.Context(), sub, func(driver.Delivery) {}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Subscribe FromBeginning without history = %v, want errors.ErrUnsupported", err)
 	}
 }
@@ -213,7 +216,7 @@ func testSimilarNames(t *testing.T, h Harness) {
 func testDeclareTwice(t *testing.T, h Harness) {
 	e := setup(t, h)
 	declare := func() {
-		if err := h.Broker.Declare(t.Context(), e.topic); err != nil {
+		if err := h.Broker.Declare(t.Context(), driver.Subscription{Topic: e.topic}); err != nil {
 			t.Fatalf("Declare(%q) = %v, want nil", e.topic, err)
 		}
 	}
@@ -221,11 +224,12 @@ func testDeclareTwice(t *testing.T, h Harness) {
 	e.ready("g")
 	e.publish(e.msgs("m", 2)...)
 	declare()
+	e.ready("g") // keeps its position
 	if got := ids(e.subscribe("g", driver.FromNow).wait(2)); !slices.Equal(got, sent(e.msgs("m", 2))) {
 		t.Errorf("after a second Declare the group got %v, want m0 and m1", got)
 	}
 	for _, bad := range []string{"", ".a", "a..b", "a.", "a b", "a*", "a>", "é", "$a", "a/b"} {
-		if err := h.Broker.Declare(t.Context(), bad); !errors.Is(err, driver.ErrInvalid) {
+		if err := h.Broker.Declare(t.Context(), driver.Subscription{Topic: bad}); !errors.Is(err, driver.ErrInvalid) {
 			t.Errorf("Declare(%q) = %v, want driver.ErrInvalid", bad, err)
 		}
 	}

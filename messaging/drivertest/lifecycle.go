@@ -43,7 +43,7 @@ func testCloseEndsAll(t *testing.T, h Harness) {
 	e.close(h.Broker)
 	sub := driver.Subscription{Topic: e.topic, Group: "a", From: driver.FromNow}
 	for name, err := range map[string]error{
-		"Declare":   h.Broker.Declare(t.Context(), e.topic),
+		"Declare":   h.Broker.Declare(t.Context(), driver.Subscription{Topic: e.topic}),
 		"Publish":   h.Broker.Publish(t.Context(), e.msgs("m", 1)),
 		"Publish30": h.Broker.Publish(t.Context(), e.msgs("m", 30)),
 		"Subscribe": h.Broker.Subscribe(t.Context(), sub, func(driver.Delivery) {}),

@@ -30,19 +30,17 @@ func subscribe(app *kaptar.App, sales store) error {
 	if err := count(app, sales, events.StockChanged, func(events.StockChangedV1) totals { return one(stockChanges) }); err != nil {
 		return err
 	}
-	return messaging.Subscribe(app, events.OrderConfirmed, messaging.FromBeginning,
-		func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.OrderV1]) error {
-			if err := sales.addTotals(ctx, tx, totals{orders: 1, totalCents: e.Data.TotalCents}); err != nil {
-				return err
-			}
-			return sales.addItems(ctx, tx, e.Data.Items)
-		})
+	return messaging.Subscribe(app, events.OrderConfirmed, func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.OrderV1]) error {
+		if err := sales.addTotals(ctx, tx, totals{orders: 1, totalCents: e.Data.TotalCents}); err != nil {
+			return err
+		}
+		return sales.addItems(ctx, tx, e.Data.Items)
+	}, nil)
 }
 
 // count adds what measure makes of each event of topic.
 func count[T any](app *kaptar.App, sales store, topic messaging.Topic[T], measure func(T) totals) error {
-	return messaging.Subscribe(app, topic, messaging.FromBeginning,
-		func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
-			return sales.addTotals(ctx, tx, measure(e.Data))
-		})
+	return messaging.Subscribe(app, topic, func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
+		return sales.addTotals(ctx, tx, measure(e.Data))
+	}, nil)
 }

@@ -29,13 +29,12 @@ type listener struct {
 
 func (l *listener) service() kaptar.Service {
 	return kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, events.StockChanged, messaging.FromBeginning,
-			func(_ context.Context, _ *sql.Tx, e messaging.Event[events.StockChangedV1]) error {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				l.heard = append(l.heard, fmt.Sprintf("%s %d/%d", e.Key, e.Data.Available, e.Data.Reserved))
-				return nil
-			})
+		return messaging.Subscribe(app, events.StockChanged, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.StockChangedV1]) error {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.heard = append(l.heard, fmt.Sprintf("%s %d/%d", e.Key, e.Data.Available, e.Data.Reserved))
+			return nil
+		}, nil)
 	}}
 }
 

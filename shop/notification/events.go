@@ -26,10 +26,12 @@ func subscribe(app *kaptar.App, mails store) error {
 	if err := writeOn(app, events.OrderCancelled, queue, cancelled); err != nil {
 		return err
 	}
-	return messaging.Subscribe(app, events.EmailSend, messaging.FromBeginning,
-		func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.EmailSendV1]) error {
-			return mails.add(ctx, tx, e.Data, time.Now())
-		})
+	// From now on, so that the queue can be one of RabbitMQ, which keeps no history; nothing is
+	// missed, as this service alone fills it.
+	now := &messaging.SubscribeOptions{From: messaging.FromNow}
+	return messaging.Subscribe(app, events.EmailSend, func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.EmailSendV1]) error {
+		return mails.add(ctx, tx, e.Data, time.Now())
+	}, now)
 }
 
 // writeOn queues one mail for each event of topic. The mail is queued in the
@@ -37,9 +39,8 @@ func subscribe(app *kaptar.App, mails store) error {
 func writeOn[T any](
 	app *kaptar.App, topic messaging.Topic[T], queue *messaging.Publisher[events.EmailSendV1], write func(T) events.EmailSendV1,
 ) error {
-	return messaging.Subscribe(app, topic, messaging.FromBeginning,
-		func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
-			m := write(e.Data)
-			return queue.Publish(ctx, tx, strconv.FormatInt(m.UserID, 10), m)
-		})
+	return messaging.Subscribe(app, topic, func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
+		m := write(e.Data)
+		return queue.Publish(ctx, tx, strconv.FormatInt(m.UserID, 10), m)
+	}, nil)
 }

@@ -97,7 +97,7 @@ type listener struct {
 func (l *listener) service() kaptar.Service {
 	return kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
 		for _, topic := range []messaging.Topic[events.OrderV1]{events.OrderPlaced, events.OrderConfirmed, events.OrderCancelled} {
-			err := messaging.Subscribe(app, topic, messaging.FromBeginning, func(ctx context.Context, _ *sql.Tx, e messaging.Event[events.OrderV1]) error {
+			err := messaging.Subscribe(app, topic, func(ctx context.Context, _ *sql.Tx, e messaging.Event[events.OrderV1]) error {
 				l.mu.Lock()
 				defer l.mu.Unlock()
 				if l.heard == nil {
@@ -110,7 +110,7 @@ func (l *listener) service() kaptar.Service {
 				l.heard[e.Data.OrderID] = append(l.heard[e.Data.OrderID], text)
 				l.trace = append(l.trace, telemetry.TraceID(ctx))
 				return nil
-			})
+			}, nil)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ func (s *service) setupCache(app *kaptar.App) (err error) {
 	if s.changed, err = messaging.NewPublisher(app, events.UserChanged); err != nil {
 		return err
 	}
-	return messaging.Subscribe(app, events.UserChanged, messaging.FromBeginning, s.onChanged)
+	return messaging.Subscribe(app, events.UserChanged, s.onChanged, nil)
 }
 
 // get returns the user with that id, or errNotFound.

@@ -160,11 +160,10 @@ func TestChangedEvent(t *testing.T) {
 	t.Parallel()
 	heard := make(chan messaging.Event[events.UserChangedV1], 10)
 	listener := kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, events.UserChanged, messaging.FromBeginning,
-			func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserChangedV1]) error {
-				heard <- e
-				return nil
-			})
+		return messaging.Subscribe(app, events.UserChanged, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserChangedV1]) error {
+			heard <- e
+			return nil
+		}, nil)
 	}}
 	sys := shoptest.Start(t, inProcess, Service(), listener)
 	sys.Do("POST", name, "/users", ada)

@@ -313,11 +313,10 @@ func TestRegisteredEvent(t *testing.T) {
 	t.Parallel()
 	heard := make(chan messaging.Event[events.UserRegisteredV1], 10)
 	listener := kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, events.UserRegistered, messaging.FromBeginning,
-			func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserRegisteredV1]) error {
-				heard <- e
-				return nil
-			})
+		return messaging.Subscribe(app, events.UserRegistered, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserRegisteredV1]) error {
+			heard <- e
+			return nil
+		}, nil)
 	}}
 	sys := shoptest.Start(t, inProcess, Service(), listener)
 	sys.Do("POST", name, "/users", ada)

@@ -62,7 +62,11 @@ func events() []mutant {
 		},
 		{
 			"a permanent error is not tried again", "messaging/consume.go",
-			"permanent && !c.autoAck {", "permanent && c.autoAck {", "./messaging", "",
+			"if err == nil || isPermanent(err) {", "if err == nil {", "./messaging", "",
+		},
+		{
+			"a second subscription in one group is refused", "messaging/subscribe.go",
+			"if b.subscribed[key] {", "if false {", "./messaging", "TestSecondSubscription",
 		},
 		{
 			"SQLite is durable", "drivers/sqlite/sqlite.go",
