@@ -7,30 +7,36 @@ import (
 )
 
 // checkSchema reports keys that targets declare with different types, and keys that share a name in the environment.
-func checkSchema(targets []*target, p *problems) {
+func checkSchema(sc *scope, p *problems) {
 	types := map[string]*field{}
-	for _, t := range targets {
-		checkTypes(t.fields, "", types, p)
+	leaves := map[*schema][][2]string{} // keys and their names in the environment
+	for _, s := range sc.schemas {
+		checkTypes(s.fields, "", types, p)
+		eachLeaf(s.fields, "", func(key string, _ *field) {
+			leaves[s] = append(leaves[s], [2]string{key, envName(key)})
+		})
 	}
 	type place struct{ service, key string }
 	variables := map[string]place{}
-	claim := func(service, key string) {
-		name := envName(strings.TrimPrefix(ownKey(service, key), servicesKey+"."))
-		first, taken := variables[name]
-		if taken && first != (place{service, key}) {
-			p.add(&Error{Key: ownKey(service, key), Problem: fmt.Sprintf(
-				"the environment variable %s would set it and %s: rename one", name, ownKey(first.service, first.key))})
-			return
-		}
-		variables[name] = place{service, key}
-	}
-	for _, t := range targets {
-		eachLeaf(t.fields, "", func(key string, _ *field) {
-			claim("", key)
-			if t.Service != "" {
-				claim(t.Service, key)
+	add := func(service, prefix string, s *schema) {
+		for _, leaf := range leaves[s] {
+			name, here := prefix+leaf[1], place{service, leaf[0]}
+			first, taken := variables[name]
+			if taken && first != here {
+				p.add(&Error{Key: ownKey(service, here.key), Problem: fmt.Sprintf(
+					"the environment variable %s would set it and %s: rename one", name, ownKey(first.service, first.key))})
+				continue
 			}
-		})
+			variables[name] = here
+		}
+	}
+	for _, s := range sc.schemas {
+		add("", "", s)
+	}
+	for _, t := range sc.targets {
+		if t.Service != "" {
+			add(t.Service, envName(t.Service)+"_", t.schema)
+		}
 	}
 }
 
@@ -56,17 +62,15 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 // check reports unknown keys and values of the wrong type in one source, whether or not another source overrides them.
 func (l *layers) check(source layer) {
 	c := checker{layers: l, defaults: source.defaults}
-	if len(l.loaded()) > 1 {
-		c.own = l.loaded()
-	}
+	c.sharing = len(l.loaded) > 1
 	names := []string{}
 	for _, name := range source.root.names {
 		if name != servicesKey {
 			names = append(names, name)
 		}
 	}
-	c.mapping(source.root, names, l.fields("", true), "")
-	c.own = nil
+	c.mapping(source.root, names, l.plain, "")
+	c.sharing = false
 	all := source.root.child(servicesKey)
 	if !all.hasValue() {
 		return
@@ -83,13 +87,13 @@ func (l *layers) check(source layer) {
 			}
 			continue
 		}
-		c.group(all.fields[name], l.fields(name, false), key)
+		c.group(all.fields[name], l.own[name], key)
 	}
 }
 
 type checker struct {
 	*layers
-	own      []string // the loaded services, when a plain value for a key tagged own is an error
+	sharing  bool // a plain value for a key tagged own is an error
 	defaults bool
 }
 
@@ -165,24 +169,26 @@ func (c *checker) leaf(n *node, fields []*field, key string) {
 	if _, err := decode(f.leaf, n); err != nil {
 		c.problems.add(&Error{Key: key, Origin: n.origin, Value: c.show(f, n), Problem: err.Error()})
 	}
-	if c.own == nil || c.defaults {
+	if !c.sharing || c.defaults || !slices.ContainsFunc(fields, func(f *field) bool { return f.own }) {
 		return
 	}
 	var keys, variables []string
-	for _, f := range fields {
-		if f.service == "" {
+	for _, t := range c.targets {
+		_, f := locate(t.fields, strings.Split(key, "."))
+		if f == nil {
+			continue
+		}
+		if t.Service == "" {
 			return // the process-wide target takes the plain value
 		}
-		if own := ownKey(f.service, key); f.own && slices.Contains(c.own, f.service) && !slices.Contains(keys, own) {
-			keys, variables = append(keys, own), append(variables, envName(f.service+"."+key))
+		if own := ownKey(t.Service, key); f.own && !t.SchemaOnly && !slices.Contains(keys, own) {
+			keys, variables = append(keys, own), append(variables, envName(t.Service+"."+key))
 		}
 	}
-	if len(keys) > 0 {
-		slices.Sort(keys)
-		slices.Sort(variables)
-		c.problems.add(&Error{Key: key, Origin: n.origin, Value: c.show(f, n), Problem: fmt.Sprintf(
-			"the services of this process cannot share it: set %s instead (environment %s)", strings.Join(keys, ", "), strings.Join(variables, ", "))})
-	}
+	slices.Sort(keys)
+	slices.Sort(variables)
+	c.problems.add(&Error{Key: key, Origin: n.origin, Value: c.show(f, n), Problem: fmt.Sprintf(
+		"the services of this process cannot share it: set %s instead (environment %s)", strings.Join(keys, ", "), strings.Join(variables, ", "))})
 }
 
 // unknown reports a key without its value, which may be a secret under a misspelt key.
@@ -233,14 +239,14 @@ type Key struct {
 // and takes as flags. The error is a *[Errors] about the structs themselves: unusable types, bad tags and defaults, keys in conflict.
 func Keys(targets ...Target) ([]Key, error) {
 	p := &problems{}
-	parsed := parseTargets(targets, p)
-	checkSchema(parsed, p)
+	sc := newScope(targets, p)
+	checkSchema(sc, p)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
 	var out []Key
 	seen := map[[2]string]bool{}
-	for _, t := range parsed {
+	for _, t := range sc.targets {
 		for _, key := range schemaKeys(t.fields, "") {
 			key.Service = t.Service
 			if id := [2]string{key.Service, key.Name}; !seen[id] {

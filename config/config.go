@@ -2,11 +2,11 @@ package config
 
 import (
 	"cmp"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // Target is a struct to fill. Service "" means the process-wide settings; for a named service its own values come first.
@@ -33,14 +33,16 @@ type Sources struct {
 
 // Config is the result of one Load. Its methods may be called from any goroutine.
 type Config struct {
+	*scope
 	src     Sources
-	targets []*target
 	presets []reflect.Value // what the targets held before Load
 	dotEnv  map[string]variable
-	stamp   stamp // of the file, taken before it was read
 
-	reading sync.Mutex // held from reading the sources to applying them, so that SetLive and Watch do not undo each other
-	live    texts      // what SetLive set
+	reading sync.Mutex // held from reading a source to applying it, so that SetLive and Watch do not undo each other
+	stamp   stamp      // of the file, taken before it was read
+	file    *node
+	live    texts           // what SetLive set
+	values  []reflect.Value // what all sources say, a struct for each target
 
 	mu    sync.Mutex
 	slots []*slot
@@ -57,8 +59,8 @@ type texts struct {
 // nested structs first; what it returns becomes a problem of that struct's key. Into must not be used by others during Load.
 func Load(src Sources, targets ...Target) (*Config, error) {
 	p := &problems{}
-	c := &Config{src: src, targets: parseTargets(targets, p)}
-	checkSchema(c.targets, p)
+	c := &Config{src: src, scope: newScope(targets, p)}
+	checkSchema(c.scope, p)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
@@ -69,8 +71,9 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 	}
 	c.dotEnv = readDotEnv(src.DotEnv, p)
 	c.stamp = stampOf(src.File)
-	filled, err := c.read(texts{}, p)
-	if err != nil {
+	c.file = c.readFile(p)
+	filled := c.fill(c.file, texts{}, everything, p)
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	for i, t := range c.targets {
@@ -78,29 +81,39 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 			reflect.ValueOf(t.Into).Elem().Set(filled.values[i])
 		}
 	}
-	c.slots = filled.slots
+	c.slots, c.values = filled.slots, filled.values
 	return c, nil
 }
 
-// filling is one reading of all sources: a new struct for each target, and its values one by one.
+// filling is one reading of the sources: structs, and their values one by one.
 type filling struct {
-	values []reflect.Value
+	values []reflect.Value // for each target; the zero Value when it was not filled
 	slots  []*slot
 }
 
-// read reads the file and fills fresh structs from all layers; live is the one above the file.
-func (c *Config) read(live texts, p *problems) (*filling, error) {
-	services := serviceNames(c.targets)
-	l := &layers{targets: c.targets, services: services, problems: p, file: c.src.File}
-	flags := l.texts(c.src.Flags, func(key string) string { return "flag --" + key })
-	origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
-	defaults := l.texts(c.src.Defaults, func(string) string { return origin })
+// A part says which top-level keys of which services a filling is about.
+type part func(service, name string) bool
+
+func everything(string, string) bool { return true }
+
+// readFile returns what the settings file says, nothing when there is none.
+func (c *Config) readFile(p *problems) *node {
 	file := newMapping("")
 	if c.src.File != "" {
 		if data, ok := readFile(c.src.File, p); ok {
 			file = cmp.Or(parseYAML(data, c.src.File, p), file)
 		}
 	}
+	return file
+}
+
+// fill fills the fields of new structs that are in the part from all sources; those that are not
+// keep their last values. live is above the file.
+func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
+	l := &layers{scope: c.scope, problems: p, file: c.src.File}
+	flags := l.texts(c.src.Flags, func(key string) string { return "flag --" + key })
+	origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
+	defaults := l.texts(c.src.Defaults, func(string) string { return origin })
 	set := l.texts(live.values, live.origin)
 	named := []*node{flags, set, file, defaults}
 	env := l.environment(environment(c.src.Env), named)
@@ -109,34 +122,36 @@ func (c *Config) read(live texts, p *problems) (*filling, error) {
 	for _, layer := range l.list {
 		l.check(layer)
 	}
-	out := &filling{}
+	out := &filling{values: make([]reflect.Value, len(c.targets))}
 	for i, t := range c.targets {
+		fields := slices.DeleteFunc(slices.Clone(t.fields), func(f *field) bool { return !in(t.Service, f.name) })
+		if t.SchemaOnly || len(fields) == 0 && c.values != nil {
+			continue
+		}
 		value := reflect.New(t.typ).Elem()
 		value.Set(c.presets[i])
-		if !t.SchemaOnly {
-			f := filler{layers: l, target: t}
-			f.structValue(t.fields, value, f.root(), nil)
-			out.slots = append(out.slots, f.slots...)
+		if len(fields) < len(t.fields) {
+			value.Set(c.values[i])
+			for _, f := range fields {
+				value.FieldByIndex(f.index).Set(c.presets[i].FieldByIndex(f.index))
+			}
 		}
-		out.values = append(out.values, value)
+		f := filler{layers: l, target: t}
+		f.structValue(fields, value, f.root(), nil)
+		out.slots = append(out.slots, f.slots...)
+		out.values[i] = value
 	}
-	return out, p.err()
-}
-
-// serviceNames returns the names of all targets' services, sorted.
-func serviceNames(targets []*target) []string {
-	names := map[string]bool{}
-	for _, t := range targets {
-		if t.Service != "" {
-			names[t.Service] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
+	return out
 }
 
 // envName is the environment's name of a key or of a service.
 func envName(key string) string {
-	return strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToUpper(key))
+	return strings.Map(func(r rune) rune {
+		if r == '.' || r == '-' {
+			return '_'
+		}
+		return unicode.ToUpper(r)
+	}, key)
 }
 
 // ownKey is the dotted key of a service's own value; for service "" the plain one.

@@ -246,7 +246,7 @@ func TestBadSchemas(t *testing.T) {
 		{"one variable for two keys", []config.Target{{Service: "redis", Into: &struct {
 			Host      string
 			RedisHost string
-		}{}}}, "redis_host: the environment variable REDIS_HOST would set it and services.redis.host: rename one"},
+		}{}}}, "services.redis.host: the environment variable REDIS_HOST would set it and redis_host: rename one"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

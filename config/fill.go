@@ -120,7 +120,7 @@ func (f *filler) mapValue(field *field, v reflect.Value, from []candidate, path 
 // leafValue takes the first candidate that gives a value; what is wrong with values check has reported.
 func (f *filler) leafValue(field *field, v reflect.Value, from []candidate, path []string) bool {
 	key := strings.Join(path, ".")
-	shared := field.own && len(f.loaded()) > 1
+	shared := field.own && len(f.loaded) > 1
 	from = slices.DeleteFunc(from, func(c candidate) bool {
 		return !c.node.hasValue() || (shared && c.plain && !c.defaults)
 	})
@@ -175,24 +175,12 @@ func isEmpty(s *slot) bool {
 	return s.origin == "not set"
 }
 
-// loaded returns the services that are not only declared.
-func (l *layers) loaded() []string {
-	var out []string
-	for _, t := range l.targets {
-		if t.Service != "" && !t.SchemaOnly && !slices.Contains(out, t.Service) {
-			out = append(out, t.Service)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 // missing reports a required value and every place to give it.
 func (f *filler) missing(field *field, path []string) {
 	key := strings.Join(path, ".")
 	own := ownKey(f.target.Service, key)
 	variables, keys := []string{envName(strings.TrimPrefix(own, servicesKey+"."))}, []string{own}
-	if own != key && (!field.own || len(f.loaded()) < 2) {
+	if own != key && (!field.own || len(f.loaded) < 2) {
 		variables, keys = append(variables, envName(key)), append(keys, key)
 	}
 	file := f.file

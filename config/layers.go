@@ -13,24 +13,12 @@ type layer struct {
 	defaults bool // the program's own defaults: they may set a key tagged own for all services
 }
 
-// layers are all sources of one Load, highest first.
+// layers are all sources of one reading, highest first.
 type layers struct {
-	targets  []*target
-	services []string
+	*scope
 	file     string // for error texts
 	list     []layer
 	problems *problems
-}
-
-// fields returns the fields of a service's targets, or with plain set those of all targets, to which plain keys apply.
-func (l *layers) fields(service string, plain bool) []*field {
-	var out []*field
-	for _, t := range l.targets {
-		if plain || t.Service == service {
-			out = append(out, t.fields...)
-		}
-	}
-	return out
 }
 
 // texts turns dotted keys and texts into a tree. A key that is not known is put where its dots say,
@@ -57,12 +45,10 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 // has the place that its dots say, and no field.
 func (l *layers) locate(key string) (place []string, f *field) {
 	var prefix []string
-	rest, fields := key, l.fields("", true)
+	rest, fields := key, l.plain
 	if after, own := strings.CutPrefix(key, servicesKey+"."); own {
-		for _, service := range l.services {
-			if tail, ok := strings.CutPrefix(after, service+"."); ok {
-				prefix, rest, fields = []string{servicesKey, service}, tail, l.fields(service, false)
-			}
+		if service, tail, ok := l.cutService(after); ok {
+			prefix, rest, fields = []string{servicesKey, service}, tail, l.own[service]
 		}
 	}
 	segments := strings.Split(rest, ".")
@@ -117,19 +103,25 @@ func (l *layers) show(f *field, n *node) string {
 // environment turns variables into a tree: plain names, and names with a service's name in front.
 // The entries of maps that it may set are those that the trees in named have, and the services' names.
 func (l *layers) environment(vars map[string]variable, named []*node) *node {
-	b := &envReader{layers: l, vars: vars, used: map[string]bool{}, unknown: map[string]string{}}
+	b := &envReader{
+		layers: l, vars: vars, names: slices.Sorted(maps.Keys(vars)), used: map[string]bool{}, unknown: map[string]string{},
+	}
 	places := slices.Clone(named)
-	for _, service := range l.services {
-		for _, root := range named {
-			places = append(places, root.child(servicesKey).child(service))
+	for _, root := range named {
+		if own := root.child(servicesKey); own.hasValue() && own.kind == kindMapping {
+			for _, name := range own.names {
+				places = append(places, own.fields[name])
+			}
 		}
 	}
 	root := newMapping("")
-	b.read(root, l.fields("", true), "", "", places)
+	b.read(root, l.plain, "", "", places)
 	for _, service := range l.services {
-		own := newMapping("")
-		b.read(own, l.fields(service, false), envName(service)+"_", ownKey(service, ""), places)
-		root.setPath([]string{servicesKey, service}, own)
+		if prefix := envName(service) + "_"; b.any(prefix) {
+			own := newMapping("")
+			b.read(own, l.own[service], prefix, ownKey(service, ""), places)
+			root.setPath([]string{servicesKey, service}, own)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.unknown)) {
 		if !b.used[name] {
@@ -144,8 +136,15 @@ func (l *layers) environment(vars map[string]variable, named []*node) *node {
 type envReader struct {
 	*layers
 	vars    map[string]variable
+	names   []string // of vars, sorted
 	used    map[string]bool
 	unknown map[string]string // variables that fit a map of structs: the map's key
+}
+
+// any reports whether the name of some variable begins with prefix.
+func (b *envReader) any(prefix string) bool {
+	i, _ := slices.BinarySearch(b.names, prefix)
+	return i < len(b.names) && strings.HasPrefix(b.names[i], prefix)
 }
 
 // read puts into out what the variables whose names begin with prefix say of fields.
@@ -153,12 +152,13 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, places 
 	for _, f := range fields {
 		name := prefix + envName(f.name)
 		v, given := b.vars[name]
+		if !given && (f.kind == kindLeaf || !b.any(name+"_")) {
+			continue
+		}
 		switch f.kind {
 		case kindLeaf:
-			if given {
-				b.used[name] = true
-				out.set(f.name, newScalar(v.value, v.origin))
-			}
+			b.used[name] = true
+			out.set(f.name, newScalar(v.value, v.origin))
 		case kindGroup:
 			group := newMapping("")
 			b.read(group, f.children, name+"_", joinKey(key, f.name), children(places, f.name))
@@ -191,6 +191,9 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 	slices.Sort(entries)
 	for _, entry := range slices.Compact(entries) {
 		entryName := name + "_" + envName(entry)
+		if !b.any(entryName) {
+			continue
+		}
 		if f.elem.kind == kindLeaf {
 			if v, given := b.vars[entryName]; given {
 				b.used[entryName] = true

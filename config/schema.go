@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"net/url"
 	"reflect"
 	"slices"
@@ -24,7 +25,6 @@ type field struct {
 	children []*field     // kindGroup
 	elem     *field       // kindMap: the entries
 	owner    string       // the Go field's name, for errors about the struct itself
-	service  string       // of the target
 
 	def, help                           string
 	hasDef, required, own, live, secret bool
@@ -49,35 +49,81 @@ var (
 // target is a Target with its schema.
 type target struct {
 	Target
-	fields []*field
-	typ    reflect.Type
+	*schema
 }
 
-// parseTargets reads the schemas; what is wrong with a struct goes to p, and that target is left out.
-func parseTargets(in []Target, p *problems) []*target {
-	var out []*target
+// schema is what one struct type declares.
+type schema struct {
+	typ    reflect.Type
+	fields []*field
+}
+
+// scope is all targets, by what they are asked for.
+type scope struct {
+	targets  []*target
+	services []string            // the names of all targets' services, sorted
+	loaded   []string            // those that are not only declared
+	own      map[string][]*field // the fields of each service's targets
+	plain    []*field            // the fields of all targets, each struct type once: plain keys apply to them
+	schemas  []*schema           // the struct types, each once
+}
+
+// newScope reads the schemas; what is wrong with a struct goes to p, and that target is left out.
+func newScope(in []Target, p *problems) *scope {
+	sc := &scope{own: map[string][]*field{}}
+	services, loaded, known := map[string]bool{}, map[string]bool{}, map[reflect.Type]*schema{}
 	for i, t := range in {
 		v := reflect.ValueOf(t.Into)
 		if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 			p.add(&Error{Problem: fmt.Sprintf("target %d (service %q): Into is %T, expected a pointer to a struct", i+1, t.Service, t.Into)})
 			continue
 		}
-		parser := schemaParser{problems: p, service: t.Service}
-		parsed := &target{Target: t, typ: v.Elem().Type()}
-		parsed.fields = parser.structFields(parsed.typ, parsed.typ.String(), nil)
-		for _, f := range parsed.fields {
-			if f.name == servicesKey {
-				parser.failf(f.owner, `the key "services" is reserved for services' own values`)
+		typ := v.Elem().Type()
+		parsed := known[typ]
+		if parsed == nil {
+			parsed = parseSchema(typ, p)
+			known[typ] = parsed
+			sc.schemas = append(sc.schemas, parsed)
+			sc.plain = append(sc.plain, parsed.fields...)
+		}
+		sc.targets = append(sc.targets, &target{t, parsed})
+		sc.own[t.Service] = append(sc.own[t.Service], parsed.fields...)
+		if t.Service != "" {
+			services[t.Service] = true
+			loaded[t.Service] = loaded[t.Service] || !t.SchemaOnly
+		}
+	}
+	sc.services = slices.Sorted(maps.Keys(services))
+	sc.loaded = slices.DeleteFunc(slices.Clone(sc.services), func(name string) bool { return !loaded[name] })
+	return sc
+}
+
+// cutService splits "order-service.listen", the rest of a service's own key, at the name of a
+// service; ok is false when it begins with none.
+func (sc *scope) cutService(key string) (service, rest string, ok bool) {
+	for i, c := range key {
+		if c == '.' {
+			if _, ok := slices.BinarySearch(sc.services, key[:i]); ok {
+				service, rest = key[:i], key[i+1:]
 			}
 		}
-		out = append(out, parsed)
 	}
-	return out
+	return service, rest, service != ""
+}
+
+func parseSchema(typ reflect.Type, p *problems) *schema {
+	parser := schemaParser{problems: p}
+	parsed := &schema{typ, parser.structFields(typ, typ.String(), nil)}
+	for _, f := range parsed.fields {
+		if f.name == servicesKey {
+			parser.failf(f.owner, `the key "services" is reserved for services' own values`)
+		}
+	}
+	return parsed
 }
 
 type schemaParser struct {
 	problems *problems
-	service  string
 	open     []reflect.Type // structs being parsed, against recursion without end
 }
 
@@ -120,7 +166,7 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 			}
 			continue
 		}
-		f := &field{index: at, typ: sf.Type, owner: where + "." + sf.Name, service: s.service, help: sf.Tag.Get("help")}
+		f := &field{index: at, typ: sf.Type, owner: where + "." + sf.Name, help: sf.Tag.Get("help")}
 		s.options(f, sf.Name, tag)
 		if s.shape(f) {
 			s.defaults(f, sf.Tag.Get("default"))

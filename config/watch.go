@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 )
@@ -76,13 +75,17 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 func (c *Config) reread(file stamp) (values []Value, err error, same bool) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	fresh, err := c.read(c.live, &problems{})
+	p := &problems{}
+	read := c.readFile(p)
+	fresh := c.fill(read, c.live, everything, p)
 	if !stampOf(c.src.File).equal(file) {
 		return nil, nil, false
 	}
-	if err == nil {
-		values, err = c.apply(fresh)
+	if err := p.err(); err != nil {
+		return nil, err, true
 	}
+	c.file = read
+	values, err = c.apply(fresh, everything)
 	return values, err, true
 }
 
@@ -96,20 +99,50 @@ func (c *Config) reread(file stamp) (values []Value, err error, same bool) {
 func (c *Config) SetLive(values map[string]string, origin func(key string) string) ([]Value, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	next := texts{known(values, serviceNames(c.targets)), origin}
+	next := texts{map[string]string{}, origin}
+	for key, text := range values {
+		after, own := strings.CutPrefix(key, servicesKey+".")
+		if _, _, known := c.cutService(after); known || !own {
+			next.values[key] = text
+		}
+	}
 	p := &problems{}
 	c.refuseFixed(next, p)
-	fresh, err := c.read(next, p)
-	if err != nil {
+	changed := c.changed(c.live.values, next.values)
+	fresh := c.fill(c.file, next, changed, p)
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	c.live = next
-	return c.apply(fresh)
+	return c.apply(fresh, changed)
 }
 
-// refuseFixed reports keys whose fields are not live; unknown ones are left to read.
+// changed returns the part that two sets of dotted keys and texts disagree about.
+func (c *Config) changed(before, after map[string]string) part {
+	names := map[[2]string]bool{}
+	for _, set := range []map[string]string{before, after} {
+		for key := range set {
+			was, had := before[key]
+			is, has := after[key]
+			if had && has && was == is {
+				continue
+			}
+			service, rest := "", key
+			if own, ok := strings.CutPrefix(key, servicesKey+"."); ok {
+				service, rest, _ = c.cutService(own)
+			}
+			name, _, _ := strings.Cut(rest, ".")
+			names[[2]string{service, name}] = true
+		}
+	}
+	return func(service, name string) bool {
+		return names[[2]string{"", name}] || names[[2]string{service, name}]
+	}
+}
+
+// refuseFixed reports keys whose fields are not live; unknown ones are left to fill.
 func (c *Config) refuseFixed(live texts, p *problems) {
-	l := &layers{targets: c.targets, services: serviceNames(c.targets)}
+	l := &layers{scope: c.scope}
 	for key, text := range live.values {
 		_, f := l.locate(key)
 		if f != nil && (f.kind != kindLeaf || !f.live) {
@@ -120,22 +153,15 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 	}
 }
 
-// known leaves out the own values of services that are not in names.
-func known(values map[string]string, names []string) map[string]string {
-	out := make(map[string]string, len(values))
-	for key, text := range values {
-		after, own := strings.CutPrefix(key, servicesKey+".")
-		if !own || slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(after, name+".") }) {
-			out[key] = text
-		}
-	}
-	return out
-}
-
 // apply moves the live values of fresh into the running fields and returns them, with an error about the others.
-func (c *Config) apply(fresh *filling) ([]Value, error) {
+func (c *Config) apply(fresh *filling, in part) ([]Value, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for i, value := range fresh.values {
+		if value.IsValid() {
+			c.values[i] = value
+		}
+	}
 	type place struct {
 		service, key string
 		target       int // several targets of a service may have the same key
@@ -143,6 +169,9 @@ func (c *Config) apply(fresh *filling) ([]Value, error) {
 	index := func(slots []*slot) map[place]*slot {
 		out, count := map[place]*slot{}, map[[2]string]int{}
 		for _, s := range slots {
+			if name, _, _ := strings.Cut(s.key, "."); !in(s.service, name) {
+				continue
+			}
 			id := [2]string{s.service, s.key}
 			out[place{s.service, s.key, count[id]}] = s
 			count[id]++
