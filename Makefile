@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers proto bench-shop bench-drivers mutants lint fmt cover
+.PHONY: help build run test test-short servers proto bench-shop bench-drivers mutants lint vuln fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,12 +53,18 @@ bench-shop: ## measure the reference application
 bench-drivers: ## each message driver against its bare client library, on real servers
 	@cd bench && go run .
 
-mutants: ## break the promises one at a time and see that tests notice
-	@go run ./internal/test/mutants
+mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
+	@go run ./internal/test/mutants $(if $(SINCE),-since $(SINCE)) $(if $(FOR),-for $(FOR))
 
 lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@$(TOOLS)/golangci-lint run
+
+vuln: ## govulncheck, with the database of VULNDB (default: the public one, and no failure when that is out of reach)
+	@cd tools/govulncheck && go build -o $(TOOLS)/ golang.org/x/vuln/cmd/govulncheck
+	@out=$$($(TOOLS)/govulncheck $(if $(VULNDB),-db $(VULNDB)) ./... 2>&1); status=$$?; echo "$$out"; \
+	if [ $$status != 0 ] && [ -z '$(VULNDB)' ] && grep -q '^govulncheck: fetching vulnerabilities:' <<<"$$out"; then \
+		echo 'make vuln: NOT CHECKED, the database of vulnerabilities cannot be reached from here'; exit 0; fi; exit $$status
 
 fmt: ## gofmt
 	@gofmt -l -w $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')

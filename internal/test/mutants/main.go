@@ -1,16 +1,18 @@
-// Command mutants breaks the promises of the toolkit one at a time and sees that
-// tests notice: make mutants. Each mutant is one change of one line, built as an
-// overlay, so the tree is never touched. It ends with status 1 when a mutant survives.
+// Command mutants breaks the promises of the toolkit one at a time and sees that tests notice: make mutants. Each mutant is one
+// change of one line, built as an overlay, so the tree is never touched. It ends with status 1 when a mutant survives.
 package main
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,10 +26,22 @@ type mutant struct {
 	run      string // which of them, as go test -run; "" for all
 }
 
-const patience = 5 * time.Minute // for the tests against one mutant
+const testTimeout = 5 * time.Minute // for the tests against one mutant
 
 func main() {
-	survivors, err := hunt(context.Background(), mutants())
+	since := flag.String("since", "", "try only mutants whose file or tests differ from this `revision`")
+	limit := flag.Duration("for", 24*time.Hour, "start no further mutant after this `time`")
+	flag.Parse()
+	all := mutants()
+	if *since != "" {
+		changed, err := changes(*since)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "mutants:", err)
+			os.Exit(1)
+		}
+		all = touched(all, changed)
+	}
+	survivors, err := run(context.Background(), all, time.Now().Add(*limit))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
@@ -36,37 +50,64 @@ func main() {
 	}
 }
 
-func hunt(ctx context.Context, all []mutant) (survivors int, err error) {
+// changes returns the files that differ from a revision.
+func changes(since string) ([]string, error) {
+	out, err := exec.Command("git", "diff", "--name-only", since).Output()
+	if err != nil {
+		return nil, fmt.Errorf("git diff --name-only %s: %w", since, err)
+	}
+	return strings.Fields(string(out)), nil
+}
+
+// touched returns the mutants whose file is in a package that has changed, or whose tests are.
+func touched(all []mutant, changed []string) (out []mutant) {
+	for _, m := range all {
+		dirs := []string{path.Dir(m.file), path.Clean(m.pkg)}
+		if slices.ContainsFunc(changed, func(f string) bool {
+			return strings.HasSuffix(f, ".go") && slices.Contains(dirs, path.Dir(f))
+		}) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// run tries mutants until the deadline, and at least one.
+func run(ctx context.Context, all []mutant, deadline time.Time) (survivors int, err error) {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory
+	tried := 0
 	for _, m := range all {
 		begun := time.Now()
+		if tried > 0 && begun.After(deadline) {
+			break
+		}
 		killed, err := try(ctx, dir, m)
 		if err != nil {
 			return survivors, fmt.Errorf("%s: %w", m.promise, err)
 		}
-		verdict := "killed  "
+		tried++
+		result := "killed  "
 		if !killed {
-			verdict = "SURVIVED"
+			result = "SURVIVED"
 			survivors++
 		}
-		fmt.Printf("%s %5.1f s  %s\n", verdict, time.Since(begun).Seconds(), m.promise)
+		fmt.Printf("%s %5.1f s  %s\n", result, time.Since(begun).Seconds(), m.promise)
 	}
-	fmt.Printf("%d mutants, %d survived\n", len(all), survivors)
+	fmt.Printf("%d mutants, %d survived, %d not tried for lack of time\n", tried, survivors, len(all)-tried)
 	return survivors, nil
 }
 
-// try runs the tests against m. A mutant that does not compile is an error: it
-// would pass for killed.
+// try runs the tests against m. A mutant that does not compile is an error: it would pass for killed.
 func try(ctx context.Context, dir string, m mutant) (killed bool, err error) {
 	overlay, err := m.overlay(dir)
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
 	// In GOFLAGS it also reaches the programs that tests build.
 	env := append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
@@ -80,8 +121,7 @@ func try(ctx context.Context, dir string, m mutant) (killed bool, err error) {
 	return test.Run() != nil, nil
 }
 
-// overlay writes the mutated file and go's description of it, and returns the
-// latter's name.
+// overlay writes the mutated file and go's description of it, and returns the latter's name.
 func (m mutant) overlay(dir string) (string, error) {
 	text, err := m.mutate()
 	if err != nil {
