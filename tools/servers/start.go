@@ -7,11 +7,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar/internal/test/servers"
@@ -26,15 +30,20 @@ func startCommand() *cobra.Command {
 		Use:   "start [engine...]",
 		Short: "run servers on their usual ports until Ctrl-C",
 		Long: `Runs servers on their usual ports on 127.0.0.1, until Ctrl-C. Their data stays in the folder and is there at the next
-start; the command clean removes it. As root they run as the user nobody, who has to be able to reach the folder.`,
+start, also after a crash; the command clean removes it. A server that ends by itself is named with the end of its log, and the
+others go on. PostgreSQL has the databases of deploy/postgres, and Prometheus runs with deploy/prometheus and the Consul of
+this command. As root they run as the user nobody, who has to be able to reach the folder.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen, err := engines(args)
 			if err != nil {
 				return err
 			}
-			usual := func(e servers.Engine) int { return servers.UsualPorts(e)[""] }
-			return run(cmd.Context(), cmd.OutOrStdout(), dir, chosen, usual)
+			f := foreground{
+				out: cmd.OutOrStdout(), dir: dir, deploy: "deploy",
+				port: func(e servers.Engine) int { return servers.UsualPorts(e)[""] },
+			}
+			return f.run(cmd.Context(), chosen)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", defaultDir, "`folder` for the servers' data")
@@ -59,41 +68,142 @@ func cleanCommand() *cobra.Command {
 	return cmd
 }
 
-// run starts the engines, says where they are, and stops them when ctx ends.
-func run(ctx context.Context, out io.Writer, dir string, chosen []servers.Engine, port func(servers.Engine) int) (err error) {
+// A foreground runs servers until its context ends.
+type foreground struct {
+	out    io.Writer
+	dir    string                   // for their data
+	deploy string                   // the folder deploy of the repository
+	port   func(servers.Engine) int // 0: a free one
+
+	mu sync.Mutex // of out
+}
+
+// run starts the engines, says where they are and which of them end by themselves, and stops them when ctx ends.
+func (f *foreground) run(ctx context.Context, chosen []servers.Engine) (err error) {
 	running := make([]*servers.Server, len(chosen))
 	defer func() { err = errors.Join(err, stop(running)) }()
+	// Prometheus needs to know where Consul is.
+	late := slices.Index(chosen, servers.Prometheus)
+	var wg sync.WaitGroup
 	errs := make([]error, len(chosen))
-	var (
-		mu sync.Mutex // of out
-		wg sync.WaitGroup
-	)
 	for i, e := range chosen {
-		wg.Go(func() {
-			start := time.Now()
-			running[i], errs[i] = servers.Start(ctx, e, &servers.Options{Dir: filepath.Join(dir, string(e)), Port: port(e)})
-			mu.Lock()
-			defer mu.Unlock()
-			if errs[i] == nil {
-				fmt.Fprintf(out, "%-10s started in %.1f s\n", e, time.Since(start).Seconds())
-			} else if errors.Is(errs[i], servers.ErrMissing) {
-				errs[i] = fmt.Errorf("%w; type: go run ./tools/servers install %s", errs[i], e)
-			}
-		})
+		if i != late {
+			wg.Go(func() { running[i], errs[i] = f.start(ctx, e, "") })
+		}
 	}
 	wg.Wait()
+	if late >= 0 {
+		running[late], errs[late] = f.startPrometheus(ctx, running)
+	}
 	if err := errors.Join(errs...); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C, before all were up
 		}
 		return err
 	}
-	if err := table(out, running); err != nil {
+	databases, err := f.createDatabases(ctx, running)
+	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	fmt.Fprintln(out, "stopping")
-	return nil
+	if err := table(f.out, running, databases); err != nil {
+		return err
+	}
+	err = f.watch(ctx, running)
+	fmt.Fprintln(f.out, "stopping")
+	return err
+}
+
+func (f *foreground) start(ctx context.Context, e servers.Engine, config string) (*servers.Server, error) {
+	begun := time.Now()
+	s, err := servers.Start(ctx, e, &servers.Options{Dir: filepath.Join(f.dir, string(e)), Port: f.port(e), Config: config})
+	if errors.Is(err, servers.ErrMissing) {
+		err = fmt.Errorf("%w; type: go run ./tools/servers install %s", err, e)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		fmt.Fprintf(f.out, "%-10s started in %.1f s\n", e, time.Since(begun).Seconds())
+	}
+	return s, err
+}
+
+// startPrometheus starts it with a copy of deploy/prometheus that names the Consul that runs here, or would on its usual port.
+func (f *foreground) startPrometheus(ctx context.Context, running []*servers.Server) (*servers.Server, error) {
+	consul := fmt.Sprintf("127.0.0.1:%d", servers.UsualPorts(servers.Consul)[""])
+	for _, s := range running {
+		if s != nil && s.Engine() == servers.Consul {
+			consul = s.Addr("")
+		}
+	}
+	copied, err := os.MkdirTemp("", "kaptar-prometheus-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(copied) // it is closed to the server's user, who gets a copy, or read at the start
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(f.deploy, "prometheus"))); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(copied, "prometheus.yml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(config, []byte(strings.ReplaceAll(string(text), "consul:8500", consul)), 0o600); err != nil {
+		return nil, err
+	}
+	return f.start(ctx, servers.Prometheus, config)
+}
+
+// createDatabases runs deploy/postgres on a PostgreSQL and returns the names of the databases.
+func (f *foreground) createDatabases(ctx context.Context, running []*servers.Server) (names []string, err error) {
+	i := slices.IndexFunc(running, func(s *servers.Server) bool { return s.Engine() == servers.Postgres })
+	if i < 0 {
+		return nil, nil
+	}
+	text, err := os.ReadFile(filepath.Join(f.deploy, "postgres", "databases.sql"))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.Connect(ctx, running[i].URL())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.Background())
+	for _, m := range createDatabase.FindAllStringSubmatch(string(text), -1) {
+		var exists *pgconn.PgError
+		if _, err := conn.Exec(ctx, m[0]); err != nil && (!errors.As(err, &exists) || exists.Code != duplicateDatabase) {
+			return nil, fmt.Errorf("servers: %s: %w", m[0], err)
+		}
+		names = append(names, m[1])
+	}
+	return names, nil
+}
+
+var createDatabase = regexp.MustCompile(`(?m)^CREATE DATABASE (\w+)`)
+
+const duplicateDatabase = "42P04" // PostgreSQL's code
+
+// watch names each server that ends by itself, once, until ctx ends.
+func (f *foreground) watch(ctx context.Context, running []*servers.Server) (err error) {
+	ended := map[servers.Engine]bool{}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+		for _, s := range running {
+			if ended[s.Engine()] || s.Running() {
+				continue
+			}
+			ended[s.Engine()] = true
+			log := strings.Split(strings.TrimSpace(s.Log()), "\n")
+			fmt.Fprintf(f.out, "%s ENDED by itself; the others go on. The end of its log:\n%s\n", s.Engine(), strings.Join(log[max(0, len(log)-20):], "\n"))
+			err = errors.Join(err, fmt.Errorf("servers: %s ended by itself", s.Engine()))
+		}
+	}
 }
 
 func stop(running []*servers.Server) error {
@@ -109,7 +219,7 @@ func stop(running []*servers.Server) error {
 }
 
 // table prints where the servers are, and the settings that lead a program of kaptar to them.
-func table(out io.Writer, running []*servers.Server) error {
+func table(out io.Writer, running []*servers.Server, databases []string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w)
 	for _, s := range running {
@@ -121,6 +231,11 @@ func table(out io.Writer, running []*servers.Server) error {
 	fmt.Fprintln(w)
 	set := map[string]bool{}
 	for _, s := range running {
+		if s.Engine() == servers.Postgres { // a database is one service's
+			for _, name := range databases {
+				fmt.Fprintf(w, "export %s_DATABASE_URL='%s'\n", strings.ToUpper(name), strings.Replace(s.URL(), "/postgres?", "/"+name+"?", 1))
+			}
+		}
 		name, value := setting(s)
 		if name == "" {
 			continue
@@ -131,9 +246,6 @@ func table(out io.Writer, running []*servers.Server) error {
 		}
 		set[name] = true
 		fmt.Fprintf(w, "%sexport %s='%s'\n", comment, name, value)
-		if s.Engine() == servers.Postgres {
-			fmt.Fprint(w, "# a database is one service's; for more: CREATE DATABASE orders, and export ORDER_SERVICE_DATABASE_URL='…/orders'\n")
-		}
 	}
 	fmt.Fprint(w, "\nready; Ctrl-C stops them and keeps their data\n")
 	return w.Flush()
@@ -142,8 +254,6 @@ func table(out io.Writer, running []*servers.Server) error {
 // setting returns the environment variable that leads a program to the server, if there is one.
 func setting(s *servers.Server) (name, value string) {
 	switch s.Engine() {
-	case servers.Postgres:
-		return "DATABASE_URL", s.URL()
 	case servers.Kafka, servers.RabbitMQ, servers.NATS:
 		return "BROKER_URL", s.URL()
 	case servers.Consul, servers.Kubernetes:

@@ -141,6 +141,19 @@ func linkOrCopy(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
+// tryLock locks a file until it is closed or this process ends. It is an error when another one has it.
+func tryLock(path string) (io.Closer, error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("%s is taken, its server runs", filepath.Dir(path))
+	}
+	return lock, nil
+}
+
 // locked runs f while no other process runs something under the same lock file.
 func locked(path string, f func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -147,7 +147,7 @@ func TestKill(t *testing.T) {
 				_ = conn.Close()
 				t.Error("after Kill it accepts connections")
 			}
-			if left := processes(t, s.Dir()); len(left) != 1+helpers(e) {
+			if left := servers.Belonging(s.Dir()); len(left) != 1+helpers(e) {
 				t.Errorf("after Kill the processes %v are there, want the supervisor and %d more", left, helpers(e))
 			}
 			begun = time.Now()

@@ -82,7 +82,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				t.Fatalf("the child named no server:\n%s", said)
 			}
 			if c.role == linger {
-				if running := processes(t, tmp); len(running) < 2 { // supervisor and server
+				if running := servers.Belonging(tmp); len(running) < 2 { // supervisor and server
 					t.Errorf("processes while the child runs: %v, want 2 at least", running)
 				}
 				if err := cmd.Process.Kill(); err != nil { // SIGKILL
@@ -97,7 +97,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			if _, err := poll(ctx, func() (string, error) {
-				left, running := files(t, tmp), processes(t, tmp)
+				left, running := files(t, tmp), servers.Belonging(tmp)
 				if len(left)+len(running) > 0 {
 					return "", fmt.Errorf("left behind: processes %v, files %v", running, left)
 				}
@@ -120,32 +120,10 @@ func files(t *testing.T, dir string) []string {
 	return left
 }
 
-// processes returns those that run with a folder below dir: in their environment, or as where they work, for PostgreSQL's write over
-// their environment.
-func processes(t *testing.T, dir string) []int {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []int
-	for _, path := range all {
-		text, _ := os.ReadFile(filepath.Join(path, "environ")) // one that has ended has none, and one that is not ours
-		cwd, _ := os.Readlink(filepath.Join(path, "cwd"))
-		if !strings.Contains("\x00"+string(text), "\x00S_DIR="+dir) && !strings.HasPrefix(cwd, dir) {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(path)); err == nil {
-			out = append(out, pid)
-		}
-	}
-	return out
-}
-
 // memory returns what a server's processes have in memory.
 func memory(t *testing.T, s *servers.Server) (bytes int64) {
 	t.Helper()
-	for _, pid := range processes(t, s.Dir()) {
+	for _, pid := range servers.Belonging(s.Dir()) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		if errors.Is(err, os.ErrNotExist) {
 			continue

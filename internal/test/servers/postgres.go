@@ -76,6 +76,10 @@ func preparePostgres(ctx context.Context, s *Server) error {
 			return err
 		}
 	}
+	// After a crash of the machine another process may have the id in it, and PostgreSQL would take that for a server of its own.
+	if err := os.Remove(s.path("data/postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	// The file that initdb made stays as it is, for a later start adds nothing to it.
 	return s.write("postgresql.conf", fmt.Sprintf(`include '%s'
 listen_addresses = '127.0.0.1'

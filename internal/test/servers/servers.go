@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -64,8 +65,9 @@ const (
 // Options say how a server is started. Nil and the zero value mean: in a temporary folder, on free ports.
 type Options struct {
 	// Dir is the folder for the server's files, which is made if it is not there. Close keeps it, and a later Start finds
-	// the data in it, on the same ports. The user nobody has to be able to reach it when this process is root's.
-	// Default: a temporary folder, which Close removes.
+	// the data in it, on the same ports, also after a crash of the server, of its supervisor or of the machine: what is
+	// left of that is ended first. A folder whose server runs is an error. The user nobody has to be able to reach the
+	// folder when this process is root's. Default: a temporary folder, which Close removes.
 	Dir string
 	// Port is the port of URL. With the engine's usual port (6379, 5432, …) the further addresses are at their usual
 	// ports too. Default: free ports below those that the system gives to outgoing connections. A given port that is
@@ -92,6 +94,7 @@ type Server struct {
 	dir     string
 	ports   map[string]int
 	held    []net.PacketConn
+	lock    io.Closer // of a folder of the caller's
 	as      *account
 
 	mu     sync.Mutex
@@ -188,18 +191,20 @@ func UsualPorts(e Engine) map[string]int {
 	return ports
 }
 
-// Idle returns an error if a server with Options.Dir dir runs, as far as its ports tell.
+// Idle returns an error if a server with Options.Dir dir runs.
 func Idle(dir string) error {
-	ports, err := readPorts(dir)
+	lock, err := tryLock(filepath.Join(dir, lockFile))
 	if err != nil {
 		return fmt.Errorf("servers: %w", err)
 	}
-	for _, port := range ports {
-		if taken(port) {
-			return fmt.Errorf("servers: the server of %s seems to run: port %d on 127.0.0.1 is taken", dir, port)
-		}
-	}
-	return nil
+	return lock.Close()
+}
+
+// Running reports whether the server runs. It does not after Kill and Close, and when it has ended by itself.
+func (s *Server) Running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.usable() == nil && s.sup.running()
 }
 
 // Dir returns the folder with the server's files.
@@ -316,4 +321,8 @@ func (s *Server) release() {
 		_ = c.Close()
 	}
 	s.held = nil
+	if s.lock != nil {
+		_ = s.lock.Close()
+		s.lock = nil
+	}
 }

@@ -132,7 +132,7 @@ func TestPause(t *testing.T) {
 			if err := s.Kill(); err != nil {
 				t.Errorf("Kill of a paused server = %v", err)
 			}
-			if left := processes(t, s.Dir()); len(left) != 1+helpers(e) {
+			if left := servers.Belonging(s.Dir()); len(left) != 1+helpers(e) {
 				t.Errorf("after Kill of a paused server the processes %v are there, want its supervisor and %d more", left, helpers(e))
 			}
 			if err := errors.Join(s.Restart(t.Context()), s.Pause()); err != nil { // Close ends a paused one too

@@ -39,6 +39,14 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
+	if s.opts.Dir != "" {
+		if s.lock, err = tryLock(s.path(lockFile)); err != nil {
+			return nil, err
+		}
+		if err := endAll(belonging(s.dir)); err != nil {
+			return nil, fmt.Errorf("what a crash left: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for try := 1; ; try++ { // a free port may be taken before the server has it
@@ -98,10 +106,15 @@ func (s *Server) makeDir() (err error) {
 	return nil
 }
 
+// lockFile is locked while the server of a folder of the caller's runs.
+const lockFile = "lock"
+
 // choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier start in the same folder: the
 // data of some engines has them inside.
 func (s *Server) choosePorts(free func(n int) ([]int, []net.PacketConn, error)) (fixed bool, err error) {
-	s.release()
+	for _, c := range s.held {
+		_ = c.Close()
+	}
 	s.ports = map[string]int{}
 	if s.opts.Dir != "" {
 		switch known, err := readPorts(s.dir); {

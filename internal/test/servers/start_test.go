@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// needRedis is servertest.Need, which this package cannot import.
-func needRedis(t *testing.T) {
+// need is servertest.Need, which this package cannot import.
+func need(t *testing.T, e Engine) {
 	t.Helper()
-	err := Find(string(Redis))
+	err := Find(string(e))
 	switch {
 	case testing.Short():
-		t.Skip("go test -short starts no redis")
+		t.Skipf("go test -short starts no %s", e)
 	case err != nil && os.Getenv("CI") != "":
 		t.Fatal(err)
 	case err != nil:
@@ -30,7 +30,7 @@ func needRedis(t *testing.T) {
 // TestTakenPortIsRetried: a port that was free when it was chosen and is taken when the server wants it.
 func TestTakenPortIsRetried(t *testing.T) {
 	t.Parallel()
-	needRedis(t)
+	need(t, Redis)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

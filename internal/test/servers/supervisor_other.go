@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 )
 
@@ -19,6 +20,9 @@ func (a *account) String() string                              { return "" }
 func (a *account) own(string) error                            { return nil }
 func (a *account) barred(string) string                        { return "" }
 func (a *account) share(path, _ string) (string, error)        { return path, nil }
+func belonging(string) []int                                   { return nil }
+func endAll([]int) error                                       { return nil }
+func tryLock(string) (io.Closer, error)                        { return nil, errors.ErrUnsupported }
 func locked(_ string, f func() error) error                    { return f() }
 func (s *Server) run(context.Context, string, ...string) error { return errors.ErrUnsupported }
 

@@ -178,6 +178,11 @@ func (p *supervisor) wait(all []int) error {
 		return err
 	}
 	p.pid = 0
+	return gone(all)
+}
+
+// gone waits until no process of all is there.
+func gone(all []int) error {
 	deadline, tick := time.After(stopTimeout), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -249,6 +254,43 @@ func state(pid int) (parent int, found, known bool) {
 	}
 	parent, err = strconv.Atoi(fields[1])
 	return parent, err == nil, true
+}
+
+// belonging returns the processes that were started with the folder dir or one below it, by their environment and by where
+// they work, for PostgreSQL's write over their environment. Where there is no /proc there are none.
+func belonging(dir string) (pids []int) {
+	found, _ := os.ReadDir("/proc")
+	for _, f := range found {
+		pid, err := strconv.Atoi(f.Name())
+		if err != nil {
+			continue
+		}
+		environment, _ := os.ReadFile("/proc/" + f.Name() + "/environ") // one that has ended has none, and one that is not ours
+		cwd, _ := os.Readlink("/proc/" + f.Name() + "/cwd")
+		if below(cwd, dir) {
+			pids = append(pids, pid)
+			continue
+		}
+		for _, v := range strings.Split(string(environment), "\x00") {
+			if of, ok := strings.CutPrefix(v, "S_DIR="); ok && below(of, dir) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids
+}
+
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
+}
+
+// endAll kills processes and waits until they are gone.
+func endAll(pids []int) error {
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return gone(pids)
 }
 
 // tree returns a process and all its descendants, parents first.
