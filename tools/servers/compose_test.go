@@ -69,6 +69,19 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	}
+	sql, err := os.ReadFile("../../deploy/postgres/databases.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, names, _ := strings.Cut(string(text), "#   for s in ")
+	names, _, _ = strings.Cut(names, ";")
+	var want []string
+	for _, m := range createDatabase.FindAllStringSubmatch(string(sql), -1) {
+		want = append(want, m[1])
+	}
+	if names != strings.Join(want, " ") {
+		t.Errorf("compose.yaml exports databases for %s, want those of deploy/postgres: %s", names, want)
+	}
 	for name := range file.Services {
 		t.Errorf("compose.yaml has a service %s, which the command does not know", name)
 	}
