@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
@@ -36,6 +37,7 @@ type App struct {
 	transport *transport.Transport
 	client    *http.Client
 	base      context.Context // ends when the services are told to stop
+	backends  *drivers.Set
 
 	mu       sync.Mutex
 	db       *sql.DB
@@ -147,6 +149,14 @@ func (a *App) ownDatabase(err error) error {
 		err = fmt.Errorf("%w; give each service its own: set %s or services.%s.database_url", err, variable, a.Name())
 	}
 	return err
+}
+
+// Backend returns the server behind a URL such as nats://host:4222, as the drivers that the
+// program imports open it: once for all services of a Run, and closed after the last one has
+// stopped. What it can do it offers as optional methods, see package drivers. The error for a
+// scheme without a driver names the package to import. It may be called at any time.
+func (a *App) Backend(ctx context.Context, url string) (drivers.Backend, error) {
+	return a.backends.Open(ctx, url)
 }
 
 // AddReadiness adds a check to /readyz. It is called with a deadline of a second

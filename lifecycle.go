@@ -18,6 +18,7 @@ import (
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
@@ -61,7 +62,10 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	if err != nil {
 		return nil, err
 	}
-	registry, err := s.registry(ctx, set.DiscoveryURL.Reveal(), tel.Logger())
+	if s.backends.Options.Log == nil { // the first service speaks for all
+		s.backends.Options = drivers.Options{Log: tel.Logger(), Client: s.client(service)}
+	}
+	registry, err := s.registry(ctx, set)
 	if err != nil {
 		return nil, errors.Join(err, tel.Shutdown(ctx))
 	}
@@ -77,8 +81,16 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
 			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
 		}),
-		base: s.base, attached: make(map[any]*attachment),
+		base: s.base, backends: &s.backends, attached: make(map[any]*attachment),
 	}, nil
+}
+
+// client is how servers show the connections of this program.
+func (s *system) client(service Service) string {
+	if cap(s.apps) == 1 {
+		return service.Name
+	}
+	return "" // the driver's own
 }
 
 // settingName is the environment's name of one service's setting here.
@@ -130,7 +142,7 @@ func (s *system) start(ctx context.Context) error {
 const registerTimeout = 30 * time.Second
 
 func (s *system) register(ctx context.Context, a *App) error {
-	registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger())
+	registry, err := s.registry(ctx, a.settings)
 	if err != nil {
 		return err
 	}
@@ -198,7 +210,7 @@ func (s *system) deregister(ctx context.Context) {
 	var done sync.WaitGroup
 	for _, a := range s.apps {
 		done.Go(func() {
-			registry, err := s.registry(ctx, a.settings.DiscoveryURL.Reveal(), a.Logger())
+			registry, err := s.registry(ctx, a.settings)
 			if err == nil {
 				err = registry.Deregister(ctx, a.instance())
 			}
@@ -239,9 +251,7 @@ func (s *system) closeAll(ctx context.Context) error {
 		})
 	}
 	flushed.Wait()
-	for _, c := range s.closers {
-		errs = append(errs, c.Close())
-	}
+	errs = append(errs, s.backends.Close(ctx))
 	if s.stopEngines != nil {
 		errs = append(errs, s.stopEngines(ctx))
 	}

@@ -2,8 +2,6 @@ package kaptar
 
 import (
 	"context"
-	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -28,19 +26,20 @@ func settingOf(key string) string {
 func (s *system) followStore(ctx context.Context, loaded *config.Config) error {
 	app := s.apps[0]
 	url := app.settings.DiscoveryURL.Reveal()
-	if url == "" || strings.HasPrefix(url, "memory:") {
+	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
 		return nil
 	}
-	// It gets no logger: the registry, which is the same server, tells that it is away.
-	store, err := kv.Open(ctx, url)
-	if errors.Is(err, kv.ErrNoDriver) {
-		return nil
-	}
+	backend, err := app.Backend(ctx, url)
 	if err != nil {
 		return err
 	}
-	if c, ok := store.(io.Closer); ok {
-		defer func() { _ = c.Close() }()
+	b, ok := backend.(interface{ Store() (kv.Store, error) })
+	if !ok {
+		return nil
+	}
+	store, err := b.Store()
+	if err != nil {
+		return err
 	}
 	for {
 		err := store.Watch(ctx, settingsPrefix, func(list []kv.Entry) {

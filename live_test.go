@@ -10,11 +10,22 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/kv"
 )
 
 // newScheme is one that no driver has: they are registered for good.
 func newScheme() string { return strings.ToLower("t" + rand.Text()) }
+
+// A backend has a registry and a store.
+type backend struct {
+	registry discovery.Registry
+	store    kv.Store
+}
+
+func (b *backend) Registry() (discovery.Registry, error) { return b.registry, nil }
+func (b *backend) Store() (kv.Store, error)              { return b.store, nil }
+func (b *backend) Close(context.Context) error           { return nil }
 
 // lines hands on each line that is written to it.
 type lines chan string
@@ -42,8 +53,9 @@ func TestSettingsFollowTheStore(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
 	store := kv.NewMemory()
-	kv.RegisterDriver(scheme, func(context.Context, string) (kv.Store, error) { return store, nil })
-	discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { return discovery.NewMemory(), nil })
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
+		return &backend{registry: discovery.NewMemory(), store: store}, nil
+	})
 	put := func(key, value string) {
 		if _, err := store.Put(t.Context(), "settings/"+key, []byte(value)); err != nil {
 			t.Fatal(err)

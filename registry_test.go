@@ -10,6 +10,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 )
 
 // A remote is a registry of the kind that has a connection.
@@ -21,8 +22,8 @@ type remote struct {
 	fail    error
 }
 
-func (r *remote) SetLogger(log *slog.Logger) { r.log = log }
-func (r *remote) Close() error               { r.closed++; return nil }
+func (r *remote) Registry() (discovery.Registry, error) { return r, nil }
+func (r *remote) Close(context.Context) error           { r.closed++; return nil }
 
 func (r *remote) Register(ctx context.Context, in discovery.Instance) error {
 	r.log.Info("registering")
@@ -41,7 +42,9 @@ func (r *remote) Deregister(ctx context.Context, in discovery.Instance) error {
 func TestStopWaitsLittleForARegistry(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
-	discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { return hung{discovery.NewMemory()}, nil })
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
+		return &backend{registry: hung{discovery.NewMemory()}}, nil
+	})
 	nothing := func(*kaptar.App) error { return nil }
 	services := []kaptar.Service{{Name: "a", Setup: nothing}, {Name: "b", Setup: nothing}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -74,7 +77,11 @@ func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 		scheme := newScheme()
 		r := &remote{Memory: discovery.NewMemory(), fail: fail}
 		opened := 0
-		discovery.RegisterDriver(scheme, func(context.Context, string) (discovery.Registry, error) { opened++; return r, nil })
+		drivers.Register(scheme, func(_ context.Context, _ string, opts *drivers.Options) (drivers.Backend, error) {
+			opened++
+			r.log = opts.Log
+			return r, nil
+		})
 		nothing := func(*kaptar.App) error { return nil }
 		services := []kaptar.Service{{Name: "a", Setup: nothing}, {Name: "b", Setup: nothing}}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -64,7 +67,10 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err != nil {
 		return err
 	}
-	sys := &system{opts: opts, local: transport.NewLocal(), registries: make(map[string]discovery.Registry)}
+	sys := &system{opts: opts, local: transport.NewLocal(), shared: opts.Registry}
+	if sys.shared == nil {
+		sys.shared = discovery.NewMemory()
+	}
 	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer sys.cancel(nil)
 	if opts.Prepare != nil {
@@ -126,9 +132,8 @@ type system struct {
 	cancel      context.CancelCauseFunc
 	stopEngines func(context.Context) error
 
-	mu         sync.Mutex
-	registries map[string]discovery.Registry // by URL
-	closers    []io.Closer                   // what was opened for all services
+	shared   discovery.Registry // of services that name none
+	backends drivers.Set        // what URLs name, each opened once for all services
 
 	servers sync.WaitGroup
 	tasks   running
@@ -137,29 +142,30 @@ type system struct {
 // fail makes Run stop because of err; the first one counts.
 func (s *system) fail(err error) { s.cancel(err) }
 
-// registry returns the registry behind url, opened once; log is where it then says what it waits for.
-func (s *system) registry(ctx context.Context, url string, log *slog.Logger) (discovery.Registry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r, ok := s.registries[url]; ok {
+// registry returns the registry behind the service's discovery_url.
+func (s *system) registry(ctx context.Context, set *Settings) (discovery.Registry, error) {
+	url := set.DiscoveryURL.Reveal()
+	if url == "" || url == "memory:" {
+		return s.shared, nil
+	}
+	if table, ok := strings.CutPrefix(url, "static:"); ok {
+		r, err := discovery.ParseStatic(table)
+		if err != nil {
+			return nil, fmt.Errorf("discovery_url: %w", err)
+		}
 		return r, nil
 	}
-	if url == "" && s.opts.Registry != nil {
-		s.registries[url] = s.opts.Registry
-		return s.opts.Registry, nil
-	}
-	r, err := discovery.Open(ctx, url)
+	backend, err := s.backends.Open(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("discovery_url: %w", err)
 	}
-	if l, ok := r.(interface{ SetLogger(log *slog.Logger) }); ok {
-		l.SetLogger(log)
+	b, ok := backend.(interface {
+		Registry() (discovery.Registry, error)
+	})
+	if !ok {
+		return nil, fmt.Errorf("discovery_url: %s keeps no instances: expected memory:, static:TABLE, nats://, consul://, kubernetes:// or dns://", redact.URL(url))
 	}
-	if c, ok := r.(io.Closer); ok {
-		s.closers = append(s.closers, c)
-	}
-	s.registries[url] = r
-	return r, nil
+	return b.Registry()
 }
 
 func (s *system) endpoints() []Endpoint {

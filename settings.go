@@ -22,7 +22,7 @@ type Settings struct {
 	Meta      map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
-	DiscoveryURL config.Secret `config:"discovery_url" help:"memory: or static:…; default memory:"`
+	DiscoveryURL config.Secret `config:"discovery_url" help:"where services find each other: memory:, static:TABLE, or nats://, consul://, kubernetes://, dns:// with its driver linked; default memory:"`
 
 	Debug     bool                    `config:"debug" default:"false" help:"log at level DEBUG"`
 	LogLevel  config.Live[slog.Level] `config:"log_level" default:"INFO" help:"DEBUG, INFO, WARN or ERROR"`

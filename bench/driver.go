@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers"
 	_ "github.com/kaptar/kaptar/drivers/kafka"
 	_ "github.com/kaptar/kaptar/drivers/nats"
 	_ "github.com/kaptar/kaptar/drivers/rabbitmq"
@@ -22,7 +23,11 @@ type driven struct {
 }
 
 func openDriver(ctx context.Context, url string) (*driven, error) {
-	broker, err := driver.Open(ctx, url)
+	backend, err := new(drivers.Set).Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	broker, err := backend.(interface{ Broker() (driver.Broker, error) }).Broker()
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,8 @@
 // Package discovery says which instances of a service there are and where they listen.
 //
 // A service registers its instances with a Registrar; callers follow them with a Resolver.
-// Which registry stands behind is a URL (see Open): Memory for a system in one process, Static
-// for a fixed list, and drivers of other packages for Consul, NATS, Kubernetes or DNS.
+// Which registry stands behind is a URL: Memory ("memory:") for a system in one process, Static
+// ("static:…") for a fixed list, and what package drivers links for Consul, NATS, Kubernetes or DNS.
 // Whether a driver keeps what is written here is checked by package discoverytest.
 //
 // Health is not part of this package: an instance is listed from Register until Deregister

@@ -2,7 +2,6 @@ package discovery_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -42,17 +41,17 @@ func TestStatic(t *testing.T) {
 	})
 }
 
-func TestStaticURL(t *testing.T) {
+func TestStaticTable(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{
-		"static:user-service=127.0.0.1:8081|127.0.0.1:50051,user-service=127.0.0.1:8091,order-service=|[::1]:50052",
-		"static:\n  user-service: 127.0.0.1:8081 | 127.0.0.1:50051\n  user-service: 127.0.0.1:8091\n\n",
+	for _, table := range []string{
+		"user-service=127.0.0.1:8081|127.0.0.1:50051,user-service=127.0.0.1:8091,order-service=|[::1]:50052",
+		"\n  user-service: 127.0.0.1:8081 | 127.0.0.1:50051\n  user-service: 127.0.0.1:8091\n\n",
 	} {
 		discoverytest.Run(t, discoverytest.Harness{
 			Open: func(t *testing.T) discovery.Registry {
-				r, err := discovery.Open(t.Context(), url)
+				r, err := discovery.ParseStatic(table)
 				if err != nil {
-					t.Fatalf("Open(%q): %v", url, err)
+					t.Fatalf("ParseStatic(%q): %v", table, err)
 				}
 				return r
 			},
@@ -65,64 +64,18 @@ func TestStaticURL(t *testing.T) {
 	}
 }
 
-func TestOpenMemory(t *testing.T) {
+func TestStaticTableErrors(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "memory:"} {
-		r, err := discovery.Open(t.Context(), url)
-		if _, ok := r.(*discovery.Memory); !ok || err != nil {
-			t.Errorf("Open(%q) = %T, %v, want a Memory", url, r, err)
-		}
-	}
-}
-
-func TestOpenErrors(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string]string{
-		"memory":                    "expected scheme",
-		"memory:x":                  "nothing may follow",
-		"static:users":              `"users"`,
-		"static:=a:1":               `"=a:1"`,
-		"static:users=":             "no address",
-		"static:users=localhost":    `"localhost" is not host:port`,
-		"static:users=a:1|:2":       `":2" is not host:port`,
-		"zookeeper://secret@host/x": `scheme "zookeeper"`,
+	for table, want := range map[string]string{
+		"users":           `"users"`,
+		"=a:1":            `"=a:1"`,
+		"users=":          "no address",
+		"users=localhost": `"localhost" is not host:port`,
+		"users=a:1|:2":    `":2" is not host:port`,
 	} {
-		_, err := discovery.Open(t.Context(), url)
-		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) {
-			t.Errorf("Open(%q): %v, want ErrInvalid with %q", url, err, want)
+		if _, err := discovery.ParseStatic(table); !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseStatic(%q): %v, want ErrInvalid with %q", table, err, want)
 		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("Open(%q): the error shows the password: %v", url, err)
-		}
-	}
-}
-
-func TestDrivers(t *testing.T) {
-	t.Parallel()
-	failed := errors.New("no route")
-	scheme := strings.ToLower("t" + rand.Text())
-	discovery.RegisterDriver(scheme, func(_ context.Context, url string) (discovery.Registry, error) {
-		if url == scheme+"://down" {
-			return nil, failed
-		}
-		return discovery.NewMemory(), nil
-	})
-	if r, err := discovery.Open(t.Context(), scheme+"://up"); r == nil || err != nil {
-		t.Errorf("Open(test://up) = %v, %v", r, err)
-	}
-	if _, err := discovery.Open(t.Context(), scheme+"://down"); !errors.Is(err, failed) {
-		t.Errorf("Open(test://down): %v, want the driver's error", err)
-	}
-	open := func(context.Context, string) (discovery.Registry, error) { return nil, nil }
-	for _, scheme := range []string{scheme, "memory", "static", ""} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("RegisterDriver(%q) did not panic", scheme)
-				}
-			}()
-			discovery.RegisterDriver(scheme, open)
-		}()
 	}
 }
 
@@ -140,8 +93,8 @@ func ExampleMemory() {
 	// Output: order-1 10.0.0.7:8082
 }
 
-func ExampleOpen() {
-	registry, err := discovery.Open(context.Background(), "static:order-service=10.0.0.7:8082|10.0.0.7:50052")
+func ExampleParseStatic() {
+	registry, err := discovery.ParseStatic("order-service=10.0.0.7:8082|10.0.0.7:50052")
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -53,8 +53,14 @@ func (s *Static) Watch(ctx context.Context, service string, update func([]Instan
 	return nil
 }
 
-// parseStatic reads what follows "static:" in a URL, see Open.
-func parseStatic(table string) (*Static, error) {
+// ParseStatic reads a table of service=HTTP|GRPC, one entry for each instance, separated by commas
+// or line ends; either address may be missing:
+//
+//	user-service=10.0.0.1:8081|10.0.0.1:50051,order-service=10.0.0.2:8082
+//
+// Lines of a YAML table ("user-service: 10.0.0.1:8081|10.0.0.1:50051") are read as well. The error
+// wraps ErrInvalid. It is what DISCOVERY_URL has behind "static:".
+func ParseStatic(table string) (*Static, error) {
 	services := map[string][]Instance{}
 	fields := strings.FieldsFunc(table, func(r rune) bool { return r == ',' || r == '\n' })
 	for _, field := range fields {

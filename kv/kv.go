@@ -1,9 +1,8 @@
 // Package kv is a small watched key-value store: for values that a running system follows,
 // such as the weights of a rollout, injected faults or live settings.
 //
-// Which store stands behind is a URL (see Open): Memory for a system in one process, and drivers
-// of other packages for Consul and NATS. Whether a driver keeps what is written here is checked
-// by package kvtest.
+// Memory is one for a system in one process; package drivers links those of Consul and NATS.
+// Whether a driver keeps what is written here is checked by package kvtest.
 //
 // It is made for hundreds of small values that change now and then and are read by watching. It
 // is no database: there are no transactions over several keys, no history and no locks.
@@ -21,8 +20,6 @@ var (
 	ErrConflict = errors.New("kv: conflict")
 	// ErrInvalid is wrapped by the errors about keys, prefixes, values and URLs that cannot be used.
 	ErrInvalid = errors.New("kv: invalid")
-	// ErrNoDriver is wrapped by the error of Open for a scheme that no driver of the program knows.
-	ErrNoDriver = errors.New("kv: no driver")
 )
 
 // An Entry is a key with its value.

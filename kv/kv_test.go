@@ -2,7 +2,6 @@ package kv_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -55,62 +54,6 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestOpenMemory(t *testing.T) {
-	t.Parallel()
-	for _, url := range []string{"", "memory:"} {
-		s, err := kv.Open(t.Context(), url)
-		if _, ok := s.(*kv.Memory); !ok || err != nil {
-			t.Errorf("Open(%q) = %T, %v, want a Memory", url, s, err)
-		}
-	}
-}
-
-func TestOpenErrors(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string]string{
-		"secret":                    "expected scheme:rest",
-		"memory:x":                  "nothing after it",
-		"zookeeper://secret@host/x": `scheme "zookeeper"`,
-	} {
-		_, err := kv.Open(t.Context(), url)
-		if !errors.Is(err, kv.ErrInvalid) || !strings.Contains(err.Error(), want) {
-			t.Errorf("Open(%q): %v, want ErrInvalid with %q", url, err, want)
-		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("Open(%q): the error shows the password: %v", url, err)
-		}
-	}
-}
-
-func TestDrivers(t *testing.T) {
-	t.Parallel()
-	failed := errors.New("no route")
-	scheme := strings.ToLower("t" + rand.Text())
-	kv.RegisterDriver(scheme, func(_ context.Context, url string) (kv.Store, error) {
-		if url == scheme+"://down" {
-			return nil, failed
-		}
-		return kv.NewMemory(), nil
-	})
-	if s, err := kv.Open(t.Context(), scheme+"://up"); s == nil || err != nil {
-		t.Errorf("Open(%s://up) = %v, %v", scheme, s, err)
-	}
-	if _, err := kv.Open(t.Context(), scheme+"://down"); !errors.Is(err, failed) {
-		t.Errorf("Open(%s://down): %v, want the driver's error", scheme, err)
-	}
-	open := func(context.Context, string) (kv.Store, error) { return nil, nil }
-	for _, scheme := range []string{scheme, "memory", ""} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("RegisterDriver(%q) did not panic", scheme)
-				}
-			}()
-			kv.RegisterDriver(scheme, open)
-		}()
-	}
-}
-
 func ExampleMemory() {
 	store := kv.NewMemory()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -126,14 +69,9 @@ func ExampleMemory() {
 }
 
 func ExampleStore_putIf() {
-	store, err := kv.Open(context.Background(), "memory:")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	ctx := context.Background()
+	store, ctx := kv.NewMemory(), context.Background()
 	revision, _ := store.PutIf(ctx, "settings/banner", []byte("open"), 0)
-	_, err = store.PutIf(ctx, "settings/banner", []byte("closed"), 0)
+	_, err := store.PutIf(ctx, "settings/banner", []byte("closed"), 0)
 	fmt.Println(errors.Is(err, kv.ErrConflict))
 
 	_, err = store.PutIf(ctx, "settings/banner", []byte("closed"), revision)

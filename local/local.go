@@ -31,11 +31,9 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 
-	_ "github.com/kaptar/kaptar/drivers/nats"          // the driver of the embedded broker
-	_ "github.com/kaptar/kaptar/drivers/nats/registry" // how services find each other with --split
-	_ "github.com/kaptar/kaptar/drivers/nats/store"    // live settings beside them
-	_ "github.com/kaptar/kaptar/drivers/sqlite"        // the default databases
-	_ "github.com/kaptar/kaptar/telemetry/otlp"        // for whoever sets OTEL_EXPORTER_OTLP_ENDPOINT
+	_ "github.com/kaptar/kaptar/drivers/nats"   // events, and with --split how services find each other
+	_ "github.com/kaptar/kaptar/drivers/sqlite" // the default databases
+	_ "github.com/kaptar/kaptar/telemetry/otlp" // for whoever sets OTEL_EXPORTER_OTLP_ENDPOINT
 )
 
 // Main is kaptar.Main with the embedded engines: without a command, all services

@@ -5,12 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -31,18 +30,8 @@ type bus struct {
 	mu         sync.Mutex
 	brokers    map[string]driver.Broker // by URL
 	routes     map[string]driver.Broker // by topic
-	watched    []watched
-	subscribed map[[2]string]bool // topics and groups of this service's subscriptions
+	subscribed map[[2]string]bool       // topics and groups of this service's subscriptions
 }
-
-// A watched broker can say whether it is reachable.
-type watched struct {
-	broker driver.HealthReporter
-	outage *steady.Outage
-}
-
-// watchInterval is how often the brokers are asked; that asks the driver only, not the network.
-const watchInterval = time.Second
 
 type busKey struct{}
 
@@ -66,7 +55,6 @@ func busOf(app *kaptar.App) (*bus, error) {
 		app.Metrics().MustRegister(b.backlog)
 		app.OnStop("messaging", b.close) // before the database, which the backlog reads
 		app.Go("outbox relay", b.relay.Run)
-		app.Go("broker watch", b.watch)
 		app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, b) })
 		return b, nil
 	})
@@ -99,7 +87,15 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 	if br, ok := b.brokers[url]; ok {
 		return br, nil
 	}
-	br, err := driver.Open(ctx, url)
+	backend, err := b.app.Backend(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("messaging: %s: %w", key, err)
+	}
+	carrier, ok := backend.(interface{ Broker() (driver.Broker, error) })
+	if !ok {
+		return nil, fmt.Errorf("messaging: %s: %s carries no events: expected nats://, kafka:// or amqp://", key, redact.URL(url))
+	}
+	br, err := carrier.Broker()
 	if err != nil {
 		return nil, fmt.Errorf("messaging: %s: %w", key, err)
 	}
@@ -108,24 +104,8 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 	// what it publishes waits in the outbox. The metric tells.
 	if h, ok := br.(driver.HealthReporter); ok {
 		b.app.Metrics().MustRegister(brokerUp(b.app.Name(), key, h))
-		b.watched = append(b.watched, watched{h, &steady.Outage{
-			What: "broker", Log: b.app.Logger(), Attrs: []slog.Attr{slog.String("setting", key)},
-		}})
 	}
 	return br, nil
-}
-
-// watch says once when a broker is lost and once when it is back.
-func (b *bus) watch(ctx context.Context) error {
-	for steady.Sleep(ctx, watchInterval) {
-		b.mu.Lock()
-		all := b.watched
-		b.mu.Unlock()
-		for _, w := range all {
-			w.outage.Note(ctx, w.broker.Healthy())
-		}
-	}
-	return nil
 }
 
 // declare opens the broker of sub's topic and makes sure that the topic exists, and the group if
@@ -211,15 +191,9 @@ func (b *bus) bury(ctx context.Context, m driver.Message, reason error) error {
 	})
 }
 
-func (b *bus) close(ctx context.Context) error {
+func (b *bus) close(context.Context) error {
 	b.app.Metrics().Unregister(b.backlog)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var errs []error
-	for _, br := range b.brokers {
-		errs = append(errs, br.Close(ctx))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // purge forgets handled events that cannot come again.

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -99,7 +100,7 @@ func TestEventThatFailsAtAllTriesGivesWay(t *testing.T) {
 func TestLastDeliveryThatFailsIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
-	b, err := driver.Open(t.Context(), broker.url())
+	b, err := natsdriver.Open(t.Context(), broker.url(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

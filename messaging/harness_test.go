@@ -21,7 +21,6 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
-	_ "github.com/kaptar/kaptar/drivers/nats" // nats://
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/outbox"

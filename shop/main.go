@@ -10,13 +10,12 @@ package main
 
 import (
 	"github.com/kaptar/kaptar"
-	_ "github.com/kaptar/kaptar/drivers/consul"       // consul://
-	_ "github.com/kaptar/kaptar/drivers/consul/store" // live settings in Consul
-	_ "github.com/kaptar/kaptar/drivers/dns"          // dns://
-	_ "github.com/kaptar/kaptar/drivers/kafka"        // kafka://
-	_ "github.com/kaptar/kaptar/drivers/kubernetes"   // kubernetes://
-	_ "github.com/kaptar/kaptar/drivers/postgres"     // postgres://
-	_ "github.com/kaptar/kaptar/drivers/rabbitmq"     // amqp://
+	_ "github.com/kaptar/kaptar/drivers/consul"     // consul://
+	_ "github.com/kaptar/kaptar/drivers/dns"        // dns://
+	_ "github.com/kaptar/kaptar/drivers/kafka"      // kafka://
+	_ "github.com/kaptar/kaptar/drivers/kubernetes" // kubernetes://
+	_ "github.com/kaptar/kaptar/drivers/postgres"   // postgres://
+	_ "github.com/kaptar/kaptar/drivers/rabbitmq"   // amqp://
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/shop/analytics"
 	"github.com/kaptar/kaptar/shop/bank"

@@ -30,9 +30,9 @@ func outages() []outage {
 		"user-service", "order-service", "inventory-service", "payment-service", "notification-service", "analytics-service",
 	}
 	return []outage{
-		{engine: servers.Kafka, lost: "broker lost", back: "broker is back", users: all},
-		{engine: servers.RabbitMQ, lost: "broker lost", back: "broker is back", users: []string{"notification-service"}},
-		{engine: servers.Consul, lost: "consul", back: "consul", users: append([]string{"gateway", "bank"}, all...)},
+		{engine: servers.Kafka, lost: "kafka lost", back: "kafka is back", users: all},
+		{engine: servers.RabbitMQ, lost: "rabbitmq lost", back: "rabbitmq is back", users: []string{"notification-service"}},
+		{engine: servers.Consul, lost: "consul lost", back: "consul is back", users: append([]string{"gateway", "bank"}, all...)},
 		{engine: servers.Redis, lost: "redis", back: "redis", users: []string{"user-service"}},
 		{engine: servers.Postgres, refuses: true, unready: "database", lost: "database lost", back: "database is back", users: all},
 	}

@@ -35,11 +35,34 @@ import (
 	"sync"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
+	consulstore "github.com/kaptar/kaptar/drivers/consul/store"
+	"github.com/kaptar/kaptar/kv"
 )
 
 func init() {
-	discovery.RegisterDriver("consul", func(_ context.Context, url string) (discovery.Registry, error) { return Open(url) })
+	drivers.Register("consul", func(_ context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+		registry, err := Open(url)
+		if err != nil {
+			return nil, err
+		}
+		registry.SetLogger(opts.Log)
+		store, err := consulstore.Open(url)
+		return &backend{registry, store}, err
+	})
+}
+
+// A backend is a registry and a store.
+type backend struct {
+	registry *Registry
+	store    *consulstore.Store
+}
+
+func (b *backend) Registry() (discovery.Registry, error) { return b.registry, nil }
+func (b *backend) Store() (kv.Store, error)              { return b.store, nil }
+func (b *backend) Close(context.Context) error {
+	return errors.Join(b.registry.Close(), b.store.Close())
 }
 
 var errClosed = errors.New("drivers/consul: the registry is closed")

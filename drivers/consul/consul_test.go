@@ -32,11 +32,11 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			discoverytest.Run(t, discoverytest.Harness{
 				Open: func(t *testing.T) discovery.Registry {
-					r, err := discovery.Open(t.Context(), url+"?check="+check)
+					r, err := consul.Open(url + "?check=" + check)
 					if err != nil {
 						t.Fatal(err)
 					}
-					t.Cleanup(func() { _ = r.(*consul.Registry).Close() })
+					t.Cleanup(func() { _ = r.Close() })
 					return r
 				},
 				Service: name,
@@ -344,7 +344,7 @@ func TestOpenErrors(t *testing.T) {
 		"consul://secret@h?chek=ttl":           `consul://[redacted]@h:8500: parameter "chek" is unknown, expected one of ca, check, dc`,
 		"consul://secret@h?ca=/does/not/exist": "/does/not/exist",
 	} {
-		_, err := discovery.Open(t.Context(), url)
+		_, err := consul.Open(url)
 		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("Open(%q): %v, want ErrInvalid with %q and no token", url, err, want)
 		}
@@ -352,7 +352,7 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func ExampleOpen() {
-	_, err := discovery.Open(context.Background(), "consul://my-token@localhost?check=tcp")
+	_, err := consul.Open("consul://my-token@localhost?check=tcp")
 	fmt.Println(err)
 
 	registry, err := consul.Open("consul://my-token@localhost?check=ttl&ttl=15s")
@@ -361,5 +361,5 @@ func ExampleOpen() {
 		return
 	}
 	_ = registry.Close()
-	// Output: discovery: open consul: discovery: invalid url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
+	// Output: discovery: invalid url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
 }

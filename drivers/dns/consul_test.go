@@ -57,7 +57,7 @@ func TestConsulConformance(t *testing.T) {
 	c.register("dns-listed", "dns-listed-3", "10.0.0.8", 8081)
 	discoverytest.Run(t, discoverytest.Harness{
 		Open: func(t *testing.T) discovery.Registry {
-			r, err := discovery.Open(t.Context(), "dns://"+c.server.Addr("dns")+"/service.consul?srv=plain&interval=50ms")
+			r, err := dns.Open("dns://"+c.server.Addr("dns")+"/service.consul?srv=plain&interval=50ms", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

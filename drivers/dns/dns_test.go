@@ -221,7 +221,7 @@ func TestConformance(t *testing.T) {
 	s.set("b.", a("10.0.0.2"))
 	discoverytest.Run(t, discoverytest.Harness{
 		Open: func(t *testing.T) discovery.Registry {
-			r, err := discovery.Open(t.Context(), "dns://"+s.addr+"/?interval=10ms")
+			r, err := dns.Open("dns://"+s.addr+"/?interval=10ms", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -285,8 +285,7 @@ func TestFailuresKeepTheList(t *testing.T) {
 			s.set("_http._tcp.user.shop.", srv("a.shop.", 80))
 			s.set("a.shop.", a("10.0.0.1"))
 			var log journal
-			r := registry(t, dns.Options{Server: s.addr, Domain: "shop", Timeout: 300 * time.Millisecond})
-			r.SetLogger(log.logger())
+			r := registry(t, dns.Options{Server: s.addr, Domain: "shop", Timeout: 300 * time.Millisecond, Logger: log.logger()})
 			lists := follow(t, r, "user")
 			expect(t, lists, "user@10.0.0.1:80 10.0.0.1:80 ")
 			s.do(tc.fail)

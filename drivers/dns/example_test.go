@@ -5,12 +5,12 @@ import (
 	"fmt"
 
 	"github.com/kaptar/kaptar/discovery"
-	_ "github.com/kaptar/kaptar/drivers/dns" // for dns://
+	"github.com/kaptar/kaptar/drivers/dns"
 )
 
 func Example() {
 	// "localhost" is a service that every machine knows.
-	registry, err := discovery.Open(context.Background(), "dns:///?srv=none&http=8080&grpc=50051")
+	registry, err := dns.Open("dns:///?srv=none&http=8080&grpc=50051", nil)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -2,22 +2,24 @@ package dns
 
 import (
 	"context"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 )
 
 func init() {
-	discovery.RegisterDriver("dns", open)
+	drivers.Register("dns", func(_ context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+		return Open(url, opts)
+	})
 }
 
 // Registry looks instances up in the Domain Name System. Register and Deregister check the instance and change
 // nothing: whoever writes the records knows the instances already. It holds no resources between
-// look-ups and needs no Close. All methods but SetLogger may be called concurrently.
+// look-ups. All methods may be called concurrently.
 type Registry struct {
 	opts     Options
 	resolver *net.Resolver
@@ -46,16 +48,23 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-func open(_ context.Context, url string) (discovery.Registry, error) {
-	opts, err := parse(url)
+// Open is New with a URL, as described at the package. opts may be nil.
+func Open(url string, opts *drivers.Options) (*Registry, error) {
+	o, err := parse(url)
 	if err != nil {
 		return nil, err
 	}
-	return New(opts)
+	if opts != nil {
+		o.Logger = opts.Log
+	}
+	return New(o)
 }
 
-// SetLogger replaces Options.Logger. It must be called before Watch.
-func (r *Registry) SetLogger(l *slog.Logger) { r.opts.Logger = l }
+// Registry returns r, as package drivers asks for it.
+func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
+
+// Close implements drivers.Backend; there is nothing to free.
+func (r *Registry) Close(context.Context) error { return nil }
 
 // Register does nothing but check in.
 func (r *Registry) Register(_ context.Context, in discovery.Instance) error { return in.Validate() }

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -28,8 +29,15 @@ var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
 
 func init() {
-	driver.Register("kafka", func(ctx context.Context, url string) (driver.Broker, error) { return Open(ctx, url, nil) })
+	drivers.Register("kafka", open)
 }
+
+func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+	return Open(ctx, url, &Options{Client: []kgo.Opt{kgo.ClientID(opts.Client)}})
+}
+
+// Broker returns b, as package drivers asks for it.
+func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
 // A Broker implements driver.Broker for one Kafka cluster. It has connections of its own for each Subscribe, and shared ones for
 // the rest. Make it with [Open]; all methods may be called concurrently.
@@ -129,10 +137,9 @@ func (b *Broker) ask(ctx context.Context) (err error) {
 }
 
 func (b *Broker) clientOptions(a address) []kgo.Opt {
-	list := append([]kgo.Opt{}, b.opts.Client...)
+	list := append([]kgo.Opt{kgo.ClientID("kaptar")}, b.opts.Client...)
 	list = append(list,
 		kgo.SeedBrokers(a.seeds...),
-		kgo.ClientID("kaptar"),
 		kgo.DialTimeout(3*time.Second),
 		kgo.MetadataMinAge(250*time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late

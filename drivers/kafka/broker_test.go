@@ -131,10 +131,10 @@ func TestOpenErrors(t *testing.T) {
 		if c.name == "tls on a plain port" {
 			ctx, cancel = context.WithTimeout(ctx, time.Second)
 		}
-		b, err := driver.Open(ctx, c.url)
+		b, err := kafka.Open(ctx, c.url, nil)
 		cancel()
 		if err == nil {
-			closeNow(t, b.(*kafka.Broker))
+			closeNow(t, b)
 			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
 			continue
 		}
@@ -147,7 +147,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := driver.Open(ctx, secure); !errors.Is(err, context.Canceled) {
+	if _, err := kafka.Open(ctx, secure, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
 	}
 }
@@ -157,7 +157,7 @@ func TestLogin(t *testing.T) {
 	const password = "p@ss/w%,rd" // all that needs escaping
 	for query, method := range map[string]string{"": "PLAIN", "?sasl=plain": "PLAIN", "?sasl=scram-sha-256": "SCRAM-SHA-256", "?sasl=scram-sha-512": "SCRAM-SHA-512"} {
 		_, url := fake(t, kfake.EnableSASL(), kfake.Superuser(method, "ada", password))
-		b, err := driver.Open(t.Context(), strings.Replace(url, "kafka://", "kafka://ada:p%40ss%2Fw%25%2Crd@", 1)+query)
+		b, err := kafka.Open(t.Context(), strings.Replace(url, "kafka://", "kafka://ada:p%40ss%2Fw%25%2Crd@", 1)+query, nil)
 		if err != nil {
 			t.Errorf("%q: Open = %v, want nil", query, err)
 			continue
@@ -168,7 +168,7 @@ func TestLogin(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Errorf("%q: Subscribe = %v, want nil", query, err)
 		}
-		closeNow(t, b.(*kafka.Broker))
+		closeNow(t, b)
 	}
 }
 
@@ -176,7 +176,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	certificate, pool := selfSigned(t)
 	_, url := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))
-	if _, err := driver.Open(t.Context(), url+"?tls=true"); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := kafka.Open(t.Context(), url+"?tls=true", nil); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("Open with an unknown certificate = %v, want an error that says so", err)
 	}
 	b, err := kafka.Open(t.Context(), url+"?tls=true", &kafka.Options{TLS: &tls.Config{RootCAs: pool}})
@@ -201,7 +201,7 @@ func TestTopicSettings(t *testing.T) {
 		{three, "?partitions=3&replicas=1&retention=1h", 3, 1, map[string]string{"retention.ms": "3600000", "min.insync.replicas": "1"}},
 		{servertest.Shared(t, servers.Kafka).URL(), "?partitions=2&retention=1h", 2, 1, map[string]string{"retention.ms": "3600000", "min.insync.replicas": "1", "max.message.bytes": "2097152"}},
 	} {
-		b, err := driver.Open(t.Context(), c.url+c.query)
+		b, err := kafka.Open(t.Context(), c.url+c.query, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestTopicSettings(t *testing.T) {
 				t.Errorf("%q made a topic with %s=%s, want %s", c.query, key, values[key], want)
 			}
 		}
-		closeNow(t, b.(*kafka.Broker))
+		closeNow(t, b)
 	}
 }
 

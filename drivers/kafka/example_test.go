@@ -7,7 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	_ "github.com/kaptar/kaptar/drivers/kafka" // for the scheme kafka
+	"github.com/kaptar/kaptar/drivers/kafka"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -21,7 +21,7 @@ func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	b, err := driver.Open(ctx, "kafka://"+cluster.ListenAddrs()[0]+"?partitions=4&retention=24h")
+	b, err := kafka.Open(ctx, "kafka://"+cluster.ListenAddrs()[0]+"?partitions=4&retention=24h", nil)
 	if err != nil {
 		fmt.Println(err)
 		return

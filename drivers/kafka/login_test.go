@@ -60,9 +60,9 @@ func TestLoginReal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := time.Now()
-			b, err := driver.Open(t.Context(), "kafka://"+c.user+c.host+c.query)
+			b, err := kafka.Open(t.Context(), "kafka://"+c.user+c.host+c.query, nil)
 			if err == nil {
-				closeNow(t, b.(*kafka.Broker))
+				closeNow(t, b)
 				t.Fatal("Open = nil error, want one")
 			}
 			t.Logf("after %v: %v", time.Since(begun), err)

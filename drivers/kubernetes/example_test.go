@@ -7,7 +7,7 @@ import (
 	"net/http/httptest"
 
 	"github.com/kaptar/kaptar/discovery"
-	_ "github.com/kaptar/kaptar/drivers/kubernetes" // for kubernetes://
+	"github.com/kaptar/kaptar/drivers/kubernetes"
 )
 
 func Example() {
@@ -23,7 +23,7 @@ func Example() {
 	}))
 	defer proxy.Close()
 
-	registry, err := discovery.Open(context.Background(), "kubernetes://shop?server="+proxy.URL)
+	registry, err := kubernetes.Open("kubernetes://shop?server="+proxy.URL, nil)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/discovery/discoverytest"
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/drivers/kubernetes"
 )
 
@@ -44,12 +45,13 @@ func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j,
 // follow opens a URL and returns the lists told by Watch, each as "id http grpc zone/node" joined by commas.
 func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	t.Helper()
-	r, err := discovery.Open(t.Context(), url)
+	opts := new(drivers.Options)
+	if log != nil {
+		opts.Log = log.logger()
+	}
+	r, err := kubernetes.Open(url, opts)
 	if err != nil {
 		t.Fatalf("Open(%q): %v", url, err)
-	}
-	if log != nil {
-		r.(*kubernetes.Registry).SetLogger(log.logger())
 	}
 	lists := make(chan string, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,7 +64,7 @@ func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		if err := r.(*kubernetes.Registry).Close(); err != nil {
+		if err := r.Close(context.Background()); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
@@ -209,7 +211,7 @@ func conform(t *testing.T, url, service string) {
 	t.Helper()
 	discoverytest.Run(t, discoverytest.Harness{
 		Open: func(t *testing.T) discovery.Registry {
-			r, err := discovery.Open(t.Context(), url)
+			r, err := kubernetes.Open(url, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,18 +2,20 @@ package kubernetes
 
 import (
 	"context"
-	"log/slog"
 	"os"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 )
 
 func init() {
-	discovery.RegisterDriver("kubernetes", open)
+	drivers.Register("kubernetes", func(_ context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+		return Open(url, opts)
+	})
 }
 
 // Registry follows the EndpointSlices of one namespace. Register and Deregister check the instance and change nothing:
-// Kubernetes knows its pods. All methods but SetLogger may be called concurrently.
+// Kubernetes knows its pods. All methods may be called concurrently.
 type Registry struct{ api api }
 
 var _ discovery.Registry = (*Registry)(nil)
@@ -28,19 +30,23 @@ func New(opts Options) (*Registry, error) {
 	return &Registry{api: api{opts: opts}}, nil
 }
 
-func open(_ context.Context, url string) (discovery.Registry, error) {
-	opts, err := parse(url)
+// Open is New with a URL, as described at the package. opts may be nil.
+func Open(url string, opts *drivers.Options) (*Registry, error) {
+	o, err := parse(url)
 	if err != nil {
 		return nil, err
 	}
-	return New(opts)
+	if opts != nil {
+		o.Logger = opts.Log
+	}
+	return New(o)
 }
 
-// SetLogger replaces Options.Logger. It must be called before Watch.
-func (r *Registry) SetLogger(l *slog.Logger) { r.api.opts.Logger = l }
+// Registry returns r, as package drivers asks for it.
+func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 
 // Close closes the connections that nobody uses any more; those of a Watch end with it. It always returns nil.
-func (r *Registry) Close() error {
+func (r *Registry) Close(context.Context) error {
 	r.api.close()
 	return nil
 }

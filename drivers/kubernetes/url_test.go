@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers/kubernetes"
 )
 
 func TestURLs(t *testing.T) {
@@ -14,7 +15,7 @@ func TestURLs(t *testing.T) {
 		"kubernetes://shop?server=https://127.0.0.1:6443&token_file=/t&ca_file=/c&timeout=5s", "kubernetes://shop/?server=http://127.0.0.1:8001",
 		"kubernetes://shop?server=https://rancher.example/k8s/clusters/c-1/",
 	} {
-		if _, err := discovery.Open(t.Context(), url); err != nil {
+		if _, err := kubernetes.Open(url, nil); err != nil {
 			t.Errorf("Open(%q): %v", url, err)
 		}
 	}
@@ -38,7 +39,7 @@ func TestURLs(t *testing.T) {
 		"kubernetes://shop?server=":                           "parameter server: it has no value",
 		"kubernetes://shop?a;secret":                          "parameters cannot be read",
 	} {
-		_, err := discovery.Open(t.Context(), url)
+		_, err := kubernetes.Open(url, nil)
 		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open(%q): %v, want ErrInvalid with %q", url, err, want)
 		}

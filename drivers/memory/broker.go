@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -18,6 +19,15 @@ const (
 
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
+
+func init() {
+	drivers.Register("memory", func(_ context.Context, url string, _ *drivers.Options) (drivers.Backend, error) {
+		if url != "memory:" {
+			return nil, fmt.Errorf("memory: url %q: expected memory: and nothing after it", url)
+		}
+		return New(), nil
+	})
+}
 
 // A Broker implements driver.Broker. Make it with [New]; all methods may be called concurrently.
 type Broker struct {
@@ -35,6 +45,18 @@ type Broker struct {
 // New returns a broker without topics.
 func New() *Broker {
 	return &Broker{topics: make(map[string]*topic), done: make(chan struct{}), idle: make(chan struct{})}
+}
+
+// Broker returns b, as package drivers asks for it.
+func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
+
+// As sets *target to b, if it is a **Broker.
+func (b *Broker) As(target any) bool {
+	t, ok := target.(**Broker)
+	if ok {
+		*t = b
+	}
+	return ok
 }
 
 // Declare implements driver.Broker.

@@ -2,6 +2,6 @@
 // driver, and the broker of tests. Everything is gone when the process ends, and topics keep all their messages until then,
 // so it is not for production.
 //
-// It has no URL scheme, since a URL would need a process-wide table of brokers: make one with [New] and hand it to
-// those who shall talk to each other. It works inside testing/synctest bubbles.
+// Importing it makes the URL "memory:" known, which is one broker for each drivers.Set, so that two programs in one test
+// process do not meet. [New] makes one without a URL. It works inside testing/synctest bubbles.
 package memory

@@ -18,10 +18,6 @@ import (
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
 
-func init() {
-	driver.Register("nats", func(ctx context.Context, url string) (driver.Broker, error) { return Open(ctx, url, nil) })
-}
-
 // A Broker implements driver.Broker with one connection to a NATS server or cluster. Make it with [Open]; all methods may
 // be called concurrently.
 type Broker struct {

@@ -96,9 +96,9 @@ func TestOpenErrors(t *testing.T) {
 		{"bad query", "nats://h?%zz", "parameters"},
 		{"bad escape", "nats://ada:secret%zz@h", "xxxxx"},
 	} {
-		b, err := driver.Open(t.Context(), c.url)
+		b, err := natsdriver.Open(t.Context(), c.url, nil)
 		if err == nil {
-			closeNow(t, b.(*natsdriver.Broker))
+			closeNow(t, b)
 			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
 			continue
 		}
@@ -108,7 +108,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := driver.Open(ctx, plain.s.ClientURL()); !errors.Is(err, context.Canceled) {
+	if _, err := natsdriver.Open(ctx, plain.s.ClientURL(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
 	}
 }
@@ -125,11 +125,10 @@ func TestStreamSettings(t *testing.T) {
 		"?max_age=1h&duplicate_window=1m&ack_wait=5s": {"mail_Send", "mail=Send", time.Hour, time.Minute, 5 * time.Second},
 		"?max_age=5m": {"short", "short", 5 * time.Minute, 5 * time.Minute, 30 * time.Second},
 	} {
-		opened, err := driver.Open(t.Context(), s.s.ClientURL()+query)
+		b, err := natsdriver.Open(t.Context(), s.s.ClientURL()+query, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := opened.(*natsdriver.Broker)
 		if err := b.Declare(t.Context(), driver.Subscription{Topic: want.topic}); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +160,7 @@ func TestAckWaitOfKnownGroupChanges(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	for _, wait := range []string{"10s", "20s"} {
-		b, err := driver.Open(t.Context(), s.s.ClientURL()+"?ack_wait="+wait)
+		b, err := natsdriver.Open(t.Context(), s.s.ClientURL()+"?ack_wait="+wait, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +168,7 @@ func TestAckWaitOfKnownGroupChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		receive(t, b, driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}, 1)
-		closeNow(t, b.(*natsdriver.Broker))
+		closeNow(t, b)
 		c, err := admin(t, s).Consumer(t.Context(), "t", "g")
 		if err != nil {
 			t.Fatal(err)

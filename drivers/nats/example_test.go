@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	_ "github.com/kaptar/kaptar/drivers/nats" // for the scheme nats
+	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -18,7 +18,7 @@ func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	b, err := driver.Open(ctx, url+"?max_age=24h")
+	b, err := natsdriver.Open(ctx, url+"?max_age=24h", nil)
 	if err != nil {
 		fmt.Println(err)
 		return

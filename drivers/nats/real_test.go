@@ -219,9 +219,9 @@ func TestProcessErrors(t *testing.T) {
 		"no host":        {"nats://kaptar:secret@?replicas=3", []string{"nats://kaptar:xxxxx@", "no host"}},
 		"bad escape":     {"nats://kaptar:secret%zz@h", []string{"nats://kaptar:xxxxx@h", "percent-encoded"}},
 	} {
-		b, err := driver.Open(t.Context(), c.url)
+		b, err := natsdriver.Open(t.Context(), c.url, nil)
 		if err == nil {
-			closeNow(t, b.(*natsdriver.Broker))
+			closeNow(t, b)
 			t.Errorf("%s: Open = nil error, want one", name)
 			continue
 		}

@@ -116,11 +116,10 @@ func TestHeldThroughRestart(t *testing.T) {
 func TestSlotsFreedLater(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	opened, err := driver.Open(t.Context(), s.s.ClientURL()) // with the usual ack wait
+	b, err := natsdriver.Open(t.Context(), s.s.ClientURL(), nil) // with the usual ack wait
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := opened.(*natsdriver.Broker)
 	defer closeNow(t, b)
 	const n = 20
 	if err := b.Publish(t.Context(), messages("t", "m", n)); err != nil {

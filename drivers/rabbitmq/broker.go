@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -29,11 +30,16 @@ var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
 
 func init() {
-	driver.Register("amqp", open)
-	driver.Register("amqps", open)
+	drivers.Register("amqp", open)
+	drivers.Register("amqps", open)
 }
 
-func open(ctx context.Context, url string) (driver.Broker, error) { return Open(ctx, url, nil) }
+func open(ctx context.Context, url string, _ *drivers.Options) (drivers.Backend, error) {
+	return Open(ctx, url, nil)
+}
+
+// Broker returns b, as package drivers asks for it.
+func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
 // A Broker implements driver.Broker with two connections to a RabbitMQ server or cluster, one to publish and one to consume.
 // Make it with [Open]; all methods may be called concurrently.

@@ -35,7 +35,7 @@ func TestOpenErrors(t *testing.T) {
 		{"slash in password", "amqp://ada:se/cret@h", "percent-encoded"},
 		{"empty host", "amqp://ada:secret@h,/v", "host1:5672"},
 	} {
-		b, err := driver.Open(t.Context(), c.url)
+		b, err := rabbitmq.Open(t.Context(), c.url, nil)
 		if err == nil {
 			closeNow(t, b)
 			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
@@ -47,7 +47,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := driver.Open(ctx, url); !errors.Is(err, context.Canceled) {
+	if _, err := rabbitmq.Open(ctx, url, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
 	}
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	_ "github.com/kaptar/kaptar/drivers/rabbitmq" // for the schemes amqp and amqps
-	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/drivers/rabbitmq"
 )
 
 func Example() {
-	b, err := driver.Open(context.Background(), "amqp://shop:secret@127.0.0.1:1/shop?partitions=4")
+	b, err := rabbitmq.Open(context.Background(), "amqp://shop:secret@127.0.0.1:1/shop?partitions=4", nil)
 	if err != nil { // nobody listens on that port
 		fmt.Println(err)
 		return

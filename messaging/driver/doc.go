@@ -6,9 +6,8 @@
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
-//	b, err := driver.Open(ctx, "nats://localhost:4222")
-//
-// A new driver implements Broker, calls [Register] in its init function and passes the suite in package drivertest.
+// A new driver implements Broker, is registered with package drivers as what the method Broker of its backend returns, and
+// passes the suite in package drivertest.
 //
 // # What every driver promises
 //

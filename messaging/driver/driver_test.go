@@ -2,7 +2,6 @@ package driver_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ import (
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	var b driver.Broker = memory.New() // or driver.Open(ctx, "nats://localhost:4222")
+	var b driver.Broker = memory.New()
 
 	err := b.Publish(ctx, []driver.Message{
 		{ID: "1", Topic: "order.placed.v1", Key: "order-7", Data: []byte(`{"id":7}`)},
@@ -50,61 +49,6 @@ func ExamplePartialError() {
 		fmt.Println(partial.Sent, "messages can be forgotten")
 	}
 	// Output: 3 messages can be forgotten
-}
-
-func TestOpen(t *testing.T) {
-	t.Parallel()
-	broker := memory.New()
-	scheme := "test" + strings.ToLower(rand.Text()) // a scheme can be registered only once, and tests run repeatedly
-	driver.Register(scheme, func(_ context.Context, url string) (driver.Broker, error) {
-		if url != scheme+"://user:secret@host?x=1" {
-			return nil, fmt.Errorf("got url %q", url)
-		}
-		return broker, nil
-	})
-	got, err := driver.Open(t.Context(), scheme+"://user:secret@host?x=1")
-	if err != nil || got != driver.Broker(broker) {
-		t.Errorf("Open of a registered scheme = %v, %v; want the broker", got, err)
-	}
-	for _, c := range []struct {
-		url  string
-		want []string
-	}{
-		{"nats://user:secret@host:4222", []string{"nats://user:xxxxx@host:4222", `"nats"`, scheme, `import _ "github.com/kaptar/kaptar/drivers/nats"`}},
-		{"kafka://h1,h2", []string{"kafka://h1,h2", "kafka"}},
-		{"amqp://h", []string{"rabbitmq"}},
-		{"pigeon://user:secret@loft", []string{"pigeon://user:xxxxx@loft", `unknown scheme "pigeon"`, scheme, "linked: "}},
-		{"host", []string{`"host" has no scheme`, "nats://"}},
-		{"", []string{"no scheme"}},
-	} {
-		_, err := driver.Open(t.Context(), c.url)
-		if err == nil {
-			t.Errorf("Open(%q) = nil error, want one", c.url)
-			continue
-		}
-		for _, want := range c.want {
-			if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
-				t.Errorf("Open(%q) = %q, want it to contain %q and no password", c.url, err, want)
-			}
-		}
-	}
-	for name, register := range map[string]func(){
-		"twice": func() {
-			driver.Register(scheme, func(context.Context, string) (driver.Broker, error) { return nil, nil })
-		},
-		"no scheme":   func() { driver.Register("", func(context.Context, string) (driver.Broker, error) { return nil, nil }) },
-		"no function": func() { driver.Register("testnil", nil) },
-	} {
-		if !panics(register) {
-			t.Errorf("Register %s did not panic", name)
-		}
-	}
-}
-
-func panics(f func()) (yes bool) {
-	defer func() { yes = recover() != nil }()
-	f()
-	return false
 }
 
 // with returns m's headers with one more, or with another value.

@@ -1,4 +1,4 @@
-// Package consul keeps the entries of package kv in Consul's key-value store. A program links it with
+// Package consulstore keeps the entries of package kv in Consul's key-value store. A program links it with
 //
 //	import _ "github.com/kaptar/kaptar/drivers/consul/store"
 //
@@ -12,7 +12,7 @@
 //
 // An entry's revision is its ModifyIndex. Consul leaves that alone when a write changes nothing, so
 // each write sets the flags of the key, which have no other meaning here, to something new.
-package consul
+package consulstore
 
 import (
 	"context"
@@ -28,10 +28,6 @@ import (
 	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
 	"github.com/kaptar/kaptar/kv"
 )
-
-func init() {
-	kv.RegisterDriver("consul", func(_ context.Context, url string) (kv.Store, error) { return Open(url) })
-}
 
 // Store is a kv.Store at a Consul agent. Make it with Open.
 type Store struct {

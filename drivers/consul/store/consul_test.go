@@ -1,4 +1,4 @@
-package consul_test
+package consulstore_test
 
 import (
 	"context"
@@ -26,13 +26,12 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 
 const patience = 20 * time.Second
 
-func open(t *testing.T, url string) *consul.Store {
+func open(t *testing.T, url string) *consulstore.Store {
 	t.Helper()
-	s, err := kv.Open(t.Context(), url)
+	store, err := consulstore.Open(url)
 	if err != nil {
 		t.Fatalf("Open(%q): %v", url, err)
 	}
-	store := s.(*consul.Store)
 	t.Cleanup(func() { _ = store.Close() })
 	return store
 }
@@ -300,7 +299,7 @@ func TestOpenErrors(t *testing.T) {
 		"consul://secret@h?root=a%20b":         `parameter root="a b"`,
 		"consul://secret@h?ca=/does/not/exist": "/does/not/exist",
 	} {
-		_, err := kv.Open(t.Context(), url)
+		_, err := consulstore.Open(url)
 		if !errors.Is(err, kv.ErrInvalid) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("Open(%q): %v, want ErrInvalid with %q and no token", url, err, want)
 		}
@@ -308,7 +307,7 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func ExampleOpen() {
-	store, err := consul.Open("consul://my-token@localhost?root=shop")
+	store, err := consulstore.Open("consul://my-token@localhost?root=shop")
 	if err != nil {
 		fmt.Println(err)
 		return

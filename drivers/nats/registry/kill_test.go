@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers/nats/registry"
 	"github.com/kaptar/kaptar/internal/test/natstest"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 func registrant(url string) {
-	r, err := discovery.Open(context.Background(), url)
+	r, err := natskv.Open(context.Background(), url, nil)
 	if err == nil {
 		err = r.Register(context.Background(), discovery.Instance{ID: "killed", Service: "s"})
 	}

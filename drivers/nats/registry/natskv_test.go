@@ -19,11 +19,10 @@ import (
 
 func open(t *testing.T, url string) *natskv.Registry {
 	t.Helper()
-	opened, err := discovery.Open(t.Context(), url)
+	r, err := natskv.Open(t.Context(), url, nil)
 	if err != nil {
 		t.Fatalf("Open = %v, want nil", err)
 	}
-	r := opened.(*natskv.Registry)
 	t.Cleanup(func() { _ = r.Close() }) // the server may be away
 	return r
 }
@@ -292,7 +291,7 @@ func TestOpenErrors(t *testing.T) {
 		"bad replicas":   {"nats://kaptar:secret@h?replicas=0.5", "replicas=0.5", true},
 		"six replicas":   {"nats://kaptar:secret@h?replicas=6", "1 to 5", true},
 	} {
-		_, err := discovery.Open(t.Context(), c.url)
+		_, err := natskv.Open(t.Context(), c.url, nil)
 		if err == nil {
 			t.Errorf("%s: Open = nil error, want one", name)
 			continue
@@ -345,7 +344,7 @@ func TestStrangersAreNotListed(t *testing.T) {
 }
 
 func Example() {
-	_, err := discovery.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s")
+	_, err := natskv.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s", nil)
 	fmt.Println(err)
-	// Output: discovery: open nats: drivers/nats/registry: discovery: invalid url nats://app:xxxxx@broker:4222: parameter ttl=1s: want 2s or more
+	// Output: drivers/nats/registry: discovery: invalid url nats://app:xxxxx@broker:4222: parameter ttl=1s: want 2s or more
 }

@@ -37,9 +37,8 @@ var errDeregistered = errors.New("it was deregistered meanwhile")
 
 var _ discovery.Registry = (*Registry)(nil)
 
-func init() {
-	discovery.RegisterDriver("nats", func(ctx context.Context, url string) (discovery.Registry, error) { return Open(ctx, url, nil) })
-}
+// Healthy says whether the server can be reached.
+func (r *Registry) Healthy() error { return r.conn.Healthy() }
 
 // Options configure a Registry. The zero value is ready to use; parameters in the URL come before.
 type Options struct {

@@ -1,15 +1,14 @@
-package natskv_test
+package natsstore_test
 
 import (
 	"context"
 	"fmt"
 
-	_ "github.com/kaptar/kaptar/drivers/nats/store" // nats://
-	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/drivers/nats/store"
 )
 
 func Example() {
-	_, err := kv.Open(context.Background(), "nats://app:secret@broker:4222?bucket=my.settings")
+	_, err := natsstore.Open(context.Background(), "nats://app:secret@broker:4222?bucket=my.settings", nil)
 	fmt.Println(err)
-	// Output: kv: open nats: drivers/nats/store: kv: invalid url nats://app:xxxxx@broker:4222: parameter bucket=my.settings: want letters, digits, - and _
+	// Output: drivers/nats/store: kv: invalid url nats://app:xxxxx@broker:4222: parameter bucket=my.settings: want letters, digits, - and _
 }

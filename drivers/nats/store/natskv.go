@@ -1,4 +1,4 @@
-// Package natskv keeps the values of package kv in a JetStream bucket. Importing it makes the URL scheme "nats" known:
+// Package natsstore keeps the values of package kv in a JetStream bucket. Importing it makes the URL scheme "nats" known:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats/store"
 //
@@ -23,7 +23,7 @@
 // Open succeeds. Get, Put and Delete wait for the server until their context ends, without a deadline for 10 s. Watch waits for
 // ever and keeps its last list; a bucket that was lost is made again, empty. A PutIf whose connection broke is not
 // repeated, since it would take its own success for a conflict.
-package natskv
+package natsstore
 
 import (
 	"bytes"
@@ -56,10 +56,6 @@ const (
 )
 
 var _ kv.Store = (*Store)(nil)
-
-func init() {
-	kv.RegisterDriver("nats", func(ctx context.Context, url string) (kv.Store, error) { return Open(ctx, url, nil) })
-}
 
 // Options configure a Store. The zero value is ready to use; parameters in the URL come before.
 type Options struct {

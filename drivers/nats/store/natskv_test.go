@@ -1,4 +1,4 @@
-package natskv_test
+package natsstore_test
 
 import (
 	"context"
@@ -19,12 +19,12 @@ import (
 
 func open(t *testing.T, url string) kv.Store {
 	t.Helper()
-	s, err := kv.Open(t.Context(), url)
+	s, err := natsstore.Open(t.Context(), url, nil)
 	if err != nil {
 		t.Fatalf("Open = %v, want nil", err)
 	}
 	t.Cleanup(func() {
-		if err := s.(*natskv.Store).Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Errorf("Close = %v, want nil", err)
 		}
 	})
@@ -253,7 +253,7 @@ func TestOpenErrors(t *testing.T) {
 		"unknown":        {"nats://kaptar:secret@h?buckett=x", `unknown parameter "buckett"`, true},
 		"bad query":      {"nats://kaptar:secret@h?%zz", "parameters", true},
 	} {
-		_, err := kv.Open(t.Context(), c.url)
+		_, err := natsstore.Open(t.Context(), c.url, nil)
 		if err == nil {
 			t.Errorf("%s: Open = nil error, want one", name)
 			continue
@@ -304,7 +304,7 @@ func TestForeignKeys(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t)
-	s, err := natskv.Open(t.Context(), server.URL(), &natskv.Options{Bucket: "b"})
+	s, err := natsstore.Open(t.Context(), server.URL(), &natsstore.Options{Bucket: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}

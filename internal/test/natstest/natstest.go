@@ -1,7 +1,7 @@
 // Package natstest gives tests NATS servers of their own, started by package servers, alone or as a cluster.
 //
 //	c := natstest.StartCluster(t, 3)
-//	b, err := driver.Open(t.Context(), c.URL()+"?replicas=3")
+//	b, err := nats.Open(t.Context(), c.URL()+"?replicas=3")
 //	…
 //	c[0].Kill(t)
 //	c[0].Restart(t)

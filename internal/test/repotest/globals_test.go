@@ -12,11 +12,9 @@ import (
 // tables that nobody writes, by directory and name, each with its reason.
 var allowedGlobals = map[string]string{
 	"config.sections":              "the settings structs of linked packages, as in database/sql",
-	"discovery.registered":         "the schemes of imported driver packages, as in database/sql",
+	"drivers.registered":           "the schemes of imported driver packages, as in database/sql",
 	"internal/inproc.copyBuffers":  "a sync.Pool: buffers without meaning, given back after each copy",
 	"internal/test/servertest.one": "the servers of a test process; testing has one TestMain too",
-	"kv.registered":                "the schemes of imported driver packages, as in database/sql",
-	"messaging/driver.registry":    "the schemes of imported driver packages, as in database/sql",
 	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
 	"telemetry.clients":            "the OTLP protocols of imported packages, as in database/sql",
 	"telemetry.encoders":           "a sync.Pool: buffers without meaning, given back after each record",

@@ -13,7 +13,7 @@ const internal = "internal/"
 // mayImport says which packages of kaptar a package may import; a name that ends in a slash stands for all below.
 // The longest name that fits a package counts.
 var mayImport = map[string][]string{
-	".":                {"config", "telemetry", "server", "transport", "discovery", "kv", "sqldb", internal},
+	".":                {"config", "telemetry", "server", "transport", "discovery", "kv", "drivers", "sqldb", internal},
 	"config":           {internal},
 	"discovery":        {internal},
 	"discovery/":       {"discovery", internal}, // discoverytest
@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"messaging":        {".", "messaging/", "sqldb", "telemetry", "config", internal},
 	"messaging/outbox": {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":       {"messaging/driver", internal}, // driver and drivertest
-	"drivers/":         {"drivers/", "messaging/driver", "discovery", "kv", "sqldb", "cache", internal},
+	"drivers":          {internal},
+	"drivers/":         {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", "cache", internal},
 	"local":            {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
 	"internal/":        {internal}, // the compiler refuses circles
 	"tools/servers":    {internal},

@@ -3,7 +3,7 @@
 //	func TestMain(m *testing.M) { servertest.Main(m) }
 //
 //	func TestOrders(t *testing.T) {
-//		b, err := driver.Open(t.Context(), servertest.Shared(t, servers.Kafka).URL())
+//		b, err := kafka.Open(t.Context(), servertest.Shared(t, servers.Kafka).URL())
 //		…
 //	}
 //

@@ -1,0 +1,211 @@
+// Package drivers is the registry of backends: servers such as NATS, Kafka or Consul that a program
+// reaches by a URL. Importing a backend's package links it, as with database/sql:
+//
+//	import _ "github.com/kaptar/kaptar/drivers/nats" // nats://
+//
+// One package, one connection and one report of an outage stand for all that a backend can do.
+// Each ability is an optional method of its [Backend], which whoever needs it asserts:
+//
+//	Broker() (driver.Broker, error)        events, for package messaging
+//	Registry() (discovery.Registry, error) who is where, for DISCOVERY_URL
+//	Store() (kv.Store, error)              watched values, for live settings
+//	Healthy() error                        whether the server can be reached; see Set
+//	As(target any) bool                    sets *target to the vendor's client, if it is of its type
+//
+// A new backend calls [Register] in its package's init and passes the conformance suites of what it
+// can do: drivertest, discoverytest and kvtest.
+package drivers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+// A Backend is the connection to what one URL names. All methods may be called concurrently.
+type Backend interface {
+	// Close ends everything that was had from the backend and frees its connections. It returns
+	// when that is done or when ctx ends; then it cuts. A second call does nothing.
+	Close(ctx context.Context) error
+}
+
+// Options are what a program tells all its backends. The zero value is ready to use.
+type Options struct {
+	// Log takes what a backend has to say; nil is nowhere.
+	Log *slog.Logger
+	// Client is how the program is called in the servers' lists of their connections; default
+	// "kaptar". Backends whose servers keep no such list ignore it.
+	Client string
+}
+
+// Open is how a backend's package opens a URL. opts is not nil, and neither are its fields empty.
+// ctx bounds the opening only. Errors name the URL without its password.
+type Open = func(ctx context.Context, url string, opts *Options) (Backend, error)
+
+// home is where the packages of kaptar's own backends are.
+const home = "github.com/kaptar/kaptar/drivers/"
+
+// known says which package has a scheme that kaptar has a backend for.
+var known = map[string]string{
+	"amqp": "rabbitmq", "amqps": "rabbitmq", "consul": "consul", "dns": "dns", "kafka": "kafka",
+	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats",
+}
+
+// registered is the one global: what imported packages have registered, by scheme.
+var registered = struct {
+	sync.RWMutex
+	open map[string]Open
+}{open: map[string]Open{}}
+
+// Register makes a backend known under a URL scheme. It is for init functions: it panics when the
+// scheme is empty or taken or open is nil, since that is a mistake in the program's imports.
+func Register(scheme string, open Open) {
+	registered.Lock()
+	defer registered.Unlock()
+	if scheme == "" || open == nil {
+		panic("drivers: a backend needs a scheme and a function")
+	}
+	if registered.open[scheme] != nil {
+		panic("drivers: scheme " + scheme + " registered twice")
+	}
+	registered.open[scheme] = open
+}
+
+// lookup returns the scheme of a URL and its function.
+func lookup(url string) (scheme string, open Open, err error) {
+	registered.RLock()
+	defer registered.RUnlock()
+	linked := cmp.Or(strings.Join(slices.Sorted(maps.Keys(registered.open)), ", "), "none")
+	scheme, _, ok := strings.Cut(url, ":")
+	switch open = registered.open[scheme]; {
+	case !ok || scheme == "":
+		err = fmt.Errorf("drivers: url %q: expected a scheme, for example nats://localhost:4222 (linked: %s)", redact.URL(url), linked)
+	case open != nil:
+	case known[scheme] != "":
+		err = fmt.Errorf("drivers: url %q: no driver for %s is linked (linked: %s): add import _ %q", redact.URL(url), scheme, linked, home+known[scheme])
+	default:
+		err = fmt.Errorf("drivers: url %q: unknown scheme %q (linked: %s): import the package of a driver that registers it", redact.URL(url), scheme, linked)
+	}
+	return scheme, open, err
+}
+
+// watchInterval is how often a backend is asked whether it is there; that costs it no round trip.
+const watchInterval = time.Second
+
+// A Set is the backends of one program: each URL is opened once, and everybody who names it shares
+// the connection. A backend with a method Healthy is watched, and its loss and return are logged
+// once each. The zero value is ready to use, after its Options are set; it must not be copied. Its
+// methods may be called concurrently.
+type Set struct {
+	Options Options
+
+	mu      sync.Mutex
+	entries map[string]*entry // by URL
+	order   []*entry          // in which they were opened
+	closed  bool
+}
+
+// An entry is one URL.
+type entry struct {
+	mu      sync.Mutex // held while it is opened
+	backend Backend    // nil: not open
+	unwatch func()
+}
+
+var errClosed = errors.New("drivers: the program's backends are closed")
+
+// Open returns the backend behind url, opened at the first call; a failed one is tried again by the
+// next. The error for a scheme that nothing has registered names the package to import. Whoever
+// calls it does not close the backend.
+func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
+	e, err := s.entry(url)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.backend != nil {
+		return e.backend, nil
+	}
+	scheme, open, err := lookup(url)
+	if err != nil {
+		return nil, err
+	}
+	opts := &Options{Log: s.Options.Log, Client: cmp.Or(s.Options.Client, "kaptar")}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	backend, err := open(ctx, url, opts)
+	if err != nil {
+		return nil, err
+	}
+	servers, _, _ := strings.Cut(url, "?")
+	err = s.keep(e, backend, &steady.Outage{
+		What: cmp.Or(known[scheme], scheme), Log: opts.Log, Attrs: []slog.Attr{slog.String("url", redact.URL(servers))},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return backend, nil
+}
+
+func (s *Set) entry(url string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	e := s.entries[url]
+	if e == nil {
+		e = new(entry)
+		if s.entries == nil {
+			s.entries = map[string]*entry{}
+		}
+		s.entries[url] = e
+	}
+	return e, nil
+}
+
+// keep notes an opened backend and watches it.
+func (s *Set) keep(e *entry, backend Backend, outage *steady.Outage) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed { // meanwhile
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return errors.Join(errClosed, backend.Close(ctx))
+	}
+	e.backend, e.unwatch = backend, func() {}
+	s.order = append(s.order, e)
+	if h, ok := backend.(interface{ Healthy() error }); ok {
+		ctx, cancel := context.WithCancel(context.Background())
+		e.unwatch = cancel
+		go outage.Watch(ctx, watchInterval, func(context.Context) error { return h.Healthy() })
+	}
+	return nil
+}
+
+// Close closes all backends, the last one opened first, until ctx ends. Open fails afterwards.
+func (s *Set) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	order := s.order
+	s.order = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, e := range slices.Backward(order) {
+		e.unwatch()
+		errs = append(errs, e.backend.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
