@@ -115,8 +115,12 @@ func surroundings() []mutant {
 			"if e.Revision != revision {", "if false {", "./kv", "",
 		},
 		{
-			"a registry is closed at the end", "run.go",
-			"		s.closers = append(s.closers, c)\n", "		_ = c\n", ".", "",
+			"backends are closed at the end", "lifecycle.go",
+			"	errs = append(errs, s.backends.Close(ctx))\n", "", ".", "TestRegistryIsOpenedOnceAndClosed",
+		},
+		{
+			"one connection for each URL", "drivers/drivers.go",
+			"	if e.backend != nil {\n", "	if false {\n", "./drivers", "TestSetOpensEachURLOnce",
 		},
 		{
 			"no service outlives its supervisor", "local/part.go",
