@@ -25,7 +25,7 @@ import (
 
 // An App is one running service as its own code sees it. Run makes one for each
 // Service; there is no other way to get one. Its methods may be called
-// concurrently; those that register something (Handle, Go, OnStop, AddReadiness,
+// concurrently; those that register something (Handle, Use, Go, OnStop, AddReadiness,
 // GRPC, Attach) may be called during Setup only, unless they say otherwise.
 type App struct {
 	service   Service
@@ -85,6 +85,37 @@ func (a *App) Handle(pattern string, h http.Handler) { a.server.Mux().Handle(pat
 
 // HandleFunc registers h for pattern.
 func (a *App) HandleFunc(pattern string, h http.HandlerFunc) { a.server.Mux().Handle(pattern, h) }
+
+// Use puts middleware around all routes of the service at once, those of Mux included; the first
+// that is given is the outermost. It sees every request but those for /livez, /readyz and
+// /metrics, over the network and within the process, before a route is looked for: a preflight
+// request has none. Outside of it are tracing, metrics, the access log, the recovery from panics,
+// the deadline and the limit of the body, so what it answers is seen there. Package server has the
+// order in full.
+func (a *App) Use(mw ...func(http.Handler) http.Handler) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	opts := a.server.Options()
+	opts.Middleware = append(opts.Middleware, mw...)
+}
+
+// UseGRPC does for RPCs what Use does for requests; either interceptor may be nil. They see every
+// RPC but those of the health service.
+func (a *App) UseGRPC(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	opts := a.server.Options()
+	if unary != nil {
+		opts.Unary = append(opts.Unary, unary)
+	}
+	if stream != nil {
+		opts.Stream = append(opts.Stream, stream)
+	}
+}
+
+// Server returns how the service is served: its limits, TLS, addresses. What Setup changes there
+// holds, whatever the settings say.
+func (a *App) Server() *server.Options { return a.server.Options() }
 
 // GRPC is where the service registers its gRPC services. The gRPC port is bound
 // only when something is registered.

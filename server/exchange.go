@@ -1,39 +1,70 @@
 package server
 
 import (
-	"bufio"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-)
 
-// bodyTime is how long a request body may take to arrive.
-const bodyTime = 30 * time.Second
+	"github.com/kaptar/kaptar/internal/deadline"
+)
 
 // exchange is one request and its answer on the way through the chain. It is
 // the http.ResponseWriter of the handler.
 type exchange struct {
 	http.ResponseWriter
 	server *Server
-	req    *http.Request // as the mux gets it, and writes Pattern into
-	base   context.Context
+	req    *http.Request // as the chain passes it on; without middleware the mux writes Pattern into it
+	named  atomic.Pointer[string]
 	span   trace.Span
 	flight flight
 	start  time.Time
-	method string // as a label
+	head   time.Duration // from the start to when the answer became a stream
+	method string        // as a label
 	bytes  int64
 	status int // 0 until the header is written
 
-	byCaller  bool // the caller set the deadline
+	limit       *deadline.Limit
+	ownLimit    deadline.Limit
+	allowed     time.Duration // what the deadline was at first; not positive when there was none
+	ownDeadline bool          // the handler has set the deadline
+
+	body            body
+	maxBody         int64
+	tooLarge        atomic.Bool // the body is larger than allowed
+	readTimed       bool        // the connection has a read deadline of ours
+	ownReadDeadline bool
+
 	streaming bool
-	tooLarge  bool // the body is larger than allowed
-	replaced  bool // a problem was sent instead of what the handler writes
+	conn      atomic.Pointer[net.Conn] // what the handler has hijacked
+	replaced  bool                     // a problem was sent instead of what the handler writes
+}
+
+// setRoute keeps the pattern under which the request is counted.
+func (x *exchange) setRoute(pattern string) { x.named.Store(&pattern) }
+
+// route returns the pattern of the request, "" when no route takes it.
+func (x *exchange) route() string {
+	if p := x.named.Load(); p != nil {
+		return *p
+	}
+	if len(x.server.opts.Middleware) == 0 {
+		return x.req.Pattern
+	}
+	return x.server.lookUp(x.req) // the middleware did not let it pass
+}
+
+// unrouted reports that the mux answers, having no route.
+func (x *exchange) unrouted() bool {
+	if len(x.server.opts.Middleware) == 0 {
+		return x.req.Pattern == ""
+	}
+	p := x.named.Load()
+	return p != nil && *p == ""
 }
 
 // Unwrap is for http.ResponseController.
@@ -47,11 +78,11 @@ func (x *exchange) WriteHeader(status int) {
 		return
 	}
 	switch {
-	case x.tooLarge && status >= 400 && status != http.StatusRequestEntityTooLarge:
+	case status >= 400 && status != http.StatusRequestEntityTooLarge && x.tooLarge.Load():
 		x.replace(x.tooLargeProblem())
-	case x.req.Pattern == "" && status == http.StatusNotFound:
+	case status == http.StatusNotFound && x.unrouted():
 		x.replace(Problem{Status: status, Detail: "no route for " + x.req.URL.Path})
-	case x.req.Pattern == "" && status == http.StatusMethodNotAllowed:
+	case status == http.StatusMethodNotAllowed && x.unrouted():
 		x.replace(Problem{Status: status, Detail: fmt.Sprintf("%s allows %s, not %s",
 			x.req.URL.Path, x.Header().Get("Allow"), x.req.Method)})
 	default:
@@ -72,11 +103,6 @@ func (x *exchange) fail(p Problem) {
 	WriteProblem(counting{x}, x.req, p)
 }
 
-func (x *exchange) tooLargeProblem() Problem {
-	return Problem{Status: http.StatusRequestEntityTooLarge,
-		Detail: fmt.Sprintf("the request body is larger than %d bytes", x.server.opts.MaxBody)}
-}
-
 func (x *exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
 		x.status = http.StatusOK
@@ -95,32 +121,12 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	if !ok || x.replaced {
 		return io.Copy(struct{ io.Writer }{x}, src)
 	}
-	if x.status == 0 {
+	n, err := rf.ReadFrom(src)
+	if x.status == 0 && (n > 0 || err == nil) {
 		x.status = http.StatusOK
 	}
-	n, err := rf.ReadFrom(src)
 	x.bytes += n
 	return n, err
-}
-
-// Flush is for handlers that look for an http.Flusher.
-func (x *exchange) Flush() { _ = x.FlushError() }
-
-// FlushError is what http.ResponseController looks for.
-func (x *exchange) FlushError() error {
-	if x.status == 0 {
-		x.status = http.StatusOK
-	}
-	return http.NewResponseController(x.ResponseWriter).Flush()
-}
-
-// Hijack hands the connection to the handler, for example for WebSockets.
-func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
-	if err == nil && x.status == 0 {
-		x.status = http.StatusSwitchingProtocols
-	}
-	return conn, rw, err
 }
 
 // counting writes past the rules of exchange, yet counts.
@@ -131,46 +137,5 @@ func (c counting) WriteHeader(status int) { c.x.ResponseWriter.WriteHeader(statu
 func (c counting) Write(b []byte) (int, error) {
 	n, err := c.x.ResponseWriter.Write(b)
 	c.x.bytes += int64(n)
-	return n, err
-}
-
-// limitBody bounds the size of the body and the time it takes to arrive.
-func (x *exchange) limitBody() {
-	if x.req.Body == nil || x.req.Body == http.NoBody {
-		return
-	}
-	b := &body{ReadCloser: x.req.Body, x: x}
-	if x.server.opts.MaxBody >= 0 {
-		// The writer beneath ours, as it knows how to close the connection
-		// after a body that was not read to its end.
-		b.ReadCloser = http.MaxBytesReader(x.ResponseWriter, x.req.Body, x.server.opts.MaxBody)
-	}
-	x.req.Body = b
-}
-
-type body struct {
-	io.ReadCloser
-	x     *exchange
-	timed bool
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	if !b.timed && !b.x.streaming {
-		b.timed = true
-		// A writer without deadlines is not a connection that could be slow.
-		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(b.x.start.Add(bodyTime))
-	}
-	n, err := b.ReadCloser.Read(p)
-	if err == nil {
-		return n, nil
-	}
-	if b.timed && errors.Is(err, io.EOF) {
-		// Otherwise the deadline would cut the connection while the handler
-		// still works: net/http goes on reading to see the client leave.
-		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Time{})
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		b.x.tooLarge = true
-	}
 	return n, err
 }

@@ -96,8 +96,8 @@ func (s *Server) setHealth(ok bool) {
 	s.health.SetServingStatus("", status)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name := range s.services {
-		s.health.SetServingStatus(name, status)
+	for _, r := range s.services {
+		s.health.SetServingStatus(r.desc.ServiceName, status)
 	}
 }
 

@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -24,42 +27,76 @@ const statusClientGone = 499
 
 // serve takes one request of the service through the chain.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, server: s, start: time.Now()}
+	x := &exchange{ResponseWriter: w, server: s, start: time.Now(), maxBody: s.opts.MaxBody}
 	x.method = knownMethod(r.Method)
-	ctx := telemetry.Extract(r.Context(), func(key string) string { return traceHeader(r.Header, key) })
+	ctx := x.limitTime(r)
+	ctx = telemetry.Extract(ctx, func(key string) string { return traceHeader(r.Header, key) })
 	ctx, x.span = s.tracer.Start(ctx, x.method, serverKind...)
-	x.base = ctx
-	at, set, byCaller := s.deadline(r, x.start)
-	x.byCaller = byCaller
-	var cancel context.CancelFunc
-	if set {
-		ctx, cancel = context.WithDeadline(ctx, at)
-	} else {
-		ctx, cancel = context.WithCancel(ctx)
-	}
-	defer cancel()
 	x.req = r.WithContext(ctx)
-	x.flight = flight{method: r.Method, name: r.URL.Path, cancel: cancel}
+	x.flight = flight{method: r.Method, name: printable(r.URL.Path), call: x}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
 	if admitted {
 		defer s.flights.remove(&x.flight)
 	}
 	defer x.finish()
-	if !admitted {
-		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server has shut down"})
-		return
-	}
 	switch {
+	case !admitted:
+		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server has shut down"})
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline had passed before the work began"})
-	case s.opts.MaxBody >= 0 && r.ContentLength > s.opts.MaxBody:
-		x.tooLarge = true
-		x.fail(x.tooLargeProblem())
 	default:
 		x.limitBody()
-		s.mux.ServeHTTP(x, x.req)
+		s.routes.ServeHTTP(x, x.req)
 	}
+}
+
+// limitTime starts the deadline of r. A call within the process brings a limit along.
+func (x *exchange) limitTime(r *http.Request) context.Context {
+	ctx := r.Context()
+	at := x.server.deadline(r, x.start)
+	if d, ok := ctx.Deadline(); ok && at.IsZero() {
+		x.allowed = d.Sub(x.start)
+	} else {
+		x.allowed = at.Sub(x.start)
+	}
+	if l := deadline.Of(ctx); l != nil && l.Owner() == nil {
+		x.limit = l
+		if !at.IsZero() {
+			l.Move(at)
+		}
+	} else {
+		x.limit = &x.ownLimit
+		ctx = x.limit.Start(ctx, at)
+	}
+	x.limit.Own(x)
+	return ctx
+}
+
+// exchangeOf finds the exchange that a context belongs to, nil outside of a Server.
+func exchangeOf(ctx context.Context) *exchange {
+	if l := deadline.Of(ctx); l != nil {
+		x, _ := l.Owner().(*exchange)
+		return x
+	}
+	return nil
+}
+
+// deadline returns until when r may take; the zero time when there is no limit beyond that of the
+// context.
+func (s *Server) deadline(r *http.Request, now time.Time) time.Time {
+	if h := r.Header[http.CanonicalHeaderKey(deadline.Header)]; len(h) > 0 {
+		if d, ok := deadline.Parse(h[0]); ok {
+			return now.Add(d)
+		}
+		if h[0] == "0" || strings.HasPrefix(h[0], "-") {
+			return now
+		}
+	}
+	if _, ok := r.Context().Deadline(); ok || s.opts.Timeout < 0 {
+		return time.Time{}
+	}
+	return now.Add(s.opts.Timeout)
 }
 
 var serverKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
@@ -79,78 +116,124 @@ func traceHeader(h http.Header, key string) string {
 	return v[0]
 }
 
-// finish settles what the handler has left open and makes the records. It is
+// finish answers what the handler has left open and makes the records. It is
 // deferred, and recovers.
 func (x *exchange) finish() {
 	p := recover()
-	abort := x.settle(p)
-	status := x.status
-	rm := x.server.metrics.route(x.method, x.req.Pattern)
+	abort := x.answer(p)
+	end := x.ending(abort)
+	x.limit.Cancel(nil)
+	rm := x.server.metrics.route(x.method, x.route())
 	took := time.Since(x.start)
-	x.server.metrics.observe(rm, status, took.Seconds())
+	if x.streaming {
+		x.server.metrics.observe(rm, x.status, x.head.Seconds())
+		x.server.metrics.streams.WithLabelValues(x.server.metrics.service, rm.method, rm.endpoint, end).Inc()
+	} else {
+		x.server.metrics.observe(rm, x.status, took.Seconds())
+	}
 	if x.span.IsRecording() {
-		x.describeSpan(rm)
+		x.describeSpan(rm, end)
 	}
 	x.span.End()
-	ctx := x.req.Context()
-	if x.server.log.Enabled(ctx, slog.LevelInfo) {
-		x.server.log.LogAttrs(ctx, slog.LevelInfo, "request",
-			slog.String("method", x.req.Method),
-			slog.String("path", x.req.URL.Path),
-			slog.String("route", rm.endpoint),
-			slog.Int("status", status),
-			slog.Float64("duration_ms", float64(took.Microseconds())/1000),
-			slog.Int64("bytes", x.bytes),
-		)
-	}
+	x.log(rm, took, end)
 	if abort {
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection without a word
 	}
 }
 
-// settle answers where the handler did not, p being what it panicked with. It
-// reports whether the client must not take the answer for complete.
-func (x *exchange) settle(p any) (abort bool) {
+// log writes the line of the access log. It tells how an answer ended that is a stream or that
+// was not completed.
+func (x *exchange) log(rm *routeMetrics, took time.Duration, end string) {
 	ctx := x.req.Context()
-	if x.streaming {
-		ctx = x.base
+	if !x.server.log.Enabled(ctx, slog.LevelInfo) {
+		return
 	}
+	attrs := [...]slog.Attr{
+		slog.String("method", x.req.Method),
+		slog.String("path", printable(x.req.URL.Path)),
+		slog.String("route", rm.endpoint),
+		slog.Int("status", x.status),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.Int64("bytes", x.bytes),
+		slog.String("end", end),
+	}
+	n := len(attrs)
+	if !x.streaming && end == endFinished {
+		n--
+	}
+	x.server.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:n]...)
+}
+
+// printable is s as it may go into logs and spans: no control characters, valid UTF-8, and not
+// endless.
+func printable(s string) string {
+	const most = 1 << 10
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f {
+			return escaped(s)
+		}
+	}
+	return s
+}
+
+func escaped(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
+	return (&url.URL{Path: s}).EscapedPath()
+}
+
+// answer responds where the handler did not, p being what it panicked with. It
+// reports whether the client must not take the answer for complete.
+func (x *exchange) answer(p any) (abort bool) {
+	ctx := x.req.Context()
 	abort = p != nil
 	if p != nil && p != http.ErrAbortHandler {
 		x.server.log.LogAttrs(ctx, slog.LevelError, "panic in handler",
-			slog.String("method", x.req.Method), slog.String("path", x.req.URL.Path),
+			slog.String("method", x.req.Method), slog.String("path", printable(x.req.URL.Path)),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 		if x.status == 0 {
 			x.fail(Problem{Status: http.StatusInternalServerError, Detail: "the handler failed unexpectedly"})
 			abort = false
 		}
 	}
+	gone := errors.Is(context.Cause(ctx), context.Canceled)
 	switch {
+	case x.status >= 500 && gone && p == nil && !x.streaming:
+		x.status = statusClientGone // it is not there to see what its leaving has led to
 	case x.status != 0:
 	case abort:
 		x.status = http.StatusInternalServerError
-	case x.tooLarge:
+	case x.tooLarge.Load():
 		x.fail(x.tooLargeProblem())
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline passed before there was an answer"})
-	case ctx.Err() != nil:
+	case gone:
 		x.status = statusClientGone
+	case ctx.Err() != nil:
+		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server stops"})
 	default:
 		x.status = http.StatusOK
 	}
 	return abort
 }
 
-func (x *exchange) describeSpan(rm *routeMetrics) {
+func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 	x.span.SetName(rm.span)
 	attrs := []attribute.KeyValue{
 		attribute.String("http.request.method", x.method),
-		attribute.String("url.path", x.req.URL.Path),
+		attribute.String("url.path", printable(x.req.URL.Path)),
 		attribute.Int("http.response.status_code", x.status),
 		attribute.String("network.protocol.version", strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
 	}
 	if rm.endpoint != unmatched {
 		attrs = append(attrs, attribute.String("http.route", rm.endpoint))
+	}
+	if x.streaming {
+		attrs = append(attrs, attribute.String("http.response.stream_end", end))
 	}
 	if x.status >= 500 {
 		attrs = append(attrs, attribute.String("error.type", statusText(x.status)))

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/kaptar/kaptar/internal/wire"
+	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -163,29 +163,31 @@ func TestDeadlines(t *testing.T) {
 	ran := make(chan struct{}, 10)
 	b.Mux().HandleFunc("GET /ran", func(http.ResponseWriter, *http.Request) { ran <- struct{}{} })
 	b.Mux().HandleFunc("GET /waits", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	b.Mux().Handle("GET /stream", server.Streaming(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, ok := r.Context().Deadline()
+	b.Mux().HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+		before := r.Context()
+		w.(http.Flusher).Flush()
+		_, ok := before.Deadline()
 		_, _ = fmt.Fprintf(w, "%v %s", ok, telemetry.TraceID(r.Context()))
-	})))
+	})
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		for header, want := range map[string]string{"": "true 3", "60000": "true 60", "1000": "true 1", "nonsense": "true 3"} {
-			if a := do(t, c, "GET", url+"/left", nil, wire.DeadlineHeader, header); a.body != want {
+			if a := do(t, c, "GET", url+"/left", nil, deadline.Header, header); a.body != want {
 				t.Errorf("%s: with %q the handler has %q left, want %q", name, header, a.body, want)
 			}
 		}
 		for _, header := range []string{"0", "-5"} {
-			do(t, c, "GET", url+"/ran", nil, wire.DeadlineHeader, header).problem(t, 504)
+			do(t, c, "GET", url+"/ran", nil, deadline.Header, header).problem(t, 504)
 		}
 		if len(ran) != 0 {
 			t.Errorf("%s: work ran although the caller had no time left", name)
 		}
-		do(t, c, "GET", url+"/waits", nil, wire.DeadlineHeader, "20").problem(t, 504)
+		do(t, c, "GET", url+"/waits", nil, deadline.Header, "20").problem(t, 504)
 		if a := do(t, c, "GET", url+"/stream", nil, "Traceparent", "00-"+parentTrace+"-b7ad6b7169203331-01"); a.body != "false "+parentTrace {
 			t.Errorf("%s: stream has %q, want no deadline, and the trace", name, a.body)
 		}
-		if a := do(t, c, "GET", url+"/stream", nil, wire.DeadlineHeader, "60000"); !strings.HasPrefix(a.body, "true ") {
-			t.Errorf("%s: the deadline that the caller set is lifted too: %q", name, a.body)
+		if a := do(t, c, "GET", url+"/stream", nil, deadline.Header, "60000"); !strings.HasPrefix(a.body, "false ") {
+			t.Errorf("%s: the caller's deadline cuts a stream: %q", name, a.body)
 		}
 	}
 }
@@ -293,12 +295,12 @@ func TestStreamingReachesTheClientAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	more := make(chan struct{})
-	b.Mux().Handle("GET /events", server.Streaming(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	b.Mux().HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "one")
 		w.(http.Flusher).Flush()
 		<-more
 		_, _ = io.WriteString(w, "two")
-	})))
+	})
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		resp, err := c.Get(url + "/events")

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,8 +12,16 @@ type flight struct {
 	rpc        bool
 	name       string // of an RPC: the full method; of a request: the path
 	method     string // of a request
-	cancel     context.CancelFunc
+	call       inFlight
+	stream     bool // ends when the server stops
+	dropped    bool // nobody waits for it any more
 	prev, next *flight
+}
+
+// inFlight is what Shutdown does with a call.
+type inFlight interface {
+	Cancel(cause error) // ends its context
+	cut()               // and takes away what it may be waiting for
 }
 
 func (f *flight) String() string {
@@ -27,11 +34,12 @@ func (f *flight) String() string {
 // flights are the calls under way, over the network and within the process: a
 // ring through the calls themselves, so that counting allocates nothing.
 type flights struct {
-	mu     sync.Mutex
-	ring   flight // its next is the first, its prev the last
-	n      int
-	closed bool
-	idle   chan struct{} // closed when n falls to 0; nil when nobody waits
+	mu       sync.Mutex
+	ring     flight // its next is the first, its prev the last
+	n        int
+	stopping bool
+	closed   bool
+	idle     chan struct{} // closed when n falls to 0; nil when nobody waits
 }
 
 // add takes f in, unless the server has shut down.
@@ -54,17 +62,65 @@ func (fs *flights) remove(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f.prev.next, f.next.prev = f.next, f.prev
+	if !f.dropped {
+		fs.less()
+	}
+}
+
+// less counts one call less; the caller holds mu.
+func (fs *flights) less() {
 	if fs.n--; fs.n == 0 && fs.idle != nil {
 		close(fs.idle)
 		fs.idle = nil
 	}
 }
 
-// setCancel changes what cut calls for f.
-func (fs *flights) setCancel(f *flight, cancel context.CancelFunc) {
+// stream marks f as a call that ends when the server stops, which may be now.
+func (fs *flights) stream(f *flight) {
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	f.cancel = cancel
+	f.stream = true
+	stopping := fs.stopping
+	fs.mu.Unlock()
+	if stopping {
+		f.call.Cancel(ErrStopping)
+	}
+}
+
+// stop ends the contexts of all streams, also of those that begin later.
+func (fs *flights) stop() {
+	fs.mu.Lock()
+	fs.stopping = true
+	calls := fs.calls(func(f *flight) bool { return f.stream })
+	fs.mu.Unlock()
+	for _, c := range calls { // may run anything, so not under the lock
+		c.Cancel(ErrStopping)
+	}
+}
+
+// dropStreams cuts the streams that are still there, and waits for them no longer.
+func (fs *flights) dropStreams() {
+	fs.mu.Lock()
+	calls := fs.calls(func(f *flight) bool { return f.stream && !f.dropped })
+	for f := range fs.all() {
+		if f.stream && !f.dropped {
+			f.dropped = true
+			fs.less()
+		}
+	}
+	fs.mu.Unlock()
+	for _, c := range calls {
+		c.cut()
+	}
+}
+
+// calls are those that want holds for; the caller holds mu.
+func (fs *flights) calls(want func(*flight) bool) (calls []inFlight) {
+	for f := range fs.all() {
+		if want(f) {
+			calls = append(calls, f.call)
+		}
+	}
+	return calls
 }
 
 // count is how many calls are under way.
@@ -74,37 +130,30 @@ func (fs *flights) count() float64 {
 	return float64(fs.n)
 }
 
-// wait returns true once no call is under way, false when ctx ends first.
-func (fs *flights) wait(ctx context.Context) bool {
+// wait returns a channel that is closed once no call is under way.
+func (fs *flights) wait() <-chan struct{} {
 	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.idle != nil {
+		return fs.idle
+	}
+	idle := make(chan struct{})
 	if fs.n == 0 {
-		fs.mu.Unlock()
-		return true
+		close(idle)
+	} else {
+		fs.idle = idle
 	}
-	if fs.idle == nil {
-		fs.idle = make(chan struct{})
-	}
-	idle := fs.idle
-	fs.mu.Unlock()
-	select {
-	case <-idle:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return idle
 }
 
-// close lets no further call in and cancels those under way.
+// close lets no further call in and ends those under way.
 func (fs *flights) close() {
 	fs.mu.Lock()
 	fs.closed = true
-	var cancels []context.CancelFunc
-	for f := range fs.all() {
-		cancels = append(cancels, f.cancel)
-	}
+	calls := fs.calls(func(*flight) bool { return true })
 	fs.mu.Unlock()
-	for _, cancel := range cancels { // may run anything, so not under the lock
-		cancel()
+	for _, c := range calls {
+		c.Cancel(errCut)
 	}
 }
 
@@ -121,12 +170,17 @@ func (fs *flights) all() func(yield func(*flight) bool) {
 
 // Busy says what the server is working on, as in "2 HTTP requests: GET /slow"
 // and "1 RPC: /user.v1.UserService/Watch"; empty when idle.
-func (s *Server) Busy() []string { return s.flights.describe() }
+func (s *Server) Busy() []string {
+	return s.flights.describe(func(*flight) bool { return true })
+}
 
-func (fs *flights) describe() []string {
+func (fs *flights) describe(want func(*flight) bool) []string {
 	var requests, rpcs []string
 	fs.mu.Lock()
 	for f := range fs.all() {
+		if !want(f) {
+			continue
+		}
 		if f.rpc {
 			rpcs = append(rpcs, f.String())
 		} else {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Serve answers on both ports until Shutdown has ended, and then returns nil.
@@ -21,17 +23,24 @@ func (s *Server) Serve() error {
 		return err
 	}
 	s.mu.Lock()
-	httpListener, grpcListener := s.httpListener, s.grpcListener
+	web, rpc, httpListener, grpcListener, conns := s.http, s.grpc, s.httpListener, s.grpcListener, s.conns
 	s.mu.Unlock()
+	if web == nil { // Shutdown was first
+		<-s.stopped
+		return nil
+	}
 	failed := make(chan error, 2)
 	go func() {
-		if err := s.http.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serveHTTP(web, httpListener); !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("server: serve HTTP on %s: %w", httpListener.Addr(), err)
 		}
 	}()
+	if s.opts.WriteTimeout > 0 {
+		go conns.watch(s.opts.WriteTimeout, s.stopped)
+	}
 	if grpcListener != nil {
 		go func() {
-			if err := s.grpc.Serve(grpcListener); err != nil && !s.isDraining() {
+			if err := rpc.Serve(grpcListener); err != nil && !s.isDraining() {
 				failed <- fmt.Errorf("server: serve gRPC on %s: %w", grpcListener.Addr(), err)
 			}
 		}()
@@ -50,6 +59,13 @@ func (s *Server) Serve() error {
 	}
 }
 
+func serveHTTP(s *http.Server, l net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(l, "", "")
+	}
+	return s.Serve(l)
+}
+
 func (s *Server) isDraining() bool {
 	select {
 	case <-s.draining:
@@ -59,12 +75,24 @@ func (s *Server) isDraining() bool {
 	}
 }
 
-// Shutdown turns readiness red, closes both ports to new connections and waits
-// for the calls under way, those within the process included. When ctx ends
-// first it cuts them and returns an error that names what it waited for. It
-// may come before Listen or Serve; a further call waits for the first and
-// returns the same. Connections that a handler has hijacked are left alone
-// once the handler has returned.
+// The bounds of a stop within that of the context.
+const (
+	streamGrace = 2 * time.Second        // for streams to end, once their contexts have
+	stuckGrace  = time.Second            // for a client to take some of what is written to it
+	lastGrace   = 100 * time.Millisecond // for calls to end that are cut because the time is over
+)
+
+// Shutdown turns readiness red, closes both ports to new connections and waits for the calls under
+// way, those within the process included.
+//
+// Requests and unary RPCs are finished. The contexts of streams end at once, with the cause
+// ErrStopping; a stream that is still there 2 s later is cut. When ctx ends first, Shutdown cuts
+// what is left and returns an error that names the requests and RPCs among it; a stream that is
+// cut is no error, but told in the log. A connection whose client takes nothing for a second is
+// closed.
+//
+// Shutdown may come before Listen or Serve; a further call waits for the first and returns the
+// same. Connections that a handler has hijacked are left alone once the handler has returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop.Do(func() {
 		close(s.draining)
@@ -79,39 +107,75 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.listening = true // a Listen from now on binds nothing
-	unserved := []interface{ Close() error }{}
-	if s.httpListener != nil {
-		unserved = append(unserved, s.httpListener)
-	}
-	if s.grpcListener != nil {
-		unserved = append(unserved, s.grpcListener)
-	}
+	web, rpc, httpListener, grpcListener, conns := s.http, s.grpc, s.httpListener, s.grpcListener, s.conns
 	s.mu.Unlock()
 
-	drained := make(chan struct{})
+	quiet := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.http.Shutdown(ctx) }) // only says that ctx has ended
-	wg.Go(s.grpc.GracefulStop)
-	wg.Go(func() { s.flights.wait(ctx) })
+	if web != nil {
+		wg.Go(func() { _ = web.Shutdown(ctx) }) // only says that ctx has ended
+		_ = httpListener.Close()                // Serve may not have taken it; if it has, it is the second close
+		go conns.watch(stuckGrace, s.stopped)
+	}
+	if rpc != nil {
+		wg.Go(rpc.GracefulStop)
+		_ = grpcListener.Close()
+	}
 	go func() {
 		wg.Wait()
-		close(drained)
+		close(quiet)
 	}()
-	for _, l := range unserved {
-		// Those that Serve never took; for the others it is the second close.
-		_ = l.Close()
-	}
+	err := s.finishCalls(ctx)
 	select {
-	case <-drained:
+	case <-quiet: // what was written is on its way
 	case <-ctx.Done():
+	case <-time.After(stuckGrace):
 	}
-	busy := s.Busy()
-	cut := ctx.Err() != nil && len(busy) > 0
+	if web != nil {
+		_ = web.Close()
+	}
+	if rpc != nil {
+		rpc.Stop()
+	}
+	return err
+}
+
+// finishCalls waits until nothing is under way, and ends by force what does not end.
+func (s *Server) finishCalls(ctx context.Context) error {
+	s.flights.stop()
+	idle := s.flights.wait()
+	grace := time.NewTimer(streamGrace)
+	defer grace.Stop()
+	select {
+	case <-idle:
+		return nil
+	case <-grace.C:
+		s.dropStreams()
+		select {
+		case <-idle:
+			return nil
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+		// What was told to end a moment ago still may.
+		select {
+		case <-idle:
+			return nil
+		case <-time.After(lastGrace):
+		}
+		s.dropStreams()
+	}
+	busy := s.flights.describe(func(f *flight) bool { return !f.stream })
 	s.flights.close()
-	_ = s.http.Close()
-	s.grpc.Stop()
-	if cut {
-		return fmt.Errorf("server: shutdown: cut %s: %w", strings.Join(busy, "; "), context.Cause(ctx))
+	if len(busy) == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("server: shutdown: cut %s: %w", strings.Join(busy, "; "), context.Cause(ctx))
+}
+
+func (s *Server) dropStreams() {
+	if streams := s.flights.describe(func(f *flight) bool { return f.stream }); len(streams) > 0 {
+		s.log.Warn("streams cut that did not end when the service stopped", "streams", strings.Join(streams, "; "))
+	}
+	s.flights.dropStreams()
 }

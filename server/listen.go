@@ -3,9 +3,10 @@ package server
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-
-	"google.golang.org/grpc/reflection"
+	"net/http"
+	"time"
 
 	"github.com/kaptar/kaptar/internal/listen"
 )
@@ -15,28 +16,49 @@ import (
 // where the system tells, and the setting to change; errors.Is finds
 // syscall.EADDRINUSE in it. After an error nothing is bound.
 func (s *Server) Listen() error {
+	s.prepare()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listening {
 		return nil
 	}
-	if s.registration != nil {
-		return s.registration
+	if err := errors.Join(s.mistakes.err(), s.checkRoutes()); err != nil {
+		return err
 	}
 	l, err := listen.TCP(s.opts.HTTP, s.opts.HTTPSetting)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	if len(s.services) > 0 {
-		s.grpcListener, err = listen.TCP(s.opts.GRPC, s.opts.GRPCSetting)
+		g, err := listen.TCP(s.opts.GRPC, s.opts.GRPCSetting)
 		if err != nil {
 			return errors.Join(fmt.Errorf("server: %w", err), l.Close())
 		}
-		reflection.Register(s.grpc)
+		s.grpcListener = newConns(g, s.opts.MaxConns)
+		s.newGRPC()
 	}
-	s.httpListener = l
+	s.conns = newConns(l, s.opts.MaxConns)
+	s.httpListener = s.conns
+	s.http = s.newHTTP()
 	s.listening = true
 	return nil
+}
+
+func (s *Server) newHTTP() *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           s.Handler(),
+		Protocols:         p,
+		TLSConfig:         s.opts.TLS,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
 }
 
 // HTTPAddr is the address that HTTP is served on, with the actual port; ""

@@ -2,13 +2,17 @@ package server
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 )
 
@@ -21,6 +25,7 @@ type metrics struct {
 	service     string
 	requests    *prometheus.CounterVec
 	requestTime *prometheus.HistogramVec
+	streams     *prometheus.CounterVec
 	rpcs        *prometheus.CounterVec
 	rpcTime     *prometheus.HistogramVec
 	routes      cache[routeKey, *routeMetrics]
@@ -52,8 +57,11 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 			Name: "http_requests_total", Help: "HTTP requests answered, by route and status.",
 		}, []string{"service", "method", "endpoint", "status"})),
 		requestTime: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "Time to answer an HTTP request.", Buckets: buckets,
+			Name: "http_request_duration_seconds", Help: "Time to answer an HTTP request; of a stream, to its first part.", Buckets: buckets,
 		}, []string{"service", "method", "endpoint"})),
+		streams: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "http_streams_total", Help: "Answers that were streams, by how they ended.",
+		}, []string{"service", "method", "endpoint", "end"})),
 		rpcs: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rpc_requests_total", Help: "RPCs answered, by method and gRPC code.",
 		}, []string{"service", "method", "code"})),
@@ -61,6 +69,24 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 			Name: "rpc_request_duration_seconds", Help: "Time to answer an RPC; of a stream, its life.", Buckets: buckets,
 		}, []string{"service", "method"})),
 	}
+}
+
+// newScrape answers /metrics. A client that does not read all of it is nobody's error.
+func newScrape(reg *prometheus.Registry, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: scrapeLog{log}})
+}
+
+type scrapeLog struct{ log *slog.Logger }
+
+func (l scrapeLog) Println(v ...any) {
+	for _, x := range v {
+		if err, ok := x.(error); ok {
+			if _, ok := errors.AsType[*net.OpError](err); ok {
+				return
+			}
+		}
+	}
+	l.log.Error(strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 // register shares the metric with an earlier server of the same telemetry.

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,36 +15,51 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
+// newChannel makes what answers within the process.
+func (s *Server) newChannel() {
+	s.channel = inproc.NewChannel(s.unary, s.stream)
+	s.health = health.NewServer()
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s.channel, s.health)
+}
+
+// newGRPC makes what answers on the gRPC port; the caller holds mu.
 func (s *Server) newGRPC() {
-	s.grpc = grpc.NewServer(
+	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
-		grpc.MaxRecvMsgSize(4<<20),
+		grpc.MaxRecvMsgSize(4 << 20),
 		grpc.MaxConcurrentStreams(100),
-		grpc.MaxHeaderListSize(64<<10),
-		grpc.ConnectionTimeout(5*time.Second),
+		grpc.MaxHeaderListSize(64 << 10),
+		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge: 30 * time.Minute,
 			Time:             2 * time.Minute, // finds clients that have vanished
 			Timeout:          20 * time.Second,
 		}),
-	)
-	s.channel = inproc.NewChannel(s.unary, s.stream)
-	s.health = health.NewServer()
-	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	}
+	if s.opts.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(s.opts.TLS)))
+	}
+	s.grpc = grpc.NewServer(opts...)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
-	healthpb.RegisterHealthServer(s.channel, s.health)
+	for _, r := range s.services {
+		s.grpc.RegisterService(r.desc, r.impl)
+	}
+	reflection.Register(s.grpc)
 }
 
 // GRPC takes gRPC services, for the network and for InProcess at once. The
@@ -63,6 +80,16 @@ func (s *Server) HasGRPC() bool {
 
 type registrar struct{ s *Server }
 
+// service is what was registered.
+type service struct {
+	desc *grpc.ServiceDesc
+	impl any
+}
+
+func (s *Server) hasService(name string) bool {
+	return slices.ContainsFunc(s.services, func(r service) bool { return r.desc.ServiceName == name })
+}
+
 func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s := r.s
 	s.mu.Lock()
@@ -72,20 +99,17 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	case s.listening:
 		s.mistake(fmt.Errorf("server: gRPC service %s registered after Listen", desc.ServiceName))
 		return
-	case s.services[desc.ServiceName]:
+	case s.hasService(desc.ServiceName):
 		s.mistake(fmt.Errorf("server: gRPC service %s registered twice", desc.ServiceName))
 		return
 	}
-	s.services[desc.ServiceName] = true
-	s.grpc.RegisterService(desc, impl)
+	s.services = append(s.services, service{desc, impl})
 	s.channel.RegisterService(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
 }
 
 func (s *Server) mistake(err error) {
-	if s.registration == nil {
-		s.registration = err
-	}
+	s.mistakes.add(err)
 	s.log.Error(err.Error())
 }
 
@@ -93,6 +117,7 @@ func (s *Server) mistake(err error) {
 type call struct {
 	server   *Server
 	ctx      context.Context
+	cancel   func(cause error)
 	span     trace.Span
 	flight   flight
 	start    time.Time
@@ -100,6 +125,15 @@ type call struct {
 	admitted bool
 	quiet    bool // health and reflection: neither measured nor logged
 }
+
+// Cancel ends the handler's context.
+func (c *call) Cancel(cause error) { c.cancel(cause) }
+
+// cut does no more: grpc-go takes the stream from the handler when the connection goes.
+func (c *call) cut() { c.cancel(errCut) }
+
+// open reports whether an RPC is left to the user's interceptors.
+func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.") }
 
 // begin is the first half of both interceptors. After an error the handler
 // must not run.
@@ -117,14 +151,15 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	} else {
 		ctx, c.span = s.tracer.Start(ctx, c.method, serverKind...)
 	}
-	var cancel context.CancelFunc
 	if _, ok := ctx.Deadline(); unary && !ok && s.opts.Timeout > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
+		c.cancel = func(error) { cancel() }
 	} else {
-		ctx, cancel = context.WithCancel(ctx)
+		ctx, c.cancel = context.WithCancelCause(ctx)
 	}
 	c.ctx = ctx
-	c.flight = flight{rpc: true, name: fullMethod, cancel: cancel}
+	c.flight = flight{rpc: true, name: fullMethod, call: c}
 	if c.admitted = s.flights.add(&c.flight); !c.admitted {
 		return c, status.Error(codes.Unavailable, "the server has shut down")
 	}
@@ -136,7 +171,7 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 
 // end is the second half: p is what the handler panicked with.
 func (c *call) end(p any, err *error) {
-	defer c.flight.cancel()
+	defer c.cancel(nil)
 	if c.admitted { // last, or a shutdown would lose the records below
 		defer c.server.flights.remove(&c.flight)
 	}
@@ -148,6 +183,10 @@ func (c *call) end(p any, err *error) {
 	st, ok := status.FromError(*err)
 	if !ok {
 		st = status.FromContextError(*err) // as grpc-go does for the wire
+		*err = st.Err()
+	}
+	if st.Code() == codes.Canceled && errors.Is(context.Cause(c.ctx), ErrStopping) {
+		st = status.New(codes.Unavailable, ErrStopping.Error()) // the client may go to another instance
 		*err = st.Err()
 	}
 	if c.quiet {
@@ -180,11 +219,16 @@ func (c *call) describeSpan(st *status.Status) {
 	}
 }
 
+// unary and stream are the innermost interceptors of gRPC itself and the outermost of ours: what
+// the user's do is measured and logged.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	c, err := s.begin(ctx, info.FullMethod, true)
 	defer func() { c.end(recover(), &err) }()
 	if err != nil {
 		return nil, err
+	}
+	if c.open() {
+		handler = s.intercepted(info, handler)
 	}
 	return handler(c.ctx, req)
 }
@@ -195,15 +239,11 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
-	if info.FullMethod == healthpb.Health_Watch_FullMethodName {
-		// Its stream ends only by the client, which would hold up every drain.
-		go func() {
-			select {
-			case <-s.draining:
-				c.flight.cancel()
-			case <-c.ctx.Done():
-			}
-		}()
+	if info.IsServerStream { // one that only receives has an end, which is waited for
+		s.flights.stream(&c.flight)
+	}
+	if c.open() {
+		handler = s.interceptedStream(info, handler)
 	}
 	return handler(srv, &tracedStream{ss, c.ctx})
 }

@@ -241,3 +241,8 @@ func TestMessageLimit(t *testing.T) {
 		}
 	}
 }
+
+func healthy(ctx context.Context, conn grpc.ClientConnInterface) error {
+	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	return err
+}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -21,31 +21,61 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// Options configure a Server. The zero value serves HTTP on :8080 and, if
-// there is a gRPC service, gRPC on :50051.
+// Options configure a Server. The zero value serves HTTP on :8080 and, if there is a gRPC service,
+// gRPC on :50051.
 type Options struct {
 	HTTP string // address of the HTTP port; default ":8080"
 	GRPC string // address of the gRPC port; default ":50051"
 
-	// HTTPSetting and GRPCSetting name the settings that hold these addresses,
-	// for the error of Listen; default LISTEN and GRPC_LISTEN.
+	// HTTPSetting and GRPCSetting name the settings that hold these addresses, for the error of
+	// Listen; default LISTEN and GRPC_LISTEN.
 	HTTPSetting, GRPCSetting string
 
-	// Telemetry takes spans, metrics and logs. The Server does not shut it
-	// down. Default: telemetry of its own, named after the program.
+	// Telemetry takes spans, metrics and logs. The Server does not shut it down. Default:
+	// telemetry of its own, named after the program. A change after New has no effect.
 	Telemetry *telemetry.Telemetry
 
-	// MaxBody is the largest request body in bytes; default 1 MiB, negative
-	// means no limit. See Handler for what a larger one gets.
+	// TLS, if set, serves both ports with TLS. Certificates that change come from its
+	// GetCertificate. Default: plain text.
+	TLS *tls.Config
+
+	// Middleware goes around all routes at once, the first outermost. The package comment has the
+	// order of the whole chain.
+	Middleware []func(http.Handler) http.Handler
+
+	// Unary and Stream go around all RPCs, the first outermost, except those of the health service.
+	Unary  []grpc.UnaryServerInterceptor
+	Stream []grpc.StreamServerInterceptor
+
+	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. See
+	// Handler for what a larger one gets, and the function MaxBody for a limit of one route.
 	MaxBody int64
 
-	// Timeout is the deadline of a request or unary RPC whose caller sent
-	// none; default 5 s, negative means none.
+	// MaxConns is how many connections each port serves at a time; more wait to be accepted.
+	// Default: no limit.
+	MaxConns int
+
+	// Timeout is the deadline of a request or unary RPC whose caller sent none; default 5 s,
+	// negative means none. It does not end a stream; see Handler.
 	Timeout time.Duration
+
+	// WriteTimeout is how long a client may leave an HTTP response where it is, without taking any
+	// of it, before its connection is closed; default 30 s, negative means for ever.
+	WriteTimeout time.Duration
 }
 
-// Server serves HTTP and gRPC. Routes, services and checks are to be added
-// before Listen; all other methods may be called concurrently.
+func (o *Options) setDefaults() {
+	o.HTTP = cmp.Or(o.HTTP, ":8080")
+	o.GRPC = cmp.Or(o.GRPC, ":50051")
+	o.HTTPSetting = cmp.Or(o.HTTPSetting, "LISTEN")
+	o.GRPCSetting = cmp.Or(o.GRPCSetting, "GRPC_LISTEN")
+	o.MaxBody = cmp.Or(o.MaxBody, 1<<20)
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+}
+
+// Server serves HTTP and gRPC. Routes, services and checks are to be added before Listen; all
+// other methods may be called concurrently.
 type Server struct {
 	opts    Options
 	log     *slog.Logger
@@ -56,16 +86,20 @@ type Server struct {
 	flights flights
 	checks  checks
 
-	http    *http.Server
-	grpc    *grpc.Server
+	prepared sync.Once
+	routes   http.Handler // the mux, with the middleware around it
+	mistakes mistakes
+
 	channel *inproc.Channel
 	health  *health.Server
 
 	mu           sync.Mutex
-	services     map[string]bool // the gRPC services of the user
-	registration error           // first mistake made in registering them
+	services     []service // the gRPC services of the user
+	http         *http.Server
+	grpc         *grpc.Server
 	httpListener net.Listener
 	grpcListener net.Listener
+	conns        *conns // of the HTTP port
 	listening    bool
 
 	stop     sync.Once
@@ -76,12 +110,7 @@ type Server struct {
 
 // New returns a Server that listens to nothing yet.
 func New(opts Options) *Server {
-	opts.HTTP = cmp.Or(opts.HTTP, ":8080")
-	opts.GRPC = cmp.Or(opts.GRPC, ":50051")
-	opts.HTTPSetting = cmp.Or(opts.HTTPSetting, "LISTEN")
-	opts.GRPCSetting = cmp.Or(opts.GRPCSetting, "GRPC_LISTEN")
-	opts.MaxBody = cmp.Or(opts.MaxBody, 1<<20)
-	opts.Timeout = cmp.Or(opts.Timeout, 5*time.Second)
+	opts.setDefaults()
 	if opts.Telemetry == nil {
 		// With nothing but a name there is no option that could be wrong.
 		opts.Telemetry, _ = telemetry.New(context.Background(), telemetry.Options{Service: filepath.Base(os.Args[0])})
@@ -93,50 +122,40 @@ func New(opts Options) *Server {
 		tracer:   t.Tracer(),
 		mux:      http.NewServeMux(),
 		metrics:  newMetrics(t.Registry(), t.Service()),
-		scrape:   promhttp.HandlerFor(t.Registry(), promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(t.Logger().Handler(), slog.LevelError)}),
-		services: map[string]bool{},
 		draining: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	s.scrape = newScrape(t.Registry(), s.log)
 	register(t.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "server_calls_in_flight", Help: "HTTP requests and RPCs being answered, those within the process included.",
 		ConstLabels: prometheus.Labels{"service": t.Service()},
 	}, s.flights.count))
-	s.http = newHTTPServer(s.Handler(), s.log)
-	s.newGRPC()
+	s.newChannel()
 	return s
 }
+
+// Options returns the options in force, to be changed until Listen or the first call. All but
+// Telemetry are read then, once.
+func (s *Server) Options() *Options { return &s.opts }
 
 // Mux takes the routes of the service.
 func (s *Server) Mux() *http.ServeMux { return s.mux }
 
-// Handler is the whole HTTP side as one handler, the way the network sees it:
-// for calls within the process and for tests.
+// Handler is the whole HTTP side as one handler, the way the network sees it: for calls within the
+// process and for tests.
 //
-// A request whose caller allows no more time (internal/wire.DeadlineHeader, or
-// a context past its deadline) gets 504 before any handler runs. A body that
-// announces more than Options.MaxBody gets 413; one that turns out larger
-// fails the handler's Read with *http.MaxBytesError, and whatever error status
-// the handler then answers becomes 413. A panic gets 500, or a cut connection
-// when the answer had begun. A handler that writes nothing until its deadline
-// has passed gets 504. All of these, and the 404 and 405 of the mux, are
-// problems in the form of RFC 9457.
+// A request whose caller allows no more time (internal/deadline.Header, or a context past its
+// deadline) gets 504 before any handler runs, and so does one whose handler wrote nothing until
+// the deadline had passed. A body that is larger than allowed fails the handler's Read with
+// *http.MaxBytesError, and whatever error status the handler then answers becomes 413. A panic
+// gets 500, or a cut connection when the answer had begun. All of these, and the 404 and 405 of
+// the mux, are problems in the form of RFC 9457.
+//
+// An answer that was flushed, or whose connection was hijacked, is a stream: no deadline ends its
+// context from then on. The context ends when the client goes away, and with the cause ErrStopping
+// when Shutdown begins. A handler that needs longer than the deadline before it answers, such as a
+// long poll, moves the deadline with SetWriteDeadline of an http.ResponseController.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
-
-func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	p.SetUnencryptedHTTP2(true)
-	return &http.Server{
-		Handler:           h,
-		Protocols:         p,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       120 * time.Second,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-}
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
@@ -147,6 +166,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	case "/metrics":
 		s.scrape.ServeHTTP(w, r)
 	default:
+		s.prepare()
 		s.serve(w, r)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/kaptar/kaptar/internal/wire"
+	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -200,8 +200,8 @@ func (c *httpCall) header(ctx context.Context) http.Header {
 		}
 	})
 	if left, ok := c.left(c.t.now()); ok {
-		values[2] = wire.FormatTimeout(left - answerTime)
-		h[wire.DeadlineHeader] = values[2:3:3]
+		values[2] = deadline.Format(left - answerTime)
+		h[deadline.Header] = values[2:3:3]
 	}
 	return h
 }

@@ -19,7 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/discovery"
-	"github.com/kaptar/kaptar/internal/wire"
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 func TestARealServiceIsCalledByItsName(t *testing.T) {
@@ -147,7 +147,7 @@ func TestTheDeadlineGoesOutShortened(t *testing.T) {
 			var sent []string
 			tr := over(t, Options{Resolver: listed("a"), Targets: map[string]Settings{"order-service": {Timeout: test.own}}},
 				func(r *http.Request) (*http.Response, error) {
-					sent = append(sent, r.Header.Get(wire.DeadlineHeader))
+					sent = append(sent, r.Header.Get(deadline.Header))
 					time.Sleep(500 * time.Millisecond)
 					return reply(r, 503, "Retry-After", "0"), nil
 				})
@@ -158,7 +158,7 @@ func TestTheDeadlineGoesOutShortened(t *testing.T) {
 				defer cancel()
 			}
 			req, _ := http.NewRequestWithContext(ctx, "GET", orders, nil)
-			req.Header.Set(wire.DeadlineHeader, "999999") // what a proxy would pass on
+			req.Header.Set(deadline.Header, "999999") // what a proxy would pass on
 			_, _ = send(t, tr, req)
 			for i, got := range sent {
 				want := strconv.FormatInt((test.want - time.Duration(i)*500*time.Millisecond - 5*time.Millisecond).Milliseconds(), 10)
@@ -319,7 +319,7 @@ func TestExternalTargets(t *testing.T) {
 	m := discovery.NewMemory()
 	srv := server(t, m, "ignored", "x", func(w http.ResponseWriter, r *http.Request) {
 		seen.Add(1)
-		if r.Header.Get("Traceparent") == "" || r.Header.Get(wire.DeadlineHeader) == "" {
+		if r.Header.Get("Traceparent") == "" || r.Header.Get(deadline.Header) == "" {
 			t.Errorf("an external call came without trace or deadline: %v", r.Header)
 		}
 		w.WriteHeader(500)
@@ -412,7 +412,7 @@ func TestAnInstanceOfThisProcessIsCalledDirectly(t *testing.T) {
 	local := NewLocal()
 	local.Add("a", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, ok := r.Context().Deadline()
-		w.Header().Set("X-Saw", r.Host+" "+r.URL.Path+" "+strconv.FormatBool(ok)+" "+strconv.FormatBool(r.Header.Get(wire.DeadlineHeader) != ""))
+		w.Header().Set("X-Saw", r.Host+" "+r.URL.Path+" "+strconv.FormatBool(ok)+" "+strconv.FormatBool(r.Header.Get(deadline.Header) != ""))
 		_, _ = io.Copy(w, r.Body)
 	}), nil)
 	tr := over(t, Options{Resolver: listed("a"), Local: local}, noNetwork)

@@ -28,7 +28,7 @@ func calls() []mutant {
 		},
 		{
 			"the deadline travels", "transport/http.go",
-			"h[wire.DeadlineHeader] = values[2:3:3]", "_ = wire.DeadlineHeader", "./transport", "",
+			"h[deadline.Header] = values[2:3:3]", "_ = deadline.Header", "./transport", "",
 		},
 		{
 			"a new instance is probed at once", "transport/target.go",

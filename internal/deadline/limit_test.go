@@ -1,0 +1,112 @@
+package deadline_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
+)
+
+type name struct{}
+
+// ends reports when and why ctx and a context far below it end.
+func ends(t *testing.T, ctx context.Context) (after time.Duration, err, cause error) {
+	t.Helper()
+	began := time.Now()
+	below, cancel := context.WithCancel(context.WithValue(ctx, name{}, 1))
+	defer cancel()
+	<-below.Done()
+	synctest.Wait()
+	if !errors.Is(below.Err(), ctx.Err()) || !errors.Is(context.Cause(below), context.Cause(ctx)) {
+		t.Errorf("below: %v (%v), above: %v (%v)", below.Err(), context.Cause(below), ctx.Err(), context.Cause(ctx))
+	}
+	return time.Since(began), ctx.Err(), context.Cause(ctx)
+}
+
+func TestLimitEnds(t *testing.T) {
+	t.Parallel()
+	why := errors.New("why")
+	for what, tt := range map[string]struct {
+		do    func(l *deadline.Limit, cancelParent context.CancelCauseFunc)
+		after time.Duration
+		err   error
+		cause error
+	}{
+		"deadline": {func(*deadline.Limit, context.CancelCauseFunc) {}, 5 * time.Second, context.DeadlineExceeded, context.DeadlineExceeded},
+		"later": {func(l *deadline.Limit, _ context.CancelCauseFunc) {
+			time.Sleep(time.Second)
+			l.Move(time.Now().Add(8 * time.Second))
+		}, 9 * time.Second, context.DeadlineExceeded, context.DeadlineExceeded},
+		"earlier": {func(l *deadline.Limit, _ context.CancelCauseFunc) { l.Move(time.Now().Add(time.Second)) }, time.Second, context.DeadlineExceeded, context.DeadlineExceeded},
+		"lifted, then the parent ends": {func(l *deadline.Limit, cancelParent context.CancelCauseFunc) {
+			l.Move(time.Time{})
+			time.Sleep(time.Hour)
+			cancelParent(why)
+		}, time.Hour, context.Canceled, why},
+		"lifted and set again": {func(l *deadline.Limit, _ context.CancelCauseFunc) {
+			l.Move(time.Time{})
+			time.Sleep(time.Minute)
+			l.Move(time.Now().Add(time.Second))
+		}, 61 * time.Second, context.DeadlineExceeded, context.DeadlineExceeded},
+		"cancelled": {func(l *deadline.Limit, _ context.CancelCauseFunc) { l.Cancel(why) }, 0, context.Canceled, why},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				parent, cancelParent := context.WithCancelCause(context.WithValue(t.Context(), name{}, "v"))
+				defer cancelParent(nil)
+				var l deadline.Limit
+				ctx := l.Start(parent, time.Now().Add(5*time.Second))
+				defer l.Cancel(nil)
+				if deadline.Of(context.WithValue(ctx, name{}, 2)) != &l || ctx.Value(name{}) != "v" {
+					t.Error("the limit or the parent's value is not found")
+				}
+				go tt.do(&l, cancelParent)
+				after, err, cause := ends(t, ctx)
+				if after != tt.after || !errors.Is(err, tt.err) || !errors.Is(cause, tt.cause) {
+					t.Errorf("ended after %v with %v (%v), want %v with %v (%v)", after, err, cause, tt.after, tt.err, tt.cause)
+				}
+			})
+		})
+	}
+}
+
+func TestLimitThatHasPassed(t *testing.T) {
+	t.Parallel()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for want, start := range map[error]func(l *deadline.Limit) context.Context{
+		context.DeadlineExceeded: func(l *deadline.Limit) context.Context {
+			return l.Start(t.Context(), time.Now().Add(-time.Second))
+		},
+		context.Canceled: func(l *deadline.Limit) context.Context {
+			return l.Start(gone, time.Now().Add(time.Hour))
+		},
+	} {
+		var l deadline.Limit
+		if ctx := start(&l); !errors.Is(ctx.Err(), want) {
+			t.Errorf("at once: %v, want %v", ctx.Err(), want)
+		}
+		l.Cancel(nil)
+	}
+}
+
+func TestLimitDeadline(t *testing.T) {
+	t.Parallel()
+	parent, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	at := time.Now().Add(time.Minute)
+	var l deadline.Limit
+	ctx := l.Start(parent, at)
+	defer l.Cancel(nil)
+	if got, ok := ctx.Deadline(); !ok || got != at {
+		t.Errorf("Deadline = %v, %v, want its own", got, ok)
+	}
+	l.Move(time.Time{})
+	if got, _ := ctx.Deadline(); time.Until(got) < 59*time.Minute {
+		t.Errorf("lifted: %v, want the parent's", got)
+	}
+}

@@ -1,0 +1,122 @@
+package server
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// A request body must bring bodyStep bytes within bodyTime, again and again. Each time it does,
+// the deadline of the request begins anew, so that an upload may be long as long as it comes.
+const (
+	bodyTime = 30 * time.Second
+	bodyStep = 64 << 10
+)
+
+// MaxBody gives the routes of h a limit of their own for the request's body, in bytes, instead of
+// Options.MaxBody, which is also the setting max_body; negative means no limit. The innermost one
+// counts. Outside of a Server it is http.MaxBytesHandler.
+func MaxBody(n int64, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r.Context())
+		switch {
+		case x != nil:
+			x.maxBody = n
+			h.ServeHTTP(w, r)
+		case n >= 0:
+			http.MaxBytesHandler(h, n).ServeHTTP(w, r)
+		default:
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (x *exchange) tooLargeProblem() Problem {
+	return Problem{Status: http.StatusRequestEntityTooLarge,
+		Detail: fmt.Sprintf("the request body is larger than the %d bytes that max_body allows for %s",
+			x.maxBody, cmp.Or(x.route(), x.req.URL.Path))}
+}
+
+// limitBody bounds the size of the body and the time it takes to arrive.
+func (x *exchange) limitBody() {
+	if x.req.Body == nil || x.req.Body == http.NoBody {
+		return
+	}
+	x.body.ReadCloser, x.body.x = x.req.Body, x
+	x.req.Body = &x.body
+}
+
+// body is the body of a request as the handler reads it.
+type body struct {
+	io.ReadCloser
+	x       *exchange
+	started bool
+	read    int64
+	step    int64 // how much must be read for more time
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	x := b.x
+	if !b.started {
+		b.started = true
+		if err := b.start(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	switch {
+	case err == nil && b.read >= b.step:
+		b.moreTime()
+	case err == nil:
+	case x.readTimed && errors.Is(err, io.EOF):
+		// Otherwise the deadline would cut the connection while the handler
+		// still works: net/http goes on reading to see the client leave.
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			x.tooLarge.Store(true)
+		}
+	}
+	return n, err
+}
+
+// start applies the limits that hold when the handler begins to read.
+func (b *body) start() error {
+	x := b.x
+	if x.maxBody >= 0 {
+		if x.req.ContentLength > x.maxBody {
+			x.tooLarge.Store(true)
+			return &http.MaxBytesError{Limit: x.maxBody}
+		}
+		// The writer beneath ours, as it knows how to close the connection
+		// after a body that was not read to its end.
+		b.ReadCloser = http.MaxBytesReader(x.ResponseWriter, b.ReadCloser, x.maxBody)
+	}
+	if !x.ownReadDeadline && !x.streaming {
+		// A writer without deadlines is not a connection that could be slow.
+		x.readTimed = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.start.Add(bodyTime)) == nil
+	}
+	b.step = bodyStep
+	return nil
+}
+
+// moreTime is what a body that comes gets.
+func (b *body) moreTime() {
+	x := b.x
+	b.step = b.read + bodyStep
+	if x.streaming {
+		return
+	}
+	now := time.Now()
+	if x.allowed > 0 && !x.ownDeadline {
+		x.limit.Move(now.Add(x.allowed))
+	}
+	if x.readTimed && !x.ownReadDeadline {
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(now.Add(bodyTime))
+	}
+}
