@@ -96,7 +96,15 @@ func surroundings() []mutant {
 	return []mutant{
 		{
 			"metrics count by route, not by path", "server/http.go",
-			"x.server.metrics.route(x.method, x.req.Pattern)", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+			"x.server.metrics.route(x.method, x.route())", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+		},
+		{
+			"middleware sees every route", "server/chain.go",
+			"			s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
+		},
+		{
+			"the contexts of streams end when the service stops", "server/life.go",
+			"	s.flights.stop()\n", "", "./server", "TestShutdownWaits",
 		},
 		{
 			"a trace goes on over the caller's header", "telemetry/propagate.go",
