@@ -1,7 +1,9 @@
 package repotest
 
 import (
+	"fmt"
 	"go/ast"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -9,8 +11,9 @@ import (
 
 const (
 	maxExported      = 40
-	maxFileLines     = 600
-	maxFunctionLines = 70
+	maxFileLines     = 400
+	maxFunctionLines = 60
+	maxLines         = 43_500 // of the repository; the aim is 42,000
 )
 
 // ours reports whether the walls for code that people read and write apply.
@@ -160,6 +163,48 @@ func wallSize(all []source) (offences []string) {
 	return offences
 }
 
+// wallTotal finds that the repository has grown beyond what people can read.
+func wallTotal(all []source) (offences []string) {
+	n := 0
+	for _, s := range all {
+		if ours(s) {
+			n += strings.Count(s.text, "\n")
+		}
+	}
+	if n > maxLines {
+		offences = append(offences, fmt.Sprintf("the repository has %d lines of Go that are neither tests nor generated, at most %d", n, maxLines))
+	}
+	return offences
+}
+
+// banned are words that stand for something that the field has another word for.
+var banned = []string{
+	"bury", "settle", "verdict", "judge", "hurry", "trouble", "patience", "leash", "joint", "desk", "till", "crowd", "fly", "box", "place", "claim", "node",
+}
+
+// spared are names with a banned word that are still to be renamed.
+var spared = []string{"Bury", "Claim"}
+
+// words finds those of a name, e.g. In and Place in InPlace.
+var words = regexp.MustCompile(`[A-Z]?[a-z]+`)
+
+// wallWords finds exported names with banned words.
+func wallWords(all []source) (offences []string) {
+	for _, s := range all {
+		if !ours(s) {
+			continue
+		}
+		exported(s, func(name *ast.Ident, _, _ bool) {
+			for _, word := range words.FindAllString(name.Name, -1) {
+				if slices.Contains(banned, strings.ToLower(word)) && !slices.Contains(spared, name.Name) {
+					offences = append(offences, s.offence(name, "%s: %s is not a word of ours, see the vocabulary in AGENTS.md", name.Name, word))
+				}
+			}
+		})
+	}
+	return offences
+}
+
 // wallInit finds init functions that do more than register a driver or a section of settings.
 func wallInit(all []source) (offences []string) {
 	for _, s := range all {
@@ -286,6 +331,9 @@ func TestWalls(t *testing.T) {
 		"exported names":       {wallExported, "p/p.go", "package p" + strings.Repeat("\nconst C = 1", maxExported+1)},
 		"file":                 {wallSize, "p/p.go", "package p" + strings.Repeat("\n", maxFileLines+1)},
 		"function":             {wallSize, "p/p.go", "package p\nfunc f() {" + strings.Repeat("\n", maxFunctionLines) + "}"},
+		"total":                {wallTotal, "p/p.go", "package p" + strings.Repeat("\n", maxLines+1)},
+		"word":                 {wallWords, "p/p.go", "package p\nfunc InTrouble() {}"},
+		"word of a method":     {wallWords, "p/p.go", "package p\ntype T int\nfunc (T) Settle() {}"},
 		"init":                 {wallInit, "p/p.go", "package p\nfunc init() { x = 1 }"},
 		"skip":                 {wallSkip, "p/p_test.go", "package p\nfunc f() { t.Skip() }"},
 		"skip now":             {wallSkip, "p/p_test.go", "package p\nfunc f() { t.SkipNow() }"},
@@ -331,6 +379,9 @@ func init() { driver.Register("p", open) }
 // T is one.
 type T struct{}
 
+// InboxPlaceholder has no banned word, only parts of some.
+func InboxPlaceholder() {}
+
 func (T) String() string { return "" }
 `}, {"p/p_test.go", `package p
 
@@ -345,7 +396,7 @@ func TestT(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, wall := range []func([]source) []string{
-		wallPackageComment, wallExample, wallDocumented, wallExported, wallSize, wallInit, wallSkip, wallSleep, wallGlobals,
+		wallPackageComment, wallExample, wallDocumented, wallExported, wallSize, wallTotal, wallWords, wallInit, wallSkip, wallSleep, wallGlobals,
 	} {
 		report(t, wall(good))
 	}

@@ -38,8 +38,7 @@ func unprivileged() (*account, error) {
 
 func (a *account) String() string { return a.name }
 
-// attributes give a process the account, and a process group of its own: Ctrl-C in a terminal must not end the supervisor before
-// the server.
+// attributes give a process the account, and a process group of its own, which Ctrl-C in a terminal does not reach.
 func (a *account) attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if a != nil {

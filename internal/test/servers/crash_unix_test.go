@@ -6,11 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
-// TestStartAfterACrash: a supervisor that was killed leaves its server and the helper of that running, and a later start in the
-// same folder ends them.
+// TestStartAfterACrash: guards that were killed leave a server and its helper running, and a later start in the same folder
+// ends them.
 func TestStartAfterACrash(t *testing.T) {
 	t.Parallel()
 	for _, e := range []Engine{Redis, Postgres, RabbitMQ} {
@@ -33,8 +34,11 @@ func TestStartAfterACrash(t *testing.T) {
 			if !s.Running() {
 				t.Error("Running = false after Start")
 			}
-			_ = s.sup.cmd.Process.Kill()
-			_ = s.sup.cmd.Wait()
+			for _, pid := range belonging(opts.Dir) {
+				if group(pid) == pid && pid != s.main.PID() && !slices.Contains(s.processes(), pid) {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // a guard
+				}
+			}
 			left := belonging(opts.Dir)
 			if len(left) == 0 {
 				t.Error("nothing runs after the crash, so this test shows nothing")

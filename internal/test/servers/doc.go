@@ -8,7 +8,7 @@
 //
 // A server runs as a process of its own, on loopback ports and in a folder of its own, as an unprivileged user: as nobody when
 // this process is root's. It needs no service of the machine and disturbs none. It ends with this process, even when that is
-// killed, since a small shell between them waits for the end of its standard input.
+// killed: see package proc.
 //
 // Start uses what is there. Install gets what is missing; the command tools/servers does it from a shell. Tests use package
 // servertest, which skips them when a server is missing.

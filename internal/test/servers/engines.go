@@ -35,9 +35,7 @@ type port struct {
 type command struct {
 	args   []string
 	env    []string // in addition to PATH, HOME and the like
-	helper string   // a command line to run beside it, over restarts
-	leaf   string   // a file with the id of the process to kill before that of args, whose child it is
-	end    string   // the signal that ends the server when nobody needs its data; default KILL
+	helper []string // a command to run beside it, over restarts
 }
 
 func describe(e Engine) (description, error) {

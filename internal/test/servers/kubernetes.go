@@ -111,9 +111,10 @@ func kubernetesCommand(s *Server) command {
 			"--disable-admission-plugins=" + strings.Join(kubernetesOff, ","),
 			"--runtime-config=api/ga=false," + strings.Join(kubernetesGroups, "=true,") + "=true",
 		}, strings.Fields(s.opts.Config)...),
-		// Its folder is relative to that of the server, whose path may have blanks. Other members of a cluster do not exist.
-		helper: "etcd --data-dir=etcd --logger=zap --log-level=warn --listen-peer-urls=http://127.0.0.1:0" +
-			" --listen-client-urls=" + etcd + " --advertise-client-urls=" + etcd,
+		helper: []string{
+			"etcd", "--data-dir=" + s.path("etcd"), "--logger=zap", "--log-level=warn", "--listen-peer-urls=http://127.0.0.1:0",
+			"--listen-client-urls=" + etcd, "--advertise-client-urls=" + etcd,
+		},
 	}
 }
 

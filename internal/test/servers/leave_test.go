@@ -82,7 +82,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				t.Fatalf("the child named no server:\n%s", said)
 			}
 			if c.role == linger {
-				if running := servers.Belonging(tmp); len(running) < 2 { // supervisor and server
+				if running := servers.Belonging(tmp); len(running) < 2 { // guard and server
 					t.Errorf("processes while the child runs: %v, want 2 at least", running)
 				}
 				if err := cmd.Process.Kill(); err != nil { // SIGKILL

@@ -25,7 +25,6 @@ func postgres() description {
 					filepath.Join(s.program, "postgres"), "-D", s.path("data"), "-p", strconv.Itoa(s.ports[""]),
 					"-c", "config_file=" + s.path("postgresql.conf"),
 				},
-				end: "QUIT", // at once, and its children with it
 			}
 		},
 		url: func(s *Server) string {

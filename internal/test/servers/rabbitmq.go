@@ -28,7 +28,7 @@ func rabbitmq() description {
 
 // findRabbitMQ returns the server's own start script. What Debian has on the PATH is a wrapper that changes the user.
 func findRabbitMQ() (string, error) {
-	for _, tool := range []string{"epmd", "erl", "setsid"} {
+	for _, tool := range []string{"epmd", "erl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "", err
 		}
@@ -58,7 +58,6 @@ raft.wal_max_size_bytes = 33554432
 `, s.ports[""], s.ports["management"], s.ports["prometheus"], s.opts.Config),
 		"enabled_plugins": "[rabbitmq_consistent_hash_exchange,rabbitmq_management,rabbitmq_prometheus].\n",
 		"env.conf":        "",
-		"pid":             "", // of an earlier start
 	} {
 		if err := s.write(name, text); err != nil {
 			return err
@@ -71,13 +70,12 @@ func rabbitmqCommand(s *Server) command {
 	epmd := strconv.Itoa(s.ports["epmd"])
 	return command{
 		args:   []string{s.program},
-		helper: "epmd -port " + epmd + " -address 127.0.0.1", // one of its own, or it would start one that outlives it
-		leaf:   s.path("pid"),                                // the script waits for the Erlang machine
+		helper: []string{"epmd", "-port", epmd, "-address", "127.0.0.1"}, // one of its own, or it would start one that outlives it
 		env: []string{ // the cookie is in HOME
 			"ERL_EPMD_PORT=" + epmd, "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_CRASH_DUMP=/dev/null",
 			"RABBITMQ_NODENAME=kaptar@localhost", "RABBITMQ_USE_LONGNAME=false",
 			"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_DIST_PORT=" + strconv.Itoa(s.ports["dist"]),
-			"RABBITMQ_MNESIA_BASE=" + s.path("mnesia"), "RABBITMQ_LOG_BASE=" + s.path("logs"), "RABBITMQ_PID_FILE=" + s.path("pid"),
+			"RABBITMQ_MNESIA_BASE=" + s.path("mnesia"), "RABBITMQ_LOG_BASE=" + s.path("logs"),
 			"RABBITMQ_CONFIG_FILE=" + s.path("rabbitmq.conf"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + s.path("advanced.config"),
 			"RABBITMQ_ENABLED_PLUGINS_FILE=" + s.path("enabled_plugins"), "RABBITMQ_CONF_ENV_FILE=" + s.path("env.conf"),
 			"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",

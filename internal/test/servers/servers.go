@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/proc"
 )
 
 // An Engine is a kind of server.
@@ -65,7 +67,7 @@ const (
 // Options say how a server is started. Nil and the zero value mean: in a temporary folder, on free ports.
 type Options struct {
 	// Dir is the folder for the server's files, which is made if it is not there. Close keeps it, and a later Start finds
-	// the data in it, on the same ports, also after a crash of the server, of its supervisor or of the machine: what is
+	// the data in it, on the same ports, also after a crash of the server, of this process or of the machine: what is
 	// left of that is ended first. A folder whose server runs is an error. The user nobody has to be able to reach the
 	// folder when this process is root's. Default: a temporary folder, which Close removes.
 	Dir string
@@ -99,7 +101,8 @@ type Server struct {
 
 	mu     sync.Mutex
 	closed bool
-	sup    *supervisor // nil: not started yet
+	main   *proc.Process // nil: not started yet, or killed
+	helper *proc.Process // what runs beside it over restarts; nil for most engines
 }
 
 // Start starts a server and waits until it answers, 90 s at most. The error wraps ErrMissing when it is not installed, and has
@@ -204,7 +207,7 @@ func Idle(dir string) error {
 func (s *Server) Running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.usable() == nil && s.sup.running()
+	return s.usable() == nil && s.running()
 }
 
 // Dir returns the folder with the server's files.
@@ -236,10 +239,10 @@ func (s *Server) Kill() error {
 	if err := s.usable(); err != nil {
 		return s.failed("kill", err)
 	}
-	if s.what.settle > 0 && s.sup.running() {
+	if s.what.settle > 0 && s.running() {
 		<-time.After(s.what.settle)
 	}
-	return s.failed("kill", s.sup.kill())
+	return s.failed("kill", s.kill())
 }
 
 // Restart starts the server on the same files and ports, after killing it if it runs, and waits until it answers.
@@ -267,7 +270,7 @@ func (s *Server) signal(verb string, stop bool) error {
 	if err := s.usable(); err != nil {
 		return s.failed(verb, err)
 	}
-	return s.failed(verb, s.sup.pause(stop))
+	return s.failed(verb, s.pause(stop))
 }
 
 // Close ends the server and removes its files if the folder was a temporary one. With a folder of the caller's the server ends in
@@ -300,15 +303,13 @@ func (s *Server) failed(verb string, err error) error {
 	return fmt.Errorf("servers: %s %s: %w", verb, s.engine, err)
 }
 
-// end ends the server and its supervisor.
-func (s *Server) end() error {
-	var err error
-	if s.sup != nil {
-		if s.opts.Dir != "" {
-			err = s.sup.stop()
-		}
-		err = errors.Join(err, s.sup.close())
+// end ends the server and what runs beside it.
+func (s *Server) end() (err error) {
+	if s.opts.Dir != "" {
+		err = s.stop()
 	}
+	err = errors.Join(err, s.kill())
+	s.stopHelper()
 	if s.opts.Dir == "" && s.dir != "" {
 		err = errors.Join(err, os.RemoveAll(s.dir)) // /tmp may not let the server's user remove the folder itself
 	}

@@ -132,8 +132,8 @@ func TestPause(t *testing.T) {
 			if err := s.Kill(); err != nil {
 				t.Errorf("Kill of a paused server = %v", err)
 			}
-			if left := servers.Belonging(s.Dir()); len(left) != 1+helpers(e) {
-				t.Errorf("after Kill of a paused server the processes %v are there, want its supervisor and %d more", left, helpers(e))
+			if left := servers.Belonging(s.Dir()); len(left) != helpers(e) {
+				t.Errorf("after Kill of a paused server the processes %v are there, want %d", left, helpers(e))
 			}
 			if err := errors.Join(s.Restart(t.Context()), s.Pause()); err != nil { // Close ends a paused one too
 				t.Fatal(err)

@@ -36,16 +36,8 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 			s.release()
 		}
 	}()
-	if err := s.makeDir(); err != nil {
+	if err := errors.Join(s.makeDir(), s.takeDir()); err != nil {
 		return nil, err
-	}
-	if s.opts.Dir != "" {
-		if s.lock, err = tryLock(s.path(lockFile)); err != nil {
-			return nil, err
-		}
-		if err := endAll(belonging(s.dir)); err != nil {
-			return nil, fmt.Errorf("what a crash left: %w", err)
-		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -57,30 +49,17 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 		if s.program, err = s.as.share(program, s.path("program")); err != nil {
 			return nil, err
 		}
-		if err = s.startOn(ctx); err == nil {
+		if err = s.launch(ctx); err == nil {
 			return s, nil
 		}
-		if s.sup != nil {
-			err = errors.Join(err, s.sup.close())
-			s.sup = nil
-		}
+		s.stopHelper()
 		if fixed || try == 3 || s.takenPort() == 0 {
 			return nil, err
 		}
-		if err := os.RemoveAll(s.dir); err != nil { // only a temporary one comes here
-			return nil, err
-		}
-		if err := s.makeDir(); err != nil {
+		if err := errors.Join(s.end(), s.makeDir()); err != nil { // only a temporary one comes here
 			return nil, err
 		}
 	}
-}
-
-func (s *Server) startOn(ctx context.Context) (err error) {
-	if s.sup, err = supervise(s); err != nil {
-		return err
-	}
-	return s.launch(ctx)
 }
 
 // makeDir makes the folder for the server's files.
@@ -108,6 +87,20 @@ func (s *Server) makeDir() (err error) {
 
 // lockFile is locked while the server of a folder of the caller's runs.
 const lockFile = "lock"
+
+// takeDir locks a folder of the caller's, and ends what a crash left running there.
+func (s *Server) takeDir() (err error) {
+	if s.opts.Dir == "" {
+		return nil
+	}
+	if s.lock, err = tryLock(s.path(lockFile)); err != nil {
+		return err
+	}
+	if err := endAll(belonging(s.dir)); err != nil {
+		return fmt.Errorf("left by a crash: %w", err)
+	}
+	return s.write("log", "")
+}
 
 // choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier start in the same folder: the
 // data of some engines has them inside.
@@ -196,7 +189,7 @@ func taken(port int) bool {
 	return err != nil
 }
 
-// launch has the supervisor start the server and waits until it answers.
+// launch starts the server and waits until it answers.
 func (s *Server) launch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -205,7 +198,7 @@ func (s *Server) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.sup.start(); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
 	tick := time.NewTicker(25 * time.Millisecond)
@@ -215,13 +208,13 @@ func (s *Server) launch(ctx context.Context) error {
 		if err := s.answers(ctx); err == nil || problem == nil || ctx.Err() == nil { // the end of ctx is no news
 			problem = err
 		}
-		exited := s.sup.exited()
+		exited := !s.running()
 		if problem == nil && !exited {
 			return nil
 		}
 		if exited || ctx.Err() != nil {
 			text := strings.TrimSpace(s.Log())
-			_ = s.sup.kill()
+			_ = s.kill()
 			if exited {
 				return fmt.Errorf("it ended at once; its log:\n%s", text)
 			}
@@ -247,7 +240,7 @@ func (s *Server) answers(ctx context.Context) error {
 		case err := <-result:
 			return err
 		case <-tick.C:
-			if s.sup.exited() {
+			if !s.running() {
 				cancel()
 				return <-result
 			}
