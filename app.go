@@ -135,7 +135,8 @@ func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport
 
 // DB returns the service's database, opened from the setting database_url at the
 // first call and closed after the service has stopped. A database belongs to one
-// service: one that is another's is refused. With migrations other than
+// service: one that is another's, or that has tables already, is refused, unless
+// database_from says otherwise (see sqldb.Own). With migrations other than
 // nil it is migrated first: the directory holds sqlite/*.sql and postgres/*.sql
 // for the dialects that the service supports (see sqldb.Migrate). A readiness
 // check for the database comes with it.
@@ -151,7 +152,7 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		if err != nil {
 			return nil, fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
 		}
-		if err := sqldb.Claim(a.base, db, a.Name()); err != nil {
+		if err := sqldb.Own(a.base, db, a.Name(), a.settings.DatabaseFrom); err != nil {
 			return nil, errors.Join(a.ownDatabase(err), db.Close())
 		}
 		a.db = db
@@ -172,14 +173,16 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 	return a.db, nil
 }
 
-// ownDatabase says what to do about a database that is another service's.
+// ownDatabase says what to do about a database that is not the service's.
 func (a *App) ownDatabase(err error) error {
 	err = fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
-	if errors.Is(err, sqldb.ErrOwned) {
-		variable := strings.ToUpper(strings.ReplaceAll(a.Name(), "-", "_")) + "_DATABASE_URL"
-		err = fmt.Errorf("%w; give each service its own: set %s or services.%s.database_url", err, variable, a.Name())
+	if !errors.Is(err, sqldb.ErrOwned) {
+		return err
 	}
-	return err
+	variable := strings.ToUpper(strings.ReplaceAll(a.Name(), "-", "_")) + "_DATABASE_URL"
+	return fmt.Errorf("%w; nothing was changed. Give each service a database of its own: set %s or services.%[3]s.database_url. "+
+		"If this one is meant, as after a new name, start once with --set services.%[3]s.database_from=OWNER, or =%[4]s where no owner is recorded; "+
+		"tables that got there by mistake must be dropped first", err, variable, a.Name(), sqldb.Unowned)
 }
 
 // Backend returns the server behind a URL such as nats://host:4222, as the drivers that the

@@ -204,6 +204,42 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+// A wrong database_url changes nothing, the error says whose the database is and what to do, and
+// what it says works.
+func TestRunOwnsDatabase(t *testing.T) {
+	t.Parallel()
+	url := "sqlite:" + t.TempDir() + "/books.db"
+	run := func(name, from string) error {
+		table := strings.ReplaceAll(name, "-", "_")
+		files := fstest.MapFS{"sqlite/0001_" + table + ".sql": {Data: []byte("-- +goose Up\nCREATE TABLE IF NOT EXISTS " + table + " (id INT);\n")}}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		service := kaptar.Service{Name: name, Setup: func(app *kaptar.App) error { _, err := app.DB(files); return err }}
+		values := map[string]string{"database_url": url, "services." + name + ".database_from": from}
+		opts := &kaptar.Options{Sources: onFreePorts(values, []kaptar.Service{service}), Log: t.Output(), Ready: func([]kaptar.Endpoint) { stop() }}
+		return kaptar.Run(ctx, opts, service)
+	}
+	if err := run("books", ""); err != nil {
+		t.Fatal(err)
+	}
+	err := run("loan-service", "")
+	for _, want := range []string{"belongs to books", "LOAN_SERVICE_DATABASE_URL", "services.loan-service.database_from=OWNER"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("another's database: %v, want %q", err, want)
+		}
+	}
+	if err := run("books", ""); err != nil {
+		t.Errorf("its owner after another tried: %v", err)
+	}
+	// Taken over; the migrations of the one before it show that the tables are another's.
+	if err := run("loan-service", "books"); err == nil || !strings.Contains(err.Error(), "was edited after it was applied") {
+		t.Errorf("taken over with other tables: %v, want that its first migration is another", err)
+	}
+	if err := run("books", "loan-service"); err != nil {
+		t.Errorf("taken back: %v", err)
+	}
+}
+
 func TestTakenPortLeavesNothingListening(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -22,6 +22,7 @@ type Settings struct {
 	Meta      map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
+	DatabaseFrom string        `config:"database_from" help:"takes a database over from the service that it is recorded for, or unowned, with its tables, from nobody"`
 	DiscoveryURL config.Secret `config:"discovery_url" help:"where services find each other: memory:, static:TABLE, or nats://, consul://, kubernetes://, dns:// with its driver linked; default memory:"`
 
 	Debug     bool                    `config:"debug" default:"false" help:"log at level DEBUG"`

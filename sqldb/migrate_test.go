@@ -3,6 +3,7 @@ package sqldb_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -106,6 +107,36 @@ func TestMigrateBroken(t *testing.T) {
 	})
 }
 
+// An edited file is refused before anything else is applied, whatever its line ends were, until the
+// database is told that it has the change.
+func TestMigrateEdited(t *testing.T) {
+	t.Parallel()
+	eachDialect(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		migrate := func(pairs ...string) error { return sqldb.Migrate(t.Context(), db, files(pairs...), "") }
+		const b, edited = "-- +goose Up\nCREATE TABLE b (n BIGINT);\n", "-- +goose Up\nCREATE TABLE a (n BIGINT, m BIGINT);\n"
+		if err := errors.Join(migrate("001_a.sql", createA), migrate("001_a.sql", strings.ReplaceAll(createA, "\n", "\r\n")+"\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		for _, pairs := range [][]string{{"001_a.sql", edited}, {"001_a.sql", edited, "002_b.sql", b}} {
+			err := migrate(pairs...)
+			if err == nil || !strings.Contains(err.Error(), "001_a.sql was edited after it was applied") {
+				t.Errorf("Migrate of an edited file = %v, want it named", err)
+			}
+		}
+		if _, err := db.Exec("SELECT n FROM b"); err == nil {
+			t.Error("the file after the edited one was applied")
+		}
+		exec(t, db, "DELETE FROM schema_migrations_sums WHERE version_id = 1") // as the error says
+		if err := migrate("001_a.sql", edited, "002_b.sql", b); err != nil {
+			t.Errorf("Migrate after its sum was deleted = %v", err)
+		}
+		if err := migrate("001_a.sql", createA, "002_b.sql", b); err == nil {
+			t.Error("the sum of the edited file was not recorded")
+		}
+	})
+}
+
 func TestMigrateRefuses(t *testing.T) {
 	t.Parallel()
 	db := open(t, "sqlite::memory:")
@@ -122,7 +153,7 @@ func TestMigrateRefuses(t *testing.T) {
 		{files("readme.txt", ""), "", "holds no .sql file"},
 		{files("001_a.sql", "-- +goose NO TRANSACTION\n"+createA), "", "001_a.sql: NO TRANSACTION"},
 		{files("001_a.sql", createA), "a; DROP TABLE b", "version table"},
-		{files("001_a.sql", "CREATE TABLE a (n BIGINT);"), "", "001_a.sql"},
+		{files("001_a.sql", "CREATE TABLE a (n BIGINT);"), "", `001_a.sql: there is no line "-- +goose Up"`},
 	} {
 		err := sqldb.Migrate(t.Context(), db, c.fsys, c.table)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

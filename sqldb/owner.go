@@ -7,36 +7,73 @@ import (
 	"fmt"
 )
 
-// ErrOwned is wrapped by Claim's error when the database is another service's.
-var ErrOwned = errors.New("sqldb: the database belongs to another service")
+// ErrOwned is wrapped by Own's error when the database is not the service's.
+var ErrOwned = errors.New("sqldb: the database is not this service's")
+
+// Unowned stands, as the from of Own, for a database with tables that no service has owned yet.
+const Unowned = "unowned"
 
 const createOwner = `CREATE TABLE IF NOT EXISTS kaptar_owner (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL)`
 
-// Claim notes in the table kaptar_owner that the database is name's, for good. Services that shared one would overwrite each other's
-// tables and migrations, so when it is somebody else's already the error wraps ErrOwned and says whose. It may be called by several
-// processes at once.
-func Claim(ctx context.Context, db *sql.DB, name string) error {
-	owner := ""
+// These return one table of the user's; those of PostgreSQL's extensions do not count.
+const (
+	anySQLiteTable   = `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name LIMIT 1`
+	anyPostgresTable = `SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p')
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = pg_class.oid AND deptype = 'e') ORDER BY relname LIMIT 1`
+)
+
+// Own records in the table kaptar_owner that the database belongs to the service called name.
+// Services that shared a database would overwrite each other's tables and migrations, so the error
+// wraps ErrOwned, and nothing is written, when another service is recorded or when there are tables
+// but no record; it says whose they are. Call it before Migrate.
+//
+// from allows one exception: the database is taken over from the service of that name, or, with
+// Unowned, together with its tables. "" allows none. Own may be called by several processes at once.
+func Own(ctx context.Context, db *sql.DB, name, from string) error {
 	var err error
 	for range 5 { // CREATE TABLE IF NOT EXISTS of several at once can fail in PostgreSQL
-		err = InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, createOwner); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO kaptar_owner (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, name); err != nil {
-				return err
-			}
-			return tx.QueryRowContext(ctx, `SELECT name FROM kaptar_owner WHERE id = 1`).Scan(&owner)
-		})
-		if err == nil || ctx.Err() != nil {
+		err = InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return own(ctx, tx, DialectOf(db), name, from) })
+		if err == nil || errors.Is(err, ErrOwned) || ctx.Err() != nil {
 			break
 		}
 	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("sqldb: claim for %s: %w", name, err)
-	case owner != name:
-		return fmt.Errorf("%w: %s", ErrOwned, owner)
+	if err != nil && !errors.Is(err, ErrOwned) {
+		return fmt.Errorf("sqldb: record %s as the owner: %w", name, err)
+	}
+	return err
+}
+
+func own(ctx context.Context, tx *sql.Tx, dialect Dialect, name, from string) error {
+	anyTable, exists := anyPostgresTable, countPostgresTable
+	if dialect == SQLite {
+		anyTable, exists = anySQLiteTable, countSQLiteTable
+	}
+	// The tables come first: whoever makes some has recorded itself before.
+	var table string
+	if err := tx.QueryRowContext(ctx, anyTable).Scan(&table); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	var recorded int
+	if err := tx.QueryRowContext(ctx, exists, "kaptar_owner").Scan(&recorded); err != nil {
+		return err
+	}
+	if table != "" && recorded == 0 && from != Unowned {
+		return fmt.Errorf("%w: it has tables (%s) and no record of an owner", ErrOwned, table)
+	}
+	if _, err := tx.ExecContext(ctx, createOwner); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO kaptar_owner (id, name) VALUES (1, $1) ON CONFLICT (id)
+		DO UPDATE SET name = excluded.name WHERE kaptar_owner.name = $2`, name, from)
+	if err != nil {
+		return err
+	}
+	var owner string
+	if err := tx.QueryRowContext(ctx, `SELECT name FROM kaptar_owner WHERE id = 1`).Scan(&owner); err != nil {
+		return err
+	}
+	if owner != name {
+		return fmt.Errorf("%w: it belongs to %s", ErrOwned, owner)
 	}
 	return nil
 }

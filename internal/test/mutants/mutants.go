@@ -77,6 +77,14 @@ func events() []mutant {
 			"url: redact.URL(servers)", "url: servers", "./drivers/kafka", "TestLoginReal",
 		},
 		{
+			"a database with tables is taken by nobody", "sqldb/owner.go",
+			"from != Unowned {", "false {", "./sqldb", "TestOwnTables",
+		},
+		{
+			"an edited migration is refused", "sqldb/migratelock.go",
+			"f.sum != sum &&", "f.sum < sum && false &&", "./sqldb", "TestMigrateEdited",
+		},
+		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
 			"if code(err) == amqp.NotFound {", "if false {", "./drivers/rabbitmq", "TestDeletedExchange",
 		},
