@@ -54,7 +54,7 @@ bench-drivers: ## each message driver against its bare client library, on real s
 	@cd bench && go run .
 
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
-	@go run ./internal/test/mutants $(if $(SINCE),-since $(SINCE)) $(if $(FOR),-for $(FOR))
+	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))
 
 lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -1,42 +1,180 @@
-package main
+package mutants
 
-import (
-	"fmt"
-	"testing"
-	"time"
-)
+import "slices"
 
-// TestMutantsFit keeps the list from rotting: every change still has its line.
-func TestMutantsFit(t *testing.T) {
-	t.Chdir("../../..")
-	for _, m := range mutants() {
-		if _, err := m.mutate(); err != nil {
-			t.Errorf("%s: %v", m.promise, err)
-		}
+// mutants are the promises that a reader of the README would hold us to.
+func mutants() []mutant {
+	return slices.Concat(calls(), events(), surroundings(), shop())
+}
+
+// calls: package transport.
+func calls() []mutant {
+	return []mutant{
+		{
+			"the fifth failure opens the breaker, not the sixth", "transport/breaker.go",
+			"if b.failures >= b.threshold {", "if b.failures > b.threshold {", "./transport", "",
+		},
+		{
+			"half-open lets one probe through", "transport/breaker.go",
+			"case b.probing && now < b.probe+b.recovery:", "case false && b.probing && now < b.probe+b.recovery:", "./transport", "",
+		},
+		{
+			"a POST without Idempotency-Key is not retried", "transport/http.go",
+			"if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn false", "if len(req.Header[\"Idempotency-Key\"]) == 0 {\n\t\t\treturn true", "./transport", "",
+		},
+		{
+			"a retry storm ends with the budget", "transport/budget.go",
+			"if b.left() < 1 {\n\t\treturn false", "if b.left() < 1 {\n\t\treturn true", "./transport", "",
+		},
+		{
+			"the deadline travels", "transport/http.go",
+			"h[deadline.Header] = values[2:3:3]", "_ = deadline.Header", "./transport", "",
+		},
+		{
+			"a new instance is probed at once", "transport/target.go",
+			"		t.breaker.hurry()\n", "", "./transport", "",
+		},
 	}
 }
 
-// TestTouched: a change asks for the mutants of its packages and of their tests, and of no other.
-func TestTouched(t *testing.T) {
-	t.Parallel()
-	all := []mutant{{file: "run.go", pkg: "."}, {file: "sqldb/sqlite.go", pkg: "./sqldb"}, {file: "shop/order/worker.go", pkg: "./shop"}}
-	for changed, want := range map[string]int{
-		"run.go": 1, "live_test.go": 1, "sqldb/new.go": 1, "shop/order/x.go": 1, "shop/system_test.go": 1, "README.md": 0, "sqldb/doc.md": 0, "kv/kv.go": 0,
-	} {
-		if got := touched(all, []string{changed}); len(got) != want {
-			t.Errorf("a change of %s touches %v, want %d", changed, got, want)
-		}
+// events: packages outbox, messaging and its drivers.
+func events() []mutant {
+	return []mutant{
+		{
+			"an event whose sending failed stays in the outbox", "messaging/outbox/relay.go",
+			"		sent = 0\n", "", "./messaging/outbox", "",
+		},
+		{
+			"events leave the outbox in order", "messaging/outbox/relay.go",
+			"FROM kaptar_outbox ORDER BY id LIMIT", "FROM kaptar_outbox ORDER BY id DESC LIMIT", "./messaging/outbox", "",
+		},
+		{
+			"the inbox lets an event have its effect once", "messaging/outbox/inbox.go",
+			"return n == 1, nil", "return n >= 0, nil", "./messaging/outbox", "",
+		},
+		{
+			"a rolled-back transaction publishes nothing", "messaging/publish.go",
+			"	if err := outbox.Add(ctx, tx, m); err != nil {", "	_ = p.broker.Publish(ctx, []driver.Message{m})\n	if err := outbox.Add(ctx, tx, m); err != nil {", "./messaging", "",
+		},
+		{
+			"the broker is told after the effect", "messaging/consume.go",
+			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "./messaging", "",
+		},
+		{
+			"a permanent error is not tried again", "messaging/consume.go",
+			"if err == nil || isPermanent(err) {", "if err == nil {", "./messaging", "",
+		},
+		{
+			"a second subscription in one group is refused", "messaging/subscribe.go",
+			"if b.subscribed[key] {", "if false {", "./messaging", "TestSecondSubscription",
+		},
+		{
+			"SQLite is durable", "drivers/sqlite/sqlite.go",
+			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
+		},
+		{
+			"the password of Kafka's URL is in no error", "drivers/kafka/broker.go",
+			"url: redact.URL(servers)", "url: servers", "./drivers/kafka", "TestLoginReal",
+		},
+		{
+			"a database with tables is taken by nobody", "sqldb/owner.go",
+			"from != Unowned {", "false {", "./sqldb", "TestOwnTables",
+		},
+		{
+			"an edited migration is refused", "sqldb/migratelock.go",
+			"f.sum != sum &&", "f.sum < sum && false &&", "./sqldb", "TestMigrateEdited",
+		},
+		{
+			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
+			"if code(err) == amqp.NotFound {", "if false {", "./drivers/rabbitmq", "TestDeletedExchange",
+		},
+		{
+			"a group gets all of a topic that was made again", "drivers/kafka/subscribe.go",
+			"sub.From == driver.FromBeginning || b.remade(sub) {", "sub.From == driver.FromBeginning {", "./drivers/kafka", "TestDeletedTopic",
+		},
+		{
+			"NATS stores a message id once", "drivers/nats/wire.go",
+			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./drivers/nats", "",
+		},
 	}
 }
 
-// TestDeadline: time that is up starts no second mutant.
-func TestDeadline(t *testing.T) {
-	t.Parallel()
-	bad := mutant{promise: "p", file: "no/such.go"}
-	if _, err := run(t.Context(), []mutant{bad}, time.Now()); err == nil || fmt.Sprint(err) != "p: open no/such.go: no such file or directory" {
-		t.Errorf("run = %v, want the error of the first mutant, which is tried in any case", err)
+// surroundings: what every service has around it.
+func surroundings() []mutant {
+	return []mutant{
+		{
+			"metrics count by route, not by path", "server/http.go",
+			"x.server.metrics.route(x.method, x.route())", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+		},
+		{
+			"middleware sees every route", "server/chain.go",
+			"			s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
+		},
+		{
+			"the contexts of streams end when the service stops", "server/life.go",
+			"	s.flights.stop()\n", "", "./server", "TestShutdownWaits",
+		},
+		{
+			"a trace goes on over the caller's header", "telemetry/propagate.go",
+			"	if !ok {\n\t\treturn ctx\n", "	if ok {\n\t\treturn ctx\n", "./telemetry", "",
+		},
+		{
+			"the environment wins over the file", "config/config.go",
+			"{env, false}, {dotEnv, false}, {set, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false}, {set, false},", "./config", "",
+		},
+		{
+			"only live settings come from the store", "config/watch.go",
+			"	c.refuseFixed(next, p)\n", "", "./config", "",
+		},
+		{
+			"of several writers of a key one wins", "kv/memory.go",
+			"if e.Revision != revision {", "if false {", "./kv", "",
+		},
+		{
+			"backends are closed at the end", "lifecycle.go",
+			"	errs = append(errs, s.backends.Close(ctx))\n", "", ".", "TestRegistryIsOpenedOnceAndClosed",
+		},
+		{
+			"one connection for each URL", "drivers/drivers.go",
+			"	if e.backend != nil {\n", "	if false {\n", "./drivers", "TestSetOpensEachURLOnce",
+		},
+		{
+			"no service outlives its supervisor", "local/part.go",
+			"	go follow(ctx, cancel, leash, &patience)\n", "	_, _ = follow, leash\n", "./local", "",
+		},
+		{
+			"Ctrl-C is for the supervisor, not for its services", "local/process.go",
+			"Setpgid: true", "Setpgid: false", "./local", "",
+		},
+		{
+			"a secret is not shown", "config/secret.go",
+			"	return redacted\n}", "	return string(s)\n}", "./config", "",
+		},
+		{
+			"tasks stop after the requests", "lifecycle.go",
+			"	drained.Wait()\n", "	s.cancel(nil)\n\tdrained.Wait()\n", ".", "",
+		},
+		{
+			"nothing listens when one port is taken", "lifecycle.go",
+			"	if len(errs) > 0 {\n\t\treturn errors.Join(errs...)\n\t}\n", "", ".", "",
+		},
 	}
-	if n, err := run(t.Context(), nil, time.Now()); n != 0 || err != nil {
-		t.Errorf("run of nothing = %d, %v", n, err)
+}
+
+// shop: the reference application.
+func shop() []mutant {
+	return []mutant{
+		{
+			"orders survive kill -9", "shop/order/worker.go",
+			"w.drive(ctx, job)", "_ = ctx", "./shop", "TestSystem/shapes/one_process/kill_-9_of_everything",
+		},
+		{
+			"the bank charges an order once", "shop/payment/bank.go",
+			"\"order-\"+strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
+		},
+		{
+			"an interrupted checkout goes on", "shop/order/store.go",
+			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
+		},
 	}
 }
