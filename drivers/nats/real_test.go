@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats"
-	"github.com/kaptar/kaptar/internal/test/natstest"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -43,10 +42,10 @@ func TestProcess(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness { return harness(t, url) })
 	t.Run("Kill", func(t *testing.T) {
 		t.Parallel()
-		own := natstest.Start(t)
+		own := servertest.Start(t, servers.NATS)
 		h := harness(t, own.URL())
 		natsdriver.SetAtomicMin(h.Broker.(*natsdriver.Broker), 16) // the case's batches have 20
-		h.Restart = func(t *testing.T) { own.Restart(t) }
+		h.Restart = func(t *testing.T) { servertest.Must(t, own.Restart(t.Context())) }
 		restartCase(t).Run(t, h)
 	})
 }
@@ -54,7 +53,7 @@ func TestProcess(t *testing.T) {
 // TestCluster runs the suite against three servers, and kills each in turn under traffic.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	url := c.URL() + "?replicas=3"
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
 		h := harness(t, url)
@@ -63,12 +62,12 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("Kill", func(t *testing.T) {
 		t.Parallel()
-		own := natstest.StartCluster(t, 3)
+		own := servertest.StartCluster(t, 3)
 		h := harness(t, own.URL()+"?replicas=3")
 		h.Wait = 2 * time.Minute
 		turn := 0
 		h.Restart = func(t *testing.T) {
-			own[turn%len(own)].Restart(t)
+			servertest.Must(t, own[turn%len(own)].Restart(t.Context()))
 			turn++
 		}
 		restartCase(t).Run(t, h)
@@ -93,7 +92,7 @@ func client(t *testing.T, url string) jetstream.JetStream {
 // acknowledged is stored, once each and in the order of its key, and is delivered.
 func TestLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	b := open(t, c.URL()+"?replicas=3&atomic=true")
 	defer closeNow(t, b)
 	natsdriver.SetAtomicMin(b, 10)
@@ -146,7 +145,7 @@ func TestLeaderKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		sent(5)
-		leader.Restart(t)
+		servertest.Must(t, leader.Restart(t.Context()))
 	}
 	sent(5)
 	stored := readAll(t, client(t, c.URL()), "t")
@@ -207,7 +206,7 @@ func missing(want, have []string) (out []string) {
 // TestProcessErrors: what cannot work says what was tried, without the password.
 func TestProcessErrors(t *testing.T) {
 	t.Parallel()
-	s := natstest.Start(t)
+	s := servertest.Start(t, servers.NATS)
 	for name, c := range map[string]struct {
 		url  string
 		want []string
@@ -241,7 +240,7 @@ func TestProcessErrors(t *testing.T) {
 // TestCredentialsCountForAllServers: the password stands once in the list. A member goes to the second server when the first is killed.
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	b := open(t, c[0].URL()+"?replicas=3") // the others are told by the cluster
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil { // made later, it might be put on the server that is gone
@@ -249,7 +248,7 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	}
 	list := open(t, strings.Replace(c[1].URL(), "@", "@127.0.0.1:1,", 1))
 	defer closeNow(t, list)
-	c[0].Kill(t)
+	servertest.Must(t, c[0].Kill())
 	until(t, "a Publish over another server", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -260,7 +259,7 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 // TestLogger: that the server is away, and back, is said once each.
 func TestLogger(t *testing.T) {
 	t.Parallel()
-	s := natstest.Start(t)
+	s := servertest.Start(t, servers.NATS)
 	b := open(t, s.URL())
 	defer closeNow(t, b)
 	var mu sync.Mutex
@@ -273,20 +272,20 @@ func TestLogger(t *testing.T) {
 	lines := func(text string) int {
 		mu.Lock()
 		defer mu.Unlock()
-		if strings.Contains(buf.String(), s.Password()) {
+		if strings.Contains(buf.String(), "s3cr3t") {
 			t.Errorf("the log has the password:\n%s", buf.String())
 		}
 		return strings.Count(buf.String(), text)
 	}
 	for round := 1; round <= 2; round++ {
-		s.Kill(t)
+		servertest.Must(t, s.Kill())
 		until(t, "the loss to be noticed", func() bool { return b.Healthy() != nil })
 		until(t, "several tries", func() bool {
 			_ = b.Publish(t.Context(), messages("t", "m", 1))
 			err := b.Healthy()
 			return err != nil && strings.Contains(err.Error(), "refused")
 		})
-		s.Restart(t)
+		servertest.Must(t, s.Restart(t.Context()))
 		until(t, "the reconnection", func() bool { return b.Healthy() == nil })
 		until(t, "the log", func() bool { return lines("NATS is back") == round })
 		if n := lines("waiting for NATS"); n != round {

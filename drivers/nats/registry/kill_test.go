@@ -11,7 +11,8 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers/nats/registry"
-	"github.com/kaptar/kaptar/internal/test/natstest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 // registrantURL makes this test binary a process that registers and waits to be killed.
@@ -39,7 +40,7 @@ func registrant(url string) {
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
 	const ttl = 6 * time.Second
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	url := server.URL() + "?ttl=" + ttl.String()
 	early, steady := open(t, url), open(t, url)
 	f := follow(t, early, "s")

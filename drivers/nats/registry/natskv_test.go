@@ -14,7 +14,8 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/discovery/discoverytest"
 	"github.com/kaptar/kaptar/drivers/nats/registry"
-	"github.com/kaptar/kaptar/internal/test/natstest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 func open(t *testing.T, url string) *natskv.Registry {
@@ -37,12 +38,12 @@ func harness(url string) discoverytest.Harness {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	discoverytest.Run(t, harness(natstest.Start(t).URL()))
+	discoverytest.Run(t, harness(servertest.Start(t, servers.NATS).URL()))
 }
 
 func TestConformanceCluster(t *testing.T) {
 	t.Parallel()
-	discoverytest.Run(t, harness(natstest.StartCluster(t, 3).URL()+"?replicas=3"))
+	discoverytest.Run(t, harness(servertest.StartCluster(t, 3).URL()+"?replicas=3"))
 }
 
 // A follower is a watch in the background that shows the IDs of each list.
@@ -126,7 +127,7 @@ func admin(t *testing.T, url string) jetstream.JetStream {
 // TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its signs of life.
 func TestStaysWhileRefreshed(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	r := open(t, server.URL()+"?ttl=2s")
 	register(t, r, "a")
 	f := follow(t, open(t, server.URL()+"?ttl=2s"), "s")
@@ -142,7 +143,7 @@ func TestStaysWhileRefreshed(t *testing.T) {
 // TestCloseAndDeregisterAreToldAtOnce: and the instances do not come back.
 func TestCloseAndDeregisterAreToldAtOnce(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	url := server.URL() + "?ttl=1m"
 	r := open(t, url)
 	f := follow(t, open(t, url), "s")
@@ -174,14 +175,14 @@ func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		away time.Duration
-		lose func(*testing.T, *natstest.Server)
+		lose func(*testing.T, *servers.Server)
 	}{
-		"shortly":              {0, func(t *testing.T, s *natstest.Server) { s.Kill(t) }},
-		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *natstest.Server) { s.Kill(t) }},
-		"with loss of files":   {0, func(t *testing.T, s *natstest.Server) { s.Wipe(t) }},
-		"paused, shortly":      {time.Second, func(t *testing.T, s *natstest.Server) { s.Pause(t) }},
-		"paused for two times": {5 * time.Second, func(t *testing.T, s *natstest.Server) { s.Pause(t) }},
-		"bucket deleted": {0, func(t *testing.T, s *natstest.Server) {
+		"shortly":              {0, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Kill()) }},
+		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Kill()) }},
+		"with loss of files":   {0, func(t *testing.T, s *servers.Server) { servertest.Wipe(t, s) }},
+		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
+		"paused for two times": {5 * time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
+		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
 			if err := admin(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
 			}
@@ -189,7 +190,7 @@ func TestServerRestart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := natstest.Start(t)
+			server := servertest.Start(t, servers.NATS)
 			url := server.URL() + "?ttl=2s"
 			r, other := open(t, url), open(t, url)
 			f := follow(t, other, "s")
@@ -200,9 +201,9 @@ func TestServerRestart(t *testing.T) {
 			f.quiet(c.away, "while the server was away")
 			switch {
 			case strings.HasPrefix(name, "paused"):
-				server.Resume(t)
+				servertest.Must(t, server.Resume())
 			case name != "bucket deleted":
-				server.Restart(t)
+				servertest.Must(t, server.Restart(t.Context()))
 			}
 			f.quiet(5*time.Second, "when the server was back")
 			follow(t, open(t, url), "s").until("a b")
@@ -215,7 +216,7 @@ func TestServerRestart(t *testing.T) {
 // TestClusterLeaderKilled: the list stands while the bucket has no leader.
 func TestClusterLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	url := c.URL() + "?replicas=3&ttl=3s"
 	r, other := open(t, url), open(t, url)
 	register(t, r, "a", "b")
@@ -225,7 +226,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Server(t, stream.CachedInfo().Cluster.Leader).Kill(t)
+	servertest.Must(t, c.Server(t, stream.CachedInfo().Cluster.Leader).Kill())
 	f.quiet(15*time.Second, "while the leader was away, or when another was elected")
 	register(t, r, "c")
 	f.until("a b c")
@@ -234,20 +235,20 @@ func TestClusterLeaderKilled(t *testing.T) {
 // TestServerAway: Open succeeds, Register tries until its context ends or the server is there.
 func TestServerAway(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
-	server.Kill(t)
+	server := servertest.Start(t, servers.NATS)
+	servertest.Must(t, server.Kill())
 	r := open(t, server.URL()+"?ttl=2s")
 	f := follow(t, r, "s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err := r.Register(ctx, discovery.Instance{ID: "never", Service: "s"})
-	if err == nil || !strings.Contains(err.Error(), server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
+	if err == nil || !strings.Contains(err.Error(), server.Addr("")) || strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("Register without a server = %v, want an error that names it, without the password", err)
 	}
 	result := make(chan error, 1)
 	go func() { result <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
 	f.quiet(300*time.Millisecond, "without a server")
-	server.Restart(t)
+	servertest.Must(t, server.Restart(t.Context()))
 	if err := <-result; err != nil {
 		t.Errorf("Register that waited for the server = %v, want nil", err)
 	}
@@ -258,8 +259,8 @@ func TestServerAway(t *testing.T) {
 // TestCloseEndsCallsThatWait: Close does not wait for the server.
 func TestCloseEndsCallsThatWait(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
-	server.Kill(t)
+	server := servertest.Start(t, servers.NATS)
+	servertest.Must(t, server.Kill())
 	r := open(t, server.URL())
 	calls := make(chan error, 2)
 	go func() { calls <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
@@ -278,7 +279,7 @@ func TestCloseEndsCallsThatWait(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	for name, c := range map[string]struct {
 		url, want string
 		invalid   bool
@@ -305,7 +306,7 @@ func TestOpenErrors(t *testing.T) {
 // TestOldBucket: one that was made without times to live gets them.
 func TestOldBucket(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	js := admin(t, server.URL())
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "kaptar-instances"}); err != nil {
 		t.Fatal(err)
@@ -323,7 +324,7 @@ func TestOldBucket(t *testing.T) {
 // TestStrangersAreNotListed: what other programs write to the bucket does no harm.
 func TestStrangersAreNotListed(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	r := open(t, server.URL())
 	register(t, r, "a")
 	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")

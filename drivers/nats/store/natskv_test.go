@@ -12,7 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats/store"
-	"github.com/kaptar/kaptar/internal/test/natstest"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/kv"
 	"github.com/kaptar/kaptar/kv/kvtest"
 )
@@ -33,7 +34,7 @@ func open(t *testing.T, url string) kv.Store {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	s := natstest.Start(t)
+	s := servertest.Start(t, servers.NATS)
 	kvtest.Run(t, kvtest.Harness{
 		Open:     func(t *testing.T) kv.Store { return open(t, s.URL()) },
 		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
@@ -43,7 +44,7 @@ func TestConformance(t *testing.T) {
 
 func TestConformanceCluster(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	kvtest.Run(t, kvtest.Harness{
 		Open:     func(t *testing.T) kv.Store { return open(t, c.URL()+"?replicas=3") },
 		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
@@ -107,18 +108,18 @@ func put(t *testing.T, s kv.Store, key, value string) {
 // TestWatchSurvivesKill: the list stands while the server is away, and what changes right after is told.
 func TestWatchSurvivesKill(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	s, other := open(t, server.URL()), open(t, server.URL())
 	put(t, s, "a/1", "x")
 	put(t, s, "b/1", "not this one")
 	f := follow(t, s, "a/")
 	f.until("a/1=x")
 	for round := range 3 {
-		server.Kill(t)
+		servertest.Must(t, server.Kill())
 		if len(f.lists) > 0 {
 			t.Fatalf("list %q was told when the server died, want none", <-f.lists)
 		}
-		server.Restart(t)
+		servertest.Must(t, server.Restart(t.Context()))
 		value := fmt.Sprint("round", round)
 		put(t, other, "a/1", value) // perhaps before the watcher is back
 		if before := f.until("a/1=" + value); len(before) > 0 {
@@ -135,7 +136,7 @@ func TestWatchSurvivesLoss(t *testing.T) {
 	for _, how := range []string{"deleted", "deleted and made by another", "wiped"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			server := natstest.Start(t)
+			server := servertest.Start(t, servers.NATS)
 			s, other := open(t, server.URL()), open(t, server.URL())
 			for i := range 20 {
 				put(t, s, "a", fmt.Sprint(i)) // the new bucket's numbers will be below these
@@ -144,8 +145,8 @@ func TestWatchSurvivesLoss(t *testing.T) {
 			f.until("a=19")
 			switch how {
 			case "wiped":
-				server.Wipe(t)
-				server.Restart(t)
+				servertest.Wipe(t, server)
+				servertest.Must(t, server.Restart(t.Context()))
 			default:
 				if err := admin(t, server.URL()).DeleteStream(t.Context(), "KV_kaptar"); err != nil {
 					t.Fatal(err)
@@ -168,7 +169,7 @@ func TestWatchSurvivesLoss(t *testing.T) {
 // TestClusterLeaderKilled: with three copies nothing that was acknowledged is lost, and watches go on at the others.
 func TestClusterLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := natstest.StartCluster(t, 3)
+	c := servertest.StartCluster(t, 3)
 	s, other := open(t, c.URL()+"?replicas=3"), open(t, c[1].URL()+","+c[2].URL()+","+c[0].URL()+"?replicas=3")
 	put(t, s, "n", "before")
 	f, g := follow(t, s, "n"), follow(t, other, "n")
@@ -182,7 +183,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
 		value := fmt.Sprint("round", round)
 		put(t, s, "n", value)
-		leader.Kill(t)
+		servertest.Must(t, leader.Kill())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // two elections of up to 9 s and more
 		defer cancel()
 		if got, err := other.Get(ctx, "n"); err != nil || string(got.Value) != value {
@@ -191,7 +192,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 		put(t, other, "n", value+"+")
 		f.until("n=" + value + "+")
 		g.until("n=" + value + "+")
-		leader.Restart(t)
+		servertest.Must(t, leader.Restart(t.Context()))
 	}
 }
 
@@ -212,13 +213,13 @@ func admin(t *testing.T, url string) jetstream.JetStream {
 // TestServerAway: Open succeeds, calls end with their context and say what they waited for, and go through once the server is there.
 func TestServerAway(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
-	server.Kill(t)
+	server := servertest.Start(t, servers.NATS)
+	servertest.Must(t, server.Kill())
 	s := open(t, server.URL())
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := s.Put(ctx, "a", nil)
-	if err == nil || !strings.Contains(err.Error(), "no connection to nats://kaptar:xxxxx@"+server.Addr("")) || strings.Contains(err.Error(), server.Password()) {
+	if err == nil || !strings.Contains(err.Error(), "no connection to nats://kaptar:xxxxx@"+server.Addr("")) || strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("Put without a server = %v, want an error that names it, without the password", err)
 	}
 	f := follow(t, s, "")
@@ -229,7 +230,7 @@ func TestServerAway(t *testing.T) {
 		_, err := s.Put(ctx, "a", []byte("1"))
 		result <- err
 	}()
-	server.Restart(t)
+	servertest.Must(t, server.Restart(t.Context()))
 	if err := <-result; err != nil {
 		t.Errorf("Put that waited for the server = %v, want nil", err)
 	}
@@ -238,7 +239,7 @@ func TestServerAway(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	for name, c := range map[string]struct {
 		url, want string
 		invalid   bool
@@ -267,20 +268,20 @@ func TestOpenErrors(t *testing.T) {
 // TestCredentialsCountForAllServers: the password stands once in the list, at a server that is away.
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
-	s := open(t, strings.Replace(natstest.Start(t).URL(), "@", "@127.0.0.1:1,", 1))
+	s := open(t, strings.Replace(servertest.Start(t, servers.NATS).URL(), "@", "@127.0.0.1:1,", 1))
 	put(t, s, "a", "1")
 }
 
 // TestSharedURL: the URL may be the broker's and the registry's.
 func TestSharedURL(t *testing.T) {
 	t.Parallel()
-	open(t, natstest.Start(t).URL()+"?ack_wait=10s&atomic=true&duplicate_window=5m&max_age=1h&replicas=1&ttl=5s")
+	open(t, servertest.Start(t, servers.NATS).URL()+"?ack_wait=10s&atomic=true&duplicate_window=5m&max_age=1h&replicas=1&ttl=5s")
 }
 
 // TestForeignKeys: other programs may use the bucket too; what package kv does not allow is not seen.
 func TestForeignKeys(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	s := open(t, server.URL()+"?bucket=shared")
 	put(t, s, "a", "1")
 	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "shared")
@@ -303,7 +304,7 @@ func TestForeignKeys(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t)
+	server := servertest.Start(t, servers.NATS)
 	s, err := natsstore.Open(t.Context(), server.URL(), &natsstore.Options{Bucket: "b"})
 	if err != nil {
 		t.Fatal(err)
