@@ -139,7 +139,7 @@ func TestLeaderKilled(t *testing.T) {
 		})
 		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
 		killed := make(chan error, 1)
-		go func() { killed <- leader.Server.Kill() }()
+		go func() { killed <- leader.Kill() }()
 		sent(20)
 		if err := <-killed; err != nil {
 			t.Fatal(err)
