@@ -5,27 +5,27 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// inboxRetention is how long handled events are remembered; a duplicate that
-// comes later would be applied again. 7 days is also how long natsdriver's
-// streams keep messages by default, so nothing can come later.
+// inboxRetention is how long handled events are remembered; a duplicate that comes later would be
+// applied again. 7 days is also how long brokers keep messages by default, so nothing can come
+// later.
 const inboxRetention = 7 * 24 * time.Hour
 
 // A bus is what the publishers and subscriptions of one service share.
 type bus struct {
 	app     *kaptar.App
 	metrics *metrics
-	relay   *outbox.Relay
-	backlog backlog
 
 	mu         sync.Mutex
 	brokers    map[string]driver.Broker // by URL
@@ -35,28 +35,49 @@ type bus struct {
 
 type busKey struct{}
 
-// busOf returns app's bus, made at the first call: its outbox tables, its relay
-// and the purging of its inbox come with it.
+// busOf returns app's bus, made at the first call.
 func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
 		b := &bus{
 			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]bool),
 		}
-		db, err := app.DB(nil)
+		b.metrics = newMetrics(app)
+		return b, nil
+	})
+}
+
+// A store is the part of a bus that lives in the service's database: outbox, inbox, dead letters.
+type store struct {
+	db    *sql.DB
+	relay *outbox.Relay
+}
+
+type storeKey struct{}
+
+// store returns the bus's store, made at the first transactional use: the tables, the relay and the
+// purging of the inbox come with it.
+func (b *bus) store() (*store, error) {
+	return kaptar.Attach(b.app, storeKey{}, func() (*store, error) {
+		db, err := b.app.DB(nil)
 		if err != nil {
 			return nil, fmt.Errorf("messaging: outbox and inbox: %w", err)
 		}
 		if err := outbox.Migrate(context.Background(), db); err != nil {
-			return nil, fmt.Errorf("messaging: %s: %w", app.Name(), err)
+			return nil, fmt.Errorf("messaging: %s: %w", b.app.Name(), err)
 		}
-		b.relay = outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: app.Logger()})
-		b.metrics = newMetrics(app)
-		b.backlog = backlog{b.relay, app.Name()}
-		app.Metrics().MustRegister(b.backlog)
-		app.OnStop("messaging", b.close) // before the database, which the backlog reads
-		app.Go("outbox relay", b.relay.Run)
-		app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, b) })
-		return b, nil
+		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger()})}
+		rows := backlog{s.relay, b.app.Name()}
+		b.app.Metrics().MustRegister(rows)
+		b.app.OnStop("outbox", func(context.Context) error { // before the database, which the backlog reads
+			b.app.Metrics().Unregister(rows)
+			return nil
+		})
+		b.app.Go("outbox relay", s.relay.Run)
+		b.app.Go("inbox purge", func(ctx context.Context) error {
+			s.purge(ctx, b.app.Logger())
+			return nil
+		})
+		return s, nil
 	})
 }
 
@@ -167,7 +188,7 @@ func (b *bus) publish(ctx context.Context, br driver.Broker, msgs []driver.Messa
 	for i := range msgs { // nothing of the batch was stored
 		err := br.Publish(ctx, msgs[i:i+1])
 		if refused(err) {
-			err = b.bury(ctx, msgs[i], err)
+			err = b.addDeadLetter(ctx, msgs[i], err)
 		}
 		if err != nil {
 			return &driver.PartialError{Sent: i, Err: err}
@@ -180,38 +201,25 @@ func refused(err error) bool {
 	return errors.Is(err, driver.ErrTooLarge) || errors.Is(err, driver.ErrInvalid)
 }
 
-func (b *bus) bury(ctx context.Context, m driver.Message, reason error) error {
+func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error) error {
 	db, err := b.app.DB(nil)
 	if err != nil {
 		return err
 	}
 	b.app.Logger().ErrorContext(ctx, "event refused by the broker is a dead letter", "topic", m.Topic, "id", m.ID, "error", reason)
 	return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-		return outbox.Bury(ctx, tx, outbox.DeadLetter{Group: b.app.Name(), Message: m, Reason: reason.Error()})
+		return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: b.app.Name(), Message: m, Reason: reason.Error()})
 	})
 }
 
-func (b *bus) close(context.Context) error {
-	b.app.Metrics().Unregister(b.backlog)
-	return nil
-}
-
-// purge forgets handled events that cannot come again.
-func purge(ctx context.Context, b *bus) error {
-	db, err := b.app.DB(nil)
-	if err != nil {
-		return err
-	}
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
+// purge forgets handled events that cannot come again, until ctx ends.
+func (s *store) purge(ctx context.Context, log *slog.Logger) {
 	for {
-		if _, err := outbox.PurgeInbox(ctx, db, inboxRetention); err != nil && ctx.Err() == nil {
-			b.app.Logger().WarnContext(ctx, "inbox not purged", "error", err)
+		if _, err := outbox.PurgeInbox(ctx, s.db, inboxRetention); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "inbox not purged", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		if !steady.Sleep(ctx, time.Hour) {
+			return
 		}
 	}
 }

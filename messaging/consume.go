@@ -51,6 +51,7 @@ const (
 type consumer struct {
 	bus     *bus
 	topic   string
+	raw     bool
 	opts    SubscribeOptions // without zero values
 	autoAck bool
 	running chan struct{} // holds a value for each handler that runs
@@ -62,7 +63,7 @@ type consumer struct {
 // start declares the topic and the group, and registers the consuming task.
 func (c *consumer) start() error {
 	sub := driver.Subscription{
-		Topic: c.topic, Group: c.opts.Group, From: c.opts.From, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
+		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
 	}
 	if err := sub.Validate(); err != nil {
 		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
@@ -113,7 +114,8 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 // and then process returns false; a try that has begun may finish.
 func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
-	databaseID(d)
+	d.Raw = c.raw
+	storableID(d)
 	ctx := telemetry.Extract(context.WithoutCancel(stop), d.Headers.Get)
 	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("messaging.destination.name", c.topic), attribute.String("messaging.consumer.group.name", c.opts.Group),

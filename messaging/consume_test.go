@@ -35,6 +35,28 @@ func TestDuplicateHasNoEffect(t *testing.T) {
 	eventually(t, "the others in the metrics", func() bool { return s.processed("store", "ok") == "2" })
 }
 
+// TestPublishersThatCountAlike: CloudEvents are known by source and id, not by id alone.
+func TestPublishersThatCountAlike(t *testing.T) {
+	t.Parallel()
+	store := newStore(func(_ context.Context, _ *sql.Tx, e messaging.Event[placed]) error {
+		if e.Data.N%10 == 3 {
+			return messaging.Permanent(errors.New("bad"))
+		}
+		return nil
+	})
+	broker := startBroker(t)
+	start(t, t.TempDir(), map[string]string{"broker_url": broker.url()}, store.service())
+	for i, source := range []string{"/first", "/second"} {
+		for n := 1; n <= 3; n++ {
+			headers := cloudEvent(fmt.Sprint(n), "k")
+			headers["ce-source"] = source
+			broker.raw(orders.Name, fmt.Sprintf(`{"n":%d}`, 10*i+n), headers)
+		}
+	}
+	store.waitFor(t, "k", 1, 2, 11, 12)
+	eventually(t, "two dead letters", func() bool { return len(store.deadLetters(t)) == 2 })
+}
+
 func TestFailingHandlerIsTriedAgainInPlace(t *testing.T) {
 	t.Parallel()
 	var tries sync.Map // by N, *atomic.Int64

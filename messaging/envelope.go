@@ -17,39 +17,41 @@ import (
 // specVersion is the version of CloudEvents spoken here.
 const specVersion = "1.0"
 
-// encode makes a message of data, with the span of ctx as its origin.
+// encode makes a message of data, with the span of ctx as its origin. The outbox and the drivers
+// check it.
 func encode[T any](ctx context.Context, topic Topic[T], source, key string, data T) (driver.Message, error) {
-	body, err := json.Marshal(data)
-	if err != nil {
-		return driver.Message{}, fmt.Errorf("messaging: encode event for %s: %w", topic.Name, err)
-	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return driver.Message{}, fmt.Errorf("messaging: event id: %w", err)
 	}
-	m := driver.Message{ID: id.String(), Topic: topic.Name, Key: key, Data: body, Headers: driver.Headers{
-		{Name: driver.HeaderID, Value: id.String()},
-		{Name: driver.HeaderSource, Value: source},
-		{Name: driver.HeaderSpecVersion, Value: specVersion},
-		{Name: driver.HeaderSubject, Value: key},
-		{Name: driver.HeaderTime, Value: time.Now().UTC().Format(time.RFC3339Nano)},
-		{Name: driver.HeaderType, Value: topic.Name},
-		{Name: driver.HeaderContentType, Value: "application/json"},
-	}}
+	m := driver.Message{ID: id.String(), Topic: topic.Name, Key: key}
+	if raw, ok := any(data).(Raw); ok {
+		m.Raw, m.Data, m.Headers = true, raw.Body, driver.HeadersOf(raw.Headers)
+	} else {
+		if m.Data, err = json.Marshal(data); err != nil {
+			return driver.Message{}, fmt.Errorf("messaging: encode event for %s: %w", topic.Name, err)
+		}
+		m.Headers = driver.Headers{
+			{Name: driver.HeaderID, Value: m.ID},
+			{Name: driver.HeaderSource, Value: source},
+			{Name: driver.HeaderSpecVersion, Value: specVersion},
+			{Name: driver.HeaderSubject, Value: key},
+			{Name: driver.HeaderTime, Value: time.Now().UTC().Format(time.RFC3339Nano)},
+			{Name: driver.HeaderType, Value: topic.Name},
+			{Name: driver.HeaderContentType, Value: "application/json"},
+		}
+	}
 	telemetry.Inject(ctx, func(name, value string) {
 		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
 	})
 	m.Headers.Sort()
-	if err := m.Validate(); err != nil {
-		return driver.Message{}, fmt.Errorf("messaging: publish to %s: %w", topic.Name, err)
-	}
 	return m, nil
 }
 
-// databaseID makes d's id one that any database keeps, should another program have
-// given it a strange one: such an event could neither be handled nor buried.
-func databaseID(d *driver.Delivery) {
-	if m := (driver.Message{ID: d.ID, Topic: d.Topic}); m.Validate() != nil {
+// storableID makes d's id one that any database keeps, should another program have given it a
+// strange one: such an event could be neither handled nor become a dead letter.
+func storableID(d *driver.Delivery) {
+	if m := (driver.Message{ID: d.ID, Topic: d.Topic, Raw: d.Raw}); m.Validate() != nil {
 		d.ID = fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(d.ID)))
 	}
 }
@@ -57,8 +59,13 @@ func databaseID(d *driver.Delivery) {
 // decode reads what encode wrote, in whatever language. Its errors are permanent.
 func decode[T any](d *driver.Delivery) (Event[T], error) {
 	e := Event[T]{ID: d.ID, Key: d.Key, Attempt: d.Attempt, Source: d.Headers.Get(driver.HeaderSource)}
+	if raw, ok := any(&e.Data).(*Raw); ok {
+		*raw = Raw{Headers: d.Headers.Map(), Body: d.Data}
+		return e, nil
+	}
 	if v := d.Headers.Get(driver.HeaderSpecVersion); v != specVersion {
-		return e, Permanent(fmt.Errorf("messaging: %s on %s is no CloudEvent %s: header %s is %q", d.ID, d.Topic, specVersion, driver.HeaderSpecVersion, v))
+		return e, Permanent(fmt.Errorf("messaging: %s on %s is no CloudEvent %s: header %s is %q; plain messages need a Topic[messaging.Raw]",
+			d.ID, d.Topic, specVersion, driver.HeaderSpecVersion, v))
 	}
 	if ct := d.Headers.Get(driver.HeaderContentType); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {

@@ -23,20 +23,20 @@ func TestRedeliveryDelay(t *testing.T) {
 	}
 }
 
-func TestDatabaseID(t *testing.T) {
+func TestStorableID(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"1", "a b", "ünï", strings.Repeat("x", 255)} {
 		d := &driver.Delivery{Message: driver.Message{ID: id, Topic: "t"}}
-		if databaseID(d); d.ID != id {
-			t.Errorf("databaseID of %q: got %q, want it kept", id, d.ID)
+		if storableID(d); d.ID != id {
+			t.Errorf("storableID of %q: got %q, want it kept", id, d.ID)
 		}
 	}
 	seen := make(map[string]bool)
 	for _, id := range []string{"a\x00b", "a\xff", "", strings.Repeat("x", 256), strings.Repeat("x", 257)} {
 		d := &driver.Delivery{Message: driver.Message{ID: id, Topic: "t"}}
-		databaseID(d)
+		storableID(d)
 		if m := (driver.Message{ID: d.ID, Topic: "t"}); m.Validate() != nil || seen[d.ID] {
-			t.Errorf("databaseID of %q: got %q, want a valid one of its own", id, d.ID)
+			t.Errorf("storableID of %q: got %q, want a valid one of its own", id, d.ID)
 		}
 		seen[d.ID] = true
 	}

@@ -57,9 +57,35 @@ type Topic[T any] struct {
 	Name string // words of letters, digits, '-' and '_' joined by '.'
 }
 
+// raw reports whether the topic is one of programs without kaptar.
+func (t Topic[T]) raw() bool {
+	_, raw := any(*new(T)).(Raw)
+	return raw
+}
+
+// Raw is the data of a message that another program reads or has written, without CloudEvents: a
+// Topic[Raw] is what the broker itself calls by the topic's name.
+//
+//   - Kafka: the topic; made when it is missing. An event without an ID of its own is known by its
+//     partition, offset and timestamp.
+//   - RabbitMQ: the queue, and to publish the default exchange. Queues that programs declare differ,
+//     so it is left to them: a subscription and the outbox wait until the queue is there. All groups
+//     share it. An event is known by the property message-id; without, it is handled again when it
+//     comes again.
+//   - NATS: the subject, in a stream that is made for it.
+//
+// The topic may have any name that the broker takes, of printable ASCII without spaces. Event.Source
+// and Event.Time are empty. Nothing is promised of keys that the broker does not know (RabbitMQ):
+// then all events have one, and are handled one after the other unless SubscribeOptions.Unordered
+// says otherwise.
+type Raw struct {
+	Headers map[string]string // names as on the wire; values that are not UTF-8 are mended
+	Body    []byte
+}
+
 // An Event is one occurrence on a topic.
 type Event[T any] struct {
-	ID      string    // unique per event; the same at every delivery
+	ID      string    // the same at every delivery; with Source it names the event
 	Source  string    // the service that published it
 	Key     string    // what its order is kept by
 	Time    time.Time // when it was published

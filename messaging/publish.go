@@ -14,37 +14,35 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A Publisher publishes to one topic on behalf of one service. Its methods may be
-// called concurrently.
+// A Publisher publishes to one topic on behalf of one service, in its transactions. Its methods may
+// be called concurrently.
 type Publisher[T any] struct {
-	topic  Topic[T]
-	bus    *bus
-	broker driver.Broker
+	DirectPublisher[T]
+
+	relay *outbox.Relay
 }
 
-// NewPublisher returns a publisher to topic, during Setup. It connects to the
-// topic's broker and declares the topic, so a wrong URL or name shows here. The
-// service needs a database (App.DB).
+// NewPublisher returns a publisher to topic, during Setup. It connects to the topic's broker and
+// declares the topic, so a wrong URL or name shows here. The service needs a database (App.DB),
+// where the outbox is made.
 func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error) {
-	b, err := busOf(app)
+	direct, err := NewDirectPublisher(app, topic)
 	if err != nil {
 		return nil, err
 	}
-	br, err := b.declare(driver.Subscription{Topic: topic.Name})
+	s, err := direct.bus.store()
 	if err != nil {
 		return nil, err
 	}
-	return &Publisher[T]{topic, b, br}, nil
+	return &Publisher[T]{*direct, s.relay}, nil
 }
 
-// Publish puts the event into the outbox as part of tx, a transaction on the
-// service's own database. It is sent if tx commits, soon after: at once when ctx is the
-// one that sqldb.InTx passed with tx, else within about a second. Events of one
-// key are sent in the order in which their transactions wrote them, provided that
-// these were one after the other, as they are when each first updates the row that
-// key names. An event larger than driver.MaxSize is refused here; one
-// that only the broker refuses, by a lower limit of its own, becomes a dead letter in the
-// publisher's database.
+// Publish puts the event into the outbox as part of tx, a transaction on the service's own
+// database. It is sent if tx commits, soon after: at once when ctx is the one that sqldb.InTx passed
+// with tx, else within about a second. Events of one key are sent in the order in which their
+// transactions wrote them, provided that these were one after the other, as they are when each first
+// updates the row that key names. An event larger than driver.MaxSize is refused here; one that only
+// the broker refuses, by a lower limit of its own, becomes a dead letter in the publisher's database.
 func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data T) error {
 	ctx, span := p.span(ctx, "create ")
 	defer span.End()
@@ -57,16 +55,36 @@ func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data
 	}
 	sqldb.AfterCommit(ctx, func() {
 		p.bus.metrics.published.WithLabelValues(p.topic.Name).Inc()
-		p.bus.relay.Wake()
+		p.relay.Wake()
 	})
 	return nil
 }
 
-// PublishNow sends the event to the broker without the outbox and returns when the
-// broker has it. It is not part of any transaction: a crash before or after can
-// lose the event or publish one whose cause was rolled back. Use it for what may be
-// lost.
-func (p *Publisher[T]) PublishNow(ctx context.Context, key string, data T) error {
+// A DirectPublisher publishes to one topic without an outbox, and so without a database. Its method
+// may be called concurrently.
+type DirectPublisher[T any] struct {
+	topic  Topic[T]
+	bus    *bus
+	broker driver.Broker
+}
+
+// NewDirectPublisher is NewPublisher for a service, or a topic, that needs only PublishNow.
+func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublisher[T], error) {
+	b, err := busOf(app)
+	if err != nil {
+		return nil, err
+	}
+	br, err := b.declare(driver.Subscription{Topic: topic.Name, Raw: topic.raw()})
+	if err != nil {
+		return nil, err
+	}
+	return &DirectPublisher[T]{topic, b, br}, nil
+}
+
+// PublishNow sends the event to the broker without the outbox and returns when the broker has it. It
+// is not part of any transaction: a crash before or after can lose the event or publish one whose
+// cause was rolled back. Use it for what may be lost.
+func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T) error {
 	ctx, span := p.span(ctx, "send ")
 	defer span.End()
 	m, err := encode(ctx, p.topic, p.bus.app.Name(), key, data)
@@ -80,7 +98,7 @@ func (p *Publisher[T]) PublishNow(ctx context.Context, key string, data T) error
 	return nil
 }
 
-func (p *Publisher[T]) span(ctx context.Context, operation string) (context.Context, trace.Span) {
+func (p *DirectPublisher[T]) span(ctx context.Context, operation string) (context.Context, trace.Span) {
 	return p.bus.app.Tracer().Start(ctx, operation+p.topic.Name, trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(attribute.String("messaging.destination.name", p.topic.Name)))
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -93,6 +94,28 @@ func TestRolledBackIsNeverSent(t *testing.T) {
 	store.waitFor(t, "*", 2) // in order: what was rolled back would have come first
 	if got := s.metric("shop", `messaging_published_total{service="shop",topic="order.placed.v1"}`); got != "1" {
 		t.Errorf("messaging_published_total: got %s, want 1: what was rolled back does not count", got)
+	}
+}
+
+// TestNoDatabase: what needs none runs without, and makes none.
+func TestNoDatabase(t *testing.T) {
+	t.Parallel()
+	got := make(chan int, 1)
+	dir := t.TempDir()
+	service := kaptar.Service{Name: "shop", Setup: func(app *kaptar.App) error {
+		pub, err := messaging.NewDirectPublisher(app, orders)
+		if err != nil {
+			return err
+		}
+		app.Go("publish", func(ctx context.Context) error { return pub.PublishNow(ctx, "k", placed{N: 1}) })
+		return messaging.SubscribeAutoAck(app, orders, func(_ context.Context, e messaging.Event[placed]) error {
+			got <- e.Data.N
+			return nil
+		}, nil)
+	}}
+	start(t, dir, map[string]string{"broker_url": startBroker(t).url(), "services.shop.database_url": ""}, service)
+	if n := receive(t, "the event", got); n != 1 {
+		t.Errorf("got %d, want 1", n)
 	}
 }
 

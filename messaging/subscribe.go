@@ -89,11 +89,11 @@ func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error
 func Subscribe[T any](
 	app *kaptar.App, topic Topic[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
-	c, err := newConsumer(app, topic.Name, opts)
+	c, err := newConsumer(app, topic, opts)
 	if err != nil {
 		return err
 	}
-	db, err := app.DB(nil)
+	s, err := c.bus.store()
 	if err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func Subscribe[T any](
 			return "", err
 		}
 		result := handled
-		err = sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.Once(ctx, tx, c.opts.Group, d.ID)
+		err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+			first, err := outbox.MarkHandled(ctx, tx, c.opts.Group, &d.Message)
 			if err != nil {
 				return err
 			}
@@ -118,12 +118,12 @@ func Subscribe[T any](
 		return result, err
 	}
 	c.storeDeadLetter = func(ctx context.Context, d *driver.Delivery, reason error) error {
-		return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.Once(ctx, tx, c.opts.Group, d.ID)
+		return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+			first, err := outbox.MarkHandled(ctx, tx, c.opts.Group, &d.Message)
 			if err != nil || !first {
 				return err
 			}
-			return outbox.Bury(ctx, tx, outbox.DeadLetter{Group: c.opts.Group, Message: d.Message, Reason: reason.Error(), Attempts: d.Attempt})
+			return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: c.opts.Group, Message: d.Message, Reason: reason.Error(), Attempts: d.Attempt})
 		})
 	}
 	return c.start()
@@ -133,7 +133,7 @@ func Subscribe[T any](
 // acknowledged before handler runs, so it is handled at most once, and lost when handler fails,
 // which is logged. Use it for what may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
-	c, err := newConsumer(app, topic.Name, opts)
+	c, err := newConsumer(app, topic, opts)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,8 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx c
 
 // newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
 // group: each event would reach one of the two at random.
-func newConsumer(app *kaptar.App, topic string, opts *SubscribeOptions) (*consumer, error) {
+func newConsumer[T any](app *kaptar.App, of Topic[T], opts *SubscribeOptions) (*consumer, error) {
+	topic := of.Name
 	b, err := busOf(app)
 	if err != nil {
 		return nil, err
@@ -168,5 +169,5 @@ func newConsumer(app *kaptar.App, topic string, opts *SubscribeOptions) (*consum
 			app.Name(), topic, all.Group, all.Group+".second")
 	}
 	b.subscribed[key] = true
-	return &consumer{bus: b, topic: topic, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
+	return &consumer{bus: b, topic: topic, raw: of.raw(), opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

@@ -70,6 +70,11 @@ type Subscription struct {
 	// the past is not to be guessed. Ignored for a group that exists.
 	From Start
 
+	// Raw says that the topic belongs to programs without kaptar, and is what the broker itself calls
+	// by that name: the Kafka topic, the RabbitMQ queue, the NATS subject. Each driver says what
+	// becomes of groups, keys and IDs there, where such a program knows none.
+	Raw bool
+
 	// MaxInFlight limits the unsettled deliveries of this member; 0 means 64.
 	MaxInFlight int
 }
@@ -99,7 +104,7 @@ func (s Start) String() string {
 
 // Validate checks the fields. Its error has ErrInvalid in its chain and says what was expected.
 func (s Subscription) Validate() error {
-	if err := checkName("topic", s.Topic); err != nil {
+	if err := checkTopic(s.Topic, s.Raw); err != nil {
 		return fmt.Errorf("driver: subscription of group %q: %w", s.Group, err)
 	}
 	if err := checkName("group", s.Group); err != nil {
@@ -121,7 +126,7 @@ func (s Subscription) ValidateDeclare() error {
 	if s.Group != "" {
 		return s.Validate()
 	}
-	if err := checkName("topic", s.Topic); err != nil {
+	if err := checkTopic(s.Topic, s.Raw); err != nil {
 		return fmt.Errorf("driver: %w", err)
 	}
 	return nil

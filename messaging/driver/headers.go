@@ -1,6 +1,9 @@
 package driver
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -69,4 +72,46 @@ func (h Headers) sorted() bool {
 		}
 	}
 	return true
+}
+
+// MarshalJSON writes an object of strings, in the order of the names.
+func (h Headers) MarshalJSON() ([]byte, error) {
+	out := []byte{'{'}
+	for i := range h {
+		name, err := json.Marshal(h[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(h[i].Value)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, name...), ':'), value...)
+	}
+	return append(out, '}'), nil
+}
+
+// UnmarshalJSON reads an object of strings.
+func (h *Headers) UnmarshalJSON(object []byte) error {
+	list, d := Headers(nil), json.NewDecoder(bytes.NewReader(object))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("driver: headers: %.100q: expected a JSON object", object)
+	}
+	for d.More() {
+		var value string
+		name, err := d.Token()
+		if err == nil {
+			err = d.Decode(&value)
+		}
+		if err != nil {
+			return fmt.Errorf("driver: headers: %w", err)
+		}
+		list = append(list, Header{name.(string), value}) //nolint:forcetypeassert // names of an object are strings
+	}
+	list.Sort()
+	*h = list
+	return nil
 }

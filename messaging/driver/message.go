@@ -38,20 +38,25 @@ type Message struct {
 	ID string
 
 	// Topic is where the message goes: words of letters, digits, '-' and '_', joined by '.'; the first character of the
-	// name is a letter or a digit. Required; at most 200 bytes.
+	// name is a letter or a digit. With Raw any printable ASCII but spaces. Required; at most 200 bytes.
 	Topic string
 
 	// Key groups messages whose order matters. Any valid UTF-8; messages with an empty key share the empty key.
 	Key string
 
 	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else the sender likes, in
-	// ascending order of their names. Names are lower-case letters, digits, '-' and '_'. Values are valid UTF-8; drivers
+	// ascending order of their names. Names are lower-case letters, digits, '-' and '_'; with Raw any
+	// printable ASCII but spaces and ':'. Values are valid UTF-8; drivers
 	// encode what their wire cannot hold. The values of content-type, traceparent and tracestate go out as they are, so they
 	// must be printable ASCII that neither starts nor ends with a space.
 	Headers Headers
 
 	// Data is the body. nil and empty are the same.
 	Data []byte
+
+	// Raw says that the message is for programs without kaptar; see [Subscription].Raw. Header
+	// names that CloudEvents uses have no meaning then.
+	Raw bool
 }
 
 // Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each header's framing.
@@ -71,7 +76,7 @@ func (h *Header) size() int { return len(h.Name) + len(h.Value) + 4 }
 // Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its chain and names the
 // message, the field and the value. Drivers call it before they send anything.
 func (m *Message) Validate() error {
-	if err := checkName("topic", m.Topic); err != nil {
+	if err := checkTopic(m.Topic, m.Raw); err != nil {
 		return fmt.Errorf("driver: message %q: %w", m.ID, err)
 	}
 	return m.validateRest()
@@ -89,7 +94,7 @@ func (m *Message) validateRest() error {
 	n := m.size()
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		if err := h.check(); err != nil {
+		if err := h.check(m.Raw); err != nil {
 			return fmt.Errorf("driver: message %q on topic %q: %w", m.ID, m.Topic, err)
 		}
 		if i > 0 && m.Headers[i-1].Name >= h.Name {
@@ -108,7 +113,7 @@ func (m *Message) validateRest() error {
 func ValidateAll(msgs []Message) error {
 	for i := range msgs {
 		var err error
-		if i > 0 && msgs[i].Topic == msgs[i-1].Topic {
+		if i > 0 && msgs[i].Topic == msgs[i-1].Topic && msgs[i].Raw == msgs[i-1].Raw {
 			err = msgs[i].validateRest()
 		} else {
 			err = msgs[i].Validate()
@@ -147,11 +152,11 @@ type Settler interface {
 	Extend(ctx context.Context) error
 }
 
-func (h *Header) check() error {
+func (h *Header) check(raw bool) error {
 	name, value := h.Name, h.Value
 	for i := range len(name) {
 		c := name[i]
-		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') && (!raw || c <= ' ' || c > '~' || c == ':') {
 			return fmt.Errorf("header name %q is %w: want lower-case letters, digits, '-' and '_'", clip(name), ErrInvalid)
 		}
 	}
@@ -167,6 +172,16 @@ func (h *Header) check() error {
 		if !utf8.ValidString(value) {
 			return fmt.Errorf("value %q of header %s is %w: want UTF-8", clip(value), name, ErrInvalid)
 		}
+	}
+	return nil
+}
+
+func checkTopic(name string, raw bool) error {
+	if !raw {
+		return checkName("topic", name)
+	}
+	if name == "" || len(name) > 200 || !isPlain(name) || strings.Contains(name, " ") {
+		return fmt.Errorf("raw topic %q is %w: want 1 to 200 printable ASCII characters without spaces", clip(name), ErrInvalid)
 	}
 	return nil
 }

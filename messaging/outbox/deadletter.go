@@ -15,7 +15,7 @@ const maxReason = 16 << 10
 
 // DeadLetter is a message that a group could not handle.
 type DeadLetter struct {
-	ID       int64 // given by Bury
+	ID       int64 // given by AddDeadLetter
 	Group    string
 	Message  driver.Message
 	Reason   string    // the last error; cut at 16 KiB
@@ -24,17 +24,18 @@ type DeadLetter struct {
 	LastAt   time.Time // last failure; zero is taken as now
 }
 
-// Bury stores d as part of tx, which should be the one with the inbox mark (see [Once]): after its commit the message
-// can be acknowledged. Burying a message again for the same group, as a failed replay does, adds to Attempts and
-// replaces Reason and LastAt.
-func Bury(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
-	m := d.Message
+// AddDeadLetter stores d as part of tx, which should be the one with the inbox mark (see
+// [MarkHandled]): after its commit the message can be acknowledged. A message that is there already
+// for the same group, as after a failed replay, gets the new Reason and LastAt, and the sum of the
+// Attempts.
+func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
+	m := &d.Message
 	if d.Group == "" || m.ID == "" {
-		return fmt.Errorf("outbox: bury message %q of group %q: both must be given", m.ID, d.Group)
+		return fmt.Errorf("outbox: dead letter %q of group %q: both must be given", m.ID, d.Group)
 	}
-	headers, err := encodeHeaders(m.Headers)
+	headers, err := m.Headers.MarshalJSON()
 	if err != nil {
-		return fmt.Errorf("outbox: bury message %q: %w", m.ID, err)
+		return fmt.Errorf("outbox: dead letter %q: %w", m.ID, err)
 	}
 	if d.LastAt.IsZero() {
 		d.LastAt = time.Now()
@@ -43,26 +44,27 @@ func Bury(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 		d.FirstAt = d.LastAt
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_dead_letters
-		(grp, msgid, topic, key, headers, payload, reason, attempts, first_at, last_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-		ON CONFLICT (grp, msgid) DO UPDATE SET reason = excluded.reason, last_at = excluded.last_at,
+		(grp, msgid, source, topic, key, headers, payload, raw, reason, attempts, first_at, last_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (grp, msgid, source) DO UPDATE SET reason = excluded.reason, last_at = excluded.last_at,
 			attempts = kaptar_dead_letters.attempts + excluded.attempts`,
-		d.Group, m.ID, clean(m.Topic), clean(m.Key), headers, payload(m.Data), clean(d.Reason[:min(len(d.Reason), maxReason)]),
-		cmp.Or(d.Attempts, 1), d.FirstAt.UnixMilli(), d.LastAt.UnixMilli())
+		d.Group, m.ID, source(m), clean(m.Topic), clean(m.Key), string(headers), payload(m.Data), m.Raw,
+		clean(d.Reason[:min(len(d.Reason), maxReason)]), cmp.Or(d.Attempts, 1), d.FirstAt.UnixMilli(), d.LastAt.UnixMilli())
 	if err != nil {
-		return fmt.Errorf("outbox: bury message %q of group %q: %w", m.ID, d.Group, err)
+		return fmt.Errorf("outbox: dead letter %q of group %q: %w", m.ID, d.Group, err)
 	}
 	return nil
 }
 
-// clean drops what PostgreSQL's text cannot hold: a dead letter must not fail for the oddness that made it one.
+// clean drops what PostgreSQL's text cannot hold: a dead letter must not fail for the oddness that
+// made it one.
 func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // DeadLetters returns all dead letters, oldest first, whole: as much memory as they take.
 func DeadLetters(ctx context.Context, db *sql.DB) ([]DeadLetter, error) {
-	rows, err := db.QueryContext(ctx, `SELECT id, grp, msgid, topic, key, headers, payload, reason, attempts, first_at, last_at
+	rows, err := db.QueryContext(ctx, `SELECT id, grp, msgid, topic, key, headers, payload, raw, reason, attempts, first_at, last_at
 		FROM kaptar_dead_letters ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: dead letters: %w", err)
@@ -71,13 +73,13 @@ func DeadLetters(ctx context.Context, db *sql.DB) ([]DeadLetter, error) {
 	var out []DeadLetter
 	for rows.Next() {
 		var d DeadLetter
-		var headers string
+		var headers []byte
 		var first, last int64
 		m := &d.Message
-		if err := rows.Scan(&d.ID, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &d.Reason, &d.Attempts, &first, &last); err != nil {
+		if err := rows.Scan(&d.ID, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw, &d.Reason, &d.Attempts, &first, &last); err != nil {
 			return nil, fmt.Errorf("outbox: dead letters: %w", err)
 		}
-		if m.Headers, err = decodeHeaders(headers); err != nil {
+		if err := m.Headers.UnmarshalJSON(headers); err != nil {
 			return nil, fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
 		}
 		d.FirstAt, d.LastAt = time.UnixMilli(first), time.UnixMilli(last)

@@ -2,38 +2,61 @@ package outbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-const purgeSlice = 500
+const (
+	purgeSlice = 500
+	maxSource  = 255 // bytes; an index takes no text of any length
+)
 
-// Once marks the message msgID as handled by group, as part of tx. It returns true the first time; then the caller does
-// the effect in the same tx. False means that it was committed before, and nothing is to be done but to acknowledge the
-// message. A second transaction with the same mark waits for the first to end.
-func Once(ctx context.Context, tx *sql.Tx, group, msgID string) (first bool, err error) {
-	if group == "" || msgID == "" {
-		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: both must be given", group, msgID)
+// mark does nothing for a mark from before sources were kept, which stands for every source.
+const mark = `INSERT INTO kaptar_inbox (grp, msgid, source, handled_at)
+	SELECT $1, $2, $3, CAST($4 AS BIGINT) WHERE NOT EXISTS (SELECT 1 FROM kaptar_inbox WHERE grp = $1 AND msgid = $2 AND source = '*')
+	ON CONFLICT DO NOTHING`
+
+// MarkHandled marks m as handled by group, as part of tx. It returns true the first time; then the
+// caller does the effect in the same tx. False means that it was committed before, and nothing is
+// to be done but to acknowledge the message. A second transaction with the same mark waits for the
+// first to end.
+//
+// As in CloudEvents, a message is known by its source, the header ce-source, and its ID: two
+// publishers may use the same IDs.
+func MarkHandled(ctx context.Context, tx *sql.Tx, group string, m *driver.Message) (first bool, err error) {
+	if group == "" || m.ID == "" {
+		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: both must be given", group, m.ID)
 	}
-	res, err := tx.ExecContext(ctx, `INSERT INTO kaptar_inbox (grp, msgid, handled_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		group, msgID, time.Now().UnixMilli())
+	res, err := tx.ExecContext(ctx, mark, group, m.ID, source(m), time.Now().UnixMilli())
 	if err != nil {
-		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, msgID, err)
+		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, m.ID, err)
 	}
 	n, err := res.RowsAffected()
 	if err != nil {
-		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, msgID, err)
+		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, m.ID, err)
 	}
 	return n == 1, nil
 }
 
-// PurgeInbox deletes the marks that are older than the given age, 500 a transaction so that handlers are not kept
-// waiting, and returns how many it deleted, also beside an error. A message that comes again after its mark is purged
-// is handled again: the age must exceed the time that the broker keeps messages.
+// source is the source of m in a form that every database keeps.
+func source(m *driver.Message) string {
+	s := m.Headers.Get(driver.HeaderSource)
+	if len(s) > maxSource || s == "*" {
+		return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(s)))
+	}
+	return clean(s)
+}
+
+// PurgeInbox deletes the marks that are older than the given age, 500 a transaction so that
+// handlers are not kept waiting, and returns how many it deleted, also beside an error. A message
+// that comes again after its mark is purged is handled again: the age must exceed the time that the
+// broker keeps messages.
 func PurgeInbox(ctx context.Context, db *sql.DB, olderThan time.Duration) (int, error) {
 	if olderThan <= 0 {
 		return 0, errors.New("outbox: purge inbox: the age must be positive")
@@ -43,8 +66,8 @@ func PurgeInbox(ctx context.Context, db *sql.DB, olderThan time.Duration) (int, 
 	for {
 		var n int64
 		err := sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_inbox WHERE (grp, msgid) IN
-				(SELECT grp, msgid FROM kaptar_inbox WHERE handled_at < $1 ORDER BY handled_at LIMIT $2)`, before, purgeSlice)
+			res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_inbox WHERE (grp, msgid, source) IN
+				(SELECT grp, msgid, source FROM kaptar_inbox WHERE handled_at < $1 ORDER BY handled_at LIMIT $2)`, before, purgeSlice)
 			if err != nil {
 				return err
 			}

@@ -1,38 +1,37 @@
 // Package outbox keeps events from being lost or applied twice, in the service's own database.
 //
-// Outbox: [Add] writes an event in the transaction of the change it tells of, so that both are committed or neither.
-// A [Relay] sends what is committed and deletes a row only after the broker has it. A crash in between sends the row
-// again: delivery is at least once.
+// Outbox: [Add] writes an event in the transaction of the change it tells of, so that both are
+// committed or neither. A [Relay] sends what is committed and deletes a row only after the broker
+// has it. A crash in between sends the row again: delivery is at least once.
 //
-// Inbox: [Once] marks a message as handled in the transaction of its effect, so that the second delivery of a message
-// has no effect: effects happen once in the service's own database.
+// Inbox: [MarkHandled] marks a message as handled in the transaction of its effect, so that the
+// second delivery of a message has no effect: effects happen once in the service's own database.
 //
-// Dead letters: [Bury] keeps a message that cannot be handled, in the same transaction, so that it can be acknowledged
-// without being lost.
+// Dead letters: [AddDeadLetter] keeps a message that cannot be handled, in the same transaction, so
+// that it can be acknowledged without being lost.
 //
-// The tables kaptar_outbox, kaptar_inbox and kaptar_dead_letters are made by [Migrate], on SQLite and PostgreSQL.
+// The tables kaptar_outbox, kaptar_inbox and kaptar_dead_letters are made by [Migrate], on SQLite
+// and PostgreSQL.
 package outbox
 
 import (
 	"context"
 	"database/sql"
 	"embed"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/sqldb"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 //go:embed migrations
 var migrations embed.FS
 
-// Migrate creates the package's tables in db, which sqldb.Open must have opened, or brings them up to date. Its version
-// table is kaptar_schema. It may be called at any time, also by several processes at once.
+// Migrate creates the package's tables in db, which sqldb.Open must have opened, or brings them up
+// to date. Its version table is kaptar_schema. It may be called at any time, also by several
+// processes at once.
 func Migrate(ctx context.Context, db *sql.DB) error {
 	if err := sqldb.Migrate(ctx, db, migrations, "kaptar_schema"); err != nil {
 		return fmt.Errorf("outbox: %w", err)
@@ -40,66 +39,31 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// Add writes m into the outbox as part of tx: it is sent after tx commits and never when tx rolls back. A message that
-// no broker would take (see driver.Message) is refused here, with driver.ErrInvalid or driver.ErrTooLarge in the
-// error's chain, because in the outbox it would block those behind it. Unless m has a traceparent header, the trace
-// context of ctx is stored with it. Add does not keep m.
+// Add writes m into the outbox as part of tx: it is sent after tx commits and never when tx rolls
+// back. A message that no broker would take (see driver.Message) is refused here, with
+// driver.ErrInvalid or driver.ErrTooLarge in the error's chain, because in the outbox it would
+// block those behind it. Add does not keep m.
 //
-// Messages are sent in the order of their ids. For one key that is the order of the commits only where transactions
-// that touch the key wait for each other, as they do when each updates the row that the key names.
+// Messages are sent in the order of their ids. For one key that is the order of the commits only
+// where transactions that touch the key wait for each other, as they do when each updates the row
+// that the key names.
 func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
-	m.Headers = withTrace(ctx, m.Headers)
 	if err := m.Validate(); err != nil {
 		return fmt.Errorf("outbox: add: %w", err)
 	}
 	if strings.ContainsRune(m.Key, 0) {
 		return fmt.Errorf("outbox: add: key %q of message %q holds a NUL, which databases refuse: %w", m.Key, m.ID, driver.ErrInvalid)
 	}
-	headers, err := encodeHeaders(m.Headers)
+	headers, err := m.Headers.MarshalJSON()
 	if err != nil {
 		return fmt.Errorf("outbox: add: message %q: %w", m.ID, err)
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6)`, m.ID, m.Topic, m.Key, headers, payload(m.Data), time.Now().UnixMilli())
+	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, raw, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`, m.ID, m.Topic, m.Key, string(headers), payload(m.Data), m.Raw, time.Now().UnixMilli())
 	if err != nil {
 		return fmt.Errorf("outbox: add message %q to topic %q: %w", m.ID, m.Topic, err)
 	}
 	return nil
-}
-
-// withTrace returns headers with the trace context of ctx, without changing the caller's.
-func withTrace(ctx context.Context, headers driver.Headers) driver.Headers {
-	if headers.Get(driver.HeaderTraceParent) != "" {
-		return headers
-	}
-	with := slices.Clip(headers)
-	telemetry.Inject(ctx, func(name, value string) {
-		with = append(with, driver.Header{Name: name, Value: value})
-	})
-	if len(with) > len(headers) { // and so a copy
-		with.Sort()
-	}
-	return with
-}
-
-// encodeHeaders makes a JSON object, which people can read in the table.
-func encodeHeaders(h driver.Headers) (string, error) {
-	if len(h) == 0 {
-		return "{}", nil
-	}
-	b, err := json.Marshal(h.Map())
-	return string(b), err
-}
-
-func decodeHeaders(text string) (driver.Headers, error) {
-	if text == "{}" {
-		return nil, nil
-	}
-	var object map[string]string
-	if err := json.Unmarshal([]byte(text), &object); err != nil {
-		return nil, fmt.Errorf("headers: %w", err)
-	}
-	return driver.HeadersOf(object), nil
 }
 
 // payload makes NULL impossible: drivers take a nil slice for it.

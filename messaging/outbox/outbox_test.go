@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	_ "github.com/kaptar/kaptar/drivers/postgres"
@@ -18,7 +20,6 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 func TestMain(m *testing.M) { servertest.Main(m) }
@@ -157,7 +158,7 @@ func TestAddAndSendKeepTheMessage(t *testing.T) {
 		r := outbox.NewRelay(db, b.send, nil)
 		want := message("k", 1)
 		add(t, db, want)
-		add(t, db, driver.Message{ID: "bare", Topic: "t"})
+		add(t, db, driver.Message{ID: "bare", Topic: "a/b", Raw: true})
 		rows, oldest, err := r.Backlog(t.Context())
 		if err != nil || rows != 2 || oldest < 0 || oldest > time.Minute {
 			t.Errorf("Backlog = %d, %v, %v; want 2 fresh rows", rows, oldest, err)
@@ -165,48 +166,15 @@ func TestAddAndSendKeepTheMessage(t *testing.T) {
 		start(t, r)
 		eventually(t, "both are sent", b.has(2))
 		got := b.all()[0]
-		if got.ID != want.ID || got.Topic != want.Topic || got.Key != want.Key || string(got.Data) != string(want.Data) || !slices.Equal(got.Headers, want.Headers) {
+		if got.ID != want.ID || got.Topic != want.Topic || got.Key != want.Key || got.Raw || string(got.Data) != string(want.Data) || !slices.Equal(got.Headers, want.Headers) {
 			t.Errorf("sent %+v, want %+v", got, want)
 		}
-		if bare := b.all()[1]; bare.ID != "bare" || len(bare.Headers) != 0 || len(bare.Data) != 0 {
+		if bare := b.all()[1]; bare.ID != "bare" || !bare.Raw || len(bare.Headers) != 0 || len(bare.Data) != 0 {
 			t.Errorf("sent %+v, want it bare", bare)
 		}
 		eventually(t, "the rows are deleted", func() bool { return count(t, db, "kaptar_outbox") == 0 })
 		if rows, oldest, err := r.Backlog(t.Context()); rows != 0 || oldest != 0 || err != nil {
 			t.Errorf("Backlog = %d, %v, %v; want none", rows, oldest, err)
-		}
-	})
-}
-
-func TestAddKeepsTheTrace(t *testing.T) {
-	t.Parallel()
-	eachDialect(t, func(t *testing.T, url string) {
-		db := open(t, url)
-		const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-		ctx := telemetry.Extract(t.Context(), func(key string) string {
-			if key == "traceparent" {
-				return parent
-			}
-			return ""
-		})
-		mine, own := message("k", 1), message("k", 2)
-		own.Headers = append(own.Headers, driver.Header{Name: driver.HeaderTraceParent, Value: strings.Replace(parent, "b7ad", "1111", 1)})
-		err := sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			return errors.Join(outbox.Add(ctx, tx, mine), outbox.Add(ctx, tx, own))
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(mine.Headers, message("k", 1).Headers) {
-			t.Error("Add changed the caller's headers")
-		}
-		var b broker
-		start(t, outbox.NewRelay(db, b.send, nil))
-		eventually(t, "both are sent", b.has(2))
-		for i, want := range []string{parent, own.Headers.Get(driver.HeaderTraceParent)} {
-			if got := b.all()[i].Headers.Get(driver.HeaderTraceParent); got != want {
-				t.Errorf("traceparent of message %d = %q, want %q", i+1, got, want)
-			}
 		}
 	})
 }
@@ -265,41 +233,55 @@ func TestRollbackPublishesNothing(t *testing.T) {
 	})
 }
 
-func TestOnce(t *testing.T) {
+// from is a message of that source and id.
+func from(source, id string) *driver.Message {
+	return &driver.Message{ID: id, Topic: "t", Headers: driver.HeadersOf(map[string]string{driver.HeaderSource: source})}
+}
+
+// markHandled marks m in a transaction that then ends with fail.
+func markHandled(t testing.TB, db *sql.DB, group string, m *driver.Message, fail error) (first bool, err error) {
+	t.Helper()
+	err = sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
+		if first, err = outbox.MarkHandled(ctx, tx, group, m); err != nil {
+			return err
+		}
+		return fail
+	})
+	return first, err
+}
+
+func TestMarkHandled(t *testing.T) {
 	t.Parallel()
+	long := strings.Repeat("s", 5000)
 	eachDialect(t, func(t *testing.T, url string) {
 		db := open(t, url)
-		once := func(group, id string, fail error) (first bool, err error) {
-			err = sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
-				if first, err = outbox.Once(ctx, tx, group, id); err != nil {
-					return err
-				}
-				return fail
-			})
-			return first, err
-		}
 		for _, c := range []struct {
-			group, id string
-			fail      error
-			want      bool
+			group, source, id string
+			fail              error
+			want              bool
 		}{
-			{"a", "1", errBoom, true}, // rolled back: it does not count
-			{"a", "1", nil, true}, {"a", "1", nil, false}, {"b", "1", nil, true}, {"a", "2", nil, true},
+			{"a", "s", "1", errBoom, true}, // rolled back: it does not count
+			{"a", "s", "1", nil, true}, {"a", "s", "1", nil, false}, {"b", "s", "1", nil, true}, {"a", "s", "2", nil, true},
+			{"a", "", "1", nil, true}, {"a", "", "1", nil, false}, // two publishers count alike
+			{"a", "other", "1", nil, true}, {"a", "other", "1", nil, false},
+			{"a", "*", "1", nil, true}, {"a", "*", "1", nil, false}, {"a", "s2", "1", nil, true},
+			{"a", "nul\x00", "1", nil, true}, {"a", "nul\x00", "1", nil, false},
+			{"a", long, "1", nil, true}, {"a", long, "1", nil, false}, {"a", long + "2", "1", nil, true},
 		} {
-			if first, err := once(c.group, c.id, c.fail); first != c.want || err != c.fail {
-				t.Errorf("Once(%s, %s) = %t, %v; want %t, %v", c.group, c.id, first, err, c.want, c.fail)
+			if first, err := markHandled(t, db, c.group, from(c.source, c.id), c.fail); first != c.want || err != c.fail {
+				t.Errorf("MarkHandled(%s, %.10q, %s) = %t, %v; want %t, %v", c.group, c.source, c.id, first, err, c.want, c.fail)
 			}
 		}
-		if _, err := once("", "1", nil); err == nil {
-			t.Error("Once without a group: no error")
+		if _, err := markHandled(t, db, "", from("s", "1"), nil); err == nil {
+			t.Error("MarkHandled without a group: no error")
 		}
 		// Many deliveries of one message at the same time.
 		var firsts, wg = make(chan bool, 16), sync.WaitGroup{}
 		for range cap(firsts) {
 			wg.Go(func() {
-				first, err := once("c", "1", nil)
+				first, err := markHandled(t, db, "c", from("s", "1"), nil)
 				if err != nil {
-					t.Errorf("Once: %v", err)
+					t.Errorf("MarkHandled: %v", err)
 				}
 				firsts <- first
 			})
@@ -318,13 +300,62 @@ func TestOnce(t *testing.T) {
 	})
 }
 
+// TestMigrationKeepsMarks: what was handled before marks had a source stays handled, whoever sent it.
+func TestMigrationKeepsMarks(t *testing.T) {
+	t.Parallel()
+	for dialect, url := range map[string]func() string{
+		"sqlite":   func() string { return "sqlite:" + filepath.Join(t.TempDir(), "test.db") },
+		"postgres": func() string { return servertest.Database(t) },
+	} {
+		first := make(fstest.MapFS)
+		for _, d := range []string{"sqlite", "postgres"} {
+			name := "migrations/" + d + "/001_outbox.sql"
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first[name] = &fstest.MapFile{Data: text}
+		}
+		db := open(t, url())
+		if err := sqldb.Migrate(t.Context(), db, first, "kaptar_schema"); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, db, `INSERT INTO kaptar_inbox (grp, msgid, handled_at) VALUES ('g', '1', $1)`, time.Now().UnixMilli())
+		exec(t, db, `INSERT INTO kaptar_dead_letters (grp, msgid, topic, key, headers, payload, reason, attempts, first_at, last_at)
+			VALUES ('g', '2', 't', 'k', '{"ce-source":"s"}', 'x', 'why', 1, 1, 1), ('g', '3', 't', 'k', '{}', 'x', 'why', 1, 1, 1)`)
+		if err := outbox.Migrate(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			source, id string
+			want       bool
+		}{{"s", "1", false}, {"", "1", false}, {"s", "2", true}} {
+			if got, err := markHandled(t, db, "g", from(c.source, c.id), nil); got != c.want || err != nil {
+				t.Errorf("%s: MarkHandled(%s, %s) after the migration = %t, %v; want %t", dialect, c.source, c.id, got, err, c.want)
+			}
+		}
+		for _, m := range []*driver.Message{from("s", "2"), from("", "3"), from("new", "2")} {
+			err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
+				return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: "g", Message: *m, Reason: "again"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		all, err := outbox.DeadLetters(t.Context(), db)
+		if err != nil || len(all) != 3 || all[0].Attempts != 2 || all[1].Attempts != 2 || all[2].Attempts != 1 {
+			t.Errorf("%s: dead letters after the migration: %+v, %v; want the two old ones again and a new one", dialect, all, err)
+		}
+	}
+}
+
 func TestPurgeInbox(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
 		db := open(t, url)
 		err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
 			for i := range 1203 {
-				if _, err := outbox.Once(ctx, tx, "g", fmt.Sprint(i)); err != nil {
+				if _, err := outbox.MarkHandled(ctx, tx, "g", from("s", fmt.Sprint(i))); err != nil {
 					return err
 				}
 			}
@@ -349,13 +380,13 @@ func TestPurgeInbox(t *testing.T) {
 	})
 }
 
-func TestBury(t *testing.T) {
+func TestAddDeadLetter(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
 		db := open(t, url)
-		bury := func(d outbox.DeadLetter, fail error) error {
+		add := func(d outbox.DeadLetter, fail error) error {
 			return sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
-				if err := outbox.Bury(ctx, tx, d); err != nil {
+				if err := outbox.AddDeadLetter(ctx, tx, d); err != nil {
 					return err
 				}
 				return fail
@@ -363,14 +394,14 @@ func TestBury(t *testing.T) {
 		}
 		at := time.UnixMilli(1_700_000_000_123)
 		m := message("k", 1)
-		if err := bury(outbox.DeadLetter{Group: "g", Message: m}, errBoom); err != errBoom {
+		if err := add(outbox.DeadLetter{Group: "g", Message: m}, errBoom); err != errBoom {
 			t.Fatal(err)
 		}
 		first := outbox.DeadLetter{Group: "g", Message: m, Reason: "bad\x00 json\xff", Attempts: 5, FirstAt: at, LastAt: at.Add(time.Second)}
 		again := outbox.DeadLetter{Group: "g", Message: m, Reason: "still", LastAt: at.Add(time.Minute)}
 		other := outbox.DeadLetter{Group: "h", Message: m, Reason: strings.Repeat("é", 20_000)}
 		for _, d := range []outbox.DeadLetter{first, again, other} {
-			if err := bury(d, nil); err != nil {
+			if err := add(d, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -386,8 +417,8 @@ func TestBury(t *testing.T) {
 		if d := got[1]; d.Group != "h" || d.Attempts != 1 || d.FirstAt.IsZero() || len(d.Reason) > 17<<10 {
 			t.Errorf("dead letter of h = group %s, %d attempts, %d bytes of reason", d.Group, d.Attempts, len(d.Reason))
 		}
-		if err := bury(outbox.DeadLetter{Message: m}, nil); err == nil {
-			t.Error("Bury without a group: no error")
+		if err := add(outbox.DeadLetter{Message: m}, nil); err == nil {
+			t.Error("AddDeadLetter without a group: no error")
 		}
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -35,10 +35,9 @@ type RelayOptions struct {
 type Relay struct {
 	db   *sql.DB
 	send func(context.Context, []driver.Message) error
-	log  *slog.Logger
 	wake chan struct{}
 
-	failing atomic.Bool // whether the log says so
+	outage steady.Outage
 }
 
 // NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to send. It starts
@@ -48,9 +47,10 @@ type Relay struct {
 // a *driver.PartialError in the chain of its error the relay takes that the first messages are sent; else that none is.
 // It is not called concurrently, and must return when its ctx ends.
 func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
-	r := &Relay{db: db, send: send, wake: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
-	if opts != nil && opts.Log != nil {
-		r.log = opts.Log
+	r := &Relay{db: db, send: send, wake: make(chan struct{}, 1)}
+	r.outage.What = "outbox relay"
+	if opts != nil {
+		r.outage.Log = opts.Log
 	}
 	return r
 }
@@ -99,7 +99,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		case err != nil:
 			failures = r.failed(ctx, failures, err)
 		case lease == nil:
-			sleep(ctx, jitter(leasePoll), nil)
+			steady.Sleep(ctx, jitter(leasePoll))
 		default:
 			failures = r.lead(ctx, lease, failures)
 			lease.Release()
@@ -118,8 +118,8 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int 
 		}
 		if len(batch.ids) == 0 {
 			failures = 0
-			r.works(ctx)
-			sleep(ctx, jitter(idlePoll), r.wake)
+			r.outage.Back(ctx)
+			r.pause(ctx, jitter(idlePoll))
 			continue
 		}
 		err = r.deliver(ctx, batch)
@@ -128,19 +128,12 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int 
 			continue
 		}
 		failures = 0
-		r.works(ctx)
+		r.outage.Back(ctx)
 		if len(batch.ids) < batchSize {
-			sleep(ctx, jitter(busyPoll), r.wake)
+			r.pause(ctx, jitter(busyPoll))
 		}
 	}
 	return failures
-}
-
-// works tells the log once that what failed is over.
-func (r *Relay) works(ctx context.Context) {
-	if r.failing.CompareAndSwap(true, false) {
-		r.log.InfoContext(ctx, "outbox: sending works again")
-	}
 }
 
 // failed tells the log once, waits, and returns the failures in a row.
@@ -148,10 +141,8 @@ func (r *Relay) failed(ctx context.Context, failures int, err error) int {
 	if ctx.Err() != nil {
 		return failures
 	}
-	if r.failing.CompareAndSwap(false, true) {
-		r.log.ErrorContext(ctx, "outbox: sending fails, events wait in the outbox", "error", err)
-	}
-	sleep(ctx, jitter(min(backoffMin<<min(failures, 10), backoffMax)), nil)
+	r.outage.Lost(ctx, err)
+	steady.Sleep(ctx, steady.Delay(failures, backoffMin, backoffMax))
 	return failures + 1
 }
 
@@ -161,7 +152,7 @@ type batch struct {
 	msgs []driver.Message
 }
 
-const selectBatch = `SELECT id, msgid, topic, key, headers, payload FROM kaptar_outbox ORDER BY id LIMIT $1`
+const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox ORDER BY id LIMIT $1`
 
 func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
 	var b batch
@@ -173,11 +164,11 @@ func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
 	for rows.Next() {
 		var id int64
 		var m driver.Message
-		var headers string
-		if err := rows.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data); err != nil {
+		var headers sql.RawBytes
+		if err := rows.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw); err != nil {
 			return b, fmt.Errorf("outbox: read: %w", err)
 		}
-		if m.Headers, err = decodeHeaders(headers); err != nil {
+		if err := m.Headers.UnmarshalJSON(headers); err != nil {
 			return b, fmt.Errorf("outbox: row %d: %w", id, err)
 		}
 		b.ids, b.msgs = append(b.ids, id), append(b.msgs, m)
@@ -233,12 +224,13 @@ func jitter(d time.Duration) time.Duration {
 	return d*4/5 + rand.N(d*2/5+1)
 }
 
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+// pause waits for d, or until the relay is woken.
+func (r *Relay) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-wake:
+	case <-r.wake:
 	case <-ctx.Done():
 	}
 }

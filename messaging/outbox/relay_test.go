@@ -208,7 +208,7 @@ func TestCrashBetweenSendAndDelete(t *testing.T) {
 		eventually(t, "they are sent again", func() bool { return len(b.all()) == 20 && count(t, db, "kaptar_outbox") == 0 })
 		for _, m := range b.all() {
 			err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
-				first, err := outbox.Once(ctx, tx, "g", m.ID)
+				first, err := outbox.MarkHandled(ctx, tx, "g", &m)
 				if err != nil || !first {
 					return err
 				}
@@ -272,9 +272,9 @@ func TestRelayFailureBackoffAndLog(t *testing.T) {
 		r := outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: slog.New(slog.NewTextHandler(&text, nil))})
 		stop := start(t, r)
 		eventually(t, "it is sent", func() bool { r.Wake(); return b.has(1)() })
-		eventually(t, "the recovery is logged", func() bool { return strings.Contains(text.String(), "works again") })
+		eventually(t, "the recovery is logged", func() bool { return strings.Contains(text.String(), "is back") })
 		stop()
-		for i, least := range []time.Duration{80 * time.Millisecond, 160 * time.Millisecond, 320 * time.Millisecond, 640 * time.Millisecond} {
+		for i, least := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond} {
 			if d := calls[i+1].Sub(calls[i]); d < least {
 				t.Errorf("pause %d = %v, want %v or more, whatever Wake says", i+1, d, least)
 			}

@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), events(), surroundings(), shop())
+	return slices.Concat(calls(), events(), stores(), surroundings(), shop())
 }
 
 // calls: package transport.
@@ -37,7 +37,7 @@ func calls() []mutant {
 	}
 }
 
-// events: packages outbox, messaging and its drivers.
+// events: packages outbox and messaging.
 func events() []mutant {
 	return []mutant{
 		{
@@ -51,6 +51,10 @@ func events() []mutant {
 		{
 			"the inbox lets an event have its effect once", "messaging/outbox/inbox.go",
 			"return n == 1, nil", "return n >= 0, nil", "./messaging/outbox", "",
+		},
+		{
+			"the inbox knows an event by source and id", "messaging/outbox/inbox.go",
+			"mark, group, m.ID, source(m)", "mark, group, m.ID, \"\"", "./messaging/outbox", "TestMarkHandled",
 		},
 		{
 			"a rolled-back transaction publishes nothing", "messaging/publish.go",
@@ -68,6 +72,12 @@ func events() []mutant {
 			"a second subscription in one group is refused", "messaging/subscribe.go",
 			"if b.subscribed[key] {", "if false {", "./messaging", "TestSecondSubscription",
 		},
+	}
+}
+
+// stores: package sqldb and the drivers.
+func stores() []mutant {
+	return []mutant{
 		{
 			"SQLite is durable", "drivers/sqlite/sqlite.go",
 			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
