@@ -27,7 +27,10 @@
 // members of one topic are not stopped by those of another. The record key is the message's, hashed as Kafka's own
 // clients do. Headers keep their names, but "ce-…" goes as "ce_…", as the CloudEvents binding for Kafka has it, and names
 // that would be mistaken for such go with "Kaptar-Header-" in front. The header Kaptar-Id holds an id that ce_id does not.
-// A program without kaptar can publish: then the id is ce_id, or the record's topic, partition and offset.
+// A program without kaptar can publish: then the id is ce_id, or the record's topic, partition, offset and timestamp.
+//
+// A raw topic (driver.Subscription.Raw) has just its own name, and headers keep their names too. Without a key a record has
+// none. Kaptar-Id comes with what is published here.
 //
 // # Durability
 //

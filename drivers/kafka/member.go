@@ -104,7 +104,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var d decoder
+	d := decoder{raw: m.sub.Raw}
 	for ctx.Err() == nil && !m.b.isClosed() {
 		l, r, wait, err := m.next(m.clock())
 		if err != nil {

@@ -21,6 +21,8 @@ func (b *Broker) producerOptions() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Kafka's own clients
 		kgo.ProducerLinger(0),
+		// What a client of any language can read without more libraries: that leaves gzip, which costs more than it saves here.
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProduceRequestTimeout(callTimeout),
 		// A Publish that waits for a dead broker must end. The client then takes a new producer epoch, so that what was cancelled
 		// is stored before what follows or not at all.
@@ -64,7 +66,7 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	for i := range msgs {
 		var err error
 		if i == 0 || msgs[i].Topic != msgs[i-1].Topic {
-			if info, err = b.topic(ctx, msgs[i].Topic); err != nil {
+			if info, err = b.topic(ctx, msgs[i].Topic, msgs[i].Raw); err != nil {
 				return err
 			}
 		}

@@ -78,7 +78,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 // place makes sure that the topic exists and that the group has offsets in it, and returns Kafka's
 // name of the topic.
 func (b *Broker) place(ctx context.Context, sub driver.Subscription) (string, error) {
-	info, err := b.topic(ctx, sub.Topic)
+	info, err := b.topic(ctx, sub.Topic, sub.Raw)
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +119,7 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	}
 	if errors.Is(err, kerr.UnknownTopicOrPartition) { // deleted since this Broker saw it
 		b.forget(sub.Topic)
-		if _, err = b.topic(ctx, sub.Topic); err == nil {
+		if _, err = b.topic(ctx, sub.Topic, sub.Raw); err == nil {
 			err = kerr.UnknownTopicOrPartition // and now once more; it is retriable
 		}
 	}

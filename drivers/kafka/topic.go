@@ -45,7 +45,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
 	if sub.Group == "" {
-		_, err := b.topic(ctx, sub.Topic)
+		_, err := b.topic(ctx, sub.Topic, sub.Raw)
 		return err
 	}
 	if _, err := b.place(ctx, sub); err != nil {
@@ -55,7 +55,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 }
 
 // topic returns what is known of a topic, after making it if need be.
-func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
+func (b *Broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, error) {
 	if info, ok := b.known(topic); ok {
 		return info, nil
 	}
@@ -64,7 +64,7 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	if info, ok := b.known(topic); ok {
 		return info, nil
 	}
-	info, err := b.declare(ctx, topic)
+	info, err := b.declare(ctx, topic, raw)
 	if err != nil {
 		return topicInfo{}, fmt.Errorf("kafka: declare topic %s at %s: %w", topic, b.url, b.cause(ctx, err))
 	}
@@ -94,8 +94,12 @@ func (b *Broker) forget(topic string) {
 	}
 }
 
-func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
-	for _, name := range []string{topic, otherName(topic)} {
+func (b *Broker) declare(ctx context.Context, topic string, raw bool) (topicInfo, error) {
+	names := []string{topic, otherName(topic)}
+	if raw {
+		names = names[:1]
+	}
+	for _, name := range names {
 		switch id, there, err := b.exists(ctx, name); {
 		case there:
 			return b.describe(ctx, name, id)
@@ -106,7 +110,7 @@ func (b *Broker) declare(ctx context.Context, topic string) (topicInfo, error) {
 	}
 	name := topic
 	err := b.create(ctx, name)
-	if errors.Is(err, kerr.InvalidTopicException) { // its name is a valid one, so it collides with another one
+	if errors.Is(err, kerr.InvalidTopicException) && !raw { // its name is a valid one, so it collides with another one
 		name = otherName(topic)
 		err = b.create(ctx, name)
 	}

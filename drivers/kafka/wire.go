@@ -55,7 +55,10 @@ func (e *encoder) copy(text string) []byte {
 
 // encode makes the record of a message. limit is what the topic takes.
 func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit int) error {
-	r.Topic, r.Key = topic, e.copy(m.Key)
+	r.Topic = topic
+	if m.Key != "" || !m.Raw { // a plain record without a key has none, and may go to any partition
+		r.Key = e.copy(m.Key)
+	}
 	from := len(e.bytes)
 	e.bytes = append(e.bytes, m.Data...)
 	r.Value = e.bytes[from:len(e.bytes):len(e.bytes)]
@@ -66,7 +69,11 @@ func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit i
 	}
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		e.headers = append(e.headers, kgo.RecordHeader{Key: wireName(h.Name), Value: e.copy(h.Value)})
+		name := h.Name
+		if !m.Raw {
+			name = wireName(name)
+		}
+		e.headers = append(e.headers, kgo.RecordHeader{Key: name, Value: e.copy(h.Value)})
 	}
 	r.Headers = e.headers[first:len(e.headers):len(e.headers)]
 	for i := range r.Headers {
@@ -137,6 +144,7 @@ func headerName(wire string) string {
 // A decoder makes messages of records, which may come from any program. Messages that are made one after the other share memory,
 // but a little: a text that somebody keeps for long must not hold on to a whole fetch.
 type decoder struct {
+	raw     bool // headers keep their names
 	texts   strings.Builder
 	headers driver.Headers
 	before  [16]seenHeader // by place; names stay the same from message to message, and most values too, as source and type
@@ -152,7 +160,7 @@ const (
 
 // decode makes the message of a record.
 func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
-	m := driver.Message{Topic: topic, Key: d.text(r.Key), Data: slices.Clip(r.Value)}
+	m := driver.Message{Topic: topic, Key: d.text(r.Key), Data: slices.Clip(r.Value), Raw: d.raw}
 	if cap(d.headers)-len(d.headers) < len(r.Headers) {
 		d.headers = make(driver.Headers, 0, max(len(r.Headers), headersTogether))
 	}
@@ -165,7 +173,9 @@ func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
 		}
 		seen := &d.before[i%len(d.before)]
 		if seen.wire != h.Key {
-			seen.wire, seen.name = h.Key, headerName(h.Key)
+			if seen.wire, seen.name = h.Key, h.Key; !d.raw {
+				seen.name = headerName(h.Key)
+			}
 		}
 		if seen.value != string(h.Value) {
 			seen.value = d.text(h.Value)
@@ -177,8 +187,8 @@ func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
 	if m.ID == "" {
 		m.ID = m.Headers.Get(driver.HeaderID)
 	}
-	if m.ID == "" { // the same at every delivery
-		m.ID = fmt.Sprintf("%s-%d-%d", r.Topic, r.Partition, r.Offset)
+	if m.ID == "" { // the same at every delivery, and another in a topic that was made again
+		m.ID = fmt.Sprintf("%s-%d-%d-%d", r.Topic, r.Partition, r.Offset, r.Timestamp.UnixMilli())
 	}
 	return m
 }
