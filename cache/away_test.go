@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
@@ -123,7 +121,7 @@ func TestKilled(t *testing.T) {
 		if rate := (count(c.hits) - hits) / 1000; rate < 0.3 {
 			t.Errorf("round %d: hit rate %.2f after the restart", round, rate)
 		}
-		if away, back := log.count("redis is away"), log.count("redis is back"); away != round || back != round {
+		if away, back := log.count("redis lost"), log.count("redis is back"); away != round || back != round {
 			t.Errorf("round %d: %d lines say away, %d back:\n%s", round, away, back, log)
 		}
 	}
@@ -211,7 +209,7 @@ func TestPaused(t *testing.T) {
 // reach Redis: who reads after that must not join that load.
 func TestLoadWhileAway(t *testing.T) {
 	t.Parallel()
-	l := newLink(&redis.Options{}, "user-service", "REDIS_URL", newLog(io.Discard)) // never connected
+	l := newLink(nil, "user-service", "REDIS_URL", "", newLog(io.Discard)) // never connected
 	c, s := newTestCache(newRemote(l, "users", shapeOf[user](), time.Minute), time.Minute), new(source)
 	loaded, written, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
@@ -248,16 +246,13 @@ func TestLoadWhileAway(t *testing.T) {
 // TestManyUndone forgets which keys they were, and stays away until none of them is left.
 func TestManyUndone(t *testing.T) {
 	t.Parallel()
-	opts, err := fromURL(servertest.Shared(t, servers.Redis).URL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	to := serverAt(t, servertest.Shared(t, servers.Redis).URL())
 	log := new(logged)
 	for _, tt := range []struct {
 		undone int
 		up     bool
 	}{{maxUndone, true}, {maxUndone + 1, false}} {
-		l := newLink(opts, serviceOf(t), "REDIS_URL", newLog(log))
+		l := newLink(to, serviceOf(t), "REDIS_URL", "", newLog(log))
 		l.limit = 2 * time.Second
 		c := newTestCache(newRemote(l, "users", shapeOf[user](), time.Minute), time.Minute)
 		for i := range tt.undone {
@@ -308,7 +303,7 @@ func TestBlackHole(t *testing.T) {
 	if n := w.writes.Load(); n > 2*readers+12 || reads.Load() < 1000 {
 		t.Errorf("%d reads, of which and of the task's attempts %d reached Redis", reads.Load(), n)
 	}
-	if n := log.count("redis is away"); n != 1 {
+	if n := log.count("redis lost"); n != 1 {
 		t.Errorf("%d lines, want 1:\n%s", n, log)
 	}
 	w.hole.Store(false)
@@ -355,7 +350,7 @@ func TestNothingThere(t *testing.T) {
 	}
 	defer listener.Close() // it accepts into its queue, and nobody answers
 	log := new(logged)
-	l := newLink(&redis.Options{Addr: listener.Addr().String()}, "user-service", "REDIS_HOST", newLog(log))
+	l := newLink(serverAt(t, "redis://"+listener.Addr().String()), "user-service", "REDIS_HOST", "", newLog(log))
 	begun := time.Now()
 	if err := l.connect(); err == nil || time.Since(begun) > patience/4 { // is 0.5 s
 		t.Errorf("connect: %v after %v, want an error soon", err, time.Since(begun))
@@ -364,7 +359,7 @@ func TestNothingThere(t *testing.T) {
 	for i := range int64(100) {
 		want(t, c, s, 0, i+1)
 	}
-	if l.up() || log.count("redis is away") != 1 {
+	if l.up() || log.count("redis lost") != 1 {
 		t.Errorf("up %v, log %s", l.up(), log)
 	}
 }

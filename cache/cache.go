@@ -9,30 +9,33 @@
 //
 // # Where values are
 //
-// The setting redis_url names the server, or else redis_host (default localhost).
-// With neither, as package local has it by default, each cache is in the process:
-// then several instances of a service do not hear of each other's Delete, and a changed
-// value can be seen for up to Options.TTL; they want Redis. One server or one primary
-// with replicas will do; Redis Cluster will not. Systems that share a server take
-// a database number each: redis://host/1.
+// The setting redis_url names the server, or else redis_host, which is localhost by default; the
+// program imports its driver:
+//
+//	import _ "github.com/kaptar/kaptar/drivers/redis"
+//
+// With redis_host set to nothing, as package local has it by default, each cache is in the process.
+// Then several instances of a service do not hear of each other's Delete, and a changed value can be
+// seen for up to Options.TTL: they want Redis. Systems that share a server take a database number
+// each: redis://host/1.
 //
 // # A value that was deleted is not seen again
 //
 // A miss takes a lease, which Delete takes away, and a value is stored only under its lease. So a
-// reader that loaded the old row cannot store it after the writer's Delete. That holds
-// for all instances on one Redis, and in one process.
+// reader that loaded the old row cannot store it after the writer's Delete. That holds for all
+// instances on one Redis, and in one process.
 //
-// Keys carry the run id of the server, so what a restarted Redis has kept from before is
-// not used; where INFO is forbidden there is no run id, which is logged, and a
-// restart that brings back old data can bring back deleted values until their TTL ends.
+// Keys carry the run id of the server, so what a restarted Redis has kept from before is not used.
+// Where INFO is forbidden there is no run id. That is logged, and a restart that brings back old data
+// can bring back deleted values until their TTL ends.
 //
 // # When Redis is away
 //
-// Get then calls load each time, and never fails because of Redis. One command that
-// fails or takes longer than 250 ms is enough: from then on Redis is asked by a
-// background task only (after 100 ms, doubled up to 5 s), so requests do not wait. The
-// log says once that it is away, why, and which setting names it, and once that it is
-// back. Readiness does not change. What Delete could not do is done before Redis is used again.
+// Get then calls load each time, and never fails because of Redis. One command that fails or takes
+// longer than 250 ms is enough: from then on only a background task asks Redis (after 100 ms, doubled
+// up to 5 s), so requests do not wait. The log says once that Redis is lost, why, and which setting
+// names it, and once that it is back. Readiness does not change. What Delete could not do is done
+// before Redis is used again.
 package cache
 
 import (
@@ -79,10 +82,10 @@ type engine interface {
 // A Cache is read through: what it does not have it loads. Its methods may be called
 // concurrently.
 type Cache[T any] struct {
-	name    string
-	ttl     time.Duration
-	engine  engine
-	flights *flights
+	name   string
+	ttl    time.Duration
+	engine engine
+	loads  *loads
 
 	hits, misses, errors prometheus.Counter
 }
@@ -90,7 +93,8 @@ type Cache[T any] struct {
 var cacheName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
 // New returns the service's cache of that name, for use during Setup; a second one of the
-// same name is an error, and so are settings that name no Redis. A Redis that does not answer is none.
+// same name is an error, and so are settings that name no Redis or one without its driver. A Redis
+// that does not answer yet is no error.
 //
 // Values are kept as JSON, so what Get returns is what T's JSON holds. Options may be nil.
 //
@@ -122,12 +126,12 @@ func New[T any](app *kaptar.App, name string, opts *Options) (*Cache[T], error) 
 	if s.link != nil {
 		e = newRemote(s.link, name, shapeOf[T](), o.TTL)
 	}
-	return newCache[T](s.loads, e, name, o.TTL, s.requests.MustCurryWith(prometheus.Labels{"cache": name})), nil
+	return newCache[T](s.stop, e, name, o.TTL, s.requests.MustCurryWith(prometheus.Labels{"cache": name})), nil
 }
 
-func newCache[T any](loads context.Context, e engine, name string, ttl time.Duration, requests *prometheus.CounterVec) *Cache[T] {
+func newCache[T any](stop context.Context, e engine, name string, ttl time.Duration, requests *prometheus.CounterVec) *Cache[T] {
 	return &Cache[T]{
-		name: name, ttl: ttl, engine: e, flights: newFlights(loads),
+		name: name, ttl: ttl, engine: e, loads: newLoads(stop),
 		hits: requests.WithLabelValues("hit"), misses: requests.WithLabelValues("miss"), errors: requests.WithLabelValues("error"),
 	}
 }
@@ -162,7 +166,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Contex
 			lease = ""
 		}
 	}
-	raw, err = c.flights.do(ctx, key, lease, func(ctx context.Context) ([]byte, error) { return c.load(ctx, key, lease, load) })
+	raw, err = c.loads.do(ctx, key, lease, func(ctx context.Context) ([]byte, error) { return c.load(ctx, key, lease, load) })
 	if err != nil {
 		return value, err
 	}
@@ -205,7 +209,7 @@ func (c *Cache[T]) Delete(_ context.Context, keys ...string) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	c.flights.forget(keys...)
+	c.loads.forget(keys...)
 	if err := c.engine.delete(keys...); err != nil {
 		return fmt.Errorf("cache: delete from %s: %w", c.name, err)
 	}

@@ -128,7 +128,7 @@ func TestSingleFlight(t *testing.T) {
 				t.Errorf("the first, cancelled: got %v, want context.Canceled", err)
 			}
 		})
-		eventually(t, "the load", func() bool { return c.flights.joined("1") == 1 })
+		eventually(t, "the load", func() bool { return c.loads.joined("1") == 1 })
 		for range callers {
 			others.Go(func() {
 				if got, err := c.Get(ctx, "1", load); err != nil || got.Name != "ada" {
@@ -136,15 +136,15 @@ func TestSingleFlight(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "all callers", func() bool { return c.flights.joined("1") == callers+1 })
+		eventually(t, "all callers", func() bool { return c.loads.joined("1") == callers+1 })
 		leave()
 		impatient.Wait()
 		close(release)
 		others.Wait()
 		want(t, c, s, 0, 1)
-		c.flights.mu.Lock()
-		defer c.flights.mu.Unlock()
-		if n := len(c.flights.running); n != 0 {
+		c.loads.mu.Lock()
+		defer c.loads.mu.Unlock()
+		if n := len(c.loads.running); n != 0 {
 			t.Errorf("%d loads are remembered that have ended", n)
 		}
 	})
@@ -248,7 +248,7 @@ func TestLoadLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		service, stop := context.WithCancel(t.Context())
-		f := newFlights(service)
+		f := newLoads(service)
 		hang := func(ctx context.Context) ([]byte, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

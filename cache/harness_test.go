@@ -17,6 +17,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/kaptar/kaptar/drivers"
+	_ "github.com/kaptar/kaptar/drivers/redis"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
@@ -63,11 +65,7 @@ func newTestCache(e engine, ttl time.Duration) *Cache[user] {
 // openLink is what New does, with the task that App.Go starts.
 func openLink(t testing.TB, url, service string, log io.Writer) *link {
 	t.Helper()
-	opts, err := fromURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newLink(opts, service, "REDIS_URL", newLog(log))
+	l := newLink(serverAt(t, url), service, "REDIS_URL", url, newLog(log))
 	l.limit = 2 * time.Second // a busy machine is no outage
 	_ = l.connect()           // which logs
 	ctx, cancel := context.WithCancel(context.Background())
@@ -83,6 +81,28 @@ func openLink(t testing.TB, url, service string, log io.Writer) *link {
 		}
 	})
 	return l
+}
+
+// serverAt is the driver's end of url.
+func serverAt(t testing.TB, url string) server {
+	t.Helper()
+	set := new(drivers.Set)
+	t.Cleanup(func() { set.Close(context.Background()) })
+	to, err := open(t.Context(), url, set.Open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// keyIn is the name in Redis of the one value or lease of service.
+func keyIn(t testing.TB, raw *redis.Client, service string) string {
+	t.Helper()
+	keys := raw.Keys(t.Context(), service+":*:users:1").Val()
+	if len(keys) != 1 {
+		t.Fatalf("got the keys %q, want one", keys)
+	}
+	return keys[0]
 }
 
 // remoteCache is one instance of service on the Redis at url.
@@ -156,11 +176,11 @@ func eventually(t *testing.T, what string, done func() bool) {
 func (l *link) up() bool { return l.session.Load() != nil }
 
 // joined is how many callers share the load of key that runs.
-func (f *flights) joined(key string) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if fl := f.running[key]; fl != nil {
-		return fl.callers
+func (l *loads) joined(key string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if one := l.running[key]; one != nil {
+		return one.callers
 	}
 	return 0
 }

@@ -2,16 +2,17 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // commandLimit bounds one use of Redis, with waiting for a connection and making it.
@@ -28,30 +29,37 @@ const (
 // maxUndone is how many keys are remembered that could not be deleted.
 const maxUndone = 10_000
 
-// A link is one service's connection to Redis, shared by its caches. While it has a
-// session Redis is used; when it has none Redis is away, and only run asks.
+// A server makes sessions; see Session.
+type server interface {
+	Session(service string, limit time.Duration) Session
+}
+
+// A link is one service's connection to Redis, shared by its caches. While it has a session Redis is
+// used; when it has none Redis is away, and only run asks.
 type link struct {
-	opts    redis.Options
+	server  server
 	service string
 	setting string // that named the server
+	limit   time.Duration
 	log     *slog.Logger
-	limit   time.Duration // commandLimit
+	outage  steady.Outage
 
-	session atomic.Pointer[session]
+	session atomic.Pointer[Session]
 	wake    chan struct{} // the session ended
 
 	mu       sync.Mutex
 	undone   map[string]struct{} // deletes that did not reach Redis; no session starts before they do
 	notUntil time.Time           // no session starts before; set when undone would have grown too large
 	keep     time.Duration       // after which nothing in Redis is older
-	told     string              // the reason that was last logged; "" while there is a session
-	warned   bool                // that INFO is forbidden
+	told     string              // the kind of reason that was last logged
+	warned   bool                // that restarts go unnoticed
 }
 
-func newLink(opts *redis.Options, service, setting string, log *slog.Logger) *link {
+func newLink(to server, service, setting, url string, log *slog.Logger) *link {
 	return &link{
-		opts: *opts, service: service, setting: setting, log: log, limit: commandLimit,
-		wake: make(chan struct{}, 1), undone: make(map[string]struct{}),
+		server: to, service: service, setting: setting, limit: commandLimit, log: log,
+		outage: steady.Outage{What: "redis", Log: log, Attrs: []slog.Attr{slog.String("setting", setting), slog.String("url", withoutSecrets(url))}},
+		wake:   make(chan struct{}, 1), undone: make(map[string]struct{}),
 	}
 }
 
@@ -63,14 +71,14 @@ func (l *link) keeps(ttl time.Duration) {
 }
 
 // use calls f with the session, unless Redis is away. An error of f ends the session.
-func (l *link) use(f func(context.Context, *session) error) error {
+func (l *link) use(f func(context.Context, Session) error) error {
 	s := l.session.Load()
 	if s == nil {
 		return errAway
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.limit) // a caller who gives up says nothing about Redis
 	defer cancel()
-	err := f(ctx, s)
+	err := f(ctx, *s)
 	if err != nil {
 		l.lost(s, err)
 	}
@@ -78,32 +86,40 @@ func (l *link) use(f func(context.Context, *session) error) error {
 }
 
 // lost ends s; others may have ended it before.
-func (l *link) lost(s *session, err error) {
+func (l *link) lost(s *Session, err error) {
 	if !l.session.CompareAndSwap(s, nil) {
 		return
 	}
 	l.tell(err)
-	_ = s.client.Close() // one of its connections has failed
+	_ = (*s).Close() // one of its connections has failed
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// tell logs why Redis is away, once for each reason.
+// tell logs why Redis is away, once for each kind of reason: what it answers, or that it does not,
+// which has many texts in one outage.
 func (l *link) tell(err error) {
+	kind := "no answer"
+	if refused, ok := errors.AsType[interface {
+		error
+		RedisError() // marks what the server said
+	}](err); ok {
+		kind, _, _ = strings.Cut(refused.Error(), " ")
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := reason(err); l.told != r {
-		l.told = r
-		l.log.Warn("redis is away, the cache loads everything", "setting", l.setting, "address", l.opts.Addr, "error", explain(err, l.setting))
+	if l.told != kind {
+		l.told = kind
+		l.outage.Lost(context.Background(), err)
 	}
 }
 
 // delete removes keys, or remembers them.
 func (l *link) delete(names []string) error {
 	for {
-		err := l.use(func(ctx context.Context, s *session) error { return s.delete(ctx, names) })
+		err := l.use(func(ctx context.Context, s Session) error { return s.Delete(ctx, names) })
 		if err == nil {
 			return nil
 		}
@@ -129,16 +145,15 @@ func (l *link) remember(names []string) {
 
 // run begins a session whenever there is none, until ctx ends.
 func (l *link) run(ctx context.Context) error {
-	wait, back := firstWait, time.Time{}
+	wait, back := steady.Backoff{First: firstWait, Max: maxWait}, time.Time{}
 	for {
 		for l.session.Load() == nil {
-			if !sleep(ctx, wait/2+rand.N(wait/2)) {
+			if !steady.Sleep(ctx, wait.Next()) {
 				return nil
 			}
 			if l.connect() == nil {
 				back = time.Now()
 			}
-			wait = min(2*wait, maxWait)
 		}
 		select {
 		case <-ctx.Done():
@@ -146,26 +161,27 @@ func (l *link) run(ctx context.Context) error {
 		case <-l.wake:
 		}
 		if time.Since(back) > calm {
-			wait = firstWait
+			wait.Reset()
 		}
 	}
 }
 
 // connect begins a session, after doing what was undone.
 func (l *link) connect() error {
-	s := newSession(l.opts, l.service, l.limit)
+	s := l.server.Session(l.service, l.limit)
 	err := l.begin(s)
 	if err != nil {
-		_ = s.client.Close()
+		_ = s.Close()
 		l.tell(err)
 	}
 	return err
 }
 
-func (l *link) begin(s *session) error {
+func (l *link) begin(s Session) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*l.limit)
 	defer cancel()
-	if err := s.probe(ctx); err != nil {
+	restarts, err := s.Probe(ctx)
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -174,41 +190,27 @@ func (l *link) begin(s *session) error {
 		return fmt.Errorf("values that could not be deleted end in %v", wait)
 	}
 	for names := range slices.Chunk(slices.Collect(maps.Keys(l.undone)), 500) {
-		if err := s.delete(ctx, names); err != nil {
+		if err := s.Delete(ctx, names); err != nil {
 			return err
 		}
 		for _, name := range names {
 			delete(l.undone, name)
 		}
 	}
-	if l.told != "" {
-		l.told = ""
-		l.log.Info("redis is back", "setting", l.setting, "address", l.opts.Addr)
-	}
-	if s.run == noRun && !l.warned {
+	l.told = ""
+	l.outage.Back(ctx)
+	if !restarts && !l.warned {
 		l.warned = true
-		l.log.Warn("redis forbids INFO: after its restart with old data, values can be seen that were deleted", "setting", l.setting)
+		l.log.Warn("redis forbids INFO: after a restart with old data, deleted values can come back", "setting", l.setting)
 	}
-	l.session.Store(s)
+	l.session.Store(&s)
 	return nil
 }
 
 // close ends the session for good.
 func (l *link) close(context.Context) error {
 	if s := l.session.Swap(nil); s != nil {
-		return s.client.Close()
+		return (*s).Close()
 	}
 	return nil
-}
-
-// sleep waits for d and reports whether ctx was still going then.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

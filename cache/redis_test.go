@@ -71,15 +71,15 @@ func TestLeaseOfAnother(t *testing.T) {
 func TestInRedis(t *testing.T) {
 	t.Parallel()
 	url, service := servertest.Shared(t, servers.Redis).URL(), serviceOf(t)
-	c, l := remoteCache(t, url, service, io.Discard)
-	raw := rawClient(t, url)
-	place := service + ":" + l.session.Load().run + ":users:1"
+	c, _ := remoteCache(t, url, service, io.Discard)
+	raw, key := rawClient(t, url), ""
 	_, err := c.Get(t.Context(), "1", func(ctx context.Context) (user, error) {
-		lease, err := raw.Get(ctx, place).Result()
-		if err != nil || !strings.HasPrefix(lease, kindLease) {
+		key = keyIn(t, raw, service)
+		lease, err := raw.Get(ctx, key).Result()
+		if err != nil || !strings.HasPrefix(lease, "L") {
 			t.Errorf("during the load: got %q, %v, want a lease", lease, err)
 		}
-		if d := raw.PTTL(ctx, place).Val(); d <= loadLimit-patience || d > loadLimit {
+		if d := raw.PTTL(ctx, key).Val(); d <= loadLimit-patience || d > loadLimit {
 			t.Errorf("the lease ends in %v, want %v", d, loadLimit)
 		}
 		return user{"ada", 7}, nil
@@ -87,15 +87,15 @@ func TestInRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value, err := raw.Get(t.Context(), place).Result()
-	if want := kindValue + shapeOf[user]() + `{"Name":"ada","Version":7}`; err != nil || value != want {
+	value, err := raw.Get(t.Context(), key).Result()
+	if want := "V" + shapeOf[user]() + `{"Name":"ada","Version":7}`; err != nil || value != want {
 		t.Errorf("got %q, %v, want %q", value, err, want)
 	}
-	if d := raw.PTTL(t.Context(), place).Val(); d < 54*time.Second-patience || d > time.Minute {
+	if d := raw.PTTL(t.Context(), key).Val(); d < 54*time.Second-patience || d > time.Minute {
 		t.Errorf("the value ends in %v, want between 54 s and a minute", d)
 	}
 	if keys := raw.Keys(t.Context(), service+":*").Val(); len(keys) != 1 {
-		t.Errorf("got the keys %q, want only %s", keys, place)
+		t.Errorf("got the keys %q, want only %s", keys, key)
 	}
 }
 
@@ -110,7 +110,7 @@ func TestShapes(t *testing.T) {
 	url, service := servertest.Shared(t, servers.Redis).URL(), serviceOf(t)
 	v1, l := remoteCache(t, url, service, io.Discard)
 	v2 := &Cache[userV2]{name: "users", ttl: time.Minute, engine: newRemote(l, "users", shapeOf[userV2](), time.Minute),
-		flights: newFlights(context.Background()), hits: v1.hits, misses: v1.misses, errors: v1.errors}
+		loads: newLoads(context.Background()), hits: v1.hits, misses: v1.misses, errors: v1.errors}
 	loadV2 := func(context.Context) (userV2, error) { return userV2{"ada", 5, true}, nil }
 	s := new(source)
 	want(t, v1, s, 0, 1)
@@ -130,13 +130,16 @@ func TestForeignKey(t *testing.T) {
 	t.Parallel()
 	url, service := servertest.Shared(t, servers.Redis).URL(), serviceOf(t)
 	c, l := remoteCache(t, url, service, io.Discard)
-	place := service + ":" + l.session.Load().run + ":users:1"
-	if err := rawClient(t, url).LPush(t.Context(), place, "x").Err(); err != nil {
-		t.Fatal(err)
-	}
 	s := new(source)
 	want(t, c, s, 0, 1)
-	want(t, c, s, 0, 1)
+	raw := rawClient(t, url)
+	key := keyIn(t, raw, service)
+	raw.Del(t.Context(), key)
+	if err := raw.LPush(t.Context(), key, "x").Err(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, c, s, 0, 2)
+	want(t, c, s, 0, 2)
 	if !l.up() {
 		t.Error("Redis is taken to be away")
 	}
@@ -161,8 +164,8 @@ func TestCredentials(t *testing.T) {
 			_ = l.connect()
 		}
 		text := log.String()
-		if strings.Count(text, "\n") != 1 || !strings.Contains(text, reason) || !strings.Contains(text, "check the user and password in REDIS_URL") || strings.Contains(text, "wrong-one") {
-			t.Errorf("%s: got the log %s\nwant one line that names REDIS_URL and not the password", reason, text)
+		if strings.Count(text, "\n") != 1 || !strings.Contains(text, reason) || !strings.Contains(text, "check the user and password") || strings.Contains(text, "wrong-one") {
+			t.Errorf("%s: got the log %s\nwant one line with the reason and not the password", reason, text)
 		}
 	}
 	c, _ := remoteCache(t, "redis://:right@"+host, serviceOf(t), io.Discard)

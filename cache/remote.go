@@ -1,29 +1,36 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
-	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
-// remote is the engine of one cache in Redis. Under a key there is either a value or
-// the lease of the one who loads it, so that a plain DEL takes away both.
-type remote struct {
-	link   *link
-	prefix string // of its keys
-	value  []byte // what a value begins with: its kind and the shape of T
+// A Session is connections to one run of a server that keeps values for all instances of a service,
+// such as drivers/redis has. Every error ends it. A driver offers it by a method
+// Session(service string, limit time.Duration) Session, where limit bounds each command; keys of
+// different services are apart.
+type Session = interface {
+	// Take returns the value under key, if it was put with that shape. Else it returns the lease for
+	// putting one: the one that key has, or one made of lease, which ends after ttl.
+	Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error)
+	// Put replaces the lease called holder by a value that ends after ttl. When key has another
+	// lease or none it does nothing.
+	Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error
+	// Delete takes values and leases away.
+	Delete(ctx context.Context, keys []string) error
+	// Probe does once all that a cache does. restarts reports whether the session would notice that
+	// the server was restarted with older data.
+	Probe(ctx context.Context) (restarts bool, err error)
+	Close() error
 }
 
-// Kinds of what is under a key.
-const (
-	kindValue = "V"
-	kindLease = "L"
-)
+// remote is the engine of one cache on a server.
+type remote struct {
+	link          *link
+	prefix, shape string // of its keys, and of T
+}
 
 var _ engine = (*remote)(nil)
 
@@ -32,59 +39,15 @@ var errAway = errors.New("redis is away")
 
 func newRemote(l *link, name, shape string, ttl time.Duration) *remote {
 	l.keeps(ttl)
-	return &remote{link: l, prefix: name + ":", value: []byte(kindValue + shape)}
+	return &remote{link: l, prefix: name + ":", shape: shape}
 }
-
-// takeLease answers with what is under the key, or after putting a new lease there with that.
-// A value of another shape, and what is no string at all, count as nothing.
-const takeLease = `
-local v = redis.pcall('GET', KEYS[1])
-if type(v) == 'string' and (string.sub(v, 1, 1) == 'L' or string.sub(v, 1, #ARGV[1]) == ARGV[1]) then return v end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return ARGV[2]`
-
-// putValue replaces a lease by the value that was loaded under it.
-const putValue = `
-if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1`
 
 func (r *remote) get(key string) (value []byte, lease string, err error) {
-	err = r.link.use(func(ctx context.Context, s *session) error {
-		value, lease, err = r.getFrom(ctx, s, key)
+	err = r.link.use(func(ctx context.Context, s Session) error {
+		value, lease, err = s.Take(ctx, r.prefix+key, r.shape, rand.Text(), loadLimit)
 		return err
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	return value, lease, nil
-}
-
-func (r *remote) getFrom(ctx context.Context, s *session, key string) (value []byte, lease string, err error) {
-	place := s.place(r.prefix + key)
-	raw, err := s.client.Get(ctx, place).Bytes()
-	if err != nil && !errors.Is(err, redis.Nil) && !strings.HasPrefix(err.Error(), "WRONGTYPE ") {
-		return nil, "", err
-	}
-	if value, lease = r.parse(raw); value != nil || lease != "" {
-		return value, lease, nil
-	}
-	text, err := s.take.Run(ctx, s.client, []string{place}, r.value, kindLease+rand.Text(), loadLimit.Milliseconds()).Text()
-	if err != nil {
-		return nil, "", err
-	}
-	value, lease = r.parse([]byte(text))
-	return value, lease, nil
-}
-
-func (r *remote) parse(raw []byte) (value []byte, lease string) {
-	if value, ok := bytes.CutPrefix(raw, r.value); ok {
-		return value, ""
-	}
-	if bytes.HasPrefix(raw, []byte(kindLease)) {
-		return nil, string(raw)
-	}
-	return nil, ""
+	return value, lease, err
 }
 
 // put leaves the lease of a load that failed to its end: others may hold it too.
@@ -92,9 +55,8 @@ func (r *remote) put(key, lease string, value []byte, ttl time.Duration) {
 	if value == nil {
 		return
 	}
-	_ = r.link.use(func(ctx context.Context, s *session) error { // what is not stored is loaded again
-		stored := append(bytes.Clone(r.value), value...)
-		return s.put.Run(ctx, s.client, []string{s.place(r.prefix + key)}, lease, stored, ttl.Milliseconds()).Err()
+	_ = r.link.use(func(ctx context.Context, s Session) error { // what is not stored is loaded again
+		return s.Put(ctx, r.prefix+key, r.shape, lease, value, ttl)
 	})
 }
 

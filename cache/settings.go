@@ -4,16 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/cache") }
@@ -28,7 +28,7 @@ type Settings struct {
 // shared is what the caches of one service have in common.
 type shared struct {
 	link     *link           // nil: they are in the process
-	loads    context.Context // ends when the service has stopped
+	stop     context.Context // ends all loads, when the service has stopped
 	requests *prometheus.CounterVec
 
 	mu    sync.Mutex
@@ -40,16 +40,20 @@ type sharedKey struct{}
 func sharedOf(app *kaptar.App) (*shared, error) {
 	return kaptar.Attach(app, sharedKey{}, func() (*shared, error) {
 		set := kaptar.SectionOf[Settings](app)
-		opts, setting, err := server(set.RedisURL.Reveal(), set.RedisHost)
-		if err != nil {
-			return nil, fmt.Errorf("cache: %s: %w", app.Name(), err)
+		url, setting, err := urlOf(set)
+		var to server
+		if err == nil && url != "" {
+			to, err = open(context.Background(), url, app.Backend)
 		}
-		loads, stop := context.WithCancel(context.Background())
-		s := &shared{loads: loads, names: make(map[string]bool), requests: newRequests(app.Name())}
+		if err != nil {
+			return nil, fmt.Errorf("cache: %s: %s: %w", app.Name(), setting, err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		s := &shared{stop: ctx, names: make(map[string]bool), requests: newRequests(app.Name())}
 		app.Metrics().MustRegister(s.requests)
 		app.OnStop("loads of the cache", func(context.Context) error { stop(); return nil })
-		if opts != nil {
-			s.link = newLink(opts, app.Name(), setting, app.Logger())
+		if to != nil {
+			s.link = newLink(to, app.Name(), setting, url, app.Logger())
 			app.OnStop("redis", s.link.close)
 			_ = s.link.connect() // which logs; the task goes on trying
 			app.Go("redis", s.link.run)
@@ -76,53 +80,32 @@ func (s *shared) reserve(name string) error {
 	return nil
 }
 
-// server says how to reach Redis and which setting said so; nil when none did. Errors
-// have no passwords in them.
-func server(rawURL, host string) (opts *redis.Options, setting string, err error) {
-	if rawURL != "" {
-		opts, err := fromURL(rawURL)
-		return opts, "REDIS_URL", err
+// urlOf returns the URL of the server that the settings name, and which of them does; "" when none
+// does.
+func urlOf(set *Settings) (url, setting string, err error) {
+	if url := set.RedisURL.Reveal(); url != "" || set.RedisHost == "" {
+		return url, "REDIS_URL", nil
 	}
-	if host == "" {
-		return nil, "", nil
-	}
-	addr, err := fromHost(host)
-	return &redis.Options{Addr: addr}, "REDIS_HOST", err
+	addr, err := fromHost(set.RedisHost)
+	return "redis://" + addr, "REDIS_HOST", err
 }
 
-func fromURL(raw string) (*redis.Options, error) {
-	const want = "expected redis://user:password@host:6379/0, or rediss:// for TLS"
-	scheme, _, found := strings.Cut(raw, "://")
-	if !found || scheme != "redis" && scheme != "rediss" {
-		return nil, fmt.Errorf("REDIS_URL %q: no such scheme: %s", redacted(raw), want)
-	}
-	if _, err := url.Parse(raw); err != nil { // its text repeats the password
-		return nil, fmt.Errorf("REDIS_URL %q: no URL (is a character of the password not escaped?): %s", redacted(raw), want)
-	}
-	opts, err := redis.ParseURL(raw)
+// open returns the server behind url; an error has no password.
+func open(ctx context.Context, url string, backend func(context.Context, string) (drivers.Backend, error)) (server, error) {
+	b, err := backend(ctx, url)
 	if err != nil {
-		return nil, fmt.Errorf("REDIS_URL %q: %w: %s", redacted(raw), err, want)
+		return nil, fmt.Errorf("%w; without a server, set REDIS_HOST to nothing", err)
 	}
-	return opts, nil
+	s, ok := b.(server)
+	if !ok {
+		return nil, fmt.Errorf("%s keeps no values of caches, expected redis://…", withoutSecrets(url))
+	}
+	return s, nil
 }
 
-// redacted leaves out user and password, and what could be one. It does without
-// url.Parse, which refuses just the passwords that were not escaped.
-func redacted(raw string) string {
-	raw, _, _ = strings.Cut(raw, "?")
-	scheme, rest, found := strings.Cut(raw, "://")
-	if !found {
-		scheme, rest = "", raw
-	} else {
-		scheme += "://"
-	}
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		return scheme + "xxxxx" + rest[at:]
-	}
-	if scheme != "" && strings.HasPrefix(rest, ":") { // redis://:password, its @host forgotten
-		return scheme + "xxxxx"
-	}
-	return raw
+func withoutSecrets(url string) string {
+	url, _, _ = strings.Cut(redact.URL(url), "?")
+	return url
 }
 
 // fromHost takes host, host:port, and IPv6 addresses with and without brackets.
@@ -134,7 +117,7 @@ func fromHost(host string) (addr string, err error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	bad := name == "" || strings.ContainsAny(name, "/@ []") || strings.Contains(name, ":") && net.ParseIP(name) == nil
 	if err != nil || n == 0 || bad {
-		return "", fmt.Errorf("REDIS_HOST %q: expected a host or host:port; a URL belongs into REDIS_URL", redacted(host))
+		return "", fmt.Errorf("%q: expected a host or host:port; a URL belongs into REDIS_URL", redact.URL(host))
 	}
 	return net.JoinHostPort(name, port), nil
 }

@@ -18,57 +18,28 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
-func TestServer(t *testing.T) {
+func TestURLOf(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ url, host, addr, setting string }{
-		{"", "localhost", "localhost:6379", "REDIS_HOST"},
-		{"", "redis.example:7000", "redis.example:7000", "REDIS_HOST"},
-		{"", "::1", "[::1]:6379", "REDIS_HOST"},
-		{"", "[::1]", "[::1]:6379", "REDIS_HOST"},
-		{"", "[::1]:7000", "[::1]:7000", "REDIS_HOST"},
-		{"redis://h:7000/2", "localhost", "h:7000", "REDIS_URL"},
-		{"rediss://h", "", "h:6379", "REDIS_URL"},
-		{"", "", "", ""},
+	for _, tt := range []struct{ url, host, want, setting string }{
+		{"", "localhost", "redis://localhost:6379", "REDIS_HOST"},
+		{"", "redis.example:7000", "redis://redis.example:7000", "REDIS_HOST"},
+		{"", "::1", "redis://[::1]:6379", "REDIS_HOST"},
+		{"", "[::1]", "redis://[::1]:6379", "REDIS_HOST"},
+		{"", "[::1]:7000", "redis://[::1]:7000", "REDIS_HOST"},
+		{"redis://h:7000/2", "localhost", "redis://h:7000/2", "REDIS_URL"},
+		{"", "", "", "REDIS_URL"},
 	} {
-		opts, setting, err := server(tt.url, tt.host)
-		addr := ""
-		if opts != nil {
-			addr = opts.Addr
-		}
-		if addr != tt.addr || setting != tt.setting || err != nil {
-			t.Errorf("url %q, host %q: got %q of %q, %v, want %q of %q", tt.url, tt.host, addr, setting, err, tt.addr, tt.setting)
+		url, setting, err := urlOf(&Settings{RedisURL: config.Secret(tt.url), RedisHost: tt.host})
+		if url != tt.want || setting != tt.setting || err != nil {
+			t.Errorf("url %q, host %q: got %q of %q, %v, want %q of %q", tt.url, tt.host, url, setting, err, tt.want, tt.setting)
 		}
 	}
-	opts, err := fromURL("rediss://app:p%40ss@h:7000/2")
-	if err != nil || opts.TLSConfig == nil || opts.Username != "app" || opts.Password != "p@ss" || opts.DB != 2 {
-		t.Errorf("rediss://: got %+v, %v, want TLS, user, password and database", opts, err)
-	}
-	if opts, err := fromURL("redis://h"); err != nil || opts.TLSConfig != nil {
-		t.Errorf("redis://: got %+v, %v, want no TLS", opts, err)
-	}
-}
-
-func TestServerRefuses(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ url, host, want string }{
-		{"http://:hunter2@h", "", "http://xxxxx@h"},
-		{"h:6379", "", "h:6379"},
-		{"redis://app:hun%ter2@h", "", "redis://xxxxx@h"},
-		{"redis://app:hunter2@h:port", "", "redis://xxxxx@h:port"},
-		{"redis://:hunter2", "", "redis://xxxxx"},
-		{"redis://app:hunter2@h/two", "", "redis://xxxxx@h/two"},
-		{"redis://h?password=hunter2", "", "redis://h"},
-		{"", "redis://:hunter2@h", "redis://xxxxx@h"},
-		{"", "h:port", "h:port"},
-		{"", "h:0", "h:0"},
-		{"", "h:65536", "h:65536"},
-		{"", ":6379", ":6379"},
-		{"", "a:b:c", "a:b:c"},
-		{"", "h/1", "h/1"},
+	for host, shown := range map[string]string{
+		"redis://:hunter2@h": "redis://:xxxxx@h", "h:port": "h:port", "h:0": "h:0", "h:65536": "h:65536", ":6379": ":6379", "a:b:c": "a:b:c", "h/1": "h/1",
 	} {
-		_, setting, err := server(tt.url, tt.host)
-		if err == nil || !strings.Contains(err.Error(), setting+` "`+tt.want+`"`) || !strings.Contains(err.Error(), "expected") || strings.Contains(err.Error(), "hun") {
-			t.Errorf("url %q, host %q: got %v, want an error that names %s, shows %q and no password, and says what is expected", tt.url, tt.host, err, setting, tt.want)
+		_, _, err := urlOf(&Settings{RedisHost: host})
+		if err == nil || !strings.Contains(err.Error(), `"`+shown+`": expected a host`) {
+			t.Errorf("host %q: got %v, want an error that shows %q and says what is expected", host, err, shown)
 		}
 	}
 }
@@ -119,7 +90,7 @@ func TestNew(t *testing.T) {
 		_, err := New[user](app, "users", nil)
 		return err
 	}, func(string) {})
-	if err == nil || !strings.Contains(err.Error(), `user-service: REDIS_URL "amqp://xxxxx@h"`) {
+	if err == nil || !strings.Contains(err.Error(), `user-service: REDIS_URL: drivers: url "amqp://:xxxxx@h": no driver for amqp is linked`) {
 		t.Errorf("wrong scheme: got %v", err)
 	}
 }

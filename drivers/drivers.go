@@ -9,6 +9,7 @@
 //	Broker() (driver.Broker, error)        events, for package messaging
 //	Registry() (discovery.Registry, error) who is where, for DISCOVERY_URL
 //	Store() (kv.Store, error)              watched values, for live settings
+//	Session(…) cache.Session               shared values, for package cache
 //	Healthy() error                        whether the server can be reached; see Set
 //	As(target any) bool                    sets *target to the vendor's client, if it is of its type
 //
@@ -58,7 +59,7 @@ const home = "github.com/kaptar/kaptar/drivers/"
 // known says which package has a scheme that kaptar has a backend for.
 var known = map[string]string{
 	"amqp": "rabbitmq", "amqps": "rabbitmq", "consul": "consul", "dns": "dns", "kafka": "kafka",
-	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats",
+	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats", "redis": "redis", "rediss": "redis",
 }
 
 // registered is the one global: what imported packages have registered, by scheme.

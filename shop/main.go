@@ -16,6 +16,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/kubernetes" // kubernetes://
 	_ "github.com/kaptar/kaptar/drivers/postgres"   // postgres://
 	_ "github.com/kaptar/kaptar/drivers/rabbitmq"   // amqp://
+	_ "github.com/kaptar/kaptar/drivers/redis"      // redis://
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/shop/analytics"
 	"github.com/kaptar/kaptar/shop/bank"

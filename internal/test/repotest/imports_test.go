@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"discovery/":       {"discovery", internal}, // discoverytest
 	"kv":               {internal},
 	"kv/":              {"kv", internal}, // kvtest
-	"cache":            {".", "config", "telemetry", internal},
+	"cache":            {".", "config", "drivers", "telemetry", internal},
 	"telemetry":        {"config", internal},
 	"telemetry/":       {"telemetry", internal}, // otlp
 	"sqldb":            {internal},
@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"messaging/outbox": {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":       {"messaging/driver", internal}, // driver and drivertest
 	"drivers":          {internal},
-	"drivers/":         {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", "cache", internal},
+	"drivers/":         {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
 	"local":            {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
 	"internal/":        {internal}, // the compiler refuses circles
 	"tools/servers":    {internal},

@@ -6,6 +6,7 @@ import (
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/nats"
 	_ "github.com/kaptar/kaptar/drivers/postgres"
+	_ "github.com/kaptar/kaptar/drivers/redis"
 	"github.com/kaptar/kaptar/shop/user"
 )
 

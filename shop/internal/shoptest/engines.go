@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	_ "github.com/kaptar/kaptar/drivers/postgres"
+	_ "github.com/kaptar/kaptar/drivers/redis"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/outbox"

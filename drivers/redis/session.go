@@ -1,0 +1,198 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Kinds of what is under a key: a value, or the lease of the one who loads it, so that a plain DEL
+// takes away both.
+const (
+	kindValue = "V"
+	kindLease = "L"
+)
+
+// takeLease answers with what is under the key, or after putting a new lease there with that.
+// A value of another shape, and what is no string at all, count as nothing.
+const takeLease = `
+local v = redis.pcall('GET', KEYS[1])
+if type(v) == 'string' and (string.sub(v, 1, 1) == 'L' or string.sub(v, 1, #ARGV[1]) == ARGV[1]) then return v end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return ARGV[2]`
+
+// putValue replaces a lease by the value that was loaded under it.
+const putValue = `
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1`
+
+// errRestarted ends a session: another server answers at the address, or the same one
+// started again and may have got back data from before.
+var errRestarted = errors.New("redis was restarted")
+
+// A session is connections to one run of one server. Whoever uses it closes it after its first error
+// and begins another.
+type session struct {
+	client    *redis.Client
+	take, put *redis.Script
+	service   string
+
+	mu   sync.Mutex
+	run  string // the server's run id, shortened; noRun when it may not be asked
+	base string // what keys begin with; like run, never changed after the first connection
+}
+
+const noRun = "-"
+
+// Session returns connections for one service, with its keys apart from those of others. They are
+// made at the first use; each command, and each connection, may take as long as limit. The methods of
+// a session may be called concurrently.
+func (b *backend) Session(service string, limit time.Duration) Session {
+	opts := *b.opts
+	s := &session{service: service, take: redis.NewScript(takeLease), put: redis.NewScript(putValue)}
+	opts.MaxRetries = -1 // the caller decides
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = limit, limit, limit, limit
+	opts.ContextTimeoutEnabled, opts.DialerRetries, opts.DisableIdentity = true, 1, true
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	dial := redis.NewDialer(&opts)
+	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return &deadConn{err: err}, nil //nolint:nilerr // told at the first use
+		}
+		return conn, nil
+	}
+	opts.OnConnect = s.checkRun
+	s.client = redis.NewClient(&opts)
+	return s
+}
+
+// at is the key in Redis of a cache's key. With the run id in it, what a server brings back from
+// before its restart is never found, and ends with its TTL.
+func (s *session) at(key string) string { return s.base + key }
+
+func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error) {
+	at, kind := s.at(key), kindValue+shape
+	raw, err := s.client.Get(ctx, at).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) && !strings.HasPrefix(err.Error(), "WRONGTYPE ") {
+		return nil, "", explain(err)
+	}
+	if !bytes.HasPrefix(raw, []byte(kind)) && !bytes.HasPrefix(raw, []byte(kindLease)) {
+		text, err := s.take.Run(ctx, s.client, []string{at}, kind, kindLease+lease, ttl.Milliseconds()).Text()
+		if err != nil {
+			return nil, "", explain(err)
+		}
+		raw = []byte(text)
+	}
+	if value, ok := bytes.CutPrefix(raw, []byte(kind)); ok {
+		return value, "", nil
+	}
+	return nil, string(raw), nil
+}
+
+func (s *session) Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error {
+	return explain(s.put.Run(ctx, s.client, []string{s.at(key)}, holder, append([]byte(kindValue+shape), value...), ttl.Milliseconds()).Err())
+}
+
+func (s *session) Delete(ctx context.Context, keys []string) error {
+	at := make([]string, len(keys))
+	for i, key := range keys {
+		at[i] = s.at(key)
+	}
+	return explain(s.client.Del(ctx, at...).Err())
+}
+
+func (s *session) Probe(ctx context.Context) (restarts bool, err error) {
+	if err := s.client.Ping(ctx).Err(); err != nil { // connects, and so learns the run id
+		return false, explain(err)
+	}
+	key := "probe:" + rand.Text()
+	_, holder, err := s.Take(ctx, key, "", "probe", time.Second)
+	if err == nil {
+		err = s.Put(ctx, key, "", holder, nil, time.Second)
+	}
+	if err == nil {
+		err = s.Delete(ctx, []string{key})
+	}
+	return s.run != noRun, err
+}
+
+func (s *session) Close() error { return s.client.Close() }
+
+// checkRun is called with each new connection.
+func (s *session) checkRun(ctx context.Context, conn *redis.Conn) error {
+	run, err := runID(ctx, conn)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.run == "" {
+		s.run, s.base = run, s.service+":"+run+":"
+	}
+	if s.run != run {
+		return errRestarted
+	}
+	return nil
+}
+
+func runID(ctx context.Context, conn *redis.Conn) (string, error) {
+	info, err := conn.Info(ctx, "server").Result()
+	if refused, ok := errors.AsType[redis.Error](err); ok && isForbidden(refused) {
+		return noRun, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(line, "run_id:"); ok && len(id) > 12 {
+			return id[:12], nil
+		}
+	}
+	return noRun, nil
+}
+
+func isForbidden(err redis.Error) bool {
+	return strings.HasPrefix(err.Error(), "NOPERM ") || strings.HasPrefix(err.Error(), "ERR unknown command")
+}
+
+// deadConn stands for a connection that could not be made, and fails at its first use.
+// The client logs failed dials to standard error; this way only the caller tells.
+type deadConn struct {
+	net.Conn
+	err error
+}
+
+func (c *deadConn) Read([]byte) (int, error)         { return 0, c.err }
+func (c *deadConn) Write([]byte) (int, error)        { return 0, c.err }
+func (c *deadConn) Close() error                     { return nil }
+func (c *deadConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *deadConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *deadConn) SetDeadline(time.Time) error      { return nil }
+func (c *deadConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *deadConn) SetWriteDeadline(time.Time) error { return nil }
+
+// explain says of an error what to look at.
+func explain(err error) error {
+	refused, ok := errors.AsType[redis.Error](err)
+	if !ok {
+		return err
+	}
+	switch word, _, _ := strings.Cut(refused.Error(), " "); word {
+	case "WRONGPASS", "NOAUTH", "NOPERM":
+		return fmt.Errorf("%w: check the user and password", err)
+	case "MOVED", "CLUSTERDOWN":
+		return fmt.Errorf("%w: this is a Redis Cluster, expected one server", err)
+	}
+	return err
+}
