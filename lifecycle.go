@@ -69,7 +69,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	if err != nil {
 		return nil, errors.Join(err, tel.Shutdown(ctx))
 	}
-	tr := transport.New(transport.Options{
+	tr := transport.New(&transport.Options{
 		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
 		Default: set.clientSettings(), Targets: set.Clients,
 	})

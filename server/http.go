@@ -15,6 +15,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/internal/deadline"
@@ -29,8 +30,7 @@ const statusClientGone = 499
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, server: s, start: time.Now(), maxBody: s.opts.MaxBody}
 	x.method = knownMethod(r.Method)
-	ctx := x.limitTime(r)
-	ctx = telemetry.Extract(ctx, func(key string) string { return traceHeader(r.Header, key) })
+	ctx := propagation.TraceContext{}.Extract(x.limitTime(r), traceHeader(r.Header))
 	ctx, x.span = s.tracer.Start(ctx, x.method, serverKind...)
 	x.req = r.WithContext(ctx)
 	x.flight = flight{method: r.Method, name: printable(r.URL.Path), call: x}
@@ -102,7 +102,9 @@ func (s *Server) deadline(r *http.Request, now time.Time) time.Time {
 var serverKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 
 // traceHeader reads without making the key canonical again, which allocates.
-func traceHeader(h http.Header, key string) string {
+type traceHeader http.Header
+
+func (h traceHeader) Get(key string) string {
 	var v []string
 	switch key {
 	case "traceparent":
@@ -115,6 +117,9 @@ func traceHeader(h http.Header, key string) string {
 	}
 	return v[0]
 }
+
+func (traceHeader) Set(string, string) {} // it is read only
+func (traceHeader) Keys() []string     { return nil }
 
 // finish answers what the handler has left open and makes the records. It is
 // deferred, and recovers.
@@ -224,19 +229,19 @@ func (x *exchange) answer(p any) (abort bool) {
 func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 	x.span.SetName(rm.span)
 	attrs := []attribute.KeyValue{
-		attribute.String("http.request.method", x.method),
-		attribute.String("url.path", printable(x.req.URL.Path)),
-		attribute.Int("http.response.status_code", x.status),
-		attribute.String("network.protocol.version", strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
+		telemetry.HTTPMethod.String(x.method),
+		telemetry.URLPath.String(printable(x.req.URL.Path)),
+		telemetry.HTTPStatus.Int(x.status),
+		telemetry.HTTPVersion.String(strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
 	}
 	if rm.endpoint != unmatched {
-		attrs = append(attrs, attribute.String("http.route", rm.endpoint))
+		attrs = append(attrs, telemetry.HTTPRoute.String(rm.endpoint))
 	}
 	if x.streaming {
-		attrs = append(attrs, attribute.String("http.response.stream_end", end))
+		attrs = append(attrs, telemetry.StreamEnd.String(end))
 	}
 	if x.status >= 500 {
-		attrs = append(attrs, attribute.String("error.type", statusText(x.status)))
+		attrs = append(attrs, telemetry.ErrorType.String(statusText(x.status)))
 		x.span.SetStatus(codes.Error, http.StatusText(x.status))
 	}
 	x.span.SetAttributes(attrs...)

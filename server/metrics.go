@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
+
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // unmatched is the endpoint of requests that no route takes.
@@ -40,32 +42,32 @@ type routeMetrics struct {
 	endpoint string
 	span     string // name of the span
 	seconds  prometheus.Observer
-	codes    [500]atomic.Pointer[prometheus.Counter] // by status-100
+	codes    telemetry.Counters // by status-100
 }
 
 // rpcMetrics are those of one RPC method.
 type rpcMetrics struct {
 	seconds prometheus.Observer
-	codes   [codes.Unauthenticated + 1]atomic.Pointer[prometheus.Counter]
+	codes   telemetry.Counters
 }
 
 func newMetrics(reg prometheus.Registerer, service string) *metrics {
-	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	buckets := telemetry.Buckets()
 	return &metrics{
 		service: service,
-		requests: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_requests_total", Help: "HTTP requests answered, by route and status.",
 		}, []string{"service", "method", "endpoint", "status"})),
-		requestTime: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		requestTime: telemetry.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "http_request_duration_seconds", Help: "Time to answer an HTTP request; of a stream, to its first part.", Buckets: buckets,
 		}, []string{"service", "method", "endpoint"})),
-		streams: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		streams: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_streams_total", Help: "Answers that were streams, by how they ended.",
 		}, []string{"service", "method", "endpoint", "end"})),
-		rpcs: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		rpcs: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rpc_requests_total", Help: "RPCs answered, by method and gRPC code.",
 		}, []string{"service", "method", "code"})),
-		rpcTime: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		rpcTime: telemetry.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rpc_request_duration_seconds", Help: "Time to answer an RPC; of a stream, its life.", Buckets: buckets,
 		}, []string{"service", "method"})),
 	}
@@ -89,17 +91,6 @@ func (l scrapeLog) Println(v ...any) {
 	l.log.Error(strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
-// register shares the metric with an earlier server of the same telemetry.
-func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
-	err := reg.Register(c)
-	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		if same, ok := known.ExistingCollector.(C); ok {
-			return same
-		}
-	}
-	return c
-}
-
 func (m *metrics) route(method, pattern string) *routeMetrics {
 	return m.routes.get(routeKey{method, pattern}, func() *routeMetrics {
 		endpoint := pattern
@@ -109,7 +100,7 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 		if endpoint == "" {
 			endpoint = unmatched
 		}
-		rm := &routeMetrics{method: method, endpoint: endpoint, span: method + " " + endpoint}
+		rm := &routeMetrics{method: method, endpoint: endpoint, span: method + " " + endpoint, codes: make(telemetry.Counters, 500)}
 		if endpoint == unmatched {
 			rm.span = method // a name must not grow with what clients think up
 		}
@@ -120,38 +111,21 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 
 func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
 	rm.seconds.Observe(seconds)
-	if status < 100 || status >= 100+len(rm.codes) {
-		m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, statusText(status)).Inc()
-		return
-	}
-	resolve(&rm.codes[status-100], func() prometheus.Counter {
+	rm.codes.Add(status-100, func() prometheus.Counter {
 		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, statusText(status))
-	}).Inc()
+	})
 }
 
 func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) {
 	rm := m.rpcMethods.get(method, func() *rpcMetrics {
-		return &rpcMetrics{seconds: m.rpcTime.WithLabelValues(m.service, method)}
+		return &rpcMetrics{
+			seconds: m.rpcTime.WithLabelValues(m.service, method), codes: make(telemetry.Counters, codes.Unauthenticated+1),
+		}
 	})
 	rm.seconds.Observe(seconds)
-	if int(code) >= len(rm.codes) {
-		m.rpcs.WithLabelValues(m.service, method, code.String()).Inc()
-		return
-	}
-	resolve(&rm.codes[code], func() prometheus.Counter {
+	rm.codes.Add(int(code), func() prometheus.Counter {
 		return m.rpcs.WithLabelValues(m.service, method, code.String())
-	}).Inc()
-}
-
-// resolve returns the counter in slot, looked up the first time. Two callers
-// at once find the same counter.
-func resolve(slot *atomic.Pointer[prometheus.Counter], find func() prometheus.Counter) prometheus.Counter {
-	if c := slot.Load(); c != nil {
-		return *c
-	}
-	c := find()
-	slot.Store(&c)
-	return c
+	})
 }
 
 // knownMethod maps methods that clients make up to one, so that they cannot

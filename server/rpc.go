@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -140,12 +140,8 @@ func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.")
 func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*call, error) {
 	c := &call{server: s, start: time.Now(), method: strings.TrimPrefix(fullMethod, "/")}
 	c.quiet = strings.HasPrefix(c.method, "grpc.health.") || strings.HasPrefix(c.method, "grpc.reflection.")
-	ctx = telemetry.Extract(ctx, func(key string) string {
-		if v := metadata.ValueFromIncomingContext(ctx, key); len(v) > 0 {
-			return v[0]
-		}
-		return ""
-	})
+	c.ctx = ctx
+	ctx = propagation.TraceContext{}.Extract(ctx, (*incoming)(c))
 	if c.quiet {
 		c.span = trace.SpanFromContext(ctx)
 	} else {
@@ -168,6 +164,19 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	}
 	return c, nil
 }
+
+// incoming reads the metadata of a call, which metadata.FromIncomingContext would copy.
+type incoming call
+
+func (c *incoming) Get(key string) string {
+	if v := metadata.ValueFromIncomingContext(c.ctx, key); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+func (*incoming) Set(string, string) {} // it is read only
+func (*incoming) Keys() []string     { return nil }
 
 // end is the second half: p is what the handler panicked with.
 func (c *call) end(p any, err *error) {
@@ -205,16 +214,12 @@ func (c *call) end(p any, err *error) {
 }
 
 func (c *call) describeSpan(st *status.Status) {
-	service, method, _ := strings.Cut(c.method, "/")
-	c.span.SetAttributes(
-		attribute.String("rpc.system", "grpc"),
-		attribute.String("rpc.service", service),
-		attribute.String("rpc.method", method),
-		attribute.Int("rpc.grpc.status_code", int(st.Code())),
-	)
+	code := telemetry.RPCStatusName(st.Code())
+	c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(c.method), telemetry.RPCStatus.String(code))
 	switch st.Code() {
 	// The codes that OpenTelemetry counts as errors of a server.
 	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		c.span.SetAttributes(telemetry.ErrorType.String(code))
 		c.span.SetStatus(otelcodes.Error, st.Message())
 	}
 }

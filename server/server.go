@@ -126,7 +126,7 @@ func New(opts Options) *Server {
 		stopped:  make(chan struct{}),
 	}
 	s.scrape = newScrape(t.Registry(), s.log)
-	register(t.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	telemetry.Register(t.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "server_calls_in_flight", Help: "HTTP requests and RPCs being answered, those within the process included.",
 		ConstLabels: prometheus.Labels{"service": t.Service()},
 	}, s.flights.count))

@@ -56,15 +56,6 @@ func Inject(ctx context.Context, set func(key, value string)) {
 	}
 }
 
-// TraceID is the trace id of the span of ctx in hexadecimal, "" when there is
-// none.
-func TraceID(ctx context.Context) string {
-	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
-		return sc.TraceID().String()
-	}
-	return ""
-}
-
 // parseTraceparent reads "00-<32 hex>-<16 hex>-<2 hex>". A later version may
 // append fields behind another dash; version ff is forbidden.
 func parseTraceparent(s string) (sc trace.SpanContextConfig, ok bool) {

@@ -3,6 +3,8 @@ package transport
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/kaptar/kaptar/discovery"
 )
 
 // protocol is a face of the transport.
@@ -21,67 +23,82 @@ func (p protocol) String() string {
 	return "http"
 }
 
-// serves reports whether the instance can be called: in this process, or at an address.
-func (t *target) serves(in *instance, p protocol) bool {
-	if p == overGRPC {
-		return in.GRPC != "" || t.local.get(in.ID).grpc != nil
-	}
-	return in.HTTP != "" || t.local.get(in.ID).http != nil
+// choice is the choice of one instance for an attempt.
+type choice struct {
+	now    time.Duration
+	proto  protocol
+	local  map[string]localEntry
+	weight func(discovery.Instance) int // nil: all alike
+	avoid  *instance                    // that an attempt has just failed on; nil for none
 }
 
-// pick chooses between two random instances the one with the lower cost. Ejected instances and the one
-// to avoid (which a first attempt has just failed on; nil for none) are taken only when
-// there is no other. It returns nil when no instance serves the protocol.
-func (t *target) pick(list []*instance, p protocol, now time.Duration, avoid *instance) *instance {
-	good := func(in *instance) bool { return in != avoid && !in.isEjected(now) && t.serves(in, p) }
-	if n := len(list); n > 2 { // mostly both are good, and the list need not be walked
+// pick chooses between two random instances the one with the lower cost. Ejected instances and the
+// one to avoid are taken only when there is no other. It returns nil when no instance serves the
+// protocol, or all that do have no weight.
+func (c choice) pick(list []*instance) *instance {
+	if n := len(list); n > 2 && c.weight == nil { // mostly both are good, and the list need not be walked
 		i, j := rand.IntN(n), rand.IntN(n-1)
 		if j >= i {
 			j++
 		}
-		if good(list[i]) && good(list[j]) {
-			return cheaper(list[i], list[j], now)
+		if c.good(list[i]) && c.good(list[j]) {
+			return cheaper(list[i], list[j], c.now)
 		}
 	}
-	if in := pickTwo(list, now, good); in != nil {
+	if in := c.pickTwo(list, c.good); in != nil {
 		return in
 	}
-	if in := pickTwo(list, now, func(in *instance) bool { return !in.isEjected(now) && t.serves(in, p) }); in != nil {
+	if in := c.pickTwo(list, func(in *instance) bool { return !in.isEjected(c.now) && c.serves(in) }); in != nil {
 		return in
 	}
-	return pickTwo(list, now, func(in *instance) bool { return t.serves(in, p) })
+	return c.pickTwo(list, c.serves)
 }
 
-// pickTwo draws two of the instances that are good, each pair with the same chance, and returns the cheaper.
-func pickTwo(list []*instance, now time.Duration, good func(*instance) bool) *instance {
-	var a, b *instance
-	seen := 0
+func (c choice) good(in *instance) bool {
+	return in != c.avoid && !in.isEjected(c.now) && c.serves(in)
+}
+
+// serves reports whether the instance can be called: in this process, or at an address.
+func (c choice) serves(in *instance) bool {
+	if c.proto == overGRPC {
+		return in.GRPC != "" || c.local[in.ID].grpc != nil
+	}
+	return in.HTTP != "" || c.local[in.ID].http != nil
+}
+
+// pickTwo draws two of the instances that are good and returns the cheaper. The first is drawn by
+// weight, and the second among those with the same weight: a cheaper one must not get the share of
+// others.
+func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
+	a, weight := c.draw(list, func(in *instance) (int, bool) { return c.weightOf(in), good(in) })
+	b, _ := c.draw(list, func(in *instance) (int, bool) { return 1, in != a && c.weightOf(in) == weight && good(in) })
+	if b == nil {
+		return a
+	}
+	return cheaper(a, b, c.now)
+}
+
+// draw returns one of the instances that are ok, each with a chance in proportion to its weight, and
+// that weight.
+func (c choice) draw(list []*instance, of func(*instance) (weight int, ok bool)) (drawn *instance, weight int) {
+	total := 0
 	for _, in := range list {
-		if !good(in) {
+		w, ok := of(in)
+		if !ok || w <= 0 {
 			continue
 		}
-		seen++
-		switch seen {
-		case 1:
-			a = in
-		case 2:
-			b = in
-		default: // reservoir of two
-			switch rand.IntN(seen) {
-			case 0:
-				a = in
-			case 1:
-				b = in
-			}
+		if total += w; rand.IntN(total) < w {
+			drawn, weight = in, w
 		}
 	}
-	switch {
-	case b == nil:
-		return a
-	case rand.IntN(2) == 0: // equal costs must not favour the first of the list
-		a, b = b, a
+	return drawn, weight
+}
+
+func (c choice) weightOf(in *instance) int {
+	if c.weight == nil {
+		return 1
 	}
-	return cheaper(a, b, now)
+	return c.weight(in.Instance)
 }
 
 func cheaper(a, b *instance, now time.Duration) *instance {
@@ -91,8 +108,9 @@ func cheaper(a, b *instance, now time.Duration) *instance {
 	return a
 }
 
-// consider ejects an instance that has failed too often, unless half of the instances are out already.
-func (t *target) consider(in *instance, now time.Duration) {
+// maybeEject ejects an instance that has failed too often, unless half of the instances are out
+// already.
+func (t *target) maybeEject(in *instance, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := t.instances()

@@ -91,7 +91,7 @@ func TestEjection(t *testing.T) {
 		fail := func(in *instance, times int) {
 			for range times {
 				if in.failed(tr.now(), time.Millisecond) {
-					tg.consider(in, tr.now())
+					tg.maybeEject(in, tr.now())
 				}
 			}
 		}
@@ -117,7 +117,7 @@ func TestEjection(t *testing.T) {
 			t.Fatal("not ejected after five failures in a row")
 		}
 		for range 200 {
-			if in := tg.pick(list, overHTTP, tr.now(), nil); in == list[0] {
+			if in := (choice{now: tr.now()}).pick(list); in == list[0] {
 				t.Fatal("an ejected instance was picked")
 			}
 		}
@@ -172,7 +172,6 @@ func TestTheOnlyInstanceIsNeverEjected(t *testing.T) {
 
 func TestPickIsFair(t *testing.T) {
 	t.Parallel()
-	tg := &target{}
 	var list []*instance
 	for range 5 {
 		in := &instance{}
@@ -182,7 +181,7 @@ func TestPickIsFair(t *testing.T) {
 	for n := 1; n <= len(list); n++ {
 		got := map[*instance]int{}
 		for range 1000 * n {
-			got[tg.pick(list[:n], overHTTP, 0, nil)]++
+			got[(choice{}).pick(list[:n])]++
 		}
 		for i, in := range list[:n] {
 			if got[in] < 800 || got[in] > 1200 {
@@ -190,10 +189,10 @@ func TestPickIsFair(t *testing.T) {
 			}
 		}
 	}
-	if in := tg.pick(list[:1], overGRPC, 0, nil); in != nil {
+	if in := (choice{proto: overGRPC}).pick(list[:1]); in != nil {
 		t.Error("picked an instance that does not serve gRPC")
 	}
-	if in := tg.pick(list[:1], overHTTP, 0, list[0]); in != list[0] {
+	if in := (choice{avoid: list[0]}).pick(list[:1]); in != list[0] {
 		t.Error("the only instance must be picked though it is to be avoided")
 	}
 }

@@ -82,7 +82,7 @@ func BenchmarkEngine(b *testing.B) {
 func BenchmarkUnary(b *testing.B) {
 	address, _ := serve(b, &health{})
 	tr := over(b, Options{Resolver: grpcListed(b, address), Telemetry: newTelemetry(b, io.Discard)}, nil)
-	bare, err := dialGRPC(address)
+	bare, err := tr.dialGRPC(&target{}, address, false)
 	if err != nil {
 		b.Fatal(err)
 	}

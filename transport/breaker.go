@@ -8,7 +8,8 @@ import (
 // BreakerState is the state of a target's breaker.
 type BreakerState string
 
-// The states. HalfOpen begins when the recovery timeout has passed, whether or not a probe is under way yet.
+// The states. HalfOpen begins when the recovery timeout has passed, whether or not a probe is under
+// way yet.
 const (
 	Closed   BreakerState = "closed"
 	HalfOpen BreakerState = "half-open"
@@ -34,10 +35,10 @@ const (
 	closed
 )
 
-// breaker counts failed attempts in a row. It is our own instead of gobreaker's two-step breaker for three reasons:
-// that one does not tell when the next probe may go (OpenError.RetryAfter), it turns half-open only when
-// somebody asks (the gauge would be wrong), and a probe whose caller never settles it blocks it for ever.
-// Times are durations since the transport was made.
+// breaker counts failed attempts in a row. It is our own instead of gobreaker's two-step breaker for
+// three reasons: that one does not tell when the next probe may go (OpenError.RetryAfter), it turns
+// half-open only when somebody asks (the gauge would be wrong), and a probe whose outcome never
+// comes blocks it for ever. Times are durations since the transport was made.
 type breaker struct {
 	threshold int
 	recovery  time.Duration
@@ -51,7 +52,7 @@ type breaker struct {
 	probe    time.Duration // when the probe began
 }
 
-// permit allows one attempt, which settle ends.
+// permit allows one attempt, which record ends.
 type permit struct {
 	round uint32
 	probe bool
@@ -75,8 +76,8 @@ func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok b
 	return permit{round: b.round, probe: true}, 0, true
 }
 
-// settle counts the outcome of a permitted attempt.
-func (b *breaker) settle(p permit, out outcome, now time.Duration) transition {
+// record counts the outcome of a permitted attempt.
+func (b *breaker) record(p permit, out outcome, now time.Duration) transition {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p.round != b.round {
@@ -110,8 +111,8 @@ func (b *breaker) trip(now time.Duration) {
 	b.round++
 }
 
-// hurry lets the next attempt probe at once, without waiting for the recovery timeout.
-func (b *breaker) hurry() {
+// probeNow lets the next attempt probe at once, without waiting for the recovery timeout.
+func (b *breaker) probeNow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.until = 0

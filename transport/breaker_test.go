@@ -278,10 +278,10 @@ func TestBreakerIgnoresWhatBeganBeforeItOpened(t *testing.T) {
 	b := breaker{threshold: 1, recovery: time.Minute}
 	old, _, _ := b.acquire(0)
 	bad, _, _ := b.acquire(0)
-	if got := b.settle(bad, failure, time.Second); got != opened {
+	if got := b.record(bad, failure, time.Second); got != opened {
 		t.Fatalf("first failure: %d, want opened", got)
 	}
-	if got := b.settle(old, success, 2*time.Second); got != unchanged || b.state(2*time.Second) != Open {
+	if got := b.record(old, success, 2*time.Second); got != unchanged || b.state(2*time.Second) != Open {
 		t.Errorf("late success: %d and %s, want unchanged and open", got, b.state(2*time.Second))
 	}
 	probe, _, ok := b.acquire(61 * time.Second)
@@ -296,10 +296,10 @@ func TestBreakerIgnoresWhatBeganBeforeItOpened(t *testing.T) {
 	if !ok {
 		t.Fatal("a probe that hangs blocks the breaker for ever")
 	}
-	if b.settle(probe, failure, 122*time.Second); b.state(122*time.Second) != HalfOpen {
+	if b.record(probe, failure, 122*time.Second); b.state(122*time.Second) != HalfOpen {
 		t.Errorf("the probe that was given up still counts: %s", b.state(122*time.Second))
 	}
-	if got := b.settle(second, success, 123*time.Second); got != closed {
+	if got := b.record(second, success, 123*time.Second); got != closed {
 		t.Errorf("second probe: %d, want closed", got)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// call is one call through the engine, over either face: it has a deadline, and makes attempts one after another.
-// Times are durations since the transport was made.
+// call is one call through the engine, over either face: it has a deadline, and makes attempts one
+// after another. Times are durations since the transport was made.
 type call struct {
 	t         *Transport
 	tg        *target
@@ -29,9 +29,12 @@ type call struct {
 
 // attempt is what the engine lent to an attempt.
 type attempt struct {
-	in      *instance // nil before the first; then of the last attempt
-	permit  permit
-	started time.Duration
+	in       *instance // nil before the first; then of the last attempt
+	local    localEntry
+	external bool // goes to the host as written, through DNS
+	permit   permit
+	recorded bool // the breaker knows what came of it
+	started  time.Duration
 }
 
 // open sets the deadline. Streams have their caller's only.
@@ -55,7 +58,7 @@ func (c *call) left(now time.Duration) (d time.Duration, ok bool) {
 	return c.deadline - now, c.deadline != 0
 }
 
-// begin chooses an instance and takes the breaker's permit. After it, settle and release must follow.
+// begin chooses an instance and takes the breaker's permit. After it, record and release must follow.
 func (c *call) begin() error {
 	if c.ctx.Err() != nil {
 		return c.tg.ended(c.ctx)
@@ -72,7 +75,8 @@ func (c *call) begin() error {
 		return err
 	}
 	now = c.t.now()
-	in := c.tg.pick(list, c.proto, now, c.in)
+	local := c.tg.local.table()
+	in := choice{now: now, proto: c.proto, local: local, weight: c.t.opts.Weight, avoid: c.in}.pick(list)
 	if in == nil {
 		return c.tg.fail(codes.Unavailable, "no instance serves "+c.proto.String(), ErrNoInstances)
 	}
@@ -85,14 +89,16 @@ func (c *call) begin() error {
 	if c.attempts > 1 {
 		c.tg.metrics.retries.Inc()
 	}
-	c.attempt = attempt{in: in, permit: p, started: now}
+	c.attempt = attempt{in: in, local: local[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
 	return nil
 }
 
-// settle tells breaker and balancer what came of an attempt. took is the latency, 0 if that says nothing.
-func (c *call) settle(out outcome, took time.Duration) {
+// record tells breaker and balancer what came of an attempt. took is the latency, 0 if that says
+// nothing.
+func (c *call) record(out outcome, took time.Duration) {
 	now := c.t.now()
-	switch c.tg.breaker.settle(c.permit, out, now) {
+	c.recorded = true
+	switch c.tg.breaker.record(c.permit, out, now) {
 	case opened:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelWarn, "breaker opened", slog.String("target", c.tg.name),
 			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("next_probe", c.tg.breaker.recovery))
@@ -104,7 +110,7 @@ func (c *call) settle(out outcome, took time.Duration) {
 		c.in.succeeded(now, took)
 	case failure:
 		if c.in.failed(now, took) {
-			c.tg.consider(c.in, now)
+			c.tg.maybeEject(c.in, now)
 		}
 	}
 }
@@ -114,8 +120,8 @@ func (c *call) mayRepeat(now time.Duration) bool {
 	return c.again && c.attempts <= c.tg.set.Retry.Max && c.tg.budget.affords(now)
 }
 
-// repeat decides whether a failed attempt is made again, and after what pause. asked is the pause that the
-// server wants; negative if it says nothing.
+// repeat decides whether a failed attempt is made again, and after what pause. asked is the pause
+// that the server wants; negative if it says nothing.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
 	if c.attempts > set.Max || c.ctx.Err() != nil {
@@ -150,8 +156,8 @@ func (c *call) wait(pause time.Duration) error {
 // cancelled reports whether the caller itself has given up.
 func (c *call) cancelled() bool { return errors.Is(c.ctx.Err(), context.Canceled) }
 
-// word names the reason why a call got no answer, for metrics and spans.
-func word(err error) string {
+// reason is a word for why a call got no answer, for metrics and spans.
+func reason(err error) string {
 	switch {
 	case errors.Is(err, ErrOpen):
 		return "open"

@@ -24,7 +24,7 @@ func Example() {
 		fmt.Println(err)
 	}
 
-	tr := transport.New(transport.Options{Caller: "shop", Resolver: registry})
+	tr := transport.New(&transport.Options{Caller: "shop", Resolver: registry})
 	defer tr.Close()
 	client := &http.Client{Transport: tr}
 
@@ -45,7 +45,7 @@ func ExampleErrOpen() {
 	local.Add("bank-1", down, nil)
 	registry := discovery.NewStatic(map[string][]discovery.Instance{"bank": {{ID: "bank-1"}}})
 
-	tr := transport.New(transport.Options{Resolver: registry, Local: local})
+	tr := transport.New(&transport.Options{Resolver: registry, Local: local})
 	defer tr.Close()
 	client := &http.Client{Transport: tr}
 	for range 6 {

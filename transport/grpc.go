@@ -3,92 +3,124 @@ package transport
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
-
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 type idempotentKey struct{}
 
-// WithIdempotent marks the gRPC calls made with the context as safe to repeat. Without it they are repeated only when they
-// reached no server, or when the method's idempotency_level in the .proto file is IDEMPOTENT or NO_SIDE_EFFECTS.
+// WithIdempotent marks the gRPC calls made with the context as safe to repeat. Without it they are
+// repeated only when they reached no server, or when the method's idempotency_level in the .proto
+// file is IDEMPOTENT or NO_SIDE_EFFECTS.
 func WithIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }
 
 // conn is the gRPC face of one target.
 type conn struct {
-	t    *Transport
-	name string
-	safe sync.Map // method → whether its descriptor says that it may be repeated
+	t      *Transport
+	name   string
+	once   sync.Once         // of start, which makes what follows
+	invoke grpc.UnaryInvoker // Options.Unary around call
+	open   grpc.Streamer     // Options.Stream around stream
 }
 
-// Conn returns a connection to a target for generated gRPC clients, named as the host of a URL is. It may be used
-// concurrently and needs no closing. Errors carry a gRPC code and work with errors.Is: ErrOpen, ErrNoInstances,
-// context.DeadlineExceeded, context.Canceled. Nothing happens before the first call.
+// Conn returns a connection to a target for generated gRPC clients, named as the host of a URL is.
+// It may be used concurrently and needs no closing. Errors carry a gRPC code and work with
+// errors.Is: ErrOpen, ErrNoInstances, context.DeadlineExceeded, context.Canceled. Nothing happens
+// before the first call.
 func (t *Transport) Conn(service string) grpc.ClientConnInterface {
 	return &conn{t: t, name: service}
 }
 
-// rpc is a unary call.
-type rpc struct {
-	call
-	method  string
-	peer    peer.Peer   // stays empty when the call reached no server
-	trailer metadata.MD // of the last attempt
+func (c *conn) start() {
+	c.t.once.Do(c.t.start)
+	c.invoke, c.open = c.call, c.stream
+	for _, around := range slices.Backward(c.t.opts.Unary) {
+		next := c.invoke
+		c.invoke = func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
+			return around(ctx, method, req, reply, cc, next, opts...)
+		}
+	}
+	for _, around := range slices.Backward(c.t.opts.Stream) {
+		next := c.open
+		c.open = func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return around(ctx, desc, cc, method, next, opts...)
+		}
+	}
 }
 
 // Invoke implements grpc.ClientConnInterface.
 func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	c.once.Do(c.start)
+	return c.invoke(ctx, method, args, reply, nil, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface. A stream is balanced and checked by the breaker,
+// and opened again on another instance while it has reached none. It has no deadline but the
+// caller's. As with grpc-go the caller must receive until an error, or end its context.
+func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	c.once.Do(c.start)
+	return c.open(ctx, desc, nil, method, opts...)
+}
+
+// newCall returns a call without deadline and span.
+func (c *conn) newCall(ctx context.Context, method string) (rpcCall, error) {
 	tg, err := c.t.target(c.name, false)
 	if err != nil {
-		return &callError{text: err.Error(), cause: err, code: codes.Unavailable}
+		return rpcCall{}, &callError{text: err.Error(), cause: err, code: codes.Unavailable}
 	}
-	r := &rpc{method: method, call: call{t: c.t, tg: tg, proto: overGRPC, ctx: ctx, again: c.repeatable(ctx, method)}}
-	r.startRPCSpan(method)
-	r.open(false)
-	r.ctx = inject(r.ctx)
+	return rpcCall{method: method, call: call{t: c.t, tg: tg, proto: overGRPC, ctx: ctx}}, nil
+}
+
+// unary is a call with one request and one answer.
+type unary struct {
+	rpcCall
+	peer    peer.Peer   // stays empty when the call reached no server
+	trailer metadata.MD // of the last attempt
+}
+
+func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+	made, err := c.newCall(ctx, method)
+	if err != nil {
+		return err
+	}
+	u := &unary{rpcCall: made}
+	u.again = ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method)
+	u.startRPCSpan()
+	u.open(false)
 	all := make([]grpc.CallOption, len(opts), len(opts)+2)
 	copy(all, opts)
-	all = append(all, grpc.Peer(&r.peer), grpc.Trailer(&r.trailer))
+	all = append(all, grpc.Peer(&u.peer), grpc.Trailer(&u.trailer))
 	for {
-		err = r.try(args, reply, all)
-		pause, ok := r.verdict(err)
+		err = u.try(args, reply, all)
+		pause, ok := u.shouldRetry(err)
 		if !ok {
 			break
 		}
-		if err = r.wait(pause); err != nil {
+		if err = u.wait(pause); err != nil {
 			break
 		}
 	}
-	code := r.done(err)
-	r.endRPCSpan(code, err)
+	u.finish(err)
 	return err
 }
 
-// repeatable reports whether a call that may have reached a server may be made again.
-func (c *conn) repeatable(ctx context.Context, method string) bool {
-	if ctx.Value(idempotentKey{}) != nil {
-		return true
-	}
-	if safe, ok := c.safe.Load(method); ok {
+// idempotent reports whether the descriptor of a gRPC method says that it may be repeated.
+func (t *target) idempotent(method string) bool {
+	if safe, ok := t.methods.Load(method); ok {
 		return safe.(bool)
 	}
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
@@ -98,166 +130,68 @@ func (c *conn) repeatable(ctx context.Context, method string) bool {
 			safe = o.GetIdempotencyLevel() != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN
 		}
 	}
-	c.safe.Store(method, safe)
+	t.methods.Store(method, safe)
 	return safe
 }
 
 // try makes one attempt.
-func (r *rpc) try(args, reply any, opts []grpc.CallOption) error {
-	if err := r.begin(); err != nil {
+func (u *unary) try(args, reply any, opts []grpc.CallOption) error {
+	if err := u.begin(); err != nil {
 		return err
 	}
-	defer r.in.release()
-	to, err := r.connection()
+	defer u.in.release()
+	to, err := u.connection()
 	if err != nil {
-		r.settle(failure, 0)
+		u.record(failure, 0)
 		return err
 	}
-	ctx, cancel := r.limit()
+	ctx, cancel := u.limit()
 	defer cancel()
-	r.peer, r.trailer = peer.Peer{}, nil
-	err = to.Invoke(ctx, r.method, args, reply, opts...)
-	r.settle(r.judge(err, r.peer.Addr != nil), r.t.now()-r.started)
-	return r.explain(err, r.peer.Addr != nil)
+	u.peer, u.trailer = peer.Peer{}, nil
+	err = to.Invoke(ctx, u.method, args, reply, opts...)
+	reached := u.peer.Addr != nil
+	u.record(u.classify(err, reached), u.t.now()-u.started)
+	return u.explain(err, reached)
 }
 
-// connection returns where the attempt goes: to this process, or over the network.
-func (c *call) connection() (grpc.ClientConnInterface, error) {
-	if local := c.tg.local.get(c.in.ID).grpc; local != nil {
-		return local, nil
-	}
-	to, err := c.in.grpcConn(c.t.dialGRPC)
-	if err != nil {
-		return nil, c.tg.fail(codes.Unavailable, c.in.ID, err)
-	}
-	return to, nil
-}
-
-// limit returns the context of an attempt, with the call's deadline or, while another attempt is possible, an earlier one.
-func (r *rpc) limit() (context.Context, context.CancelFunc) {
-	now := r.t.now()
-	deadline, inherited := r.deadline, r.inherited
-	if own := r.tg.set.Retry.AttemptTimeout; own > 0 && r.mayRepeat(now) && (deadline == 0 || now+own < deadline) {
+// limit returns the context of an attempt, with the call's deadline or, while another attempt is
+// possible, an earlier one.
+func (u *unary) limit() (context.Context, context.CancelFunc) {
+	now := u.t.now()
+	deadline, inherited := u.deadline, u.inherited
+	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (deadline == 0 || now+own < deadline) {
 		deadline, inherited = now+own, false
 	}
 	if deadline == 0 || inherited {
-		return r.ctx, func() {}
+		return u.ctx, func() {}
 	}
-	return context.WithDeadline(r.ctx, r.t.began.Add(deadline))
+	return context.WithDeadline(u.ctx, u.t.began.Add(deadline))
 }
 
-// judge says what an error tells about the target.
-func (c *call) judge(err error, reached bool) outcome {
-	if err == nil {
-		return success
-	}
-	if c.cancelled() {
-		return neutral
-	}
-	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded:
-		return failure
-	case codes.Internal, codes.ResourceExhausted:
-		if !reached { // made on this side: a message that cannot be marshalled, or is too large
-			return neutral
-		}
-		return failure
-	}
-	return success
-}
-
-// explain gives errors of this side the target's name and a cause for errors.Is; a server's own error stays what it is.
-func (c *call) explain(err error, reached bool) error {
-	if err == nil {
-		return nil
-	}
-	st := status.Convert(err)
-	cause := err
-	switch code := st.Code(); {
-	case code == codes.Canceled && c.cancelled():
-		cause = fmt.Errorf("%w: %w", context.Canceled, err)
-	case code == codes.DeadlineExceeded:
-		cause = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
-	case code == codes.Unavailable && !reached:
-	default:
-		return err
-	}
-	return &callError{text: fmt.Sprintf("transport: %s: %s: %s", c.tg.name, c.in.ID, st.Message()), cause: cause, code: st.Code()}
-}
-
-// verdict decides whether the attempt is repeated.
-func (r *rpc) verdict(err error) (time.Duration, bool) {
+// shouldRetry decides whether the attempt is made again, and after what pause.
+func (u *unary) shouldRetry(err error) (time.Duration, bool) {
 	if err == nil || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
 		return 0, false
 	}
-	reached := r.peer.Addr != nil
-	switch status.Code(err) {
+	switch reached := u.peer.Addr != nil; status.Code(err) {
 	case codes.Unavailable:
-		if reached && !r.again {
+		if reached && !u.again {
 			return 0, false
 		}
 	case codes.DeadlineExceeded:
-		if !r.again {
+		if !u.again {
 			return 0, false
 		}
 	default:
 		return 0, false
 	}
 	asked := time.Duration(-1)
-	if v := r.trailer.Get("grpc-retry-pushback-ms"); len(v) > 0 {
+	if v := u.trailer.Get("grpc-retry-pushback-ms"); len(v) > 0 {
 		ms, err := strconv.ParseInt(v[0], 10, 32)
 		if err != nil || ms < 0 {
 			return 0, false // the server says: do not
 		}
 		asked = time.Duration(ms) * time.Millisecond
 	}
-	return r.repeat(asked)
-}
-
-// done counts the call and returns the name of its code.
-func (c *call) done(err error) string {
-	took := c.t.now() - c.began
-	if errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
-		c.tg.metrics.failed(overGRPC, word(err), took)
-		return codes.Unavailable.String()
-	}
-	code := status.Code(err)
-	c.tg.metrics.grpc(code, took)
-	return code.String()
-}
-
-// inject adds the trace headers to the outgoing metadata.
-func inject(ctx context.Context) context.Context {
-	var pairs [4]string
-	n := 0
-	telemetry.Inject(ctx, func(key, value string) {
-		if n < len(pairs) {
-			pairs[n], pairs[n+1] = key, value
-			n += 2
-		}
-	})
-	if n == 0 {
-		return ctx
-	}
-	return metadata.AppendToOutgoingContext(ctx, pairs[:n]...)
-}
-
-// dialGRPC makes the connection to one instance. All policy is the engine's, so grpc-go's retries and
-// service configuration are off. It goes on dialling an instance that is down about once a second, so that
-// the breaker's probe finds a connection when there can be one.
-func dialGRPC(address string) (*grpc.ClientConn, error) {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
-		}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: dialTimeout,
-		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepAlive, Timeout: 10 * time.Second}),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableServiceConfig(),
-	)
+	return u.repeat(asked)
 }

@@ -25,7 +25,8 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // over returns a transport whose HTTP calls go to f, and which closes with the test.
 func over(t testing.TB, opts Options, f roundTripper) *Transport {
 	t.Helper()
-	tr := New(opts)
+	tr := New(&opts)
+	tr.once.Do(tr.start)
 	if f != nil {
 		tr.http, tr.httpDNS = f, f
 	}

@@ -11,13 +11,14 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/internal/deadline"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
-// answerTime is kept from the deadline that goes out, so that a callee's "too late" still finds its caller there.
+// answerTime is kept from the deadline that goes out, so that a callee's "too late" still finds its
+// caller there.
 const answerTime = 5 * time.Millisecond
 
 // httpCall is a call over HTTP.
@@ -29,24 +30,33 @@ type httpCall struct {
 	timer  *time.Timer // of the attempt's own time limit; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
-	url    url.URL
-	values [3]string // of the headers that are added
-	body   body
+	url     url.URL
+	carrier headerCarrier
+	body    body
 }
 
-// RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not modify
-// req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances, context.DeadlineExceeded,
-// context.Canceled or the network's error. A response is returned whatever its status is. Its body must be read to the
-// end or closed: until then the call counts as in flight and holds its deadline.
+// RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not
+// modify req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances,
+// context.DeadlineExceeded, context.Canceled or the network's error. A response is returned whatever
+// its status is. Its body must be read to the end or closed: until then the call counts as in flight
+// and holds its deadline.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, err := t.newHTTPCall(req)
+	t.once.Do(t.start)
+	return t.client.RoundTrip(req)
+}
+
+// engine is the HTTP face inside the middleware of Options.Client.
+type engine struct{ t *Transport }
+
+func (e engine) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, err := e.t.newHTTPCall(req)
 	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
 	for {
 		resp, err := c.try()
-		pause, ok := c.verdict(resp, err)
+		pause, ok := c.shouldRetry(resp, err)
 		if !ok {
 			return c.finish(resp, err)
 		}
@@ -87,7 +97,8 @@ func repeatable(req *http.Request) bool {
 
 func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
-// try makes one attempt and settles it, unless what it says of the target is only known when the body has been read.
+// try makes one attempt and records its outcome, unless that is only known when the body has been
+// read.
 func (c *httpCall) try() (*http.Response, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
@@ -95,7 +106,7 @@ func (c *httpCall) try() (*http.Response, error) {
 	ctx := c.limit()
 	out, err := c.outgoing(ctx)
 	if err != nil { // the caller's GetBody failed
-		c.settle(neutral, 0)
+		c.record(neutral, 0)
 		c.release()
 		c.again = false
 		return nil, c.tg.fail(codes.Internal, "request body", err)
@@ -114,14 +125,14 @@ func (c *httpCall) try() (*http.Response, error) {
 		if c.cancelled() {
 			out = neutral
 		}
-		c.settle(out, took)
+		c.record(out, took)
 		c.release()
 		return nil, c.explain(err)
 	case resp.StatusCode >= 500:
-		c.settle(failure, took)
+		c.record(failure, took)
 	case resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || c.permit.probe:
-		// A probe is settled at once: its body may be an endless stream.
-		c.settle(success, took)
+		// The breaker does not wait for what may be an endless stream.
+		c.record(success, took)
 	default:
 		c.in.succeeded(c.t.now(), took)
 	}
@@ -146,19 +157,26 @@ func (c *httpCall) limit() context.Context {
 	if early {
 		c.timer = time.AfterFunc(own, c.cancel)
 	}
+	if c.t.opts.TLS != nil {
+		ctx = context.WithValue(ctx, calledKey{}, c.tg.service)
+	}
 	return ctx
 }
 
-// outgoing returns the request of an attempt: the caller's, with another context, address and two or three headers.
+// outgoing returns the request of an attempt: the caller's, with another context, address and two or
+// three headers.
 func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 	out := c.req.WithContext(ctx)
-	if c.local().http == nil && !c.tg.isExternal(c.in) {
+	if c.local.http == nil && !c.external {
 		u := &c.url
 		if c.attempts > 1 { // the first attempt's may still be read
 			u = new(url.URL)
 		}
 		*u = *c.req.URL
 		u.Host = c.in.HTTP
+		if c.t.opts.TLS != nil {
+			u.Scheme = "https"
+		}
 		out.URL = u
 		if out.Host == "" {
 			out.Host = c.req.URL.Host
@@ -185,34 +203,24 @@ func (c *httpCall) header(ctx context.Context) http.Header {
 	for k, v := range c.req.Header {
 		h[k] = slices.Clip(v) // who appends gets a copy
 	}
-	values := &c.values
-	if c.attempts > 1 {
-		values = new([3]string)
+	carrier := &c.carrier
+	if c.attempts > 1 { // the first attempt's may still be read
+		carrier = new(headerCarrier)
 	}
-	telemetry.Inject(ctx, func(key, value string) {
-		switch key {
-		case "traceparent":
-			values[0] = value
-			h["Traceparent"] = values[0:1:1]
-		case "tracestate":
-			values[1] = value
-			h["Tracestate"] = values[1:2:2]
-		}
-	})
+	carrier.header = h
+	propagation.TraceContext{}.Inject(ctx, carrier)
 	if left, ok := c.left(c.t.now()); ok {
-		values[2] = deadline.Format(left - answerTime)
-		h[deadline.Header] = values[2:3:3]
+		carrier.values[2] = deadline.Format(left - answerTime)
+		h[deadline.Header] = carrier.values[2:3:3]
 	}
 	return h
 }
 
-func (c *httpCall) local() localEntry { return c.tg.local.get(c.in.ID) }
-
 func (c *httpCall) roundTripper() http.RoundTripper {
-	if local := c.local().http; local != nil {
-		return local
-	}
-	if c.tg.isExternal(c.in) {
+	switch {
+	case c.local.http != nil:
+		return c.local.http
+	case c.external:
 		return c.t.httpDNS
 	}
 	return c.t.http
@@ -226,8 +234,8 @@ func (c *httpCall) release() {
 	}
 }
 
-// verdict decides whether the attempt is repeated.
-func (c *httpCall) verdict(resp *http.Response, err error) (time.Duration, bool) {
+// shouldRetry decides whether the attempt is made again, and after what pause.
+func (c *httpCall) shouldRetry(resp *http.Response, err error) (time.Duration, bool) {
 	if !c.again || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
 		return 0, false
 	}
@@ -257,7 +265,8 @@ func retryAfter(value string) time.Duration {
 	return -1
 }
 
-// discard ends a response that the caller will not see. A short body is read, so that the connection can be used again.
+// discard ends a response that the caller will not see. A short body is read, so that the connection
+// can be used again.
 func (c *httpCall) discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		_, _ = io.Copy(io.Discard, resp.Body) // its end is all we want, and Close comes anyway
@@ -285,7 +294,7 @@ func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error
 		if !c.sent {
 			closeBody(c.req)
 		}
-		why := word(err)
+		why := reason(err)
 		c.tg.metrics.failed(overHTTP, why, took)
 		c.endHTTPSpan(why, err)
 		return nil, err

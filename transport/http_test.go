@@ -469,7 +469,7 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestAfterClose(t *testing.T) {
 	t.Parallel()
-	tr := New(Options{Resolver: listed("a")})
+	tr := New(&Options{Resolver: listed("a")})
 	for range 2 {
 		if err := tr.Close(); err != nil {
 			t.Fatal(err)

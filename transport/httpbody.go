@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// body is the body of a response that the caller has. The end of the body, or its Close, is the end of the call.
+// body is the body of a response that the caller has. The end of the body, or its Close, is the end
+// of the call.
 type body struct {
 	io.ReadCloser
 	c     *httpCall
-	open  bool // the breaker still waits for the outcome
 	ended atomic.Bool
 }
 
@@ -31,7 +31,6 @@ func (c *httpCall) wrap(resp *http.Response) {
 	}
 	b := &c.body
 	b.ReadCloser, b.c = resp.Body, c
-	b.open = resp.StatusCode < 500 && resp.StatusCode != http.StatusSwitchingProtocols && !c.permit.probe
 	resp.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Body = upgraded{b, w}
@@ -52,8 +51,8 @@ func (b *body) Close() error {
 	return err
 }
 
-// end settles the call once. A response that breaks off is a failure of the target. One that is cut by the deadline
-// is not: it may be a stream that was never meant to end.
+// end ends the call, the first time. A response that breaks off is a failure of the target. One that
+// is cut by the deadline is not: it may be a stream that was never meant to end.
 func (b *body) end(err error) {
 	if b.ended.Swap(true) {
 		return
@@ -61,10 +60,11 @@ func (b *body) end(err error) {
 	c := b.c
 	broken := err != io.EOF && c.ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 	switch {
-	case broken && b.open:
-		c.settle(failure, c.t.now()-c.started)
-	case b.open:
-		c.settle(success, 0)
+	case c.recorded:
+	case broken:
+		c.record(failure, c.t.now()-c.started)
+	default:
+		c.record(success, 0)
 	}
 	if broken {
 		c.recordError(err)

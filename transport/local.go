@@ -12,8 +12,8 @@ import (
 )
 
 // Local holds the instances that run in this process, so that calls to them need no network.
-// Several transports may share one. All methods may be called concurrently, and on nil,
-// which holds nothing.
+// Several transports may share one. All methods may be called concurrently, and on nil, which holds
+// nothing.
 type Local struct {
 	mu      sync.Mutex
 	entries atomic.Pointer[map[string]localEntry] // replaced as a whole, so that calls read it without a lock
@@ -27,8 +27,9 @@ type localEntry struct {
 // NewLocal returns an empty one.
 func NewLocal() *Local { return new(Local) }
 
-// Add makes calls to the instance with this discovery ID go to h and g directly. Either may be nil: such
-// calls go over the network, if the instance has an address for them. It replaces what was added under the same ID.
+// Add makes calls to the instance with this discovery ID go to h and g directly. Either may be nil:
+// such calls go over the network, if the instance has an address for them. It replaces what was
+// added under the same ID.
 func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
 	entry := localEntry{grpc: g}
 	if h != nil {
@@ -56,13 +57,13 @@ func (l *Local) change(edit func(map[string]localEntry)) {
 	l.entries.Store(&next)
 }
 
-// get returns the zero entry for an unknown ID.
-func (l *Local) get(id string) localEntry {
+// table returns all entries by instance ID; it must not be changed.
+func (l *Local) table() map[string]localEntry {
 	if l == nil {
-		return localEntry{}
+		return nil
 	}
 	if m := l.entries.Load(); m != nil {
-		return (*m)[id]
+		return *m
 	}
-	return localEntry{}
+	return nil
 }

@@ -1,14 +1,14 @@
 package transport
 
 import (
-	"errors"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
+
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // metrics are those of one transport. They are also kept without a registry, where nobody reads them: that is
@@ -21,44 +21,29 @@ type metrics struct {
 	breakers *breakerCollector
 }
 
-func newMetrics(registry *prometheus.Registry, caller string, t *Transport) *metrics {
+func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *metrics {
 	m := &metrics{
 		caller: caller,
-		requests: register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_requests_total",
 			Help: "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them from an answer.",
 		}, []string{"service", "target", "protocol", "code"})),
-		duration: register(registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: telemetry.Register(registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "client_request_duration_seconds",
 			Help:    "Time from the call to the response's head (HTTP) or end (gRPC), retries included.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: telemetry.Buckets(),
 		}, []string{"service", "target", "protocol"})),
-		retries: register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+		retries: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_retries_total",
 			Help: "Attempts after the first.",
 		}, []string{"service", "target"})),
-		breakers: register(registry, &breakerCollector{
+		breakers: telemetry.Register(registry, &breakerCollector{
 			desc:       prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
 			transports: map[*Transport]struct{}{},
 		}),
 	}
 	m.breakers.add(t)
 	return m
-}
-
-// register returns c, or what is registered under its name already.
-func register[C prometheus.Collector](registry *prometheus.Registry, c C) C {
-	if registry == nil {
-		return c
-	}
-	if err := registry.Register(c); err != nil {
-		if taken, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-			if same, ok := taken.ExistingCollector.(C); ok {
-				return same
-			}
-		}
-	}
-	return c
 }
 
 // forget ends the gauges of a closed transport.
@@ -70,15 +55,14 @@ type targetMetrics struct {
 	requests       *prometheus.CounterVec
 	retries        prometheus.Counter
 	duration       [protocols]prometheus.Observer
-	counters       *[protocols]counters
+	statuses       telemetry.Counters // by HTTP status - 100
+	codes          telemetry.Counters // by gRPC code
 }
-
-// counters are by HTTP status - 100 or gRPC code; what fits neither has a name and is rare.
-type counters [500]atomic.Pointer[prometheus.Counter]
 
 func (m *metrics) target(name string) targetMetrics {
 	return targetMetrics{
-		caller: m.caller, target: name, requests: m.requests, counters: new([protocols]counters),
+		caller: m.caller, target: name, requests: m.requests,
+		statuses: make(telemetry.Counters, 500), codes: make(telemetry.Counters, codes.Unauthenticated+1),
 		retries: m.retries.WithLabelValues(m.caller, name),
 		duration: [protocols]prometheus.Observer{
 			m.duration.WithLabelValues(m.caller, name, overHTTP.String()),
@@ -89,33 +73,22 @@ func (m *metrics) target(name string) targetMetrics {
 
 func (m *targetMetrics) http(status int, took time.Duration) {
 	m.duration[overHTTP].Observe(took.Seconds())
-	m.count(overHTTP, status-100, func() string { return strconv.Itoa(status) })
+	m.statuses.Add(status-100, func() prometheus.Counter { return m.counter(overHTTP, strconv.Itoa(status)) })
 }
 
 func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
 	m.duration[overGRPC].Observe(took.Seconds())
-	m.count(overGRPC, int(code), code.String)
+	m.codes.Add(int(code), func() prometheus.Counter { return m.counter(overGRPC, code.String()) })
 }
 
 // failed counts a call that got no answer; why is a word.
 func (m *targetMetrics) failed(p protocol, why string, took time.Duration) {
 	m.duration[p].Observe(took.Seconds())
-	m.requests.WithLabelValues(m.caller, m.target, p.String(), why).Inc()
+	m.counter(p, why).Inc()
 }
 
-func (m *targetMetrics) count(p protocol, index int, label func() string) {
-	if index < 0 || index >= len(m.counters[p]) {
-		m.requests.WithLabelValues(m.caller, m.target, p.String(), "other").Inc()
-		return
-	}
-	slot := &m.counters[p][index]
-	child := slot.Load()
-	if child == nil {
-		c := m.requests.WithLabelValues(m.caller, m.target, p.String(), label())
-		child = &c
-		slot.Store(child)
-	}
-	(*child).Inc()
+func (m *targetMetrics) counter(p protocol, code string) prometheus.Counter {
+	return m.requests.WithLabelValues(m.caller, m.target, p.String(), code)
 }
 
 // breakerCollector reads the breakers when it is asked, so that half-open shows as soon as it begins.

@@ -12,11 +12,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// stream is a call whose outcome is known at its end: when RecvMsg fails, when the one answer of a call that
-// has only one has come, or when the caller's context ends.
+// stream is a call whose outcome is known at its end: when RecvMsg fails, when the one answer of a
+// call that has only one has come, or when the caller's context ends.
 type stream struct {
 	grpc.ClientStream
-	call
+	rpcCall
 	single bool // the server sends one message
 	cancel context.CancelFunc
 	stop   func() bool // ends the watch of the caller's context
@@ -25,20 +25,16 @@ type stream struct {
 	heard atomic.Bool // a message has come
 }
 
-// NewStream implements grpc.ClientConnInterface. A stream is balanced and checked by the breaker, and opened
-// again on another instance while it has reached none. It has no deadline but the caller's. As with grpc-go the caller must receive
-// until an error, or end its context.
-func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	tg, err := c.t.target(c.name, false)
+func (c *conn) stream(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	made, err := c.newCall(ctx, method)
 	if err != nil {
-		return nil, &callError{text: err.Error(), cause: err, code: codes.Unavailable}
+		return nil, err
 	}
-	s := &stream{single: !desc.ServerStreams, call: call{t: c.t, tg: tg, proto: overGRPC, ctx: ctx}}
-	s.startRPCSpan(method)
+	s := &stream{single: !desc.ServerStreams, rpcCall: made}
+	s.startRPCSpan()
 	s.open(true)
-	outgoing := inject(s.ctx)
 	for {
-		err = s.try(outgoing, desc, method, opts)
+		err = s.try(desc, opts)
 		if err == nil {
 			// Not before the stream stands: the function may run at once.
 			s.stop = context.AfterFunc(s.ctx, s.abandoned)
@@ -55,26 +51,27 @@ func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 			break
 		}
 	}
-	s.endRPCSpan(s.done(err), err)
+	s.finish(err)
 	return nil, err
 }
 
 // try opens the stream on one instance.
-func (s *stream) try(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) error {
+func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	to, err := s.connection()
 	if err == nil {
-		ctx, s.cancel = context.WithCancel(ctx)
-		if s.ClientStream, err = to.NewStream(ctx, desc, method, opts...); err == nil {
+		var ctx context.Context
+		ctx, s.cancel = context.WithCancel(s.ctx)
+		if s.ClientStream, err = to.NewStream(ctx, desc, s.method, opts...); err == nil {
 			return nil
 		}
 		s.cancel()
 		err = s.explain(err, false)
 	}
 	// grpc-go opens a stream when it has a connection: an error here means that there was none.
-	s.settle(s.judge(err, false), 0)
+	s.record(s.classify(err, false), 0)
 	s.in.release()
 	return err
 }
@@ -92,7 +89,7 @@ func (s *stream) RecvMsg(m any) error {
 		s.end(nil)
 	case !s.heard.Swap(true):
 		if s.permit.probe { // its end may be far: the breaker need not wait for it
-			s.settle(success, 0)
+			s.record(success, 0)
 		}
 	}
 	return err
@@ -110,23 +107,23 @@ func (s *stream) SendMsg(m any) error {
 
 // abandoned ends the stream of a caller whose context has ended, and who may never receive again.
 func (s *stream) abandoned() {
-	s.finish(s.explain(status.FromContextError(s.ctx.Err()).Err(), true))
+	s.ended(s.explain(status.FromContextError(s.ctx.Err()).Err(), true))
 }
 
 func (s *stream) end(err error) {
 	s.stop()
-	s.finish(err)
+	s.ended(err)
 }
 
-func (s *stream) finish(err error) {
+func (s *stream) ended(err error) {
 	s.once.Do(func() {
-		out := s.judge(err, true)
+		out := s.classify(err, true)
 		if out == failure && status.Code(err) == codes.DeadlineExceeded && s.heard.Load() {
 			out = neutral // a stream that was never meant to end
 		}
-		s.settle(out, 0)
+		s.record(out, 0)
 		s.in.release()
-		s.endRPCSpan(s.done(err), err)
+		s.finish(err)
 		s.cancel()
 	})
 }

@@ -30,6 +30,7 @@ type target struct {
 	local     *Local
 	log       *slog.Logger
 	spanNames map[string]string // by method
+	methods   sync.Map          // of gRPC → whether the descriptor says that it may be repeated
 
 	breaker breaker
 	budget  budget
@@ -42,8 +43,8 @@ type target struct {
 	watchErr error                       // why the last Watch ended
 }
 
-// address splits what a caller calls a target. A host without dot and port is a service. tls tells which
-// port an external host without one means.
+// address splits what a caller calls a target. A host without dot and port is a service. tls tells
+// which port an external host without one means.
 func address(host string, tls bool) (name, service, external string) {
 	host = strings.ToLower(host)
 	if !strings.ContainsAny(host, ".:") {
@@ -159,7 +160,7 @@ func (t *target) update(list []discovery.Instance) {
 	t.found, t.watchErr = true, nil
 	t.replace(next)
 	if fresh { // what made the breaker open may be over: a service that was started again is not kept waiting
-		t.breaker.hurry()
+		t.breaker.probeNow()
 	}
 	for _, in := range old {
 		in.leave()

@@ -1,13 +1,17 @@
 package transport
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
@@ -17,14 +21,15 @@ import (
 )
 
 const (
-	dialTimeout   = time.Second
-	idleTimeout   = 90 * time.Second
-	keepAlive     = 30 * time.Second
-	idlePerTarget = 256 // per host, above the concurrency of a busy service
+	dialTimeout      = time.Second
+	handshakeTimeout = 2 * time.Second
+	idleTimeout      = 90 * time.Second
+	keepAlive        = 30 * time.Second
+	idlePerTarget    = 256 // per host, above the concurrency of a busy service
 )
 
-// Options configure a Transport. The zero value calls external targets only, with
-// default settings and without telemetry.
+// Options configure a Transport. The zero value, and nil, call external targets only, with default
+// settings and without telemetry.
 type Options struct {
 	Caller    string               // name of the calling service, for metrics; default the telemetry's service
 	Resolver  discovery.Resolver   // finds services; nil knows none
@@ -32,22 +37,44 @@ type Options struct {
 	Telemetry *telemetry.Telemetry // spans, metrics and log; nil for none
 	Default   Settings             // of every target
 	Targets   map[string]Settings  // by service name, host or host:port; zero fields come from Default
+
+	// Base makes the single attempts of HTTP calls to instances on the network; their address is
+	// the URL's host. Calls within the process and to external targets do not use it. Nil is an
+	// http.Transport of our own.
+	Base http.RoundTripper
+	// TLS, if not nil, makes calls to instances on the network use TLS: HTTP with https, gRPC with
+	// credentials. An instance must then show a certificate for its service's name, unless
+	// ServerName says otherwise; Certificates are shown to it. With Base the handshake is Base's
+	// affair. External targets have the https of their URL, and plain gRPC.
+	TLS *tls.Config
+	// Weight is the share of an instance in the calls to its target, compared with the others; 0 or
+	// less is no call at all. Instances of equal weight share by load. It is asked at every
+	// attempt, from many goroutines: it must be fast and may change its mind. Nil: all are equal.
+	Weight func(discovery.Instance) int
+
+	// Client stands around every HTTP call, the first outermost. It sees a call once, however many
+	// attempts are made.
+	Client []func(http.RoundTripper) http.RoundTripper
+	// Unary and Stream stand around every gRPC call in the same way. Their *grpc.ClientConn is nil,
+	// as a target has many connections.
+	Unary  []grpc.UnaryClientInterceptor
+	Stream []grpc.StreamClientInterceptor
 }
 
-// A Transport makes the calls of one service. Make it with New. All methods may be
-// called concurrently.
+// A Transport makes the calls of one service. Make it with New. All methods may be called
+// concurrently.
 type Transport struct {
-	opts     Options
+	opts     *Options
+	once     sync.Once // of start, which makes what follows
 	tracer   trace.Tracer
 	spanKind []trace.SpanStartOption
 	log      *slog.Logger
 	metrics  *metrics
-	began    time.Time // origin of the engine's clock: a duration is cheaper to take, keep and compare than a time
-
+	client   http.RoundTripper // Options.Client around engine
 	http     http.RoundTripper // to instances of services
 	httpDNS  http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
-	dialGRPC func(address string) (*grpc.ClientConn, error)
 
+	began    time.Time       // origin of the engine's clock: a duration is cheaper to take, keep and compare than a time
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	watchers sync.WaitGroup
@@ -59,32 +86,32 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// New returns a transport. It starts nothing until the first call to a target; Close ends it.
-// Transports with the same Telemetry share their metrics.
-func New(opts Options) *Transport {
-	t := &Transport{
-		opts:     opts,
-		tracer:   noop.NewTracerProvider().Tracer(""),
-		log:      slog.New(slog.DiscardHandler),
-		began:    time.Now(),
-		spanKind: clientKind(),
-		dialGRPC: dialGRPC,
-		byName:   map[string]*target{},
+// New returns a transport. It reads opts at the first call, so that they may be changed until then,
+// and starts nothing before; Close ends it. Transports with the same Telemetry share their metrics.
+func New(opts *Options) *Transport {
+	if opts == nil {
+		opts = new(Options)
 	}
-	if tel := opts.Telemetry; tel != nil {
-		t.tracer, t.log = tel.Tracer(), tel.Logger()
-		if t.opts.Caller == "" {
-			t.opts.Caller = tel.Service()
-		}
-		t.metrics = newMetrics(tel.Registry(), t.opts.Caller, t)
-	} else {
-		t.metrics = newMetrics(nil, opts.Caller, t)
-	}
+	t := &Transport{opts: opts, began: time.Now(), byName: map[string]*target{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+func (t *Transport) start() {
+	own := *t.opts // no change is seen from now on
+	t.opts = &own
+	t.tracer, t.log = noop.NewTracerProvider().Tracer(""), slog.New(slog.DiscardHandler)
+	t.spanKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)} // made once for all spans
+	var registry prometheus.Registerer
+	if tel := own.Telemetry; tel != nil {
+		t.tracer, t.log, registry = tel.Tracer(), tel.Logger(), tel.Registry()
+		own.Caller = cmp.Or(own.Caller, tel.Service())
+	}
+	t.metrics = newMetrics(registry, own.Caller, t)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	inside := &http.Transport{
 		DialContext:         dialer.DialContext,
-		TLSHandshakeTimeout: 2 * time.Second,
+		TLSHandshakeTimeout: handshakeTimeout,
 		MaxIdleConns:        0, // bounded per host
 		MaxIdleConnsPerHost: idlePerTarget,
 		IdleConnTimeout:     idleTimeout,
@@ -95,13 +122,23 @@ func New(opts Options) *Transport {
 	outside.Proxy = http.ProxyFromEnvironment
 	outside.ForceAttemptHTTP2 = true
 	outside.DisableCompression = false
+	if own.TLS != nil {
+		inside.DialTLSContext = t.dialTLS(dialer)
+	}
 	t.http, t.httpDNS = inside, outside
-	return t
+	if own.Base != nil {
+		t.http = own.Base
+	}
+	t.client = engine{t}
+	for _, around := range slices.Backward(own.Client) {
+		t.client = around(t.client)
+	}
 }
 
-// Close ends the watching of registries and closes all connections. HTTP calls under way go on, gRPC calls
-// end with Canceled, new calls fail with ErrClosed. It returns nil; a second call does nothing.
+// Close ends the watching of registries and closes all connections. HTTP calls under way go on, gRPC
+// calls end with Canceled, new calls fail with ErrClosed. It returns nil; a second call does nothing.
 func (t *Transport) Close() error {
+	t.once.Do(t.start)
 	t.mu.Lock()
 	t.closed = true
 	targets := t.byName
@@ -117,16 +154,13 @@ func (t *Transport) Close() error {
 			in.closeConn()
 		}
 	}
-	for _, rt := range []http.RoundTripper{t.http, t.httpDNS} {
-		if idle, ok := rt.(interface{ CloseIdleConnections() }); ok {
-			idle.CloseIdleConnections()
-		}
-	}
+	t.CloseIdleConnections()
 	return nil
 }
 
 // CloseIdleConnections closes the HTTP connections that no call uses. http.Client calls it.
 func (t *Transport) CloseIdleConnections() {
+	t.once.Do(t.start)
 	for _, rt := range []http.RoundTripper{t.http, t.httpDNS} {
 		if idle, ok := rt.(interface{ CloseIdleConnections() }); ok {
 			idle.CloseIdleConnections()
@@ -148,7 +182,8 @@ func (t *Transport) State(target string) BreakerState {
 
 func (t *Transport) now() time.Duration { return time.Since(t.began) }
 
-// target returns the target that a caller names host, made at its first call.
+// target returns the target that a caller names host, made at its first call. The transport must have
+// started.
 func (t *Transport) target(host string, tls bool) (*target, error) {
 	if !tls { // the common case is one look-up
 		if tg, ok := t.targets.Load(host); ok {
@@ -174,7 +209,7 @@ func (t *Transport) target(host string, tls bool) (*target, error) {
 
 // newTarget makes a target and follows its instances. t.mu must be held.
 func (t *Transport) newTarget(name, service, external string) *target {
-	set := settingsFor(t.opts, name)
+	set := settingsFor(*t.opts, name)
 	tg := &target{
 		name: name, service: service, external: external,
 		set: set, local: t.opts.Local, log: t.log,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -18,7 +19,6 @@ import (
 	"github.com/kaptar/kaptar/shop/internal/rest"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
-	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -132,11 +132,8 @@ func (d *desk) away(ctx context.Context, service string, err error) error {
 
 // traceparent is the W3C trace context of the request in ctx, for the checkout
 // to go on with.
-func traceparent(ctx context.Context) (parent string) {
-	telemetry.Inject(ctx, func(key, value string) {
-		if key == "traceparent" {
-			parent = value
-		}
-	})
-	return parent
+func traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier.Get("traceparent")
 }

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 const (
@@ -106,12 +106,7 @@ func (w *worker) end(id int64) {
 // drive takes j from step to step until it is done or has to wait. It goes on
 // with the trace of the request that placed the order.
 func (w *worker) drive(ctx context.Context, j job) {
-	ctx = telemetry.Extract(ctx, func(key string) string {
-		if key == "traceparent" {
-			return j.Traceparent
-		}
-		return ""
-	})
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": j.Traceparent})
 	ctx, span := w.tracer.Start(ctx, "checkout", trace.WithAttributes(attribute.Int64("order.id", j.ID)))
 	defer span.End()
 	for j.Step != done {
