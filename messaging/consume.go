@@ -8,8 +8,8 @@ import (
 	"runtime/debug"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/internal/steady"
@@ -116,10 +116,10 @@ func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
 	d.Raw = c.raw
 	storableID(d)
-	ctx := telemetry.Extract(context.WithoutCancel(stop), d.Headers.Get)
+	ctx := propagation.TraceContext{}.Extract(context.WithoutCancel(stop), &d.Headers)
 	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attribute.String("messaging.destination.name", c.topic), attribute.String("messaging.consumer.group.name", c.opts.Group),
-		attribute.String("messaging.message.id", d.ID), attribute.Int("messaging.delivery.attempt", d.Attempt)))
+		telemetry.MessagingOperation.String("process"), telemetry.MessagingTopic.String(c.topic), telemetry.MessagingGroup.String(c.opts.Group),
+		telemetry.MessagingID.String(d.ID), telemetry.DeliveryAttempt.Int(d.Attempt)))
 	defer span.End()
 
 	result, err := c.try(stop, ctx, d)

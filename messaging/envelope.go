@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 // specVersion is the version of CloudEvents spoken here.
@@ -41,10 +41,9 @@ func encode[T any](ctx context.Context, topic Topic[T], source, key string, data
 			{Name: driver.HeaderContentType, Value: "application/json"},
 		}
 	}
-	telemetry.Inject(ctx, func(name, value string) {
-		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
-	})
-	m.Headers.Sort()
+	headers := m.Headers // alone, or the whole message would escape to the heap
+	propagation.TraceContext{}.Inject(ctx, &headers)
+	m.Headers = headers
 	return m, nil
 }
 

@@ -5,13 +5,13 @@ import (
 	"database/sql"
 	"fmt"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // A Publisher publishes to one topic on behalf of one service, in its transactions. Its methods may
@@ -44,7 +44,7 @@ func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error)
 // updates the row that key names. An event larger than driver.MaxSize is refused here; one that only
 // the broker refuses, by a lower limit of its own, becomes a dead letter in the publisher's database.
 func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data T) error {
-	ctx, span := p.span(ctx, "create ")
+	ctx, span := p.span(ctx, "create")
 	defer span.End()
 	m, err := encode(ctx, p.topic, p.bus.app.Name(), key, data)
 	if err != nil {
@@ -85,7 +85,7 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 // is not part of any transaction: a crash before or after can lose the event or publish one whose
 // cause was rolled back. Use it for what may be lost.
 func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T) error {
-	ctx, span := p.span(ctx, "send ")
+	ctx, span := p.span(ctx, "send")
 	defer span.End()
 	m, err := encode(ctx, p.topic, p.bus.app.Name(), key, data)
 	if err != nil {
@@ -99,6 +99,6 @@ func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T)
 }
 
 func (p *DirectPublisher[T]) span(ctx context.Context, operation string) (context.Context, trace.Span) {
-	return p.bus.app.Tracer().Start(ctx, operation+p.topic.Name, trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(attribute.String("messaging.destination.name", p.topic.Name)))
+	return p.bus.app.Tracer().Start(ctx, operation+" "+p.topic.Name, trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(telemetry.MessagingOperation.String(operation), telemetry.MessagingTopic.String(p.topic.Name)))
 }

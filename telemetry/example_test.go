@@ -3,8 +3,9 @@ package telemetry_test
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
+
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -25,9 +26,9 @@ func Example() {
 	defer span.End()
 
 	// What the next service needs to go on with the same trace:
-	header := http.Header{}
-	telemetry.Inject(ctx, header.Set)
-	theirs := telemetry.Extract(context.Background(), header.Get)
+	header := propagation.HeaderCarrier{}
+	propagation.TraceContext{}.Inject(ctx, header)
+	theirs := propagation.TraceContext{}.Extract(context.Background(), header)
 	fmt.Println(telemetry.TraceID(theirs) == telemetry.TraceID(ctx))
 	// Output: true
 }

@@ -2,10 +2,8 @@ package telemetry_test
 
 import (
 	"context"
-	"encoding/binary"
 	"io"
 	"math"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -75,7 +73,7 @@ func TestSamplers(t *testing.T) {
 		} {
 			ctx := t.Context()
 			if parent != "" {
-				ctx = extract(ctx, "00-0123456789abcdef0123456789abcdef-0123456789abcdef-"+parent, "")
+				ctx = extract(ctx, "00-0123456789abcdef0123456789abcdef-0123456789abcdef-"+parent)
 			}
 			_, span := tel.Tracer().Start(ctx, "x")
 			sc := span.SpanContext()
@@ -138,106 +136,6 @@ func TestWrongOptions(t *testing.T) {
 	}
 }
 
-func extract(ctx context.Context, traceparent, tracestate string) context.Context {
-	return telemetry.Extract(ctx, func(key string) string {
-		return map[string]string{"traceparent": traceparent, "tracestate": tracestate}[key]
-	})
-}
-
-const goodParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-func TestExtract(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		in    string
-		valid bool
-	}{
-		{goodParent, true},
-		{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", true},
-		{"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true},
-		{"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-later", true},
-		{"", false},
-		{"00", false},
-		{"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01later", false},
-		{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", false},
-		{"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false},
-		{"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false},
-		{"00-00000000000000000000000000000000-b7ad6b7169203331-01", false},
-		{"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", false},
-		{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0x", false},
-		{"00-0af7651916cd43dd8448eb211c80319cxb7ad6b7169203331-01", false},
-		{"00x0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false},
-		{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331x01", false},
-		{"0g-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false},
-	} {
-		sc := trace.SpanContextFromContext(extract(t.Context(), tt.in, ""))
-		if sc.IsValid() != tt.valid {
-			t.Errorf("traceparent %q: valid %v, want %v", tt.in, sc.IsValid(), tt.valid)
-		}
-		if tt.valid && (!sc.IsRemote() || sc.IsSampled() != strings.HasPrefix(tt.in[53:], "01")) {
-			t.Errorf("traceparent %q: remote %v, sampled %v", tt.in, sc.IsRemote(), sc.IsSampled())
-		}
-	}
-}
-
-func TestTracestate(t *testing.T) {
-	t.Parallel()
-	ctx := extract(t.Context(), goodParent, "a=1,b=2")
-	if got := injected(ctx).Get("tracestate"); got != "a=1,b=2" {
-		t.Errorf("tracestate a=1,b=2 came out as %q", got)
-	}
-	for _, bad := range []string{"no pairs", "a=" + strings.Repeat("x", 2000)} {
-		h := injected(extract(t.Context(), goodParent, bad))
-		if h.Get("traceparent") != goodParent || h.Get("tracestate") != "" {
-			t.Errorf("with tracestate %.20q: %v, want the traceparent alone", bad, h)
-		}
-	}
-}
-
-func injected(ctx context.Context) http.Header {
-	h := http.Header{}
-	telemetry.Inject(ctx, h.Set)
-	return h
-}
-
-// Both directions against OpenTelemetry's own propagator.
-func TestPropagationAgreesWithTheSDK(t *testing.T) {
-	t.Parallel()
-	if h := injected(t.Context()); len(h) != 0 {
-		t.Errorf("Inject without a span wrote %v", h)
-	}
-	var other propagation.TraceContext
-	for i := range uint64(64) {
-		var cfg trace.SpanContextConfig
-		binary.BigEndian.PutUint64(cfg.TraceID[8:], i*0x9e3779b97f4a7c15+1)
-		binary.BigEndian.PutUint64(cfg.SpanID[:], i*0xbf58476d1ce4e5b9+1)
-		cfg.TraceFlags = trace.TraceFlags(i % 2)
-		want := trace.NewSpanContext(cfg)
-		ctx := trace.ContextWithSpanContext(t.Context(), want)
-
-		theirs := http.Header{}
-		other.Inject(ctx, propagation.HeaderCarrier(theirs))
-		if ours := injected(ctx).Get("traceparent"); ours != theirs.Get("traceparent") {
-			t.Errorf("Inject wrote %q, the SDK %q", ours, theirs.Get("traceparent"))
-		}
-		got := trace.SpanContextFromContext(telemetry.Extract(t.Context(), theirs.Get))
-		if !got.Equal(want.WithRemote(true)) {
-			t.Errorf("Extract of %v = %v, want %v", theirs, got, want)
-		}
-	}
-}
-
-func FuzzExtract(f *testing.F) {
-	f.Add(goodParent, "a=1")
-	f.Add("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-later", "")
-	f.Fuzz(func(t *testing.T, parent, state string) {
-		ctx := extract(t.Context(), parent, state)
-		sc := trace.SpanContextFromContext(ctx)
-		if !sc.IsValid() {
-			return
-		}
-		if got := injected(ctx).Get("traceparent"); got[3:52] != parent[3:52] {
-			t.Errorf("%q came out as %q", parent, got)
-		}
-	})
+func extract(ctx context.Context, traceparent string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
 }

@@ -69,6 +69,12 @@ func TestHeaders(t *testing.T) {
 	if again := driver.HeadersOf(h.Map()); !slices.Equal(again, want) {
 		t.Errorf("headers through a map are %v, want %v", again, want)
 	}
+	h.Set("bb", "4")
+	h.Set("a", "6")
+	want = driver.Headers{{Name: "a", Value: "6"}, {Name: "b", Value: "5"}, {Name: "bb", Value: "4"}, {Name: "c", Value: "2"}}
+	if !slices.Equal(h, want) || !slices.Equal(h.Keys(), []string{"a", "b", "bb", "c"}) {
+		t.Errorf("after Set: %v with keys %v, want %v", h, h.Keys(), want)
+	}
 	if driver.HeadersOf(nil) != nil {
 		t.Error("headers of an empty map are not nil")
 	}

@@ -47,6 +47,26 @@ func (h Headers) Get(name string) string {
 	return ""
 }
 
+// Set adds a header in its place, or changes the one of that name. With Get and Keys it makes
+// *Headers a carrier for OpenTelemetry's propagators.
+func (h *Headers) Set(name, value string) {
+	i, found := slices.BinarySearchFunc(*h, name, func(a Header, name string) int { return strings.Compare(a.Name, name) })
+	if found {
+		(*h)[i].Value = value
+		return
+	}
+	*h = slices.Insert(*h, i, Header{name, value})
+}
+
+// Keys returns the names of the headers.
+func (h Headers) Keys() []string {
+	names := make([]string, len(h))
+	for i := range h {
+		names[i] = h[i].Name
+	}
+	return names
+}
+
 // Sort puts headers that were appended in any order into the order that Headers must have. Of several with one name the last
 // stays.
 func (h *Headers) Sort() {
