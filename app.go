@@ -25,7 +25,7 @@ import (
 
 // An App is one running service as its own code sees it. Run makes one for each
 // Service; there is no other way to get one. Its methods may be called
-// concurrently; those that register something (Handle, Use, Go, OnStop, AddReadiness,
+// concurrently; those that register something (Handle, Use, UseClient, Go, OnStop, AddReadiness,
 // GRPC, Attach) may be called during Setup only, unless they say otherwise.
 type App struct {
 	service   Service
@@ -120,6 +120,34 @@ func (a *App) Server() *server.Options { return a.server.Options() }
 // GRPC is where the service registers its gRPC services. The gRPC port is bound
 // only when something is registered.
 func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
+
+// UseClient puts mw around all calls of Client, also of those that were handed out before; the first
+// of all is the outermost. It sees a call once, outside of retries and breaker: the host of its
+// request is the name of the service.
+func (a *App) UseClient(mw ...func(http.RoundTripper) http.RoundTripper) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.transport.Options()
+	o.Client = append(o.Client, mw...)
+}
+
+// UseConn does for the calls of Conn what UseClient does for HTTP; either may be nil. Their
+// *grpc.ClientConn is nil, because a service is not one connection.
+func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClientInterceptor) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.transport.Options()
+	if unary != nil {
+		o.Unary = append(o.Unary, unary)
+	}
+	if stream != nil {
+		o.Stream = append(o.Stream, stream)
+	}
+}
+
+// Transport are the options of calls to other services, for what no setting says: TLS, a base
+// transport, weights. They may be changed during Setup, before the first call.
+func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
 // Client returns the client for all other services: http://order-service/… is
 // found through discovery, balanced, retried when that is safe, broken off when

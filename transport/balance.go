@@ -71,6 +71,9 @@ func (c choice) serves(in *instance) bool {
 // others.
 func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
 	a, weight := c.draw(list, func(in *instance) (int, bool) { return c.weightOf(in), good(in) })
+	if a == nil {
+		return nil
+	}
 	b, _ := c.draw(list, func(in *instance) (int, bool) { return 1, in != a && c.weightOf(in) == weight && good(in) })
 	if b == nil {
 		return a

@@ -122,7 +122,7 @@ func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	for t := range c.transports {
 		t.mu.Lock()
 		for name, tg := range t.byName {
-			k := key{t.opts.Caller, name}
+			k := key{t.caller, name}
 			worst[k] = max(worst[k], tg.breaker.state(t.now()).gauge())
 		}
 		t.mu.Unlock()

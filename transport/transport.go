@@ -66,6 +66,7 @@ type Options struct {
 type Transport struct {
 	opts     *Options
 	once     sync.Once // of start, which makes what follows
+	caller   string    // for metrics
 	tracer   trace.Tracer
 	spanKind []trace.SpanStartOption
 	log      *slog.Logger
@@ -86,8 +87,9 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// New returns a transport. It reads opts at the first call, so that they may be changed until then,
-// and starts nothing before; Close ends it. Transports with the same Telemetry share their metrics.
+// New returns a transport. It reads opts at the first call, so they may be changed until then, and
+// not later. Nothing starts before; Close ends it. Transports with the same Telemetry share their
+// metrics.
 func New(opts *Options) *Transport {
 	if opts == nil {
 		opts = new(Options)
@@ -97,17 +99,20 @@ func New(opts *Options) *Transport {
 	return t
 }
 
+// Options are those given to New, to be changed before the first call.
+func (t *Transport) Options() *Options { return t.opts }
+
 func (t *Transport) start() {
-	own := *t.opts // no change is seen from now on
-	t.opts = &own
+	own := t.opts
 	t.tracer, t.log = noop.NewTracerProvider().Tracer(""), slog.New(slog.DiscardHandler)
 	t.spanKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)} // made once for all spans
 	var registry prometheus.Registerer
+	t.caller = own.Caller
 	if tel := own.Telemetry; tel != nil {
 		t.tracer, t.log, registry = tel.Tracer(), tel.Logger(), tel.Registry()
-		own.Caller = cmp.Or(own.Caller, tel.Service())
+		t.caller = cmp.Or(own.Caller, tel.Service())
 	}
-	t.metrics = newMetrics(registry, own.Caller, t)
+	t.metrics = newMetrics(registry, t.caller, t)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	inside := &http.Transport{
 		DialContext:         dialer.DialContext,
