@@ -28,11 +28,23 @@ func calls() []mutant {
 		},
 		{
 			"the deadline travels", "transport/http.go",
-			"h[deadline.Header] = values[2:3:3]", "_ = deadline.Header", "./transport", "",
+			"h[deadline.Header] = carrier.values[2:3:3]", "_ = deadline.Header", "./transport", "",
+		},
+		{
+			"weights are shares, whoever is faster", "transport/balance.go",
+			"in != a && c.weightOf(in) == weight && good(in)", "in != a && good(in)", "./transport", "TestWeights",
+		},
+		{
+			"a certificate is for the service, not for an address", "transport/dial.go",
+			"	config.ServerName = service\n", "	config.InsecureSkipVerify = service != \"\"\n", "./transport", "TestTLSBetweenServices",
+		},
+		{
+			"middleware stands outside of the attempts", "transport/transport.go",
+			"slices.Backward(own.Client)", "slices.Backward(own.Client[:0])", "./transport", "TestMiddlewareSeesACallOnce",
 		},
 		{
 			"a new instance is probed at once", "transport/target.go",
-			"		t.breaker.hurry()\n", "", "./transport", "",
+			"		t.breaker.probeNow()\n", "", "./transport", "",
 		},
 	}
 }
@@ -125,8 +137,8 @@ func surroundings() []mutant {
 			"	s.flights.stop()\n", "", "./server", "TestShutdownWaits",
 		},
 		{
-			"a trace goes on over the caller's header", "telemetry/propagate.go",
-			"	if !ok {\n\t\treturn ctx\n", "	if ok {\n\t\treturn ctx\n", "./telemetry", "",
+			"a trace goes on over the caller's header", "server/http.go",
+			"traceHeader(r.Header))", "traceHeader(nil))", "./server", "",
 		},
 		{
 			"the environment wins over the file", "config/config.go",
