@@ -12,9 +12,10 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
-// TestCompose: the containers have the addresses of the command start, on loopback alone, in versions that are pinned. Whether they
-// run only a container engine can tell. Kubernetes is not among them: its clients need files that the server has too, and who has a
-// container engine has whole clusters with it.
+// TestCompose: the containers have the addresses of the command start, on loopback alone, in
+// versions that are pinned. Whether they run only a container engine can tell. Kubernetes is not
+// among them: its clients need files that the server has too, and who has a container engine has
+// whole clusters with it.
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../compose.yaml")

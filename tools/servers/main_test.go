@@ -85,7 +85,8 @@ func (w *watched) String() string {
 	return w.buf.String()
 }
 
-// start runs engines on free ports in a folder until stop is called, and waits until they are ready.
+// start runs engines on free ports in a folder until stop is called, and waits until they are
+// ready.
 func start(t *testing.T, dir string, chosen ...servers.Engine) (out *watched, stop func() error) {
 	t.Helper()
 	out = &watched{}
@@ -142,7 +143,8 @@ func TestStartAndClean(t *testing.T) {
 	}
 }
 
-// TestServerEnds: a server that ends by itself is named with the end of its log, and the command's status tells too.
+// TestServerEnds: a server that ends by itself is named with the end of its log, and the command's
+// status tells too.
 func TestServerEnds(t *testing.T) {
 	t.Parallel()
 	servertest.Need(t, servers.Redis)
@@ -165,8 +167,8 @@ func TestServerEnds(t *testing.T) {
 	}
 }
 
-// TestDeployed: PostgreSQL has the databases of deploy/, also at the second start, and Prometheus its configuration with the
-// Consul that runs beside it.
+// TestDeployed: PostgreSQL has the databases of deploy/, also at the second start, and Prometheus
+// its configuration with the Consul that runs beside it.
 func TestDeployed(t *testing.T) {
 	t.Parallel()
 	for _, e := range []servers.Engine{servers.Postgres, servers.Prometheus, servers.Consul} {

@@ -78,7 +78,8 @@ type foreground struct {
 	mu sync.Mutex // of out
 }
 
-// run starts the engines, says where they are and which of them end by themselves, and stops them when ctx ends.
+// run starts the engines, says where they are and which of them end by themselves, and stops them
+// when ctx ends.
 func (f *foreground) run(ctx context.Context, chosen []servers.Engine) (err error) {
 	running := make([]*servers.Server, len(chosen))
 	defer func() { err = errors.Join(err, stop(running)) }()
@@ -127,7 +128,8 @@ func (f *foreground) start(ctx context.Context, e servers.Engine, config string)
 	return s, err
 }
 
-// startPrometheus starts it with a copy of deploy/prometheus that names the Consul that runs here, or would on its usual port.
+// startPrometheus starts it with a copy of deploy/prometheus that names the Consul that runs here,
+// or would on its usual port.
 func (f *foreground) startPrometheus(ctx context.Context, running []*servers.Server) (*servers.Server, error) {
 	consul := fmt.Sprintf("127.0.0.1:%d", servers.UsualPorts(servers.Consul)[""])
 	for _, s := range running {
@@ -139,7 +141,7 @@ func (f *foreground) startPrometheus(ctx context.Context, running []*servers.Ser
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(copied) // it is closed to the server's user, who gets a copy, or read at the start
+	defer func() { _ = os.RemoveAll(copied) }() // it is closed to the server's user, who gets a copy, or read at the start
 	if err := os.CopyFS(copied, os.DirFS(filepath.Join(f.deploy, "prometheus"))); err != nil {
 		return nil, err
 	}
@@ -168,7 +170,7 @@ func (f *foreground) createDatabases(ctx context.Context, running []*servers.Ser
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	for _, m := range createDatabase.FindAllStringSubmatch(string(text), -1) {
 		var exists *pgconn.PgError
 		if _, err := conn.Exec(ctx, m[0]); err != nil && (!errors.As(err, &exists) || exists.Code != duplicateDatabase) {

@@ -29,7 +29,8 @@ var (
 	limit = flag.Duration("for", 24*time.Hour, "start no further mutant after this `time`")
 )
 
-// TestMutants tries mutants. Without the flag it tries none, since each takes as long as the tests of its package.
+// TestMutants tries mutants. Without the flag it tries none, since each takes as long as the tests
+// of its package.
 func TestMutants(t *testing.T) {
 	t.Chdir("../../..")
 	all := mutants()
@@ -73,7 +74,8 @@ func touched(all []mutant, changed []string) (out []mutant) {
 	return out
 }
 
-// killed runs the tests against m. A mutant that does not compile ends the test: it would pass for killed.
+// killed runs the tests against m. A mutant that does not compile ends the test: it would pass for
+// killed.
 func (m mutant) killed(t *testing.T) bool {
 	t.Helper()
 	// In GOFLAGS the overlay also reaches the programs that tests build.

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// allowedGlobals are variables of packages that are more than errors, guards, embedded files, compiled patterns and
-// tables that nobody writes, by directory and name, each with its reason.
+// allowedGlobals are variables of packages that are more than errors, guards, embedded files,
+// compiled patterns and tables that nobody writes, by directory and name, each with its reason.
 var allowedGlobals = map[string]string{
 	"config.sections":              "the settings structs of linked packages, as in database/sql",
 	"drivers.registered":           "the schemes of imported driver packages, as in database/sql",
@@ -94,8 +94,9 @@ func embeds(doc *ast.CommentGroup) bool {
 	return false
 }
 
-// writtenNames returns, by directory and name, what is assigned to, appended to, deleted from or has its address taken.
-// A local variable of the same name counts too; then give one of them a better name.
+// writtenNames returns, by directory and name, what is assigned to, appended to, deleted from or
+// has its address taken. A local variable of the same name counts too; then give one of them a
+// better name.
 func writtenNames(all []source) map[string]bool {
 	written := map[string]bool{}
 	for _, s := range all {

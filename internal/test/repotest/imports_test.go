@@ -10,8 +10,8 @@ import (
 // internal stands for the packages under internal/.
 const internal = "internal/"
 
-// mayImport says which packages of kaptar a package may import; a name that ends in a slash stands for all below.
-// The longest name that fits a package counts.
+// mayImport says which packages of kaptar a package may import; a name that ends in a slash stands
+// for all below. The longest name that fits a package counts.
 var mayImport = map[string][]string{
 	".":                {"config", "telemetry", "server", "transport", "discovery", "kv", "drivers", "sqldb", internal},
 	"config":           {internal},

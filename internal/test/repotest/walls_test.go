@@ -19,7 +19,8 @@ const (
 // ours reports whether the walls for code that people read and write apply.
 func ours(s source) bool { return !s.test() && !s.generated() }
 
-// public reports whether other modules can import the package of s. The reference application is not for that.
+// public reports whether other modules can import the package of s. The reference application is
+// not for that.
 func public(s source) bool {
 	return ours(s) && s.syntax.Name.Name != "main" && !strings.HasPrefix(s.path, "shop/") &&
 		!strings.Contains("/"+s.path, "/internal/") && !strings.HasPrefix(s.path, "tools/")
@@ -45,8 +46,8 @@ func wallPackageComment(all []source) (offences []string) {
 	return offences
 }
 
-// wallExample finds public packages without an example that is run. Those named …test need a *testing.T, which an
-// example does not have.
+// wallExample finds public packages without an example that is run. Those named …test need a
+// *testing.T, which an example does not have.
 func wallExample(all []source) (offences []string) {
 	shown, first := map[string]bool{}, map[string]source{}
 	for _, s := range all {
@@ -67,7 +68,8 @@ func wallExample(all []source) (offences []string) {
 	return offences
 }
 
-// exported calls f for each name that a package gives to others; documented says whether it has a comment.
+// exported calls f for each name that a package gives to others; documented says whether it has a
+// comment.
 func exported(s source, f func(name *ast.Ident, method, documented bool)) {
 	for _, d := range s.syntax.Decls {
 		switch d := d.(type) {
@@ -263,11 +265,12 @@ func wallSkip(all []source) (offences []string) {
 	return offences
 }
 
-// isTB reports whether e has the name that a test, benchmark or fuzz target gives to what it is handed.
+// isTB reports whether e has the name that a test, benchmark or fuzz target gives to what it is
+// handed.
 func isTB(e ast.Expr) bool { return slices.Contains([]string{"t", "b", "f", "tb"}, lastName(e)) }
 
-// wallSleep finds tests that wait for real time. A function may sleep when it, its comment or a helper in its package
-// that it calls mentions synctest.
+// wallSleep finds tests that wait for real time. A function may sleep when it, its comment or a
+// helper in its package that it calls mentions synctest.
 func wallSleep(all []source) (offences []string) {
 	bubbles := map[string]bool{} // functions that mention synctest, by directory and name
 	for _, s := range all {

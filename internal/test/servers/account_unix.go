@@ -13,13 +13,15 @@ import (
 	"syscall"
 )
 
-// An account is the user that servers run as when this process is root's; nil is this process' own.
+// An account is the user that servers run as when this process runs as root. Nil is the user of
+// this process.
 type account struct {
 	name     string
 	uid, gid uint32
 }
 
-// unprivileged returns nobody's account for root, whom PostgreSQL refuses and whom the others should.
+// unprivileged returns the account nobody when this process runs as root: PostgreSQL refuses to run
+// as root, and no server needs to.
 func unprivileged() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -38,7 +40,8 @@ func unprivileged() (*account, error) {
 
 func (a *account) String() string { return a.name }
 
-// attributes give a process the account, and a process group of its own, which Ctrl-C in a terminal does not reach.
+// attributes give a process the account, and a process group of its own, which Ctrl-C in a terminal
+// does not reach.
 func (a *account) attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if a != nil {
@@ -54,7 +57,8 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// barred returns the first folder on the way to path that the account cannot enter, or path if it cannot read that, or "".
+// barred returns the first folder on the way to path that the account cannot enter, or path if it
+// cannot read that, or "".
 func (a *account) barred(path string) string {
 	if a == nil {
 		return ""
@@ -83,8 +87,8 @@ func (a *account) barred(path string) string {
 	}
 }
 
-// share returns a path at which the account can read a file, or all files of a folder: their own, or one below dir with links
-// or copies, for the cache folder of another user is closed to it.
+// share returns a path at which the account can read a file, or all files of a folder: path itself,
+// or links or copies below dir, since the cache folder of another user is closed to it.
 func (a *account) share(path, dir string) (string, error) {
 	if a.barred(path) == "" {
 		return path, nil
@@ -140,7 +144,8 @@ func linkOrCopy(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// tryLock locks a file until it is closed or this process ends. It is an error when another one has it.
+// tryLock locks a file until it is closed or this process ends. It is an error when another one has
+// it.
 func tryLock(path string) (io.Closer, error) {
 	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

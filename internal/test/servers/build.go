@@ -36,8 +36,8 @@ func follow(cmd *exec.Cmd, progress func(line string)) error {
 	return nil
 }
 
-// A module is a Go module in tools/ with the programs that it builds: the server under the module's name, and others under
-// their own.
+// A module is a Go module in tools/ with the programs that it builds: the server under the module's
+// name, and others under their own.
 type module struct {
 	name, pkg string
 	others    []string // packages
@@ -67,7 +67,8 @@ func (m module) folders() (source, cache string, err error) {
 	return source, cache, err
 }
 
-// requirement is folders for a module that ours requires. Its version alone makes the name, since go.mod changes for much else.
+// requirement is folders for a module that ours requires. Its version alone makes the name, since
+// go.mod changes for much else.
 func (m module) requirement() (source, cache string, err error) {
 	const here = "internal/test/servers" // the nearest go.mod may be another module's
 	if source, err = repository(here); err != nil {

@@ -41,7 +41,7 @@ log_level = "warn"
 
 // consulReady writes: a leader that is known may not yet be one that accepts.
 func consulReady(ctx context.Context, s *Server) error {
-	leader, err := get(ctx, http.MethodGet, "http://"+s.Addr("")+"/v1/status/leader", nil)
+	leader, err := Request(ctx, nil, http.MethodGet, "http://"+s.Addr("")+"/v1/status/leader", nil)
 	if err != nil {
 		return err
 	}
@@ -49,9 +49,9 @@ func consulReady(ctx context.Context, s *Server) error {
 		return fmt.Errorf("it has no leader yet: %s", leader)
 	}
 	key := "http://" + s.Addr("") + "/v1/kv/kaptar-servers-ready"
-	if _, err := get(ctx, http.MethodPut, key, strings.NewReader("1")); err != nil {
+	if _, err := Request(ctx, nil, http.MethodPut, key, strings.NewReader("1")); err != nil {
 		return err
 	}
-	_, err = get(ctx, http.MethodDelete, key, nil)
+	_, err = Request(ctx, nil, http.MethodDelete, key, nil)
 	return err
 }

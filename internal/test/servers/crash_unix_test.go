@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestStartAfterACrash: guards that were killed leave a server and its helper running, and a later start in the same folder
-// ends them.
+// TestStartAfterACrash: guards that were killed leave a server and its helper running, and a later
+// start in the same folder ends them.
 func TestStartAfterACrash(t *testing.T) {
 	t.Parallel()
 	for _, e := range []Engine{Redis, Postgres, RabbitMQ} {
@@ -27,7 +27,7 @@ func TestStartAfterACrash(t *testing.T) {
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			s, err := start(t.Context(), e, opts, freePorts)
+			s, err := start(t.Context(), e, opts, FreePorts)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +44,7 @@ func TestStartAfterACrash(t *testing.T) {
 				t.Error("nothing runs after the crash, so this test shows nothing")
 			}
 			s.release() // as the end of this process would
-			second, err := start(t.Context(), e, opts, freePorts)
+			second, err := start(t.Context(), e, opts, FreePorts)
 			if err != nil {
 				t.Fatalf("start after a crash = %v", err)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -19,7 +20,8 @@ type description struct {
 	command func(s *Server) command
 	url     func(s *Server) string
 	ready   func(ctx context.Context, s *Server) error // nil: it answers in its protocol
-	settle  time.Duration                              // before Kill
+
+	beforeKill time.Duration // how long Kill waits first
 }
 
 // A port is one that an engine listens on. The name of the first is empty.
@@ -39,38 +41,20 @@ type command struct {
 }
 
 func describe(e Engine) (description, error) {
-	switch e {
-	case Postgres:
-		return postgres(), nil
-	case Kafka:
-		return kafka(), nil
-	case RabbitMQ:
-		return rabbitmq(), nil
-	case NATS:
-		return natsServer(), nil
-	case Consul:
-		return consul(), nil
-	case Redis:
-		return redis(), nil
-	case Prometheus:
-		return prometheus(), nil
-	case Jaeger:
-		return jaeger(), nil
-	case Kubernetes:
-		return kubernetes(), nil
+	of, ok := map[Engine]func() description{
+		Postgres: postgres, Kafka: kafka, RabbitMQ: rabbitmq, NATS: natsServer, Consul: consul,
+		Redis: redis, Prometheus: prometheus, Jaeger: jaeger, Kubernetes: kubernetes,
+	}[e]
+	if !ok {
+		return description{}, fmt.Errorf("servers: no engine %q, want one of %s", e, strings.Join(Installable()[:len(Engines())], ", "))
 	}
-	_, err := Parse(string(e))
-	return description{}, err
+	return of(), nil
 }
 
-// get is getOver with what the system trusts.
-func get(ctx context.Context, method, url string, body io.Reader, header ...string) (string, error) {
-	return getOver(ctx, nil, method, url, body, header...)
-}
-
-// getOver makes an HTTP request on a connection of its own, since the server may be killed in between, and returns the start of the
-// answer's body.
-func getOver(ctx context.Context, trust *tls.Config, method, url string, body io.Reader, header ...string) (string, error) {
+// Request makes an HTTP request, with the URL's user and pairs of names and values for the header,
+// on a connection of its own, since the server may be killed in between. Trust is nil for what the
+// system trusts. It returns the start of the answer's body.
+func Request(ctx context.Context, trust *tls.Config, method, url string, body io.Reader, header ...string) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return "", err

@@ -20,7 +20,8 @@ type recipe struct {
 	find func() (program string, err error)
 	// debian lists the Debian packages that it needs.
 	debian []debianPackage
-	// fetch gets what is no Debian package, and reports each line of progress. Nil: there is nothing.
+	// fetch gets what is no Debian package, and reports each line of progress. Nil: there is
+	// nothing.
 	fetch func(ctx context.Context, progress func(line string)) error
 	from  string // what fetch does, for people
 
@@ -53,8 +54,8 @@ func tools() map[string]recipe {
 	}
 }
 
-// Installable returns the names that Install knows: all engines, python, curl, and cc, the C compiler that the race detector
-// needs.
+// Installable returns the names that Install knows: all engines, python, curl, and cc, the C
+// compiler that the race detector needs.
 func Installable() []string {
 	var names []string
 	for _, e := range Engines() {
@@ -74,7 +75,8 @@ func recipeOf(name string) (recipe, error) {
 	return what.recipe, nil
 }
 
-// Find returns nil when something of Installable is there, and an error that wraps ErrMissing when it is not.
+// Find returns nil when something of Installable is there, and an error that wraps ErrMissing when
+// it is not.
 func Find(name string) error {
 	r, err := recipeOf(name)
 	if err != nil {
@@ -89,14 +91,16 @@ func Find(name string) error {
 // progressInterval is how often Install says how far it is.
 const progressInterval = 10 * time.Second
 
-// Install installs what is missing of names, which are some of Installable: Debian packages, as root or through sudo without
-// a password; Kafka's jars by Maven; Python packages by pip; Consul, Jaeger, Prometheus and kube-apiserver built from tools/
-// of the repository that the working folder is in, and NATS in the version of its go.mod. What is built or fetched lies in
-// the user's cache folder, under a name made from its versions.
+// Install installs what is missing of names, which are some of Installable: Debian packages, as
+// root or through sudo without a password; Kafka's jars by Maven; Python packages by pip; Consul,
+// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder
+// is in, and NATS in the version of its go.mod. What is built or fetched lies in the user's cache
+// folder, under a name made from its versions.
 //
-// It first writes what it is going to install, and then every 10 s how far it is; when nothing is missing it writes nothing.
-// What cannot be installed on this machine is named with the ways to go on without it. One failure does not stop the rest.
-// Install may be called concurrently, also from several processes.
+// It first writes what it is going to install, and then every 10 s how far it is; when nothing is
+// missing it writes nothing. What cannot be installed on this machine is named with the ways to go
+// on without it. One failure does not stop the rest. Install may be called concurrently, also from
+// several processes.
 func Install(ctx context.Context, out io.Writer, names ...string) error {
 	missing := map[string]recipe{}
 	for _, name := range names {
@@ -185,7 +189,8 @@ func (r recipe) follow(ctx context.Context, name string, b *installer) error {
 	return nil
 }
 
-// announce says what is going to be installed and what cannot be. It returns the Debian packages, and why they are refused.
+// announce says what is going to be installed and what cannot be. It returns the Debian packages,
+// and why they are refused.
 func (b *installer) announce(missing map[string]recipe) (packages []string, refused error) {
 	var minutes, gigabytes float64
 	var lines, cannot []string
@@ -286,8 +291,8 @@ func aptBlocked() error {
 	return nil
 }
 
-// aptScript installs packages ("$@"). Their services are not started: the tests start their own. A list of packages that is
-// missing or too old makes the first try fail.
+// aptScript installs packages ("$@"). Their services are not started: the tests start their own. A
+// list of packages that is missing or too old makes the first try fail.
 const aptScript = `
 set -e
 policy=/usr/sbin/policy-rc.d

@@ -83,7 +83,8 @@ func TestInstallSaysWhatItDoes(t *testing.T) {
 	})
 }
 
-// TestInstallWhereItCannot: what is missing is named with the ways to go on, and the rest is installed.
+// TestInstallWhereItCannot: what is missing is named with the ways to go on, and the rest is
+// installed.
 func TestInstallWhereItCannot(t *testing.T) {
 	t.Parallel()
 	s := shelf{have: map[string]bool{}}

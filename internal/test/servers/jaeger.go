@@ -37,11 +37,11 @@ func jaeger() description {
 
 // jaegerReady sends an empty list of spans, and asks for the services.
 func jaegerReady(ctx context.Context, s *Server) error {
-	_, err := get(ctx, http.MethodPost, "http://"+s.Addr("otlp-http")+"/v1/traces", strings.NewReader(`{"resourceSpans":[]}`),
+	_, err := Request(ctx, nil, http.MethodPost, "http://"+s.Addr("otlp-http")+"/v1/traces", strings.NewReader(`{"resourceSpans":[]}`),
 		"Content-Type", "application/json")
 	if err != nil {
 		return err
 	}
-	_, err = get(ctx, http.MethodGet, s.URL()+"/api/services", nil)
+	_, err = Request(ctx, nil, http.MethodGet, s.URL()+"/api/services", nil)
 	return err
 }

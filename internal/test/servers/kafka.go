@@ -82,7 +82,8 @@ log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=%d %p %c: %m%n
 `
 
-// prepareKafka writes settings of one node that is broker and controller, with short waits and little memory, and formats the storage.
+// prepareKafka writes settings of one node that is broker and controller, with short waits and
+// little memory, and formats the storage.
 func prepareKafka(ctx context.Context, s *Server) error {
 	settings := fmt.Sprintf(`process.roles=broker,controller
 node.id=1
@@ -131,7 +132,8 @@ background.threads=2
 // scrams are the methods whose names and salted passwords are in the storage.
 var scrams = []string{"SCRAM-SHA-256", "SCRAM-SHA-512"}
 
-// kafkaLogins returns the settings of the listener for clients that log in. Of a setting that is there twice Kafka takes the last.
+// kafkaLogins returns the settings of the listener for clients that log in. Of a setting that is
+// there twice Kafka takes the last.
 func kafkaLogins(s *Server) string {
 	if len(s.opts.Logins) == 0 {
 		return ""
@@ -184,7 +186,8 @@ func kafkaReady(ctx context.Context, s *Server) error {
 	return takesTopics(ctx, cl)
 }
 
-// takesTopics asks whether a topic could be made: a broker that has just started may be known and not yet be trusted with data.
+// takesTopics asks whether a topic could be made: a broker that has just started may be known and
+// not yet be trusted with data.
 func takesTopics(ctx context.Context, cl *kgo.Client) error {
 	request := kmsg.NewPtrCreateTopicsRequest()
 	request.ValidateOnly = true

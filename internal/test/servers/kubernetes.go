@@ -53,8 +53,9 @@ func kubernetesRecipe() recipe {
 // administrator is the token of a user who may do everything.
 const administrator = "kaptar"
 
-// prepareKubernetes writes the token, and makes a key and a certificate that vouches for itself. A later start keeps those: clients
-// trust them, and the key has signed the tokens of service accounts too.
+// prepareKubernetes writes the token, and makes a key and a certificate that vouches for itself. A
+// later start keeps those: clients trust them, and the key has signed the tokens of service
+// accounts too.
 func prepareKubernetes(_ context.Context, s *Server) error {
 	files := [][2]string{{"token", administrator}, {"tokens.csv", administrator + `,admin,admin,"system:masters"` + "\n"}}
 	if _, err := os.Stat(s.path("ca.crt")); err != nil {
@@ -97,8 +98,9 @@ func selfSigned() (key, certificate string, err error) {
 	return text("EC PRIVATE KEY", der), text("CERTIFICATE", signed), nil
 }
 
-// kubernetesCommand runs etcd beside the API server, which is the one that is killed. Off is what needs time at each start and has
-// nothing to do here: admission for pods and webhooks, the groups of the API that nobody uses, and the queues of clients.
+// kubernetesCommand runs etcd beside the API server, which is the one that is killed. Off is what
+// needs time at each start and has nothing to do here: admission for pods and webhooks, the groups
+// of the API that nobody uses, and the queues of clients.
 func kubernetesCommand(s *Server) command {
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", s.ports["etcd"])
 	return command{
@@ -147,7 +149,7 @@ func kubernetesReady(ctx context.Context, s *Server) error {
 		{http.MethodPut, lease, `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"kaptar-servers-ready"}}`},
 		{http.MethodDelete, lease, ""},
 	} {
-		if _, err := getOver(ctx, trust, c.method, "https://"+s.Addr("")+c.path, strings.NewReader(c.body),
+		if _, err := Request(ctx, trust, c.method, "https://"+s.Addr("")+c.path, strings.NewReader(c.body),
 			"Authorization", "Bearer "+administrator, "Content-Type", "application/json"); err != nil {
 			return err
 		}

@@ -109,8 +109,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// files returns what is in the folders below dir; an empty folder does not count: the server's user may not remove one from another
-// user's.
+// files returns what is in the folders below dir; an empty folder does not count: the server's user
+// may not remove one from another user's.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))

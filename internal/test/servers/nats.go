@@ -12,7 +12,8 @@ func natsModule() module {
 	return module{name: "nats", pkg: "github.com/nats-io/nats-server/v2", required: true, minutes: 0.3, gigabytes: 0.2}
 }
 
-// natsServer wants a password, since drivers have to keep it out of their errors. It is one that nothing else is called.
+// natsServer wants a password, since drivers have to keep it out of their errors. It is one that
+// nothing else is called.
 func natsServer() description {
 	return description{
 		example: "nats://kaptar:s3cr3t@127.0.0.1:4222",

@@ -75,7 +75,8 @@ func preparePostgres(ctx context.Context, s *Server) error {
 			return err
 		}
 	}
-	// After a crash of the machine another process may have the id in it, and PostgreSQL would take that for a server of its own.
+	// After a crash of the machine another process may have the id in it, and PostgreSQL would take
+	// that for a server of its own.
 	if err := os.Remove(s.path("data/postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -19,12 +19,14 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// remove is what the guard of a server in a temporary folder does when this process was killed. The server, which is killed
-// right after it, may still write, so the folder is removed again from outside of its process group.
+// remove is what the guard of a server in a temporary folder does when this process was killed. The
+// server, which is killed right after it, may still write, so the folder is removed again from
+// outside of its process group.
 const remove = `rm -rf "$S_DIR" 2>/dev/null
 setsid sh -c 'for i in 1 2 3; do sleep 1; rm -rf "$S_DIR" && break; done' </dev/null >/dev/null 2>&1 &`
 
-// environment is what a server gets of ours: little, so that it runs the same everywhere. S_DIR tells whose a process is.
+// environment is what a server gets of ours: little, so that it runs the same everywhere. S_DIR
+// tells whose a process is.
 func (s *Server) environment() []string {
 	return []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC", "S_DIR=" + s.dir}
 }
@@ -182,7 +184,8 @@ func gone(all []int) error {
 	}
 }
 
-// alive reports whether a process runs. A zombie does not, unless it has threads that are not gone yet.
+// alive reports whether a process runs. A zombie does not, unless it has threads that are not gone
+// yet.
 func alive(pid int) bool {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -193,8 +196,9 @@ func alive(pid int) bool {
 	return len(fields) > threads && (fields[0] != "Z" && fields[0] != "X" || fields[threads] != "1")
 }
 
-// belonging returns the processes that were started with the folder dir or one below it, by their environment and by where
-// they work, for PostgreSQL's write over their environment. Where there is no /proc there are none.
+// belonging returns the processes that were started with the folder dir or one below it, by their
+// environment and by where they work, for PostgreSQL's write over their environment. Where there is
+// no /proc there are none.
 func belonging(dir string) (pids []int) {
 	below := func(path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 	found, _ := filepath.Glob("/proc/[0-9]*")

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Python returns the path of a Python that has what test/interop/requirements.txt names. Its error wraps ErrMissing.
+// Python returns the path of a Python that has what test/interop/requirements.txt names. Its error
+// wraps ErrMissing.
 func Python() (string, error) {
 	path, err := findPython()
 	if err != nil {
@@ -58,7 +59,8 @@ func fetchPython(ctx context.Context, progress func(line string)) error {
 	})
 }
 
-// requirements returns the list of Python's packages, and the folder of the cache that they are installed in.
+// requirements returns the list of Python's packages, and the folder of the cache that they are
+// installed in.
 func requirements() (file, cache string, err error) {
 	if file, err = repository("test/interop/requirements.txt"); err != nil {
 		return "", "", err

@@ -15,18 +15,19 @@ import (
 
 func rabbitmq() description {
 	return description{
-		example: "amqp://guest:guest@127.0.0.1:5672",
-		ports:   []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
-		recipe:  recipe{find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
-		prepare: prepareRabbitMQ,
-		command: rabbitmqCommand,
-		url:     func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },
-		ready:   rabbitmqReady,
-		settle:  time.Second,
+		example:    "amqp://guest:guest@127.0.0.1:5672",
+		ports:      []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
+		recipe:     recipe{find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
+		prepare:    prepareRabbitMQ,
+		command:    rabbitmqCommand,
+		url:        func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },
+		ready:      rabbitmqReady,
+		beforeKill: time.Second,
 	}
 }
 
-// findRabbitMQ returns the server's own start script. What Debian has on the PATH is a wrapper that changes the user.
+// findRabbitMQ returns the server's own start script. What Debian has on the PATH is a wrapper that
+// changes the user.
 func findRabbitMQ() (string, error) {
 	for _, tool := range []string{"epmd", "erl"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -92,6 +93,6 @@ func rabbitmqReady(ctx context.Context, s *Server) error {
 	if err := conn.Close(); err != nil {
 		return err
 	}
-	_, err = get(ctx, http.MethodGet, "http://guest:guest@"+s.Addr("management")+"/api/vhosts", nil)
+	_, err = Request(ctx, nil, http.MethodGet, "http://guest:guest@"+s.Addr("management")+"/api/vhosts", nil)
 	return err
 }

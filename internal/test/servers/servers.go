@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,17 +39,12 @@ func Engines() []Engine {
 
 // Parse returns the engine of that name. The error for another name lists those that are known.
 func Parse(name string) (Engine, error) {
-	known := make([]string, 0, len(Engines()))
-	for _, e := range Engines() {
-		if string(e) == name {
-			return e, nil
-		}
-		known = append(known, string(e))
-	}
-	return "", fmt.Errorf("servers: no engine %q, want one of %s", name, strings.Join(known, ", "))
+	_, err := describe(Engine(name))
+	return Engine(name), err
 }
 
-// ErrMissing is wrapped by Start's error when an engine is not installed, or cannot run on this system.
+// ErrMissing is wrapped by Start's error when an engine is not installed, or cannot run on this
+// system.
 var ErrMissing = errors.New("not installed")
 
 var (
@@ -64,23 +58,26 @@ const (
 	logTail      = 64 << 10
 )
 
-// Options say how a server is started. Nil and the zero value mean: in a temporary folder, on free ports.
+// Options say how a server is started. Nil and the zero value mean: in a temporary folder, on free
+// ports.
 type Options struct {
-	// Dir is the folder for the server's files, which is made if it is not there. Close keeps it, and a later Start finds
-	// the data in it, on the same ports, also after a crash of the server, of this process or of the machine: what is
-	// left of that is ended first. A folder whose server runs is an error. The user nobody has to be able to reach the
-	// folder when this process is root's. Default: a temporary folder, which Close removes.
+	// Dir is the folder for the server's files, which is made if it is not there. Close keeps it,
+	// and a later Start finds the data in it, on the same ports, also after a crash of the server,
+	// of this process or of the machine: what is left of that is ended first. A folder whose server
+	// runs is an error. If this process runs as root, the user nobody must be able to enter the
+	// folder. Default: a temporary folder, which Close removes.
 	Dir string
-	// Port is the port of URL. With the engine's usual port (6379, 5432, …) the further addresses are at their usual
-	// ports too. Default: free ports below those that the system gives to outgoing connections. A given port that is
-	// taken is an error.
+	// Port is the port of URL. With the engine's usual port (6379, 5432, …) the further addresses
+	// are at their usual ports too. Default: free ports below those that the system gives to
+	// outgoing connections. A given port that is taken is an error.
 	Port int
-	// Config has lines for the server's configuration file, after those that this package writes. For Prometheus it is the
-	// path of the file to run with (default: one without targets), for Jaeger and Kubernetes flags, one a line.
+	// Config has lines for the server's configuration file, after those that this package writes.
+	// For Prometheus it is the path of the file to run with (default: one without targets), for
+	// Jaeger and Kubernetes flags, one a line.
 	Config string
-	// Logins are names and passwords, of letters and digits. With any, Kafka listens at Addr("sasl") too, for clients that log in as
-	// one of them by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Those of SCRAM are written at the first start in Dir. Other engines
-	// ignore it.
+	// Logins are names and passwords, of letters and digits. With any, Kafka listens at
+	// Addr("sasl") too, for clients that log in as one of them by PLAIN, SCRAM-SHA-256 or
+	// SCRAM-SHA-512. Those of SCRAM are written at the first start in Dir. Other engines ignore it.
 	Logins map[string]string
 }
 
@@ -95,7 +92,7 @@ type Server struct {
 	program string // what find returned
 	dir     string
 	ports   map[string]int
-	held    []net.PacketConn
+	unhold  func()    // lets other processes have the ports
 	lock    io.Closer // of a folder of the caller's
 	as      *account
 
@@ -105,18 +102,19 @@ type Server struct {
 	helper *proc.Process // what runs beside it over restarts; nil for most engines
 }
 
-// Start starts a server and waits until it answers, 90 s at most. The error wraps ErrMissing when it is not installed, and has
-// the end of the server's log when it did not start. Nothing is installed here. ctx limits the start, not the server's life.
+// Start starts a server and waits until it answers, 90 s at most. The error wraps ErrMissing when
+// it is not installed, and has the end of the server's log when it did not start. Nothing is
+// installed here. ctx limits the start, not the server's life.
 func Start(ctx context.Context, e Engine, opts *Options) (*Server, error) {
-	s, err := start(ctx, e, opts, freePorts)
+	s, err := start(ctx, e, opts, FreePorts)
 	if err != nil {
 		return nil, fmt.Errorf("servers: start %s: %w", e, err)
 	}
 	return s, nil
 }
 
-// At returns a server that runs already and that nobody here may kill: Kill, Restart, Pause and Resume return an error, Close does
-// nothing. Its further addresses are taken to be at their usual ports.
+// At returns a server that is already running and is not ours to kill: Kill, Restart, Pause and
+// Resume return an error, Close does nothing. Its further addresses are at their usual ports.
 func At(e Engine, rawURL string) (*Server, error) {
 	what, err := describe(e)
 	if err != nil {
@@ -136,10 +134,12 @@ func At(e Engine, rawURL string) (*Server, error) {
 // Engine returns the kind of server.
 func (s *Server) Engine() Engine { return s.engine }
 
-// URL returns where the server answers. It stays the same over Kill and Restart. The forms are kafka://host:port,
-// amqp://guest:guest@host:port, nats://kaptar:s3cr3t@host:port, consul://host:port, redis://host:port,
-// postgres://…/postgres?sslmode=disable, http://host:port for Prometheus and for Jaeger, whose queries are there, and
-// kubernetes://default?server=https://host:port&token_file=…&ca_file=… with the token of an administrator.
+// URL returns where the server answers. It stays the same over Kill and Restart. The forms are
+// kafka://host:port, amqp://guest:guest@host:port, nats://kaptar:s3cr3t@host:port,
+// consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, http://host:port
+// for Prometheus and for Jaeger, whose queries are there, and
+// kubernetes://default?server=https://host:port&token_file=…&ca_file=… with the token of an
+// administrator.
 func (s *Server) URL() string {
 	if s.given != nil {
 		return s.given.String()
@@ -147,9 +147,9 @@ func (s *Server) URL() string {
 	return s.what.url(s)
 }
 
-// Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "sasl" of Kafka with
-// Options.Logins; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger.
-// The empty name is the address of URL. It returns "" for a name that the engine does not have.
+// Addr returns host:port of a further address: "management" and "prometheus" of RabbitMQ; "sasl" of
+// Kafka with Options.Logins; "dns" of Consul; "otlp-grpc" and "otlp-http" of Jaeger. The empty name
+// is the address of URL. It returns "" for a name that the engine does not have.
 func (s *Server) Addr(name string) string {
 	for _, p := range s.what.ports {
 		switch {
@@ -179,7 +179,8 @@ func (s *Server) Names() []string {
 	return names
 }
 
-// UsualPorts returns the ports of an engine that people expect it on, by the names of Addr. An unknown engine has none.
+// UsualPorts returns the ports of an engine that people expect it on, by the names of Addr. An
+// unknown engine has none.
 func UsualPorts(e Engine) map[string]int {
 	what, err := describe(e)
 	if err != nil {
@@ -203,7 +204,8 @@ func Idle(dir string) error {
 	return lock.Close()
 }
 
-// Running reports whether the server runs. It does not after Kill and Close, and when it has ended by itself.
+// Running reports whether the server runs. It does not after Kill and Close, and when it has ended
+// by itself.
 func (s *Server) Running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,22 +232,24 @@ func (s *Server) Log() string {
 	return string(text[:n])
 }
 
-// Kill ends the server with SIGKILL, as a crash does, and waits until it is gone. Its files stay. A server that does not run is no
-// error. Before it kills RabbitMQ it lets a second pass: that writes the name of a new quorum queue to disk after half a
-// second, and a queue whose name was not written has no leader after a crash, for ever.
+// Kill ends the server with SIGKILL, as a crash does, and waits until it is gone. Its files stay. A
+// server that does not run is no error. Before it kills RabbitMQ it lets a second pass: that writes
+// the name of a new quorum queue to disk after half a second, and a queue whose name was not
+// written has no leader after a crash, for ever.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return s.failed("kill", err)
 	}
-	if s.what.settle > 0 && s.running() {
-		<-time.After(s.what.settle)
+	if s.what.beforeKill > 0 && s.running() {
+		<-time.After(s.what.beforeKill)
 	}
 	return s.failed("kill", s.kill())
 }
 
-// Restart starts the server on the same files and ports, after killing it if it runs, and waits until it answers.
+// Restart starts the server on the same files and ports, after killing it if it runs, and waits
+// until it answers.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Kill(); err != nil {
 		return err
@@ -273,8 +277,8 @@ func (s *Server) signal(verb string, stop bool) error {
 	return s.failed(verb, s.pause(stop))
 }
 
-// Close ends the server and removes its files if the folder was a temporary one. With a folder of the caller's the server ends in
-// order. The second Close does nothing.
+// Close ends the server and removes its files if the folder was a temporary one. With a folder of
+// the caller's the server ends in order. The second Close does nothing.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -318,10 +322,9 @@ func (s *Server) end() (err error) {
 
 // release lets other processes have the ports.
 func (s *Server) release() {
-	for _, c := range s.held {
-		_ = c.Close()
+	if s.unhold != nil {
+		s.unhold()
 	}
-	s.held = nil
 	if s.lock != nil {
 		_ = s.lock.Close()
 		s.lock = nil

@@ -14,7 +14,7 @@ import (
 )
 
 // start is Start with the source of free ports for a test.
-func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int, []net.PacketConn, error)) (started *Server, err error) {
+func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int, func(), error)) (started *Server, err error) {
 	what, err := describe(e)
 	if err != nil {
 		return nil, err
@@ -102,11 +102,11 @@ func (s *Server) takeDir() (err error) {
 	return s.write("log", "")
 }
 
-// choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier start in the same folder: the
-// data of some engines has them inside.
-func (s *Server) choosePorts(free func(n int) ([]int, []net.PacketConn, error)) (fixed bool, err error) {
-	for _, c := range s.held {
-		_ = c.Close()
+// choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier
+// start in the same folder: the data of some engines has them inside.
+func (s *Server) choosePorts(free func(n int) ([]int, func(), error)) (fixed bool, err error) {
+	if s.unhold != nil {
+		s.unhold()
 	}
 	s.ports = map[string]int{}
 	if s.opts.Dir != "" {
@@ -132,11 +132,10 @@ func (s *Server) choosePorts(free func(n int) ([]int, []net.PacketConn, error)) 
 			without = append(without, p.name)
 		}
 	}
-	chosen, held, err := free(len(without))
-	if err != nil {
+	var chosen []int
+	if chosen, s.unhold, err = free(len(without)); err != nil {
 		return false, err
 	}
-	s.held = held
 	for i, name := range without {
 		s.ports[name] = chosen[i]
 	}
@@ -227,7 +226,8 @@ func (s *Server) launch(ctx context.Context) error {
 	}
 }
 
-// answers asks the server once, and gives up when it has ended: another program may hold its port and not answer.
+// answers asks the server once, and gives up when it has ended: another program may hold its port
+// and not answer.
 func (s *Server) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -248,9 +248,14 @@ func (s *Server) answers(ctx context.Context) error {
 	}
 }
 
-// write writes a file that the server's user can read.
+// write writes a file that the server's user can read, and makes its folder.
 func (s *Server) write(name, text string) error {
-	path := filepath.Join(s.dir, name)
+	path := s.path(name)
+	if dir := filepath.Dir(path); dir != s.dir {
+		if err := errors.Join(os.MkdirAll(dir, 0o755), s.as.own(dir)); err != nil {
+			return err
+		}
+	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ func need(t *testing.T, e Engine) {
 	}
 }
 
-// TestTakenPortIsRetried: a port that was free when it was chosen and is taken when the server wants it.
+// TestTakenPortIsRetried: a port that was free when it was chosen and is taken when the server
+// wants it.
 func TestTakenPortIsRetried(t *testing.T) {
 	t.Parallel()
 	need(t, Redis)
@@ -37,13 +38,13 @@ func TestTakenPortIsRetried(t *testing.T) {
 	}
 	defer l.Close()
 	taken, calls := l.Addr().(*net.TCPAddr).Port, 0
-	choose := func(first int) func(int) ([]int, []net.PacketConn, error) {
+	choose := func(first int) func(int) ([]int, func(), error) {
 		calls = 0
-		return func(n int) ([]int, []net.PacketConn, error) {
+		return func(n int) ([]int, func(), error) {
 			if calls++; calls <= first {
-				return []int{taken}, nil, nil
+				return []int{taken}, func() {}, nil
 			}
-			return freePorts(n)
+			return FreePorts(n)
 		}
 	}
 	s, err := start(t.Context(), Redis, nil, choose(2))
@@ -83,13 +84,11 @@ func TestFreePorts(t *testing.T) {
 	const marks = runtime.GOOS == "linux" // elsewhere 127.0.0.2 may not be there
 	seen := map[int]bool{}
 	for range 20 {
-		ports, held, err := freePorts(50)
+		ports, release, err := FreePorts(50)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range held {
-			defer c.Close()
-		}
+		defer release()
 		for _, p := range ports {
 			if seen[p] && marks {
 				t.Errorf("port %d twice", p)

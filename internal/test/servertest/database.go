@@ -16,7 +16,8 @@ import (
 
 const callTimeout = 30 * time.Second // on a machine that is busy
 
-// Database returns the URL of a new, empty database on the shared PostgreSQL, which is dropped after the test.
+// Database returns the URL of a new, empty database on the shared PostgreSQL, which is dropped
+// after the test.
 func Database(t testing.TB) string {
 	t.Helper()
 	admin := Shared(t, servers.Postgres).URL()

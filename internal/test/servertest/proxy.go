@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A Proxy stands before a server and can keep its answers back, cut the connections and refuse new ones. Its methods may be called
-// concurrently.
+// A Proxy stands before a server and can keep its answers back, cut the connections and refuse new
+// ones. Its methods may be called concurrently.
 type Proxy struct {
 	listener net.Listener
 	server   string
@@ -20,7 +20,8 @@ type Proxy struct {
 	hold    chan struct{} // answers go through once it is closed
 }
 
-// NewProxy returns a proxy for the server at host:port, on a free port of 127.0.0.1, until the end of the test.
+// NewProxy returns a proxy for the server at host:port, on a free port of 127.0.0.1, until the end
+// of the test.
 func NewProxy(t testing.TB, server string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

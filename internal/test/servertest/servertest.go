@@ -7,7 +7,8 @@
 //		…
 //	}
 //
-// Nothing is installed here. With go test -short nothing is started either: each test that needs a server is skipped. Without
+// Nothing is installed here. With go test -short nothing is started either: each test that needs a
+// server is skipped. Without
 // -short a test whose server is missing is skipped with the reason and the command that installs it, and fails when CI is set
 // in the environment.
 package servertest
@@ -53,9 +54,10 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Shared returns the server that all tests of the process use, which is started at the first call: give topics, keys and names of
-// your own, and never kill it. The environment variable KAPTAR_TEST_<ENGINE>, e.g. KAPTAR_TEST_POSTGRES, has the URL of a server
-// to use instead. The package's TestMain must call Main.
+// Shared returns the server that all tests of the process use, which is started at the first call:
+// give topics, keys and names of your own, and never kill it. The environment variable
+// KAPTAR_TEST_<ENGINE>, e.g. KAPTAR_TEST_POSTGRES, has the URL of a server to use instead. The
+// package's TestMain must call Main.
 func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	t.Helper()
 	short(t, string(e))
@@ -83,8 +85,8 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	return use.server
 }
 
-// Start starts a server for this test alone, which may kill it; it is closed after the test. It needs no Main. The log of a server
-// whose test failed is in the test's log.
+// Start starts a server for this test alone, which may kill it; it is closed after the test. It
+// needs no Main. The log of a server whose test failed is in the test's log.
 func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Server {
 	t.Helper()
 	if len(opts) == 0 {
@@ -93,7 +95,8 @@ func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Ser
 	return StartAll(t, e, opts[0])[0]
 }
 
-// StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of opts, all at the same time.
+// StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of
+// opts, all at the same time.
 func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
 	t.Helper()
 	short(t, string(e))
@@ -139,7 +142,8 @@ func short(t testing.TB, needs string) {
 	}
 }
 
-// absent ends a test that cannot have its server. One that is there and does not start is a failure.
+// absent ends a test that cannot have its server. One that is there and does not start is a
+// failure.
 func absent(t testing.TB, e servers.Engine, err error, other string) {
 	t.Helper()
 	if !errors.Is(err, servers.ErrMissing) {
@@ -157,7 +161,8 @@ func end(t testing.TB, text string) {
 	t.Skip(text)
 }
 
-// Python returns the path of servers.Python, Promtool that of servers.Promtool. Without it the test ends as without a server.
+// Python returns the path of servers.Python, Promtool that of servers.Promtool. Without it the test
+// ends as without a server.
 func Python(t testing.TB) string { return tool(t, "python", servers.Python) }
 
 // Promtool is described at Python.

@@ -3,6 +3,7 @@ package shopproc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -50,17 +51,19 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+var errEnded = errors.New("the process has ended")
+
 // poll is how often a service that starts is asked whether it is ready.
 const poll = 20 * time.Millisecond
 
-// Start starts the whole shop with more arguments and returns once it says that it is ready. The process is killed when ctx
-// ends.
+// Start starts the whole shop with more arguments and returns once it says that it is ready. The
+// process is killed when ctx ends.
 func (in *Install) Start(ctx context.Context, args ...string) (*Proc, error) {
 	return in.launch(ctx, append(in.Args(), args...), "services are ready", nil)
 }
 
-// Run starts one service alone, with more arguments, and returns once its /readyz says that it is ready. The process is
-// killed when ctx ends.
+// Run starts one service alone, with more arguments, and returns once its /readyz says that it is
+// ready. The process is killed when ctx ends.
 func (in *Install) Run(ctx context.Context, service string, args ...string) (*Proc, error) {
 	args = append([]string{"run", service, "--config", filepath.Join(in.Dir, "config.yml")}, args...)
 	return in.launch(ctx, args, "", func() bool { return Ready(in.HTTP(service)) })
@@ -77,7 +80,8 @@ func Ready(address string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// launch starts a process and returns once it has said a text, or once ready, if not nil, reports true.
+// launch starts a process and returns once it has said a text, or once ready, if not nil, reports
+// true.
 func (in *Install) launch(ctx context.Context, args []string, text string, ready func() bool) (*Proc, error) {
 	if err := in.writeConfig(); err != nil {
 		return nil, fmt.Errorf("shopproc: %w", err)
@@ -98,7 +102,7 @@ func (in *Install) launch(ctx context.Context, args []string, text string, ready
 			p.Ready = time.Since(begun)
 			return p, nil
 		case <-p.Done():
-			return p, fmt.Errorf("shopproc: the shop ended before it was ready: %v\n%s", p.Wait(), p.Log())
+			return p, fmt.Errorf("shopproc: the shop ended before it was ready: %w\n%s", errors.Join(p.Wait(), errEnded), p.Log())
 		case <-tick.C:
 			if ready != nil && ready() {
 				p.Ready = time.Since(begun)

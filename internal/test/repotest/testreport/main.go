@@ -1,6 +1,6 @@
-// Command testreport reads the output of go test -json and prints what a reader needs: how long each package took, the output
-// of what failed, how many tests were skipped for which reason, and a summary. It ends with status 1 when something failed or
-// nothing was run.
+// Command testreport reads the output of go test -json and prints what a reader needs: how long
+// each package took, the output of what failed, how many tests were skipped for which reason, and a
+// summary. It ends with status 1 when something failed or nothing was run.
 package main
 
 import (
