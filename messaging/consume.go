@@ -104,7 +104,7 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 			failures = 0
 		}
 		outage.Lost(ctx, err)
-		if !steady.Sleep(stop, steady.Delay(failures, time.Second, time.Minute)) {
+		if !steady.Sleep(stop, steady.Delay(failures, time.Second, 10*time.Second)) {
 			return nil
 		}
 	}

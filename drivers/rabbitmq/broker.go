@@ -24,6 +24,8 @@ var ErrNoGroup = errors.New("topic has no group, so nobody would get the message
 var (
 	errLost   = errors.New("connection lost")
 	errRefuse = errors.New("the server refused the message")
+
+	errNoQueue = errors.New("it does not exist: declare it in one of its programs, or add the parameter make_queues=true to the broker's URL")
 )
 
 var _ driver.Broker = (*Broker)(nil)
@@ -115,6 +117,9 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	defer b.calls.Done()
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	if sub.Raw && !b.opts.MakeQueues { // the queue is its programs'
+		return nil
+	}
 	if sub.Group != "" {
 		if _, err := b.join(ctx, sub); err != nil {
 			return fmt.Errorf("rabbitmq: declare group %s of topic %s at %s: %w", sub.Group, topic, b.url, err)
@@ -125,13 +130,16 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	if err != nil {
 		return fmt.Errorf("rabbitmq: declare topic %s: %w", topic, err)
 	}
-	err = b.topic(ctx, c, topic)
+	err = b.topic(ctx, c, topic, sub.Raw)
 	b.release(c, err == nil)
 	return err
 }
 
-// topic makes sure that the exchange of a topic exists.
-func (b *Broker) topic(ctx context.Context, c *channel, topic string) error {
+// topic makes sure that the exchange of a topic exists, or with raw its queue.
+func (b *Broker) topic(ctx context.Context, c *channel, topic string, raw bool) error {
+	if raw {
+		return b.makeQueue(ctx, topic)
+	}
 	if b.pub.isKnown(topic) {
 		return nil
 	}

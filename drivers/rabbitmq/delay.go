@@ -74,6 +74,9 @@ func declareDelay(ch *amqp.Channel, g *group, name string) error {
 		"x-dead-letter-strategy": "at-least-once",
 		amqp.QueueOverflowArg:    amqp.QueueOverflowRejectPublish, // at-least-once needs it
 	}
+	if g.raw {
+		args["x-dead-letter-exchange"], args["x-dead-letter-routing-key"] = "", g.queues[0]
+	}
 	if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (l *link) missing(list []outgoing, err error) string {
 		return ""
 	}
 	for i := range list {
-		if name := list[i].exchange; strings.Contains(refusal.Reason, "'"+name+"'") {
+		if name := list[i].exchange; name != "" && strings.Contains(refusal.Reason, "'"+name+"'") {
 			l.learn(name, false)
 			l.mu.Lock()
 			l.deleted[name] = time.Now()

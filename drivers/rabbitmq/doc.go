@@ -18,6 +18,7 @@
 //	balance=5s             how often a member looks whether it has more than its share of the partitions
 //	mandatory=false        true: to publish to a topic that has no group is an error, ErrNoGroup
 //	from_beginning=refuse  now: take FromBeginning for FromNow
+//	make_queues=false      true: make the queue of a raw topic, durable, when it is not there
 //
 // # What lives where
 //
@@ -29,6 +30,11 @@
 // RabbitMQ keeps messages for groups that exist, and for nobody else: what is published before a group has subscribed for the first
 // time is gone, and FromBeginning is refused. So a consumer of work must have run once before its producers; mandatory=true
 // makes a producer that comes first fail, and its outbox wait. Message ids are not deduplicated here.
+//
+// A raw topic (driver.Subscription.Raw) is the queue of that name, as other programs declare it; to publish there is to publish to
+// the default exchange. All groups share the queue. Programs refuse a queue whose arguments are not theirs, so it is not made here:
+// while it is not there, Publish and Subscribe fail with an error that says so. Keys do not travel. The properties content-type,
+// correlation-id and reply-to are headers of these names, and the id is message-id.
 //
 // # Durability
 //

@@ -123,3 +123,77 @@ func TestQueues(t *testing.T) {
 		return q.Messages == len(batch)
 	})
 }
+
+// TestRawQueue: a queue of other programs is used as they made it; what is put aside comes back to it; and without it nothing is lost.
+func TestRawQueue(t *testing.T) {
+	t.Parallel()
+	url := servertest.VHost(t)
+	b := open(t, url, options())
+	defer closeNow(t, b)
+	sub := driver.Subscription{Topic: "hello:world", Group: "g", From: driver.FromBeginning, Raw: true}
+	if b.Declare(t.Context(), sub) != nil {
+		t.Fatal("Declare of a queue that is not there: want nil, its programs may come later")
+	}
+	out := driver.Message{ID: "out", Topic: sub.Topic, Key: "k", Data: []byte{0, 255}, Raw: true, Headers: driver.Headers{{Name: "Reply", Value: "no"}}}
+	for what, err := range map[string]error{
+		"Subscribe": b.Subscribe(t.Context(), sub, func(driver.Delivery) {}), "Publish": b.Publish(t.Context(), []driver.Message{out}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "hello:world") || !strings.Contains(err.Error(), "make_queues=true") {
+			t.Errorf("%s without the queue = %v, want an error that names it and what to do", what, err)
+		}
+	}
+	ch := plain(t, url)
+	if _, err := ch.QueueDeclare(sub.Topic, false, false, false, false, amqp.Table{"x-max-priority": int32(3)}); err != nil {
+		t.Fatal(err)
+	}
+	m := join(t, b, sub)
+	err := ch.PublishWithContext(t.Context(), "", sub.Topic, false, false, amqp.Publishing{MessageId: "in", Headers: amqp.Table{"X-Mark": "a", "ce-id": "b"}, Body: []byte{1, 0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := m.next(t)
+	check := func(attempt int) {
+		t.Helper()
+		if text := fmt.Sprint(d.ID, d.Key, d.Headers.Map(), d.Data, d.Raw, d.Attempt); text != fmt.Sprint("in", "", map[string]string{"X-Mark": "a", "ce-id": "b"}, []byte{1, 0}, true, attempt) {
+			t.Errorf("delivery %d is %s", attempt, text)
+		}
+	}
+	check(1)
+	if err := d.Nack(t.Context(), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	d = m.next(t)
+	check(2)
+	if err := d.Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), []driver.Message{out}); err != nil {
+		t.Fatal(err)
+	}
+	if d = m.next(t); d.ID != "out" || fmt.Sprint(d.Headers.Map()) != "map[Reply:no]" || string(d.Data) != "\x00\xff" {
+		t.Errorf("got %+v, want what was published", d.Message)
+	}
+	if err := d.Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMakeQueues(t *testing.T) {
+	t.Parallel()
+	url := servertest.VHost(t)
+	for i, declare := range []bool{false, true} {
+		b := open(t, url+"?make_queues=true", options())
+		defer closeNow(t, b)
+		name := fmt.Sprint("made", i)
+		if declare {
+			if err := b.Declare(t.Context(), driver.Subscription{Topic: name, Raw: true}); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := b.Publish(t.Context(), []driver.Message{{ID: "1", Topic: name, Raw: true}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := plain(t, url).QueueDeclare(name, true, false, false, false, nil); err != nil {
+			t.Errorf("%s is not a durable queue: %v", name, err)
+		}
+	}
+}

@@ -32,6 +32,10 @@ type Options struct {
 	// brokers too.
 	BeginningIsNow bool
 
+	// MakeQueues makes the queue of a raw topic, durable, when it is not there. Without it the queue
+	// has to be declared by one of its programs, which refuse a queue with other arguments than theirs.
+	MakeQueues bool
+
 	// TLS is used with amqps; nil means the system's certificate authorities.
 	TLS *tls.Config
 }
@@ -80,6 +84,9 @@ func (o Options) withQuery(rawURL string) (Options, string, error) {
 		case "mandatory":
 			o.Mandatory, err = strconv.ParseBool(value)
 			want = "true or false"
+		case "make_queues":
+			o.MakeQueues, err = strconv.ParseBool(value)
+			want = "true or false"
 		case "from_beginning":
 			o.BeginningIsNow = value == "now"
 			if value != "now" && value != "refuse" {
@@ -87,7 +94,7 @@ func (o Options) withQuery(rawURL string) (Options, string, error) {
 			}
 			want = "now or refuse"
 		default:
-			return fail(fmt.Sprintf("unknown parameter %q: want ack_wait, balance, from_beginning, mandatory, order or partitions", name))
+			return fail(fmt.Sprintf("unknown parameter %q: want ack_wait, balance, from_beginning, make_queues, mandatory, order or partitions", name))
 		}
 		if err != nil {
 			return fail(fmt.Sprintf("parameter %s=%s: want %s", name, value, want))

@@ -32,6 +32,9 @@ type outgoing struct {
 	msg           amqp.Publishing
 }
 
+// topic is the topic of the message: a raw one goes to its queue over the default exchange.
+func (o *outgoing) topic() string { return cmp.Or(o.exchange, o.key) }
+
 // Publish implements driver.Broker. The messages go over one channel without waiting for each other, which keeps their order,
 // and the call returns when the server has confirmed all of them: each is then on the disks of most servers of every
 // queue. A topic without any group keeps nothing, and to publish there is no error unless Options.Mandatory says so.
@@ -79,21 +82,26 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 // publish makes the exchanges and sends the messages. It returns how many of the first ones are surely stored.
 func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int, error) {
 	for i := range list {
-		if i > 0 && list[i].exchange == list[i-1].exchange {
+		if i > 0 && list[i].topic() == list[i-1].topic() && list[i].exchange == list[i-1].exchange {
 			list[i].mandatory = list[i-1].mandatory
 			continue
 		}
-		if err := b.topic(ctx, c, list[i].exchange); err != nil {
+		raw := list[i].exchange == ""
+		if err := b.topic(ctx, c, list[i].topic(), raw); err != nil {
 			return 0, err
 		}
-		list[i].mandatory = b.opts.Mandatory || b.pub.bereft(list[i].exchange)
+		list[i].mandatory = raw || b.opts.Mandatory || b.pub.bereft(list[i].exchange)
 	}
 	sent, err := c.send(ctx, list)
 	if err == nil {
 		return sent, nil
 	}
-	topic := cmp.Or(b.pub.missing(list, err), list[sent].exchange)
-	if errors.Is(err, ErrNoGroup) && !b.opts.Mandatory {
+	topic := cmp.Or(b.pub.missing(list, err), list[sent].topic())
+	switch {
+	case errors.Is(err, ErrNoGroup) && list[sent].exchange == "":
+		b.pub.learn("queue "+topic, false)
+		err = fmt.Errorf("queue %s: %w", topic, errNoQueue)
+	case errors.Is(err, ErrNoGroup) && !b.opts.Mandatory:
 		err = fmt.Errorf("its exchange was deleted a moment ago, and none of its groups is back: %w", err)
 	}
 	return sent, fmt.Errorf("rabbitmq: publish to %s at %s: %w", topic, b.url, lacks("write to it", b.cause(err)))

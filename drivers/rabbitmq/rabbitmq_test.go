@@ -96,7 +96,9 @@ func join(t *testing.T, b driver.Broker, sub driver.Subscription) *member {
 	sub.From = driver.FromNow
 	go func() { m.result <- b.Subscribe(ctx, sub, func(d driver.Delivery) { m.got <- d }) }()
 	until(t, "the member", func() bool {
-		if err := b.Publish(t.Context(), []driver.Message{message(sub.Topic, "probe", "probe")}); err != nil {
+		probe := message(sub.Topic, "probe", "probe")
+		probe.Raw = sub.Raw
+		if err := b.Publish(t.Context(), []driver.Message{probe}); err != nil {
 			t.Fatalf("Publish of a probe = %v", err)
 		}
 		select {

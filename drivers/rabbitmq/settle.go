@@ -42,7 +42,7 @@ func (l *lease) begin() *driver.Delivery {
 	m.open++
 	l.timer = time.AfterFunc(wait, l.expire)
 	return &driver.Delivery{
-		Message: decode(m.sub.Topic, l.raw), Attempt: l.attempt, Settler: l,
+		Message: decode(m.sub.Topic, m.sub.Raw, l.raw), Attempt: l.attempt, Settler: l,
 	}
 }
 

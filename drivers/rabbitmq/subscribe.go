@@ -50,7 +50,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 
 // supports returns an error for what RabbitMQ cannot do.
 func (b *Broker) supports(sub driver.Subscription) error {
-	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow {
+	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow && !sub.Raw {
 		return fmt.Errorf("rabbitmq: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come: "+
 			"choose FromNow, or add the parameter from_beginning=now to the broker's URL",
 			sub.Group, sub.Topic, errors.ErrUnsupported)
@@ -82,7 +82,9 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	for _, queue := range m.group.queues {
 		m.b.work.Go(func() { m.consume(queue) })
 	}
-	m.b.work.Go(m.guard)
+	if !m.sub.Raw {
+		m.b.work.Go(m.guard)
+	}
 	if len(m.group.queues) > 1 {
 		m.b.work.Go(m.balance)
 	}

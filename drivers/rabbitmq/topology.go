@@ -22,6 +22,7 @@ const (
 type group struct {
 	name   string // of its exchange; its queues are name:0, name:1…
 	queues []string
+	raw    bool // has no exchange, and the one queue is not its own
 }
 
 // groupName joins two names that have no ':'. The server takes 255 bytes, with what is added for each queue.
@@ -76,16 +77,56 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*group, err
 	if err != nil {
 		return nil, err
 	}
-	g := &group{name: groupName(sub.Topic, sub.Group)}
+	g := &group{name: groupName(sub.Topic, sub.Group), raw: sub.Raw}
 	err = b.await(ctx, func() error {
 		u := &builder{conn: conn}
 		defer u.close()
+		if sub.Raw {
+			g.queues = []string{sub.Topic}
+			return b.rawQueue(u, sub.Topic)
+		}
 		return b.build(ctx, u, g, sub)
 	})
 	if err != nil {
 		return nil, lacks("configure, write to and read what is named "+sub.Topic+" or begins with "+g.name, b.cause(err))
 	}
 	return g, nil
+}
+
+// rawQueue makes sure that the queue of a raw topic is there. It is taken as its programs made it.
+func (b *Broker) rawQueue(u *builder, name string) error {
+	there, err := u.hasQueue(name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("queue %s: %w", name, err)
+	case there:
+		return nil
+	case b.opts.MakeQueues:
+		return u.declareQueue(name, nil)
+	}
+	return fmt.Errorf("queue %s: %w", name, errNoQueue)
+}
+
+// makeQueue makes the queue of a raw topic for a publisher, if Options.MakeQueues says so.
+func (b *Broker) makeQueue(ctx context.Context, name string) error {
+	known := "queue " + name // no exchange has a space
+	if !b.opts.MakeQueues || b.pub.isKnown(known) {
+		return nil
+	}
+	conn, err := b.pub.current()
+	if err != nil {
+		return err
+	}
+	err = b.await(ctx, func() error {
+		u := &builder{conn: conn}
+		defer u.close()
+		return b.rawQueue(u, name)
+	})
+	if err != nil {
+		return fmt.Errorf("rabbitmq: declare topic %s at %s: %w", name, b.url, lacks("configure it", b.cause(err)))
+	}
+	b.pub.learn(known, true)
+	return nil
 }
 
 func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Subscription) error {

@@ -23,6 +23,9 @@ const (
 	attributePrefix = "cloudEvents_" // what the AMQP binding prefers; "cloudEvents:" is understood too
 	headerPrefix    = "ce-"
 
+	headerCorrelationID = "correlation-id" // of raw messages: properties that programs use to answer
+	headerReplyTo       = "reply-to"
+
 	shortMax = 255 // bytes of a routing key, property or header name
 )
 
@@ -34,7 +37,9 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 	out := outgoing{exchange: m.Topic, key: m.Key}
 	out.msg = amqp.Publishing{MessageId: m.ID, DeliveryMode: amqp.Persistent, Body: m.Data}
 	headers := make(amqp.Table, len(m.Headers))
-	if len(m.Key) > shortMax {
+	if m.Raw {
+		out.exchange, out.key = "", m.Topic
+	} else if len(m.Key) > shortMax {
 		sum := sha256.Sum256([]byte(m.Key))
 		out.key = hex.EncodeToString(sum[:])
 		headers[headerKey] = m.Key
@@ -47,6 +52,13 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 		case name == driver.HeaderContentType && value != "" && len(value) <= shortMax:
 			out.msg.ContentType = value
 			continue
+		case m.Raw && name == headerCorrelationID && len(value) <= shortMax:
+			out.msg.CorrelationId = value
+			continue
+		case m.Raw && name == headerReplyTo && len(value) <= shortMax:
+			out.msg.ReplyTo = value
+			continue
+		case m.Raw:
 		case strings.HasPrefix(name, headerPrefix) && len(name) > len(headerPrefix):
 			wire = attributePrefix + name[len(headerPrefix):]
 		}
@@ -69,8 +81,11 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 }
 
 // decode makes the message of a delivery.
-func decode(topic string, d *amqp.Delivery) driver.Message {
-	m := driver.Message{ID: d.MessageId, Topic: topic, Key: d.RoutingKey, Headers: make(driver.Headers, 0, len(d.Headers)+1), Data: d.Body}
+func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
+	m := driver.Message{ID: d.MessageId, Topic: topic, Headers: make(driver.Headers, 0, len(d.Headers)+1), Data: d.Body, Raw: raw}
+	if !raw { // there it is the queue's name
+		m.Key = d.RoutingKey
+	}
 	for name, field := range d.Headers {
 		value, ok := text(field)
 		if !ok || reserved(name) {
@@ -82,6 +97,9 @@ func decode(topic string, d *amqp.Delivery) driver.Message {
 			continue
 		case name == headerAttempt:
 			continue
+		case raw:
+			m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
+			continue
 		case strings.HasPrefix(name, attributePrefix) || strings.HasPrefix(name, "cloudEvents:"):
 			name = headerPrefix + name[len(attributePrefix):]
 		}
@@ -89,6 +107,12 @@ func decode(topic string, d *amqp.Delivery) driver.Message {
 	}
 	if d.ContentType != "" {
 		m.Headers = append(m.Headers, driver.Header{Name: driver.HeaderContentType, Value: d.ContentType})
+	}
+	if raw && d.CorrelationId != "" {
+		m.Headers = append(m.Headers, driver.Header{Name: headerCorrelationID, Value: d.CorrelationId})
+	}
+	if raw && d.ReplyTo != "" {
+		m.Headers = append(m.Headers, driver.Header{Name: headerReplyTo, Value: d.ReplyTo})
 	}
 	m.Headers.Sort()
 	if m.ID == "" {

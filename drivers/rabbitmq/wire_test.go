@@ -35,7 +35,7 @@ func TestDecodeForeign(t *testing.T) {
 			"table": amqp.Table{"a": "b"}, "x-death": []any{amqp.Table{}}, "x-delivery-count": int64(2), "x-first-death-reason": "expired",
 		},
 	}
-	got := decode("t", d)
+	got := decode("t", false, d)
 	want := map[string]string{
 		"ce-id": "ev-1", "ce-type": "order.placed", "ce-sequence": "7", "ce-flag": "true", "ce-time": "1970-01-01T00:00:00Z",
 		"traceparent": "00-x", "bytes": "b", "ratio": "1.5", "content-type": "application/json",
@@ -47,10 +47,10 @@ func TestDecodeForeign(t *testing.T) {
 		t.Errorf("attempt = %d, want 3", n)
 	}
 	d.MessageId = "m-1"
-	if got := decode("t", d); got.ID != "m-1" {
+	if got := decode("t", false, d); got.ID != "m-1" {
 		t.Errorf("id = %q, want that of the message-id property", got.ID)
 	}
-	a, b := decode("t", &amqp.Delivery{}), decode("t", &amqp.Delivery{})
+	a, b := decode("t", false, &amqp.Delivery{}), decode("t", false, &amqp.Delivery{})
 	if a.ID == "" || a.ID == b.ID {
 		t.Errorf("messages without ids get %q and %q, want two different ones", a.ID, b.ID)
 	}
@@ -79,7 +79,7 @@ func FuzzWire(f *testing.F) {
 		d := &amqp.Delivery{
 			RoutingKey: out.key, MessageId: out.msg.MessageId, ContentType: out.msg.ContentType, Headers: out.msg.Headers, Body: out.msg.Body,
 		}
-		if got := decode("t", d); got.ID != id || got.Key != key || got.Headers.Get(name) != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
+		if got := decode("t", false, d); got.ID != id || got.Key != key || got.Headers.Get(name) != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
 			t.Errorf("got %+v, want %+v", got, m)
 		}
 	})

@@ -84,6 +84,10 @@ func events() []mutant {
 			"a second subscription in one group is refused", "messaging/subscribe.go",
 			"if b.subscribed[key] {", "if false {", "./messaging", "TestSecondSubscription",
 		},
+		{
+			"raw bytes stay what they are", "messaging/envelope.go",
+			"Body: d.Data}", "Body: []byte(string([]rune(string(d.Data))))}", "./messaging", "TestRawUnchanged",
+		},
 	}
 }
 
