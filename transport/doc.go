@@ -10,7 +10,7 @@
 //     Anything else ("api.bank.example", "127.0.0.1:9999") is looked up there first and is an external
 //     target, found through DNS, when no registry knows it. A target is known by host:port then.
 //   - Deadline. Settings.Timeout for callers that bring none. It covers all attempts and the reading of
-//     the body. The time left goes out with the call: deadline.Header over HTTP, 5 ms short so that
+//     the body, unless the response is a stream. The time left goes out with the call: deadline.Header over HTTP, 5 ms short so that
 //     the answer "too late" arrives in time, and grpc-timeout over gRPC. A gRPC stream has its caller's deadline only.
 //   - Instances. A list that becomes empty, and a registry that fails, leave the last good list in place.
 //     A call waits up to one second for the first instance, because services start in any order.

@@ -26,13 +26,15 @@ type httpCall struct {
 	call
 	req    *http.Request // the caller's: read, never written
 	sent   bool          // an inner transport has the body, and closes it
-	cancel context.CancelFunc
-	timer  *time.Timer // of the attempt's own time limit; nil for none
+	cancel func()
+	limit  *deadline.Limit // the call's own deadline; nil for none but the caller's
+	timer  *time.Timer     // of the attempt's own time limit; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
 	url     url.URL
 	carrier headerCarrier
 	body    body
+	first   deadline.Limit // of the first attempt
 }
 
 // RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not
@@ -103,7 +105,7 @@ func (c *httpCall) try() (*http.Response, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
 	}
-	ctx := c.limit()
+	ctx := c.bound()
 	out, err := c.outgoing(ctx)
 	if err != nil { // the caller's GetBody failed
 		c.record(neutral, 0)
@@ -119,6 +121,9 @@ func (c *httpCall) try() (*http.Response, error) {
 		resp, err = nil, context.DeadlineExceeded
 	}
 	took := c.t.now() - c.started
+	if err == nil {
+		c.lift(resp)
+	}
 	switch {
 	case err != nil:
 		out := failure
@@ -139,18 +144,24 @@ func (c *httpCall) try() (*http.Response, error) {
 	return resp, nil
 }
 
-// limit returns the context of an attempt. It has the deadline of the call; while another attempt is
+// bound returns the context of an attempt. It has the deadline of the call; while another attempt is
 // possible, a timer ends it earlier if no response comes, and is stopped when one does.
-func (c *httpCall) limit() context.Context {
+func (c *httpCall) bound() context.Context {
 	ctx := c.ctx
-	c.cancel, c.timer = nil, nil
+	c.cancel, c.limit, c.timer = nil, nil, nil
 	now := c.t.now()
 	left, ok := c.left(now)
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
 	switch {
 	case ok && !c.inherited:
-		ctx, c.cancel = context.WithDeadline(ctx, c.t.began.Add(c.deadline))
+		c.limit = &c.first
+		if c.attempts > 1 { // the first attempt's may still be in use
+			c.limit = new(deadline.Limit)
+		}
+		ctx = c.limit.Start(ctx, c.t.began.Add(c.deadline))
+		limit := c.limit
+		c.cancel = func() { limit.Cancel(nil) }
 	case early || !ok:
 		ctx, c.cancel = context.WithCancel(ctx)
 	}
@@ -161,6 +172,14 @@ func (c *httpCall) limit() context.Context {
 		ctx = context.WithValue(ctx, calledKey{}, c.tg.service)
 	}
 	return ctx
+}
+
+// lift ends the hold of the call's own deadline on a response that is a stream: one of unknown
+// length, or a connection that was upgraded. The caller's context still ends it.
+func (c *httpCall) lift(resp *http.Response) {
+	if c.limit != nil && (resp.ContentLength < 0 || resp.StatusCode == http.StatusSwitchingProtocols) {
+		c.limit.Move(time.Time{})
+	}
 }
 
 // outgoing returns the request of an attempt: the caller's, with another context, address and two or
@@ -187,6 +206,9 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 	case noBody(c.req):
 	case !c.sent:
 		c.sent = true
+		if c.limit != nil {
+			out.Body = &upload{ReadCloser: out.Body, c: c, limit: c.limit}
+		}
 	default:
 		body, err := c.req.GetBody()
 		if err != nil {

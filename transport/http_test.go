@@ -181,6 +181,7 @@ func TestTheDeadlineCoversTheBody(t *testing.T) {
 	m := discovery.NewMemory()
 	gone := make(chan struct{})
 	server(t, m, "order-service", "a", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10") // an answer, not a stream
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		close(gone)
@@ -191,6 +192,46 @@ func TestTheDeadlineCoversTheBody(t *testing.T) {
 		t.Errorf("got %d, %v, want 200 and then a deadline", status, err)
 	}
 	<-gone
+}
+
+// The call's own deadline is for the head of a response of unknown length, which may be a stream. The caller's holds.
+func TestAStreamOutlivesTheDeadline(t *testing.T) {
+	t.Parallel()
+	m := discovery.NewMemory()
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(150 * time.Millisecond):
+			_, _ = io.WriteString(w, "late")
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-r.Context().Done()
+	}
+	server(t, m, "order-service", "a", handler)
+	local := NewLocal()
+	local.Add("a", http.HandlerFunc(handler), nil)
+	for name, l := range map[string]*Local{"network": nil, "in process": local} {
+		tr := over(t, Options{Resolver: m, Local: l, Default: Settings{Timeout: 50 * time.Millisecond}}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, "GET", orders, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		part := make([]byte, 4)
+		if _, err := io.ReadFull(resp.Body, part); err != nil || string(part) != "late" {
+			t.Errorf("%s: read %q, %v after the deadline", name, part, err)
+		}
+		cancel()
+		if _, err := resp.Body.Read(part); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: after the caller has left: %v", name, err)
+		}
+		_ = resp.Body.Close()
+	}
 }
 
 func TestABodyThatBreaksOffIsAFailure(t *testing.T) {

@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // body is the body of a response that the caller has. The end of the body, or its Close, is the end
@@ -20,6 +23,26 @@ type body struct {
 type upgraded struct {
 	*body
 	io.Writer
+}
+
+// uploadStep is how much of a request's body must go out for the call's own deadline to begin anew. The server counts
+// alike, so that an upload may be long as long as it moves.
+const uploadStep = 64 << 10
+
+type upload struct {
+	io.ReadCloser
+	c     *httpCall
+	limit *deadline.Limit
+	step  int
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if u.step += n; u.step >= uploadStep {
+		u.step = 0
+		u.limit.Move(time.Now().Add(u.c.deadline - u.c.began))
+	}
+	return n, err
 }
 
 // wrap lets the call end with the response's body.

@@ -10,7 +10,8 @@ import (
 type Settings struct {
 	// Timeout bounds a call with all its attempts and the reading of its body. Zero: 5 s for a caller that
 	// brings no deadline, and the caller's own otherwise. A positive value also shortens a longer deadline of the
-	// caller. Negative: never any but the caller's.
+	// caller. Negative: never any but the caller's. It does not cut a stream, which is a response of unknown length or
+	// an upgraded connection, once its head has come; and it begins anew with each 64 KiB of the request's body.
 	Timeout time.Duration   `config:"timeout" help:"longest that a call may take, retries included; default 5s for callers without a deadline"`
 	Breaker BreakerSettings `config:"breaker"`
 	Retry   RetrySettings   `config:"retry"`

@@ -118,8 +118,8 @@ func (s *stream) end(err error) {
 func (s *stream) ended(err error) {
 	s.once.Do(func() {
 		out := s.classify(err, true)
-		if out == failure && status.Code(err) == codes.DeadlineExceeded && s.heard.Load() {
-			out = neutral // a stream that was never meant to end
+		if code := status.Code(err); out == failure && s.heard.Load() && (code == codes.DeadlineExceeded || code == codes.Unavailable) {
+			out = neutral // a stream that was never meant to end, or whose server stops
 		}
 		s.record(out, 0)
 		s.in.release()

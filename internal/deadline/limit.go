@@ -55,18 +55,23 @@ func (l *Limit) Start(parent context.Context, at time.Time) context.Context {
 	return ctx
 }
 
-// Move sets another deadline; the zero time lifts it. It has no effect after the end.
+// Move sets another deadline; the zero time lifts it, and one that has passed ends the context
+// before Move returns. It has no effect after the end.
 func (l *Limit) Move(at time.Time) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	earlier := !at.IsZero() && (l.at.IsZero() || at.Before(l.at))
+	earlier := l.err == nil && !at.IsZero() && (l.at.IsZero() || at.Before(l.at))
 	l.at = at
+	left := time.Until(at)
 	switch {
-	case !earlier || l.err != nil: // the timer finds out when it fires
+	case !earlier || left <= 0: // otherwise the timer finds out when it fires
 	case l.timer == nil:
-		l.timer = time.AfterFunc(time.Until(at), l.check)
+		l.timer = time.AfterFunc(left, l.check)
 	default:
-		l.timer.Reset(time.Until(at))
+		l.timer.Reset(left)
+	}
+	l.mu.Unlock()
+	if earlier && left <= 0 {
+		l.check()
 	}
 }
 

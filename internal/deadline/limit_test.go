@@ -78,6 +78,13 @@ func TestLimitThatHasPassed(t *testing.T) {
 	t.Parallel()
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
+	var moved deadline.Limit
+	ctx := moved.Start(t.Context(), time.Time{})
+	moved.Move(time.Now())
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Errorf("moved to now: %v", ctx.Err())
+	}
+	moved.Cancel(nil)
 	for want, start := range map[error]func(l *deadline.Limit) context.Context{
 		context.DeadlineExceeded: func(l *deadline.Limit) context.Context {
 			return l.Start(t.Context(), time.Now().Add(-time.Second))

@@ -2,12 +2,16 @@ package inproc
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 const (
@@ -19,10 +23,10 @@ const (
 // An exchange is one request and its response: the handler writes, the caller reads.
 type exchange struct {
 	caller   context.Context
-	head     bool               // the method is HEAD
-	cancel   context.CancelFunc // of the handler's context
-	unfollow func() bool        // stops following the caller's context
-	body     *requestBody       // nil when there is none
+	method   string
+	limit    deadline.Limit // of the handler's context
+	unfollow func() bool    // stops following the caller's context
+	body     *requestBody   // nil when there is none
 
 	header http.Header // the handler's own
 
@@ -43,17 +47,26 @@ type exchange struct {
 	done      bool // the caller has read all: from now on its context has no hold on the handler's
 	trailer   http.Header
 	arrived   *http.Response // whose Trailer is filled at the end
+	hijacked  *hijacked      // nil before Hijack
 }
 
-func newExchange(caller context.Context, head bool, cancel context.CancelFunc) *exchange {
-	ex := &exchange{caller: caller, head: head, cancel: cancel, header: make(http.Header), length: -1}
+func newExchange(caller context.Context, method string) *exchange {
+	ex := &exchange{caller: caller, method: method, header: make(http.Header), length: -1}
 	ex.changed.L = &ex.mu
 	return ex
 }
 
+// context returns the handler's context: it has the deadline of the caller's but none of its values.
+func (ex *exchange) context() context.Context {
+	at, _ := ex.caller.Deadline()
+	return ex.limit.Start(context.Background(), at)
+}
+
+func (ex *exchange) isHead() bool { return ex.method == http.MethodHead }
+
 // release ends what the exchange holds on the handler's side.
 func (ex *exchange) release() {
-	ex.cancel()
+	ex.limit.Cancel(nil)
 	if ex.body != nil {
 		_ = ex.body.Close()
 	}
@@ -69,7 +82,11 @@ func (ex *exchange) drop(err error) {
 // callerGone ends the exchange because the caller's context has ended.
 func (ex *exchange) callerGone() {
 	if ex.fail(context.Cause(ex.caller)) {
-		cancelFor(ex.caller, ex.cancel)
+		if _, timed := ex.limit.Deadline(); timed && errors.Is(ex.caller.Err(), context.DeadlineExceeded) {
+			ex.limit.Move(time.Now()) // so that the handler finds the same reason
+		} else {
+			ex.limit.Cancel(nil)
+		}
 		if ex.body != nil {
 			_ = ex.body.Close()
 		}
@@ -83,6 +100,9 @@ func (ex *exchange) fail(err error) bool {
 		return false
 	}
 	ex.callerErr, ex.err = err, err
+	if ex.hijacked != nil {
+		_ = ex.hijacked.caller.Close()
+	}
 	ex.buf, ex.off, ex.shown = nil, 0, 0
 	ex.changed.Broadcast()
 	return true
@@ -95,6 +115,9 @@ func (ex *exchange) abort(err error) {
 	if ex.err == nil {
 		ex.err = err
 	}
+	if ex.hijacked != nil {
+		_ = ex.hijacked.handler.Close()
+	}
 	ex.changed.Broadcast()
 }
 
@@ -103,7 +126,7 @@ func (ex *exchange) finish() {
 	defer ex.changed.Broadcast() // after the unlock: who wakes can go on at once
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
-	if ex.err != nil {
+	if ex.err != nil || ex.hijacked != nil {
 		return
 	}
 	ex.writeHeader(http.StatusOK)
@@ -111,7 +134,7 @@ func (ex *exchange) finish() {
 	ex.commit(true)
 	ex.shown = len(ex.buf)
 	ex.err = io.EOF
-	if ex.length > ex.written && !ex.head && bodyAllowed(ex.status) {
+	if ex.length > ex.written && !ex.isHead() && bodyAllowed(ex.status) {
 		ex.err = io.ErrUnexpectedEOF
 	}
 }
@@ -157,7 +180,7 @@ func (ex *exchange) commit(final bool) {
 		ex.sent["Content-Type"] = []string{http.DetectContentType(ex.buf[:min(len(ex.buf), sniffSize)])}
 	}
 	whole := final && ex.length < 0 && len(ex.trailer) == 0 && len(ex.trailers) == 0
-	if whole && bodyAllowed(ex.status) && (!ex.head || len(ex.buf) > 0) {
+	if whole && bodyAllowed(ex.status) && (!ex.isHead() || len(ex.buf) > 0) {
 		ex.length = int64(len(ex.buf))
 		ex.sent["Content-Length"] = []string{strconv.Itoa(len(ex.buf))}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // responseWriter is the handler's side of an exchange.
@@ -45,6 +46,9 @@ func (w responseWriter) WriteString(s string) (int, error) { return write(w.ex, 
 func write[T string | []byte](ex *exchange, p T) (int, error) {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
+	if ex.hijacked != nil {
+		return 0, http.ErrHijacked
+	}
 	ex.writeHeader(http.StatusOK)
 	if !bodyAllowed(ex.status) {
 		return 0, http.ErrBodyNotAllowed
@@ -81,8 +85,16 @@ func (w responseWriter) FlushError() error {
 		return ex.writeError()
 	}
 	ex.writeHeader(http.StatusOK)
+	ex.lift()
 	ex.show()
 	return nil
+}
+
+// lift takes the deadline from a stream, unless that is the business of a server above.
+func (ex *exchange) lift() {
+	if ex.limit.Owner() == nil {
+		ex.limit.Move(time.Time{})
+	}
 }
 
 // EnableFullDuplex is always on: reading the request and writing the response never wait for each other.
@@ -97,7 +109,7 @@ func put[T string | []byte](ex *exchange, p T) (n int, err error) {
 		free := bufferSize - (len(ex.buf) - ex.off)
 		if free == 0 {
 			ex.show()
-			if ex.head {
+			if ex.isHead() {
 				return len(p), nil
 			}
 			ex.changed.Wait()

@@ -21,7 +21,9 @@ import (
 // A response of up to 64 KiB arrives whole, with its Content-Length, when the handler returns; with the first Flush or
 // past 64 KiB it becomes a stream, and the handler waits when the caller reads slowly. Trailers, 1xx responses (through
 // httptrace) and sniffing of the content type work as in net/http. Header fields Date and User-Agent are not added.
-// Flush and EnableFullDuplex of [http.ResponseController] work, deadlines and Hijack are not supported.
+// Flush, EnableFullDuplex and Hijack of [http.ResponseController] work, deadlines are not supported. After Hijack handler
+// and caller have the two ends of a connection in memory; the caller's is the body of the response, if that is 101.
+// The deadline does not end the context of a handler that has flushed or hijacked.
 //
 // When the handler panics, RoundTrip or, if the header is out, reading the body returns an error that wraps
 // [io.ErrUnexpectedEOF] and tells the value, or plain io.ErrUnexpectedEOF for [http.ErrAbortHandler].
@@ -35,12 +37,11 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, context.Cause(caller)
 	}
-	ctx, cancel := serverContext(caller)
-	ex := newExchange(caller, req.Method == http.MethodHead, cancel)
+	ex := newExchange(caller, req.Method)
 	ex.body = newRequestBody(req, ex.drop)
-	sreq, err := serverRequest(ctx, req, ex.body)
+	sreq, err := serverRequest(ex.context(), req, ex.body)
 	if err != nil {
-		cancel()
+		ex.limit.Cancel(nil)
 		closeBody(req)
 		return nil, err
 	}
@@ -83,14 +84,18 @@ func panicError(req *http.Request, p any) error {
 func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
-	for !ex.committed && ex.err == nil {
+	for !ex.committed && ex.err == nil && !ex.hijacked.answered() {
 		ex.changed.Wait()
 	}
 	if err := ended(ex.caller); err != nil { // also when the handler has answered just because its own deadline has passed
 		return nil, err
 	}
-	if !ex.committed || ex.callerErr != nil {
+	if !ex.committed && !ex.hijacked.answered() || ex.callerErr != nil {
 		return nil, ex.err
+	}
+	if ex.hijacked != nil {
+		ex.unfollow() // from now on the connection is the caller's
+		return ex.hijacked.response(ex, req), nil
 	}
 	res := &http.Response{
 		Status: statusLine(ex.status), StatusCode: ex.status,
@@ -100,7 +105,7 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 	}
 	ex.announceTrailers(res)
 	switch {
-	case ex.head:
+	case ex.isHead():
 		res.Body = http.NoBody
 	case !bodyAllowed(ex.status):
 		res.Body, res.ContentLength = http.NoBody, 0

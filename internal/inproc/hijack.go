@@ -1,0 +1,116 @@
+package inproc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// hijacked are the two ends of the connection that stands for the network's once a handler has
+// taken it over.
+type hijacked struct {
+	handler, caller net.Conn
+	raw             *http.Response // what the handler wrote on the connection itself
+}
+
+var errBegun = errors.New("inproc: hijack after the response has begun")
+
+// Hijack implements [http.Hijacker]. The handler may have sent 101 before, or writes a response of
+// its own on the connection.
+func (w responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	ex := w.ex
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	switch {
+	case ex.hijacked != nil:
+		return nil, nil, http.ErrHijacked
+	case ex.err != nil:
+		return nil, nil, ex.writeError()
+	case ex.sent != nil && ex.status != http.StatusSwitchingProtocols:
+		return nil, nil, errBegun
+	}
+	h, err := connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	ex.hijacked = h
+	ex.lift()
+	if ex.sent == nil {
+		go ex.readRaw()
+	} else {
+		ex.committed = true
+		ex.changed.Broadcast()
+	}
+	return h.handler, bufio.NewReadWriter(bufio.NewReader(h.handler), bufio.NewWriter(h.handler)), nil
+}
+
+func connect() (*hijacked, error) {
+	l := bufconn.Listen(bufferSize)
+	dialed := make(chan net.Conn, 1)
+	go func() {
+		c, _ := l.DialContext(context.Background()) // fails only without the Accept below
+		dialed <- c
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		return nil, fmt.Errorf("inproc: hijack: %w", err)
+	}
+	return &hijacked{handler: c, caller: <-dialed}, nil
+}
+
+// readRaw waits for the response that the handler writes on its connection.
+func (ex *exchange) readRaw() {
+	r := bufio.NewReader(ex.hijacked.caller)
+	res, err := http.ReadResponse(r, &http.Request{Method: ex.method})
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	defer ex.changed.Broadcast()
+	switch {
+	case err != nil && ex.err == nil:
+		ex.err = fmt.Errorf("inproc: response on a hijacked connection: %w", err)
+	case err == nil && res.StatusCode == http.StatusSwitchingProtocols:
+		res.Body = upgraded{ex.hijacked.caller, r}
+		ex.hijacked.raw = res
+	case err == nil:
+		res.Body = rawBody{res.Body, ex.hijacked.caller}
+		ex.hijacked.raw = res
+	}
+}
+
+// answered reports whether the handler has written a response on its connection.
+func (h *hijacked) answered() bool { return h != nil && h.raw != nil }
+
+// response is what the caller gets.
+func (h *hijacked) response(ex *exchange, req *http.Request) *http.Response {
+	if h.raw != nil {
+		h.raw.Request = req
+		return h.raw
+	}
+	return &http.Response{
+		Status: statusLine(ex.status), StatusCode: ex.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: ex.sent, Request: req, Body: upgraded{h.caller, h.caller},
+	}
+}
+
+// upgraded is the body of a response with status 101: the caller's end of the connection.
+type upgraded struct {
+	net.Conn
+	r io.Reader // may hold what was read too early
+}
+
+func (u upgraded) Read(p []byte) (int, error) { return u.r.Read(p) }
+
+// rawBody is the body of any other response on a hijacked connection.
+type rawBody struct {
+	io.ReadCloser
+	conn net.Conn
+}
+
+func (b rawBody) Close() error { return errors.Join(b.ReadCloser.Close(), b.conn.Close()) }
