@@ -24,7 +24,8 @@ type Client struct {
 }
 
 // RegisterClient is for the init function of package telemetry/otlp: open makes the client of an
-// OTLP protocol, and does not wait for the collector. It panics when protocol is registered already.
+// OTLP protocol, and does not wait for the collector. It panics when protocol is registered
+// already.
 func RegisterClient(protocol string, open func(ctx context.Context, opts Options, endpoint *url.URL) (*Client, error)) {
 	if _, taken := clients.LoadOrStore(protocol, openFunc(open)); taken {
 		panic("telemetry: OTLP protocol " + protocol + " registered twice")

@@ -12,8 +12,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// TestJaeger: spans reach a real Jaeger over each of OTLP's two protocols, with parent and resource. It takes neither metrics nor
-// logs, which is said once each and is no failure.
+// TestJaeger: spans reach a real Jaeger over each of OTLP's two protocols, with parent and
+// resource. It takes neither metrics nor logs, which is said once each and is no failure.
 func TestJaeger(t *testing.T) {
 	t.Parallel()
 	jaeger := servertest.Start(t, servers.Jaeger)

@@ -56,8 +56,8 @@ type Options struct {
 // LogOptions say what the logger writes and where.
 type LogOptions struct {
 	Output io.Writer // default os.Stderr; each record is one Write, never two at a time
-	// Format is "console" for people, "text" (slog's) or "json"; "" is console when Output is a terminal, or says so by a
-	// method IsTerminal() bool, and JSON otherwise.
+	// Format is "console" for people, "text" (slog's) or "json"; "" is console when Output is a
+	// terminal, or says so by a method IsTerminal() bool, and JSON otherwise.
 	Format string
 	Level  slog.Leveler // asked for each record, so that it can change while running; default Info
 }
@@ -112,7 +112,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 		spans = append(spans, opts.SpanProcessor)
 	}
 	if opts.Endpoint != "" {
-		// The exporter reports its troubles to the local log only: a record
+		// The exporter reports an outage to the local log only: a record
 		// about an unreachable collector has no business in its queue.
 		t.export, err = newExporter(ctx, opts, res, t.registry, slog.New(handler))
 		if err != nil {

@@ -81,8 +81,8 @@ func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
 	return cheaper(a, b, c.now)
 }
 
-// draw returns one of the instances that are ok, each with a chance in proportion to its weight, and
-// that weight.
+// draw returns one of the instances that are ok, each with a chance in proportion to its weight,
+// and that weight.
 func (c choice) draw(list []*instance, of func(*instance) (weight int, ok bool)) (drawn *instance, weight int) {
 	total := 0
 	for _, in := range list {

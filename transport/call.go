@@ -58,7 +58,8 @@ func (c *call) left(now time.Duration) (d time.Duration, ok bool) {
 	return c.deadline - now, c.deadline != 0
 }
 
-// begin chooses an instance and takes the breaker's permit. After it, record and release must follow.
+// begin chooses an instance and takes the breaker's permit. After it, record and release must
+// follow.
 func (c *call) begin() error {
 	if c.ctx.Err() != nil {
 		return c.tg.ended(c.ctx)

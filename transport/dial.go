@@ -46,8 +46,8 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 	}
 }
 
-// dialGRPC makes the connection to one instance, which takes place with the first call. All policy is
-// the engine's, so grpc-go's retries and service configuration are off. It goes on dialling an
+// dialGRPC makes the connection to one instance, which takes place with the first call. All policy
+// is the engine's, so grpc-go's retries and service configuration are off. It goes on dialling an
 // instance that is down about once a second, so that the breaker's probe finds a connection when
 // there can be one.
 func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.ClientConn, error) {

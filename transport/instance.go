@@ -74,7 +74,8 @@ func (in *instance) failed(now, took time.Duration) bool {
 	return in.failures >= ejectAfter
 }
 
-// learn takes a slower answer into the average at once, and a faster one by and by. in.mu must be held.
+// learn takes a slower answer into the average at once, and a faster one by and by. in.mu must be
+// held.
 func (in *instance) learn(now, took time.Duration) {
 	old, next := float64(in.latency.Load()), float64(took)
 	if next < old {
@@ -89,8 +90,8 @@ func decay(since time.Duration) float64 {
 	return math.Exp(-float64(max(since, 0)) / float64(latencyMemory))
 }
 
-// eject leaves the instance out: longer each time, and as the first time again when the last ejection
-// is more than ejectMost over.
+// eject leaves the instance out: longer each time, and as the first time again when the last
+// ejection is more than ejectMost over.
 func (in *instance) eject(now time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

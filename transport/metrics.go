@@ -11,8 +11,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// metrics are those of one transport. They are also kept without a registry, where nobody reads them: that is
-// cheaper than asking at each call.
+// metrics are those of one transport. They are also kept without a registry, where nobody reads
+// them: that is cheaper than asking at each call.
 type metrics struct {
 	caller   string
 	requests *prometheus.CounterVec
@@ -91,7 +91,8 @@ func (m *targetMetrics) counter(p protocol, code string) prometheus.Counter {
 	return m.requests.WithLabelValues(m.caller, m.target, p.String(), code)
 }
 
-// breakerCollector reads the breakers when it is asked, so that half-open shows as soon as it begins.
+// breakerCollector reads the breakers when it is asked, so that half-open shows as soon as it
+// begins.
 type breakerCollector struct {
 	desc       *prometheus.Desc
 	mu         sync.Mutex
@@ -113,7 +114,8 @@ func (c *breakerCollector) remove(t *Transport) {
 // Describe implements prometheus.Collector.
 func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-// Collect implements prometheus.Collector. Of two transports of one service with the same target it shows the worse.
+// Collect implements prometheus.Collector. Of two transports of one service with the same target it
+// shows the worse.
 func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	type key struct{ caller, target string }
 	worst := map[key]float64{}

@@ -120,7 +120,8 @@ func (t *Transport) start() {
 		MaxIdleConns:        0, // bounded per host
 		MaxIdleConnsPerHost: idlePerTarget,
 		IdleConnTimeout:     idleTimeout,
-		// The caller decides: a transport that unpacks behind its back costs a gateway a round of packing.
+		// The caller decides: a transport that unpacks behind its back costs a gateway a round of
+		// packing.
 		DisableCompression: true,
 	}
 	outside := inside.Clone()
@@ -140,8 +141,9 @@ func (t *Transport) start() {
 	}
 }
 
-// Close ends the watching of registries and closes all connections. HTTP calls under way go on, gRPC
-// calls end with Canceled, new calls fail with ErrClosed. It returns nil; a second call does nothing.
+// Close ends the watching of registries and closes all connections. HTTP calls under way go on,
+// gRPC calls end with Canceled, new calls fail with ErrClosed. It returns nil; a second call does
+// nothing.
 func (t *Transport) Close() error {
 	t.once.Do(t.start)
 	t.mu.Lock()
@@ -173,7 +175,8 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// State reports the breaker of a target, named as in a call. A target that was never called is Closed.
+// State reports the breaker of a target, named as in a call. A target that was never called is
+// Closed.
 func (t *Transport) State(target string) BreakerState {
 	name, _, _ := address(target, false)
 	t.mu.Lock()
@@ -187,8 +190,8 @@ func (t *Transport) State(target string) BreakerState {
 
 func (t *Transport) now() time.Duration { return time.Since(t.began) }
 
-// target returns the target that a caller names host, made at its first call. The transport must have
-// started.
+// target returns the target that a caller names host, made at its first call. The transport must
+// have started.
 func (t *Transport) target(host string, tls bool) (*target, error) {
 	if !tls { // the common case is one look-up
 		if tg, ok := t.targets.Load(host); ok {

@@ -59,11 +59,17 @@ func (t *problems) transform(ctx huma.Context, _ string, v any) (any, error) {
 	return p, nil
 }
 
+// unreadable is how huma names a body that did not arrive, as if that were the server's fault.
+const unreadable = "cannot read request body"
+
 // ofHuma makes a problem of an error that does not come from Problem: a request
 // that huma refused, or a handler's unexpected error.
 func (t *problems) ofHuma(ctx huma.Context, model *huma.ErrorModel) server.Problem {
 	p := server.Problem{Status: model.Status, Detail: model.Detail}
 	switch {
+	case errors.Is(ctx.Context().Err(), context.Canceled): // the client has left: nobody's error
+	case p.Status >= 500 && p.Detail == unreadable:
+		p.Status, p.Detail = http.StatusBadRequest, "the request body ended before it was complete"
 	case p.Status >= 500:
 		if errors.Is(ctx.Context().Err(), context.DeadlineExceeded) {
 			p.Status, p.Detail = http.StatusGatewayTimeout, "the request could not be answered in time"

@@ -1,9 +1,11 @@
 package rest_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -83,6 +85,32 @@ func checkProblem(t *testing.T, resp shoptest.Response, status int, path string)
 		t.Errorf("%s: got problem %+v", path, p)
 	}
 	return p
+}
+
+// A client that leaves in the middle of its request has made a mistake; the service has not.
+func TestBodyThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	sys := shoptest.Start(t, nil, things())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(sys.URL("things"), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "PUT /things/1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"pas")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("got %d, want 400", resp.StatusCode)
+	}
+	if log := sys.Log(); strings.Contains(log, "request failed") {
+		t.Errorf("logged as a failure of the service:\n%s", log)
+	}
 }
 
 func TestRequests(t *testing.T) {
