@@ -34,6 +34,8 @@ type Options struct {
 	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
 	// them with the OpenTelemetry SDK's tracetest.SpanRecorder. Run does not shut it down.
 	SpanProcessor sdktrace.SpanProcessor
+	// Backends, if set, are used for these URLs, which Run then neither opens nor closes.
+	Backends map[string]drivers.Backend
 	// Registry, if set, is used by services with no discovery_url; default is a
 	// registry in memory that the services of this Run share.
 	Registry discovery.Registry
@@ -70,6 +72,11 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	sys := &system{opts: opts, local: transport.NewLocal(), shared: opts.Registry}
 	if sys.shared == nil {
 		sys.shared = discovery.NewMemory()
+	}
+	for url, backend := range opts.Backends {
+		if err := sys.backends.Add(url, backend); err != nil {
+			return err
+		}
 	}
 	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer sys.cancel(nil)

@@ -160,6 +160,19 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	return backend, nil
 }
 
+// Add makes backend the one behind url before anybody opens it. The Set does not close it. It is for
+// tests, whose backends outlive the program that uses them.
+func (s *Set) Add(url string, backend Backend) error {
+	e, err := s.entry(url)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.backend = backend
+	return nil
+}
+
 func (s *Set) entry(url string) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

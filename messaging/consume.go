@@ -174,7 +174,12 @@ func (c *consumer) call(ctx context.Context, d *driver.Delivery) (result outcome
 			err = fmt.Errorf("messaging: handler of %s panicked: %v\n%s", c.topic, p, debug.Stack())
 		}
 	}()
-	return c.handle(ctx, d)
+	result = handled // what middleware takes care of itself
+	err = c.bus.wrap(func(ctx context.Context, d *driver.Delivery) (err error) {
+		result, err = c.handle(ctx, d)
+		return err
+	})(ctx, d)
+	return result, err
 }
 
 // failed does with d what is to be done after err, the error of its last try.

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,6 +35,10 @@ type Broker struct {
 	// AckWait is how long a member may leave a delivery unsettled until the group gets it again; 0 means 30 s. Set it
 	// before the first call.
 	AckWait time.Duration
+
+	// DuplicateWindow is how long an ID is remembered, to store it once; 0 means 10 minutes, and a
+	// negative value that every message is stored. Set it before the first call.
+	DuplicateWindow time.Duration
 
 	mu     sync.Mutex // never held while something waits, so that bubbles can go idle
 	topics map[string]*topic
@@ -79,7 +84,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	return nil
 }
 
-// Publish implements driver.Broker. An ID is stored once a topic within 10 minutes.
+// Publish implements driver.Broker. An ID is stored once a topic within DuplicateWindow.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if err := driver.ValidateAll(msgs); err != nil {
 		return err
@@ -177,7 +182,7 @@ func (b *Broker) ackWait() time.Duration {
 func (b *Broker) topic(name string) *topic {
 	t := b.topics[name]
 	if t == nil {
-		t = &topic{groups: make(map[string]*group), ids: make(map[string]time.Time)}
+		t = &topic{window: cmp.Or(b.DuplicateWindow, duplicateWindow), groups: make(map[string]*group), ids: make(map[string]time.Time)}
 		b.topics[name] = t
 	}
 	return t

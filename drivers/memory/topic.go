@@ -11,12 +11,13 @@ import (
 type topic struct {
 	log    []driver.Message
 	groups map[string]*group
+	window time.Duration        // how long an ID is remembered
 	ids    map[string]time.Time // when an ID was stored
 	recent []string             // the same IDs, oldest first
 }
 
 func (t *topic) add(m driver.Message, now time.Time) {
-	for len(t.recent) > 0 && now.Sub(t.ids[t.recent[0]]) >= duplicateWindow {
+	for len(t.recent) > 0 && now.Sub(t.ids[t.recent[0]]) >= t.window {
 		delete(t.ids, t.recent[0])
 		t.recent = t.recent[1:]
 	}

@@ -53,6 +53,14 @@ func calls() []mutant {
 func events() []mutant {
 	return []mutant{
 		{
+			"a test's system has a broker of its own", "kaptartest/kaptartest.go",
+			"Backends:      map[string]drivers.Backend{brokerURL: s.broker},", "Backends:      map[string]drivers.Backend{brokerURL: newBroker()},", "./kaptartest", "",
+		},
+		{
+			"middleware sees every try of an event's handler", "messaging/middleware.go",
+			"b.middleware = append(b.middleware, mw...)", "", "./kaptartest", "TestFaultHandlers",
+		},
+		{
 			"an event whose sending failed stays in the outbox", "messaging/outbox/relay.go",
 			"		sent = 0\n", "", "./messaging/outbox", "",
 		},

@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"kv":               {internal},
 	"kv/":              {"kv", internal}, // kvtest
 	"cache":            {".", "config", "drivers", "telemetry", internal},
+	"kaptartest":       {".", "config", "drivers", "drivers/", "messaging", "messaging/", internal},
 	"telemetry":        {"config", internal},
 	"telemetry/":       {"telemetry", internal}, // otlp
 	"sqldb":            {internal},

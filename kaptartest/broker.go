@@ -1,0 +1,138 @@
+package kaptartest
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/kaptar/kaptar/drivers/memory"
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+// brokerURL is the broker of every System: it names one of its own in each.
+const brokerURL = "memory:"
+
+// Events returns the messages that were published to topic so far, in order, as they went over the
+// wire: CloudEvents attributes are headers, the event's data is Data. Those of a broker of
+// Options.Settings are not recorded.
+func (s *System) Events(topic string) []driver.Message { return s.broker.events(topic) }
+
+// Deliver publishes m as a program outside of the system would. m.ID and m.Topic are required; a
+// CloudEvent needs the headers ce-specversion, ce-id, ce-source and ce-type. Delivering one ID
+// twice delivers it twice.
+func (s *System) Deliver(m driver.Message) {
+	s.t.Helper()
+	if err := s.broker.inner.Publish(s.t.Context(), []driver.Message{m}); err != nil {
+		s.t.Fatalf("kaptartest: deliver to %s: %v", m.Topic, err)
+	}
+}
+
+// A broker is one in memory that records and can go away. It outlives the services, so that they
+// can be restarted on it.
+type broker struct {
+	inner *memory.Broker
+
+	mu        sync.Mutex
+	published []driver.Message
+	now       Fault
+	changed   chan struct{} // closed when now changes
+}
+
+var (
+	_ driver.Broker         = (*broker)(nil)
+	_ driver.HealthReporter = (*broker)(nil)
+)
+
+func newBroker() *broker {
+	b := &broker{inner: memory.New(), changed: make(chan struct{})}
+	b.inner.DuplicateWindow = -1 // telling duplicates is the inbox's work
+	return b
+}
+
+// Broker is what package messaging asks a backend for.
+func (b *broker) Broker() (driver.Broker, error) { return b, nil }
+
+func (b *broker) fault(f Fault) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now = f
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+func (b *broker) state() (Fault, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now, b.changed
+}
+
+func (b *broker) events(topic string) []driver.Message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(b.published), func(m driver.Message) bool { return m.Topic != topic })
+}
+
+func (b *broker) Healthy() error {
+	f, _ := b.state()
+	return f.Err
+}
+
+func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
+	if f, _ := b.state(); f.Err != nil {
+		return f.Err
+	}
+	return b.inner.Declare(ctx, sub)
+}
+
+func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
+	f, _ := b.state()
+	if f.Err != nil {
+		return f.Err
+	}
+	steady.Sleep(ctx, f.Delay)
+	if err := b.inner.Publish(ctx, msgs); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range msgs {
+		m.Headers, m.Data = slices.Clone(m.Headers), slices.Clone(m.Data)
+		b.published = append(b.published, m)
+	}
+	return nil
+}
+
+// Subscribe delivers while the broker is there, and waits while it is away, as a driver does.
+func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
+	for ctx.Err() == nil {
+		f, changed := b.state()
+		if f.Err != nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		until, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			select {
+			case <-changed:
+			case <-until.Done():
+			}
+			stop()
+		}()
+		err := b.inner.Subscribe(until, sub, deliver)
+		stop()
+		<-done
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close does nothing: the messages are for the services of the next Restart.
+func (b *broker) Close(context.Context) error { return nil }

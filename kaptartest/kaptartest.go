@@ -1,0 +1,253 @@
+// Package kaptartest runs a whole system in a test: the services as they are, on free ports of
+// loopback, each with a database of its own in a folder of the test, and a broker in memory. It
+// reads no file and no environment variable, so a developer's settings cannot reach it, and two
+// systems never meet, also when they run at the same time.
+//
+//	func TestOrder(t *testing.T) {
+//		sys := kaptartest.Start(t, users.Service(), orders.Service())
+//		resp, err := sys.Client().Post("http://order-service/orders", "application/json", body)
+//		…
+//		kaptartest.Eventually(t, "the event is published", func() error {
+//			if n := len(sys.Events("order.placed.v1")); n != 1 {
+//				return fmt.Errorf("%d events", n)
+//			}
+//			return nil
+//		})
+//	}
+//
+// What the services did can be looked at ([System.Events], [System.Spans], [System.Log]), and what
+// goes wrong in production can be switched on ([System.FaultBroker], [System.FaultHandlers],
+// [System.FaultCalls]).
+package kaptartest
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/drivers"
+	_ "github.com/kaptar/kaptar/drivers/sqlite" // the database of each service
+)
+
+// timeout is how long a test waits for what is bound to happen.
+const timeout = 20 * time.Second
+
+// Options are for [StartWith]. nil is what [Start] uses.
+type Options struct {
+	// Settings are settings by dotted key, as in config.yml: "request_timeout", or
+	// "services.user-service.database_url". They win over those that StartWith makes, so a test
+	// can have a real broker or database.
+	Settings map[string]string
+}
+
+// A System is services that run in this process. Its methods may be called concurrently, but for
+// Stop and Restart, which belong to the test's own goroutine.
+type System struct {
+	t        testing.TB
+	own      map[string]string // settings of the test
+	dir      string            // of the databases
+	broker   *broker
+	spans    *tracetest.SpanRecorder
+	client   *http.Client
+	handlers faults // by topic
+	calls    faults // by target
+
+	log       *buffer
+	endpoints map[string]kaptar.Endpoint
+	cancel    context.CancelFunc
+	result    chan error
+}
+
+// Start runs services until the test ends or Stop is called, and returns when all are ready. A
+// system that does not start ends the test; one that does not stop gracefully makes it fail. The
+// services' log is shown when the test has failed.
+func Start(t testing.TB, services ...kaptar.Service) *System {
+	t.Helper()
+	return StartWith(t, nil, services...)
+}
+
+// StartWith is Start with options.
+func StartWith(t testing.TB, opts *Options, services ...kaptar.Service) *System {
+	t.Helper()
+	if opts == nil {
+		opts = new(Options)
+	}
+	s := &System{t: t, own: opts.Settings, dir: t.TempDir(), broker: newBroker(), spans: tracetest.NewSpanRecorder()}
+	s.client = &http.Client{Transport: &http.Transport{DialContext: s.dial}}
+	t.Cleanup(s.client.CloseIdleConnections)
+	s.run(services)
+	return s
+}
+
+func (s *System) run(services []kaptar.Service) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.result, s.log = cancel, make(chan error, 1), new(buffer)
+	log := s.log
+	s.t.Cleanup(func() {
+		s.Stop()
+		if s.t.Failed() {
+			s.t.Logf("log of the services:\n%s", log)
+		}
+	})
+	settings := s.settings(services)
+	wrapped := make([]kaptar.Service, len(services))
+	for i, service := range services {
+		wrapped[i] = s.withFaults(service)
+	}
+	ready := make(chan []kaptar.Endpoint, 1)
+	go func() {
+		s.result <- kaptar.Run(ctx, &kaptar.Options{
+			Sources:       config.Sources{Defaults: settings, DefaultsOrigin: "kaptartest"},
+			Log:           log,
+			SpanProcessor: s.spans,
+			Backends:      map[string]drivers.Backend{brokerURL: s.broker},
+			Ready:         func(endpoints []kaptar.Endpoint) { ready <- endpoints },
+		}, wrapped...)
+	}()
+	select {
+	case endpoints := <-ready:
+		s.endpoints = make(map[string]kaptar.Endpoint, len(endpoints))
+		for _, e := range endpoints {
+			s.endpoints[e.Service] = e
+		}
+	case err := <-s.result:
+		s.cancel = nil
+		s.t.Fatalf("kaptartest: the services did not start: %v", err)
+	}
+}
+
+// settings are the test's own over those that make a system independent of all others.
+func (s *System) settings(services []kaptar.Service) map[string]string {
+	all := map[string]string{"log_format": "text", "broker_url": brokerURL}
+	for _, service := range services {
+		own := "services." + service.Name + "."
+		all[own+"listen"] = "127.0.0.1:0"
+		all[own+"grpc_listen"] = "127.0.0.1:0"
+		if s.own["database_url"] == "" {
+			all[own+"database_url"] = "sqlite:" + filepath.Join(s.dir, service.Name+".db")
+		}
+	}
+	maps.Copy(all, s.own)
+	return all
+}
+
+// Stop stops the services gracefully and fails the test when that does not succeed. Stopping
+// twice is fine.
+func (s *System) Stop() {
+	s.t.Helper()
+	if s.cancel == nil {
+		return
+	}
+	s.cancel()
+	s.cancel = nil
+	if err := <-s.result; err != nil {
+		s.t.Errorf("kaptartest: the services did not stop gracefully: %v", err)
+	}
+}
+
+// Restart stops the services and starts these in their place, with the databases and the broker as
+// they are. Ports change, and Log begins anew.
+func (s *System) Restart(services ...kaptar.Service) {
+	s.t.Helper()
+	s.Stop()
+	s.client.CloseIdleConnections()
+	s.run(services)
+}
+
+// Client returns a client of the system's HTTP ports, to be used as services use App.Client:
+// http://order-service/orders. Other hosts are called as usual.
+func (s *System) Client() *http.Client { return s.client }
+
+func (s *System) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if e, ok := s.endpoints[host]; ok {
+			address = e.HTTP
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// URL returns where a service's HTTP port is: http://127.0.0.1:41234. A service that does not run
+// ends the test.
+func (s *System) URL(service string) string {
+	s.t.Helper()
+	return "http://" + s.endpoint(service).HTTP
+}
+
+// Conn returns a connection to a service's gRPC port, closed at the end of the test.
+func (s *System) Conn(service string) *grpc.ClientConn {
+	s.t.Helper()
+	conn, err := grpc.NewClient("passthrough:"+s.endpoint(service).GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		s.t.Fatalf("kaptartest: gRPC of %s: %v", service, err)
+	}
+	s.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (s *System) endpoint(service string) kaptar.Endpoint {
+	s.t.Helper()
+	e, ok := s.endpoints[service]
+	if !ok {
+		s.t.Fatalf("kaptartest: there is no service %q in this system", service)
+	}
+	return e
+}
+
+// Log returns what the services have logged since they were started, one record a line.
+func (s *System) Log() string { return s.log.String() }
+
+// Spans returns the spans that have ended so far, of all services, in the order of their ends.
+func (s *System) Spans() []sdktrace.ReadOnlySpan { return s.spans.Ended() }
+
+// Eventually calls done every 10 ms until it returns nil, and ends the test with what was waited
+// for and the last error when that takes longer than 20 s.
+func Eventually(t testing.TB, what string, done func() error) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(timeout)
+	for {
+		err := done()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("kaptartest: waited %v for this: %s; last: %v", timeout, what, err)
+		}
+	}
+}
+
+// A buffer is a bytes.Buffer for many writers.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
