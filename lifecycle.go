@@ -1,7 +1,6 @@
 package kaptar
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -48,17 +47,16 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 }
 
 func (s *system) newApp(ctx context.Context, service Service, settings *config.Config) (*App, error) {
-	set, otel := config.Of[Settings](settings, service.Name), config.Of[telemetry.Settings](settings, service.Name).OTel
+	set := config.Of[Settings](settings, service.Name)
 	if service.Version == "" {
 		service.Version = defaultVersion
 	}
 	id := instanceID(service.Name)
-	tel, err := telemetry.New(ctx, telemetry.Options{
-		Service: service.Name, Version: service.Version, InstanceID: id,
-		Endpoint: otel.Endpoint, Protocol: otel.Protocol, Headers: otel.Headers,
-		Sampler: otel.Sampler, SamplerArg: otel.SamplerArg, SpanProcessor: s.opts.SpanProcessor,
-		Log: telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}},
-	})
+	options := config.Of[telemetry.Settings](settings, service.Name).Options()
+	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
+	options.Log = telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}}
+	options.SpanProcessor = s.opts.SpanProcessor
+	tel, err := telemetry.New(ctx, options)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +75,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
 		client: &http.Client{Transport: tr},
 		server: server.New(server.Options{
-			HTTP: cmp.Or(set.Listen, service.Listen, ":8080"), GRPC: cmp.Or(set.GRPCListen, service.GRPCListen, ":50051"),
+			HTTP: set.Listen, GRPC: set.GRPCListen,
 			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
 			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
 		}),

@@ -21,8 +21,11 @@ import (
 	"github.com/kaptar/kaptar/config"
 )
 
-// defaultFile is read when --config is not given and it exists.
-const defaultFile = "config.yml"
+// defaultFiles are looked for when --config is not given: there may be one of them.
+var defaultFiles = []string{"config.yml", "config.yaml"}
+
+// dotEnvFile is read if it exists.
+const dotEnvFile = ".env"
 
 // Main is the main function of a program made of services: it runs the command
 // line given to the process and exits, with 0 after a graceful stop and 1 after an
@@ -144,7 +147,7 @@ func (p *Program) command() *cobra.Command {
 		},
 	)
 	all := root.PersistentFlags()
-	all.StringVar(&f.file, "config", "", "configuration `FILE` (default "+defaultFile+" if there is one)")
+	all.StringVar(&f.file, "config", "", "configuration `FILE` (default "+strings.Join(defaultFiles, " or ")+", if there is one)")
 	all.StringArrayVar(&f.set, "set", nil, "any setting, as in --set services."+p.Services[0].Name+".listen=:9000; may be repeated")
 	p.addSettingFlags(all, f)
 	if p.Engine != nil {
@@ -201,10 +204,15 @@ func (s *settingFlag) Type() string           { return s.kind }
 
 // sources are where the settings of this command line come from.
 func (f *flags) sources() (config.Sources, error) {
-	src := config.Sources{File: f.file, Env: os.Environ(), Flags: maps.Clone(f.values)}
+	src := config.Sources{File: f.file, DotEnv: dotEnvFile, Env: os.Environ(), Flags: maps.Clone(f.values)}
 	if src.File == "" {
-		if _, err := os.Stat(defaultFile); err == nil {
-			src.File = defaultFile
+		found := slices.DeleteFunc(slices.Clone(defaultFiles), func(name string) bool { _, err := os.Stat(name); return err != nil })
+		switch len(found) {
+		case 0:
+		case 1:
+			src.File = found[0]
+		default:
+			return src, fmt.Errorf("%s are both here: remove one, or say with --config which to read", strings.Join(found, " and "))
 		}
 	}
 	for _, kv := range f.set {
@@ -307,12 +315,14 @@ func (p *Program) help() string {
 		text += "Without a command all of them run in this process with embedded engines, for development\n" +
 			"and small deployments. The command run takes everything from the settings instead.\n\n"
 	}
-	return text + "Settings come from defaults, then " + defaultFile + " (or --config), then the environment\n" +
-		"(DATABASE_URL, or USER_SERVICE_DATABASE_URL for one service), then flags; the last one wins."
+	return text + "Settings come from defaults, then " + strings.Join(defaultFiles, " or ") + " (or --config), then " + dotEnvFile + ", then the\n" +
+		"environment (DATABASE_URL, or USER_SERVICE_DATABASE_URL for one service), then flags; the last one\n" +
+		"wins. Every command reads the same files, from the directory in which it is started."
 }
 
 func (p *Program) configHelp() string {
-	text := "Print every effective setting with its value and where it came from; secrets are redacted."
+	text := "Print every setting in force with its value and where it came from. Passwords in URLs and other\n" +
+		"secrets are redacted."
 	if p.Engine != nil {
 		text += "\n\nWithout names it shows what the program would use without a command, with the embedded\n" +
 			"engines; with names, what the command run would use for those services."

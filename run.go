@@ -121,7 +121,7 @@ func LoadSettings(src config.Sources, services, others []Service) (*config.Confi
 func targetsOf(services []Service) []config.Target {
 	var targets []config.Target
 	for _, s := range services {
-		targets = append(targets, config.Target{Service: s.Name, Into: new(Settings)})
+		targets = append(targets, config.Target{Service: s.Name, Into: &Settings{Listen: s.Listen, GRPCListen: s.GRPCListen}})
 		targets = append(targets, config.Sections(s.Name)...)
 		if s.Settings != nil {
 			targets = append(targets, config.Target{Service: s.Name, Into: s.Settings})

@@ -14,8 +14,8 @@ import (
 // services.user-service.database_url or USER_SERVICE_DATABASE_URL. Packages such as messaging bring
 // settings of their own: see SectionOf.
 type Settings struct {
-	Listen     string `config:"listen,own" help:"address of the HTTP port"`
-	GRPCListen string `config:"grpc_listen,own" help:"address of the gRPC port"`
+	Listen     string `config:"listen,own,required" default:":8080" help:"address of the HTTP port"`
+	GRPCListen string `config:"grpc_listen,own,required" default:":50051" help:"address of the gRPC port, which is bound when there is a gRPC service"`
 
 	Advertise string            `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
 	Tags      []string          `config:"tags" help:"marks of this instance that discovery is told, such as canary"`
@@ -35,10 +35,10 @@ type Settings struct {
 	ShutdownTimeout time.Duration `config:"shutdown_timeout" default:"10s" help:"bound of a graceful stop"`
 
 	// These hold for calls to every target; clients.<name> has what is different for one.
-	CallTimeout time.Duration                 `config:"call_timeout" help:"longest that a call may take, retries included; default 5s for callers without a deadline"`
+	CallTimeout time.Duration                 `config:"call_timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker     transport.BreakerSettings     `config:"breaker"`
 	Retry       transport.RetrySettings       `config:"retry"`
-	Clients     map[string]transport.Settings `config:"clients"`
+	Clients     map[string]transport.Settings `config:"clients,services" inherit:"timeout=call_timeout,breaker,retry"`
 }
 
 // Level reports the log level in force; DEBUG when debug is set.

@@ -2,6 +2,7 @@ package kaptar_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +71,50 @@ func TestMistakesInSections(t *testing.T) {
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
+		}
+	}
+}
+
+// TestConfigShowsWhatIsInForce runs the command in a directory of its own, so it is not parallel.
+func TestConfigShowsWhatIsInForce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	files := func(files map[string]string) {
+		t.Helper()
+		for _, name := range []string{"config.yml", "config.yaml", ".env"} {
+			_ = os.Remove(name)
+			if text, ok := files[name]; ok {
+				if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	service := kaptar.Service{Name: "a", Listen: ":8082", Setup: func(app *kaptar.App) error {
+		return errors.New("listens on " + app.Settings().Listen + ", tags " + strings.Join(app.Settings().Tags, ","))
+	}}
+	for _, c := range []struct {
+		args  string
+		files map[string]string
+		want  []string
+	}{
+		{"config", nil, []string{"listen = :8082 # set in code", "grpc_listen = :50051 # default", "retry.attempt_timeout = 1s # default", "breaker.failure_threshold = 5 # default"}},
+		{"config a", map[string]string{"config.yaml": "clients: {bank: {retry: {max: 3}}}\nretry: {budget: 0.5}"}, []string{
+			"clients.bank.retry.max = 3 # config.yaml:1", "clients.bank.retry.budget = 0.5 # config.yaml:2", "clients.bank.breaker.recovery_timeout = 1m0s # default"}},
+		{"config", map[string]string{"config.yml": "", "config.yaml": ""}, []string{"config.yml and config.yaml are both here"}},
+		{"config --config config.yml", map[string]string{"config.yml": "debug: y", "config.yaml": ""}, []string{"debug = true # config.yml:1"}},
+		{"config", map[string]string{".env": "TAGS=canary"}, []string{"tags = canary # .env:1"}},
+		{"config a", map[string]string{".env": "TAGS=canary"}, []string{"tags = canary # .env:1"}},
+		{"run", map[string]string{".env": "TAGS=canary\nA_LISTEN=:8083"}, []string{"listens on :8083, tags canary"}},
+		{"run a", map[string]string{".env": "A_LISTN=:8083"}, []string{`.env:1: unknown variable A_LISTN, did you mean "A_LISTEN"?`}},
+		{"--listen=", nil, []string{"listen: required"}},
+	} {
+		files(c.files)
+		_, stdout, stderr := program(strings.Fields(c.args), service)
+		said := strings.Join(strings.Fields(stdout+stderr), " ")
+		for _, want := range c.want {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q with %q does not say %q, but:\n%s%s", c.args, c.files, want, stdout, stderr)
+			}
 		}
 	}
 }

@@ -21,7 +21,7 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/cache")
 // Settings are this package's section of the configuration: where Redis is. Package local sets an
 // empty redis_host, with which caches are in the process.
 type Settings struct {
-	RedisHost string        `config:"redis_host" default:"localhost" help:"host or host:port of Redis, for caches; empty keeps them in the process"`
+	RedisHost string        `config:"redis_host,empty" default:"localhost" help:"host or host:port of Redis, for caches; empty keeps them in the process"`
 	RedisURL  config.Secret `config:"redis_url" help:"redis://user:password@host:6379/0, or rediss:// for TLS, instead of redis_host"`
 }
 
@@ -98,14 +98,9 @@ func open(ctx context.Context, url string, backend func(context.Context, string)
 	}
 	s, ok := b.(server)
 	if !ok {
-		return nil, fmt.Errorf("%s keeps no values of caches, expected redis://…", withoutSecrets(url))
+		return nil, fmt.Errorf("%s keeps no values of caches, expected redis://…", redact.URL(url))
 	}
 	return s, nil
-}
-
-func withoutSecrets(url string) string {
-	url, _, _ = strings.Cut(redact.URL(url), "?")
-	return url
 }
 
 // fromHost takes host, host:port, and IPv6 addresses with and without brackets.
@@ -117,7 +112,7 @@ func fromHost(host string) (addr string, err error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	bad := name == "" || strings.ContainsAny(name, "/@ []") || strings.Contains(name, ":") && net.ParseIP(name) == nil
 	if err != nil || n == 0 || bad {
-		return "", fmt.Errorf("%q: expected a host or host:port; a URL belongs into REDIS_URL", redact.URL(host))
+		return "", fmt.Errorf("%q: expected a host or host:port; a URL belongs in REDIS_URL", redact.URL(host))
 	}
 	return net.JoinHostPort(name, port), nil
 }

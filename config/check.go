@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/kaptar/kaptar/internal/near"
 )
 
 // checkSchema reports keys that targets declare with different types, and keys that share a name in the environment.
@@ -154,6 +156,9 @@ func (c *checker) entries(n *node, fields []*field, key string) {
 		elems[i] = f.elem
 	}
 	for _, name := range n.names {
+		if like := near.Typo(name, c.services); fields[0].services && like != "" && n.child(like) == nil && !slices.Contains(c.services, name) {
+			c.problems.add(&Error{Key: joinKey(key, name), Origin: n.keyOrigin(name), Problem: fmt.Sprintf("no service has this name, did you mean %q?", like)})
+		}
 		c.value(n.fields[name], elems, joinKey(key, name))
 	}
 }

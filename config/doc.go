@@ -20,8 +20,8 @@
 //		Internal int           `config:"-"` // not a setting
 //	}
 //
-// The options are required (some source must give a value that is not empty) and own (below).
-// The key "services" is reserved.
+// The options are required (some source must give a value that is not empty), own, empty and
+// services (below). The key "services" is reserved.
 //
 // # Services
 //
@@ -32,18 +32,26 @@
 // A key tagged own (a listen address) cannot be shared: when more than one service is loaded, a plain value for it in the
 // file, .env, environment or flags is an error that names the keys to use instead. Struct tags and Defaults still apply to all.
 //
+// # Sections
+//
+// A package that is used by services brings settings of its own, its section, with [RegisterSection].
+// A key of the toolkit's packages in a program that does not link the package is an error that names
+// the import; as Defaults it is ignored, and so is an environment variable.
+//
 // # Types
 //
 // string, bool, all ints, uints and floats, [time.Duration], [Size], [net/url.URL], [Secret], [Live], whatever implements
 // [encoding.TextUnmarshaler], pointers to these, slices of these, nested and embedded structs, and map[string]T where T is any of these or a struct.
 //
-// A bool is what [strconv.ParseBool] takes and yes, no, on, off, in any case. A duration needs a unit (5s); 0 alone is fine.
+// A bool is true, t, yes, y, on, 1, or false, f, no, n, off, 0, in any case. A duration needs a unit (5s); 0 alone is fine.
 // A whole number is decimal, or has a prefix 0x, 0o or 0b; digits may be grouped by underscores. A URL needs a scheme.
 // In a text (environment, flags, defaults) a slice is "a,b" and a map of scalars is "k=v,k2=v2"; spaces around items are
 // dropped, and an item that holds a comma can only be written in YAML. In YAML a slice may also be written as such a text.
 //
-// An environment variable (or a line of .env) that is set but empty counts as not set; so does a YAML key without a value.
-// A YAML "" and an empty flag are values: the empty string.
+// An environment variable (or a line of .env) that is set but empty counts as not set, unless the
+// field has the option empty; so does a YAML key without a value. A YAML "" and an empty flag are
+// values: the empty string. A variable that nobody knows is ignored, unless it begins with a
+// service's name or that of a struct (GATEWAY_LISTN, RETRY_BUGDET) and is nearly right: that is an error.
 //
 // # Maps
 //
@@ -52,8 +60,14 @@
 // A variable that fits a map of structs but no known name is an error, since upper case does not tell bank-api from bank.api.
 // The fields of an entry that no source names have their tags' defaults. An entry name may hold dots (topics.order.placed.v1.url).
 //
+// With a tag inherit:"timeout=call_timeout,retry" an entry's timeout falls back to the plain
+// call_timeout and its retry to retry, field by field, before the defaults. The entries of a map
+// with the option services are named after services or hosts: a name that is nearly a service's, and
+// is none, is an error.
+//
 // # Files
 //
+// Files are UTF-8, or UTF-16 with a byte order mark; line ends are those of any system.
 // The YAML file is one document of at most 1 MiB. Anchors, aliases and merge keys (<<) work; duplicate keys, unknown keys and wrong types are
 // errors with their line. A .env file has lines KEY=value or export KEY=value, # comments, and values in single
 // quotes (as they are) or double quotes (\n, \t, \r, \", \\, \$); quoted values may span lines. It expands no variables.

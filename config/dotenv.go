@@ -10,15 +10,12 @@ import (
 // variable is an environment variable and where it was set.
 type variable struct{ value, origin string }
 
-// environment indexes os.Environ()'s form; an empty variable counts as not set. The last of a repeated name wins, as in os/exec.
+// environment indexes os.Environ()'s form. The last of a repeated name wins, as in os/exec.
 func environment(environ []string) map[string]variable {
 	out := map[string]variable{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		delete(out, name)
-		if value != "" {
-			out[name] = variable{value, "environment " + name}
-		}
+		out[name] = variable{value, "environment " + name}
 	}
 	return out
 }
@@ -41,7 +38,7 @@ func readDotEnv(path string, p *problems) map[string]variable {
 // parseDotEnv reports each bad line and reads on.
 func parseDotEnv(text, path string, p *problems) map[string]variable {
 	out, lines := map[string]variable{}, map[string]int{}
-	rest := strings.TrimPrefix(strings.ReplaceAll(text, "\r\n", "\n"), "\ufeff")
+	rest := strings.ReplaceAll(text, "\r\n", "\n")
 	for number := 1; rest != ""; {
 		line, after, _ := strings.Cut(rest, "\n")
 		start, origin := number, fmt.Sprintf("%s:%d", path, number)
@@ -71,9 +68,7 @@ func parseDotEnv(text, path string, p *problems) map[string]variable {
 			continue
 		}
 		lines[name] = start
-		if value != "" {
-			out[name] = variable{value, origin}
-		}
+		out[name] = variable{value, origin}
 	}
 	return out
 }
@@ -90,8 +85,11 @@ func dotEnvValue(text string) (value, rest, problem string) {
 	text = strings.TrimLeft(text, " \t")
 	if text == "" || (text[0] != '"' && text[0] != '\'') {
 		line, rest, _ := strings.Cut(text, "\n")
-		if i := strings.Index(" "+line, " #"); i >= 0 {
-			line = line[:max(i-1, 0)]
+		for i := range line {
+			if line[i] == '#' && (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') {
+				line = line[:i]
+				break
+			}
 		}
 		return strings.TrimSpace(line), rest, ""
 	}

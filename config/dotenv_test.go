@@ -18,6 +18,7 @@ func TestDotEnv(t *testing.T) {
 		{"double quotes", `A="x\n\t\"\\\$\q"` + "\nB=y", "x\n\t\"\\$\\q", "y"},
 		{"over lines", "A=\"x\ny\n\"\nB='y\n'", "x\ny\n", "y\n"},
 		{"equals signs", "A=x=y\nB==", "x=y", "="},
+		{"comment after a tab", "A=x\t# c\nB=\t# c", "x", ""},
 		{"byte order mark", "\ufeffA=x\nB=y", "x", "y"},
 	}
 	for _, c := range cases {

@@ -48,7 +48,7 @@ func equalProblems(t *testing.T, got, want []string) {
 func TestWrongValues(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ yaml, want string }{
-		{"flag: maybe", `flag = "maybe": expected true, t, yes, on, 1, or false, f, no, off, 0 (in any case)`},
+		{"flag: maybe", `flag = "maybe": expected true, yes, on, t, y, 1, or false, no, off, f, n, 0 (in any case)`},
 		{"int: many", `int = "many": expected a whole number`},
 		{"int: 1.5", `int = "1.5": expected a whole number`},
 		{`int: ""`, `int: expected a whole number`},
@@ -179,7 +179,7 @@ func TestProblems(t *testing.T) {
 }
 
 const (
-	wantBool = "expected true, t, yes, on, 1, or false, f, no, off, 0 (in any case)"
+	wantBool = "expected true, yes, on, t, y, 1, or false, no, off, f, n, 0 (in any case)"
 	wantOwn  = "the services of this process cannot share it: set services.order-service.listen, services.user-service.listen instead " +
 		"(environment ORDER_SERVICE_LISTEN, USER_SERVICE_LISTEN)"
 )
@@ -228,7 +228,7 @@ func TestBadSchemas(t *testing.T) {
 		}{}}}, `D: default "5": add a unit, such as 5s`},
 		{"option", []config.Target{{Into: &struct {
 			A int `config:"a,requird"`
-		}{}}}, `unknown option "requird" in the config tag, expected required or own`},
+		}{}}}, `unknown option "requird" in the config tag, expected required, own, empty or services`},
 		{"live option", []config.Target{{Into: &struct {
 			A int `config:"a,live"`
 		}{}}}, "option live: the field's type must be config.Live[int]"},

@@ -101,6 +101,7 @@ func (f *filler) mapValue(field *field, v reflect.Value, from []candidate, path 
 		return !field.required
 	}
 	ok := true
+	inherited := f.inherited(field)
 	out := reflect.MakeMap(field.typ)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		key := reflect.ValueOf(name).Convert(field.typ.Key())
@@ -108,13 +109,29 @@ func (f *filler) mapValue(field *field, v reflect.Value, from []candidate, path 
 		if preset := v.MapIndex(key); preset.IsValid() {
 			entry.Set(preset)
 		}
-		if !f.value(field.elem, entry, below(from, name), append(slices.Clip(path), name)) {
+		if !f.value(field.elem, entry, append(below(from, name), inherited...), append(slices.Clip(path), name)) {
 			ok = false
 		}
 		out.SetMapIndex(key, entry)
 	}
 	v.Set(out)
 	return ok
+}
+
+// inherited are the values that the entries of a map fall back to.
+func (f *filler) inherited(field *field) (out []candidate) {
+	for _, c := range f.root() {
+		from := newMapping("")
+		for _, pair := range field.inherit {
+			if n := c.node.child(pair[1]); n != nil {
+				from.set(pair[0], n)
+			}
+		}
+		if len(from.names) > 0 {
+			out = append(out, candidate{from, c.plain, c.defaults})
+		}
+	}
+	return out
 }
 
 // leafValue takes the first candidate that gives a value; what is wrong with values check has reported.

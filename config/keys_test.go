@@ -94,7 +94,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-database_url                = [redacted]                                # environment DATABASE_URL
+database_url                = postgres://u:xxxxx@h/db                   # environment DATABASE_URL
 debug                       = false                                     # default
 listen                      = :8080                                     # default
 log_level                   = WARN                                      # environment LOG_LEVEL, live

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/kaptar/kaptar/internal/near"
 )
 
 // layer is one source as a tree of the shape of the YAML file.
@@ -130,6 +132,7 @@ func (l *layers) environment(vars map[string]variable, named []*node) *node {
 				"%s fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", name, key)})
 		}
 	}
+	b.typos()
 	return root
 }
 
@@ -152,6 +155,7 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, places 
 	for _, f := range fields {
 		name := prefix + envName(f.name)
 		v, given := b.vars[name]
+		given = given && (v.value != "" || f.empty)
 		if !given && (f.kind == kindLeaf || !b.any(name+"_")) {
 			continue
 		}
@@ -172,7 +176,7 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, places 
 }
 
 func (b *envReader) readMap(out *node, f *field, name, key string, places []*node) {
-	if v, given := b.vars[name]; given && f.elem.kind == kindLeaf {
+	if v := b.vars[name]; v.value != "" && f.elem.kind == kindLeaf {
 		b.used[name] = true
 		pairs, err := splitPairs(v.value, v.origin)
 		if err != nil {
@@ -195,7 +199,7 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 			continue
 		}
 		if f.elem.kind == kindLeaf {
-			if v, given := b.vars[entryName]; given {
+			if v := b.vars[entryName]; v.value != "" {
 				b.used[entryName] = true
 				out.setPath([]string{f.name, entry}, newScalar(v.value, v.origin))
 			}
@@ -209,6 +213,44 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 	}
 	if f.elem.kind == kindGroup {
 		b.findUnknown(f, name, key)
+	}
+}
+
+// typos reports variables that begin with a service's name, or with that of a group of settings, and
+// are nearly the name of a setting. Others that nobody knows are none of our business.
+func (b *envReader) typos() {
+	names := map[string][]string{} // of settings, by what stands in front
+	add := func(prefix string, fields []*field) {
+		for _, f := range fields {
+			if f.kind == kindGroup {
+				group := prefix + envName(f.name) + "_"
+				eachLeaf(f.children, "", func(key string, _ *field) { names[group] = append(names[group], group+envName(key)) })
+			}
+		}
+		if prefix != "" {
+			eachLeaf(fields, "", func(key string, _ *field) { names[prefix] = append(names[prefix], prefix+envName(key)) })
+		}
+	}
+	add("", b.plain)
+	for _, service := range b.services {
+		if prefix := envName(service) + "_"; b.any(prefix) {
+			add(prefix, b.own[service])
+		}
+	}
+	for _, name := range b.names {
+		for i := range name {
+			prefix := name[:i+1]
+			if known := names[prefix]; known != nil && !b.used[name] && !slices.Contains(known, name) {
+				tails := make([]string, len(known))
+				for j := range known {
+					tails[j] = known[j][i+1:]
+				}
+				if like := near.Typo(name[i+1:], tails); like != "" {
+					b.problems.add(&Error{Origin: b.vars[name].origin, Problem: fmt.Sprintf("unknown variable %s, did you mean %q?", name, prefix+like)})
+					break
+				}
+			}
+		}
 	}
 }
 

@@ -278,7 +278,7 @@ func TestProcessSettings(t *testing.T) {
 		s.Otel.ExporterOTLPEndpoint != "http://otel:4317" || s.Listen != ":1" {
 		t.Errorf("got %+v", s)
 	}
-	if v := find(t, c, "", "database_url"); v.Text != "[redacted]" || !v.Secret || v.Origin != "environment DATABASE_URL" {
+	if v := find(t, c, "", "database_url"); v.Text != "postgres://u:xxxxx@h/db" || !v.Secret || v.Origin != "environment DATABASE_URL" {
 		t.Errorf("database_url: got %+v", v)
 	}
 	if v := find(t, c, "", "log_level"); v.Text != "DEBUG" || !v.Live {

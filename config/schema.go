@@ -28,6 +28,9 @@ type field struct {
 
 	def, help                           string
 	hasDef, required, own, live, secret bool
+	empty                               bool        // an empty environment variable is a value
+	services                            bool        // kindMap: the entries' names are those of services, most often
+	inherit                             [][2]string // kindMap: fields of the entries and the plain keys that they fall back to
 }
 
 type fieldKind int
@@ -168,6 +171,13 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 		}
 		f := &field{index: at, typ: sf.Type, owner: where + "." + sf.Name, help: sf.Tag.Get("help")}
 		s.options(f, sf.Name, tag)
+		for pair := range strings.FieldsFuncSeq(sf.Tag.Get("inherit"), func(r rune) bool { return r == ',' }) {
+			name, from, renamed := strings.Cut(pair, "=")
+			if !renamed {
+				from = name
+			}
+			f.inherit = append(f.inherit, [2]string{name, from})
+		}
 		if s.shape(f) {
 			s.defaults(f, sf.Tag.Get("default"))
 			add(f)
@@ -195,12 +205,16 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 			f.required = true
 		case "own":
 			f.own = true
+		case "empty":
+			f.empty = true
+		case "services":
+			f.services = true
 		case "live":
 			if !reflect.PointerTo(f.typ).Implements(typeLive) {
 				s.failf(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
 			}
 		default:
-			s.failf(f.owner, "unknown option %q in the config tag, expected required or own", option)
+			s.failf(f.owner, "unknown option %q in the config tag, expected required, own, empty or services", option)
 		}
 	}
 }

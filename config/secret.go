@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // redacted stands for every secret that is shown.
@@ -48,10 +51,32 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() +
 // LogValue redacts in slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// userinfo finds what a URL holds before the @; a name without a password may be a token.
-var userinfo = regexp.MustCompile(`(://)([^/@\s:]*:)?[^/\s]*@`)
+// showSecret is what people see of a secret text. When the name of its key, the last part, says that
+// it is a URL, and it is one, only what is secret in it is hidden.
+func showSecret(name, text string) string {
+	scheme, rest, _ := strings.Cut(text, ":")
+	isURL := strings.HasPrefix(rest, "//") && !strings.ContainsAny(scheme, "/@?# ") ||
+		slices.Contains([]string{"sqlite", "static", "memory"}, scheme)
+	if !isURL || !strings.HasSuffix("_"+name, "_url") {
+		return Secret(text).String()
+	}
+	shown := redact.URL(text)
+	if scheme != "http" && scheme != "https" {
+		return shown
+	}
+	host, path, _ := strings.Cut(strings.TrimPrefix(shown, scheme+"://"), "/")
+	if path != "" { // which is the secret of a web hook
+		path = "/" + redacted
+	}
+	return scheme + "://" + host + path
+}
 
 // hidePassword redacts the credentials of each URL in text, for values that are shown though they are no Secret.
 func hidePassword(text string) string {
-	return userinfo.ReplaceAllString(text, "${1}${2}"+redacted+"@")
+	_, rest, ok := strings.Cut(text, "://")
+	host := rest[:strings.IndexAny(rest+"/", "/?#")]
+	if !ok || !strings.ContainsAny(host, ":@") && strings.Contains(rest, "@") && !strings.Contains(rest, "://") {
+		return text // no URL, or one with an @ in its path
+	}
+	return redact.URL(text)
 }

@@ -174,10 +174,11 @@ func TestSecret(t *testing.T) {
 func TestShownPasswords(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"nats://u:pw@h:4222":         "nats://u:[redacted]@h:4222",
-		"nats://token@h":             "nats://[redacted]@h",
-		"nats://u:p@h1,nats://v@h2/": "nats://u:[redacted]@h1,nats://[redacted]@h2/",
-		"http://h:80/a@b":            "http://h:80/a@b",
+		"nats://u:pw@h:4222":         "nats://u:xxxxx@h:4222",
+		"nats://token@h":             "nats://xxxxx@h",
+		"nats://u:p@h1,nats://v@h2/": "nats://u:xxxxx@h1,nats://xxxxx@h2/",
+		"http://h/a@b":               "http://h/a@b",
+		"http://h:80/a@b":            "http://h:xxxxx@b", // 80/a could be a password
 		"user@example.com":           "user@example.com",
 	} {
 		_, c := load[struct{ Broker string }](t, config.Sources{Flags: map[string]string{"broker": in}})

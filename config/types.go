@@ -168,12 +168,12 @@ func wholeError(t reflect.Type, err error) error {
 
 func parseBool(text string) (bool, error) {
 	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "true", "t", "yes", "on", "1":
+	case "true", "t", "yes", "y", "on", "1":
 		return true, nil
-	case "false", "f", "no", "off", "0":
+	case "false", "f", "no", "n", "off", "0":
 		return false, nil
 	}
-	return false, errors.New("expected true, t, yes, on, 1, or false, f, no, off, 0 (in any case)")
+	return false, errors.New("expected true, yes, on, t, y, 1, or false, no, off, f, n, 0 (in any case)")
 }
 
 func parseDuration(text string) (time.Duration, error) {

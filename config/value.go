@@ -8,13 +8,15 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // Value is one effective setting.
 type Value struct {
 	Service string // of the target, "" for process-wide settings
 	Key     string // dotted, without the service
-	Text    string // as it would be written in a source; redacted for a secret, and so are passwords in URLs
+	Text    string // as it would be written in a source, without passwords in URLs; a Secret that is no URL is redacted
 	Origin  string // "config.yml:12", ".env:3", "environment FOO", "flag --foo", DefaultsOrigin, "default" (the struct tag), "set in code" or "not set"
 	Secret  bool
 	Live    bool
@@ -47,7 +49,7 @@ func sortValues(values []Value) {
 }
 
 func (s *slot) show() Value {
-	return Value{Service: s.service, Key: s.key, Text: showText(s.value), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
+	return Value{Service: s.service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
 // common returns what Values does, but once, without a service, for a key that has the same value from the same origin in all
@@ -78,6 +80,19 @@ func (c *Config) common() []Value {
 	return slices.CompactFunc(values, func(a, b Value) bool { return a.Service == b.Service && a.Key == b.Key })
 }
 
+// text is the value as people see it.
+func (s *slot) text() string {
+	text := s.raw()
+	switch name := s.key[strings.LastIndex(s.key, ".")+1:]; {
+	case s.value.Kind() != reflect.String || text == "":
+	case s.secret:
+		return showSecret(name, text)
+	case strings.HasSuffix(name, "url") || strings.HasSuffix(name, "endpoint") || strings.HasSuffix(name, "host"):
+		return redact.URL(text)
+	}
+	return showText(s.value)
+}
+
 // raw is the value for comparing: redacted texts are all alike.
 func (s *slot) raw() string {
 	if s.value.Kind() == reflect.String {
@@ -86,7 +101,7 @@ func (s *slot) raw() string {
 	return showText(s.value)
 }
 
-// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets are redacted, a service's key has
+// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets as in Value.Text, a service's key has
 // "services.<name>." in front, unless all services have the same value from the same origin, and a live value says so. A
 // text that would break its line is quoted.
 func (c *Config) Print(w io.Writer) error {

@@ -1,9 +1,13 @@
 package config
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
@@ -36,7 +40,41 @@ func readFile(path string, p *problems) (data []byte, ok bool) {
 		p.add(&Error{Origin: path, Problem: err.Error(), cause: err})
 		return nil, false
 	}
+	data = toUTF8(data)
+	if !utf8.Valid(data) {
+		line := 1
+		for rest := data; ; line++ {
+			end := bytes.IndexByte(rest, '\n') + 1
+			if end == 0 || !utf8.Valid(rest[:end]) {
+				break
+			}
+			rest = rest[end:]
+		}
+		p.add(&Error{Origin: fmt.Sprintf("%s:%d", path, line), Problem: "not UTF-8 text (Latin-1 or Windows-1252?): save the file as UTF-8"})
+		return nil, false
+	}
 	return data, true
+}
+
+// toUTF8 turns a file with a byte order mark, as Windows editors write it, into UTF-8 without one.
+func toUTF8(data []byte) []byte {
+	if rest, marked := bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
+		return rest
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	rest, marked := bytes.CutPrefix(data, []byte("\xff\xfe"))
+	if !marked {
+		order = binary.BigEndian
+		rest, marked = bytes.CutPrefix(data, []byte("\xfe\xff"))
+	}
+	if !marked || len(rest)%2 != 0 {
+		return data
+	}
+	units := make([]uint16, len(rest)/2)
+	for i := range units {
+		units[i] = order.Uint16(rest[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML mapping.
@@ -184,7 +222,7 @@ func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key st
 	out.at = map[string]string{}
 	var merged []*node
 	for _, value := range values {
-		name := scalarText(value.Key)
+		name := y.keyText(value.Key, key)
 		place := joinKey(key, name)
 		if value.Key.IsMergeKey() {
 			merged = append(merged, y.merged(value.Value, key)...)
@@ -210,6 +248,19 @@ func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key st
 		}
 	}
 	return out
+}
+
+// keyText is the text of a mapping's key, which may have an anchor or a tag, or be an alias.
+func (y *yamlReader) keyText(n ast.Node, key string) string {
+	inner := n
+	if explicit, ok := n.(*ast.MappingKeyNode); ok {
+		inner = explicit.Value
+	}
+	switch inner.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+		return y.node(inner, key).text
+	}
+	return scalarText(n)
 }
 
 // merged returns the mappings behind a << key.

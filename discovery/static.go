@@ -74,24 +74,33 @@ func ParseStatic(table string) (*Static, error) {
 		}
 		name = strings.TrimSpace(name)
 		if !ok || name == "" {
-			return nil, fmt.Errorf("%w static entry %q: expected service=host:port|host:port (HTTP|gRPC)", ErrInvalid, field)
+			return nil, fmt.Errorf("%w static entry %q: expected service=host:port|host:port (HTTP|gRPC)", ErrInvalid, shown(field))
 		}
 		http, grpc, _ := strings.Cut(addresses, "|")
 		in := Instance{Service: name, HTTP: strings.TrimSpace(http), GRPC: strings.TrimSpace(grpc)}
 		if in.HTTP == "" && in.GRPC == "" {
-			return nil, fmt.Errorf("%w static entry %q: it has no address", ErrInvalid, field)
+			return nil, fmt.Errorf("%w static entry %q: it has no address", ErrInvalid, shown(field))
 		}
 		for _, address := range []string{in.HTTP, in.GRPC} {
 			if address == "" {
 				continue
 			}
 			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-				return nil, fmt.Errorf("%w static entry %q: %q is not host:port", ErrInvalid, field, address)
+				return nil, fmt.Errorf("%w static entry %q: %q is not host:port", ErrInvalid, shown(field), shown(address))
 			}
 		}
 		services[name] = append(services[name], in)
 	}
 	return NewStatic(services), nil
+}
+
+// shown is an entry for people; what is no plain address could hold a password.
+func shown(entry string) string {
+	i := strings.IndexAny(entry, "/@?#%")
+	if i < 0 {
+		return entry
+	}
+	return entry[:strings.LastIndexAny(entry[:i], "= ")+1] + "xxxxx"
 }
 
 func firstOf(a, b string) string {

@@ -29,11 +29,11 @@ func Example() {
 	}
 	// Output:
 	// exit code 0
-	// services.hello.broker_url                  = [redacted]             # local
-	// services.hello.database_url                = [redacted]             # local
-	// services.hello.grpc_listen                 = 127.0.0.1:50051        # local
-	// services.hello.listen                      = 127.0.0.1:8081         # local
-	// services.hello.redis_host                  =                        # local
+	// services.hello.broker_url                  = nats://127.0.0.1:4222?atomic=true  # local
+	// services.hello.database_url                = sqlite:/var/lib/hello/hello.db     # local
+	// services.hello.grpc_listen                 = 127.0.0.1:50051                    # local
+	// services.hello.listen                      = 127.0.0.1:8081                     # local
+	// services.hello.redis_host                  =                                    # local
 }
 
 // An Engine keeps all its data in one directory, which belongs to one process.

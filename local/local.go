@@ -95,7 +95,7 @@ func (e *Engine) Flags(set *pflag.FlagSet) {
 }
 
 // Sources gives every service an SQLite file, the embedded broker, caches in the process
-// and a listening address on loopback, as defaults below the configuration file, and reads .env.
+// and a listening address on loopback, as defaults below the configuration file.
 // With Split the services find each other through the embedded broker.
 func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 	if _, _, err := net.SplitHostPort(e.natsListen()); err != nil {
@@ -120,7 +120,7 @@ func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.
 			}
 		}
 	}
-	src.Defaults, src.DefaultsOrigin, src.DotEnv = defaults, "local", ".env"
+	src.Defaults, src.DefaultsOrigin = defaults, "local"
 	return src, nil
 }
 

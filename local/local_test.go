@@ -147,8 +147,8 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s: defaults:\ngot  %v\nwant %v", name, got.Defaults, want)
 		}
 	}
-	if got.DefaultsOrigin != "local" || got.DotEnv != ".env" || got.File != "config.yml" || len(got.Env) != 1 || len(got.Flags) != 1 {
-		t.Errorf("sources: got %+v, want the given ones, .env and the origin local", got)
+	if got.DefaultsOrigin != "local" || got.DotEnv != "" || got.File != "config.yml" || len(got.Env) != 1 || len(got.Flags) != 1 {
+		t.Errorf("sources: got %+v, want the given ones and the origin local", got)
 	}
 	if len(given.Defaults) != 1 {
 		t.Errorf("the given defaults were changed to %v", given.Defaults)

@@ -1,6 +1,10 @@
 package telemetry
 
-import "github.com/kaptar/kaptar/config"
+import (
+	"net/url"
+
+	"github.com/kaptar/kaptar/config"
+)
 
 func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/telemetry") }
 
@@ -8,10 +12,26 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/telemet
 // OTEL_EXPORTER_OTLP_ENDPOINT and so on.
 type Settings struct {
 	OTel struct {
-		Endpoint   string            `config:"exporter_otlp_endpoint" help:"http://host:4317; unset exports nothing"`
-		Protocol   string            `config:"exporter_otlp_protocol" default:"grpc" help:"grpc or http/protobuf"`
-		Headers    map[string]string `config:"exporter_otlp_headers" help:"key=value,… sent with each export"`
-		Sampler    string            `config:"traces_sampler" default:"parentbased_always_on" help:"always_on, always_off, traceidratio, or parentbased_…"`
-		SamplerArg float64           `config:"traces_sampler_arg" default:"1" help:"share of traces for …traceidratio"`
+		Endpoint   string                   `config:"exporter_otlp_endpoint" help:"http://host:4317; unset exports nothing"`
+		Protocol   string                   `config:"exporter_otlp_protocol" default:"grpc" help:"grpc or http/protobuf"`
+		Headers    map[string]config.Secret `config:"exporter_otlp_headers" help:"key=value,… sent with each export; a space or comma in a value is %20 or %2C"`
+		Sampler    string                   `config:"traces_sampler" default:"parentbased_always_on" help:"always_on, always_off, traceidratio, or parentbased_…"`
+		SamplerArg float64                  `config:"traces_sampler_arg" default:"1" help:"share of traces for …traceidratio"`
 	} `config:"otel"`
+}
+
+// Options returns the options that s is about. Values of headers are percent-decoded, as
+// OpenTelemetry has it; one that cannot be is taken as it is.
+func (s *Settings) Options() Options {
+	headers := make(map[string]string, len(s.OTel.Headers))
+	for name, secret := range s.OTel.Headers {
+		value, err := url.PathUnescape(secret.Reveal())
+		if err != nil {
+			value = secret.Reveal()
+		}
+		headers[name] = value
+	}
+	return Options{
+		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
+	}
 }

@@ -12,30 +12,30 @@ type Settings struct {
 	// brings no deadline, and the caller's own otherwise. A positive value also shortens a longer deadline of the
 	// caller. Negative: never any but the caller's. It does not cut a stream, which is a response of unknown length or
 	// an upgraded connection, once its head has come; and it begins anew with each 64 KiB of the request's body.
-	Timeout time.Duration   `config:"timeout" help:"longest that a call may take, retries included; default 5s for callers without a deadline"`
+	Timeout time.Duration   `config:"timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker BreakerSettings `config:"breaker"`
 	Retry   RetrySettings   `config:"retry"`
 }
 
 // BreakerSettings say when a target is left alone.
 type BreakerSettings struct {
-	FailureThreshold int           `config:"failure_threshold" help:"failed attempts in a row that open the breaker; default 5"`
-	RecoveryTimeout  time.Duration `config:"recovery_timeout" help:"how long it stays open before one probe is let through; default 60s"`
+	FailureThreshold int           `config:"failure_threshold" default:"5" help:"failed attempts in a row that open the breaker"`
+	RecoveryTimeout  time.Duration `config:"recovery_timeout" default:"60s" help:"how long it stays open before one probe is let through"`
 }
 
 // RetrySettings say how often and when a failed attempt is made again.
 type RetrySettings struct {
 	// Max is the number of extra attempts; default 2, negative for none.
-	Max int `config:"max" help:"extra attempts after the first; -1 for none; default 2"`
+	Max int `config:"max" default:"2" help:"extra attempts after the first; -1 for none"`
 	// AttemptTimeout is how long one attempt may wait for the response's head while another attempt is
 	// still possible; default 1 s. The last attempt has all the time that is left.
-	AttemptTimeout time.Duration `config:"attempt_timeout" help:"longest wait for an answer while a retry is possible; default 1s"`
+	AttemptTimeout time.Duration `config:"attempt_timeout" default:"1s" help:"longest wait for an answer while a retry is possible"`
 	// Backoff is the bound of the first pause, which is random below it; default 25 ms. It doubles
 	// with each attempt up to MaxBackoff, default 250 ms.
-	Backoff    time.Duration `config:"backoff" help:"upper bound of the first pause; doubles each time; default 25ms"`
-	MaxBackoff time.Duration `config:"max_backoff" help:"upper bound of any pause; default 250ms"`
+	Backoff    time.Duration `config:"backoff" default:"25ms" help:"upper bound of the first pause; doubles each time"`
+	MaxBackoff time.Duration `config:"max_backoff" default:"250ms" help:"upper bound of any pause"`
 	// Budget is the share of calls that may be retried, over 10 s; default 0.1. One retry a second is allowed on top of it.
-	Budget float64 `config:"budget" help:"retries allowed for each call, over 10 s; default 0.1"`
+	Budget float64 `config:"budget" default:"0.1" help:"retries allowed for each call, over 10 s"`
 }
 
 const defaultTimeout = 5 * time.Second

@@ -7,7 +7,8 @@ import "strings"
 const mask = "xxxxx"
 
 // URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
-// may be a token, goes. rawURL may be several URLs separated by commas, and need not be valid:
+// may be a token, goes; so do parameters whose names say that they are secret, such as password and
+// token. rawURL may be several URLs separated by commas, and need not be valid:
 // url.Parse refuses just the passwords that were not escaped.
 func URL(rawURL string) string {
 	// A comma may belong to a password that was not escaped, so only one with a URL behind it
@@ -33,12 +34,34 @@ func one(s string) string {
 		head += "://"
 	}
 	at := strings.LastIndex(rest, "@")
+	if at < 0 && head != "" && strings.HasPrefix(rest, ":") { // a password whose @host was forgotten
+		return head + mask
+	}
 	if at < 0 {
-		return s
+		return head + parameters(rest)
 	}
 	user, _, hasPassword := strings.Cut(rest[:at], ":")
 	if !hasPassword {
-		return head + mask + rest[at:]
+		return head + mask + parameters(rest[at:])
 	}
-	return head + user + ":" + mask + rest[at:]
+	return head + user + ":" + mask + parameters(rest[at:])
+}
+
+// parameters masks the secret ones behind the question mark of s.
+func parameters(s string) string {
+	head, query, ok := strings.Cut(s, "?")
+	if !ok {
+		return s
+	}
+	params := strings.Split(query, "&")
+	for i, param := range params {
+		name, _, ok := strings.Cut(param, "=")
+		lower := strings.ToLower(name)
+		for _, word := range []string{"pass", "pwd", "secret", "token", "key", "credential"} {
+			if ok && strings.Contains(lower, word) {
+				params[i] = name + "=" + mask
+			}
+		}
+	}
+	return head + "?" + strings.Join(params, "&")
 }

@@ -1,0 +1,81 @@
+// Package near finds the name that somebody meant.
+package near
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Find returns the one of known that is most like name, which is not among them, or "" when none
+// is. Upper and lower case, dashes and underscores make no difference.
+func Find(name string, known []string) string {
+	return closest(plain(name), known, max(1, len(name)/3))
+}
+
+// Typo returns the one of known that name, which may be right as it is, is most probably a slip
+// for, or "". Names that differ in digits alone, such as order.v1 and order.v2, are no slips.
+func Typo(name string, known []string) string {
+	most := 0
+	switch {
+	case len(name) >= 8:
+		most = 2
+	case len(name) >= 5:
+		most = 1
+	}
+	like := closest(plain(name), known, most)
+	if withoutDigits(like) == withoutDigits(name) {
+		return ""
+	}
+	return like
+}
+
+func closest(name string, known []string, most int) (best string) {
+	least := most + 1
+	for _, candidate := range known {
+		if d := distance(name, plain(candidate)); d < least {
+			best, least = candidate, d
+		}
+	}
+	return best
+}
+
+// plain makes databaseURL, database-url and DATABASE_URL the same.
+func plain(name string) string {
+	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
+}
+
+func withoutDigits(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, name)
+}
+
+// distance counts the insertions, deletions, changes and swaps of neighbours that turn a into b.
+// Long names are cut: the work grows with the product of the lengths.
+func distance(a, b string) int {
+	const longest = 100
+	a, b = a[:min(len(a), longest)], b[:min(len(b), longest)]
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
