@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
@@ -58,7 +59,7 @@ type link struct {
 func newLink(to server, service, setting, url string, log *slog.Logger) *link {
 	return &link{
 		server: to, service: service, setting: setting, limit: commandLimit, log: log,
-		outage: steady.Outage{What: "redis", Log: log, Attrs: []slog.Attr{slog.String("setting", setting), slog.String("url", withoutSecrets(url))}},
+		outage: steady.Outage{What: "redis", Log: log, Attrs: []slog.Attr{slog.String("setting", setting), slog.String("url", redact.URL(url))}},
 		wake:   make(chan struct{}, 1), undone: make(map[string]struct{}),
 	}
 }

@@ -91,6 +91,8 @@ func lookup(url string) (scheme string, open Open, err error) {
 	switch open = registered.open[scheme]; {
 	case !ok || scheme == "":
 		err = fmt.Errorf("drivers: url %q: expected a scheme, for example nats://localhost:4222 (linked: %s)", redact.URL(url), linked)
+	case open != nil && questionInPassword(url):
+		err = fmt.Errorf("drivers: url %q: there is a ? before the @: in a password write %%3F for it", redact.URL(url))
 	case open != nil:
 	case known[scheme] != "":
 		err = fmt.Errorf("drivers: url %q: no driver for %s is linked (linked: %s): add import _ %q", redact.URL(url), scheme, linked, home+known[scheme])
@@ -98,6 +100,13 @@ func lookup(url string) (scheme string, open Open, err error) {
 		err = fmt.Errorf("drivers: url %q: unknown scheme %q (linked: %s): import the package of a driver that registers it", redact.URL(url), scheme, linked)
 	}
 	return scheme, open, err
+}
+
+// questionInPassword reports whether the password of a URL has a question mark that was not escaped:
+// drivers, which read on behind it, would show it.
+func questionInPassword(url string) bool {
+	_, query, _ := strings.Cut(url, "?")
+	return strings.Contains(query, "@")
 }
 
 // watchInterval is how often a backend is asked whether it is there; that costs it no round trip.
