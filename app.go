@@ -48,8 +48,9 @@ type App struct {
 
 // A task is a named piece of background work.
 type task struct {
-	name string
-	run  func(context.Context) error
+	name     string
+	internal bool // the toolkit's own: the error of a late stop does not name it
+	run      func(context.Context) error
 }
 
 // A stop is a named piece of cleaning up.
@@ -187,7 +188,7 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		a.server.AddReadiness("database", db.PingContext)
 		a.stops = append(a.stops, stop{"database", func(context.Context) error { return db.Close() }})
 		if sqldb.DialectOf(db) != sqldb.SQLite { // a file does not go away
-			a.tasks = append(a.tasks, task{"database watch", func(ctx context.Context) error {
+			a.tasks = append(a.tasks, task{"database watch", true, func(ctx context.Context) error {
 				watch(ctx, databaseInterval, "database", "database_url", db.PingContext, a.Logger())
 				return nil
 			}})
@@ -234,7 +235,7 @@ func (a *App) AddReadiness(name string, check func(context.Context) error) {
 func (a *App) Go(name string, run func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.tasks = append(a.tasks, task{name, run})
+	a.tasks = append(a.tasks, task{name: name, run: run})
 }
 
 // OnStop registers cleaning up that runs after all tasks have ended, the last

@@ -22,8 +22,10 @@
 //  3. All ports are bound, then served; tasks start; the services are made known to
 //     discovery and become ready. The order of services does not matter: a call to a
 //     service that is not up yet waits for it within its deadline.
-//  4. When the context ends, or a task or server fails: discovery is told, readiness
-//     turns red, requests in flight are finished, tasks are stopped, databases and
-//     connections closed, telemetry flushed. All this within Settings.ShutdownTimeout;
-//     past it, the error says what was still waited for.
+//  4. When the context ends, or a task or server fails: readiness turns red and discovery is
+//     told; requests are still taken for Settings.DrainDelay; then the contexts of streams
+//     end, requests in flight are finished, tasks are stopped, databases and connections
+//     closed, telemetry flushed. All this within Settings.ShutdownTimeout, and a second for
+//     tasks and closing in any case; past it, the error says what was still waited for. A
+//     stream is not: after 2 s it is cut.
 package kaptar

@@ -18,6 +18,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
@@ -124,6 +125,7 @@ func (s *system) start(ctx context.Context) error {
 			return fmt.Errorf("kaptar: %s: register at discovery_url: %w", a.Name(), err)
 		}
 	}
+	s.ready = true
 	for _, a := range s.apps {
 		for _, t := range a.tasks {
 			s.goTask(a, t)
@@ -151,7 +153,11 @@ func (s *system) register(ctx context.Context, a *App) error {
 
 func (s *system) goTask(a *App, t task) {
 	name := a.Name() + ": " + t.name
-	done := s.tasks.add(name)
+	set := &s.tasks
+	if t.internal {
+		set = &s.watches
+	}
+	done := set.add(name)
 	go func() {
 		defer done()
 		err := guard(name, func() error { return t.run(s.base) })
@@ -161,16 +167,51 @@ func (s *system) goTask(a *App, t task) {
 	}()
 }
 
+// closeGrace is what tasks and closing have in the least, however long the requests took.
+const closeGrace = time.Second
+
 // stop takes the services down in the order of the package comment.
 func (s *system) stop() error {
 	begun := time.Now()
+	s.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), s.apps[0].settings.ShutdownTimeout)
 	defer cancel()
-	var errs []error
-	s.deregister(ctx)
+	errs := []error{s.drain(ctx)}
+	s.cancel(nil)
+	if at, _ := ctx.Deadline(); time.Until(at) < closeGrace {
+		ctx, cancel = context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+	}
+	errs = append(errs, s.tasks.wait(ctx))
+	_ = s.watches.wait(ctx) // ours: nothing that a user could do about them
+	s.servers.Wait()
+	errs = append(errs, s.closeAll(ctx))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.apps[0].Logger().Info("stopped", "services", len(s.apps), "after", time.Since(begun).Round(time.Millisecond))
+	return nil
+}
+
+// leave tells discovery and whoever asks for readiness that the services go, and still serves for
+// the drain delay, so that those who balance the load hear of it before the ports close.
+func (s *system) leave() {
 	for _, a := range s.apps {
 		a.server.SetReady(false)
 	}
+	s.deregister(context.Background())
+	var delay time.Duration
+	for _, a := range s.apps {
+		delay = max(delay, a.settings.DrainDelay)
+	}
+	if s.ready && delay > 0 {
+		s.apps[0].Logger().Info("stopping: requests are still taken", "drain_delay", delay)
+		steady.Sleep(s.base, delay) // not in vain: when a task or server has failed, this ends at once
+	}
+}
+
+// drain finishes what is under way.
+func (s *system) drain(ctx context.Context) error {
 	for _, a := range s.apps {
 		if busy := a.server.Busy(); len(busy) > 0 {
 			a.Logger().Info("stopping: requests are finished first", "waiting_for", busy)
@@ -186,16 +227,7 @@ func (s *system) stop() error {
 		})
 	}
 	drained.Wait()
-	errs = append(errs, failed...)
-	s.cancel(nil)
-	errs = append(errs, s.tasks.wait(ctx))
-	s.servers.Wait()
-	errs = append(errs, s.closeAll(ctx))
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	s.apps[0].Logger().Info("stopped", "services", len(s.apps), "after", time.Since(begun).Round(time.Millisecond))
-	return nil
+	return errors.Join(failed...)
 }
 
 // deregisterTimeout keeps a registry that is gone from eating the time for requests in flight.

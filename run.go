@@ -93,8 +93,8 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err := sys.start(ctx); err != nil {
 		return errors.Join(err, sys.stop())
 	}
-	sys.goTask(sys.apps[0], task{"settings file", func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
-	sys.goTask(sys.apps[0], task{"settings store", func(ctx context.Context) error { return sys.followStore(ctx, loaded) }})
+	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
+	sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded) }})
 	if opts.Ready != nil {
 		opts.Ready(sys.endpoints())
 	}
@@ -144,6 +144,8 @@ type system struct {
 
 	servers sync.WaitGroup
 	tasks   running
+	watches running // tasks of the toolkit itself
+	ready   bool
 }
 
 // fail makes Run stop because of err; the first one counts.
