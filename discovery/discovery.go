@@ -38,6 +38,12 @@ func (i Instance) Clone() Instance {
 	return i
 }
 
+// Replaces reports whether i stands where o stood: o is another instance of i's service at one of
+// i's addresses. Only one of them can listen there, so o's process is gone.
+func (i Instance) Replaces(o Instance) bool {
+	return i.Service == o.Service && i.ID != o.ID && (i.HTTP != "" && i.HTTP == o.HTTP || i.GRPC != "" && i.GRPC == o.GRPC)
+}
+
 // Validate returns an error that wraps ErrInvalid when ID or Service is missing. An instance
 // without any address is valid: a service may only handle events.
 func (i Instance) Validate() error {
@@ -52,8 +58,10 @@ func (i Instance) Validate() error {
 
 // A Registrar makes instances known. All methods may be called concurrently.
 type Registrar interface {
-	// Register lists the instance, or replaces the one with the same Service and ID. It does
-	// not keep in's Tags and Meta. It returns once the registry has it; watchers hear of it soon after.
+	// Register lists the instance, or replaces the one with the same Service and ID, and takes those
+	// off the list that it replaces (see Instance.Replaces): a process that was killed and started
+	// again is listed once. It does not keep in's Tags and Meta. It returns once the registry has it;
+	// watchers hear of it soon after.
 	Register(ctx context.Context, in Instance) error
 	// Deregister takes the instance with in's Service and ID off the list. An instance that is
 	// not listed is no error.

@@ -34,6 +34,7 @@ func (m *Memory) Register(_ context.Context, in Instance) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.service(in.Service)
+	maps.DeleteFunc(s.instances, func(_ string, o Instance) bool { return in.Replaces(o) })
 	s.instances[in.ID] = in.Clone()
 	s.tell()
 	return nil

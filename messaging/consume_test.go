@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/drivers/nats"
+	"github.com/kaptar/kaptar/drivers"
+	_ "github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -122,11 +123,16 @@ func TestEventThatFailsAtAllTriesGivesWay(t *testing.T) {
 func TestLastDeliveryThatFailsIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
-	b, err := natsdriver.Open(t.Context(), broker.url(), nil)
+	var backends drivers.Set
+	defer backends.Close(context.Background())
+	backend, err := backends.Open(t.Context(), broker.url())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close(context.Background())
+	b, err := backend.(interface{ Broker() (driver.Broker, error) }).Broker()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: orders.Name}); err != nil {
 		t.Fatal(err)
 	}

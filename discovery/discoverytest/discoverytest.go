@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"sync"
 	"testing"
@@ -49,6 +50,7 @@ func Run(t *testing.T, h Harness) {
 		{"ListedInstancesAreTold", true, testListed},
 		{"RegisteredInstancesAreTold", false, testRegister},
 		{"RegisterReplaces", false, testReplace},
+		{"ARestartTakesItsAddressOver", false, testTakeOver},
 		{"DeregisterTwiceIsFine", false, testDeregister},
 		{"ServicesAreApart", false, testApart},
 		{"EveryWatcherHearsOfTheLastChange", false, testLastChange},
@@ -136,9 +138,12 @@ func show(in discovery.Instance) string {
 	return fmt.Sprint(in.ID, "|", in.Service, "|", in.Version, "|", in.HTTP, "|", in.GRPC, "|", in.Tags, "|", in.Meta)
 }
 
+// instance returns one with addresses that only its id has.
 func instance(service, id string) discovery.Instance {
+	port := crc32.ChecksumIEEE([]byte(id)) % 20_000
 	return discovery.Instance{
-		ID: service + "-" + id, Service: service, Version: "v1.2.3", HTTP: "10.0.0.1:8081", GRPC: "10.0.0.1:50051",
+		ID: service + "-" + id, Service: service, Version: "v1.2.3",
+		HTTP: fmt.Sprint("10.0.0.1:", 10_000+port), GRPC: fmt.Sprint("10.0.0.1:", 40_000+port),
 		Tags: []string{"canary", "north"}, Meta: map[string]string{"zone": "a", "note": "ő=1, \"two\""},
 	}
 }
@@ -231,6 +236,29 @@ func testReplace(t *testing.T, h Harness) {
 	a.HTTP, a.Version, a.Tags, a.Meta = "10.0.0.2:8081", "v2", nil, nil
 	register(t, r, a)
 	w.until(a)
+}
+
+// testTakeOver: processes that were killed, on the same registry and on others, leave no ghost
+// behind the one that listens at their address now. Other services and addresses stay.
+func testTakeOver(t *testing.T, h Harness) {
+	r, service := h.Open(t), h.Service(t)
+	other, elsewhere := instance(service, "other"), instance(service+"-two", "1")
+	register(t, r, other, elsewhere)
+	w := watch(t, h, r, service)
+	var last discovery.Instance
+	for i := range 4 {
+		last = instance(service, "1")
+		last.ID = fmt.Sprint(service, "-run-", i)
+		if i == 2 {
+			last.GRPC = "" // one address is enough
+		}
+		register(t, r, last)
+	}
+	w.until(other, last)
+	eventless := discovery.Instance{ID: service + "-z", Service: service} // listens nowhere
+	register(t, r, eventless, discovery.Instance{ID: service + "-zz", Service: service})
+	w.until(other, last, eventless, discovery.Instance{ID: service + "-zz", Service: service})
+	watch(t, h, r, service+"-two").until(elsewhere)
 }
 
 func testDeregister(t *testing.T, h Harness) {

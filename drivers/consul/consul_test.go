@@ -32,12 +32,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			discoverytest.Run(t, discoverytest.Harness{
 				Open: func(t *testing.T) discovery.Registry {
-					r, err := consul.Open(url + "?check=" + check)
-					if err != nil {
-						t.Fatal(err)
-					}
-					t.Cleanup(func() { _ = r.Close() })
-					return r
+					return open(t, url+"?check="+check, nil)
 				},
 				Service: name,
 			})
@@ -49,7 +44,7 @@ func TestConformance(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r, service := open(t, s.URL()), name(t)
+	r, service := open(t, s.URL(), nil), name(t)
 	server := httptest.NewServer(nil)
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
@@ -90,7 +85,7 @@ func TestHTTPCheck(t *testing.T) {
 	defer server.Close()
 	service := name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service, HTTP: server.Listener.Addr().String()}
-	r, every := open(t, s.URL()+"?interval=1s"), open(t, s.URL()+"?passing=false")
+	r, every := open(t, s.URL()+"?interval=1s", nil), open(t, s.URL()+"?passing=false", nil)
 	register(t, r, in)
 	w, all := watch(t, r, service), watch(t, every, service)
 	w.until(in)
@@ -122,7 +117,7 @@ func TestGRPCCheck(t *testing.T) {
 	defer server.Stop()
 	service := name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service, GRPC: l.Addr().String()}
-	r := open(t, s.URL()+"?interval=1s")
+	r := open(t, s.URL()+"?interval=1s", nil)
 	register(t, r, in)
 	w := watch(t, r, service)
 	w.until(in)
@@ -136,10 +131,10 @@ func TestGRPCCheck(t *testing.T) {
 func TestTTLCheck(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r, service := open(t, s.URL()+"?ttl=1s"), name(t)
+	r, service := open(t, s.URL()+"?ttl=1s", nil), name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	register(t, r, in)
-	w := watch(t, open(t, s.URL()), service)
+	w := watch(t, open(t, s.URL(), nil), service)
 	w.until(in)
 	w.quiet(3 * time.Second)
 	if err := r.Close(); err != nil {
@@ -150,7 +145,7 @@ func TestTTLCheck(t *testing.T) {
 		t.Errorf("Register after Close: %v, want an error that says so", err)
 	}
 	// Who registers it in another way is rid of the red check.
-	register(t, open(t, s.URL()+"?check=none"), in)
+	register(t, open(t, s.URL()+"?check=none", nil), in)
 	w.until(in)
 }
 
@@ -161,9 +156,8 @@ func TestKeepers(t *testing.T) {
 	for _, check := range []string{"none", "ttl"} {
 		t.Run(check, func(t *testing.T) {
 			t.Parallel()
-			r, service := open(t, s.URL()+"?check="+check), name(t)
 			var log logged
-			r.SetLogger(log.logger())
+			r, service := open(t, s.URL()+"?check="+check, &log), name(t)
 			kept := discovery.Instance{ID: service + "-1", Service: service, HTTP: "127.0.0.1:1", Meta: map[string]string{"a": "b"}}
 			gone := discovery.Instance{ID: service + "-2", Service: service}
 			w := watch(t, r, service)
@@ -218,12 +212,12 @@ func TestForeignServices(t *testing.T) {
 			tc.entry["Name"], tc.entry["ID"] = service, service+"-flask"
 			rest(t, s, http.MethodPut, "/v1/agent/service/register", tc.entry)
 			t.Cleanup(func() {
-				if err := open(t, s.URL()).Deregister(context.Background(), discovery.Instance{ID: service + "-flask", Service: service}); err != nil {
+				if err := open(t, s.URL(), nil).Deregister(context.Background(), discovery.Instance{ID: service + "-flask", Service: service}); err != nil {
 					t.Error(err)
 				}
 			})
 			tags, _ := tc.entry["Tags"].([]string)
-			watch(t, open(t, s.URL()), service).until(discovery.Instance{
+			watch(t, open(t, s.URL(), nil), service).until(discovery.Instance{
 				ID: service + "-flask", Service: service, Version: tc.version, HTTP: tc.http, GRPC: tc.grpc, Tags: tags, Meta: tc.meta,
 			})
 		})
@@ -252,7 +246,7 @@ func TestSameIDAtTwoNodes(t *testing.T) {
 			}
 		})
 	}
-	w := watch(t, open(t, s.URL()), service)
+	w := watch(t, open(t, s.URL(), nil), service)
 	w.until( // ordered by id, not by node
 		discovery.Instance{ID: "only-8", Service: service},
 		discovery.Instance{ID: "only-9", Service: service},
@@ -265,7 +259,7 @@ func TestSameIDAtTwoNodes(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r := open(t, s.URL()+"?check=none")
+	r := open(t, s.URL()+"?check=none", nil)
 	for i, in := range []discovery.Instance{
 		{},
 		{GRPC: "10.0.0.1:2"},
@@ -292,7 +286,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestImpossibleInstances(t *testing.T) {
 	t.Parallel()
-	r := open(t, "consul://127.0.0.1:1") // nobody is asked
+	r := open(t, "consul://127.0.0.1:1", nil) // nobody is asked
 	for want, in := range map[string]discovery.Instance{
 		`"10.0.0.1"`:      {ID: "a", Service: "s", HTTP: "10.0.0.1"},
 		`":80"`:           {ID: "a", Service: "s", HTTP: ":80"},
@@ -314,14 +308,14 @@ func TestImpossibleInstances(t *testing.T) {
 func TestIDOfAnotherService(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r, service := open(t, s.URL()+"?check=none"), name(t)
+	r, service := open(t, s.URL()+"?check=none", nil), name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	register(t, r, in)
 	other := discovery.Instance{ID: in.ID, Service: service + "-other"}
 	if err := r.Deregister(t.Context(), other); err != nil {
 		t.Errorf("Deregister of what is not listed: %v", err)
 	}
-	second := open(t, s.URL()+"?check=none")
+	second := open(t, s.URL()+"?check=none", nil)
 	if err := second.Register(t.Context(), other); !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), in.ID) {
 		t.Errorf("Register of an id that another service has: %v, want ErrInvalid and the id", err)
 	}
@@ -331,8 +325,7 @@ func TestIDOfAnotherService(t *testing.T) {
 func TestDatacenter(t *testing.T) {
 	t.Parallel()
 	var log logged
-	r := open(t, servertest.Shared(t, servers.Consul).URL()+"?dc=nowhere")
-	r.SetLogger(log.logger())
+	r := open(t, servertest.Shared(t, servers.Consul).URL()+"?dc=nowhere", &log)
 	w := watch(t, r, "web")
 	log.waitFor(t, "No path to datacenter")
 	w.quiet(10 * time.Millisecond)
@@ -342,24 +335,30 @@ func TestOpenErrors(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
 		"consul://secret@h?chek=ttl":           `consul://[redacted]@h:8500: parameter "chek" is unknown, expected one of ca, check, dc`,
+		"consul://secret@h?root=a%20b":         `parameter root="a b"`,
 		"consul://secret@h?ca=/does/not/exist": "/does/not/exist",
 	} {
-		_, err := consul.Open(url)
-		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("Open(%q): %v, want ErrInvalid with %q and no token", url, err, want)
+		_, err := consul.Open(url, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q): %v, want %q and no token", url, err, want)
 		}
 	}
 }
 
 func ExampleOpen() {
-	_, err := consul.Open("consul://my-token@localhost?check=tcp")
+	_, err := consul.Open("consul://my-token@localhost?check=tcp", nil)
 	fmt.Println(err)
 
-	registry, err := consul.Open("consul://my-token@localhost?check=ttl&ttl=15s")
+	backend, err := consul.Open("consul://my-token@localhost?check=ttl&ttl=15s", nil) // in a service: app.Backend
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	_ = registry.Close()
-	// Output: discovery: invalid url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
+	defer backend.Close(context.Background())
+	store, _ := backend.Store()
+	_, err = store.Put(context.Background(), "rollout//weight", []byte("10")) // refused before anybody is asked
+	fmt.Println(err)
+	// Output:
+	// consul: url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
+	// kv: invalid key "rollout//weight": it has an empty segment, expected segments separated by single slashes
 }

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/drivers/consul"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kv"
 )
 
 func TestMain(m *testing.M) { servertest.Main(m) }
@@ -25,14 +27,34 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 // changed, and what it missed comes with the next.
 const patience = 45 * time.Second
 
-func open(t *testing.T, url string) *consul.Registry {
+// open returns the registry and the store of a program of its own, whose log is log if that is not nil.
+func open(t *testing.T, url string, log *logged) *program {
 	t.Helper()
-	r, err := consul.Open(url)
+	p := new(program)
+	if log != nil {
+		p.set.Options.Log = log.logger()
+	}
+	backend, err := p.set.Open(t.Context(), url)
 	if err != nil {
 		t.Fatalf("Open(%q): %v", url, err)
 	}
-	t.Cleanup(func() { _ = r.Close() })
-	return r
+	t.Cleanup(func() { _ = p.Close() })
+	p.Registry, _ = backend.(*consul.Backend).Registry()
+	p.Store, _ = backend.(*consul.Backend).Store()
+	return p
+}
+
+type program struct {
+	set drivers.Set
+	discovery.Registry
+	kv.Store
+}
+
+func (p *program) Close() error { return p.set.Close(context.Background()) }
+
+// Watch is the registry's.
+func (p *program) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+	return p.Registry.Watch(ctx, service, update)
 }
 
 // name gives each test a service of its own.

@@ -28,8 +28,7 @@ func TestRestart(t *testing.T) {
 	checked := discovery.Instance{ID: service + "-1", Service: service, HTTP: ready.Listener.Addr().String()}
 	beating := discovery.Instance{ID: service + "-2", Service: service, Meta: map[string]string{"a": "b"}}
 	var log logged
-	r := open(t, s.URL())
-	r.SetLogger(log.logger())
+	r := open(t, s.URL(), &log)
 	register(t, r, checked)
 	register(t, r, beating)
 	w, other := watch(t, r, service), watch(t, r, service+"-other")
@@ -40,7 +39,7 @@ func TestRestart(t *testing.T) {
 		if err := s.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		log.waitFor(t, "waiting for consul")
+		log.waitFor(t, "consul lost")
 		w.quiet(time.Second) // the last list stands
 		if empty {
 			if err := os.RemoveAll(filepath.Join(s.Dir(), "data")); err != nil {
@@ -64,12 +63,39 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.until()
-		if got := strings.Count(log.String(), "waiting for consul"); got != round+1 {
+		if got := strings.Count(log.String(), "consul lost"); got != round+1 {
 			t.Errorf("after outage %d the log says %d times that it waits:\n%s", round+1, got, &log)
 		}
 		if got := strings.Contains(log.String(), "registered again"); got != empty {
 			t.Errorf("registered again: %v, data lost: %v; the log is\n%s", got, empty, &log)
 		}
+	}
+}
+
+// Killed three times and started again on one port, a process is listed once: the checks of the dead
+// ones would reach the living one.
+func TestGhosts(t *testing.T) {
+	t.Parallel()
+	s := servertest.Shared(t, servers.Consul)
+	service := name(t)
+	ready := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer ready.Close()
+	in := discovery.Instance{
+		Service: service, HTTP: ready.Listener.Addr().String(), Tags: []string{"canary"}, Meta: map[string]string{"zone": "a"},
+	}
+	for run := range 4 {
+		in.ID = fmt.Sprint(service, "-", run)
+		p := open(t, s.URL(), nil)
+		register(t, p, in)
+		if run < 3 {
+			if err := p.Close(); err != nil { // leaves what it registered, as a kill does
+				t.Fatal(err)
+			}
+		}
+	}
+	watch(t, open(t, s.URL(), nil), service).until(in)
+	if got := rest(t, s, http.MethodGet, "/v1/agent/services", nil); strings.Count(got, `"Service":"`+service+`"`) != 1 || !strings.Contains(got, "canary") || !strings.Contains(got, "zone") {
+		t.Errorf("the agent has %s, want one instance of %s with its tag and zone", got, service)
 	}
 }
 
@@ -80,7 +106,7 @@ func TestGoneDuringAnOutage(t *testing.T) {
 	service := name(t)
 	stays := discovery.Instance{ID: service + "-1", Service: service}
 	dies := discovery.Instance{ID: service + "-2", Service: service}
-	r, killed := open(t, s.URL()+"?check=none"), open(t, s.URL()+"?check=none")
+	r, killed := open(t, s.URL()+"?check=none", nil), open(t, s.URL()+"?check=none", nil)
 	register(t, r, stays)
 	register(t, killed, dies)
 	w := watch(t, r, service)
@@ -122,8 +148,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 	service := name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	var log logged
-	r := open(t, s.URL())
-	r.SetLogger(log.logger())
+	r := open(t, s.URL(), &log)
 	w := watch(t, r, service)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
@@ -161,7 +186,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 func TestPausedAgent(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.Consul)
-	r, service := open(t, s.URL()), name(t)
+	r, service := open(t, s.URL(), nil), name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	w := watch(t, r, service)
 	w.until()
@@ -196,15 +221,14 @@ func TestTokens(t *testing.T) {
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	at := func(token string) string { return "consul://" + token + "@" + s.Addr("") + "?check=none" }
 
-	r := open(t, at(secret))
+	var log logged
+	r := open(t, at(secret), &log)
 	err := r.Register(t.Context(), in)
 	for _, want := range []string{"403 Forbidden", "ACL not found", "consul://[redacted]@" + s.Addr(""), "may the token of DISCOVERY_URL do this?", in.ID} {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) {
 			t.Errorf("Register with an unknown token: %v, want %q in the text and no token", err, want)
 		}
 	}
-	var log logged
-	r.SetLogger(log.logger())
 	w := watch(t, r, service)
 	log.waitFor(t, "403 Forbidden")
 	w.quiet(500 * time.Millisecond)
@@ -230,7 +254,7 @@ func TestTokens(t *testing.T) {
 	as(t, s, root, "/v1/acl/token", `{"SecretID": "`+blind+`", "Policies": [{"Name": "blind"}]}`)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	err = open(t, at(blind)).Register(ctx, discovery.Instance{ID: "b", Service: "blind"})
+	err = open(t, at(blind), nil).Register(ctx, discovery.Instance{ID: "b", Service: "blind"})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "the catalog does not show it") {
 		t.Errorf("Register without the right to see the node: %v, want an error that says so when ctx ends", err)
 	}

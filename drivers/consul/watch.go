@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
-	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
 )
 
 // Watch implements discovery.Resolver with blocking queries. It fails only for a name that is not possible.
@@ -15,28 +14,28 @@ import (
 // While Consul does not answer, the last list stands. When it is back, instances that it has
 // forgotten stay on the list for about 10 s: an agent that has been started again holds HTTP checks for
 // red until it has made them, and one that has lost its data hears from the instances within seconds.
-func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+func (r *registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if err := checkName("service", service); err != nil {
 		return err
 	}
-	settings := r.client.Settings()
+	settings := r.client.set
 	query := url.Values{}
-	if settings.Datacenter != "" {
-		query.Set("dc", settings.Datacenter)
+	if settings.datacenter != "" {
+		query.Set("dc", settings.datacenter)
 	}
-	if !settings.All {
+	if !settings.all {
 		query.Set("passing", "true")
 	}
-	v := view{hold: 6*time.Second + 2*settings.Interval, update: update}
+	v := view{hold: 6*time.Second + 2*settings.interval, update: update}
 	path := healthPath(service)
-	r.client.Follow(ctx, path, query, func(a api.Answer) (time.Duration, error) {
+	r.client.follow(ctx, path, query, func(a state) (time.Duration, error) {
 		var list []listed
-		if a.Body != nil {
-			if err := r.client.Decode(path, a.Body, &list); err != nil {
+		if a.body != nil {
+			if err := r.client.decode(path, a.body, &list); err != nil {
 				return 0, err
 			}
 		}
-		return v.see(instances(list), a.After, time.Now()), nil
+		return v.see(instances(list), a.after, time.Now()), nil
 	})
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/kaptar/kaptar/discovery"
-	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
 )
 
 // Keys of a service's meta that stand for fields of an Instance.
@@ -54,7 +53,7 @@ type listed struct {
 }
 
 // registration translates an instance; its error wraps discovery.ErrInvalid.
-func registration(in discovery.Instance, s api.Settings) (service, error) {
+func registration(in discovery.Instance, s settings) (service, error) {
 	if err := in.Validate(); err != nil {
 		return service{}, err
 	}
@@ -91,23 +90,23 @@ func registration(in discovery.Instance, s api.Settings) (service, error) {
 }
 
 // checkOf returns the check of an instance, nil for none.
-func checkOf(in discovery.Instance, s api.Settings) *check {
+func checkOf(in discovery.Instance, s settings) *check {
 	c := &check{CheckID: checkID(in.ID), Name: "ready", Status: "passing"}
-	if s.Forget > 0 {
-		c.DeregisterCriticalServiceAfter = s.Forget.String()
+	if s.forget > 0 {
+		c.DeregisterCriticalServiceAfter = s.forget.String()
 	}
 	switch {
-	case s.Check == api.CheckNone:
+	case s.check == checkNone:
 		return nil
-	case s.Check == api.CheckTTL || in.HTTP == "" && in.GRPC == "":
-		c.TTL = s.TTL.String()
+	case s.check == checkTTL || in.HTTP == "" && in.GRPC == "":
+		c.TTL = s.ttl.String()
 		return c
 	case in.HTTP != "":
 		c.HTTP = "http://" + in.HTTP + "/readyz"
 	default:
 		c.GRPC = in.GRPC
 	}
-	c.Interval, c.Timeout = s.Interval.String(), "1s"
+	c.Interval, c.Timeout = s.interval.String(), "1s"
 	return c
 }
 

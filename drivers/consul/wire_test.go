@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/kaptar/kaptar/discovery"
-	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
 )
 
 // No answer of the API shows what a check does, so this looks at what is sent.
@@ -27,7 +26,7 @@ func TestChecks(t *testing.T) {
 		{"consul://h?forget=0", both, "HTTP http://h:1/readyz GRPC  TTL  every 2s for 1s forget "},
 		{"consul://h?check=none", both, "none"},
 	} {
-		settings, err := api.Parse(tc.url)
+		settings, err := parse(tc.url)
 		if err != nil {
 			t.Fatal(err)
 		}

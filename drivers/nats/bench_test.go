@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ func BenchmarkPublish(b *testing.B) {
 					s := startServer(b, func(o *server.Options) { o.SyncAlways = sync })
 					broker := open(b, fmt.Sprintf("%s?atomic=%t", s.s.ClientURL(), atomic))
 					b.Cleanup(func() { closeNow(b, broker) })
-					natsdriver.SetAtomicMin(broker, 2)
+					nats.SetAtomicMin(broker.backend, 2)
 					drivertest.BenchmarkPublish(b, broker, batch)
 				})
 			}

@@ -1,34 +1,28 @@
-package natsdriver
+package nats
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-var _ driver.Broker = (*Broker)(nil)
-var _ driver.HealthReporter = (*Broker)(nil)
+var _ driver.Broker = (*broker)(nil)
+var _ driver.HealthReporter = (*broker)(nil)
 
-// A Broker implements driver.Broker with one connection to a NATS server or cluster. Make it with [Open]; all methods may
-// be called concurrently.
-type Broker struct {
-	opts Options
-	url  string // redacted
-	conn *natsconn.Conn
-	nc   *nats.Conn // of conn
-	js   jetstream.JetStream
+// A broker is the side of a backend for events: it implements driver.Broker. Its methods may be
+// called concurrently.
+type broker struct {
+	set  settings
+	conn *connection
 
-	atomicMin int           // the constant, but for measurements below it
-	patience  time.Duration // natsconn.CallTimeout, but for tests
+	atomicMin  int           // the constant, but for measurements below it
+	ackTimeout time.Duration // callTimeout, but for tests
 
 	done  chan struct{} // closed by Close
 	calls sync.WaitGroup
@@ -38,8 +32,8 @@ type Broker struct {
 	closed  bool
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
-	boxes   []*ackBox // at rest
-	out     map[*ackBox]struct{}
+	free    []*replyInbox            // for the next calls
+	inboxes map[*replyInbox]struct{} // all of them
 
 	questions map[*question]struct{}
 
@@ -54,44 +48,16 @@ type topicInfo struct {
 	atomic  bool      // takes atomic batches
 }
 
-// Open connects to the servers of a URL as described at the package. nil options are the zero Options. The first connection
-// must succeed, within 5 s or the deadline of ctx, and the server must have JetStream; once open, the Broker reconnects for ever,
-// after 50 ms to 5 s.
-func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
-	var o Options
-	if opts != nil {
-		o = *opts
-	}
-	o, servers, err := o.withQuery(url)
-	if err != nil {
-		return nil, err
-	}
-	b := &Broker{
-		opts: o.withDefaults(), atomicMin: atomicMin, patience: natsconn.CallTimeout, done: make(chan struct{}), idle: make(chan struct{}),
+func newBroker(conn *connection, set settings) *broker {
+	return &broker{
+		set: set, conn: conn, atomicMin: atomicMin, ackTimeout: callTimeout, done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}), joined: make(map[string]time.Time),
-		out: make(map[*ackBox]struct{}), questions: make(map[*question]struct{}),
+		inboxes: make(map[*replyInbox]struct{}), questions: make(map[*question]struct{}),
 	}
-	b.conn, err = natsconn.Connect(ctx, natsconn.Config{
-		Package: "natsdriver", Servers: servers, Options: o.Connect, Reconnected: b.reconnected, Denied: b.denied,
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.url, b.nc, b.js = b.conn.URL, b.conn.Conn, b.conn.JS
-	bounded, cancel := b.bound(ctx)
-	defer cancel()
-	if _, err := b.js.AccountInfo(bounded); err != nil {
-		b.nc.Close()
-		return nil, fmt.Errorf("natsdriver: %s answers, but its JetStream does not (start it with --jetstream): %w", b.url, err)
-	}
-	return b, nil
 }
 
-// SetLogger says where the loss of the connection and its return are logged, once each; at first nowhere.
-func (b *Broker) SetLogger(log *slog.Logger) { b.conn.SetLogger(log) }
-
 // reconnected tells all subscriptions that what they asked the server for is forgotten.
-func (b *Broker) reconnected() {
+func (b *broker) reconnected() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for p := range b.pullers {
@@ -100,38 +66,38 @@ func (b *Broker) reconnected() {
 }
 
 // Healthy implements driver.HealthReporter.
-func (b *Broker) Healthy() error {
+func (b *broker) Healthy() error {
 	b.mu.Lock()
 	closed := b.closed
 	b.mu.Unlock()
 	if closed {
-		return fmt.Errorf("natsdriver: %w", driver.ErrClosed)
+		return fmt.Errorf("nats: %w", driver.ErrClosed)
 	}
-	return b.conn.Healthy()
+	return b.conn.healthy()
 }
 
 // Declare implements driver.Broker.
-func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
+func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	if err := sub.ValidateDeclare(); err != nil {
 		return err
 	}
 	if sub.Group != "" {
 		if _, err := b.join(ctx, sub); err != nil {
-			return fmt.Errorf("natsdriver: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+			return fmt.Errorf("nats: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
 		}
 		return nil
 	}
 	if err := b.Healthy(); err != nil {
 		return err
 	}
-	ctx, cancel := b.bound(ctx)
+	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
 	_, err := b.topic(ctx, sub.Topic)
 	return err
 }
 
 // topic returns what is known of a topic, after making its stream if need be.
-func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
+func (b *broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	info, ok := b.known(topic)
 	if ok {
 		return info, nil
@@ -141,25 +107,25 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	defer done()
 	var stream jetstream.Stream
 	// In a cluster nobody answers for a stream while its leader is elected, also when it is just being made.
-	err := natsconn.Insist(ctx, func(ctx context.Context) (err error) {
-		stream, err = b.js.Stream(ctx, name)
+	err := insist(ctx, func(ctx context.Context) (err error) {
+		stream, err = b.conn.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = b.js.CreateStream(ctx, b.streamConfig(name, topic))
+			stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name, topic))
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
-				stream, err = b.js.Stream(ctx, name)
+				stream, err = b.conn.js.Stream(ctx, name)
 			}
 		}
 		return err
 	})
 	if err != nil {
-		return topicInfo{}, fmt.Errorf("natsdriver: declare topic %s: stream %s at %s: %w", topic, name, b.url, b.cause(ctx, err))
+		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s: %w", topic, name, b.conn.url, b.cause(ctx, err))
 	}
 	config := stream.CachedInfo().Config
 	if len(config.Subjects) != 1 || config.Subjects[0] != topic+".*" {
-		return topicInfo{}, fmt.Errorf("natsdriver: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
-			topic, name, b.url, config.Subjects, topic+".*")
+		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
+			topic, name, b.conn.url, config.Subjects, topic+".*")
 	}
-	info = topicInfo{stream: name, created: stream.CachedInfo().Created, atomic: config.AllowAtomicPublish && b.opts.Atomic}
+	info = topicInfo{stream: name, created: stream.CachedInfo().Created, atomic: config.AllowAtomicPublish && b.set.atomic}
 	b.mu.Lock()
 	b.topics[topic] = info
 	b.mu.Unlock()
@@ -167,31 +133,31 @@ func (b *Broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 }
 
 // known returns what is known of a topic without asking the server.
-func (b *Broker) known(topic string) (info topicInfo, ok bool) {
+func (b *broker) known(topic string) (info topicInfo, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	info, ok = b.topics[topic]
 	return info, ok
 }
 
-func (b *Broker) streamConfig(name, topic string) jetstream.StreamConfig {
+func (b *broker) streamConfig(name, topic string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Description: "kaptar topic " + topic, Subjects: []string{topic + ".*"},
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
-		MaxAge: b.opts.MaxAge, Replicas: b.opts.Replicas, Duplicates: b.opts.DuplicateWindow,
+		MaxAge: b.set.maxAge, Replicas: b.set.replicas, Duplicates: b.set.duplicateWindow,
 		AllowAtomicPublish: true, // servers before 2.12 ignore it, and say so in their answer
 	}
 }
 
 // forget makes the next call look for the topic's stream again.
-func (b *Broker) forget(topic string) {
+func (b *broker) forget(topic string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.topics, topic)
 }
 
-// Close implements driver.Broker.
-func (b *Broker) Close(ctx context.Context) error {
+// Close implements driver.Broker. It leaves the connection to the backend.
+func (b *broker) Close(ctx context.Context) error {
 	b.mu.Lock()
 	first := !b.closed
 	b.closed = true
@@ -201,31 +167,25 @@ func (b *Broker) Close(ctx context.Context) error {
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()
-			if b.nc.IsConnected() {
-				_ = b.nc.FlushTimeout(natsconn.CallTimeout) // acknowledgements; those lost make messages come again
+			if b.conn.IsConnected() {
+				_ = b.conn.FlushTimeout(callTimeout) // acknowledgements; those lost make messages come again
 			}
-			b.conn.Close()
 		}()
 	}
 	select {
 	case <-b.idle:
 		return nil
 	case <-ctx.Done():
-		b.nc.Close()
-		return fmt.Errorf("natsdriver: close: cut, a deliver function or the server still kept it: %w", context.Cause(ctx))
+		return fmt.Errorf("nats: close: cut, a deliver function or the server still kept it: %w", context.Cause(ctx))
 	}
 }
 
-// cause gives the error of a call with ctx the name it has in package driver, or that of what ended ctx.
-func (b *Broker) cause(ctx context.Context, err error) error {
-	err = b.conn.Cause(ctx, err)
-	if errors.Is(err, natsconn.ErrClosed) {
+// cause gives the error of a call with ctx the name it has in package driver, or that of what ended
+// ctx.
+func (b *broker) cause(ctx context.Context, err error) error {
+	err = b.conn.cause(ctx, err)
+	if errors.Is(err, errClosed) {
 		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
 	}
 	return err
-}
-
-// bound gives ctx a deadline if it has none, and ends it when the connection is lost.
-func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	return b.conn.Bound(ctx)
 }

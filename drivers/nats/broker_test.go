@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats"
@@ -20,7 +20,7 @@ import (
 // admin is a plain JetStream client, for looking behind the driver.
 func admin(tb testing.TB, s *testServer) jetstream.JetStream {
 	tb.Helper()
-	nc, err := nats.Connect(s.s.ClientURL(), nats.MaxReconnects(-1))
+	nc, err := natsgo.Connect(s.s.ClientURL(), natsgo.MaxReconnects(-1))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -90,25 +90,25 @@ func TestOpenErrors(t *testing.T) {
 		{"no JetStream", plain.s.ClientURL(), "--jetstream"},
 		{"unknown parameter", "nats://ada:secret@h?max_aeg=1h", `unknown parameter "max_aeg"`},
 		{"bad duration", "nats://h?max_age=week", "max_age=week"},
-		{"short duration", "nats://h?ack_wait=1ms", "above 100ms"},
+		{"short duration", "nats://h?ack_wait=1ms", "100ms or more"},
 		{"bad replicas", "nats://h?replicas=6", "1 to 5"},
 		{"bad bool", "nats://h?atomic=perhaps", "true or false"},
 		{"bad query", "nats://h?%zz", "parameters"},
 		{"bad escape", "nats://ada:secret%zz@h", "xxxxx"},
 	} {
-		b, err := natsdriver.Open(t.Context(), c.url, nil)
+		b, err := openBroker(t.Context(), c.url, nil)
 		if err == nil {
 			closeNow(t, b)
 			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
 			continue
 		}
-		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || !strings.HasPrefix(text, "natsdriver: ") {
+		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || !strings.HasPrefix(text, "nats: ") {
 			t.Errorf("%s: Open(%q) = %q, want it to contain %q and no password", c.name, c.url, text, c.want)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := natsdriver.Open(ctx, plain.s.ClientURL(), nil); !errors.Is(err, context.Canceled) {
+	if _, err := openBroker(ctx, plain.s.ClientURL(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
 	}
 }
@@ -125,7 +125,7 @@ func TestStreamSettings(t *testing.T) {
 		"?max_age=1h&duplicate_window=1m&ack_wait=5s": {"mail_Send", "mail=Send", time.Hour, time.Minute, 5 * time.Second},
 		"?max_age=5m": {"short", "short", 5 * time.Minute, 5 * time.Minute, 30 * time.Second},
 	} {
-		b, err := natsdriver.Open(t.Context(), s.s.ClientURL()+query, nil)
+		b, err := openBroker(t.Context(), s.s.ClientURL()+query, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +160,7 @@ func TestAckWaitOfKnownGroupChanges(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	for _, wait := range []string{"10s", "20s"} {
-		b, err := natsdriver.Open(t.Context(), s.s.ClientURL()+"?ack_wait="+wait, nil)
+		b, err := openBroker(t.Context(), s.s.ClientURL()+"?ack_wait="+wait, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,13 +227,13 @@ func TestForeignPublisher(t *testing.T) {
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "order.placed"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, h := range []nats.Header{
+	for _, h := range []natsgo.Header{
 		{"ce-id": {"ev-1"}, "ce-subject": {"100%25"}, "Content-Type": {"application/json"}, "Ce-Type": {"a%20b %zz"}},
 		{"ce-id": {"ev-2"}, "ce-partitionkey": {"p"}, "ce-subject": {"s"}},
 		{"Nats-Msg-Id": {"ev-3"}, "ce-id": {"other"}},
 		nil,
 	} {
-		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: "order.placed.x", Header: h, Data: []byte("{}")}); err != nil {
+		if _, err := js.PublishMsg(t.Context(), &natsgo.Msg{Subject: "order.placed.x", Header: h, Data: []byte("{}")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -292,7 +292,7 @@ func TestHealthy(t *testing.T) {
 func TestInProcess(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(o *server.Options) { o.DontListen = true })
-	b, err := natsdriver.Open(t.Context(), "nats://embedded", &natsdriver.Options{Connect: []nats.Option{nats.InProcessServer(s.s)}})
+	b, err := openBroker(t.Context(), "nats://embedded", &nats.Options{Connect: []natsgo.Option{natsgo.InProcessServer(s.s)}})
 	if err != nil {
 		t.Fatal(err)
 	}

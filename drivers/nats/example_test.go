@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
@@ -18,12 +18,17 @@ func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	b, err := natsdriver.Open(ctx, url+"?max_age=24h", nil)
+	backend, err := nats.Open(ctx, url+"?max_age=24h", nil) // in a service: app.Backend
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer b.Close(context.Background())
+	defer backend.Close(context.Background())
+	b, err := backend.Broker()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	err = b.Publish(ctx, []driver.Message{{ID: "1", Topic: "order.placed.v1", Key: "7", Data: []byte(`{"id":7}`)}})
 	fmt.Println("published:", err)
 	sub := driver.Subscription{Topic: "order.placed.v1", Group: "mail-service", From: driver.FromBeginning}

@@ -1,8 +1,10 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
+	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,9 +65,34 @@ func (s *testServer) restart(tb testing.TB) {
 	s.start(tb)
 }
 
-func open(tb testing.TB, url string) *natsdriver.Broker {
+// A testBroker is the broker of a backend of its own, which ends with it.
+type testBroker struct {
+	driver.Broker
+	backend *nats.Backend
+}
+
+func (b *testBroker) Close(ctx context.Context) error { return b.backend.Close(ctx) }
+func (b *testBroker) Healthy() error                  { return b.Broker.(driver.HealthReporter).Healthy() }
+
+func openBroker(ctx context.Context, url string, opts *nats.Options) (*testBroker, error) {
+	backend, err := nats.Open(ctx, url, opts)
+	if err != nil {
+		return nil, err
+	}
+	broker, err := backend.Broker()
+	if err != nil {
+		return nil, errors.Join(err, backend.Close(ctx))
+	}
+	return &testBroker{broker, backend}, nil
+}
+
+func open(tb testing.TB, url string) *testBroker {
 	tb.Helper()
-	b, err := natsdriver.Open(tb.Context(), url, &natsdriver.Options{AckWait: testAckWait})
+	parameter := "?ack_wait=" + testAckWait.String()
+	if strings.Contains(url, "?") {
+		parameter = strings.Replace(parameter, "?", "&", 1)
+	}
+	b, err := openBroker(tb.Context(), url+parameter, nil)
 	if err != nil {
 		tb.Fatalf("Open(%s) = %v", url, err)
 	}
@@ -97,7 +124,7 @@ func TestConformanceRestart(t *testing.T) {
 				t.Parallel()
 				s := startServer(t, nil)
 				h := harness(t, s.s.ClientURL()+mode)
-				natsdriver.SetAtomicMin(h.Broker.(*natsdriver.Broker), 16) // the case's batches have 20
+				nats.SetAtomicMin(h.Broker.(*testBroker).backend, 16) // the case's batches have 20
 				h.Restart = func(t *testing.T) { s.restart(t) }
 				c.Run(t, h)
 			})
@@ -105,7 +132,7 @@ func TestConformanceRestart(t *testing.T) {
 	}
 }
 
-func closeNow(tb testing.TB, b *natsdriver.Broker) {
+func closeNow(tb testing.TB, b *testBroker) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

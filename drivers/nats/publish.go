@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -30,7 +29,7 @@ const errCodeAtomicDisabled jetstream.ErrorCode = 10174
 // Publish implements driver.Broker. With atomic=true, 32 and more messages of a topic go as atomic batches of up to 500. Otherwise,
 // or when the server refuses a batch because it has one of the ids, each message goes on its own: those of different keys
 // together, the next of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
-func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
+func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
@@ -38,16 +37,16 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("natsdriver: publish: %w", err)
+		return fmt.Errorf("nats: publish: %w", err)
 	}
 	if err := b.Healthy(); err != nil {
 		return err
 	}
-	p := &publication{b: b, msgs: msgs, wire: make([]nats.Msg, len(msgs)), stored: make([]bool, len(msgs)), link: b.conn.Link()}
+	p := &publication{b: b, msgs: msgs, wire: make([]nats.Msg, len(msgs)), stored: make([]bool, len(msgs)), link: b.conn.currentLink()}
 	if _, ok := ctx.Deadline(); !ok {
-		p.ends = time.Now().Add(natsconn.CallTimeout)
+		p.ends = time.Now().Add(callTimeout)
 	}
-	limit := b.nc.MaxPayload()
+	limit := b.conn.MaxPayload()
 	for i := range msgs {
 		if err := encode(&p.wire[i], &msgs[i], limit); err != nil {
 			return err
@@ -65,12 +64,12 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 // byTopic returns the indexes of each topic's messages.
 func byTopic(msgs []driver.Message) [][]int {
 	var lists [][]int
-	place := make(map[string]int)
+	index := make(map[string]int)
 	for i := range msgs {
-		at, ok := place[msgs[i].Topic]
+		at, ok := index[msgs[i].Topic]
 		if !ok {
 			at = len(lists)
-			place[msgs[i].Topic] = at
+			index[msgs[i].Topic] = at
 			lists = append(lists, nil)
 			if i == 0 {
 				lists[0] = make([]int, 0, len(msgs)) // most batches have one topic
@@ -83,7 +82,7 @@ func byTopic(msgs []driver.Message) [][]int {
 
 // A publication is one call of Publish.
 type publication struct {
-	b      *Broker
+	b      *broker
 	msgs   []driver.Message
 	wire   []nats.Msg
 	stored []bool
@@ -94,10 +93,10 @@ type publication struct {
 // bound returns ctx for calls of the client library that wait.
 func (p *publication) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if p.ends.IsZero() {
-		return p.b.bound(ctx)
+		return p.b.conn.bound(ctx)
 	}
 	ctx, stopTimer := context.WithDeadline(ctx, p.ends)
-	ctx, stop := p.b.bound(ctx)
+	ctx, stop := p.b.conn.bound(ctx)
 	return ctx, func() {
 		stop()
 		stopTimer()
@@ -108,7 +107,7 @@ func (p *publication) failed(ctx context.Context, topic string, err error) error
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 		p.b.forget(topic) // the stream may be gone: the next try makes it again
 	}
-	err = fmt.Errorf("natsdriver: publish to %s at %s: %w", topic, p.b.url, p.b.cause(ctx, err))
+	err = fmt.Errorf("nats: publish to %s at %s: %w", topic, p.b.conn.url, p.b.cause(ctx, err))
 	sent := 0
 	for sent < len(p.stored) && p.stored[sent] {
 		sent++
@@ -187,7 +186,7 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	}
 	last := len(indexes) - 1
 	for _, i := range indexes[:last] {
-		if err := p.b.nc.PublishMsg(&p.wire[i]); err != nil {
+		if err := p.b.conn.PublishMsg(&p.wire[i]); err != nil {
 			return err
 		}
 	}
@@ -197,7 +196,7 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	defer cancel()
 	bounded, done := p.b.ask(bounded, p.concerns)
 	defer done()
-	reply, err := p.b.nc.RequestMsgWithContext(bounded, commit)
+	reply, err := p.b.conn.RequestMsgWithContext(bounded, commit)
 	if err != nil {
 		return p.b.cause(bounded, err)
 	}

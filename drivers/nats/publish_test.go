@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"context"
@@ -10,22 +10,21 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 const (
 	pullExpires = 30 * time.Second
-	heartbeat   = 5 * time.Second        // how often the server says that a pull is alive
-	silence     = 13 * time.Second       // so long without a word of the server, and the pulls are asked anew
-	backoffMin  = 100 * time.Millisecond // after a refused pull
-	backoffMax  = 2 * time.Second
+	heartbeat   = 5 * time.Second  // how often the server says that a pull is alive
+	silence     = 13 * time.Second // so long without a word of the server, and the pulls are asked anew
 )
 
 // A puller is one Subscribe call: it asks the server for as many messages as it has free slots, and never for more, so
-// that no message waits here while another member is idle. The client library's own pull loops fetch ahead of the settled
-// ones, and their fetched messages grow old unseen.
+// that no message waits here while another member is idle. The client library's own pull loops fetch ahead of what is handled,
+// and their fetched messages grow old unseen.
 type puller struct {
-	b        *Broker
+	b        *broker
 	sub      driver.Subscription
 	stream   string
 	created  time.Time // the stream
@@ -35,7 +34,7 @@ type puller struct {
 	mu        sync.Mutex
 	inbox     *nats.Subscription // nil: not subscribed
 	queue     []arrival          // received and not delivered
-	leases    map[*lease]struct{}
+	pending   map[*pending]struct{}
 	requested int       // messages that the server was asked for and did not send
 	heard     time.Time // last word from the server
 	stale     bool      // the server forgot what it was asked for
@@ -48,10 +47,10 @@ type arrival struct {
 	at  time.Time
 }
 
-func newPuller(b *Broker, sub driver.Subscription, info topicInfo, consumer string) *puller {
+func newPuller(b *broker, sub driver.Subscription, info topicInfo, consumer string) *puller {
 	return &puller{
 		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer,
-		wake: make(chan struct{}, 1), leases: make(map[*lease]struct{}),
+		wake: make(chan struct{}, 1), pending: make(map[*pending]struct{}),
 	}
 }
 
@@ -65,10 +64,10 @@ func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
 		p.b.mu.Unlock()
 		p.stop()
 	}()
-	backoff := backoffMin
+	backoff := steady.Backoff{Max: 2 * time.Second} // after a refused pull
 	for ctx.Err() == nil && !p.b.isClosed() {
 		if msg, l := p.next(time.Now()); l != nil {
-			backoff = backoffMin
+			backoff.Reset()
 			deliver(l.delivery(msg))
 			continue
 		}
@@ -80,8 +79,7 @@ func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
 			if err := p.gone(ctx); err != nil {
 				return err
 			}
-			wait = backoff
-			backoff = min(2*backoff, backoffMax)
+			wait = backoff.Next()
 		}
 		p.pause(ctx, wait, refused)
 	}
@@ -105,17 +103,17 @@ func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 }
 
 // next returns the next message that is not too old to be delivered, and counts it as in flight; nil if there is none.
-func (p *puller) next(now time.Time) (*nats.Msg, *lease) {
+func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.queue) > 0 {
 		a := p.queue[0]
 		p.queue = p.queue[1:]
-		if now.Sub(a.at) >= p.b.opts.AckWait {
+		if now.Sub(a.at) >= p.b.set.ackWait {
 			continue // the server gives it to somebody else by now
 		}
-		l := &lease{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.opts.AckWait)}
-		p.leases[l] = struct{}{}
+		l := &pending{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.set.ackWait)}
+		p.pending[l] = struct{}{}
 		if p.inbox != nil && !p.stale && p.refusal == nil && p.fatal == nil {
 			_ = p.ask(now) // early, so that the server need not pause; request sees to what fails here
 		}
@@ -136,7 +134,7 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 		p.refusal, p.stale = nil, true
 		return 0, true, nil
 	}
-	if !p.b.nc.IsConnected() {
+	if !p.b.conn.IsConnected() {
 		return time.Second, false, nil // restart wakes it
 	}
 	if p.requested > 0 && now.Sub(p.heard) > silence {
@@ -149,7 +147,7 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 	}
 	earliest := p.expire(now)
 	if err := p.ask(now); err != nil {
-		return backoffMin, false, nil
+		return minWait, false, nil
 	}
 	wait = silence
 	if p.requested == 0 && !earliest.IsZero() {
@@ -174,7 +172,7 @@ func (p *puller) ask(now time.Time) error {
 
 // free returns how many messages to ask for: 0 while the server owes some and the free slots are few. The caller holds p.mu.
 func (p *puller) free() int {
-	free := p.sub.MaxInFlight - len(p.leases) - len(p.queue) - p.requested
+	free := p.sub.MaxInFlight - len(p.pending) - len(p.queue) - p.requested
 	if p.requested > 0 && free < p.sub.MaxInFlight/4 {
 		return 0
 	}
@@ -184,12 +182,12 @@ func (p *puller) free() int {
 // expire frees the slots of messages that were held too long, and returns when the next one will be. The caller holds p.mu.
 func (p *puller) expire(now time.Time) time.Time {
 	var earliest time.Time
-	if len(p.leases) < p.sub.MaxInFlight && p.requested > 0 {
+	if len(p.pending) < p.sub.MaxInFlight && p.requested > 0 {
 		return earliest // enough slots: no need to look through all
 	}
-	for l := range p.leases {
+	for l := range p.pending {
 		if !l.ends.After(now) {
-			delete(p.leases, l)
+			delete(p.pending, l)
 		} else if earliest.IsZero() || l.ends.Before(earliest) {
 			earliest = l.ends
 		}
@@ -203,7 +201,7 @@ func (p *puller) resubscribe() error {
 		_ = p.inbox.Unsubscribe() // fails only when the connection is closed
 	}
 	p.inbox, p.requested, p.stale = nil, 0, false
-	inbox, err := p.b.nc.Subscribe(p.b.nc.NewInbox(), p.receive)
+	inbox, err := p.b.conn.Subscribe(p.b.conn.NewInbox(), p.receive)
 	if err != nil {
 		return err
 	}
@@ -223,7 +221,7 @@ func (p *puller) pull(n int) error {
 	if err != nil {
 		return err
 	}
-	return p.b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, p.inbox.Subject, body)
+	return p.b.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, p.inbox.Subject, body)
 }
 
 // receive takes messages and the server's words about pulls; the client library calls it from one goroutine per inbox.
@@ -281,7 +279,7 @@ func (p *puller) stop() {
 	p.mu.Lock()
 	inbox := p.inbox
 	p.mu.Unlock()
-	if inbox != nil && p.b.nc.IsConnected() {
+	if inbox != nil && p.b.conn.IsConnected() {
 		drained := make(chan struct{})
 		inbox.SetClosedHandler(func(string) { close(drained) })
 		if inbox.Drain() == nil { // the server may be sending a message just now
@@ -295,7 +293,7 @@ func (p *puller) stop() {
 	defer p.mu.Unlock()
 	p.inbox = nil
 	for _, a := range p.queue {
-		_ = p.b.nc.Publish(a.msg.Reply, []byte("-NAK")) // else it comes after AckWait
+		_ = p.b.conn.Publish(a.msg.Reply, []byte("-NAK")) // else it comes after AckWait
 	}
 	p.queue = nil
 }

@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"bytes"
@@ -11,17 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
-
-func TestMain(m *testing.M) { servertest.Main(m) }
 
 // restartCase returns the case of drivertest that restarts the server.
 func restartCase(t *testing.T) drivertest.Case {
@@ -44,7 +43,7 @@ func TestProcess(t *testing.T) {
 		t.Parallel()
 		own := servertest.Start(t, servers.NATS)
 		h := harness(t, own.URL())
-		natsdriver.SetAtomicMin(h.Broker.(*natsdriver.Broker), 16) // the case's batches have 20
+		nats.SetAtomicMin(h.Broker.(*testBroker).backend, 16) // the case's batches have 20
 		h.Restart = func(t *testing.T) { servertest.Must(t, own.Restart(t.Context())) }
 		restartCase(t).Run(t, h)
 	})
@@ -76,7 +75,7 @@ func TestCluster(t *testing.T) {
 
 func client(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
+	nc, err := natsgo.Connect(url, natsgo.MaxReconnects(-1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +94,7 @@ func TestLeaderKilled(t *testing.T) {
 	c := servertest.StartCluster(t, 3)
 	b := open(t, c.URL()+"?replicas=3&atomic=true")
 	defer closeNow(t, b)
-	natsdriver.SetAtomicMin(b, 10)
+	nats.SetAtomicMin(b.backend, 10)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +217,7 @@ func TestProcessErrors(t *testing.T) {
 		"no host":        {"nats://kaptar:secret@?replicas=3", []string{"nats://kaptar:xxxxx@", "no host"}},
 		"bad escape":     {"nats://kaptar:secret%zz@h", []string{"nats://kaptar:xxxxx@h", "percent-encoded"}},
 	} {
-		b, err := natsdriver.Open(t.Context(), c.url, nil)
+		b, err := openBroker(t.Context(), c.url, nil)
 		if err == nil {
 			closeNow(t, b)
 			t.Errorf("%s: Open = nil error, want one", name)
@@ -256,44 +255,71 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	})
 }
 
-// TestLogger: that the server is away, and back, is said once each.
-func TestLogger(t *testing.T) {
+// TestOneConnection: events, instances and values of one URL share a connection, whose loss and return
+// are told once each, and the vendor's client can be had.
+func TestOneConnection(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.NATS)
-	b := open(t, s.URL())
-	defer closeNow(t, b)
-	var mu sync.Mutex
-	var buf bytes.Buffer
-	b.SetLogger(slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return buf.Write(p)
-	}), nil)))
-	lines := func(text string) int {
-		mu.Lock()
-		defer mu.Unlock()
-		if strings.Contains(buf.String(), "s3cr3t") {
-			t.Errorf("the log has the password:\n%s", buf.String())
-		}
-		return strings.Count(buf.String(), text)
+	log := &journal{}
+	set := drivers.Set{Options: drivers.Options{Client: "shop", Log: slog.New(slog.NewTextHandler(log, nil))}}
+	opened, err := set.Open(t.Context(), s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close(context.Background())
+	b := opened.(*nats.Backend)
+	broker, err := b.Broker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, _ := b.Registry()
+	store, _ := b.Store()
+	f, values := followInstances(t, registry, "s"), followValues(t, store, "")
+	register(t, registry, "a")
+	f.until("a")
+	put(t, store, "k", "v")
+	values.until("k=v")
+	if err := broker.Publish(t.Context(), messages("t", "m", 1)); err != nil {
+		t.Fatal(err)
+	}
+	var nc *natsgo.Conn
+	var js jetstream.JetStream
+	if !b.As(&nc) || !b.As(&js) || b.As(new(string)) {
+		t.Fatal("As does not give the connection and JetStream, or gives a string")
+	}
+	if info, err := js.AccountInfo(t.Context()); err != nil || info.Streams != 3 || nc.Opts.Name != "shop" {
+		t.Errorf("connection %q sees %v, %v, want shop and the streams of topic, instances and values", nc.Opts.Name, info, err)
+	}
+	if id, _ := nc.GetClientID(); id > 8 { // the server counts its connections, and its own
+		t.Errorf("the connection is the server's %dth, want the first", id)
 	}
 	for round := 1; round <= 2; round++ {
 		servertest.Must(t, s.Kill())
-		until(t, "the loss to be noticed", func() bool { return b.Healthy() != nil })
-		until(t, "several tries", func() bool {
-			_ = b.Publish(t.Context(), messages("t", "m", 1))
-			err := b.Healthy()
-			return err != nil && strings.Contains(err.Error(), "refused")
-		})
+		until(t, "the log", func() bool { return log.count("nats lost, waiting until it is back") == round })
 		servertest.Must(t, s.Restart(t.Context()))
-		until(t, "the reconnection", func() bool { return b.Healthy() == nil })
-		until(t, "the log", func() bool { return lines("NATS is back") == round })
-		if n := lines("waiting for NATS"); n != round {
-			t.Errorf("the log says %d times that the server is away, want %d", n, round)
-		}
+		until(t, "the log", func() bool { return log.count("nats is back") == round })
+	}
+	if log.count("level=") != 4 || log.count("s3cr3t") > 0 {
+		t.Errorf("the log is\n%s\nwant four lines without the password", log)
 	}
 }
 
-type writer func([]byte) (int, error)
+// A journal is a log that can be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
 
-func (w writer) Write(p []byte) (int, error) { return w(p) }
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journal) count(text string) int { return strings.Count(j.String(), text) }

@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"context"
@@ -26,7 +26,7 @@ type question struct {
 }
 
 // denied gives a violation to those who wait for an answer because of that subject.
-func (b *Broker) denied(subject string, err error) {
+func (b *broker) denied(subject string, err error) {
 	v := &violation{subject, err}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -35,9 +35,9 @@ func (b *Broker) denied(subject string, err error) {
 			q.cancel(v)
 		}
 	}
-	for box := range b.out {
+	for inbox := range b.inboxes {
 		select {
-		case box.denied <- v:
+		case inbox.denied <- v:
 		default: // has enough to look at
 		}
 	}
@@ -49,7 +49,7 @@ func (b *Broker) denied(subject string, err error) {
 }
 
 // ask returns ctx for a call, which ends with a violation that concerns it.
-func (b *Broker) ask(ctx context.Context, concerns func(subject string) bool) (context.Context, context.CancelFunc) {
+func (b *broker) ask(ctx context.Context, concerns func(subject string) bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	q := &question{concerns, cancel}
 	b.mu.Lock()
@@ -65,7 +65,7 @@ func (b *Broker) ask(ctx context.Context, concerns func(subject string) bool) (c
 
 // askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a word. So have those of its
 // messages, which are not asked about.
-func (b *Broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
+func (b *broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
 	return b.ask(ctx, func(subject string) bool {
 		return strings.HasPrefix(subject, "$JS.API.") && slices.Contains(strings.Split(subject, "."), stream)
 	})

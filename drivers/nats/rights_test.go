@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -29,7 +28,7 @@ func TestRights(t *testing.T) {
 		}
 	})
 	host := strings.TrimPrefix(s.s.ClientURL(), "nats://")
-	brokers := make(map[string]*natsdriver.Broker)
+	brokers := make(map[string]*testBroker)
 	for name := range rights {
 		b := open(t, "nats://"+name+":right@"+host+"?atomic=true")
 		brokers[name] = b

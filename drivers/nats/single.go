@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"bytes"
@@ -13,12 +13,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
-	flightMax = 256 // messages of one call that wait for their acknowledgement at a time
-	boxesMax  = 64  // at rest
+	maxPipelined   = 256 // messages of one call that wait for their acknowledgement at a time
+	maxFreeInboxes = 64  // at rest
 
 	// Nobody answers for a stream while its leader changes.
 	nobodyTries = 3
@@ -32,16 +32,12 @@ var errSilence = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded
 // single publishes each message on its own. It tries again those that nobody answers for, as the client library does.
 func (p *publication) single(ctx context.Context, indexes []int) error {
 	for try := 1; ; try++ {
-		err := p.fly(ctx, indexes)
+		err := p.pipelined(ctx, indexes)
 		if try == nobodyTries || !errors.Is(err, jetstream.ErrNoStreamResponse) {
 			return err
 		}
-		select {
-		case <-time.After(nobodyPause):
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, nobodyPause) || p.link.Err() != nil {
 			return err
-		case <-p.link.Done():
-			return context.Cause(p.link)
 		}
 		var rest []int
 		for _, i := range indexes {
@@ -53,37 +49,37 @@ func (p *publication) single(ctx context.Context, indexes []int) error {
 	}
 }
 
-// fly sends messages and awaits their acknowledgements. Many are on their way together, but of each key only one: were there
+// pipelined sends messages and awaits their acknowledgements. Many are on their way together, but of each key only one: were there
 // two and the first of them failed, the second would overtake it. After a failure nothing more is sent.
-func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
-	box, err := p.b.takeBox()
+func (p *publication) pipelined(ctx context.Context, indexes []int) (failure error) {
+	inbox, err := p.b.takeInbox()
 	if err != nil {
 		return err
 	}
-	flying := 0
-	defer func() { p.b.putBox(box, flying == 0) }()
-	patience := p.b.patience
+	awaited := 0
+	defer func() { p.b.putInbox(inbox, awaited == 0) }()
+	timeout := p.b.ackTimeout
 	if !p.ends.IsZero() {
-		patience = time.Until(p.ends)
+		timeout = time.Until(p.ends)
 	}
-	box.timer.Reset(patience)
-	defer box.timer.Stop()
+	inbox.timer.Reset(timeout)
+	defer inbox.timer.Stop()
 	progress := false
 	ready, next := p.chains(indexes)
 	for {
-		for failure == nil && len(ready) > 0 && flying < flightMax {
-			if failure = box.send(p.b.nc, &p.wire[ready[0]], ready[0]); failure == nil {
-				flying++
+		for failure == nil && len(ready) > 0 && awaited < maxPipelined {
+			if failure = inbox.send(p.b.conn.Conn, &p.wire[ready[0]], ready[0]); failure == nil {
+				awaited++
 				ready = ready[1:]
 			}
 		}
-		if flying == 0 {
+		if awaited == 0 {
 			return failure
 		}
-		msg, err := box.receive(ctx, p.link)
+		msg, err := inbox.receive(ctx, p.link)
 		if errors.Is(err, errSilence) && progress && p.ends.IsZero() {
 			progress = false
-			box.timer.Reset(patience)
+			inbox.timer.Reset(timeout)
 			continue
 		}
 		if v, ok := errors.AsType[*violation](err); ok && !p.concerns(v.subject) {
@@ -92,11 +88,11 @@ func (p *publication) fly(ctx context.Context, indexes []int) (failure error) {
 		if err != nil {
 			return fmt.Errorf("no acknowledgement: %w", err)
 		}
-		i, ok := box.index(msg)
+		i, ok := inbox.index(msg)
 		if !ok || i < 0 || i >= len(p.msgs) || p.stored[i] {
 			continue // somebody else answers too
 		}
-		flying--
+		awaited--
 		progress = true
 		if err := acknowledged(msg); err != nil {
 			if failure == nil {
@@ -161,10 +157,10 @@ func stored(answer []byte) bool {
 	return ok && len(name) > 0 && name[0] != '"' && !bytes.Contains(name, []byte(`"error"`))
 }
 
-// An ackBox is where the server's answers to one call of Publish come: straight from the goroutine that reads the connection,
+// A replyInbox is where the server's answers to one call of Publish come: straight from the goroutine that reads the connection,
 // where the client library's own publishing has a goroutine more, two channels and a timer for each message. Calls use it one
 // after the other.
-type ackBox struct {
+type replyInbox struct {
 	sub    *nats.Subscription
 	acks   chan *nats.Msg
 	prefix string // of the subjects that come here
@@ -174,56 +170,56 @@ type ackBox struct {
 	denied chan *violation
 }
 
-func (b *Broker) takeBox() (*ackBox, error) {
+func (b *broker) takeInbox() (*replyInbox, error) {
 	b.mu.Lock()
-	var box *ackBox
-	if n := len(b.boxes); n > 0 {
-		box, b.boxes = b.boxes[n-1], b.boxes[:n-1]
+	var inbox *replyInbox
+	if n := len(b.free); n > 0 {
+		inbox, b.free = b.free[n-1], b.free[:n-1]
 	}
 	b.mu.Unlock()
-	if box == nil {
-		box = &ackBox{
-			acks: make(chan *nats.Msg, flightMax), denied: make(chan *violation, 16),
-			prefix: b.nc.NewInbox() + ".", timer: time.NewTimer(natsconn.CallTimeout),
+	if inbox == nil {
+		inbox = &replyInbox{
+			acks: make(chan *nats.Msg, maxPipelined), denied: make(chan *violation, 16),
+			prefix: b.conn.NewInbox() + ".", timer: time.NewTimer(callTimeout),
 		}
-		box.timer.Stop()
+		inbox.timer.Stop()
 		var err error
-		if box.sub, err = b.nc.ChanSubscribe(box.prefix+"*", box.acks); err != nil {
+		if inbox.sub, err = b.conn.ChanSubscribe(inbox.prefix+"*", inbox.acks); err != nil {
 			return nil, err
 		}
 		b.mu.Lock()
-		b.out[box] = struct{}{}
+		b.inboxes[inbox] = struct{}{}
 		b.mu.Unlock()
 	}
-	for len(box.denied) > 0 {
-		<-box.denied //nolint:errcheck // of an earlier call
+	for len(inbox.denied) > 0 {
+		<-inbox.denied //nolint:errcheck // of an earlier call
 	}
-	box.calls++
-	box.call = box.prefix + strconv.FormatUint(box.calls, 36) + "-"
-	return box, nil
+	inbox.calls++
+	inbox.call = inbox.prefix + strconv.FormatUint(inbox.calls, 36) + "-"
+	return inbox, nil
 }
 
-// putBox keeps the box for another call, unless answers may still come for which it would have no room then.
-func (b *Broker) putBox(box *ackBox, empty bool) {
+// putInbox keeps the inbox for another call, unless answers may still come for which it would have no room then.
+func (b *broker) putInbox(inbox *replyInbox, empty bool) {
 	b.mu.Lock()
-	keep := empty && len(b.boxes) < boxesMax
+	keep := empty && len(b.free) < maxFreeInboxes
 	if keep {
-		b.boxes = append(b.boxes, box)
+		b.free = append(b.free, inbox)
 	} else {
-		delete(b.out, box)
+		delete(b.inboxes, inbox)
 	}
 	b.mu.Unlock()
 	if !keep {
-		_ = box.sub.Unsubscribe() // fails only when the connection is closed
+		_ = inbox.sub.Unsubscribe() // fails only when the connection is closed
 	}
 }
 
-func (x *ackBox) send(nc *nats.Conn, msg *nats.Msg, index int) error {
+func (x *replyInbox) send(nc *nats.Conn, msg *nats.Msg, index int) error {
 	msg.Reply = x.call + strconv.Itoa(index)
 	return nc.PublishMsg(msg)
 }
 
-func (x *ackBox) receive(ctx, link context.Context) (*nats.Msg, error) {
+func (x *replyInbox) receive(ctx, link context.Context) (*nats.Msg, error) {
 	select {
 	case msg := <-x.acks: // the rule, and cheaper than to look at all
 		return msg, nil
@@ -244,7 +240,7 @@ func (x *ackBox) receive(ctx, link context.Context) (*nats.Msg, error) {
 }
 
 // index returns which message of this call an answer is for.
-func (x *ackBox) index(msg *nats.Msg) (int, bool) {
+func (x *replyInbox) index(msg *nats.Msg) (int, bool) {
 	text, ok := strings.CutPrefix(msg.Subject, x.call)
 	if !ok {
 		return 0, false

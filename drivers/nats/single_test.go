@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats"
@@ -134,7 +134,7 @@ func TestLateAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, answer := range []*nats.Msg{{Data: []byte(`{"stream":"t","seq":1}`)}, {Data: []byte("well done")}} {
+	for _, answer := range []*natsgo.Msg{{Data: []byte(`{"stream":"t","seq":1}`)}, {Data: []byte("well done")}} {
 		answer.Subject = msg.Reply
 		if err := nc.PublishMsg(answer); err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestSilence(t *testing.T) {
 	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
 	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
-	natsdriver.SetPatience(b, 100*time.Millisecond)
+	nats.SetAckTimeout(b.backend, 100*time.Millisecond)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}

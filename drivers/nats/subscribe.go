@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -21,7 +20,7 @@ const maxAckPending = 10_000
 //
 // Ack is a message to the server without an answer: the server writes acknowledgements to disk some time later in
 // any case, so that waiting for an answer would cost a round trip and promise nothing.
-func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
+func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
 	}
@@ -31,7 +30,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		return fmt.Errorf("natsdriver: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
+		return fmt.Errorf("nats: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
 	}
 	b.calls.Add(1)
 	b.mu.Unlock()
@@ -42,12 +41,12 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 		err = p.run(ctx, deliver)
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
-		return fmt.Errorf("natsdriver: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.url, err)
+		return fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
 	}
 	return nil
 }
 
-func (b *Broker) isClosed() bool {
+func (b *broker) isClosed() bool {
 	select {
 	case <-b.done:
 		return true
@@ -57,11 +56,11 @@ func (b *Broker) isClosed() bool {
 }
 
 // join makes sure that the group has its consumer and makes a puller for it.
-func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, error) {
+func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, error) {
 	if err := b.Healthy(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := b.bound(ctx)
+	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
 	info, err := b.topic(ctx, sub.Topic)
 	if err != nil {
@@ -70,7 +69,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	ctx, done := b.askAbout(ctx, info.stream)
 	defer done()
 	var consumer string
-	err = natsconn.Insist(ctx, func(ctx context.Context) (err error) {
+	err = insist(ctx, func(ctx context.Context) (err error) {
 		consumer, err = b.consumer(ctx, info, sub)
 		return err
 	})
@@ -88,23 +87,23 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 
 // consumer returns the name of the group's consumer, made at sub.From if there was none. When this Broker had the group in a stream
 // that was deleted, the group gets all of the new one: what came there before it is back is newer than the group.
-func (b *Broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscription) (string, error) {
+func (b *broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscription) (string, error) {
 	stream, name := info.stream, escapeName(sub.Group)
 	b.mu.Lock()
 	before, was := b.joined[stream+"/"+name]
 	b.mu.Unlock()
 	config := jetstream.ConsumerConfig{
 		Durable: name, Description: "kaptar group " + sub.Group,
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.opts.AckWait, MaxAckPending: maxAckPending, MaxDeliver: -1,
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.set.ackWait, MaxAckPending: maxAckPending, MaxDeliver: -1,
 		DeliverPolicy: jetstream.DeliverNewPolicy,
 	}
 	if sub.From == driver.FromBeginning || was && !before.Equal(info.created) {
 		config.DeliverPolicy = jetstream.DeliverAllPolicy
 	}
-	have, err := b.js.Consumer(ctx, stream, name)
+	have, err := b.conn.js.Consumer(ctx, stream, name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		if have, err = b.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
-			have, err = b.js.Consumer(ctx, stream, name) // another member was faster and starts elsewhere
+		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
+			have, err = b.conn.js.Consumer(ctx, stream, name) // another member was faster and starts elsewhere
 		}
 	}
 	if err != nil {
@@ -113,9 +112,9 @@ func (b *Broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscr
 	b.mu.Lock()
 	b.joined[stream+"/"+name] = info.created
 	b.mu.Unlock()
-	if current := have.CachedInfo().Config; current.AckWait != b.opts.AckWait {
-		current.AckWait = b.opts.AckWait
-		_, err = b.js.UpdateConsumer(ctx, stream, current)
+	if current := have.CachedInfo().Config; current.AckWait != b.set.ackWait {
+		current.AckWait = b.set.ackWait
+		_, err = b.conn.js.UpdateConsumer(ctx, stream, current)
 	}
 	return name, err
 }
@@ -124,11 +123,11 @@ func (b *Broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscr
 func (p *puller) gone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := p.b.js.Consumer(ctx, p.stream, p.consumer)
+	_, err := p.b.conn.js.Consumer(ctx, p.stream, p.consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		p.b.forget(p.sub.Topic) // perhaps that of a stream which somebody has made again
-		if stream, failure := p.b.js.Stream(ctx, p.stream); failure == nil && !stream.CachedInfo().Created.Equal(p.created) {
+		if stream, failure := p.b.conn.js.Stream(ctx, p.stream); failure == nil && !stream.CachedInfo().Created.Equal(p.created) {
 			return fmt.Errorf("stream %s was deleted and made again: %w", p.stream, err)
 		}
 		return fmt.Errorf("consumer %s of stream %s was deleted: %w", p.consumer, p.stream, err)

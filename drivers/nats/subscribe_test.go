@@ -1,4 +1,4 @@
-package natsdriver_test
+package nats_test
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -116,7 +115,7 @@ func TestHeldThroughRestart(t *testing.T) {
 func TestSlotsFreedLater(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	b, err := natsdriver.Open(t.Context(), s.s.ClientURL(), nil) // with the usual ack wait
+	b, err := openBroker(t.Context(), s.s.ClientURL(), nil) // with the usual ack wait
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"fmt"
@@ -53,7 +53,7 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 		set(one.Name, one.Value)
 	}
 	if int64(size) > maxPayload {
-		return fmt.Errorf("natsdriver: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
+		return fmt.Errorf("nats: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
 			driver.ErrTooLarge, m.ID, m.Topic, size, maxPayload)
 	}
 	out.Subject, out.Header, out.Data = subject(m.Topic, m.Key), h, m.Data

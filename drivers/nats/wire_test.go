@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"errors"

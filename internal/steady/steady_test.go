@@ -84,3 +84,22 @@ func TestOutage(t *testing.T) {
 		}
 	})
 }
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	var h steady.Health
+	first, second := errors.New("refused"), errors.New("reset")
+	for i, step := range []struct {
+		who  string
+		note error
+		want error
+	}{
+		{"a", nil, nil}, {"a", first, first}, {"b", second, first}, {"a", second, first},
+		{"a", nil, first}, {"b", nil, nil}, {"b", second, second}, {"b", nil, nil},
+	} {
+		h.Note(step.who, step.note)
+		if got := h.Err(); got != step.want {
+			t.Errorf("after step %d the reason is %v, want %v", i, got, step.want)
+		}
+	}
+}

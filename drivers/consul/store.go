@@ -1,23 +1,8 @@
-// Package consulstore keeps the entries of package kv in Consul's key-value store. A program links it with
-//
-//	import _ "github.com/kaptar/kaptar/drivers/consul/store"
-//
-// The URL is that of the registry, see package drivers/consul; here count
-//
-//	consul://[token@]host[:8500][?parameter=value&…]
-//
-//	root=kaptar/         what every key begins with at Consul; may be empty
-//	dc=NAME              another datacenter
-//	tls=true, ca=FILE    HTTPS, and the certificates to trust
-//
-// An entry's revision is its ModifyIndex. Consul leaves that alone when a write changes nothing, so
-// each write sets the flags of the key, which have no other meaning here, to something new.
-package consulstore
+package consul
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -25,40 +10,16 @@ import (
 	"strings"
 	"time"
 
-	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
 	"github.com/kaptar/kaptar/kv"
 )
 
-// Store is a kv.Store at a Consul agent. Make it with Open.
-type Store struct {
-	client *api.Client
+// A store is the side of a backend for values: it implements kv.Store. Its methods may be called
+// concurrently.
+type store struct {
+	client *client
 }
 
-var _ kv.Store = (*Store)(nil)
-
-// Open returns a store at the agent that the URL names, see the package comment. It does not call
-// the agent. Its error wraps kv.ErrInvalid and never shows the token. The caller must call Close.
-func Open(url string) (*Store, error) {
-	settings, err := api.Parse(url)
-	if err != nil {
-		return nil, fmt.Errorf("%w url: %w", kv.ErrInvalid, err)
-	}
-	client, err := api.New(settings)
-	if err != nil {
-		return nil, fmt.Errorf("%w url: %w", kv.ErrInvalid, err)
-	}
-	return &Store{client: client}, nil
-}
-
-// SetLogger says where the store tells, once each, that a watch waits for Consul and that Consul is
-// back. Default: nowhere.
-func (s *Store) SetLogger(log *slog.Logger) { s.client.SetLogger(log) }
-
-// Close closes idle connections. It does not end watches. It always returns nil.
-func (s *Store) Close() error {
-	s.client.Close()
-	return nil
-}
+var _ kv.Store = (*store)(nil)
 
 // pair is what Consul says of a key.
 type pair struct {
@@ -69,8 +30,8 @@ type pair struct {
 }
 
 // entry translates what Consul has below the root.
-func (s *Store) entry(p pair) (kv.Entry, bool) {
-	key, ok := strings.CutPrefix(p.Key, s.client.Settings().Root)
+func (s *store) entry(p pair) (kv.Entry, bool) {
+	key, ok := strings.CutPrefix(p.Key, s.client.set.root)
 	// Others may have written what is no key here.
 	if !ok || kv.CheckKey(key) != nil {
 		return kv.Entry{}, false
@@ -79,23 +40,23 @@ func (s *Store) entry(p pair) (kv.Entry, bool) {
 }
 
 // path is where the API has a key or prefix; CheckKey leaves nothing to escape.
-func (s *Store) path(key string) string { return "/v1/kv/" + s.client.Settings().Root + key }
+func (s *store) path(key string) string { return "/v1/kv/" + s.client.set.root + key }
 
-func (s *Store) query() url.Values {
+func (s *store) query() url.Values {
 	query := url.Values{}
-	if dc := s.client.Settings().Datacenter; dc != "" {
+	if dc := s.client.set.datacenter; dc != "" {
 		query.Set("dc", dc)
 	}
 	return query
 }
 
 // Get implements kv.Store.
-func (s *Store) Get(ctx context.Context, key string) (kv.Entry, error) {
+func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 	if err := kv.CheckKey(key); err != nil {
 		return kv.Entry{}, err
 	}
 	var list []pair
-	found, err := s.client.Read(ctx, s.path(key), s.query(), &list)
+	found, err := s.client.read(ctx, s.path(key), s.query(), &list)
 	if err != nil {
 		return kv.Entry{}, failed("get", key, err)
 	}
@@ -108,12 +69,12 @@ func (s *Store) Get(ctx context.Context, key string) (kv.Entry, error) {
 }
 
 // Put implements kv.Store.
-func (s *Store) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+func (s *store) Put(ctx context.Context, key string, value []byte) (uint64, error) {
 	return s.write(ctx, "put", key, value, operation{Verb: "set"})
 }
 
 // PutIf implements kv.Store.
-func (s *Store) PutIf(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+func (s *store) PutIf(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	return s.write(ctx, "put if", key, value, operation{Verb: "cas", Index: &revision})
 }
 
@@ -133,17 +94,17 @@ type outcome struct {
 }
 
 // write makes a transaction, which says, unlike a PUT of the key, what the new index is.
-func (s *Store) write(ctx context.Context, verb, key string, value []byte, op operation) (uint64, error) {
+func (s *store) write(ctx context.Context, verb, key string, value []byte, op operation) (uint64, error) {
 	if err := kv.CheckKey(key); err != nil {
 		return 0, err
 	}
 	if err := kv.CheckValue(key, value); err != nil {
 		return 0, err
 	}
-	op.Key, op.Value = s.client.Settings().Root+key, value
+	op.Key, op.Value = s.client.set.root+key, value
 	op.Flags = rand.Uint64N(1 << 53) // what every JSON parser can hold
 	var out outcome
-	err := s.client.Call(ctx, http.MethodPut, "/v1/txn", s.query(), []map[string]operation{{"KV": op}}, &out, http.StatusConflict)
+	err := s.client.call(ctx, http.MethodPut, "/v1/txn", s.query(), []map[string]operation{{"KV": op}}, &out, http.StatusConflict)
 	switch {
 	case err != nil:
 		return 0, failed(verb, key, err)
@@ -158,18 +119,18 @@ func (s *Store) write(ctx context.Context, verb, key string, value []byte, op op
 }
 
 // Delete implements kv.Store.
-func (s *Store) Delete(ctx context.Context, key string) error {
+func (s *store) Delete(ctx context.Context, key string) error {
 	if err := kv.CheckKey(key); err != nil {
 		return err
 	}
-	if err := s.client.Call(ctx, http.MethodDelete, s.path(key), s.query(), nil, nil); err != nil {
+	if err := s.client.call(ctx, http.MethodDelete, s.path(key), s.query(), nil, nil); err != nil {
 		return failed("delete", key, err)
 	}
 	return nil
 }
 
 // Watch implements kv.Store with blocking queries. It fails only for a prefix that is not valid.
-func (s *Store) Watch(ctx context.Context, prefix string, update func([]kv.Entry)) error {
+func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry)) error {
 	if err := kv.CheckPrefix(prefix); err != nil {
 		return err
 	}
@@ -177,10 +138,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	query.Set("recurse", "")
 	told := false
 	var last []kv.Entry
-	s.client.Follow(ctx, path, query, func(a api.Answer) (time.Duration, error) {
+	s.client.follow(ctx, path, query, func(a state) (time.Duration, error) {
 		var pairs []pair
-		if a.Body != nil {
-			if err := s.client.Decode(path, a.Body, &pairs); err != nil {
+		if a.body != nil {
+			if err := s.client.decode(path, a.body, &pairs); err != nil {
 				return 0, err
 			}
 		}
@@ -200,5 +161,5 @@ func (s *Store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 }
 
 func failed(verb, key string, err error) error {
-	return fmt.Errorf("drivers/consul/store: %s %s: %w", verb, key, err)
+	return fmt.Errorf("consul: %s %s: %w", verb, key, err)
 }

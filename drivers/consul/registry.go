@@ -4,26 +4,55 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
-	api "github.com/kaptar/kaptar/drivers/consul/internal/client"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
 	// look is how often the agent is asked whether it still knows an instance.
 	look = 2 * time.Second
-	// patience is how long the agent may take to tell the catalog before it is told again. Without
-	// a leader it tries by itself only every 15 s or so.
-	patience = time.Second
-	// farewell bounds Deregister, so that a program ends in time when Consul is away.
-	farewell = 2 * time.Second
+	// catalogTimeout is how long the agent may take to tell the catalog before it is told again.
+	// Without a leader it tries by itself only every 15 s or so.
+	catalogTimeout = time.Second
+	// deregisterTimeout bounds Deregister, so that a program ends in time when Consul is away.
+	deregisterTimeout = 2 * time.Second
 )
+
+var errClosed = errors.New("consul: the registry is closed")
+
+// A registry is the side of a backend for discovery: it implements discovery.Registry. Its methods
+// may be called concurrently.
+type registry struct {
+	client *client
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	closed bool
+	slots  map[string]*slot // by Consul's id of the service
+}
+
+var _ discovery.Registry = (*registry)(nil)
+
+// close stops keeping the instances.
+func (r *registry) close() {
+	r.mu.Lock()
+	r.closed = true
+	slots := slices.Collect(maps.Values(r.slots))
+	r.mu.Unlock()
+	for _, s := range slots {
+		s.stop()
+	}
+}
 
 // slot orders what happens to one id of a service.
 type slot struct {
@@ -49,7 +78,7 @@ func (s *slot) stop() (stopped bool) {
 }
 
 // take waits until no other call works on the id. The caller must call give.
-func (r *Registry) take(ctx context.Context, id string) (*slot, error) {
+func (r *registry) take(ctx context.Context, id string) (*slot, error) {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -67,17 +96,17 @@ func (r *Registry) take(ctx context.Context, id string) (*slot, error) {
 		return s, nil
 	case <-ctx.Done():
 		r.leave(id, s)
-		return nil, fmt.Errorf("drivers/consul: %s: %w", id, context.Cause(ctx))
+		return nil, fmt.Errorf("consul: %s: %w", id, context.Cause(ctx))
 	}
 }
 
-func (r *Registry) give(id string, s *slot) {
+func (r *registry) give(id string, s *slot) {
 	<-s.turn
 	r.leave(id, s)
 }
 
 // leave forgets a slot that nobody uses.
-func (r *Registry) leave(id string, s *slot) {
+func (r *registry) leave(id string, s *slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.users--; s.users == 0 {
@@ -89,8 +118,37 @@ func (r *Registry) leave(id string, s *slot) {
 // is away or has no leader it tries for as long as ctx lives; what Consul refuses (a missing right, say) fails at once.
 // Until Deregister or Close the instance is registered again whenever the agent does not know it any more.
 // After an error nothing keeps the instance, and it may be listed.
-func (r *Registry) Register(ctx context.Context, in discovery.Instance) error {
-	def, err := registration(in, r.client.Settings())
+func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
+	if err := r.registerAndKeep(ctx, in); err != nil {
+		return err
+	}
+	if err := r.takeOver(ctx, in); err != nil {
+		return fmt.Errorf("consul: register %s of %s: instances at the same address: %w", in.ID, in.Service, errors.Join(err, r.Deregister(ctx, in)))
+	}
+	return nil
+}
+
+// takeOver deregisters what in replaces: the process is gone, but its check now reaches that of in,
+// so that Consul would list both for ever.
+func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
+	if in.HTTP == "" && in.GRPC == "" {
+		return nil
+	}
+	var have map[string]service
+	err := r.retry(ctx, func() error {
+		query := url.Values{"filter": {"Service == " + strconv.Quote(in.Service)}}
+		return r.client.call(ctx, http.MethodGet, "/v1/agent/services", query, nil, &have)
+	})
+	for _, s := range have {
+		if o := instance(listed{Service: s}); in.Replaces(o) {
+			err = errors.Join(err, r.Deregister(ctx, o))
+		}
+	}
+	return err
+}
+
+func (r *registry) registerAndKeep(ctx context.Context, in discovery.Instance) error {
+	def, err := registration(in, r.client.set)
 	if err != nil {
 		return err
 	}
@@ -103,21 +161,21 @@ func (r *Registry) Register(ctx context.Context, in discovery.Instance) error {
 		r.leave(def.ID, s)
 	}
 	if err := r.enter(ctx, def); err != nil {
-		return fmt.Errorf("drivers/consul: register %s of %s: %w", in.ID, in.Service, err)
+		return fmt.Errorf("consul: register %s of %s: %w", in.ID, in.Service, err)
 	}
 	return r.startKeeper(s, def)
 }
 
 // Deregister implements discovery.Registrar. It returns once the agent has removed the instance, which tells the
 // catalog. While the agent is away it tries for 2 s, if ctx lives that long.
-func (r *Registry) Deregister(ctx context.Context, in discovery.Instance) error {
+func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err
 	}
 	if err := checkName("id", in.ID); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)
 	defer cancel()
 	s, err := r.take(ctx, in.ID)
 	if err != nil {
@@ -132,48 +190,47 @@ func (r *Registry) Deregister(ctx context.Context, in discovery.Instance) error 
 		if err != nil || listed != in.Service { // not there, or somebody else's
 			return err
 		}
-		err = r.client.Call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(in.ID), nil, nil, nil)
-		if api.HasCode(err, http.StatusNotFound) {
+		err = r.client.call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(in.ID), nil, nil, nil)
+		if hasCode(err, http.StatusNotFound) {
 			return nil
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("drivers/consul: deregister %s of %s: %w", in.ID, in.Service, err)
+		return fmt.Errorf("consul: deregister %s of %s: %w", in.ID, in.Service, err)
 	}
 	return nil
 }
 
 // retry calls f until it succeeds, fails for good or ctx ends.
-func (r *Registry) retry(ctx context.Context, f func() error) error {
-	var backoff api.Backoff
-	defer r.client.GaveUp(&backoff)
+func (r *registry) retry(ctx context.Context, f func() error) error {
+	backoff := &steady.Backoff{Max: 5 * time.Second}
+	defer r.client.health.Note(backoff, nil)
 	var last error
 	for {
 		err := f()
 		switch {
 		case err == nil:
-			r.client.Worked(&backoff)
 			return nil
 		case ctx.Err() != nil:
 			if last == nil || errors.Is(err, errNotShown) {
 				last = err // else err says only that ctx has ended
 			}
 			return fmt.Errorf("%w (%w)", last, context.Cause(ctx))
-		case !api.Temporary(err) && !errors.Is(err, errNotShown):
+		case !temporary(err) && !errors.Is(err, errNotShown):
 			return err
 		}
 		last = err
-		r.client.Failed(&backoff, err)
-		backoff.Wait(ctx)
+		r.client.health.Note(backoff, err)
+		steady.Sleep(ctx, backoff.Next())
 	}
 }
 
 // known returns the name of the service that the agent has under this id; "" = none.
-func (r *Registry) known(ctx context.Context, id string) (name string, err error) {
+func (r *registry) known(ctx context.Context, id string) (name string, err error) {
 	var s service
-	err = r.client.Call(ctx, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, nil, &s)
-	if api.HasCode(err, http.StatusNotFound) {
+	err = r.client.call(ctx, http.MethodGet, "/v1/agent/service/"+url.PathEscape(id), nil, nil, &s)
+	if hasCode(err, http.StatusNotFound) {
 		return "", nil
 	}
 	return s.Service, err
@@ -182,7 +239,7 @@ func (r *Registry) known(ctx context.Context, id string) (name string, err error
 var errNotShown = errors.New("the agent took it, the catalog does not show it (may the token of DISCOVERY_URL read the service?)")
 
 // enter registers at the agent and waits for the catalog.
-func (r *Registry) enter(ctx context.Context, def service) error {
+func (r *registry) enter(ctx context.Context, def service) error {
 	return r.retry(ctx, func() error {
 		name, err := r.known(ctx, def.ID)
 		if err != nil {
@@ -192,20 +249,20 @@ func (r *Registry) enter(ctx context.Context, def service) error {
 			return fmt.Errorf("%w instance %s: the agent has this id for service %s", discovery.ErrInvalid, def.ID, name)
 		}
 		query := url.Values{"replace-existing-checks": {"true"}}
-		if err := r.client.Call(ctx, http.MethodPut, "/v1/agent/service/register", query, def, nil); err != nil {
+		if err := r.client.call(ctx, http.MethodPut, "/v1/agent/service/register", query, def, nil); err != nil {
 			return err
 		}
 		return r.shown(ctx, def)
 	})
 }
 
-// shown waits until the catalog has what was registered, for patience at most.
-func (r *Registry) shown(ctx context.Context, def service) error {
+// shown waits until the catalog has what was registered, for catalogTimeout at most.
+func (r *registry) shown(ctx context.Context, def service) error {
 	begun := time.Now()
 	var gap time.Duration
 	for {
 		var list []listed
-		if _, err := r.client.Read(ctx, healthPath(def.Name), nil, &list); err != nil {
+		if _, err := r.client.read(ctx, healthPath(def.Name), nil, &list); err != nil {
 			return err
 		}
 		want := instance(listed{Service: service{
@@ -214,16 +271,16 @@ func (r *Registry) shown(ctx context.Context, def service) error {
 		if slices.ContainsFunc(list, func(l listed) bool { return equal(instance(l), want) }) {
 			return nil
 		}
-		if time.Since(begun) > patience || ctx.Err() != nil {
+		if time.Since(begun) > catalogTimeout || ctx.Err() != nil {
 			return errNotShown
 		}
 		gap = min(2*gap+5*time.Millisecond, 100*time.Millisecond)
-		api.Sleep(ctx, gap)
+		steady.Sleep(ctx, gap)
 	}
 }
 
 // startKeeper keeps def registered until s.stop.
-func (r *Registry) startKeeper(s *slot, def service) error {
+func (r *registry) startKeeper(s *slot, def service) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,39 +301,34 @@ func (r *Registry) startKeeper(s *slot, def service) error {
 }
 
 // keeper looks whether the agent knows def, and registers it again when it does not.
-func (r *Registry) keeper(ctx context.Context, def service) {
+func (r *registry) keeper(ctx context.Context, def service) {
 	pause := look
 	if def.Check != nil && def.Check.TTL != "" {
-		pause = min(look, r.client.Settings().TTL/3)
+		pause = min(look, r.client.set.ttl/3)
 	}
-	var backoff api.Backoff
-	defer r.client.GaveUp(&backoff)
-	for api.Sleep(ctx, pause/2+rand.N(pause)); ctx.Err() == nil; api.Sleep(ctx, pause/2+rand.N(pause)) {
+	defer r.client.health.Note(&pause, nil)
+	for steady.Sleep(ctx, pause/2+rand.N(pause)) {
 		there, err := r.beat(ctx, def)
 		if err == nil && !there {
 			if err = r.enter(ctx, def); err == nil {
-				r.client.Log().Info("registered again: the agent did not know the instance", "id", def.ID, "of", def.Name)
+				r.log.Info("registered again: the agent did not know the instance", "id", def.ID, "of", def.Name)
 			}
 		}
-		switch {
-		case ctx.Err() != nil:
-		case err != nil:
-			r.client.Failed(&backoff, err)
-		default:
-			r.client.Worked(&backoff)
+		if ctx.Err() == nil {
+			r.client.health.Note(&pause, err)
 		}
 	}
 }
 
 // beat asks whether the agent knows def, and keeps a TTL check green with the question.
-func (r *Registry) beat(ctx context.Context, def service) (there bool, err error) {
+func (r *registry) beat(ctx context.Context, def service) (there bool, err error) {
 	if def.Check == nil || def.Check.TTL == "" {
 		name, err := r.known(ctx, def.ID)
 		return name == def.Name, err
 	}
 	path := "/v1/agent/check/update/" + url.PathEscape(def.Check.CheckID)
-	err = r.client.Call(ctx, http.MethodPut, path, nil, map[string]string{"Status": "passing"}, nil)
-	if api.HasCode(err, http.StatusNotFound) {
+	err = r.client.call(ctx, http.MethodPut, path, nil, map[string]string{"Status": "passing"}, nil)
+	if hasCode(err, http.StatusNotFound) {
 		return false, nil
 	}
 	return err == nil, err

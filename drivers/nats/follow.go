@@ -1,22 +1,23 @@
-package natsconn
+package nats
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// A Change is the state of a key.
-type Change struct {
-	Key      string
-	Value    []byte
-	Revision uint64
-	Deleted  bool // somebody deleted the key
-	Expired  bool // its time was over, or it was purged
+// A change is the state of a key.
+type change struct {
+	key      string
+	value    []byte
+	revision uint64
+	deleted  bool // somebody deleted the key
+	expired  bool // its time was over, or it was purged
 }
 
 var (
@@ -24,41 +25,41 @@ var (
 	errReplaced = errors.New("the bucket was deleted")
 )
 
-// Follow calls handle with all that the bucket has under a pattern of keys ("" = all), whole being true, and then with what changes.
+// follow calls handle with all that the bucket has under a pattern of keys ("" = all), whole being true, and then with what changes.
 // It does so again, with all, when the connection or the bucket was lost and is back; between times it waits. handle is not
-// called concurrently and may get marks of deleted keys. Follow returns nil when ctx ends, and an error when the connection
+// called concurrently and may get marks of deleted keys. follow returns nil when ctx ends, and an error when the connection
 // is closed.
-func (b *Bucket) Follow(ctx context.Context, pattern string, handle func(changes []Change, whole bool)) error {
-	wait := backoffMin
+func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes []change, whole bool)) error {
+	backoff := &steady.Backoff{First: minWait, Max: maxWait}
+	defer b.health.Note(backoff, nil)
 	for ctx.Err() == nil {
-		if err := b.conn.Wait(ctx); err != nil {
-			if errors.Is(err, ErrClosed) {
+		if err := b.conn.wait(ctx); err != nil {
+			if errors.Is(err, errClosed) {
 				return err
 			}
 			return nil
 		}
-		link := b.conn.Link()
-		err := b.session(ctx, link, pattern, func(changes []Change, whole bool) {
-			wait = backoffMin
-			b.fine()
+		link := b.conn.currentLink()
+		err := b.session(ctx, link, pattern, func(changes []change, whole bool) {
+			backoff.Reset()
+			b.health.Note(backoff, nil)
 			handle(changes, whole)
 		})
 		if ctx.Err() != nil || link.Err() != nil {
-			continue // the connection's own log tells
+			continue // the connection tells of its loss itself
 		}
 		if missing(err) || errors.Is(err, errReplaced) {
 			b.forget()
 		}
-		b.trouble(err)
-		Sleep(ctx, rand.N(wait))
-		wait = min(2*wait, backoffMax)
+		b.health.Note(backoff, err)
+		steady.Sleep(ctx, backoff.Next())
 	}
 	return nil
 }
 
 // session follows the bucket until something is wrong with it or ctx or link ends. The client library's watcher does not
 // notice all losses by itself: of a bucket that was made anew it waits for numbers that were the old one's.
-func (b *Bucket) session(ctx, link context.Context, pattern string, handle func([]Change, bool)) error {
+func (b *bucket) session(ctx, link context.Context, pattern string, handle func([]change, bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(link, cancel)()
@@ -73,11 +74,11 @@ func (b *Bucket) session(ctx, link context.Context, pattern string, handle func(
 	if pattern == "" {
 		pattern = jetstream.AllKeys
 	}
-	hurry := time.AfterFunc(CallTimeout, cancel) // the watch shall not end with this call's deadline
+	limit := time.AfterFunc(callTimeout, cancel) // the watch shall not end with this call's deadline
 	w, err := o.Watch(ctx, pattern)
-	hurry.Stop()
+	limit.Stop()
 	if err != nil {
-		return fmt.Errorf("watch bucket %s at %s: %w", b.cfg.Name, b.conn.URL, err)
+		return fmt.Errorf("watch bucket %s at %s: %w", b.cfg.name, b.conn.url, err)
 	}
 	defer func() {
 		_ = w.Stop() // fails when it has stopped already
@@ -85,10 +86,10 @@ func (b *Bucket) session(ctx, link context.Context, pattern string, handle func(
 		for range w.Updates() { // the library's goroutine may wait here to hand over an entry
 		}
 	}()
-	tick := time.NewTicker(b.cfg.Check)
+	tick := time.NewTicker(b.cfg.check)
 	defer tick.Stop()
 	whole := true
-	var batch []Change
+	var batch []change
 	for {
 		select {
 		case e, ok := <-w.Updates():
@@ -96,7 +97,7 @@ func (b *Bucket) session(ctx, link context.Context, pattern string, handle func(
 			case !ok:
 				return errEnded
 			case e != nil:
-				batch = append(batch, change(e))
+				batch = append(batch, changeOf(e))
 			}
 			if e == nil || !whole && len(w.Updates()) == 0 {
 				handle(batch, whole)
@@ -113,11 +114,11 @@ func (b *Bucket) session(ctx, link context.Context, pattern string, handle func(
 	}
 }
 
-func change(e jetstream.KeyValueEntry) Change {
+func changeOf(e jetstream.KeyValueEntry) change {
 	op := e.Operation()
-	return Change{
-		Key: e.Key(), Value: e.Value(), Revision: e.Revision(),
-		Deleted: op == jetstream.KeyValueDelete, Expired: op == jetstream.KeyValuePurge,
+	return change{
+		key: e.Key(), value: e.Value(), revision: e.Revision(),
+		deleted: op == jetstream.KeyValueDelete, expired: op == jetstream.KeyValuePurge,
 	}
 }
 
@@ -132,23 +133,23 @@ type check struct {
 }
 
 // probe asks when the bucket was made, once for all that ask within half the time between checks unless fresh is set.
-func (b *Bucket) probe(ctx context.Context, fresh bool) (created time.Time, err error) {
-	link := b.conn.Link()
+func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err error) {
+	link := b.conn.currentLink()
 	b.mu.Lock()
 	c := b.checked
 	b.mu.Unlock()
-	if !fresh && c.link == link && time.Since(c.at) < b.cfg.Check/2 {
+	if !fresh && c.link == link && time.Since(c.at) < b.cfg.check/2 {
 		return c.created, c.err
 	}
 	c = check{link: link, at: time.Now(), ok: c.ok, since: c.since}
 	// Short: an answer that comes late is as bad as none for those who wait for news of the bucket.
-	timeout := b.cfg.Check / 2
+	timeout := b.cfg.check / 2
 	if fresh {
-		timeout = CallTimeout
+		timeout = callTimeout
 	}
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	stream, err := b.conn.JS.Stream(bounded, "KV_"+b.cfg.Name)
+	stream, err := b.conn.js.Stream(bounded, "KV_"+b.cfg.name)
 	switch {
 	case err == nil:
 		c.created = stream.CachedInfo().Created
@@ -168,7 +169,7 @@ func (b *Bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 	switch {
 	case err != nil:
 		c.since = time.Time{}
-	case c.since.IsZero() || b.checked.link != link || now.Sub(c.ok) > 2*b.cfg.Check || !c.created.Equal(b.checked.created) && b.checked.err == nil:
+	case c.since.IsZero() || b.checked.link != link || now.Sub(c.ok) > 2*b.cfg.check || !c.created.Equal(b.checked.created) && b.checked.err == nil:
 		c.since = now
 	}
 	if err == nil {
@@ -180,14 +181,14 @@ func (b *Bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 	return c.created, err
 }
 
-// Steady returns how long the bucket has answered all that it was asked, over one connection; 0 if it does not now. Who
+// answering returns how long the bucket has answered all that it was asked, over one connection; 0 if it does not now. Who
 // waits for a sign of life that is written to the bucket learns by it whether a sign could have been seen.
-func (b *Bucket) Steady() time.Duration {
-	link := b.conn.Link()
+func (b *bucket) answering() time.Duration {
+	link := b.conn.currentLink()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.checked
-	if c.err != nil || c.link != link || link.Err() != nil || c.since.IsZero() || time.Since(c.ok) > 2*b.cfg.Check {
+	if c.err != nil || c.link != link || link.Err() != nil || c.since.IsZero() || time.Since(c.ok) > 2*b.cfg.check {
 		return 0
 	}
 	return time.Since(c.since)

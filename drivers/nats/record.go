@@ -1,6 +1,7 @@
-package natskv
+package nats
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -27,6 +28,12 @@ func (r record) instance() discovery.Instance {
 	return discovery.Instance{ID: r.ID, Service: r.Service, Version: r.Version, HTTP: r.HTTP, GRPC: r.GRPC, Tags: r.Tags, Meta: r.Meta}
 }
 
+// parseRecord reads an entry of a service. What is none was not written by this package.
+func parseRecord(data []byte, service, key string) (r record, ok bool) {
+	err := json.Unmarshal(data, &r)
+	return r, err == nil && r.Service == service && keyOf(r.instance()) == key
+}
+
 // ttl returns what the registrant set, or other if it set nothing of sense.
 func (r record) ttl(other time.Duration) time.Duration {
 	if d := time.Duration(r.TTL * float64(time.Second)); d >= time.Second && d < 24*time.Hour {
@@ -38,7 +45,7 @@ func (r record) ttl(other time.Duration) time.Duration {
 // keyOf is where an instance stands: the instances of a service are all keys of its first word.
 func keyOf(in discovery.Instance) string { return escape(in.Service) + "." + escape(in.ID) }
 
-func subject(key string) string { return "$KV." + bucketName + "." + key }
+func keySubject(key string) string { return "$KV." + bucketName + "." + key }
 
 // escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_' stay, other bytes are '=' and
 // two hexadecimal digits.

@@ -1,4 +1,4 @@
-package natskv
+package nats
 
 import (
 	"encoding/json"
@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
 )
 
 // TestExpire walks through when an instance is dropped, by a clock of its own and without a server.
@@ -19,8 +18,8 @@ func TestExpire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sign := []natsconn.Change{{Key: keyOf(in), Value: data}}
-	over := []natsconn.Change{{Key: keyOf(in), Expired: true}}
+	sign := []change{{key: keyOf(in), value: data}}
+	over := []change{{key: keyOf(in), expired: true}}
 	for name, c := range map[string]struct {
 		news   []news
 		after  time.Duration // since the last news, which come every 20 s
@@ -39,7 +38,7 @@ func TestExpire(t *testing.T) {
 		"over while the server was away":   {[]news{{sign, true}, {over, true}}, 0, time.Second, true},
 		"lost by the server":               {[]news{{sign, true}, {nil, true}}, 0, time.Second, true},
 		"lost by the server, and gone":     {[]news{{sign, true}, {nil, true}}, 0, time.Hour, false},
-		"deleted while the server was off": {[]news{{sign, true}, {[]natsconn.Change{{Key: keyOf(in), Deleted: true}}, true}}, 0, 0, false},
+		"deleted while the server was off": {[]news{{sign, true}, {[]change{{key: keyOf(in), deleted: true}}, true}}, 0, 0, false},
 	} {
 		v := &view{service: "s", ttl: time.Minute, instances: make(map[string]*seen)}
 		now := start

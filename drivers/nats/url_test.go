@@ -1,8 +1,9 @@
-package natsconn
+package nats
 
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -36,13 +37,14 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-func TestSplit(t *testing.T) {
+func TestParse(t *testing.T) {
 	t.Parallel()
-	servers, params, err := Split("nats://a:b@h1,h2?replicas=3&ttl=5s")
-	if err != nil || servers != "nats://a:b@h1,h2" || params.Get("replicas") != "3" || params.Get("ttl") != "5s" {
-		t.Errorf("Split = %q, %v, %v", servers, params, err)
+	got, err := parse("nats://a:b@h1,h2?replicas=3&ttl=5s&max_age=5m&bucket=b")
+	want := settings{
+		servers: "nats://a:b@h1,h2", replicas: 3, ttl: 5 * time.Second, bucket: "b",
+		maxAge: 5 * time.Minute, duplicateWindow: 5 * time.Minute, ackWait: 30 * time.Second,
 	}
-	if _, _, err := Split("nats://h?tll=5s"); err == nil || !strings.Contains(err.Error(), `"tll"`) {
-		t.Errorf("Split with an unknown parameter = %v, want it named", err)
+	if err != nil || got != want {
+		t.Errorf("parse = %+v, %v, want %+v", got, err, want)
 	}
 }

@@ -1,21 +1,19 @@
-package natskv
+package nats
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
-	"github.com/kaptar/kaptar/drivers/nats/internal/conn"
 )
 
-// settle is the least time that instances get to show up after the server was away: connections come back after up to 5 s, a
+// graceTime is the least time that instances get to show up after the server was away: connections come back after up to 5 s, a
 // cluster elects for some more, and a machine that is busy with that is slow. Too short drops what lives, too long keeps what is dead.
-const settle = 15 * time.Second
+const graceTime = 15 * time.Second
 
 // A view is what a watch knows of a service.
 type view struct {
@@ -36,17 +34,17 @@ type seen struct {
 
 // news is one word of the bucket.
 type news struct {
-	changes []natsconn.Change
+	changes []change
 	whole   bool
 }
 
 // Watch implements discovery.Resolver.
-func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
+func (r *registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	words, ended := make(chan news), make(chan error, 1)
 	go func() {
-		ended <- r.bucket.Follow(ctx, escape(service)+".*", func(changes []natsconn.Change, whole bool) {
+		ended <- r.bucket.follow(ctx, escape(service)+".*", func(changes []change, whole bool) {
 			select {
 			case words <- news{changes, whole}:
 			case <-ctx.Done():
@@ -65,14 +63,14 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		case <-timer.C:
 		case err := <-ended:
 			if err != nil {
-				return fmt.Errorf("%s: watch %s: %w", pkg, service, err)
+				return fmt.Errorf("nats: watch %s: %w", service, err)
 			}
 			return nil
 		}
 		if ctx.Err() != nil {
-			continue // Follow ends soon
+			continue // follow ends soon
 		}
-		timer.Reset(v.expire(time.Now(), r.bucket.Steady()))
+		timer.Reset(v.expire(time.Now(), r.bucket.answering()))
 		if heard && v.changed {
 			v.changed = false
 			update(v.list())
@@ -88,16 +86,16 @@ func (v *view) apply(n news, now time.Time) {
 		}
 	}
 	for _, c := range n.changes {
-		s := v.instances[c.Key]
+		s := v.instances[c.key]
 		switch {
-		case c.Deleted:
+		case c.deleted:
 			v.changed = v.changed || s != nil
-			delete(v.instances, c.Key)
-		case c.Expired:
+			delete(v.instances, c.key)
+		case c.expired:
 			if s != nil {
 				s.missing = true
 			}
-		case s != nil && bytes.Equal(s.data, c.Value):
+		case s != nil && bytes.Equal(s.data, c.value):
 			s.at, s.missing = now, false
 		default:
 			v.put(c, now)
@@ -105,19 +103,19 @@ func (v *view) apply(n news, now time.Time) {
 	}
 }
 
-// put takes over an instance that is new or changed. What is no instance of this service was not written by this package.
-func (v *view) put(c natsconn.Change, now time.Time) {
-	var r record
-	if json.Unmarshal(c.Value, &r) != nil || r.Service != v.service || keyOf(r.instance()) != c.Key {
+// put takes over an instance that is new or changed.
+func (v *view) put(c change, now time.Time) {
+	r, ok := parseRecord(c.value, v.service, c.key)
+	if !ok {
 		return
 	}
-	v.instances[c.Key] = &seen{data: c.Value, in: r.instance(), ttl: r.ttl(v.ttl), at: now}
+	v.instances[c.key] = &seen{data: c.value, in: r.instance(), ttl: r.ttl(v.ttl), at: now}
 	v.changed = true
 }
 
-// expire drops the instances whose time is over, and returns how long it is until the next may be. steady is how long signs of life
+// expire drops the instances whose time is over, and returns how long it is until the next may be. answering is how long signs of life
 // could have been seen.
-func (v *view) expire(now time.Time, steady time.Duration) time.Duration {
+func (v *view) expire(now time.Time, answering time.Duration) time.Duration {
 	next := time.Hour
 	for key, s := range v.instances {
 		left := s.at.Add(s.ttl).Sub(now)
@@ -125,8 +123,8 @@ func (v *view) expire(now time.Time, steady time.Duration) time.Duration {
 			left = 0
 		}
 		if left <= 0 {
-			left = max(2*s.ttl/3, settle) - steady
-			if steady == 0 {
+			left = max(2*s.ttl/3, graceTime) - answering
+			if answering == 0 {
 				left = s.ttl / 8 // to look again
 			}
 		}

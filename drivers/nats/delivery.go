@@ -1,4 +1,4 @@
-package natsdriver
+package nats
 
 import (
 	"context"
@@ -13,15 +13,15 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A lease is a delivery that is not settled.
-type lease struct {
-	p       *puller
-	reply   string
-	settled atomic.Bool
-	ends    time.Time // guarded by puller.mu
+// A pending is a delivery that is neither acknowledged nor given back.
+type pending struct {
+	p     *puller
+	reply string
+	done  atomic.Bool
+	ends  time.Time // guarded by puller.mu
 }
 
-func (l *lease) delivery(msg *nats.Msg) driver.Delivery {
+func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
 	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Settler: l}
 	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
 		var seq uint64
@@ -52,55 +52,55 @@ func deliveries(reply string) int {
 }
 
 // Ack implements driver.Settler.
-func (l *lease) Ack(ctx context.Context) error { return l.settle(ctx, "ack", "+ACK") }
+func (l *pending) Ack(ctx context.Context) error { return l.answer(ctx, "ack", "+ACK") }
 
 // Nack implements driver.Settler.
-func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+func (l *pending) Nack(ctx context.Context, after time.Duration) error {
 	if after <= 0 {
-		return l.settle(ctx, "nack", "-NAK")
+		return l.answer(ctx, "nack", "-NAK")
 	}
-	return l.settle(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
+	return l.answer(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
 }
 
-// settle sends the word to the server and frees the slot, also when that fails: then the message comes again.
-func (l *lease) settle(ctx context.Context, verb, word string) error {
+// answer sends the word to the server and frees the slot, also when that fails: then the message comes again.
+func (l *pending) answer(ctx context.Context, verb, word string) error {
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("natsdriver: %s: %w", verb, err)
+		return fmt.Errorf("nats: %s: %w", verb, err)
 	}
-	if !l.settled.CompareAndSwap(false, true) {
+	if !l.done.CompareAndSwap(false, true) {
 		return nil
 	}
-	err := l.p.b.nc.Publish(l.reply, []byte(word))
+	err := l.p.b.conn.Publish(l.reply, []byte(word))
 	l.p.release(l)
 	if err != nil {
-		l.settled.Store(false)
-		return fmt.Errorf("natsdriver: %s to %s: %w", verb, l.p.b.url, l.p.b.cause(ctx, err))
+		l.done.Store(false)
+		return fmt.Errorf("nats: %s to %s: %w", verb, l.p.b.conn.url, l.p.b.cause(ctx, err))
 	}
 	return nil
 }
 
 // Extend implements driver.Settler.
-func (l *lease) Extend(ctx context.Context) error {
+func (l *pending) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("natsdriver: extend: %w", err)
+		return fmt.Errorf("nats: extend: %w", err)
 	}
-	if l.settled.Load() {
+	if l.done.Load() {
 		return nil
 	}
-	if err := l.p.b.nc.Publish(l.reply, []byte("+WPI")); err != nil {
-		return fmt.Errorf("natsdriver: extend at %s: %w", l.p.b.url, l.p.b.cause(ctx, err))
+	if err := l.p.b.conn.Publish(l.reply, []byte("+WPI")); err != nil {
+		return fmt.Errorf("nats: extend at %s: %w", l.p.b.conn.url, l.p.b.cause(ctx, err))
 	}
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
-	l.ends = time.Now().Add(l.p.b.opts.AckWait)
+	l.ends = time.Now().Add(l.p.b.set.ackWait)
 	return nil
 }
 
-func (p *puller) release(l *lease) {
+func (p *puller) release(l *pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, open := p.leases[l]; open {
-		delete(p.leases, l)
+	if _, open := p.pending[l]; open {
+		delete(p.pending, l)
 		if p.free() > 0 {
 			p.wakeUp()
 		}

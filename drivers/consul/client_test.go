@@ -1,48 +1,44 @@
-package consul_test
+package consul
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/kaptar/kaptar/drivers/consul/internal/client"
 )
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	def := consul.Settings{
-		Address: "h:8500", Check: consul.CheckHTTP, Interval: 2 * time.Second, TTL: 10 * time.Second, Forget: 10 * time.Minute, Root: "kaptar/",
+	def := settings{
+		address: "h:8500", check: checkHTTP, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/",
 	}
-	for url, change := range map[string]func(*consul.Settings){
-		"consul://h":            func(*consul.Settings) {},
-		"consul://h:8500/":      func(*consul.Settings) {},
-		"consul://h:18500":      func(s *consul.Settings) { s.Address = "h:18500" },
-		"consul://[::1]":        func(s *consul.Settings) { s.Address = "[::1]:8500" },
-		"consul://tok-1@h":      func(s *consul.Settings) { s.Token = "tok-1" },
-		"consul://:tok%2F1@h":   func(s *consul.Settings) { s.Token = "tok/1" },
-		"consul://h?check=ttl":  func(s *consul.Settings) { s.Check = consul.CheckTTL },
-		"consul://h?passing=0":  func(s *consul.Settings) { s.All = true },
-		"consul://h?root=":      func(s *consul.Settings) { s.Root = "" },
-		"consul://h?root=a/b-1": func(s *consul.Settings) { s.Root = "a/b-1/" },
-		"consul://h?tls=true":   func(s *consul.Settings) { s.TLS = true },
-		"consul://h?ca=f.pem":   func(s *consul.Settings) { s.TLS, s.CA = true, "f.pem" },
-		"consul://h?dc=west&interval=5s&ttl=1m&forget=0&check=none&tls=false&passing=true": func(s *consul.Settings) {
-			s.Datacenter, s.Interval, s.TTL, s.Forget, s.Check = "west", 5*time.Second, time.Minute, 0, consul.CheckNone
+	for url, change := range map[string]func(*settings){
+		"consul://h":            func(*settings) {},
+		"consul://h:8500/":      func(*settings) {},
+		"consul://h:18500":      func(s *settings) { s.address = "h:18500" },
+		"consul://[::1]":        func(s *settings) { s.address = "[::1]:8500" },
+		"consul://tok-1@h":      func(s *settings) { s.token = "tok-1" },
+		"consul://:tok%2F1@h":   func(s *settings) { s.token = "tok/1" },
+		"consul://h?check=ttl":  func(s *settings) { s.check = checkTTL },
+		"consul://h?passing=0":  func(s *settings) { s.all = true },
+		"consul://h?root=":      func(s *settings) { s.root = "" },
+		"consul://h?root=a/b-1": func(s *settings) { s.root = "a/b-1/" },
+		"consul://h?tls=true":   func(s *settings) { s.tls = true },
+		"consul://h?ca=f.pem":   func(s *settings) { s.tls, s.ca = true, "f.pem" },
+		"consul://h?dc=west&interval=5s&ttl=1m&forget=0&check=none&tls=false&passing=true": func(s *settings) {
+			s.datacenter, s.interval, s.ttl, s.forget, s.check = "west", 5*time.Second, time.Minute, 0, checkNone
 		},
 	} {
 		want := def
 		change(&want)
-		if got, err := consul.Parse(url); err != nil || got != want {
+		if got, err := parse(url); err != nil || got != want {
 			t.Errorf("Parse(%q) = %+v, %v, want %+v", url, got, err, want)
 		}
 	}
@@ -79,7 +75,7 @@ func TestParseErrors(t *testing.T) {
 		"consul://h?root=../x":        "expected segments",
 		"consul://h?root=a//b":        "expected segments",
 	} {
-		_, err := consul.Parse(url)
+		_, err := parse(url)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("Parse(%q): %v, want %q in the text and no secret", url, err, want)
 		}
@@ -95,11 +91,11 @@ func TestNewReadsCertificates(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s, err := consul.Parse("consul://h?ca=" + file)
+		s, err := parse("consul://h?ca=" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := consul.New(s); err == nil || !strings.Contains(err.Error(), file) {
+		if _, err := newClient(s); err == nil || !strings.Contains(err.Error(), file) {
 			t.Errorf("New with a file that is wrong: %v, want the file in the text", err)
 		}
 	}
@@ -107,24 +103,24 @@ func TestNewReadsCertificates(t *testing.T) {
 
 // agent is an HTTP server that says what the test wants: the answers here are those that a real
 // server gives only in rare moments. The drivers' tests use a real one.
-func agent(t *testing.T, token string, handle http.HandlerFunc) *consul.Client {
+func agent(t *testing.T, token string, handle http.HandlerFunc) *client {
 	t.Helper()
 	server := httptest.NewServer(handle)
 	t.Cleanup(server.Close)
-	return client(t, "consul://"+token+strings.TrimPrefix(server.URL, "http://"))
+	return testClient(t, "consul://"+token+strings.TrimPrefix(server.URL, "http://"))
 }
 
-func client(t *testing.T, url string) *consul.Client {
+func testClient(t *testing.T, url string) *client {
 	t.Helper()
-	s, err := consul.Parse(url)
+	s, err := parse(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := consul.New(s)
+	c, err := newClient(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	t.Cleanup(c.close)
 	return c
 }
 
@@ -163,13 +159,13 @@ func TestErrors(t *testing.T) {
 			t.Parallel()
 			c := agent(t, "tok-1@", tc.handle)
 			var out any
-			_, err := c.Read(t.Context(), "/v1/x", nil, &out)
+			_, err := c.read(t.Context(), "/v1/x", nil, &out)
 			for _, want := range append(tc.want, "consul://[redacted]@127.0.0.1:", "/v1/x: ") {
 				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "tok-1") {
 					t.Errorf("Read: %v, want %q in the text and no token", err, want)
 				}
 			}
-			if got := consul.Temporary(err); got != tc.temporary {
+			if got := temporary(err); got != tc.temporary {
 				t.Errorf("Temporary(%v) = %v, want %v", err, got, tc.temporary)
 			}
 		})
@@ -180,10 +176,10 @@ func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(nil)
 	server.Close()
-	c := client(t, "consul://tok-1@"+strings.TrimPrefix(server.URL, "http://"))
-	err := c.Call(t.Context(), http.MethodPut, "/v1/x", nil, nil, nil)
+	c := testClient(t, "consul://tok-1@"+strings.TrimPrefix(server.URL, "http://"))
+	err := c.call(t.Context(), http.MethodPut, "/v1/x", nil, nil, nil)
 	text := fmt.Sprint(err)
-	if !strings.Contains(text, "connection refused: is DISCOVERY_URL right?") || strings.Contains(text, "tok-1") || !consul.Temporary(err) {
+	if !strings.Contains(text, "connection refused: is DISCOVERY_URL right?") || strings.Contains(text, "tok-1") || !temporary(err) {
 		t.Errorf("Call of nobody: %v", err)
 	}
 }
@@ -194,7 +190,7 @@ func TestTokenIsSent(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(r.Header.Get("X-Consul-Token"))
 	})
 	var got string
-	if err := c.Call(t.Context(), http.MethodGet, "/v1/x", nil, nil, &got); err != nil || got != "tok-1" {
+	if err := c.call(t.Context(), http.MethodGet, "/v1/x", nil, nil, &got); err != nil || got != "tok-1" {
 		t.Errorf("the agent saw the token %q, %v", got, err)
 	}
 }
@@ -208,11 +204,12 @@ type step struct {
 }
 
 // script answers Follow step by step, and ends it after the last.
-func script(t *testing.T, steps []step) (answers []string, log string) {
+func script(t *testing.T, steps []step) (answers []string, failing []error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	c := agent(t, "", func(w http.ResponseWriter, r *http.Request) {
+	var c *client
+	c = agent(t, "", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if n == len(steps) {
 			cancel()
@@ -220,6 +217,7 @@ func script(t *testing.T, steps []step) (answers []string, log string) {
 		}
 		s := steps[n]
 		n++
+		failing = append(failing, c.health.Err())
 		if got := q.Get("index"); got != s.wantIndex || q.Has("consistent") != (got == "") || q.Has("wait") != (got != "") || !q.Has("mine") {
 			t.Errorf("step %d: the query is %q, want index %q; consistent without an index, wait with one", n, r.URL.RawQuery, s.wantIndex)
 		}
@@ -229,11 +227,9 @@ func script(t *testing.T, steps []step) (answers []string, log string) {
 		w.WriteHeader(s.code)
 		fmt.Fprint(w, s.body)
 	})
-	var text strings.Builder
-	c.SetLogger(slog.New(slog.NewTextHandler(&text, nil)))
-	c.Follow(ctx, "/v1/x", map[string][]string{"mine": {""}}, func(a consul.Answer) (time.Duration, error) {
-		answers = append(answers, fmt.Sprintf("%s %v %v", a.Body, a.Body == nil, a.After))
-		if string(a.Body) == "bad" {
+	c.follow(ctx, "/v1/x", map[string][]string{"mine": {""}}, func(a state) (time.Duration, error) {
+		answers = append(answers, fmt.Sprintf("%s %v %v", a.body, a.body == nil, a.after))
+		if string(a.body) == "bad" {
 			return 0, errors.New("bad answer")
 		}
 		return 0, nil
@@ -241,12 +237,12 @@ func script(t *testing.T, steps []step) (answers []string, log string) {
 	if n != len(steps) {
 		t.Errorf("Follow ended after %d of %d steps", n, len(steps))
 	}
-	return answers, text.String()
+	return answers, failing
 }
 
 func TestFollowIndexes(t *testing.T) {
 	t.Parallel()
-	answers, log := script(t, []step{
+	answers, failing := script(t, []step{
 		{"", 200, "7", "a"},
 		{"7", 200, "9", "b"},
 		{"9", 200, "3", "c"}, // backwards: a server with other data
@@ -257,14 +253,14 @@ func TestFollowIndexes(t *testing.T) {
 		{"1", 200, "2", "g"},
 	})
 	want := "[a false false b false false c false false d false false  true false e false false f false false g false false]"
-	if fmt.Sprint(answers) != want || log != "" {
-		t.Errorf("answers %v, log %q, want %s and no log", answers, log, want)
+	if fmt.Sprint(answers) != want || errors.Join(failing...) != nil {
+		t.Errorf("answers %v, failures %v, want %s and none", answers, failing, want)
 	}
 }
 
 func TestFollowFailures(t *testing.T) {
 	t.Parallel()
-	answers, log := script(t, []step{
+	answers, failing := script(t, []step{
 		{"", 200, "7", "a"},
 		{"7", 500, "", "No cluster leader"},
 		{"", 200, "", "web page"}, // no index: not Consul
@@ -278,9 +274,10 @@ func TestFollowFailures(t *testing.T) {
 	if fmt.Sprint(answers) != want {
 		t.Errorf("answers %v, want %s", answers, want)
 	}
-	if strings.Count(log, "\n") != 2 || strings.Count(log, "waiting for consul") != 1 || strings.Count(log, "consul is back") != 1 ||
-		!strings.Contains(log, "No cluster leader") {
-		t.Errorf("the log is\n%s, want one line for the beginning and one for the end", log)
+	for i, err := range failing {
+		if fails := err != nil && strings.Contains(err.Error(), "No cluster leader"); fails != (i >= 2 && i <= 6) {
+			t.Errorf("at step %d it fails because of %v, want the first reason from the failure to the next success", i, err)
+		}
 	}
 }
 
@@ -296,58 +293,8 @@ func TestFollowAsksAgain(t *testing.T) {
 		}
 	})
 	again := []time.Duration{1500 * time.Millisecond, time.Hour, 0}
-	c.Follow(ctx, "/v1/x", nil, func(consul.Answer) (time.Duration, error) { return again[len(waits)-1], nil })
+	c.follow(ctx, "/v1/x", nil, func(state) (time.Duration, error) { return again[len(waits)-1], nil })
 	if got := fmt.Sprint(waits); got != "[ 1500ms 30000ms 30000ms]" {
 		t.Errorf("waits are %s", got)
-	}
-}
-
-func TestOutageIsLoggedOnce(t *testing.T) {
-	t.Parallel()
-	c := client(t, "consul://tok-1@h")
-	var text strings.Builder
-	c.SetLogger(slog.New(slog.NewTextHandler(&text, nil)))
-	failed := errors.New("refused")
-	for range 3 {
-		c.Failed("a", failed)
-		c.Failed("b", failed)
-	}
-	c.Worked("c")
-	c.Worked("a")
-	c.Worked("a")
-	if got := strings.Count(text.String(), "\n"); got != 1 || !strings.Contains(text.String(), "refused") {
-		t.Errorf("while b fails the log is\n%s, want one line", &text)
-	}
-	c.Worked("b")
-	if got := text.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "consul is back") || strings.Contains(got, "tok-1") {
-		t.Errorf("the log is\n%s, want a second line and no token", got)
-	}
-	c.Failed("a", failed)
-	c.GaveUp("a")
-	if got := text.String(); strings.Count(got, "consul is back") != 1 {
-		t.Errorf("who gives up is not back:\n%s", got)
-	}
-}
-
-func TestBackoff(t *testing.T) {
-	t.Parallel()
-	for range 50 {
-		synctest.Test(t, func(t *testing.T) {
-			var b consul.Backoff
-			for i := range 12 {
-				begun, most := time.Now(), min(100*time.Millisecond<<i, 5*time.Second)
-				b.Wait(t.Context())
-				if got := time.Since(begun); got <= 0 || got > most+time.Millisecond {
-					t.Errorf("wait %d is %v, want up to %v", i, got, most)
-				}
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			cancel()
-			begun := time.Now()
-			b.Wait(ctx)
-			if got := time.Since(begun); got != 0 {
-				t.Errorf("Wait with an ended context took %v", got)
-			}
-		})
 	}
 }

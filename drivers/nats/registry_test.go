@@ -1,60 +1,73 @@
-package natskv_test
+package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/discovery/discoverytest"
-	"github.com/kaptar/kaptar/drivers/nats/registry"
+	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
-func open(t *testing.T, url string) *natskv.Registry {
+// A testRegistry is the registry of a backend of its own.
+type testRegistry struct {
+	discovery.Registry
+	backend *nats.Backend
+}
+
+func (r *testRegistry) Close() error { return r.backend.Close(context.Background()) }
+
+func openRegistry(t *testing.T, url string) *testRegistry {
 	t.Helper()
-	r, err := natskv.Open(t.Context(), url, nil)
+	backend, err := nats.Open(t.Context(), url, nil)
 	if err != nil {
 		t.Fatalf("Open = %v, want nil", err)
 	}
+	registry, err := backend.Registry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &testRegistry{registry, backend}
 	t.Cleanup(func() { _ = r.Close() }) // the server may be away
 	return r
 }
 
-func harness(url string) discoverytest.Harness {
+func registryHarness(url string) discoverytest.Harness {
 	return discoverytest.Harness{
-		Open:     func(t *testing.T) discovery.Registry { return open(t, url) },
+		Open:     func(t *testing.T) discovery.Registry { return openRegistry(t, url) },
 		Service:  func(t *testing.T) string { return "a.b/ő " + t.Name() },
 		Patience: 40 * time.Second,
 	}
 }
 
-func TestConformance(t *testing.T) {
+func TestRegistryConformance(t *testing.T) {
 	t.Parallel()
-	discoverytest.Run(t, harness(servertest.Start(t, servers.NATS).URL()))
+	discoverytest.Run(t, registryHarness(servertest.Start(t, servers.NATS).URL()))
 }
 
-func TestConformanceCluster(t *testing.T) {
+func TestRegistryConformanceCluster(t *testing.T) {
 	t.Parallel()
-	discoverytest.Run(t, harness(servertest.StartCluster(t, 3).URL()+"?replicas=3"))
+	discoverytest.Run(t, registryHarness(servertest.StartCluster(t, 3).URL()+"?replicas=3"))
 }
 
-// A follower is a watch in the background that shows the IDs of each list.
-type follower struct {
+// A instanceFollower is a watch in the background that shows the IDs of each list.
+type instanceFollower struct {
 	t     *testing.T
 	lists chan string
 }
 
-func follow(t *testing.T, r discovery.Resolver, service string) *follower {
+func followInstances(t *testing.T, r discovery.Resolver, service string) *instanceFollower {
 	t.Helper()
-	f := &follower{t, make(chan string, 1000)}
+	f := &instanceFollower{t, make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -75,7 +88,7 @@ func follow(t *testing.T, r discovery.Resolver, service string) *follower {
 	return f
 }
 
-func (f *follower) until(want string) (before []string) {
+func (f *instanceFollower) until(want string) (before []string) {
 	f.t.Helper()
 	timeout := time.After(60 * time.Second)
 	for {
@@ -92,7 +105,7 @@ func (f *follower) until(want string) (before []string) {
 }
 
 // quiet fails if a list is told within d.
-func (f *follower) quiet(d time.Duration, what string) {
+func (f *instanceFollower) quiet(d time.Duration, what string) {
 	f.t.Helper()
 	select {
 	case got := <-f.lists:
@@ -104,15 +117,15 @@ func (f *follower) quiet(d time.Duration, what string) {
 func register(t *testing.T, r discovery.Registrar, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
-		if err := r.Register(t.Context(), discovery.Instance{ID: id, Service: "s", HTTP: "10.0.0.1:80"}); err != nil {
+		if err := r.Register(t.Context(), discovery.Instance{ID: id, Service: "s", HTTP: "10.0.0.1:80" + strconv.Itoa(int(id[0]))}); err != nil {
 			t.Fatalf("Register(%s) = %v, want nil", id, err)
 		}
 	}
 }
 
-func admin(t *testing.T, url string) jetstream.JetStream {
+func adminOf(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(url)
+	nc, err := natsgo.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,9 +141,9 @@ func admin(t *testing.T, url string) jetstream.JetStream {
 func TestStaysWhileRefreshed(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	r := open(t, server.URL()+"?ttl=2s")
+	r := openRegistry(t, server.URL()+"?ttl=2s")
 	register(t, r, "a")
-	f := follow(t, open(t, server.URL()+"?ttl=2s"), "s")
+	f := followInstances(t, openRegistry(t, server.URL()+"?ttl=2s"), "s")
 	f.until("a")
 	f.quiet(7*time.Second, "while the instance was refreshed")
 	if err := r.Deregister(t.Context(), discovery.Instance{ID: "a", Service: "s"}); err != nil {
@@ -145,8 +158,8 @@ func TestCloseAndDeregisterAreToldAtOnce(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
 	url := server.URL() + "?ttl=1m"
-	r := open(t, url)
-	f := follow(t, open(t, url), "s")
+	r := openRegistry(t, url)
+	f := followInstances(t, openRegistry(t, url), "s")
 	f.until("")
 	register(t, r, "a", "b", "c")
 	f.until("a b c")
@@ -183,7 +196,7 @@ func TestServerRestart(t *testing.T) {
 		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
 		"paused for two times": {5 * time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
 		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
-			if err := admin(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
+			if err := adminOf(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
 			}
 		}},
@@ -192,8 +205,8 @@ func TestServerRestart(t *testing.T) {
 			t.Parallel()
 			server := servertest.Start(t, servers.NATS)
 			url := server.URL() + "?ttl=2s"
-			r, other := open(t, url), open(t, url)
-			f := follow(t, other, "s")
+			r, other := openRegistry(t, url), openRegistry(t, url)
+			f := followInstances(t, other, "s")
 			f.until("")
 			register(t, r, "a", "b")
 			f.until("a b")
@@ -206,7 +219,7 @@ func TestServerRestart(t *testing.T) {
 				servertest.Must(t, server.Restart(t.Context()))
 			}
 			f.quiet(5*time.Second, "when the server was back")
-			follow(t, open(t, url), "s").until("a b")
+			followInstances(t, openRegistry(t, url), "s").until("a b")
 			register(t, r, "c")
 			f.until("a b c")
 		})
@@ -214,15 +227,15 @@ func TestServerRestart(t *testing.T) {
 }
 
 // TestClusterLeaderKilled: the list stands while the bucket has no leader.
-func TestClusterLeaderKilled(t *testing.T) {
+func TestRegistryLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := servertest.StartCluster(t, 3)
 	url := c.URL() + "?replicas=3&ttl=3s"
-	r, other := open(t, url), open(t, url)
+	r, other := openRegistry(t, url), openRegistry(t, url)
 	register(t, r, "a", "b")
-	f := follow(t, other, "s")
+	f := followInstances(t, other, "s")
 	f.until("a b")
-	stream, err := admin(t, c.URL()).Stream(t.Context(), "KV_kaptar-instances")
+	stream, err := adminOf(t, c.URL()).Stream(t.Context(), "KV_kaptar-instances")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +246,12 @@ func TestClusterLeaderKilled(t *testing.T) {
 }
 
 // TestServerAway: Open succeeds, Register tries until its context ends or the server is there.
-func TestServerAway(t *testing.T) {
+func TestRegistryServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
 	servertest.Must(t, server.Kill())
-	r := open(t, server.URL()+"?ttl=2s")
-	f := follow(t, r, "s")
+	r := openRegistry(t, server.URL()+"?ttl=2s")
+	f := followInstances(t, r, "s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err := r.Register(ctx, discovery.Instance{ID: "never", Service: "s"})
@@ -261,7 +274,7 @@ func TestCloseEndsCallsThatWait(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
 	servertest.Must(t, server.Kill())
-	r := open(t, server.URL())
+	r := openRegistry(t, server.URL())
 	calls := make(chan error, 2)
 	go func() { calls <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
 	go func() { calls <- r.Watch(t.Context(), "s", func([]discovery.Instance) {}) }()
@@ -277,41 +290,15 @@ func TestCloseEndsCallsThatWait(t *testing.T) {
 	}
 }
 
-func TestOpenErrors(t *testing.T) {
-	t.Parallel()
-	server := servertest.Start(t, servers.NATS)
-	for name, c := range map[string]struct {
-		url, want string
-		invalid   bool
-	}{
-		"wrong password": {"nats://kaptar:secret@" + server.Addr(""), "Authorization", false},
-		"bad escape":     {"nats://kaptar:secret%zz@h", "%25", true},
-		"no host":        {"nats:", "no host", true},
-		"bad ttl":        {"nats://kaptar:secret@h?ttl=long", "ttl=long", true},
-		"short ttl":      {"nats://kaptar:secret@h?ttl=1s", "2s or more", true},
-		"bad replicas":   {"nats://kaptar:secret@h?replicas=0.5", "replicas=0.5", true},
-		"six replicas":   {"nats://kaptar:secret@h?replicas=6", "1 to 5", true},
-	} {
-		_, err := natskv.Open(t.Context(), c.url, nil)
-		if err == nil {
-			t.Errorf("%s: Open = nil error, want one", name)
-			continue
-		}
-		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || errors.Is(err, discovery.ErrInvalid) != c.invalid {
-			t.Errorf("%s: Open = %q, want it to contain %q and no password, and ErrInvalid %t", name, text, c.want, c.invalid)
-		}
-	}
-}
-
 // TestOldBucket: one that was made without times to live gets them.
 func TestOldBucket(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	js := admin(t, server.URL())
+	js := adminOf(t, server.URL())
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "kaptar-instances"}); err != nil {
 		t.Fatal(err)
 	}
-	register(t, open(t, server.URL()), "a")
+	register(t, openRegistry(t, server.URL()), "a")
 	stream, err := js.Stream(t.Context(), "KV_kaptar-instances")
 	if err != nil {
 		t.Fatal(err)
@@ -325,9 +312,9 @@ func TestOldBucket(t *testing.T) {
 func TestStrangersAreNotListed(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	r := open(t, server.URL())
+	r := openRegistry(t, server.URL())
 	register(t, r, "a")
-	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")
+	bucket, err := adminOf(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +323,7 @@ func TestStrangersAreNotListed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := follow(t, r, "s")
+	f := followInstances(t, r, "s")
 	f.until("a")
 	register(t, r, "b")
 	if before := f.until("a b"); len(before) > 0 {
@@ -344,8 +331,8 @@ func TestStrangersAreNotListed(t *testing.T) {
 	}
 }
 
-func Example() {
-	_, err := natskv.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s", nil)
+func Example_urlErrors() {
+	_, err := nats.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s", nil)
 	fmt.Println(err)
-	// Output: drivers/nats/registry: discovery: invalid url nats://app:xxxxx@broker:4222: parameter ttl=1s: want 2s or more
+	// Output: nats: url nats://app:xxxxx@broker:4222: parameter ttl=1s: expected a duration of 2s or more, such as 30s or 168h
 }

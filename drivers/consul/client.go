@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
@@ -25,16 +27,16 @@ const (
 	maxAnswer   = 64 << 20
 )
 
-// A Client calls one Consul agent. All methods may be called concurrently.
-type Client struct {
-	settings Settings
-	base     string // http://host:port
-	http     *http.Client
-	outage   outage
+// A client calls one Consul agent. All methods may be called concurrently.
+type client struct {
+	set    settings
+	base   string // http://host:port
+	http   *http.Client
+	health steady.Health // of those who wait for Consul
 }
 
-// New returns a client, and does not call the agent. It fails only for a file of certificates that cannot be used.
-func New(s Settings) (*Client, error) {
+// newClient returns a client, and does not call the agent. It fails only for a file of certificates that cannot be used.
+func newClient(s settings) (*client, error) {
 	transport := &http.Transport{
 		// No proxy: an agent is on this machine or near it.
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -43,86 +45,83 @@ func New(s Settings) (*Client, error) {
 		IdleConnTimeout:     90 * time.Second,
 	}
 	scheme := "http"
-	if s.TLS {
+	if s.tls {
 		scheme = "https"
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	if s.CA != "" {
-		pem, err := os.ReadFile(s.CA)
+	if s.ca != "" {
+		pem, err := os.ReadFile(s.ca)
 		if err != nil {
 			return nil, fmt.Errorf("%s: parameter ca: %w", s.shown(), err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: parameter ca=%q: the file holds no certificate", s.shown(), s.CA)
+			return nil, fmt.Errorf("%s: parameter ca=%q: the file holds no certificate", s.shown(), s.ca)
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	return &Client{
-		settings: s,
-		base:     scheme + "://" + s.Address,
+	return &client{
+		set:  s,
+		base: scheme + "://" + s.address,
 		// The API does not redirect. What does is not Consul, and must not get the token.
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
 }
 
-// Settings returns what the client was made with.
-func (c *Client) Settings() Settings { return c.settings }
-
 // String returns the agent's URL without the token.
-func (c *Client) String() string { return c.settings.shown() }
+func (c *client) String() string { return c.set.shown() }
 
-// Close closes idle connections. Calls are still possible.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// close closes idle connections. Calls are still possible.
+func (c *client) close() { c.http.CloseIdleConnections() }
 
-// An Error says why a call has failed.
-type Error struct {
-	Code int   // status of the answer; 0 = there was none, or it cannot be read
-	Err  error // for Code 0
+// A callError says why a call has failed.
+type callError struct {
+	code int   // status of the answer; 0 = there was none, or it cannot be read
+	err  error // for code 0
 
-	agent, call, text string
+	agent, what, text string
 }
 
 // Error names the agent's URL without the token, the call, the answer, and what to look at.
-func (e *Error) Error() string {
-	text := e.agent + ": " + e.call + ": "
-	if e.Code == 0 {
-		return text + e.Err.Error() + ": is DISCOVERY_URL right?"
+func (e *callError) Error() string {
+	text := e.agent + ": " + e.what + ": "
+	if e.code == 0 {
+		return text + e.err.Error() + ": is DISCOVERY_URL right?"
 	}
-	text += fmt.Sprintf("%d %s", e.Code, http.StatusText(e.Code))
+	text += fmt.Sprintf("%d %s", e.code, http.StatusText(e.code))
 	if e.text != "" {
 		text += ": " + e.text
 	}
-	switch e.Code {
+	switch e.code {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		text += ": may the token of DISCOVERY_URL do this?"
 	}
 	return text
 }
 
-// Unwrap returns e.Err.
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap returns e.err.
+func (e *callError) Unwrap() error { return e.err }
 
-// Temporary reports whether the same call may succeed later: there was no answer, or one that blames the server.
-func (e *Error) Temporary() bool {
-	return e.Code == 0 || e.Code >= 500 || e.Code == http.StatusTooManyRequests
+// temporary reports whether the same call may succeed later: there was no answer, or one that blames the server.
+func (e *callError) temporary() bool {
+	return e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests
 }
 
-// Temporary reports whether err is an Error and Temporary.
-func Temporary(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Temporary()
+// temporary reports whether err is a callError and temporary.
+func temporary(err error) bool {
+	e, ok := errors.AsType[*callError](err)
+	return ok && e.temporary()
 }
 
-// HasCode reports whether err is an Error with this code.
-func HasCode(err error, code int) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Code == code
+// hasCode reports whether err is a callError with this code.
+func hasCode(err error, code int) bool {
+	e, ok := errors.AsType[*callError](err)
+	return ok && e.code == code
 }
 
-// Call sends in as JSON, if it is not nil, and reads the answer's JSON into out, if that is not nil.
+// call sends in as JSON, if it is not nil, and reads the answer's JSON into out, if that is not nil.
 // It waits for 10 s at most. Any status but 2xx, and those that are named as answers too, is an error. path is escaped already.
-func (c *Client) Call(ctx context.Context, method, path string, query url.Values, in, out any, answers ...int) error {
+func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out any, answers ...int) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -132,33 +131,33 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 		body = bytes.NewReader(b)
 	}
 	a, err := c.do(ctx, method, path, query, body, callTimeout)
-	if slices.ContainsFunc(answers, func(code int) bool { return HasCode(err, code) }) {
+	if slices.ContainsFunc(answers, func(code int) bool { return hasCode(err, code) }) {
 		err = nil
 	}
 	if err != nil || out == nil {
 		return err
 	}
-	return c.Decode(path, a.body, out)
+	return c.decode(path, a.body, out)
 }
 
-// Read is a GET of something in the catalog or the key-value store; found is false, without
+// read is a GET of something in the catalog or the key-value store; found is false, without
 // an error, when there is none.
-func (c *Client) Read(ctx context.Context, path string, query url.Values, out any) (found bool, err error) {
+func (c *client) read(ctx context.Context, path string, query url.Values, out any) (found bool, err error) {
 	a, err := c.do(ctx, http.MethodGet, path, query, nil, callTimeout)
 	if err == nil {
-		return true, c.Decode(path, a.body, out)
+		return true, c.decode(path, a.body, out)
 	}
 	// Without an index it is somebody else's 404.
-	if a.index > 0 && HasCode(err, http.StatusNotFound) {
+	if a.index > 0 && hasCode(err, http.StatusNotFound) {
 		return false, nil
 	}
 	return false, err
 }
 
-// Decode reads the JSON that a call of path has answered.
-func (c *Client) Decode(path string, body []byte, out any) error {
+// decode reads the JSON that a call of path has answered.
+func (c *client) decode(path string, body []byte, out any) error {
 	if err := json.Unmarshal(body, out); err != nil {
-		return &Error{agent: c.String(), call: path, Err: fmt.Errorf("the answer is not what Consul says: %w", err)}
+		return &callError{agent: c.String(), what: path, err: fmt.Errorf("the answer is not what Consul says: %w", err)}
 	}
 	return nil
 }
@@ -169,9 +168,9 @@ type answer struct {
 	index uint64 // X-Consul-Index, at least 1; 0 = there is none
 }
 
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, body io.Reader, timeout time.Duration) (answer, error) {
+func (c *client) do(ctx context.Context, method, path string, query url.Values, body io.Reader, timeout time.Duration) (answer, error) {
 	failed := func(err error) (answer, error) {
-		return answer{}, &Error{agent: c.String(), call: method + " " + path, Err: err}
+		return answer{}, &callError{agent: c.String(), what: method + " " + path, err: err}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
@@ -183,8 +182,8 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return failed(plain(err))
 	}
-	if c.settings.Token != "" {
-		r.Header.Set("X-Consul-Token", c.settings.Token)
+	if c.set.token != "" {
+		r.Header.Set("X-Consul-Token", c.set.token)
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
@@ -200,12 +199,12 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	a := answer{body: text, index: indexOf(response.Header)}
 	if response.StatusCode/100 != 2 {
-		return a, &Error{agent: c.String(), call: method + " " + path, Code: response.StatusCode, text: c.excerpt(text)}
+		return a, &callError{agent: c.String(), what: method + " " + path, code: response.StatusCode, text: c.excerpt(text)}
 	}
 	return a, nil
 }
 
-// plain takes off what net/http says about the request, which the Error says in its own way.
+// plain takes off what net/http says about the request, which the callError says in its own way.
 func plain(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -214,11 +213,11 @@ func plain(err error) error {
 }
 
 // excerpt is one line of an answer, for an error text.
-func (c *Client) excerpt(text []byte) string {
+func (c *client) excerpt(text []byte) string {
 	const most = 300
 	line := strings.Join(strings.Fields(string(text)), " ")
-	if c.settings.Token != "" {
-		line = strings.ReplaceAll(line, c.settings.Token, "[redacted]")
+	if c.set.token != "" {
+		line = strings.ReplaceAll(line, c.set.token, "[redacted]")
 	}
 	if len(line) > most {
 		line = strings.ToValidUTF8(line[:most], "") + "…"

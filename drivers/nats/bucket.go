@@ -1,0 +1,209 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+const (
+	// attemptTimeout ends one try of a call that may be repeated: what was sent to the leader of a
+	// bucket while the cluster elects another one is never answered.
+	attemptTimeout = 2 * time.Second
+
+	minWait = 100 * time.Millisecond // between two tries
+	maxWait = 5 * time.Second
+)
+
+// A bucketConfig says what a bucket gets when it is made. One that exists keeps its settings.
+type bucketConfig struct {
+	name        string
+	description string
+	replicas    int
+	markers     time.Duration // how long the bucket keeps marks of entries whose time was over; 0: none are made
+	check       time.Duration // how often it is looked at while it is followed
+}
+
+// A bucket is a key-value bucket with the last value of each key. It is made when it is first used, and made again when it was
+// deleted. All methods may be called concurrently.
+type bucket struct {
+	conn *connection
+	cfg  bucketConfig
+
+	health steady.Health // of those who follow it, while there is a connection
+
+	mu      sync.Mutex
+	opened  *opened // nil: to be looked for
+	checked check
+}
+
+// opened is a bucket that was found.
+type opened struct {
+	jetstream.KeyValue
+	created time.Time // tells a bucket from one of the same name that was made after its deletion
+	ttl     bool      // takes entries with a time to live
+}
+
+// validBucket reports whether the server takes the name.
+func validBucket(name string) bool {
+	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+}
+
+// A bucketCall is what do hands to its function.
+type bucketCall struct {
+	jetstream.KeyValue
+	js  jetstream.JetStream
+	ttl bool // the bucket takes entries with a time to live
+}
+
+// do calls f with the bucket, after waiting for a connection. It calls f again as long as the server has no answer or the bucket
+// turns out to be gone, and if again is set also when no answer came to f in 2 s or the connection was lost under it; all within ctx
+// or, without a deadline, 10 s.
+func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, bucketCall) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	backoff := steady.Backoff{First: minWait, Max: time.Second}
+	for {
+		if err := b.conn.wait(ctx); err != nil {
+			return err
+		}
+		err := b.try(ctx, again, f)
+		switch {
+		case err == nil:
+			return nil
+		case missing(err):
+			b.forget()
+		case unavailable(err):
+		case again && (errors.Is(err, errLost) || errors.Is(err, context.DeadlineExceeded)):
+		default:
+			return err
+		}
+		if !steady.Sleep(ctx, backoff.Next()) {
+			return fmt.Errorf("bucket %s at %s: %w", b.cfg.name, b.conn.url, err)
+		}
+	}
+}
+
+func (b *bucket) try(ctx context.Context, again bool, f func(context.Context, bucketCall) error) error {
+	ctx, cancel := b.conn.bound(ctx)
+	defer cancel()
+	if again {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, attemptTimeout)
+		defer stop()
+	}
+	o, err := b.open(ctx)
+	if err == nil {
+		err = f(ctx, bucketCall{o.KeyValue, b.conn.js, o.ttl})
+	}
+	if err != nil {
+		return b.conn.cause(ctx, err)
+	}
+	return nil
+}
+
+// missing reports whether a bucket that was found before may have been deleted.
+func missing(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
+}
+
+// consumerNotMade is what the server says, among else, while it still deletes a consumer of the same name.
+const consumerNotMade jetstream.ErrorCode = 10012
+
+// unavailable reports whether the server, or the rest of its cluster, is not ready yet.
+func unavailable(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.Code == 503 || api.ErrorCode == consumerNotMade)
+}
+
+func (b *bucket) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = nil
+}
+
+// open finds the bucket or makes it.
+func (b *bucket) open(ctx context.Context) (*opened, error) {
+	b.mu.Lock()
+	o := b.opened
+	b.mu.Unlock()
+	if o != nil {
+		return o, nil
+	}
+	stream, err := b.stream(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s at %s: %w", b.cfg.name, b.conn.url, err)
+	}
+	kv, err := b.conn.js.KeyValue(ctx, b.cfg.name)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s at %s: %w", b.cfg.name, b.conn.url, err)
+	}
+	info := stream.CachedInfo()
+	o = &opened{kv, info.Created, info.Config.AllowMsgTTL}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = o
+	return o, nil
+}
+
+func (b *bucket) stream(ctx context.Context) (jetstream.Stream, error) {
+	name := "KV_" + b.cfg.name
+	stream, err := b.conn.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name))
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
+			stream, err = b.conn.js.Stream(ctx, name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	config := stream.CachedInfo().Config
+	if b.cfg.markers == 0 || config.SubjectDeleteMarkerTTL > 0 {
+		return stream, nil
+	}
+	if config.AllowMsgTTL, config.SubjectDeleteMarkerTTL = true, b.cfg.markers; config.MaxMsgsPerSubject > 0 {
+		stream, err = b.conn.js.UpdateStream(ctx, config)
+	}
+	if err == nil && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 {
+		err = fmt.Errorf("the server (%s) has no entries with a time to live: want NATS 2.11 or newer", b.conn.ConnectedServerVersion())
+	}
+	return stream, err
+}
+
+// streamConfig makes the stream behind the bucket as other clients do, but for AllowDirect: reads are answered by the leader
+// only, so that whoever wrote a key reads what it wrote.
+func (b *bucket) streamConfig(name string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: name, Description: b.cfg.description, Subjects: []string{"$KV." + b.cfg.name + ".>"},
+		MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: b.cfg.replicas, Discard: jetstream.DiscardNew,
+		AllowRollup: true, DenyDelete: true, Duplicates: 2 * time.Minute,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: b.cfg.markers, // servers before 2.11 ignore both, and say so in their answer
+	}
+}
+
+// insist calls f again when no answer comes in 2 s, or the cluster says that it is not ready, until ctx ends. f must be something
+// that may be done twice.
+func insist(ctx context.Context, f func(context.Context) error) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := f(attempt)
+		silent := errors.Is(err, context.DeadlineExceeded) && attempt.Err() != nil
+		cancel()
+		if !silent && !unavailable(err) || ctx.Err() != nil || !steady.Sleep(ctx, steady.Delay(0, minWait, 0)) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+const (
+	callTimeout = 10 * time.Second // of each call whose context has no deadline
+	dialTimeout = 5 * time.Second
+)
+
+var (
+	errClosed = errors.New("connection closed")
+	errLost   = errors.New("connection lost") // the cause of a call's end when the connection broke under it
+)
+
+// A connection to a NATS server or cluster, with JetStream. It reconnects for ever. Its methods may
+// be called concurrently.
+type connection struct {
+	*nats.Conn
+	js  jetstream.JetStream
+	url string // the servers, redacted
+
+	// Both are set before connect is called.
+	reconnected func()                          // called after each reconnection
+	denied      func(subject string, err error) // the user may not publish there; nobody is answered then
+
+	mu     sync.Mutex
+	closed bool
+	since  time.Time // when the connection was lost; zero: it is there
+	lost   error     // why
+
+	// link ends with the cause when the connection is lost, and is another one after each
+	// reconnection: an answer that was awaited over the old connection will not come.
+	link context.Context
+	cut  context.CancelCauseFunc
+	up   chan struct{} // closed while connected
+	done chan struct{} // closed by close
+}
+
+func newConnection(servers string) *connection {
+	c := &connection{url: redact.URL(servers), up: make(chan struct{}), done: make(chan struct{})}
+	c.link, c.cut = context.WithCancelCause(context.Background())
+	return c
+}
+
+// connect tries for 5 s, or until the deadline of ctx. A server that does not answer is no error: it
+// is then tried for ever. One that refuses the credentials is.
+func (c *connection) connect(ctx context.Context, servers string, opts ...nats.Option) error {
+	if err := c.dial(ctx, servers, opts); err != nil {
+		return fmt.Errorf("nats: connect to %s: %w", c.url, redacted(err))
+	}
+	return nil
+}
+
+func (c *connection) dial(ctx context.Context, servers string, opts []nats.Option) error {
+	given, err := credentials(servers)
+	if err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	failed := make(chan error, 1)
+	options := slices.Concat(given, opts, c.options(time.Until(deadline), failed))
+	if c.Conn, err = nats.Connect(servers, options...); err != nil {
+		return err
+	}
+	if c.IsConnected() {
+		c.connected()
+	} else if err := c.first(ctx, failed); err != nil {
+		c.Conn.Close()
+		return err
+	}
+	// Only errors of whole calls matter here: the timeout just has to be longer than the wait for them.
+	c.js, err = jetstream.New(c.Conn, jetstream.WithPublishAsyncTimeout(2*callTimeout), jetstream.WithPublishAsyncMaxPending(1<<16))
+	if err != nil {
+		c.Conn.Close()
+	}
+	return err
+}
+
+// first waits for the result of the first try, and returns it if waiting will not help.
+func (c *connection) first(ctx context.Context, failed <-chan error) error {
+	select {
+	case err := <-failed:
+		if unauthorized(err) {
+			return err
+		}
+	case <-ctx.Done():
+		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+			return cause
+		}
+	}
+	return nil
+}
+
+func unauthorized(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked)
+}
+
+func (c *connection) options(timeout time.Duration, failed chan<- error) []nats.Option {
+	return []nats.Option{
+		nats.Timeout(timeout),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // a wrong password may be put right at the server
+		nats.CustomReconnectDelay(func(attempts int) time.Duration {
+			return steady.Delay(attempts, 50*time.Millisecond, 5*time.Second)
+		}),
+		nats.ReconnectBufSize(-1), // a lost connection must fail a call now: later its message could overtake others
+		nats.PingInterval(10 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.disconnected(err)
+			select {
+			case failed <- err:
+			default:
+			}
+		}),
+		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.violated(err) }), // the default one prints
+	}
+}
+
+// violated passes on which subject the user may not publish to. Callers get all other errors.
+func (c *connection) violated(err error) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return
+	}
+	if _, rest, ok := strings.Cut(err.Error(), `Publish to "`); ok {
+		subject, _, _ := strings.Cut(rest, `"`)
+		c.denied(subject, err)
+	}
+}
+
+// disconnected notes that there is no connection and why. It is also called after each try to get
+// one: that the password is wrong now says more than that the line broke. The client library calls
+// its handlers one by one.
+func (c *connection) disconnected(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lost == nil || unauthorized(err) {
+		c.lost = redacted(err)
+	}
+	if !c.since.IsZero() {
+		return
+	}
+	c.since = time.Now()
+	select {
+	case <-c.up:
+		c.up = make(chan struct{})
+	default: // never was connected
+	}
+	c.cut(errLost)
+}
+
+func (c *connection) connected() {
+	c.mu.Lock()
+	select {
+	case <-c.up:
+		c.mu.Unlock()
+		return // told twice
+	default:
+	}
+	again := !c.since.IsZero()
+	c.since, c.lost = time.Time{}, nil
+	if c.link.Err() != nil {
+		c.link, c.cut = context.WithCancelCause(context.Background())
+	}
+	close(c.up)
+	c.mu.Unlock()
+	if again {
+		c.reconnected()
+	}
+}
+
+// healthy returns nil while there is a connection, else since when there is none and why.
+func (c *connection) healthy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return fmt.Errorf("nats: %w", errClosed)
+	case c.IsConnected():
+		return nil
+	case c.since.IsZero(): // the library noticed just now and did not tell yet
+		return fmt.Errorf("nats: no connection to %s", c.url)
+	}
+	return fmt.Errorf("nats: no connection to %s since %s: %w", c.url, c.since.Format(time.RFC3339), cmp.Or(c.lost, errLost))
+}
+
+// wait returns nil once there is a connection. When ctx ends before, it returns what healthy says.
+func (c *connection) wait(ctx context.Context) error {
+	c.mu.Lock()
+	up := c.up
+	c.mu.Unlock()
+	select {
+	case <-c.done:
+		return fmt.Errorf("nats: %w", errClosed)
+	default:
+	}
+	select {
+	case <-up:
+		return nil
+	case <-c.done:
+		return fmt.Errorf("nats: %w", errClosed)
+	case <-ctx.Done():
+		if err := c.healthy(); err != nil {
+			return err
+		}
+		return fmt.Errorf("nats: %w", context.Cause(ctx))
+	}
+}
+
+// currentLink returns a context that ends when the connection of now is lost.
+func (c *connection) currentLink() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.link
+}
+
+// bound gives ctx a deadline if it has none, and ends it when the connection is lost.
+func (c *connection) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	link := c.currentLink()
+	stopTimer := func() {}
+	if _, ok := ctx.Deadline(); !ok {
+		ctx, stopTimer = context.WithTimeout(ctx, callTimeout)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stopWatch := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
+	return ctx, func() {
+		stopWatch()
+		cancel(nil)
+		stopTimer()
+	}
+}
+
+// cause gives the error of a call with ctx that ended because of ctx the name of what ended it, and marks those of a closed
+// connection with errClosed.
+func (c *connection) cause(ctx context.Context, err error) error {
+	if errors.Is(err, ctx.Err()) { // never when ctx goes on
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, jetstream.ErrConnectionClosed) {
+		return fmt.Errorf("%w: %w", errClosed, err)
+	}
+	return err
+}
+
+// close ends the connection; what was sent is flushed within 2 s, if ctx lives. A second call does
+// nothing.
+func (c *connection) close(ctx context.Context) {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	close(c.done)
+	if c.IsConnected() {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_ = c.FlushWithContext(ctx) // what is lost comes again, or its time runs out
+	}
+	c.Conn.Close()
+}
+
+// redacted hides credentials in errors about URLs, which quote them.
+func redacted(err error) error {
+	if err == nil {
+		return nil
+	}
+	if text := redact.URL(err.Error()); text != err.Error() {
+		return errors.New(text)
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+func init() {
+	drivers.Register("nats", func(ctx context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+		return Open(ctx, url, &Options{Client: opts.Client})
+	})
+}
+
+// Options are what a URL cannot say. The zero value is ready to use.
+type Options struct {
+	// Client is the name of the connection at the server; default "kaptar".
+	Client string
+	// Connect are more options for the connection, for example nats.InProcessServer,
+	// nats.UserCredentials or nats.RootCAs. They are applied before the package's own.
+	Connect []nats.Option
+}
+
+// A Backend is one connection to a NATS server or cluster and all that goes over it. Make it with
+// [Open]; all methods may be called concurrently.
+type Backend struct {
+	conn     *connection
+	broker   *broker
+	registry *registry
+	store    *store
+}
+
+// Open connects to the servers of a URL as described at the package. opts may be nil. A server that
+// does not answer within 5 s, or the deadline of ctx, is no error: it is then tried for ever. One
+// that refuses the credentials is.
+func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
+	set, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	if opts == nil {
+		opts = new(Options)
+	}
+	conn := newConnection(set.servers)
+	b := &Backend{conn: conn, broker: newBroker(conn, set), registry: newRegistry(conn, set), store: newStore(conn, set)}
+	conn.denied = b.broker.denied
+	conn.reconnected = func() {
+		b.broker.reconnected()
+		b.registry.refreshAll()
+	}
+	options := append([]nats.Option{nats.Name(cmp.Or(opts.Client, "kaptar"))}, opts.Connect...)
+	if err := conn.connect(ctx, set.servers, options...); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Broker returns the backend's side for events. It fails while the server cannot be reached, so that
+// a wrong address shows at the start, and when the server has no JetStream.
+func (b *Backend) Broker() (driver.Broker, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if err := b.conn.healthy(); err != nil {
+		return nil, err
+	}
+	if _, err := b.conn.js.AccountInfo(ctx); err != nil {
+		return nil, fmt.Errorf("nats: %s answers, but its JetStream does not (start it with --jetstream): %w", b.conn.url, err)
+	}
+	return b.broker, nil
+}
+
+// Registry returns the backend's side for discovery.
+func (b *Backend) Registry() (discovery.Registry, error) { return b.registry, nil }
+
+// Store returns the backend's side for values.
+func (b *Backend) Store() (kv.Store, error) { return b.store, nil }
+
+// Healthy returns nil while the server can be reached and answers those who follow instances or
+// values, else since when it does not and why. It does not block and makes no round trip.
+func (b *Backend) Healthy() error {
+	return cmp.Or(b.conn.healthy(), b.registry.bucket.health.Err(), b.store.bucket.health.Err())
+}
+
+// As sets *target to the client library's side of the connection if target is a **nats.Conn or a
+// *jetstream.JetStream. It belongs to the backend: do not close it.
+func (b *Backend) As(target any) bool {
+	switch t := target.(type) {
+	case **nats.Conn:
+		*t = b.conn.Conn
+	case *jetstream.JetStream:
+		*t = b.conn.js
+	default:
+		return false
+	}
+	return true
+}
+
+// Close implements drivers.Backend. Subscriptions end, acknowledgements are flushed, and instances
+// that are still registered are taken off the list; calls that wait then return errors. When ctx
+// ends before, the connection is cut. A second call does nothing.
+func (b *Backend) Close(ctx context.Context) error {
+	err := b.broker.Close(ctx)
+	if failure := b.registry.close(ctx); err == nil {
+		err = failure
+	}
+	b.conn.close(ctx)
+	return err
+}

@@ -1,0 +1,295 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+const (
+	bucketName = "kaptar-instances"
+
+	// markTTL is how long the bucket keeps the mark of an instance that is gone, for watchers that are away just now.
+	markTTL = time.Minute
+
+	closeTimeout = 2 * time.Second
+)
+
+var errDeregistered = errors.New("it was deregistered meanwhile")
+
+var _ discovery.Registry = (*registry)(nil)
+
+// A registry is the side of a backend for discovery: it implements discovery.Registry. Its methods
+// may be called concurrently.
+type registry struct {
+	bucket *bucket
+	ttl    time.Duration
+
+	mu     sync.Mutex
+	closed bool
+	kept   map[string]*registration // by key
+	busy   sync.WaitGroup           // refreshers
+}
+
+func newRegistry(conn *connection, set settings) *registry {
+	return &registry{ttl: set.ttl, kept: make(map[string]*registration), bucket: &bucket{conn: conn, cfg: bucketConfig{
+		name: bucketName, description: "kaptar instances", replicas: set.replicas, markers: markTTL, check: set.ttl / 3,
+	}}}
+}
+
+// A registration is an instance that this registry keeps alive. Its writes go one after the other, so that none comes after
+// the mark that it is gone.
+type registration struct {
+	key  string
+	wake chan struct{}   // holds one word that the entry is to be written now
+	ctx  context.Context // ends when somebody waits to deregister
+	stop context.CancelFunc
+
+	mu   sync.Mutex // held while the entry is written
+	gone bool       // deregistered
+	data []byte
+}
+
+// Register implements discovery.Registrar. It tries until ctx ends, then the instance is not
+// registered.
+func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
+	if err := in.Validate(); err != nil {
+		return err
+	}
+	if err := r.enter(ctx, in); err != nil {
+		return err
+	}
+	if err := r.takeOver(ctx, in); err != nil {
+		return fmt.Errorf("nats: register %s: instances at the same address: %w", in.ID, errors.Join(err, r.Deregister(ctx, in)))
+	}
+	return nil
+}
+
+// takeOver takes the instances off the list that in replaces. Their time would run out, but until
+// then callers would count them as more than one.
+func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
+	if in.HTTP == "" && in.GRPC == "" {
+		return nil
+	}
+	var replaced []discovery.Instance
+	err := r.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
+		keys, err := c.ListKeysFiltered(ctx, escape(in.Service)+".*")
+		if err != nil {
+			return err
+		}
+		replaced = nil
+		for key := range keys.Keys() {
+			entry, err := c.Get(ctx, key)
+			if errors.Is(err, jetstream.ErrKeyNotFound) {
+				continue // gone meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			if o, ok := parseRecord(entry.Value(), in.Service, key); ok && in.Replaces(o.instance()) {
+				replaced = append(replaced, o.instance())
+			}
+		}
+		return nil
+	})
+	for _, o := range replaced {
+		err = errors.Join(err, r.Deregister(ctx, o))
+	}
+	return err
+}
+
+// enter writes in and goes on writing it.
+func (r *registry) enter(ctx context.Context, in discovery.Instance) error {
+	data, err := json.Marshal(newRecord(in, r.ttl))
+	if err != nil {
+		return fmt.Errorf("nats: register %s: %w", in.ID, err)
+	}
+	reg, fresh, err := r.lock(keyOf(in))
+	if err != nil {
+		return fmt.Errorf("nats: register %s: %w", in.ID, err)
+	}
+	defer reg.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(reg.ctx, func() { cancel(errDeregistered) })()
+	for {
+		if err = r.write(ctx, reg.key, data); err == nil {
+			reg.data = data
+			return nil
+		}
+		if ctx.Err() != nil || errors.Is(err, errClosed) || !steady.Sleep(ctx, steady.Delay(0, time.Second, 0)) {
+			break
+		}
+	}
+	if fresh {
+		r.drop(reg)
+	}
+	return fmt.Errorf("nats: register %s: %w", in.ID, err)
+}
+
+// lock returns the registration of a key, locked, made if there is none.
+func (r *registry) lock(key string) (reg *registration, fresh bool, err error) {
+	for {
+		r.mu.Lock()
+		if r.closed {
+			r.mu.Unlock()
+			return nil, false, errClosed
+		}
+		reg = r.kept[key]
+		if fresh = reg == nil; fresh {
+			reg = &registration{key: key, wake: make(chan struct{}, 1)}
+			reg.ctx, reg.stop = context.WithCancel(context.Background())
+			r.kept[key] = reg
+			r.busy.Go(func() { r.keep(reg) })
+		}
+		r.mu.Unlock()
+		reg.mu.Lock()
+		if !reg.gone && reg.ctx.Err() == nil {
+			return reg, fresh, nil
+		}
+		reg.mu.Unlock() // who deregisters it has the lock next, or had it
+	}
+}
+
+// drop forgets a registration. The caller holds reg.mu.
+func (r *registry) drop(reg *registration) {
+	reg.gone = true
+	reg.stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.kept[reg.key] == reg {
+		delete(r.kept, reg.key)
+	}
+}
+
+// Deregister implements discovery.Registrar. When it fails the instance is not refreshed any more all the same, and is gone when its
+// time is over.
+func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
+	if err := in.Validate(); err != nil {
+		return err
+	}
+	key := keyOf(in)
+	r.mu.Lock()
+	reg := r.kept[key]
+	r.mu.Unlock()
+	if reg != nil {
+		reg.stop() // ends a write that waits for the server
+		reg.mu.Lock()
+		r.drop(reg)
+		defer reg.mu.Unlock()
+	}
+	if err := r.mark(ctx, key); err != nil {
+		return fmt.Errorf("nats: deregister %s: %w", in.ID, err)
+	}
+	return nil
+}
+
+// keep writes the entry of a registration again and again.
+func (r *registry) keep(reg *registration) {
+	timer := time.NewTimer(r.pause())
+	defer timer.Stop()
+	backoff := steady.Backoff{Max: r.ttl / 6} // soon enough to come before the time is over
+	for {
+		select {
+		case <-timer.C:
+		case <-reg.wake:
+		case <-reg.ctx.Done():
+			return
+		}
+		err := r.refresh(reg)
+		if err == nil {
+			backoff.Reset()
+			timer.Reset(r.pause())
+			continue
+		}
+		timer.Reset(backoff.Next())
+	}
+}
+
+// pause is a third of the time to live, give or take a tenth, so that the instances of a system do not all write at once.
+func (r *registry) pause() time.Duration {
+	third := r.ttl / 3
+	return third - third/10 + rand.N(third/5)
+}
+
+func (r *registry) refresh(reg *registration) error {
+	reg.mu.Lock()
+	defer reg.mu.Unlock()
+	if reg.gone || reg.data == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(reg.ctx, r.ttl/3)
+	defer cancel()
+	return r.write(ctx, reg.key, reg.data)
+}
+
+// refreshAll has all entries written now: the server may have lost them.
+func (r *registry) refreshAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, reg := range r.kept {
+		select {
+		case reg.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (r *registry) write(ctx context.Context, key string, data []byte) error {
+	return r.publish(ctx, &nats.Msg{Subject: keySubject(key), Data: data, Header: nats.Header{
+		jetstream.MsgTTLHeader: {seconds(r.ttl)},
+	}})
+}
+
+// mark says that an entry was deleted. The mark has a time to live too, else marks of all instances that ever were would stay.
+func (r *registry) mark(ctx context.Context, key string) error {
+	return r.publish(ctx, &nats.Msg{Subject: keySubject(key), Header: nats.Header{
+		"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {seconds(markTTL)},
+	}})
+}
+
+func (r *registry) publish(ctx context.Context, msg *nats.Msg) error {
+	return r.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
+		_, err := c.js.PublishMsg(ctx, msg)
+		return err
+	})
+}
+
+// seconds writes a duration for the server, which counts whole ones.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10) + "s"
+}
+
+// close takes the instances that are still registered off the list, within 2 s if ctx lives.
+func (r *registry) close(ctx context.Context) (err error) {
+	r.mu.Lock()
+	r.closed = true
+	left := slices.Collect(maps.Values(r.kept))
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	for _, reg := range left {
+		reg.stop()
+		reg.mu.Lock()
+		r.drop(reg)
+		err = errors.Join(err, r.mark(ctx, reg.key))
+		reg.mu.Unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("nats: close: instances that are still listed go when their time is over: %w", err)
+	}
+	return nil
+}

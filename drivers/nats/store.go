@@ -1,0 +1,170 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaptar/kaptar/kv"
+)
+
+const (
+	checkEvery = 5 * time.Second // how soon a watch learns that the bucket was deleted
+
+	// deletedTTL is how long the mark of a deleted key is kept, so that keys that come and go do not fill the bucket.
+	deletedTTL = time.Hour
+)
+
+var _ kv.Store = (*store)(nil)
+
+// A store is the side of a backend for values: it implements kv.Store. Its methods may be called
+// concurrently.
+type store struct {
+	bucket *bucket
+}
+
+func newStore(conn *connection, set settings) *store {
+	return &store{&bucket{conn: conn, cfg: bucketConfig{
+		name: set.bucket, description: "kaptar values", replicas: set.replicas, check: checkEvery,
+	}}}
+}
+
+// Get implements kv.Store.
+func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
+	if err := kv.CheckKey(key); err != nil {
+		return kv.Entry{}, err
+	}
+	var entry jetstream.KeyValueEntry
+	err := s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) (err error) {
+		entry, err = c.Get(ctx, key)
+		return err
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound): // also when it was deleted
+		return kv.Entry{}, fmt.Errorf("nats: %w: key %q", kv.ErrNotFound, key)
+	case err != nil:
+		return kv.Entry{}, failed("get", key, err)
+	}
+	return kv.Entry{Key: key, Value: entry.Value(), Revision: entry.Revision()}, nil
+}
+
+// Put implements kv.Store.
+func (s *store) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
+	if err := errors.Join(kv.CheckKey(key), kv.CheckValue(key, value)); err != nil {
+		return 0, err
+	}
+	err = s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) (err error) {
+		revision, err = c.Put(ctx, key, value)
+		return err
+	})
+	if err != nil {
+		return 0, failed("put", key, err)
+	}
+	return revision, nil
+}
+
+// PutIf implements kv.Store.
+func (s *store) PutIf(ctx context.Context, key string, value []byte, revision uint64) (after uint64, err error) {
+	if err := errors.Join(kv.CheckKey(key), kv.CheckValue(key, value)); err != nil {
+		return 0, err
+	}
+	err = s.bucket.do(ctx, false, func(ctx context.Context, c bucketCall) (err error) {
+		if revision == 0 {
+			after, err = c.Create(ctx, key, value)
+		} else {
+			after, err = c.Update(ctx, key, value, revision)
+		}
+		return err
+	})
+	switch {
+	case conflict(err):
+		return 0, fmt.Errorf("nats: %w: key %q does not have revision %d any more", kv.ErrConflict, key, revision)
+	case err != nil:
+		return 0, failed("put", key, err)
+	}
+	return after, nil
+}
+
+// conflict looks at the server's codes: of a key that was deleted and made again meanwhile the client library tells a cluster's
+// code without saying what it means.
+func conflict(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// Delete implements kv.Store.
+func (s *store) Delete(ctx context.Context, key string) error {
+	if err := kv.CheckKey(key); err != nil {
+		return err
+	}
+	err := s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
+		if _, err := c.Get(ctx, key); errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nil // no mark for what is not there
+		}
+		if !c.ttl {
+			return c.Delete(ctx, key)
+		}
+		return c.Purge(ctx, key, jetstream.PurgeTTL(deletedTTL))
+	})
+	if err != nil {
+		return failed("delete", key, err)
+	}
+	return nil
+}
+
+// Watch implements kv.Store.
+func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry)) error {
+	if err := kv.CheckPrefix(prefix); err != nil {
+		return err
+	}
+	entries := make(map[string]kv.Entry)
+	told := false
+	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole bucket comes.
+	err := s.bucket.follow(ctx, "", func(changes []change, whole bool) {
+		before := maps.Clone(entries)
+		if whole {
+			clear(entries)
+		}
+		for _, c := range changes {
+			switch {
+			case !strings.HasPrefix(c.key, prefix) || kv.CheckKey(c.key) != nil:
+			case c.deleted || c.expired:
+				delete(entries, c.key)
+			default:
+				entries[c.key] = kv.Entry{Key: c.key, Value: c.value, Revision: c.revision}
+			}
+		}
+		same := maps.EqualFunc(before, entries, func(a, b kv.Entry) bool { return a.Revision == b.Revision && bytes.Equal(a.Value, b.Value) })
+		if told && same || ctx.Err() != nil {
+			return
+		}
+		told = true
+		update(list(entries))
+	})
+	if err != nil {
+		return fmt.Errorf("nats: watch %q: %w", prefix, err)
+	}
+	return nil
+}
+
+// list returns copies of the entries in the order of their keys.
+func list(entries map[string]kv.Entry) []kv.Entry {
+	out := make([]kv.Entry, 0, len(entries))
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		e := entries[key]
+		e.Value = bytes.Clone(e.Value)
+		out = append(out, e)
+	}
+	return out
+}
+
+func failed(verb, key string, err error) error {
+	return fmt.Errorf("nats: %s %q: %w", verb, key, err)
+}
