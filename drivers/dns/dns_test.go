@@ -1,10 +1,8 @@
 package dns_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -89,28 +87,6 @@ func until(t *testing.T, what string, done func() bool) {
 		}
 	}
 }
-
-// journal is a log that tests can read.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
-
-func (j *journal) count(text string) int { return strings.Count(j.String(), text) }
-
-func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
 func TestRecords(t *testing.T) {
 	t.Parallel()
@@ -221,7 +197,7 @@ func TestConformance(t *testing.T) {
 	s.set("b.", a("10.0.0.2"))
 	discoverytest.Run(t, discoverytest.Harness{
 		Open: func(t *testing.T) discovery.Registry {
-			r, err := dns.Open("dns://"+s.addr+"/?interval=10ms", nil)
+			r, err := dns.Open("dns://" + s.addr + "/?interval=10ms")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -284,21 +260,20 @@ func TestFailuresKeepTheList(t *testing.T) {
 			s := newNameServer(t)
 			s.set("_http._tcp.user.shop.", srv("a.shop.", 80))
 			s.set("a.shop.", a("10.0.0.1"))
-			var log journal
-			r := registry(t, dns.Options{Server: s.addr, Domain: "shop", Timeout: 300 * time.Millisecond, Logger: log.logger()})
+			r := registry(t, dns.Options{Server: s.addr, Domain: "shop", Timeout: 300 * time.Millisecond})
 			lists := follow(t, r, "user")
 			expect(t, lists, "user@10.0.0.1:80 10.0.0.1:80 ")
 			s.do(tc.fail)
-			until(t, "the log says that it failed", func() bool { return log.count("level=WARN") > 0 })
+			until(t, "the failure", func() bool { return r.Healthy() != nil })
 			rounds(t, s, 12)
-			if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "service=user server="+s.addr) || !strings.Contains(got, "error=") {
-				t.Errorf("log %q, want one line with service, server and error", got)
+			if err := r.Healthy(); err == nil || !strings.Contains(err.Error(), "dns: ") {
+				t.Errorf("Healthy = %v while it fails, want an error that says of what", err)
 			}
 			s.do(tc.heal)
-			until(t, "the log says that it is over", func() bool { return log.count("level=INFO") > 0 })
+			until(t, "its end", func() bool { return r.Healthy() == nil })
 			rounds(t, s, 6)
-			if got := log.String(); strings.Count(got, "\n") != 2 {
-				t.Errorf("log %q, want one line more", got)
+			if err := r.Healthy(); err != nil {
+				t.Errorf("Healthy = %v, want nil again", err)
 			}
 			s.set("a.shop.", a("10.0.0.2")) // had there been a list in between, it would come before this
 			expect(t, lists, "user@10.0.0.2:80 10.0.0.2:80 ")
@@ -323,20 +298,20 @@ func TestFirstListWaitsForTheServer(t *testing.T) {
 	expect(t, lists, "user@10.0.0.1:80 10.0.0.1:80 ")
 }
 
-// One lost packet is the rule of UDP and not worth a line.
-func TestOneFailureIsNotLogged(t *testing.T) {
+// One lost packet is the rule of UDP and no outage.
+func TestOneFailureIsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := newNameServer(t)
 	s.set("user.", a("10.0.0.1"))
 	s.do(func(s *nameServer) { s.silent = true })
-	var log journal
-	opts := dns.Options{Server: s.addr, SRV: "none", HTTP: 80, Timeout: 2 * time.Second, Logger: log.logger()}
-	lists := follow(t, registry(t, opts), "user")
+	opts := dns.Options{Server: s.addr, SRV: "none", HTTP: 80, Timeout: 2 * time.Second}
+	r := registry(t, opts)
+	lists := follow(t, r, "user")
 	until(t, "the first question", func() bool { return len(s.questions()) > 0 })
 	s.do(func(s *nameServer) { s.silent = false })
 	expect(t, lists, "user@10.0.0.1:80 10.0.0.1:80 ")
-	if got := log.String(); got != "" {
-		t.Errorf("log %q, want nothing", got)
+	if err := r.Healthy(); err != nil {
+		t.Errorf("Healthy = %v, want nil", err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 func Example() {
 	// "localhost" is a service that every machine knows.
-	registry, err := dns.Open("dns:///?srv=none&http=8080&grpc=50051", nil)
+	registry, err := dns.Open("dns:///?srv=none&http=8080&grpc=50051")
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"strconv"
@@ -31,7 +30,6 @@ type Options struct {
 
 	Interval time.Duration // between look-ups, ±10 %; default 5 s, at least 10 ms
 	Timeout  time.Duration // of one look-up as a whole; default 2 s, at least 10 ms
-	Logger   *slog.Logger  // default: says nothing
 }
 
 const shortest = 10 * time.Millisecond
@@ -87,7 +85,6 @@ func (o Options) withDefaults() (Options, error) {
 			return fail("%s=%v: want at least %v", name, d, shortest)
 		}
 	}
-	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o, nil
 }
 

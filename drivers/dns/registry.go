@@ -9,11 +9,12 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 func init() {
-	drivers.Register("dns", func(_ context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
-		return Open(url, opts)
+	drivers.Register("dns", func(_ context.Context, url string, _ *drivers.Options) (drivers.Backend, error) {
+		return Open(url)
 	})
 }
 
@@ -23,6 +24,7 @@ func init() {
 type Registry struct {
 	opts     Options
 	resolver *net.Resolver
+	health   steady.Health // of the watches
 }
 
 var _ discovery.Registry = (*Registry)(nil)
@@ -48,20 +50,20 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// Open is New with a URL, as described at the package. opts may be nil.
-func Open(url string, opts *drivers.Options) (*Registry, error) {
-	o, err := parse(url)
+// Open is New with a URL, as described at the package.
+func Open(url string) (*Registry, error) {
+	opts, err := parse(url)
 	if err != nil {
 		return nil, err
 	}
-	if opts != nil {
-		o.Logger = opts.Log
-	}
-	return New(o)
+	return New(opts)
 }
 
 // Registry returns r, as package drivers asks for it.
 func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
+
+// Healthy returns nil, or why those who wait for the name server just now do so. It asks nobody.
+func (r *Registry) Healthy() error { return r.health.Err() }
 
 // Close implements drivers.Backend; there is nothing to free.
 func (r *Registry) Close(context.Context) error { return nil }
@@ -86,6 +88,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	}
 	var last []discovery.Instance // nil until something was told
 	misses := 0
+	defer r.health.Note(&misses, nil)
 	for {
 		pause := spread(r.opts.Interval)
 		list, err := r.lookup(ctx, service)
@@ -93,47 +96,31 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // its end is no failure of Watch
 		case err != nil:
-			if misses++; misses == patience {
-				r.opts.Logger.WarnContext(ctx, "dns does not answer, the last instances stay in use",
-					"service", service, "server", r.server(), "error", err)
+			pause = steady.Delay(misses, 0, 5*time.Second)
+			if misses++; misses >= lostAfter {
+				r.health.Note(&misses, err)
 			}
-			pause = backoff(misses)
 		default:
-			if misses >= patience {
-				r.opts.Logger.InfoContext(ctx, "dns answers again", "service", service, "server", r.server())
-			}
 			misses = 0
+			r.health.Note(&misses, nil)
 			if last == nil || !same(last, list) {
 				last = list
 				update(slices.Clone(list)) // there is nothing below that could be shared
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, pause) {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }
 
-// patience is how many look-ups in a row fail before it is logged: one packet of UDP may well get lost.
-const patience = 2
-
-func (r *Registry) server() string {
-	if r.opts.Server == "" {
-		return "the system's"
-	}
-	return r.opts.Server
-}
+// lostAfter is how many look-ups in a row fail before the server counts as lost: one packet of UDP may
+// well get lost.
+const lostAfter = 2
 
 // spread returns about d, ±10 %, so that programs that started together do not ask together for ever.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
-}
-
-// backoff returns the pause after a number of failures in a row.
-func backoff(misses int) time.Duration {
-	return rand.N(min(100*time.Millisecond<<min(misses-1, 10), 5*time.Second)) + 1
 }
 
 // same reports whether two lists have the same instances; nothing but these fields is ever set.

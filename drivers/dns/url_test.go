@@ -15,7 +15,7 @@ func TestURLs(t *testing.T) {
 		"dns://", "dns:///", "dns:///svc.cluster.local", "dns://127.0.0.1/shop.example.", "dns://[::1]:8600/service.consul?srv=plain",
 		"dns://[::1]/", "dns://ns.example:53/?http=8080&grpc=50051&interval=5s&timeout=1s&protocol=tcp&srv=none",
 	} {
-		if _, err := dns.Open(url, nil); err != nil {
+		if _, err := dns.Open(url); err != nil {
 			t.Errorf("Open(%q): %v", url, err)
 		}
 	}
@@ -42,7 +42,7 @@ func TestURLs(t *testing.T) {
 		"dns://ns/?ttl=5s":                      "ttl=5s: unknown parameter, want grpc, http, interval, protocol, srv or timeout",
 		"dns://ns/?a;b":                         "parameters cannot be read",
 	} {
-		_, err := dns.Open(url, nil)
+		_, err := dns.Open(url)
 		if !errors.Is(err, discovery.ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open(%q): %v, want ErrInvalid with %q", url, err, want)
 		}

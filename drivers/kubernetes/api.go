@@ -15,11 +15,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // api sends requests to the API server.
 type api struct {
-	opts Options
+	opts   Options
+	health steady.Health // of the follower
 
 	mu     sync.Mutex
 	ca     string // what client trusts

@@ -12,15 +12,15 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
-	watchFor = 5 * time.Minute // the server ends a watch after this, less up to a fifth
-	settled  = 5 * time.Second // a watch that stands so long counts as working, events or not
+	watchFor   = 5 * time.Minute // the server ends a watch after this, less up to a fifth
+	worksAfter = 5 * time.Second // a watch that stands so long counts as working, events or not
 )
 
 // follower is one Watch.
@@ -33,42 +33,34 @@ type follower struct {
 	slices  map[string]endpointSlice // by name
 	version string                   // of slices; "" = they have to be listed
 	last    []discovery.Instance     // nil until something was told
-	nagged  bool                     // about ports
-
-	mu   sync.Mutex
-	away bool // the log was told so
+	warned  bool                     // about ports
 }
 
 // run lists and watches until ctx ends.
 func (f *follower) run(ctx context.Context) {
-	for attempts := 0; ; {
+	defer f.api.health.Note(f, nil)
+	backoff := steady.Backoff{Max: 5 * time.Second}
+	for {
 		worked, err := f.step(ctx)
-		if ctx.Err() != nil {
-			return
-		}
 		if worked {
-			attempts = 0
+			backoff.Reset()
 		}
-		attempts++
-		pause := backoff(attempts)
+		pause := backoff.Next()
 		if err != nil {
 			f.version = "" // whatever happened meanwhile, a list has it
-			f.failed(ctx, err)
-			if r := (*refusal)(nil); errors.As(err, &r) {
+			r, refused := errors.AsType[*refusal](err)
+			if refused {
 				pause = max(pause, r.after)
 			}
+			// Gone happens when nothing changed for long; to list again is all there is to do.
+			if ctx.Err() == nil && !(refused && r.code == http.StatusGone) {
+				f.api.health.Note(f, err)
+			}
 		}
-		select {
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, pause) {
 			return
-		case <-time.After(pause):
 		}
 	}
-}
-
-// backoff returns the pause before a number of attempts in a row.
-func backoff(attempts int) time.Duration {
-	return rand.N(min(100*time.Millisecond<<min(attempts-1, 10), 5*time.Second)) + 1
 }
 
 // step lists if it has to, and watches once. worked says that the watch did some good.
@@ -79,29 +71,6 @@ func (f *follower) step(ctx context.Context) (worked bool, err error) {
 		}
 	}
 	return f.watch(ctx)
-}
-
-// failed tells the log, once.
-func (f *follower) failed(ctx context.Context, err error) {
-	if r := (*refusal)(nil); errors.As(err, &r) && r.code == http.StatusGone {
-		return // it happens when nothing changed for long; listing again is all there is to do
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.away {
-		f.log.WarnContext(ctx, "kubernetes does not answer, the last instances stay in use", "service", f.service, "error", err)
-	}
-	f.away = true
-}
-
-// works tells the log that the failure is over.
-func (f *follower) works(ctx context.Context) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.away {
-		f.log.InfoContext(ctx, "kubernetes answers again", "service", f.service)
-	}
-	f.away = false
 }
 
 // list fetches everything.
@@ -144,12 +113,12 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 	}
 	defer body.Close()
 	began := time.Now()
-	calm := time.AfterFunc(settled, func() { f.works(ctx) })
+	calm := time.AfterFunc(worksAfter, func() { f.api.health.Note(f, nil) })
 	defer calm.Stop()
 	for events := json.NewDecoder(body); ; {
 		var e event
 		if err := events.Decode(&e); err != nil {
-			worked = worked || time.Since(began) > settled
+			worked = worked || time.Since(began) > worksAfter
 			if _, garbage := errors.AsType[*json.SyntaxError](err); garbage {
 				return worked, f.unreadable(err)
 			}
@@ -162,7 +131,7 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 			return worked, err
 		}
 		worked = true
-		f.works(ctx)
+		f.api.health.Note(f, nil)
 	}
 }
 
@@ -200,8 +169,8 @@ func (f *follower) apply(ctx context.Context, e event) error {
 // tell calls update if the list is not the one told last.
 func (f *follower) tell(ctx context.Context) {
 	list, unserved := instances(f.service, f.slices)
-	if len(list) == 0 && unserved > 0 && !f.nagged {
-		f.nagged = true
+	if len(list) == 0 && unserved > 0 && !f.warned {
+		f.warned = true
 		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "service", f.service, "endpoints", unserved)
 	}
 	if f.last != nil && slices.EqualFunc(f.last, list, same) {

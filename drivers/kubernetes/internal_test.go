@@ -39,17 +39,3 @@ func TestInAPod(t *testing.T) {
 		t.Errorf("with a server: %+v, %v, want nothing of the pod's", got, err)
 	}
 }
-
-func TestPauses(t *testing.T) {
-	t.Parallel()
-	for attempts, want := range map[int]time.Duration{1: 100 * time.Millisecond, 3: 400 * time.Millisecond, 7: 5 * time.Second, 1000: 5 * time.Second} {
-		lo, hi := time.Hour, time.Duration(0)
-		for range 2000 {
-			d := backoff(attempts)
-			lo, hi = min(lo, d), max(hi, d)
-		}
-		if lo <= 0 || lo > want/10 || hi > want || hi < want*9/10 {
-			t.Errorf("pauses before attempt %d between %v and %v, want about all of 0 to %v", attempts, lo, hi, want)
-		}
-	}
-}

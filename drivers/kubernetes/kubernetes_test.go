@@ -45,11 +45,11 @@ func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j,
 // follow opens a URL and returns the lists told by Watch, each as "id http grpc zone/node" joined by commas.
 func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	t.Helper()
-	opts := new(drivers.Options)
+	set := new(drivers.Set)
 	if log != nil {
-		opts.Log = log.logger()
+		set.Options.Log = log.logger()
 	}
-	r, err := kubernetes.Open(url, opts)
+	r, err := set.Open(t.Context(), url)
 	if err != nil {
 		t.Fatalf("Open(%q): %v", url, err)
 	}
@@ -57,14 +57,14 @@ func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := r.Watch(ctx, service, func(list []discovery.Instance) { lists <- show(list) }); err != nil {
+		if err := r.(discovery.Registry).Watch(ctx, service, func(list []discovery.Instance) { lists <- show(list) }); err != nil {
 			t.Errorf("Watch(%s): %v, want nil", service, err)
 		}
 	})
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		if err := r.Close(context.Background()); err != nil {
+		if err := set.Close(context.Background()); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
@@ -430,7 +430,7 @@ func TestFailuresKeepTheList(t *testing.T) {
 				more(t, s, 4)
 			}
 			got := log.String()
-			for _, want := range append(tc.want, "level=WARN", "service=user") {
+			for _, want := range append(tc.want, "level=WARN", "service user") {
 				if !strings.Contains(got, want) {
 					t.Errorf("log %q, want %q in it", got, want)
 				}

@@ -28,7 +28,7 @@ type Options struct {
 	CAFile    string // PEM certificates that may sign the server's; "" with a Server = the system's
 
 	Timeout time.Duration // how long the start of an answer, and a whole list, may take; default 10 s, at least 10 ms
-	Logger  *slog.Logger  // default: says nothing
+	Logger  *slog.Logger  // for warnings about services; default: nowhere
 }
 
 const (

@@ -210,7 +210,7 @@ func TestRealServerGoesAway(t *testing.T) {
 	}
 	var late journal
 	second := follow(t, s.URL()+"&timeout=300ms", "user", &late)
-	until(t, "a second watcher gets no answer", func() bool { return strings.Contains(late.String(), "kubernetes does not answer") })
+	until(t, "a second watcher gets no answer", func() bool { return strings.Contains(late.String(), "kubernetes lost") })
 	if err := s.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestRealServerGoesAway(t *testing.T) {
 	for _, l := range []<-chan string{lists, second} {
 		expect(t, l, "c 10.0.0.3:8080 10.0.0.3:50051") // in a list, or in a watch
 	}
-	until(t, "the log says that it is over", func() bool { return strings.Contains(log.String(), "kubernetes answers again") })
+	until(t, "the log says that it is over", func() bool { return strings.Contains(log.String(), "kubernetes is back") })
 	c.put(slice("s", "user", pod("d", "10.0.0.4", true)))
 	for _, l := range []<-chan string{lists, second} {
 		expect(t, l, "d 10.0.0.4:8080 10.0.0.4:50051")

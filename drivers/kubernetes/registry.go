@@ -45,6 +45,9 @@ func Open(url string, opts *drivers.Options) (*Registry, error) {
 // Registry returns r, as package drivers asks for it.
 func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 
+// Healthy returns nil, or why those who wait for the API server just now do so. It makes no request.
+func (r *Registry) Healthy() error { return r.api.health.Err() }
+
 // Close closes the connections that nobody uses any more; those of a Watch end with it. It always returns nil.
 func (r *Registry) Close(context.Context) error {
 	r.api.close()
