@@ -94,6 +94,12 @@ func (p *problems) secret(text string) {
 	if len(text) >= 4 { // a shorter one would blot out ordinary words, and is no secret
 		p.secrets[text] = true
 	}
+	_, rest, _ := strings.Cut(text, "://")
+	if i := strings.LastIndex(rest, "@"); i >= 0 { // an error about a URL may quote the password alone
+		if _, password, ok := strings.Cut(rest[:i], ":"); ok {
+			p.secret(password)
+		}
+	}
 }
 
 // err returns nil or a *Errors, sorted, with every known secret blotted out: texts of Validate and of foreign

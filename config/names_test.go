@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -155,5 +156,21 @@ func TestShownSecrets(t *testing.T) {
 		if got := find(t, c, "", "token").Text; got != config.Secret(in).String() {
 			t.Errorf("token %q is shown as %q, want it redacted", in, got)
 		}
+	}
+}
+
+// picky complains about a part of its URL.
+type picky struct{ URL config.Secret }
+
+func (p *picky) Validate() error {
+	_, rest, _ := strings.Cut(p.URL.Reveal(), "ada:")
+	return fmt.Errorf("unexpected %q", rest[:strings.Index(rest, "@")])
+}
+
+func TestPasswordOfAURLInAnError(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load(config.Sources{Flags: map[string]string{"url": "nats://ada:hun%ter/2@h"}}, config.Target{Into: &picky{}})
+	if err == nil || strings.Contains(err.Error(), "ter") || !strings.Contains(err.Error(), `unexpected "[redacted]"`) {
+		t.Errorf("got %v, want an error with the password redacted", err)
 	}
 }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -102,6 +105,8 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 	url, key := set.BrokerURL.Reveal(), "broker_url"
 	if t, ok := set.Topics[topic]; ok && t.URL != "" {
 		url, key = t.URL.Reveal(), "topics."+topic+".url"
+	} else if like := near.Typo(topic, slices.Sorted(maps.Keys(set.Topics))); !ok && like != "" {
+		b.app.Logger().WarnContext(ctx, "a topic has no settings, but one with nearly its name has", "topic", topic, "setting", "topics."+like)
 	}
 	if url == "" {
 		return nil, fmt.Errorf("messaging: %s has no broker for %s: set BROKER_URL, for example to nats://localhost:4222", b.app.Name(), topic)

@@ -262,3 +262,15 @@ func TestEventsOfOneTransactionKeepTheirOrder(t *testing.T) {
 		t.Errorf("effects are out of order: %v", got)
 	}
 }
+
+func TestTopicWithASlipInItsSetting(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"order.placd.v1": true, "order.placed.v2": false, "user.registered.v1": false} {
+		broker := startBroker(t)
+		var shop shop
+		s := start(t, t.TempDir(), map[string]string{"broker_url": broker.url(), "topics." + name + ".url": broker.url()}, shop.service())
+		if got := strings.Contains(s.log.String(), "topics."+name); got != want {
+			t.Errorf("topics.%s: the log warns: got %v, want %v:\n%s", name, got, want, s.log)
+		}
+	}
+}

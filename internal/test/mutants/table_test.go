@@ -161,6 +161,26 @@ func surroundings() []mutant {
 			"	c.refuseFixed(next, p)\n", "", "./config", "",
 		},
 		{
+			"an unknown key is reported", "config/check.go",
+			"			c.unknown(at, name, n.keyOrigin(name), fields)\n", "", "./config", "",
+		},
+		{
+			"a key whose package is not linked names the import", "config/section.go",
+			"	return pkg\n}", "	return \"\"\n}", ".", "TestMistakesInSections",
+		},
+		{
+			"a password in a URL is not shown", "config/secret.go",
+			"	shown := redact.URL(text)\n", "	shown := text\n", "./config", "TestShownSecrets",
+		},
+		{
+			"a slip in a variable's name is told", "config/layers.go",
+			"	b.typos()\n", "", "./config", "TestTypos",
+		},
+		{
+			"a live setting reads its own service alone", "config/watch.go",
+			"changed := c.changed(c.live.values, next.values)", "changed := part(everything)", ".", "TestSettingsOfManyServices",
+		},
+		{
 			"of several writers of a key one wins", "kv/memory.go",
 			"if e.Revision != revision {", "if false {", "./kv", "",
 		},
