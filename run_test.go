@@ -166,6 +166,12 @@ func TestRunRefuses(t *testing.T) {
 			[]string{"DATABASE_URL", "services.a.database_url"},
 		},
 		{
+			"SQL dialect that is not linked",
+			[]kaptar.Service{{Name: "a", Setup: func(app *kaptar.App) error { _, err := app.DB(nil); return err }}},
+			map[string]string{"database_url": "postgres://ada:s3cret@h/db"},
+			[]string{`no driver for postgres: is linked (linked: sqlite): add import _ "github.com/kaptar/kaptar/drivers/postgres"`},
+		},
+		{
 			"broken migration",
 			[]kaptar.Service{{Name: "a", Setup: func(app *kaptar.App) error { _, err := app.DB(broken); return err }}},
 			map[string]string{"database_url": "sqlite:" + dir + "/a.db"},
@@ -196,6 +202,9 @@ func TestRunRefuses(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("error %q does not say %q", err, want)
 				}
+			}
+			if strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error %q shows the password", err)
 			}
 			if listened {
 				t.Error("the services were ready all the same")

@@ -1,12 +1,11 @@
-// Command benchshop prints how large the shop's program is, how fast it is ready
-// and what memory it keeps when idle, each beside its budget.
+// Command benchshop prints how large programs of the toolkit are, from a hello world to the shop, how
+// fast the shop is ready and what memory it keeps when idle, each beside its budget.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,15 +35,20 @@ func run(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // in the system's folder for what may stay
 	fmt.Println("building …")
-	binary, err := build(ctx, dir, "shop")
-	if err != nil {
+	var binary string // the shop's, which is built last
+	var sizes []float64
+	for _, p := range programs() {
+		bin, mb, err := p.build(ctx, dir)
+		if err != nil {
+			return err
+		}
+		binary, sizes = bin, append(sizes, mb)
+	}
+	module := filepath.Join(dir, "module")
+	if err := os.Mkdir(module, 0o700); err != nil {
 		return err
 	}
-	thin, err := build(ctx, dir, "shop/internal/thin")
-	if err != nil {
-		return err
-	}
-	user, err := build(ctx, dir, "shop/internal/onlyuser")
+	required, err := requires(ctx, module)
 	if err != nil {
 		return err
 	}
@@ -69,7 +73,7 @@ func run(ctx context.Context) error {
 		}
 		first, again, memory = append(first, f), append(again, a), append(memory, m)
 	}
-	return report(first, again, memory, binary, thin, user)
+	return report(first, again, memory, sizes, required)
 }
 
 // measure starts the shop, waits a little, and stops it.
@@ -105,20 +109,7 @@ func residentMB(pid int) (float64, error) {
 	return kb / 1024, err
 }
 
-// build builds a program the way the README says for production. Without
-// grpcnotrace, grpc links html/template for a debugging page, and the linker then
-// keeps every exported method of every type: 7 MB.
-func build(ctx context.Context, dir, program string) (string, error) {
-	bin := filepath.Join(dir, filepath.Base(program))
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", bin,
-		"github.com/kaptar/kaptar/"+program).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build of %s: %w\n%s", program, err, out)
-	}
-	return bin, nil
-}
-
-func report(first, again, memory []float64, binary, thin, user string) error {
+func report(first, again, memory, sizes []float64, required int) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nwhat\tmedian\tmin\tmax\tbudget")
 	row := func(name, unit string, values []float64, budget float64) {
@@ -132,15 +123,9 @@ func report(first, again, memory []float64, binary, thin, user string) error {
 	row("ready, first start", "s", first, 1)
 	row("ready, started again", "s", again, 1)
 	row("idle memory (VmRSS)", "MB", memory, 120)
-	for _, f := range []struct {
-		name, path string
-		budget     float64
-	}{{"shop binary, stripped", binary, 60}, {"thin service's binary, stripped", thin, 25}, {"user-service's binary, stripped", user, 0}} {
-		info, err := os.Stat(f.path)
-		if err != nil {
-			return err
-		}
-		row(f.name, "MB", []float64{float64(info.Size()) / 1e6}, f.budget)
+	for i, p := range programs() {
+		row(p.what+", stripped", "MB", sizes[i:i+1], p.budget)
 	}
+	row("hello world's go.mod", "modules", []float64{float64(required)}, maxRequires)
 	return w.Flush()
 }

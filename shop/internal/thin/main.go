@@ -1,5 +1,5 @@
-// Command thin is a service with a database and events and nothing else, as it
-// would be deployed: without package local. It exists to be measured (make bench-shop).
+// Command thin is a service with PostgreSQL and Kafka and nothing else, as it would be deployed:
+// without package local. It exists to be measured (make bench-shop).
 package main
 
 import (
@@ -7,7 +7,8 @@ import (
 	"net/http"
 
 	"github.com/kaptar/kaptar"
-	_ "github.com/kaptar/kaptar/drivers/nats"
+	_ "github.com/kaptar/kaptar/drivers/kafka"
+	_ "github.com/kaptar/kaptar/drivers/postgres"
 	"github.com/kaptar/kaptar/messaging"
 )
 
