@@ -32,7 +32,7 @@ func calls() []mutant {
 		},
 		{
 			"weights are shares, whoever is faster", "transport/balance.go",
-			"in != a && c.weightOf(in) == weight && good(in)", "in != a && good(in)", "./transport", "TestWeights",
+			"in != a && c.weightOf(in) == weight && good(in)", "in != a && weight != 0 && good(in)", "./transport", "TestWeights",
 		},
 		{
 			"a certificate is for the service, not for an address", "transport/dial.go",
@@ -151,6 +151,14 @@ func surroundings() []mutant {
 		{
 			"a trace goes on over the caller's header", "server/http.go",
 			"traceHeader(r.Header))", "traceHeader(nil))", "./server", "",
+		},
+		{
+			"a stop does not wait for a collector that is away", "telemetry/queue.go",
+			"q.flush(ctx, batch, min(q.timeout, lastTry))", "q.flush(ctx, batch, q.timeout)", "./telemetry", "TestShutdownWithoutCollector",
+		},
+		{
+			"one bad text does not cost the batch", "telemetry/export.go",
+			"out.Spans.ExportSpans(ctx, validSpans(batch))", "out.Spans.ExportSpans(ctx, batch)", "./telemetry", "TestBadText",
 		},
 		{
 			"the environment wins over the file", "config/config.go",
