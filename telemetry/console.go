@@ -27,11 +27,13 @@ const (
 
 // consoleHandler writes records for people: one short line each, with the beginning of the trace id
 // at its end, and texts of several lines, such as stacks, indented below it. Control characters,
-// which a terminal would obey, are shown as escapes.
+// which a terminal would obey, are shown as escapes. With logfmt it writes what slog.TextHandler
+// does: key=value from the beginning to the end, with the whole ids of the span.
 type consoleHandler struct {
 	service string
 	opts    LogOptions
 	colour  bool
+	logfmt  bool
 	mu      *sync.Mutex
 	group   string      // put before the keys, "a.b."
 	attrs   []slog.Attr // of With, with their groups in their keys
@@ -65,15 +67,13 @@ func (h *consoleHandler) WithGroup(name string) slog.Handler {
 
 func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 	var line, below bytes.Buffer
-	h.paint(&line, dim, r.Time.Format("15:04:05.000"))
-	line.WriteByte(' ')
-	h.paint(&line, levelColour(r.Level), fmt.Sprintf("%-5s", r.Level))
-	line.WriteByte(' ')
-	h.paint(&line, cyan, fmt.Sprintf("%-20s", h.service))
-	line.WriteByte(' ')
-	message, more, _ := strings.Cut(r.Message, "\n")
-	line.WriteString(visible(message))
-	indent(&below, more)
+	if h.logfmt {
+		line.WriteString("time=" + r.Time.Format("2006-01-02T15:04:05.000Z07:00") + " level=" + r.Level.String())
+		h.pair(&line, slog.MessageKey, r.Message)
+		h.pair(&line, "service", h.service)
+	} else {
+		h.head(&line, &below, r)
+	}
 	for _, a := range h.attrs {
 		h.attr(&line, &below, "", a)
 	}
@@ -81,7 +81,12 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 		h.attr(&line, &below, h.group, a)
 		return true
 	})
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+	switch sc := trace.SpanContextFromContext(ctx); {
+	case !sc.IsValid():
+	case h.logfmt:
+		h.pair(&line, "trace_id", sc.TraceID().String())
+		h.pair(&line, "span_id", sc.SpanID().String())
+	default:
 		line.WriteByte(' ')
 		h.paint(&line, dim, "trace="+sc.TraceID().String()[:8])
 	}
@@ -91,6 +96,18 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := h.opts.Output.Write(line.Bytes())
 	return err
+}
+
+func (h *consoleHandler) head(line, below *bytes.Buffer, r slog.Record) {
+	h.paint(line, dim, r.Time.Format("15:04:05.000"))
+	line.WriteByte(' ')
+	h.paint(line, levelColour(r.Level), fmt.Sprintf("%-5s", r.Level))
+	line.WriteByte(' ')
+	h.paint(line, cyan, fmt.Sprintf("%-20s", h.service))
+	line.WriteByte(' ')
+	message, more, _ := strings.Cut(r.Message, "\n")
+	line.WriteString(visible(message))
+	indent(below, more)
 }
 
 func levelColour(l slog.Level) string {
@@ -132,15 +149,22 @@ func (h *consoleHandler) attr(line, below *bytes.Buffer, group string, a slog.At
 	if v.Kind() == slog.KindDuration {
 		text = v.Duration().Round(time.Microsecond).String()
 	}
-	if strings.Contains(text, "\n") {
+	key := group + a.Key
+	if h.logfmt {
+		key = ownKey(key)
+	} else if strings.Contains(text, "\n") {
 		indent(below, text)
 		return
 	}
+	h.pair(line, key, text)
+}
+
+func (h *consoleHandler) pair(line *bytes.Buffer, key, text string) {
 	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
 		text = strconv.Quote(text)
 	}
 	line.WriteByte(' ')
-	h.paint(line, dim, visible(group+a.Key)+"=")
+	h.paint(line, dim, visible(key)+"=")
 	line.WriteString(text)
 }
 

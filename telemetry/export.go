@@ -7,8 +7,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/contrib/bridges/otelslog"
 	promotel "go.opentelemetry.io/contrib/bridges/prometheus"
+	otellog "go.opentelemetry.io/otel/log"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -38,19 +38,12 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
 		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, validRecords(batch)) })
 	})
-	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records}))
+	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records, opts.Log.Level}))
 	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
 	// The provider only lends its resource to the reader.
 	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
 	e.metrics = newMetricSender(reader, out.Metrics, collector, opts)
 	return e, nil
-}
-
-func (e *exporter) logHandler(opts Options) slog.Handler {
-	return levelHandler{
-		Handler: otelslog.NewHandler("github.com/kaptar/kaptar", otelslog.WithLoggerProvider(e.logs)),
-		level:   opts.Log.Level,
-	}
 }
 
 // shutdown flushes the three signals side by side, so that one that hangs does
@@ -81,28 +74,19 @@ func (p spanProcessor) OnEnd(s sdktrace.ReadOnlySpan)                 { p.q.put(
 func (spanProcessor) ForceFlush(context.Context) error                { return nil }
 func (spanProcessor) Shutdown(context.Context) error                  { return nil }
 
-type logProcessor struct{ q *queue[sdklog.Record] }
-
-func (logProcessor) Enabled(context.Context, sdklog.EnabledParameters) bool { return true }
-func (logProcessor) ForceFlush(context.Context) error                       { return nil }
-func (logProcessor) Shutdown(context.Context) error                         { return nil }
-func (p logProcessor) OnEmit(_ context.Context, r *sdklog.Record) error {
-	p.q.put(r.Clone())
-	return nil
-}
-
-// levelHandler gives a handler the level of the local log.
-type levelHandler struct {
-	slog.Handler
+// logProcessor takes the records of the local log's level.
+type logProcessor struct {
+	q     *queue[sdklog.Record]
 	level slog.Leveler
 }
 
-func (h levelHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
-
-func (h levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return levelHandler{h.Handler.WithAttrs(attrs), h.level}
+func (p logProcessor) Enabled(_ context.Context, of sdklog.EnabledParameters) bool {
+	return slog.Level(of.Severity-otellog.SeverityInfo) >= p.level.Level()
 }
 
-func (h levelHandler) WithGroup(name string) slog.Handler {
-	return levelHandler{h.Handler.WithGroup(name), h.level}
+func (logProcessor) ForceFlush(context.Context) error { return nil }
+func (logProcessor) Shutdown(context.Context) error   { return nil }
+func (p logProcessor) OnEmit(_ context.Context, r *sdklog.Record) error {
+	p.q.put(r.Clone())
+	return nil
 }

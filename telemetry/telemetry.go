@@ -15,11 +15,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/contrib/bridges/otelslog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
+
+const tracerName = "github.com/kaptar/kaptar" // also of the log records
 
 // Options say who the service is and where its telemetry goes. Only Service is
 // required.
@@ -119,13 +122,13 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 			return nil, err
 		}
 		spans = append(spans, spanProcessor{t.export.spans})
-		handler = fanout{handler, t.export.logHandler(opts)}
+		handler = slog.NewMultiHandler(handler, otelslog.NewHandler(tracerName, otelslog.WithLoggerProvider(t.export.logs)))
 	}
 	if len(spans) > 0 {
 		t.provider.sdk = newSDK(res, spans)
 	}
 	t.logger = slog.New(handler)
-	t.tracer = t.provider.Tracer("github.com/kaptar/kaptar")
+	t.tracer = t.provider.Tracer(tracerName)
 	return t, nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/telemetry"
@@ -88,31 +87,6 @@ func TestSamplers(t *testing.T) {
 				t.Errorf("%s under parent %q: span %s, want one of its own", tt.name, parent, sc.SpanID())
 			}
 		}
-	}
-}
-
-// The share must be the same traces as in every other SDK.
-func TestRatioAgreesWithTheSDK(t *testing.T) {
-	t.Parallel()
-	c := newCollector()
-	tel := newTelemetry(t, telemetry.Options{
-		Service: "s", Endpoint: c.serveGRPC(t), Sampler: "traceidratio", SamplerArg: 0.25, Log: telemetry.LogOptions{Output: io.Discard},
-	})
-	sdk := sdktrace.TraceIDRatioBased(0.25)
-	sampled := 0
-	for range 2000 {
-		_, span := tel.Tracer().Start(t.Context(), "x")
-		sc := span.SpanContext()
-		want := sdk.ShouldSample(sdktrace.SamplingParameters{ParentContext: t.Context(), TraceID: sc.TraceID()}).Decision == sdktrace.RecordAndSample
-		if sc.IsSampled() != want {
-			t.Fatalf("trace %s: sampled %v, the SDK says %v", sc.TraceID(), sc.IsSampled(), want)
-		}
-		if want {
-			sampled++
-		}
-	}
-	if sampled < 400 || sampled > 600 {
-		t.Errorf("%d of 2000 traces sampled, want about 500", sampled)
 	}
 }
 

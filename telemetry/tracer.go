@@ -16,7 +16,7 @@ import (
 // spans that will be exported. All others are a pair of ids.
 type tracerProvider struct {
 	embedded.TracerProvider
-	sampler sampler
+	sampler sdktrace.Sampler
 	sdk     *sdktrace.TracerProvider // nil: nobody wants the spans
 }
 
@@ -50,18 +50,19 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	parent := trace.SpanContextFromContext(ctx)
 	if len(opts) > 0 {
 		if config := trace.NewSpanStartConfig(opts...); config.NewRoot() {
-			parent = trace.SpanContext{}
+			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 		}
 	}
+	parent := trace.SpanContextFromContext(ctx)
 	id := parent.TraceID()
 	root := !id.IsValid()
 	if root {
 		id = newTraceID()
 	}
-	sampled := t.provider.sampler.sample(parent, id)
+	decision := t.provider.sampler.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision
+	sampled := decision == sdktrace.RecordAndSample
 	if sampled && t.sdk != nil {
 		if root {
 			ctx = context.WithValue(ctx, traceIDKey{}, id)

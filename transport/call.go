@@ -9,6 +9,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // call is one call through the engine, over either face: it has a deadline, and makes attempts one
@@ -144,14 +146,10 @@ func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 
 // wait pauses between two attempts.
 func (c *call) wait(pause time.Duration) error {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-c.ctx.Done():
+	if !steady.Sleep(c.ctx, pause) {
 		return c.tg.ended(c.ctx)
 	}
+	return nil
 }
 
 // cancelled reports whether the caller itself has given up.

@@ -13,11 +13,12 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
 	firstInstance = time.Second // how long a call waits for the first instance, or an external target for the registry
-	watchAgain    = time.Second // first pause after a failed Watch; doubles to watchMost
+	watchAgain    = time.Second // pause after a failed Watch; doubles to watchMost
 	watchMost     = 30 * time.Second
 )
 
@@ -108,9 +109,14 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 		stop := time.AfterFunc(firstInstance, t.useDNS)
 		defer stop.Stop()
 	}
-	for pause := watchAgain; ; pause = min(2*pause, watchMost) {
+	outage := steady.Outage{What: "registry", Log: t.log, Attrs: []slog.Attr{slog.String("target", t.name)}}
+	pause := steady.Backoff{First: watchAgain, Max: watchMost}
+	for {
 		began := time.Now()
-		err := resolver.Watch(ctx, t.service, t.update)
+		err := resolver.Watch(ctx, t.service, func(list []discovery.Instance) {
+			outage.Back(ctx)
+			t.update(list)
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -119,15 +125,13 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 		t.mu.Unlock()
 		t.useDNS()
 		if err != nil {
-			t.log.WarnContext(ctx, "discovery failed, the last instances stay in use", "target", t.name, "error", err)
+			outage.Lost(ctx, err) // the last instances stay in use
 		}
 		if time.Since(began) > watchMost {
-			pause = watchAgain
+			pause.Reset()
 		}
-		select {
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, pause.Next()) {
 			return
-		case <-time.After(pause):
 		}
 	}
 }
