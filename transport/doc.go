@@ -1,31 +1,38 @@
-// Package transport makes calls to other services: it finds their instances, spreads the load,
-// avoids those that fail, stops calling a target that is down, retries what may be retried and
+// Package transport makes calls to other services. It finds their instances, spreads the load over
+// them, avoids those that fail, stops calling a target that is down, retries what may be retried, and
 // bounds every call in time.
 //
 // One Transport has two faces: it is an http.RoundTripper, and Conn gives a
-// grpc.ClientConnInterface. Behind both stands one policy engine for each target, so that a
-// failure over HTTP and one over gRPC are one truth. In the order in which a call meets them:
+// grpc.ClientConnInterface. Both use one policy engine per target, so that failures over HTTP and
+// over gRPC count together. A call meets these, in this order:
 //
-//   - Target. A name without dot or port is a service that the Resolver knows ("http://order-service/").
-//     Anything else ("api.bank.example", "127.0.0.1:9999") is looked up there first and is an external
-//     target, found through DNS, when no registry knows it. A target is known by host:port then.
-//   - Deadline. Settings.Timeout for callers that bring none. It covers all attempts and the reading of
-//     the body, unless the response is a stream. The time left goes out with the call: deadline.Header over HTTP, 5 ms short so that
-//     the answer "too late" arrives in time, and grpc-timeout over gRPC. A gRPC stream has its caller's deadline only.
-//   - Instances. A list that becomes empty, and a registry that fails, leave the last good list in place.
+//   - Middleware. Options.Client over HTTP, Options.Unary and Options.Stream over gRPC. It sees a
+//     call once; all that follows may happen several times in one call.
+//   - Target. A name without dot or port ("http://order-service/") is a service, which the Resolver
+//     must know. The Resolver is asked for any other name too ("api.bank.example",
+//     "127.0.0.1:9999"). If it does not know the name, the target is external: a host and port that
+//     DNS finds.
+//   - Deadline. Settings.Timeout, for callers that bring none. It covers all attempts and the reading
+//     of the body, unless the response is a stream. The time left is sent along: over HTTP in the
+//     header X-Request-Timeout-Ms, less 5 ms so that the answer "too late" still arrives in time, and
+//     over gRPC as grpc-timeout. A gRPC stream has only the deadline of its caller.
+//   - Instances. When the registry fails, or its list becomes empty, the last good list stays in use.
 //     A call waits up to one second for the first instance, because services start in any order.
-//   - Balancer. The better of two random instances, by peak EWMA of latency (1 s) times calls in flight,
-//     where a failure counts as a latency of 1 s. Five failures in a row eject an instance for 30 s,
-//     then 60 s and so on to 300 s, but never more than half of a target's instances.
-//   - Breaker. One for each target. Settings.Breaker.FailureThreshold failed attempts in a row open it; after
-//     RecoveryTimeout one probe is let through. A failure is a transport error, a deadline, a 5xx, and the gRPC codes
-//     Unavailable, DeadlineExceeded, Internal and ResourceExhausted. A 4xx is none; a call that its own
-//     caller cancelled is neither failure nor success.
-//   - Retry. Only GET, HEAD, OPTIONS, PUT, DELETE and requests with an Idempotency-Key header, with a body that
-//     can be sent again (none, or GetBody set); over gRPC methods whose idempotency_level says so, calls with
-//     WithIdempotent, and any call that reached no server. It answers transport errors, attempts that took too long,
-//     502, 503, 504 and Unavailable, within the retry budget, and obeys Retry-After and
-//     grpc-retry-pushback-ms. Nothing is retried after the caller has seen a response.
+//   - Balancer. It picks two random instances and takes the better one: the lower peak EWMA of
+//     latency (over 1 s) times calls in flight. A failure counts as a latency of 1 s. Five failures
+//     in a row eject an instance for 30 s, the next time for 60 s, and so on up to 300 s, but never
+//     more than half of a target's instances. With Options.Weight, the weights decide first how many
+//     calls a group of equal weight gets.
+//   - Breaker. There is one for each target. Settings.Breaker.FailureThreshold failed attempts in a
+//     row open it, and after RecoveryTimeout it lets one probe through. Failures are transport
+//     errors, deadlines, 5xx, and the gRPC codes Unavailable, DeadlineExceeded, Internal and
+//     ResourceExhausted. A 4xx is a success. A call that its own caller cancelled counts as neither.
+//   - Retry. Over HTTP for GET, HEAD, OPTIONS, PUT, DELETE and requests with the header
+//     Idempotency-Key, if the body can be sent again (there is none, or GetBody is set). Over gRPC
+//     for methods whose idempotency_level allows it, for calls with WithIdempotent, and for calls
+//     that reached no server. Transport errors, attempts that took too long, 502, 503, 504 and
+//     Unavailable are retried, within the retry budget and as Retry-After and grpc-retry-pushback-ms
+//     ask. Nothing is retried once the caller has seen a response.
 //
 // An instance that runs in this process (see Local) is called directly, through the same engine.
 package transport

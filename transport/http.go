@@ -39,9 +39,9 @@ type httpCall struct {
 
 // RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not
 // modify req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances,
-// context.DeadlineExceeded, context.Canceled or the network's error. A response is returned whatever
-// its status is. Its body must be read to the end or closed: until then the call counts as in flight
-// and holds its deadline.
+// context.DeadlineExceeded, context.Canceled or the network's error. A response is returned
+// whatever its status is. Its body must be read to the end or closed: until then the call counts as
+// in flight and holds its deadline.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.once.Do(t.start)
 	return t.client.RoundTrip(req)
@@ -144,8 +144,8 @@ func (c *httpCall) try() (*http.Response, error) {
 	return resp, nil
 }
 
-// bound returns the context of an attempt. It has the deadline of the call; while another attempt is
-// possible, a timer ends it earlier if no response comes, and is stopped when one does.
+// bound returns the context of an attempt. It has the deadline of the call; while another attempt
+// is possible, a timer ends it earlier if no response comes, and is stopped when one does.
 func (c *httpCall) bound() context.Context {
 	ctx := c.ctx
 	c.cancel, c.limit, c.timer = nil, nil, nil
@@ -182,8 +182,8 @@ func (c *httpCall) lift(resp *http.Response) {
 	}
 }
 
-// outgoing returns the request of an attempt: the caller's, with another context, address and two or
-// three headers.
+// outgoing returns the request of an attempt: the caller's, with another context, address and two
+// or three headers.
 func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 	out := c.req.WithContext(ctx)
 	if c.local.http == nil && !c.external {
@@ -287,8 +287,8 @@ func retryAfter(value string) time.Duration {
 	return -1
 }
 
-// discard ends a response that the caller will not see. A short body is read, so that the connection
-// can be used again.
+// discard ends a response that the caller will not see. A short body is read, so that the
+// connection can be used again.
 func (c *httpCall) discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		_, _ = io.Copy(io.Discard, resp.Body) // its end is all we want, and Close comes anyway

@@ -25,8 +25,8 @@ type upgraded struct {
 	io.Writer
 }
 
-// uploadStep is how much of a request's body must go out for the call's own deadline to begin anew. The server counts
-// alike, so that an upload may be long as long as it moves.
+// uploadStep is how much of a request's body must go out for the call's own deadline to begin anew.
+// The server counts alike, so that an upload may be long as long as it moves.
 const uploadStep = 64 << 10
 
 type upload struct {
@@ -74,8 +74,8 @@ func (b *body) Close() error {
 	return err
 }
 
-// end ends the call, the first time. A response that breaks off is a failure of the target. One that
-// is cut by the deadline is not: it may be a stream that was never meant to end.
+// end ends the call, the first time. A response that breaks off is a failure of the target. One
+// that is cut by the deadline is not: it may be a stream that was never meant to end.
 func (b *body) end(err error) {
 	if b.ended.Swap(true) {
 		return

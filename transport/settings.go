@@ -8,10 +8,11 @@ import (
 // Settings are the policy of one target. It is also the shape of clients.<name> in
 // configuration. A zero field means the default that it documents.
 type Settings struct {
-	// Timeout bounds a call with all its attempts and the reading of its body. Zero: 5 s for a caller that
-	// brings no deadline, and the caller's own otherwise. A positive value also shortens a longer deadline of the
-	// caller. Negative: never any but the caller's. It does not cut a stream, which is a response of unknown length or
-	// an upgraded connection, once its head has come; and it begins anew with each 64 KiB of the request's body.
+	// Timeout bounds a call with all its attempts and the reading of its body. Zero: 5 s for a caller
+	// that brings no deadline, and the caller's own otherwise. A positive value also shortens a longer
+	// deadline of the caller. Negative: never any but the caller's. It does not cut a stream, which is
+	// a response of unknown length or an upgraded connection, once its head has come; and it begins
+	// anew with each 64 KiB of the request's body.
 	Timeout time.Duration   `config:"timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker BreakerSettings `config:"breaker"`
 	Retry   RetrySettings   `config:"retry"`
@@ -34,14 +35,15 @@ type RetrySettings struct {
 	// with each attempt up to MaxBackoff, default 250 ms.
 	Backoff    time.Duration `config:"backoff" default:"25ms" help:"upper bound of the first pause; doubles each time"`
 	MaxBackoff time.Duration `config:"max_backoff" default:"250ms" help:"upper bound of any pause"`
-	// Budget is the share of calls that may be retried, over 10 s; default 0.1. One retry a second is allowed on top of it.
+	// Budget is the share of calls that may be retried, over 10 s; default 0.1. One retry a second is
+	// allowed on top of it.
 	Budget float64 `config:"budget" default:"0.1" help:"retries allowed for each call, over 10 s"`
 }
 
 const defaultTimeout = 5 * time.Second
 
-// over returns s with its zero fields taken from base, and what is then still zero from the defaults.
-// Timeout stays zero, because zero is a policy of its own.
+// over returns s with its zero fields taken from base, and what is then still zero from the
+// defaults. Timeout stays zero, because zero is a policy of its own.
 func (s Settings) over(base Settings) Settings {
 	return Settings{
 		Timeout: cmp.Or(s.Timeout, base.Timeout),
