@@ -145,6 +145,14 @@ func surroundings() []mutant {
 			"			s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
 		},
 		{
+			"a service that leaves still answers for the drain delay", "lifecycle.go",
+			"		steady.Sleep(s.base, delay)", "		_ = steady.Sleep", ".", "TestDrainDelay",
+		},
+		{
+			"a flushed answer is a stream, which no deadline cuts", "server/stream.go",
+			"		x.limit.Move(time.Time{})\n", "", "./server", "TestStream",
+		},
+		{
 			"the contexts of streams end when the service stops", "server/life.go",
 			"	s.flights.stop()\n", "", "./server", "TestShutdownWaits",
 		},
