@@ -30,7 +30,7 @@ func TestStreamEndings(t *testing.T) {
 		ctx, cancel := context.WithCancel(r.Context()) // made before it is a stream
 		defer cancel()
 		w.(http.Flusher).Flush()
-		time.Sleep(60 * time.Millisecond) // longer than the deadline
+		<-time.After(60 * time.Millisecond) // longer than the deadline
 		switch r.PathValue("how") {
 		case "failed":
 			panic(http.ErrAbortHandler)
@@ -68,7 +68,7 @@ func TestStreamEndings(t *testing.T) {
 		ended("failed")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			time.Sleep(80 * time.Millisecond)
+			<-time.After(80 * time.Millisecond)
 			cancel()
 		}()
 		_, _ = try(ctx, c, "GET", url+"/stream/gone", nil)
@@ -134,7 +134,7 @@ func (s *slowBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	s.left--
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond)
 	return min(len(p), 32<<10), nil
 }
 
