@@ -137,7 +137,7 @@ func (b *installer) install(ctx context.Context, missing map[string]recipe) erro
 	wg.Go(func() {
 		defer close(aptDone)
 		if len(packages) > 0 && refused == nil {
-			b.say("apt-get", "begins")
+			b.say("apt-get", "under way")
 			aptErr = b.apt(ctx, packages, func(line string) { b.say("apt-get", line) })
 			b.end("apt-get", aptErr)
 		}
@@ -178,7 +178,7 @@ func (r recipe) needed() (names []string) {
 // follow fetches what is no package, and looks whether everything is there now.
 func (r recipe) follow(ctx context.Context, name string, b *installer) error {
 	if r.fetch != nil {
-		b.say(name, "begins")
+		b.say(name, "under way")
 		if err := r.fetch(ctx, func(line string) { b.say(name, line) }); err != nil {
 			return fmt.Errorf("servers: install %s: %w", name, err)
 		}
@@ -256,18 +256,26 @@ func (b *installer) end(name string, err error) {
 	}
 }
 
-// tick writes the last lines at each interval, until done is closed.
+// tick writes what is new at each interval, and at least what is under way, until done is closed.
 func (b *installer) tick(done <-chan struct{}) {
 	ticker := time.NewTicker(b.interval)
 	defer ticker.Stop()
+	shown := map[string]string{}
 	for {
 		select {
 		case <-ticker.C:
 			b.mu.Lock()
-			for _, name := range slices.Sorted(maps.Keys(b.last)) {
-				line := []rune(b.last[name])
-				b.line(name, string(line[:min(len(line), 90)]))
+			names, news := slices.Sorted(maps.Keys(b.last)), false
+			for _, name := range names {
+				if line := []rune(b.last[name]); shown[name] != b.last[name] {
+					b.line(name, string(line[:min(len(line), 90)]))
+					news = true
+				}
 			}
+			if !news {
+				b.line("", "under way: "+strings.Join(names, ", "))
+			}
+			shown = maps.Clone(b.last)
 			b.mu.Unlock()
 		case <-done:
 			return

@@ -79,7 +79,7 @@ func TestInstallSaysWhatItDoes(t *testing.T) {
 		plan, _, _ := strings.Cut(out.String(), "   10 s")
 		expectText(t, plan, "about 4 minutes on 2 cores and 1.5 GB", "one         1.0 min  0.5 GB  Debian's deb1\n", "slow        3.0 min  1.0 GB  built from tools/slow\n")
 		expectText(t, out.String(), "   10 s  apt-get    Get:1 deb1\n", "   10 s  one        waits for apt-get\n", "   10 s  slow       12 packages compiled\n",
-			"   12 s  apt-get    ok\n", "   12 s  one        ok\n", "   12 s  two        FAILED\n", "   20 s  slow       12 packages compiled\n", "   25 s  slow       ok\n")
+			"   12 s  apt-get    ok\n", "   12 s  one        ok\n", "   12 s  two        FAILED\n", "   20 s             under way: slow\n", "   25 s  slow       ok\n")
 	})
 }
 
