@@ -51,6 +51,9 @@ type Options struct {
 	// "services.user-service.database_url". They win over those that StartWith makes, so a test
 	// can have a real broker or database.
 	Settings map[string]string
+	// Beside, if set, is a system whose broker and databases this one shares: what it runs are
+	// further instances of the same services.
+	Beside *System
 }
 
 // A System is services that run in this process. Its methods may be called concurrently, but for
@@ -86,6 +89,9 @@ func StartWith(t testing.TB, opts *Options, services ...kaptar.Service) *System 
 		opts = new(Options)
 	}
 	s := &System{t: t, own: opts.Settings, dir: t.TempDir(), broker: newBroker(), spans: tracetest.NewSpanRecorder()}
+	if opts.Beside != nil {
+		s.dir, s.broker = opts.Beside.dir, opts.Beside.broker
+	}
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.dial}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	s.run(services)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/kaptartest"
 )
 
 // TestAnotherBroker runs the shop as it is on another broker: a URL is all that
@@ -21,9 +21,9 @@ func TestAnotherBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	sys := shoptest.Start(t, map[string]string{
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{
 		"broker_url": "kafka://" + strings.Join(cluster.ListenAddrs(), ",") + "?partitions=2", "demo": "true",
-	}, services()...)
+	}}, services()...)
 	sys.Do(http.MethodPost, "gateway", "/v1/users", `{"username":"ada","email":"ada@example.com","password":"correct horse"}`)
 	resp := sys.Do(http.MethodPost, "gateway", "/v1/orders", `{"user_id":1,"items":[{"sku":"tea","quantity":2}]}`)
 	if resp.Status != http.StatusCreated {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -24,7 +25,7 @@ const (
 	order = `{"order_id":%d,"user_id":1,"items":[{"sku":"tea","quantity":2,"price_cents":900},{"sku":"honey","quantity":1,"price_cents":700}],"total_cents":2500}`
 )
 
-func sales(sys *shoptest.System) string {
+func sales(sys *kaptartest.System) string {
 	return strings.TrimSpace(sys.Do("GET", name, "/sales", "").Body)
 }
 
@@ -41,14 +42,13 @@ func topics() kaptar.Service {
 // first started: it counts each once.
 func TestSales(t *testing.T) {
 	t.Parallel()
-	broker := shoptest.Broker(t)
-	sources := map[string]string{"broker_url": broker}
-	shoptest.Start(t, sources, topics()).Stop()
+	sys := kaptartest.Start(t, topics())
+	sys.Stop()
 	for range 2 {
-		shoptest.Deliver(t, broker, "order.confirmed.v1", "before", "1", fmt.Sprintf(order, 1))
+		sys.Deliver(shoptest.Event("order.confirmed.v1", "before", "1", fmt.Sprintf(order, 1)))
 	}
 
-	sys := shoptest.Start(t, sources, Service())
+	sys.Restart(Service())
 	const before = `{"orders":1,"total_cents":2500,"captured_cents":0,"by_sku":{"honey":{"quantity":1,"total_cents":700},"tea":{"quantity":2,"total_cents":1800}},"placed":0,"cancelled":0,"users":0,"stock_changes":0}`
 	shoptest.Eventually(t, "the order of before the start", func() (bool, string) { got := sales(sys); return got == before, got })
 
@@ -61,7 +61,7 @@ func TestSales(t *testing.T) {
 		{"stock.changed.v1", `{"sku":"tea","available":98,"reserved":0}`},
 	} {
 		for range 2 {
-			shoptest.Deliver(t, broker, e.topic, "event of "+e.topic, "1", e.data)
+			sys.Deliver(shoptest.Event(e.topic, "event of "+e.topic, "1", e.data))
 		}
 		line := fmt.Sprintf("messaging_processed_total{outcome=\"duplicate\",service=%q,topic=%q} ", name, e.topic)
 		shoptest.Eventually(t, line, func() (bool, string) {
@@ -88,7 +88,7 @@ func TestSales(t *testing.T) {
 
 func TestNothingSold(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := kaptartest.Start(t, Service())
 	const want = `{"orders":0,"total_cents":0,"captured_cents":0,"by_sku":{},"placed":0,"cancelled":0,"users":0,"stock_changes":0}`
 	if got := sales(sys); got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 
 const teaForSeven = `{"order_id":7,"amount_cents":1800}`
 
-func postCharge(sys *shoptest.System, key, body string) shoptest.Response {
+func postCharge(sys *kaptartest.System, key, body string) kaptartest.Response {
 	return sys.Do("POST", "bank", "/charges", body, "Idempotency-Key", key)
 }
 
@@ -44,7 +45,7 @@ type books struct {
 	RefundedCents int64 `json:"refunded_cents"`
 }
 
-func readBooks(t *testing.T, sys *shoptest.System, query string) books {
+func readBooks(t *testing.T, sys *kaptartest.System, query string) books {
 	t.Helper()
 	var b books
 	sys.Do("GET", "bank", "/charges"+query, "").Decode(t, &b)
@@ -55,7 +56,7 @@ func readBooks(t *testing.T, sys *shoptest.System, query string) books {
 // declines: one key is charged once, and nothing is forgotten.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := kaptartest.Start(t, Service())
 
 	if resp := sys.Do("PUT", "bank", "/faults", `{"error_rate":1.0,"delay_ms":0,"decline_rate":0.0}`); resp.Status != 200 {
 		t.Fatalf("set faults: got %d %s", resp.Status, resp.Body)
@@ -135,7 +136,7 @@ func TestChance(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := kaptartest.Start(t, Service())
 	for _, body := range []string{`{"error_rate":1.5}`, `{"error_rate":-0.1}`, `{"decline_rate":2}`, `{"delay_ms":-1}`, `{"delay_ms":60001}`, `{"errors":1}`, ``} {
 		if resp := sys.Do("PUT", "bank", "/faults", body); resp.Status != 400 || !strings.Contains(resp.Body, `"errors":[{"location":"body`) {
 			t.Errorf("faults %s: got %d %s, want 400 with errors", body, resp.Status, resp.Body)
@@ -162,8 +163,8 @@ func TestRefusals(t *testing.T) {
 
 func TestRefund(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
-	refund := func() shoptest.Response {
+	sys := kaptartest.Start(t, Service())
+	refund := func() kaptartest.Response {
 		return sys.Do("POST", "bank", "/v1/refunds", teaForSeven, "Idempotency-Key", "order-7")
 	}
 	postCharge(sys, "order-7", teaForSeven)

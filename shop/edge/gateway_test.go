@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/kaptartest"
 )
 
 // things is a service under the name of one behind the gateway.
@@ -24,7 +24,7 @@ func things(name string, handlers map[string]http.HandlerFunc) kaptar.Service {
 
 func TestPassesOn(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service(), things("user-service", map[string]http.HandlerFunc{
+	sys := kaptartest.Start(t, Service(), things("user-service", map[string]http.HandlerFunc{
 		"POST /v1/users/{id}": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Answer", "yes")
 			w.WriteHeader(http.StatusTeapot)
@@ -47,7 +47,7 @@ func TestServiceAway(t *testing.T) {
 	t.Parallel()
 	cut := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	slow := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	sys := shoptest.Start(t, map[string]string{"services.gateway.request_timeout": "300ms"}, Service(),
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "300ms"}}, Service(),
 		things("order-service", map[string]http.HandlerFunc{"POST /orders": cut}),
 		things("inventory-service", map[string]http.HandlerFunc{"POST /stock": slow}))
 	for _, c := range []struct {
@@ -80,7 +80,7 @@ func TestOpenAPI(t *testing.T) {
 			fmt.Fprintf(w, `{"paths":{"/%[1]s":{"get":{"schema":{"$ref":"#/components/schemas/Item"}}}},"components":{"schemas":{"Item":{"title":%[1]q}}}}`, schema)
 		}}
 	}
-	sys := shoptest.Start(t, nil, Service(), things("user-service", describe("users")), things("order-service", describe("orders")))
+	sys := kaptartest.Start(t, Service(), things("user-service", describe("users")), things("order-service", describe("orders")))
 	var got struct {
 		OpenAPI     string
 		Paths       map[string]any

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -53,7 +54,7 @@ func (l *listener) of(sku string) (heard []string) {
 func TestService(t *testing.T) {
 	t.Parallel()
 	l := new(listener)
-	sys := shoptest.Start(t, map[string]string{"demo": "true"}, Service(), l.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}}, Service(), l.service())
 	client := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
 	reserve := func(order int64, items ...*inventoryv1.Item) *inventoryv1.ReserveResponse {
 		t.Helper()
@@ -99,7 +100,7 @@ func TestService(t *testing.T) {
 	wantBody(t, sys, "tea", `{"sku":"tea","available":98,"reserved":0,"price_cents":900}`)
 }
 
-func wantBody(t *testing.T, sys *shoptest.System, sku, want string) {
+func wantBody(t *testing.T, sys *kaptartest.System, sku, want string) {
 	t.Helper()
 	resp := sys.Do("GET", "inventory-service", "/stock/"+sku, "")
 	if got := strings.TrimSpace(resp.Body); resp.Status != http.StatusOK || got != want {
@@ -109,7 +110,7 @@ func wantBody(t *testing.T, sys *shoptest.System, sku, want string) {
 
 func TestServiceRefuses(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := kaptartest.Start(t, Service())
 	wantBody(t, sys, "tea", `{"sku":"tea","available":0,"reserved":0,"price_cents":900}`) // no demo
 	for _, test := range []struct {
 		method, path, body string
@@ -166,7 +167,7 @@ func TestServiceRefuses(t *testing.T) {
 
 func TestPrices(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, Service())
+	sys := kaptartest.Start(t, Service())
 	client := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
 	resp, err := client.Prices(t.Context(), &inventoryv1.PricesRequest{Skus: []string{"tea", "coffee", "honey"}})
 	if got := resp.GetPriceCents(); err != nil || len(got) != 3 || got["tea"] != 900 || got["coffee"] != 1250 || got["honey"] != 700 {

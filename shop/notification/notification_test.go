@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/sqldb"
@@ -24,7 +25,7 @@ type mailJSON struct {
 	SentAt  time.Time `json:"sent_at"`
 }
 
-func mailsOf(t *testing.T, sys *shoptest.System, user string) []mailJSON {
+func mailsOf(t *testing.T, sys *kaptartest.System, user string) []mailJSON {
 	t.Helper()
 	var out struct{ Mails []mailJSON }
 	sys.Do("GET", name, "/mails/"+user, "").Decode(t, &out)
@@ -32,7 +33,7 @@ func mailsOf(t *testing.T, sys *shoptest.System, user string) []mailJSON {
 }
 
 // waitFor waits until deliveries of topic have ended with outcome n times.
-func waitFor(t *testing.T, sys *shoptest.System, topic, outcome string, n int) {
+func waitFor(t *testing.T, sys *kaptartest.System, topic, outcome string, n int) {
 	t.Helper()
 	line := fmt.Sprintf("messaging_processed_total{outcome=%q,service=%q,topic=%q} %d\n", outcome, name, topic, n)
 	shoptest.Eventually(t, line, func() (bool, string) {
@@ -44,8 +45,7 @@ func waitFor(t *testing.T, sys *shoptest.System, topic, outcome string, n int) {
 // TestMails delivers each kind of event, each of them twice: one mail each.
 func TestMails(t *testing.T) {
 	t.Parallel()
-	broker := shoptest.Broker(t)
-	sys := shoptest.Start(t, map[string]string{"broker_url": broker}, Service())
+	sys := kaptartest.Start(t, Service())
 	const order = `{"order_id":7,"user_id":1,"items":[{"sku":"tea","quantity":2,"price_cents":900}],"total_cents":1800,"reason":"tea is out of stock"}`
 	subjects := []string{"Welcome to the shop, ada", "Order 7 is confirmed", "Order 7 is cancelled"}
 	for i, e := range []struct{ topic, data string }{
@@ -54,7 +54,7 @@ func TestMails(t *testing.T) {
 		{"order.cancelled.v1", order},
 	} {
 		for range 2 {
-			shoptest.Deliver(t, broker, e.topic, fmt.Sprint("event-", i), "1", e.data)
+			sys.Deliver(shoptest.Event(e.topic, fmt.Sprint("event-", i), "1", e.data))
 		}
 		waitFor(t, sys, e.topic, "ok", 1)
 		waitFor(t, sys, e.topic, "duplicate", 1)
@@ -79,10 +79,9 @@ func TestMails(t *testing.T) {
 // TestWorkQueue delivers one piece of work twice, and finds it done once.
 func TestWorkQueue(t *testing.T) {
 	t.Parallel()
-	broker := shoptest.Broker(t)
-	sys := shoptest.Start(t, map[string]string{"broker_url": broker}, Service())
+	sys := kaptartest.Start(t, Service())
 	for range 2 {
-		shoptest.Deliver(t, broker, "email.send.v1", "work-1", "5", `{"user_id":5,"subject":"Hello","body":"You"}`)
+		sys.Deliver(shoptest.Event("email.send.v1", "work-1", "5", `{"user_id":5,"subject":"Hello","body":"You"}`))
 	}
 	waitFor(t, sys, "email.send.v1", "duplicate", 1)
 	if mails := mailsOf(t, sys, "5"); len(mails) != 1 || mails[0].Subject != "Hello" || mails[0].Body != "You" {
@@ -94,10 +93,9 @@ func TestWorkQueue(t *testing.T) {
 // what happened before.
 func TestFromBeginning(t *testing.T) {
 	t.Parallel()
-	broker := shoptest.Broker(t)
-	sys := shoptest.Start(t, map[string]string{"broker_url": broker}, Service()) // makes the topics
+	sys := kaptartest.Start(t, Service()) // makes the topics
 	sys.Stop()
-	shoptest.Deliver(t, broker, "user.registered.v1", "event-1", "3", `{"user_id":3,"username":"joan","email":"joan@example.com"}`)
+	sys.Deliver(shoptest.Event("user.registered.v1", "event-1", "3", `{"user_id":3,"username":"joan","email":"joan@example.com"}`))
 	sys.Restart(Service())
 	shoptest.Eventually(t, "the mail of what happened meanwhile", func() (bool, string) {
 		mails := mailsOf(t, sys, "3")

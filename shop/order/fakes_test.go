@@ -15,6 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -133,7 +134,7 @@ func (l *listener) traces() []string {
 }
 
 // place sends an order and returns the answer.
-func place(t *testing.T, sys *shoptest.System, key, body string, headers ...string) (order, shoptest.Response) {
+func place(t *testing.T, sys *kaptartest.System, key, body string, headers ...string) (order, kaptartest.Response) {
 	t.Helper()
 	if key != "" {
 		headers = append(headers, "Idempotency-Key", key)
@@ -147,7 +148,7 @@ func place(t *testing.T, sys *shoptest.System, key, body string, headers ...stri
 }
 
 // get reads one order.
-func get(t *testing.T, sys *shoptest.System, user, id int64) order {
+func get(t *testing.T, sys *kaptartest.System, user, id int64) order {
 	t.Helper()
 	resp := sys.Do("GET", "order-service", fmt.Sprintf("/orders/%d/%d", user, id), "")
 	var o order
@@ -159,7 +160,7 @@ func get(t *testing.T, sys *shoptest.System, user, id int64) order {
 }
 
 // ended waits until the order is not pending any more.
-func ended(t *testing.T, sys *shoptest.System, user, id int64) order {
+func ended(t *testing.T, sys *kaptartest.System, user, id int64) order {
 	t.Helper()
 	var o order
 	shoptest.Eventually(t, fmt.Sprintf("the end of order %d", id), func() (bool, string) {
@@ -170,7 +171,7 @@ func ended(t *testing.T, sys *shoptest.System, user, id int64) order {
 }
 
 // wantStock compares with available/reserved of tea.
-func wantStock(t *testing.T, sys *shoptest.System, want string) {
+func wantStock(t *testing.T, sys *kaptartest.System, want string) {
 	t.Helper()
 	var l struct{ Available, Reserved int64 }
 	resp := sys.Do("GET", "inventory-service", "/stock/tea", "")

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/bank"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/shop/inventory"
@@ -15,7 +16,7 @@ import (
 // bank that fails, one that declines, and one that does neither.
 func TestRealNeighbours(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "200ms"},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "200ms"}},
 		Service(), inventory.Service(), payment.Service(), user.Service(), bank.Service())
 	var account struct{ ID int64 }
 	sys.Do("POST", "user-service", "/users", `{"username":"grace","email":"grace@example.com","password":"correct horse"}`).Decode(t, &account)
@@ -64,7 +65,7 @@ func TestRealNeighbours(t *testing.T) {
 	}
 }
 
-func faults(t *testing.T, sys *shoptest.System, body string) {
+func faults(t *testing.T, sys *kaptartest.System, body string) {
 	t.Helper()
 	if resp := sys.Do("PUT", "bank", "/faults", body); resp.Status != 200 {
 		t.Fatalf("PUT /faults %s = %d %s", body, resp.Status, resp.Body)

@@ -14,7 +14,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
-	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/payment"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
@@ -111,10 +111,10 @@ func (g *gate) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*payme
 
 // neighbours runs the services that order-service needs, behind a gate, and returns
 // the settings with which it finds them.
-func neighbours(t *testing.T) (*gate, *shoptest.System, *ledger, map[string]string) {
+func neighbours(t *testing.T) (*gate, *kaptartest.System, *ledger, map[string]string) {
 	t.Helper()
 	bank := newLedger()
-	sys := shoptest.Start(t, map[string]string{"demo": "true"}, inventory.Service(), payment.Service(), bank.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}}, inventory.Service(), payment.Service(), bank.service())
 	g := &gate{
 		inventory: inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service")),
 		payment:   paymentv1.NewPaymentServiceClient(sys.Conn("payment-service")),
@@ -143,7 +143,7 @@ func TestRestartAtEveryEdge(t *testing.T) {
 	t.Parallel()
 	g, others, bank, sources := neighbours(t)
 	heard := new(listener)
-	sys := shoptest.Start(t, sources, Service(), heard.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service(), heard.service())
 	stock := 100
 	for _, test := range []struct {
 		edges  []string
@@ -202,7 +202,7 @@ func TestRestartAtEveryEdge(t *testing.T) {
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	g, others, bank, sources := neighbours(t)
-	sys := shoptest.Start(t, sources, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service())
 	stock := 100
 	for _, method := range []string{"Reserve", "Charge", "Ship", "Release"} {
 		want := confirmed
@@ -232,11 +232,10 @@ func TestTwoInstances(t *testing.T) {
 	url := servertest.Database(t)
 	_, others, bank, sources := neighbours(t)
 	heard := new(listener)
-	sources["broker_url"] = shoptest.Broker(t)
 	sources["services.order-service.database_url"] = url
-	systems := []*shoptest.System{
-		shoptest.Start(t, sources, Service(), heard.service()),
-		shoptest.Start(t, sources, Service()),
+	first := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service(), heard.service())
+	systems := []*kaptartest.System{
+		first, kaptartest.StartWith(t, &kaptartest.Options{Settings: sources, Beside: first}, Service()),
 	}
 	var ids []int64
 	for i := range 30 {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/payment"
@@ -22,10 +23,10 @@ const tea = `{"user_id":1,"items":[{"sku":"tea","quantity":2}]}`
 
 // start runs order-service with real neighbours, users 1 to 9 and a bank. There are 100
 // of each sku.
-func start(t *testing.T) (*shoptest.System, *ledger, *listener) {
+func start(t *testing.T) (*kaptartest.System, *ledger, *listener) {
 	t.Helper()
 	bank, heard := newLedger(), new(listener)
-	sys := shoptest.Start(t, map[string]string{"demo": "true"},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}},
 		Service(), inventory.Service(), payment.Service(), users{}.service(), bank.service(), heard.service())
 	return sys, bank, heard
 }
@@ -89,7 +90,7 @@ func TestBankAway(t *testing.T) {
 	t.Parallel()
 	bank, heard := newLedger(), new(listener)
 	bank.fail()
-	sys := shoptest.Start(t, map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "3s"},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "3s"}},
 		Service(), inventory.Service(), payment.Service(), users{}.service(), bank.service(), heard.service())
 	o, _ := place(t, sys, "", tea)
 	opened := func() bool {
@@ -118,7 +119,7 @@ func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	sys, _, heard := start(t)
 	var wg sync.WaitGroup
-	answers := make([]shoptest.Response, 12)
+	answers := make([]kaptartest.Response, 12)
 	orders := make([]order, len(answers))
 	for i := range answers {
 		wg.Go(func() { orders[i], answers[i] = place(t, sys, "k", tea) })
@@ -197,9 +198,13 @@ func TestNeighbourAway(t *testing.T) {
 	for _, away := range []string{"user-service", "inventory-service"} {
 		t.Run(away, func(t *testing.T) {
 			t.Parallel()
-			services := map[string]func() *shoptest.System{
-				"user-service":      func() *shoptest.System { return shoptest.Start(t, quick(), Service(), inventory.Service()) },
-				"inventory-service": func() *shoptest.System { return shoptest.Start(t, quick(), Service(), users{}.service()) },
+			services := map[string]func() *kaptartest.System{
+				"user-service": func() *kaptartest.System {
+					return kaptartest.StartWith(t, &kaptartest.Options{Settings: quick()}, Service(), inventory.Service())
+				},
+				"inventory-service": func() *kaptartest.System {
+					return kaptartest.StartWith(t, &kaptartest.Options{Settings: quick()}, Service(), users{}.service())
+				},
 			}
 			_, resp := place(t, services[away](), "", tea)
 			if resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(resp.Body, away) {

@@ -14,6 +14,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 	"github.com/kaptar/kaptar/transport"
@@ -73,13 +74,13 @@ func (l *ledger) service() kaptar.Service {
 }
 
 // start runs payment-service with a bank. No attempt is repeated by the transport.
-func start(t *testing.T) (*shoptest.System, *ledger, paymentv1.PaymentServiceClient) {
+func start(t *testing.T) (*kaptartest.System, *ledger, paymentv1.PaymentServiceClient) {
 	t.Helper()
 	l := newLedger()
-	sys := shoptest.Start(t, map[string]string{
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{
 		"clients.bank.retry.max":                "-1",
 		"clients.bank.breaker.recovery_timeout": "200ms",
-	}, Service(), l.service())
+	}}, Service(), l.service())
 	return sys, l, paymentv1.NewPaymentServiceClient(sys.Conn("payment-service"))
 }
 
@@ -178,7 +179,7 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	bank := newLedger()
 	bank.will(503, `{}`)
-	sys := shoptest.Start(t, map[string]string{"clients.bank.breaker.recovery_timeout": "1s"}, Service(), bank.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"clients.bank.breaker.recovery_timeout": "1s"}}, Service(), bank.service())
 	client := paymentv1.NewPaymentServiceClient(sys.Conn("payment-service"))
 	began := time.Now()
 	for range 20 {

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	_ "github.com/kaptar/kaptar/drivers/redis"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -44,7 +46,7 @@ func onEachCache(t *testing.T, test func(t *testing.T, settings map[string]strin
 }
 
 // email asks for user 1 over both interfaces.
-func email(t *testing.T, sys *shoptest.System, want string) {
+func email(t *testing.T, sys *kaptartest.System, want string) {
 	t.Helper()
 	if resp := sys.Do("GET", name, "/users/1", ""); resp.Status != 200 || !strings.Contains(resp.Body, `"`+want+`"`) {
 		t.Errorf("GET: got %d %s, want %s", resp.Status, resp.Body, want)
@@ -55,7 +57,7 @@ func email(t *testing.T, sys *shoptest.System, want string) {
 	}
 }
 
-func requests(t *testing.T, sys *shoptest.System, result string) (n int) {
+func requests(t *testing.T, sys *kaptartest.System, result string) (n int) {
 	t.Helper()
 	line := fmt.Sprintf(`cache_requests_total{cache="users",result=%q,service="user-service"} `, result)
 	_, rest, found := strings.Cut(sys.Do("GET", name, "/metrics", "").Body, line)
@@ -66,7 +68,7 @@ func requests(t *testing.T, sys *shoptest.System, result string) (n int) {
 }
 
 // cached reads until the cache has answered both interfaces.
-func cached(t *testing.T, sys *shoptest.System) {
+func cached(t *testing.T, sys *kaptartest.System) {
 	t.Helper()
 	client := userv1.NewUserServiceClient(sys.Conn(name))
 	for what, read := range map[string]func() error{
@@ -87,7 +89,7 @@ func cached(t *testing.T, sys *shoptest.System) {
 func TestChange(t *testing.T) {
 	t.Parallel()
 	onEachCache(t, func(t *testing.T, settings map[string]string, outage func()) {
-		sys := shoptest.Start(t, settings, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
 		sys.Do("POST", name, "/users", ada)
 		cached(t, sys)
 		if resp := sys.Do("PATCH", name, "/users/1", `{"email":"Countess@example.com"}`); resp.Status != 200 || strings.TrimSpace(resp.Body) != countess {
@@ -116,7 +118,7 @@ func TestChange(t *testing.T) {
 
 func TestChangeRefuses(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	for _, tt := range []struct {
@@ -146,7 +148,7 @@ func TestChangeRefuses(t *testing.T) {
 func TestUnknownIsNotKept(t *testing.T) {
 	t.Parallel()
 	onEachCache(t, func(t *testing.T, settings map[string]string, _ func()) {
-		sys := shoptest.Start(t, settings, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
 		if resp := sys.Do("GET", name, "/users/1", ""); resp.Status != http.StatusNotFound {
 			t.Errorf("got %d %s, want 404", resp.Status, resp.Body)
 		}
@@ -165,7 +167,7 @@ func TestChangedEvent(t *testing.T) {
 			return nil
 		}, nil)
 	}}
-	sys := shoptest.Start(t, inProcess, Service(), listener)
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service(), listener)
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	sys.Do("PATCH", name, "/users/1", `{"email":"grace@example.com"}`)
@@ -185,10 +187,9 @@ func TestChangedEvent(t *testing.T) {
 func TestEventInvalidates(t *testing.T) {
 	t.Parallel()
 	onEachCache(t, func(t *testing.T, settings map[string]string, _ func()) {
-		settings["broker_url"] = shoptest.Broker(t)
 		path := filepath.Join(t.TempDir(), "user.db")
 		settings["database_url"] = "sqlite:" + path
-		sys := shoptest.Start(t, settings, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
 		sys.Do("POST", name, "/users", ada)
 		cached(t, sys)
 		db, err := sqldb.Open(t.Context(), "sqlite:"+path)
@@ -199,7 +200,7 @@ func TestEventInvalidates(t *testing.T) {
 		if _, err := db.ExecContext(t.Context(), `UPDATE users SET email = 'countess@example.com' WHERE id = 1`); err != nil {
 			t.Fatal(err)
 		}
-		shoptest.Deliver(t, settings["broker_url"], events.UserChanged.Name, "e1", "1", `{"user_id":1,"username":"ada","email":"countess@example.com"}`)
+		sys.Deliver(shoptest.Event(events.UserChanged.Name, "e1", "1", `{"user_id":1,"username":"ada","email":"countess@example.com"}`))
 		shoptest.Eventually(t, "the new address", func() (bool, string) {
 			body := sys.Do("GET", name, "/users/1", "").Body
 			return strings.TrimSpace(body) == countess, body

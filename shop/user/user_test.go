@@ -22,6 +22,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
@@ -48,7 +49,7 @@ type problem struct {
 }
 
 // locations checks that resp is a problem with status and returns where its errors are, sorted.
-func locations(t *testing.T, resp shoptest.Response, status int) string {
+func locations(t *testing.T, resp kaptartest.Response, status int) string {
 	t.Helper()
 	if ct := resp.Header.Get("Content-Type"); resp.Status != status || ct != "application/problem+json" {
 		t.Fatalf("got %d %s %s, want %d application/problem+json", resp.Status, ct, resp.Body, status)
@@ -65,7 +66,7 @@ func locations(t *testing.T, resp shoptest.Response, status int) string {
 
 func TestRegister(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 
 	resp := sys.Do("POST", name, "/users", ada)
 	if resp.Status != http.StatusCreated || strings.TrimSpace(resp.Body) != adaJSON {
@@ -100,7 +101,7 @@ func TestRegister(t *testing.T) {
 
 func TestRegisterRefuses(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	refused := map[string]string{ // body: where
 		`{"username":"ad","email":"ada@example.com","password":"correct horse"}`:                               "body.username",
 		`{"username":"` + strings.Repeat("a", 41) + `","email":"ada@example.com","password":"correct horse"}`:  "body.username",
@@ -136,7 +137,7 @@ func TestRegisterRefuses(t *testing.T) {
 }
 
 // publicKey is what others do to check tokens: it reads the key from the JWKS.
-func publicKey(t *testing.T, sys *shoptest.System) jwt.Keyfunc {
+func publicKey(t *testing.T, sys *kaptartest.System) jwt.Keyfunc {
 	t.Helper()
 	var set struct {
 		Keys []struct{ KTY, CRV, X, KID, ALG, USE string }
@@ -158,7 +159,7 @@ func publicKey(t *testing.T, sys *shoptest.System) jwt.Keyfunc {
 	}
 }
 
-func login(t *testing.T, sys *shoptest.System, username, password string) (token string, expires time.Time) {
+func login(t *testing.T, sys *kaptartest.System, username, password string) (token string, expires time.Time) {
 	t.Helper()
 	resp := sys.Do("POST", name, "/login", fmt.Sprintf(`{"username":%q,"password":%q}`, username, password))
 	if cc := resp.Header.Get("Cache-Control"); resp.Status != 200 || cc != "no-store" {
@@ -174,7 +175,7 @@ func login(t *testing.T, sys *shoptest.System, username, password string) (token
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", grace)
 	sys.Do("POST", name, "/users", ada)
 
@@ -215,7 +216,7 @@ func TestLogin(t *testing.T) {
 // TestRestart finds users and the key where they were.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	old, _ := login(t, sys, "ada", "correct horse")
 	sys.Restart(Service())
@@ -231,7 +232,7 @@ func TestRestart(t *testing.T) {
 
 func TestRPC(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, inProcess, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	client := userv1.NewUserServiceClient(sys.Conn(name))
@@ -318,7 +319,7 @@ func TestRegisteredEvent(t *testing.T) {
 			return nil
 		}, nil)
 	}}
-	sys := shoptest.Start(t, inProcess, Service(), listener)
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service(), listener)
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", ada) // 409: no event
 	sys.Do("POST", name, "/users", grace)
@@ -340,10 +341,9 @@ func TestRegisteredEvent(t *testing.T) {
 // TestWithoutBroker registers while the broker is away: the event waits in the outbox.
 func TestWithoutBroker(t *testing.T) {
 	t.Parallel()
-	broker, stop := shoptest.StoppableBroker(t)
 	path := filepath.Join(t.TempDir(), "user.db")
-	sys := shoptest.Start(t, map[string]string{"broker_url": broker, "database_url": "sqlite:" + path, "redis_host": ""}, Service())
-	stop()
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"database_url": "sqlite:" + path, "redis_host": ""}}, Service())
+	sys.FaultBroker(kaptartest.Fault{Err: errors.New("away")})
 	if resp := sys.Do("POST", name, "/users", ada); resp.Status != http.StatusCreated {
 		t.Fatalf("register: got %d %s, want 201", resp.Status, resp.Body)
 	}

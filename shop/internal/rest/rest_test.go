@@ -14,8 +14,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/internal/rest"
-	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
 type line struct {
@@ -74,7 +74,7 @@ type problem struct {
 }
 
 // checkProblem decodes resp and checks what all problems have in common.
-func checkProblem(t *testing.T, resp shoptest.Response, status int, path string) problem {
+func checkProblem(t *testing.T, resp kaptartest.Response, status int, path string) problem {
 	t.Helper()
 	if ct := resp.Header.Get("Content-Type"); resp.Status != status || ct != "application/problem+json" {
 		t.Fatalf("%s: got %d %s %s, want %d application/problem+json", path, resp.Status, ct, resp.Body, status)
@@ -90,7 +90,7 @@ func checkProblem(t *testing.T, resp shoptest.Response, status int, path string)
 // A client that leaves in the middle of its request has made a mistake; the service has not.
 func TestBodyThatBreaksOff(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, things())
+	sys := kaptartest.Start(t, things())
 	conn, err := net.Dial("tcp", strings.TrimPrefix(sys.URL("things"), "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, map[string]string{"max_body": "2KiB"}, things())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"max_body": "2KiB"}}, things())
 	const good = `{"password":"correct horse","items":[{"sku":"tea","quantity":2}]}`
 	tests := []struct {
 		name, path, body string
@@ -172,7 +172,7 @@ func TestRequests(t *testing.T) {
 
 func TestContentTypes(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, things())
+	sys := kaptartest.Start(t, things())
 	const body, form = `{"password":"long enough","items":[{"sku":"tea","quantity":1}]}`, "application/x-www-form-urlencoded"
 	for _, headers := range [][]string{{"Content-Type", "text/plain"}, {"Content-Type", form, "Sec-Fetch-Site", "cross-site"}} {
 		checkProblem(t, sys.Do("PUT", "things", "/things/1", body, headers...), http.StatusUnsupportedMediaType, "/things/1")
@@ -184,7 +184,7 @@ func TestContentTypes(t *testing.T) {
 
 func TestHandlerErrors(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, map[string]string{"request_timeout": "50ms"}, things())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "50ms"}}, things())
 
 	p := checkProblem(t, sys.Do("GET", "things", "/fail/conflict", ""), http.StatusConflict, "/fail/conflict")
 	if p.Detail != "it is there already" || len(p.Errors) != 1 || p.Errors[0].Location != "body.name" || p.Errors[0].Value != "ada" {
@@ -211,7 +211,7 @@ func TestHandlerErrors(t *testing.T) {
 
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
-	sys := shoptest.Start(t, nil, things())
+	sys := kaptartest.Start(t, things())
 	resp := sys.Do("GET", "things", "/openapi.json", "")
 	if ct := resp.Header.Get("Content-Type"); resp.Status != 200 || ct != "application/openapi+json" {
 		t.Fatalf("got %d %s", resp.Status, ct)

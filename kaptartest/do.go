@@ -1,0 +1,50 @@
+package kaptartest
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// A Response is an answer that was read to its end.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Decode decodes the body into out, and ends the test when it is not such JSON.
+func (r Response) Decode(t testing.TB, out any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(r.Body), out); err != nil {
+		t.Fatalf("kaptartest: body %q: %v", r.Body, err)
+	}
+}
+
+// Do sends a request to a service and reads the answer. body goes as it is, as JSON unless a header
+// says otherwise; headers are names and values in turn. A request without an answer ends the test.
+func (s *System) Do(method, service, path, body string, headers ...string) Response {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL(service)+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatalf("kaptartest: %s %s: %v", method, path, err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		s.t.Fatalf("kaptartest: %s %s%s: %v", method, service, path, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatalf("kaptartest: %s %s%s: %v", method, service, path, err)
+	}
+	return Response{resp.StatusCode, resp.Header, string(text)}
+}
