@@ -138,7 +138,7 @@ func (s *System) run(services []kaptar.Service) {
 
 // settings are the test's own over those that make a system independent of all others.
 func (s *System) settings(services []kaptar.Service) map[string]string {
-	all := map[string]string{"log_format": "text", "broker_url": brokerURL}
+	all := map[string]string{"log_format": "text", "broker_url": brokerURL, "redis_host": ""} // caches are in process
 	for _, service := range services {
 		own := "services." + service.Name + "."
 		all[own+"listen"] = "127.0.0.1:0"
