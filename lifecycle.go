@@ -1,6 +1,7 @@
 package kaptar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -52,7 +53,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	if service.Version == "" {
 		service.Version = defaultVersion
 	}
-	id := instanceID(service.Name)
+	id := cmp.Or(set.InstanceID, instanceID(service.Name))
 	options := config.Of[telemetry.Settings](settings, service.Name).Options()
 	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
 	options.Log = telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}}

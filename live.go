@@ -2,14 +2,17 @@ package kaptar
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/kv"
 )
 
-// settingsPrefix is where live settings stand in the store behind discovery_url: settings/log_level for all services,
+// settingsPrefix is where live settings stand in the store: settings/log_level for all services,
 // settings/order-service/log_level for one.
 const settingsPrefix = "settings/"
 
@@ -21,26 +24,34 @@ func settingOf(key string) string {
 	return key
 }
 
-// followStore applies the live settings that stand in the store, for as long as ctx lives. Registries that hold no values,
-// and those of this process alone, have none.
-func (s *system) followStore(ctx context.Context, loaded *config.Config) error {
+// store returns where live settings stand, of the first service's settings_url or discovery_url; nil
+// when that is this process alone, or a registry that keeps no values.
+func (s *system) store(ctx context.Context) (kv.Store, error) {
 	app := s.apps[0]
-	url := app.settings.DiscoveryURL.Reveal()
-	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
-		return nil
+	url, key := app.settings.SettingsURL.Reveal(), "settings_url"
+	if url == "" {
+		url, key = app.settings.DiscoveryURL.Reveal(), "discovery_url"
+		if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
+			return nil, nil
+		}
 	}
 	backend, err := app.Backend(ctx, url)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("kaptar: %s: %w", key, err)
 	}
 	b, ok := backend.(interface{ Store() (kv.Store, error) })
-	if !ok {
-		return nil
+	switch {
+	case ok:
+		return b.Store()
+	case key == "settings_url":
+		return nil, fmt.Errorf("kaptar: settings_url: %s keeps no values: expected nats:// or consul://", redact.URL(url))
 	}
-	store, err := b.Store()
-	if err != nil {
-		return err
-	}
+	return nil, nil
+}
+
+// followStore applies the live settings that stand in store, for as long as ctx lives.
+func (s *system) followStore(ctx context.Context, loaded *config.Config, store kv.Store) error {
+	app := s.apps[0]
 	for {
 		err := store.Watch(ctx, settingsPrefix, func(list []kv.Entry) {
 			values, origins := make(map[string]string, len(list)), make(map[string]string, len(list))
@@ -54,9 +65,7 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config) error {
 			return nil
 		}
 		app.Logger().WarnContext(ctx, "settings in the store are not followed for now", "error", err)
-		select {
-		case <-time.After(storeRetry):
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, storeRetry) {
 			return nil
 		}
 	}

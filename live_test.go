@@ -47,6 +47,32 @@ func (l lines) until(t *testing.T, text string) string {
 	}
 }
 
+// TestSettingsURL: values may be kept elsewhere than instances; what keeps none is an error before
+// anything listens, and one without a driver says what to import.
+func TestSettingsURL(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) { return noStore{}, nil })
+	services := []kaptar.Service{{Name: "a", Setup: func(*kaptar.App) error { return nil }}}
+	for url, want := range map[string]string{
+		scheme + "://user:secret@h": "settings_url: " + scheme + "://user:xxxxx@h keeps no values",
+		"consul://h":                `settings_url: drivers: url "consul://h": no driver for consul is linked`,
+	} {
+		err := kaptar.Run(t.Context(), &kaptar.Options{
+			Sources: onFreePorts(map[string]string{"settings_url": url}, services), Log: make(lines, 1000),
+			Ready: func([]kaptar.Endpoint) { t.Errorf("%s: it became ready", url) },
+		}, services...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Run with settings_url %s = %v, want %q in it", url, err, want)
+		}
+	}
+}
+
+// A noStore can do nothing.
+type noStore struct{}
+
+func (noStore) Close(context.Context) error { return nil }
+
 // TestSettingsFollowTheStore: a live setting in the store behind discovery_url reaches the service it is meant for; what is
 // wrong there is told, with its place, and changes nothing.
 func TestSettingsFollowTheStore(t *testing.T) {
@@ -71,7 +97,7 @@ func TestSettingsFollowTheStore(t *testing.T) {
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		done <- kaptar.Run(ctx, &kaptar.Options{Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x"}, services), Log: log}, services...)
+		done <- kaptar.Run(ctx, &kaptar.Options{Sources: onFreePorts(map[string]string{"settings_url": scheme + "://x"}, services), Log: log}, services...)
 	}()
 	if line := log.until(t, "setting changed"); !strings.Contains(line, "settings/b/log_level") {
 		t.Errorf("told %s, want where the value stands", line)

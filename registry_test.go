@@ -70,6 +70,31 @@ func (hung) Deregister(ctx context.Context, _ discovery.Instance) error {
 	return ctx.Err()
 }
 
+// TestInstanceIsToldAsSet: id, tags and values of a service's settings reach the registry, beside what the service
+// itself is.
+func TestInstanceIsToldAsSet(t *testing.T) {
+	t.Parallel()
+	registry := discovery.NewMemory()
+	services := []kaptar.Service{{Name: "a", Version: "v7", Setup: func(*kaptar.App) error { return nil }}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []discovery.Instance
+	err := kaptar.Run(ctx, &kaptar.Options{
+		Sources: onFreePorts(map[string]string{"instance_id": "a-1", "tags": "canary,north", "meta": "zone=b"}, services),
+		Log:     make(lines, 1000), Registry: registry,
+		Ready: func([]kaptar.Endpoint) {
+			watching, done := context.WithCancel(ctx)
+			_ = registry.Watch(watching, "a", func(list []discovery.Instance) { got = list; done() })
+			cancel()
+		},
+	}, services...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].ID != "a-1" || strings.Join(got[0].Tags, " ") != "http v7 canary north" || got[0].Meta["zone"] != "b" {
+		t.Errorf("the registry was told %+v, want id a-1, tags http v7 canary north, zone b", got)
+	}
+}
+
 // TestRegistryIsOpenedOnceAndClosed: services that name one registry share it; it gets a logger, and is closed at the end.
 func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 	t.Parallel()

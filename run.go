@@ -90,11 +90,17 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err := sys.setup(ctx, services, loaded); err != nil {
 		return errors.Join(err, sys.close())
 	}
+	store, err := sys.store(ctx)
+	if err != nil {
+		return errors.Join(err, sys.close())
+	}
 	if err := sys.start(ctx); err != nil {
 		return errors.Join(err, sys.stop())
 	}
 	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
-	sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded) }})
+	if store != nil {
+		sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded, store) }})
+	}
 	if opts.Ready != nil {
 		opts.Ready(sys.endpoints())
 	}

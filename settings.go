@@ -17,12 +17,14 @@ type Settings struct {
 	Listen     string `config:"listen,own,required" default:":8080" help:"address of the HTTP port"`
 	GRPCListen string `config:"grpc_listen,own,required" default:":50051" help:"address of the gRPC port, which is bound when there is a gRPC service"`
 
-	Advertise string            `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
-	Tags      []string          `config:"tags" help:"marks of this instance that discovery is told, such as canary"`
-	Meta      map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a"`
+	InstanceID string            `config:"instance_id,own" help:"name of this instance in discovery and telemetry, unique among all; default: made of the service's and the machine's name"`
+	Advertise  string            `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
+	Tags       []string          `config:"tags" help:"marks of this instance that discovery is told, such as canary"`
+	Meta       map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
 	DatabaseFrom string        `config:"database_from" help:"takes a database over from the service that it is recorded for, or unowned, with its tables, from nobody"`
+	SettingsURL  config.Secret `config:"settings_url" help:"where live settings are followed: nats:// or consul://; default: discovery_url if it keeps values"`
 	DiscoveryURL config.Secret `config:"discovery_url" help:"where services find each other: memory:, static:TABLE, or nats://, consul://, kubernetes://, dns:// with its driver linked; default memory:"`
 
 	Debug     bool                    `config:"debug" default:"false" help:"log at level DEBUG"`

@@ -36,9 +36,6 @@ func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backe
 	return Open(ctx, url, &Options{Client: []kgo.Opt{kgo.ClientID(opts.Client)}})
 }
 
-// Broker returns b, as package drivers asks for it.
-func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
-
 // A Broker implements driver.Broker for one Kafka cluster. It has connections of its own for each Subscribe, and shared ones for
 // the rest. Make it with [Open]; all methods may be called concurrently.
 type Broker struct {
@@ -157,6 +154,19 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		list = append(list, kgo.SASL(a.mechanism()))
 	}
 	return list
+}
+
+// Broker returns b, as package drivers asks for it.
+func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
+
+// As sets *target to the client that publishes, if it is a **kgo.Client. It belongs to the Broker: do
+// not close it.
+func (b *Broker) As(target any) bool {
+	t, ok := target.(**kgo.Client)
+	if ok {
+		*t = b.cl
+	}
+	return ok
 }
 
 // Healthy implements driver.HealthReporter. The broker is asked every 5 s and when a connection fails.

@@ -242,6 +242,10 @@ func TestHealth(t *testing.T) {
 	if err := b.Healthy(); err != nil {
 		t.Errorf("Healthy of a new Broker = %v, want nil", err)
 	}
+	var client *kgo.Client
+	if !b.As(&client) || client.Ping(t.Context()) != nil || b.As(new(string)) {
+		t.Error("As does not give the client, or gives a string")
+	}
 	publish(t, b, messages("t", "m", 1)...)
 	got, stop := start(t, b, driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning})
 	held := next(t, got)

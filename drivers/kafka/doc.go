@@ -53,4 +53,8 @@
 // Order per key holds for first deliveries, also with several members, since a partition belongs to one member at a time.
 // When a partition moves, the old owner has up to 2 s to settle what it has before the new one starts.
 // A member that is full does not give its messages to an idle one.
+//
+// # The vendor's client
+//
+// As gives the *kgo.Client that publishes.
 package kafka

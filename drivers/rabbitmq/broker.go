@@ -36,12 +36,9 @@ func init() {
 	drivers.Register("amqps", open)
 }
 
-func open(ctx context.Context, url string, _ *drivers.Options) (drivers.Backend, error) {
-	return Open(ctx, url, nil)
+func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+	return Open(ctx, url, &Options{Client: opts.Client})
 }
-
-// Broker returns b, as package drivers asks for it.
-func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
 // A Broker implements driver.Broker with two connections to a RabbitMQ server or cluster, one to publish and one to consume.
 // Make it with [Open]; all methods may be called concurrently.
@@ -91,6 +88,21 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		}
 	}
 	return b, nil
+}
+
+// Broker returns b, as package drivers asks for it.
+func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
+
+// As sets *target to the connection that publishes just now, if it is a **amqp.Connection and there is
+// one: make channels of your own on it, and do not close it. After it was lost As gives another one.
+func (b *Broker) As(target any) bool {
+	t, ok := target.(**amqp.Connection)
+	if !ok {
+		return false
+	}
+	conn, err := b.pub.current()
+	*t = conn
+	return err == nil
 }
 
 // Healthy implements driver.HealthReporter. It also reports a server that is short of memory or disk and takes no messages.

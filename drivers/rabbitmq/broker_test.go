@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/kaptar/kaptar/drivers/rabbitmq"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -60,6 +62,10 @@ func TestSecondHost(t *testing.T) {
 	defer closeNow(t, b)
 	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
 		t.Errorf("Publish to the second host = %v, want nil", err)
+	}
+	var conn *amqp.Connection
+	if !b.As(&conn) || conn.Config.Properties["connection_name"] != "kaptar" || b.As(new(string)) {
+		t.Error("As does not give the connection, or gives a string")
 	}
 }
 

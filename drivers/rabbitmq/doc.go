@@ -74,4 +74,8 @@
 // A program without kaptar publishes to the exchange, with the key as routing key; header values that are no text are made
 // text. The id is message-id or cloudEvents_id. A message that has neither gets an id that is new at each
 // delivery, so consumers cannot tell when it comes again.
+//
+// # The vendor's client
+//
+// As gives the *amqp.Connection that publishes just now.
 package rabbitmq

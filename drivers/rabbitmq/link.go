@@ -77,7 +77,7 @@ func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, *wi
 	stop := func() bool { return true }
 	config := amqp.Config{
 		Heartbeat:  heartbeat,
-		Properties: amqp.Table{"product": "kaptar", "connection_name": "kaptar"},
+		Properties: amqp.Table{"product": "kaptar", "connection_name": b.opts.Client},
 		Dial: func(network, address string) (net.Conn, error) {
 			d := net.Dialer{Deadline: deadline}
 			conn, err := d.DialContext(ctx, network, address)

@@ -36,6 +36,9 @@ type Options struct {
 	// has to be declared by one of its programs, which refuse a queue with other arguments than theirs.
 	MakeQueues bool
 
+	// Client is the name of the connections at the server; default "kaptar".
+	Client string
+
 	// TLS is used with amqps; nil means the system's certificate authorities.
 	TLS *tls.Config
 }
@@ -43,6 +46,7 @@ type Options struct {
 const maxPartitions = 64
 
 func (o Options) withDefaults() Options {
+	o.Client = cmp.Or(o.Client, "kaptar")
 	o.Partitions = cmp.Or(o.Partitions, 8)
 	o.AckWait = cmp.Or(o.AckWait, 30*time.Second)
 	o.Balance = cmp.Or(o.Balance, 5*time.Second)

@@ -209,6 +209,14 @@ func surroundings() []mutant {
 			"	if e.backend != nil {\n", "	if false {\n", "./drivers", "TestSetOpensEachURLOnce",
 		},
 		{
+			"a process that was killed and started again is listed once, by Consul", "drivers/consul/registry.go",
+			"in.Replaces(o)", "o.ID == \"\"", "./drivers/consul", "TestGhosts",
+		},
+		{
+			"a process that was killed and started again is listed once, by NATS", "drivers/nats/registry.go",
+			"ok && in.Replaces(o.instance())", "!ok", "./drivers/nats", "TestGhosts",
+		},
+		{
 			"no service outlives its supervisor", "local/part.go",
 			"	go follow(ctx, cancel, leash, &patience)\n", "	_, _ = follow, leash\n", "./local", "",
 		},
