@@ -156,7 +156,8 @@ func TestOldData(t *testing.T) {
 	want(t, c, s, 1, 3)
 }
 
-// TestUndone has the network swallow a Delete: Redis has the old value when it can be reached again.
+// TestUndone has the network swallow a Delete: Redis has the old value when it can be reached
+// again.
 func TestUndone(t *testing.T) {
 	t.Parallel()
 	url, service := servertest.Shared(t, servers.Redis).URL(), serviceOf(t)
@@ -184,7 +185,8 @@ func TestUndone(t *testing.T) {
 	}
 }
 
-// TestPaused has a server that stops in the middle of things and goes on later, with what it was sent.
+// TestPaused has a server that stops in the middle of things and goes on later, with what it was
+// sent.
 func TestPaused(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.Redis)
@@ -236,7 +238,7 @@ func TestLoadWhileAway(t *testing.T) {
 		if got.Version != 1 {
 			t.Errorf("after the change: got %+v", got)
 		}
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Error("Get waits for a load that began before the change")
 	}
 	close(written)
@@ -264,7 +266,7 @@ func TestManyUndone(t *testing.T) {
 		if l.up() != tt.up || (err == nil) != tt.up || len(l.undone) != 0 {
 			t.Errorf("after %d undone deletes: up %v, %v, %d left", tt.undone, l.up(), err, len(l.undone))
 		}
-		if !tt.up && time.Until(l.notUntil) < time.Minute+loadLimit-patience {
+		if !tt.up && time.Until(l.notUntil) < time.Minute+loadLimit-timeout {
 			t.Errorf("stays away for %v, want TTL and %v", time.Until(l.notUntil), loadLimit)
 		}
 		if err := l.close(t.Context()); err != nil {
@@ -299,7 +301,8 @@ func TestBlackHole(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// Each reader once, and then the task: after 0.1, 0.2, 0.4 and 0.8 s, each time with a new connection.
+	// Each reader once, and then the task: after 0.1, 0.2, 0.4 and 0.8 s, each time with a new
+	// connection.
 	if n := w.writes.Load(); n > 2*readers+12 || reads.Load() < 1000 {
 		t.Errorf("%d reads, of which and of the task's attempts %d reached Redis", reads.Load(), n)
 	}
@@ -341,7 +344,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestNothingThere starts with an address at which nobody ever answers, with the limits of a service.
+// TestNothingThere starts with an address at which nobody ever answers, with the limits of a
+// service.
 func TestNothingThere(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -352,7 +356,7 @@ func TestNothingThere(t *testing.T) {
 	log := new(logged)
 	l := newLink(serverAt(t, "redis://"+listener.Addr().String()), "user-service", "REDIS_HOST", "", newLog(log))
 	begun := time.Now()
-	if err := l.connect(); err == nil || time.Since(begun) > patience/4 { // is 0.5 s
+	if err := l.connect(); err == nil || time.Since(begun) > timeout/4 { // is 0.5 s
 		t.Errorf("connect: %v after %v, want an error soon", err, time.Since(begun))
 	}
 	c, s := newTestCache(newRemote(l, "users", shapeOf[user](), time.Minute), time.Minute), new(source)

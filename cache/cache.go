@@ -15,9 +15,9 @@
 //	import _ "github.com/kaptar/kaptar/drivers/redis"
 //
 // With redis_host set to nothing, as package local has it by default, each cache is in the process.
-// Then several instances of a service do not hear of each other's Delete, and a changed value can be
-// seen for up to Options.TTL: they want Redis. Systems that share a server take a database number
-// each: redis://host/1.
+// Then several instances of a service do not hear of each other's Delete, and a changed value can
+// be seen for up to Options.TTL: they want Redis. Systems that share a server take a database
+// number each: redis://host/1.
 //
 // # A value that was deleted is not seen again
 //
@@ -26,16 +26,16 @@
 // instances on one Redis, and in one process.
 //
 // Keys carry the run id of the server, so what a restarted Redis has kept from before is not used.
-// Where INFO is forbidden there is no run id. That is logged, and a restart that brings back old data
-// can bring back deleted values until their TTL ends.
+// Where INFO is forbidden there is no run id. That is logged, and a restart that brings back old
+// data can bring back deleted values until their TTL ends.
 //
 // # When Redis is away
 //
 // Get then calls load each time, and never fails because of Redis. One command that fails or takes
-// longer than 250 ms is enough: from then on only a background task asks Redis (after 100 ms, doubled
-// up to 5 s), so requests do not wait. The log says once that Redis is lost, why, and which setting
-// names it, and once that it is back. Readiness does not change. What Delete could not do is done
-// before Redis is used again.
+// longer than 250 ms is enough: from then on only a background task asks Redis (after 100 ms,
+// doubled up to 5 s), so requests do not wait. The log says once that Redis is lost, why, and which
+// setting names it, and once that it is back. Readiness does not change. What Delete could not do
+// is done before Redis is used again.
 package cache
 
 import (
@@ -158,7 +158,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Contex
 	case json.Unmarshal(raw, &value) == nil:
 		c.hits.Inc()
 		return value, nil
-	default: // whoever wrote that, it is no T
+	default: // it is no T, whoever wrote it
 		c.misses.Inc()
 		value = *new(T)
 		_ = c.engine.delete(key) // what fails here is tried again by the next one who gets key

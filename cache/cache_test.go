@@ -234,7 +234,7 @@ func TestJitter(t *testing.T) {
 		c, s, ends := newTestCache(m, time.Minute), new(source), make(map[time.Time]bool)
 		for range 20 {
 			want(t, c, s, 0, s.loads.Load()+1)
-			ends[m.items["1"].end] = true
+			ends[m.items["1"].Value.(*item).end] = true
 			_ = c.Delete(t.Context(), "1") // never fails in the process
 		}
 		if len(ends) < 2 {

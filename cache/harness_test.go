@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// patience is how long a test waits for what is bound to happen.
-const patience = 20 * time.Second
+// timeout is how long a test waits for what is bound to happen.
+const timeout = 20 * time.Second
 
 // user is what the tests keep.
 type user struct {
@@ -163,12 +163,12 @@ func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(patience)
+	end := time.After(timeout)
 	for !done() {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("waited %v for %s", patience, what)
+			t.Fatalf("waited %v for %s", timeout, what)
 		}
 	}
 }

@@ -35,8 +35,8 @@ type server interface {
 	Session(service string, limit time.Duration) Session
 }
 
-// A link is one service's connection to Redis, shared by its caches. While it has a session Redis is
-// used; when it has none Redis is away, and only run asks.
+// A link is one service's connection to Redis, shared by its caches. While it has a session Redis
+// is used; when it has none Redis is away, and only run asks.
 type link struct {
 	server  server
 	service string

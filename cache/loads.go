@@ -11,9 +11,9 @@ import (
 // errGone is for a load that ended its goroutine, as testing's FailNow does.
 var errGone = errors.New("cache: load ended its goroutine")
 
-// loads are those of one cache that run now. Whoever needs the value of a key joins the load that runs
-// under the lease that they were given: another lease says that the key was deleted in between, and
-// that the load may have read the old value.
+// loads are those of one cache that run now. Whoever needs the value of a key joins the load that
+// runs under the lease that they were given: another lease says that the key was deleted in
+// between, and that the load may have read the old value.
 type loads struct {
 	stop context.Context // ends all loads
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"container/list"
 	"strconv"
 	"sync"
 	"time"
@@ -12,36 +13,33 @@ type memory struct {
 	size int
 
 	mu     sync.Mutex
-	items  map[string]*item
-	ring   item              // of all items: ring.next was used last, ring.prev longest ago
-	leases map[string]string // of the keys that are being loaded
-	last   uint64            // lease given
+	items  map[string]*list.Element // of *item
+	used   list.List                // of *item; the front was used last
+	leases map[string]string        // of the keys that are being loaded
+	last   uint64                   // lease given
 }
 
 type item struct {
-	key        string
-	value      []byte
-	end        time.Time
-	prev, next *item
+	key   string
+	value []byte
+	end   time.Time
 }
 
 var _ engine = (*memory)(nil)
 
 func newMemory(size int) *memory {
-	m := &memory{size: size, items: make(map[string]*item), leases: make(map[string]string)}
-	m.ring.prev, m.ring.next = &m.ring, &m.ring
-	return m
+	return &memory{size: size, items: make(map[string]*list.Element), leases: make(map[string]string)}
 }
 
 func (m *memory) get(key string) (value []byte, lease string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if it := m.items[key]; it != nil {
-		m.remove(it)
-		if time.Now().Before(it.end) {
-			m.add(it)
+	if e := m.items[key]; e != nil {
+		if it := e.Value.(*item); time.Now().Before(it.end) {
+			m.used.MoveToFront(e)
 			return it.value, "", nil
 		}
+		m.remove(e)
 	}
 	lease, ok := m.leases[key]
 	if !ok {
@@ -62,9 +60,9 @@ func (m *memory) put(key, lease string, value []byte, ttl time.Duration) {
 	if value == nil {
 		return
 	}
-	m.add(&item{key: key, value: value, end: time.Now().Add(ttl)})
+	m.items[key] = m.used.PushFront(&item{key: key, value: value, end: time.Now().Add(ttl)})
 	for len(m.items) > m.size {
-		m.remove(m.ring.prev)
+		m.remove(m.used.Back())
 	}
 }
 
@@ -73,21 +71,14 @@ func (m *memory) delete(keys ...string) error {
 	defer m.mu.Unlock()
 	for _, key := range keys {
 		delete(m.leases, key)
-		if it := m.items[key]; it != nil {
-			m.remove(it)
+		if e := m.items[key]; e != nil {
+			m.remove(e)
 		}
 	}
 	return nil
 }
 
-// add makes it the one used last.
-func (m *memory) add(it *item) {
-	m.items[it.key] = it
-	it.prev, it.next = &m.ring, m.ring.next
-	it.prev.next, it.next.prev = it, it
-}
-
-func (m *memory) remove(it *item) {
-	delete(m.items, it.key)
-	it.prev.next, it.next.prev = it.next, it.prev
+func (m *memory) remove(e *list.Element) {
+	delete(m.items, e.Value.(*item).key)
+	m.used.Remove(e)
 }

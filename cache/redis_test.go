@@ -79,7 +79,7 @@ func TestInRedis(t *testing.T) {
 		if err != nil || !strings.HasPrefix(lease, "L") {
 			t.Errorf("during the load: got %q, %v, want a lease", lease, err)
 		}
-		if d := raw.PTTL(ctx, key).Val(); d <= loadLimit-patience || d > loadLimit {
+		if d := raw.PTTL(ctx, key).Val(); d <= loadLimit-timeout || d > loadLimit {
 			t.Errorf("the lease ends in %v, want %v", d, loadLimit)
 		}
 		return user{"ada", 7}, nil
@@ -91,7 +91,7 @@ func TestInRedis(t *testing.T) {
 	if want := "V" + shapeOf[user]() + `{"Name":"ada","Version":7}`; err != nil || value != want {
 		t.Errorf("got %q, %v, want %q", value, err, want)
 	}
-	if d := raw.PTTL(t.Context(), key).Val(); d < 54*time.Second-patience || d > time.Minute {
+	if d := raw.PTTL(t.Context(), key).Val(); d < 54*time.Second-timeout || d > time.Minute {
 		t.Errorf("the value ends in %v, want between 54 s and a minute", d)
 	}
 	if keys := raw.Keys(t.Context(), service+":*").Val(); len(keys) != 1 {

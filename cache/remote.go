@@ -12,8 +12,8 @@ import (
 // Session(service string, limit time.Duration) Session, where limit bounds each command; keys of
 // different services are apart.
 type Session = interface {
-	// Take returns the value under key, if it was put with that shape. Else it returns the lease for
-	// putting one: the one that key has, or one made of lease, which ends after ttl.
+	// Take returns the value under key, if it was put with that shape. Else it returns the lease
+	// for putting one: the one that key has, or one made of lease, which ends after ttl.
 	Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error)
 	// Put replaces the lease called holder by a value that ends after ttl. When key has another
 	// lease or none it does nothing.

@@ -20,7 +20,8 @@ type Driver struct {
 	Open func(ctx context.Context, url string) (*sql.DB, error)
 	// Unique is what [Constraint] answers for an error of this dialect.
 	Unique func(err error) (columns string, ok bool)
-	// Retryable reports whether a transaction that failed with err can succeed when it is run again.
+	// Retryable reports whether a transaction that failed with err can succeed when it is run
+	// again.
 	Retryable func(err error) bool
 }
 
@@ -100,7 +101,7 @@ type dbDriver struct {
 	*Driver
 	connect func(ctx context.Context) (driver.Conn, error)
 	queue   *writeQueue // SQLite only
-	leases  localLeases // SQLite only
+	leases  sync.Map    // of bool by name: those that are held; SQLite only
 }
 
 func driverOf(db *sql.DB) *dbDriver {

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// Lease is leadership under a name: at most one holder at a time. Its methods may be called concurrently.
+// Lease is leadership under a name: at most one holder at a time. Its methods may be called
+// concurrently.
 type Lease struct {
 	driver *dbDriver
 	db     *sql.DB
@@ -22,16 +23,17 @@ type Lease struct {
 
 // TryLease takes the lease called name, or returns nil when another holds it.
 //
-// On PostgreSQL it is a session advisory lock on a connection that the lease takes out of the pool: it spans all
-// processes on the database and ends with the session, so a dead process holds nothing. It needs a real session, hence
-// no transaction pooler in between. On SQLite it spans the users of db only: a SQLite file belongs to one process.
+// On PostgreSQL it is a session advisory lock on a connection that the lease takes out of the pool:
+// it spans all processes on the database and ends with the session, so a dead process holds
+// nothing. It needs a real session, hence no transaction pooler in between. On SQLite it spans the
+// users of db only: a SQLite file belongs to one process.
 func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	d := driverOf(db)
 	if d == nil {
 		return nil, errors.New("sqldb: TryLease: the database was not opened by sqldb.Open")
 	}
 	if d.Dialect == SQLite {
-		if !d.leases.take(name) {
+		if _, held := d.leases.LoadOrStore(name, true); held {
 			return nil, nil
 		}
 		return &Lease{driver: d, db: db, name: name}, nil
@@ -53,7 +55,8 @@ func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	return &Lease{driver: d, db: db, name: name, conn: conn}, nil
 }
 
-// Check asks the database whether the lease is still held; nil means yes. On SQLite it is until Release.
+// Check asks the database whether the lease is still held; nil means yes. On SQLite it is until
+// Release.
 func (l *Lease) Check(ctx context.Context) error {
 	l.mu.Lock()
 	released := l.released
@@ -76,8 +79,9 @@ func (l *Lease) Check(ctx context.Context) error {
 	return nil
 }
 
-// Query runs a query, on PostgreSQL over the session that holds the lease: when it returns no error, nobody else had the
-// lease when the query ran. That needs no round trip more. The session waits until the rows are closed.
+// Query runs a query, on PostgreSQL over the session that holds the lease: when it returns no
+// error, nobody else had the lease when the query ran. That needs no round trip more. The session
+// waits until the rows are closed.
 func (l *Lease) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	l.mu.Lock()
 	released := l.released
@@ -100,43 +104,19 @@ func (l *Lease) Release() {
 	}
 	l.released = true
 	if l.conn == nil {
-		l.driver.leases.drop(l.name)
+		l.driver.leases.Delete(l.name)
 		return
 	}
 	discard(l.conn) // ends the session, and the lock with it, also when the connection is half broken
 }
 
-// leaseKey is a lock number for the name $1 in the current schema: services may share a database, each in a schema of
-// its own. It spreads over 64 bits because the space is shared with the user's own locks.
+// leaseKey is a lock number for the name $1 in the current schema: services may share a database,
+// each in a schema of its own. It spreads over 64 bits because the space is shared with the user's
+// own locks.
 const leaseKey = `('x' || left(md5('kaptar lease:' || $1::text || ':' || coalesce(current_schema(), '')), 16))::bit(64)::bigint`
 
 // discard closes the session behind conn instead of handing it back to the pool.
 func discard(conn *sql.Conn) {
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = conn.Close()
-}
-
-// localLeases are the leases inside one *sql.DB. The zero value is ready.
-type localLeases struct {
-	mu   sync.Mutex
-	held map[string]bool
-}
-
-func (l *localLeases) take(name string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[name] {
-		return false
-	}
-	if l.held == nil {
-		l.held = map[string]bool{}
-	}
-	l.held[name] = true
-	return true
-}
-
-func (l *localLeases) drop(name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.held, name)
 }

@@ -20,10 +20,11 @@ var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // Migrate applies the migrations of db's dialect that db lacks, in the order of their numbers, and
 // records them in the version table called table; "" means "schema_migrations".
 //
-// migrations holds migrations/sqlite/*.sql and migrations/postgres/*.sql, or those two folders at its
-// root. A file is called 001_name.sql and written in goose's format: its statements follow a line
-// "-- +goose Up". Each file is applied in a transaction of its own. The first that fails ends Migrate
-// with an error that names the file and what the database said; the files before it stay applied.
+// migrations holds migrations/sqlite/*.sql and migrations/postgres/*.sql, or those two folders at
+// its root. A file is called 001_name.sql and written in goose's format: its statements follow a
+// line "-- +goose Up". Each file is applied in a transaction of its own. The first that fails ends
+// Migrate with an error that names the file and what the database said; the files before it stay
+// applied.
 //
 // On SQLite foreign keys are not enforced while migrations run, so that tables can be rebuilt; all
 // are checked before the commit. "-- +goose NO TRANSACTION" is refused there. PostgreSQL allows it,

@@ -191,7 +191,8 @@ func TestMigrateConcurrently(t *testing.T) {
 		}
 		pairs := []string{"001_a.sql", createA}
 		all(files(pairs...))
-		// With the version table there, nothing but the lock keeps them apart. The files take their time.
+		// With the version table there, nothing but the lock keeps them apart. The files take their
+		// time.
 		for i := 2; i < 6; i++ {
 			pairs = append(pairs, fmt.Sprintf("%03d_seed.sql", i), "-- +goose Up\nINSERT INTO a SELECT count(*) FROM "+
 				"(WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 30000) SELECT x FROM c) AS d;\n")

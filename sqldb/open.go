@@ -45,12 +45,13 @@ func DialectOf(db *sql.DB) Dialect {
 }
 
 // Constraint says whether err is the violation of a primary key or unique constraint, and of which
-// columns. The answer is the same on both dialects: "users.email", or "orders.user_id,orders.number"
-// for several columns in the order of the index.
+// columns. The answer is the same on both dialects: "users.email", or
+// "orders.user_id,orders.number" for several columns in the order of the index.
 //
 // Where the database does not tell the columns, columns is the constraint's or index's name: on
-// SQLite for an index on expressions; on PostgreSQL for a role that may not read the columns, unless
-// the name follows PostgreSQL's own convention for one column (users_email_key is "users.email").
+// SQLite for an index on expressions; on PostgreSQL for a role that may not read the columns,
+// unless the name follows PostgreSQL's own convention for one column (users_email_key is
+// "users.email").
 func Constraint(err error) (columns string, ok bool) {
 	for _, d := range drivers() {
 		if columns, ok = d.Unique(err); ok {

@@ -41,7 +41,8 @@ func TestOpenSQLiteSettings(t *testing.T) {
 	}
 }
 
-// A transaction has the write lock from its beginning: a second one cannot begin, where a deferred one could.
+// A transaction has the write lock from its beginning: a second one cannot begin, where a deferred
+// one could.
 func TestOpenSQLiteBeginsImmediate(t *testing.T) {
 	t.Parallel()
 	url := "sqlite:" + filepath.Join(t.TempDir(), "x.db")

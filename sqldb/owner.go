@@ -28,7 +28,8 @@ const (
 // but no record; it says whose they are. Call it before Migrate.
 //
 // from allows one exception: the database is taken over from the service of that name, or, with
-// Unowned, together with its tables. "" allows none. Own may be called by several processes at once.
+// Unowned, together with its tables. "" allows none. Own may be called by several processes at
+// once.
 func Own(ctx context.Context, db *sql.DB, name, from string) error {
 	var err error
 	for range 5 { // CREATE TABLE IF NOT EXISTS of several at once can fail in PostgreSQL

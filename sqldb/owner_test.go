@@ -9,7 +9,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// TestOwn: of several that want a new database at once one gets it, and the others are told whose it is.
+// TestOwn: of several that want a new database at once one gets it, and the others are told whose
+// it is.
 func TestOwn(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {

@@ -10,16 +10,18 @@ import (
 	"time"
 )
 
-// A group ends when nobody waits, and at these limits at the latest, so that its first member is not kept for long.
+// A group ends when nobody waits, and at these limits at the latest, so that its first member is
+// not kept for long.
 const (
 	maxGroupMembers = 64
 	maxGroupAge     = 20 * time.Millisecond
 )
 
-// writeQueue lines up the writers of one SQLite database, first come, first served, and lets those that wait share a
-// commit, whose fsync is what costs. One goroutine at a time has the turn. It runs its function under a savepoint in
-// the open group, then passes the turn and the group on, or, being the last, commits for all. Every member runs on its
-// own goroutine, so a panic goes to its own caller.
+// writeQueue lines up the writers of one SQLite database, first come, first served, and lets those
+// that wait share a commit, whose fsync is what costs. One goroutine at a time has the turn. It
+// runs its function under a savepoint in the open group, then passes the turn and the group on, or,
+// being the last, commits for all. Every member runs on its own goroutine, so a panic goes to its
+// own caller.
 type writeQueue struct {
 	mu      sync.Mutex
 	taken   bool // somebody has the turn
@@ -42,14 +44,15 @@ type group struct {
 	err     error         // valid after done
 }
 
-// groupError tells a member whose own work succeeded that the group's commit failed, perhaps by another's fault.
+// groupError tells a member whose own work succeeded that the group's commit failed, perhaps by
+// another's fault.
 type groupError struct{ err error }
 
 func (e *groupError) Error() string { return e.err.Error() }
 func (e *groupError) Unwrap() error { return e.err }
 
-// run runs fn in a transaction and returns after the commit. With alone the transaction is fn's only. A *groupError
-// means that fn should run again, alone.
+// run runs fn in a transaction and returns after the commit. With alone the transaction is fn's
+// only. A *groupError means that fn should run again, alone.
 func (q *writeQueue) run(ctx context.Context, db *sql.DB, alone bool, fn func(*sql.Tx) error) error {
 	if err := q.acquire(ctx, alone); err != nil {
 		return err
@@ -77,8 +80,9 @@ func (q *writeQueue) run(ctx context.Context, db *sql.DB, alone bool, fn func(*s
 // runMember runs fn and gives the turn away, whichever way fn ends.
 func (q *writeQueue) runMember(ctx context.Context, g *group, alone bool, fn func(*sql.Tx) error) error {
 	defer q.handOver(alone)
-	// The savepoint must not be rolled back by database/sql's own goroutine once ctx ends: by then the connection may
-	// be the next member's. So the transaction has no cancellation, and we look at ctx ourselves.
+	// The savepoint must not be rolled back by database/sql's own goroutine once ctx ends: by then
+	// the connection may be the next member's. So the transaction has no cancellation, and we look
+	// at ctx ourselves.
 	tx, err := g.conn.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return fmt.Errorf("sqldb: begin: %w", err)

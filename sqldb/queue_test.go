@@ -109,7 +109,8 @@ func TestGroupPanicOfOneMember(t *testing.T) {
 	}
 }
 
-// A violation that shows only at the common commit is the fault of one member, and hits only that one.
+// A violation that shows only at the common commit is the fault of one member, and hits only that
+// one.
 func TestGroupDeferredViolation(t *testing.T) {
 	t.Parallel()
 	db := lite(t)
@@ -127,8 +128,8 @@ func TestGroupDeferredViolation(t *testing.T) {
 	}
 }
 
-// SQLite rolls the whole transaction back by itself at OR ROLLBACK. Later statements of that member must not commit on
-// their own, and the others of the group must not be lost.
+// SQLite rolls the whole transaction back by itself at OR ROLLBACK. Later statements of that member
+// must not commit on their own, and the others of the group must not be lost.
 func TestGroupLost(t *testing.T) {
 	t.Parallel()
 	db := lite(t)

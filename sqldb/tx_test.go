@@ -34,7 +34,8 @@ func TestInTxConcurrentIncrements(t *testing.T) {
 	t.Parallel()
 	const callers, rounds = 32, 20
 	eachDialect(t, func(t *testing.T, url string) {
-		// Two pools on one database: the writers of one meet those of the other as two processes would.
+		// Two pools on one database: the writers of one meet those of the other as two processes
+		// would.
 		pools := []*sql.DB{open(t, url), open(t, url)}
 		exec(t, pools[0], "CREATE TABLE counter (n BIGINT)")
 		exec(t, pools[0], "INSERT INTO counter VALUES (0)")
@@ -154,7 +155,8 @@ func TestInTxNested(t *testing.T) {
 	})
 }
 
-// A database that reports contention lets fn run again; the hooks of the attempts that failed do not run.
+// A database that reports contention lets fn run again; the hooks of the attempts that failed do
+// not run.
 func TestInTxRetries(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {

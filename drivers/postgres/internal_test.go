@@ -37,7 +37,8 @@ func TestColumns(t *testing.T) {
 	}
 }
 
-// The driver hides passwords in what it quotes; ours is the second wall, for whatever it may quote one day.
+// The driver hides passwords in what it quotes; ours is the second wall, for whatever it may quote
+// one day.
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{

@@ -147,8 +147,8 @@ func unique(err error) (columns string, ok bool) {
 	return columnsOf(pg), true
 }
 
-// columnsOf reads the detail `Key (a, b)=(1, 2) already exists.`; its words are in the server's language, its
-// brackets are not.
+// columnsOf reads the detail `Key (a, b)=(1, 2) already exists.`; its words are in the server's
+// language, its brackets are not.
 func columnsOf(pg *pgconn.PgError) string {
 	if _, rest, ok := strings.Cut(pg.Detail, "("); ok {
 		if list, _, ok := strings.Cut(rest, ")=("); ok && !strings.ContainsAny(list, "()") {

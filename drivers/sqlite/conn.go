@@ -11,8 +11,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// errRolledBack says that SQLite ended the transaction by itself, as it does when a write is interrupted, the disk is
-// full or a statement says OR ROLLBACK.
+// errRolledBack says that SQLite ended the transaction by itself, as it does when a write is
+// interrupted, the disk is full or a statement says OR ROLLBACK.
 var errRolledBack = errors.New("sqldb: sqlite rolled the transaction back after an earlier error")
 
 // innerConn is what we use of the driver's connection.
@@ -28,9 +28,9 @@ type innerConn interface {
 	sqlite.HookRegisterer
 }
 
-// conn is a [sqldb.GroupConn]. It adds two things to a connection of the driver: inside a group BeginTx
-// makes a savepoint; and after SQLite has rolled back on its own, further statements of that transaction fail: unguarded they would run
-// and commit one by one.
+// conn is a [sqldb.GroupConn]. It adds two things to a connection of the driver: inside a group
+// BeginTx makes a savepoint; and after SQLite has rolled back on its own, further statements of
+// that transaction fail: unguarded they would run and commit one by one.
 type conn struct {
 	innerConn
 	grouped bool // a group's BEGIN IMMEDIATE is open

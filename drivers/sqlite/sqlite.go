@@ -64,7 +64,8 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("sqldb: open sqlite:%s: create its directory: %w", path, err)
 		}
-		// SQLite gives the files beside it the same mode. What fails here fails there too, and is explained.
+		// SQLite gives the files beside it the same mode. What fails here fails there too, and is
+		// explained.
 		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
 			_ = f.Close()
 		}
@@ -94,8 +95,8 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	return db, nil
 }
 
-// pathOf returns the absolute path of the file, or "" for memory. Its errors leave out what may be a
-// password.
+// pathOf returns the absolute path of the file, or "" for memory. Its errors leave out what may be
+// a password.
 func pathOf(rest string) (string, error) {
 	path := rest
 	rest, _, _ = strings.Cut(redact.URL(rest), "?")
@@ -130,8 +131,9 @@ func params() string {
 	}.Encode()
 }
 
-// verify makes the first connection and checks that it is what Open promises. Turning a new file into WAL mode
-// can fail with SQLITE_BUSY at once when several processes do it, whatever the busy timeout, so that is tried again.
+// verify makes the first connection and checks that it is what Open promises. Turning a new file
+// into WAL mode can fail with SQLITE_BUSY at once when several processes do it, whatever the busy
+// timeout, so that is tried again.
 func verify(ctx context.Context, db *sql.DB, path string) error {
 	var err error
 	for n := range openTries {

@@ -9,8 +9,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// What a service keeps is nobody else's to read: a new file, those that SQLite makes beside it, and a
-// new folder.
+// What a service keeps is nobody else's to read: a new file, those that SQLite makes beside it, and
+// a new folder.
 func TestModes(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new")

@@ -1,5 +1,5 @@
-// Command benchshop prints how large programs of the toolkit are, from a hello world to the shop, how
-// fast the shop is ready and what memory it keeps when idle, each beside its budget.
+// Command benchshop prints how large programs of the toolkit are, from a hello world to the shop,
+// how fast the shop is ready and what memory it keeps when idle, each beside its budget.
 package main
 
 import (

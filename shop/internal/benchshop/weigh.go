@@ -17,16 +17,15 @@ type program struct {
 	budget     float64 // 0: none
 }
 
-// programs are built the way the README says for production, except hello: that is what somebody gets
-// who has read nothing. Without grpcnotrace, grpc links html/template for a debugging page, and the
-// linker then keeps every exported method of every type.
+// programs are built the way the README says for production, except hello: that is what somebody
+// gets who has read nothing. Without grpcnotrace, grpc links html/template for a debugging page,
+// and the linker then keeps every exported method of every type.
 func programs() []program {
 	const production = "grpcnotrace"
 	return []program{
 		{"hello world, without a build tag", "shop/internal/hello", "", 20},
 		{"PostgreSQL and Kafka", "shop/internal/thin", production, 28},
 		{"PostgreSQL and Kafka, without a build tag", "shop/internal/thin", "", 0},
-		{"user-service", "shop/internal/onlyuser", production, 0},
 		{"shop", "shop", production, 60},
 	}
 }
@@ -49,8 +48,9 @@ func (p program) build(ctx context.Context, dir string) (bin string, mb float64,
 	return bin, float64(info.Size()) / 1e6, nil
 }
 
-// requires makes a module of its own of hello in dir and returns how many modules its go.mod requires
-// once it is tidy. It begins with the versions of this repository, so that no network is needed.
+// requires makes a module of its own of hello in dir and returns how many modules its go.mod
+// requires once it is tidy. It begins with the versions of this repository, so that no network is
+// needed.
 func requires(ctx context.Context, dir string) (int, error) {
 	root, err := output(ctx, ".", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {

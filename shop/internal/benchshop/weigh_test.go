@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A budget holds for what somebody builds who imports little, so it is looked at with every test run.
+// A budget holds for what somebody builds who imports little, so it is looked at with every test
+// run.
 func TestWeight(t *testing.T) {
 	t.Parallel()
 	for _, p := range programs() {
