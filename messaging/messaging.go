@@ -27,14 +27,14 @@
 //
 //   - It failed at all tries in place. It then waits for its redelivery, or is a dead
 //     letter, while the later ones go on.
-//   - It was not settled when the consuming process ended or lost its connection to the
+//   - It was not handled when the consuming process ended or lost its connection to the
 //     broker. A graceful stop finishes the handlers that run and hands back the rest,
 //     which comes at the next start, but brokers do not promise in which order; after a
 //     kill it comes after the driver's ack-wait time, 30 s by default.
 //   - Several instances of the service consume at once: each gets a share of every key.
 //
 // A handler for which that matters keeps the number or time of the last change that it
-// applied beside its data, and drops older ones. Keys share up to 256 unsettled
+// applied beside its data, and drops older ones. Keys share up to 256 unfinished
 // events of a subscription: a key that has more than that waiting leaves no room for others.
 //
 // The broker is a URL, the setting broker_url, or topics.<name>.url for one

@@ -56,15 +56,15 @@ type Broker struct {
 	health  *health
 	unwatch context.CancelFunc
 
-	declaring sync.Mutex // one declaration at a time: most ask for the same topic
-	pinning   sync.Mutex // one new group at a time
-	mu        sync.Mutex
-	closed    bool
-	topics    map[string]topicInfo
-	limits    map[string]int32 // by Kafka's name of the topic; what a batch may have
-	claims    map[place]*claim // partitions that members of this Broker have
-	marks     map[place]map[int64]mark
-	pinned    map[string]kadm.TopicID // on which topic a group has its places; one that was made again has another ID
+	declaring   sync.Mutex // one declaration at a time: most ask for the same topic
+	pinning     sync.Mutex // one new group at a time
+	mu          sync.Mutex
+	closed      bool
+	topics      map[string]topicInfo
+	limits      map[string]int32               // by Kafka's name of the topic; what a batch may have
+	assignments map[topicPartition]*assignment // partitions that members of this Broker have
+	acks        map[topicPartition]map[int64]ackRecord
+	pinned      map[string]kadm.TopicID // on which topic a group has its offsets; one that was made again has another ID
 }
 
 // Open connects to the cluster at a URL as described at the package. nil options are the zero Options. One of the hosts must
@@ -83,7 +83,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, health: newHealth(),
 		done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), limits: make(map[string]int32),
-		claims: make(map[place]*claim), marks: make(map[place]map[int64]mark),
+		assignments: make(map[topicPartition]*assignment), acks: make(map[topicPartition]map[int64]ackRecord),
 		pinned: make(map[string]kadm.TopicID),
 	}
 	if err := context.Cause(ctx); err != nil {

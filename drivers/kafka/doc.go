@@ -13,7 +13,7 @@
 //	partitions=16      partitions of a new topic: the most members of a group that can share the work
 //	replicas=3         copies of a new topic; default: one on each broker, at most 3
 //	retention=168h     how long a new topic keeps its messages, acknowledged or not; default 7 days
-//	ack_wait=30s       how long a delivery may stay unsettled; default 30 s
+//	ack_wait=30s       how long a delivery may stay unacknowledged; default 30 s
 //	tls=true           encrypt; default false
 //	sasl=plain         how to log in: plain, scram-sha-256 or scram-sha-512; default plain when the URL has a user
 //
@@ -51,7 +51,7 @@
 // # Order
 //
 // Order per key holds for first deliveries, also with several members, since a partition belongs to one member at a time.
-// When a partition moves, the old owner has up to 2 s to settle what it has before the new one starts.
+// When a partition moves, the old owner has up to 2 s to finish what it has before the new one starts.
 // A member that is full does not give its messages to an idle one.
 //
 // # The vendor's client

@@ -9,7 +9,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestDrain: a partition moves only when its old owner has settled what it holds, so that nothing comes twice.
+// TestDrain: a partition moves only when its old owner has finished what it holds, so that nothing comes twice.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	cluster, url := fake(t)
@@ -26,15 +26,15 @@ func TestDrain(t *testing.T) {
 		held = append(held, next(t, gotOne))
 	}
 	gotTwo, _ := start(t, two, sub)
-	var settled sync.WaitGroup
-	settled.Add(1)
+	var finished sync.WaitGroup
+	finished.Add(1)
 	time.AfterFunc(1100*time.Millisecond, func() { // while the group waits for it, and before the ack wait
-		defer settled.Done()
+		defer finished.Done()
 		for _, d := range held {
 			ack(t, d)
 		}
 	})
-	settled.Wait()
+	finished.Wait()
 	if _, err := cluster.WaitGroupStable(t.Context(), "g/t", 2); err != nil {
 		t.Fatal(err)
 	}

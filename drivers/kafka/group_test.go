@@ -93,7 +93,7 @@ func TestStopCommits(t *testing.T) {
 	}
 }
 
-// TestFromNowIsPinned: the place of a new group is written down before anything is acknowledged.
+// TestFromNowIsPinned: the offset of a new group is written down before anything is acknowledged.
 func TestFromNowIsPinned(t *testing.T) {
 	t.Parallel()
 	_, url := fake(t)
@@ -102,7 +102,7 @@ func TestFromNowIsPinned(t *testing.T) {
 	publish(t, b, messages("t", "old", 3)...)
 	_, stop := start(t, b, driver.Subscription{Topic: "t", Group: "g", From: driver.FromNow})
 	adm := kadm.NewClient(plainClient(t, url))
-	until(t, "the place of the group", func() bool { return committed(t, adm, "g", "t") == 3 })
+	until(t, "the offset of the group", func() bool { return committed(t, adm, "g", "t") == 3 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestNewPartition(t *testing.T) {
 	const topic = "grows"
 	_, stop := start(t, b, driver.Subscription{Topic: topic, Group: "g", From: driver.FromNow})
 	adm := kadm.NewClient(plainClient(t, url))
-	until(t, "the place of the group", func() bool {
+	until(t, "the offset of the group", func() bool {
 		offsets, err := adm.FetchOffsetsForTopics(t.Context(), "g/"+topic, topic)
 		n := 0
 		offsets.Each(func(o kadm.OffsetResponse) {

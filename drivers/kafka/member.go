@@ -25,7 +25,7 @@ const (
 )
 
 // A member is one Subscribe call: a client of its own that is in the group. One goroutine takes what the client has fetched and
-// delivers it, one waits in its place when there is nothing, and one commits. Were it for another goroutine to take what is there, each
+// delivers it, one waits in its stead when there is nothing, and one commits. Were it for another goroutine to take what is there, each
 // message would pass from one processor to the next once more.
 type member struct {
 	b     *Broker
@@ -42,24 +42,24 @@ type member struct {
 
 	committing sync.Mutex // one commit at a time, so that an older one cannot come last
 
-	mu       sync.Mutex
-	claims   map[int32]*claim
-	queue    [][]entry // fetched and not delivered
-	queued   int       // entries in queue
-	flying   flight
-	awaited  bool // await has the client
-	due      dueHeap
-	dueBytes int
-	drained  chan struct{} // closed when a delivery is settled; nil: nobody waits for that
-	leaving  bool
-	fatal    error
+	mu          sync.Mutex
+	assignments map[int32]*assignment
+	queue       [][]entry // fetched and not delivered
+	queued      int       // entries in queue
+	inFlight    flight
+	awaited     bool // await has the client
+	due         dueHeap
+	dueBytes    int
+	drained     chan struct{} // closed when a delivery ends; nil: nobody waits for that
+	leaving     bool
+	fatal       error
 }
 
 func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
 		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
 		wake: make(chan struct{}, 1), none: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
-		gone: make(chan struct{}), claims: make(map[int32]*claim),
+		gone: make(chan struct{}), assignments: make(map[int32]*assignment),
 	}
 }
 
@@ -73,7 +73,7 @@ func (m *member) options() []kgo.Opt {
 		kgo.ConsumeTopics(m.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
-		kgo.BlockRebalanceOnPoll(), // a record is in its claim before the claim can end
+		kgo.BlockRebalanceOnPoll(), // a record is in its assignment before the assignment can end
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.SessionTimeout(min(max(wait, 6*time.Second), 5*time.Minute)), // brokers refuse less than 6 s by default
 		kgo.HeartbeatInterval(min(max(wait/10, 50*time.Millisecond), time.Second)),
@@ -81,7 +81,9 @@ func (m *member) options() []kgo.Opt {
 		kgo.FetchMaxWait(fetchWait),
 		kgo.OnPartitionsAssigned(m.assigned),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { m.revoked(ctx, lost[m.topic]) }),
-		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) { _ = m.endClaims(lost[m.topic], false) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+			_ = m.endAssignments(lost[m.topic], false)
+		}),
 	}
 }
 
@@ -111,7 +113,7 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 			return err
 		}
 		if l != nil {
-			deliver(driver.Delivery{Message: d.decode(m.sub.Topic, r), Attempt: int(l.attempt), Settler: l})
+			deliver(driver.Delivery{Message: d.decode(m.sub.Topic, r), Attempt: int(l.attempt), Acker: l})
 			continue
 		}
 		if m.fetch(ctx) {
@@ -129,7 +131,7 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 }
 
 // next returns what to deliver, counted as in flight, or nil and how long to wait for it.
-func (m *member) next(now time.Duration) (l *lease, r *kgo.Record, wait time.Duration, err error) {
+func (m *member) next(now time.Duration) (l *delivery, r *kgo.Record, wait time.Duration, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fatal != nil {
@@ -137,10 +139,10 @@ func (m *member) next(now time.Duration) (l *lease, r *kgo.Record, wait time.Dur
 	}
 	m.expire(now)
 	wait = time.Minute
-	if m.flying.n > 0 {
-		wait = min(wait, max(m.flying.oldest.at-now, time.Millisecond))
+	if m.inFlight.n > 0 {
+		wait = min(wait, max(m.inFlight.oldest.at-now, time.Millisecond))
 	}
-	if m.flying.n >= m.sub.MaxInFlight {
+	if m.inFlight.n >= m.sub.MaxInFlight {
 		return nil, nil, wait, nil
 	}
 	if len(m.due) > 0 {
@@ -173,14 +175,14 @@ func (m *member) pop() *entry {
 }
 
 // take counts e as in flight. The caller holds m.mu.
-func (m *member) take(e *entry, now time.Duration) *lease {
-	e.state, e.at = flying, now+m.b.opts.AckWait
+func (m *member) take(e *entry, now time.Duration) *delivery {
+	e.state, e.at = inFlight, now+m.b.opts.AckWait
 	e.attempts++
-	m.flying.push(e)
-	e.c.flying++
+	m.inFlight.push(e)
+	e.c.inFlight++
 	l := &e.first
-	if l.e != nil { // that is of an earlier delivery, which somebody may still settle
-		l = &lease{}
+	if l.e != nil { // that is of an earlier delivery, which somebody may still end
+		l = &delivery{}
 	}
 	l.e, l.attempt = e, e.attempts
 	return l
@@ -188,27 +190,27 @@ func (m *member) take(e *entry, now time.Duration) *lease {
 
 // expire makes messages whose ack wait has passed due again. The caller holds m.mu.
 func (m *member) expire(now time.Duration) {
-	for e := m.flying.oldest; e != nil && e.at <= now; e = m.flying.oldest {
-		m.land(e)
-		m.wait(e, now)
+	for e := m.inFlight.oldest; e != nil && e.at <= now; e = m.inFlight.oldest {
+		m.endFlight(e)
+		m.requeue(e, now)
 	}
 }
 
-// land takes e out of flight. The caller holds m.mu.
-func (m *member) land(e *entry) {
-	m.flying.remove(e)
-	e.c.flying--
+// endFlight takes e out of flight. The caller holds m.mu.
+func (m *member) endFlight(e *entry) {
+	m.inFlight.remove(e)
+	e.c.inFlight--
 	if m.drained != nil {
 		close(m.drained)
 		m.drained = nil
 	}
-	if m.flying.n == m.sub.MaxInFlight-1 { // it was full
+	if m.inFlight.n == m.sub.MaxInFlight-1 { // it was full
 		signal(m.wake)
 	}
 }
 
-// wait puts e by for a redelivery at the given time. The caller holds m.mu.
-func (m *member) wait(e *entry, at time.Duration) {
+// requeue puts e by for a redelivery at the given time. The caller holds m.mu.
+func (m *member) requeue(e *entry, at time.Duration) {
 	e.state, e.at = waiting, at
 	if e.c.closing || e.c.ended {
 		return // its next owner delivers it
@@ -219,13 +221,13 @@ func (m *member) wait(e *entry, at time.Duration) {
 	signal(m.wake)
 }
 
-// settle forgets e, whatever its state. The caller holds m.mu.
-func (m *member) settle(e *entry) {
+// finish forgets e, whatever its state. The caller holds m.mu.
+func (m *member) finish(e *entry) {
 	switch e.state {
-	case settled:
+	case finished:
 		return
-	case flying:
-		m.land(e)
+	case inFlight:
+		m.endFlight(e)
 	case waiting:
 		if !e.c.closing && !e.c.ended {
 			heap.Remove(&m.due, int(e.index))
@@ -233,7 +235,7 @@ func (m *member) settle(e *entry) {
 			signal(m.wake) // there may be room again
 		}
 	}
-	e.state = settled
+	e.state = finished
 	e.c.remove(e)
 	e.record = nil
 	signal(m.dirty)
@@ -276,8 +278,8 @@ func (m *member) await(ctx context.Context) {
 	}
 }
 
-// judge makes an error that will not pass end the subscription.
-func (m *member) judge(ctx context.Context, err error) {
+// classify makes an error that will not pass end the subscription.
+func (m *member) classify(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		return

@@ -20,7 +20,7 @@ func BenchmarkMember(b *testing.B) {
 			{Key: "ce_id", Value: []byte(id)}, {Key: "ce_type", Value: []byte("bench.event.v1")}, {Key: "content-type", Value: []byte("application/json")},
 		}}
 	}
-	broker := &Broker{opts: (&Options{}).withDefaults(), claims: map[place]*claim{}, marks: map[place]map[int64]mark{}}
+	broker := &Broker{opts: (&Options{}).withDefaults(), assignments: map[topicPartition]*assignment{}, acks: map[topicPartition]map[int64]ackRecord{}}
 	m := newMember(broker, driver.Subscription{Topic: "bench", Group: "g", MaxInFlight: 512}, "bench")
 	var err error
 	if m.cl, err = kgo.NewClient(kgo.SeedBrokers("127.0.0.1:9")); err != nil { // it has nothing to ask
@@ -44,7 +44,7 @@ func BenchmarkMember(b *testing.B) {
 			if l == nil || err != nil {
 				b.Fatalf("no record is there: %v", err)
 			}
-			one := driver.Delivery{Message: d.decode("bench", r), Attempt: int(l.attempt), Settler: l}
+			one := driver.Delivery{Message: d.decode("bench", r), Attempt: int(l.attempt), Acker: l}
 			if err := one.Ack(ctx); err != nil {
 				b.Fatal(err)
 			}

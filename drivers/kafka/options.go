@@ -24,7 +24,7 @@ type Options struct {
 	Partitions int           // of a new topic; default 16
 	Replicas   int           // of a new topic; default one on each broker, at most 3
 	Retention  time.Duration // how long a new topic keeps messages; default 7 days
-	AckWait    time.Duration // how long a delivery may stay unsettled; default 30 s
+	AckWait    time.Duration // how long a delivery may stay unacknowledged; default 30 s
 
 	// TLS is used for connections when not nil, and when the URL says tls=true.
 	TLS *tls.Config

@@ -124,11 +124,11 @@ func (b *Broker) attempt(ctx context.Context, records []*kgo.Record) (failure, e
 			p.left++
 		}
 	}
-	settle := p.settle
+	acked := p.acked
 	for _, r := range records {
 		if r.Context != nil {
 			r.Context = call //nolint:fatcontext // not nested: that of an earlier attempt has ended
-			b.cl.Produce(call, r, settle)
+			b.cl.Produce(call, r, acked)
 		}
 	}
 	select {
@@ -162,9 +162,9 @@ type publication struct {
 	err     error       // why
 }
 
-// settle takes the client's word on a record. After a failure the others must not go any more: one of the same key would
+// acked takes the client's word on a record. After a failure the others must not go any more: one of the same key would
 // overtake it.
-func (p *publication) settle(r *kgo.Record, err error) {
+func (p *publication) acked(r *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {

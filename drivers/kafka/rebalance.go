@@ -10,23 +10,23 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// assigned begins claims; the client calls it before it fetches.
+// assigned begins assignments; the client calls it before it fetches.
 func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range got[m.topic] {
-		c := &claim{m: m, place: place{m.group, m.topic, p}, next: -1, committed: -1}
-		m.claims[p] = c
-		m.b.claims[c.place] = c
+		c := &assignment{m: m, partition: topicPartition{m.group, m.topic, p}, next: -1, committed: -1}
+		m.assignments[p] = c
+		m.b.assignments[c.partition] = c
 	}
 }
 
 // entriesTogether are made together, but not more, since one that waits for long keeps the others in memory.
 const entriesTogether = 16
 
-// receive takes what the client gave into the claims, and returns how many records these are. Until then no claim begins or ends.
+// receive takes what the client gave into the assignments, and returns how many records these are. Until then no assignment begins or ends.
 func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		for records := range slices.Chunk(p.Records, entriesTogether) {
@@ -39,20 +39,20 @@ func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 		}
 	})
 	m.cl.AllowRebalance()
-	fetches.EachError(func(_ string, _ int32, err error) { m.judge(ctx, err) })
+	fetches.EachError(func(_ string, _ int32, err error) { m.classify(ctx, err) })
 	if n > 0 {
 		signal(m.dirty)
 	}
 	return n
 }
 
-// queueUp adds entries to the claim of their partition and to what is to be delivered.
+// queueUp adds entries to the assignment of their partition and to what is to be delivered.
 func (m *member) queueUp(partition int32, list []entry) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.claims[partition]
+	c := m.assignments[partition]
 	if c == nil {
 		return
 	}
@@ -63,21 +63,21 @@ func (m *member) queueUp(partition int32, list []entry) {
 	m.queued += len(list)
 }
 
-// record adds one record to its claim. The caller holds the Broker's and the member's mu.
-func (m *member) record(c *claim, e *entry) {
+// record adds one record to its assignment. The caller holds the Broker's and the member's mu.
+func (m *member) record(c *assignment, e *entry) {
 	if c.next < 0 {
-		m.b.prune(c.place, e.offset)
+		m.b.prune(c.partition, e.offset)
 	} else if e.offset < c.next { // the log was cut and goes on below: what is above is no more
 		for c.front != nil {
-			m.settle(c.front)
+			m.finish(c.front)
 		}
 		c.committed = -1
 	}
 	c.next = e.offset + 1
-	seen := m.b.unmark(c.place, e.offset)
+	seen := m.b.recall(c.partition, e.offset)
 	e.c, e.attempts = c, seen.attempts
 	if seen.done {
-		e.state = settled
+		e.state = finished
 		return
 	}
 	c.push(e)
@@ -89,7 +89,7 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 	m.mu.Lock()
 	leaving := m.leaving
 	for _, p := range partitions {
-		if c := m.claims[p]; c != nil {
+		if c := m.assignments[p]; c != nil {
 			c.closing = true
 			m.dropDue(c)
 		}
@@ -98,14 +98,14 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 	if !leaving {
 		m.drain(ctx, partitions)
 	}
-	places := m.endClaims(partitions, leaving)
+	offsets := m.endAssignments(partitions, leaving)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
-	_ = m.commit(ctx, places) // what is not committed comes again
+	_ = m.commit(ctx, offsets) // what is not committed comes again
 }
 
-// dropDue takes a claim's entries out of those that wait. The caller holds m.mu; nothing may be added after.
-func (m *member) dropDue(c *claim) {
+// dropDue takes an assignment's entries out of those that wait. The caller holds m.mu; nothing may be added after.
+func (m *member) dropDue(c *assignment) {
 	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
 		if e.c == c {
 			m.dueBytes -= size(e.record)
@@ -127,8 +127,8 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 		m.mu.Lock()
 		n := 0
 		for _, p := range partitions {
-			if c := m.claims[p]; c != nil {
-				n += c.flying
+			if c := m.assignments[p]; c != nil {
+				n += c.inFlight
 			}
 		}
 		if m.drained == nil {
@@ -151,16 +151,16 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 	}
 }
 
-// endClaims gives partitions up and returns their places. left says that this member goes of its own will, so that what is
+// endAssignments gives partitions up and returns their offsets. left says that this member goes of its own will, so that what is
 // acknowledged later may be committed while the group is empty.
-func (m *member) endClaims(partitions []int32, left bool) map[int32]kgo.EpochOffset {
+func (m *member) endAssignments(partitions []int32, left bool) map[int32]kgo.EpochOffset {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	places := m.positions(partitions)
+	offsets := m.positions(partitions)
 	for _, p := range partitions {
-		c := m.claims[p]
+		c := m.assignments[p]
 		if c == nil {
 			continue
 		}
@@ -170,20 +170,20 @@ func (m *member) endClaims(partitions []int32, left bool) map[int32]kgo.EpochOff
 		}
 		c.ended, c.left = true, left
 		for e := c.front; e != nil; e = e.next {
-			if e.state == flying {
-				m.land(e)
+			if e.state == inFlight {
+				m.endFlight(e)
 				e.state = waiting
 			}
 			if e.attempts > 0 {
-				m.b.mark(c.place, e.offset, mark{attempts: e.attempts})
+				m.b.remember(c.partition, e.offset, ackRecord{attempts: e.attempts})
 			}
 		}
-		delete(m.claims, p)
-		if m.b.claims[c.place] == c {
-			delete(m.b.claims, c.place)
+		delete(m.assignments, p)
+		if m.b.assignments[c.partition] == c {
+			delete(m.b.assignments, c.partition)
 		}
 	}
-	return places
+	return offsets
 }
 
 // leave commits what is acknowledged, leaves the group and ends the client.
@@ -200,7 +200,7 @@ func (m *member) leave() {
 	}
 	m.cl.CloseAllowingRebalance()
 	m.mu.Lock()
-	rest := slices.Collect(maps.Keys(m.claims))
+	rest := slices.Collect(maps.Keys(m.assignments))
 	m.mu.Unlock()
-	m.endClaims(rest, true)
+	m.endAssignments(rest, true)
 }

@@ -56,7 +56,7 @@ func refused(err error) bool {
 	return ok && !answer.Retriable
 }
 
-// join makes sure that the group has its place and makes a member of it.
+// join makes sure that the group has its offsets and makes a member of it.
 func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, error) {
 	if err := b.Healthy(); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 	}
 	bounded, cancel := b.bound(ctx)
 	defer cancel()
-	topic, err := b.place(bounded, sub)
+	topic, err := b.ensureGroup(bounded, sub)
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +75,9 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 	return m, err
 }
 
-// place makes sure that the topic exists and that the group has offsets in it, and returns Kafka's
+// ensureGroup makes sure that the topic exists and that the group has offsets in it, and returns Kafka's
 // name of the topic.
-func (b *Broker) place(ctx context.Context, sub driver.Subscription) (string, error) {
+func (b *Broker) ensureGroup(ctx context.Context, sub driver.Subscription) (string, error) {
 	info, err := b.topic(ctx, sub.Topic, sub.Raw)
 	if err != nil {
 		return "", err
@@ -89,7 +89,7 @@ func (b *Broker) place(ctx context.Context, sub driver.Subscription) (string, er
 }
 
 // pin writes down where a new group starts. Without it, a group from now whose member dies before its first commit would
-// start at a later now. All partitions go in one request: a partition without a place in a group that has others was added
+// start at a later now. All partitions go in one request: a partition without an offset in a group that has others was added
 // later and is read from its beginning. When this Broker had the group on a topic that was deleted, the group starts at the beginning
 // of the new one: what came there before it is back is newer than the group.
 func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string) error {
@@ -100,10 +100,10 @@ func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string)
 		if err == nil || !errors.Is(err, kerr.UnknownMemberID) && !kerr.IsRetriable(err) {
 			return err
 		}
-		select { // another member was faster, so its places will be there; or a topic or coordinator that is not ready
+		select { // another member was faster, so its offsets will be there; or a topic or coordinator that is not ready
 		case <-time.After(declareAgain):
 		case <-ctx.Done():
-			return fmt.Errorf("place of the new group: %w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("offsets of the new group: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	if sub.From == driver.FromBeginning || b.remade(sub) {
 		list = b.adm.ListStartOffsets
 	}
-	starts, err := list(ctx, topic) // before the look at the group, or a place could lie after what the group was given meanwhile
+	starts, err := list(ctx, topic) // before the look at the group, or an offset could lie after what the group was given meanwhile
 	if err == nil {
 		err = starts.Error()
 	}
@@ -137,9 +137,9 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 		b.pinnedNow(sub)
 		return nil
 	}
-	places := make(kadm.Offsets)
-	starts.Each(func(o kadm.ListedOffset) { places.AddOffset(topic, o.Partition, o.Offset, -1) })
-	done, err := b.adm.CommitOffsets(ctx, group, places)
+	offsets := make(kadm.Offsets)
+	starts.Each(func(o kadm.ListedOffset) { offsets.AddOffset(topic, o.Partition, o.Offset, -1) })
+	done, err := b.adm.CommitOffsets(ctx, group, offsets)
 	if err == nil {
 		err = done.Error()
 	}
@@ -166,8 +166,8 @@ func (b *Broker) pinnedNow(sub driver.Subscription) {
 	}
 }
 
-// commitLate commits for a claim whose member has left: possible while the group has no member. It never goes back.
-func (b *Broker) commitLate(ctx context.Context, p place, offset int64) error {
+// commitLate commits for an assignment whose member has left: possible while the group has no member. It never goes back.
+func (b *Broker) commitLate(ctx context.Context, p topicPartition, offset int64) error {
 	b.pinning.Lock()
 	defer b.pinning.Unlock()
 	have, err := b.adm.FetchOffsetsForTopics(ctx, p.group, p.topic)
@@ -177,9 +177,9 @@ func (b *Broker) commitLate(ctx context.Context, p place, offset int64) error {
 	if o, ok := have.Lookup(p.topic, p.partition); ok && o.At >= offset {
 		return nil
 	}
-	places := make(kadm.Offsets)
-	places.AddOffset(p.topic, p.partition, offset, -1)
-	done, err := b.adm.CommitOffsets(ctx, p.group, places)
+	offsets := make(kadm.Offsets)
+	offsets.AddOffset(p.topic, p.partition, offset, -1)
+	done, err := b.adm.CommitOffsets(ctx, p.group, offsets)
 	if err == nil {
 		err = done.Error()
 	}

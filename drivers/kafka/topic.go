@@ -48,7 +48,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 		_, err := b.topic(ctx, sub.Topic, sub.Raw)
 		return err
 	}
-	if _, err := b.place(ctx, sub); err != nil {
+	if _, err := b.ensureGroup(ctx, sub); err != nil {
 		return fmt.Errorf("kafka: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.url, err)
 	}
 	return nil

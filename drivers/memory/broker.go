@@ -32,7 +32,7 @@ func init() {
 
 // A Broker implements driver.Broker. Make it with [New]; all methods may be called concurrently.
 type Broker struct {
-	// AckWait is how long a member may leave a delivery unsettled until the group gets it again; 0 means 30 s. Set it
+	// AckWait is how long a member may leave a delivery unacknowledged until the group gets it again; 0 means 30 s. Set it
 	// before the first call.
 	AckWait time.Duration
 

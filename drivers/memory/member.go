@@ -38,7 +38,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 	}
 }
 
-// next leases a message, or says when to look again at the latest; the zero time means when woken.
+// next hands a message to the member, or says when to look again at the latest; the zero time means when woken.
 func (m *member) next() (*driver.Delivery, time.Time) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
@@ -47,7 +47,7 @@ func (m *member) next() (*driver.Delivery, time.Time) {
 		m.group.expire(now)
 	}
 	if m.inFlight >= m.limit {
-		return nil, m.group.lease // its own lease may be the one that ends
+		return nil, m.group.deadline // its own delivery may be the one that ends
 	}
 	e, again := m.group.take(m, now)
 	if e == nil {
@@ -57,27 +57,27 @@ func (m *member) next() (*driver.Delivery, time.Time) {
 }
 
 func (m *member) delivery(e *entry) *driver.Delivery {
-	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Settler: &lease{m, e, e.attempt}}
+	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}
 }
 
-// A lease is one delivery of an entry.
-type lease struct {
+// A delivery is an entry given to a member once.
+type delivery struct {
 	m       *member
 	e       *entry
 	attempt int
 }
 
-// Ack implements driver.Settler.
-func (l *lease) Ack(ctx context.Context) error {
-	return l.settle(ctx, "ack", func(g *group) { // also when the lease is over: the work is done
+// Ack implements driver.Acker.
+func (l *delivery) Ack(ctx context.Context) error {
+	return l.finish(ctx, "ack", func(g *group) { // also when the time is over: the work is done
 		g.release(l.e)
 		delete(g.open, l.e.index)
 	})
 }
 
-// Nack implements driver.Settler.
-func (l *lease) Nack(ctx context.Context, after time.Duration) error {
-	return l.settle(ctx, "nack", func(g *group) {
+// Nack implements driver.Acker.
+func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
+	return l.finish(ctx, "nack", func(g *group) {
 		if l.current() {
 			g.release(l.e)
 			l.e.due = time.Now().Add(max(after, 0))
@@ -86,9 +86,9 @@ func (l *lease) Nack(ctx context.Context, after time.Duration) error {
 	})
 }
 
-// Extend implements driver.Settler.
-func (l *lease) Extend(ctx context.Context) error {
-	return l.settle(ctx, "extend", func(g *group) {
+// Extend implements driver.Acker.
+func (l *delivery) Extend(ctx context.Context) error {
+	return l.finish(ctx, "extend", func(g *group) {
 		if l.current() {
 			l.e.due = time.Now().Add(g.ackWait)
 		}
@@ -96,9 +96,9 @@ func (l *lease) Extend(ctx context.Context) error {
 }
 
 // current reports whether the entry is still held by this delivery. The caller holds Broker.mu.
-func (l *lease) current() bool { return l.e.holder == l.m && l.e.attempt == l.attempt }
+func (l *delivery) current() bool { return l.e.holder == l.m && l.e.attempt == l.attempt }
 
-func (l *lease) settle(ctx context.Context, verb string, do func(*group)) error {
+func (l *delivery) finish(ctx context.Context, verb string, do func(*group)) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("memory: %s: %w", verb, err)
 	}
@@ -106,7 +106,7 @@ func (l *lease) settle(ctx context.Context, verb string, do func(*group)) error 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
-	case <-b.idle: // not before Close is through, since the last deliver calls may want to settle
+	case <-b.idle: // not before Close is through, since the last deliver calls may want to acknowledge
 		return fmt.Errorf("memory: %s: %w", verb, driver.ErrClosed)
 	default:
 	}

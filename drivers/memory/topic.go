@@ -7,7 +7,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A topic is a log of messages and the places of its groups in it. Broker.mu guards it.
+// A topic is a log of messages and the positions of its groups in it. Broker.mu guards it.
 type topic struct {
 	log    []driver.Message
 	groups map[string]*group
@@ -46,14 +46,14 @@ func (t *topic) group(sub driver.Subscription, ackWait time.Duration) *group {
 
 // A group remembers what its members have, and what must come again. Broker.mu guards it.
 type group struct {
-	topic   *topic
-	ackWait time.Duration
-	next    int            // index of the first message never delivered
-	open    map[int]*entry // delivered and not acknowledged, by index
-	waiting dueHeap        // of those, the nacked ones: by time
-	ready   indexHeap      // of those, the ones whose time has come: by index
-	lease   time.Time      // no lease ends before; the zero time: there is none
-	members map[*member]struct{}
+	topic    *topic
+	ackWait  time.Duration
+	next     int            // index of the first message never delivered
+	open     map[int]*entry // delivered and not acknowledged, by index
+	waiting  dueHeap        // of those, the nacked ones: by time
+	ready    indexHeap      // of those, the ones whose time has come: by index
+	deadline time.Time      // no delivery's time is over before; the zero time: there is none
+	members  map[*member]struct{}
 }
 
 // An entry is a message that is delivered and not acknowledged.
@@ -61,10 +61,10 @@ type entry struct {
 	index   int
 	attempt int
 	holder  *member   // nil: nobody has it
-	due     time.Time // with a holder: when its lease ends; else when it may be delivered
+	due     time.Time // with a holder: when its time is over; else when it may be delivered
 }
 
-// take returns the next message that may be delivered now, leased to m; or nil and when to ask again, where the zero
+// take returns the next message that may be delivered now, handed to m; or nil and when to ask again, where the zero
 // time means: when woken.
 func (g *group) take(m *member, now time.Time) (*entry, time.Time) {
 	g.expire(now)
@@ -82,7 +82,7 @@ func (g *group) take(m *member, now time.Time) (*entry, time.Time) {
 		g.next++
 		return g.give(e, m, now), time.Time{}
 	}
-	again := g.lease
+	again := g.deadline
 	if len(g.waiting) > 0 && (again.IsZero() || g.waiting[0].due.Before(again)) {
 		again = g.waiting[0].due
 	}
@@ -94,27 +94,27 @@ func (g *group) give(e *entry, m *member, now time.Time) *entry {
 	e.holder = m
 	e.due = now.Add(g.ackWait)
 	m.inFlight++
-	if g.lease.IsZero() || e.due.Before(g.lease) {
-		g.lease = e.due
+	if g.deadline.IsZero() || e.due.Before(g.deadline) {
+		g.deadline = e.due
 	}
 	return e
 }
 
 // expire takes messages back from members that held them too long. It looks at all of them only when the earliest
-// lease may have ended.
+// time may be over.
 func (g *group) expire(now time.Time) {
-	if g.lease.IsZero() || g.lease.After(now) {
+	if g.deadline.IsZero() || g.deadline.After(now) {
 		return
 	}
-	g.lease = time.Time{}
+	g.deadline = time.Time{}
 	for _, e := range g.open {
 		switch {
 		case e.holder == nil:
 		case !e.due.After(now):
 			g.release(e)
 			heap.Push(&g.ready, e)
-		case g.lease.IsZero() || e.due.Before(g.lease):
-			g.lease = e.due
+		case g.deadline.IsZero() || e.due.Before(g.deadline):
+			g.deadline = e.due
 		}
 	}
 }

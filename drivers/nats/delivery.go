@@ -22,7 +22,7 @@ type pending struct {
 }
 
 func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
-	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Settler: l}
+	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Acker: l}
 	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
 		var seq uint64
 		if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
@@ -51,10 +51,10 @@ func deliveries(reply string) int {
 	return n
 }
 
-// Ack implements driver.Settler.
+// Ack implements driver.Acker.
 func (l *pending) Ack(ctx context.Context) error { return l.answer(ctx, "ack", "+ACK") }
 
-// Nack implements driver.Settler.
+// Nack implements driver.Acker.
 func (l *pending) Nack(ctx context.Context, after time.Duration) error {
 	if after <= 0 {
 		return l.answer(ctx, "nack", "-NAK")
@@ -79,7 +79,7 @@ func (l *pending) answer(ctx context.Context, verb, word string) error {
 	return nil
 }
 
-// Extend implements driver.Settler.
+// Extend implements driver.Acker.
 func (l *pending) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("nats: extend: %w", err)

@@ -57,9 +57,9 @@ func (l *link) missing(list []outgoing, err error) string {
 	return ""
 }
 
-// bereft reports whether the exchange was deleted a moment ago, so that its groups may not be back. They should be, after
+// deletedLately reports whether the exchange was deleted a moment ago, so that its groups may not be back. They should be, after
 // three times guardEvery; or the topic has none, and its messages must not wait for ever.
-func (l *link) bereft(exchange string) bool {
+func (l *link) deletedLately(exchange string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at, ok := l.deleted[exchange]

@@ -14,7 +14,7 @@
 //
 //	partitions=8           queues of a new group on each topic, 1 to 64; a group that exists keeps what it has
 //	order=key              order=none gives a new group one queue that all members share message by message
-//	ack_wait=30s           how long a delivery may stay unsettled
+//	ack_wait=30s           how long a delivery may stay unacknowledged
 //	balance=5s             how often a member looks whether it has more than its share of the partitions
 //	mandatory=false        true: to publish to a topic that has no group is an error, ErrNoGroup
 //	from_beginning=refuse  now: take FromBeginning for FromNow
@@ -54,7 +54,7 @@
 // # Order
 //
 // Each queue has one active consumer (x-single-active-consumer), so the order per key holds for any number of members, also while they
-// come and go: a member leaves a partition only when everything it was given of it is settled. A partition whose member died goes to
+// come and go: a member leaves a partition only when everything it was given of it is acknowledged. A partition whose member died goes to
 // another member at once. Members that have more than their share, rounded up, pass some on; with 8 partitions more than 8 members
 // do not help, and of 5 members 4 may do all the work. What was in flight when a connection broke, and what Nack puts aside,
 // comes after later messages of its key.

@@ -24,7 +24,7 @@ type Options struct {
 	// any number of members can work, but two of them can have messages of one key at once.
 	Unordered bool
 
-	AckWait   time.Duration // how long a delivery may stay unsettled; default 30 s
+	AckWait   time.Duration // how long a delivery may stay unacknowledged; default 30 s
 	Balance   time.Duration // how often a member looks whether it has more than its share of the partitions; default 5 s
 	Mandatory bool          // Publish fails with ErrNoGroup for a topic that has no group yet
 

@@ -90,7 +90,7 @@ func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int,
 		if err := b.topic(ctx, c, list[i].topic(), raw); err != nil {
 			return 0, err
 		}
-		list[i].mandatory = raw || b.opts.Mandatory || b.pub.bereft(list[i].exchange)
+		list[i].mandatory = raw || b.opts.Mandatory || b.pub.deletedLately(list[i].exchange)
 	}
 	sent, err := c.send(ctx, list)
 	if err == nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // A session is the time in which a member consumes a partition, on a channel of its own. Its end is the end of the channel: the
-// server then takes everything back that is not settled, in order, before another member gets a later message. To
+// server then takes everything back that is not acknowledged, in order, before another member gets a later message. To
 // cancel the consumer instead would let another one go on while messages are still on their way back.
 //
 // All fields but the first four are guarded by member.mu.
@@ -19,10 +19,10 @@ type session struct {
 	drained chan struct{} // closed when the channel may end
 	ended   chan struct{} // closed when it has
 
-	leases   map[*lease]struct{} // delivered and not settled
-	active   bool                // the server has sent something
-	draining bool
-	over     bool
+	deliveries map[*delivery]struct{} // delivered and not acknowledged
+	active     bool                   // the server has sent something
+	draining   bool
+	over       bool
 }
 
 // consume keeps a session of a partition until the member leaves.
@@ -50,7 +50,7 @@ func (m *member) consume(queue string) {
 	}
 }
 
-// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not settled.
+// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not acknowledged.
 func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
 	conn, err := m.b.sub.current()
 	if err != nil {
@@ -60,7 +60,7 @@ func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &session{m: m, queue: queue, ch: ch, drained: make(chan struct{}), ended: make(chan struct{}), leases: make(map[*lease]struct{})}
+	s := &session{m: m, queue: queue, ch: ch, drained: make(chan struct{}), ended: make(chan struct{}), deliveries: make(map[*delivery]struct{})}
 	if err = ch.Qos(min(m.sub.MaxInFlight, 0xffff), 0, false); err == nil {
 		var deliveries <-chan amqp.Delivery
 		if deliveries, err = ch.Consume(queue, "kaptar", false, false, false, false, nil); err == nil {
@@ -107,23 +107,23 @@ func (s *session) arrive(d *amqp.Delivery) {
 	if s.draining {
 		return // goes back with the channel
 	}
-	m.queue = append(m.queue, &lease{s: s, raw: d})
+	m.queue = append(m.queue, &delivery{s: s, raw: d})
 	m.wakeUp()
 }
 
-// drain ends the session once everything delivered is settled. What was only fetched is forgotten here. The caller holds
+// drain ends the session once everything delivered is acknowledged. What was only fetched is forgotten here. The caller holds
 // member.mu.
 func (s *session) drain() {
 	if s.draining {
 		return
 	}
 	s.draining = true
-	s.m.queue = slices.DeleteFunc(s.m.queue, func(l *lease) bool { return l.s == s })
+	s.m.queue = slices.DeleteFunc(s.m.queue, func(l *delivery) bool { return l.s == s })
 	s.maybeDrained()
 }
 
 func (s *session) maybeDrained() {
-	if !s.draining || len(s.leases) > 0 {
+	if !s.draining || len(s.deliveries) > 0 {
 		return
 	}
 	select {
@@ -140,13 +140,13 @@ func (s *session) end() {
 	defer m.mu.Unlock()
 	s.over, s.draining = true, true
 	delete(m.sessions, s)
-	m.queue = slices.DeleteFunc(m.queue, func(l *lease) bool { return l.s == s })
-	for l := range s.leases {
+	m.queue = slices.DeleteFunc(m.queue, func(l *delivery) bool { return l.s == s })
+	for l := range s.deliveries {
 		l.timer.Stop()
 		l.state = gone
 	}
-	m.open -= len(s.leases)
-	clear(s.leases)
+	m.open -= len(s.deliveries)
+	clear(s.deliveries)
 	close(s.ended)
 	m.wakeUp()
 }

@@ -17,7 +17,7 @@ const partWait = 2 * time.Second
 // deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no
 // messages for groups to come, unless Options.BeginningIsNow is set.
 //
-// A partition that has deliveries which are not settled when the member leaves it stays with the member, until
+// A partition that has deliveries which are not acknowledged when the member leaves it stays with the member, until
 // they are or AckWait has passed, so that the next member does not get a later message of a key too soon.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
@@ -68,8 +68,8 @@ type member struct {
 	left  chan struct{} // closed when the member wants no more
 
 	mu       sync.Mutex
-	queue    []*lease          // fetched and not delivered
-	open     int               // delivered and not settled
+	queue    []*delivery       // fetched and not delivered
+	open     int               // delivered and not acknowledged
 	sessions map[*session]bool // that run
 	fatal    error
 }
@@ -154,7 +154,7 @@ func (m *member) leave() {
 	m.mu.Lock()
 	for s := range m.sessions {
 		s.drain()
-		if len(s.leases) == 0 {
+		if len(s.deliveries) == 0 {
 			free = append(free, s)
 		}
 	}

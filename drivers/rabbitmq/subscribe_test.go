@@ -260,7 +260,7 @@ func TestMaxInFlightOfAllPartitions(t *testing.T) {
 	first, second := m.next(t), m.next(t)
 	select {
 	case d := <-m.got:
-		t.Errorf("with 2 deliveries that are not settled came %s, want none", d.ID)
+		t.Errorf("with 2 deliveries that are not acknowledged came %s, want none", d.ID)
 	case <-time.After(500 * time.Millisecond):
 	}
 	for _, d := range []driver.Delivery{first, second} {

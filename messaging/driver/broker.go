@@ -40,7 +40,7 @@ type Broker interface {
 	//
 	// deliver is called from one goroutine, in broker order. While it runs nothing else is delivered to this member,
 	// so it must hand the message on and return; but it may block for back pressure. At most
-	// sub.MaxInFlight deliveries of this member are unsettled at any time. A message that is not settled in the
+	// sub.MaxInFlight deliveries of this member are unacknowledged at any time. A message that is neither acknowledged nor given back in the
 	// driver's ack-wait time (each driver documents it; 30 s by default) comes again, to any member of the group, and
 	// no longer counts.
 	//
@@ -75,7 +75,7 @@ type Subscription struct {
 	// becomes of groups, keys and IDs there, where such a program knows none.
 	Raw bool
 
-	// MaxInFlight limits the unsettled deliveries of this member; 0 means 64.
+	// MaxInFlight limits the unacknowledged deliveries of this member; 0 means 64.
 	MaxInFlight int
 }
 

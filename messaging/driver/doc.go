@@ -16,7 +16,7 @@
 //   - Order per key. Messages of one topic and one key are stored in the order in which they were published, and a
 //     first delivery to a group with one member keeps that order. A redelivered message comes after others of its key;
 //     whoever needs more holds the key back, as package messaging does.
-//   - A group remembers its place: a member that subscribes again goes on where the group stopped, whatever
+//   - A group remembers its position: a member that subscribes again goes on where the group stopped, whatever
 //     [Subscription].From says then.
 //   - Bytes survive. Data, ID, Key and header values arrive as they were sent.
 //

@@ -128,17 +128,17 @@ func ValidateAll(msgs []Message) error {
 // A Delivery is one message handed to one member of a group.
 type Delivery struct {
 	Message
-	Settler
+	Acker
 
 	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is the first. Some
 	// brokers forget after a restart, so use it for logs, not for limits.
 	Attempt int
 }
 
-// A Settler tells the broker what became of a delivery. Exactly one of Ack and Nack settles it; what comes after
+// An Acker tells the broker what became of a delivery. Exactly one of Ack and Nack ends it; what comes after
 // the first of them returned nil does nothing and returns nil. All methods may be called from any goroutine, also
 // after Subscribe returned and until the broker is closed.
-type Settler interface {
+type Acker interface {
 	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack when it crashes, so
 	// a message that was acknowledged may still come again; consumers deduplicate. An error means that the message will
 	// come again; there is no need to try again.

@@ -24,7 +24,7 @@ type Harness struct {
 	// stand behind all harnesses.
 	Broker driver.Broker
 
-	// AckWait is the time after which an unsettled message comes again. Required: the suite lets it pass, and expects
+	// AckWait is the time after which an unacknowledged message comes again. Required: the suite lets it pass, and expects
 	// redelivery by Nack to be faster. Half a second or more where a network is between.
 	AckWait time.Duration
 
@@ -60,7 +60,7 @@ func Cases() []Case {
 		{Name: "FromBeginning", Run: testFromBeginning, Needs: replay},
 		{Name: "FromBeginningRefused", Run: testFromBeginningRefused, Needs: func(h Harness) bool { return h.NoReplay }},
 		{Name: "FromNow", Run: testFromNow},
-		{Name: "GroupKeepsItsPlace", Run: testGroupKeepsItsPlace},
+		{Name: "GroupKeepsItsPosition", Run: testGroupKeepsItsPosition},
 		{Name: "TwoGroups", Run: testTwoGroups},
 		{Name: "TwoMembersShare", Run: testTwoMembersShare, Needs: func(h Harness) bool { return !h.KeyAffinity }},
 		{Name: "MembersShareKeys", Run: testMembersShareKeys, Needs: func(h Harness) bool { return h.KeyAffinity && h.Open != nil }},
@@ -68,8 +68,8 @@ func Cases() []Case {
 		{Name: "DeclareTwice", Run: testDeclareTwice},
 		{Name: "NackRedelivers", Run: testNackRedelivers},
 		{Name: "NackFreesTheSlot", Run: testNackFreesTheSlot},
-		{Name: "UnsettledComesAgain", Run: testUnsettledComesAgain},
-		{Name: "UnsettledGoesToNewMember", Run: testUnsettledGoesToNewMember},
+		{Name: "UnackedComesAgain", Run: testUnackedComesAgain},
+		{Name: "UnackedGoesToNewMember", Run: testUnackedGoesToNewMember},
 		{Name: "ExtendHoldsTheMessage", Run: testExtendHoldsTheMessage},
 		{Name: "AckIsFinal", Run: testAckIsFinal},
 		{Name: "AckAfterSubscribeReturned", Run: testAckAfterSubscribeReturned},

@@ -81,7 +81,7 @@ func (e *env) subscribe(group string, from driver.Start) *member {
 	return e.join(driver.Subscription{Topic: e.topic, Group: group, From: from}, e.ack)
 }
 
-// hold starts a member that settles nothing.
+// hold starts a member that acknowledges nothing.
 func (e *env) hold(group string, from driver.Start, limit int) *member {
 	return e.join(driver.Subscription{Topic: e.topic, Group: group, From: from, MaxInFlight: limit}, nil)
 }
@@ -121,7 +121,7 @@ func (e *env) joinOn(b driver.Broker, sub driver.Subscription, handle func(drive
 	go func() {
 		m.result <- b.Subscribe(ctx, sub, func(d driver.Delivery) {
 			if handle != nil {
-				handle(d) // first, so that what was waited for is also settled
+				handle(d) // first, so that what was waited for is also acknowledged
 			}
 			m.mu.Lock()
 			m.got = append(m.got, d)

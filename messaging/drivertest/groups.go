@@ -56,7 +56,7 @@ func testFromNow(t *testing.T, h Harness) {
 	}
 }
 
-func testGroupKeepsItsPlace(t *testing.T, h Harness) {
+func testGroupKeepsItsPosition(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
 	e.publish(e.msgs("away", 3)...)

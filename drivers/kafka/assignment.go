@@ -6,39 +6,39 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A place is a partition as a group sees it.
-type place struct {
+// A topicPartition is a partition as a group sees it.
+type topicPartition struct {
 	group     string
 	topic     string // Kafka's name
 	partition int32
 }
 
-// A claim is a partition that a member has, from its assignment to its end. The member's mu guards it.
-type claim struct {
-	m     *member
-	place place
+// An assignment is a partition that a member has, from its assignment to its end. The member's mu guards it.
+type assignment struct {
+	m         *member
+	partition topicPartition
 
-	// Unsettled entries in offset order; what is settled is forgotten, so that one message that waits for long does not keep
+	// Unfinished entries in offset order; what is finished is forgotten, so that one message that waits for long does not keep
 	// those after it in memory.
 	front, back *entry
-	flying      int // entries in flight
+	inFlight    int // entries in flight
 
 	next      int64 // after the last fetched record; -1: none yet
-	committed int64 // -1: nothing was committed by this claim
+	committed int64 // -1: nothing was committed by this assignment
 	closing   bool  // no more deliveries: it is about to end
 	ended     bool
 	left      bool // ended since the member left, not since another one has the partition
 }
 
-// An entry is a fetched record that is not settled.
+// An entry is a fetched record that is not acknowledged.
 type entry struct {
-	c            *claim
+	c            *assignment
 	prev, next   *entry
-	older, newer *entry // of those flying
+	older, newer *entry // of those in flight
 	record       *kgo.Record
 	offset       int64
-	at           time.Duration // of the member's clock; when flying: end of the ack wait; when waiting: when it is due
-	first        lease
+	at           time.Duration // of the member's clock; in flight: end of the ack wait; waiting: when it is due
+	first        delivery
 	attempts     int32
 	index        int32 // in the heap of those waiting
 	state        state
@@ -47,19 +47,19 @@ type entry struct {
 type state uint8
 
 const (
-	queued  state = iota // fetched
-	flying               // delivered
-	waiting              // for redelivery
-	settled
+	queued   state = iota // fetched
+	inFlight              // delivered
+	waiting               // for redelivery
+	finished
 )
 
-// A mark is what the Broker remembers of a message after its claim ended.
-type mark struct {
+// An ackRecord is what the Broker remembers of a message after its assignment ended.
+type ackRecord struct {
 	attempts int32
 	done     bool
 }
 
-func (c *claim) push(e *entry) {
+func (c *assignment) push(e *entry) {
 	e.prev = c.back
 	if c.back == nil {
 		c.front = e
@@ -69,7 +69,7 @@ func (c *claim) push(e *entry) {
 	c.back = e
 }
 
-func (c *claim) remove(e *entry) {
+func (c *assignment) remove(e *entry) {
 	if e.prev == nil {
 		c.front = e.next
 	} else {
@@ -83,16 +83,16 @@ func (c *claim) remove(e *entry) {
 	e.prev, e.next = nil, nil
 }
 
-// position is the offset before which everything is settled; -1 if nothing was fetched.
-func (c *claim) position() int64 {
+// position is the offset before which everything is finished; -1 if nothing was fetched.
+func (c *assignment) position() int64 {
 	if c.front != nil {
 		return c.front.offset
 	}
 	return c.next
 }
 
-// find returns the unsettled entry of an offset, or nil.
-func (c *claim) find(offset int64) *entry {
+// find returns the unfinished entry of an offset, or nil.
+func (c *assignment) find(offset int64) *entry {
 	for e := c.front; e != nil && e.offset <= offset; e = e.next {
 		if e.offset == offset {
 			return e
@@ -101,7 +101,7 @@ func (c *claim) find(offset int64) *entry {
 	return nil
 }
 
-// A flight has the entries that are delivered and not settled, in the order in which their ack waits end.
+// A flight has the entries that are delivered and neither acknowledged nor given back, in the order in which their ack waits end.
 type flight struct {
 	oldest, newest *entry
 	n              int

@@ -20,29 +20,29 @@ const commitEvery = 100 * time.Millisecond
 // errMoved is why a message that was acknowledged comes again.
 var errMoved = errors.New("another member has the partition by now; the message comes again")
 
-// A lease is one delivery of an entry. The member's mu guards it.
-type lease struct {
+// A delivery is an entry given to the program once. The member's mu guards it.
+type delivery struct {
 	e       *entry
 	attempt int32
-	settled bool
+	done    bool
 }
 
-// Ack implements driver.Settler.
-func (l *lease) Ack(ctx context.Context) error {
+// Ack implements driver.Acker.
+func (l *delivery) Ack(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("kafka: ack: %w", context.Cause(ctx))
 	}
 	m, c := l.e.c.m, l.e.c
 	m.mu.Lock()
-	if l.settled || l.e.state == settled {
-		l.settled = true
+	if l.done || l.e.state == finished {
+		l.done = true
 		m.mu.Unlock()
 		return nil
 	}
 	ended := c.ended
 	if !ended {
-		m.settle(l.e)
-		l.settled = true
+		m.finish(l.e)
+		l.done = true
 	}
 	m.mu.Unlock()
 	if !ended {
@@ -52,50 +52,50 @@ func (l *lease) Ack(ctx context.Context) error {
 		return fmt.Errorf("kafka: ack at %s: %w", m.b.url, err)
 	}
 	m.mu.Lock()
-	l.settled = true
+	l.done = true
 	m.mu.Unlock()
 	return nil
 }
 
-// Nack implements driver.Settler.
-func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+// Nack implements driver.Acker.
+func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("kafka: nack: %w", err)
 	}
 	m := l.e.c.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.settled {
+	if l.done {
 		return nil
 	}
-	l.settled = true
+	l.done = true
 	if l.current() {
-		m.land(l.e)
-		m.wait(l.e, m.clock()+max(after, 0))
+		m.endFlight(l.e)
+		m.requeue(l.e, m.clock()+max(after, 0))
 	}
 	return nil // else it comes again anyway
 }
 
-// Extend implements driver.Settler.
-func (l *lease) Extend(ctx context.Context) error {
+// Extend implements driver.Acker.
+func (l *delivery) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("kafka: extend: %w", err)
 	}
 	m := l.e.c.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !l.settled && l.current() {
-		m.flying.remove(l.e)
+	if !l.done && l.current() {
+		m.inFlight.remove(l.e)
 		l.e.at = m.clock() + m.b.opts.AckWait
-		m.flying.push(l.e)
+		m.inFlight.push(l.e)
 	}
 	return nil
 }
 
 // current reports whether this delivery is the one in flight. The caller holds the member's mu.
-func (l *lease) current() bool { return l.e.state == flying && l.e.attempts == l.attempt }
+func (l *delivery) current() bool { return l.e.state == inFlight && l.e.attempts == l.attempt }
 
-// ackLate settles an entry whose claim has ended: at the member of this Broker that has the partition now, or, when its
+// ackLate finishes an entry whose assignment has ended: at the member of this Broker that has the partition now, or, when its
 // own member left, by a commit to the group.
 func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 	c := e.c
@@ -104,11 +104,11 @@ func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 		b.mu.Unlock()
 		return driver.ErrClosed
 	}
-	b.mark(c.place, e.offset, mark{attempts: e.attempts, done: true})
-	if heir := b.claims[c.place]; heir != nil {
+	b.remember(c.partition, e.offset, ackRecord{attempts: e.attempts, done: true})
+	if heir := b.assignments[c.partition]; heir != nil {
 		heir.m.mu.Lock()
 		if again := heir.find(e.offset); again != nil {
-			heir.m.settle(again)
+			heir.m.finish(again)
 		}
 		heir.m.mu.Unlock()
 		b.mu.Unlock()
@@ -117,7 +117,7 @@ func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 	b.mu.Unlock()
 
 	c.m.mu.Lock()
-	c.m.settle(e)
+	c.m.finish(e)
 	position, left := c.position(), c.left
 	c.m.mu.Unlock()
 	if !left {
@@ -130,41 +130,41 @@ func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 	}
 	ctx, cancel := b.bound(ctx)
 	defer cancel()
-	if err := b.commitLate(ctx, c.place, position); err != nil {
+	if err := b.commitLate(ctx, c.partition, position); err != nil {
 		return b.cause(ctx, err)
 	}
 	return nil
 }
 
-// mark remembers a message. The caller holds b.mu.
-func (b *Broker) mark(p place, offset int64, now mark) {
-	if b.marks[p] == nil {
-		b.marks[p] = make(map[int64]mark)
+// remember notes a message. The caller holds b.mu.
+func (b *Broker) remember(p topicPartition, offset int64, now ackRecord) {
+	if b.acks[p] == nil {
+		b.acks[p] = make(map[int64]ackRecord)
 	}
-	now.done = now.done || b.marks[p][offset].done
-	b.marks[p][offset] = now
+	now.done = now.done || b.acks[p][offset].done
+	b.acks[p][offset] = now
 }
 
-// unmark returns what is remembered of a message and forgets it. The caller holds b.mu.
-func (b *Broker) unmark(p place, offset int64) mark {
-	if len(b.marks) == 0 { // nearly always
-		return mark{}
+// recall returns what is remembered of a message and forgets it. The caller holds b.mu.
+func (b *Broker) recall(p topicPartition, offset int64) ackRecord {
+	if len(b.acks) == 0 { // nearly always
+		return ackRecord{}
 	}
-	m, ok := b.marks[p][offset]
+	m, ok := b.acks[p][offset]
 	if ok {
-		delete(b.marks[p], offset)
-		if len(b.marks[p]) == 0 {
-			delete(b.marks, p)
+		delete(b.acks[p], offset)
+		if len(b.acks[p]) == 0 {
+			delete(b.acks, p)
 		}
 	}
 	return m
 }
 
-// prune forgets what is before the group's place. The caller holds b.mu.
-func (b *Broker) prune(p place, start int64) {
-	for offset := range b.marks[p] {
+// prune forgets what is before the offset of the group. The caller holds b.mu.
+func (b *Broker) prune(p topicPartition, start int64) {
+	for offset := range b.acks[p] {
 		if offset < start {
-			delete(b.marks[p], offset)
+			delete(b.acks[p], offset)
 		}
 	}
 }
@@ -189,10 +189,10 @@ func (m *member) commits(ctx context.Context) {
 			continue
 		}
 		m.mu.Lock()
-		places := m.positions(slices.Collect(maps.Keys(m.claims)))
+		offsets := m.positions(slices.Collect(maps.Keys(m.assignments)))
 		m.mu.Unlock()
 		once, cancel := context.WithTimeout(ctx, callTimeout)
-		if err := m.commit(once, places); err != nil {
+		if err := m.commit(once, offsets); err != nil {
 			signal(m.dirty)
 		}
 		cancel()
@@ -203,7 +203,7 @@ func (m *member) commits(ctx context.Context) {
 func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	list := make(map[int32]kgo.EpochOffset)
 	for _, p := range partitions {
-		if c := m.claims[p]; c != nil && c.position() > c.committed {
+		if c := m.assignments[p]; c != nil && c.position() > c.committed {
 			list[p] = kgo.EpochOffset{Epoch: -1, Offset: c.position()}
 		}
 	}
@@ -230,7 +230,7 @@ func (m *member) commit(ctx context.Context, list map[int32]kgo.EpochOffset) err
 				for _, p := range t.Partitions {
 					if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 						failure = err
-					} else if c := m.claims[p.Partition]; c != nil {
+					} else if c := m.assignments[p.Partition]; c != nil {
 						c.committed = max(c.committed, list[p.Partition].Offset)
 					}
 				}

@@ -53,7 +53,7 @@ func testNackFreesTheSlot(t *testing.T, h Harness) {
 	}
 }
 
-func testUnsettledComesAgain(t *testing.T, h Harness) {
+func testUnackedComesAgain(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
 	e.publish(e.msg("m", "k"))
@@ -66,7 +66,7 @@ func testUnsettledComesAgain(t *testing.T, h Harness) {
 	m.until("the next message", func(got []driver.Delivery) bool { return slices.Contains(ids(got), "next") })
 }
 
-func testUnsettledGoesToNewMember(t *testing.T, h Harness) {
+func testUnackedGoesToNewMember(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
 	e.publish(e.msg("m", "k"))
@@ -184,7 +184,7 @@ func testMaxInFlight(t *testing.T, h Harness) {
 	e.publish(e.msgs("m", total)...)
 	m.wait(limit)
 	if got := m.quiet(h.AckWait / 4); len(got) != limit {
-		t.Errorf("with nothing settled the member got %d messages, want %d", len(got), limit)
+		t.Errorf("with nothing acknowledged the member got %d messages, want %d", len(got), limit)
 	}
 	for range total {
 		select {
@@ -196,7 +196,7 @@ func testMaxInFlight(t *testing.T, h Harness) {
 		}
 	}
 	if n := most.Load(); n > limit {
-		t.Errorf("%d messages were unsettled at a time, want at most %d", n, limit)
+		t.Errorf("%d messages were unacknowledged at a time, want at most %d", n, limit)
 	}
 }
 

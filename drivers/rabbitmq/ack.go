@@ -13,41 +13,41 @@ import (
 
 var errGone = errors.New("the message is the server's again, since its time is over or its connection broke: it comes again")
 
-// A lease is a message that was fetched. Its fields but s and raw are guarded by member.mu.
-type lease struct {
+// A delivery is a message that was fetched. Its fields but s and raw are guarded by member.mu.
+type delivery struct {
 	s       *session
 	raw     *amqp.Delivery
 	attempt int
-	state   leaseState
+	state   deliveryState
 	ends    time.Time
 	timer   *time.Timer
 }
 
-type leaseState int
+type deliveryState int
 
 const (
-	fetched  leaseState = iota
-	held                // delivered
-	settling            // Nack with a delay is under way
-	settled
+	fetched  deliveryState = iota
+	held                   // delivered
+	delaying               // Nack with a delay is under way
+	finished
 	gone
 )
 
 // begin makes the delivery. The caller holds member.mu.
-func (l *lease) begin() *driver.Delivery {
+func (l *delivery) begin() *driver.Delivery {
 	m := l.s.m
 	wait := m.b.opts.AckWait
 	l.state, l.ends, l.attempt = held, time.Now().Add(wait), attempt(l.raw)
-	l.s.leases[l] = struct{}{}
+	l.s.deliveries[l] = struct{}{}
 	m.open++
 	l.timer = time.AfterFunc(wait, l.expire)
 	return &driver.Delivery{
-		Message: decode(m.sub.Topic, m.sub.Raw, l.raw), Attempt: l.attempt, Settler: l,
+		Message: decode(m.sub.Topic, m.sub.Raw, l.raw), Attempt: l.attempt, Acker: l,
 	}
 }
 
-// take moves a held lease on to the next state. It returns false when there is nothing to do any more.
-func (l *lease) take(ctx context.Context, verb string, next leaseState) (bool, error) {
+// take moves a held delivery on to the next state. It returns false when there is nothing to do any more.
+func (l *delivery) take(ctx context.Context, verb string, next deliveryState) (bool, error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, fmt.Errorf("rabbitmq: %s: %w", verb, err)
 	}
@@ -65,35 +65,35 @@ func (l *lease) take(ctx context.Context, verb string, next leaseState) (bool, e
 }
 
 // release frees the slot.
-func (l *lease) release(state leaseState) {
+func (l *delivery) release(state deliveryState) {
 	m := l.s.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l.releaseLocked(state)
 }
 
-func (l *lease) releaseLocked(state leaseState) {
+func (l *delivery) releaseLocked(state deliveryState) {
 	m := l.s.m
 	if l.s.over {
 		return // end has done it
 	}
 	l.state = state
-	delete(l.s.leases, l)
+	delete(l.s.deliveries, l)
 	m.open--
 	l.s.maybeDrained()
 	m.wakeUp()
 }
 
-// Ack implements driver.Settler.
-func (l *lease) Ack(ctx context.Context) error {
-	if mine, err := l.take(ctx, "ack", settled); !mine {
+// Ack implements driver.Acker.
+func (l *delivery) Ack(ctx context.Context) error {
+	if mine, err := l.take(ctx, "ack", finished); !mine {
 		return err
 	}
-	return l.tell("ack", settled, l.raw.Ack)
+	return l.tell("ack", finished, l.raw.Ack)
 }
 
-// tell settles the message at the server and frees the slot, also when that fails: then the message comes again.
-func (l *lease) tell(verb string, state leaseState, word func(bool) error) error {
+// tell ends the message at the server and frees the slot, also when that fails: then the message comes again.
+func (l *delivery) tell(verb string, state deliveryState, word func(bool) error) error {
 	err := word(false)
 	if err != nil {
 		l.release(gone)
@@ -103,19 +103,19 @@ func (l *lease) tell(verb string, state leaseState, word func(bool) error) error
 	return nil
 }
 
-// Nack implements driver.Settler.
-func (l *lease) Nack(ctx context.Context, after time.Duration) error {
+// Nack implements driver.Acker.
+func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 	if after > 0 {
 		return l.delay(ctx, after)
 	}
-	if mine, err := l.take(ctx, "nack", settled); !mine {
+	if mine, err := l.take(ctx, "nack", finished); !mine {
 		return err
 	}
-	return l.giveBack(settled)
+	return l.giveBack(finished)
 }
 
 // giveBack makes the server deliver the message again. While the session drains, the end of its channel does that.
-func (l *lease) giveBack(state leaseState) error {
+func (l *delivery) giveBack(state deliveryState) error {
 	l.s.m.mu.Lock()
 	draining := l.s.draining
 	l.s.m.mu.Unlock()
@@ -128,9 +128,9 @@ func (l *lease) giveBack(state leaseState) error {
 
 // delay puts a copy of the message into a queue of the server that gives it back later, and then acknowledges the message itself. If
 // that fails the message stays here for the time, but for AckWait at most.
-func (l *lease) delay(ctx context.Context, after time.Duration) error {
+func (l *delivery) delay(ctx context.Context, after time.Duration) error {
 	b := l.s.m.b
-	if mine, err := l.take(ctx, "nack", settling); !mine {
+	if mine, err := l.take(ctx, "nack", delaying); !mine {
 		return err
 	}
 	if err := b.putAside(ctx, l.s.m.group, l.raw, l.attempt, after); err != nil {
@@ -143,17 +143,17 @@ func (l *lease) delay(ctx context.Context, after time.Duration) error {
 		}
 		return fmt.Errorf("rabbitmq: nack with a delay of %v: %w", after, err)
 	}
-	return l.tell("nack", settled, l.raw.Ack)
+	return l.tell("nack", finished, l.raw.Ack)
 }
 
 // hold sets the time after which the message goes back. The caller holds member.mu.
-func (l *lease) hold(wait time.Duration) {
+func (l *delivery) hold(wait time.Duration) {
 	l.ends = time.Now().Add(wait)
 	l.timer.Reset(wait)
 }
 
-// Extend implements driver.Settler.
-func (l *lease) Extend(ctx context.Context) error {
+// Extend implements driver.Acker.
+func (l *delivery) Extend(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("rabbitmq: extend: %w", err)
 	}
@@ -169,7 +169,7 @@ func (l *lease) Extend(ctx context.Context) error {
 }
 
 // expire gives back a message that was held too long. It is the driver that counts: RabbitMQ itself waits 30 minutes.
-func (l *lease) expire() {
+func (l *delivery) expire() {
 	m := l.s.m
 	m.mu.Lock()
 	if l.state != held {
@@ -181,7 +181,7 @@ func (l *lease) expire() {
 		m.mu.Unlock()
 		return
 	}
-	l.state = gone // not settled: a late Ack has to say so
+	l.state = gone // not finished: a late Ack has to say so
 	m.mu.Unlock()
 	_ = l.giveBack(gone) // fails only with the connection, whose end gives it back too
 }
