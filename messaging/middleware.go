@@ -25,10 +25,8 @@ func Use(app *kaptar.App, mw ...func(next Handler) Handler) error {
 	return nil
 }
 
-// wrap returns h in the middleware.
+// wrap returns h in the middleware, which does not change after Setup.
 func (b *bus) wrap(h Handler) Handler {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, mw := range slices.Backward(b.middleware) {
 		h = mw(h)
 	}
