@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -86,7 +87,7 @@ func TestDecodeForeign(t *testing.T) {
 			kgo.Record{Key: []byte("7"), Value: []byte("{}"), Headers: header("ce_id", "a", "ce_specversion", "1.0", "content-type", "application/json")},
 			driver.Message{ID: "a", Key: "7", Data: []byte("{}"), Headers: driver.HeadersOf(map[string]string{"ce-id": "a", "ce-specversion": "1.0", "content-type": "application/json"})},
 		},
-		"bare":      {kgo.Record{Topic: "x", Partition: 3, Offset: 9}, driver.Message{ID: "x-3-9"}},
+		"bare":      {kgo.Record{Topic: "x", Partition: 3, Offset: 9, Timestamp: time.UnixMilli(1_700_000_000_000)}, driver.Message{ID: "x-3-9-1700000000000"}},
 		"capitals":  {kgo.Record{Headers: header("CE_ID", "a", "Content-Type", "b")}, driver.Message{ID: "a", Headers: driver.HeadersOf(map[string]string{"ce-id": "a", "content-type": "b"})}},
 		"not UTF-8": {kgo.Record{Key: []byte("\xff"), Headers: header("ce_id", "\xff")}, driver.Message{ID: "\uFFFD", Key: "\uFFFD", Headers: driver.HeadersOf(map[string]string{"ce-id": "\uFFFD"})}},
 	} {
