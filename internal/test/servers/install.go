@@ -229,9 +229,10 @@ const ways = `Install that by hand, or go on without it in one of two ways:
   make test-short             runs the tests that need Go alone.
 `
 
-// say keeps a line for the next tick.
+// say keeps a line for the next tick: of one that was written over itself the last state.
 func (b *installer) say(name, line string) {
-	if line = strings.TrimSpace(line); line != "" {
+	line = strings.TrimSpace(line)
+	if line = line[strings.LastIndexByte(line, '\r')+1:]; line != "" {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.last[name] = line
