@@ -26,9 +26,8 @@ type jsonHandler struct {
 	level   slog.Leveler
 	service []byte // `,"service":"…"`
 
-	// What WithAttrs and WithGroup gave: the attributes as they will be
-	// written, the groups open at their end, and the groups that are written
-	// only if an attribute follows.
+	// What WithAttrs and WithGroup gave: the attributes as they will be written, the groups open at
+	// their end, and the groups that are written only if an attribute follows.
 	attrs   []byte
 	depth   int
 	pending []string

@@ -24,8 +24,7 @@ import (
 
 const tracerName = "github.com/kaptar/kaptar" // also of the log records
 
-// Options say who the service is and where its telemetry goes. Only Service is
-// required.
+// Options say who the service is and where its telemetry goes. Only Service is required.
 type Options struct {
 	Service    string // service.name; required
 	Version    string // service.version; "" leaves it out
@@ -40,9 +39,8 @@ type Options struct {
 	// MetricInterval is how often metrics go out; default 10 s.
 	MetricInterval time.Duration
 
-	// Sampler decides which traces are recorded, by OpenTelemetry's names:
-	// always_on, always_off, traceidratio and each of them with parentbased_
-	// in front. Default parentbased_always_on.
+	// Sampler decides which traces are recorded, by OpenTelemetry's names: always_on, always_off,
+	// traceidratio and each of them with parentbased_ in front. Default parentbased_always_on.
 	Sampler string
 	// SamplerArg is the share of traces that the ratio samplers record, from
 	// 0 (none) to 1 (all). The other samplers ignore it.
@@ -65,8 +63,7 @@ type LogOptions struct {
 	Level  slog.Leveler // asked for each record, so that it can change while running; default Info
 }
 
-// Telemetry is the telemetry of one service. Its methods may be called
-// concurrently.
+// Telemetry is the telemetry of one service. Its methods may be called concurrently.
 type Telemetry struct {
 	service  string
 	provider *tracerProvider
@@ -79,9 +76,8 @@ type Telemetry struct {
 	result   error
 }
 
-// New returns the telemetry of a service. It does not wait for the collector:
-// New succeeds when nobody listens at Endpoint. It fails when an option makes
-// no sense.
+// New returns the telemetry of a service. It does not wait for the collector: New succeeds when
+// nobody listens at Endpoint. It fails when an option makes no sense.
 func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	if opts.Service == "" {
 		return nil, errors.New("telemetry: no service name; set Options.Service")
@@ -146,15 +142,13 @@ func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.provider }
 // context of the record has a span.
 func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 
-// Registry holds the metrics of this service, with those of the Go runtime and
-// the process.
+// Registry holds the metrics of this service, with those of the Go runtime and the process.
 func (t *Telemetry) Registry() *prometheus.Registry { return t.registry }
 
-// Shutdown sends what is still queued and the last metrics, then closes the
-// connection to the collector. It returns when that is done or ctx ends, and
-// says in its error what could not be sent. A second call does nothing and
-// returns the same. Spans and records made later are lost, the local log goes
-// on.
+// Shutdown sends what is still queued and the last metrics, then closes the connection to the
+// collector. It returns when that is done, when ctx ends, or about 2 s after the collector last took
+// something, and says in its error what could not be sent. A second call does nothing and returns
+// the same. Spans and records made later are lost, the local log goes on.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {
 		if t.export == nil {

@@ -11,27 +11,20 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// OTLP refuses a whole batch in which one text is not UTF-8, and anybody can send a service such a
-// path or header. So bad bytes become U+FFFD before a batch goes out.
+// A cleaner replaces what is not UTF-8 by U+FFFD, and remembers whether there was any. OTLP refuses a
+// whole batch in which one text is bad, and anybody can send a service such a path or header.
+type cleaner struct{ bad bool }
 
 // validSpans replaces those spans of batch that have a bad text.
 func validSpans(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 	for i, span := range batch {
-		var bad [4]bool
-		var name, reason string
-		var attrs []attribute.KeyValue
-		name, bad[0] = validText(span.Name())
-		reason, bad[1] = validText(span.Status().Description)
-		attrs, bad[2] = validAttrs(span.Attributes())
+		var c cleaner
+		name, reason, attrs := c.text(span.Name()), c.text(span.Status().Description), c.attrs(span.Attributes())
 		events := slices.Clone(span.Events())
-		for j := range events {
-			e := &events[j]
-			var badName, badAttrs bool
-			e.Name, badName = validText(e.Name)
-			e.Attributes, badAttrs = validAttrs(e.Attributes)
-			bad[3] = bad[3] || badName || badAttrs
+		for j, e := range events {
+			events[j].Name, events[j].Attributes = c.text(e.Name), c.attrs(e.Attributes)
 		}
-		if bad != [4]bool{} {
+		if c.bad {
 			stub := tracetest.SpanStubFromReadOnlySpan(span)
 			stub.Name, stub.Status.Description, stub.Attributes, stub.Events = name, reason, attrs, events
 			batch[i] = stub.Snapshot()
@@ -44,71 +37,65 @@ func validSpans(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 func validRecords(batch []sdklog.Record) []sdklog.Record {
 	for i := range batch {
 		r := &batch[i]
-		if body, bad := validValue(r.Body()); bad {
-			r.SetBody(body)
-		}
 		attrs := make([]attribute.KeyValue, 0, r.AttributesLen())
 		r.WalkAttributes(func(kv attribute.KeyValue) bool {
 			attrs = append(attrs, kv)
 			return true
 		})
-		if attrs, bad := validAttrs(attrs); bad {
+		var c cleaner
+		body, attrs := c.value(r.Body()), c.attrs(attrs)
+		if c.bad {
+			r.SetBody(body)
 			r.SetAttributes(attrs...)
 		}
 	}
 	return batch
 }
 
-func validText(s string) (text string, bad bool) {
+func (c *cleaner) text(s string) string {
 	if utf8.ValidString(s) {
-		return s, false
+		return s
 	}
-	return strings.ToValidUTF8(s, "\ufffd"), true
+	c.bad = true
+	return strings.ToValidUTF8(s, "\ufffd")
 }
 
-// validAttrs returns attrs itself, or a copy if one of them is bad.
-func validAttrs(attrs []attribute.KeyValue) (out []attribute.KeyValue, bad bool) {
-	out = attrs
+// attrs returns attrs itself, or a copy if one of them is bad.
+func (c *cleaner) attrs(attrs []attribute.KeyValue) []attribute.KeyValue {
+	out := attrs
+	copied := false
 	for i, a := range attrs {
-		key, badKey := validText(string(a.Key))
-		value, badValue := validValue(a.Value)
-		if !badKey && !badValue {
+		var one cleaner
+		a.Key, a.Value = attribute.Key(one.text(string(a.Key))), one.value(a.Value)
+		if !one.bad {
 			continue
 		}
-		if !bad {
-			out, bad = slices.Clone(attrs), true
+		if !copied {
+			out, copied, c.bad = slices.Clone(attrs), true, true
 		}
-		out[i] = attribute.KeyValue{Key: attribute.Key(key), Value: value}
+		out[i] = a
 	}
-	return out, bad
+	return out
 }
 
-func validValue(v attribute.Value) (out attribute.Value, bad bool) {
+func (c *cleaner) value(v attribute.Value) attribute.Value {
 	switch v.Type() {
 	case attribute.STRING:
-		if s, bad := validText(v.AsString()); bad {
-			return attribute.StringValue(s), true
-		}
+		return attribute.StringValue(c.text(v.AsString()))
 	case attribute.STRINGSLICE:
 		texts := v.AsStringSlice() // a copy
 		for i, s := range texts {
-			var badText bool
-			texts[i], badText = validText(s)
-			bad = bad || badText
+			texts[i] = c.text(s)
 		}
-		return attribute.StringSliceValue(texts), bad
+		return attribute.StringSliceValue(texts)
 	case attribute.SLICE:
 		values := v.AsSlice() // a copy
 		for i, member := range values {
-			var badMember bool
-			values[i], badMember = validValue(member)
-			bad = bad || badMember
+			values[i] = c.value(member)
 		}
-		return attribute.SliceValue(values...), bad
+		return attribute.SliceValue(values...)
 	case attribute.MAP:
-		if members, bad := validAttrs(v.AsMap()); bad {
-			return attribute.MapValue(members...), true
-		}
+		return attribute.MapValue(c.attrs(v.AsMap())...)
 	}
-	return v, false
+	return v
 }
