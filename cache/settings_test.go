@@ -207,3 +207,18 @@ func TestNotJSON(t *testing.T) {
 		t.Errorf("got %v, want json.UnsupportedTypeError", err)
 	}
 }
+
+// An empty REDIS_HOST means that there is no Redis, as for python-decouple; one that is not set means
+// localhost.
+func TestEmptyHost(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		env  []string
+		host string
+	}{{nil, "localhost"}, {[]string{"REDIS_HOST="}, ""}, {[]string{"REDIS_HOST=redis"}, "redis"}} {
+		set := new(Settings)
+		if _, err := config.Load(config.Sources{Env: tt.env}, config.Target{Service: "a", Into: set}); err != nil || set.RedisHost != tt.host {
+			t.Errorf("environment %q: redis_host is %q, %v, want %q", tt.env, set.RedisHost, err, tt.host)
+		}
+	}
+}
