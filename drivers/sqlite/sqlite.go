@@ -65,8 +65,9 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 			return nil, fmt.Errorf("sqldb: open sqlite:%s: create its directory: %w", path, err)
 		}
 		// SQLite gives the files beside it the same mode. What fails here fails there too, and is
-		// explained.
-		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+		// explained. A file that is there is left alone: to close one that SQLite has open in this
+		// process would drop its locks (POSIX).
+		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
 			_ = f.Close()
 		}
 	}
