@@ -184,9 +184,6 @@ var banned = []string{
 	"bury", "settle", "verdict", "judge", "hurry", "trouble", "patience", "leash", "joint", "desk", "till", "crowd", "fly", "box", "place", "claim", "node",
 }
 
-// spared are names with a banned word that are still to be renamed.
-var spared = []string{"Bury", "Claim"}
-
 // words finds those of a name, e.g. In and Place in InPlace.
 var words = regexp.MustCompile(`[A-Z]?[a-z]+`)
 
@@ -198,7 +195,7 @@ func wallWords(all []source) (offences []string) {
 		}
 		exported(s, func(name *ast.Ident, _, _ bool) {
 			for _, word := range words.FindAllString(name.Name, -1) {
-				if slices.Contains(banned, strings.ToLower(word)) && !slices.Contains(spared, name.Name) {
+				if slices.Contains(banned, strings.ToLower(word)) {
 					offences = append(offences, s.offence(name, "%s: %s is not a word of ours, see the vocabulary in AGENTS.md", name.Name, word))
 				}
 			}
