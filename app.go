@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,6 +66,10 @@ func (a *App) Version() string { return a.service.Version }
 
 // Settings returns the toolkit's settings of this service, already checked.
 func (a *App) Settings() *Settings { return a.settings }
+
+// Context returns the context of the service's own: it ends when its tasks are to stop, or when the
+// program is told to stop during Setup. Whatever Setup opens over the network should be bound by it.
+func (a *App) Context() context.Context { return a.base }
 
 // Logger returns the service's logger. Records written with a context that
 // carries a span carry its trace id.
@@ -208,7 +211,7 @@ func (a *App) ownDatabase(err error) error {
 	if !errors.Is(err, sqldb.ErrOwned) {
 		return err
 	}
-	variable := strings.ToUpper(strings.ReplaceAll(a.Name(), "-", "_")) + "_DATABASE_URL"
+	variable := environmentName(a.Name()) + "_DATABASE_URL"
 	return fmt.Errorf("%w; nothing was changed. Give each service a database of its own: set %s or services.%[3]s.database_url. "+
 		"If this one is meant, as after a new name, start once with --set services.%[3]s.database_from=OWNER, or =%[4]s where no owner is recorded; "+
 		"tables that got there by mistake must be dropped first", err, variable, a.Name(), sqldb.Unowned)

@@ -1,14 +1,12 @@
 package kaptar
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -16,93 +14,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
-	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/steady"
-	"github.com/kaptar/kaptar/server"
-	"github.com/kaptar/kaptar/telemetry"
-	"github.com/kaptar/kaptar/transport"
 )
-
-// setup makes an App of every service and runs their Setups at the same time;
-// all that fail are reported.
-func (s *system) setup(ctx context.Context, services []Service, settings *config.Config) error {
-	s.apps = make([]*App, len(services))
-	errs := make([]error, len(services))
-	for i, service := range services {
-		app, err := s.newApp(ctx, service, settings)
-		if err != nil {
-			s.apps = s.apps[:i]
-			return fmt.Errorf("kaptar: %s: %w", service.Name, err)
-		}
-		s.apps[i] = app
-	}
-	var wg sync.WaitGroup
-	for i, app := range s.apps {
-		wg.Go(func() {
-			errs[i] = guard(app.Name()+": setup", func() error { return app.service.Setup(app) })
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (s *system) newApp(ctx context.Context, service Service, settings *config.Config) (*App, error) {
-	set := config.Of[Settings](settings, service.Name)
-	if service.Version == "" {
-		service.Version = defaultVersion
-	}
-	id := cmp.Or(set.InstanceID, instanceID(service.Name))
-	options := config.Of[telemetry.Settings](settings, service.Name).Options()
-	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
-	options.Log = telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}}
-	options.SpanProcessor = s.opts.SpanProcessor
-	tel, err := telemetry.New(ctx, options)
-	if err != nil {
-		return nil, err
-	}
-	if s.backends.Options.Log == nil { // the first service speaks for all
-		s.backends.Options = drivers.Options{Log: tel.Logger(), Client: s.client(service)}
-	}
-	registry, err := s.registry(ctx, set)
-	if err != nil {
-		return nil, errors.Join(err, tel.Shutdown(ctx))
-	}
-	tr := transport.New(&transport.Options{
-		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
-		Default: set.clientSettings(), Targets: set.Clients,
-	})
-	return &App{
-		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
-		client: &http.Client{Transport: tr},
-		server: server.New(server.Options{
-			HTTP: set.Listen, GRPC: set.GRPCListen,
-			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
-			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
-		}),
-		base: s.base, backends: &s.backends, attached: make(map[any]*attachment),
-	}, nil
-}
-
-// client is how servers show the connections of this program.
-func (s *system) client(service Service) string {
-	if cap(s.apps) == 1 {
-		return service.Name
-	}
-	return "" // the driver's own
-}
-
-// settingName is the environment's name of one service's setting here.
-func (s *system) settingName(service Service, name string) string {
-	if cap(s.apps) == 1 && len(s.opts.Others) == 0 {
-		return name
-	}
-	return strings.ToUpper(strings.ReplaceAll(service.Name, "-", "_")) + "_" + name
-}
 
 // start binds all ports, then serves, starts the tasks and tells discovery.
 func (s *system) start(ctx context.Context) error {
+	if err := s.checkPorts(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, a := range s.apps {
 		if err := a.server.Listen(); err != nil {
@@ -138,6 +58,18 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
+// checkPorts finds services that are to listen at one address.
+func (s *system) checkPorts() error {
+	var all []listener
+	for _, a := range s.apps {
+		all = append(all, listener{a.Name(), environmentName(a.Name()) + "_LISTEN", a.settings.Listen})
+		if a.server.HasGRPC() {
+			all = append(all, listener{a.Name(), environmentName(a.Name()) + "_GRPC_LISTEN", a.settings.GRPCListen})
+		}
+	}
+	return checkAddresses(all)
+}
+
 // registerTimeout bounds the wait for a registry at the start. It is long enough for one that restarts, and short enough for
 // a wrong address to be told while somebody looks.
 const registerTimeout = 30 * time.Second
@@ -161,7 +93,7 @@ func (s *system) goTask(a *App, t task) {
 	done := set.add(name)
 	go func() {
 		defer done()
-		err := guard(name, func() error { return t.run(s.base) })
+		err := guard(func() error { return t.run(s.base) })
 		if err != nil && s.base.Err() == nil {
 			s.fail(fmt.Errorf("kaptar: task %s: %w", name, err))
 		}
@@ -283,9 +215,6 @@ func (s *system) closeAll(ctx context.Context) error {
 	}
 	flushed.Wait()
 	errs = append(errs, s.backends.Close(ctx))
-	if s.stopEngines != nil {
-		errs = append(errs, s.stopEngines(ctx))
-	}
 	return errors.Join(errs...)
 }
 
@@ -334,10 +263,10 @@ func outwardHost() string {
 }
 
 // guard runs f and turns a panic into an error that carries the stack.
-func guard(what string, f func() error) (err error) {
+func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("kaptar: %s panicked: %v\n%s", what, p, debug.Stack())
+			err = fmt.Errorf("panicked: %v\n%s", p, debug.Stack())
 		}
 	}()
 	return f()

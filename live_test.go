@@ -60,7 +60,7 @@ func TestSettingsURL(t *testing.T) {
 	} {
 		err := kaptar.Run(t.Context(), &kaptar.Options{
 			Sources: onFreePorts(map[string]string{"settings_url": url}, services), Log: make(lines, 1000),
-			Ready: func([]kaptar.Endpoint) { t.Errorf("%s: it became ready", url) },
+			Ready: func([]discovery.Instance) { t.Errorf("%s: it became ready", url) },
 		}, services...)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Run with settings_url %s = %v, want %q in it", url, err, want)

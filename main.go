@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -27,67 +28,61 @@ var defaultFiles = []string{"config.yml", "config.yaml"}
 // dotEnvFile is read if it exists.
 const dotEnvFile = ".env"
 
-// Main is the main function of a program made of services: it runs the command
-// line given to the process and exits, with 0 after a graceful stop and 1 after an
-// error, which is printed. The commands are
+// Main is the main function of a program made of services: it runs the command line given to the
+// process and exits, with 0 after a graceful stop, 1 after an error and 2 when the command line is
+// wrong; errors are printed. The commands are
 //
 //	run [service...]     run the services named, or all
 //	config [service...]  print every setting with its value and where it came from
-//	version              print the versions
+//	version              print the versions, as --version does
 //
 // SIGINT and SIGTERM stop gracefully; a second one stops at once.
 func Main(services ...Service) {
-	os.Exit((&Program{Services: services}).Run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit((&Program{Services: services}).Main(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// A Program is the command line of one or more services.
+// A Program is the command line of one or more services. Its fields other than Services are for
+// whoever makes a program do something else without a command, as package local does.
 type Program struct {
 	Services []Service
-	// Engine, if set, is used when the program is called without a command: it then
-	// runs all services. Without one that is the same as the command run.
-	Engine Engine
+	// Flags are more flags of the program, for when it is called without a command and for the
+	// command config; nil is none.
+	Flags *flag.FlagSet
+	// Run, if set, is called when there is no command; default is what the command run does with
+	// all services.
+	Run func(ctx context.Context, opts *Options, services ...Service) error
+	// Sources adds to the sources that the command config shows what Run adds to them; nil is nothing.
+	Sources func(src config.Sources, services []Service) (config.Sources, error)
 }
 
-// An Engine supplies what a system needs that its settings do not name. Package
-// local has one, with embedded engines for a laptop.
-type Engine interface {
-	// Flags registers the engine's own flags. It is called first, for each command
-	// that uses the engine.
-	Flags(*pflag.FlagSet)
-	// Sources adds the engine's defaults to src.
-	Sources(src config.Sources, services []Service) (config.Sources, error)
-	// Run runs services as the function Run does, in this process or others, until
-	// ctx ends. opts has the sources, with the engine's defaults, and where logs go.
-	// What a person wants to know once everything is up goes to screen.
-	Run(ctx context.Context, opts *Options, screen io.Writer, services []Service) error
-	// Abort is called when a second signal is about to end this process at once: it
-	// ends what Run has started outside of it. It may be called at any time, from
-	// another goroutine.
-	Abort()
-}
-
-// Run runs the command line args and returns the exit code. It may be called once.
-func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
-	abort := func() {}
-	if p.Engine != nil {
-		abort = p.Engine.Abort
-	}
-	ctx, stop := stopOnSignal(stderr, abort)
+// Main runs the command line args and returns the exit code. It may be called once.
+func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := stopOnSignal(stderr)
 	defer stop()
-	root := p.command()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
-		return 1
+	name := filepath.Base(os.Args[0])
+	err := error(usageError{errNoService})
+	if len(p.Services) > 0 {
+		root := p.command(name)
+		root.SetArgs(args)
+		root.SetOut(stdout)
+		root.SetErr(stderr)
+		err = root.ExecuteContext(ctx)
 	}
-	return 0
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	if _, usage := errors.AsType[usageError](err); usage {
+		return 2
+	}
+	return 1
 }
 
-// stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the
-// second calls abort and ends the process.
-func stopOnSignal(stderr io.Writer, abort func()) (context.Context, func()) {
+// A usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+// stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the second ends the process.
+func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -97,7 +92,6 @@ func stopOnSignal(stderr io.Writer, abort func()) (context.Context, func()) {
 		}
 		cancel()
 		if sig, ok := <-signals; ok {
-			abort()
 			fmt.Fprintf(stderr, "%s again: stopped at once\n", sig)
 			os.Exit(130)
 		}
@@ -116,18 +110,27 @@ type flags struct {
 	values map[string]string // by key, from --key=value flags
 }
 
-func (p *Program) command() *cobra.Command {
+func (p *Program) command(name string) *cobra.Command {
 	f := &flags{values: make(map[string]string)}
 	root := &cobra.Command{
-		Use:           filepath.Base(os.Args[0]),
+		Use:           name,
 		Short:         "Run " + p.names(),
 		Long:          p.help(),
+		Version:       p.versions(),
 		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd, f, nil, p.Engine) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			run := p.Run
+			if run == nil {
+				run = Run
+			}
+			return p.run(cmd, f, nil, run)
+		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetVersionTemplate("{{.Version}}")
+	root.SetFlagErrorFunc(unknownFlag)
 	configCmd := &cobra.Command{
 		Use: "config [service...]", Short: "Print every setting with its value and where it came from",
 		Long:      p.configHelp(),
@@ -138,21 +141,22 @@ func (p *Program) command() *cobra.Command {
 		configCmd,
 		&cobra.Command{
 			Use: "run [service...]", Short: "Run the services named, or all, with what the settings say and nothing embedded",
-			ValidArgs: p.serviceNames(),
-			RunE:      func(cmd *cobra.Command, args []string) error { return p.run(cmd, f, args, nil) },
+			SuggestFor: []string{"start", "strat", "serve", "up"},
+			ValidArgs:  p.serviceNames(),
+			RunE:       func(cmd *cobra.Command, args []string) error { return p.run(cmd, f, args, Run) },
 		},
 		&cobra.Command{
-			Use: "version", Short: "Print the versions of the program, the services and Go", Args: cobra.NoArgs,
-			Run: func(cmd *cobra.Command, _ []string) { p.printVersion(cmd.OutOrStdout()) },
+			Use: "version", Short: "Print the versions of the program, the services and Go", Args: noCommand,
+			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), p.versions()) },
 		},
 	)
 	all := root.PersistentFlags()
 	all.StringVar(&f.file, "config", "", "configuration `FILE` (default "+strings.Join(defaultFiles, " or ")+", if there is one)")
 	all.StringArrayVar(&f.set, "set", nil, "any setting, as in --set services."+p.Services[0].Name+".listen=:9000; may be repeated")
 	p.addSettingFlags(all, f)
-	if p.Engine != nil {
-		p.Engine.Flags(root.Flags())
-		p.Engine.Flags(configCmd.Flags())
+	if p.Flags != nil {
+		root.Flags().AddGoFlagSet(p.Flags)
+		configCmd.Flags().AddGoFlagSet(p.Flags)
 	}
 	return root
 }
@@ -163,11 +167,34 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	cmd.SuggestionsMinimumDistance = 2
+	return usageError{fmt.Errorf("unknown command %q: %ssee %s --help", args[0], didYouMean("", cmd.SuggestionsFor(args[0])), cmd.Root().Name())}
+}
+
+// unknownFlag is the error of a flag that cannot be parsed, with the flags that it is like.
+func unknownFlag(cmd *cobra.Command, err error) error {
 	hint := ""
-	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-		hint = "did you mean " + strings.Join(like, " or ") + "? "
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var known []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		hint = didYouMean("--", similar(unknown.GetSpecifiedName(), known))
 	}
-	return fmt.Errorf("unknown command %q: %ssee %s --help", args[0], hint, cmd.Name())
+	return usageError{fmt.Errorf("%w: %ssee %s --help", err, hint, cmd.Root().Name())}
+}
+
+// similar returns the names that typed may have been meant for.
+func similar(typed string, names []string) []string {
+	list := &cobra.Command{SuggestionsMinimumDistance: 2} // which knows how to compare
+	for _, name := range names {
+		list.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	return list.SuggestionsFor(typed)
+}
+
+func didYouMean(prefix string, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "did you mean " + prefix + strings.Join(names, " or "+prefix) + "? "
 }
 
 // addSettingFlags makes a flag of every setting that has a plain name.
@@ -218,14 +245,14 @@ func (f *flags) sources() (config.Sources, error) {
 	for _, kv := range f.set {
 		key, value, ok := strings.Cut(kv, "=")
 		if !ok {
-			return src, fmt.Errorf("--set %s: expected key=value", kv)
+			return src, usageError{fmt.Errorf("--set %s: expected key=value", kv)}
 		}
 		src.Flags[key] = value
 	}
 	return src, nil
 }
 
-func (p *Program) run(cmd *cobra.Command, f *flags, names []string, engine Engine) error {
+func (p *Program) run(cmd *cobra.Command, f *flags, names []string, run func(context.Context, *Options, ...Service) error) error {
 	services, others, err := p.pick(names)
 	if err != nil {
 		return err
@@ -234,14 +261,7 @@ func (p *Program) run(cmd *cobra.Command, f *flags, names []string, engine Engin
 	if err != nil {
 		return err
 	}
-	opts := &Options{Sources: src, Others: others, Log: cmd.ErrOrStderr()}
-	if engine == nil {
-		return Run(cmd.Context(), opts, services...)
-	}
-	if opts.Sources, err = engine.Sources(src, services); err != nil {
-		return err
-	}
-	return engine.Run(cmd.Context(), opts, cmd.OutOrStdout(), services)
+	return run(cmd.Context(), &Options{Sources: src, Others: others, Log: cmd.ErrOrStderr()}, services...)
 }
 
 func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) error {
@@ -253,35 +273,36 @@ func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) erro
 	if err != nil {
 		return err
 	}
-	if p.Engine != nil && len(names) == 0 {
-		if src, err = p.Engine.Sources(src, services); err != nil {
+	if p.Sources != nil && len(names) == 0 {
+		if src, err = p.Sources(src, services); err != nil {
 			return err
 		}
 	}
-	loaded, err := LoadSettings(src, services, others)
+	loaded, err := (&Options{Sources: src, Others: others}).load(services)
 	if loaded != nil {
 		err = errors.Join(loaded.Print(cmd.OutOrStdout()), err)
 	}
 	return err
 }
 
-func (p *Program) printVersion(w io.Writer) {
-	version := "unknown"
-	goVersion := ""
+func (p *Program) versions() string {
+	version, goVersion := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version, goVersion = cmp.Or(info.Main.Version, version), info.GoVersion
 	}
-	fmt.Fprintf(w, "program %s, %s\n", version, goVersion)
+	text := fmt.Sprintf("program %s, %s\n", version, goVersion)
 	for _, s := range p.Services {
-		fmt.Fprintf(w, "%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
+		text += s.Name + " " + cmp.Or(s.Version, defaultVersion) + "\n"
 	}
+	return text
 }
 
 // pick returns the services of these names, or all, and the others.
 func (p *Program) pick(names []string) (picked, others []Service, err error) {
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {
-			return nil, nil, fmt.Errorf("there is no service %q: expected one of %s", name, strings.Join(p.serviceNames(), ", "))
+			return nil, nil, usageError{fmt.Errorf("there is no service %q: %sexpected one of %s",
+				name, didYouMean("", similar(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))}
 		}
 	}
 	for _, s := range p.Services {
@@ -311,7 +332,7 @@ func (p *Program) names() string {
 
 func (p *Program) help() string {
 	text := "Services: " + strings.Join(p.serviceNames(), ", ") + ".\n\n"
-	if p.Engine != nil {
+	if p.Run != nil {
 		text += "Without a command all of them run in this process with embedded engines, for development\n" +
 			"and small deployments. The command run takes everything from the settings instead.\n\n"
 	}
@@ -323,7 +344,7 @@ func (p *Program) help() string {
 func (p *Program) configHelp() string {
 	text := "Print every setting in force with its value and where it came from. Passwords in URLs and other\n" +
 		"secrets are redacted."
-	if p.Engine != nil {
+	if p.Run != nil {
 		text += "\n\nWithout names it shows what the program would use without a command, with the embedded\n" +
 			"engines; with names, what the command run would use for those services."
 	}

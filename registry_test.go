@@ -53,7 +53,7 @@ func TestStopWaitsLittleForARegistry(t *testing.T) {
 	err := kaptar.Run(ctx, &kaptar.Options{
 		Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x", "shutdown_timeout": "4s"}, services),
 		Log:     log,
-		Ready:   func([]kaptar.Endpoint) { cancel() },
+		Ready:   func([]discovery.Instance) { cancel() },
 	}, services...)
 	if err != nil {
 		t.Errorf("Run = %v, want nil", err)
@@ -81,7 +81,7 @@ func TestInstanceIsToldAsSet(t *testing.T) {
 	err := kaptar.Run(ctx, &kaptar.Options{
 		Sources: onFreePorts(map[string]string{"instance_id": "a-1", "tags": "canary,north", "meta": "zone=b"}, services),
 		Log:     make(lines, 1000), Registry: registry,
-		Ready: func([]kaptar.Endpoint) {
+		Ready: func([]discovery.Instance) {
 			watching, done := context.WithCancel(ctx)
 			_ = registry.Watch(watching, "a", func(list []discovery.Instance) { got = list; done() })
 			cancel()
@@ -114,7 +114,7 @@ func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 		err := kaptar.Run(ctx, &kaptar.Options{
 			Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x"}, services),
 			Log:     &log,
-			Ready:   func([]kaptar.Endpoint) { cancel() },
+			Ready:   func([]discovery.Instance) { cancel() },
 		}, services...)
 		cancel()
 		if !errors.Is(err, fail) || fail != nil && !strings.Contains(err.Error(), "discovery_url") {

@@ -39,18 +39,41 @@ type Options struct {
 	// Registry, if set, is used by services with no discovery_url; default is a
 	// registry in memory that the services of this Run share.
 	Registry discovery.Registry
-	// Prepare, if set, runs once the settings are known and before any Setup; what
-	// it returns is called after the last service has stopped. Package local starts
-	// its embedded engines here.
-	Prepare func(ctx context.Context, settings *config.Config) (stop func(context.Context) error, err error)
-	// Ready, if set, is called once, when every service is ready.
-	Ready func(services []Endpoint)
+	// Prepare, if set, is called before a backend's URL is opened (see drivers.Set).
+	Prepare func(ctx context.Context, url string) error
+	// Ready, if set, is called once, when every service is ready, with where each of them listens.
+	Ready func(services []discovery.Instance)
+
+	loaded *config.Config // what Load has read
 }
 
-// An Endpoint tells where a running service is reached.
-type Endpoint struct {
-	Service, Version string
-	HTTP, GRPC       string // host:port; GRPC is "" when the service has none
+// Load reads the settings of services: the toolkit's, the sections of all linked packages and the
+// services' own. The error has every mistake at once (a *config.Errors), or names services that cannot
+// run together. Run calls it, unless it has been called before: then Run does not read them again. It
+// is for one call with the services that Run gets.
+func (o *Options) Load(services ...Service) (*config.Config, error) {
+	if err := checkServices(services); err != nil {
+		return nil, err
+	}
+	loaded, err := o.load(services)
+	if err != nil {
+		return loaded, err
+	}
+	o.loaded = loaded
+	var all []listener // the gRPC ports are known when Setup has registered what they serve
+	for _, s := range services {
+		all = append(all, listener{s.Name, environmentName(s.Name) + "_LISTEN", config.Of[Settings](loaded, s.Name).Listen})
+	}
+	return loaded, checkAddresses(all)
+}
+
+func (o *Options) load(services []Service) (*config.Config, error) {
+	targets := targetsOf(services)
+	for _, t := range targetsOf(o.Others) {
+		t.SchemaOnly = true
+		targets = append(targets, t)
+	}
+	return config.Load(o.Sources, targets...)
 }
 
 // Run runs services until ctx ends or one of them fails, then stops all of them
@@ -62,12 +85,12 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if opts == nil {
 		opts = new(Options)
 	}
-	if err := checkServices(services); err != nil {
-		return err
-	}
-	loaded, err := LoadSettings(opts.Sources, services, opts.Others)
-	if err != nil {
-		return err
+	loaded := opts.loaded
+	if loaded == nil {
+		var err error
+		if loaded, err = opts.Load(services...); err != nil {
+			return err
+		}
 	}
 	sys := &system{opts: opts, local: transport.NewLocal(), shared: opts.Registry}
 	if sys.shared == nil {
@@ -78,16 +101,10 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 			return err
 		}
 	}
+	sys.backends.Prepare = opts.Prepare
 	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer sys.cancel(nil)
-	if opts.Prepare != nil {
-		stop, err := opts.Prepare(ctx, loaded)
-		if err != nil {
-			return err
-		}
-		sys.stopEngines = stop
-	}
-	if err := sys.setup(ctx, services, loaded); err != nil {
+	if err := sys.setup(ctx, services, loaded); err != nil || ctx.Err() != nil {
 		return errors.Join(err, sys.close())
 	}
 	store, err := sys.store(ctx)
@@ -95,14 +112,15 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 		return errors.Join(err, sys.close())
 	}
 	if err := sys.start(ctx); err != nil {
-		return errors.Join(err, sys.stop())
+		return errors.Join(unlessStopped(ctx, err), sys.stop())
 	}
+	sys.warnOfOthers()
 	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
 	if store != nil {
 		sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded, store) }})
 	}
 	if opts.Ready != nil {
-		opts.Ready(sys.endpoints())
+		opts.Ready(sys.listening())
 	}
 	var cause error
 	select {
@@ -113,15 +131,12 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	return errors.Join(cause, sys.stop())
 }
 
-// LoadSettings reads the settings of services: the toolkit's, the sections of all linked packages
-// and the services' own. others are as in Options. The error is a *config.Errors with every mistake.
-func LoadSettings(src config.Sources, services, others []Service) (*config.Config, error) {
-	targets := targetsOf(services)
-	for _, t := range targetsOf(others) {
-		t.SchemaOnly = true
-		targets = append(targets, t)
+// unlessStopped is err, or nil for one that only says that ctx has ended.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return config.Load(src, targets...)
+	return err
 }
 
 func targetsOf(services []Service) []config.Target {
@@ -138,12 +153,11 @@ func targetsOf(services []Service) []config.Target {
 
 // A system is the services of one Run.
 type system struct {
-	opts        *Options
-	apps        []*App
-	local       *transport.Local
-	base        context.Context // the services' own; its cause is what made them fail
-	cancel      context.CancelCauseFunc
-	stopEngines func(context.Context) error
+	opts   *Options
+	apps   []*App
+	local  *transport.Local
+	base   context.Context // the services' own; its cause is what made them fail
+	cancel context.CancelCauseFunc
 
 	shared   discovery.Registry // of services that name none
 	backends drivers.Set        // what URLs name, each opened once for all services
@@ -183,12 +197,33 @@ func (s *system) registry(ctx context.Context, set *Settings) (discovery.Registr
 	return b.Registry()
 }
 
-func (s *system) endpoints() []Endpoint {
-	out := make([]Endpoint, 0, len(s.apps))
+// listening returns where each service listens, as discovery knows instances but with the addresses
+// that are bound here.
+func (s *system) listening() []discovery.Instance {
+	out := make([]discovery.Instance, 0, len(s.apps))
 	for _, a := range s.apps {
-		out = append(out, Endpoint{a.Name(), a.Version(), a.server.HTTPAddr(), a.server.GRPCAddr()})
+		at := a.instance()
+		at.HTTP, at.GRPC = a.server.HTTPAddr(), a.server.GRPCAddr()
+		out = append(out, at)
 	}
 	return out
+}
+
+// warnOfOthers says that services which run elsewhere cannot be found, nor find these.
+func (s *system) warnOfOthers() {
+	if len(s.opts.Others) == 0 || s.opts.Registry != nil {
+		return
+	}
+	var names []string
+	for _, other := range s.opts.Others {
+		names = append(names, other.Name)
+	}
+	for _, a := range s.apps {
+		if a.settings.DiscoveryURL == "" {
+			a.Logger().Warn("discovery_url is not set: services in other processes are not found, nor is this one",
+				"services", names)
+		}
+	}
 }
 
 func (s *system) output() io.Writer {

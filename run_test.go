@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -18,21 +19,22 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
 
 // start runs services on free ports until the test ends, or stop is called, and
 // returns where they are.
-func start(t *testing.T, values map[string]string, services ...kaptar.Service) (at map[string]kaptar.Endpoint, stop func() error) {
+func start(t *testing.T, values map[string]string, services ...kaptar.Service) (at map[string]discovery.Instance, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ready := make(chan []kaptar.Endpoint, 1)
+	ready := make(chan []discovery.Instance, 1)
 	done := make(chan error, 1)
 	opts := &kaptar.Options{
 		Sources: onFreePorts(values, services),
 		Log:     t.Output(),
-		Ready:   func(all []kaptar.Endpoint) { ready <- all },
+		Ready:   func(all []discovery.Instance) { ready <- all },
 	}
 	go func() { done <- kaptar.Run(ctx, opts, services...) }()
 	stop = sync.OnceValue(func() error {
@@ -42,7 +44,7 @@ func start(t *testing.T, values map[string]string, services ...kaptar.Service) (
 	t.Cleanup(func() { stop() })
 	select {
 	case all := <-ready:
-		at = make(map[string]kaptar.Endpoint)
+		at = make(map[string]discovery.Instance)
 		for _, e := range all {
 			at[e.Service] = e
 		}
@@ -157,7 +159,7 @@ func TestRunRefuses(t *testing.T) {
 				{Name: "b", Setup: func(*kaptar.App) error { panic("second trouble") }},
 			},
 			nil,
-			[]string{"first trouble", "second trouble", "b: setup"},
+			[]string{"first trouble", "second trouble", "a: setup: first", "b: setup: panicked"},
 		},
 		{
 			"no database",
@@ -193,7 +195,7 @@ func TestRunRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			listened := false
-			opts := &kaptar.Options{Sources: onFreePorts(c.values, c.services), Log: t.Output(), Ready: func([]kaptar.Endpoint) { listened = true }}
+			opts := &kaptar.Options{Sources: onFreePorts(c.values, c.services), Log: t.Output(), Ready: func([]discovery.Instance) { listened = true }}
 			err := kaptar.Run(t.Context(), opts, c.services...)
 			if err == nil {
 				t.Fatal("Run: no error")
@@ -225,7 +227,7 @@ func TestRunOwnsDatabase(t *testing.T) {
 		defer stop()
 		service := kaptar.Service{Name: name, Setup: func(app *kaptar.App) error { _, err := app.DB(files); return err }}
 		values := map[string]string{"database_url": url, "services." + name + ".database_from": from}
-		opts := &kaptar.Options{Sources: onFreePorts(values, []kaptar.Service{service}), Log: t.Output(), Ready: func([]kaptar.Endpoint) { stop() }}
+		opts := &kaptar.Options{Sources: onFreePorts(values, []kaptar.Service{service}), Log: t.Output(), Ready: func([]discovery.Instance) { stop() }}
 		return kaptar.Run(ctx, opts, service)
 	}
 	if err := run("books", ""); err != nil {
@@ -271,6 +273,149 @@ func TestTakenPortLeavesNothingListening(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", address); err == nil {
 		t.Errorf("%s still answers", address)
+	}
+}
+
+func TestSharedAddress(t *testing.T) {
+	t.Parallel()
+	fine := func(*kaptar.App) error { return nil }
+	withGRPC := func(app *kaptar.App) error {
+		testpb.RegisterTestServiceServer(app.GRPC(), testpb.UnimplementedTestServiceServer{})
+		return nil
+	}
+	free := "127.0.0.1:0"
+	for name, test := range map[string]struct {
+		a, b kaptar.Service
+		want []string // none: they can run together
+	}{
+		"default":        {kaptar.Service{}, kaptar.Service{}, []string{"a and b", ":8080", "A_LISTEN", "B_LISTEN"}},
+		"everywhere":     {kaptar.Service{Listen: "127.0.0.1:8080"}, kaptar.Service{Listen: "0.0.0.0:8080"}, []string{"a and b", ":8080"}},
+		"gRPC":           {kaptar.Service{Listen: free, Setup: withGRPC}, kaptar.Service{Listen: free, Setup: withGRPC}, []string{"a and b", ":50051", "A_GRPC_LISTEN", "B_GRPC_LISTEN"}},
+		"HTTP and gRPC":  {kaptar.Service{Listen: free, GRPCListen: "127.0.0.1:7", Setup: withGRPC}, kaptar.Service{Listen: ":7"}, []string{"a and b", "A_GRPC_LISTEN", "B_LISTEN"}},
+		"unused gRPC":    {kaptar.Service{Listen: free}, kaptar.Service{Listen: free}, nil},
+		"two interfaces": {kaptar.Service{Listen: "127.0.0.1:18999"}, kaptar.Service{Listen: "[::1]:18999"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.a.Name, test.b.Name = "a", "b"
+			for _, s := range []*kaptar.Service{&test.a, &test.b} {
+				if s.Setup == nil {
+					s.Setup = fine
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			opts := &kaptar.Options{Log: t.Output(), Ready: func([]discovery.Instance) { cancel() }}
+			err := kaptar.Run(ctx, opts, test.a, test.b)
+			if test.want == nil && err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) { // a machine without IPv6
+				t.Errorf("Run = %v, want nil", err)
+			}
+			for _, want := range test.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("Run = %v, want an error with %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// hanging is a service whose Setup waits for the service's context, or for ever.
+func hanging(name string, forEver bool) kaptar.Service {
+	return kaptar.Service{Name: name, Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
+		if forEver {
+			select {}
+		}
+		<-app.Context().Done()
+		return fmt.Errorf("connect: %w", context.Cause(app.Context()))
+	}}
+}
+
+func TestSetupHangs(t *testing.T) {
+	t.Parallel()
+	ready := kaptar.Service{Name: "quick", Listen: "127.0.0.1:0", Setup: func(*kaptar.App) error { return nil }}
+	for name, test := range map[string]struct {
+		service kaptar.Service
+		took    time.Duration // from the end of the context
+		want    string        // of the error; "": none
+	}{
+		"until it is told to stop": {hanging("slow", false), 0, ""},
+		"for ever":                 {hanging("slow", true), time.Second, "Setup has not returned: slow"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var log lockedBuffer
+			result := make(chan error, 1)
+			go func() { result <- kaptar.Run(ctx, &kaptar.Options{Log: &log}, ready, test.service) }()
+			for !strings.Contains(log.String(), "Setup has not returned yet") {
+				select {
+				case err := <-result:
+					t.Fatalf("Run = %v before it said that Setup hangs", err)
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			if text := log.String(); !strings.Contains(text, `"service":"slow"`) || strings.Contains(text, `"service":"quick"`) {
+				t.Errorf("the log does not name the service that hangs alone:\n%s", text)
+			}
+			begun := time.Now()
+			cancel()
+			err := <-result
+			if took := time.Since(begun); took < test.took || took > test.took+10*time.Second {
+				t.Errorf("it ended %v after it was told to, want %v", took, test.took)
+			}
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("Run = %v, want an error with %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestOthersWithoutDiscovery(t *testing.T) {
+	t.Parallel()
+	other := kaptar.Service{Name: "other", Setup: func(*kaptar.App) error { return nil }}
+	for url, want := range map[string]bool{"": true, "static:other=127.0.0.1:1": false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var log lockedBuffer
+		s := kaptar.Service{Name: "a", Listen: "127.0.0.1:0", Setup: func(*kaptar.App) error { return nil }}
+		opts := &kaptar.Options{
+			Sources: config.Sources{Flags: map[string]string{"discovery_url": url}}, Others: []kaptar.Service{other}, Log: &log,
+			Ready: func([]discovery.Instance) { cancel() },
+		}
+		if err := kaptar.Run(ctx, opts, s); err != nil {
+			t.Errorf("discovery_url %q: Run = %v", url, err)
+		}
+		if got := strings.Contains(log.String(), "discovery_url is not set") && strings.Contains(log.String(), "other"); got != want {
+			t.Errorf("discovery_url %q: it warns: %v, want %v; its log is\n%s", url, got, want, log.String())
+		}
+	}
+}
+
+func TestNoServices(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"config"}, {"--help"}} {
+		code, stdout, stderr := program(args)
+		if code != 2 || stdout != "" || !strings.Contains(stderr, "no service to run") {
+			t.Errorf("%q without services: exit code %d, it said %s%s", args, code, stdout, stderr)
+		}
 	}
 }
 
@@ -464,7 +609,7 @@ func TestAttach(t *testing.T) {
 // program runs a command line and returns what it printed.
 func program(args []string, services ...kaptar.Service) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	code = (&kaptar.Program{Services: services}).Run(args, &out, &err)
+	code = (&kaptar.Program{Services: services}).Main(args, &out, &err)
 	return code, out.String(), err.String()
 }
 
@@ -483,14 +628,20 @@ func TestCommandLine(t *testing.T) {
 		{"config", 0, []string{"colour", "green", "COLOUR", "[redacted]", "otel.traces_sampler", "brew_time", "3m0s"}},
 		{"config --colour red", 0, []string{"red", "--colour"}},
 		{"config --set services.a.colour=pink", 0, []string{"pink"}},
-		{"config --colour", 1, []string{"colour"}},
-		{"config --set colour", 1, []string{"key=value"}},
-		{"config b", 1, []string{`no service "b"`, "a"}},
-		{"run b", 1, []string{`no service "b"`}},
+		{"config --colour", 2, []string{"colour"}},
+		{"config --set colour", 2, []string{"key=value"}},
+		{"config b", 2, []string{`no service "b"`, "a"}},
+		{"run b", 2, []string{`no service "b"`}},
 		{"run a", 1, []string{"ran"}},
 		{"", 1, []string{"ran"}},
-		{"rnu", 1, []string{"rnu", "did you mean run", "--help"}},
+		{"rnu", 2, []string{"rnu", "did you mean run", "--help"}},
+		{"strat", 2, []string{"strat", "did you mean run", "--help"}},
+		{"nonsense", 2, []string{`unknown command "nonsense": see`}},
+		{"--coluor red", 2, []string{"--coluor", "did you mean --colour", "--help"}},
+		{"run --nonsense", 2, []string{"unknown flag: --nonsense: see"}},
 		{"version", 0, []string{"a v3", "go1."}},
+		{"--version", 0, []string{"a v3", "go1."}},
+		{"version now", 2, []string{`"now"`}},
 		{"--help", 0, []string{"--colour", "colour of the shed", "default blue", "run", "config", "version"}},
 		{"--config nosuch.yml", 1, []string{"nosuch.yml"}},
 	} {

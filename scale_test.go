@@ -14,10 +14,10 @@ func many(n int) (config.Sources, []kaptar.Service) {
 	var services []kaptar.Service
 	for i := range n {
 		name := fmt.Sprintf("s-%d", i)
-		services = append(services, kaptar.Service{Name: name, Settings: new(struct {
+		services = append(services, kaptar.Service{Name: name, Setup: func(*kaptar.App) error { return nil }, Settings: new(struct {
 			Colour string `config:"colour" default:"blue"`
 		})})
-		src.Defaults["services."+name+".listen"] = "127.0.0.1:80"
+		src.Defaults["services."+name+".listen"] = "127.0.0.1:0"
 		src.Defaults["services."+name+".database_url"] = "sqlite:" + name + ".db"
 	}
 	return src, services
@@ -28,11 +28,11 @@ func many(n int) (config.Sources, []kaptar.Service) {
 func TestSettingsOfManyServices(t *testing.T) {
 	work := func(n int) (load, setLive float64) {
 		src, services := many(n)
-		loaded, err := kaptar.LoadSettings(src, services, nil)
+		loaded, err := (&kaptar.Options{Sources: src}).Load(services...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		load = testing.AllocsPerRun(2, func() { _, _ = kaptar.LoadSettings(src, services, nil) })
+		load = testing.AllocsPerRun(2, func() { _, _ = (&kaptar.Options{Sources: src}).Load(services...) })
 		i := 0
 		setLive = testing.AllocsPerRun(2, func() {
 			i++
@@ -57,7 +57,7 @@ func TestSettingsOfManyServices(t *testing.T) {
 func BenchmarkLoad(b *testing.B) {
 	src, services := many(200)
 	for b.Loop() {
-		if _, err := kaptar.LoadSettings(src, services, nil); err != nil {
+		if _, err := (&kaptar.Options{Sources: src}).Load(services...); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -67,7 +67,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkSetLive(b *testing.B) {
 	src, services := many(200)
 	src.Env = src.Env[:2]
-	loaded, err := kaptar.LoadSettings(src, services, nil)
+	loaded, err := (&kaptar.Options{Sources: src}).Load(services...)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,27 +3,30 @@ package kaptar
 import (
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
+	"strings"
 )
 
 // A Service is one deployable part of a system.
 type Service struct {
-	// Name is how others call it (http://order-service/…): lower-case letters,
-	// digits and dashes, starting with a letter. Required.
+	// Name is how others call it (http://order-service/…): lower-case letters, digits and dashes,
+	// starting with a letter. Required.
 	Name string
 	// Version is the version of what is deployed; default "v0".
 	Version string
-	// Listen is the HTTP address when the setting listen is not given; default
-	// ":8080". GRPCListen is the same for gRPC and grpc_listen; default ":50051",
-	// bound only when Setup registers a gRPC service.
+	// Listen is the HTTP address when the setting listen is not given; default ":8080". GRPCListen
+	// is the same for gRPC and grpc_listen; default ":50051", bound only when Setup registers a gRPC
+	// service. Services that run in one program need different ones; under package local those
+	// without one get the next free numbers.
 	Listen     string
 	GRPCListen string
-	// Settings is a pointer to a struct that is filled from the configuration
-	// before Setup runs (package config has the tags), or nil.
+	// Settings is a pointer to a struct that is filled from the configuration before Setup runs
+	// (package config has the tags), or nil.
 	Settings any
-	// Setup builds the service on app. It must return promptly and must not keep
-	// ctx-less work running: background work belongs into App.Go. An error stops
-	// the whole program before anything listens.
+	// Setup builds the service on app. It returns promptly and leaves nothing running: background
+	// work belongs in App.Go. An error stops the whole program before anything listens. What it
+	// opens should use App.Context, so that a stop in the middle is heard at once.
 	Setup func(app *App) error
 }
 
@@ -31,7 +34,7 @@ var serviceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 func checkServices(services []Service) error {
 	if len(services) == 0 {
-		return errors.New("kaptar: no service to run")
+		return errNoService
 	}
 	seen := make(map[string]bool, len(services))
 	for _, s := range services {
@@ -48,4 +51,41 @@ func checkServices(services []Service) error {
 	return nil
 }
 
+var errNoService = errors.New("kaptar: no service to run: name at least one")
+
 const defaultVersion = "v0"
+
+// A listener is an address that a service is to listen on, and the setting that says so.
+type listener struct{ service, setting, address string }
+
+// checkAddresses finds two of one program that cannot be bound at the same time.
+func checkAddresses(all []listener) error {
+	var errs []error
+	byPort := make(map[string][]listener)
+	for _, a := range all {
+		host, port, err := net.SplitHostPort(a.address)
+		if err != nil || port == "0" {
+			continue // what is no address is told when it is bound
+		}
+		for _, b := range byPort[port] {
+			other, _, _ := net.SplitHostPort(b.address)
+			if host == other || everywhere(host, other) || everywhere(other, host) {
+				errs = append(errs, fmt.Errorf("kaptar: %s and %s are both to listen on %s: set %s or %s to another address",
+					b.service, a.service, a.address, b.setting, a.setting))
+				break
+			}
+		}
+		byPort[port] = append(byPort[port], a)
+	}
+	return errors.Join(errs...)
+}
+
+// everywhere reports whether host stands for all addresses of the machine, other among them.
+func everywhere(host, other string) bool {
+	return host == "" || host == "::" || host == "0.0.0.0" && !strings.Contains(other, ":")
+}
+
+// environmentName is how a service's name begins its settings in the environment.
+func environmentName(service string) string {
+	return strings.ToUpper(strings.ReplaceAll(service, "-", "_"))
+}

@@ -43,7 +43,7 @@ func TestSections(t *testing.T) {
 		}
 		return nil
 	}
-	a, b := kaptar.Service{Name: "a", Setup: setup}, kaptar.Service{Name: "b", Setup: setup}
+	a, b := kaptar.Service{Name: "a", Listen: ":0", Setup: setup}, kaptar.Service{Name: "b", Listen: ":0", Setup: setup}
 	err := kaptar.Run(t.Context(), &kaptar.Options{Sources: src}, a, b)
 	if err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Fatalf("Run = %v, want the error of Setup", err)

@@ -134,7 +134,7 @@ func TestDrainDelay(t *testing.T) {
 			Sources:  onFreePorts(map[string]string{"drain_delay": "500ms"}, []kaptar.Service{s}),
 			Log:      t.Output(),
 			Registry: registry,
-			Ready:    func(all []kaptar.Endpoint) { ready <- all[0].HTTP },
+			Ready:    func(all []discovery.Instance) { ready <- all[0].HTTP },
 		}, s)
 	}()
 	addr := "http://" + <-ready

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
@@ -53,7 +54,7 @@ func run(t *testing.T, values map[string]string, setup func(app *kaptar.App) err
 	maps.Copy(defaults, values)
 	return kaptar.Run(ctx, &kaptar.Options{
 		Sources: config.Sources{Defaults: defaults}, Log: io.Discard,
-		Ready: func(all []kaptar.Endpoint) {
+		Ready: func(all []discovery.Instance) {
 			go func() {
 				defer cancel()
 				during("http://" + all[0].HTTP)

@@ -118,6 +118,9 @@ const watchInterval = time.Second
 // methods may be called concurrently.
 type Set struct {
 	Options Options
+	// Prepare, if set, is called before a URL is opened: package local starts its embedded broker
+	// for the first who uses it. An error is that of Open.
+	Prepare func(ctx context.Context, url string) error
 
 	mu      sync.Mutex
 	entries map[string]*entry // by URL
@@ -154,6 +157,11 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	opts := &Options{Log: s.Options.Log, Client: cmp.Or(s.Options.Client, "kaptar")}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Prepare != nil {
+		if err := s.Prepare(ctx, url); err != nil {
+			return nil, err
+		}
 	}
 	backend, err := open(ctx, url, opts)
 	if err != nil {

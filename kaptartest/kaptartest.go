@@ -38,6 +38,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the database of each service
 )
@@ -69,7 +70,7 @@ type System struct {
 	calls    faults // by target
 
 	log       *buffer
-	endpoints map[string]kaptar.Endpoint
+	endpoints map[string]discovery.Instance
 	cancel    context.CancelFunc
 	result    chan error
 }
@@ -114,19 +115,19 @@ func (s *System) run(services []kaptar.Service) {
 	for i, service := range services {
 		wrapped[i] = s.withFaults(service)
 	}
-	ready := make(chan []kaptar.Endpoint, 1)
+	ready := make(chan []discovery.Instance, 1)
 	go func() {
 		s.result <- kaptar.Run(ctx, &kaptar.Options{
 			Sources:       config.Sources{Defaults: settings, DefaultsOrigin: "kaptartest"},
 			Log:           log,
 			SpanProcessor: s.spans,
 			Backends:      map[string]drivers.Backend{brokerURL: s.broker},
-			Ready:         func(endpoints []kaptar.Endpoint) { ready <- endpoints },
+			Ready:         func(endpoints []discovery.Instance) { ready <- endpoints },
 		}, wrapped...)
 	}()
 	select {
 	case endpoints := <-ready:
-		s.endpoints = make(map[string]kaptar.Endpoint, len(endpoints))
+		s.endpoints = make(map[string]discovery.Instance, len(endpoints))
 		for _, e := range endpoints {
 			s.endpoints[e.Service] = e
 		}
@@ -205,7 +206,7 @@ func (s *System) Conn(service string) *grpc.ClientConn {
 	return conn
 }
 
-func (s *System) endpoint(service string) kaptar.Endpoint {
+func (s *System) endpoint(service string) discovery.Instance {
 	s.t.Helper()
 	e, ok := s.endpoints[service]
 	if !ok {

@@ -56,7 +56,7 @@ func TestNoSecretComesOut(t *testing.T) {
 				}
 				var out strings.Builder
 				args := []string{command, "--config=" + file, "--listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0", "--set", name + "=" + value}
-				(&kaptar.Program{Services: []kaptar.Service{service}}).Run(args, &out, &out)
+				(&kaptar.Program{Services: []kaptar.Service{service}}).Main(args, &out, &out)
 				if strings.Contains(out.String(), word) {
 					t.Errorf("%s with %s = %s says\n%s", command, name, value, &out)
 				}

@@ -1,211 +1,232 @@
-// Package local makes a program of services complete on one machine: called
-// without a command, it runs all of them in one process on embedded engines that
-// are the real ones: a NATS server with JetStream as the broker and SQLite files as
-// databases, everything kept under one directory. With --split each service is a
-// process of its own on the same engines, supervised by this one.
+// Package local makes a program of services complete on one machine: called without a command, it
+// runs all of them in one process on embedded engines that are the real ones: a NATS server with
+// JetStream as the broker and SQLite files as databases, everything kept under one directory.
 //
 //	func main() { local.Main(services...) }
 //
-// The services are the same that [kaptar.Main] runs; only settings differ, and any of
-// them can be set to a server elsewhere. One process is no fault isolation: a leak
-// or a busy loop in one service takes the others along. That is for development
-// and small deployments, and the start-up screen says so.
+// The services are the same that [kaptar.Main] runs; only settings differ, and any of them can be set
+// to a server elsewhere. One process is no fault isolation: a leak or a busy loop in one service takes
+// the others along. That is for development and small deployments, and the start-up screen says so.
+//
+// # Processes of their own
+//
+// With --split each service is a process of its own on the same engines, supervised by this one,
+// which starts it again when it ends. So a service can be replaced while the others go on: build the
+// program again in place and end the service's process, whose number is on the start-up screen:
+//
+//	go build -o shop ./shop && kill 4242
+//
+// The supervisor starts the new program for that service within a second.
 package local
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/listen"
 
 	_ "github.com/kaptar/kaptar/drivers/nats"   // events, and with --split how services find each other
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the default databases
 	_ "github.com/kaptar/kaptar/telemetry/otlp" // for whoever sets OTEL_EXPORTER_OTLP_ENDPOINT
 )
 
-// Main is kaptar.Main with the embedded engines: without a command, all services
-// run on them. The command run is the same as kaptar.Main's and embeds nothing.
-func Main(services ...kaptar.Service) {
-	program := &kaptar.Program{Services: services, Engine: new(Engine)}
-	os.Exit(program.Run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// Defaults of Engine.
+// Defaults of Options.
 const (
 	DefaultDir        = ".kaptar"
 	DefaultNATSListen = "127.0.0.1:4222"
 )
 
-// An Engine is the kaptar.Engine of this package. The zero value is ready to use,
-// for one program; it is not for concurrent use.
-type Engine struct {
-	// Dir is where databases and the broker's files are; default DefaultDir.
+// Options say how Run goes about it. The zero value, and nil, run all services in one process with
+// their data in DefaultDir.
+type Options struct {
+	// Options are those of kaptar.Run. Settings that neither Sources nor the service say anything
+	// about get values for one machine: see Run.
+	kaptar.Options
+	// Dir is where databases and the broker's files are; default DefaultDir. It is for one Run at a
+	// time.
 	Dir string
-	// NATSListen is where the embedded broker listens; default DefaultNATSListen.
+	// NATSListen is where the embedded broker listens; default DefaultNATSListen. With port 0 the
+	// system chooses a free one.
 	NATSListen string
-	// Split runs each service as a process of its own; default is one process for
-	// all.
+	// Split runs each service as a process of its own: this program again, whose main function must
+	// call Main. It needs a unix.
 	Split bool
-
-	embedded bool // whether Prepare started the broker
-	part     part // what this process is to a supervisor, if it has one
-
-	mu    sync.Mutex
-	abort func() // ends all processes that Run has started; nil when there are none
+	// Screen gets what a person wants to know once everything is up; nil is nowhere.
+	Screen io.Writer
 }
 
-// part is what a supervisor tells a process of --split on its command line.
-type part struct {
-	service  string // the one that this process runs; "" when it is none of --split
-	terminal bool   // whether people read the log where it goes in the end
+// Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
+// commands are the same as kaptar.Main's; run embeds nothing.
+func Main(services ...kaptar.Service) {
+	args := os.Args[1:]
+	if len(args) == 1 {
+		if name, ok := strings.CutPrefix(args[0], childFlag); ok {
+			os.Exit(runChild(name, services))
+		}
+	}
+	o := new(Options)
+	program := &kaptar.Program{Services: services, Flags: flag.NewFlagSet("", flag.ContinueOnError)}
+	o.flags(program.Flags)
+	program.Sources = o.sources
+	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
+		o.Options, o.Screen = *opts, os.Stdout
+		return Run(ctx, o, services...)
+	}
+	os.Exit(program.Main(args, os.Stdout, os.Stderr))
 }
 
-// Flags that the supervisor gives to the processes it starts.
-const (
-	partFlag     = "split-service"
-	terminalFlag = "split-terminal"
-)
-
-var _ kaptar.Engine = (*Engine)(nil)
-
-// Flags registers --data-dir, --nats-listen and --split, and hidden ones for the
-// processes that --split starts.
-func (e *Engine) Flags(set *pflag.FlagSet) {
-	set.StringVar(&e.Dir, "data-dir", cmp.Or(e.Dir, DefaultDir), "`DIRECTORY` of databases and the embedded broker's files")
-	set.StringVar(&e.NATSListen, "nats-listen", cmp.Or(e.NATSListen, DefaultNATSListen), "`ADDRESS` of the embedded broker")
-	set.BoolVar(&e.Split, "split", e.Split, "run each service as a process of its own")
-	set.StringVar(&e.part.service, partFlag, "", "run this service for the process that --split is given to")
-	set.BoolVar(&e.part.terminal, terminalFlag, false, "the log goes to a terminal in the end")
-	for _, name := range []string{partFlag, terminalFlag} {
-		set.Lookup(name).Hidden = true
-	}
+func (o *Options) flags(set *flag.FlagSet) {
+	set.StringVar(&o.Dir, "data-dir", DefaultDir, "`DIRECTORY` of databases and the embedded broker's files")
+	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
+	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 }
 
-// Sources gives every service an SQLite file, the embedded broker, caches in the process
-// and a listening address on loopback, as defaults below the configuration file.
-// With Split the services find each other through the embedded broker.
-func (e *Engine) Sources(src config.Sources, services []kaptar.Service) (config.Sources, error) {
-	if _, _, err := net.SplitHostPort(e.natsListen()); err != nil {
-		return src, fmt.Errorf("local: --nats-listen %s: %w: expected host:port", e.NATSListen, err)
+// Run runs services on the embedded engines until ctx ends, in this process or with Split in one for
+// each. Every service gets an SQLite file, the embedded broker, caches in the process and an address
+// on loopback, as defaults below everything that Sources have; services without an address of their
+// own get the next free number from 8080, and from 50051 for gRPC. It returns what kaptar.Run does.
+//
+// With Split the services find each other through the embedded broker. It returns an error when a
+// service fails before it was ever ready; one that ends later is started again, with a growing delay.
+// The processes stop when ctx ends, gracefully and all at the same time; those that take longer than
+// their shutdown_timeout and two seconds are killed and named in the error. They also stop when this
+// process ends in any other way, SIGKILL included.
+func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err error) {
+	var o Options
+	if opts != nil {
+		o = *opts
 	}
-	defaults := maps.Clone(src.Defaults)
-	if defaults == nil {
-		defaults = make(map[string]string)
+	o.Dir, o.NATSListen = cmp.Or(o.Dir, DefaultDir), cmp.Or(o.NATSListen, DefaultNATSListen)
+	free, err := o.reserve()
+	if err != nil {
+		return err
 	}
-	defaults["broker_url"] = e.brokerURL() + "?atomic=true" // pays where each write is synced, as it is there
-	defaults["redis_host"] = ""                             // each service runs once: its caches can be in its process
-	if e.Split || e.part.service != "" {
-		defaults["discovery_url"] = e.brokerURL()
+	defer func() { _ = free.Close() }()
+	if o.Sources, err = o.sources(o.Sources, services); err != nil {
+		return err
+	}
+	settings, err := o.Load(services...)
+	if err != nil {
+		return err
+	}
+	lock, err := lockDir(ctx, o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, dir: filepath.Join(o.Dir, "nats"), free: free}
+	defer broker.stop() // the last to go: the services need it while they stop
+	if o.Split {
+		if settings.AnyText(broker.has) {
+			if err := broker.start(ctx); err != nil {
+				return err
+			}
+		}
+		return o.runSplit(ctx, settings, lock, broker, services)
+	}
+	o.Prepare = func(ctx context.Context, url string) error {
+		if !broker.has(url) {
+			return nil
+		}
+		return broker.start(ctx)
+	}
+	tell := o.Ready
+	o.Ready = func(all []discovery.Instance) {
+		o.show(all, nil, broker.running())
+		if tell != nil {
+			tell(all)
+		}
+	}
+	return kaptar.Run(ctx, &o.Options, services...)
+}
+
+// reserve puts a free port into o.NATSListen when it asks for one, and holds it until it is closed.
+func (o *Options) reserve() (io.Closer, error) {
+	if _, port, err := net.SplitHostPort(o.NATSListen); err != nil || port != "0" {
+		return io.NopCloser(nil), nil // sources checks the address
+	}
+	l, err := listen.TCP(o.NATSListen, "--nats-listen")
+	if err != nil {
+		return nil, fmt.Errorf("local: embedded broker: %w", err)
+	}
+	o.NATSListen = l.Addr().String()
+	return l, nil
+}
+
+// sources returns src with the defaults of this package below everything that it has.
+func (o *Options) sources(src config.Sources, services []kaptar.Service) (config.Sources, error) {
+	if _, _, err := net.SplitHostPort(o.NATSListen); err != nil {
+		return src, fmt.Errorf("local: --nats-listen %s: %w: expected host:port", o.NATSListen, err)
+	}
+	defaults := map[string]string{
+		"broker_url": o.brokerURL() + "?atomic=true", // pays where each write is synced, as it is there
+		"redis_host": "",                             // each service runs once: its caches can be in its process
+	}
+	if o.Split {
+		defaults["discovery_url"] = o.brokerURL()
+	}
+	http, grpc := ports{next: 8080}, ports{next: 50051}
+	for _, s := range services {
+		http.take(s.Listen)
+		grpc.take(s.GRPCListen)
 	}
 	for _, s := range services {
 		own := "services." + s.Name + "."
-		defaults[own+"database_url"] = "sqlite:" + filepath.Join(e.dir(), s.Name+".db")
-		// Without an address of its own a service listens on these, everywhere.
-		for key, listen := range map[string]string{"listen": cmp.Or(s.Listen, ":8080"), "grpc_listen": cmp.Or(s.GRPCListen, ":50051")} {
-			if strings.HasPrefix(listen, ":") {
-				defaults[own+key] = "127.0.0.1" + listen
-			}
+		defaults[own+"database_url"] = "sqlite:" + filepath.Join(o.Dir, s.Name+".db")
+		// A service that names a port alone listens on it everywhere, which a laptop should not.
+		if s.Listen == "" || strings.HasPrefix(s.Listen, ":") {
+			defaults[own+"listen"] = "127.0.0.1" + http.orFree(s.Listen)
+		}
+		if s.GRPCListen == "" || strings.HasPrefix(s.GRPCListen, ":") {
+			defaults[own+"grpc_listen"] = "127.0.0.1" + grpc.orFree(s.GRPCListen)
 		}
 	}
-	src.Defaults, src.DefaultsOrigin = defaults, "local"
+	maps.Copy(defaults, src.Defaults)
+	src.Defaults, src.DefaultsOrigin = defaults, cmp.Or(src.DefaultsOrigin, "local")
 	return src, nil
 }
 
-// Run runs services on the embedded engines until ctx ends, in this process or with
-// Split in one for each. It starts what Prepare does, and prints to screen where
-// everything is once all services are ready.
-//
-// With Split it returns an error when a service fails before it was ever ready; one
-// that ends later is started again, with a growing delay. The processes stop when
-// ctx ends, gracefully and all at the same time; those that take longer than their
-// shutdown_timeout and two seconds are killed and named in the error. They also
-// stop when this process ends in any other way, SIGKILL included. Split needs a
-// unix.
-func (e *Engine) Run(ctx context.Context, opts *kaptar.Options, screen io.Writer, services []kaptar.Service) error {
-	switch {
-	case e.part.service != "":
-		return e.runPart(ctx, opts, services)
-	case e.Split:
-		return e.runSplit(ctx, opts, screen, services)
-	}
-	one := *opts
-	one.Prepare = e.Prepare
-	one.Ready = func(all []kaptar.Endpoint) { e.Ready(screen, all) }
-	return kaptar.Run(ctx, &one, services...)
+// ports numbers the services that name no port, past those that others name.
+type ports struct {
+	next  int
+	taken []string // as in ":8080"
 }
 
-// Abort kills the processes that Run has started for Split, and lets it start no
-// more.
-func (e *Engine) Abort() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.abort != nil {
-		e.abort()
+func (p *ports) take(address string) {
+	if _, port, err := net.SplitHostPort(address); err == nil {
+		p.taken = append(p.taken, ":"+port)
 	}
 }
 
-func (e *Engine) setAbort(f func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.abort = f
+// orFree returns port, or one that no service names.
+func (p *ports) orFree(port string) string {
+	for found := port != ""; !found; found = !slices.Contains(p.taken, port) {
+		port = ":" + strconv.Itoa(p.next)
+		p.next++
+	}
+	return port
 }
 
-// Prepare makes the directory and starts the embedded broker if some setting is its URL; settings may
-// be nil.
-func (e *Engine) Prepare(ctx context.Context, settings *config.Config) (stop func(context.Context) error, err error) {
-	lock, err := lockDir(e.dir())
-	if err != nil {
-		return nil, err
-	}
-	e.embedded = settings != nil && settings.AnyText(e.embeds)
-	if !e.embedded {
-		return func(context.Context) error { return lock.Close() }, nil
-	}
-	broker, err := startNATS(ctx, e.natsListen(), filepath.Join(e.dir(), "nats"))
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return func(ctx context.Context) error { return errors.Join(broker.stop(ctx), lock.Close()) }, nil
-}
-
-// embeds reports whether a URL is that of the embedded broker, with whatever parameters.
-func (e *Engine) embeds(url string) bool {
-	server, _, _ := strings.Cut(url, "?")
-	return server == e.brokerURL()
-}
-
-// Ready prints where everything is in one process.
-func (e *Engine) Ready(w io.Writer, services []kaptar.Endpoint) {
-	fmt.Fprint(w, screen(services, nil, e.runningBroker(), e.dir()))
-}
-
-// runningBroker is the URL of the embedded broker, "" when it does not run.
-func (e *Engine) runningBroker() string {
-	if !e.embedded {
-		return ""
-	}
-	return e.brokerURL()
-}
+func (o *Options) brokerURL() string { return "nats://" + o.NATSListen }
 
 // isTerminal reports whether people read what is written to w.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
-
-func (e *Engine) dir() string        { return cmp.Or(e.Dir, DefaultDir) }
-func (e *Engine) natsListen() string { return cmp.Or(e.NATSListen, DefaultNATSListen) }
-func (e *Engine) brokerURL() string  { return "nats://" + e.natsListen() }

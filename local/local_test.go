@@ -17,10 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
 )
@@ -60,19 +59,6 @@ func listens(address string) bool {
 	return err == nil && string(hello) == "INFO "
 }
 
-// settingsWith are the settings of one service that uses a broker, and perhaps a registry.
-func settingsWith(t *testing.T, broker, registry string) *config.Config {
-	t.Helper()
-	loaded, err := config.Load(config.Sources{},
-		config.Target{Service: "one", Into: &messaging.Settings{BrokerURL: config.Secret(broker)}},
-		config.Target{Service: "one", Into: &kaptar.Settings{DiscoveryURL: config.Secret(registry)}},
-		config.Target{Service: "two", Into: &messaging.Settings{BrokerURL: "nats://third:1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return loaded
-}
-
 // A section more needs a line in importOf of package config, and one in its test in package kaptar.
 func TestSections(t *testing.T) {
 	t.Parallel()
@@ -91,94 +77,74 @@ func TestSections(t *testing.T) {
 	}
 }
 
-func TestFlags(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		engine   *local.Engine
-		args     []string
-		dir, own string
-	}{
-		{new(local.Engine), nil, ".kaptar", "127.0.0.1:4222"},
-		{new(local.Engine), []string{"--data-dir=d", "--nats-listen", "127.0.0.1:1"}, "d", "127.0.0.1:1"},
-		{&local.Engine{Dir: "mine", NATSListen: "[::1]:2"}, nil, "mine", "[::1]:2"},
-	} {
-		set := pflag.NewFlagSet("test", pflag.ContinueOnError)
-		test.engine.Flags(set)
-		if err := set.Parse(test.args); err != nil {
-			t.Fatal(err)
-		}
-		if test.engine.Dir != test.dir || test.engine.NATSListen != test.own {
-			t.Errorf("flags %q: got %s and %s, want %s and %s", test.args, test.engine.Dir, test.engine.NATSListen, test.dir, test.own)
-		}
-	}
-}
-
 func TestSources(t *testing.T) {
 	t.Parallel()
-	given := config.Sources{File: "config.yml", Env: []string{"A=b"}, Flags: map[string]string{"debug": "true"}, Defaults: map[string]string{"log_format": "text"}}
+	given := config.Sources{File: "config.yml", Env: []string{"A=b"}, Flags: map[string]string{"debug": "true"}, Defaults: map[string]string{
+		"log_format": "text", "services.plain.database_url": "sqlite:mine.db"}}
 	services := []kaptar.Service{
 		{Name: "user", Listen: ":8081", GRPCListen: ":50051"},
 		{Name: "bank", Listen: "192.0.2.1:8090"},
 		{Name: "plain"},
+		{Name: "other"},
 	}
-	got, err := new(local.Engine).Sources(given, services)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{
-		"log_format":                 "text",
-		"broker_url":                 "nats://127.0.0.1:4222?atomic=true",
-		"redis_host":                 "",
-		"services.user.database_url": "sqlite:.kaptar/user.db", "services.user.listen": "127.0.0.1:8081", "services.user.grpc_listen": "127.0.0.1:50051",
-		"services.bank.database_url": "sqlite:.kaptar/bank.db", "services.bank.grpc_listen": "127.0.0.1:50051",
-		"services.plain.database_url": "sqlite:.kaptar/plain.db", "services.plain.listen": "127.0.0.1:8080", "services.plain.grpc_listen": "127.0.0.1:50051",
-	}
-	if !maps.Equal(got.Defaults, want) {
-		t.Errorf("defaults:\ngot  %v\nwant %v", got.Defaults, want)
-	}
-	for name, e := range map[string]*local.Engine{"split": {Split: true}, "part": partOf(t, "user")} {
-		got, err := e.Sources(given, services)
+	for split, registry := range map[bool]string{false: "", true: "nats://127.0.0.1:1"} {
+		got, err := local.SourcesOf(&local.Options{Dir: "d", NATSListen: "127.0.0.1:1", Split: split}, given, services)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := maps.Clone(want)
-		want["discovery_url"] = "nats://127.0.0.1:4222"
+		want := map[string]string{
+			"log_format":                 "text",
+			"broker_url":                 "nats://127.0.0.1:1?atomic=true",
+			"redis_host":                 "",
+			"services.user.database_url": "sqlite:d/user.db", "services.user.listen": "127.0.0.1:8081", "services.user.grpc_listen": "127.0.0.1:50051",
+			"services.bank.database_url": "sqlite:d/bank.db", "services.bank.grpc_listen": "127.0.0.1:50052",
+			"services.plain.database_url": "sqlite:mine.db", "services.plain.listen": "127.0.0.1:8080", "services.plain.grpc_listen": "127.0.0.1:50053",
+			"services.other.database_url": "sqlite:d/other.db", "services.other.listen": "127.0.0.1:8082", "services.other.grpc_listen": "127.0.0.1:50054",
+		}
+		if registry != "" {
+			want["discovery_url"] = registry
+		}
 		if !maps.Equal(got.Defaults, want) {
-			t.Errorf("%s: defaults:\ngot  %v\nwant %v", name, got.Defaults, want)
+			t.Errorf("split %v: defaults:\ngot  %v\nwant %v", split, got.Defaults, want)
+		}
+		if got.DefaultsOrigin != "local" || got.DotEnv != "" || got.File != "config.yml" || len(got.Env) != 1 || len(got.Flags) != 1 {
+			t.Errorf("sources: got %+v, want the given ones, no .env and the origin local", got)
 		}
 	}
-	if got.DefaultsOrigin != "local" || got.DotEnv != "" || got.File != "config.yml" || len(got.Env) != 1 || len(got.Flags) != 1 {
-		t.Errorf("sources: got %+v, want the given ones and the origin local", got)
-	}
-	if len(given.Defaults) != 1 {
+	if len(given.Defaults) != 2 {
 		t.Errorf("the given defaults were changed to %v", given.Defaults)
 	}
 }
 
-// partOf is the engine in a process that --split has started.
-func partOf(t *testing.T, service string) *local.Engine {
+// start runs services on opts until the test ends or stop is called, and returns where they are.
+func start(t *testing.T, opts *local.Options, services ...kaptar.Service) (at []discovery.Instance, stop func() error) {
 	t.Helper()
-	e := new(local.Engine)
-	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	e.Flags(set)
-	if err := set.Parse([]string{"--split-service", service}); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan []discovery.Instance, 1), make(chan error, 1)
+	opts.Log = t.Output()
+	opts.Ready = func(all []discovery.Instance) { ready <- all }
+	go func() { done <- local.Run(ctx, opts, services...) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() { _ = stop() })
+	select {
+	case at = <-ready:
+	case err := <-done:
+		done <- err
+		t.Fatalf("Run ended before it was ready: %v", err)
 	}
-	if usage := set.FlagUsages(); strings.Contains(usage, "split-") || !strings.Contains(usage, "--split ") {
-		t.Errorf("the flags are shown as\n%s\nwant --split without its inner ones", usage)
-	}
-	return e
+	return at, stop
 }
 
-func TestSourcesRefuseAnAddressWithoutPort(t *testing.T) {
-	t.Parallel()
-	_, err := (&local.Engine{NATSListen: "localhost"}).Sources(config.Sources{}, nil)
-	if err == nil || !strings.Contains(err.Error(), "--nats-listen localhost") || !strings.Contains(err.Error(), "host:port") {
-		t.Errorf("Sources with --nats-listen localhost: got %v, want an error with the flag, its value and host:port", err)
-	}
+// idle is a service that does nothing, on a free port.
+func idle(name string) kaptar.Service {
+	return kaptar.Service{Name: name, Listen: "127.0.0.1:0", Setup: func(*kaptar.App) error { return nil }}
 }
 
-func TestPrepareErrors(t *testing.T) {
+func with(values map[string]string) kaptar.Options {
+	return kaptar.Options{Sources: config.Sources{Flags: values}}
+}
+
+func TestRunErrors(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -197,8 +163,8 @@ func TestPrepareErrors(t *testing.T) {
 		dir, listen string
 		want        []string
 	}{
+		"no port":             {t.TempDir(), "localhost", []string{"--nats-listen localhost", "host:port"}},
 		"port taken":          {t.TempDir(), taken.Addr().String(), []string{taken.Addr().String(), "already in use", "--nats-listen"}},
-		"port zero":           {t.TempDir(), "127.0.0.1:0", []string{"--nats-listen 127.0.0.1:0", "1 to 65535"}},
 		"port too big":        {t.TempDir(), "127.0.0.1:70000", []string{"--nats-listen 127.0.0.1:70000", "1 to 65535"}},
 		"port is a name":      {t.TempDir(), "127.0.0.1:nats", []string{"--nats-listen 127.0.0.1:nats", `"nats"`}},
 		"directory is a file": {file, freeAddress(t), []string{file, "--data-dir"}},
@@ -207,119 +173,122 @@ func TestPrepareErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := time.Now()
-			e := &local.Engine{Dir: test.dir, NATSListen: test.listen}
-			stop, err := e.Prepare(t.Context(), settingsWith(t, "nats://"+test.listen, ""))
+			err := local.Run(t.Context(), &local.Options{Dir: test.dir, NATSListen: test.listen, Options: kaptar.Options{Log: t.Output()}}, writer(nil))
 			if err == nil {
-				t.Fatalf("Prepare = nil, want an error with %q (%v)", test.want, stop(context.Background()))
+				t.Fatalf("Run = nil, want an error with %q", test.want)
 			}
 			for _, part := range test.want {
 				if !strings.Contains(err.Error(), part) {
-					t.Errorf("Prepare = %v, want %q in it", err, part)
+					t.Errorf("Run = %v, want %q in it", err, part)
 				}
 			}
 			if took := time.Since(begun); took > 10*time.Second {
-				t.Errorf("Prepare failed after %v, want it soon", took)
+				t.Errorf("Run failed after %v, want it soon", took)
 			}
 			if test.dir == file {
 				return
 			}
 			// What failed must not keep the directory.
-			stop, err = (&local.Engine{Dir: test.dir}).Prepare(t.Context(), nil)
-			if err != nil {
-				t.Fatalf("Prepare after the failed one: %v", err)
-			}
-			if err := stop(context.Background()); err != nil {
-				t.Error(err)
+			_, stop := start(t, &local.Options{Dir: test.dir, NATSListen: "127.0.0.1:0", Options: with(map[string]string{"broker_url": "nats://elsewhere:1"})}, idle("a"))
+			if err := stop(); err != nil {
+				t.Errorf("Run after the failed one: %v", err)
 			}
 		})
 	}
 }
 
-func TestDirectoryIsForOneProcess(t *testing.T) {
+func TestNoServices(t *testing.T) {
 	t.Parallel()
-	e := &local.Engine{Dir: filepath.Join(t.TempDir(), "new", "dir")}
-	stop, err := e.Prepare(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
+	if err := local.Run(t.Context(), &local.Options{Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "no service") {
+		t.Errorf("Run without services = %v, want an error that says so", err)
 	}
-	_, err = (&local.Engine{Dir: e.Dir}).Prepare(t.Context(), nil)
-	for _, part := range []string{e.Dir, fmt.Sprintf("process %d:", os.Getpid()), "--data-dir"} {
+}
+
+func TestDirectoryIsForOneProgram(t *testing.T) {
+	t.Parallel()
+	opts := local.Options{Dir: filepath.Join(t.TempDir(), "new", "dir"), NATSListen: "127.0.0.1:0"}
+	one := opts
+	_, stop := start(t, &one, idle("a"))
+	two := opts
+	err := local.Run(t.Context(), &two, idle("a"))
+	for _, part := range []string{opts.Dir, fmt.Sprintf("process %d:", os.Getpid()), "--data-dir"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("Prepare of a directory in use: got %v, want an error with %q", err, part)
+			t.Errorf("Run in a directory in use: got %v, want an error with %q", err, part)
 		}
 	}
-	if err := stop(context.Background()); err != nil {
+	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if stop, err = e.Prepare(t.Context(), nil); err != nil {
-		t.Fatalf("Prepare after the first one's stop: %v", err)
-	}
-	if err := stop(context.Background()); err != nil {
-		t.Error(err)
-	}
+	three := opts
+	start(t, &three, idle("a"))
+}
+
+// writer publishes one event and calls done.
+func writer(done func()) kaptar.Service {
+	return kaptar.Service{Name: "writer", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
+		pub, err := messaging.NewPublisher(app, notes)
+		if err != nil {
+			return err
+		}
+		app.Go("write", func(ctx context.Context) error {
+			defer done()
+			return pub.PublishNow(ctx, "k", note{N: 7})
+		})
+		return nil
+	}}
 }
 
 func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 	t.Parallel()
-	for broker, want := range map[string]bool{"": false, "nats://elsewhere:4222": false, "nats://elsewhere:4222?atomic=true": false, "embedded": true, "with parameters": true, "for discovery": true} {
-		e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-		url, registry := broker, ""
-		switch broker {
-		case "embedded":
-			url = "nats://" + e.NATSListen
-		case "with parameters":
-			url = "nats://" + e.NATSListen + "?atomic=true"
-		case "for discovery":
-			url, registry = "", "nats://"+e.NATSListen
-		}
-		stop, err := e.Prepare(t.Context(), settingsWith(t, url, registry))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := listens(e.NATSListen); got != want {
-			t.Errorf("with broker_url %q a broker listens: got %v, want %v", broker, got, want)
+	for name, test := range map[string]struct {
+		settings map[string]string
+		service  kaptar.Service
+		want     bool
+	}{
+		"by nobody":     {nil, idle("a"), false},
+		"for events":    {nil, writer(func() {}), true},
+		"for discovery": {map[string]string{"discovery_url": "own"}, idle("a"), true},
+	} {
+		opts := &local.Options{Dir: t.TempDir(), NATSListen: freeAddress(t), Options: with(test.settings)}
+		if _, ok := test.settings["discovery_url"]; ok {
+			test.settings["discovery_url"] = "nats://" + opts.NATSListen
 		}
 		var screen bytes.Buffer
-		e.Ready(&screen, nil)
-		if got := strings.Contains(screen.String(), e.NATSListen); got != want {
-			t.Errorf("with broker_url %q the screen tells of a broker: got %v, want %v", broker, got, want)
+		opts.Screen = &screen
+		_, stop := start(t, opts, test.service)
+		if got := listens(opts.NATSListen); got != test.want {
+			t.Errorf("used %s a broker listens: got %v, want %v", name, got, test.want)
 		}
-		if err := stop(context.Background()); err != nil {
+		if got := strings.Contains(screen.String(), opts.NATSListen); got != test.want {
+			t.Errorf("used %s the screen tells of a broker: got %v, want %v", name, got, test.want)
+		}
+		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		if listens(e.NATSListen) {
-			t.Errorf("the broker still listens on %s after its stop", e.NATSListen)
-		}
-		if stop, err = e.Prepare(t.Context(), nil); err != nil {
-			t.Fatalf("Prepare after the stop: %v", err)
-		}
-		if err := stop(context.Background()); err != nil {
-			t.Error(err)
+		if listens(opts.NATSListen) {
+			t.Errorf("the broker still listens on %s after its stop", opts.NATSListen)
 		}
 	}
 }
 
 func TestScreen(t *testing.T) {
 	t.Parallel()
-	e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-	stop, err := e.Prepare(t.Context(), settingsWith(t, "nats://"+e.NATSListen, ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop(context.Background())
 	var got bytes.Buffer // its columns are as wide as an address with a port of five digits
-	e.Ready(&got, []kaptar.Endpoint{
-		{Service: "user-service", HTTP: "127.0.0.1:8081", GRPC: "127.0.0.1:50051"},
-		{Service: "gateway", HTTP: "127.0.0.1:8080"},
-	})
+	opts := &local.Options{Dir: t.TempDir(), NATSListen: "127.0.0.1:0", Screen: &got}
+	at, _ := start(t, opts, idle("gateway"), writer(func() {}))
+	_, broker, _ := strings.Cut(got.String(), "nats://")
+	broker, _, _ = strings.Cut(broker, " ")
+	if !listens(broker) {
+		t.Errorf("no broker listens on %q", broker)
+	}
 	want := `
   2 services are ready in one process.
 
-  user-service   http://127.0.0.1:8081    grpc 127.0.0.1:50051
-  gateway        http://127.0.0.1:8080    
-  broker         nats://` + e.NATSListen + `   embedded
+  gateway   http://` + at[0].HTTP + `   
+  writer    http://` + at[1].HTTP + `   
+  broker    nats://` + broker + `   embedded
 
-  Data is kept in ` + e.Dir + `. Each service has /livez, /readyz and /metrics.
+  Data is kept in ` + opts.Dir + `. Each service has /livez, /readyz and /metrics.
   One process is no fault isolation: this is for development and small deployments.
   Ctrl-C stops gracefully.
 
@@ -327,77 +296,51 @@ func TestScreen(t *testing.T) {
 	if got.String() != want {
 		t.Errorf("screen:\ngot  %q\nwant %q", got.String(), want)
 	}
-	got.Reset()
-	e.Ready(&got, []kaptar.Endpoint{{Service: "gateway", HTTP: "127.0.0.1:8080"}})
-	if !strings.Contains(got.String(), "  1 service is ready in one process.") {
-		t.Errorf("screen of one service: got %q", got.String())
-	}
 }
 
 type note struct{ N int }
 
 var notes = messaging.Topic[note]{Name: "notes"}
 
-// run runs services on e until the first of them cancels.
-func run(ctx context.Context, t *testing.T, e *local.Engine, services ...kaptar.Service) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	sources, err := e.Sources(config.Sources{}, services)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := kaptar.Run(ctx, &kaptar.Options{Sources: sources, Prepare: e.Prepare, Log: io.Discard}, services...); err != nil {
-		t.Errorf("Run = %v, want nil", err)
-	}
-	if ctx.Err() == context.DeadlineExceeded {
-		t.Error("the services did not end by themselves in 20 s")
-	}
-}
-
 func TestEventsOutliveTheProgram(t *testing.T) {
 	t.Parallel()
-	e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
-	ctx, cancel := context.WithCancel(t.Context())
-	run(ctx, t, e, kaptar.Service{Name: "writer", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
-		pub, err := messaging.NewPublisher(app, notes)
-		if err != nil {
-			return err
-		}
-		app.Go("write", func(ctx context.Context) error {
-			defer cancel()
-			return pub.PublishNow(ctx, "k", note{N: 7})
-		})
-		return nil
-	}})
+	opts := local.Options{Dir: t.TempDir(), NATSListen: freeAddress(t)}
+	one, two := opts, opts
+	written := make(chan struct{})
+	_, stop := start(t, &one, writer(func() { close(written) }))
+	<-written
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 	got := make(chan int, 10)
-	ctx, cancel = context.WithCancel(t.Context())
-	again := &local.Engine{Dir: e.Dir, NATSListen: e.NATSListen}
-	run(ctx, t, again, kaptar.Service{Name: "reader", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
+	_, stop = start(t, &two, kaptar.Service{Name: "reader", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
 		return messaging.SubscribeAutoAck(app, notes, func(_ context.Context, e messaging.Event[note]) error {
 			got <- e.Data.N
-			cancel()
 			return nil
 		}, nil)
 	}})
-	if len(got) != 1 || <-got != 7 {
+	select {
+	case n := <-got:
+		if n != 7 {
+			t.Errorf("the event of the first run came as %d in the second, want 7", n)
+		}
+	case <-time.After(time.Minute):
 		t.Error("the event of the first run did not come in the second")
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 
-func TestPrepareEndsWithItsContext(t *testing.T) {
+func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	e := &local.Engine{Dir: t.TempDir(), NATSListen: freeAddress(t)}
+	opts := &local.Options{Dir: t.TempDir(), NATSListen: freeAddress(t), Options: kaptar.Options{Log: t.Output()}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	stop, err := e.Prepare(ctx, settingsWith(t, "nats://"+e.NATSListen, ""))
-	if err == nil { // it was faster
-		err = stop(context.Background())
+	if err := local.Run(ctx, opts, idle("a")); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Run with an ended context: got %v, want %v", err, context.Canceled)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("Prepare with an ended context: got %v, want %v", err, context.Canceled)
-	}
-	if listens(e.NATSListen) {
+	if listens(opts.NATSListen) {
 		t.Error("the broker still listens")
 	}
 }

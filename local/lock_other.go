@@ -3,16 +3,22 @@
 package local
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
 )
 
-// lockDir makes dir if need be. Where there is no flock two processes on one
-// directory are told apart only by the ports they share.
-func lockDir(dir string) (io.Closer, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+// lockDir makes dir if need be. Where there is no flock two processes on one directory are told apart
+// only by the ports they share.
+func lockDir(_ context.Context, dir string) (*os.File, error) {
+	err := os.MkdirAll(dir, 0o750)
+	var f *os.File
+	if err == nil {
+		f, err = os.Create(filepath.Join(dir, "lock"))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}
-	return io.NopCloser(nil), nil
+	return f, nil
 }

@@ -3,37 +3,58 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// lockDir makes dir if need be and takes it for this process until the returned
-// Closer is closed or the process ends, however it ends.
-func lockDir(dir string) (io.Closer, error) {
+// lockDir makes dir if need be and takes it for this process, and those that it gives the file to,
+// until all of them have closed it or have ended, however they end. When the process that has taken
+// it is gone already, its children are still stopping: then it waits for them.
+func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}
-	name := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(f, 20))
-		pid := strings.TrimSpace(string(holder))
-		err = fmt.Errorf("local: data directory %s is in use by process %s: stop it, or choose another with --data-dir", dir, pid)
-		return nil, errors.Join(err, f.Close())
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	for syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		holder := make([]byte, 20)
+		n, _ := f.ReadAt(holder, 0)
+		pid := strings.TrimSpace(string(holder[:n]))
+		if runs(pid) || !steady.Sleep(ctx, lockRetry) {
+			err = fmt.Errorf("local: data directory %s is in use by process %s: stop it, or choose another with --data-dir", dir, pid)
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	if err := writePID(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("local: data directory: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// lockTimeout bounds the wait for the children of a process that was killed: they have a little more
+// than their shutdown_timeout. lockRetry is how often it is tried.
+const (
+	lockTimeout = 15 * time.Second
+	lockRetry   = 50 * time.Millisecond
+)
+
+// runs reports whether there is a process of that number. With none to ask about it is taken to run.
+func runs(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	return err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH)
 }
 
 func writePID(f *os.File) error {

@@ -2,10 +2,12 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,6 +21,49 @@ const startTimeout = 30 * time.Second
 
 // maxPayload leaves room for headers beside the largest message (driver.MaxSize).
 const maxPayload = 2 << 20
+
+// embedded is the broker of one Run, which starts when somebody is about to use it.
+type embedded struct {
+	url, listen, dir string
+	free             io.Closer // holds the port until then
+
+	mu     sync.Mutex
+	broker *broker // nil: it does not run
+}
+
+// has reports whether a URL is that of the embedded broker, with whatever parameters.
+func (e *embedded) has(url string) bool {
+	server, _, _ := strings.Cut(url, "?")
+	return server == e.url
+}
+
+func (e *embedded) start(ctx context.Context) (err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.broker == nil {
+		_ = e.free.Close()
+		e.broker, err = startNATS(ctx, e.listen, e.dir)
+	}
+	return err
+}
+
+func (e *embedded) stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.broker != nil {
+		e.broker.stop()
+	}
+}
+
+// running is the URL of the broker, or "" when it does not run.
+func (e *embedded) running() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.broker == nil {
+		return ""
+	}
+	return e.url
+}
 
 // broker is an embedded NATS server.
 type broker struct {
@@ -36,7 +81,7 @@ func startNATS(ctx context.Context, address, dir string) (*broker, error) {
 		return nil, fmt.Errorf("local: broker address %s: %w", address, err)
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 { // the server would take 4222 for 0, and its clients would not know
+	if err != nil || port == 0 { // the server would take 4222 for 0; Run has chosen one by now
 		return nil, fmt.Errorf("local: --nats-listen %s: port %q: expected a number from 1 to 65535", address, portText)
 	}
 	// Binding first gives an error that says who holds the port.
@@ -87,9 +132,11 @@ func (b *broker) wait(ctx context.Context) error {
 	}
 }
 
-// stop shuts the server down; its store is complete at any moment, so being cut
-// short loses nothing.
-func (b *broker) stop(ctx context.Context) error {
+// stopTimeout bounds the stop of the embedded broker.
+const stopTimeout = 5 * time.Second
+
+// stop shuts the server down. Its store is complete at any moment, so being cut short loses nothing.
+func (b *broker) stop() {
 	b.server.Shutdown()
 	stopped := make(chan struct{})
 	go func() {
@@ -98,8 +145,6 @@ func (b *broker) stop(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
-		return nil
-	case <-ctx.Done():
-		return errors.New("local: embedded broker still stops")
+	case <-time.After(stopTimeout):
 	}
 }

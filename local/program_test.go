@@ -206,11 +206,16 @@ func (p *program) read(name string) string {
 // started it.
 func (p *program) start(args ...string) {
 	p.t.Helper()
+	p.startBare(append([]string{"--nats-listen", p.nats, "--data-dir", "data"}, args...)...)
+}
+
+func (p *program) startBare(args ...string) {
+	p.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.cmd = exec.Command(self, append([]string{"--nats-listen", p.nats, "--data-dir", "data"}, args...)...)
+	p.cmd = exec.Command(self, args...)
 	p.cmd.Dir = p.dir
 	p.cmd.Env = append(append(os.Environ(), programEnv+"=1"), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.log

@@ -2,18 +2,21 @@ package local
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
-	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/discovery"
 )
 
-// screen is what a person sees once everything is up. broker is the URL of the
-// embedded broker, or "" when it does not run; pids are the services' processes,
-// nil when they share this one.
-func screen(services []kaptar.Endpoint, pids map[string]int, broker, dir string) string {
+// show prints what a person wants to know once everything is up. broker is the URL of the embedded
+// broker, or "" when it does not run; pids are the services' processes, nil when they share this one.
+func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string) {
+	if o.Screen == nil {
+		return
+	}
 	var b strings.Builder
 	number := "1 service is"
 	if n := len(services); n != 1 {
@@ -44,6 +47,7 @@ func screen(services []kaptar.Endpoint, pids map[string]int, broker, dir string)
 		fmt.Fprintln(table)
 	}
 	_ = table.Flush() // into memory
+	dir := o.Dir
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
@@ -55,5 +59,5 @@ func screen(services []kaptar.Endpoint, pids map[string]int, broker, dir string)
 			"  All share this machine, and the broker in the process that supervises them.\n")
 	}
 	fmt.Fprintf(&b, "  Ctrl-C stops gracefully.\n\n")
-	return b.String()
+	_, _ = io.WriteString(o.Screen, b.String()) // nobody may be there to read it
 }

@@ -4,45 +4,35 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// runSplit checks the settings of all services, starts the engines and supervises
-// a process for each service.
-func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.Writer, services []kaptar.Service) (err error) {
-	// Each process reads its own: here the mistakes of all are reported before anything starts.
-	settings, err := kaptar.LoadSettings(opts.Sources, services, opts.Others)
-	if err != nil {
-		return err
-	}
+// stopExtra is what a process has beyond its shutdown_timeout before it is killed.
+const stopExtra = 2 * time.Second
+
+// runSplit supervises a process for each service. They read the settings that have been checked here
+// again, each its own.
+func (o *Options) runSplit(ctx context.Context, settings *config.Config, lock *os.File, broker *embedded, services []kaptar.Service) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("local: --split: %w", err)
 	}
-	stopEngines, err := e.Prepare(ctx, settings)
-	if err != nil {
-		return err
+	if o.Log == nil {
+		o.Log = os.Stderr
 	}
-	// The broker is the last to go: the services still need it while they stop.
-	defer func() {
-		stopping, cancel := context.WithTimeout(context.Background(), stopExtra)
-		defer cancel()
-		err = errors.Join(err, stopEngines(stopping))
-	}()
 	output := new(sync.Mutex)
-	logs := &joint{mu: output, w: opts.Log, terminal: isTerminal(opts.Log)}
+	logs := &sharedWriter{mu: output, w: o.Log, terminal: isTerminal(o.Log)}
 	first := config.Of[kaptar.Settings](settings, services[0].Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{Service: "supervisor", Log: telemetry.LogOptions{
 		Output: logs, Format: first.LogFormat, Level: first.Level(),
@@ -50,42 +40,44 @@ func (e *Engine) runSplit(ctx context.Context, opts *kaptar.Options, stdout io.W
 	if err != nil {
 		return fmt.Errorf("local: --split: %w", err)
 	}
-	s := &supervisor{
-		log: tel.Logger(), logs: logs, stdout: &joint{mu: output, w: stdout},
-		command: func(service string) *exec.Cmd {
-			cmd := exec.Command(self, e.partArgs(service, opts.Sources, logs.terminal)...) //nolint:gosec // G204: this program itself
-			cmd.Env = opts.Sources.Env
-			return cmd
-		},
-	}
+	in := childInput{Sources: o.Sources, Terminal: logs.terminal}
+	s := &supervisor{log: tel.Logger()}
 	for _, service := range services {
 		s.names = append(s.names, service.Name)
-		s.patience = max(s.patience, config.Of[kaptar.Settings](settings, service.Name).ShutdownTimeout+stopExtra)
+		in.Timeout = max(in.Timeout, config.Of[kaptar.Settings](settings, service.Name).ShutdownTimeout+stopExtra)
 	}
-	s.ready = func(all []kaptar.Endpoint, pids map[string]int) {
-		fmt.Fprint(s.stdout, screen(all, pids, e.runningBroker(), e.dir()))
+	s.timeout = in.Timeout
+	s.start = func(service string, reports io.Writer) (*proc.Process, error) {
+		cmd := exec.Command(self, childFlag+service) //nolint:gosec // G204: this program itself
+		cmd.Stdout = &proc.Lines{W: &sharedWriter{mu: output, w: os.Stdout}, Prefix: service + ": "}
+		cmd.Stderr = &proc.Lines{W: logs, Prefix: service + ": "}
+		cmd.ExtraFiles = []*os.File{lock}
+		return proc.Start(cmd, &proc.Options{Input: in, Outputs: []io.Writer{reports, &proc.Lines{W: logs}}})
 	}
-	e.setAbort(s.abort)
-	defer e.setAbort(nil)
+	s.ready = func(all []discovery.Instance, pids map[string]int) {
+		output.Lock()
+		defer output.Unlock()
+		o.show(all, pids, broker.running())
+		if o.Ready != nil {
+			o.Ready(all)
+		}
+	}
 	return s.run(ctx)
 }
 
-// stopExtra is what a process has beyond its shutdown_timeout before it is killed.
-const stopExtra = 2 * time.Second
-
-// partArgs is the command line of a service's process: it repeats what the user
-// typed, and the defaults come from the Engine there, so that both have the rank
-// that they have in one process.
-func (e *Engine) partArgs(service string, src config.Sources, terminal bool) []string {
-	args := []string{"--" + partFlag + "=" + service, "--data-dir=" + e.dir(), "--nats-listen=" + e.natsListen()}
-	if terminal {
-		args = append(args, "--"+terminalFlag)
-	}
-	if src.File != "" {
-		args = append(args, "--config="+src.File)
-	}
-	for _, key := range slices.Sorted(maps.Keys(src.Flags)) {
-		args = append(args, "--set="+key+"="+src.Flags[key])
-	}
-	return args
+// A sharedWriter is one output of several processes. Each Write is whole in it.
+type sharedWriter struct {
+	mu       *sync.Mutex // shared by those that lead to the same terminal
+	w        io.Writer
+	terminal bool
 }
+
+// Write implements io.Writer.
+func (s *sharedWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}
+
+// IsTerminal reports whether people read the output (see telemetry.LogOptions).
+func (s *sharedWriter) IsTerminal() bool { return s.terminal }

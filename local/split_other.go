@@ -5,18 +5,23 @@ package local
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
+	"os"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
 )
+
+const childFlag = "--split-service="
 
 // errNoSplit tells that the system has neither process groups nor SIGTERM.
 var errNoSplit = errors.New("local: --split needs a unix: leave it out to run all services in one process")
 
-func (e *Engine) runSplit(context.Context, *kaptar.Options, io.Writer, []kaptar.Service) error {
+func (*Options) runSplit(context.Context, *config.Config, *os.File, *embedded, []kaptar.Service) error {
 	return errNoSplit
 }
 
-func (e *Engine) runPart(context.Context, *kaptar.Options, []kaptar.Service) error {
-	return errNoSplit
+func runChild(string, []kaptar.Service) int {
+	fmt.Fprintln(os.Stderr, errNoSplit)
+	return 2
 }

@@ -3,24 +3,27 @@
 package local
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os/exec"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// settleTime is how long a start that has failed goes on, so that the error tells
-// of all services that fail, as it does in one process.
-const settleTime = time.Second
+// moreErrors is how long a start that has failed goes on, so that the error tells of all services that
+// fail, as it does in one process.
+const moreErrors = time.Second
 
 // lateStop is when a stop is long enough to say what it waits for.
 const lateStop = time.Second
@@ -30,29 +33,26 @@ var errKilled = errors.New("local: killed because the time for stopping was over
 
 // A supervisor keeps a process for each service.
 type supervisor struct {
-	names    []string
-	command  func(service string) *exec.Cmd
-	patience time.Duration // from SIGTERM to SIGKILL
-	log      *slog.Logger
-	logs     *joint // where the processes' logs and their standard error go
-	stdout   *joint
-	ready    func(all []kaptar.Endpoint, pids map[string]int) // called once, when all are
+	names   []string
+	start   func(service string, reports io.Writer) (*proc.Process, error)
+	timeout time.Duration // from SIGTERM to SIGKILL
+	log     *slog.Logger
+	ready   func(all []discovery.Instance, pids map[string]int) // called once, when all are
 
 	mu        sync.Mutex
-	processes map[string]*process // those that run
-	endpoints map[string]kaptar.Endpoint
+	running   map[string]bool
+	instances map[string]discovery.Instance
 	pids      map[string]int // of those that became ready first
 	pending   int            // services that have neither become ready nor failed
 	failed    bool           // whether one failed before it was ever ready
-	aborted   bool           // whether nothing may start any more
 }
 
-// run starts all services and keeps them running until ctx ends, or until one of
-// them fails before it was ever ready.
+// run starts all services and keeps them running until ctx ends, or until one of them fails before it
+// was ever ready.
 func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.processes, s.endpoints, s.pids = map[string]*process{}, map[string]kaptar.Endpoint{}, map[string]int{}
+	s.running, s.instances, s.pids = map[string]bool{}, map[string]discovery.Instance{}, map[string]int{}
 	s.pending = len(s.names)
 	errs := make([]error, len(s.names))
 	var services sync.WaitGroup
@@ -69,7 +69,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(lateStop):
-		s.log.Info("stopping", "waiting_for", s.running())
+		s.mu.Lock()
+		waiting := slices.Sorted(maps.Keys(s.running))
+		s.mu.Unlock()
+		s.log.Info("stopping", "waiting_for", waiting)
 		<-done
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -80,98 +83,93 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 // keep runs the service until ctx ends.
-func (s *supervisor) keep(ctx context.Context, cancel func(), name string) error {
+func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err error) {
 	var everReady bool
-	var delay time.Duration
-	for {
-		begun := time.Now()
-		end := s.once(ctx, name, func(at kaptar.Endpoint, pid int) {
+	var last end
+	proc.Keep(ctx, func() {
+		last = s.runOne(ctx, name, func(r report) {
 			if everReady {
-				s.log.Info("service "+name+" is ready again", "pid", pid, "http", at.HTTP, "grpc", at.GRPC)
+				s.log.Info("service "+name+" is ready again", "pid", r.PID, "http", r.Ready.HTTP, "grpc", r.Ready.GRPC)
 				return
 			}
 			everReady = true
-			s.firstReady(cancel, at, pid)
+			s.firstReady(cancel, *r.Ready, r.PID)
 		})
-		switch {
-		case ctx.Err() != nil:
-			return end.whileStopping(everReady)
-		case !everReady:
+		if ctx.Err() != nil {
+			err = last.whileStopping(everReady)
+		}
+	}, func(wait time.Duration) bool {
+		if !everReady {
+			err = last.beforeReady()
 			s.firstFailed(cancel)
-			return end.beforeReady()
+			return false
 		}
-		delay = nextDelay(delay, time.Since(begun))
-		s.log.Warn(fmt.Sprintf("service %s ended (%s); starting it again in %v", name, end.why(), delay))
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			return nil
-		}
-	}
+		s.log.Warn(fmt.Sprintf("service %s ended (%s); starting it again in %v", name, last.why(), wait))
+		return true
+	})
+	return err
 }
 
-// once runs one process of the service to its end. ready has been called, if at
-// all, when it returns.
-func (s *supervisor) once(ctx context.Context, name string, ready func(kaptar.Endpoint, int)) end {
-	p, err := s.start(name)
+// runOne runs one process of the service to its end. ready has been called, if at all, when it returns.
+func (s *supervisor) runOne(ctx context.Context, name string, ready func(report)) end {
+	e := end{service: name}
+	p, err := s.start(name, reports(func(r report) {
+		if e.reported = r.Error; r.Ready != nil {
+			ready(r)
+		}
+	}))
 	if err != nil {
-		return end{service: name, err: err}
+		e.err = fmt.Errorf("local: %w", err)
+		return e
 	}
-	unhook := context.AfterFunc(ctx, func() { p.stop(s.patience) })
+	s.setRunning(name, true)
+	defer s.setRunning(name, false)
+	unhook := context.AfterFunc(ctx, func() { p.Stop(s.timeout) })
 	defer unhook()
-	e := p.wait(ready)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.processes, name)
+	e.err = p.Wait()
 	return e
 }
 
-// running returns the names of the services that have a process.
-func (s *supervisor) running() []string {
+func (s *supervisor) setRunning(name string, yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.processes))
+	if yes {
+		s.running[name] = true
+	} else {
+		delete(s.running, name)
+	}
 }
 
-func (s *supervisor) start(name string) (*process, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.aborted {
-		return nil, errors.New("stopped at once")
-	}
-	p, err := startProcess(name, s.command(name), s.logs, s.stdout)
-	if err == nil {
-		s.processes[name] = p
-	}
-	return p, err
-}
+// reports is an io.Writer that takes each report that is written to it.
+type reports func(report)
 
-// abort kills all processes.
-func (s *supervisor) abort() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.aborted = true
-	for _, p := range s.processes {
-		p.kill()
+// Write implements io.Writer. A report is smaller than what a pipe passes on as one piece.
+func (f reports) Write(b []byte) (int, error) {
+	for d := json.NewDecoder(bytes.NewReader(b)); ; {
+		var r report
+		if d.Decode(&r) != nil {
+			return len(b), nil
+		}
+		f(r)
 	}
 }
 
 // firstReady notes that a service has become ready for the first time.
-func (s *supervisor) firstReady(cancel func(), at kaptar.Endpoint, pid int) {
+func (s *supervisor) firstReady(cancel func(), at discovery.Instance, pid int) {
 	s.mu.Lock()
-	s.endpoints[at.Service], s.pids[at.Service] = at, pid
+	s.instances[at.Service], s.pids[at.Service] = at, pid
 	s.mu.Unlock()
-	s.settle(cancel, false)
+	s.started(cancel, false)
 }
 
 // firstFailed notes that a service has ended before it was ever ready.
 func (s *supervisor) firstFailed(cancel func()) {
-	time.AfterFunc(settleTime, cancel)
-	s.settle(cancel, true)
+	time.AfterFunc(moreErrors, cancel)
+	s.started(cancel, true)
 }
 
-// settle notes that a service has come to the end of its first start.
-func (s *supervisor) settle(cancel func(), failed bool) {
+// started notes that the first start of a service is over.
+func (s *supervisor) started(cancel func(), failed bool) {
 	s.mu.Lock()
 	s.pending--
 	s.failed = s.failed || failed
@@ -182,9 +180,9 @@ func (s *supervisor) settle(cancel func(), failed bool) {
 	case anyFailed:
 		cancel()
 	default: // nobody writes to the maps any more
-		all := make([]kaptar.Endpoint, len(s.names))
+		all := make([]discovery.Instance, len(s.names))
 		for i, name := range s.names {
-			all[i] = s.endpoints[name]
+			all[i] = s.instances[name]
 		}
 		s.ready(all, s.pids)
 	}
@@ -193,9 +191,8 @@ func (s *supervisor) settle(cancel func(), failed bool) {
 // An end is how a process ended.
 type end struct {
 	service  string
-	reported string         // the error it told of itself, if it could
-	err      error          // of exec: nil for exit status 0
-	signal   syscall.Signal // that ended it, or 0
+	reported string // the error it told of itself, if it could
+	err      error  // of exec: nil for exit status 0
 }
 
 // why is the end in a few words for the log.
@@ -210,23 +207,20 @@ func (e end) why() string {
 	return state + ": " + e.reported
 }
 
-// beforeReady is the error of a start that failed, as like that of one process as
-// can be.
+// beforeReady is the error of a start that failed, in the words of one process where there are any.
 func (e end) beforeReady() error {
-	switch {
-	case e.reported == "":
+	if e.reported == "" {
 		return fmt.Errorf("local: service %s ended before it was ready: %s", e.service, e.why())
-	case strings.Contains(e.reported, e.service):
-		return errors.New(e.reported)
 	}
-	return fmt.Errorf("local: service %s: %s", e.service, e.reported)
+	return errors.New(e.reported)
 }
 
-// whileStopping is the error of a process that was told to stop. One that never
-// became ready was cut short, and what it says of that is no news.
+// whileStopping is the error of a process that was told to stop. One that never became ready was cut
+// short, and what it says of that is no news.
 func (e end) whileStopping(wasReady bool) error {
+	exit, _ := errors.AsType[*exec.ExitError](e.err)
 	switch {
-	case e.signal == syscall.SIGKILL:
+	case exit != nil && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
 		return fmt.Errorf("%w: %s", errKilled, e.service)
 	case e.err == nil || !wasReady:
 		return nil

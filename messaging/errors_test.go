@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -74,7 +75,7 @@ func TestSetupErrorsSayWhatToDo(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				err := kaptar.Run(ctx, &kaptar.Options{
 					Sources: config.Sources{Defaults: settings(t.TempDir(), test.values, []kaptar.Service{service})},
-					Log:     io.Discard, Ready: func([]kaptar.Endpoint) { cancel() },
+					Log:     io.Discard, Ready: func([]discovery.Instance) { cancel() },
 				}, service)
 				cancel()
 				if err == nil {

@@ -5,11 +5,9 @@ import (
 	"database/sql"
 	"fmt"
 	"io"
-	"net"
 	"os"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/sqldb"
@@ -62,15 +60,7 @@ func runWithBroker(ctx context.Context, services ...kaptar.Service) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	free.Close()
-	engine := &local.Engine{Dir: dir, NATSListen: free.Addr().String()}
-	sources, err := engine.Sources(config.Sources{}, services)
-	if err != nil {
-		return err
-	}
-	return kaptar.Run(ctx, &kaptar.Options{Sources: sources, Prepare: engine.Prepare, Log: io.Discard}, services...)
+	opts := &local.Options{Dir: dir, NATSListen: "127.0.0.1:0"}
+	opts.Log = io.Discard
+	return local.Run(ctx, opts, services...)
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -104,7 +105,7 @@ func cloudEvent(id, key string) map[string]string {
 // A system is services that run until the test ends or stop is called.
 type system struct {
 	t    *testing.T
-	at   map[string]kaptar.Endpoint
+	at   map[string]discovery.Instance
 	log  *buffer
 	stop func() error
 }
@@ -113,11 +114,11 @@ type system struct {
 func start(t *testing.T, dir string, values map[string]string, services ...kaptar.Service) *system {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &system{t: t, at: make(map[string]kaptar.Endpoint), log: new(buffer)}
-	ready, done := make(chan []kaptar.Endpoint, 1), make(chan error, 1)
+	s := &system{t: t, at: make(map[string]discovery.Instance), log: new(buffer)}
+	ready, done := make(chan []discovery.Instance, 1), make(chan error, 1)
 	opts := &kaptar.Options{
 		Sources: config.Sources{Defaults: settings(dir, values, services)}, Log: s.log,
-		Ready: func(all []kaptar.Endpoint) { ready <- all },
+		Ready: func(all []discovery.Instance) { ready <- all },
 	}
 	go func() { done <- kaptar.Run(ctx, opts, services...) }()
 	s.stop = sync.OnceValue(func() error {

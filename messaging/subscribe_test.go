@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/messaging"
 )
 
@@ -25,7 +26,7 @@ func setupError(t *testing.T, values map[string]string, service kaptar.Service) 
 	defer cancel()
 	return kaptar.Run(ctx, &kaptar.Options{
 		Sources: config.Sources{Defaults: settings(t.TempDir(), values, []kaptar.Service{service})},
-		Log:     io.Discard, Ready: func([]kaptar.Endpoint) { cancel() },
+		Log:     io.Discard, Ready: func([]discovery.Instance) { cancel() },
 	}, service)
 }
 

@@ -30,7 +30,8 @@ type Options struct {
 	// Input, if not nil, is sent to the process as JSON, which it reads by calling Parent. There is
 	// no guard then: the process itself has to stop when its parent has ended.
 	Input any
-	// Outputs get what the process writes to its files 4, 5 and so on; only with Input.
+	// Outputs get what the process writes to its files 4, 5 and so on; only with Input. The command's
+	// ExtraFiles come after them.
 	Outputs []io.Writer
 	// Orphaned is a shell command that the guard runs when this process has ended, before it kills
 	// the group with SIGKILL. It runs in the directory, with the environment and as the user of the

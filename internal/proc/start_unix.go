@@ -31,10 +31,7 @@ func (p *Process) start(opts *Options, theirs []*os.File) error {
 		p.cmd.WaitDelay = lateOutput
 	}
 	if opts.Input != nil {
-		if len(p.cmd.ExtraFiles) > 0 {
-			return errors.New("ExtraFiles are taken: use Options.Outputs")
-		}
-		p.cmd.ExtraFiles = theirs
+		p.cmd.ExtraFiles = append(theirs, p.cmd.ExtraFiles...)
 		p.cmd.SysProcAttr = attr
 		if err := p.cmd.Start(); err != nil {
 			return err
@@ -74,19 +71,19 @@ func (p *Process) terminate() {
 func (p *Process) killGroup() { _ = syscall.Kill(-p.group, syscall.SIGKILL) } // or nobody is left
 
 // Parent is for a program that was started with Options.Input: it decodes the input into v and
-// returns a channel that is closed when the process that started this one has ended. The files of
-// Options.Outputs are open from number 4 on; what this process starts does not get them. It fails in
-// a process that was not started so. It may be called once.
-func Parent(v any, outputs int) (lost <-chan struct{}, files []*os.File, err error) {
-	for fd := lifelineFile; fd < firstOutput+outputs; fd++ {
+// returns a channel that is closed when the process that started this one has ended, and the files
+// from number 4 on: those of Options.Outputs, then the command's ExtraFiles, of which there are n in
+// all. What this process starts does not get them. It fails in a process that was not started so. It
+// may be called once.
+func Parent(v any, n int) (lost <-chan struct{}, files []*os.File, err error) {
+	for fd := lifelineFile; fd < firstOutput+n; fd++ {
 		syscall.CloseOnExec(fd)
-		f := os.NewFile(uintptr(fd), fmt.Sprintf("|%d", fd))
-		if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-			return nil, nil, fmt.Errorf("proc: file %d is no pipe from a parent process", fd)
-		}
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("|%d", fd)))
 	}
 	lifeline := files[0]
+	if info, err := lifeline.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return nil, nil, fmt.Errorf("proc: file %d is no pipe from a parent process", lifelineFile)
+	}
 	if err := json.NewDecoder(lifeline).Decode(v); err != nil {
 		return nil, nil, fmt.Errorf("proc: input of the parent process: %w", err)
 	}

@@ -217,12 +217,24 @@ func surroundings() []mutant {
 			"ok && in.Replaces(o.instance())", "!ok", "./drivers/nats", "TestGhosts",
 		},
 		{
-			"no service outlives its supervisor", "local/part.go",
-			"	go follow(ctx, cancel, leash, &patience)\n", "	_, _ = follow, leash\n", "./local", "",
+			"no service outlives its supervisor", "local/child.go",
+			"	go follow(ctx, cancel, lost, in.Timeout)\n", "	_, _ = follow, lost\n", "./local", "",
 		},
 		{
-			"Ctrl-C is for the supervisor, not for its services", "local/process.go",
-			"Setpgid: true", "Setpgid: false", "./local", "",
+			"no process outlives the one that started it", "internal/proc/start_unix.go",
+			"kill -KILL 0\n", "", "./internal/proc", "TestParentKilled",
+		},
+		{
+			"a stop is heard during Setup", "setup.go",
+			"			s.cancel(nil)\n			told, over", "			told, over", ".", "TestSetupHangs",
+		},
+		{
+			"the embedded broker starts for those who use it", "local/local.go",
+			"		return broker.start(ctx)\n	}\n	tell", "		return nil\n	}\n	tell", "./local", "TestBrokerRunsOnlyWhenUsed",
+		},
+		{
+			"Ctrl-C is for the supervisor, not for its services", "internal/proc/start_unix.go",
+			"attr.Setpgid = true", "attr.Setpgid = false", "./internal/proc", "TestOwnGroup",
 		},
 		{
 			"a secret is not shown", "config/secret.go",

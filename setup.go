@@ -1,0 +1,146 @@
+package kaptar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// setup makes an App of every service and runs their Setups at the same time; all that fail are
+// reported. When ctx ends meanwhile, it returns as soon as they have.
+func (s *system) setup(ctx context.Context, services []Service, settings *config.Config) error {
+	s.apps = make([]*App, len(services))
+	for i, service := range services {
+		app, err := s.newApp(ctx, service, settings)
+		if err != nil {
+			s.apps = s.apps[:i]
+			if err = unlessStopped(ctx, err); err != nil {
+				err = fmt.Errorf("kaptar: %s: %w", service.Name, err)
+			}
+			return err
+		}
+		s.apps[i] = app
+	}
+	failed := make([]error, len(s.apps))
+	returned := make(chan int, len(s.apps))
+	for i, app := range s.apps {
+		go func() {
+			if err := guard(func() error { return app.service.Setup(app) }); err != nil {
+				failed[i] = fmt.Errorf("kaptar: %s: setup: %w", app.Name(), err)
+			}
+			returned <- i
+		}()
+	}
+	if err := s.await(ctx, returned); err != nil {
+		return err
+	}
+	for i, err := range failed {
+		failed[i] = unlessStopped(ctx, err)
+	}
+	return errors.Join(failed...)
+}
+
+// lateSetup is when a Setup has taken long enough to say so, and stoppedSetup how long one may go on
+// when the program is told to stop.
+const (
+	lateSetup    = 5 * time.Second
+	stoppedSetup = time.Second
+)
+
+// await waits for the Setups of all apps, whose indexes come from returned. It takes an app whose Setup
+// does not end off the list: what that has opened cannot be closed beside it.
+func (s *system) await(ctx context.Context, returned <-chan int) error {
+	waiting := slices.Clone(s.apps)
+	late, told, over := time.After(lateSetup), ctx.Done(), (<-chan time.Time)(nil)
+	for left := len(waiting); left > 0; {
+		select {
+		case i := <-returned:
+			waiting[i] = nil
+			left--
+		case <-late:
+			for _, a := range waiting {
+				if a != nil {
+					a.Logger().Warn("Setup has not returned yet, and nothing is served before", "running_for", lateSetup)
+				}
+			}
+		case <-told:
+			s.cancel(nil)
+			told, over = nil, time.After(stoppedSetup)
+		case <-over:
+			var names []string
+			s.apps = slices.DeleteFunc(s.apps, func(a *App) bool {
+				late := slices.Contains(waiting, a)
+				if late {
+					names = append(names, a.Name())
+				}
+				return late
+			})
+			return fmt.Errorf("kaptar: told to stop, but Setup has not returned: %s", strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
+func (s *system) newApp(ctx context.Context, service Service, settings *config.Config) (*App, error) {
+	set := config.Of[Settings](settings, service.Name)
+	if service.Version == "" {
+		service.Version = defaultVersion
+	}
+	id := cmp.Or(set.InstanceID, instanceID(service.Name))
+	options := config.Of[telemetry.Settings](settings, service.Name).Options()
+	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
+	options.Log = telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}}
+	options.SpanProcessor = s.opts.SpanProcessor
+	tel, err := telemetry.New(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	if s.backends.Options.Log == nil { // the first service speaks for all
+		s.backends.Options = drivers.Options{Log: tel.Logger(), Client: s.client(service)}
+	}
+	registry, err := s.registry(ctx, set)
+	if err != nil {
+		return nil, errors.Join(err, tel.Shutdown(ctx))
+	}
+	tr := transport.New(&transport.Options{
+		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
+		Default: set.clientSettings(), Targets: set.Clients,
+	})
+	return &App{
+		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
+		client: &http.Client{Transport: tr},
+		server: server.New(server.Options{
+			HTTP: set.Listen, GRPC: set.GRPCListen,
+			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
+			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
+		}),
+		base: s.base, backends: &s.backends, attached: make(map[any]*attachment),
+	}, nil
+}
+
+// client is how servers show the connections of this program.
+func (s *system) client(service Service) string {
+	if cap(s.apps) == 1 {
+		return service.Name
+	}
+	return "" // the driver's own
+}
+
+// settingName is the environment's name of one service's setting here.
+func (s *system) settingName(service Service, name string) string {
+	if cap(s.apps) == 1 && len(s.opts.Others) == 0 {
+		return name
+	}
+	return environmentName(service.Name) + "_" + name
+}
