@@ -24,8 +24,8 @@ func settingOf(key string) string {
 	return key
 }
 
-// store returns where live settings stand, of the first service's settings_url or discovery_url; nil
-// when that is this process alone, or a registry that keeps no values.
+// store returns where live settings stand, of the first service's settings_url or discovery_url;
+// nil when that is this process alone, or a registry that keeps no values.
 func (s *system) store(ctx context.Context) (kv.Store, error) {
 	app := s.apps[0]
 	url, key := app.settings.SettingsURL.Reveal(), "settings_url"
@@ -71,7 +71,8 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config, store k
 	}
 }
 
-// storeRetry is how long a store that failed for good, which the drivers' own retries do not count as, is left alone.
+// storeRetry is how long a store that failed for good, which the drivers' own retries do not count
+// as, is left alone.
 const storeRetry = 30 * time.Second
 
 // told says which live settings changed, and what was wrong with others.

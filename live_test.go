@@ -73,8 +73,8 @@ type noStore struct{}
 
 func (noStore) Close(context.Context) error { return nil }
 
-// TestSettingsFollowTheStore: a live setting in the store behind discovery_url reaches the service it is meant for; what is
-// wrong there is told, with its place, and changes nothing.
+// TestSettingsFollowTheStore: a live setting in the store behind discovery_url reaches the service
+// it is meant for; what is wrong there is told, with its place, and changes nothing.
 func TestSettingsFollowTheStore(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()

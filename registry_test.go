@@ -70,8 +70,8 @@ func (hung) Deregister(ctx context.Context, _ discovery.Instance) error {
 	return ctx.Err()
 }
 
-// TestInstanceIsToldAsSet: id, tags and values of a service's settings reach the registry, beside what the service
-// itself is.
+// TestInstanceIsToldAsSet: id, tags and values of a service's settings reach the registry, beside
+// what the service itself is.
 func TestInstanceIsToldAsSet(t *testing.T) {
 	t.Parallel()
 	registry := discovery.NewMemory()
@@ -95,7 +95,8 @@ func TestInstanceIsToldAsSet(t *testing.T) {
 	}
 }
 
-// TestRegistryIsOpenedOnceAndClosed: services that name one registry share it; it gets a logger, and is closed at the end.
+// TestRegistryIsOpenedOnceAndClosed: services that name one registry share it; it gets a logger,
+// and is closed at the end.
 func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []error{nil, errors.New("no quorum")} {

@@ -1,9 +1,9 @@
 // Package discovery says which instances of a service there are and where they listen.
 //
-// A service registers its instances with a Registrar; callers follow them with a Resolver.
-// Which registry stands behind is a URL: Memory ("memory:") for a system in one process, Static
-// ("static:…") for a fixed list, and what package drivers links for Consul, NATS, Kubernetes or DNS.
-// Whether a driver keeps what is written here is checked by package discoverytest.
+// A service registers its instances with a Registrar; callers follow them with a Resolver. Which
+// registry stands behind is a URL: Memory ("memory:") for a system in one process, Static
+// ("static:…") for a fixed list, and what package drivers links for Consul, NATS, Kubernetes or
+// DNS. Whether a driver keeps what is written here is checked by package discoverytest.
 //
 // Health is not part of this package: an instance is listed from Register until Deregister
 // (or until its registry gives it up), and the caller finds out whether it answers.
@@ -58,10 +58,10 @@ func (i Instance) Validate() error {
 
 // A Registrar makes instances known. All methods may be called concurrently.
 type Registrar interface {
-	// Register lists the instance, or replaces the one with the same Service and ID, and takes those
-	// off the list that it replaces (see Instance.Replaces): a process that was killed and started
-	// again is listed once. It does not keep in's Tags and Meta. It returns once the registry has it;
-	// watchers hear of it soon after.
+	// Register lists the instance, or replaces the one with the same Service and ID, and takes
+	// those off the list that it replaces (see Instance.Replaces): a process that was killed and
+	// started again is listed once. It does not keep in's Tags and Meta. It returns once the
+	// registry has it; watchers hear of it soon after.
 	Register(ctx context.Context, in Instance) error
 	// Deregister takes the instance with in's Service and ID off the list. An instance that is
 	// not listed is no error.

@@ -102,8 +102,8 @@ func lookup(url string) (scheme string, open Open, err error) {
 	return scheme, open, err
 }
 
-// questionInPassword reports whether the password of a URL has a question mark that was not escaped:
-// drivers, which read on behind it, would show it.
+// questionInPassword reports whether the password of a URL has a question mark that was not
+// escaped: drivers, which read on behind it, would show it.
 func questionInPassword(url string) bool {
 	_, query, _ := strings.Cut(url, "?")
 	return strings.Contains(query, "@")
@@ -177,8 +177,8 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	return backend, nil
 }
 
-// Add makes backend the one behind url before anybody opens it. The Set does not close it. It is for
-// tests, whose backends outlive the program that uses them.
+// Add makes backend the one behind url before anybody opens it. The Set does not close it. It is
+// for tests, whose backends outlive the program that uses them.
 func (s *Set) Add(url string, backend Backend) error {
 	e, err := s.entry(url)
 	if err != nil {

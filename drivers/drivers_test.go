@@ -65,7 +65,8 @@ func (b *backend) set(err error) {
 // newScheme is one that nothing has: they are registered for good, and tests run repeatedly.
 func newScheme() string { return "test" + strings.ToLower(rand.Text()) }
 
-// TestSetOpensEachURLOnce: all callers share a backend, a failure is not kept, and everything is closed in reverse.
+// TestSetOpensEachURLOnce: all callers share a backend, a failure is not kept, and everything is
+// closed in reverse.
 func TestSetOpensEachURLOnce(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
@@ -116,7 +117,8 @@ func TestSetOpensEachURLOnce(t *testing.T) {
 	}
 }
 
-// TestSetReportsAnOutageOnce: whatever a backend is used for, its loss and its return are one line each.
+// TestSetReportsAnOutageOnce: whatever a backend is used for, its loss and its return are one line
+// each.
 func TestSetReportsAnOutageOnce(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
@@ -147,7 +149,8 @@ func TestSetReportsAnOutageOnce(t *testing.T) {
 	})
 }
 
-// TestMissingDriver: the error says what to import, whatever the backend is wanted for, and shows no password.
+// TestMissingDriver: the error says what to import, whatever the backend is wanted for, and shows
+// no password.
 func TestMissingDriver(t *testing.T) {
 	t.Parallel()
 	var set drivers.Set

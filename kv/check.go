@@ -18,8 +18,8 @@ const (
 // Drivers call it first in Get, Put, PutIf and Delete.
 func CheckKey(key string) error { return check("key", key, key) }
 
-// CheckPrefix returns an error that wraps ErrInvalid and names the prefix unless a key can begin with it:
-// it may be empty and may end with "/" or ".". Drivers call it first in Watch.
+// CheckPrefix returns an error that wraps ErrInvalid and names the prefix unless a key can begin
+// with it: it may be empty and may end with "/" or ".". Drivers call it first in Watch.
 func CheckPrefix(prefix string) error {
 	if prefix == "" {
 		return nil
@@ -31,8 +31,8 @@ func CheckPrefix(prefix string) error {
 	return check("prefix", prefix, rest)
 }
 
-// CheckValue returns an error that wraps ErrInvalid and names key and size when the value is too large.
-// Drivers call it in Put and PutIf.
+// CheckValue returns an error that wraps ErrInvalid and names key and size when the value is too
+// large. Drivers call it in Put and PutIf.
 func CheckValue(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w value of %s: it has %d bytes, at most %d are possible", ErrInvalid, key, len(value), MaxValue)

@@ -110,7 +110,8 @@ func (m *Memory) Watch(ctx context.Context, prefix string, update func([]Entry))
 }
 
 // SameRevisions reports whether two lists hold the same keys at the same revisions in the same
-// order. It does not look at values, which cannot differ then. Drivers use it to tell no list twice.
+// order. It does not look at values, which cannot differ then. Drivers use it to tell no list
+// twice.
 func SameRevisions(a, b []Entry) bool {
 	return slices.EqualFunc(a, b, func(a, b Entry) bool { return a.Key == b.Key && a.Revision == b.Revision })
 }

@@ -20,21 +20,21 @@ type Harness struct {
 	// Open returns an empty registry, or one on which no other test has used the
 	// names that service gives; required. What it opens it closes in a cleanup of t.
 	Open func(t *testing.T) discovery.Registry
-	// Service returns a name of a service that no other test uses. nil gives "service-1" and so on, for
-	// registries that are new at each Open.
+	// Service returns a name of a service that no other test uses. nil gives "service-1" and so on,
+	// for registries that are new at each Open.
 	Service func(t *testing.T) string
-	// Fixed says that the list never changes: Register and Deregister only check. Such a registry is asked
-	// for Listed, and for a service that it does not know.
+	// Fixed says that the list never changes: Register and Deregister only check. Such a registry
+	// is asked for Listed, and for a service that it does not know.
 	Fixed  bool
 	Listed []discovery.Instance // of one service, ordered by ID; only for a Fixed registry
-	// Patience is how long a change may take to reach a watcher; default 10 s.
-	Patience time.Duration
+	// Timeout is how long a change may take to reach a watcher; default 10 s.
+	Timeout time.Duration
 }
 
 // Run runs every test that the registry is able to pass, as subtests of t.
 func Run(t *testing.T, h Harness) {
-	if h.Patience == 0 {
-		h.Patience = 10 * time.Second
+	if h.Timeout == 0 {
+		h.Timeout = 10 * time.Second
 	}
 	if h.Service == nil {
 		h.Service = func(*testing.T) string { return "service-1" }
@@ -88,7 +88,7 @@ func watch(t *testing.T, h Harness, r discovery.Resolver, service string) *watch
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(h.Patience):
+		case <-time.After(h.Timeout):
 			return errors.New("Watch did not return when its context ended")
 		}
 	})
@@ -106,8 +106,8 @@ func (w *watcher) first() []discovery.Instance {
 	select {
 	case list := <-w.lists:
 		return list
-	case <-time.After(w.h.Patience):
-		w.t.Fatalf("Watch told nothing within %v", w.h.Patience)
+	case <-time.After(w.h.Timeout):
+		w.t.Fatalf("Watch told nothing within %v", w.h.Timeout)
 		return nil
 	}
 }
@@ -115,7 +115,7 @@ func (w *watcher) first() []discovery.Instance {
 // until waits for a list that shows these instances.
 func (w *watcher) until(want ...discovery.Instance) []discovery.Instance {
 	w.t.Helper()
-	timeout := time.After(w.h.Patience)
+	expired := time.After(w.h.Timeout)
 	var last []discovery.Instance
 	for {
 		select {
@@ -123,8 +123,8 @@ func (w *watcher) until(want ...discovery.Instance) []discovery.Instance {
 			if same(last, want) {
 				return last
 			}
-		case <-timeout:
-			w.t.Fatalf("last list is %v, want %v within %v", last, want, w.h.Patience)
+		case <-expired:
+			w.t.Fatalf("last list is %v, want %v within %v", last, want, w.h.Timeout)
 		}
 	}
 }

@@ -35,7 +35,8 @@ type client struct {
 	health steady.Health // of those who wait for Consul
 }
 
-// newClient returns a client, and does not call the agent. It fails only for a file of certificates that cannot be used.
+// newClient returns a client, and does not call the agent. It fails only for a file of certificates
+// that cannot be used.
 func newClient(s settings) (*client, error) {
 	transport := &http.Transport{
 		// No proxy: an agent is on this machine or near it.
@@ -102,7 +103,8 @@ func (e *callError) Error() string {
 // Unwrap returns e.err.
 func (e *callError) Unwrap() error { return e.err }
 
-// temporary reports whether the same call may succeed later: there was no answer, or one that blames the server.
+// temporary reports whether the same call may succeed later: there was no answer, or one that
+// blames the server.
 func (e *callError) temporary() bool {
 	return e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests
 }
@@ -119,8 +121,9 @@ func hasCode(err error, code int) bool {
 	return ok && e.code == code
 }
 
-// call sends in as JSON, if it is not nil, and reads the answer's JSON into out, if that is not nil.
-// It waits for 10 s at most. Any status but 2xx, and those that are named as answers too, is an error. path is escaped already.
+// call sends in as JSON, if it is not nil, and reads the answer's JSON into out, if that is not
+// nil. It waits for 10 s at most. Any status but 2xx, and those that are named as answers too, is
+// an error. path is escaped already.
 func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out any, answers ...int) error {
 	var body io.Reader
 	if in != nil {

@@ -1,5 +1,5 @@
-// Package consul is the backend for Consul: service discovery and live values at one agent. Importing
-// it makes the URL scheme "consul" known:
+// Package consul is the backend for Consul: service discovery and live values at one agent.
+// Importing it makes the URL scheme "consul" known:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/consul"
 //
@@ -18,19 +18,20 @@
 //
 // # Instances
 //
-// An instance is a service of the agent, with the instance's ID, tags, and its HTTP address (the gRPC
-// one if there is none) as address and port. Meta holds version, http, grpc and the instance's own.
-// One that registers at an address takes over what its service had registered there at the agent.
+// An instance is a service of the agent, with the instance's ID, tags, and its HTTP address (the
+// gRPC one if there is none) as address and port. Meta holds version, http, grpc and the instance's
+// own. One that registers at an address takes over what its service had registered there at the
+// agent.
 //
 // With check=http Consul asks http://<HTTP>/readyz, or the gRPC health service of an instance that
-// serves gRPC only. It asks from the agent, which must reach the address. An instance with neither, and
-// any with check=ttl, is green for as long as its process says so. A new instance is green until the
-// first check.
+// serves gRPC only. It asks from the agent, which must reach the address. An instance with neither,
+// and any with check=ttl, is green for as long as its process says so. A new instance is green
+// until the first check.
 //
-// Services that others have registered resolve too: address and port (the node's address if there is
-// none) are HTTP, unless the service has a tag "grpc" or meta grpc=true, then they are gRPC; meta
-// grpc=PORT or grpc=HOST:PORT says where gRPC is beside it. An ID that two agents use gets "@node" at
-// its end.
+// Services that others have registered resolve too: address and port (the node's address if there
+// is none) are HTTP, unless the service has a tag "grpc" or meta grpc=true, then they are gRPC;
+// meta grpc=PORT or grpc=HOST:PORT says where gRPC is beside it. An ID that two agents use gets
+// "@node" at its end.
 //
 // # Values
 //

@@ -70,7 +70,8 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// An instance that says it is not ready leaves the list, and comes back; the real agent asks a real server.
+// An instance that says it is not ready leaves the list, and comes back; the real agent asks a real
+// server.
 func TestHTTPCheck(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
@@ -149,7 +150,8 @@ func TestTTLCheck(t *testing.T) {
 	w.until(in)
 }
 
-// An agent that does not know an instance any more is told again, and one that was told to forget is not.
+// An agent that does not know an instance any more is told again, and one that was told to forget
+// is not.
 func TestKeepers(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
@@ -359,6 +361,7 @@ func ExampleOpen() {
 	_, err = store.Put(context.Background(), "rollout//weight", []byte("10")) // refused before anybody is asked
 	fmt.Println(err)
 	// Output:
-	// consul: url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
-	// kv: invalid key "rollout//weight": it has an empty segment, expected segments separated by single slashes
+	// consul: url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or
+	// none kv: invalid key "rollout//weight": it has an empty segment, expected segments separated
+	// by single slashes
 }

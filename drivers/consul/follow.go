@@ -16,7 +16,8 @@ const (
 	// maxWait is how long a query stays open without a change. It bounds how long an agent that
 	// hangs goes unnoticed.
 	maxWait = 30 * time.Second
-	// minGap is the shortest time between two queries, so that many changes in a row cost a few lists.
+	// minGap is the shortest time between two queries, so that many changes in a row cost a few
+	// lists.
 	minGap = 10 * time.Millisecond
 )
 
@@ -28,8 +29,8 @@ type state struct {
 
 // follow asks for path again and again until ctx ends, with queries that Consul answers when
 // something changes, and gives every answer to each. An answer can be the same as the last one.
-// each returns within what time it wants to be called again without a change, 0 = it does not matter.
-// While Consul fails, or each returns an error, follow tries again with backoff.
+// each returns within what time it wants to be called again without a change, 0 = it does not
+// matter. While Consul fails, or each returns an error, follow tries again with backoff.
 func (c *client) follow(ctx context.Context, path string, query url.Values, each func(state) (again time.Duration, err error)) {
 	retry := &steady.Backoff{Max: 5 * time.Second}
 	var index uint64
@@ -46,7 +47,8 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 			return
 		}
 		if err != nil {
-			// What is asked next must be answered at once: a server that has lost its data counts from 1 again.
+			// What is asked next must be answered at once: a server that has lost its data counts
+			// from 1 again.
 			after, index = true, 0
 			c.health.Note(retry, err)
 			steady.Sleep(ctx, retry.Next())
@@ -69,7 +71,8 @@ func (c *client) ask(ctx context.Context, path string, query url.Values, index u
 	q := url.Values{}
 	maps.Copy(q, query)
 	if index == 0 {
-		// A server that has just been started may answer before it has read all it knows; not to this.
+		// A server that has just been started may answer before it has read all it knows; not to
+		// this.
 		q.Set("consistent", "")
 	} else {
 		q.Set("index", strconv.FormatUint(index, 10))

@@ -23,11 +23,12 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// patience is longer than a query stays open: on a busy machine an agent was once seen not to answer one although its catalog had
-// changed, and what it missed comes with the next.
-const patience = 45 * time.Second
+// timeout is longer than a query stays open: on a busy machine an agent was once seen not to
+// answer one although its catalog had changed, and what it missed comes with the next.
+const timeout = 45 * time.Second
 
-// open returns the registry and the store of a program of its own, whose log is log if that is not nil.
+// open returns the registry and the store of a program of its own, whose log is log if that is not
+// nil.
 func open(t *testing.T, url string, log *logged) *program {
 	t.Helper()
 	p := new(program)
@@ -93,7 +94,7 @@ func show(list []discovery.Instance) string {
 // until waits for a list and returns those that were told before it.
 func (w *watcher) until(want ...discovery.Instance) (before []string) {
 	w.t.Helper()
-	timeout := time.After(patience)
+	expired := time.After(timeout)
 	for {
 		select {
 		case list := <-w.lists:
@@ -101,8 +102,8 @@ func (w *watcher) until(want ...discovery.Instance) (before []string) {
 				return before
 			}
 			before = append(before, show(list))
-		case <-timeout:
-			w.t.Fatalf("the lists are %q, want %s within %v", before, show(want), patience)
+		case <-expired:
+			w.t.Fatalf("the lists are %q, want %s within %v", before, show(want), timeout)
 		}
 	}
 }
@@ -181,12 +182,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(patience)
+	expired := time.After(timeout)
 	for !ok() {
 		select {
 		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("waited %v for %s", patience, what)
+		case <-expired:
+			t.Fatalf("waited %v for %s", timeout, what)
 		}
 	}
 }

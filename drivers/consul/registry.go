@@ -114,10 +114,11 @@ func (r *registry) leave(id string, s *slot) {
 	}
 }
 
-// Register implements discovery.Registrar. It returns once the agent and the catalog show the instance. While the agent
-// is away or has no leader it tries for as long as ctx lives; what Consul refuses (a missing right, say) fails at once.
-// Until Deregister or Close the instance is registered again whenever the agent does not know it any more.
-// After an error nothing keeps the instance, and it may be listed.
+// Register implements discovery.Registrar. It returns once the agent and the catalog show the
+// instance. While the agent is away or has no leader it tries for as long as ctx lives; what Consul
+// refuses (a missing right, say) fails at once. Until Deregister or Close the instance is
+// registered again whenever the agent does not know it any more. After an error nothing keeps the
+// instance, and it may be listed.
 func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	if err := r.registerAndKeep(ctx, in); err != nil {
 		return err
@@ -166,8 +167,8 @@ func (r *registry) registerAndKeep(ctx context.Context, in discovery.Instance) e
 	return r.startKeeper(s, def)
 }
 
-// Deregister implements discovery.Registrar. It returns once the agent has removed the instance, which tells the
-// catalog. While the agent is away it tries for 2 s, if ctx lives that long.
+// Deregister implements discovery.Registrar. It returns once the agent has removed the instance,
+// which tells the catalog. While the agent is away it tries for 2 s, if ctx lives that long.
 func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err

@@ -50,7 +50,8 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "consul is back", func() bool { return strings.Count(log.String(), "consul is back") == round+1 })
-		// Two of Consul's answers are hidden: red checks after a start, and nothing at all without data.
+		// Two of Consul's answers are hidden: red checks after a start, and nothing at all without
+		// data.
 		w.quiet(11 * time.Second)
 		eventually(t, "both instances at the server itself", func() bool { return green(t, s, service) == 2 })
 		// A watch that begins now has seen nothing else.
@@ -72,8 +73,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Killed three times and started again on one port, a process is listed once: the checks of the dead
-// ones would reach the living one.
+// Killed three times and started again on one port, a process is listed once: the checks of the
+// dead ones would reach the living one.
 func TestGhosts(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)

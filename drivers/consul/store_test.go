@@ -72,8 +72,8 @@ func (w *valueWatcher) next(want ...kv.Entry) {
 		if fmt.Sprint(list) != fmt.Sprint(want) {
 			w.t.Errorf("the next list is %v, want %v", list, want)
 		}
-	case <-time.After(patience):
-		w.t.Fatalf("no list within %v, want %v", patience, want)
+	case <-time.After(timeout):
+		w.t.Fatalf("no list within %v, want %v", timeout, want)
 	}
 }
 

@@ -108,7 +108,7 @@ func parse(raw string) (settings, error) {
 		values := query[name]
 		read, ok := known[name]
 		if !ok {
-			// The value is not shown: it may be a token in the wrong place.
+			// The value is not shown: it may be a token put there by mistake.
 			return s, fmt.Errorf("%s: parameter %q is unknown, expected one of %s", s.shown(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 		if len(values) > 1 {

@@ -9,11 +9,13 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// Watch implements discovery.Resolver with blocking queries. It fails only for a name that is not possible.
+// Watch implements discovery.Resolver with blocking queries. It fails only for a name that is not
+// possible.
 //
 // While Consul does not answer, the last list stands. When it is back, instances that it has
-// forgotten stay on the list for about 10 s: an agent that has been started again holds HTTP checks for
-// red until it has made them, and one that has lost its data hears from the instances within seconds.
+// forgotten stay on the list for about 10 s: an agent that has been started again holds HTTP checks
+// for red until it has made them, and one that has lost its data hears from the instances within
+// seconds.
 func (r *registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if err := checkName("service", service); err != nil {
 		return err

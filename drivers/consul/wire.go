@@ -182,7 +182,8 @@ func checkName(kind, name string) error {
 	return nil
 }
 
-// encodeKey makes of any key one that Consul takes: it wants letters, digits, - and _, and keeps "consul-" for itself.
+// encodeKey makes of any key one that Consul takes: it wants letters, digits, - and _, and keeps
+// "consul-" for itself.
 func encodeKey(key string) string {
 	plain := key != "" && len(key) <= 128 && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
 		key != metaVersion && key != metaHTTP && key != metaGRPC

@@ -86,7 +86,8 @@ func TestConsulChanges(t *testing.T) {
 	expect(t, lists, "")
 }
 
-// The answer does not fit into a packet, and Consul by default does not say that it left something out.
+// The answer does not fit into a packet, and Consul by default does not say that it left something
+// out.
 func TestConsulWithManyInstances(t *testing.T) {
 	t.Parallel()
 	c := consulAgent{t, servertest.Shared(t, servers.Consul)}
@@ -131,7 +132,8 @@ func TestConsulKilled(t *testing.T) {
 			if got == "dns-killed@10.0.0.7:8081 10.0.0.7:8081 , dns-killed@10.0.0.8:8081 10.0.0.8:8081 " {
 				return
 			}
-			// Until the agent has told its catalogue again, Consul itself answers that there is nothing.
+			// Until the agent has told its catalogue again, Consul itself answers that there is
+			// nothing.
 			t.Logf("list %q", got)
 		case <-end:
 			t.Fatal("the instances are not back")

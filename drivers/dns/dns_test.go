@@ -362,7 +362,8 @@ func TestPlainUsesTCP(t *testing.T) {
 	}
 }
 
-// The host of an external call is looked up in the registry first: it must not become a name in the domain.
+// The host of an external call is looked up in the registry first: it must not become a name in the
+// domain.
 func TestNamesThatAreNoServices(t *testing.T) {
 	t.Parallel()
 	s := newNameServer(t)

@@ -54,7 +54,8 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 	return list, nil
 }
 
-// name returns the name in DNS. With a last dot it is complete: the system's search list is not tried on it.
+// name returns the name in DNS. With a last dot it is complete: the system's search list is not
+// tried on it.
 func (o Options) name(service string) string {
 	switch {
 	case o.Domain != "":
@@ -142,7 +143,8 @@ func (r *Registry) join(ctx context.Context, found map[netip.Addr]ports, http, g
 	return nil
 }
 
-// addresses returns the IPv4 addresses of a name, or if it has none the IPv6 ones; none is no error.
+// addresses returns the IPv4 addresses of a name, or if it has none the IPv6 ones; none is no
+// error.
 func (r *Registry) addresses(ctx context.Context, name string) ([]netip.Addr, error) {
 	for _, network := range []string{"ip4", "ip6"} {
 		list, err := r.resolver.LookupNetIP(ctx, network, name)

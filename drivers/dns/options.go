@@ -13,19 +13,22 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// Options say what to ask for, and whom. The zero value asks the system's resolver for SRV records of bare names.
+// Options say what to ask for, and whom. The zero value asks the system's resolver for SRV records
+// of bare names.
 type Options struct {
 	Server string // host or host:port; default port 53; "" = the system's resolver with its search list
 	Domain string // what follows the name of every service, for example "service.consul"; "" = nothing
 
-	// HTTP and GRPC are the ports of addresses for which SRV records name none; 0 = such addresses are not served.
+	// HTTP and GRPC are the ports of addresses for which SRV records name none; 0 = such addresses
+	// are not served.
 	HTTP, GRPC int
 
-	// SRV is "" for records of _http._tcp.NAME and _grpc._tcp.NAME, "plain" for records of NAME, which are taken
-	// for HTTP, and "none" for addresses only.
+	// SRV is "" for records of _http._tcp.NAME and _grpc._tcp.NAME, "plain" for records of NAME,
+	// which are taken for HTTP, and "none" for addresses only.
 	SRV string
 
-	// Protocol is "udp", which goes on to TCP when an answer is cut, or "tcp". Default udp; tcp when SRV is "plain".
+	// Protocol is "udp", which goes on to TCP when an answer is cut, or "tcp". Default udp; tcp
+	// when SRV is "plain".
 	Protocol string
 
 	Interval time.Duration // between look-ups, ±10 %; default 5 s, at least 10 ms

@@ -18,9 +18,9 @@ func init() {
 	})
 }
 
-// Registry looks instances up in the Domain Name System. Register and Deregister check the instance and change
-// nothing: whoever writes the records knows the instances already. It holds no resources between
-// look-ups. All methods may be called concurrently.
+// Registry looks instances up in the Domain Name System. Register and Deregister check the instance
+// and change nothing: whoever writes the records knows the instances already. It holds no resources
+// between look-ups. All methods may be called concurrently.
 type Registry struct {
 	opts     Options
 	resolver *net.Resolver
@@ -29,8 +29,8 @@ type Registry struct {
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// New returns a registry. It does not ask the server anything yet, so it fails only for options that cannot be used,
-// with an error that wraps discovery.ErrInvalid.
+// New returns a registry. It does not ask the server anything yet, so it fails only for options
+// that cannot be used, with an error that wraps discovery.ErrInvalid.
 func New(opts Options) (*Registry, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -74,9 +74,9 @@ func (r *Registry) Register(_ context.Context, in discovery.Instance) error { re
 // Deregister does nothing but check in.
 func (r *Registry) Deregister(_ context.Context, in discovery.Instance) error { return in.Validate() }
 
-// Watch implements discovery.Resolver; it always returns nil. The first list is told when the server has answered for the
-// first time. A name that cannot be one label of a domain name, such as one with a dot, is no service here: its list is
-// empty, and nobody is asked.
+// Watch implements discovery.Resolver; it always returns nil. The first list is told when the
+// server has answered for the first time. A name that cannot be one label of a domain name, such as
+// one with a dot, is no service here: its list is empty, and nobody is asked.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the end of ctx is no failure of Watch
@@ -114,11 +114,12 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	}
 }
 
-// lostAfter is how many look-ups in a row fail before the server counts as lost: one packet of UDP may
-// well get lost.
+// lostAfter is how many look-ups in a row fail before the server counts as lost: one packet of UDP
+// may well get lost.
 const lostAfter = 2
 
-// spread returns about d, ±10 %, so that programs that started together do not ask together for ever.
+// spread returns about d, ±10 %, so that programs that started together do not ask together for
+// ever.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }

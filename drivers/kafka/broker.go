@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -141,8 +141,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		kgo.MetadataMinAge(250*time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
-			limit := min(time.Second, 25*time.Millisecond<<min(tries, 10))
-			return limit/2 + rand.N(limit/2+1)
+			return steady.Delay(tries, 25*time.Millisecond, time.Second)
 		}),
 		kgo.DisableClientMetrics(),
 		kgo.WithHooks(b.health),

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -85,13 +86,9 @@ func (b *Broker) send(ctx context.Context, msgs []driver.Message, records []*kgo
 		r.Context = ctx //nolint:fatcontext // until it is stored
 	}
 	failed, err := b.attempt(ctx, records)
-	for err != nil && isContext(err) && ctx.Err() == nil {
-		// Another call's end failed all that waits for the same partition; what this call has there is its last ones.
-		select {
-		case <-time.After(sendAgain):
-			failed, err = b.attempt(ctx, records)
-		case <-ctx.Done():
-		}
+	// Another call's end failed all that waits for the same partition; what this call has there is its last ones.
+	for err != nil && isContext(err) && steady.Sleep(ctx, sendAgain) {
+		failed, err = b.attempt(ctx, records)
 	}
 	if err == nil {
 		return nil

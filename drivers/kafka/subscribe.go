@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -100,9 +101,8 @@ func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string)
 		if err == nil || !errors.Is(err, kerr.UnknownMemberID) && !kerr.IsRetriable(err) {
 			return err
 		}
-		select { // another member was faster, so its offsets will be there; or a topic or coordinator that is not ready
-		case <-time.After(declareAgain):
-		case <-ctx.Done():
+		// Another member was faster, so its offsets will be there; or a topic or coordinator is not ready.
+		if !steady.Sleep(ctx, declareAgain) {
 			return fmt.Errorf("offsets of the new group: %w: %w", context.Cause(ctx), err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -123,9 +124,7 @@ func (b *Broker) declare(ctx context.Context, topic string, raw bool) (topicInfo
 		} else if there {
 			return b.describe(ctx, name, id)
 		}
-		select {
-		case <-time.After(declareAgain):
-		case <-ctx.Done():
+		if !steady.Sleep(ctx, declareAgain) {
 			return topicInfo{}, fmt.Errorf("made, but has no leaders yet: %w", context.Cause(ctx))
 		}
 	}

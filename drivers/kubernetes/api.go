@@ -38,7 +38,8 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.text }
 
-// get asks for the slices of a service; verb is "list" or "watch", as Roles call them. The caller closes the body.
+// get asks for the slices of a service; verb is "list" or "watch", as Roles call them. The caller
+// closes the body.
 func (a *api) get(ctx context.Context, verb, service string, params url.Values) (io.ReadCloser, error) {
 	what := fmt.Sprintf("kubernetes: %s endpointslices of service %s in namespace %s", verb, service, a.opts.Namespace)
 	params.Set("labelSelector", "kubernetes.io/service-name="+service)

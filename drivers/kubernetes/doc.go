@@ -1,24 +1,28 @@
-// Package kubernetes is a discovery.Registry over the EndpointSlices of a Kubernetes API server. Kubernetes itself
-// registers the pods behind each Service object; this package lists and watches them with net/http alone. Import
-// it for its scheme. In a pod the URL is
+// Package kubernetes is a discovery.Registry over the EndpointSlices of a Kubernetes API server.
+// Kubernetes itself registers the pods behind each Service object; this package lists and watches
+// them with net/http alone. Import it for its scheme. In a pod the URL is
 //
 //	kubernetes://[namespace]
 //
-// with the pod's own namespace, service account and certificate authority; outside a cluster it says where to go:
+// with the pod's own namespace, service account and certificate authority; outside a cluster it
+// says where to go:
 //
 //	kubernetes://namespace?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt
 //	kubernetes://namespace?server=http://127.0.0.1:8001      (kubectl proxy)
 //
-// The parameters are server, token_file, ca_file and timeout (how long the start of an answer may take, default 10s).
-// Files are read anew for each request, so rotated tokens and authorities are used at once.
+// The parameters are server, token_file, ca_file and timeout (how long the start of an answer may
+// take, default 10s). Files are read anew for each request, so rotated tokens and authorities are
+// used at once.
 //
-// The name of a service is the name of its Service object in that namespace. Other namespaces are not looked into:
-// a name with a dot is no service here, which leaves it to be the host it looks like.
+// The name of a service is the name of its Service object in that namespace. Other namespaces are
+// not looked into: a name with a dot is no service here, which leaves it to be the host it looks
+// like.
 //
-// An endpoint is listed while it is ready and not terminating. Its addresses are the ports named "http" and "grpc"; a
-// single port without a name is HTTP, or gRPC if its appProtocol is grpc. ID is the name of the pod, or service@address
-// for an endpoint without one; Meta has "zone" and "node" where Kubernetes knows them; Version and Tags are empty. An
-// endpoint in several slices is listed once, with IPv4 before IPv6.
+// An endpoint is listed while it is ready and not terminating. Its addresses are the ports named
+// "http" and "grpc"; a single port without a name is HTTP, or gRPC if its appProtocol is grpc. ID
+// is the name of the pod, or service@address for an endpoint without one; Meta has "zone" and
+// "node" where Kubernetes knows them; Version and Tags are empty. An endpoint in several slices is
+// listed once, with IPv4 before IPv6.
 //
 // The service account needs this and no more:
 //
@@ -37,6 +41,6 @@
 //	subjects:
 //	- {kind: ServiceAccount, name: default, namespace: shop}
 //
-// When the API server is away or refuses, the last list stays, requests are repeated with growing pauses, and the logger
-// is told once that it failed and once that it is over.
+// When the API server is away or refuses, the last list stays, requests are repeated with growing
+// pauses, and the logger is told once that it failed and once that it is over.
 package kubernetes

@@ -42,7 +42,8 @@ func (j *journal) lines() int { return strings.Count(j.String(), "\n") }
 
 func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
-// follow opens a URL and returns the lists told by Watch, each as "id http grpc zone/node" joined by commas.
+// follow opens a URL and returns the lists told by Watch, each as "id http grpc zone/node" joined
+// by commas.
 func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	t.Helper()
 	set := new(drivers.Set)
@@ -440,7 +441,7 @@ func TestFailuresKeepTheList(t *testing.T) {
 			}
 			tc.heal(t, s)
 			until(t, "a watch", func() bool { return s.watches() == 1 })
-			s.bookmark() // it need not wait until the watch counts as settled
+			s.bookmark() // it need not wait until the watch counts as one that works
 			until(t, "the log says that it is over", func() bool { return log.lines() == 2 && strings.Contains(log.String(), "level=INFO") })
 			s.put(slice("s", "user", pod("a", "10.0.0.2", true))) // had there been a list in between, it would come before this
 			expect(t, lists, "a 10.0.0.2:8080 10.0.0.2:50051")

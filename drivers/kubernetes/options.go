@@ -17,11 +17,13 @@ import (
 
 // Options say where the API server is. The zero value is for a program in a pod.
 type Options struct {
-	// Namespace of the services. Default: the pod's own; without a Server of the pod there is no default.
+	// Namespace of the services. Default: the pod's own; without a Server of the pod there is no
+	// default.
 	Namespace string
 
-	// Server is the URL of the API server, for example "https://127.0.0.1:6443". Default: the one that a pod is told
-	// with KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; the defaults of the files below are then the pod's.
+	// Server is the URL of the API server, for example "https://127.0.0.1:6443". Default: the one
+	// that a pod is told with KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; the defaults of
+	// the files below are then the pod's.
 	Server string
 
 	TokenFile string // holds the bearer token; "" with a Server = none is sent. Only for https

@@ -30,8 +30,8 @@ type cluster struct {
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// shared is the server of all tests. The token of one in KAPTAR_TEST_KUBERNETES has to be allowed to write Roles, service accounts
-// and EndpointSlices.
+// shared is the server of all tests. The token of one in KAPTAR_TEST_KUBERNETES has to be allowed
+// to write Roles, service accounts and EndpointSlices.
 func shared(t *testing.T) *cluster {
 	t.Helper()
 	return at(t, servertest.Shared(t, servers.Kubernetes).URL())
@@ -195,7 +195,8 @@ func TestRealRole(t *testing.T) {
 	}
 }
 
-// TestRealServerGoesAway: a server that hangs, and one that is killed, leave the last list; what changes afterwards is told.
+// TestRealServerGoesAway: a server that hangs, and one that is killed, leave the last list; what
+// changes afterwards is told.
 func TestRealServerGoesAway(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.Kubernetes)

@@ -14,14 +14,14 @@ func init() {
 	})
 }
 
-// Registry follows the EndpointSlices of one namespace. Register and Deregister check the instance and change nothing:
-// Kubernetes knows its pods. All methods may be called concurrently.
+// Registry follows the EndpointSlices of one namespace. Register and Deregister check the instance
+// and change nothing: Kubernetes knows its pods. All methods may be called concurrently.
 type Registry struct{ api api }
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// New returns a registry. It does not ask the server anything yet, so it fails only for options that cannot be used, with
-// an error that wraps discovery.ErrInvalid.
+// New returns a registry. It does not ask the server anything yet, so it fails only for options
+// that cannot be used, with an error that wraps discovery.ErrInvalid.
 func New(opts Options) (*Registry, error) {
 	opts, err := opts.withDefaults(os.Getenv, accountDir)
 	if err != nil {
@@ -45,10 +45,12 @@ func Open(url string, opts *drivers.Options) (*Registry, error) {
 // Registry returns r, as package drivers asks for it.
 func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 
-// Healthy returns nil, or why those who wait for the API server just now do so. It makes no request.
+// Healthy returns nil, or why those who wait for the API server just now do so. It makes no
+// request.
 func (r *Registry) Healthy() error { return r.api.health.Err() }
 
-// Close closes the connections that nobody uses any more; those of a Watch end with it. It always returns nil.
+// Close closes the connections that nobody uses any more; those of a Watch end with it. It always
+// returns nil.
 func (r *Registry) Close(context.Context) error {
 	r.api.close()
 	return nil
@@ -60,9 +62,9 @@ func (r *Registry) Register(_ context.Context, in discovery.Instance) error { re
 // Deregister does nothing but check in.
 func (r *Registry) Deregister(_ context.Context, in discovery.Instance) error { return in.Validate() }
 
-// Watch implements discovery.Resolver; it always returns nil. The first list is told when the server has answered for
-// the first time. A name that no Service object can have, such as one with a dot, has no instances, and the
-// server is not asked for it.
+// Watch implements discovery.Resolver; it always returns nil. The first list is told when the
+// server has answered for the first time. A name that no Service object can have, such as one with
+// a dot, has no instances, and the server is not asked for it.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the end of ctx is no failure of Watch

@@ -21,8 +21,8 @@ type object = map[string]any
 
 const path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
 
-// apiServer speaks the part of the Kubernetes API that concerns EndpointSlices of namespace shop, over TLS and with a
-// token, and fails in the ways that the fields say.
+// apiServer speaks the part of the Kubernetes API that concerns EndpointSlices of namespace shop,
+// over TLS and with a token, and fails in the ways that the fields say.
 type apiServer struct {
 	http *httptest.Server
 	dir  string // with the files token and ca.crt
@@ -145,7 +145,8 @@ func clone(item object) (copied object) {
 	return copied
 }
 
-// bookmark tells watchers a version at which nothing of theirs has changed, and forgets what was before.
+// bookmark tells watchers a version at which nothing of theirs has changed, and forgets what was
+// before.
 func (s *apiServer) bookmark() {
 	s.do(func() {
 		s.version += 10

@@ -58,8 +58,9 @@ type (
 	}
 )
 
-// usable reports whether new requests may go to the endpoint. What is not said counts as good. serving and
-// terminating count too, because a Service that publishes addresses early calls every endpoint ready.
+// usable reports whether new requests may go to the endpoint. What is not said counts as good.
+// serving and terminating count too, because a Service that publishes addresses early calls every
+// endpoint ready.
 func (e endpoint) usable() bool {
 	c := e.Conditions
 	return is(c.Ready, true) && is(c.Serving, true) && is(c.Terminating, false) && len(e.Addresses) > 0
@@ -82,7 +83,8 @@ func (s endpointSlice) ports() (http, grpc int) {
 	return http, grpc
 }
 
-// instances merges the slices of a service, ordered by ID. unserved counts endpoints that have neither port.
+// instances merges the slices of a service, ordered by ID. unserved counts endpoints that have
+// neither port.
 func instances(service string, all map[string]endpointSlice) (list []discovery.Instance, unserved int) {
 	found := map[string]discovery.Instance{}
 	// IPv4 sorts before IPv6; the rest of the order only has to be the same each time.

@@ -32,8 +32,8 @@ func init() {
 
 // A Broker implements driver.Broker. Make it with [New]; all methods may be called concurrently.
 type Broker struct {
-	// AckWait is how long a member may leave a delivery unacknowledged until the group gets it again; 0 means 30 s. Set it
-	// before the first call.
+	// AckWait is how long a member may leave a delivery unacknowledged until the group gets it
+	// again; 0 means 30 s. Set it before the first call.
 	AckWait time.Duration
 
 	// DuplicateWindow is how long an ID is remembered, to store it once; 0 means 10 minutes, and a
@@ -188,7 +188,8 @@ func (b *Broker) topic(name string) *topic {
 	return t
 }
 
-// clone makes a message that shares no memory with its source: publisher and every consumer may do what they like.
+// clone makes a message that shares no memory with its source: publisher and every consumer may do
+// what they like.
 func clone(m driver.Message) driver.Message {
 	m.Headers = slices.Clone(m.Headers)
 	m.Data = bytes.Clone(m.Data)

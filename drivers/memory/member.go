@@ -38,7 +38,8 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 	}
 }
 
-// next hands a message to the member, or says when to look again at the latest; the zero time means when woken.
+// next hands a message to the member, or says when to look again at the latest; the zero time means
+// when woken.
 func (m *member) next() (*driver.Delivery, time.Time) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()

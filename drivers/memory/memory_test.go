@@ -13,8 +13,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-// harness has an Open that gives a broker of its own: that serves the search for goroutines; sharing among connections does
-// not exist in memory.
+// harness has an Open that gives a broker of its own: that serves the search for goroutines;
+// sharing among connections does not exist in memory.
 func harness(*testing.T) drivertest.Harness {
 	b := memory.New()
 	b.AckWait = 500 * time.Millisecond
@@ -26,7 +26,8 @@ func TestConformance(t *testing.T) {
 	drivertest.Run(t, harness)
 }
 
-// TestConformanceInBubble has the same cases on a fake clock: nothing in the broker may wait with a lock held.
+// TestConformanceInBubble has the same cases on a fake clock: nothing in the broker may wait with a
+// lock held.
 func TestConformanceInBubble(t *testing.T) {
 	t.Parallel()
 	for _, c := range drivertest.Cases() {

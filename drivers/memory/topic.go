@@ -64,8 +64,8 @@ type entry struct {
 	due     time.Time // with a holder: when its time is over; else when it may be delivered
 }
 
-// take returns the next message that may be delivered now, handed to m; or nil and when to ask again, where the zero
-// time means: when woken.
+// take returns the next message that may be delivered now, handed to m; or nil and when to ask
+// again, where the zero time means: when woken.
 func (g *group) take(m *member, now time.Time) (*entry, time.Time) {
 	g.expire(now)
 	for len(g.waiting) > 0 && !g.waiting[0].due.After(now) {
@@ -100,8 +100,8 @@ func (g *group) give(e *entry, m *member, now time.Time) *entry {
 	return e
 }
 
-// expire takes messages back from members that held them too long. It looks at all of them only when the earliest
-// time may be over.
+// expire takes messages back from members that held them too long. It looks at all of them only
+// when the earliest time may be over.
 func (g *group) expire(now time.Time) {
 	if g.deadline.IsZero() || g.deadline.After(now) {
 		return

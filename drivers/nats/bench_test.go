@@ -10,8 +10,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-// BenchmarkPublish compares single messages with atomic batches of any size, at both settings of the server's fsync. Where
-// the two cross with fsync is the driver's limit for batches.
+// BenchmarkPublish compares single messages with atomic batches of any size, at both settings of
+// the server's fsync. Where the two cross with fsync is the driver's limit for batches.
 func BenchmarkPublish(b *testing.B) {
 	for _, sync := range []bool{true, false} {
 		for _, batch := range []int{1, 16, 24, 32, 40, 48, 64, 500} {

@@ -37,7 +37,8 @@ type broker struct {
 
 	questions map[*question]struct{}
 
-	// joined has when the stream was made in which a group was found or made, by stream and consumer.
+	// joined has when the stream was made in which a group was found or made, by stream and
+	// consumer.
 	joined map[string]time.Time
 }
 
@@ -106,7 +107,8 @@ func (b *broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	ctx, done := b.askAbout(ctx, name)
 	defer done()
 	var stream jetstream.Stream
-	// In a cluster nobody answers for a stream while its leader is elected, also when it is just being made.
+	// In a cluster nobody answers for a stream while its leader is elected, also when it is just
+	// being made.
 	err := insist(ctx, func(ctx context.Context) (err error) {
 		stream, err = b.conn.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {

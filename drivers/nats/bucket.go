@@ -32,8 +32,8 @@ type bucketConfig struct {
 	check       time.Duration // how often it is looked at while it is followed
 }
 
-// A bucket is a key-value bucket with the last value of each key. It is made when it is first used, and made again when it was
-// deleted. All methods may be called concurrently.
+// A bucket is a key-value bucket with the last value of each key. It is made when it is first used,
+// and made again when it was deleted. All methods may be called concurrently.
 type bucket struct {
 	conn *connection
 	cfg  bucketConfig
@@ -64,9 +64,10 @@ type bucketCall struct {
 	ttl bool // the bucket takes entries with a time to live
 }
 
-// do calls f with the bucket, after waiting for a connection. It calls f again as long as the server has no answer or the bucket
-// turns out to be gone, and if again is set also when no answer came to f in 2 s or the connection was lost under it; all within ctx
-// or, without a deadline, 10 s.
+// do calls f with the bucket, after waiting for a connection. It calls f again as long as the
+// server has no answer or the bucket turns out to be gone, and if again is set also when no answer
+// came to f in 2 s or the connection was lost under it; all within ctx or, without a deadline, 10
+// s.
 func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, bucketCall) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -119,7 +120,8 @@ func missing(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// consumerNotMade is what the server says, among else, while it still deletes a consumer of the same name.
+// consumerNotMade is what the server says, among else, while it still deletes a consumer of the
+// same name.
 const consumerNotMade jetstream.ErrorCode = 10012
 
 // unavailable reports whether the server, or the rest of its cluster, is not ready yet.
@@ -183,8 +185,8 @@ func (b *bucket) stream(ctx context.Context) (jetstream.Stream, error) {
 	return stream, err
 }
 
-// streamConfig makes the stream behind the bucket as other clients do, but for AllowDirect: reads are answered by the leader
-// only, so that whoever wrote a key reads what it wrote.
+// streamConfig makes the stream behind the bucket as other clients do, but for AllowDirect: reads
+// are answered by the leader only, so that whoever wrote a key reads what it wrote.
 func (b *bucket) streamConfig(name string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Description: b.cfg.description, Subjects: []string{"$KV." + b.cfg.name + ".>"},
@@ -194,8 +196,8 @@ func (b *bucket) streamConfig(name string) jetstream.StreamConfig {
 	}
 }
 
-// insist calls f again when no answer comes in 2 s, or the cluster says that it is not ready, until ctx ends. f must be something
-// that may be done twice.
+// insist calls f again when no answer comes in 2 s, or the cluster says that it is not ready, until
+// ctx ends. f must be something that may be done twice.
 func insist(ctx context.Context, f func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)

@@ -57,8 +57,8 @@ func newConnection(servers string) *connection {
 	return c
 }
 
-// connect tries for 5 s, or until the deadline of ctx. A server that does not answer is no error: it
-// is then tried for ever. One that refuses the credentials is.
+// connect tries for 5 s, or until the deadline of ctx. A server that does not answer is no error:
+// it is then tried for ever. One that refuses the credentials is.
 func (c *connection) connect(ctx context.Context, servers string, opts ...nats.Option) error {
 	if err := c.dial(ctx, servers, opts); err != nil {
 		return fmt.Errorf("nats: connect to %s: %w", c.url, redacted(err))
@@ -88,7 +88,8 @@ func (c *connection) dial(ctx context.Context, servers string, opts []nats.Optio
 		c.Conn.Close()
 		return err
 	}
-	// Only errors of whole calls matter here: the timeout just has to be longer than the wait for them.
+	// Only errors of whole calls matter here: the timeout just has to be longer than the wait for
+	// them.
 	c.js, err = jetstream.New(c.Conn, jetstream.WithPublishAsyncTimeout(2*callTimeout), jetstream.WithPublishAsyncMaxPending(1<<16))
 	if err != nil {
 		c.Conn.Close()
@@ -254,8 +255,8 @@ func (c *connection) bound(ctx context.Context) (context.Context, context.Cancel
 	}
 }
 
-// cause gives the error of a call with ctx that ended because of ctx the name of what ended it, and marks those of a closed
-// connection with errClosed.
+// cause gives the error of a call with ctx that ended because of ctx the name of what ended it, and
+// marks those of a closed connection with errClosed.
 func (c *connection) cause(ctx context.Context, err error) error {
 	if errors.Is(err, ctx.Err()) { // never when ctx goes on
 		err = context.Cause(ctx)

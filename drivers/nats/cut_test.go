@@ -11,7 +11,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestCutWhileWaiting: a Publish that waits for an answer ends when the connection breaks, says so, and can be repeated.
+// TestCutWhileWaiting: a Publish that waits for an answer ends when the connection breaks, says so,
+// and can be repeated.
 func TestCutWhileWaiting(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -45,7 +46,8 @@ func TestCutWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestIdleThroughRestart: a member that waited for messages when the server stopped gets the next one soon after.
+// TestIdleThroughRestart: a member that waited for messages when the server stopped gets the next
+// one soon after.
 func TestIdleThroughRestart(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)

@@ -23,7 +23,7 @@ type pending struct {
 
 func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
 	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Acker: l}
-	if d.ID == "" { // the publisher gave none: the place is the same at every delivery
+	if d.ID == "" { // the publisher gave none: the sequence number is the same at every delivery
 		var seq uint64
 		if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends
 			seq = meta.Sequence.Stream
@@ -33,8 +33,9 @@ func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
 	return d
 }
 
-// deliveries reads how often the message was delivered, with this time, from where it is to be acknowledged:
-// $JS.ACK[.domain.account].stream.consumer.deliveries.… To read all that stands there would take several times as long.
+// deliveries reads how often the message was delivered, with this time, from where it is to be
+// acknowledged: $JS.ACK[.domain.account].stream.consumer.deliveries.… To read all that stands there
+// would take several times as long.
 func deliveries(reply string) int {
 	before := 4
 	if strings.Count(reply, ".") > 8 {
@@ -62,7 +63,8 @@ func (l *pending) Nack(ctx context.Context, after time.Duration) error {
 	return l.answer(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
 }
 
-// answer sends the word to the server and frees the slot, also when that fails: then the message comes again.
+// answer sends the word to the server and frees the slot, also when that fails: then the message
+// comes again.
 func (l *pending) answer(ctx context.Context, verb, word string) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("nats: %s: %w", verb, err)

@@ -1,5 +1,5 @@
-// Package nats is the backend for NATS with JetStream: events, service discovery and live values over
-// one connection. Importing it makes the URL scheme "nats" known:
+// Package nats is the backend for NATS with JetStream: events, service discovery and live values
+// over one connection. Importing it makes the URL scheme "nats" known:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
@@ -8,9 +8,9 @@
 //
 // # URL
 //
-// Settings that name the same URL share its connection. The first credentials count for all servers.
-// Topics, groups and buckets get what the parameters say when they are made; a stream that exists
-// keeps its settings.
+// Settings that name the same URL share its connection. The first credentials count for all
+// servers. Topics, groups and buckets get what the parameters say when they are made; a stream that
+// exists keeps its settings.
 //
 //	replicas=1             copies in a cluster, of up to 5 servers; take 3 to survive the loss of one; default 1
 //	max_age=168h           how long a topic keeps its messages, acknowledged or not; default 7 days
@@ -24,54 +24,57 @@
 //
 // # Events
 //
-// A topic is a stream with file storage. Its name is the topic's with '.' as '_' (and '_' as '='), its
-// subjects are "<topic>.p00" to "<topic>.p15": a message goes to the FNV-1a hash of its key modulo 16.
-// A group is a durable pull consumer of the stream. The message id travels as Nats-Msg-Id and the key
-// as Kaptar-Key; other headers keep their names. Values are percent-encoded as in the CloudEvents NATS
-// binding, save content-type, traceparent and tracestate. A program without kaptar can publish to any
-// of the subjects: then the id is Nats-Msg-Id or ce-id, the key ce-partitionkey or ce-subject.
+// A topic is a stream with file storage. Its name is the topic's with '.' as '_' (and '_' as '='),
+// its subjects are "<topic>.p00" to "<topic>.p15": a message goes to the FNV-1a hash of its key
+// modulo 16. A group is a durable pull consumer of the stream. The message id travels as
+// Nats-Msg-Id and the key as Kaptar-Key; other headers keep their names. Values are percent-encoded
+// as in the CloudEvents NATS binding, save content-type, traceparent and tracestate. A program
+// without kaptar can publish to any of the subjects: then the id is Nats-Msg-Id or ce-id, the key
+// ce-partitionkey or ce-subject.
 //
-// Publish returns when the server has acknowledged, and the server by default acknowledges before it
-// calls fsync. Only "sync_interval: always" in the server's configuration (SyncAlways when embedded)
-// makes an acknowledged message survive a loss of power. It makes single messages slow and is what
-// atomic batches are for, since they sync once. On a server that does not sync always, batches are the
-// slower way. A client cannot see the server's setting, so say atomic=true where it syncs; package
-// local does for the server it embeds. Without it each message is acknowledged on its own, but up to
-// 256 of one Publish are on their way together, of each key one. A batch of a single key therefore
-// costs a round trip for each message. Acknowledgements of consumers are not synced in either case;
-// after a crash of the server, messages that were acknowledged shortly before come again.
+// Publish returns when the server has acknowledged, and the server by default acknowledges before
+// it calls fsync. Only "sync_interval: always" in the server's configuration (SyncAlways when
+// embedded) makes an acknowledged message survive a loss of power. It makes single messages slow
+// and is what atomic batches are for, since they sync once. On a server that does not sync always,
+// batches are the slower way. A client cannot see the server's setting, so say atomic=true where it
+// syncs; package local does for the server it embeds. Without it each message is acknowledged on
+// its own, but up to 256 of one Publish are on their way together, of each key one. A batch of a
+// single key therefore costs a round trip for each message. Acknowledgements of consumers are not
+// synced in either case; after a crash of the server, messages that were acknowledged shortly
+// before come again.
 //
-// Order per key holds for a group with one member. Several members of a group share its messages one
-// by one, so two messages of a key can be with two members at once. A message that was in flight when
-// the connection broke comes after later ones.
+// Order per key holds for a group with one member. Several members of a group share its messages
+// one by one, so two messages of a key can be with two members at once. A message that was in
+// flight when the connection broke comes after later ones.
 //
 // # Instances
 //
-// This needs NATS 2.11 or newer. Register writes the instance to the bucket kaptar-instances, as JSON
-// under "<service>.<id>", with a time to live, and goes on writing it every third of that time until
-// Deregister or Close. So an instance whose process was killed is gone when the time is over, or when
-// another registers at its address, and one whose entry was lost with the server's files is soon back.
+// This needs NATS 2.11 or newer. Register writes the instance to the bucket kaptar-instances, as
+// JSON under "<service>.<id>", with a time to live, and goes on writing it every third of that time
+// until Deregister or Close. So an instance whose process was killed is gone when the time is over,
+// or when another registers at its address, and one whose entry was lost with the server's files is
+// soon back.
 //
-// A watcher drops an instance when the server says that its time is over, or when the watcher itself
-// saw no sign of life for that long by its own clock; clocks of machines are not compared. It does
-// neither while no sign of life could have come: after the server was away, or its cluster without a
-// leader, instances get two thirds of their time, but no less than 15 s, to show up again. A program
-// that started just now gives them as long. Deregister is told at once.
+// A watcher drops an instance when the server says that its time is over, or when the watcher
+// itself saw no sign of life for that long by its own clock; clocks of machines are not compared.
+// It does neither while no sign of life could have come: after the server was away, or its cluster
+// without a leader, instances get two thirds of their time, but no less than 15 s, to show up
+// again. A program that started just now gives them as long. Deregister is told at once.
 //
 // # Values
 //
-// Keys are those of package kv as they are: "nats kv put kaptar weights/order-service …" writes what
-// Get("weights/order-service") reads. Keys of other programs that package kv does not allow are not
-// seen. The bucket is made when it is first needed, with file storage and the last value of each key.
-// Reads are answered by its leader, never by a copy that lags behind; a bucket that was made by another
-// program may allow that.
+// Keys are those of package kv as they are: "nats kv put kaptar weights/order-service …" writes
+// what Get("weights/order-service") reads. Keys of other programs that package kv does not allow
+// are not seen. The bucket is made when it is first needed, with file storage and the last value of
+// each key. Reads are answered by its leader, never by a copy that lags behind; a bucket that was
+// made by another program may allow that.
 //
 // # When the server is away
 //
-// Open succeeds, and the connection is tried for ever, after 50 ms to 5 s. For events the first contact
-// must succeed; then Publish fails at once and subscriptions wait. Register tries until its context
-// ends. Get, Put and Delete wait until their context ends, without a deadline for 10 s. Watches of
-// instances and values wait for ever and keep their last list; a bucket that was lost is made again,
-// empty. A PutIf whose connection broke is not repeated, since it would take its own success for a
-// conflict.
+// Open succeeds, and the connection is tried for ever, after 50 ms to 5 s. For events the first
+// contact must succeed; then Publish fails at once and subscriptions wait. Register tries until its
+// context ends. Get, Put and Delete wait until their context ends, without a deadline for 10 s.
+// Watches of instances and values wait for ever and keep their last list; a bucket that was lost is
+// made again, empty. A PutIf whose connection broke is not repeated, since it would take its own
+// success for a conflict.
 package nats

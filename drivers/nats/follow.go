@@ -25,10 +25,10 @@ var (
 	errReplaced = errors.New("the bucket was deleted")
 )
 
-// follow calls handle with all that the bucket has under a pattern of keys ("" = all), whole being true, and then with what changes.
-// It does so again, with all, when the connection or the bucket was lost and is back; between times it waits. handle is not
-// called concurrently and may get marks of deleted keys. follow returns nil when ctx ends, and an error when the connection
-// is closed.
+// follow calls handle with all that the bucket has under a pattern of keys ("" = all), whole being
+// true, and then with what changes. It does so again, with all, when the connection or the bucket
+// was lost and is back; between times it waits. handle is not called concurrently and may get marks
+// of deleted keys. follow returns nil when ctx ends, and an error when the connection is closed.
 func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes []change, whole bool)) error {
 	backoff := &steady.Backoff{First: minWait, Max: maxWait}
 	defer b.health.Note(backoff, nil)
@@ -57,8 +57,9 @@ func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes
 	return nil
 }
 
-// session follows the bucket until something is wrong with it or ctx or link ends. The client library's watcher does not
-// notice all losses by itself: of a bucket that was made anew it waits for numbers that were the old one's.
+// session follows the bucket until something is wrong with it or ctx or link ends. The client
+// library's watcher does not notice all losses by itself: of a bucket that was made anew it waits
+// for numbers that were the old one's.
 func (b *bucket) session(ctx, link context.Context, pattern string, handle func([]change, bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,7 +133,8 @@ type check struct {
 	err     error
 }
 
-// probe asks when the bucket was made, once for all that ask within half the time between checks unless fresh is set.
+// probe asks when the bucket was made, once for all that ask within half the time between checks
+// unless fresh is set.
 func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err error) {
 	link := b.conn.currentLink()
 	b.mu.Lock()
@@ -181,8 +183,9 @@ func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 	return c.created, err
 }
 
-// answering returns how long the bucket has answered all that it was asked, over one connection; 0 if it does not now. Who
-// waits for a sign of life that is written to the bucket learns by it whether a sign could have been seen.
+// answering returns how long the bucket has answered all that it was asked, over one connection; 0
+// if it does not now. Who waits for a sign of life that is written to the bucket learns by it
+// whether a sign could have been seen.
 func (b *bucket) answering() time.Duration {
 	link := b.conn.currentLink()
 	b.mu.Lock()

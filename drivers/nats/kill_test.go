@@ -69,8 +69,8 @@ func startRegistrant(t *testing.T, url, id string) (kill func()) {
 	}
 }
 
-// TestGhosts: killed three times and started again on one port, a process is listed once, long before
-// the times of the killed ones are over.
+// TestGhosts: killed three times and started again on one port, a process is listed once, long
+// before the times of the killed ones are over.
 func TestGhosts(t *testing.T) {
 	t.Parallel()
 	url := servertest.Start(t, servers.NATS).URL() + "?ttl=1h"
@@ -83,8 +83,8 @@ func TestGhosts(t *testing.T) {
 	}
 }
 
-// TestKilledProcess: an instance whose process is killed disappears within its time, for those that watched before and for those that
-// come after, and not before the time is half over.
+// TestKilledProcess: an instance whose process is killed disappears within its time, for those that
+// watched before and for those that come after, and not before the time is half over.
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
 	const ttl = 6 * time.Second

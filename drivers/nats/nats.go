@@ -63,8 +63,8 @@ func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 	return b, nil
 }
 
-// Broker returns the backend's side for events. It fails while the server cannot be reached, so that
-// a wrong address shows at the start, and when the server has no JetStream.
+// Broker returns the backend's side for events. It fails while the server cannot be reached, so
+// that a wrong address shows at the start, and when the server has no JetStream.
 func (b *Backend) Broker() (driver.Broker, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()

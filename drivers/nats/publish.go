@@ -26,9 +26,10 @@ const (
 
 const errCodeAtomicDisabled jetstream.ErrorCode = 10174
 
-// Publish implements driver.Broker. With atomic=true, 32 and more messages of a topic go as atomic batches of up to 500. Otherwise,
-// or when the server refuses a batch because it has one of the ids, each message goes on its own: those of different keys
-// together, the next of a key only after the acknowledgement of the one before, so that a failure cannot change their order.
+// Publish implements driver.Broker. With atomic=true, 32 and more messages of a topic go as atomic
+// batches of up to 500. Otherwise, or when the server refuses a batch because it has one of the
+// ids, each message goes on its own: those of different keys together, the next of a key only after
+// the acknowledgement of the one before, so that a failure cannot change their order.
 func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -144,7 +145,8 @@ func (p *publication) send(ctx context.Context, topic string, indexes []int) err
 		}
 		err := p.atomic(ctx, indexes[:n])
 		if refusal, ok := errors.AsType[*jetstream.APIError](err); ok {
-			// Nothing of the batch is stored. Most likely an id is known already, else single messages show the cause.
+			// Nothing of the batch is stored. Most likely an id is known already, else single
+			// messages show the cause.
 			if refusal.ErrorCode == errCodeAtomicDisabled {
 				p.b.forget(topic)
 			}
@@ -171,7 +173,8 @@ func (p *publication) chunk(indexes []int) int {
 	return n
 }
 
-// atomic publishes all or none. Its error is an *APIError if the server refused them; after any other they may be stored or not.
+// atomic publishes all or none. Its error is an *APIError if the server refused them; after any
+// other they may be stored or not.
 func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	id := nats.NewInbox()[len(nats.InboxPrefix):] // as unique as the reply subjects are
 	for seq, i := range indexes {

@@ -21,8 +21,8 @@ func messages(topic, prefix string, n int) []driver.Message {
 	return out
 }
 
-// TestFailureKeepsOrder has a stream that refuses the second of three messages of a key. Were they sent together, the third
-// would be stored before it.
+// TestFailureKeepsOrder has a stream that refuses the second of three messages of a key. Were they
+// sent together, the third would be stored before it.
 func TestFailureKeepsOrder(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -151,7 +151,8 @@ func TestServerLimit(t *testing.T) {
 	}
 }
 
-// TestPartitions: the subject depends on the key alone, in a way that other programs can compute, and spreads.
+// TestPartitions: the subject depends on the key alone, in a way that other programs can compute,
+// and spreads.
 func TestPartitions(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)

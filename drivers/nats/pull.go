@@ -20,9 +20,9 @@ const (
 	silence     = 13 * time.Second // so long without a word of the server, and the pulls are asked anew
 )
 
-// A puller is one Subscribe call: it asks the server for as many messages as it has free slots, and never for more, so
-// that no message waits here while another member is idle. The client library's own pull loops fetch ahead of what is handled,
-// and their fetched messages grow old unseen.
+// A puller is one Subscribe call: it asks the server for as many messages as it has free slots, and
+// never for more, so that no message waits here while another member is idle. The client library's
+// own pull loops fetch ahead of what is handled, and their fetched messages grow old unseen.
 type puller struct {
 	b        *broker
 	sub      driver.Subscription
@@ -102,7 +102,8 @@ func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 	}
 }
 
-// next returns the next message that is not too old to be delivered, and counts it as in flight; nil if there is none.
+// next returns the next message that is not too old to be delivered, and counts it as in flight;
+// nil if there is none.
 func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,8 +123,8 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 	return nil, nil
 }
 
-// request asks the server for as many messages as there are free slots. It returns when to look again at the latest,
-// whether the server refused the last pull, and what ends the subscription.
+// request asks the server for as many messages as there are free slots. It returns when to look
+// again at the latest, whether the server refused the last pull, and what ends the subscription.
 func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,7 +171,8 @@ func (p *puller) ask(now time.Time) error {
 	return nil
 }
 
-// free returns how many messages to ask for: 0 while the server owes some and the free slots are few. The caller holds p.mu.
+// free returns how many messages to ask for: 0 while the server owes some and the free slots are
+// few. The caller holds p.mu.
 func (p *puller) free() int {
 	free := p.sub.MaxInFlight - len(p.pending) - len(p.queue) - p.requested
 	if p.requested > 0 && free < p.sub.MaxInFlight/4 {
@@ -179,7 +181,8 @@ func (p *puller) free() int {
 	return max(free, 0)
 }
 
-// expire frees the slots of messages that were held too long, and returns when the next one will be. The caller holds p.mu.
+// expire frees the slots of messages that were held too long, and returns when the next one will
+// be. The caller holds p.mu.
 func (p *puller) expire(now time.Time) time.Time {
 	var earliest time.Time
 	if len(p.pending) < p.sub.MaxInFlight && p.requested > 0 {
@@ -195,7 +198,8 @@ func (p *puller) expire(now time.Time) time.Time {
 	return earliest
 }
 
-// resubscribe starts with a new inbox: the server drops pulls whose inbox nobody listens to. The caller holds p.mu.
+// resubscribe starts with a new inbox: the server drops pulls whose inbox nobody listens to. The
+// caller holds p.mu.
 func (p *puller) resubscribe() error {
 	if p.inbox != nil {
 		_ = p.inbox.Unsubscribe() // fails only when the connection is closed
@@ -224,7 +228,8 @@ func (p *puller) pull(n int) error {
 	return p.b.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, p.inbox.Subject, body)
 }
 
-// receive takes messages and the server's words about pulls; the client library calls it from one goroutine per inbox.
+// receive takes messages and the server's words about pulls; the client library calls it from one
+// goroutine per inbox.
 func (p *puller) receive(msg *nats.Msg) {
 	now := time.Now()
 	p.mu.Lock()

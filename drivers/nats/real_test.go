@@ -34,7 +34,8 @@ func restartCase(t *testing.T) drivertest.Case {
 	panic("unreachable")
 }
 
-// TestProcess runs the suite against a server process that wants user and password, and kills one under traffic.
+// TestProcess runs the suite against a server process that wants user and password, and kills one
+// under traffic.
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	url := servertest.Shared(t, servers.NATS).URL()
@@ -87,8 +88,9 @@ func client(t *testing.T, url string) jetstream.JetStream {
 	return js
 }
 
-// TestLeaderKilled kills the leader of a topic with three copies, twice, while messages are published and consumed: what was
-// acknowledged is stored, once each and in the order of its key, and is delivered.
+// TestLeaderKilled kills the leader of a topic with three copies, twice, while messages are
+// published and consumed: what was acknowledged is stored, once each and in the order of its key,
+// and is delivered.
 func TestLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := servertest.StartCluster(t, 3)
@@ -167,7 +169,8 @@ func TestLeaderKilled(t *testing.T) {
 	t.Logf("%d messages, %d redeliveries", len(want), twice)
 }
 
-// readAll returns the ids of all messages of a stream. It begins again when the cluster has no answer.
+// readAll returns the ids of all messages of a stream. It begins again when the cluster has no
+// answer.
 func readAll(t *testing.T, js jetstream.JetStream, stream string) (ids []string) {
 	t.Helper()
 	until(t, "the whole stream", func() bool {
@@ -236,7 +239,8 @@ func TestProcessErrors(t *testing.T) {
 	}
 }
 
-// TestCredentialsCountForAllServers: the password stands once in the list. A member goes to the second server when the first is killed.
+// TestCredentialsCountForAllServers: the password stands once in the list. A member goes to the
+// second server when the first is killed.
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
 	c := servertest.StartCluster(t, 3)
@@ -255,8 +259,8 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	})
 }
 
-// TestOneConnection: events, instances and values of one URL share a connection, whose loss and return
-// are told once each, and the vendor's client can be had.
+// TestOneConnection: events, instances and values of one URL share a connection, whose loss and
+// return are told once each, and the vendor's client can be had.
 func TestOneConnection(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.NATS)

@@ -47,8 +47,8 @@ func keyOf(in discovery.Instance) string { return escape(in.Service) + "." + esc
 
 func keySubject(key string) string { return "$KV." + bucketName + "." + key }
 
-// escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_' stay, other bytes are '=' and
-// two hexadecimal digits.
+// escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_'
+// stay, other bytes are '=' and two hexadecimal digits.
 func escape(s string) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder

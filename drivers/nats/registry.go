@@ -22,7 +22,8 @@ import (
 const (
 	bucketName = "kaptar-instances"
 
-	// markTTL is how long the bucket keeps the mark of an instance that is gone, for watchers that are away just now.
+	// markTTL is how long the bucket keeps the mark of an instance that is gone, for watchers that
+	// are away just now.
 	markTTL = time.Minute
 
 	closeTimeout = 2 * time.Second
@@ -50,8 +51,8 @@ func newRegistry(conn *connection, set settings) *registry {
 	}}}
 }
 
-// A registration is an instance that this registry keeps alive. Its writes go one after the other, so that none comes after
-// the mark that it is gone.
+// A registration is an instance that this registry keeps alive. Its writes go one after the other,
+// so that none comes after the mark that it is gone.
 type registration struct {
 	key  string
 	wake chan struct{}   // holds one word that the entry is to be written now
@@ -175,8 +176,8 @@ func (r *registry) drop(reg *registration) {
 	}
 }
 
-// Deregister implements discovery.Registrar. When it fails the instance is not refreshed any more all the same, and is gone when its
-// time is over.
+// Deregister implements discovery.Registrar. When it fails the instance is not refreshed any more
+// all the same, and is gone when its time is over.
 func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err
@@ -219,7 +220,8 @@ func (r *registry) keep(reg *registration) {
 	}
 }
 
-// pause is a third of the time to live, give or take a tenth, so that the instances of a system do not all write at once.
+// pause is a third of the time to live, give or take a tenth, so that the instances of a system do
+// not all write at once.
 func (r *registry) pause() time.Duration {
 	third := r.ttl / 3
 	return third - third/10 + rand.N(third/5)
@@ -254,7 +256,8 @@ func (r *registry) write(ctx context.Context, key string, data []byte) error {
 	}})
 }
 
-// mark says that an entry was deleted. The mark has a time to live too, else marks of all instances that ever were would stay.
+// mark says that an entry was deleted. The mark has a time to live too, else marks of all instances
+// that ever were would stay.
 func (r *registry) mark(ctx context.Context, key string) error {
 	return r.publish(ctx, &nats.Msg{Subject: keySubject(key), Header: nats.Header{
 		"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {seconds(markTTL)},

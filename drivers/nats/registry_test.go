@@ -43,9 +43,9 @@ func openRegistry(t *testing.T, url string) *testRegistry {
 
 func registryHarness(url string) discoverytest.Harness {
 	return discoverytest.Harness{
-		Open:     func(t *testing.T) discovery.Registry { return openRegistry(t, url) },
-		Service:  func(t *testing.T) string { return "a.b/ő " + t.Name() },
-		Patience: 40 * time.Second,
+		Open:    func(t *testing.T) discovery.Registry { return openRegistry(t, url) },
+		Service: func(t *testing.T) string { return "a.b/ő " + t.Name() },
+		Timeout: 40 * time.Second,
 	}
 }
 
@@ -90,7 +90,7 @@ func followInstances(t *testing.T, r discovery.Resolver, service string) *instan
 
 func (f *instanceFollower) until(want string) (before []string) {
 	f.t.Helper()
-	timeout := time.After(60 * time.Second)
+	expired := time.After(60 * time.Second)
 	for {
 		select {
 		case got := <-f.lists:
@@ -98,7 +98,7 @@ func (f *instanceFollower) until(want string) (before []string) {
 				return before
 			}
 			before = append(before, got)
-		case <-timeout:
+		case <-expired:
 			f.t.Fatalf("lists were %q, want %q within 60s", before, want)
 		}
 	}
@@ -137,7 +137,8 @@ func adminOf(t *testing.T, url string) jetstream.JetStream {
 	return js
 }
 
-// TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its signs of life.
+// TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its
+// signs of life.
 func TestStaysWhileRefreshed(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
@@ -183,7 +184,8 @@ func TestCloseAndDeregisterAreToldAtOnce(t *testing.T) {
 	}
 }
 
-// TestServerRestart: whatever the server was away for and whatever it lost, watchers see no change, and instances are listed again.
+// TestServerRestart: whatever the server was away for and whatever it lost, watchers see no change,
+// and instances are listed again.
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

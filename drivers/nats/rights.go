@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A violation is the server's word that the user may not publish to a subject. It comes on its own, not as an answer: who waits for the
-// answer would wait until its time is over.
+// A violation is the server's word that the user may not publish to a subject. It comes on its own,
+// not as an answer: who waits for the answer would wait until its time is over.
 type violation struct {
 	subject string
 	err     error
@@ -63,8 +63,8 @@ func (b *broker) ask(ctx context.Context, concerns func(subject string) bool) (c
 	}
 }
 
-// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a word. So have those of its
-// messages, which are not asked about.
+// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a
+// word. So have those of its messages, which are not asked about.
 func (b *broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
 	return b.ask(ctx, func(subject string) bool {
 		return strings.HasPrefix(subject, "$JS.API.") && slices.Contains(strings.Split(subject, "."), stream)
@@ -81,7 +81,8 @@ func (p *publication) concerns(subject string) bool {
 	return false
 }
 
-// concerns reports whether a subject is one that the puller asks for messages at, or acknowledges them.
+// concerns reports whether a subject is one that the puller asks for messages at, or acknowledges
+// them.
 func (p *puller) concerns(subject string) bool {
 	words := "." + p.stream + "." + p.consumer
 	return strings.HasPrefix(subject, "$JS.API.CONSUMER.MSG.NEXT.") && strings.HasSuffix(subject, words) ||

@@ -13,7 +13,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestRights: what a user may not do fails soon, and the error names the topic, the server and what is refused.
+// TestRights: what a user may not do fails soon, and the error names the topic, the server and what
+// is refused.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	looks := []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.>", "open.*"}

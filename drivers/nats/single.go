@@ -25,11 +25,12 @@ const (
 	nobodyPause = 250 * time.Millisecond
 )
 
-// errSilence is in the chain of the error when the server takes too long. In a cluster that happens with the connection intact: what
-// was on its way to another server that died is lost.
+// errSilence is in the chain of the error when the server takes too long. In a cluster that happens
+// with the connection intact: what was on its way to another server that died is lost.
 var errSilence = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded)
 
-// single publishes each message on its own. It tries again those that nobody answers for, as the client library does.
+// single publishes each message on its own. It tries again those that nobody answers for, as the
+// client library does.
 func (p *publication) single(ctx context.Context, indexes []int) error {
 	for try := 1; ; try++ {
 		err := p.pipelined(ctx, indexes)
@@ -49,8 +50,9 @@ func (p *publication) single(ctx context.Context, indexes []int) error {
 	}
 }
 
-// pipelined sends messages and awaits their acknowledgements. Many are on their way together, but of each key only one: were there
-// two and the first of them failed, the second would overtake it. After a failure nothing more is sent.
+// pipelined sends messages and awaits their acknowledgements. Many are on their way together, but
+// of each key only one: were there two and the first of them failed, the second would overtake it.
+// After a failure nothing more is sent.
 func (p *publication) pipelined(ctx context.Context, indexes []int) (failure error) {
 	inbox, err := p.b.takeInbox()
 	if err != nil {
@@ -150,16 +152,16 @@ func acknowledged(msg *nats.Msg) error {
 	return nil
 }
 
-// stored recognises the answer that nearly always comes: to decode it would take as long as to encode the message. What it does not
-// recognise may say the same in another form.
+// stored recognises the answer that nearly always comes: to decode it would take as long as to
+// encode the message. What it does not recognise may say the same in another form.
 func stored(answer []byte) bool {
 	name, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
 	return ok && len(name) > 0 && name[0] != '"' && !bytes.Contains(name, []byte(`"error"`))
 }
 
-// A replyInbox is where the server's answers to one call of Publish come: straight from the goroutine that reads the connection,
-// where the client library's own publishing has a goroutine more, two channels and a timer for each message. Calls use it one
-// after the other.
+// A replyInbox is where the server's answers to one call of Publish come: straight from the
+// goroutine that reads the connection, where the client library's own publishing has a goroutine
+// more, two channels and a timer for each message. Calls use it one after the other.
 type replyInbox struct {
 	sub    *nats.Subscription
 	acks   chan *nats.Msg
@@ -199,7 +201,8 @@ func (b *broker) takeInbox() (*replyInbox, error) {
 	return inbox, nil
 }
 
-// putInbox keeps the inbox for another call, unless answers may still come for which it would have no room then.
+// putInbox keeps the inbox for another call, unless answers may still come for which it would have
+// no room then.
 func (b *broker) putInbox(inbox *replyInbox, empty bool) {
 	b.mu.Lock()
 	keep := empty && len(b.free) < maxFreeInboxes

@@ -36,7 +36,8 @@ func lastSeq(t *testing.T, js jetstream.JetStream, stream string) uint64 {
 	return s.CachedInfo().State.LastSeq
 }
 
-// TestPipelined keeps the server's answers back: what is stored then was sent without waiting for one.
+// TestPipelined keeps the server's answers back: what is stored then was sent without waiting for
+// one.
 func TestPipelined(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -64,20 +65,20 @@ func TestPipelined(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
-	place := make(map[string][]string)
+	byKey := make(map[string][]string)
 	for _, m := range stored(t, js, "t") {
 		key := m.Header.Get("Kaptar-Key")
-		place[key] = append(place[key], m.Header.Get("Nats-Msg-Id"))
+		byKey[key] = append(byKey[key], m.Header.Get("Nats-Msg-Id"))
 	}
 	for i := range 30 {
-		if got, want := place[fmt.Sprint("k", i)], []string{fmt.Sprint(i), fmt.Sprint(i + 30), fmt.Sprint(i + 60)}; !slices.Equal(got, want) {
+		if got, want := byKey[fmt.Sprint("k", i)], []string{fmt.Sprint(i), fmt.Sprint(i + 30), fmt.Sprint(i + 60)}; !slices.Equal(got, want) {
 			t.Errorf("key k%d has the messages %v, want %v", i, got, want)
 		}
 	}
 }
 
-// TestPartialAcrossKeys: of messages on their way together the second is refused. What follows with its key is not sent, and only
-// what is before it counts, whatever else was stored.
+// TestPartialAcrossKeys: of messages on their way together the second is refused. What follows with
+// its key is not sent, and only what is before it counts, whatever else was stored.
 func TestPartialAcrossKeys(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -109,7 +110,8 @@ func TestPartialAcrossKeys(t *testing.T) {
 	}
 }
 
-// TestLateAnswer: somebody answers to a message whose Publish is over. That is no answer to the next one.
+// TestLateAnswer: somebody answers to a message whose Publish is over. That is no answer to the
+// next one.
 func TestLateAnswer(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -183,8 +185,8 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
-// TestSilence: the server that a message went to is gone, and the connection to another is intact. Publish does not wait for that
-// until the caller's deadline.
+// TestSilence: the server that a message went to is gone, and the connection to another is intact.
+// Publish does not wait for that until the caller's deadline.
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)

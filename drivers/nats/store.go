@@ -18,7 +18,8 @@ import (
 const (
 	checkEvery = 5 * time.Second // how soon a watch learns that the bucket was deleted
 
-	// deletedTTL is how long the mark of a deleted key is kept, so that keys that come and go do not fill the bucket.
+	// deletedTTL is how long the mark of a deleted key is kept, so that keys that come and go do
+	// not fill the bucket.
 	deletedTTL = time.Hour
 )
 
@@ -92,8 +93,8 @@ func (s *store) PutIf(ctx context.Context, key string, value []byte, revision ui
 	return after, nil
 }
 
-// conflict looks at the server's codes: of a key that was deleted and made again meanwhile the client library tells a cluster's
-// code without saying what it means.
+// conflict looks at the server's codes: of a key that was deleted and made again meanwhile the
+// client library tells a cluster's code without saying what it means.
 func conflict(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
@@ -126,7 +127,8 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	}
 	entries := make(map[string]kv.Entry)
 	told := false
-	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole bucket comes.
+	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole
+	// bucket comes.
 	err := s.bucket.follow(ctx, "", func(changes []change, whole bool) {
 		before := maps.Clone(entries)
 		if whole {

@@ -39,9 +39,9 @@ func TestStoreConformance(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.NATS)
 	kvtest.Run(t, kvtest.Harness{
-		Open:     func(t *testing.T) kv.Store { return openStore(t, s.URL()) },
-		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
-		Patience: 30 * time.Second,
+		Open:    func(t *testing.T) kv.Store { return openStore(t, s.URL()) },
+		Prefix:  func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
+		Timeout: 30 * time.Second,
 	})
 }
 
@@ -49,9 +49,9 @@ func TestStoreConformanceCluster(t *testing.T) {
 	t.Parallel()
 	c := servertest.StartCluster(t, 3)
 	kvtest.Run(t, kvtest.Harness{
-		Open:     func(t *testing.T) kv.Store { return openStore(t, c.URL()+"?replicas=3") },
-		Prefix:   func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
-		Patience: 30 * time.Second,
+		Open:    func(t *testing.T) kv.Store { return openStore(t, c.URL()+"?replicas=3") },
+		Prefix:  func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
+		Timeout: 30 * time.Second,
 	})
 }
 
@@ -87,7 +87,7 @@ func followValues(t *testing.T, s kv.Store, prefix string) *valueFollower {
 // until waits for a list and returns those that came before it.
 func (f *valueFollower) until(want string) (before []string) {
 	f.t.Helper()
-	timeout := time.After(40 * time.Second)
+	expired := time.After(40 * time.Second)
 	for {
 		select {
 		case got := <-f.lists:
@@ -95,7 +95,7 @@ func (f *valueFollower) until(want string) (before []string) {
 				return before
 			}
 			before = append(before, got)
-		case <-timeout:
+		case <-expired:
 			f.t.Fatalf("lists were %q, want %q within 40s", before, want)
 		}
 	}
@@ -108,7 +108,8 @@ func put(t *testing.T, s kv.Store, key, value string) {
 	}
 }
 
-// TestWatchSurvivesKill: the list stands while the server is away, and what changes right after is told.
+// TestWatchSurvivesKill: the list stands while the server is away, and what changes right after is
+// told.
 func TestWatchSurvivesKill(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
@@ -133,7 +134,8 @@ func TestWatchSurvivesKill(t *testing.T) {
 	}
 }
 
-// TestWatchSurvivesLoss: a bucket that was deleted, or lost with the server's files, is made again, and the watch follows the new one.
+// TestWatchSurvivesLoss: a bucket that was deleted, or lost with the server's files, is made again,
+// and the watch follows the new one.
 func TestWatchSurvivesLoss(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"deleted", "deleted and made by another", "wiped"} {
@@ -169,7 +171,8 @@ func TestWatchSurvivesLoss(t *testing.T) {
 	}
 }
 
-// TestClusterLeaderKilled: with three copies nothing that was acknowledged is lost, and watches go on at the others.
+// TestClusterLeaderKilled: with three copies nothing that was acknowledged is lost, and watches go
+// on at the others.
 func TestStoreLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := servertest.StartCluster(t, 3)
@@ -199,7 +202,8 @@ func TestStoreLeaderKilled(t *testing.T) {
 	}
 }
 
-// TestServerAway: Open succeeds, calls end with their context and say what they waited for, and go through once the server is there.
+// TestServerAway: Open succeeds, calls end with their context and say what they waited for, and go
+// through once the server is there.
 func TestStoreServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
@@ -255,7 +259,8 @@ func TestURLErrors(t *testing.T) {
 	}
 }
 
-// TestCredentialsCountForAllServers: the password stands once in the list, at a server that is away.
+// TestCredentialsCountForAllServers: the password stands once in the list, at a server that is
+// away.
 func TestCredentialsCountForAllServersOfAList(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, strings.Replace(servertest.Start(t, servers.NATS).URL(), "@", "@127.0.0.1:1,", 1))
@@ -268,7 +273,8 @@ func TestSharedURL(t *testing.T) {
 	openStore(t, servertest.Start(t, servers.NATS).URL()+"?ack_wait=10s&atomic=true&duplicate_window=5m&max_age=1h&replicas=1&ttl=5s")
 }
 
-// TestForeignKeys: other programs may use the bucket too; what package kv does not allow is not seen.
+// TestForeignKeys: other programs may use the bucket too; what package kv does not allow is not
+// seen.
 func TestForeignKeys(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)

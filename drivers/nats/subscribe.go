@@ -11,15 +11,18 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// maxAckPending bounds what a whole group may have delivered and not acknowledged. It is not the MaxInFlight of a member, which the
-// member keeps by asking for no more: messages that wait for a late redelivery count here too, and must not stop the group.
+// maxAckPending bounds what a whole group may have delivered and not acknowledged. It is not the
+// MaxInFlight of a member, which the member keeps by asking for no more: messages that wait for a
+// late redelivery count here too, and must not stop the group.
 const maxAckPending = 10_000
 
-// Subscribe implements driver.Broker. It fails for good when the group's consumer or the topic's stream is deleted
-// meanwhile; to subscribe again makes them anew, and the group then gets all of a new stream. AckWait is in [Options].
+// Subscribe implements driver.Broker. It fails for good when the group's consumer or the topic's
+// stream is deleted meanwhile; to subscribe again makes them anew, and the group then gets all of a
+// new stream. AckWait is in [Options].
 //
-// Ack is a message to the server without an answer: the server writes acknowledgements to disk some time later in
-// any case, so that waiting for an answer would cost a round trip and promise nothing.
+// Ack is a message to the server without an answer: the server writes acknowledgements to disk some
+// time later in any case, so that waiting for an answer would cost a round trip and promise
+// nothing.
 func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -85,8 +88,9 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	return newPuller(b, sub, info, consumer), nil
 }
 
-// consumer returns the name of the group's consumer, made at sub.From if there was none. When this Broker had the group in a stream
-// that was deleted, the group gets all of the new one: what came there before it is back is newer than the group.
+// consumer returns the name of the group's consumer, made at sub.From if there was none. When this
+// Broker had the group in a stream that was deleted, the group gets all of the new one: what came
+// there before it is back is newer than the group.
 func (b *broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscription) (string, error) {
 	stream, name := info.stream, escapeName(sub.Group)
 	b.mu.Lock()

@@ -9,8 +9,9 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestDeletedConsumer: a subscription that can never get a message again says so, and subscribing anew works. Of a stream that was made
-// again the group gets what came before it was back, also when it began from now.
+// TestDeletedConsumer: a subscription that can never get a message again says so, and subscribing
+// anew works. Of a stream that was made again the group gets what came before it was back, also
+// when it began from now.
 func TestDeletedConsumer(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"consumer", "stream"} {
@@ -62,8 +63,8 @@ func TestDeletedConsumer(t *testing.T) {
 	}
 }
 
-// TestHeldThroughRestart: a message that a handler holds while the server restarts comes again, and the members do
-// not get stuck however long the server is away.
+// TestHeldThroughRestart: a message that a handler holds while the server restarts comes again, and
+// the members do not get stuck however long the server is away.
 func TestHeldThroughRestart(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
@@ -111,7 +112,8 @@ func TestHeldThroughRestart(t *testing.T) {
 	}
 }
 
-// TestSlotsFreedLater: messages settled by another goroutine, while the member waits, make it ask for more at once.
+// TestSlotsFreedLater: messages acknowledged by another goroutine, while the member waits, make it ask
+// for more at once.
 func TestSlotsFreedLater(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)

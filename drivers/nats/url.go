@@ -89,9 +89,9 @@ func (s *settings) set(name, value string) (expected string) {
 	return ""
 }
 
-// credentials parses each server of a list, since the client library skips what it cannot read, and returns the first
-// credentials as an option. They count for all servers of the list and for those that a cluster tells of: the library would
-// give them only to the server that they stand at.
+// credentials parses each server of a list, since the client library skips what it cannot read, and
+// returns the first credentials as an option. They count for all servers of the list and for those
+// that a cluster tells of: the library would give them only to the server that they stand at.
 func credentials(servers string) ([]nats.Option, error) {
 	var options []nats.Option
 	if !strings.Contains(servers, "://") {

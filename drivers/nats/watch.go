@@ -11,8 +11,9 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// graceTime is the least time that instances get to show up after the server was away: connections come back after up to 5 s, a
-// cluster elects for some more, and a machine that is busy with that is slow. Too short drops what lives, too long keeps what is dead.
+// graceTime is the least time that instances get to show up after the server was away: connections
+// come back after up to 5 s, a cluster elects for some more, and a machine that is busy with that
+// is slow. Too short drops what lives, too long keeps what is dead.
 const graceTime = 15 * time.Second
 
 // A view is what a watch knows of a service.
@@ -113,8 +114,8 @@ func (v *view) put(c change, now time.Time) {
 	v.changed = true
 }
 
-// expire drops the instances whose time is over, and returns how long it is until the next may be. answering is how long signs of life
-// could have been seen.
+// expire drops the instances whose time is over, and returns how long it is until the next may be.
+// answering is how long signs of life could have been seen.
 func (v *view) expire(now time.Time, answering time.Duration) time.Duration {
 	next := time.Hour
 	for key, s := range v.instances {

@@ -17,13 +17,14 @@ const (
 	headerRoom = 256
 )
 
-// A stream's or consumer's name cannot have dots. Topics and groups have no '=', so no two of them share a name.
+// A stream's or consumer's name cannot have dots. Topics and groups have no '=', so no two of them
+// share a name.
 var nameEscaper = strings.NewReplacer(".", "_", "_", "=")
 
 func escapeName(topicOrGroup string) string { return nameEscaper.Replace(topicOrGroup) }
 
-// subject is where a message goes. All messages of a key have one subject, so that a later version can give each
-// partition to one member.
+// subject is where a message goes. All messages of a key have one subject, so that a later version
+// can give each partition to one member.
 func subject(topic, key string) string {
 	h := uint32(2166136261) // FNV-1a; hash/fnv would copy the key
 	for i := range len(key) {
@@ -93,14 +94,16 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// plainHeader tells the headers whose values have a syntax of their own, which other programs expect as it is.
+// plainHeader tells the headers whose values have a syntax of their own, which other programs
+// expect as it is.
 func plainHeader(name string) bool {
 	return name == driver.HeaderContentType || name == driver.HeaderTraceParent || name == driver.HeaderTraceState
 }
 
 func plainByte(c byte) bool { return c > ' ' && c <= '~' && c != '"' && c != '%' }
 
-// escapeValue percent-encodes as CloudEvents does for HTTP and NATS: all but visible ASCII, and '"' and '%'.
+// escapeValue percent-encodes as CloudEvents does for HTTP and NATS: all but visible ASCII, and '"'
+// and '%'.
 func escapeValue(s string) string {
 	n := 0
 	for i := range len(s) {
@@ -123,7 +126,8 @@ func escapeValue(s string) string {
 	return string(out)
 }
 
-// unescapeValue undoes escapeValue. What is no escape stays as it is: other programs may not encode at all.
+// unescapeValue undoes escapeValue. What is no escape stays as it is: other programs may not encode
+// at all.
 func unescapeValue(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s

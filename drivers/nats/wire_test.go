@@ -27,7 +27,8 @@ func TestEscapeValue(t *testing.T) {
 	}
 }
 
-// FuzzWire: every valid message comes out of the wire format as it went in, and header values are safe on the wire.
+// FuzzWire: every valid message comes out of the wire format as it went in, and header values are
+// safe on the wire.
 func FuzzWire(f *testing.F) {
 	f.Add("id", "key", "ce-x", "a b%20", []byte("x"))
 	f.Add(" %", "\r\n", "a", "\x00é", []byte{})
@@ -64,7 +65,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestAcknowledged: only the server's word that it has stored a message counts, in whatever form it comes.
+// TestAcknowledged: only the server's word that it has stored a message counts, in whatever form it
+// comes.
 func TestAcknowledged(t *testing.T) {
 	t.Parallel()
 	refused := &jetstream.APIError{}

@@ -10,16 +10,16 @@ import (
 // balance shares the partitions among the members. The server makes the one active that has waited longest, so without it the
 // first member would have them all. Each member is counted by a consumer of a queue that gets no messages. A member
 // that has more active partitions than its share leaves the surplus and queues up again, at the end: sooner or later somebody
-// with room is first. Only partitions with messages count; whose the others are makes no difference.
+// with room is first. Only partitions with messages count.
 //
 // It is about load alone: whatever it does, each partition has one active member.
 func (m *member) balance() {
-	for wait := backoffMin; !m.hasLeft(); wait = min(2*wait, backoffMax) {
+	for backoff := newBackoff(); !m.hasLeft(); {
 		m.b.sub.wait(m.left)
 		if m.count() {
-			wait = backoffMin
+			backoff.Reset()
 		}
-		if !m.pause(wait) {
+		if !m.pause(backoff.Next()) {
 			return
 		}
 	}

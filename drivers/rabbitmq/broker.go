@@ -222,18 +222,6 @@ func (b *Broker) await(ctx context.Context, call func() error) error {
 	}
 }
 
-// sleep returns false when the Broker was closed meanwhile.
-func (b *Broker) sleep(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-b.ctx.Done():
-		return false
-	}
-}
-
 // bound gives ctx a deadline if it has none.
 func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -18,9 +18,12 @@ const (
 	heartbeat    = 10 * time.Second // two missed ones end the connection
 	writeTimeout = 10 * time.Second // a server that is short of memory or disk stops reading
 	dialTimeout  = 5 * time.Second
-	backoffMin   = 50 * time.Millisecond
-	backoffMax   = 2 * time.Second
 )
+
+// newBackoff is for what is tried again at a server that was lost.
+func newBackoff() steady.Backoff {
+	return steady.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
+}
 
 // A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from connections that publish when
 // it is short of memory, and acknowledgements are what frees it.
@@ -131,8 +134,8 @@ func (l *link) connected(conn *amqp.Connection, raw *wire) {
 func (l *link) keep(conn *amqp.Connection) {
 	for l.watch(conn) {
 		var err error
-		for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-			if !l.b.sleep(wait/2 + rand.N(wait/2+1)) {
+		for backoff := newBackoff(); ; {
+			if !steady.Sleep(l.b.ctx, backoff.Next()) {
 				return
 			}
 			if conn, err = l.dial(l.b.ctx); err == nil {

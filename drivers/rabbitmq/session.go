@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // A session is the time in which a member consumes a partition, on a channel of its own. Its end is the end of the channel: the
@@ -27,11 +29,11 @@ type session struct {
 
 // consume keeps a session of a partition until the member leaves.
 func (m *member) consume(queue string) {
-	for wait := backoffMin; !m.hasLeft(); {
+	for backoff := newBackoff(); !m.hasLeft(); {
 		m.b.sub.wait(m.left)
 		s, deliveries, err := m.begin(queue)
 		if err == nil {
-			wait = backoffMin
+			backoff.Reset()
 			s.run(deliveries)
 			continue
 		}
@@ -43,10 +45,9 @@ func (m *member) consume(queue string) {
 			m.fail(fmt.Errorf("consume queue %s: %w", queue, err))
 			return
 		}
-		if !m.b.sleep(wait) {
+		if !steady.Sleep(m.b.ctx, backoff.Next()) {
 			return
 		}
-		wait = min(2*wait, backoffMax)
 	}
 }
 

@@ -18,20 +18,20 @@ import (
 
 // Harness says what to test.
 type Harness struct {
-	// Open returns a store in which no other test uses the keys below the prefixes that Prefix gives; required.
-	// It is called in each test. What it opens it closes in a cleanup of t.
+	// Open returns a store in which no other test uses the keys below the prefixes that Prefix
+	// gives; required. It is called in each test. What it opens it closes in a cleanup of t.
 	Open func(t *testing.T) kv.Store
-	// Prefix returns a prefix, with a "/" at its end, that no other test uses. nil gives "kvtest/", for
-	// stores that are new at each Open.
+	// Prefix returns a prefix, with a "/" at its end, that no other test uses. nil gives "kvtest/",
+	// for stores that are new at each Open.
 	Prefix func(t *testing.T) string
-	// Patience is how long a change may take to reach a watcher; default 10 s.
-	Patience time.Duration
+	// Timeout is how long a change may take to reach a watcher; default 10 s.
+	Timeout time.Duration
 }
 
 // Run runs every test as a subtest of t.
 func Run(t *testing.T, h Harness) {
-	if h.Patience == 0 {
-		h.Patience = 10 * time.Second
+	if h.Timeout == 0 {
+		h.Timeout = 10 * time.Second
 	}
 	if h.Prefix == nil {
 		h.Prefix = func(*testing.T) string { return "kvtest/" }
@@ -118,17 +118,17 @@ func show(list ...kv.Entry) string {
 
 // watcher follows a prefix in the background.
 type watcher struct {
-	t        *testing.T
-	patience time.Duration
-	lists    chan []kv.Entry
-	ended    chan struct{} // closed when Watch has returned
-	stop     func() error  // ends the watch and returns what Watch returned
+	t       *testing.T
+	timeout time.Duration
+	lists   chan []kv.Entry
+	ended   chan struct{} // closed when Watch has returned
+	stop    func() error  // ends the watch and returns what Watch returned
 }
 
 // watch starts a watcher; each list goes through seen, which may be nil, before it is queued.
 func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.Entry)) *watcher {
 	t.Helper()
-	w := &watcher{t: t, patience: h.Patience, lists: make(chan []kv.Entry, 1000), ended: make(chan struct{})}
+	w := &watcher{t: t, timeout: h.Timeout, lists: make(chan []kv.Entry, 1000), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	var failed error
 	var busy sync.Mutex
@@ -154,7 +154,7 @@ func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.En
 		select {
 		case <-w.ended:
 			return failed
-		case <-time.After(h.Patience):
+		case <-time.After(h.Timeout):
 			return errors.New("the watch did not return when its context ended")
 		}
 	})
@@ -174,8 +174,8 @@ func (w *watcher) next() []kv.Entry {
 		return list
 	case <-w.ended:
 		w.t.Fatalf("Watch has returned: %v", w.stop())
-	case <-time.After(w.patience):
-		w.t.Fatalf("Watch told nothing within %v", w.patience)
+	case <-time.After(w.timeout):
+		w.t.Fatalf("Watch told nothing within %v", w.timeout)
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (w *watcher) next() []kv.Entry {
 func (w *watcher) until(want ...kv.Entry) []kv.Entry {
 	w.t.Helper()
 	slices.SortFunc(want, func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) })
-	timeout := time.After(w.patience)
+	expired := time.After(w.timeout)
 	var last []kv.Entry
 	for {
 		select {
@@ -194,8 +194,8 @@ func (w *watcher) until(want ...kv.Entry) []kv.Entry {
 			}
 		case <-w.ended:
 			w.t.Fatalf("Watch has returned: %v", w.stop())
-		case <-timeout:
-			w.t.Fatalf("last list is %s, want %s within %v", show(last...), show(want...), w.patience)
+		case <-expired:
+			w.t.Fatalf("last list is %s, want %s within %v", show(last...), show(want...), w.timeout)
 		}
 	}
 }

@@ -219,8 +219,8 @@ func testOwnership(t *testing.T, h Harness, s kv.Store, prefix string) {
 
 const writers = 16
 
-// testRace lets all writers start from one revision, at the same moment, some with the same bytes. A fast store has a
-// short moment between compare and write, so it runs more rounds.
+// testRace lets all writers start from one revision, at the same moment, some with the same bytes.
+// A fast store has a short moment between compare and write, so it runs more rounds.
 func testRace(t *testing.T, _ Harness, s kv.Store, prefix string) {
 	key := prefix + "a"
 	var revision uint64

@@ -170,8 +170,8 @@ func testSlow(t *testing.T, h Harness, s kv.Store, prefix string) {
 	case <-busy:
 	case <-w.ended:
 		t.Fatalf("Watch has returned: %v", w.stop())
-	case <-time.After(h.Patience):
-		t.Fatalf("Watch told nothing within %v", h.Patience)
+	case <-time.After(h.Timeout):
+		t.Fatalf("Watch told nothing within %v", h.Timeout)
 	}
 	var a kv.Entry
 	for i := range 300 {
