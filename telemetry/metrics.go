@@ -4,49 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// metricSender collects and sends the metrics at an interval. The SDK's own
-// periodic reader would hand its errors to a global handler.
+// metricSender collects and sends the metrics at an interval. The SDK's own periodic reader would
+// hand its errors to a global handler.
 type metricSender struct {
 	reader    *sdkmetric.ManualReader
 	client    sdkmetric.Exporter
 	collector *collector
 	timeout   time.Duration
 
-	stop chan struct{}
+	stop context.CancelFunc // ends the loop and an export under way
 	done chan struct{}
-	once sync.Once
-	cut  context.CancelFunc // ends an export under way
 }
 
 func newMetricSender(reader *sdkmetric.ManualReader, client sdkmetric.Exporter, collector *collector, opts Options) *metricSender {
-	ctx, cancel := context.WithCancel(context.Background())
-	m := &metricSender{
-		reader: reader, client: client, collector: collector, timeout: opts.Timeout,
-		stop: make(chan struct{}), done: make(chan struct{}), cut: cancel,
-	}
-	go m.run(ctx, opts.MetricInterval)
-	return m
-}
-
-func (m *metricSender) run(ctx context.Context, interval time.Duration) {
-	defer close(m.done)
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-m.stop:
-			return
-		case <-tick.C:
+	m := &metricSender{reader: reader, client: client, collector: collector, timeout: opts.Timeout, done: make(chan struct{})}
+	var ctx context.Context
+	ctx, m.stop = context.WithCancel(context.Background())
+	go func() {
+		defer close(m.done)
+		for steady.Sleep(ctx, opts.MetricInterval) {
 			_ = m.send(ctx) // reported by collector; the next one has it all again
 		}
-	}
+	}()
+	return m
 }
 
 func (m *metricSender) send(ctx context.Context) error {
@@ -61,8 +49,7 @@ func (m *metricSender) send(ctx context.Context) error {
 
 // shutdown sends the last values. An export under way is cut: they are newer.
 func (m *metricSender) shutdown(ctx context.Context) error {
-	m.once.Do(func() { close(m.stop) })
-	m.cut()
+	m.stop()
 	<-m.done
 	ctx, cancel := context.WithTimeout(ctx, lastTry)
 	defer cancel()
