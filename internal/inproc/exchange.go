@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/kaptar/kaptar/internal/deadline"
 )
 
@@ -34,6 +36,8 @@ type exchange struct {
 	changed   sync.Cond
 	sent      http.Header // what the caller gets; nil before WriteHeader
 	trailers  []string    // announced
+	typed     bool        // the handler has said something about the type of the content
+	closes    bool        // it wants the connection closed
 	status    int
 	length    int64 // of the body, -1 when unknown
 	written   int64
@@ -145,21 +149,15 @@ func (ex *exchange) writeHeader(status int) {
 		return
 	}
 	ex.status = status
-	ex.sent = make(http.Header, len(ex.header)+1)
-	for k, v := range ex.header { // one pass, which Clone and a filter would not be
-		if !strings.HasPrefix(k, http.TrailerPrefix) {
-			ex.sent[k] = slices.Clone(v)
-		}
+	ex.sent = received(ex.header)
+	_, ex.typed = ex.header["Content-Type"]
+	if v := ex.sent["Connection"]; len(v) > 0 && httpguts.HeaderValuesContainsToken(v, "close") {
+		ex.closes = true
+		delete(ex.sent, "Connection")
 	}
-	for _, v := range ex.sent["Trailer"] {
-		for k := range strings.SplitSeq(v, ",") {
-			if k = http.CanonicalHeaderKey(strings.TrimSpace(k)); k != "" {
-				ex.trailers = append(ex.trailers, k)
-				delete(ex.sent, k)
-			}
-		}
+	if !ex.isHead() {
+		ex.takeTrailers()
 	}
-	delete(ex.sent, "Trailer")
 	delete(ex.sent, "Transfer-Encoding")
 	if v := ex.sent.Get("Content-Length"); v != "" {
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n >= 0 {
@@ -170,16 +168,28 @@ func (ex *exchange) writeHeader(status int) {
 	}
 }
 
+// takeTrailers reads which trailers the header announces.
+func (ex *exchange) takeTrailers() {
+	for _, v := range ex.sent["Trailer"] {
+		for k := range strings.SplitSeq(v, ",") {
+			if k = http.CanonicalHeaderKey(strings.TrimSpace(k)); k != "" {
+				ex.trailers = append(ex.trailers, k)
+				delete(ex.sent, k)
+			}
+		}
+	}
+	delete(ex.sent, "Trailer")
+}
+
 // commit lets the caller have the header; final says that all of the body is in buf.
 func (ex *exchange) commit(final bool) {
 	if ex.committed {
 		return
 	}
-	_, typed := ex.sent["Content-Type"]
-	if !typed && len(ex.buf) > 0 && ex.sent.Get("Content-Encoding") == "" {
+	if !ex.typed && len(ex.buf) > 0 && ex.sent.Get("Content-Encoding") == "" {
 		ex.sent["Content-Type"] = []string{http.DetectContentType(ex.buf[:min(len(ex.buf), sniffSize)])}
 	}
-	whole := final && ex.length < 0 && len(ex.trailer) == 0 && len(ex.trailers) == 0
+	whole := final && ex.length < 0 && len(ex.trailer) == 0 && len(ex.trailers) == 0 && len(ex.sent["Trailer"]) == 0
 	if whole && bodyAllowed(ex.status) && (!ex.isHead() || len(ex.buf) > 0) {
 		ex.length = int64(len(ex.buf))
 		ex.sent["Content-Length"] = []string{strconv.Itoa(len(ex.buf))}

@@ -39,9 +39,15 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 	if method == "" {
 		method = http.MethodGet
 	}
+	if !httpguts.ValidHeaderFieldName(method) {
+		return nil, fmt.Errorf("inproc: method %q is not a token", method)
+	}
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
+	}
+	if !httpguts.ValidHostHeader(host) {
+		host = ""
 	}
 	sreq := &http.Request{
 		Method: method, URL: u, RequestURI: uri, Host: host, Header: header,
@@ -51,6 +57,9 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 	}
 	if body != nil {
 		sreq.Body, sreq.ContentLength = body, body.length
+		if body.length < 0 {
+			sreq.TransferEncoding = []string{"chunked"}
+		}
 		if len(req.Trailer) > 0 {
 			sreq.Trailer = make(http.Header, len(req.Trailer))
 			for k := range req.Trailer {
@@ -62,7 +71,8 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 	return sreq.WithContext(ctx), nil
 }
 
-// serverHeader clones the header of req, leaves out what net/http's client would not send, and refuses what it refuses.
+// serverHeader is the header of req as a server would have read it, without what net/http's client
+// would not send. It refuses what that refuses.
 func serverHeader(req *http.Request) (http.Header, error) {
 	for k, vv := range req.Header {
 		if !httpguts.ValidHeaderFieldName(k) {
@@ -75,18 +85,23 @@ func serverHeader(req *http.Request) (http.Header, error) {
 			}
 		}
 	}
-	header := req.Header.Clone()
-	if header == nil {
-		header = make(http.Header)
-	}
+	header := received(req.Header)
 	for _, k := range [...]string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
 		delete(header, k)
 	}
-	if req.ContentLength > 0 && req.Body != nil {
+	switch {
+	case req.ContentLength > 0 && req.Body != nil:
 		header["Content-Length"] = []string{strconv.FormatInt(req.ContentLength, 10)}
+	case noBody(req):
+		switch req.Method {
+		case http.MethodPost, http.MethodPut, http.MethodPatch:
+			header["Content-Length"] = []string{"0"}
+		}
 	}
 	return header, nil
 }
+
+func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
 // requestBody is what the handler reads: the caller's body, cut to the announced length and closed once.
 type requestBody struct {
@@ -103,7 +118,7 @@ type requestBody struct {
 
 // newRequestBody returns nil when req has no body.
 func newRequestBody(req *http.Request, failed func(error)) *requestBody {
-	if req.Body == nil || req.Body == http.NoBody {
+	if noBody(req) {
 		return nil
 	}
 	length := req.ContentLength

@@ -1,6 +1,7 @@
 package inproc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,11 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		ex.limit.Cancel(nil)
 		closeBody(req)
 		return nil, err
+	}
+	if tooLarge(sreq) {
+		ex.limit.Cancel(nil)
+		closeBody(req)
+		return refusal(req), nil
 	}
 	ex.unfollow = context.AfterFunc(caller, ex.callerGone)
 	go ex.serve(t.handler, sreq)
@@ -100,7 +106,7 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 	res := &http.Response{
 		Status: statusLine(ex.status), StatusCode: ex.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: ex.sent, ContentLength: ex.length, Request: req,
+		Header: ex.sent, ContentLength: ex.length, Close: ex.closes, Request: req,
 		Body: responseBody{ex},
 	}
 	ex.announceTrailers(res)
@@ -111,6 +117,8 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 		res.Body, res.ContentLength = http.NoBody, 0
 	case ex.length == 0:
 		res.Body = http.NoBody
+	case ex.length < 0:
+		res.TransferEncoding = []string{"chunked"}
 	}
 	if res.Body == http.NoBody {
 		ex.done = true
@@ -122,7 +130,7 @@ func statusLine(status int) string {
 	if status == http.StatusOK {
 		return "200 OK" // nearly all of them, and spared an allocation
 	}
-	return strconv.Itoa(status) + " " + http.StatusText(status)
+	return strconv.Itoa(status) + " " + cmp.Or(http.StatusText(status), "status code "+strconv.Itoa(status))
 }
 
 // inform delivers a 1xx response to a caller who asked for them.
