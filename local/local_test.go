@@ -223,6 +223,19 @@ func TestDirectoryIsForOneProgram(t *testing.T) {
 	start(t, &three, idle("a"))
 }
 
+// What services keep, password hashes and keys among it, is nobody else's to read.
+func TestDirectoryIsPrivate(t *testing.T) {
+	t.Parallel()
+	opts := local.Options{Dir: filepath.Join(t.TempDir(), "new", "dir"), NATSListen: "127.0.0.1:0"}
+	start(t, &opts, kaptar.Service{Name: "a", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { _, err := app.DB(nil); return err }})
+	for name, want := range map[string]os.FileMode{"": 0o700, "a.db": 0o600, "a.db-wal": 0o600} {
+		info, err := os.Stat(filepath.Join(opts.Dir, name))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%q in the data directory: %v, %v; want mode %o", name, info, err, want)
+		}
+	}
+}
+
 // writer publishes one event and calls done.
 func writer(done func()) kaptar.Service {
 	return kaptar.Service{Name: "writer", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {

@@ -12,7 +12,7 @@ import (
 // lockDir makes dir if need be. Where there is no flock two processes on one directory are told apart
 // only by the ports they share.
 func lockDir(_ context.Context, dir string) (*os.File, error) {
-	err := os.MkdirAll(dir, 0o750)
+	err := os.MkdirAll(dir, 0o700)
 	var f *os.File
 	if err == nil {
 		f, err = os.Create(filepath.Join(dir, "lock"))
