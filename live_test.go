@@ -47,23 +47,26 @@ func (l lines) until(t *testing.T, text string) string {
 	}
 }
 
-// TestSettingsURL: values may be kept elsewhere than instances; what keeps none is an error before
+// TestBackendErrors: values may be kept elsewhere than instances; what keeps none is an error before
 // anything listens, and one without a driver says what to import.
-func TestSettingsURL(t *testing.T) {
+func TestBackendErrors(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
 	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) { return noStore{}, nil })
 	services := []kaptar.Service{{Name: "a", Setup: func(*kaptar.App) error { return nil }}}
-	for url, want := range map[string]string{
-		scheme + "://user:secret@h": "settings_url: " + scheme + "://user:xxxxx@h keeps no values",
-		"consul://h":                `settings_url: drivers: url "consul://h": no driver for consul is linked`,
+	for _, c := range []struct{ key, url, want string }{
+		{"settings_url", scheme + "://user:secret@h", "settings_url: " + scheme + "://user:xxxxx@h keeps no values"},
+		{"settings_url", "consul://h", `add import _ "github.com/kaptar/kaptar/drivers/consul"`},
+		{"discovery_url", scheme + "://user:secret@h", "discovery_url: " + scheme + "://user:xxxxx@h keeps no instances"},
+		{"discovery_url", "kubernetes://shop", `add import _ "github.com/kaptar/kaptar/drivers/kubernetes"`},
+		{"discovery_url", "static:a", "discovery_url: discovery: invalid static entry"},
 	} {
 		err := kaptar.Run(t.Context(), &kaptar.Options{
-			Sources: onFreePorts(map[string]string{"settings_url": url}, services), Log: make(lines, 1000),
-			Ready: func([]discovery.Instance) { t.Errorf("%s: it became ready", url) },
+			Sources: onFreePorts(map[string]string{c.key: c.url}, services), Log: make(lines, 1000),
+			Ready: func([]discovery.Instance) { t.Errorf("%s: it became ready", c.url) },
 		}, services...)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Run with settings_url %s = %v, want %q in it", url, err, want)
+		if err == nil || !strings.Contains(err.Error(), c.key) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Run with %s %s = %v, want the setting and %q in it", c.key, c.url, err, c.want)
 		}
 	}
 }

@@ -71,11 +71,11 @@ type Registrar interface {
 // A Resolver follows the instances of a service. Watch may be called concurrently, also for
 // the same service.
 type Resolver interface {
-	// Watch calls update with the whole list at once, also when it is empty, and again after
-	// every change. Changes that come quickly may be told together; the last one is never left out.
-	// Lists are ordered by ID and belong to update, which is not called concurrently and
-	// not after Watch has returned. Watch blocks until ctx ends and then returns nil; any other
-	// return is a failure, and the caller may watch again.
+	// Watch calls update with the whole list, even if it is empty, and again after each change.
+	// Changes in quick succession may come as one list, but the last state always comes. Lists are
+	// ordered by ID; update may keep and change them. It is not called concurrently, and not after
+	// Watch has returned. Watch blocks until ctx ends and then returns nil. Any other return is a
+	// failure, after which the caller may watch again.
 	Watch(ctx context.Context, service string, update func([]Instance)) error
 }
 

@@ -291,6 +291,7 @@ func (r *registry) close(ctx context.Context) (err error) {
 		err = errors.Join(err, r.mark(ctx, reg.key))
 		reg.mu.Unlock()
 	}
+	r.busy.Wait()
 	if err != nil {
 		return fmt.Errorf("nats: close: instances that are still listed go when their time is over: %w", err)
 	}
