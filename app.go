@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
@@ -44,6 +46,10 @@ type App struct {
 	stops    []stop
 	attached map[any]*attachment
 }
+
+// databaseInterval is how often a database is asked whether it is there, and how long it has to
+// answer.
+const databaseInterval = 2 * time.Second
 
 // A task is a named piece of background work.
 type task struct {
@@ -192,7 +198,8 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		a.stops = append(a.stops, stop{"database", func(context.Context) error { return db.Close() }})
 		if sqldb.DialectOf(db) != sqldb.SQLite { // a file does not go away
 			a.tasks = append(a.tasks, task{"database watch", true, func(ctx context.Context) error {
-				watch(ctx, databaseInterval, "database", "database_url", db.PingContext, a.Logger())
+				outage := steady.Outage{What: "database", Log: a.Logger(), Attrs: []slog.Attr{slog.String("setting", "database_url")}}
+				outage.Watch(ctx, databaseInterval, db.PingContext)
 				return nil
 			}})
 		}
@@ -211,7 +218,7 @@ func (a *App) ownDatabase(err error) error {
 	if !errors.Is(err, sqldb.ErrOwned) {
 		return err
 	}
-	variable := environmentName(a.Name()) + "_DATABASE_URL"
+	variable := config.EnvName(a.Name()) + "_DATABASE_URL"
 	return fmt.Errorf("%w; nothing was changed. Give each service a database of its own: set %s or services.%[3]s.database_url. "+
 		"If this one is meant, as after a new name, start once with --set services.%[3]s.database_from=OWNER, or =%[4]s where no owner is recorded; "+
 		"tables that got there by mistake must be dropped first", err, variable, a.Name(), sqldb.Unowned)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/steady"
 )
@@ -62,9 +63,9 @@ func (s *system) start(ctx context.Context) error {
 func (s *system) checkPorts() error {
 	var all []listener
 	for _, a := range s.apps {
-		all = append(all, listener{a.Name(), environmentName(a.Name()) + "_LISTEN", a.settings.Listen})
+		all = append(all, listener{a.Name(), config.EnvName(a.Name()) + "_LISTEN", a.settings.Listen})
 		if a.server.HasGRPC() {
-			all = append(all, listener{a.Name(), environmentName(a.Name()) + "_GRPC_LISTEN", a.settings.GRPCListen})
+			all = append(all, listener{a.Name(), config.EnvName(a.Name()) + "_GRPC_LISTEN", a.settings.GRPCListen})
 		}
 	}
 	return checkAddresses(all)

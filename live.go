@@ -52,19 +52,21 @@ func (s *system) store(ctx context.Context) (kv.Store, error) {
 // followStore applies the live settings that stand in store, for as long as ctx lives.
 func (s *system) followStore(ctx context.Context, loaded *config.Config, store kv.Store) error {
 	app := s.apps[0]
+	outage := steady.Outage{What: "settings store", Log: app.Logger()}
 	for {
 		err := store.Watch(ctx, settingsPrefix, func(list []kv.Entry) {
+			outage.Back(ctx)
 			values, origins := make(map[string]string, len(list)), make(map[string]string, len(list))
 			for _, e := range list {
 				key := settingOf(strings.TrimPrefix(e.Key, settingsPrefix))
 				values[key], origins[key] = string(e.Value), e.Key
 			}
-			s.told(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
+			s.logChanges(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		app.Logger().WarnContext(ctx, "settings in the store are not followed for now", "error", err)
+		outage.Lost(ctx, err)
 		if !steady.Sleep(ctx, storeRetry) {
 			return nil
 		}
@@ -75,8 +77,8 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config, store k
 // as, is left alone.
 const storeRetry = 30 * time.Second
 
-// told says which live settings changed, and what was wrong with others.
-func (s *system) told(changed []config.Value, err error) {
+// logChanges says which live settings changed, and what was wrong with others.
+func (s *system) logChanges(changed []config.Value, err error) {
 	log := s.apps[0].Logger()
 	for _, v := range changed {
 		log.Info("setting changed", "of", v.Service, "key", v.Key, "value", v.Text, "from", v.Origin)

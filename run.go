@@ -62,7 +62,7 @@ func (o *Options) Load(services ...Service) (*config.Config, error) {
 	o.loaded = loaded
 	var all []listener // the gRPC ports are known when Setup has registered what they serve
 	for _, s := range services {
-		all = append(all, listener{s.Name, environmentName(s.Name) + "_LISTEN", config.Of[Settings](loaded, s.Name).Listen})
+		all = append(all, listener{s.Name, config.EnvName(s.Name) + "_LISTEN", config.Of[Settings](loaded, s.Name).Listen})
 	}
 	return loaded, checkAddresses(all)
 }
@@ -115,7 +115,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 		return errors.Join(unlessStopped(ctx, err), sys.stop())
 	}
 	sys.warnOfOthers()
-	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.told) }})
+	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.logChanges) }})
 	if store != nil {
 		sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded, store) }})
 	}

@@ -84,8 +84,3 @@ func checkAddresses(all []listener) error {
 func everywhere(host, other string) bool {
 	return host == "" || host == "::" || host == "0.0.0.0" && !strings.Contains(other, ":")
 }
-
-// environmentName is how a service's name begins its settings in the environment.
-func environmentName(service string) string {
-	return strings.ToUpper(strings.ReplaceAll(service, "-", "_"))
-}

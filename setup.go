@@ -142,5 +142,5 @@ func (s *system) settingName(service Service, name string) string {
 	if cap(s.apps) == 1 && len(s.opts.Others) == 0 {
 		return name
 	}
-	return environmentName(service.Name) + "_" + name
+	return config.EnvName(service.Name) + "_" + name
 }

@@ -8,21 +8,22 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// checkSchema reports keys that targets declare with different types, and keys that share a name in the environment.
+// checkSchema reports keys that targets declare with different types, and keys that share a name in
+// the environment.
 func checkSchema(sc *scope, p *problems) {
 	types := map[string]*field{}
 	leaves := map[*schema][][2]string{} // keys and their names in the environment
 	for _, s := range sc.schemas {
 		checkTypes(s.fields, "", types, p)
 		eachLeaf(s.fields, "", func(key string, _ *field) {
-			leaves[s] = append(leaves[s], [2]string{key, envName(key)})
+			leaves[s] = append(leaves[s], [2]string{key, EnvName(key)})
 		})
 	}
-	type place struct{ service, key string }
-	variables := map[string]place{}
+	type setting struct{ service, key string }
+	variables := map[string]setting{}
 	add := func(service, prefix string, s *schema) {
 		for _, leaf := range leaves[s] {
-			name, here := prefix+leaf[1], place{service, leaf[0]}
+			name, here := prefix+leaf[1], setting{service, leaf[0]}
 			first, taken := variables[name]
 			if taken && first != here {
 				p.add(&Error{Key: ownKey(service, here.key), Problem: fmt.Sprintf(
@@ -37,7 +38,7 @@ func checkSchema(sc *scope, p *problems) {
 	}
 	for _, t := range sc.targets {
 		if t.Service != "" {
-			add(t.Service, envName(t.Service)+"_", t.schema)
+			add(t.Service, EnvName(t.Service)+"_", t.schema)
 		}
 	}
 }
@@ -61,7 +62,8 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 	}
 }
 
-// check reports unknown keys and values of the wrong type in one source, whether or not another source overrides them.
+// check reports unknown keys and values of the wrong type in one source, whether or not another
+// source overrides them.
 func (l *layers) check(source layer) {
 	c := checker{layers: l, defaults: source.defaults}
 	c.sharing = len(l.loaded) > 1
@@ -187,7 +189,7 @@ func (c *checker) leaf(n *node, fields []*field, key string) {
 			return // the process-wide target takes the plain value
 		}
 		if own := ownKey(t.Service, key); f.own && !t.SchemaOnly && !slices.Contains(keys, own) {
-			keys, variables = append(keys, own), append(variables, envName(t.Service+"."+key))
+			keys, variables = append(keys, own), append(variables, EnvName(t.Service+"."+key))
 		}
 	}
 	slices.Sort(keys)
@@ -240,8 +242,9 @@ type Key struct {
 	Live    bool
 }
 
-// Keys returns the keys that targets declare, in the order of their fields and each once per service: what a program lists under --help
-// and takes as flags. The error is a *[Errors] about the structs themselves: unusable types, bad tags and defaults, keys in conflict.
+// Keys returns the keys that targets declare, in the order of their fields and each once per
+// service: what a program lists under --help and takes as flags. The error is a *[Errors] about the
+// structs themselves: unusable types, bad tags and defaults, keys in conflict.
 func Keys(targets ...Target) ([]Key, error) {
 	p := &problems{}
 	sc := newScope(targets, p)

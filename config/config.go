@@ -9,20 +9,23 @@ import (
 	"unicode"
 )
 
-// Target is a struct to fill. Service "" means the process-wide settings; for a named service its own values come first.
-// One service may have several targets (the toolkit's settings and its own).
+// Target is a struct to fill. Service "" means the process-wide settings; for a named service its
+// own values come first. One service may have several targets (the toolkit's settings and its own).
 type Target struct {
 	Service string
 	Into    any // pointer to a struct; Load changes it only when it succeeds
-	// SchemaOnly declares the keys of a service that does not run here, so that one file can serve all processes: its keys
-	// are known and their types are checked, but Into is not filled, nothing is required, and own does not count it.
+	// SchemaOnly declares the keys of a service that does not run here, so that one file can serve
+	// all processes: its keys are known and their types are checked, but Into is not filled,
+	// nothing is required, and own does not count it.
 	SchemaOnly bool
 }
 
-// Sources say where values come from, lowest first. The zero value is the defaults of the struct tags alone.
+// Sources say where values come from, lowest first. The zero value is the defaults of the struct
+// tags alone.
 type Sources struct {
-	// Defaults are dotted keys and their texts, above the tags' defaults; "services.<name>.<key>" is a service's own.
-	// Those for a service without a target are ignored, since whoever supplies them need not know what runs.
+	// Defaults are dotted keys and their texts, above the tags' defaults; "services.<name>.<key>"
+	// is a service's own. Those for a service without a target are ignored, since whoever supplies
+	// them need not know what runs.
 	Defaults       map[string]string
 	DefaultsOrigin string            // the origin that is shown for those, such as "local"; default "defaults"
 	File           string            // path of a YAML file, which must exist; "" is none
@@ -54,9 +57,10 @@ type texts struct {
 	origin func(key string) string
 }
 
-// Load reads the sources and fills every target, or changes none and returns a *[Errors] with every problem at once.
-// After the fields of a struct are filled, and if they have no problem, its method Validate() error is called when it has one,
-// nested structs first; what it returns becomes a problem of that struct's key. Into must not be used by others during Load.
+// Load reads the sources and fills every target, or changes none and returns a *[Errors] with every
+// problem at once. After the fields of a struct are filled, and if they have no problem, its method
+// Validate() error is called when it has one, nested structs first; what it returns becomes a
+// problem of that struct's key. Into must not be used by others during Load.
 func Load(src Sources, targets ...Target) (*Config, error) {
 	p := &problems{}
 	c := &Config{src: src, scope: newScope(targets, p)}
@@ -111,7 +115,7 @@ func (c *Config) readFile(p *problems) *node {
 // keep their last values. live is above the file.
 func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
 	l := &layers{scope: c.scope, problems: p, file: c.src.File}
-	flags := l.texts(c.src.Flags, func(key string) string { return "flag --" + key })
+	flags := l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
 	origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
 	defaults := l.texts(c.src.Defaults, func(string) string { return origin })
 	set := l.texts(live.values, live.origin)
@@ -144,8 +148,8 @@ func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
 	return out
 }
 
-// envName is the environment's name of a key or of a service.
-func envName(key string) string {
+// EnvName is the name that a dotted key, or a service, has in the environment.
+func EnvName(key string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '.' || r == '-' {
 			return '_'
@@ -160,4 +164,15 @@ func ownKey(service, key string) string {
 		return key
 	}
 	return strings.TrimSuffix(servicesKey+"."+service+"."+key, ".")
+}
+
+// flagName is what is typed for a key on the command line of a kaptar program.
+func (sc *scope) flagName(key string) string {
+	flag := "--set " + key
+	eachLeaf(sc.plain, "", func(leaf string, _ *field) {
+		if leaf == key {
+			flag = "--" + strings.ReplaceAll(key, "_", "-")
+		}
+	})
+	return flag
 }

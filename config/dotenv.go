@@ -80,7 +80,8 @@ func isVariableName(name string) bool {
 	return name != "" && (name[0] < '0' || name[0] > '9') && !strings.ContainsFunc(name, bad)
 }
 
-// dotEnvValue reads the value at the start of text, which begins behind the "="; rest begins at the next line.
+// dotEnvValue reads the value at the start of text, which begins behind the "="; rest begins at the
+// next line.
 func dotEnvValue(text string) (value, rest, problem string) {
 	text = strings.TrimLeft(text, " \t")
 	if text == "" || (text[0] != '"' && text[0] != '\'') {

@@ -44,7 +44,8 @@ func (e *Error) line() string {
 	return strings.Join(append(parts, e.Problem), ": ")
 }
 
-// Errors are all problems of one Load, sorted by origin (file lines in their order) and key. Load returns a *Errors.
+// Errors are all problems of one Load, sorted by origin (file lines in their order) and key. Load
+// returns a *Errors.
 type Errors []*Error
 
 // Error returns a line for each problem.
@@ -69,7 +70,8 @@ func (e *Errors) Unwrap() []error {
 	return out
 }
 
-// problems collects errors; it drops repetitions, since one plain value may be wrong for several services at once.
+// problems collects errors; it drops repetitions, since one plain value may be wrong for several
+// services at once.
 type problems struct {
 	list    []*Error
 	seen    map[string]bool
@@ -91,7 +93,7 @@ func (p *problems) secret(text string) {
 	if p.secrets == nil {
 		p.secrets = map[string]bool{}
 	}
-	if len(text) >= 4 { // a shorter one would blot out ordinary words, and is no secret
+	if len(text) >= 4 { // a shorter one would hide out ordinary words, and is no secret
 		p.secrets[text] = true
 	}
 	_, rest, _ := strings.Cut(text, "://")
@@ -102,8 +104,8 @@ func (p *problems) secret(text string) {
 	}
 }
 
-// err returns nil or a *Errors, sorted, with every known secret blotted out: texts of Validate and of foreign
-// UnmarshalText methods are not under our control.
+// err returns nil or a *Errors, sorted, with every known secret hidden: texts of Validate and
+// of foreign UnmarshalText methods are not under our control.
 func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
@@ -115,13 +117,13 @@ func (p *problems) err() error {
 			pairs = append(pairs, quoted[1:len(quoted)-1], redacted)
 		}
 	}
-	blot := strings.NewReplacer(pairs...)
+	hide := strings.NewReplacer(pairs...)
 	for _, e := range p.list {
-		problem := blot.Replace(e.Problem)
-		if problem != e.Problem || (e.cause != nil && blot.Replace(fmt.Sprintf("%#v", e.cause)) != fmt.Sprintf("%#v", e.cause)) {
+		problem := hide.Replace(e.Problem)
+		if problem != e.Problem || (e.cause != nil && hide.Replace(fmt.Sprintf("%#v", e.cause)) != fmt.Sprintf("%#v", e.cause)) {
 			e.cause = nil // it would still hold the secret
 		}
-		e.Problem, e.Value = problem, blot.Replace(e.Value)
+		e.Problem, e.Value = problem, hide.Replace(e.Value)
 	}
 	slices.SortStableFunc(p.list, func(a, b *Error) int {
 		return cmp.Or(compareOrigin(a.Origin, b.Origin), cmp.Compare(a.Key, b.Key))

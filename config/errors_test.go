@@ -120,7 +120,7 @@ func TestProblems(t *testing.T) {
 			`config.yml:2: services.usr-service: unknown service, did you mean "user-service"?`,
 			"config.yml:4: services.mail: unknown service, expected order-service, user-service"}},
 		{name: "unknown service as a flag", src: config.Sources{Flags: map[string]string{"services.mail.debug": "1"}}, targets: services, want: []string{
-			"flag --services.mail.debug: services.mail: unknown service, expected order-service, user-service"}},
+			"flag --set services.mail.debug: services.mail: unknown service, expected order-service, user-service"}},
 		{name: "services without services", yaml: "services: {a: {debug: true}}", targets: process, want: []string{
 			"config.yml:1: services.a: unknown service, expected none (nothing is declared here)"}},
 		{name: "services no mapping", yaml: "services: [a]", targets: services, want: []string{"config.yml:1: services: expected services' names and their keys"}},
@@ -129,7 +129,7 @@ func TestProblems(t *testing.T) {
 		{name: "unknown key of a service", yaml: "services:\n  user-service:\n    debgu: 1", targets: services, want: []string{
 			`config.yml:3: services.user-service.debgu: unknown key, did you mean "debug"?`}},
 		{name: "unknown flag", src: config.Sources{Flags: map[string]string{"clients.bank.timeot": "5s"}}, targets: process, want: []string{
-			`flag --clients.bank.timeot: clients.bank.timeot: unknown key, did you mean "timeout"?`}},
+			`flag --set clients.bank.timeot: clients.bank.timeot: unknown key, did you mean "timeout"?`}},
 		{name: "unknown default", src: config.Sources{Defaults: map[string]string{"debgu": "1", "services.mail.debug": "1"}, DefaultsOrigin: "local"}, targets: process, want: []string{
 			`local: debgu: unknown key, did you mean "debug"?`}},
 		{name: "wrong values in every source", yaml: "debug: f1", src: config.Sources{
@@ -154,7 +154,7 @@ func TestProblems(t *testing.T) {
 			"environment CLIENTS_BANK_TIMEOUT: CLIENTS_BANK_TIMEOUT fits clients.<name>, but no entry or service has such a name: name the entry in the settings file"}},
 		{name: "missing", yaml: "hosts: []", targets: []config.Target{{Into: &required{}}}, want: []string{
 			"hosts: required, but not set: set the environment variable HOSTS, or hosts in config.yml, or the flag --hosts",
-			"peers: required, but not set: set the environment variable PEERS, or peers in config.yml, or the flag --peers",
+			"peers: required, but not set: set the environment variable PEERS, or peers in config.yml, or the flag --set peers",
 			"port: required, but not set: set the environment variable PORT, or port in config.yml, or the flag --port",
 			"token: required, but not set: set the environment variable TOKEN, or token in config.yml, or the flag --token"}},
 		{name: "missing in two targets of a service is one problem", targets: []config.Target{
@@ -163,9 +163,9 @@ func TestProblems(t *testing.T) {
 			}{}}, {Service: "a", Into: &struct {
 				X string `config:"x,required"`
 			}{}}}, want: []string{
-			"services.a.x: required, but not set: set the environment variable A_X or X, or services.a.x or x in a settings file, or the flag --services.a.x"}},
+			"services.a.x: required, but not set: set the environment variable A_X or X, or services.a.x or x in a settings file, or the flag --set services.a.x or --x"}},
 		{name: "missing for a service", src: config.Sources{Env: []string{"PORT=0", "TOKEN=", "HOSTS=a", "PEERS=a=1"}}, targets: []config.Target{{Service: "a-b", Into: &required{}}}, want: []string{
-			"services.a-b.token: required, but not set: set the environment variable A_B_TOKEN or TOKEN, or services.a-b.token or token in a settings file, or the flag --services.a-b.token"}},
+			"services.a-b.token: required, but not set: set the environment variable A_B_TOKEN or TOKEN, or services.a-b.token or token in a settings file, or the flag --set services.a-b.token or --token"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -65,5 +65,5 @@ func ExampleLoad_errors() {
 	// Output:
 	// config: 2 problems
 	//   environment TIMEOUT: timeout = "5": add a unit, such as 5s
-	//   flag --debgu: debgu: unknown key, did you mean "debug"?
+	//   flag --set debgu: debgu: unknown key, did you mean "debug"?
 }

@@ -134,7 +134,8 @@ func (f *filler) inherited(field *field) (out []candidate) {
 	return out
 }
 
-// leafValue takes the first candidate that gives a value; what is wrong with values check has reported.
+// leafValue takes the first candidate that gives a value; what is wrong with values check has
+// reported.
 func (f *filler) leafValue(field *field, v reflect.Value, from []candidate, path []string) bool {
 	key := strings.Join(path, ".")
 	shared := field.own && len(f.loaded) > 1
@@ -181,7 +182,8 @@ func (f *filler) preset(field *field, v reflect.Value) reflect.Value {
 	return out
 }
 
-// isEmpty tells whether s is not set or set to nothing; a number or bool that is set is never empty.
+// isEmpty tells whether s is not set or set to nothing; a number or bool that is set is never
+// empty.
 func isEmpty(s *slot) bool {
 	switch s.value.Kind() {
 	case reflect.String, reflect.Slice:
@@ -196,16 +198,16 @@ func isEmpty(s *slot) bool {
 func (f *filler) missing(field *field, path []string) {
 	key := strings.Join(path, ".")
 	own := ownKey(f.target.Service, key)
-	variables, keys := []string{envName(strings.TrimPrefix(own, servicesKey+"."))}, []string{own}
+	variables, keys, flags := []string{EnvName(strings.TrimPrefix(own, servicesKey+"."))}, []string{own}, []string{f.flagName(own)}
 	if own != key && (!field.own || len(f.loaded) < 2) {
-		variables, keys = append(variables, envName(key)), append(keys, key)
+		variables, keys, flags = append(variables, EnvName(key)), append(keys, key), append(flags, f.flagName(key))
 	}
 	file := f.file
 	if file == "" {
 		file = "a settings file"
 	}
-	f.problems.add(&Error{Key: own, Problem: fmt.Sprintf("required, but not set: set the environment variable %s, or %s in %s, or the flag --%s",
-		strings.Join(variables, " or "), strings.Join(keys, " or "), file, own)})
+	f.problems.add(&Error{Key: own, Problem: fmt.Sprintf("required, but not set: set the environment variable %s, or %s in %s, or the flag %s",
+		strings.Join(variables, " or "), strings.Join(keys, " or "), file, strings.Join(flags, " or "))})
 }
 
 // validate calls the struct's own Validate.

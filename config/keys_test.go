@@ -101,7 +101,7 @@ log_level                   = WARN                                      # enviro
 otel.exporter_otlp_endpoint =                                           # not set
 redis_host                  = 127.0.0.1                                 # local
 services.user-service.long  = xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  # flag --long
-services.user-service.motto = "two\nlines"                              # flag --services.user-service.motto
+services.user-service.motto = "two\nlines"                              # flag --set services.user-service.motto
 `
 	if got := "\n" + out.String(); got != want {
 		t.Errorf("got%swant%s", got, want)
@@ -134,10 +134,10 @@ func TestPrintOnce(t *testing.T) {
 origin           = x           # flag --origin
 same             = y           # environment SAME
 token            = [redacted]  # flag --token
-services.a.key   = [redacted]  # flag --services.a.key
+services.a.key   = [redacted]  # flag --set services.a.key
 services.a.other =             # not set
-services.b.key   = [redacted]  # flag --services.b.key
-services.b.other = z           # flag --services.b.other
+services.b.key   = [redacted]  # flag --set services.b.key
+services.b.other = z           # flag --set services.b.other
 `
 	if got := "\n" + out.String(); got != want {
 		t.Errorf("got%swant%s", got, want)

@@ -28,7 +28,7 @@ type layers struct {
 func (l *layers) texts(values map[string]string, origin func(key string) string) *node {
 	root := newMapping("")
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		place, f := l.locate(key)
+		path, f := l.locate(key)
 		value := newScalar(values[key], origin(key))
 		if f != nil && f.kind == kindMap && f.elem.kind == kindLeaf {
 			pairs, err := splitPairs(value.text, value.origin)
@@ -38,14 +38,14 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 			}
 			value = pairs
 		}
-		root.setPath(place, value)
+		root.setPath(path, value)
 	}
 	return root
 }
 
-// locate finds the place in a tree, and the field, of a dotted key that may begin with a service's name. A key that is not known
-// has the place that its dots say, and no field.
-func (l *layers) locate(key string) (place []string, f *field) {
+// locate finds the path in a tree, and the field, of a dotted key that may begin with a service's
+// name. A key that is not known has the path that its dots say, and no field.
+func (l *layers) locate(key string) (at []string, f *field) {
 	var prefix []string
 	rest, fields := key, l.plain
 	if after, own := strings.CutPrefix(key, servicesKey+"."); own {
@@ -61,7 +61,8 @@ func (l *layers) locate(key string) (place []string, f *field) {
 	return append(prefix, path...), f
 }
 
-// locate finds the field of a dotted key and the path to it, in which the name of a map's entry is one step even if it holds dots.
+// locate finds the field of a dotted key and the path to it, in which the name of a map's entry is
+// one step even if it holds dots.
 func locate(fields []*field, segments []string) ([]string, *field) {
 	for _, f := range fields {
 		if f.name != segments[0] {
@@ -103,25 +104,26 @@ func (l *layers) show(f *field, n *node) string {
 }
 
 // environment turns variables into a tree: plain names, and names with a service's name in front.
-// The entries of maps that it may set are those that the trees in named have, and the services' names.
+// The entries of maps that it may set are those that the trees in named have, and the services'
+// names.
 func (l *layers) environment(vars map[string]variable, named []*node) *node {
 	b := &envReader{
 		layers: l, vars: vars, names: slices.Sorted(maps.Keys(vars)), used: map[string]bool{}, unknown: map[string]string{},
 	}
-	places := slices.Clone(named)
+	trees := slices.Clone(named)
 	for _, root := range named {
 		if own := root.child(servicesKey); own.hasValue() && own.kind == kindMapping {
 			for _, name := range own.names {
-				places = append(places, own.fields[name])
+				trees = append(trees, own.fields[name])
 			}
 		}
 	}
 	root := newMapping("")
-	b.read(root, l.plain, "", "", places)
+	b.read(root, l.plain, "", "", trees)
 	for _, service := range l.services {
-		if prefix := envName(service) + "_"; b.any(prefix) {
+		if prefix := EnvName(service) + "_"; b.any(prefix) {
 			own := newMapping("")
-			b.read(own, l.own[service], prefix, ownKey(service, ""), places)
+			b.read(own, l.own[service], prefix, ownKey(service, ""), trees)
 			root.setPath([]string{servicesKey, service}, own)
 		}
 	}
@@ -151,9 +153,9 @@ func (b *envReader) any(prefix string) bool {
 }
 
 // read puts into out what the variables whose names begin with prefix say of fields.
-func (b *envReader) read(out *node, fields []*field, prefix, key string, places []*node) {
+func (b *envReader) read(out *node, fields []*field, prefix, key string, trees []*node) {
 	for _, f := range fields {
-		name := prefix + envName(f.name)
+		name := prefix + EnvName(f.name)
 		v, given := b.vars[name]
 		given = given && (v.value != "" || f.empty)
 		if !given && (f.kind == kindLeaf || !b.any(name+"_")) {
@@ -165,17 +167,17 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, places 
 			out.set(f.name, newScalar(v.value, v.origin))
 		case kindGroup:
 			group := newMapping("")
-			b.read(group, f.children, name+"_", joinKey(key, f.name), children(places, f.name))
+			b.read(group, f.children, name+"_", joinKey(key, f.name), children(trees, f.name))
 			if len(group.names) > 0 {
 				out.setPath([]string{f.name}, group)
 			}
 		case kindMap:
-			b.readMap(out, f, name, joinKey(key, f.name), children(places, f.name))
+			b.readMap(out, f, name, joinKey(key, f.name), children(trees, f.name))
 		}
 	}
 }
 
-func (b *envReader) readMap(out *node, f *field, name, key string, places []*node) {
+func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node) {
 	if v := b.vars[name]; v.value != "" && f.elem.kind == kindLeaf {
 		b.used[name] = true
 		pairs, err := splitPairs(v.value, v.origin)
@@ -187,14 +189,14 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 		}
 	}
 	entries := slices.Clone(b.services)
-	for _, place := range places {
-		if place != nil {
-			entries = append(entries, place.names...)
+	for _, tree := range trees {
+		if tree != nil {
+			entries = append(entries, tree.names...)
 		}
 	}
 	slices.Sort(entries)
 	for _, entry := range slices.Compact(entries) {
-		entryName := name + "_" + envName(entry)
+		entryName := name + "_" + EnvName(entry)
 		if !b.any(entryName) {
 			continue
 		}
@@ -206,7 +208,7 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 			continue
 		}
 		group := newMapping("")
-		b.read(group, f.elem.children, entryName+"_", joinKey(key, entry), children(places, entry))
+		b.read(group, f.elem.children, entryName+"_", joinKey(key, entry), children(trees, entry))
 		if len(group.names) > 0 {
 			out.setPath([]string{f.name, entry}, group)
 		}
@@ -216,24 +218,24 @@ func (b *envReader) readMap(out *node, f *field, name, key string, places []*nod
 	}
 }
 
-// typos reports variables that begin with a service's name, or with that of a group of settings, and
-// are nearly the name of a setting. Others that nobody knows are none of our business.
+// typos reports variables that begin with a service's name, or with that of a group of settings,
+// and are nearly the name of a setting. Others that nobody knows are none of our business.
 func (b *envReader) typos() {
 	names := map[string][]string{} // of settings, by what stands in front
 	add := func(prefix string, fields []*field) {
 		for _, f := range fields {
 			if f.kind == kindGroup {
-				group := prefix + envName(f.name) + "_"
-				eachLeaf(f.children, "", func(key string, _ *field) { names[group] = append(names[group], group+envName(key)) })
+				group := prefix + EnvName(f.name) + "_"
+				eachLeaf(f.children, "", func(key string, _ *field) { names[group] = append(names[group], group+EnvName(key)) })
 			}
 		}
 		if prefix != "" {
-			eachLeaf(fields, "", func(key string, _ *field) { names[prefix] = append(names[prefix], prefix+envName(key)) })
+			eachLeaf(fields, "", func(key string, _ *field) { names[prefix] = append(names[prefix], prefix+EnvName(key)) })
 		}
 	}
 	add("", b.plain)
 	for _, service := range b.services {
-		if prefix := envName(service) + "_"; b.any(prefix) {
+		if prefix := EnvName(service) + "_"; b.any(prefix) {
 			add(prefix, b.own[service])
 		}
 	}
@@ -258,7 +260,7 @@ func (b *envReader) typos() {
 func (b *envReader) findUnknown(f *field, name, key string) {
 	var suffixes []string
 	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
-		suffixes = append(suffixes, "_"+envName(key))
+		suffixes = append(suffixes, "_"+EnvName(key))
 	})
 	for variable := range b.vars {
 		middle, ok := strings.CutPrefix(variable, name+"_")

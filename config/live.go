@@ -8,16 +8,17 @@ import (
 	"sync/atomic"
 )
 
-// Live is a setting that follows its source while the program runs: see [Config.Watch]. T is any type that has one line of text: a scalar, a
-// slice of scalars, a Secret; not a struct or a map.
+// Live is a setting that follows its source while the program runs: see [Config.Watch]. T is any
+// type that has one line of text: a scalar, a slice of scalars, a Secret; not a struct or a map.
 //
-// The zero value gives the zero T. A copy of a Live that was loaded follows the same source. Get may be called from any
-// goroutine; slices that it returns are shared and must not be changed.
+// The zero value gives the zero T. A copy of a Live that was loaded follows the same source. Get
+// may be called from any goroutine; slices that it returns are shared and must not be changed.
 type Live[T any] struct {
 	cell *atomic.Pointer[T]
 }
 
-// NewLive returns a Live that holds v for good, for tests and for callers that set their settings in code.
+// NewLive returns a Live that holds v for good, for tests and for callers that set their settings
+// in code.
 func NewLive[T any](v T) Live[T] {
 	l := Live[T]{cell: new(atomic.Pointer[T])}
 	l.cell.Store(&v)
@@ -50,7 +51,8 @@ func (l Live[T]) LogValue() slog.Value { return slog.AnyValue(l.Get()) }
 type liveField interface {
 	liveType() reflect.Type
 	liveGet() reflect.Value
-	// liveSet stores v, of liveType, in the cell that all copies share; fresh makes a cell of its own first.
+	// liveSet stores v, of liveType, in the cell that all copies share; fresh makes a cell of its
+	// own first.
 	liveSet(v reflect.Value, fresh bool)
 }
 

@@ -134,7 +134,8 @@ func (s *schemaParser) failf(where, format string, args ...any) {
 	s.problems.add(&Error{Problem: where + ": " + fmt.Sprintf(format, args...)})
 }
 
-// structFields returns the keys of struct t; where is its place in the program, index the way to it from the struct that embeds it.
+// structFields returns the keys of struct t; where is its place in the program, index the way to it
+// from the struct that embeds it.
 func (s *schemaParser) structFields(t reflect.Type, where string, index []int) []*field {
 	if slices.Contains(s.open, t) {
 		s.failf(where, "%s contains itself", t)

@@ -13,10 +13,12 @@ import (
 // redacted stands for every secret that is shown.
 const redacted = "[redacted]"
 
-// Secret is a string that does not show itself: printed with any verb of fmt, marshalled to JSON or text, or logged with slog
-// it is "[redacted]"; the empty Secret stays "", so that one sees whether it was set. Reveal gives the text.
+// Secret is a string that does not show itself: printed with any verb of fmt, marshalled to JSON or
+// text, or logged with slog it is "[redacted]"; the empty Secret stays "", so that one sees whether
+// it was set. Reveal gives the text.
 //
-// fmt cannot call methods on unexported struct fields: keep secrets in exported fields or do not print the struct.
+// fmt cannot call methods on unexported struct fields: keep secrets in exported fields or do not
+// print the struct.
 type Secret string
 
 // Reveal returns the secret text.
@@ -51,8 +53,8 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() +
 // LogValue redacts in slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// showSecret is what people see of a secret text. When the name of its key, the last part, says that
-// it is a URL, and it is one, only what is secret in it is hidden.
+// showSecret is what people see of a secret text. When the name of its key, the last part, says
+// that it is a URL, and it is one, only what is secret in it is hidden.
 func showSecret(name, text string) string {
 	scheme, rest, _ := strings.Cut(text, ":")
 	isURL := strings.HasPrefix(rest, "//") && !strings.ContainsAny(scheme, "/@?# ") ||
@@ -71,7 +73,8 @@ func showSecret(name, text string) string {
 	return scheme + "://" + host + path
 }
 
-// hidePassword redacts the credentials of each URL in text, for values that are shown though they are no Secret.
+// hidePassword redacts the credentials of each URL in text, for values that are shown though they
+// are no Secret.
 func hidePassword(text string) string {
 	_, rest, ok := strings.Cut(text, "://")
 	host := rest[:strings.IndexAny(rest+"/", "/?#")]

@@ -31,7 +31,8 @@ func Sections(service string) []Target {
 	return out
 }
 
-// Of returns the struct of type T that was filled for service, or nil when there was no such target.
+// Of returns the struct of type T that was filled for service, or nil when there was no such
+// target.
 func Of[T any](c *Config, service string) *T {
 	for _, t := range c.targets {
 		if into, ok := t.Into.(*T); ok && t.Service == service {

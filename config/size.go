@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes. Its text is a whole number and a unit, in any case and with or without a space: B, KB, MB, GB, TB (powers of
-// 1000), KiB, MiB, GiB, TiB (powers of 1024); a number without a unit is bytes. It is never negative when it comes from a source.
+// Size is a number of bytes. Its text is a whole number and a unit, in any case and with or without
+// a space: B, KB, MB, GB, TB (powers of 1000), KiB, MiB, GiB, TiB (powers of 1024); a number
+// without a unit is bytes. It is never negative when it comes from a source.
 type Size int64
 
 // sizeUnits are in the order in which String tries them.
@@ -43,7 +44,8 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes s exactly, in the largest unit that divides it: 65536 is "64KiB", 1000 is "1KB", 1500 is "1500".
+// String writes s exactly, in the largest unit that divides it: 65536 is "64KiB", 1000 is "1KB",
+// 1500 is "1500".
 func (s Size) String() string {
 	for _, u := range sizeUnits {
 		if u.bytes > 1 && s != 0 && int64(s)%u.bytes == 0 {

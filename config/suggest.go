@@ -7,7 +7,8 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// suggestion returns the end of an error about an unknown name: ", did you mean …?", or the known names when none is near.
+// suggestion returns the end of an error about an unknown name: ", did you mean …?", or the known
+// names when none is near.
 func suggestion(name string, known []string) string {
 	if best := near.Find(name, known); best != "" {
 		return fmt.Sprintf(", did you mean %q?", best)

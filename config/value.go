@@ -22,7 +22,8 @@ type Value struct {
 	Live    bool
 }
 
-// Values returns every effective value, sorted by service and key. Live values are those of this moment.
+// Values returns every effective value, sorted by service and key. Live values are those of this
+// moment.
 func (c *Config) Values() []Value {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,8 +53,8 @@ func (s *slot) show() Value {
 	return Value{Service: s.service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
-// common returns what Values does, but once, without a service, for a key that has the same value from the same origin in all
-// services that know it.
+// common returns what Values does, but once, without a service, for a key that has the same value
+// from the same origin in all services that know it.
 func (c *Config) common() []Value {
 	c.mu.Lock()
 	differs := make(map[string]bool)
@@ -101,9 +102,10 @@ func (s *slot) raw() string {
 	return showText(s.value)
 }
 
-// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets as in Value.Text, a service's key has
-// "services.<name>." in front, unless all services have the same value from the same origin, and a live value says so. A
-// text that would break its line is quoted.
+// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets
+// as in Value.Text, a service's key has "services.<name>." in front, unless all services have the
+// same value from the same origin, and a live value says so. A text that would break its line is
+// quoted.
 func (c *Config) Print(w io.Writer) error {
 	values := c.common()
 	keys, texts := make([]string, len(values)), make([]string, len(values))

@@ -11,7 +11,8 @@ import (
 // watchInterval is how often Watch looks at the file.
 const watchInterval = time.Second
 
-// stamp tells one state of a file from another without reading it. A replaced file (an editor, a Kubernetes ConfigMap) differs in info.
+// stamp tells one state of a file from another without reading it. A replaced file (an editor, a
+// Kubernetes ConfigMap) differs in info.
 type stamp struct {
 	info os.FileInfo // nil when there is no such file
 }
@@ -34,13 +35,15 @@ func (s stamp) equal(other stamp) bool {
 	return s.info.ModTime().Equal(other.info.ModTime()) && s.info.Size() == other.info.Size() && os.SameFile(s.info, other.info)
 }
 
-// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil; without a File it only waits. It looks
-// once a second, and reads a changed file once it has stayed the same for a second, so that half-written files are not taken.
+// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil;
+// without a File it only waits. It looks once a second, and reads a changed file once it has stayed
+// the same for a second, so that half-written files are not taken.
 //
-// All targets are read and validated anew. If anything is wrong, changed gets a *[Errors] and nothing changes.
-// Otherwise the Live fields take their new values and changed gets those that differ; changes to other values are not applied, and
-// come as a *[Errors] in which each error is [ErrRestart], along with the live ones or alone. A file that changes no value
-// makes no call. changed is called from Watch's goroutine, one call at a time. Call Watch once.
+// All targets are read and validated anew. If anything is wrong, changed gets a *[Errors] and
+// nothing changes. Otherwise the Live fields take their new values and changed gets those that
+// differ; changes to other values are not applied, and come as a *[Errors] in which each error is
+// [ErrRestart], along with the live ones or alone. A file that changes no value makes no call.
+// changed is called from Watch's goroutine, one call at a time. Call Watch once.
 func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -55,9 +58,9 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 			continue
 		}
 		now := stampOf(c.src.File)
-		settled := now.equal(seen)
+		unchanged := now.equal(seen)
 		seen = now
-		if !settled || now.equal(done) {
+		if !unchanged || now.equal(done) {
 			continue
 		}
 		values, err, same := c.reread(now)
@@ -89,13 +92,14 @@ func (c *Config) reread(file stamp) (values []Value, err error, same bool) {
 	return values, err, true
 }
 
-// SetLive sets Live fields from outside the sources, such as a key-value store that all processes share: dotted keys and their
-// texts, above the file and below the environment. It replaces what an earlier call set, so a key that is no longer there goes
-// back to what the sources say. origin tells where a key stands, for error texts and Value.Origin. Values of services that have
-// no target are ignored, so that one store can serve all processes.
+// SetLive sets Live fields from outside the sources, such as a key-value store that all processes
+// share: dotted keys and their texts, above the file and below the environment. It replaces what an
+// earlier call set, so a key that is no longer there goes back to what the sources say. origin
+// tells where a key stands, for error texts and Value.Origin. Values of services that have no
+// target are ignored, so that one store can serve all processes.
 //
-// If anything is wrong, also a key that is not live, it returns a *[Errors] and changes nothing. Otherwise it returns the values
-// that differ now. It may be called beside Watch.
+// If anything is wrong, also a key that is not live, it returns a *[Errors] and changes nothing.
+// Otherwise it returns the values that differ now. It may be called beside Watch.
 func (c *Config) SetLive(values map[string]string, origin func(key string) string) ([]Value, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -153,7 +157,8 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 	}
 }
 
-// apply moves the live values of fresh into the running fields and returns them, with an error about the others.
+// apply moves the live values of fresh into the running fields and returns them, with an error
+// about the others.
 func (c *Config) apply(fresh *filling, in part) ([]Value, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,18 +167,18 @@ func (c *Config) apply(fresh *filling, in part) ([]Value, error) {
 			c.values[i] = value
 		}
 	}
-	type place struct {
+	type slotID struct {
 		service, key string
 		target       int // several targets of a service may have the same key
 	}
-	index := func(slots []*slot) map[place]*slot {
-		out, count := map[place]*slot{}, map[[2]string]int{}
+	index := func(slots []*slot) map[slotID]*slot {
+		out, count := map[slotID]*slot{}, map[[2]string]int{}
 		for _, s := range slots {
 			if name, _, _ := strings.Cut(s.key, "."); !in(s.service, name) {
 				continue
 			}
 			id := [2]string{s.service, s.key}
-			out[place{s.service, s.key, count[id]}] = s
+			out[slotID{s.service, s.key, count[id]}] = s
 			count[id]++
 		}
 		return out

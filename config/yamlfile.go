@@ -20,7 +20,8 @@ const (
 	maxDepth = 200     // of a YAML file; the parser's time grows with the square of the depth
 )
 
-// readFile reads a settings file; ok is false when it cannot be read or is too large, and p has the reason.
+// readFile reads a settings file; ok is false when it cannot be read or is too large, and p has the
+// reason.
 func readFile(path string, p *problems) (data []byte, ok bool) {
 	info, err := os.Stat(path)
 	switch {
@@ -77,7 +78,8 @@ func toUTF8(data []byte) []byte {
 	return []byte(string(utf16.Decode(units)))
 }
 
-// parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML mapping.
+// parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML
+// mapping.
 func parseYAML(data []byte, path string, p *problems) *node {
 	y := &yamlReader{path: path, problems: p, anchors: map[string]*node{}}
 	file := y.parse(data)
@@ -111,7 +113,8 @@ type yamlReader struct {
 	anchors  map[string]*node
 }
 
-// parse returns nil after it has reported a problem. The parser's full error text is not used: it quotes the file, secrets and all.
+// parse returns nil after it has reported a problem. The parser's full error text is not used: it
+// quotes the file, secrets and all.
 func (y *yamlReader) parse(data []byte) (file *ast.File) {
 	defer func() {
 		if recover() != nil {
@@ -143,8 +146,8 @@ func (y *yamlReader) parse(data []byte) (file *ast.File) {
 	return nil
 }
 
-// tooDeep returns the line where brackets or one-line sequences nest too deep, else 0. Indentation needs no
-// check: its depth is at most the root of the file's size.
+// tooDeep returns the line where brackets or one-line sequences nest too deep, else 0. Indentation
+// needs no check: its depth is at most the root of the file's size.
 func tooDeep(tokens token.Tokens) int {
 	brackets, marks, line := 0, 0, 0
 	for _, t := range tokens {
@@ -179,7 +182,7 @@ func (y *yamlReader) fail(n ast.Node, key, problem string) {
 	y.problems.add(&Error{Key: key, Origin: y.line(n), Problem: problem})
 }
 
-// node turns an AST node into ours; key is its dotted place, for errors.
+// node turns an AST node into ours; key is its dotted path, for errors.
 func (y *yamlReader) node(n ast.Node, key string) *node {
 	switch n := n.(type) {
 	case nil:
@@ -223,14 +226,14 @@ func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key st
 	var merged []*node
 	for _, value := range values {
 		name := y.keyText(value.Key, key)
-		place := joinKey(key, name)
+		full := joinKey(key, name)
 		if value.Key.IsMergeKey() {
 			merged = append(merged, y.merged(value.Value, key)...)
 			continue
 		}
-		child := y.node(value.Value, place)
+		child := y.node(value.Value, full)
 		if first, twice := out.at[name]; twice {
-			y.fail(value.Key, place, "the key is given twice, first at "+first)
+			y.fail(value.Key, full, "the key is given twice, first at "+first)
 			continue
 		}
 		out.at[name] = y.line(value.Key)

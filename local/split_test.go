@@ -290,7 +290,7 @@ func TestSplitSettings(t *testing.T) {
 	}
 	for _, want := range [][]string{
 		{"services.alpha.max_body ", "4MiB", "# environment MAX_BODY"},
-		{"services.beta.max_body ", "5MiB", "# flag --services.beta.max_body"},
+		{"services.beta.max_body ", "5MiB", "# flag --set services.beta.max_body"},
 		{"grpc_listen ", "127.0.0.1:50051", "# local"},
 		{"services.alpha.listen ", p.http["alpha"], "# other.yml:"},
 		{"discovery_url ", "nats://127.0.0.1:", "# local"},
