@@ -98,6 +98,29 @@ func wallServer(all []pkg) (offences []string) {
 	return offences
 }
 
+// backends are the modules of servers' clients and of databases, linked by one import of drivers/….
+var backends = []string{
+	"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/redis/", "github.com/twmb/franz-go", "github.com/rabbitmq/", "github.com/nats-io/",
+	"go.opentelemetry.io/otel/exporters/otlp",
+}
+
+// wallBackends finds packages that link a backend into programs that do not ask for it.
+func wallBackends(all []pkg) (offences []string) {
+	for _, p := range all {
+		name, _ := rel(p.ImportPath)
+		if strings.HasSuffix(p.Name, "test") || p.Name == "main" || name == "local" || name == "telemetry/otlp" ||
+			slices.ContainsFunc([]string{"drivers/", "internal/test/", "shop/"}, func(s string) bool { return strings.HasPrefix(name, s) }) {
+			continue
+		}
+		for _, b := range backends {
+			if slices.ContainsFunc(p.Deps, func(d string) bool { return strings.HasPrefix(d, b) }) {
+				offences = append(offences, p.ImportPath+" links "+b+", only drivers/…, telemetry/otlp, local and programs may")
+			}
+		}
+	}
+	return offences
+}
+
 // wallTesting finds packages that bring the test framework into a program.
 func wallTesting(all []pkg) (offences []string) {
 	for _, p := range all {
@@ -121,6 +144,7 @@ func TestImports(t *testing.T) {
 		"shop is a root":       {wallShop, pkg{ImportPath: module + "/local", Imports: []string{module + "/shop/user"}}},
 		"shop, from a test":    {wallShop, pkg{ImportPath: module + "/local", XTestImports: []string{module + "/shop"}}},
 		"no embedded broker":   {wallServer, pkg{ImportPath: module, Deps: []string{"github.com/nats-io/nats-server/v2/server"}}},
+		"no backend":           {wallBackends, pkg{ImportPath: module + "/sqldb", Name: "sqldb", Deps: []string{"modernc.org/sqlite/lib"}}},
 		"no testing framework": {wallTesting, pkg{ImportPath: module, Name: "kaptar", Imports: []string{"testing"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
