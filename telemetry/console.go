@@ -160,7 +160,8 @@ func (h *consoleHandler) attr(line, below *bytes.Buffer, group string, a slog.At
 }
 
 func (h *consoleHandler) pair(line *bytes.Buffer, key, text string) {
-	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+	odd := func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
+	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
 		text = strconv.Quote(text)
 	}
 	line.WriteByte(' ')

@@ -42,7 +42,9 @@ const (
 )
 
 // RPCStatusName is the value of RPCStatus for a gRPC code: "NOT_FOUND".
-func RPCStatusName(c codes.Code) string { return code.Code(c).String() }
+func RPCStatusName(c codes.Code) string {
+	return code.Code(c).String() //nolint:gosec // codes are small numbers
+}
 
 // TraceID is the trace id of the span of ctx in hexadecimal, "" when there is none.
 func TraceID(ctx context.Context) string {

@@ -25,7 +25,9 @@ type stream struct {
 	heard atomic.Bool // a message has come
 }
 
-func (c *conn) stream(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c *conn) stream(
+	ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	made, err := c.newCall(ctx, method)
 	if err != nil {
 		return nil, err
