@@ -20,7 +20,7 @@ func TestPauses(t *testing.T) {
 // What the search list does to names that are not complete depends on the machine.
 func TestNamesAreComplete(t *testing.T) {
 	t.Parallel()
-	for opts, want := range map[Options]string{
+	for opts, want := range map[options]string{
 		{}:                                    "user",
 		{Server: "127.0.0.1"}:                 "user.",
 		{Domain: "shop.example."}:             "user.shop.example.",

@@ -56,7 +56,7 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 
 // name returns the name in DNS. With a last dot it is complete: the system's search list is not
 // tried on it.
-func (o Options) name(service string) string {
+func (o options) name(service string) string {
 	switch {
 	case o.Domain != "":
 		return service + "." + o.Domain + "."

@@ -13,9 +13,9 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// Options say what to ask for, and whom. The zero value asks the system's resolver for SRV records
+// options are what a URL says. The zero value asks the system's resolver for SRV records
 // of bare names.
-type Options struct {
+type options struct {
 	Server string // host or host:port; default port 53; "" = the system's resolver with its search list
 	Domain string // what follows the name of every service, for example "service.consul"; "" = nothing
 
@@ -38,8 +38,8 @@ type Options struct {
 const shortest = 10 * time.Millisecond
 
 // withDefaults returns a complete copy, or says what is wrong.
-func (o Options) withDefaults() (Options, error) {
-	fail := func(format string, args ...any) (Options, error) {
+func (o options) withDefaults() (options, error) {
+	fail := func(format string, args ...any) (options, error) {
 		return o, fmt.Errorf("%w dns options: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	if o.Server != "" {
@@ -107,9 +107,9 @@ func withPort(server string) (string, error) {
 }
 
 // parse reads a URL, see the package comment.
-func parse(raw string) (Options, error) {
-	var o Options
-	fail := func(format string, args ...any) (Options, error) {
+func parse(raw string) (options, error) {
+	var o options
+	fail := func(format string, args ...any) (options, error) {
 		// The URL itself may hold a password by mistake, so only the part that is wrong is shown.
 		return o, fmt.Errorf("%w dns url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
 	}
@@ -140,7 +140,7 @@ func parse(raw string) (Options, error) {
 	return o, nil
 }
 
-func (o *Options) set(name, value string) (err error) {
+func (o *options) set(name, value string) (err error) {
 	switch name {
 	case "http":
 		o.HTTP, err = port(value)

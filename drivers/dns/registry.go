@@ -22,16 +22,25 @@ func init() {
 // and change nothing: whoever writes the records knows the instances already. It holds no resources
 // between look-ups. All methods may be called concurrently.
 type Registry struct {
-	opts     Options
+	opts     options
 	resolver *net.Resolver
 	health   steady.Health // of the watches
 }
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// New returns a registry. It does not ask the server anything yet, so it fails only for options
-// that cannot be used, with an error that wraps discovery.ErrInvalid.
-func New(opts Options) (*Registry, error) {
+// Open returns a registry for a URL as described at the package. It does not ask the server anything
+// yet, so it fails only for a URL that cannot be used, with an error that wraps
+// discovery.ErrInvalid.
+func Open(url string) (*Registry, error) {
+	opts, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	return newRegistry(opts)
+}
+
+func newRegistry(opts options) (*Registry, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -48,15 +57,6 @@ func New(opts Options) (*Registry, error) {
 		return dialer.DialContext(ctx, network, address)
 	}
 	return r, nil
-}
-
-// Open is New with a URL, as described at the package.
-func Open(url string) (*Registry, error) {
-	opts, err := parse(url)
-	if err != nil {
-		return nil, err
-	}
-	return New(opts)
 }
 
 // Registry returns r, as package drivers asks for it.

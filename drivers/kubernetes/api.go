@@ -21,7 +21,7 @@ import (
 
 // api sends requests to the API server.
 type api struct {
-	opts   Options
+	opts   options
 	health steady.Health // of the follower
 
 	mu     sync.Mutex

@@ -15,8 +15,8 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// Options say where the API server is. The zero value is for a program in a pod.
-type Options struct {
+// options say where the API server is. The zero value is for a program in a pod.
+type options struct {
 	// Namespace of the services. Default: the pod's own; without a Server of the pod there is no
 	// default.
 	Namespace string
@@ -39,8 +39,8 @@ const (
 )
 
 // withDefaults returns a complete copy, or says what is wrong.
-func (o Options) withDefaults(getenv func(string) string, account string) (Options, error) {
-	fail := func(format string, args ...any) (Options, error) {
+func (o options) withDefaults(getenv func(string) string, account string) (options, error) {
+	fail := func(format string, args ...any) (options, error) {
 		return o, fmt.Errorf("%w kubernetes options: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	if o.Server == "" {
@@ -85,9 +85,9 @@ func (o Options) withDefaults(getenv func(string) string, account string) (Optio
 }
 
 // parse reads a URL, see the package comment.
-func parse(raw string) (Options, error) {
-	var o Options
-	fail := func(format string, args ...any) (Options, error) {
+func parse(raw string) (options, error) {
+	var o options
+	fail := func(format string, args ...any) (options, error) {
 		// The URL itself may hold a password by mistake, so only the part that is wrong is shown.
 		return o, fmt.Errorf("%w kubernetes url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
 	}
@@ -118,7 +118,7 @@ func parse(raw string) (Options, error) {
 	return o, nil
 }
 
-func (o *Options) set(name, value string) (err error) {
+func (o *options) set(name, value string) (err error) {
 	if value == "" {
 		return errors.New("it has no value")
 	}

@@ -20,26 +20,21 @@ type Registry struct{ api api }
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// New returns a registry. It does not ask the server anything yet, so it fails only for options
-// that cannot be used, with an error that wraps discovery.ErrInvalid.
-func New(opts Options) (*Registry, error) {
-	opts, err := opts.withDefaults(os.Getenv, accountDir)
-	if err != nil {
-		return nil, err
-	}
-	return &Registry{api: api{opts: opts}}, nil
-}
-
-// Open is New with a URL, as described at the package. opts may be nil.
+// Open returns a registry for a URL as described at the package. It does not ask the server anything
+// yet, so it fails only for a URL that cannot be used, with an error that wraps
+// discovery.ErrInvalid. opts may be nil.
 func Open(url string, opts *drivers.Options) (*Registry, error) {
 	o, err := parse(url)
+	if err == nil {
+		o, err = o.withDefaults(os.Getenv, accountDir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if opts != nil {
+	if opts != nil && opts.Log != nil {
 		o.Logger = opts.Log
 	}
-	return New(o)
+	return &Registry{api: api{opts: o}}, nil
 }
 
 // Registry returns r, as package drivers asks for it.
