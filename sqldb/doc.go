@@ -1,9 +1,9 @@
 // Package sqldb opens SQL databases by URL, migrates them and runs transactions that survive
 // contention.
 //
-// Two dialects are known, [SQLite] and [Postgres]. Open returns a plain [database/sql.DB]:
-// everything that takes one keeps working, and the functions of this package find the dialect in
-// it.
+// Two dialects are known, [SQLite] and [Postgres], each linked by an import of drivers/sqlite or
+// drivers/postgres. Open returns a plain [database/sql.DB]: everything that takes one keeps working,
+// and the functions of this package find the dialect in it.
 //
 // # Durability
 //
