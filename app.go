@@ -74,7 +74,8 @@ func (a *App) Version() string { return a.service.Version }
 func (a *App) Settings() *Settings { return a.settings }
 
 // Context returns the context of the service's own: it ends when its tasks are to stop, or when the
-// program is told to stop during Setup. Whatever Setup opens over the network should be bound by it.
+// program is told to stop during Setup. Whatever Setup opens over the network should be bound by
+// it.
 func (a *App) Context() context.Context { return a.base }
 
 // Logger returns the service's logger. Records written with a context that
@@ -131,9 +132,9 @@ func (a *App) Server() *server.Options { return a.server.Options() }
 // only when something is registered.
 func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
 
-// UseClient puts mw around all calls of Client, also of those that were handed out before; the first
-// of all is the outermost. It sees a call once, outside of retries and breaker: the host of its
-// request is the name of the service.
+// UseClient puts mw around all calls of Client, also of those that were handed out before; the
+// first of all is the outermost. It sees a call once, outside of retries and breaker: the host of
+// its request is the name of the service.
 func (a *App) UseClient(mw ...func(http.RoundTripper) http.RoundTripper) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -71,8 +71,8 @@ func (s *system) checkPorts() error {
 	return checkAddresses(all)
 }
 
-// registerTimeout bounds the wait for a registry at the start. It is long enough for one that restarts, and short enough for
-// a wrong address to be told while somebody looks.
+// registerTimeout bounds the wait for a registry at the start. It is long enough for one that
+// restarts, and short enough for a wrong address to be told while somebody looks.
 const registerTimeout = 30 * time.Second
 
 func (s *system) register(ctx context.Context, a *App) error {

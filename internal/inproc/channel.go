@@ -15,15 +15,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Channel is a gRPC server and the connection to it without a network between: services are registered on it as on a
-// [grpc.Server], clients are made of it as of a [grpc.ClientConn]. It may be used by several goroutines at once.
-// Use [NewChannel] to make one.
+// Channel is a gRPC server and the connection to it without a network between: services are
+// registered on it as on a [grpc.Server], clients are made of it as of a [grpc.ClientConn]. It may
+// be used by several goroutines at once. Use [NewChannel] to make one.
 //
-// Messages are marshalled and unmarshalled, so the two sides share no memory, and none may be larger than 4 MiB, gRPC's
-// default, unless the call options MaxCallRecvMsgSize and MaxCallSendMsgSize say otherwise for the client's side.
-// Outgoing metadata arrives as incoming metadata, the caller's deadline and cancellation end the handler's context, and
-// the values in the caller's context stay with the caller. Of the call options, those for codecs, compression, retries
-// and WaitForReady have no effect. A handler's panic is codes.Internal for its caller.
+// Messages are marshalled and unmarshalled, so the two sides share no memory, and none may be
+// larger than 4 MiB, gRPC's default, unless the call options MaxCallRecvMsgSize and
+// MaxCallSendMsgSize say otherwise for the client's side. Outgoing metadata arrives as incoming
+// metadata, the caller's deadline and cancellation end the handler's context, and the values in the
+// caller's context stay with the caller. Of the call options, those for codecs, compression,
+// retries and WaitForReady have no effect. A handler's panic is codes.Internal for its caller.
 type Channel struct {
 	unary  grpc.UnaryServerInterceptor
 	stream grpc.StreamServerInterceptor
@@ -45,7 +46,8 @@ var (
 	_ grpc.ClientConnInterface = (*Channel)(nil)
 )
 
-// NewChannel returns a channel without services. The interceptors run on the server's side, around every handler; nil is none.
+// NewChannel returns a channel without services. The interceptors run on the server's side, around
+// every handler; nil is none.
 func NewChannel(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor) *Channel {
 	return &Channel{
 		unary: unary, stream: stream,
@@ -54,8 +56,8 @@ func NewChannel(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInter
 	}
 }
 
-// RegisterService implements [grpc.ServiceRegistrar]. It panics when the service is registered already, as a mux does
-// for a pattern: both are mistakes in the program, found at its start.
+// RegisterService implements [grpc.ServiceRegistrar]. It panics when the service is registered
+// already, as a mux does for a pattern: both are mistakes in the program, found at its start.
 func (c *Channel) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s := &service{
 		impl:     impl,
@@ -77,7 +79,8 @@ func (c *Channel) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	c.services[desc.ServiceName] = s
 }
 
-// GetServiceInfo returns the registered services, as [grpc.Server] does; the reflection service asks for it.
+// GetServiceInfo returns the registered services, as [grpc.Server] does; the reflection service
+// asks for it.
 func (c *Channel) GetServiceInfo() map[string]grpc.ServiceInfo {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -125,8 +128,8 @@ func (c *Channel) find(full string) (method, error) {
 	return m, nil
 }
 
-// Invoke implements [grpc.ClientConnInterface]. It returns when the call is over or ctx ends, whichever is first; a
-// handler that does not mind the end of its context goes on for itself.
+// Invoke implements [grpc.ClientConnInterface]. It returns when the call is over or ctx ends,
+// whichever is first; a handler that does not mind the end of its context goes on for itself.
 func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts ...grpc.CallOption) error {
 	o := readOptions(opts)
 	err := c.invoke(ctx, full, args, reply, o)

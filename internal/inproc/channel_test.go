@@ -29,7 +29,8 @@ func call(ctx context.Context, cc grpc.ClientConnInterface, in string, opts ...g
 	return out.GetValue(), err
 }
 
-// wantStatus fails the test unless err is a status with this code and, unless it is empty, this message.
+// wantStatus fails the test unless err is a status with this code and, unless it is empty, this
+// message.
 func wantStatus(t *testing.T, what string, err error, code codes.Code, message string) {
 	t.Helper()
 	s, ok := status.FromError(err)

@@ -92,8 +92,9 @@ func dialLoopback(
 	return conn
 }
 
-// onBothChannels runs check against the service in the process and against a grpc-go server on loopback: what both sides
-// see must be the same. The run in the process is in a bubble, which does not end while a goroutine is left.
+// onBothChannels runs check against the service in the process and against a grpc-go server on
+// loopback: what both sides see must be the same. The run in the process is in a bubble, which does
+// not end while a goroutine is left.
 func onBothChannels(
 	t *testing.T, newService func() *echo, check func(t *testing.T, e *echo, cc grpc.ClientConnInterface),
 ) {

@@ -60,7 +60,8 @@ func newExchange(caller context.Context, method string) *exchange {
 	return ex
 }
 
-// context returns the handler's context: it has the deadline of the caller's but none of its values.
+// context returns the handler's context: it has the deadline of the caller's but none of its
+// values.
 func (ex *exchange) context() context.Context {
 	at, _ := ex.caller.Deadline()
 	return ex.limit.Start(context.Background(), at)
@@ -209,7 +210,8 @@ func (ex *exchange) announceTrailers(res *http.Response) {
 	}
 }
 
-// collectTrailers copies the announced trailers and those with [http.TrailerPrefix] from the handler's header.
+// collectTrailers copies the announced trailers and those with [http.TrailerPrefix] from the
+// handler's header.
 func (ex *exchange) collectTrailers() http.Header {
 	var t http.Header
 	add := func(k string, v []string) {

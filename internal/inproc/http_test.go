@@ -19,8 +19,8 @@ import (
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
-// onBoth runs check against h in the process and over loopback: what a caller sees must be the same. The run in the
-// process is in a bubble, which does not end while a goroutine is left.
+// onBoth runs check against h in the process and over loopback: what a caller sees must be the
+// same. The run in the process is in a bubble, which does not end while a goroutine is left.
 func onBoth(t *testing.T, h http.HandlerFunc, check func(t *testing.T, c *http.Client, url string)) {
 	t.Helper()
 	t.Parallel()

@@ -14,7 +14,8 @@ import (
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
-// serve calls h in the process. The tests here do it in a bubble, which does not end while a goroutine is left.
+// serve calls h in the process. The tests here do it in a bubble, which does not end while a
+// goroutine is left.
 func serve(t *testing.T, h http.HandlerFunc, call func(t *testing.T, rt http.RoundTripper)) {
 	t.Helper()
 	call(t, inproc.RoundTripper(h))

@@ -55,7 +55,8 @@ func validate(md metadata.MD) error {
 
 func lastSlash(method string) int { return max(strings.LastIndexByte(method, '/'), 0) }
 
-// serverSide is the metadata that a handler sends back. It is the [grpc.ServerTransportStream] of the handler's context.
+// serverSide is the metadata that a handler sends back. It is the [grpc.ServerTransportStream] of
+// the handler's context.
 type serverSide struct {
 	method string
 
@@ -121,7 +122,8 @@ func (s *serverSide) send() {
 	}
 }
 
-// end is called when the handler has returned: without a message, the header goes only if there is something in it.
+// end is called when the handler has returned: without a message, the header goes only if there is
+// something in it.
 func (s *serverSide) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

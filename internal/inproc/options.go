@@ -61,7 +61,8 @@ func (o *callOptions) finish(err error) {
 	}
 }
 
-// outgoing returns a copy of the metadata of ctx with that of the credentials, as the server is to see it.
+// outgoing returns a copy of the metadata of ctx with that of the credentials, as the server is to
+// see it.
 func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	if md == nil {

@@ -11,8 +11,8 @@ const (
 	messageCost = 64       // bytes that a message counts at least, so that empty ones are bounded too
 )
 
-// A queue is one direction of a stream: messages, then the reason for its end. It is bounded by bytes and takes a
-// message of any size when it is empty.
+// A queue is one direction of a stream: messages, then the reason for its end. It is bounded by
+// bytes and takes a message of any size when it is empty.
 type queue struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -27,7 +27,8 @@ func newQueue() *queue {
 	return q
 }
 
-// put appends a message, which the queue then owns. It waits while the queue is full and returns the reason when it has ended.
+// put appends a message, which the queue then owns. It waits while the queue is full and returns
+// the reason when it has ended.
 func (q *queue) put(m mem.BufferSlice) error {
 	cost := m.Len() + messageCost
 	q.mu.Lock()

@@ -18,8 +18,8 @@ import (
 
 var errNoURL = errors.New("inproc: request without URL")
 
-// serverRequest returns the request as a server would have read it from the wire: nothing in it is shared with req but
-// the source of the body.
+// serverRequest returns the request as a server would have read it from the wire: nothing in it is
+// shared with req but the source of the body.
 func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*http.Request, error) {
 	if req.URL == nil {
 		return nil, errNoURL
@@ -103,7 +103,8 @@ func serverHeader(req *http.Request) (http.Header, error) {
 
 func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
-// requestBody is what the handler reads: the caller's body, cut to the announced length and closed once.
+// requestBody is what the handler reads: the caller's body, cut to the announced length and closed
+// once.
 type requestBody struct {
 	source  io.ReadCloser
 	client  *http.Request // whose Trailer is filled when source ends

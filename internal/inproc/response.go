@@ -97,7 +97,8 @@ func (ex *exchange) lift() {
 	}
 }
 
-// EnableFullDuplex is always on: reading the request and writing the response never wait for each other.
+// EnableFullDuplex is always on: reading the request and writing the response never wait for each
+// other.
 func (w responseWriter) EnableFullDuplex() error { return nil }
 
 // put appends p to the buffer and waits for the caller to read when it is full.
@@ -186,7 +187,8 @@ func (ex *exchange) take(p []byte) int {
 	return n
 }
 
-// atEnd returns io.EOF when the caller has read all, which with a Content-Length can be before the handler's return.
+// atEnd returns io.EOF when the caller has read all, which with a Content-Length can be before the
+// handler's return.
 func (ex *exchange) atEnd() error {
 	if ex.length >= 0 && ex.read == ex.length || ex.shown == ex.off && errors.Is(ex.err, io.EOF) {
 		for k, v := range ex.trailer {

@@ -12,22 +12,25 @@ import (
 	"strconv"
 )
 
-// RoundTripper returns a transport that serves every request with h, in the process, whatever the URL's host.
-// It may be used by several goroutines at once if h may.
+// RoundTripper returns a transport that serves every request with h, in the process, whatever the
+// URL's host. It may be used by several goroutines at once if h may.
 //
-// The handler runs in a goroutine of its own and sees a request as a server would: RequestURI and Host set, a URL without
-// scheme and host, RemoteAddr "in-process", and a context that has the deadline of the caller's but none of its values and
-// that ends when the caller's ends, when the response's body is closed early, and when the handler returns.
+// The handler runs in a goroutine of its own and sees a request as a server would: RequestURI and
+// Host set, a URL without scheme and host, RemoteAddr "in-process", and a context that has the
+// deadline of the caller's but none of its values and that ends when the caller's ends, when the
+// response's body is closed early, and when the handler returns.
 //
-// A response of up to 64 KiB arrives whole, with its Content-Length, when the handler returns; with the first Flush or
-// past 64 KiB it becomes a stream, and the handler waits when the caller reads slowly. Trailers, 1xx responses (through
-// httptrace) and sniffing of the content type work as in net/http. Header fields Date and User-Agent are not added.
-// Flush, EnableFullDuplex and Hijack of [http.ResponseController] work, deadlines are not supported. After Hijack handler
-// and caller have the two ends of a connection in memory; the caller's is the body of the response, if that is 101.
+// A response of up to 64 KiB arrives whole, with its Content-Length, when the handler returns; with
+// the first Flush or past 64 KiB it becomes a stream, and the handler waits when the caller reads
+// slowly. Trailers, 1xx responses (through httptrace) and sniffing of the content type work as in
+// net/http. Header fields Date and User-Agent are not added. Flush, EnableFullDuplex and Hijack of
+// [http.ResponseController] work, deadlines are not supported. After Hijack handler and caller have
+// the two ends of a connection in memory; the caller's is the body of the response, if that is 101.
 // The deadline does not end the context of a handler that has flushed or hijacked.
 //
-// When the handler panics, RoundTrip or, if the header is out, reading the body returns an error that wraps
-// [io.ErrUnexpectedEOF] and tells the value, or plain io.ErrUnexpectedEOF for [http.ErrAbortHandler].
+// When the handler panics, RoundTrip or, if the header is out, reading the body returns an error
+// that wraps [io.ErrUnexpectedEOF] and tells the value, or plain io.ErrUnexpectedEOF for
+// [http.ErrAbortHandler].
 func RoundTripper(h http.Handler) http.RoundTripper { return &roundTripper{handler: h} }
 
 type roundTripper struct{ handler http.Handler }
@@ -62,7 +65,7 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// serve runs the handler and settles the exchange, however the handler ends.
+// serve runs the handler and ends the exchange, however the handler ends.
 func (ex *exchange) serve(h http.Handler, req *http.Request) {
 	returned := false
 	defer func() {

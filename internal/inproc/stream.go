@@ -107,7 +107,8 @@ type serverStream struct {
 
 var _ grpc.ServerStream = (*serverStream)(nil)
 
-// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the client's end.
+// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the
+// client's end.
 func (ss *serverStream) contextEnded() {
 	ss.up.cut(status.FromContextError(ss.ctx.Err()).Err())
 }
@@ -145,7 +146,7 @@ type clientStream struct {
 	closed   atomic.Bool // nothing more is to be sent
 	left     atomic.Bool // the client has ended the stream; the handler may not know it yet
 
-	settled sync.Once
+	concluded sync.Once
 }
 
 var _ grpc.ClientStream = (*clientStream)(nil)
@@ -163,7 +164,8 @@ func (cs *clientStream) abandon(err error) {
 
 func (cs *clientStream) Context() context.Context { return cs.ctx }
 
-// Header waits for the header. It is nil when the stream has ended without one; RecvMsg then tells why.
+// Header waits for the header. It is nil when the stream has ended without one; RecvMsg then tells
+// why.
 func (cs *clientStream) Header() (metadata.MD, error) {
 	select {
 	case <-cs.side.ready:
@@ -208,7 +210,7 @@ func (cs *clientStream) SendMsg(m any) error {
 // fail ends the stream because the client made a mistake.
 func (cs *clientStream) fail(err error) error {
 	cs.abandon(err)
-	cs.settle(err)
+	cs.conclude(err)
 	return err
 }
 
@@ -216,7 +218,7 @@ func (cs *clientStream) fail(err error) error {
 func (cs *clientStream) RecvMsg(m any) error {
 	err := cs.receive(m)
 	if err != nil || !cs.desc.ServerStreams {
-		cs.settle(err)
+		cs.conclude(err)
 	}
 	return err
 }
@@ -256,9 +258,10 @@ func (cs *clientStream) onlyOne() error {
 	return err
 }
 
-// settle hands out what the options asked for, once, when the client knows that the stream is over.
-func (cs *clientStream) settle(err error) {
-	cs.settled.Do(func() {
+// conclude hands out what the options asked for, once, when the client knows that the stream is
+// over.
+func (cs *clientStream) conclude(err error) {
+	cs.concluded.Do(func() {
 		cs.unfollow()
 		cs.options.deliver(cs.side.sentHeader(), cs.side.sentTrailer())
 		if errors.Is(err, io.EOF) {

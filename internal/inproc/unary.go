@@ -50,7 +50,8 @@ func (c *Channel) invoke(ctx context.Context, full string, args, reply any, o *c
 	return c.unmarshal(call.reply, reply, o.maxRecv)
 }
 
-// A unaryCall is a call on its way. reply and err belong to the handler's goroutine until done is closed.
+// A unaryCall is a call on its way. reply and err belong to the handler's goroutine until done is
+// closed.
 type unaryCall struct {
 	channel *Channel
 	method  method
@@ -75,7 +76,8 @@ func (u *unaryCall) serve(ctx context.Context, cancel context.CancelFunc) {
 	}
 }
 
-// handle runs a unary handler and marshals its reply; an error is the one that the client is to see.
+// handle runs a unary handler and marshals its reply; an error is the one that the client is to
+// see.
 func (c *Channel) handle(ctx context.Context, m method, dec func(any) error) (mem.BufferSlice, error) {
 	reply, err := m.unary.Handler(m.impl, ctx, dec, c.unary)
 	if err != nil {
@@ -99,7 +101,8 @@ func contain(method string, err *error) func() {
 	}
 }
 
-// statusError makes of a handler's error what a client finds after the network. The copy shares no details with it.
+// statusError makes of a handler's error what a client finds after the network. The copy shares no
+// details with it.
 func statusError(err error) error {
 	if err == nil {
 		return nil
@@ -134,7 +137,8 @@ func (c *Channel) unmarshal(data mem.BufferSlice, v any, limit int) error {
 	return nil
 }
 
-// invokeStream makes a call of one request and one reply to a streaming method, which on the wire is the same thing.
+// invokeStream makes a call of one request and one reply to a streaming method, which on the wire
+// is the same thing.
 func (c *Channel) invokeStream(ctx context.Context, full string, args, reply any, o *callOptions) error {
 	quiet := *o
 	quiet.onFinish = nil // Invoke tells them
