@@ -210,7 +210,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		}
 		eventually(t, "all handlers to return "+what, func() bool { return len(b.Busy()) == 0 })
 	}
-	b := setup(t, server.Options{WriteTimeout: 50 * time.Millisecond})
+	b := setup(t, server.Options{WriteTimeout: 5 * time.Second})
 	b.Mux().HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 	url := b.start(t)
 	if a := do(t, b.clients(t)["network"], "GET", url+"/file", nil); len(a.body) != 32<<20 {
