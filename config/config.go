@@ -41,6 +41,8 @@ type Config struct {
 	presets []reflect.Value // what the targets held before Load
 	dotEnv  map[string]variable
 
+	flags, defaults *node
+
 	reading sync.Mutex // held from reading a source to applying it, so that SetLive and Watch do not undo each other
 	stamp   stamp      // of the file, taken before it was read
 	file    *node
@@ -115,9 +117,12 @@ func (c *Config) readFile(p *problems) *node {
 // keep their last values. live is above the file.
 func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
 	l := &layers{scope: c.scope, problems: p, file: c.src.File}
-	flags := l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
-	origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
-	defaults := l.texts(c.src.Defaults, func(string) string { return origin })
+	if c.flags == nil { // these two never change
+		c.flags = l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
+		origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
+		c.defaults = l.texts(c.src.Defaults, func(string) string { return origin })
+	}
+	flags, defaults := c.flags, c.defaults
 	set := l.texts(live.values, live.origin)
 	named := []*node{flags, set, file, defaults}
 	env := l.environment(environment(c.src.Env), named)

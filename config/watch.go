@@ -123,7 +123,7 @@ func (c *Config) SetLive(values map[string]string, origin func(key string) strin
 
 // changed returns the part that two sets of dotted keys and texts disagree about.
 func (c *Config) changed(before, after map[string]string) part {
-	names := map[[2]string]bool{}
+	names := map[string]map[string]bool{} // top-level keys and the services, "" for all
 	for _, set := range []map[string]string{before, after} {
 		for key := range set {
 			was, had := before[key]
@@ -136,11 +136,15 @@ func (c *Config) changed(before, after map[string]string) part {
 				service, rest, _ = c.cutService(own)
 			}
 			name, _, _ := strings.Cut(rest, ".")
-			names[[2]string{service, name}] = true
+			if names[name] == nil {
+				names[name] = map[string]bool{}
+			}
+			names[name][service] = true
 		}
 	}
 	return func(service, name string) bool {
-		return names[[2]string{"", name}] || names[[2]string{service, name}]
+		services, ok := names[name]
+		return ok && (services[""] || services[service])
 	}
 }
 
