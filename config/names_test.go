@@ -164,7 +164,8 @@ type picky struct{ URL config.Secret }
 
 func (p *picky) Validate() error {
 	_, rest, _ := strings.Cut(p.URL.Reveal(), "ada:")
-	return fmt.Errorf("unexpected %q", rest[:strings.Index(rest, "@")])
+	password, _, _ := strings.Cut(rest, "@")
+	return fmt.Errorf("unexpected %q", password)
 }
 
 func TestPasswordOfAURLInAnError(t *testing.T) {

@@ -91,7 +91,9 @@ func (s *System) withFaults(service kaptar.Service) kaptar.Service {
 				return err
 			}
 			return invoke(ctx, method, req, reply, cc, opts...)
-		}, func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		}, func(
+			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption,
+		) (grpc.ClientStream, error) {
 			if err := s.calls.strike(ctx, rpcService(method)); err != nil {
 				return nil, err
 			}

@@ -79,7 +79,7 @@ func (r *Registry) Deregister(_ context.Context, in discovery.Instance) error { 
 // one with a dot, is no service here: its list is empty, and nobody is asked.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of ctx is no failure of Watch
+		return nil
 	}
 	if !isLabel(service) {
 		update([]discovery.Instance{})
@@ -94,7 +94,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		list, err := r.lookup(ctx, service)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // its end is no failure of Watch
+			return nil
 		case err != nil:
 			pause = steady.Delay(misses, 0, 5*time.Second)
 			if misses++; misses >= lostAfter {

@@ -1,4 +1,4 @@
-// Package gateway is the shop's edge: one address for all services, their merged
+// Package edge is the shop's edge: one address for all services, their merged
 // API description, and a small storefront.
 package edge
 
