@@ -290,11 +290,12 @@ func (p *Program) versions() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version, goVersion = cmp.Or(info.Main.Version, version), info.GoVersion
 	}
-	text := fmt.Sprintf("program %s, %s\n", version, goVersion)
+	var text strings.Builder
+	fmt.Fprintf(&text, "program %s, %s\n", version, goVersion)
 	for _, s := range p.Services {
-		text += s.Name + " " + cmp.Or(s.Version, defaultVersion) + "\n"
+		fmt.Fprintf(&text, "%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
 	}
-	return text
+	return text.String()
 }
 
 // pick returns the services of these names, or all, and the others.
