@@ -24,8 +24,8 @@ type Target struct {
 // tags alone.
 type Sources struct {
 	// Defaults are dotted keys and their texts, above the tags' defaults; "services.<name>.<key>"
-	// is a service's own. Those for a service without a target are ignored, since whoever supplies
-	// them need not know what runs.
+	// is a service's own. Those for a service without a target, and those of sections that are not
+	// linked, are ignored, since whoever supplies them need not know what runs.
 	Defaults       map[string]string
 	DefaultsOrigin string            // the origin that is shown for those, such as "local"; default "defaults"
 	File           string            // path of a YAML file, which must exist; "" is none

@@ -67,3 +67,19 @@ func ExampleLoad_errors() {
 	//   environment TIMEOUT: timeout = "5": add a unit, such as 5s
 	//   flag --set debgu: debgu: unknown key, did you mean "debug"?
 }
+
+// A package brings its settings by itself: services that link it have them, and find them with
+// kaptar.SectionOf.
+func ExampleRegisterSection() {
+	type tea struct {
+		BrewTime time.Duration `default:"3m"`
+	}
+	config.RegisterSection[tea]("example.com/tea") // in a package: from its init
+	c, err := config.Load(config.Sources{Env: []string{"KITCHEN_BREW_TIME=4m"}}, config.Sections("kitchen")...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(config.Of[tea](c, "kitchen").BrewTime)
+	// Output: 4m0s
+}
