@@ -43,7 +43,7 @@ func sharedOf(app *kaptar.App) (*shared, error) {
 		url, setting, err := urlOf(set)
 		var to server
 		if err == nil && url != "" {
-			to, err = open(context.Background(), url, app.Backend)
+			to, err = open(app.Context(), url, app.Backend)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("cache: %s: %s: %w", app.Name(), setting, err)

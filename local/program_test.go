@@ -235,7 +235,7 @@ func (p *program) startBare(args ...string) {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it has ended where all went well
 		select {
 		case <-p.exited:
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			_ = p.cmd.Process.Kill()
 			<-p.exited
 		}
@@ -268,8 +268,8 @@ func (p *program) wait() int {
 	select {
 	case <-p.exited:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		p.t.Fatalf("it did not end in %v", patience)
+	case <-time.After(timeout):
+		p.t.Fatalf("it did not end in %v", timeout)
 		return 0
 	}
 }
@@ -292,7 +292,7 @@ func (p *program) get(service, path string) string {
 }
 
 func (p *program) try(service, path string) (string, error) {
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + p.http[service] + path)
 	if err != nil {
 		return "", err
@@ -339,16 +339,15 @@ func containsAll(s string, parts []string) bool {
 	return true
 }
 
-// patience is how long anything here may take to come about, on a machine that has
-// other things to do.
-const patience = time.Minute
+// timeout is how long anything here may take to come about, on a machine that has other things to do.
+const timeout = time.Minute
 
 // eventually asks again and again until check returns "".
 func eventually(t *testing.T, check func() string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	late := time.After(patience)
+	late := time.After(timeout)
 	for {
 		said := check()
 		if said == "" {
@@ -357,7 +356,7 @@ func eventually(t *testing.T, check func() string) {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("after %v still: %s", patience, said)
+			t.Fatalf("after %v still: %s", timeout, said)
 		}
 	}
 }

@@ -69,3 +69,20 @@ func TestSplitOnTerminal(t *testing.T) {
 		}
 	}
 }
+
+// A list of processes shows which service each is, and no secret that was given on the command line.
+func TestSplitCommandLine(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	p.startSplit("--set", "services.alpha.redis_url=redis://:hunter2@h", "--redis-url", "redis://:hunter2@other")
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid("alpha")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"); len(args) != 2 || args[1] != "--split-service=alpha" {
+		t.Errorf("the command line of alpha's process is %q, want the program and --split-service=alpha", args)
+	}
+	if got := p.get("alpha", "/settings"); !strings.Contains(got, "redis://:hunter2@h ") {
+		t.Errorf("alpha's settings are %q, want those of the command line", got)
+	}
+}

@@ -105,6 +105,19 @@ func TestSplitSupervisorKilled(t *testing.T) {
 	}
 }
 
+// The services of a killed supervisor take their time to stop. The next one waits for them.
+func TestSplitStartsAgainAfterKill(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	p.startSplit()
+	p.signal(syscall.SIGKILL)
+	p.wait()
+	again := p.again()
+	again.startSplit()
+	again.pid("alpha")
+	again.pid("beta")
+}
+
 func TestSplitStops(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)

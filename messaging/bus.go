@@ -66,7 +66,7 @@ func (b *bus) store() (*store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("messaging: outbox and inbox: %w", err)
 		}
-		if err := outbox.Migrate(context.Background(), db); err != nil {
+		if err := outbox.Migrate(b.app.Context(), db); err != nil {
 			return nil, fmt.Errorf("messaging: %s: %w", b.app.Name(), err)
 		}
 		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger()})}
@@ -138,7 +138,7 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 // declare opens the broker of sub's topic and makes sure that the topic exists, and the group if
 // there is one.
 func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
 	defer cancel()
 	br, err := b.broker(ctx, sub.Topic)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 const guard = `trap '' INT TERM QUIT HUP
 read -r _
 eval "$1"
-kill -KILL 0
+kill -KILL -$$
 `
 
 // start starts the guard, if there is one, and then the process in its group. The guard comes first:

@@ -222,7 +222,7 @@ func surroundings() []mutant {
 		},
 		{
 			"no process outlives the one that started it", "internal/proc/start_unix.go",
-			"kill -KILL 0\n", "", "./internal/proc", "TestParentKilled",
+			"kill -KILL -$$\n", "", "./internal/proc", "TestParentKilled",
 		},
 		{
 			"a stop is heard during Setup", "setup.go",
