@@ -105,9 +105,10 @@ func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 
 // flags are what the command line says.
 type flags struct {
-	file   string
-	set    []string
-	values map[string]string // by key, from --key=value flags
+	file    string
+	set     []string
+	values  map[string]string // by key, from --key=value flags
+	version bool
 }
 
 func (p *Program) command(name string) *cobra.Command {
@@ -116,11 +117,14 @@ func (p *Program) command(name string) *cobra.Command {
 		Use:           name,
 		Short:         "Run " + p.names(),
 		Long:          p.help(),
-		Version:       p.versions(),
 		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.version {
+				_, err := fmt.Fprint(cmd.OutOrStdout(), p.versions())
+				return err
+			}
 			run := p.Run
 			if run == nil {
 				run = Run
@@ -129,7 +133,8 @@ func (p *Program) command(name string) *cobra.Command {
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetVersionTemplate("{{.Version}}")
+	// Cobra's own --version would link text/template, and with it every method of every type.
+	root.Flags().BoolVar(&f.version, "version", false, "print the versions")
 	root.SetFlagErrorFunc(unknownFlag)
 	configCmd := &cobra.Command{
 		Use: "config [service...]", Short: "Print every setting with its value and where it came from",
