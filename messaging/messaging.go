@@ -74,7 +74,8 @@ func (t Topic[T]) raw() bool {
 //     comes again.
 //   - NATS: the subject, in a stream that is made for it.
 //
-// The topic may have any name that the broker takes, of printable ASCII without spaces. Event.Source
+// On Kafka and RabbitMQ the topic may have any name of printable ASCII without spaces that they
+// take. Event.Source
 // and Event.Time are empty. Nothing is promised of keys that the broker does not know (RabbitMQ):
 // then all events have one, and are handled one after the other unless SubscribeOptions.Unordered
 // says otherwise.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/memory" // memory:
 	"github.com/kaptar/kaptar/internal/test/servers"
@@ -166,6 +168,44 @@ func TestRawUnchanged(t *testing.T) {
 				t.Errorf("header %s in a raw message", name)
 			}
 		}
+	}
+}
+
+// TestPlainNATS: a program that knows subjects only, and nothing of JetStream.
+func TestPlainNATS(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	r := &rawService{from: "hello", to: "answers"}
+	conn, err := nats.Connect(broker.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers, err := conn.SubscribeSync("answers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, t.TempDir(), map[string]string{"broker_url": broker.url()}, r.service())
+	for n := range 20 {
+		if err := conn.PublishMsg(&nats.Msg{Subject: "hello", Header: nats.Header{"X-Mark": {"py"}}, Data: body(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.publish(t, 20)
+	eventually(t, "all events", func() bool { return len(r.events()) >= 20 })
+	checkRaw(t, "nats", r.events())
+	seen := make(map[string]bool)
+	for range 20 {
+		m, err := answers.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[string(m.Data)] = true; !bytes.Equal(m.Data, body(int(m.Data[0]))) || m.Header.Get("X-Mark") != "go" {
+			t.Errorf("a plain program gets %q with %v, want what was published", m.Data, m.Header)
+		}
+	}
+	if len(seen) != 20 {
+		t.Errorf("a plain program gets %d different messages, want 20", len(seen))
 	}
 }
 

@@ -93,15 +93,22 @@ func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	}
 	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
-	_, err := b.topic(ctx, sub.Topic)
+	_, err := b.topic(ctx, sub.Topic, sub.Raw)
 	return err
 }
 
 // topic returns what is known of a topic, after making its stream if need be.
-func (b *broker) topic(ctx context.Context, topic string) (topicInfo, error) {
+func (b *broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, error) {
 	info, ok := b.known(topic)
 	if ok {
 		return info, nil
+	}
+	subjects := topic + ".*"
+	if raw {
+		subjects = topic
+		if err := (driver.Subscription{Topic: topic}).ValidateDeclare(); err != nil { // it may be a wildcard
+			return topicInfo{}, fmt.Errorf("nats: subject of a raw topic: %w", err)
+		}
 	}
 	name := escapeName(topic)
 	ctx, done := b.askAbout(ctx, name)
@@ -112,7 +119,7 @@ func (b *broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 	err := insist(ctx, func(ctx context.Context) (err error) {
 		stream, err = b.conn.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name, topic))
+			stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name, topic, subjects))
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
 				stream, err = b.conn.js.Stream(ctx, name)
 			}
@@ -123,9 +130,9 @@ func (b *broker) topic(ctx context.Context, topic string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s: %w", topic, name, b.conn.url, b.cause(ctx, err))
 	}
 	config := stream.CachedInfo().Config
-	if len(config.Subjects) != 1 || config.Subjects[0] != topic+".*" {
+	if len(config.Subjects) != 1 || config.Subjects[0] != subjects {
 		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
-			topic, name, b.conn.url, config.Subjects, topic+".*")
+			topic, name, b.conn.url, config.Subjects, subjects)
 	}
 	info = topicInfo{stream: name, created: stream.CachedInfo().Created, atomic: config.AllowAtomicPublish && b.set.atomic}
 	b.mu.Lock()
@@ -142,9 +149,9 @@ func (b *broker) known(topic string) (info topicInfo, ok bool) {
 	return info, ok
 }
 
-func (b *broker) streamConfig(name, topic string) jetstream.StreamConfig {
+func (b *broker) streamConfig(name, topic, subjects string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: name, Description: "kaptar topic " + topic, Subjects: []string{topic + ".*"},
+		Name: name, Description: "kaptar topic " + topic, Subjects: []string{subjects},
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
 		MaxAge: b.set.maxAge, Replicas: b.set.replicas, Duplicates: b.set.duplicateWindow,
 		AllowAtomicPublish: true, // servers before 2.12 ignore it, and say so in their answer

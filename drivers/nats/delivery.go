@@ -22,7 +22,7 @@ type pending struct {
 }
 
 func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
-	d := driver.Delivery{Message: decode(l.p.sub.Topic, msg), Attempt: deliveries(msg.Reply), Acker: l}
+	d := driver.Delivery{Message: decode(l.p.sub.Topic, l.p.sub.Raw, msg), Attempt: deliveries(msg.Reply), Acker: l}
 	if d.ID == "" { // the publisher gave none: the sequence number is the same at every delivery
 		var seq uint64
 		if meta, err := msg.Metadata(); err == nil { // an error would mean a reply subject that no server sends

@@ -32,6 +32,10 @@
 // without kaptar can publish to any of the subjects: then the id is Nats-Msg-Id or ce-id, the key
 // ce-partitionkey or ce-subject.
 //
+// A raw topic (driver.Subscription.Raw) is a stream with the topic itself as its one subject, so
+// programs publish to that subject, with or without JetStream, and subscribe to it. Header values
+// are not encoded there, so they must be one line. Its name follows the rules of other topics.
+//
 // Publish returns when the server has acknowledged, and the server by default acknowledges before
 // it calls fsync. Only "sync_interval: always" in the server's configuration (SyncAlways when
 // embedded) makes an acknowledged message survive a loss of power. It makes single messages slow

@@ -125,7 +125,7 @@ func (p *publication) send(ctx context.Context, topic string, indexes []int) err
 	if !ok {
 		bounded, cancel := p.bound(ctx)
 		var err error
-		info, err = p.b.topic(bounded, topic)
+		info, err = p.b.topic(bounded, topic, p.msgs[indexes[0]].Raw)
 		cancel()
 		if err != nil {
 			return err

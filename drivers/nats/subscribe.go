@@ -65,7 +65,7 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	}
 	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
-	info, err := b.topic(ctx, sub.Topic)
+	info, err := b.topic(ctx, sub.Topic, sub.Raw)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // deleted since this broker saw it
 		b.forget(sub.Topic)
-		if info, err = b.topic(ctx, sub.Topic); err == nil {
+		if info, err = b.topic(ctx, sub.Topic, sub.Raw); err == nil {
 			consumer, err = b.consumer(ctx, info, sub)
 		}
 	}

@@ -48,8 +48,11 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 	set(nats.MsgIdHdr, escapeValue(m.ID))
 	set(headerKey, escapeValue(m.Key))
 	for _, one := range m.Headers {
-		if !plainHeader(one.Name) {
+		switch {
+		case !m.Raw && !plainHeader(one.Name):
 			one.Value = escapeValue(one.Value)
+		case m.Raw && strings.ContainsAny(one.Value, "\r\n"):
+			return fmt.Errorf("nats: value of header %s of message %q on raw topic %q is %w: want one line", one.Name, m.ID, m.Topic, driver.ErrInvalid)
 		}
 		set(one.Name, one.Value)
 	}
@@ -57,20 +60,25 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 		return fmt.Errorf("nats: %w: message %q on topic %q needs %d bytes with encoded headers, the server takes %d (max_payload)",
 			driver.ErrTooLarge, m.ID, m.Topic, size, maxPayload)
 	}
-	out.Subject, out.Header, out.Data = subject(m.Topic, m.Key), h, m.Data
+	out.Subject, out.Header, out.Data = m.Topic, h, m.Data
+	if !m.Raw {
+		out.Subject = subject(m.Topic, m.Key)
+	}
 	return nil
 }
 
 // decode makes the message of a delivery. Its ID is empty if the publisher gave none.
-func decode(topic string, msg *nats.Msg) driver.Message {
-	m := driver.Message{Topic: topic, Headers: make(driver.Headers, 0, len(msg.Header)), Data: msg.Data}
+func decode(topic string, raw bool, msg *nats.Msg) driver.Message {
+	m := driver.Message{Topic: topic, Headers: make(driver.Headers, 0, len(msg.Header)), Data: msg.Data, Raw: raw}
 	for name, values := range msg.Header {
 		if len(values) == 0 || strings.HasPrefix(name, "Nats-") || name == headerKey {
 			continue
 		}
-		name = strings.ToLower(name)
 		value := values[0]
-		if !plainHeader(name) {
+		if !raw {
+			name = strings.ToLower(name)
+		}
+		if !raw && !plainHeader(name) {
 			value = unescapeValue(value)
 		}
 		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})

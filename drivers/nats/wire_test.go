@@ -46,7 +46,7 @@ func FuzzWire(f *testing.F) {
 				t.Errorf("header %s has value %q on the wire", name, v)
 			}
 		}
-		if got := decode("t", msg); got.ID != id || got.Key != key || got.Headers.Get(name) != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
+		if got := decode("t", false, msg); got.ID != id || got.Key != key || got.Headers.Get(name) != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
 			t.Errorf("got %+v, want %+v", got, m)
 		}
 	})
@@ -58,7 +58,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("", "", "Kaptar-Key", "")
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
 		header := nats.Header{name1: {value1}, name2: {value2, value1}}
-		m := decode("t", &nats.Msg{Header: header})
+		m := decode("t", false, &nats.Msg{Header: header})
 		if id := unescapeValue(header.Get("Nats-Msg-Id")); id != "" && m.ID != id {
 			t.Errorf("headers %v give id %q, want %q", header, m.ID, id)
 		}
