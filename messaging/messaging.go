@@ -16,8 +16,10 @@
 //   - A handler that fails is tried again in place, then by redelivery, and is at last put
 //     aside as a dead letter in the consumer's own database, in the same
 //     transaction that would have marked it handled. See [Subscribe].
-//   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a
-//     W3C traceparent, so that clients in any language can read and write it.
+//   - An event is known by its source and its ID, as in CloudEvents.
+//   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a W3C traceparent,
+//     so that clients in any language can read and write it. Plain messages of programs that know
+//     nothing of CloudEvents come and go as [Raw].
 //
 // # Order
 //
