@@ -193,7 +193,8 @@ func (w *watcher) missing(i, from, to int) (list []int) {
 	return list
 }
 
-// await publishes to topic number i, from n on, until something of it is handled, and returns the next number.
+// await publishes to topic number i, from n on, until something of it is handled, and returns the
+// next number.
 func (w *watcher) await(t *testing.T, i, n int) int {
 	t.Helper()
 	first := n
@@ -205,8 +206,9 @@ func (w *watcher) await(t *testing.T, i, n int) int {
 	return n
 }
 
-// TestDeletedTopic: a topic that is deleted under a running service is made again, however often. The log tells of it once, and the
-// events of the topic go on, those published meanwhile too, as do those of another topic.
+// TestDeletedTopic: a topic that is deleted under a running service is made again, however often.
+// The log tells of it once, and the events of the topic go on, those published meanwhile too, as do
+// those of another topic.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	for _, d := range deletions() {

@@ -105,8 +105,8 @@ func (l *lanes) here() []*driver.Delivery {
 	return all
 }
 
-// close waits for the deliveries at hand, and returns those that stop left undone, in order per key.
-// Nothing may be delivered any more.
+// close waits for the deliveries at hand, and returns those that stop left undone, in order per
+// key. Nothing may be delivered any more.
 func (l *lanes) close() []*driver.Delivery {
 	l.work.Wait()
 	close(l.closed)

@@ -77,10 +77,9 @@ func (t Topic[T]) raw() bool {
 //   - NATS: the subject, in a stream that is made for it.
 //
 // On Kafka and RabbitMQ the topic may have any name of printable ASCII without spaces that they
-// take. Event.Source
-// and Event.Time are empty. Nothing is promised of keys that the broker does not know (RabbitMQ):
-// then all events have one, and are handled one after the other unless SubscribeOptions.Unordered
-// says otherwise.
+// take. Event.Source and Event.Time are empty. Nothing is promised of keys that the broker does not
+// know (RabbitMQ): then all events have one, and are handled one after the other unless
+// SubscribeOptions.Unordered says otherwise.
 type Raw struct {
 	Headers map[string]string // names as on the wire; values that are not UTF-8 are mended
 	Body    []byte

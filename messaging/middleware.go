@@ -8,12 +8,14 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Handler handles one try of one delivery. It must neither change the delivery nor acknowledge it.
+// A Handler handles one try of one delivery. It must neither change the delivery nor acknowledge
+// it.
 type Handler func(ctx context.Context, d *driver.Delivery) error
 
 // Use puts mw around the handlers of all of app's subscriptions, during Setup, as App.Use does for
-// HTTP; the first is the outermost. It sees each try, outside of the handler's transaction: an error
-// that it returns instead of calling next counts as the handler's, and its context is the handler's.
+// HTTP; the first is the outermost. It sees each try, outside of the handler's transaction: an
+// error that it returns instead of calling next counts as the handler's, and its context is the
+// handler's.
 func Use(app *kaptar.App, mw ...func(next Handler) Handler) error {
 	b, err := busOf(app)
 	if err != nil {

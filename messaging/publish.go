@@ -38,11 +38,12 @@ func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error)
 }
 
 // Publish puts the event into the outbox as part of tx, a transaction on the service's own
-// database. It is sent if tx commits, soon after: at once when ctx is the one that sqldb.InTx passed
-// with tx, else within about a second. Events of one key are sent in the order in which their
-// transactions wrote them, provided that these were one after the other, as they are when each first
-// updates the row that key names. An event larger than driver.MaxSize is refused here; one that only
-// the broker refuses, by a lower limit of its own, becomes a dead letter in the publisher's database.
+// database. It is sent if tx commits, soon after: at once when ctx is the one that sqldb.InTx
+// passed with tx, else within about a second. Events of one key are sent in the order in which
+// their transactions wrote them, provided that these were one after the other, as they are when
+// each first updates the row that key names. An event larger than driver.MaxSize is refused here;
+// one that only the broker refuses, by a lower limit of its own, becomes a dead letter in the
+// publisher's database.
 func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data T) error {
 	ctx, span := p.span(ctx, "create")
 	defer span.End()
@@ -81,9 +82,9 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	return &DirectPublisher[T]{topic, b, br}, nil
 }
 
-// PublishNow sends the event to the broker without the outbox and returns when the broker has it. It
-// is not part of any transaction: a crash before or after can lose the event or publish one whose
-// cause was rolled back. Use it for what may be lost.
+// PublishNow sends the event to the broker without the outbox and returns when the broker has it.
+// It is not part of any transaction: a crash before or after can lose the event or publish one
+// whose cause was rolled back. Use it for what may be lost.
 func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T) error {
 	ctx, span := p.span(ctx, "send")
 	defer span.End()

@@ -99,8 +99,8 @@ func (r *rawService) publish(t *testing.T, count int) {
 	}
 }
 
-// TestPlainPrograms: programs without kaptar, written with pika and kafka-python as usual, send to and read from a service, in
-// whichever order they start.
+// TestPlainPrograms: programs without kaptar, written with pika and kafka-python as usual, send to
+// and read from a service, in whichever order they start.
 func TestPlainPrograms(t *testing.T) {
 	t.Parallel()
 	const count = 20 // one batch
@@ -151,7 +151,8 @@ func TestPlainPrograms(t *testing.T) {
 	}
 }
 
-// TestRawUnchanged: whatever bytes and header names go in come out, through outbox, broker and inbox.
+// TestRawUnchanged: whatever bytes and header names go in come out, through outbox, broker and
+// inbox.
 func TestRawUnchanged(t *testing.T) {
 	t.Parallel()
 	r := &rawService{from: "a/b:c", to: "a/b:c"}

@@ -31,7 +31,8 @@ type SubscribeOptions struct {
 	Timeout time.Duration
 
 	// Tries is how often one delivery is tried in place, after waits of 100 ms, doubled up to 5 s,
-	// before the broker is asked to deliver the event again; default 5. Not used by SubscribeAutoAck.
+	// before the broker is asked to deliver the event again; default 5. Not used by
+	// SubscribeAutoAck.
 	Tries int
 
 	// Deliveries is how often the broker delivers an event, after waits of 10 s, tripled up to

@@ -68,7 +68,8 @@ func TestSecondSubscription(t *testing.T) {
 	}
 }
 
-// TestGroupsOfOneService: each gets every event, and a group under a new name handles old ones again.
+// TestGroupsOfOneService: each gets every event, and a group under a new name handles old ones
+// again.
 func TestGroupsOfOneService(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

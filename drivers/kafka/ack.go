@@ -95,8 +95,8 @@ func (l *delivery) Extend(ctx context.Context) error {
 // current reports whether this delivery is the one in flight. The caller holds the member's mu.
 func (l *delivery) current() bool { return l.e.state == inFlight && l.e.attempts == l.attempt }
 
-// ackLate finishes an entry whose assignment has ended: at the member of this Broker that has the partition now, or, when its
-// own member left, by a commit to the group.
+// ackLate finishes an entry whose assignment has ended: at the member of this Broker that has the
+// partition now, or, when its own member left, by a commit to the group.
 func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 	c := e.c
 	b.mu.Lock()
@@ -210,7 +210,8 @@ func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	return list
 }
 
-// commit commits as a member; the broker refuses it when the group has moved on without this member.
+// commit commits as a member; the broker refuses it when the group has moved on without this
+// member.
 func (m *member) commit(ctx context.Context, list map[int32]kgo.EpochOffset) error {
 	if len(list) == 0 {
 		return nil

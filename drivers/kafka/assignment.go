@@ -13,13 +13,14 @@ type topicPartition struct {
 	partition int32
 }
 
-// An assignment is a partition that a member has, from its assignment to its end. The member's mu guards it.
+// An assignment is a partition that a member has, from its assignment to its end. The member's mu
+// guards it.
 type assignment struct {
 	m         *member
 	partition topicPartition
 
-	// Unfinished entries in offset order; what is finished is forgotten, so that one message that waits for long does not keep
-	// those after it in memory.
+	// Unfinished entries in offset order; what is finished is forgotten, so that one message that
+	// waits for long does not keep those after it in memory.
 	front, back *entry
 	inFlight    int // entries in flight
 
@@ -101,7 +102,8 @@ func (c *assignment) find(offset int64) *entry {
 	return nil
 }
 
-// A flight has the entries that are delivered and neither acknowledged nor given back, in the order in which their ack waits end.
+// A flight has the entries that are delivered and neither acknowledged nor given back, in the order
+// in which their ack waits end.
 type flight struct {
 	oldest, newest *entry
 	n              int

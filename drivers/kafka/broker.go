@@ -36,8 +36,9 @@ func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backe
 	return Open(ctx, url, &Options{Client: []kgo.Opt{kgo.ClientID(opts.Client)}})
 }
 
-// A Broker implements driver.Broker for one Kafka cluster. It has connections of its own for each Subscribe, and shared ones for
-// the rest. Make it with [Open]; all methods may be called concurrently.
+// A Broker implements driver.Broker for one Kafka cluster. It has connections of its own for each
+// Subscribe, and shared ones for the rest. Make it with [Open]; all methods may be called
+// concurrently.
 type Broker struct {
 	opts Options
 	url  string    // redacted
@@ -67,8 +68,9 @@ type Broker struct {
 	pinned      map[string]kadm.TopicID // on which topic a group has its offsets; one that was made again has another ID
 }
 
-// Open connects to the cluster at a URL as described at the package. nil options are the zero Options. One of the hosts must
-// answer, within 5 s or the deadline of ctx; once open, the Broker reconnects for ever.
+// Open connects to the cluster at a URL as described at the package. nil options are the zero
+// Options. One of the hosts must answer, within 5 s or the deadline of ctx; once open, the Broker
+// reconnects for ever.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -108,7 +110,8 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	return b, nil
 }
 
-// ping asks the cluster for its brokers. It heeds ctx also while a host takes the connection and says nothing.
+// ping asks the cluster for its brokers. It heeds ctx also while a host takes the connection and
+// says nothing.
 func (b *Broker) ping(ctx context.Context) error {
 	result := make(chan error, 1)
 	go func() { result <- b.ask(ctx) }()
@@ -120,8 +123,8 @@ func (b *Broker) ping(ctx context.Context) error {
 	}
 }
 
-// ask asks one host after the other until one answers. The client's own Ping gives all of them one request, which the host that
-// failed may still be reading while it is made ready for the next.
+// ask asks one host after the other until one answers. The client's own Ping gives all of them one
+// request, which the host that failed may still be reading while it is made ready for the next.
 func (b *Broker) ask(ctx context.Context) (err error) {
 	for _, host := range slices.Concat(b.cl.DiscoveredBrokers(), b.cl.SeedBrokers()) {
 		request := kmsg.NewPtrMetadataRequest()
@@ -158,8 +161,8 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 // Broker returns b, as package drivers asks for it.
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
-// As sets *target to the client that publishes, if it is a **kgo.Client. It belongs to the Broker: do
-// not close it.
+// As sets *target to the client that publishes, if it is a **kgo.Client. It belongs to the Broker:
+// do not close it.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**kgo.Client)
 	if ok {
@@ -168,7 +171,8 @@ func (b *Broker) As(target any) bool {
 	return ok
 }
 
-// Healthy implements driver.HealthReporter. The broker is asked every 5 s and when a connection fails.
+// Healthy implements driver.HealthReporter. The broker is asked every 5 s and when a connection
+// fails.
 func (b *Broker) Healthy() error {
 	if b.isClosed() {
 		return fmt.Errorf("kafka: %w", driver.ErrClosed)
@@ -243,7 +247,8 @@ func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// cause gives the error of a call with ctx the name it has in package driver, or that of what ended ctx.
+// cause gives the error of a call with ctx the name it has in package driver, or that of what ended
+// ctx.
 func (b *Broker) cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil && isContext(err) {
 		err = context.Cause(ctx)

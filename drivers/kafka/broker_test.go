@@ -46,7 +46,8 @@ func publish(tb testing.TB, b driver.Broker, msgs ...driver.Message) {
 	}
 }
 
-// start subscribes in the background. What is delivered comes from the channel; stop cancels and waits for Subscribe's error.
+// start subscribes in the background. What is delivered comes from the channel; stop cancels and
+// waits for Subscribe's error.
 func start(tb testing.TB, b driver.Broker, sub driver.Subscription) (got chan driver.Delivery, stop func() error) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(tb.Context())
@@ -234,7 +235,8 @@ func TestTopicSettings(t *testing.T) {
 	}
 }
 
-// TestHealth: a cluster that is away makes Publish and Subscribe fail soon and Close end, and is noticed when it is back.
+// TestHealth: a cluster that is away makes Publish and Subscribe fail soon and Close end, and is
+// noticed when it is back.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servers.Kafka)

@@ -1,5 +1,5 @@
-// Package kafka lets package messaging use Apache Kafka, or a broker that speaks its protocol. Importing it makes
-// the URL scheme "kafka" known:
+// Package kafka lets package messaging use Apache Kafka, or a broker that speaks its protocol.
+// Importing it makes the URL scheme "kafka" known:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/kafka"
 //
@@ -7,8 +7,9 @@
 //
 // # URL
 //
-// The hosts are where the first contact is sought; port 9092 may be left out. User and password are percent-encoded where they
-// hold special characters. Parameters for topics count when a topic is made; one that exists keeps its settings.
+// The hosts are where the first contact is sought; port 9092 may be left out. User and password are
+// percent-encoded where they hold special characters. Parameters for topics count when a topic is
+// made; one that exists keeps its settings.
 //
 //	partitions=16      partitions of a new topic: the most members of a group that can share the work
 //	replicas=3         copies of a new topic; default: one on each broker, at most 3
@@ -17,42 +18,48 @@
 //	tls=true           encrypt; default false
 //	sasl=plain         how to log in: plain, scram-sha-256 or scram-sha-512; default plain when the URL has a user
 //
-// With ACLs, a user needs Describe on the topic; Create on it when it is not there yet, or on the cluster; Write to publish; and to
-// subscribe Read on it and on the group, whose name is below. DescribeConfigs tells how large a message the topic takes.
+// With ACLs, a user needs Describe on the topic; Create on it when it is not there yet, or on the
+// cluster; Write to publish; and to subscribe Read on it and on the group, whose name is below.
+// DescribeConfigs tells how large a message the topic takes.
 //
 // # What lives where
 //
-// A topic is a Kafka topic of the same name. Kafka refuses a name that differs from another one only in '.' and '_'; such a
-// topic gets a suffix of '-' and eight hexadecimal digits. A group on a topic is the consumer group "<group>/<topic>", so that the
-// members of one topic are not stopped by those of another. The record key is the message's, hashed as Kafka's own
-// clients do. Headers keep their names, but "ce-…" goes as "ce_…", as the CloudEvents binding for Kafka has it, and names
-// that would be mistaken for such go with "Kaptar-Header-" in front. The header Kaptar-Id holds an id that ce_id does not.
-// A program without kaptar can publish: then the id is ce_id, or the record's topic, partition, offset and timestamp.
+// A topic is a Kafka topic of the same name. Kafka refuses a name that differs from another one
+// only in '.' and '_'; such a topic gets a suffix of '-' and eight hexadecimal digits. A group on a
+// topic is the consumer group "<group>/<topic>", so that the members of one topic are not stopped
+// by those of another. The record key is the message's, hashed as Kafka's own clients do. Headers
+// keep their names, but "ce-…" goes as "ce_…", as the CloudEvents binding for Kafka has it, and
+// names that would be mistaken for such go with "Kaptar-Header-" in front. The header Kaptar-Id
+// holds an id that ce_id does not. A program without kaptar can publish: then the id is ce_id, or
+// the record's topic, partition, offset and timestamp.
 //
-// A raw topic (driver.Subscription.Raw) has just its own name, and headers keep their names too. Without a key a record has
-// none. Kaptar-Id comes with what is published here.
+// A raw topic (driver.Subscription.Raw) has just its own name, and headers keep their names too.
+// Without a key a record has none. Kaptar-Id comes with what is published here.
 //
 // # Durability
 //
-// Publish returns when all replicas in sync have the messages (acks=all), sent by an idempotent producer without transactions. A
-// new topic with 3 or more replicas has min.insync.replicas=2 and never elects an unclean leader. Kafka acknowledges
-// before it calls fsync: that makes a message survive the loss of any one broker and a kill of all of them, but not a
-// power failure of all at once. Kafka does not know message ids: a message whose acknowledgement was lost and which
-// is sent again is stored twice, and consumers deduplicate.
+// Publish returns when all replicas in sync have the messages (acks=all), sent by an idempotent
+// producer without transactions. A new topic with 3 or more replicas has min.insync.replicas=2 and
+// never elects an unclean leader. Kafka acknowledges before it calls fsync: that makes a message
+// survive the loss of any one broker and a kill of all of them, but not a power failure of all at
+// once. Kafka does not know message ids: a message whose acknowledgement was lost and which is sent
+// again is stored twice, and consumers deduplicate.
 //
 // # Redelivery
 //
-// Kafka remembers one offset for each group and partition. The driver commits the lowest offset that is not acknowledged, so that
-// what was acknowledged above it comes again when the member dies or the partition moves to another program. Nack and a passed ack wait
-// bring a message again from the memory of the member that holds its partition; Attempt counts in the memory of the
-// Broker; both are forgotten with it. A member stops fetching while it holds 10 000 messages or 64 MiB of them for a late
-// redelivery. Where a backlog waits it has up to 16 MiB from each broker to deliver, and fetches as much meanwhile.
+// Kafka remembers one offset for each group and partition. The driver commits the lowest offset
+// that is not acknowledged, so that what was acknowledged above it comes again when the member dies
+// or the partition moves to another program. Nack and a passed ack wait bring a message again from
+// the memory of the member that holds its partition; Attempt counts in the memory of the Broker;
+// both are forgotten with it. A member stops fetching while it holds 10 000 messages or 64 MiB of
+// them for a late redelivery. Where a backlog waits it has up to 16 MiB from each broker to
+// deliver, and fetches as much meanwhile.
 //
 // # Order
 //
-// Order per key holds for first deliveries, also with several members, since a partition belongs to one member at a time.
-// When a partition moves, the old owner has up to 2 s to finish what it has before the new one starts.
-// A member that is full does not give its messages to an idle one.
+// Order per key holds for first deliveries, also with several members, since a partition belongs to
+// one member at a time. When a partition moves, the old owner has up to 2 s to finish what it has
+// before the new one starts. A member that is full does not give its messages to an idle one.
 //
 // # The vendor's client
 //

@@ -9,7 +9,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestDrain: a partition moves only when its old owner has finished what it holds, so that nothing comes twice.
+// TestDrain: a partition moves only when its old owner has finished what it holds, so that nothing
+// comes twice.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	cluster, url := fake(t)

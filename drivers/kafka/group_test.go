@@ -20,7 +20,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// committed returns the sum of a group's offsets on a topic: the number of messages that it will not get again.
+// committed returns the sum of a group's offsets on a topic: the number of messages that it will
+// not get again.
 func committed(tb testing.TB, adm *kadm.Client, group, topic string) int64 {
 	tb.Helper()
 	offsets, err := adm.FetchOffsetsForTopics(tb.Context(), group+"/"+topic, topic)
@@ -113,7 +114,8 @@ func TestFromNowIsPinned(t *testing.T) {
 	}
 }
 
-// TestNewPartition: partitions that a topic gets later are read from their beginning, also by a group from now.
+// TestNewPartition: partitions that a topic gets later are read from their beginning, also by a
+// group from now.
 func TestNewPartition(t *testing.T) {
 	t.Parallel()
 	url := servertest.Shared(t, servers.Kafka).URL()
@@ -209,8 +211,8 @@ func TestMembersShare(t *testing.T) {
 
 func second[A, B any](_ A, b B) B { return b }
 
-// TestOldOwnerDoesNotCommit: what a member holds when its partition moves to another program is with the new owner, and the old
-// one's late word does not count.
+// TestOldOwnerDoesNotCommit: what a member holds when its partition moves to another program is
+// with the new owner, and the old one's late word does not count.
 func TestOldOwnerDoesNotCommit(t *testing.T) {
 	t.Parallel()
 	_, url := fake(t)
@@ -241,7 +243,8 @@ func TestOldOwnerDoesNotCommit(t *testing.T) {
 	}
 }
 
-// TestRebalanceStorm: members of two programs join and leave every 200 ms while messages are published.
+// TestRebalanceStorm: members of two programs join and leave every 200 ms while messages are
+// published.
 func TestRebalanceStorm(t *testing.T) {
 	t.Parallel()
 	const keys, rounds, batch = 16, 16, 64
@@ -319,8 +322,8 @@ func TestRebalanceStorm(t *testing.T) {
 	t.Logf("%d messages, %d deliveries more than once", rounds*batch, repeated)
 }
 
-// TestDeletedTopic: a subscription that can never get a message again says so, and publishing makes the topic anew. The group gets
-// what came there before it was back, also when it began from now.
+// TestDeletedTopic: a subscription that can never get a message again says so, and publishing makes
+// the topic anew. The group gets what came there before it was back, also when it began from now.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {

@@ -22,8 +22,8 @@ var _ kgo.HookBrokerDisconnect = (*health)(nil)
 // errLost is the cause of a call's end when the cluster was lost under it.
 var errLost = errors.New("connection lost")
 
-// health knows whether the cluster answers. A failed connection says little where there are many brokers, so it only makes
-// watch ask at once.
+// health knows whether the cluster answers. A failed connection says little where there are many
+// brokers, so it only makes watch ask at once.
 type health struct {
 	nudge chan struct{}
 
@@ -31,7 +31,8 @@ type health struct {
 	since time.Time
 	lost  error // nil: it answers
 
-	// ctx ends with the cause when the cluster is lost, and is another one once it is back: Publish must not wait.
+	// ctx ends with the cause when the cluster is lost, and is another one once it is back: Publish
+	// must not wait.
 	ctx context.Context
 	cut context.CancelCauseFunc
 }

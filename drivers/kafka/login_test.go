@@ -16,8 +16,8 @@ import (
 
 const rightPassword, wrongPassword = "Right1", "Secret2"
 
-// guarded starts a broker whose clients log in. ada may do everything, bob what a test allows. The other
-// results are an address where nobody can log in, and an administrator's client.
+// guarded starts a broker whose clients log in. ada may do everything, bob what a test allows. The
+// other results are an address where nobody can log in, and an administrator's client.
 func guarded(t *testing.T) (free, host string, adm *kadm.Client) {
 	t.Helper()
 	s := servertest.Start(t, servers.Kafka, servers.Options{

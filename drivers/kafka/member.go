@@ -24,9 +24,10 @@ const (
 	lookAgain    = 5 * time.Second // for a topic that may have been deleted
 )
 
-// A member is one Subscribe call: a client of its own that is in the group. One goroutine takes what the client has fetched and
-// delivers it, one waits in its stead when there is nothing, and one commits. Were it for another goroutine to take what is there, each
-// message would pass from one processor to the next once more.
+// A member is one Subscribe call: a client of its own that is in the group. One goroutine takes
+// what the client has fetched and delivers it, one waits in its stead when there is nothing, and
+// one commits. Were it for another goroutine to take what is there, each message would pass from
+// one processor to the next once more.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
@@ -63,7 +64,8 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	}
 }
 
-// clock is the time of entries: it is read for each message, and time.Now takes several times as long.
+// clock is the time of entries: it is read for each message, and time.Now takes several times as
+// long.
 func (m *member) clock() time.Duration { return time.Since(m.begun) }
 
 func (m *member) options() []kgo.Opt {
@@ -241,8 +243,9 @@ func (m *member) finish(e *entry) {
 	signal(m.dirty)
 }
 
-// fetch takes all records that the client has, so that it fetches the next while these are delivered, and lets await wait for some if
-// there are none. It reports whether there may be something to deliver.
+// fetch takes all records that the client has, so that it fetches the next while these are
+// delivered, and lets await wait for some if there are none. It reports whether there may be
+// something to deliver.
 func (m *member) fetch(ctx context.Context) bool {
 	m.mu.Lock()
 	idle := !m.awaited && m.queued == 0 && len(m.due) < maxHeld && m.dueBytes < maxHeldBytes

@@ -10,7 +10,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// BenchmarkMember is what a record costs above the client, from its fetch to its Ack. It needs no broker.
+// BenchmarkMember is what a record costs above the client, from its fetch to its Ack. It needs no
+// broker.
 func BenchmarkMember(b *testing.B) {
 	const together = 256
 	records := make([]*kgo.Record, together)

@@ -29,8 +29,8 @@ type Options struct {
 	// TLS is used for connections when not nil, and when the URL says tls=true.
 	TLS *tls.Config
 
-	// Client are more options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL. They are applied before
-	// the driver's own.
+	// Client are more options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL.
+	// They are applied before the driver's own.
 	Client []kgo.Opt
 }
 

@@ -22,11 +22,12 @@ func (b *Broker) producerOptions() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Kafka's own clients
 		kgo.ProducerLinger(0),
-		// What a client of any language can read without more libraries: that leaves gzip, which costs more than it saves here.
+		// What a client of any language can read without more libraries: that leaves gzip, which
+		// costs more than it saves here.
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProduceRequestTimeout(callTimeout),
-		// A Publish that waits for a dead broker must end. The client then takes a new producer epoch, so that what was cancelled
-		// is stored before what follows or not at all.
+		// A Publish that waits for a dead broker must end. The client then takes a new producer
+		// epoch, so that what was cancelled is stored before what follows or not at all.
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.ProducerBatchMaxBytes(newLimit),
 		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
@@ -40,8 +41,9 @@ func (b *Broker) producerOptions() []kgo.Opt {
 	}
 }
 
-// Publish implements driver.Broker. All messages go at once; the first failure cancels those that follow. It is also the flush: nothing
-// is held back for others to join it, and when the call returned nil nothing of it is on its way any more.
+// Publish implements driver.Broker. All messages go at once; the first failure cancels those that
+// follow. It is also the flush: nothing is held back for others to join it, and when the call
+// returned nil nothing of it is on its way any more.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -86,7 +88,8 @@ func (b *Broker) send(ctx context.Context, msgs []driver.Message, records []*kgo
 		r.Context = ctx //nolint:fatcontext // until it is stored
 	}
 	failed, err := b.attempt(ctx, records)
-	// Another call's end failed all that waits for the same partition; what this call has there is its last ones.
+	// Another call's end failed all that waits for the same partition; what this call has there is
+	// its last ones.
 	for err != nil && isContext(err) && steady.Sleep(ctx, sendAgain) {
 		failed, err = b.attempt(ctx, records)
 	}
@@ -110,8 +113,8 @@ type failure struct {
 	sent  int // the first ones of the records that are stored
 }
 
-// attempt produces the records that are not stored. Those that are have no context any more: the client is done with them, and it costs
-// nothing to keep it there.
+// attempt produces the records that are not stored. Those that are have no context any more: the
+// client is done with them, and it costs nothing to keep it there.
 func (b *Broker) attempt(ctx context.Context, records []*kgo.Record) (failure, error) {
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -159,8 +162,8 @@ type publication struct {
 	err     error       // why
 }
 
-// acked takes the client's word on a record. After a failure the others must not go any more: one of the same key would
-// overtake it.
+// acked takes the client's word on a record. After a failure the others must not go any more: one
+// of the same key would overtake it.
 func (p *publication) acked(r *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -66,8 +66,8 @@ func ids(msgs []driver.Message) []string {
 	return out
 }
 
-// TestFailureKeepsOrder: whatever the broker refuses, nothing later of its key is stored by the same call, and sending
-// it all again leaves first copies in order.
+// TestFailureKeepsOrder: whatever the broker refuses, nothing later of its key is stored by the
+// same call, and sending it all again leaves first copies in order.
 func TestFailureKeepsOrder(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []*kerr.Error{kerr.UnknownServerError, kerr.InvalidRecord, kerr.TopicAuthorizationFailed, kerr.NotEnoughReplicasAfterAppend} {
@@ -143,7 +143,8 @@ func TestPartialError(t *testing.T) {
 	publish(t, b, batch...)
 }
 
-// TestPublishEnds: a broker that takes the connection and never acknowledges does not hold Publish beyond its deadline.
+// TestPublishEnds: a broker that takes the connection and never acknowledges does not hold Publish
+// beyond its deadline.
 func TestPublishEnds(t *testing.T) {
 	t.Parallel()
 	c, url := fake(t)
@@ -164,7 +165,8 @@ func TestPublishEnds(t *testing.T) {
 	publish(t, b, messages("t", "o", 3)...)
 }
 
-// TestLimits: a message as large as the contract allows goes, and a topic's own smaller limit is told before anything is sent.
+// TestLimits: a message as large as the contract allows goes, and a topic's own smaller limit is
+// told before anything is sent.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	url := servertest.Shared(t, servers.Kafka).URL()
@@ -188,8 +190,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestForeignClients: records of programs without kaptar are understood, and ours are CloudEvents to them, on the
-// partition where their clients look for the key.
+// TestForeignClients: records of programs without kaptar are understood, and ours are CloudEvents
+// to them, on the partition where their clients look for the key.
 func TestForeignClients(t *testing.T) {
 	t.Parallel()
 	for name, url := range map[string]string{"kfake": second(fake(t)), "real": servertest.Shared(t, servers.Kafka).URL()} {

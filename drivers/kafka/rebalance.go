@@ -23,10 +23,12 @@ func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int
 	}
 }
 
-// entriesTogether are made together, but not more, since one that waits for long keeps the others in memory.
+// entriesTogether are made together, but not more, since one that waits for long keeps the others
+// in memory.
 const entriesTogether = 16
 
-// receive takes what the client gave into the assignments, and returns how many records these are. Until then no assignment begins or ends.
+// receive takes what the client gave into the assignments, and returns how many records these are.
+// Until then no assignment begins or ends.
 func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		for records := range slices.Chunk(p.Records, entriesTogether) {
@@ -83,8 +85,8 @@ func (m *member) record(c *assignment, e *entry) {
 	c.push(e)
 }
 
-// revoked is called when partitions go to another member, and when this one leaves. What is in flight gets some time, since
-// the next owner would handle it once more.
+// revoked is called when partitions go to another member, and when this one leaves. What is in
+// flight gets some time, since the next owner would handle it once more.
 func (m *member) revoked(ctx context.Context, partitions []int32) {
 	m.mu.Lock()
 	leaving := m.leaving
@@ -104,7 +106,8 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 	_ = m.commit(ctx, offsets) // what is not committed comes again
 }
 
-// dropDue takes an assignment's entries out of those that wait. The caller holds m.mu; nothing may be added after.
+// dropDue takes an assignment's entries out of those that wait. The caller holds m.mu; nothing may
+// be added after.
 func (m *member) dropDue(c *assignment) {
 	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
 		if e.c == c {
@@ -151,8 +154,8 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 	}
 }
 
-// endAssignments gives partitions up and returns their offsets. left says that this member goes of its own will, so that what is
-// acknowledged later may be committed while the group is empty.
+// endAssignments gives partitions up and returns their offsets. left says that this member goes of
+// its own will, so that what is acknowledged later may be committed while the group is empty.
 func (m *member) endAssignments(partitions []int32, left bool) map[int32]kgo.EpochOffset {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()

@@ -24,8 +24,8 @@ func (b *Broker) explain(err error) error {
 	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)
 }
 
-// lacks says which right the user needs, if that is what err is about: the given one on the topic, Read on the group, or one on the
-// cluster. The names are Kafka's, for kafka-acls.
+// lacks says which right the user needs, if that is what err is about: the given one on the topic,
+// Read on the group, or one on the cluster. The names are Kafka's, for kafka-acls.
 func (b *Broker) lacks(right, topic, group string, err error) error {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):

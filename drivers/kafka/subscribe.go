@@ -15,12 +15,13 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may not be read; to
-// subscribe again makes it anew, and the group then gets all of the new one. AckWait is in [Options]. A member that dies loses its
-// partitions after AckWait, at least 6 s.
+// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may
+// not be read; to subscribe again makes it anew, and the group then gets all of the new one.
+// AckWait is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
 //
-// Ack returns before the offset is committed, which happens ten times a second and before a partition is given up. After
-// Subscribe returned it commits before it returns. It fails when another program has the partition by then.
+// Ack returns before the offset is committed, which happens ten times a second and before a
+// partition is given up. After Subscribe returned it commits before it returns. It fails when
+// another program has the partition by then.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -76,8 +77,8 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*member, er
 	return m, err
 }
 
-// ensureGroup makes sure that the topic exists and that the group has offsets in it, and returns Kafka's
-// name of the topic.
+// ensureGroup makes sure that the topic exists and that the group has offsets in it, and returns
+// Kafka's name of the topic.
 func (b *Broker) ensureGroup(ctx context.Context, sub driver.Subscription) (string, error) {
 	info, err := b.topic(ctx, sub.Topic, sub.Raw)
 	if err != nil {
@@ -89,10 +90,11 @@ func (b *Broker) ensureGroup(ctx context.Context, sub driver.Subscription) (stri
 	return info.name, nil
 }
 
-// pin writes down where a new group starts. Without it, a group from now whose member dies before its first commit would
-// start at a later now. All partitions go in one request: a partition without an offset in a group that has others was added
-// later and is read from its beginning. When this Broker had the group on a topic that was deleted, the group starts at the beginning
-// of the new one: what came there before it is back is newer than the group.
+// pin writes down where a new group starts. Without it, a group from now whose member dies before
+// its first commit would start at a later now. All partitions go in one request: a partition
+// without an offset in a group that has others was added later and is read from its beginning. When
+// this Broker had the group on a topic that was deleted, the group starts at the beginning of the
+// new one: what came there before it is back is newer than the group.
 func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string) error {
 	b.pinning.Lock()
 	defer b.pinning.Unlock()
@@ -101,7 +103,8 @@ func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string)
 		if err == nil || !errors.Is(err, kerr.UnknownMemberID) && !kerr.IsRetriable(err) {
 			return err
 		}
-		// Another member was faster, so its offsets will be there; or a topic or coordinator is not ready.
+		// Another member was faster, so its offsets will be there; or a topic or coordinator is not
+		// ready.
 		if !steady.Sleep(ctx, declareAgain) {
 			return fmt.Errorf("offsets of the new group: %w: %w", context.Cause(ctx), err)
 		}
@@ -166,7 +169,8 @@ func (b *Broker) pinnedNow(sub driver.Subscription) {
 	}
 }
 
-// commitLate commits for an assignment whose member has left: possible while the group has no member. It never goes back.
+// commitLate commits for an assignment whose member has left: possible while the group has no
+// member. It never goes back.
 func (b *Broker) commitLate(ctx context.Context, p topicPartition, offset int64) error {
 	b.pinning.Lock()
 	defer b.pinning.Unlock()

@@ -83,8 +83,8 @@ func (b *Broker) known(topic string) (topicInfo, bool) {
 	return info, ok
 }
 
-// forget makes the next call look for a topic again that seems to be deleted. The client has to forget it too: it would send
-// to the old one for ever.
+// forget makes the next call look for a topic again that seems to be deleted. The client has to
+// forget it too: it would send to the old one for ever.
 func (b *Broker) forget(topic string) {
 	b.mu.Lock()
 	info, ok := b.topics[topic]

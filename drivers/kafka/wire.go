@@ -16,17 +16,19 @@ import (
 const (
 	headerID = "Kaptar-Id"
 
-	// headerRaw precedes names that would otherwise read as CloudEvents attributes. Message headers are lower-case, so none can
-	// be taken for it.
+	// headerRaw precedes names that would otherwise read as CloudEvents attributes. Message headers
+	// are lower-case, so none can be taken for it.
 	headerRaw = "Kaptar-Header-"
 
-	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to each header.
+	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to
+	// each header.
 	batchRoom  = 128
 	headerRoom = 10
 )
 
-// An encoder makes records of messages. They share no memory with the messages, since a cancelled Publish may return before the
-// client has written them, but among each other: one piece of memory for a whole batch costs far less than many small ones.
+// An encoder makes records of messages. They share no memory with the messages, since a cancelled
+// Publish may return before the client has written them, but among each other: one piece of memory
+// for a whole batch costs far less than many small ones.
 type encoder struct {
 	bytes   []byte
 	headers []kgo.RecordHeader
@@ -141,8 +143,9 @@ func headerName(wire string) string {
 	return name
 }
 
-// A decoder makes messages of records, which may come from any program. Messages that are made one after the other share memory,
-// but a little: a text that somebody keeps for long must not hold on to a whole fetch.
+// A decoder makes messages of records, which may come from any program. Messages that are made one
+// after the other share memory, but a little: a text that somebody keeps for long must not hold on
+// to a whole fetch.
 type decoder struct {
 	raw     bool // headers keep their names
 	texts   strings.Builder

@@ -98,7 +98,8 @@ func TestDecodeForeign(t *testing.T) {
 	}
 }
 
-// TestDecodeInARow: what a decoder remembers of one record changes nothing in the next, nor in the messages before.
+// TestDecodeInARow: what a decoder remembers of one record changes nothing in the next, nor in the
+// messages before.
 func TestDecodeInARow(t *testing.T) {
 	t.Parallel()
 	header := func(name, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: name, Value: []byte(value)} }

@@ -46,7 +46,8 @@ func (l *delivery) begin() *driver.Delivery {
 	}
 }
 
-// take moves a held delivery on to the next state. It returns false when there is nothing to do any more.
+// take moves a held delivery on to the next state. It returns false when there is nothing to do any
+// more.
 func (l *delivery) take(ctx context.Context, verb string, next deliveryState) (bool, error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, fmt.Errorf("rabbitmq: %s: %w", verb, err)
@@ -92,7 +93,8 @@ func (l *delivery) Ack(ctx context.Context) error {
 	return l.tell("ack", finished, l.raw.Ack)
 }
 
-// tell ends the message at the server and frees the slot, also when that fails: then the message comes again.
+// tell ends the message at the server and frees the slot, also when that fails: then the message
+// comes again.
 func (l *delivery) tell(verb string, state deliveryState, word func(bool) error) error {
 	err := word(false)
 	if err != nil {
@@ -114,7 +116,8 @@ func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 	return l.giveBack(finished)
 }
 
-// giveBack makes the server deliver the message again. While the session drains, the end of its channel does that.
+// giveBack makes the server deliver the message again. While the session drains, the end of its
+// channel does that.
 func (l *delivery) giveBack(state deliveryState) error {
 	l.s.m.mu.Lock()
 	draining := l.s.draining
@@ -126,8 +129,9 @@ func (l *delivery) giveBack(state deliveryState) error {
 	return l.tell("nack", state, func(bool) error { return l.raw.Nack(false, true) })
 }
 
-// delay puts a copy of the message into a queue of the server that gives it back later, and then acknowledges the message itself. If
-// that fails the message stays here for the time, but for AckWait at most.
+// delay puts a copy of the message into a queue of the server that gives it back later, and then
+// acknowledges the message itself. If that fails the message stays here for the time, but for
+// AckWait at most.
 func (l *delivery) delay(ctx context.Context, after time.Duration) error {
 	b := l.s.m.b
 	if mine, err := l.take(ctx, "nack", delaying); !mine {
@@ -168,7 +172,8 @@ func (l *delivery) Extend(ctx context.Context) error {
 	return nil
 }
 
-// expire gives back a message that was held too long. It is the driver that counts: RabbitMQ itself waits 30 minutes.
+// expire gives back a message that was held too long. It is the driver that counts: RabbitMQ itself
+// waits 30 minutes.
 func (l *delivery) expire() {
 	m := l.s.m
 	m.mu.Lock()

@@ -7,10 +7,11 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// balance shares the partitions among the members. The server makes the one active that has waited longest, so without it the
-// first member would have them all. Each member is counted by a consumer of a queue that gets no messages. A member
-// that has more active partitions than its share leaves the surplus and queues up again, at the end: sooner or later somebody
-// with room is first. Only partitions with messages count.
+// balance shares the partitions among the members. The server makes the one active that has waited
+// longest, so without it the first member would have them all. Each member is counted by a consumer
+// of a queue that gets no messages. A member that has more active partitions than its share leaves
+// the surplus and queues up again, at the end: sooner or later somebody with room is first. Only
+// partitions with messages count.
 //
 // It is about load alone: whatever it does, each partition has one active member.
 func (m *member) balance() {

@@ -17,8 +17,8 @@ import (
 // callTimeout bounds each call whose context has no deadline.
 const callTimeout = 10 * time.Second
 
-// ErrNoGroup is in the chain of Publish's error for a topic that has no group, if Options.Mandatory is set or the topic's exchange was
-// deleted a moment ago.
+// ErrNoGroup is in the chain of Publish's error for a topic that has no group, if Options.Mandatory
+// is set or the topic's exchange was deleted a moment ago.
 var ErrNoGroup = errors.New("topic has no group, so nobody would get the message")
 
 var (
@@ -40,8 +40,8 @@ func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backe
 	return Open(ctx, url, &Options{Client: opts.Client})
 }
 
-// A Broker implements driver.Broker with two connections to a RabbitMQ server or cluster, one to publish and one to consume.
-// Make it with [Open]; all methods may be called concurrently.
+// A Broker implements driver.Broker with two connections to a RabbitMQ server or cluster, one to
+// publish and one to consume. Make it with [Open]; all methods may be called concurrently.
 type Broker struct {
 	opts    Options
 	url     string   // redacted
@@ -61,8 +61,9 @@ type Broker struct {
 	sizes  map[string]int // how many queues the groups have, by their exchange
 }
 
-// Open connects to the servers of a URL as described at the package. nil options are the zero Options. The first connection
-// must succeed, within 5 s a host and the deadline of ctx; once open, the Broker reconnects for ever, after 50 ms to 2 s.
+// Open connects to the servers of a URL as described at the package. nil options are the zero
+// Options. The first connection must succeed, within 5 s a host and the deadline of ctx; once open,
+// the Broker reconnects for ever, after 50 ms to 2 s.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -93,8 +94,9 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 // Broker returns b, as package drivers asks for it.
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
-// As sets *target to the connection that publishes just now, if it is a **amqp.Connection and there is
-// one: make channels of your own on it, and do not close it. After it was lost As gives another one.
+// As sets *target to the connection that publishes just now, if it is a **amqp.Connection and there
+// is one: make channels of your own on it, and do not close it. After it was lost As gives another
+// one.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**amqp.Connection)
 	if !ok {
@@ -105,7 +107,8 @@ func (b *Broker) As(target any) bool {
 	return err == nil
 }
 
-// Healthy implements driver.HealthReporter. It also reports a server that is short of memory or disk and takes no messages.
+// Healthy implements driver.HealthReporter. It also reports a server that is short of memory or
+// disk and takes no messages.
 func (b *Broker) Healthy() error {
 	if err := b.pub.taking(); err != nil {
 		return err
@@ -209,8 +212,8 @@ func (b *Broker) cause(err error) error {
 	return err
 }
 
-// await runs a call of the client library, which knows no contexts. If ctx ends first, the channel of the call must not be
-// used any more; the call itself ends with the connection at the latest.
+// await runs a call of the client library, which knows no contexts. If ctx ends first, the channel
+// of the call must not be used any more; the call itself ends with the connection at the latest.
 func (b *Broker) await(ctx context.Context, call func() error) error {
 	result := make(chan error, 1)
 	b.work.Go(func() { result <- call() })
@@ -230,7 +233,8 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callTimeout)
 }
 
-// lacks says which permission the user needs, if that is what err is about: servers before 3.12 do not.
+// lacks says which permission the user needs, if that is what err is about: servers before 3.12 do
+// not.
 func lacks(permission string, err error) error {
 	if code(err) == amqp.AccessRefused {
 		return fmt.Errorf("the user lacks the permission to %s: %w", permission, err)

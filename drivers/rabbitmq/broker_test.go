@@ -129,7 +129,8 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
-// TestCutWhileWaiting: a Publish that waits for confirms ends when the connection breaks, and can be repeated.
+// TestCutWhileWaiting: a Publish that waits for confirms ends when the connection breaks, and can
+// be repeated.
 func TestCutWhileWaiting(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)

@@ -11,8 +11,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// level rounds a delay up to a power of two of seconds. Each level has a queue, because RabbitMQ looks for messages whose time has
-// come only at the head: one that waits long holds up those behind it, here for less than twice their own time.
+// level rounds a delay up to a power of two of seconds. Each level has a queue, because RabbitMQ
+// looks for messages whose time has come only at the head: one that waits long holds up those
+// behind it, here for less than twice their own time.
 func level(after time.Duration) time.Duration {
 	d := time.Second
 	for d < after && d < math.MaxInt64/2 {
@@ -65,8 +66,8 @@ func (b *Broker) putAsideOn(ctx context.Context, c *channel, g *group, raw *amqp
 	return err
 }
 
-// declareDelay makes a queue that nobody consumes. What expires in it goes to the group's exchange with its routing key, and
-// is forgotten here only when it has arrived there.
+// declareDelay makes a queue that nobody consumes. What expires in it goes to the group's exchange
+// with its routing key, and is forgotten here only when it has arrived there.
 func declareDelay(ch *amqp.Channel, g *group, name string) error {
 	args := amqp.Table{
 		amqp.QueueTypeArg:        amqp.QueueTypeQuorum,

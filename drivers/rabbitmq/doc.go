@@ -1,4 +1,5 @@
-// Package rabbitmq lets package messaging use RabbitMQ, 3.10 or later. Importing it makes the URL schemes "amqp" and "amqps" known:
+// Package rabbitmq lets package messaging use RabbitMQ, 3.10 or later. Importing it makes the URL
+// schemes "amqp" and "amqps" known:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/rabbitmq"
 //
@@ -22,58 +23,69 @@
 //
 // # What lives where
 //
-// A topic is a durable fanout exchange of its name; names that start with "amq." are RabbitMQ's own. A group is an exchange "topic:group"
-// of type x-consistent-hash, bound to the topic, and its quorum queues "topic:group:0" to "topic:group:7", among which it
-// shares the routing keys. A message's key is its routing key (the SHA-256 of it, if it is longer than 255 bytes, and then it travels in
-// the header Kaptar-Key). Names longer than the server takes are cut and end in a hash.
+// A topic is a durable fanout exchange of its name; names that start with "amq." are RabbitMQ's
+// own. A group is an exchange "topic:group" of type x-consistent-hash, bound to the topic, and its
+// quorum queues "topic:group:0" to "topic:group:7", among which it shares the routing keys. A
+// message's key is its routing key (the SHA-256 of it, if it is longer than 255 bytes, and then it
+// travels in the header Kaptar-Key). Names longer than the server takes are cut and end in a hash.
 //
-// RabbitMQ keeps messages for groups that exist, and for nobody else: what is published before a group has subscribed for the first
-// time is gone, and FromBeginning is refused. So a consumer of work must have run once before its producers; mandatory=true
-// makes a producer that comes first fail, and its outbox wait. Message ids are not deduplicated here.
+// RabbitMQ keeps messages for groups that exist, and for nobody else: what is published before a
+// group has subscribed for the first time is gone, and FromBeginning is refused. So a consumer of
+// work must have run once before its producers; mandatory=true makes a producer that comes first
+// fail, and its outbox wait. Message ids are not deduplicated here.
 //
-// A raw topic (driver.Subscription.Raw) is the queue of that name, as other programs declare it; to publish there is to publish to
-// the default exchange. All groups share the queue. Programs refuse a queue whose arguments are not theirs, so it is not made here:
-// while it is not there, Publish and Subscribe fail with an error that says so. Keys do not travel. The properties content-type,
+// A raw topic (driver.Subscription.Raw) is the queue of that name, as other programs declare it; to
+// publish there is to publish to the default exchange. All groups share the queue. Programs refuse
+// a queue whose arguments are not theirs, so it is not made here: while it is not there, Publish
+// and Subscribe fail with an error that says so. Keys do not travel. The properties content-type,
 // correlation-id and reply-to are headers of these names, and the id is message-id.
 //
 // # Durability
 //
-// Publish returns when every queue of the topic has confirmed: the message is on the disks of a majority of the queue's servers. Do
-// not limit the length of these queues by a policy with overflow=reject-publish, since a message that is
-// refused can then be overtaken by a later one of its key; with another overflow, or a message-ttl, what the policy drops
-// goes to the queue "topic:group:dead". RabbitMQ 3.10 can lose the leader of a queue that is less than a second old when the server is
-// killed: subscribing then hangs, and the queue has to be deleted.
+// Publish returns when every queue of the topic has confirmed: the message is on the disks of a
+// majority of the queue's servers. Do not limit the length of these queues by a policy with
+// overflow=reject-publish, since a message that is refused can then be overtaken by a later one of
+// its key; with another overflow, or a message-ttl, what the policy drops goes to the queue
+// "topic:group:dead". RabbitMQ 3.10 can lose the leader of a queue that is less than a second old
+// when the server is killed: subscribing then hangs, and the queue has to be deleted.
 //
 // # Deletion
 //
-// What somebody deletes is made again. A queue takes its messages with it, and what is published before its group is back, a second or
-// two later, can miss that group. A member looks every 2 s whether the exchanges are there, as the server tells nobody. The publisher that
-// finds the topic's exchange missing makes it again; for three times as long its messages must then reach some
-// group, so Publish fails with ErrNoGroup until one is back, and a second group that is back later misses what came between.
+// What somebody deletes is made again. A queue takes its messages with it, and what is published
+// before its group is back, a second or two later, can miss that group. A member looks every 2 s
+// whether the exchanges are there, as the server tells nobody. The publisher that finds the topic's
+// exchange missing makes it again; for three times as long its messages must then reach some group,
+// so Publish fails with ErrNoGroup until one is back, and a second group that is back later misses
+// what came between.
 //
 // # Order
 //
-// Each queue has one active consumer (x-single-active-consumer), so the order per key holds for any number of members, also while they
-// come and go: a member leaves a partition only when everything it was given of it is acknowledged. A partition whose member died goes to
-// another member at once. Members that have more than their share, rounded up, pass some on; with 8 partitions more than 8 members
-// do not help, and of 5 members 4 may do all the work. What was in flight when a connection broke, and what Nack puts aside,
-// comes after later messages of its key.
+// Each queue has one active consumer (x-single-active-consumer), so the order per key holds for any
+// number of members, also while they come and go: a member leaves a partition only when everything
+// it was given of it is acknowledged. A partition whose member died goes to another member at once.
+// Members that have more than their share, rounded up, pass some on; with 8 partitions more than 8
+// members do not help, and of 5 members 4 may do all the work. What was in flight when a connection
+// broke, and what Nack puts aside, comes after later messages of its key.
 //
 // # Redelivery
 //
-// AckWait is counted by the member. RabbitMQ itself gives a message back when its member's connection ends, or, closing the channel, after
-// 30 minutes (consumer_timeout); so do not extend a delivery for longer. Nack with a delay stores a copy in a queue "topic:group:delay:16s", one for
-// each power of two of seconds, where it waits for its time without holding a slot of the member, and outlives crashes of both sides; a crash
-// in the middle makes the message come twice. Behind a longer delay of its queue it waits for up to twice its time.
-// Attempt counts with x-delivery-count, which also counts what was fetched by a member and not delivered to the program.
+// AckWait is counted by the member. RabbitMQ itself gives a message back when its member's
+// connection ends, or, closing the channel, after 30 minutes (consumer_timeout); so do not extend a
+// delivery for longer. Nack with a delay stores a copy in a queue "topic:group:delay:16s", one for
+// each power of two of seconds, where it waits for its time without holding a slot of the member,
+// and outlives crashes of both sides; a crash in the middle makes the message come twice. Behind a
+// longer delay of its queue it waits for up to twice its time. Attempt counts with
+// x-delivery-count, which also counts what was fetched by a member and not delivered to the
+// program.
 //
 // # CloudEvents
 //
-// Messages are CloudEvents of the AMQP binding in binary mode: "ce-type" travels as cloudEvents_type (cloudEvents:type is
-// understood too), content-type and the id as the AMQP properties content-type and message-id, other headers under their names.
-// A program without kaptar publishes to the exchange, with the key as routing key; header values that are no text are made
-// text. The id is message-id or cloudEvents_id. A message that has neither gets an id that is new at each
-// delivery, so consumers cannot tell when it comes again.
+// Messages are CloudEvents of the AMQP binding in binary mode: "ce-type" travels as
+// cloudEvents_type (cloudEvents:type is understood too), content-type and the id as the AMQP
+// properties content-type and message-id, other headers under their names. A program without kaptar
+// publishes to the exchange, with the key as routing key; header values that are no text are made
+// text. The id is message-id or cloudEvents_id. A message that has neither gets an id that is new
+// at each delivery, so consumers cannot tell when it comes again.
 //
 // # The vendor's client
 //

@@ -13,7 +13,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// TestForeignPublisher: a CloudEvent in binary mode from a client without kaptar, and a message that is none.
+// TestForeignPublisher: a CloudEvent in binary mode from a client without kaptar, and a message
+// that is none.
 func TestForeignPublisher(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -86,7 +87,8 @@ func TestForeignConsumer(t *testing.T) {
 	}
 }
 
-// TestQueues looks at what a group has on the server: quorum queues with one active consumer, whose dropped messages are kept.
+// TestQueues looks at what a group has on the server: quorum queues with one active consumer, whose
+// dropped messages are kept.
 func TestQueues(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -124,7 +126,8 @@ func TestQueues(t *testing.T) {
 	})
 }
 
-// TestRawQueue: a queue of other programs is used as they made it; what is put aside comes back to it; and without it nothing is lost.
+// TestRawQueue: a queue of other programs is used as they made it; what is put aside comes back to
+// it; and without it nothing is lost.
 func TestRawQueue(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)

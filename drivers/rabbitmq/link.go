@@ -25,8 +25,8 @@ func newBackoff() steady.Backoff {
 	return steady.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
 }
 
-// A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from connections that publish when
-// it is short of memory, and acknowledgements are what frees it.
+// A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from
+// connections that publish when it is short of memory, and acknowledgements are what frees it.
 type link struct {
 	b *Broker
 
@@ -121,7 +121,8 @@ func explain(ctx context.Context, server string, err error) error {
 	return err
 }
 
-// connected makes conn the link's connection. Everything known of the one before is forgotten: the server may have lost it.
+// connected makes conn the link's connection. Everything known of the one before is forgotten: the
+// server may have lost it.
 func (l *link) connected(conn *amqp.Connection, raw *wire) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +226,8 @@ func (l *link) wait(stop <-chan struct{}) {
 	}
 }
 
-// close ends the connection after what was written to it. It blocks while the server does not answer.
+// close ends the connection after what was written to it. It blocks while the server does not
+// answer.
 func (l *link) close() {
 	l.mu.Lock()
 	conn := l.conn

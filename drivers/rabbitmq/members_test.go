@@ -13,8 +13,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-// A ledger checks what the members of a group get: each key's first deliveries in the order of publishing, and never a key with two
-// members at once.
+// A ledger checks what the members of a group get: each key's first deliveries in the order of
+// publishing, and never a key with two members at once.
 type ledger struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -91,7 +91,8 @@ func (l *ledger) handle(member string, d driver.Delivery) {
 	})
 }
 
-// A publisher publishes one message for each key, numbered, again and again. It goes on only when all are confirmed.
+// A publisher publishes one message for each key, numbered, again and again. It goes on only when
+// all are confirmed.
 type publisher struct {
 	b     driver.Broker
 	topic string
@@ -112,7 +113,8 @@ func (p *publisher) publish(ctx context.Context) error {
 	return err
 }
 
-// TestMembersShareByKey: three members of a group get shares, of which no key has two owners, while members come and go.
+// TestMembersShareByKey: three members of a group get shares, of which no key has two owners, while
+// members come and go.
 func TestMembersShareByKey(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t) + "?partitions=6"
@@ -171,8 +173,9 @@ func TestMembersShareByKey(t *testing.T) {
 	t.Logf("%d messages", 40*p.round)
 }
 
-// TestCrash kills the server twice in the middle of traffic, with the suite's own case for that and three members of a group:
-// nothing that was confirmed is lost, a delay goes on, everybody gets back to work. It has a server of its own.
+// TestCrash kills the server twice in the middle of traffic, with the suite's own case for that and
+// three members of a group: nothing that was confirmed is lost, a delay goes on, everybody gets
+// back to work. It has a server of its own.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.RabbitMQ)

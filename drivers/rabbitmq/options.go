@@ -16,24 +16,26 @@ import (
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
 type Options struct {
-	// Partitions is how many queues a new group gets on each topic, which is how many of its members can work at a time;
-	// default 8, at most 64. A group that exists keeps what it has.
+	// Partitions is how many queues a new group gets on each topic, which is how many of its
+	// members can work at a time; default 8, at most 64. A group that exists keeps what it has.
 	Partitions int
 
-	// Unordered gives a new group one queue that all its members share message by message, as is usual for work queues:
-	// any number of members can work, but two of them can have messages of one key at once.
+	// Unordered gives a new group one queue that all its members share message by message, as is
+	// usual for work queues: any number of members can work, but two of them can have messages of
+	// one key at once.
 	Unordered bool
 
 	AckWait   time.Duration // how long a delivery may stay unacknowledged; default 30 s
 	Balance   time.Duration // how often a member looks whether it has more than its share of the partitions; default 5 s
 	Mandatory bool          // Publish fails with ErrNoGroup for a topic that has no group yet
 
-	// BeginningIsNow takes FromBeginning for FromNow instead of refusing it, for programs that are to run on other
-	// brokers too.
+	// BeginningIsNow takes FromBeginning for FromNow instead of refusing it, for programs that are
+	// to run on other brokers too.
 	BeginningIsNow bool
 
-	// MakeQueues makes the queue of a raw topic, durable, when it is not there. Without it the queue
-	// has to be declared by one of its programs, which refuse a queue with other arguments than theirs.
+	// MakeQueues makes the queue of a raw topic, durable, when it is not there. Without it the
+	// queue has to be declared by one of its programs, which refuse a queue with other arguments
+	// than theirs.
 	MakeQueues bool
 
 	// Client is the name of the connections at the server; default "kaptar".

@@ -35,9 +35,10 @@ type outgoing struct {
 // topic is the topic of the message: a raw one goes to its queue over the default exchange.
 func (o *outgoing) topic() string { return cmp.Or(o.exchange, o.key) }
 
-// Publish implements driver.Broker. The messages go over one channel without waiting for each other, which keeps their order,
-// and the call returns when the server has confirmed all of them: each is then on the disks of most servers of every
-// queue. A topic without any group keeps nothing, and to publish there is no error unless Options.Mandatory says so.
+// Publish implements driver.Broker. The messages go over one channel without waiting for each
+// other, which keeps their order, and the call returns when the server has confirmed all of them:
+// each is then on the disks of most servers of every queue. A topic without any group keeps
+// nothing, and to publish there is no error unless Options.Mandatory says so.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -79,7 +80,8 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return err
 }
 
-// publish makes the exchanges and sends the messages. It returns how many of the first ones are surely stored.
+// publish makes the exchanges and sends the messages. It returns how many of the first ones are
+// surely stored.
 func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int, error) {
 	for i := range list {
 		if i > 0 && list[i].topic() == list[i-1].topic() && list[i].exchange == list[i-1].exchange {
@@ -107,8 +109,8 @@ func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int,
 	return sent, fmt.Errorf("rabbitmq: publish to %s at %s: %w", topic, b.url, lacks("write to it", b.cause(err)))
 }
 
-// send sends window by window. It returns how many of the first messages are surely stored; if these are not all, the channel must not
-// be used again.
+// send sends window by window. It returns how many of the first messages are surely stored; if
+// these are not all, the channel must not be used again.
 func (c *channel) send(ctx context.Context, list []outgoing) (int, error) {
 	for done := 0; done < len(list); done += window {
 		n, err := c.sendWindow(ctx, list[done:min(done+window, len(list))])
@@ -170,7 +172,8 @@ func (c *channel) write(ctx context.Context, list []outgoing) (confirms []*amqp.
 	return confirms, nil
 }
 
-// refusal says why a message was not confirmed: what broke the channel, or else that the server did not take it.
+// refusal says why a message was not confirmed: what broke the channel, or else that the server did
+// not take it.
 func (c *channel) refusal() error {
 	select {
 	case err := <-c.closed:

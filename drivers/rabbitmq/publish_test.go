@@ -46,8 +46,8 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// TestDeletedTopic: the exchange is made again at the next try. That does not count as a topic without groups until they had time to
-// come back, and messages for them are not lost.
+// TestDeletedTopic: the exchange is made again at the next try. That does not count as a topic
+// without groups until they had time to come back, and messages for them are not lost.
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -138,7 +138,8 @@ func TestMandatory(t *testing.T) {
 	}
 }
 
-// TestWhatServersWouldNotTake is refused before anything is sent: the server would end the connection.
+// TestWhatServersWouldNotTake is refused before anything is sent: the server would end the
+// connection.
 func TestWhatServersWouldNotTake(t *testing.T) {
 	t.Parallel()
 	b := open(t, servertest.VHost(t), options())

@@ -37,7 +37,8 @@ func manage(t *testing.T, method, path, body string) {
 	}
 }
 
-// TestRights: what a user may not do fails soon, and the error names the topic, the user and the right that is missing.
+// TestRights: what a user may not do fails soon, and the error names the topic, the user and the
+// right that is missing.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	whole := servertest.VHost(t)

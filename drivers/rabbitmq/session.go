@@ -9,9 +9,10 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// A session is the time in which a member consumes a partition, on a channel of its own. Its end is the end of the channel: the
-// server then takes everything back that is not acknowledged, in order, before another member gets a later message. To
-// cancel the consumer instead would let another one go on while messages are still on their way back.
+// A session is the time in which a member consumes a partition, on a channel of its own. Its end is
+// the end of the channel: the server then takes everything back that is not acknowledged, in order,
+// before another member gets a later message. To cancel the consumer instead would let another one
+// go on while messages are still on their way back.
 //
 // All fields but the first four are guarded by member.mu.
 type session struct {
@@ -51,7 +52,8 @@ func (m *member) consume(queue string) {
 	}
 }
 
-// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not acknowledged.
+// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not
+// acknowledged.
 func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
 	conn, err := m.b.sub.current()
 	if err != nil {
@@ -112,8 +114,8 @@ func (s *session) arrive(d *amqp.Delivery) {
 	m.wakeUp()
 }
 
-// drain ends the session once everything delivered is acknowledged. What was only fetched is forgotten here. The caller holds
-// member.mu.
+// drain ends the session once everything delivered is acknowledged. What was only fetched is
+// forgotten here. The caller holds member.mu.
 func (s *session) drain() {
 	if s.draining {
 		return

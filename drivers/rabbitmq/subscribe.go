@@ -10,15 +10,18 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// partWait is how long Subscribe waits, at its end, for the server to take back what was only fetched.
+// partWait is how long Subscribe waits, at its end, for the server to take back what was only
+// fetched.
 const partWait = 2 * time.Second
 
-// Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or that of the topic is
-// deleted meanwhile; to subscribe again makes them anew. FromBeginning is refused with errors.ErrUnsupported, as RabbitMQ keeps no
-// messages for groups to come, unless Options.BeginningIsNow is set.
+// Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or
+// that of the topic is deleted meanwhile; to subscribe again makes them anew. FromBeginning is
+// refused with errors.ErrUnsupported, as RabbitMQ keeps no messages for groups to come, unless
+// Options.BeginningIsNow is set.
 //
-// A partition that has deliveries which are not acknowledged when the member leaves it stays with the member, until
-// they are or AckWait has passed, so that the next member does not get a later message of a key too soon.
+// A partition that has deliveries which are not acknowledged when the member leaves it stays with
+// the member, until they are or AckWait has passed, so that the next member does not get a later
+// message of a key too soon.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -58,8 +61,9 @@ func (b *Broker) supports(sub driver.Subscription) error {
 	return nil
 }
 
-// A member is one Subscribe call: it consumes all partitions of its group. The server makes one member active for each
-// partition and the others wait, so a partition without its member goes to another at once.
+// A member is one Subscribe call: it consumes all partitions of its group. The server makes one
+// member active for each partition and the others wait, so a partition without its member goes to
+// another at once.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
@@ -107,7 +111,8 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	return nil
 }
 
-// next returns the next message and counts it as in flight; nil if there is none or all slots are taken.
+// next returns the next message and counts it as in flight; nil if there is none or all slots are
+// taken.
 func (m *member) next() (*driver.Delivery, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

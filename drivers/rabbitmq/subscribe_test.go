@@ -44,7 +44,8 @@ func TestFromBeginning(t *testing.T) {
 	}
 }
 
-// TestDeletedQueue: a subscription that can never get a message again says so, and subscribing anew works.
+// TestDeletedQueue: a subscription that can never get a message again says so, and subscribing anew
+// works.
 func TestDeletedQueue(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -63,7 +64,8 @@ func TestDeletedQueue(t *testing.T) {
 	}
 }
 
-// TestDeletedQueueRestart: a queue that was deleted while nobody was there does not hide those after it.
+// TestDeletedQueueRestart: a queue that was deleted while nobody was there does not hide those
+// after it.
 func TestDeletedQueueRestart(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -97,8 +99,9 @@ func TestDeletedQueueRestart(t *testing.T) {
 	}
 }
 
-// TestDeletedExchange: the server tells nobody when an exchange goes, so a subscription notices itself. When a publisher has made the
-// topic's exchange again it goes on, else it says that it can never get a message again.
+// TestDeletedExchange: the server tells nobody when an exchange goes, so a subscription notices
+// itself. When a publisher has made the topic's exchange again it goes on, else it says that it can
+// never get a message again.
 func TestDeletedExchange(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -149,8 +152,8 @@ func TestPartitionsStay(t *testing.T) {
 	}
 }
 
-// TestDelaysDoNotBlock: a long delay does not hold up a short one, and nobody has to be there for a delay to pass. Afterwards the
-// message is as it was.
+// TestDelaysDoNotBlock: a long delay does not hold up a short one, and nobody has to be there for a
+// delay to pass. Afterwards the message is as it was.
 func TestDelaysDoNotBlock(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
@@ -218,7 +221,8 @@ func TestLateAck(t *testing.T) {
 	}
 }
 
-// TestLongNames: together topic and group are longer than a name on the server may be, and differ only at the end.
+// TestLongNames: together topic and group are longer than a name on the server may be, and differ
+// only at the end.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	o := options()
@@ -242,7 +246,8 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// TestMaxInFlightOfAllPartitions: the limit is one of the member, though the server counts for each queue.
+// TestMaxInFlightOfAllPartitions: the limit is one of the member, though the server counts for each
+// queue.
 func TestMaxInFlightOfAllPartitions(t *testing.T) {
 	t.Parallel()
 	o := options()

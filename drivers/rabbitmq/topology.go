@@ -25,7 +25,8 @@ type group struct {
 	raw    bool // has no exchange, and the one queue is not its own
 }
 
-// groupName joins two names that have no ':'. The server takes 255 bytes, with what is added for each queue.
+// groupName joins two names that have no ':'. The server takes 255 bytes, with what is added for
+// each queue.
 func groupName(topic, groupOf string) string {
 	name := topic + ":" + groupOf
 	if len(name) > 220 {
@@ -70,8 +71,8 @@ func (u *builder) hasQueue(name string) (bool, error) {
 	return err == nil, err
 }
 
-// join makes sure that the topic and the group exist. Only the last step lets messages flow to a new group, so that one
-// that was made in part, by a program that died, is completed by the next.
+// join makes sure that the topic and the group exist. Only the last step lets messages flow to a
+// new group, so that one that was made in part, by a program that died, is completed by the next.
 func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*group, error) {
 	conn, err := b.sub.current()
 	if err != nil {
@@ -166,8 +167,8 @@ func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Sub
 	})
 }
 
-// partitions returns how many queues the group has, or is to get. One of them may have been deleted, and that does not end the
-// group: the others have messages.
+// partitions returns how many queues the group has, or is to get. One of them may have been
+// deleted, and that does not end the group: the others have messages.
 func (b *Broker) partitions(u *builder, g *group) (int, error) {
 	b.mu.Lock()
 	n := b.sizes[g.name]
@@ -248,7 +249,8 @@ func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partit
 	return nil
 }
 
-// makeHashExchange has a connection of its own, since a server without the plugin ends the connection that asks.
+// makeHashExchange has a connection of its own, since a server without the plugin ends the
+// connection that asks.
 func (b *Broker) makeHashExchange(ctx context.Context, name string) error {
 	var failure error
 	for _, server := range b.servers {

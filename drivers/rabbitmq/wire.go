@@ -32,7 +32,8 @@ const (
 // frameRoom is what a header frame needs beside the header fields and properties.
 const frameRoom = 256
 
-// encode makes the message for the wire. It refuses what the server would end the connection for. frameSize 0 is no limit.
+// encode makes the message for the wire. It refuses what the server would end the connection for.
+// frameSize 0 is no limit.
 func encode(m *driver.Message, frameSize int) (outgoing, error) {
 	out := outgoing{exchange: m.Topic, key: m.Key}
 	out.msg = amqp.Publishing{MessageId: m.ID, DeliveryMode: amqp.Persistent, Body: m.Data}
@@ -144,7 +145,8 @@ func reserved(name string) bool {
 	return strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
-// text returns a header field of whatever type as text, as CloudEvents writes it; false for tables, lists and nothing.
+// text returns a header field of whatever type as text, as CloudEvents writes it; false for tables,
+// lists and nothing.
 func text(field any) (string, bool) {
 	switch v := field.(type) {
 	case string:

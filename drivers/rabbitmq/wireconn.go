@@ -8,8 +8,8 @@ import (
 
 const heldBytes = 32 << 10 // that are written together
 
-// A wire is a connection that ends a write which the server does not take. It can hold small writes back and send them
-// together, as the library makes one for each message.
+// A wire is a connection that ends a write which the server does not take. It can hold small writes
+// back and send them together, as the library makes one for each message.
 type wire struct {
 	net.Conn
 
@@ -46,7 +46,8 @@ func (w *wire) release() error {
 	return w.flush()
 }
 
-// flush ends the connection when it fails: something is missing in what the server got. The caller holds mu.
+// flush ends the connection when it fails: something is missing in what the server got. The caller
+// holds mu.
 func (w *wire) flush() error {
 	if len(w.held) == 0 {
 		return nil

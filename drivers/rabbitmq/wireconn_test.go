@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestHold: small writes go together, in order, and at the latest when one of the holders releases them.
+// TestHold: small writes go together, in order, and at the latest when one of the holders releases
+// them.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
@@ -56,7 +57,8 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestHoldLost: what was held back and did not go out is an error of release and ends the connection, whose reader tells the rest.
+// TestHoldLost: what was held back and did not go out is an error of release and ends the
+// connection, whose reader tells the rest.
 func TestHoldLost(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()

@@ -22,42 +22,46 @@ type Broker interface {
 	// chain for a group with FromBeginning, here and in Subscribe.
 	Declare(ctx context.Context, sub Subscription) error
 
-	// Publish returns nil once the broker has stored all messages as durably as it is configured to, in the order given
-	// for each topic and key. The batch is validated before anything is sent: an error with ErrInvalid or ErrTooLarge
-	// in its chain means that nothing was stored. After any other error some messages may be stored; if it is a
-	// *PartialError, it says how many of the first ones surely are. To send the rest again with the same IDs is right
-	// after every such error: order per key is kept because a driver never lets a later message of a key overtake a
-	// failed one.
+	// Publish returns nil once the broker has stored all messages as durably as it is configured
+	// to, in the order given for each topic and key. The batch is validated before anything is
+	// sent: an error with ErrInvalid or ErrTooLarge in its chain means that nothing was stored.
+	// After any other error some messages may be stored; if it is a *PartialError, it says how many
+	// of the first ones surely are. To send the rest again with the same IDs is right after every
+	// such error: order per key is kept because a driver never lets a later message of a key
+	// overtake a failed one.
 	//
-	// Publish does not retry and does not wait for a lost connection: when the broker is away it fails soon, and the
-	// caller decides when to come back. Without a deadline in ctx, the driver sets one of its own. An empty batch is
-	// nil without a round trip. Concurrent calls are not ordered among each other.
+	// Publish does not retry and does not wait for a lost connection: when the broker is away it
+	// fails soon, and the caller decides when to come back. Without a deadline in ctx, the driver
+	// sets one of its own. An empty batch is nil without a round trip. Concurrent calls are not
+	// ordered among each other.
 	Publish(ctx context.Context, msgs []Message) error
 
-	// Subscribe makes this call a member of sub.Group on sub.Topic and blocks until ctx ends, which gives nil, or until it
-	// fails for good. A lost connection is not for good: Subscribe waits for it and goes on. The first contact,
-	// though, must succeed, so that a wrong address or name shows at the start.
+	// Subscribe makes this call a member of sub.Group on sub.Topic and blocks until ctx ends, which
+	// gives nil, or until it fails for good. A lost connection is not for good: Subscribe waits for
+	// it and goes on. The first contact, though, must succeed, so that a wrong address or name
+	// shows at the start.
 	//
-	// deliver is called from one goroutine, in broker order. While it runs nothing else is delivered to this member,
-	// so it must hand the message on and return; but it may block for back pressure. At most
-	// sub.MaxInFlight deliveries of this member are unacknowledged at any time. A message that is neither acknowledged nor given back in the
-	// driver's ack-wait time (each driver documents it; 30 s by default) comes again, to any member of the group, and
-	// no longer counts.
+	// deliver is called from one goroutine, in broker order. While it runs nothing else is
+	// delivered to this member, so it must hand the message on and return; but it may block for
+	// back pressure. At most sub.MaxInFlight deliveries of this member are unacknowledged at any
+	// time. A message that is neither acknowledged nor given back in the driver's ack-wait time
+	// (each driver documents it; 30 s by default) comes again, to any member of the group, and no
+	// longer counts.
 	//
-	// When ctx ends nothing more is delivered once Subscribe returned. Messages delivered before can
-	// still be acknowledged; those that were only fetched go back to the group at once.
+	// When ctx ends nothing more is delivered once Subscribe returned. Messages delivered before
+	// can still be acknowledged; those that were only fetched go back to the group at once.
 	Subscribe(ctx context.Context, sub Subscription, deliver func(Delivery)) error
 
-	// Close ends all Subscribe calls, which return nil, sends the acknowledgements still buffered and frees the connection. It
-	// returns when that is done or when ctx ends; then it cuts. A second call does nothing and returns nil. Other
-	// methods return ErrClosed afterwards.
+	// Close ends all Subscribe calls, which return nil, sends the acknowledgements still buffered
+	// and frees the connection. It returns when that is done or when ctx ends; then it cuts. A
+	// second call does nothing and returns nil. Other methods return ErrClosed afterwards.
 	Close(ctx context.Context) error
 }
 
 // A HealthReporter is a Broker that knows the state of its connection. Use it for readiness.
 type HealthReporter interface {
-	// Healthy returns nil while the broker can be reached, else an error that says since when it cannot and why. It does not
-	// block and makes no round trip.
+	// Healthy returns nil while the broker can be reached, else an error that says since when it
+	// cannot and why. It does not block and makes no round trip.
 	Healthy() error
 }
 
@@ -66,13 +70,13 @@ type Subscription struct {
 	Topic string // as Message.Topic
 	Group string // usually the service's name; same characters as a topic
 
-	// From says where a group starts that the broker does not know yet. Required: whether a new service wants
-	// the past is not to be guessed. Ignored for a group that exists.
+	// From says where a group starts that the broker does not know yet. Required: whether a new
+	// service wants the past is not to be guessed. Ignored for a group that exists.
 	From Start
 
-	// Raw says that the topic belongs to programs without kaptar, and is what the broker itself calls
-	// by that name: the Kafka topic, the RabbitMQ queue, the NATS subject. Each driver says what
-	// becomes of groups, keys and IDs there, where such a program knows none.
+	// Raw says that the topic belongs to programs without kaptar, and is what the broker itself
+	// calls by that name: the Kafka topic, the RabbitMQ queue, the NATS subject. Each driver says
+	// what becomes of groups, keys and IDs there, where such a program knows none.
 	Raw bool
 
 	// MaxInFlight limits the unacknowledged deliveries of this member; 0 means 64.

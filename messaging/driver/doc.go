@@ -1,13 +1,14 @@
 // Package driver is the border between package messaging and the brokers.
 //
-// A [Broker] keeps topics and hands their messages to consumer groups, at least once. It knows nothing of CloudEvents,
-// transactions, retries or dead letters: those live above, in packages messaging and outbox. Programs do not use this
-// package directly; they link a driver by importing its package, as with database/sql:
+// A [Broker] keeps topics and hands their messages to consumer groups, at least once. It knows
+// nothing of CloudEvents, transactions, retries or dead letters: those live above, in packages
+// messaging and outbox. Programs do not use this package directly; they link a driver by importing
+// its package, as with database/sql:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
-// A new driver implements Broker, is registered with package drivers as what the method Broker of its backend returns, and
-// passes the suite in package drivertest.
+// A new driver implements Broker, is registered with package drivers as what the method Broker of
+// its backend returns, and passes the suite in package drivertest.
 //
 // # What every driver promises
 //
@@ -20,5 +21,6 @@
 //     [Subscription].From says then.
 //   - Bytes survive. Data, ID, Key and header values arrive as they were sent.
 //
-// Not promised: order across keys, order among several members of a group, and that a message comes only once.
+// Not promised: order across keys, order among several members of a group, and that a message comes
+// only once.
 package driver

@@ -11,8 +11,9 @@ import (
 // A Header is one of a message's [Headers].
 type Header struct{ Name, Value string }
 
-// Headers are in ascending order of their names, and each name stands once. A list rather than a map, since a message has
-// few of them and is made and read far more often than it is looked into. nil is ready to use.
+// Headers are in ascending order of their names, and each name stands once. A list rather than a
+// map, since a message has few of them and is made and read far more often than it is looked into.
+// nil is ready to use.
 type Headers []Header
 
 // HeadersOf returns the headers of a map, nil for an empty one.
@@ -67,8 +68,8 @@ func (h Headers) Keys() []string {
 	return names
 }
 
-// Sort puts headers that were appended in any order into the order that Headers must have. Of several with one name the last
-// stays.
+// Sort puts headers that were appended in any order into the order that Headers must have. Of
+// several with one name the last stays.
 func (h *Headers) Sort() {
 	list := *h
 	if list.sorted() { // nearly always

@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Names of the headers that CloudEvents 1.0 in binary mode and W3C trace context use. Header names are lower-case.
+// Names of the headers that CloudEvents 1.0 in binary mode and W3C trace context use. Header names
+// are lower-case.
 const (
 	HeaderID          = "ce-id"
 	HeaderSource      = "ce-source"
@@ -22,33 +23,40 @@ const (
 	HeaderTraceState  = "tracestate"
 )
 
-// MaxSize is the limit of [Message.Size] in bytes, on every broker: 1 MiB, what the strictest of them takes by default.
+// MaxSize is the limit of [Message.Size] in bytes, on every broker: 1 MiB, what the strictest of
+// them takes by default.
 const MaxSize = 1 << 20
 
-// ErrTooLarge is in the chain of the error for a message whose Size is above MaxSize, or above the broker's own limit.
+// ErrTooLarge is in the chain of the error for a message whose Size is above MaxSize, or above the
+// broker's own limit.
 var ErrTooLarge = errors.New("message too large")
 
-// ErrInvalid is in the chain of the error for a Message or Subscription that breaks the rules of its fields.
+// ErrInvalid is in the chain of the error for a Message or Subscription that breaks the rules of
+// its fields.
 var ErrInvalid = errors.New("invalid")
 
-// A Message is one event on its way. Drivers neither change it nor keep it or its slices after Publish returns.
+// A Message is one event on its way. Drivers neither change it nor keep it or its slices after
+// Publish returns.
 type Message struct {
-	// ID names the message. A broker that can deduplicate stores an ID only once a topic within its duplicate window;
-	// consumers deduplicate by it for longer. Required; at most 255 bytes, without control characters.
+	// ID names the message. A broker that can deduplicate stores an ID only once a topic within its
+	// duplicate window; consumers deduplicate by it for longer. Required; at most 255 bytes,
+	// without control characters.
 	ID string
 
-	// Topic is where the message goes: words of letters, digits, '-' and '_', joined by '.'; the first character of the
-	// name is a letter or a digit. With Raw any printable ASCII but spaces. Required; at most 200 bytes.
+	// Topic is where the message goes: words of letters, digits, '-' and '_', joined by '.'; the
+	// first character of the name is a letter or a digit. With Raw any printable ASCII but spaces.
+	// Required; at most 200 bytes.
 	Topic string
 
-	// Key groups messages whose order matters. Any valid UTF-8; messages with an empty key share the empty key.
+	// Key groups messages whose order matters. Any valid UTF-8; messages with an empty key share
+	// the empty key.
 	Key string
 
-	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else the sender likes, in
-	// ascending order of their names. Names are lower-case letters, digits, '-' and '_'; with Raw any
-	// printable ASCII but spaces and ':'. Values are valid UTF-8; drivers
-	// encode what their wire cannot hold. The values of content-type, traceparent and tracestate go out as they are, so they
-	// must be printable ASCII that neither starts nor ends with a space.
+	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else
+	// the sender likes, in ascending order of their names. Names are lower-case letters, digits,
+	// '-' and '_'; with Raw any printable ASCII but spaces and ':'. Values are valid UTF-8; drivers
+	// encode what their wire cannot hold. The values of content-type, traceparent and tracestate go
+	// out as they are, so they must be printable ASCII that neither starts nor ends with a space.
 	Headers Headers
 
 	// Data is the body. nil and empty are the same.
@@ -59,7 +67,8 @@ type Message struct {
 	Raw bool
 }
 
-// Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each header's framing.
+// Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each
+// header's framing.
 func (m *Message) Size() int {
 	n := m.size()
 	for i := range m.Headers {
@@ -73,8 +82,8 @@ func (m *Message) size() int { return len(m.Data) + len(m.ID) + len(m.Topic) + l
 
 func (h *Header) size() int { return len(h.Name) + len(h.Value) + 4 }
 
-// Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its chain and names the
-// message, the field and the value. Drivers call it before they send anything.
+// Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its
+// chain and names the message, the field and the value. Drivers call it before they send anything.
 func (m *Message) Validate() error {
 	if err := checkTopic(m.Topic, m.Raw); err != nil {
 		return fmt.Errorf("driver: message %q: %w", m.ID, err)
@@ -109,7 +118,8 @@ func (m *Message) validateRest() error {
 	return nil
 }
 
-// ValidateAll checks every message and returns the first error, so that a driver can refuse a batch as a whole.
+// ValidateAll checks every message and returns the first error, so that a driver can refuse a batch
+// as a whole.
 func ValidateAll(msgs []Message) error {
 	for i := range msgs {
 		var err error
@@ -130,25 +140,26 @@ type Delivery struct {
 	Message
 	Acker
 
-	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is the first. Some
-	// brokers forget after a restart, so use it for logs, not for limits.
+	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is
+	// the first. Some brokers forget after a restart, so use it for logs, not for limits.
 	Attempt int
 }
 
-// An Acker tells the broker what became of a delivery. Exactly one of Ack and Nack ends it; what comes after
-// the first of them returned nil does nothing and returns nil. All methods may be called from any goroutine, also
-// after Subscribe returned and until the broker is closed.
+// An Acker tells the broker what became of a delivery. Exactly one of Ack and Nack ends it; what
+// comes after the first of them returned nil does nothing and returns nil. All methods may be
+// called from any goroutine, also after Subscribe returned and until the broker is closed.
 type Acker interface {
-	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack when it crashes, so
-	// a message that was acknowledged may still come again; consumers deduplicate. An error means that the message will
-	// come again; there is no need to try again.
+	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack
+	// when it crashes, so a message that was acknowledged may still come again; consumers
+	// deduplicate. An error means that the message will come again; there is no need to try again.
 	Ack(ctx context.Context) error
 
-	// Nack asks for redelivery to the group after at least the given time; 0 is at once. Messages that wait so do not
-	// count as in flight.
+	// Nack asks for redelivery to the group after at least the given time; 0 is at once. Messages
+	// that wait so do not count as in flight.
 	Nack(ctx context.Context, after time.Duration) error
 
-	// Extend starts the time anew after which the broker takes the member for dead and delivers the message again.
+	// Extend starts the time anew after which the broker takes the member for dead and delivers the
+	// message again.
 	Extend(ctx context.Context) error
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// testNackRedelivers waits longer than AckWait in one of its two parts and expects less in the other, so that neither a
-// driver that ignores Nack nor one that ignores the delay gets through.
+// testNackRedelivers waits longer than AckWait in one of its two parts and expects less in the
+// other, so that neither a driver that ignores Nack nor one that ignores the delay gets through.
 func testNackRedelivers(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
@@ -131,8 +131,8 @@ func testAckAfterSubscribeReturned(t *testing.T, h Harness) {
 	}
 }
 
-// testFetchedGoesBackOnStop: what a member was not given to handle comes as a first attempt or at least soon, not only after
-// the ack wait, and nothing is delivered after Subscribe returned.
+// testFetchedGoesBackOnStop: what a member was not given to handle comes as a first attempt or at
+// least soon, not only after the ack wait, and nothing is delivered after Subscribe returned.
 func testFetchedGoesBackOnStop(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")

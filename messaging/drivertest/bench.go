@@ -9,8 +9,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// BenchmarkPublish publishes messages of about 330 bytes with 100 different keys, batch by batch. It reports messages
-// a second.
+// BenchmarkPublish publishes messages of about 330 bytes with 100 different keys, batch by batch.
+// It reports messages a second.
 func BenchmarkPublish(b *testing.B, broker driver.Broker, batch int) {
 	topic := "bench." + rand.Text()
 	if err := broker.Declare(b.Context(), driver.Subscription{Topic: topic}); err != nil {
@@ -26,7 +26,8 @@ func BenchmarkPublish(b *testing.B, broker driver.Broker, batch int) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msg/s")
 }
 
-// BenchmarkConsume receives and acknowledges messages that wait in the broker. It reports messages a second.
+// BenchmarkConsume receives and acknowledges messages that wait in the broker. It reports messages
+// a second.
 func BenchmarkConsume(b *testing.B, broker driver.Broker) {
 	const total = 10_000
 	topic := "bench." + rand.Text()

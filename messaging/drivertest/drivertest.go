@@ -1,4 +1,5 @@
-// Package drivertest is the suite that every message broker driver must pass. A driver's test file is a few lines:
+// Package drivertest is the suite that every message broker driver must pass. A driver's test file
+// is a few lines:
 //
 //	func TestConformance(t *testing.T) {
 //		drivertest.Run(t, func(t *testing.T) drivertest.Harness {
@@ -6,9 +7,9 @@
 //		})
 //	}
 //
-// The suite waits for events with a deadline and never sleeps. Where it shows that something does not happen, it
-// lets the ack-wait time of the harness pass, so keep that short. For a broker in memory, run each of [Cases] in a
-// testing/synctest bubble of its own.
+// The suite waits for events with a deadline and never sleeps. Where it shows that something does
+// not happen, it lets the ack-wait time of the harness pass, so keep that short. For a broker in
+// memory, run each of [Cases] in a testing/synctest bubble of its own.
 package drivertest
 
 import (
@@ -20,22 +21,25 @@ import (
 
 // A Harness is a broker under test and what it can do.
 type Harness struct {
-	// Broker is what is tested. Required. The suite closes it; topics have names that no other case uses, so one server may
-	// stand behind all harnesses.
+	// Broker is what is tested. Required. The suite closes it; topics have names that no other case
+	// uses, so one server may stand behind all harnesses.
 	Broker driver.Broker
 
-	// AckWait is the time after which an unacknowledged message comes again. Required: the suite lets it pass, and expects
-	// redelivery by Nack to be faster. Half a second or more where a network is between.
+	// AckWait is the time after which an unacknowledged message comes again. Required: the suite
+	// lets it pass, and expects redelivery by Nack to be faster. Half a second or more where a
+	// network is between.
 	AckWait time.Duration
 
-	// Wait is how long an expected event may take; 0 means 30 s. It costs nothing while the driver works.
+	// Wait is how long an expected event may take; 0 means 30 s. It costs nothing while the driver
+	// works.
 	Wait time.Duration
 
-	// Open opens one more connection to the same broker, as another process would. nil: there cannot be another.
+	// Open opens one more connection to the same broker, as another process would. nil: there
+	// cannot be another.
 	Open func(t *testing.T) driver.Broker
 
-	// Restart stops the server, lets its connections break and starts it again with what it stored. nil: cannot be
-	// restarted.
+	// Restart stops the server, lets its connections break and starts it again with what it stored.
+	// nil: cannot be restarted.
 	Restart func(t *testing.T)
 
 	Ordered     bool // keeps the order per key for a group with one member
@@ -90,8 +94,8 @@ func Cases() []Case {
 	}
 }
 
-// Run runs all cases that the harness has the capabilities for, each with a harness of its own from newHarness.
-// Cases run in parallel, but for the search for leaked goroutines, which comes first.
+// Run runs all cases that the harness has the capabilities for, each with a harness of its own from
+// newHarness. Cases run in parallel, but for the search for leaked goroutines, which comes first.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 	for _, c := range Cases() {
 		t.Run(c.Name, func(t *testing.T) {

@@ -103,7 +103,8 @@ func (e *env) ack(d driver.Delivery) {
 	}
 }
 
-// attempt checks the number of a delivery, which has to be want, or want and more where the broker counts so.
+// attempt checks the number of a delivery, which has to be want, or want and more where the broker
+// counts so.
 func (e *env) attempt(d driver.Delivery, want int) {
 	e.t.Helper()
 	if d.Attempt != want && (d.Attempt < want || !e.h.CountsAhead) {
@@ -175,7 +176,8 @@ func (m *member) quiet(d time.Duration) []driver.Delivery {
 	return genuine(got)
 }
 
-// probe publishes until a message arrives: then the member is known to the broker. It leaves no probe behind.
+// probe publishes until a message arrives: then the member is known to the broker. It leaves no
+// probe behind.
 func (m *member) probe() {
 	m.e.t.Helper()
 	seen, _ := m.all()

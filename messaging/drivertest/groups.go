@@ -89,8 +89,8 @@ func testTwoGroups(t *testing.T, h Harness) {
 	}
 }
 
-// testTwoMembersShare makes sure of the sharing without relying on chance: the first member is full, so that all the
-// rest must go to the second.
+// testTwoMembersShare makes sure of the sharing without relying on chance: the first member is
+// full, so that all the rest must go to the second.
 func testTwoMembersShare(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")
@@ -122,8 +122,9 @@ func testTwoMembersShare(t *testing.T, h Harness) {
 	}
 }
 
-// testMembersShareKeys publishes rounds of many keys to two members until two rounds in a row went the same way: each key
-// to the member it went to before, both members with some. Chance alone would need 2 to the 64th rounds.
+// testMembersShareKeys publishes rounds of many keys to two members until two rounds in a row went
+// the same way: each key to the member it went to before, both members with some. Chance alone
+// would need 2 to the 64th rounds.
 func testMembersShareKeys(t *testing.T, h Harness) {
 	const keys = 64
 	e := setup(t, h)
@@ -151,8 +152,8 @@ func testMembersShareKeys(t *testing.T, h Harness) {
 	}
 }
 
-// round waits until the members have got the n messages of one round and returns which member got each key, or nil when
-// a message came twice or one member got none.
+// round waits until the members have got the n messages of one round and returns which member got
+// each key, or nil when a message came twice or one member got none.
 func (e *env) round(members []*member, prefix string, n int) map[string]int {
 	e.t.Helper()
 	deadline := time.After(e.h.Wait)

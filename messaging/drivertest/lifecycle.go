@@ -54,8 +54,8 @@ func testCloseEndsAll(t *testing.T, h Harness) {
 	}
 }
 
-// testNoGoroutineLeft marks all goroutines that come from opening and using a connection by a profiler label, which they
-// hand down, and looks for the mark after Close.
+// testNoGoroutineLeft marks all goroutines that come from opening and using a connection by a
+// profiler label, which they hand down, and looks for the mark after Close.
 func testNoGoroutineLeft(t *testing.T, h Harness) {
 	e := setup(t, h)
 	mark := rand.Text()
@@ -101,8 +101,9 @@ func marked(mark string) string {
 	return strings.Join(out, "\n\n")
 }
 
-// testRestartLosesNothing publishes, restarts the server twice in the middle and expects every message whose Publish
-// returned nil. A publisher that gets an error tries again with the same ids, as the outbox does.
+// testRestartLosesNothing publishes, restarts the server twice in the middle and expects every
+// message whose Publish returned nil. A publisher that gets an error tries again with the same ids,
+// as the outbox does.
 func testRestartLosesNothing(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")

@@ -99,7 +99,8 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 	}
 }
 
-// testBatchIsOrdered has batches of all sizes, since drivers send small and large ones by different means.
+// testBatchIsOrdered has batches of all sizes, since drivers send small and large ones by different
+// means.
 func testBatchIsOrdered(t *testing.T, h Harness) {
 	e := setup(t, h)
 	e.ready("g")

@@ -300,7 +300,8 @@ func TestMarkHandled(t *testing.T) {
 	})
 }
 
-// TestMigrationKeepsMarks: what was handled before marks had a source stays handled, whoever sent it.
+// TestMigrationKeepsMarks: what was handled before marks had a source stays handled, whoever sent
+// it.
 func TestMigrationKeepsMarks(t *testing.T) {
 	t.Parallel()
 	for dialect, url := range map[string]func() string{

@@ -40,12 +40,13 @@ type Relay struct {
 	outage steady.Outage
 }
 
-// NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to send. It starts
-// nothing; see [Relay.Run].
+// NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to
+// send. It starts nothing; see [Relay.Run].
 //
-// send gets at most 500 messages in the order of the outbox and returns nil once the broker has them all, durably. Of
-// a *driver.PartialError in the chain of its error the relay takes that the first messages are sent; else that none is.
-// It is not called concurrently, and must return when its ctx ends.
+// send gets at most 500 messages in the order of the outbox and returns nil once the broker has
+// them all, durably. Of a *driver.PartialError in the chain of its error the relay takes that the
+// first messages are sent; else that none is. It is not called concurrently, and must return when
+// its ctx ends.
 func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
 	r := &Relay{db: db, send: send, wake: make(chan struct{}, 1)}
 	r.outage.What = "outbox relay"
@@ -55,8 +56,8 @@ func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, op
 	return r
 }
 
-// Wake makes a running relay look into the outbox now; call it after a commit, through sqldb.AfterCommit. It never
-// blocks. While sending fails it does not shorten the pause.
+// Wake makes a running relay look into the outbox now; call it after a commit, through
+// sqldb.AfterCommit. It never blocks. While sending fails it does not shorten the pause.
 func (r *Relay) Wake() {
 	select {
 	case r.wake <- struct{}{}:
@@ -77,18 +78,21 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 	return rows, oldest, nil
 }
 
-// Run sends until ctx ends, and then returns nil without emptying the outbox: what is in it is safe and goes out at the
-// next start. An error means that the database was not opened by sqldb.Open; a database or broker that fails is tried
-// again, after 100 ms at first and up to 5 s, and told to the log once.
+// Run sends until ctx ends, and then returns nil without emptying the outbox: what is in it is safe
+// and goes out at the next start. An error means that the database was not opened by sqldb.Open; a
+// database or broker that fails is tried again, after 100 ms at first and up to 5 s, and told to
+// the log once.
 //
-// One relay per database is at work. On PostgreSQL it holds a session advisory lock, on a connection of its own over
-// which it also reads, so it stops sending when it loses the session; the others try each second to succeed it. A
-// relay stopped for long in the middle of a batch can still send events that its successor sent too. On SQLite the lock
-// spans the *sql.DB: the file must belong to one process.
+// One relay per database is at work. On PostgreSQL it holds a session advisory lock, on a
+// connection of its own over which it also reads, so it stops sending when it loses the session;
+// the others try each second to succeed it. A relay stopped for long in the middle of a batch can
+// still send events that its successor sent too. On SQLite the lock spans the *sql.DB: the file
+// must belong to one process.
 //
-// It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms while something
-// does, and at once after a full batch. It remembers no position: it reads the lowest ids, in order, and deletes those
-// that were sent by id. Events of transactions that commit late, with ids lower than those already sent, are read then.
+// It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms
+// while something does, and at once after a full batch. It remembers no position: it reads the
+// lowest ids, in order, and deletes those that were sent by id. Events of transactions that commit
+// late, with ids lower than those already sent, are read then.
 func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
@@ -190,7 +194,8 @@ func (r *Relay) deliver(ctx context.Context, b batch) error {
 		}
 	}
 	if sent > 0 {
-		// Sent is sent, also when ctx ended meanwhile: not deleting it now would only send it twice.
+		// Sent is sent, also when ctx ended meanwhile: not deleting it now would only send it
+		// twice.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteGrace)
 		defer cancel()
 		if err := r.remove(ctx, b.ids[:sent]); err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// Sixteen writers commit out of the order of their ids while the relay runs: a relay with a position loses here.
+// Sixteen writers commit out of the order of their ids while the relay runs: a relay with a
+// position loses here.
 func TestRelayLosesNothingOutOfOrder(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
@@ -63,8 +64,8 @@ func TestRelayLosesNothingOutOfOrder(t *testing.T) {
 	})
 }
 
-// The sharpest case of the above: a transaction that takes its id first and commits last does not hold others up
-// and is not lost.
+// The sharpest case of the above: a transaction that takes its id first and commits last does not
+// hold others up and is not lost.
 func TestRelayLateCommit(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
@@ -180,8 +181,8 @@ func TestRelayLosesSession(t *testing.T) {
 	})
 }
 
-// The relay dies after the broker has the batch and before the rows are deleted. They are sent again, and the inbox
-// keeps the effect single.
+// The relay dies after the broker has the batch and before the rows are deleted. They are sent
+// again, and the inbox keeps the effect single.
 func TestCrashBetweenSendAndDelete(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
