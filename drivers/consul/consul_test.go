@@ -361,7 +361,6 @@ func ExampleOpen() {
 	_, err = store.Put(context.Background(), "rollout//weight", []byte("10")) // refused before anybody is asked
 	fmt.Println(err)
 	// Output:
-	// consul: url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or
-	// none kv: invalid key "rollout//weight": it has an empty segment, expected segments separated
-	// by single slashes
+	// consul: url: consul://[redacted]@localhost:8500: parameter check="tcp": expected http, ttl or none
+	// kv: invalid key "rollout//weight": it has an empty segment, expected segments separated by single slashes
 }

@@ -270,7 +270,7 @@ func TestOneConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer set.Close(context.Background())
+	t.Cleanup(func() { _ = set.Close(context.Background()) })
 	b := opened.(*nats.Backend)
 	broker, err := b.Broker()
 	if err != nil {

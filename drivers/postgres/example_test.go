@@ -11,6 +11,5 @@ import (
 func Example() {
 	_, err := sqldb.Open(context.Background(), "postgres://shop:pa/ss@localhost/shop")
 	fmt.Println(err)
-	// Output: sqldb: open: the postgres URL cannot be parsed; expected
-	// "postgres://user:password@host:5432/database" with special characters percent-encoded
+	// Output: sqldb: open: the postgres URL cannot be parsed; expected "postgres://user:password@host:5432/database" with special characters percent-encoded
 }

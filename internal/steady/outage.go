@@ -25,11 +25,16 @@ type Outage struct {
 	mu    sync.Mutex
 	since time.Time // zero: it is there
 	last  string    // text of the last error that was told
+	told  time.Time // when it was
 	err   error
 }
 
+// reasonPause is how long a reason stands in the log before another one is told: while a server goes
+// down, each try fails in a way of its own.
+const reasonPause = 5 * time.Second
+
 // Lost notes that it is away because of err. The log is told at the first call, and again when the
-// reason is another one.
+// reason is another one 5 s later.
 func (o *Outage) Lost(ctx context.Context, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -37,8 +42,8 @@ func (o *Outage) Lost(ctx context.Context, err error) {
 		o.since = time.Now()
 	}
 	o.err = err
-	if text := err.Error(); text != o.last {
-		o.last = text
+	if text := err.Error(); text != o.last && (o.last == "" || time.Since(o.told) >= reasonPause) {
+		o.last, o.told = text, time.Now()
 		o.log(ctx, slog.LevelWarn, o.What+" lost, waiting until it is back", slog.Any("error", err))
 	}
 }

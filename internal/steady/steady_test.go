@@ -53,14 +53,14 @@ func TestOutage(t *testing.T) {
 		var log bytes.Buffer
 		o := steady.Outage{What: "broker", Log: slog.New(slog.NewTextHandler(&log, nil)), Attrs: []slog.Attr{slog.String("url", "nats://h")}}
 		o.Note(t.Context(), nil)
-		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 15500*time.Millisecond)
 		defer cancel()
 		var asked int
 		o.Watch(ctx, time.Second, func(context.Context) error {
 			switch asked++; {
 			case asked <= 3:
 				return errors.New("refused")
-			case asked <= 5:
+			case asked <= 9:
 				return errors.New("reset")
 			}
 			return nil
@@ -68,7 +68,7 @@ func TestOutage(t *testing.T) {
 		want := []string{
 			`level=WARN msg="broker lost, waiting until it is back" url=nats://h error=refused`,
 			`level=WARN msg="broker lost, waiting until it is back" url=nats://h error=reset`,
-			`level=INFO msg="broker is back" url=nats://h away=5s`,
+			`level=INFO msg="broker is back" url=nats://h away=9s`,
 		}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 		if len(lines) != len(want) {
