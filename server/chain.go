@@ -7,32 +7,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"google.golang.org/grpc"
 )
 
-// mistakes are what a program did wrong in setting up its server, told by Listen.
-type mistakes struct {
-	mu   sync.Mutex
-	errs []error
-}
-
-func (m *mistakes) add(err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.errs = append(m.errs, err)
-}
-
-func (m *mistakes) err() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return errors.Join(m.errs...)
-}
-
 // prepare reads the options, the first time it is called.
 func (s *Server) prepare() {
 	s.prepared.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.opts.setDefaults()
 		s.routes = s.mux
 		if len(s.opts.Middleware) == 0 {
@@ -45,7 +28,7 @@ func (s *Server) prepare() {
 			}
 			h := mw(s.routes)
 			if h == nil {
-				s.mistakes.add(fmt.Errorf("server: middleware %d returned no handler", i))
+				s.mistakes = append(s.mistakes, fmt.Errorf("server: middleware %d returned no handler", i))
 				continue
 			}
 			s.routes = h

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -33,7 +31,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	ctx := propagation.TraceContext{}.Extract(x.limitTime(r), traceHeader(r.Header))
 	ctx, x.span = s.tracer.Start(ctx, x.method, serverKind...)
 	x.req = r.WithContext(ctx)
-	x.flight = flight{method: r.Method, name: printable(r.URL.Path), call: x}
+	x.flight = flight{method: r.Method, name: r.URL.Path, call: x}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
 	if admitted {
@@ -155,7 +153,7 @@ func (x *exchange) log(rm *routeMetrics, took time.Duration, end string) {
 	}
 	attrs := [...]slog.Attr{
 		slog.String("method", x.req.Method),
-		slog.String("path", printable(x.req.URL.Path)),
+		slog.String("path", x.req.URL.Path),
 		slog.String("route", rm.endpoint),
 		slog.Int("status", x.status),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
@@ -169,28 +167,6 @@ func (x *exchange) log(rm *routeMetrics, took time.Duration, end string) {
 	x.server.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:n]...)
 }
 
-// printable is s as it may go into logs and spans: no control characters, valid UTF-8, and not
-// endless.
-func printable(s string) string {
-	const most = 1 << 10
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= 0x7f {
-			return escaped(s)
-		}
-	}
-	return s
-}
-
-func escaped(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return s
-	}
-	return (&url.URL{Path: s}).EscapedPath()
-}
-
 // answer responds where the handler did not, p being what it panicked with. It
 // reports whether the client must not take the answer for complete.
 func (x *exchange) answer(p any) (abort bool) {
@@ -198,7 +174,7 @@ func (x *exchange) answer(p any) (abort bool) {
 	abort = p != nil
 	if p != nil && p != http.ErrAbortHandler {
 		x.server.log.LogAttrs(ctx, slog.LevelError, "panic in handler",
-			slog.String("method", x.req.Method), slog.String("path", printable(x.req.URL.Path)),
+			slog.String("method", x.req.Method), slog.String("path", x.req.URL.Path),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 		if x.status == 0 {
 			x.fail(Problem{Status: http.StatusInternalServerError, Detail: "the handler failed unexpectedly"})
@@ -230,7 +206,7 @@ func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 	x.span.SetName(rm.span)
 	attrs := []attribute.KeyValue{
 		telemetry.HTTPMethod.String(x.method),
-		telemetry.URLPath.String(printable(x.req.URL.Path)),
+		telemetry.URLPath.String(x.req.URL.Path),
 		telemetry.HTTPStatus.Int(x.status),
 		telemetry.HTTPVersion.String(strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
 	}

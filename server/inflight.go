@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ func (f *flight) String() string {
 	if f.rpc {
 		return f.name
 	}
-	return f.method + " " + f.name
+	return f.method + " " + (&url.URL{Path: f.name}).EscapedPath() // it goes to a terminal
 }
 
 // flights are the calls under way, over the network and within the process: a

@@ -22,7 +22,7 @@ func (s *Server) Listen() error {
 	if s.listening {
 		return nil
 	}
-	if err := errors.Join(s.mistakes.err(), s.checkRoutes()); err != nil {
+	if err := errors.Join(append(s.mistakes, s.checkRoutes())...); err != nil {
 		return err
 	}
 	l, err := listen.TCP(s.opts.HTTP, s.opts.HTTPSetting)

@@ -109,7 +109,7 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 }
 
 func (s *Server) mistake(err error) {
-	s.mistakes.add(err)
+	s.mistakes = append(s.mistakes, err)
 	s.log.Error(err.Error())
 }
 

@@ -88,13 +88,13 @@ type Server struct {
 
 	prepared sync.Once
 	routes   http.Handler // the mux, with the middleware around it
-	mistakes mistakes
 
 	channel *inproc.Channel
 	health  *health.Server
 
 	mu           sync.Mutex
 	services     []service // the gRPC services of the user
+	mistakes     []error   // in setting up, told by Listen
 	http         *http.Server
 	grpc         *grpc.Server
 	httpListener net.Listener
