@@ -255,6 +255,14 @@ func surroundings() []mutant {
 func shop() []mutant {
 	return []mutant{
 		{
+			"go test -short starts no server", "internal/test/servertest/servertest.go",
+			"	if testing.Short() {", "	if false {", "./internal/test/servertest", "TestShort",
+		},
+		{
+			"a server starts again after a crash", "internal/test/servers/start.go",
+			"endAll(belonging(s.dir))", "endAll(nil)", "./internal/test/servers", "TestStartAfterACrash",
+		},
+		{
 			"orders survive kill -9", "shop/order/worker.go",
 			"w.drive(ctx, job)", "_ = ctx", "./shop", "TestSystem/shapes/one_process/kill_-9_of_everything",
 		},

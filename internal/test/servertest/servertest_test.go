@@ -92,6 +92,19 @@ func TestNoServerSkipsOrFails(t *testing.T) {
 	}
 }
 
+// TestShort: go test -short starts nothing, whatever is installed, also where a missing server is a failure.
+func TestShort(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{plain, own} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRole$", "-test.v", "-test.short")
+		cmd.Env = append(os.Environ(), roleEnv+"="+role, "CI=true", "KAPTAR_TEST_CONSUL=consul://elsewhere:1")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- SKIP: TestRole") || !strings.Contains(string(out), "go test -short starts no consul") {
+			t.Errorf("%s: %v, want that the test is skipped with the reason, got\n%s", role, err, out)
+		}
+	}
+}
+
 func TestSharedIsOne(t *testing.T) {
 	t.Parallel()
 	first, second := servertest.Shared(t, servers.Redis), servertest.Shared(t, servers.Redis)
