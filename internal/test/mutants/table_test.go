@@ -251,7 +251,7 @@ func surroundings() []mutant {
 	}
 }
 
-// shop: the reference application.
+// shop: the reference application, and what tests it.
 func shop() []mutant {
 	return []mutant{
 		{
