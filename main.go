@@ -51,7 +51,8 @@ type Program struct {
 	// Run, if set, is called when there is no command; default is what the command run does with
 	// all services.
 	Run func(ctx context.Context, opts *Options, services ...Service) error
-	// Sources adds to the sources that the command config shows what Run adds to them; nil is nothing.
+	// Sources adds to the sources that the command config shows what Run adds to them; nil is
+	// nothing.
 	Sources func(src config.Sources, services []Service) (config.Sources, error)
 }
 
@@ -81,7 +82,8 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 // A usageError is a command line that cannot be understood.
 type usageError struct{ error }
 
-// stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the second ends the process.
+// stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the second ends the
+// process.
 func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

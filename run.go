@@ -20,24 +20,24 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// Options say how Run goes about it. The zero value, and nil, read no
-// configuration at all: struct-tag defaults only.
+// Options say how Run goes about it. The zero value, and nil, read no configuration at all:
+// struct-tag defaults only.
 type Options struct {
 	// Sources are where settings come from.
 	Sources config.Sources
-	// Others are services that do not run here but that the configuration may speak
-	// of, so that all parts of a system can share one file.
+	// Others are services that do not run here but that the configuration may speak of, so that all
+	// parts of a system can share one file.
 	Others []Service
-	// Log is where the services' logs go; default os.Stderr. Each service writes
-	// whole records, at the same time as others.
+	// Log is where the services' logs go; default os.Stderr. Each service writes whole records, at
+	// the same time as others.
 	Log io.Writer
 	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
 	// them with the OpenTelemetry SDK's tracetest.SpanRecorder. Run does not shut it down.
 	SpanProcessor sdktrace.SpanProcessor
 	// Backends, if set, are used for these URLs, which Run then neither opens nor closes.
 	Backends map[string]drivers.Backend
-	// Registry, if set, is used by services with no discovery_url; default is a
-	// registry in memory that the services of this Run share.
+	// Registry, if set, is used by services with no discovery_url; default is a registry in memory
+	// that the services of this Run share.
 	Registry discovery.Registry
 	// Prepare, if set, is called before a backend's URL is opened (see drivers.Set).
 	Prepare func(ctx context.Context, url string) error
@@ -48,9 +48,9 @@ type Options struct {
 }
 
 // Load reads the settings of services: the toolkit's, the sections of all linked packages and the
-// services' own. The error has every mistake at once (a *config.Errors), or names services that cannot
-// run together. Run calls it, unless it has been called before: then Run does not read them again. It
-// is for one call with the services that Run gets.
+// services' own. The error has every mistake at once (a *config.Errors), or names services that
+// cannot run together. Run calls it, unless it has been called before: then Run does not read them
+// again. It is for one call with the services that Run gets.
 func (o *Options) Load(services ...Service) (*config.Config, error) {
 	if err := checkServices(services); err != nil {
 		return nil, err
@@ -76,11 +76,10 @@ func (o *Options) load(services []Service) (*config.Config, error) {
 	return config.Load(o.Sources, targets...)
 }
 
-// Run runs services until ctx ends or one of them fails, then stops all of them
-// in the order that the package comment tells. It returns nil after a complete,
-// graceful stop; every mistake in the settings at once (config.Errors) or every
-// failed Setup, before anything listens; the cause when a task or a server failed;
-// and what was still running when the shutdown's time was over.
+// Run runs services until ctx ends or one of them fails, then stops all of them in the order that
+// the package comment tells. It returns nil after a complete, graceful stop; every mistake in the
+// settings at once (config.Errors) or every failed Setup, before anything listens; the cause when a
+// task or a server failed; and what was still running when the shutdown's time was over.
 func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if opts == nil {
 		opts = new(Options)
@@ -233,7 +232,7 @@ func (s *system) output() io.Writer {
 	return os.Stderr
 }
 
-// running keeps account of named tasks, so that a late one can be told.
+// running keeps account of named tasks, so that an error can name a late one.
 type running struct {
 	mu    sync.Mutex
 	names []string

@@ -16,8 +16,8 @@ type Service struct {
 	// Version is the version of what is deployed; default "v0".
 	Version string
 	// Listen is the HTTP address when the setting listen is not given; default ":8080". GRPCListen
-	// is the same for gRPC and grpc_listen; default ":50051", bound only when Setup registers a gRPC
-	// service. Services that run in one program need different ones; under package local those
+	// is the same for gRPC and grpc_listen; default ":50051", bound only when Setup registers a
+	// gRPC service. Services that run in one program need different ones; under package local those
 	// without one get the next free numbers.
 	Listen     string
 	GRPCListen string
@@ -65,7 +65,7 @@ func checkAddresses(all []listener) error {
 	for _, a := range all {
 		host, port, err := net.SplitHostPort(a.address)
 		if err != nil || port == "0" {
-			continue // what is no address is told when it is bound
+			continue // binding reports what is no address
 		}
 		for _, b := range byPort[port] {
 			other, _, _ := net.SplitHostPort(b.address)

@@ -51,15 +51,15 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 	return errors.Join(failed...)
 }
 
-// lateSetup is when a Setup has taken long enough to say so, and stoppedSetup how long one may go on
-// when the program is told to stop.
+// lateSetup is when a Setup has taken long enough to say so, and stoppedSetup how long one may go
+// on when the program is told to stop.
 const (
 	lateSetup    = 5 * time.Second
 	stoppedSetup = time.Second
 )
 
-// await waits for the Setups of all apps, whose indexes come from returned. It takes an app whose Setup
-// does not end off the list: what that has opened cannot be closed beside it.
+// await waits for the Setups of all apps, whose indexes come from returned. It takes an app whose
+// Setup does not end off the list: what that has opened cannot be closed beside it.
 func (s *system) await(ctx context.Context, returned <-chan int) error {
 	waiting := slices.Clone(s.apps)
 	late, told, over := time.After(lateSetup), ctx.Done(), (<-chan time.Time)(nil)

@@ -55,8 +55,8 @@ func runChild(name string, services []kaptar.Service) int {
 		return 2
 	}
 	defer func() { _ = files[lockFile].Close() }()
-	// Without this a line on standard error would end the process, half stopped, when the supervisor
-	// is gone.
+	// Without this a line on standard error would end the process, half stopped, when the
+	// supervisor is gone.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()

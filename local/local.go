@@ -4,15 +4,16 @@
 //
 //	func main() { local.Main(services...) }
 //
-// The services are the same that [kaptar.Main] runs; only settings differ, and any of them can be set
-// to a server elsewhere. One process is no fault isolation: a leak or a busy loop in one service takes
-// the others along. That is for development and small deployments, and the start-up screen says so.
+// The services are the same that [kaptar.Main] runs; only settings differ, and any of them can be
+// set to a server elsewhere. One process is no fault isolation: a leak or a busy loop in one
+// service takes the others along. That is for development and small deployments, and the start-up
+// screen says so.
 //
 // # Processes of their own
 //
 // With --split each service is a process of its own on the same engines, supervised by this one,
-// which starts it again when it ends. So a service can be replaced while the others go on: build the
-// program again in place and end the service's process, whose number is on the start-up screen:
+// which starts it again when it ends. So a service can be replaced while the others go on: build
+// the program again in place and end the service's process, whose number is on the start-up screen:
 //
 //	go build -o shop ./shop && kill 4242
 //
@@ -97,16 +98,17 @@ func (o *Options) flags(set *flag.FlagSet) {
 	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 }
 
-// Run runs services on the embedded engines until ctx ends, in this process or with Split in one for
-// each. Every service gets an SQLite file, the embedded broker, caches in the process and an address
-// on loopback, as defaults below everything that Sources have; services without an address of their
-// own get the next free number from 8080, and from 50051 for gRPC. It returns what kaptar.Run does.
+// Run runs services on the embedded engines until ctx ends, in this process or with Split in one
+// for each. Every service gets an SQLite file, the embedded broker, caches in the process and an
+// address on loopback, as defaults below everything that Sources have; services without an address
+// of their own get the next free number from 8080, and from 50051 for gRPC. It returns what
+// kaptar.Run does.
 //
 // With Split the services find each other through the embedded broker. It returns an error when a
-// service fails before it was ever ready; one that ends later is started again, with a growing delay.
-// The processes stop when ctx ends, gracefully and all at the same time; those that take longer than
-// their shutdown_timeout and two seconds are killed and named in the error. They also stop when this
-// process ends in any other way, SIGKILL included.
+// service fails before it was ever ready; one that ends later is started again, with a growing
+// delay. The processes stop when ctx ends, gracefully and all at the same time; those that take
+// longer than their shutdown_timeout and two seconds are killed and named in the error. They also
+// stop when this process ends in any other way, SIGKILL included.
 func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err error) {
 	var o Options
 	if opts != nil {

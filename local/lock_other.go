@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// lockDir makes dir if need be. Where there is no flock two processes on one directory are told apart
-// only by the ports they share.
+// lockDir makes dir if need be. Without flock, two processes in one directory are noticed only by
+// the ports that they share.
 func lockDir(_ context.Context, dir string) (*os.File, error) {
 	err := os.MkdirAll(dir, 0o700)
 	var f *os.File

@@ -44,14 +44,15 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	return f, nil
 }
 
-// lockTimeout bounds the wait for the children of a process that was killed: they have a little more
-// than their shutdown_timeout. lockRetry is how often it is tried.
+// lockTimeout bounds the wait for the children of a process that was killed: they have a little
+// more than their shutdown_timeout. lockRetry is how often it is tried.
 const (
 	lockTimeout = 15 * time.Second
 	lockRetry   = 50 * time.Millisecond
 )
 
-// runs reports whether there is a process of that number. With none to ask about it is taken to run.
+// runs reports whether there is a process of that number. With none to ask about it is taken to
+// run.
 func runs(pid string) bool {
 	n, err := strconv.Atoi(pid)
 	return err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH)

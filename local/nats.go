@@ -15,8 +15,8 @@ import (
 	"github.com/kaptar/kaptar/internal/listen"
 )
 
-// startTimeout bounds the start of the embedded broker; recovering a large store
-// takes longer than the usual few milliseconds.
+// startTimeout bounds the start of the embedded broker; recovering a large store takes longer than
+// the usual few milliseconds.
 const startTimeout = 30 * time.Second
 
 // maxPayload leaves room for headers beside the largest message (driver.MaxSize).
@@ -71,10 +71,9 @@ type broker struct {
 	log    *serverLog
 }
 
-// startNATS starts a NATS server with JetStream on address, its store under dir.
-// Every message is on the disk before it is acknowledged (SyncAlways): the
-// server's own default syncs every two minutes, and what it acknowledged in
-// between is lost with the power.
+// startNATS starts a NATS server with JetStream on address, its store under dir. Every message is
+// on the disk before it is acknowledged (SyncAlways): the server's own default syncs every two
+// minutes, and what it acknowledged in between is lost with the power.
 func startNATS(ctx context.Context, address, dir string) (*broker, error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
@@ -135,7 +134,8 @@ func (b *broker) wait(ctx context.Context) error {
 // stopTimeout bounds the stop of the embedded broker.
 const stopTimeout = 5 * time.Second
 
-// stop shuts the server down. Its store is complete at any moment, so being cut short loses nothing.
+// stop shuts the server down. Its store is complete at any moment, so being cut short loses
+// nothing.
 func (b *broker) stop() {
 	b.server.Shutdown()
 	stopped := make(chan struct{})

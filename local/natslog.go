@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// serverLog keeps the broker's last complaint for the error that needs it. The
-// rest of what it logs is about its clients, which log it themselves.
+// serverLog keeps the broker's last complaint for the error that needs it. The rest of what it logs
+// is about its clients, which log it themselves.
 type serverLog struct {
 	fatal chan error // gets what keeps the server from starting
 
@@ -44,8 +44,8 @@ func (l *serverLog) Tracef(string, ...any)          {}
 func (l *serverLog) Warnf(format string, v ...any)  { _ = l.keep(format, v) }
 func (l *serverLog) Errorf(format string, v ...any) { _ = l.keep(format, v) }
 
-// Fatalf implements server.Logger. It must return: the server calls it instead of
-// returning an error, and then stops starting.
+// Fatalf implements server.Logger. It must return: the server calls it instead of returning an
+// error, and then stops starting.
 func (l *serverLog) Fatalf(format string, v ...any) {
 	select {
 	case l.fatal <- l.keep(format, v):

@@ -12,7 +12,8 @@ import (
 )
 
 // show prints what a person wants to know once everything is up. broker is the URL of the embedded
-// broker, or "" when it does not run; pids are the services' processes, nil when they share this one.
+// broker, or "" when it does not run; pids are the services' processes, nil when they share this
+// one.
 func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string) {
 	if o.Screen == nil {
 		return

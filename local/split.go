@@ -21,8 +21,8 @@ import (
 // stopExtra is what a process has beyond its shutdown_timeout before it is killed.
 const stopExtra = 2 * time.Second
 
-// runSplit supervises a process for each service. They read the settings that have been checked here
-// again, each its own.
+// runSplit supervises a process for each service. They read the settings that have been checked
+// here again, each its own.
 func (o *Options) runSplit(ctx context.Context, settings *config.Config, lock *os.File, broker *embedded, services []kaptar.Service) error {
 	self, err := os.Executable()
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// moreErrors is how long a start that has failed goes on, so that the error tells of all services that
-// fail, as it does in one process.
+// moreErrors is how long a start that has failed goes on, so that the error tells of all services
+// that fail, as it does in one process.
 const moreErrors = time.Second
 
 // lateStop is when a stop is long enough to say what it waits for.
@@ -47,8 +47,8 @@ type supervisor struct {
 	failed    bool           // whether one failed before it was ever ready
 }
 
-// run starts all services and keeps them running until ctx ends, or until one of them fails before it
-// was ever ready.
+// run starts all services and keeps them running until ctx ends, or until one of them fails before
+// it was ever ready.
 func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -110,7 +110,8 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 	return err
 }
 
-// runOne runs one process of the service to its end. ready has been called, if at all, when it returns.
+// runOne runs one process of the service to its end. ready has been called, if at all, when it
+// returns.
 func (s *supervisor) runOne(ctx context.Context, name string, ready func(report)) end {
 	e := end{service: name}
 	p, err := s.start(name, reports(func(r report) {
@@ -191,7 +192,7 @@ func (s *supervisor) started(cancel func(), failed bool) {
 // An end is how a process ended.
 type end struct {
 	service  string
-	reported string // the error it told of itself, if it could
+	reported string // the error that it reported before it ended, if it could
 	err      error  // of exec: nil for exit status 0
 }
 
@@ -215,8 +216,8 @@ func (e end) beforeReady() error {
 	return errors.New(e.reported)
 }
 
-// whileStopping is the error of a process that was told to stop. One that never became ready was cut
-// short, and what it says of that is no news.
+// whileStopping is the error of a process that was told to stop. One that never became ready was
+// cut short, and what it says of that is no news.
 func (e end) whileStopping(wasReady bool) error {
 	exit, _ := errors.AsType[*exec.ExitError](e.err)
 	switch {

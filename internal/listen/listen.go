@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// TCP listens on addr. When that fails, the error names the address, who holds
-// it where the system tells, and what to type instead: setting, such as LISTEN
-// or --listen. errors.Is finds the cause in it, such as syscall.EADDRINUSE.
+// TCP listens on addr. When that fails, the error names the address, who holds it where the system
+// tells, and what to type instead: setting, such as LISTEN or --listen. errors.Is finds the cause
+// in it, such as syscall.EADDRINUSE.
 func TCP(addr, setting string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// portHolder says who listens on the port of addr, as "pid 4242 (shop)"; ""
-// when that cannot be found out, for example because it is another user's.
+// portHolder says who listens on the port of addr, as "pid 4242 (shop)"; "" when that cannot be
+// found out, for example because it is another user's.
 func portHolder(addr string) string {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -42,9 +42,8 @@ func portHolder(addr string) string {
 	return ""
 }
 
-// listeningSockets adds the sockets that listen on port, as the links in
-// /proc/PID/fd name them. A row of the table is
-// "sl local_address rem_address st … inode", in hexadecimal but for the inode.
+// listeningSockets adds the sockets that listen on port, as the links in /proc/PID/fd name them. A
+// row of the table is "sl local_address rem_address st … inode", in hexadecimal but for the inode.
 func listeningSockets(table string, port int, into map[string]bool) {
 	f, err := os.Open(table)
 	if err != nil {

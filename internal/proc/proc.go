@@ -1,6 +1,6 @@
-// Package proc supervises child processes. A process that it starts never outlives this one, however
-// this one ends, SIGKILL included: what the process has started in its process group goes with it.
-// There are two ways to see to that:
+// Package proc supervises child processes. A process that it starts never outlives this one,
+// however this one ends, SIGKILL included: what the process has started in its process group goes
+// with it. There are two ways to see to that:
 //
 //   - By default a small shell, the guard, leads the process group and kills it when this process has
 //     ended. Any program can be started so; it takes a /bin/sh.
@@ -30,8 +30,8 @@ type Options struct {
 	// Input, if not nil, is sent to the process as JSON, which it reads by calling Parent. There is
 	// no guard then: the process itself has to stop when its parent has ended.
 	Input any
-	// Outputs get what the process writes to its files 4, 5 and so on; only with Input. The command's
-	// ExtraFiles come after them.
+	// Outputs get what the process writes to its files 4, 5 and so on; only with Input. The
+	// command's ExtraFiles come after them.
 	Outputs []io.Writer
 	// Orphaned is a shell command that the guard runs when this process has ended, before it kills
 	// the group with SIGKILL. It runs in the directory, with the environment and as the user of the
@@ -39,7 +39,8 @@ type Options struct {
 	Orphaned string
 }
 
-// firstOutput is the file of a process that Options.Outputs begin with; the one before it is Parent's.
+// firstOutput is the file of a process that Options.Outputs begin with; the one before it is
+// Parent's.
 const (
 	lifelineFile = 3
 	firstOutput  = 4
@@ -62,8 +63,8 @@ type Process struct {
 	ended bool // nobody is left in the group, whose number may belong to others now
 }
 
-// Start starts cmd, which it owns from then on, in a process group of its own: a signal typed at the
-// terminal is for this process only. Output may go to a *[Lines], which is flushed at the end.
+// Start starts cmd, which it owns from then on, in a process group of its own: a signal typed at
+// the terminal is for this process only. Output may go to a *[Lines], which is flushed at the end.
 func Start(cmd *exec.Cmd, opts *Options) (*Process, error) {
 	if opts == nil {
 		opts = new(Options)
@@ -143,8 +144,8 @@ func (p *Process) wait(outputs []io.Writer, mine []*os.File) {
 // PID returns the number of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended, everything that it has left in its group is killed, and
-// all its output is written.
+// Done is closed when the process has ended, everything that it has left in its group is killed,
+// and all its output is written.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait waits for Done and returns what exec.Cmd.Wait does.
@@ -153,7 +154,8 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// Signal sends sig to the process alone. One that has ended already is no error worth a branch: see Done.
+// Signal sends sig to the process alone. One that has ended already is no error worth a branch: see
+// Done.
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // Stop asks the process to end, with SIGTERM, and kills its group when it has not after timeout. It
@@ -187,8 +189,8 @@ const (
 )
 
 // Keep calls run again whenever it returns, until ctx ends. Between two runs it waits, 200 ms at
-// first and then twice as long each time up to 10 s; after a run of 30 s it begins anew. Before each
-// wait it calls again with its length; false ends Keep.
+// first and then twice as long each time up to 10 s; after a run of 30 s it begins anew. Before
+// each wait it calls again with its length; false ends Keep.
 func Keep(ctx context.Context, run func(), again func(wait time.Duration) bool) {
 	backoff := steady.Backoff{First: firstWait, Max: longestWait}
 	for ctx.Err() == nil {

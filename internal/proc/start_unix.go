@@ -19,8 +19,8 @@ eval "$1"
 kill -KILL -$$
 `
 
-// start starts the guard, if there is one, and then the process in its group. The guard comes first:
-// there is no moment at which nobody would see the end of this process.
+// start starts the guard, if there is one, and then the process in its group. The guard comes
+// first: there is no moment at which nobody would see the end of this process.
 func (p *Process) start(opts *Options, theirs []*os.File) error {
 	attr := new(syscall.SysProcAttr)
 	if p.cmd.SysProcAttr != nil {
@@ -72,9 +72,9 @@ func (p *Process) killGroup() { _ = syscall.Kill(-p.group, syscall.SIGKILL) } //
 
 // Parent is for a program that was started with Options.Input: it decodes the input into v and
 // returns a channel that is closed when the process that started this one has ended, and the files
-// from number 4 on: those of Options.Outputs, then the command's ExtraFiles, of which there are n in
-// all. What this process starts does not get them. It fails in a process that was not started so. It
-// may be called once.
+// from number 4 on: those of Options.Outputs, then the command's ExtraFiles, of which there are n
+// in all. What this process starts does not get them. It fails in a process that was not started
+// so. It may be called once.
 func Parent(v any, n int) (lost <-chan struct{}, files []*os.File, err error) {
 	for fd := lifelineFile; fd < firstOutput+n; fd++ {
 		syscall.CloseOnExec(fd)
@@ -100,8 +100,8 @@ func Parent(v any, n int) (lost <-chan struct{}, files []*os.File, err error) {
 	return ended, files[1:], nil
 }
 
-// KillOwnGroup ends this process and all in its process group at once, if it leads one: it is what a
-// program does that has to stop at once when its parent has ended.
+// KillOwnGroup ends this process and all in its process group at once, if it leads one: it is what
+// a program does that has to stop at once when its parent has ended.
 func KillOwnGroup() {
 	if syscall.Getpgrp() == os.Getpid() {
 		_ = syscall.Kill(0, syscall.SIGKILL)

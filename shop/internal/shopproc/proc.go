@@ -115,8 +115,8 @@ func (in *Install) launch(ctx context.Context, args []string, text string, ready
 // Log returns what the shop has logged so far.
 func (p *Proc) Log() string { return p.log.String() }
 
-// ServicePID returns the id of the process that a split shop runs service in now, by
-// its screen and its log; 0 when they tell of none.
+// ServicePID returns the id of the process that a split shop runs service in now, by its screen and
+// its log; 0 when they tell of none.
 func (p *Proc) ServicePID(service string) int {
 	name := regexp.QuoteMeta(service)
 	pid := last(`(?m)^ +`+name+` .*\bpid (\d+)$`, p.screen.String())

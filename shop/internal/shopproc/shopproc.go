@@ -1,8 +1,7 @@
-// Package shopproc runs the shop's program as processes of its own, on free ports
-// and in a directory of its own, so that it can be measured, stopped and killed:
-// all services in one process, split into supervised processes, or each service
-// started alone. The processes end with the one that started them, on Linux even
-// when that is killed.
+// Package shopproc runs the shop's program as processes of its own, on free ports and in a
+// directory of its own, so that it can be measured, stopped and killed: all services in one
+// process, split into supervised processes, or each service started alone. The processes end with
+// the one that started them, on Linux even when that is killed.
 package shopproc
 
 import (
@@ -30,15 +29,15 @@ func ports() map[string]bool {
 	}
 }
 
-// An Install is a place where the shop can be started again and again: its ports
-// and its data stay the same.
+// An Install is a place where the shop can be started again and again: its ports and its data stay
+// the same.
 type Install struct {
 	Binary string
 	Dir    string
 	// Extra is YAML added to the configuration at its top level.
 	Extra string
-	// Databases are the URLs of databases by service, for services that are started
-	// alone: the program as a whole makes its own.
+	// Databases are the URLs of databases by service, for services that are started alone: the
+	// program as a whole makes its own.
 	Databases map[string]string
 
 	http, grpc map[string]string
@@ -118,9 +117,9 @@ func (in *Install) writeConfig() error {
 	return os.Rename(part.Name(), name)
 }
 
-// Ports come in blocks below the range that systems take outgoing connections'
-// ports from, so that nobody takes one while the shop is down. The first port of
-// a block is held as long as the process lives: it is what reserves the others.
+// Ports come in blocks below the range that systems take outgoing connections' ports from, so that
+// nobody takes one while the shop is down. The first port of a block is held as long as the process
+// lives: it is what reserves the others.
 const (
 	firstPort = 12000
 	blockSize = 24
@@ -154,8 +153,8 @@ func reserve() (addresses []string, held net.Listener, err error) {
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Fail runs the shop with args alone, expecting it to end by itself, and returns
-// what it printed and its exit code; -1 when it did not end by itself before ctx.
+// Fail runs the shop with args alone, expecting it to end by itself, and returns what it printed
+// and its exit code; -1 when it did not end by itself before ctx.
 func (in *Install) Fail(ctx context.Context, args []string) (stdout, stderr string, code int) {
 	if err := in.writeConfig(); err != nil {
 		return "", err.Error(), -1
