@@ -14,6 +14,5 @@ func Example() {
 		return
 	}
 	defer b.Close(context.Background())
-	// Output: rabbitmq: connect to amqp://shop:xxxxx@127.0.0.1:1/shop: dial tcp 127.0.0.1:1:
-	// connect: connection refused
+	// Output: rabbitmq: connect to amqp://shop:xxxxx@127.0.0.1:1/shop: dial tcp 127.0.0.1:1: connect: connection refused
 }
