@@ -1,25 +1,30 @@
-// Command bench compares each message driver of kaptar with its bare client library, on the same server and in one run.
+// Command bench compares each message driver of kaptar with its bare client library, on the same
+// server and in one run.
 //
 //	go run . [-engines kafka] [-rounds 7]
 //
-// The two sides take turns, round by round, and the side that goes first changes with the round, so that whatever else the machine does
-// meets both. The table has the median messages a second of each side, the ratio of these medians, and the least and greatest ratio of
-// a single round. Trust the ratios, not the absolute numbers.
+// The two sides take turns, round by round, and the side that goes first changes with the round, so
+// that whatever else the machine does meets both. The table has the median messages a second of
+// each side, the ratio of these medians, and the least and greatest ratio of a single round. Trust
+// the ratios, not the absolute numbers.
 //
 // # What is measured
 //
-// An event has about 330 bytes: 200 of JSON, an id, a key out of 100, and the headers ce-id, ce-type and content-type. Both sides make what
-// their library takes from the same events within the measured time, since every program has to.
+// An event has about 330 bytes: 200 of JSON, an id, a key out of 100, and the headers ce-id,
+// ce-type and content-type. Both sides make what their library takes from the same events within
+// the measured time, since every program has to.
 //
-// Publish: batches of 1, 16 and 500 events, each stored when the call returns; by one publisher and by 16 at once.
+// Publish: batches of 1, 16 and 500 events, each stored when the call returns; by one publisher and
+// by 16 at once.
 //
-// Consume: a backlog is drained by a group of one member, with at most 512 events unsettled, and each event is settled after it was
-// handled. Time runs from the first event until the server was told of the last, and the member has left. The time until the first event is
-// below the table.
+// Consume: a backlog is drained by a group of one member, with at most 512 events unsettled, and
+// each event is settled after it was handled. Time runs from the first event until the server was
+// told of the last, and the member has left. The time until the first event is below the table.
 //
 // # What the bare side does
 //
-// It is what a good program without kaptar would do that wants to lose nothing. It has the same settings as the driver where both have them.
+// It is what a good program without kaptar would do that wants to lose nothing. It has the same
+// settings as the driver where both have them.
 //
 //   - Kafka: franz-go, idempotent producer, acks=all, no linger, ProduceSync of the batch. The consumer is a member of a group
 //     and polls at most 512 records with the driver's fetch sizes; it commits ten times a second what polls before the current one returned, so

@@ -24,12 +24,14 @@ type event struct {
 type client interface {
 	// prepare makes a topic, and whatever has to be there before its first event.
 	prepare(ctx context.Context, topic string) error
-	// publisher returns what the i-th goroutine publishes with. All events are stored when that returns.
+	// publisher returns what the i-th goroutine publishes with. All events are stored when that
+	// returns.
 	publisher(topic string, i int) (func(ctx context.Context, events []event) error, error)
-	// consume hands n events to handle and settles each afterwards. It returns when the server was told. handle may be called
-	// from several goroutines.
+	// consume hands n events to handle and settles each afterwards. It returns when the server was
+	// told. handle may be called from several goroutines.
 	consume(ctx context.Context, topic string, n int, handle func(id, key string, data []byte)) error
-	// purge removes what a slice has left on the server; a client whose topics may be read again and again does nothing.
+	// purge removes what a slice has left on the server; a client whose topics may be read again
+	// and again does nothing.
 	purge(ctx context.Context, topic string) error
 	close()
 }

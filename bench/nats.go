@@ -138,7 +138,8 @@ func startNATS(always bool) (url string, stop func(), err error) {
 	}, nil
 }
 
-// startNATSProcess starts a server in a process of its own, which is this program again. It ends when its standard input does.
+// startNATSProcess starts a server in a process of its own, which is this program again. It ends
+// when its standard input does.
 func startNATSProcess(ctx context.Context) (url string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -79,8 +79,7 @@ type engine interface {
 	delete(keys ...string) error
 }
 
-// A Cache is read through: what it does not have it loads. Its methods may be called
-// concurrently.
+// A Cache is read through: what it does not have it loads. Its methods may be called concurrently.
 type Cache[T any] struct {
 	name   string
 	ttl    time.Duration
@@ -138,12 +137,11 @@ func newCache[T any](stop context.Context, e engine, name string, ttl time.Durat
 
 // Get returns the value of key, from the cache or from load.
 //
-// Callers in this process that miss the same key at the same time share one load.
-// It runs with the values of the first one's context, but not with its deadline
-// or cancellation: it has 30 seconds, and whoever cannot wait goes with the error of their own
-// context. load must not read through a transaction that has not committed. Its error goes
-// to all who share it and is not kept; a value of more than 1 MiB of JSON is not kept
-// either. A panic of load becomes an error.
+// Callers in this process that miss the same key at the same time share one load. It runs with the
+// values of the first one's context, but not with its deadline or cancellation: it has 30 seconds,
+// and whoever cannot wait goes with the error of their own context. load must not read through a
+// transaction that has not committed. Its error goes to all who share it and is not kept; a value
+// of more than 1 MiB of JSON is not kept either. A panic of load becomes an error.
 func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Context) (T, error)) (T, error) {
 	var value T
 	if err := ctx.Err(); err != nil {

@@ -2,8 +2,8 @@
 // contention.
 //
 // Two dialects are known, [SQLite] and [Postgres], each linked by an import of drivers/sqlite or
-// drivers/postgres. Open returns a plain [database/sql.DB]: everything that takes one keeps working,
-// and the functions of this package find the dialect in it.
+// drivers/postgres. Open returns a plain [database/sql.DB]: everything that takes one keeps
+// working, and the functions of this package find the dialect in it.
 //
 // # Durability
 //

@@ -40,8 +40,8 @@ return 1`
 // started again and may have got back data from before.
 var errRestarted = errors.New("redis was restarted")
 
-// A session is connections to one run of one server. Whoever uses it closes it after its first error
-// and begins another.
+// A session is connections to one run of one server. Whoever uses it closes it after its first
+// error and begins another.
 type session struct {
 	client    *redis.Client
 	take, put *redis.Script
@@ -55,8 +55,8 @@ type session struct {
 const noRun = "-"
 
 // Session returns connections for one service, with its keys apart from those of others. They are
-// made at the first use; each command, and each connection, may take as long as limit. The methods of
-// a session may be called concurrently.
+// made at the first use; each command, and each connection, may take as long as limit. The methods
+// of a session may be called concurrently.
 func (b *backend) Session(service string, limit time.Duration) Session {
 	opts := *b.opts
 	s := &session{service: service, take: redis.NewScript(takeLease), put: redis.NewScript(putValue)}

@@ -56,8 +56,7 @@ func (s *store) release(ctx context.Context, order int64) error {
 	})
 }
 
-// ship takes what is reserved for the order out of the stock, or returns
-// errNotReserved.
+// ship takes what is reserved for the order out of the stock, or returns errNotReserved.
 func (s *store) ship(ctx context.Context, order int64) error {
 	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		items, err := finish(ctx, tx, order, shipped)
@@ -145,8 +144,7 @@ func finish(ctx context.Context, tx *sql.Tx, order int64, last state) ([]item, e
 	return items, rows.Err()
 }
 
-// move changes the levels of items: each quantity times available and times
-// reserved.
+// move changes the levels of items: each quantity times available and times reserved.
 func (s *store) move(ctx context.Context, tx *sql.Tx, items []item, available, reserved int64) error {
 	for _, it := range items {
 		l, err := scanLevel(tx.QueryRowContext(ctx, `

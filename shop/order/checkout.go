@@ -9,10 +9,9 @@ import "time"
 //	   │            refused ──▶ release ──ok──▶ done, cancelled
 //	   └──refused──────────────────────────────▶ done, cancelled
 //
-// Each move is written down before the next step begins, and each step may be
-// done again, so a checkout that was interrupted anywhere goes on from what is
-// written. Once the money is taken there is no way back: ship, like release,
-// is tried until it works.
+// Each move is written down before the next step begins, and each step may be done again, so a
+// checkout that was interrupted anywhere goes on from what is written. Once the money is taken
+// there is no way back: ship, like release, is tried until it works.
 type checkout struct {
 	Step     step
 	Attempts int // of this step that came to nothing

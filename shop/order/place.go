@@ -130,8 +130,7 @@ func (d *desk) away(ctx context.Context, service string, err error) error {
 		http.Header{"Retry-After": {seconds}})
 }
 
-// traceparent is the W3C trace context of the request in ctx, for the checkout
-// to go on with.
+// traceparent is the W3C trace context of the request in ctx, for the checkout to go on with.
 func traceparent(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)

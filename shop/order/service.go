@@ -1,10 +1,9 @@
 // Package order is the shop's order-service: it takes orders, and sees each one
 // through its checkout.
 //
-// The checkout is a saga: stock is reserved, money is charged, stock is shipped, and
-// when one of the first two is refused the order is cancelled. checkout.go says what comes after
-// what, steps.go calls the other services, worker.go drives every order to its
-// end, across restarts.
+// The checkout is a saga: stock is reserved, money is charged, stock is shipped, and when one of
+// the first two is refused the order is cancelled. checkout.go says what comes after what, steps.go
+// calls the other services, worker.go drives every order to its end, across restarts.
 package order
 
 import (

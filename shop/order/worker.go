@@ -20,10 +20,9 @@ const (
 	alarm    = 10                     // attempts at one step after which its failing is an error
 )
 
-// A worker drives every order that is due through its checkout. What it knows is
-// in the table; it may be stopped anywhere. Several may work on one table:
-// two of them can take the same step, which is safe, but only one of them writes down its
-// answer.
+// A worker drives every order that is due through its checkout. What it knows is in the table; it
+// may be stopped anywhere. Several may work on one table: two of them can take the same step, which
+// is safe, but only one of them writes down its answer.
 type worker struct {
 	store  *store
 	steps  *steps
@@ -50,8 +49,7 @@ func (w *worker) wake() {
 	}
 }
 
-// run drives orders until ctx ends, and returns when the ones under way have
-// been put down.
+// run drives orders until ctx ends, and returns when the ones under way have been put down.
 func (w *worker) run(ctx context.Context) error {
 	var drives sync.WaitGroup
 	defer drives.Wait()

@@ -48,9 +48,8 @@ type till struct {
 	log   *slog.Logger
 }
 
-// charge asks the bank for the order's money, unless it has answered before. A
-// bank that cannot be reached is no error: the payment is still pending, and
-// delay says more.
+// charge asks the bank for the order's money, unless it has answered before. A bank that cannot be
+// reached is no error: the payment is still pending, and delay says more.
 func (t *till) charge(ctx context.Context, want payment) (payment, *delay, error) {
 	p, err := t.store.begin(ctx, want)
 	if err != nil {
@@ -62,9 +61,8 @@ func (t *till) charge(ctx context.Context, want payment) (payment, *delay, error
 	return t.settle(ctx, p)
 }
 
-// refund gives the order's money back. What is pending is settled first: nobody
-// but the bank knows what became of the charge, and asking for it again under
-// the same key is the way to learn it.
+// refund gives the order's money back. What is pending is settled first: nobody but the bank knows
+// what became of the charge, and asking for it again under the same key is the way to learn it.
 func (t *till) refund(ctx context.Context, order int64) (payment, *delay, error) {
 	p, err := t.store.begin(ctx, payment{OrderID: order, Status: refunded})
 	if err != nil {

@@ -10,8 +10,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A store keeps payments. One that is captured is published in the transaction
-// that says so.
+// A store keeps payments. One that is captured is published in the transaction that says so.
 type store struct {
 	db      *sql.DB
 	publish func(ctx context.Context, tx *sql.Tx, p payment) error
@@ -32,8 +31,7 @@ func (s *store) get(ctx context.Context, order int64) (payment, error) {
 	return scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM payments WHERE order_id = $1`, order))
 }
 
-// begin writes p, unless the order has a payment already, and returns the one
-// that it has.
+// begin writes p, unless the order has a payment already, and returns the one that it has.
 func (s *store) begin(ctx context.Context, p payment) (now payment, err error) {
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `

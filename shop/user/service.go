@@ -1,8 +1,8 @@
 // Package user is user-service: who the shop's users are, and proof of it.
 //
 // It owns the users and their passwords. Others learn of a new user from the event
-// user.registered.v1 and of another address from user.changed.v1, ask UserService over gRPC, and check the tokens of POST /login
-// with the key at /.well-known/jwks.json.
+// user.registered.v1 and of another address from user.changed.v1, ask UserService over gRPC, and
+// check the tokens of POST /login with the key at /.well-known/jwks.json.
 package user
 
 import (

@@ -26,16 +26,14 @@ import (
 // under this prefix and without it.
 const Current = "/v1"
 
-// New returns an API on app's router, for use during Setup. Each operation
-// registered on it exists twice, at its path and below Current. The OpenAPI 3.1
-// document is at /openapi.json; it is written at the first request for it, so all operations
-// must be registered during Setup.
+// New returns an API on app's router, for use during Setup. Each operation registered on it exists
+// twice, at its path and below Current. The OpenAPI 3.1 document is at /openapi.json; it is written
+// at the first request for it, so all operations must be registered during Setup.
 //
-// A request whose parameters or body do not fit the operation's types (no JSON, a
-// wrong type, an unknown or a missing field) gets 400 with one entry in errors for
-// each mistake, and never reaches the handler. An error of a handler is sent as
-// Problem made it; any other error is logged and sent as a 500 that does not say
-// what happened, or as 504 when the request's time was over.
+// A request whose parameters or body do not fit the operation's types (no JSON, a wrong type, an
+// unknown or a missing field) gets 400 with one entry in errors for each mistake, and never reaches
+// the handler. An error of a handler is sent as Problem made it; any other error is logged and sent
+// as a 500 that does not say what happened, or as 504 when the request's time was over.
 func New(app *kaptar.App, title string) huma.API {
 	return newAPI(app.Mux(), title, app.Version(), app.Logger())
 }
