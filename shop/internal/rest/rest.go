@@ -10,7 +10,6 @@ package rest
 
 import (
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -26,6 +25,9 @@ import (
 // under this prefix and without it.
 const Current = "/v1"
 
+// replaced guards huma's variables for its type of errors.
+var replaced sync.Once
+
 // New returns an API on app's router, for use during Setup. Each operation registered on it exists
 // twice, at its path and below Current. The OpenAPI 3.1 document is at /openapi.json; it is written
 // at the first request for it, so all operations must be registered during Setup.
@@ -35,34 +37,23 @@ const Current = "/v1"
 // the handler. An error of a handler is sent as Problem made it; any other error is logged and sent
 // as a 500 that does not say what happened, or as 504 when the request's time was over.
 func New(app *kaptar.App, title string) huma.API {
-	return newAPI(app.Mux(), title, app.Version(), app.Logger())
-}
-
-func newAPI(mux *http.ServeMux, title, version string, log *slog.Logger) huma.API {
-	config := huma.DefaultConfig(title, version)
-	// Instead of huma's own routes there is one, below. Its hooks would add a
-	// $schema field to every body.
+	replaced.Do(func() {
+		huma.NewErrorWithContext = newProblem
+		huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
+			return newProblem(nil, status, detail, errs...)
+		}
+	})
+	config := huma.DefaultConfig(title, app.Version())
+	// Instead of huma's own routes there is one, below. Its hooks would add a $schema field to
+	// every body.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil
 	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
-	problems := &problems{log}
-	config.Transformers = append(config.Transformers, problems.transform)
-
-	api := humago.New(mux, config)
-	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(&exchange{humaContext: ctx}) })
-	serveOpenAPI(mux, api.OpenAPI())
-	return huma.NewGroup(api, "", Current)
-}
-
-// serveOpenAPI answers with the document as it is at the first request.
-func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) {
-	encoded := sync.OnceValues(func() ([]byte, error) {
-		if model := doc.Components.Schemas.Map()["ErrorModel"]; model != nil {
-			model.Properties["trace_id"] = &huma.Schema{Type: huma.TypeString, Description: "The trace that shows what happened."}
-		}
-		return json.Marshal(doc)
-	})
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+	config.Transformers = append(config.Transformers, completer(app.Logger()))
+	app.Use(withoutForms)
+	api := humago.New(app.Mux(), config)
+	encoded := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
+	app.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		body, err := encoded()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -70,6 +61,20 @@ func serveOpenAPI(mux *http.ServeMux, doc *huma.OpenAPI) {
 		}
 		w.Header().Set("Content-Type", "application/openapi+json")
 		_, _ = w.Write(body) // an error means that the client has gone
+	})
+	return huma.NewGroup(api, "", Current)
+}
+
+// withoutForms lets curl -d off from naming JSON: it calls any body a form. A browser does so too
+// when a page of another site posts here, so from browsers, which all send Sec-Fetch-Site, a form
+// stays a form.
+func withoutForms(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" && r.Header.Get("Sec-Fetch-Site") == "" {
+			r.Header = r.Header.Clone()
+			r.Header.Set("Content-Type", "application/json")
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -250,8 +250,8 @@ func TestOpenAPI(t *testing.T) {
 	if len(ids) != 4 {
 		t.Errorf("got operation ids %v, want 4", ids)
 	}
-	if doc.Components.Schemas["ErrorModel"].Properties["trace_id"] == nil {
-		t.Errorf("ErrorModel does not tell of trace_id")
+	if doc.Components.Schemas["Problem"].Properties["trace_id"] == nil {
+		t.Errorf("Problem does not tell of trace_id")
 	}
 	if resp := sys.Do("GET", "things", "/docs", ""); resp.Status != http.StatusNotFound {
 		t.Errorf("/docs: got %d, want 404", resp.Status)
