@@ -3,6 +3,7 @@ package analytics
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging"
@@ -12,22 +13,16 @@ import (
 // subscribe follows every event of the shop. Each adds to totals, in the
 // transaction that marks it as handled: once, however often it comes.
 func subscribe(app *kaptar.App, sales store) error {
-	one := func(name string) totals { return totals{name: 1} }
-	if err := count(app, sales, events.UserRegistered, func(events.UserRegisteredV1) totals { return one(users) }); err != nil {
-		return err
-	}
-	if err := count(app, sales, events.OrderPlaced, func(events.OrderV1) totals { return one(placed) }); err != nil {
-		return err
-	}
-	if err := count(app, sales, events.OrderCancelled, func(events.OrderV1) totals { return one(cancelled) }); err != nil {
-		return err
-	}
-	if err := count(app, sales, events.PaymentCaptured, func(p events.PaymentCapturedV1) totals {
-		return totals{capturedCents: p.AmountCents}
-	}); err != nil {
-		return err
-	}
-	if err := count(app, sales, events.StockChanged, func(events.StockChangedV1) totals { return one(stockChanges) }); err != nil {
+	err := errors.Join(
+		count(app, sales, events.UserRegistered, users),
+		count(app, sales, events.OrderPlaced, placed),
+		count(app, sales, events.OrderCancelled, cancelled),
+		count(app, sales, events.StockChanged, stockChanges),
+		add(app, sales, events.PaymentCaptured, func(p events.PaymentCapturedV1) totals {
+			return totals{capturedCents: p.AmountCents}
+		}),
+	)
+	if err != nil {
 		return err
 	}
 	return messaging.Subscribe(app, events.OrderConfirmed, func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.OrderV1]) error {
@@ -38,8 +33,13 @@ func subscribe(app *kaptar.App, sales store) error {
 	}, nil)
 }
 
-// count adds what measure makes of each event of topic.
-func count[T any](app *kaptar.App, sales store, topic messaging.Topic[T], measure func(T) totals) error {
+// count adds 1 to the total called name for each event of topic.
+func count[T any](app *kaptar.App, sales store, topic messaging.Topic[T], name string) error {
+	return add(app, sales, topic, func(T) totals { return totals{name: 1} })
+}
+
+// add adds what measure makes of each event of topic.
+func add[T any](app *kaptar.App, sales store, topic messaging.Topic[T], measure func(T) totals) error {
 	return messaging.Subscribe(app, topic, func(ctx context.Context, tx *sql.Tx, e messaging.Event[T]) error {
 		return sales.addTotals(ctx, tx, measure(e.Data))
 	}, nil)

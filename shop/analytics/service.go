@@ -8,6 +8,8 @@ package analytics
 import (
 	"embed"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
@@ -26,6 +28,6 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	sales := store{db}
-	routes(rest.New(app, "Sales"), sales)
+	huma.Register(rest.New(app, "Sales"), rest.Op("get-sales", "GET /sales", "Get what was sold so far"), sales.get)
 	return subscribe(app, sales)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kaptar/kaptar/shop/events"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // totals are sums by name.
@@ -27,8 +28,8 @@ const (
 
 // A sale is what was sold of one sku.
 type sale struct {
-	Quantity   int64
-	TotalCents int64
+	Quantity   int64 `json:"quantity" example:"2"`
+	TotalCents int64 `json:"total_cents" example:"1800"`
 }
 
 // store is all the SQL of analytics-service; it runs on SQLite and PostgreSQL.
@@ -68,24 +69,19 @@ func (s store) addItems(ctx context.Context, tx *sql.Tx, items []events.ItemV1) 
 // read returns the whole read model. Totals that nothing was added to are missing.
 func (s store) read(ctx context.Context) (totals, map[string]sale, error) {
 	sums, bySKU := make(totals), make(map[string]sale)
-	rows, err := s.db.QueryContext(ctx, `
-		SELECT 'total', name, value, 0 FROM totals
-		UNION ALL SELECT 'sale', sku, quantity, total_cents FROM sales_by_sku`)
-	if err != nil {
-		return nil, nil, fmt.Errorf("analytics: read: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	_, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (none struct{}, err error) {
 		var kind, name string
 		var value, cents int64
-		if err := rows.Scan(&kind, &name, &value, &cents); err != nil {
-			return nil, nil, fmt.Errorf("analytics: read: %w", err)
-		}
+		err = row.Scan(&kind, &name, &value, &cents)
 		if kind == "sale" {
 			bySKU[name] = sale{value, cents}
 		} else {
 			sums[name] = value
 		}
+		return none, err
+	}, `SELECT 'total', name, value, 0 FROM totals UNION ALL SELECT 'sale', sku, quantity, total_cents FROM sales_by_sku`)
+	if err != nil {
+		return nil, nil, fmt.Errorf("analytics: read: %w", err)
 	}
-	return sums, bySKU, rows.Err()
+	return sums, bySKU, nil
 }

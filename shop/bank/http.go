@@ -11,29 +11,13 @@ import (
 )
 
 func (s *service) routes(api huma.API) {
-	huma.Register(api, huma.Operation{
-		OperationID: "charge", Summary: "Take money", Tags: []string{"bank"},
-		Method: http.MethodPost, Path: "/charges",
-		Description: "The answer to one Idempotency-Key is always the same, and its money is taken once.",
-		Errors:      []int{http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
-	}, s.postCharge)
-	huma.Register(api, huma.Operation{
-		OperationID: "refund", Summary: "Give money back", Tags: []string{"bank"},
-		Method: http.MethodPost, Path: "/refunds",
-		Errors: []int{http.StatusServiceUnavailable},
-	}, s.postRefund)
-	huma.Register(api, huma.Operation{
-		OperationID: "list-charges", Summary: "List and count charges", Tags: []string{"bank"},
-		Method: http.MethodGet, Path: "/charges",
-	}, s.getCharges)
-	huma.Register(api, huma.Operation{
-		OperationID: "get-faults", Summary: "Get what is wrong with the bank", Tags: []string{"faults"},
-		Method: http.MethodGet, Path: "/faults",
-	}, s.getFaults)
-	huma.Register(api, huma.Operation{
-		OperationID: "set-faults", Summary: "Set what is wrong with the bank", Tags: []string{"faults"},
-		Method: http.MethodPut, Path: "/faults",
-	}, s.putFaults)
+	charge := rest.Op("charge", "POST /charges", "Take money", http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	charge.Description = "The answer to one Idempotency-Key is always the same, and its money is taken once."
+	huma.Register(api, charge, s.postCharge)
+	huma.Register(api, rest.Op("refund", "POST /refunds", "Give money back", http.StatusServiceUnavailable), s.postRefund)
+	huma.Register(api, rest.Op("list-charges", "GET /charges", "List and count charges"), s.getCharges)
+	huma.Register(api, rest.Op("get-faults", "GET /faults", "Get what is wrong with the bank"), s.getFaults)
+	huma.Register(api, rest.Op("set-faults", "PUT /faults", "Set what is wrong with the bank"), s.putFaults)
 }
 
 type moneyInput struct {
@@ -104,26 +88,10 @@ type chargesInput struct {
 	Limit   int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
-type chargeBody struct {
-	Key         string `json:"idempotency_key"`
-	OrderID     int64  `json:"order_id"`
-	AmountCents int64  `json:"amount_cents"`
-	Status      string `json:"status" enum:"undecided,approved,declined" doc:"undecided: every request has failed so far"`
-	Reason      string `json:"reason,omitempty"`
-	Requests    int64  `json:"requests" doc:"How often it was asked for"`
-	Failures    int64  `json:"failures" doc:"How many of these requests were made to fail"`
-}
-
 type chargesOutput struct {
 	Body struct {
-		Charges       []chargeBody `json:"charges"`
-		Approved      int64        `json:"approved" doc:"Charges approved, of all there are"`
-		ApprovedCents int64        `json:"approved_cents"`
-		Declined      int64        `json:"declined"`
-		Requests      int64        `json:"requests"`
-		Failures      int64        `json:"failures"`
-		Refunds       int64        `json:"refunds"`
-		RefundedCents int64        `json:"refunded_cents"`
+		Charges []charge `json:"charges"`
+		summary
 	}
 }
 
@@ -137,25 +105,18 @@ func (s *service) getCharges(ctx context.Context, in *chargesInput) (*chargesOut
 		return nil, err
 	}
 	out := new(chargesOutput)
-	out.Body.Charges = make([]chargeBody, len(charges)) // [] rather than null when there are none
-	for i, c := range charges {
-		out.Body.Charges[i] = chargeBody(c)
-	}
-	out.Body.Approved, out.Body.Declined, out.Body.ApprovedCents = sum.Approved, sum.Declined, sum.ApprovedCents
-	out.Body.Requests, out.Body.Failures = sum.Requests, sum.Failures
-	out.Body.Refunds, out.Body.RefundedCents = sum.Refunds, sum.RefundedCents
+	out.Body.Charges, out.Body.summary = charges, sum
 	return out, nil
 }
 
-type faultsOutput struct{ Body faults }
+// faultsBody is what is read and sent.
+type faultsBody struct{ Body faults }
 
-func (s *service) getFaults(context.Context, *struct{}) (*faultsOutput, error) {
-	return &faultsOutput{s.faults.get()}, nil
+func (s *service) getFaults(context.Context, *struct{}) (*faultsBody, error) {
+	return &faultsBody{s.faults.get()}, nil
 }
 
-type faultsInput struct{ Body faults }
-
-func (s *service) putFaults(_ context.Context, in *faultsInput) (*faultsOutput, error) {
+func (s *service) putFaults(_ context.Context, in *faultsBody) (*faultsBody, error) {
 	s.faults.set(in.Body)
-	return &faultsOutput{in.Body}, nil
+	return in, nil
 }

@@ -18,13 +18,13 @@ const (
 
 // A charge is money taken, or not, for one Idempotency-Key.
 type charge struct {
-	Key         string
-	OrderID     int64
-	AmountCents int64
-	Status      string
-	Reason      string
-	Requests    int64
-	Failures    int64
+	Key         string `json:"idempotency_key"`
+	OrderID     int64  `json:"order_id"`
+	AmountCents int64  `json:"amount_cents"`
+	Status      string `json:"status" enum:"undecided,approved,declined" doc:"undecided: every request has failed so far"`
+	Reason      string `json:"reason,omitempty"`
+	Requests    int64  `json:"requests" doc:"How often it was asked for"`
+	Failures    int64  `json:"failures" doc:"How many of these requests were made to fail"`
 }
 
 // errOtherContent tells that a key is used again for something else.
@@ -80,9 +80,13 @@ func (s store) refund(ctx context.Context, key string, orderID, cents int64) err
 
 // summary counts everything that happened.
 type summary struct {
-	Approved, Declined, ApprovedCents int64
-	Requests, Failures                int64
-	Refunds, RefundedCents            int64
+	Approved      int64 `json:"approved" doc:"Charges approved, of all there are"`
+	ApprovedCents int64 `json:"approved_cents"`
+	Declined      int64 `json:"declined"`
+	Requests      int64 `json:"requests"`
+	Failures      int64 `json:"failures"`
+	Refunds       int64 `json:"refunds"`
+	RefundedCents int64 `json:"refunded_cents"`
 }
 
 func (s store) summary(ctx context.Context) (summary, error) {
@@ -104,20 +108,14 @@ func (s store) summary(ctx context.Context) (summary, error) {
 // charges returns up to limit charges, of one order if orderID is not 0, by
 // order and key, the last orders first.
 func (s store) charges(ctx context.Context, orderID int64, limit int) ([]charge, error) {
-	rows, err := s.db.QueryContext(ctx, `
+	all, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (c charge, err error) {
+		err = row.Scan(&c.Key, &c.OrderID, &c.AmountCents, &c.Status, &c.Reason, &c.Requests, &c.Failures)
+		return c, err
+	}, `
 		SELECT idempotency_key, order_id, amount_cents, status, reason, requests, failures FROM charges
 		WHERE order_id = $1 OR $1 = 0 ORDER BY order_id DESC, idempotency_key LIMIT $2`, orderID, limit)
 	if err != nil {
 		return nil, fmt.Errorf("bank: charges: %w", err)
 	}
-	defer rows.Close()
-	var charges []charge
-	for rows.Next() {
-		var c charge
-		if err := rows.Scan(&c.Key, &c.OrderID, &c.AmountCents, &c.Status, &c.Reason, &c.Requests, &c.Failures); err != nil {
-			return nil, fmt.Errorf("bank: charges: %w", err)
-		}
-		charges = append(charges, c)
-	}
-	return charges, rows.Err()
+	return all, nil
 }

@@ -27,20 +27,16 @@ type levelOutput struct{ Body level }
 
 func routes(app *kaptar.App, st *store) {
 	api := rest.New(app, "Inventory")
-	huma.Register(api, huma.Operation{
-		OperationID: "get-stock", Method: http.MethodGet, Path: "/stock/{sku}",
-		Summary: "How much there is of a sku", Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *getInput) (*levelOutput, error) {
+	get := rest.Op("get-stock", "GET /stock/{sku}", "How much there is of a sku", http.StatusNotFound)
+	huma.Register(api, get, func(ctx context.Context, in *getInput) (*levelOutput, error) {
 		l, err := st.level(ctx, in.SKU)
 		if unknown, ok := errors.AsType[*unknownSKUError](err); ok {
 			return nil, rest.Problem(http.StatusNotFound, unknown.Error())
 		}
 		return &levelOutput{l}, err
 	})
-	huma.Register(api, huma.Operation{
-		OperationID: "set-stock", Method: http.MethodPut, Path: "/stock/{sku}",
-		Summary: "Say how much is available of a sku, new or known", Errors: []int{http.StatusBadRequest},
-	}, func(ctx context.Context, in *setInput) (*levelOutput, error) {
+	set := rest.Op("set-stock", "PUT /stock/{sku}", "Say how much is available of a sku, new or known", http.StatusBadRequest)
+	huma.Register(api, set, func(ctx context.Context, in *setInput) (*levelOutput, error) {
 		l, err := st.set(ctx, in.SKU, in.Body.Available, in.Body.PriceCents)
 		return &levelOutput{l}, err
 	})

@@ -128,20 +128,10 @@ func finish(ctx context.Context, tx *sql.Tx, order int64, last state) ([]item, e
 	if err != nil || !done {
 		return nil, err
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT sku, quantity FROM reservation_items WHERE order_id = $1 ORDER BY sku`, order)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []item
-	for rows.Next() {
-		var it item
-		if err := rows.Scan(&it.SKU, &it.Quantity); err != nil {
-			return nil, err
-		}
-		items = append(items, it)
-	}
-	return items, rows.Err()
+	return sqldb.Select(ctx, tx, func(row sqldb.Row) (it item, err error) {
+		err = row.Scan(&it.SKU, &it.Quantity)
+		return it, err
+	}, `SELECT sku, quantity FROM reservation_items WHERE order_id = $1 ORDER BY sku`, order)
 }
 
 // move changes the levels of items: each quantity times available and times reserved.

@@ -19,7 +19,7 @@ type store struct {
 
 const levelColumns = `sku, available, reserved, price_cents`
 
-func scanLevel(row *sql.Row) (l level, err error) {
+func scanLevel(row sqldb.Row) (l level, err error) {
 	err = row.Scan(&l.SKU, &l.Available, &l.Reserved, &l.PriceCents)
 	return l, err
 }
@@ -56,9 +56,9 @@ func (s *store) set(ctx context.Context, sku string, available int64, price *int
 // stockDemo puts n pieces of everything in stock that never was.
 func (s *store) stockDemo(ctx context.Context, n int64) error {
 	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		levels, err := collect(tx.QueryContext(ctx, `
+		levels, err := sqldb.Select(ctx, tx, scanLevel, `
 			UPDATE stock SET available = $1, stocked_at = $2 WHERE stocked_at IS NULL
-			RETURNING `+levelColumns, n, time.Now().UnixMilli()))
+			RETURNING `+levelColumns, n, time.Now().UnixMilli())
 		if err != nil {
 			return fmt.Errorf("inventory: stock demo data: %w", err)
 		}
@@ -69,21 +69,4 @@ func (s *store) stockDemo(ctx context.Context, n int64) error {
 		}
 		return nil
 	})
-}
-
-// collect reads all levels of a query.
-func collect(rows *sql.Rows, err error) ([]level, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var levels []level
-	for rows.Next() {
-		var l level
-		if err := rows.Scan(&l.SKU, &l.Available, &l.Reserved, &l.PriceCents); err != nil {
-			return nil, err
-		}
-		levels = append(levels, l)
-	}
-	return levels, rows.Err()
 }

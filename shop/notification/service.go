@@ -10,6 +10,8 @@ package notification
 import (
 	"embed"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
@@ -28,6 +30,6 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	mails := store{db}
-	routes(rest.New(app, "Mails"), mails)
+	huma.Register(rest.New(app, "Mails"), rest.Op("list-mails", "GET /mails/{user_id}", "List the mails to a user, newest first"), mails.get)
 	return subscribe(app, mails)
 }

@@ -53,11 +53,10 @@ type getOutput struct{ Body order }
 
 func routes(app *kaptar.App, d *desk) {
 	api := rest.New(app, "Orders")
-	huma.Register(api, huma.Operation{
-		OperationID: "place-order", Method: http.MethodPost, Path: "/orders", DefaultStatus: http.StatusCreated,
-		Summary: "Order something; the answer is a pending order, whose checkout goes on",
-		Errors:  []int{http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
-	}, func(ctx context.Context, in *placeInput) (*placeOutput, error) {
+	place := rest.Op("place-order", "POST /orders", "Order something; the answer is a pending order, whose checkout goes on",
+		http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	place.DefaultStatus = http.StatusCreated
+	huma.Register(api, place, func(ctx context.Context, in *placeInput) (*placeOutput, error) {
 		items := make([]item, len(in.Body.Items))
 		for i, l := range in.Body.Items {
 			items[i] = item{SKU: l.SKU, Quantity: l.Quantity}
@@ -69,10 +68,8 @@ func routes(app *kaptar.App, d *desk) {
 		}
 		return out, err
 	})
-	huma.Register(api, huma.Operation{
-		OperationID: "list-orders", Method: http.MethodGet, Path: "/orders/{user_id}",
-		Summary: "A user's orders, the newest first", Errors: []int{http.StatusBadRequest},
-	}, func(ctx context.Context, in *listInput) (*listOutput, error) {
+	list := rest.Op("list-orders", "GET /orders/{user_id}", "A user's orders, the newest first", http.StatusBadRequest)
+	huma.Register(api, list, func(ctx context.Context, in *listInput) (*listOutput, error) {
 		out := new(listOutput)
 		orders, next, err := d.store.list(ctx, in.UserID, in.After, in.Limit)
 		out.Body.Orders = orders
@@ -81,10 +78,8 @@ func routes(app *kaptar.App, d *desk) {
 		}
 		return out, err
 	})
-	huma.Register(api, huma.Operation{
-		OperationID: "get-order", Method: http.MethodGet, Path: "/orders/{user_id}/{id}",
-		Summary: "One order of a user", Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *getInput) (*getOutput, error) {
+	get := rest.Op("get-order", "GET /orders/{user_id}/{id}", "One order of a user", http.StatusNotFound)
+	huma.Register(api, get, func(ctx context.Context, in *getInput) (*getOutput, error) {
 		o, err := d.store.get(ctx, in.ID)
 		if errors.Is(err, errNoOrder) || err == nil && o.UserID != in.UserID {
 			return nil, rest.Problem(http.StatusNotFound, errNoOrder.Error())

@@ -34,7 +34,7 @@ const columns = `id, user_id, status, reason, items, total_cents`
 
 // scan reads columns, and then more, of one row. While an order is on its way to
 // being cancelled the reason is the checkout's own.
-func scan(row interface{ Scan(...any) error }, more ...any) (o order, err error) {
+func scan(row sqldb.Row, more ...any) (o order, err error) {
 	var items string
 	err = row.Scan(append([]any{&o.ID, &o.UserID, &o.Status, &o.Reason, &items, &o.TotalCents}, more...)...)
 	if o.Status == pending {
@@ -96,45 +96,29 @@ func (s *store) list(ctx context.Context, user, before int64, limit int) (orders
 	if before == 0 {
 		before = math.MaxInt64
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT `+columns+` FROM orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`,
-		user, before, limit+1)
+	orders, err = sqldb.Select(ctx, s.db, func(row sqldb.Row) (order, error) { return scan(row) },
+		`SELECT `+columns+` FROM orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, user, before, limit+1)
 	if err != nil {
 		return nil, 0, fmt.Errorf("order: list: %w", err)
 	}
-	defer rows.Close()
-	orders = []order{}
-	for rows.Next() {
-		if len(orders) == limit {
-			next = orders[limit-1].ID
-			break
-		}
-		o, err := scan(rows)
-		if err != nil {
-			return nil, 0, fmt.Errorf("order: list: %w", err)
-		}
-		orders = append(orders, o)
+	if len(orders) > limit {
+		orders, next = orders[:limit], orders[limit-1].ID
 	}
-	return orders, next, rows.Err()
+	return orders, next, nil
 }
 
 // due returns up to limit jobs whose next step is due, the longest waiting first.
 func (s *store) due(ctx context.Context, limit int) ([]job, error) {
-	rows, err := s.db.QueryContext(ctx, `
+	jobs, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (j job, err error) {
+		j.order, err = scan(row, &j.Step, &j.Attempts, &j.checkout.Status, &j.checkout.Reason, &j.Version, &j.Traceparent)
+		return j, err
+	}, `
 		SELECT `+columns+`, step, attempts, status, reason, version, traceparent FROM orders
 		WHERE step <> 'done' AND next_at <= $1 ORDER BY next_at, id LIMIT $2`, time.Now().UnixMilli(), limit)
 	if err != nil {
 		return nil, fmt.Errorf("order: due: %w", err)
 	}
-	defer rows.Close()
-	var jobs []job
-	for rows.Next() {
-		var j job
-		if j.order, err = scan(rows, &j.Step, &j.Attempts, &j.checkout.Status, &j.checkout.Reason, &j.Version, &j.Traceparent); err != nil {
-			return nil, fmt.Errorf("order: due: %w", err)
-		}
-		jobs = append(jobs, j)
-	}
-	return jobs, rows.Err()
+	return jobs, nil
 }
 
 // move takes j's checkout to after, with its next step due in wait, and publishes

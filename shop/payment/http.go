@@ -18,11 +18,8 @@ type orderPath struct {
 type paymentOutput struct{ Body payment }
 
 func routes(app *kaptar.App, st *store) {
-	api := rest.New(app, "Payments")
-	huma.Register(api, huma.Operation{
-		OperationID: "get-payment", Method: http.MethodGet, Path: "/payments/{order_id}",
-		Summary: "The payment of an order", Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *orderPath) (*paymentOutput, error) {
+	get := rest.Op("get-payment", "GET /payments/{order_id}", "The payment of an order", http.StatusNotFound)
+	huma.Register(rest.New(app, "Payments"), get, func(ctx context.Context, in *orderPath) (*paymentOutput, error) {
 		p, err := st.get(ctx, in.OrderID)
 		if errors.Is(err, errNoPayment) {
 			return nil, rest.Problem(http.StatusNotFound, err.Error())

@@ -9,9 +9,9 @@ import (
 
 // A user as others may see it.
 type user struct {
-	ID       int64
-	Username string // lower-case
-	Email    string // lower-case
+	ID       int64  `json:"id" example:"1"`
+	Username string `json:"username" example:"ada"`          // lower-case
+	Email    string `json:"email" example:"ada@example.com"` // lower-case
 }
 
 var (

@@ -12,41 +12,16 @@ import (
 )
 
 func (s *service) routes(api huma.API) {
-	huma.Register(api, huma.Operation{
-		OperationID: "register-user", Summary: "Register a user", Tags: []string{"users"},
-		Method: http.MethodPost, Path: "/users", DefaultStatus: http.StatusCreated,
-		Errors: []int{http.StatusConflict},
-	}, s.postUser)
-	huma.Register(api, huma.Operation{
-		OperationID: "get-user", Summary: "Get a user", Tags: []string{"users"},
-		Method: http.MethodGet, Path: "/users/{id}",
-		Errors: []int{http.StatusNotFound},
-	}, s.getUser)
-	huma.Register(api, huma.Operation{
-		OperationID: "change-user", Summary: "Change a user", Tags: []string{"users"},
-		Method: http.MethodPatch, Path: "/users/{id}",
-		Errors: []int{http.StatusNotFound, http.StatusConflict},
-	}, s.patchUser)
-	huma.Register(api, huma.Operation{
-		OperationID: "login", Summary: "Exchange a password for a token", Tags: []string{"users"},
-		Method: http.MethodPost, Path: "/login",
-		Errors: []int{http.StatusUnauthorized},
-	}, s.postLogin)
-	huma.Register(api, huma.Operation{
-		OperationID: "get-keys", Summary: "Get the key that tokens are signed with", Tags: []string{"users"},
-		Method: http.MethodGet, Path: "/.well-known/jwks.json",
-	}, s.getKeys)
+	register := rest.Op("register-user", "POST /users", "Register a user", http.StatusConflict)
+	register.DefaultStatus = http.StatusCreated
+	huma.Register(api, register, s.postUser)
+	huma.Register(api, rest.Op("get-user", "GET /users/{id}", "Get a user", http.StatusNotFound), s.getUser)
+	huma.Register(api, rest.Op("change-user", "PATCH /users/{id}", "Change a user", http.StatusNotFound, http.StatusConflict), s.patchUser)
+	huma.Register(api, rest.Op("login", "POST /login", "Exchange a password for a token", http.StatusUnauthorized), s.postLogin)
+	huma.Register(api, rest.Op("get-keys", "GET /.well-known/jwks.json", "Get the key that tokens are signed with"), s.getKeys)
 }
 
-type userBody struct {
-	ID       int64  `json:"id" example:"1"`
-	Username string `json:"username" example:"ada"`
-	Email    string `json:"email" example:"ada@example.com"`
-}
-
-type userOutput struct{ Body userBody }
-
-func output(u user) *userOutput { return &userOutput{userBody(u)} }
+type userOutput struct{ Body user }
 
 type newUserBody struct {
 	Username string `json:"username" minLength:"3" maxLength:"40" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, dashes and underscores" example:"ada" doc:"Unique; upper and lower case are the same."`
@@ -75,7 +50,7 @@ func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, 
 	if err != nil {
 		return nil, err
 	}
-	return output(u), nil
+	return &userOutput{u}, nil
 }
 
 func conflict(taken *takenError, username, email string) error {
@@ -98,7 +73,7 @@ func (s *service) getUser(ctx context.Context, in *userInput) (*userOutput, erro
 	if err != nil {
 		return nil, problemOf(err)
 	}
-	return output(u), nil
+	return &userOutput{u}, nil
 }
 
 type changeInput struct {
@@ -119,7 +94,7 @@ func (s *service) patchUser(ctx context.Context, in *changeInput) (*userOutput, 
 	if err != nil {
 		return nil, problemOf(err)
 	}
-	return output(u), nil
+	return &userOutput{u}, nil
 }
 
 func problemOf(err error) error {

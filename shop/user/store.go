@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // store is all the SQL of user-service; it runs on SQLite and PostgreSQL.
@@ -70,21 +72,14 @@ func (s store) credentials(ctx context.Context, username string) (u user, hash s
 
 // after returns up to limit users whose id is greater than id, in order of id.
 func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
-	rows, err := s.db.QueryContext(ctx, `
-		SELECT id, username, email FROM users WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)
+	users, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (u user, err error) {
+		err = row.Scan(&u.ID, &u.Username, &u.Email)
+		return u, err
+	}, `SELECT id, username, email FROM users WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("user: list: %w", err)
 	}
-	defer rows.Close()
-	var users []user
-	for rows.Next() {
-		var u user
-		if err := rows.Scan(&u.ID, &u.Username, &u.Email); err != nil {
-			return nil, fmt.Errorf("user: list: %w", err)
-		}
-		users = append(users, u)
-	}
-	return users, rows.Err()
+	return users, nil
 }
 
 // signingSeed keeps fresh if there is no seed yet, and returns the one that is

@@ -5,7 +5,7 @@
 // Handlers are registered with package huma:
 //
 //	api := rest.New(app, "Users")
-//	huma.Get(api, "/users/{id}", s.getUser)
+//	huma.Register(api, rest.Op("get-user", "GET /users/{id}", "Get a user"), s.getUser)
 package rest
 
 import (
@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -63,6 +64,13 @@ func New(app *kaptar.App, title string) huma.API {
 		_, _ = w.Write(body) // an error means that the client has gone
 	})
 	return huma.NewGroup(api, "", Current)
+}
+
+// Op describes an operation: its id, its method and path such as "GET /users/{id}", what it does,
+// and the statuses of its own errors.
+func Op(id, route, summary string, errors ...int) huma.Operation {
+	method, path, _ := strings.Cut(route, " ")
+	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Errors: errors}
 }
 
 // withoutForms lets curl -d off from naming JSON: it calls any body a form. A browser does so too

@@ -1,0 +1,30 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+)
+
+// A Row is a *sql.Row or one of *sql.Rows.
+type Row interface{ Scan(dest ...any) error }
+
+// Select runs a query on q, a *sql.DB, *sql.Tx or *sql.Conn, and returns what scan makes of each
+// row: an empty slice, not nil, when there is none. scan must not keep the row.
+func Select[T any](ctx context.Context, q interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}, scan func(Row) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := []T{}
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
