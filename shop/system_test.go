@@ -94,7 +94,7 @@ type shopArgs []string
 func (a shopArgs) same() []string { return a }
 
 // refused starts a shop that must not start and checks what it says.
-func refused(t *testing.T, args func(shopArgs) []string, yaml string, says []string) {
+func refused(t *testing.T, want int, args func(shopArgs) []string, yaml string, says []string) {
 	t.Helper()
 	in, err := shopproc.New(binary, t.TempDir())
 	if err != nil {
@@ -102,8 +102,8 @@ func refused(t *testing.T, args func(shopArgs) []string, yaml string, says []str
 	}
 	in.Extra = yaml
 	stdout, stderr, code := in.Fail(t.Context(), args(in.Args()))
-	if code != 1 {
-		t.Errorf("exit code %d, want 1; it said %s%s", code, stdout, stderr)
+	if code != want {
+		t.Errorf("exit code %d, want %d; it said %s%s", code, want, stdout, stderr)
 	}
 	for _, part := range says {
 		if !strings.Contains(stderr, part) {
