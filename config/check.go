@@ -64,18 +64,12 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 
 // check reports unknown keys and values of the wrong type in one source, whether or not another
 // source overrides them.
-func (l *layers) check(source layer) {
-	c := checker{layers: l, defaults: source.defaults}
-	c.sharing = len(l.loaded) > 1
-	names := []string{}
-	for _, name := range source.root.names {
-		if name != servicesKey {
-			names = append(names, name)
-		}
-	}
-	c.mapping(source.root, names, l.plain, "")
+func (l *layers) check(source candidate) {
+	c := checker{layers: l, defaults: source.defaults, sharing: len(l.loaded) > 1}
+	names := slices.DeleteFunc(slices.Clone(source.node.names), func(name string) bool { return name == servicesKey })
+	c.mapping(source.node, names, l.plain, "")
 	c.sharing = false
-	all := source.root.child(servicesKey)
+	all := source.node.child(servicesKey)
 	if !all.hasValue() {
 		return
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -43,8 +44,8 @@ type Config struct {
 
 	flags, defaults *node
 
-	reading sync.Mutex // held from reading a source to applying it, so that SetLive and Watch do not undo each other
-	stamp   stamp      // of the file, taken before it was read
+	reading sync.Mutex  // held from reading a source to applying it, so that SetLive and Watch do not undo each other
+	stat    os.FileInfo // of the file, taken before it was read; nil when there is none
 	file    *node
 	live    texts           // what SetLive set
 	values  []reflect.Value // what all sources say, a struct for each target
@@ -76,28 +77,22 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 		c.presets = append(c.presets, preset)
 	}
 	c.dotEnv = readDotEnv(src.DotEnv, p)
-	c.stamp = stampOf(src.File)
+	c.stat, _ = os.Stat(src.File)
 	c.file = c.readFile(p)
-	filled := c.fill(c.file, texts{}, everything, p)
+	values, slots := c.fill(c.file, texts{}, everything, p)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
 	for i, t := range c.targets {
 		if !t.SchemaOnly {
-			reflect.ValueOf(t.Into).Elem().Set(filled.values[i])
+			reflect.ValueOf(t.Into).Elem().Set(values[i])
 		}
 	}
-	c.slots, c.values = filled.slots, filled.values
+	c.slots, c.values = slots, values
 	return c, nil
 }
 
-// filling is one reading of the sources: structs, and their values one by one.
-type filling struct {
-	values []reflect.Value // for each target; the zero Value when it was not filled
-	slots  []*slot
-}
-
-// A part says which top-level keys of which services a filling is about.
+// A part says which top-level keys of which services fill is about.
 type part func(service, name string) bool
 
 func everything(string, string) bool { return true }
@@ -113,25 +108,25 @@ func (c *Config) readFile(p *problems) *node {
 	return file
 }
 
-// fill fills the fields of new structs that are in the part from all sources; those that are not
-// keep their last values. live is above the file.
-func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
+// fill fills the fields that are in the part from all sources; the others keep their last values.
+// live is above the file. It returns a new struct for each target, the zero Value for one that it
+// did not fill, and their values one by one.
+func (c *Config) fill(file *node, live texts, in part, p *problems) (values []reflect.Value, slots []*slot) {
 	l := &layers{scope: c.scope, problems: p, file: c.src.File}
 	if c.flags == nil { // these two never change
 		c.flags = l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
 		origin := cmp.Or(c.src.DefaultsOrigin, "defaults")
 		c.defaults = l.texts(c.src.Defaults, func(string) string { return origin })
 	}
-	flags, defaults := c.flags, c.defaults
 	set := l.texts(live.values, live.origin)
-	named := []*node{flags, set, file, defaults}
+	named := []*node{c.flags, set, file, c.defaults}
 	env := l.environment(environment(c.src.Env), named)
 	dotEnv := l.environment(c.dotEnv, named)
-	l.list = []layer{{flags, false}, {env, false}, {dotEnv, false}, {set, false}, {file, false}, {defaults, true}}
-	for _, layer := range l.list {
-		l.check(layer)
+	l.list = []candidate{{node: c.flags}, {node: env}, {node: dotEnv}, {node: set}, {node: file}, {node: c.defaults, defaults: true}}
+	for _, source := range l.list {
+		l.check(source)
 	}
-	out := &filling{values: make([]reflect.Value, len(c.targets))}
+	values = make([]reflect.Value, len(c.targets))
 	for i, t := range c.targets {
 		fields := slices.DeleteFunc(slices.Clone(t.fields), func(f *field) bool { return !in(t.Service, f.name) })
 		if t.SchemaOnly || len(fields) == 0 && c.values != nil {
@@ -147,10 +142,9 @@ func (c *Config) fill(file *node, live texts, in part, p *problems) *filling {
 		}
 		f := filler{layers: l, target: t}
 		f.structValue(fields, value, f.root(), nil)
-		out.slots = append(out.slots, f.slots...)
-		out.values[i] = value
+		slots, values[i] = append(slots, f.slots...), value
 	}
-	return out
+	return values, slots
 }
 
 // EnvName is the name that a dotted key, or a service, has in the environment.

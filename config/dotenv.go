@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -20,25 +21,14 @@ func environment(environ []string) map[string]variable {
 	return out
 }
 
-// readDotEnv reads a .env file; a missing one is empty.
+// readDotEnv reads a .env file; a missing one is empty. It reports each bad line and reads on.
 func readDotEnv(path string, p *problems) map[string]variable {
-	if path == "" {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // or there is no path
 		return nil
 	}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	data, ok := readFile(path, p)
-	if !ok {
-		return nil
-	}
-	return parseDotEnv(string(data), path, p)
-}
-
-// parseDotEnv reports each bad line and reads on.
-func parseDotEnv(text, path string, p *problems) map[string]variable {
+	data, _ := readFile(path, p)
 	out, lines := map[string]variable{}, map[string]int{}
-	rest := strings.ReplaceAll(text, "\r\n", "\n")
+	rest := strings.ReplaceAll(string(data), "\r\n", "\n")
 	for number := 1; rest != ""; {
 		line, after, _ := strings.Cut(rest, "\n")
 		start, origin := number, fmt.Sprintf("%s:%d", path, number)
@@ -50,7 +40,7 @@ func parseDotEnv(text, path string, p *problems) map[string]variable {
 		}
 		name, value, ok := strings.Cut(rest, "=")
 		name = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(name), "export "))
-		if !ok || !isVariableName(name) {
+		if !ok || !variableName.MatchString(name) {
 			p.add(&Error{Origin: origin, Problem: "expected NAME=value, a comment or an empty line"})
 			rest = after
 			continue
@@ -73,12 +63,7 @@ func parseDotEnv(text, path string, p *problems) map[string]variable {
 	return out
 }
 
-func isVariableName(name string) bool {
-	bad := func(r rune) bool {
-		return r != '_' && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9')
-	}
-	return name != "" && (name[0] < '0' || name[0] > '9') && !strings.ContainsFunc(name, bad)
-}
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // dotEnvValue reads the value at the start of text, which begins behind the "="; rest begins at the
 // next line.

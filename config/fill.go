@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -17,26 +18,27 @@ type filler struct {
 
 // slot is one value of a target.
 type slot struct {
-	service, key, origin string
-	secret               bool
-	value                reflect.Value // of the leaf's type
-	live                 liveField     // nil when the field is not live
+	target      *target
+	key, origin string
+	secret      bool
+	value       reflect.Value // of the leaf's type
+	live        liveField     // nil when the field is not live
 }
 
 // candidate is a source's node at one key; candidates are ordered highest first.
 type candidate struct {
 	node     *node
 	plain    bool // a plain value, looked at for a service
-	defaults bool
+	defaults bool // of the program itself: they may set a key tagged own for all services
 }
 
 func (f *filler) root() []candidate {
 	var out []candidate
-	for _, layer := range f.list {
+	for _, c := range f.list {
 		if f.target.Service != "" {
-			out = append(out, candidate{layer.root.child(servicesKey).child(f.target.Service), false, layer.defaults})
+			out = append(out, candidate{c.node.child(servicesKey).child(f.target.Service), false, c.defaults})
 		}
-		out = append(out, candidate{layer.root, f.target.Service != "", layer.defaults})
+		out = append(out, candidate{c.node, f.target.Service != "", c.defaults})
 	}
 	return out
 }
@@ -142,7 +144,7 @@ func (f *filler) leafValue(field *field, v reflect.Value, from []candidate, path
 	from = slices.DeleteFunc(from, func(c candidate) bool {
 		return !c.node.hasValue() || (shared && c.plain && !c.defaults)
 	})
-	s := &slot{service: f.target.Service, key: key, secret: field.secret, origin: "not set"}
+	s := &slot{target: f.target, key: key, secret: field.secret, origin: "not set"}
 	preset := f.preset(field, v)
 	switch {
 	case len(from) > 0:
@@ -202,12 +204,8 @@ func (f *filler) missing(field *field, path []string) {
 	if own != key && (!field.own || len(f.loaded) < 2) {
 		variables, keys, flags = append(variables, EnvName(key)), append(keys, key), append(flags, f.flagName(key))
 	}
-	file := f.file
-	if file == "" {
-		file = "a settings file"
-	}
 	f.problems.add(&Error{Key: own, Problem: fmt.Sprintf("required, but not set: set the environment variable %s, or %s in %s, or the flag %s",
-		strings.Join(variables, " or "), strings.Join(keys, " or "), file, strings.Join(flags, " or "))})
+		strings.Join(variables, " or "), strings.Join(keys, " or "), cmp.Or(f.file, "a settings file"), strings.Join(flags, " or "))})
 }
 
 // validate calls the struct's own Validate.

@@ -9,17 +9,11 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// layer is one source as a tree of the shape of the YAML file.
-type layer struct {
-	root     *node
-	defaults bool // the program's own defaults: they may set a key tagged own for all services
-}
-
 // layers are all sources of one reading, highest first.
 type layers struct {
 	*scope
-	file     string // for error texts
-	list     []layer
+	file     string      // for error texts
+	list     []candidate // for the top: trees of the shape of the YAML file
 	problems *problems
 }
 
@@ -31,16 +25,23 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 		path, f := l.locate(key)
 		value := newScalar(values[key], origin(key))
 		if f != nil && f.kind == kindMap && f.elem.kind == kindLeaf {
-			pairs, err := splitPairs(value.text, value.origin)
-			if err != nil {
-				l.problems.add(&Error{Key: key, Origin: value.origin, Value: l.show(f.elem, value), Problem: err.Error()})
+			if value = l.pairs(f, value, key); value == nil {
 				continue
 			}
-			value = pairs
 		}
 		root.setPath(path, value)
 	}
 	return root
+}
+
+// pairs returns the mapping that the text n of the map f means, or nil and reports why there is
+// none.
+func (l *layers) pairs(f *field, n *node, key string) *node {
+	pairs, err := splitPairs(n.text, n.origin)
+	if err != nil {
+		l.problems.add(&Error{Key: key, Origin: n.origin, Value: l.show(f.elem, n), Problem: err.Error()})
+	}
+	return pairs
 }
 
 // locate finds the path in a tree, and the field, of a dotted key that may begin with a service's
@@ -180,11 +181,7 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, trees [
 func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node) {
 	if v := b.vars[name]; v.value != "" && f.elem.kind == kindLeaf {
 		b.used[name] = true
-		pairs, err := splitPairs(v.value, v.origin)
-		if err != nil {
-			value := newScalar(v.value, v.origin)
-			b.problems.add(&Error{Key: key, Origin: v.origin, Value: b.show(f.elem, value), Problem: err.Error()})
-		} else {
+		if pairs := b.pairs(f, newScalar(v.value, v.origin), key); pairs != nil {
 			out.setPath([]string{f.name}, pairs)
 		}
 	}

@@ -27,13 +27,11 @@ func NewLive[T any](v T) Live[T] {
 
 // Get returns the value of this moment.
 func (l Live[T]) Get() T {
-	if l.cell != nil {
-		if v := l.cell.Load(); v != nil {
-			return *v
-		}
+	if l.cell == nil {
+		var zero T
+		return zero
 	}
-	var zero T
-	return zero
+	return *l.cell.Load()
 }
 
 // Format prints the value as fmt would print a T.

@@ -194,27 +194,17 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 	if name == "" {
 		f.name = snakeCase(goName)
 	}
-	if strings.ContainsFunc(f.name, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-'
-	}) {
+	if strings.Trim(f.name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		s.failf(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
 	}
+	known := map[string]*bool{"required": &f.required, "own": &f.own, "empty": &f.empty, "services": &f.services}
 	for option := range strings.SplitSeq(options, ",") {
-		switch option {
-		case "":
-		case "required":
-			f.required = true
-		case "own":
-			f.own = true
-		case "empty":
-			f.empty = true
-		case "services":
-			f.services = true
-		case "live":
-			if !reflect.PointerTo(f.typ).Implements(typeLive) {
-				s.failf(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
-			}
-		default:
+		switch is := known[option]; {
+		case is != nil:
+			*is = true
+		case option == "live" && !reflect.PointerTo(f.typ).Implements(typeLive):
+			s.failf(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
+		case option != "" && option != "live":
 			s.failf(f.owner, "unknown option %q in the config tag, expected required, own, empty or services", option)
 		}
 	}

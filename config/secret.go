@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kaptar/kaptar/internal/redact"
@@ -32,23 +33,17 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// GoString is String in quotes, for %#v.
-func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
-
 // Format redacts under every verb, also those (%x, %d) that do not ask for String.
 func (s Secret) Format(f fmt.State, verb rune) {
 	text := s.String()
 	if verb == 'q' || (verb == 'v' && f.Flag('#')) {
-		text = s.GoString()
+		text = strconv.Quote(text)
 	}
 	_, _ = io.WriteString(f, text)
 }
 
 // MarshalText returns the redacted text; encoding/json and YAML encoders use it too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// MarshalJSON returns the redacted text as a JSON string.
-func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }
 
 // LogValue redacts in slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -50,7 +50,7 @@ func sortValues(values []Value) {
 }
 
 func (s *slot) show() Value {
-	return Value{Service: s.service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
+	return Value{Service: s.target.Service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
 // common returns what Values does, but once, without a service, for a key that has the same value
@@ -65,8 +65,8 @@ func (c *Config) common() []Value {
 		if f == nil {
 			f, first[s.key] = s, s
 		}
-		differs[s.key] = differs[s.key] || s.service == "" || s.origin != f.origin || s.raw() != f.raw()
-		if s.service != f.service {
+		differs[s.key] = differs[s.key] || s.target.Service == "" || s.origin != f.origin || s.raw() != f.raw()
+		if s.target.Service != f.target.Service {
 			services[s.key]++
 		}
 	}

@@ -11,28 +11,13 @@ import (
 // watchInterval is how often Watch looks at the file.
 const watchInterval = time.Second
 
-// stamp tells one state of a file from another without reading it. A replaced file (an editor, a
-// Kubernetes ConfigMap) differs in info.
-type stamp struct {
-	info os.FileInfo // nil when there is no such file
-}
-
-func stampOf(path string) stamp {
-	if path == "" {
-		return stamp{}
+// unchanged tells two states of a file apart without reading it; nil is a missing file. An editor
+// or a Kubernetes ConfigMap replaces the file itself.
+func unchanged(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}
-	}
-	return stamp{info}
-}
-
-func (s stamp) equal(other stamp) bool {
-	if s.info == nil || other.info == nil {
-		return s.info == nil && other.info == nil
-	}
-	return s.info.ModTime().Equal(other.info.ModTime()) && s.info.Size() == other.info.Size() && os.SameFile(s.info, other.info)
+	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
 }
 
 // Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil;
@@ -47,7 +32,7 @@ func (s stamp) equal(other stamp) bool {
 func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
-	done, seen := c.stamp, c.stamp
+	done, seen := c.stat, c.stat
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,10 +42,10 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 		if c.src.File == "" {
 			continue
 		}
-		now := stampOf(c.src.File)
-		unchanged := now.equal(seen)
+		now, _ := os.Stat(c.src.File)
+		moving := !unchanged(now, seen)
 		seen = now
-		if !unchanged || now.equal(done) {
+		if moving || unchanged(now, done) {
 			continue
 		}
 		values, err, same := c.reread(now)
@@ -74,21 +59,21 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 	}
 }
 
-// reread applies the file, unless it has another stamp once it is read.
-func (c *Config) reread(file stamp) (values []Value, err error, same bool) {
+// reread applies the file, unless it has changed once it is read.
+func (c *Config) reread(file os.FileInfo) (values []Value, err error, same bool) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	p := &problems{}
 	read := c.readFile(p)
-	fresh := c.fill(read, c.live, everything, p)
-	if !stampOf(c.src.File).equal(file) {
+	fresh, slots := c.fill(read, c.live, everything, p)
+	if now, _ := os.Stat(c.src.File); !unchanged(now, file) {
 		return nil, nil, false
 	}
 	if err := p.err(); err != nil {
 		return nil, err, true
 	}
 	c.file = read
-	values, err = c.apply(fresh, everything)
+	values, err = c.apply(fresh, slots, everything)
 	return values, err, true
 }
 
@@ -113,12 +98,12 @@ func (c *Config) SetLive(values map[string]string, origin func(key string) strin
 	p := &problems{}
 	c.refuseFixed(next, p)
 	changed := c.changed(c.live.values, next.values)
-	fresh := c.fill(c.file, next, changed, p)
+	fresh, slots := c.fill(c.file, next, changed, p)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
 	c.live = next
-	return c.apply(fresh, changed)
+	return c.apply(fresh, slots, changed)
 }
 
 // changed returns the part that two sets of dotted keys and texts disagree about.
@@ -161,38 +146,35 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 	}
 }
 
-// apply moves the live values of fresh into the running fields and returns them, with an error
-// about the others.
-func (c *Config) apply(fresh *filling, in part) ([]Value, error) {
+// apply moves the live values of what fill returned into the running fields and returns them, with
+// an error about the others.
+func (c *Config) apply(fresh []reflect.Value, slots []*slot, in part) ([]Value, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, value := range fresh.values {
+	for i, value := range fresh {
 		if value.IsValid() {
 			c.values[i] = value
 		}
 	}
 	type slotID struct {
-		service, key string
-		target       int // several targets of a service may have the same key
+		*target
+		key string
 	}
 	index := func(slots []*slot) map[slotID]*slot {
-		out, count := map[slotID]*slot{}, map[[2]string]int{}
+		out := map[slotID]*slot{}
 		for _, s := range slots {
-			if name, _, _ := strings.Cut(s.key, "."); !in(s.service, name) {
-				continue
+			if name, _, _ := strings.Cut(s.key, "."); in(s.target.Service, name) {
+				out[slotID{s.target, s.key}] = s
 			}
-			id := [2]string{s.service, s.key}
-			out[slotID{s.service, s.key, count[id]}] = s
-			count[id]++
 		}
 		return out
 	}
 	var values []Value
 	p := &problems{}
 	restart := func(s *slot, value, problem string) {
-		p.add(&Error{Key: ownKey(s.service, s.key), Origin: s.origin, Value: value, Problem: problem + ErrRestart.Error(), cause: ErrRestart})
+		p.add(&Error{Key: ownKey(s.target.Service, s.key), Origin: s.origin, Value: value, Problem: problem + ErrRestart.Error(), cause: ErrRestart})
 	}
-	running, next := index(c.slots), index(fresh.slots)
+	running, next := index(c.slots), index(slots)
 	for id, now := range next {
 		was, known := running[id]
 		switch {
