@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/near"
 )
 
 // defaultFiles are looked for when --config is not given: there may be one of them.
@@ -174,7 +175,8 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	return usageError{fmt.Errorf("unknown command %q: %ssee %s --help", args[0], didYouMean("", cmd.SuggestionsFor(args[0])), cmd.Root().Name())}
+	like := strings.Join(cmd.SuggestionsFor(args[0]), " or ")
+	return usageError{fmt.Errorf("unknown command %q: %ssee %s --help", args[0], didYouMean("", like), cmd.Root().Name())}
 }
 
 // unknownFlag is the error of a flag that cannot be parsed, with the flags that it is like.
@@ -183,25 +185,16 @@ func unknownFlag(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		var known []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
-		hint = didYouMean("--", similar(unknown.GetSpecifiedName(), known))
+		hint = didYouMean("--", near.Find(unknown.GetSpecifiedName(), known))
 	}
 	return usageError{fmt.Errorf("%w: %ssee %s --help", err, hint, cmd.Root().Name())}
 }
 
-// similar returns the names that typed may have been meant for.
-func similar(typed string, names []string) []string {
-	list := &cobra.Command{SuggestionsMinimumDistance: 2} // which knows how to compare
-	for _, name := range names {
-		list.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
-	}
-	return list.SuggestionsFor(typed)
-}
-
-func didYouMean(prefix string, names []string) string {
-	if len(names) == 0 {
+func didYouMean(prefix, name string) string {
+	if name == "" {
 		return ""
 	}
-	return "did you mean " + prefix + strings.Join(names, " or "+prefix) + "? "
+	return "did you mean " + prefix + name + "? "
 }
 
 // addSettingFlags makes a flag of every setting that has a plain name.
@@ -310,7 +303,7 @@ func (p *Program) pick(names []string) (picked, others []Service, err error) {
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {
 			return nil, nil, usageError{fmt.Errorf("there is no service %q: %sexpected one of %s",
-				name, didYouMean("", similar(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))}
+				name, didYouMean("", near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))}
 		}
 	}
 	for _, s := range p.Services {

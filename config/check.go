@@ -8,9 +8,9 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// checkSchema reports keys that targets declare with different types, and keys that share a name in
-// the environment.
-func checkSchema(sc *scope, p *problems) {
+// check reports keys that targets declare with different types, and keys that share a name in the
+// environment.
+func (sc *scope) check(p *problems) {
 	types := map[string]*field{}
 	leaves := map[*schema][][2]string{} // keys and their names in the environment
 	for _, s := range sc.schemas {
@@ -54,11 +54,6 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 			continue
 		}
 		checkTypes(f.children, at, types, p)
-		if f.kind == kindMap {
-			entry := *f.elem
-			entry.name = "<name>"
-			checkTypes([]*field{&entry}, at, types, p)
-		}
 	}
 }
 
@@ -240,10 +235,8 @@ type Key struct {
 // service: what a program lists under --help and takes as flags. The error is a *[Errors] about the
 // structs themselves: unusable types, bad tags and defaults, keys in conflict.
 func Keys(targets ...Target) ([]Key, error) {
-	p := &problems{}
-	sc := newScope(targets, p)
-	checkSchema(sc, p)
-	if err := p.err(); err != nil {
+	sc, err := newScope(targets)
+	if err != nil {
 		return nil, err
 	}
 	var out []Key
@@ -264,20 +257,15 @@ func schemaKeys(fields []*field, prefix string) []Key {
 	var out []Key
 	for _, f := range fields {
 		name := joinKey(prefix, f.name)
-		switch f.kind {
-		case kindGroup:
+		if f.kind != kindLeaf {
 			out = append(out, schemaKeys(f.children, name)...)
-		case kindMap:
-			entry := *f.elem
-			entry.name, entry.help, entry.def = "<name>", f.help, f.def
-			out = append(out, schemaKeys([]*field{&entry}, name)...)
-		default:
-			key := Key{Name: name, Type: typeName(f.leaf), Default: hidePassword(f.def), Help: f.help, Secret: f.secret, Live: f.live}
-			if f.secret {
-				key.Default = Secret(f.def).String()
-			}
-			out = append(out, key)
+			continue
 		}
+		key := Key{Name: name, Type: typeName(f.leaf), Default: hidePassword(f.def), Help: f.help, Secret: f.secret, Live: f.live}
+		if f.secret {
+			key.Default = Secret(f.def).String()
+		}
+		out = append(out, key)
 	}
 	return out
 }

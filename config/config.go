@@ -65,12 +65,11 @@ type texts struct {
 // Validate() error is called when it has one, nested structs first; what it returns becomes a
 // problem of that struct's key. Into must not be used by others during Load.
 func Load(src Sources, targets ...Target) (*Config, error) {
-	p := &problems{}
-	c := &Config{src: src, scope: newScope(targets, p)}
-	checkSchema(c.scope, p)
-	if err := p.err(); err != nil {
+	sc, err := newScope(targets)
+	if err != nil {
 		return nil, err
 	}
+	p, c := &problems{}, &Config{src: src, scope: sc}
 	for _, t := range c.targets {
 		preset := reflect.New(t.typ).Elem()
 		preset.Set(reflect.ValueOf(t.Into).Elem())

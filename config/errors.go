@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kaptar/kaptar/internal/near"
 )
 
 // ErrRestart is in the chain of an Error about a changed value that only a restart can apply.
@@ -130,6 +132,27 @@ func (p *problems) err() error {
 	})
 	out := Errors(p.list)
 	return &out
+}
+
+// suggestion returns the end of an error about an unknown name: ", did you mean …?", or the known
+// names when none is near.
+func suggestion(name string, known []string) string {
+	if best := near.Find(name, known); best != "" {
+		return fmt.Sprintf(", did you mean %q?", best)
+	}
+	return ", expected " + someNames(known)
+}
+
+// someNames lists names for an error, not too many.
+func someNames(names []string) string {
+	const most = 12
+	switch {
+	case len(names) == 0:
+		return "none (nothing is declared here)"
+	case len(names) > most:
+		return strings.Join(names[:most], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
 }
 
 // compareOrigin sorts "config.yml:9" before "config.yml:10".

@@ -22,7 +22,7 @@ type field struct {
 	typ      reflect.Type // the Go field's own type
 	leaf     reflect.Type // kindLeaf: the type that a text is decoded to: T of Live[T], else typ
 	index    []int        // of the Go field in its parent struct
-	children []*field     // kindGroup
+	children []*field     // kindGroup; of a kindMap elem alone
 	elem     *field       // kindMap: the entries
 	owner    string       // the Go field's name, for errors about the struct itself
 
@@ -71,9 +71,9 @@ type scope struct {
 	schemas  []*schema           // the struct types, each once
 }
 
-// newScope reads the schemas; what is wrong with a struct goes to p, and that target is left out.
-func newScope(in []Target, p *problems) *scope {
-	sc := &scope{own: map[string][]*field{}}
+// newScope reads and checks the schemas.
+func newScope(in []Target) (*scope, error) {
+	p, sc := &problems{}, &scope{own: map[string][]*field{}}
 	services, loaded, known := map[string]bool{}, map[string]bool{}, map[reflect.Type]*schema{}
 	for i, t := range in {
 		v := reflect.ValueOf(t.Into)
@@ -98,7 +98,8 @@ func newScope(in []Target, p *problems) *scope {
 	}
 	sc.services = slices.Sorted(maps.Keys(services))
 	sc.loaded = slices.DeleteFunc(slices.Clone(sc.services), func(name string) bool { return !loaded[name] })
-	return sc
+	sc.check(p)
+	return sc, p.err()
 }
 
 // cutService splits "order-service.listen", the rest of a service's own key, at the name of a
@@ -228,7 +229,8 @@ func (s *schemaParser) shape(f *field) bool {
 		f.children = s.structFields(t, f.owner, nil)
 	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
 		f.kind = kindMap
-		f.elem = &field{typ: t.Elem(), owner: f.owner + "[]"}
+		f.elem = &field{name: "<name>", help: f.help, typ: t.Elem(), owner: f.owner + "[]"}
+		f.children = []*field{f.elem}
 		if !s.shape(f.elem) {
 			return false
 		}
@@ -263,6 +265,7 @@ func (s *schemaParser) defaults(f *field, def string) {
 	case f.kind == kindLeaf:
 		_, err = decodeText(f.leaf, def)
 	case f.kind == kindMap && f.elem.kind == kindLeaf:
+		f.elem.def = def
 		var n *node
 		if n, err = splitPairs(def, ""); err == nil {
 			for _, item := range n.fields {

@@ -23,38 +23,34 @@ const (
 // readFile reads a settings file; ok is false when it cannot be read or is too large, and p has the
 // reason.
 func readFile(path string, p *problems) (data []byte, ok bool) {
+	problem := &Error{Origin: path}
 	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		p.add(&Error{Origin: path, Problem: "the file does not exist"})
-		return nil, false
-	case err == nil && info.IsDir():
-		p.add(&Error{Origin: path, Problem: "expected a file, found a directory"})
-		return nil, false
-	case err == nil && info.Size() > maxFile:
-		p.add(&Error{Origin: path, Problem: fmt.Sprintf("the file has %d bytes, at most %d are read", info.Size(), maxFile)})
-		return nil, false
-	case err == nil:
+	if err == nil && !info.IsDir() && info.Size() <= maxFile {
 		data, err = os.ReadFile(path)
 	}
-	if err != nil {
-		p.add(&Error{Origin: path, Problem: err.Error(), cause: err})
-		return nil, false
-	}
-	data = toUTF8(data)
-	if !utf8.Valid(data) {
-		line := 1
-		for rest := data; ; line++ {
-			end := bytes.IndexByte(rest, '\n') + 1
-			if end == 0 || !utf8.Valid(rest[:end]) {
+	switch data = toUTF8(data); {
+	case errors.Is(err, os.ErrNotExist):
+		problem.Problem = "the file does not exist"
+	case err != nil:
+		problem.Problem, problem.cause = err.Error(), err
+	case info.IsDir():
+		problem.Problem = "expected a file, found a directory"
+	case info.Size() > maxFile:
+		problem.Problem = fmt.Sprintf("the file has %d bytes, at most %d are read", info.Size(), maxFile)
+	case !utf8.Valid(data):
+		line := 0
+		for text := range bytes.Lines(data) {
+			if line++; !utf8.Valid(text) {
 				break
 			}
-			rest = rest[end:]
 		}
-		p.add(&Error{Origin: fmt.Sprintf("%s:%d", path, line), Problem: "not UTF-8 text (Latin-1 or Windows-1252?): save the file as UTF-8"})
-		return nil, false
+		problem.Origin = fmt.Sprintf("%s:%d", path, line)
+		problem.Problem = "not UTF-8 text (Latin-1 or Windows-1252?): save the file as UTF-8"
+	default:
+		return data, true
 	}
-	return data, true
+	p.add(problem)
+	return nil, false
 }
 
 // toUTF8 turns a file with a byte order mark, as Windows editors write it, into UTF-8 without one.
@@ -62,20 +58,16 @@ func toUTF8(data []byte) []byte {
 	if rest, marked := bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
 		return rest
 	}
-	var order binary.ByteOrder = binary.LittleEndian
-	rest, marked := bytes.CutPrefix(data, []byte("\xff\xfe"))
-	if !marked {
-		order = binary.BigEndian
-		rest, marked = bytes.CutPrefix(data, []byte("\xfe\xff"))
+	for mark, order := range map[string]binary.ByteOrder{"\xff\xfe": binary.LittleEndian, "\xfe\xff": binary.BigEndian} {
+		if rest, marked := bytes.CutPrefix(data, []byte(mark)); marked && len(rest)%2 == 0 {
+			units := make([]uint16, len(rest)/2)
+			for i := range units {
+				units[i] = order.Uint16(rest[2*i:])
+			}
+			return []byte(string(utf16.Decode(units)))
+		}
 	}
-	if !marked || len(rest)%2 != 0 {
-		return data
-	}
-	units := make([]uint16, len(rest)/2)
-	for i := range units {
-		units[i] = order.Uint16(rest[2*i:])
-	}
-	return []byte(string(utf16.Decode(units)))
+	return data
 }
 
 // parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML
