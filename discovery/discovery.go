@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // ErrInvalid is wrapped by the errors about instances and URLs that cannot be used.
@@ -91,14 +92,6 @@ func sorted(list []Instance) []Instance {
 	for _, in := range list {
 		out = append(out, in.Clone())
 	}
-	slices.SortFunc(out, func(a, b Instance) int {
-		switch {
-		case a.ID < b.ID:
-			return -1
-		case a.ID > b.ID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(out, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }

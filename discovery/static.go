@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -25,11 +26,9 @@ func NewStatic(services map[string][]Instance) *Static {
 		list = sorted(list)
 		for i := range list {
 			in := &list[i]
-			if in.Service == "" {
-				in.Service = name
-			}
+			in.Service = cmp.Or(in.Service, name)
 			if in.ID == "" {
-				in.ID = in.Service + "@" + firstOf(in.HTTP, in.GRPC)
+				in.ID = in.Service + "@" + cmp.Or(in.HTTP, in.GRPC)
 			}
 		}
 		s.services[name] = sorted(list) // again: IDs were filled in
@@ -101,11 +100,4 @@ func shown(entry string) string {
 		return entry
 	}
 	return entry[:strings.LastIndexAny(entry[:i], "= ")+1] + "xxxxx"
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

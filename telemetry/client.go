@@ -1,12 +1,10 @@
 package telemetry
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
-	"sync"
 
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -23,34 +21,27 @@ type Client struct {
 	Close   func() error // ends what the three share, after them; nil is nothing
 }
 
-// RegisterClient is for the init function of package telemetry/otlp: open makes the client of an
-// OTLP protocol, and does not wait for the collector. It panics when protocol is registered
-// already.
-func RegisterClient(protocol string, open func(ctx context.Context, opts Options, endpoint *url.URL) (*Client, error)) {
-	if _, taken := clients.LoadOrStore(protocol, openFunc(open)); taken {
-		panic("telemetry: OTLP protocol " + protocol + " registered twice")
-	}
+// RegisterClient is for the init function of package telemetry/otlp: open makes the client of
+// opts.Protocol, and does not wait for the collector.
+func RegisterClient(open func(ctx context.Context, opts Options, endpoint *url.URL) (*Client, error)) {
+	dial = open
 }
 
-type openFunc func(context.Context, Options, *url.URL) (*Client, error)
-
-var clients sync.Map // of openFunc by protocol
+var dial func(context.Context, Options, *url.URL) (*Client, error) // nil: not linked
 
 func openClient(ctx context.Context, opts Options) (*Client, error) {
 	u, err := url.Parse(opts.Endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", redact.URL(opts.Endpoint))
 	}
-	protocol := cmp.Or(opts.Protocol, "grpc")
-	if protocol != "grpc" && protocol != "http/protobuf" {
-		return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", protocol)
+	if opts.Protocol != "grpc" && opts.Protocol != "http/protobuf" {
+		return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", opts.Protocol)
 	}
-	open, ok := clients.Load(protocol)
-	if !ok {
+	if dial == nil {
 		return nil, fmt.Errorf("telemetry: endpoint %s is set (OTEL_EXPORTER_OTLP_ENDPOINT), but no exporter is linked: "+
 			"add import _ \"github.com/kaptar/kaptar/telemetry/otlp\", or unset it to export nothing", redact.URL(opts.Endpoint))
 	}
-	return open.(openFunc)(ctx, opts, u)
+	return dial(ctx, opts, u)
 }
 
 // close ends the span and log clients (metricSender ends its own), then what they share.

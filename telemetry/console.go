@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,14 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Colours of a terminal, by SGR code.
-const (
-	plain  = ""
-	dim    = "2"
-	red    = "31"
-	yellow = "33"
-	cyan   = "36"
-)
+const dim, red, yellow, cyan = "2", "31", "33", "36" // colours of a terminal, by SGR code
 
 // consoleHandler writes records for people: one short line each, with the beginning of the trace id
 // at its end, and texts of several lines, such as stacks, indented below it. Control characters,
@@ -49,7 +43,7 @@ func (h *consoleHandler) Enabled(_ context.Context, l slog.Level) bool {
 
 func (h *consoleHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := *h
-	next.attrs = append([]slog.Attr(nil), h.attrs...)
+	next.attrs = slices.Clip(h.attrs)
 	for _, a := range attrs {
 		next.attrs = append(next.attrs, slog.Attr{Key: h.group + a.Key, Value: a.Value})
 	}
@@ -119,11 +113,11 @@ func levelColour(l slog.Level) string {
 	case l < slog.LevelInfo:
 		return dim
 	}
-	return plain
+	return ""
 }
 
 func (h *consoleHandler) paint(b *bytes.Buffer, colour, text string) {
-	if !h.colour || colour == plain {
+	if !h.colour || colour == "" {
 		b.WriteString(text)
 		return
 	}

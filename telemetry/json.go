@@ -3,9 +3,9 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"slices"
@@ -22,8 +22,8 @@ import (
 // attribute does not repeat a key of the record itself (see ownKey). It appends by hand because a
 // server logs a line for each request: a fifth of the time of slog's own.
 type jsonHandler struct {
-	out     *output
-	level   slog.Leveler
+	mu      *sync.Mutex
+	opts    LogOptions
 	service []byte // `,"service":"…"`
 
 	// What WithAttrs and WithGroup gave: the attributes as they will be written, the groups open at
@@ -33,20 +33,13 @@ type jsonHandler struct {
 	pending []string
 }
 
-type output struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
 func newJSONHandler(service string, opts LogOptions) *jsonHandler {
-	return &jsonHandler{
-		out:     &output{w: opts.Output},
-		level:   opts.Level,
-		service: appendString([]byte(`,"service":`), service),
-	}
+	return &jsonHandler{mu: new(sync.Mutex), opts: opts, service: appendString([]byte(`,"service":`), service)}
 }
 
-func (h *jsonHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+func (h *jsonHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= h.opts.Level.Level()
+}
 
 func (h *jsonHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	e := &jsonEncoder{buf: slices.Clone(h.attrs), depth: h.depth, pending: slices.Clone(h.pending)}
@@ -88,8 +81,8 @@ func (h *jsonHandler) Handle(ctx context.Context, r slog.Record) error {
 	e.buf = append(e.buf, h.service...)
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		traceID, spanID := sc.TraceID(), sc.SpanID()
-		e.buf = appendHex(append(e.buf, `,"trace_id":"`...), traceID[:])
-		e.buf = appendHex(append(e.buf, `","span_id":"`...), spanID[:])
+		e.buf = hex.AppendEncode(append(e.buf, `,"trace_id":"`...), traceID[:])
+		e.buf = hex.AppendEncode(append(e.buf, `","span_id":"`...), spanID[:])
 		e.buf = append(e.buf, '"')
 	}
 	e.buf = append(e.buf, h.attrs...)
@@ -102,9 +95,9 @@ func (h *jsonHandler) Handle(ctx context.Context, r slog.Record) error {
 		e.buf = append(e.buf, '}')
 	}
 	e.buf = append(e.buf, '}', '\n')
-	h.out.mu.Lock()
-	defer h.out.mu.Unlock()
-	_, err := h.out.w.Write(e.buf)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := h.opts.Output.Write(e.buf)
 	return err
 }
 
@@ -223,19 +216,10 @@ func errorText(err error) (text string) {
 }
 
 func appendTime(b []byte, t time.Time) []byte {
-	b = append(b, '"')
-	b = t.AppendFormat(b, time.RFC3339Nano)
-	return append(b, '"')
+	return append(t.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 }
 
 const hexDigits = "0123456789abcdef"
-
-func appendHex(b, id []byte) []byte {
-	for _, c := range id {
-		b = append(b, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return b
-}
 
 // appendString quotes s. What is not UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -21,19 +22,17 @@ type metricSender struct {
 	timeout   time.Duration
 
 	stop context.CancelFunc // ends the loop and an export under way
-	done chan struct{}
+	loop sync.WaitGroup
 }
 
 func newMetricSender(reader *sdkmetric.ManualReader, client sdkmetric.Exporter, collector *collector, opts Options) *metricSender {
-	m := &metricSender{reader: reader, client: client, collector: collector, timeout: opts.Timeout, done: make(chan struct{})}
-	var ctx context.Context
-	ctx, m.stop = context.WithCancel(context.Background())
-	go func() {
-		defer close(m.done)
+	ctx, stop := context.WithCancel(context.Background())
+	m := &metricSender{reader: reader, client: client, collector: collector, timeout: opts.Timeout, stop: stop}
+	m.loop.Go(func() {
 		for steady.Sleep(ctx, opts.MetricInterval) {
 			_ = m.send(ctx) // reported by collector; the next one has it all again
 		}
-	}()
+	})
 	return m
 }
 
@@ -50,12 +49,12 @@ func (m *metricSender) send(ctx context.Context) error {
 // shutdown sends the last values. An export under way is cut: they are newer.
 func (m *metricSender) shutdown(ctx context.Context) error {
 	m.stop()
-	<-m.done
+	m.loop.Wait()
 	ctx, cancel := context.WithTimeout(ctx, lastTry)
 	defer cancel()
-	var err error
-	if e := m.send(ctx); e != nil {
-		err = fmt.Errorf("last metrics not sent: %w", e)
+	err := m.send(ctx)
+	if err != nil {
+		err = fmt.Errorf("last metrics not sent: %w", err)
 	}
 	return errors.Join(err, m.client.Shutdown(ctx))
 }

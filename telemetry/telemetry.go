@@ -71,7 +71,6 @@ type Telemetry struct {
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	export   *exporter // nil without an endpoint
-
 	shutdown sync.Once
 	result   error
 }
@@ -83,6 +82,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 		return nil, errors.New("telemetry: no service name; set Options.Service")
 	}
 	opts.Headers = maps.Clone(opts.Headers)
+	opts.Protocol = cmp.Or(opts.Protocol, "grpc")
 	opts.Timeout = cmp.Or(opts.Timeout, 10*time.Second)
 	opts.MetricInterval = cmp.Or(opts.MetricInterval, 10*time.Second)
 	if opts.InstanceID == "" {

@@ -45,13 +45,15 @@ func (c choice) pick(list []*instance) *instance {
 			return cheaper(list[i], list[j], c.now)
 		}
 	}
-	if in := c.pickTwo(list, c.good); in != nil {
-		return in
+	in := c.pickTwo(list, c.good)
+	if in == nil && c.avoid != nil {
+		c.avoid = nil
+		in = c.pickTwo(list, c.good)
 	}
-	if in := c.pickTwo(list, func(in *instance) bool { return !in.isEjected(c.now) && c.serves(in) }); in != nil {
-		return in
+	if in == nil {
+		in = c.pickTwo(list, c.serves)
 	}
-	return c.pickTwo(list, c.serves)
+	return in
 }
 
 func (c choice) good(in *instance) bool {

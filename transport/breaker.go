@@ -31,7 +31,6 @@ type transition uint8
 const (
 	unchanged transition = iota
 	opened
-	reopened
 	closed
 )
 
@@ -95,7 +94,6 @@ func (b *breaker) record(p permit, out outcome, now time.Duration) transition {
 		b.failures = 0
 	case p.probe:
 		b.trip(now)
-		return reopened
 	default:
 		b.failures++
 		if b.failures >= b.threshold {

@@ -38,16 +38,12 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 			Help: "Attempts after the first.",
 		}, []string{"service", "target"})),
 		breakers: telemetry.Register(registry, &breakerCollector{
-			desc:       prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
-			transports: map[*Transport]struct{}{},
+			desc: prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
 		}),
 	}
-	m.breakers.add(t)
+	m.breakers.transports.Store(t, nil)
 	return m
 }
-
-// forget ends the gauges of a closed transport.
-func (m *metrics) forget(t *Transport) { m.breakers.remove(t) }
 
 // targetMetrics has the children of one target, each resolved once.
 type targetMetrics struct {
@@ -95,20 +91,7 @@ func (m *targetMetrics) counter(p protocol, code string) prometheus.Counter {
 // begins.
 type breakerCollector struct {
 	desc       *prometheus.Desc
-	mu         sync.Mutex
-	transports map[*Transport]struct{}
-}
-
-func (c *breakerCollector) add(t *Transport) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.transports[t] = struct{}{}
-}
-
-func (c *breakerCollector) remove(t *Transport) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.transports, t)
+	transports sync.Map // of *Transport → nil, those that are not closed
 }
 
 // Describe implements prometheus.Collector.
@@ -119,13 +102,12 @@ func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	type key struct{ caller, target string }
 	worst := map[key]float64{}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for t := range c.transports {
+	for t := range c.transports.Range {
+		t := t.(*Transport)
 		t.mu.Lock()
 		for name, tg := range t.byName {
 			k := key{t.caller, name}
-			worst[k] = max(worst[k], tg.breaker.state(t.now()).gauge())
+			worst[k] = max(worst[k], gauges[tg.breaker.state(t.now())])
 		}
 		t.mu.Unlock()
 	}
@@ -134,12 +116,4 @@ func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (s BreakerState) gauge() float64 {
-	switch s {
-	case HalfOpen:
-		return 1
-	case Open:
-		return 2
-	}
-	return 0
-}
+var gauges = map[BreakerState]float64{Closed: 0, HalfOpen: 1, Open: 2}

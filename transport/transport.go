@@ -154,7 +154,7 @@ func (t *Transport) Close() error {
 	t.mu.Unlock()
 	t.cancel()
 	t.watchers.Wait()
-	t.metrics.forget(t)
+	t.metrics.breakers.transports.Delete(t)
 	for _, tg := range targets {
 		for _, in := range tg.instances() {
 			in.gone.Store(true)

@@ -28,20 +28,25 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-func init() {
-	telemetry.RegisterClient("grpc", dialGRPC)
-	telemetry.RegisterClient("http/protobuf", dialHTTP)
+func init() { telemetry.RegisterClient(dial) }
+
+func dial(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemetry.Client, error) {
+	if opts.Protocol == "grpc" {
+		return dialGRPC(ctx, opts, u)
+	}
+	return dialHTTP(ctx, opts, u)
 }
 
-// How a client tries again within Options.Timeout: soon, because the collector of a laptop is often
-// a process that starts at the same time.
-const (
-	firstRetry = 250 * time.Millisecond
-	maxRetry   = 2 * time.Second
-)
+// retries is how a client tries again within timeout: soon, because the collector of a laptop is
+// often a process that starts at the same time. All six clients have such a type of their own.
+func retries(timeout time.Duration) otlptracegrpc.RetryConfig {
+	return otlptracegrpc.RetryConfig{
+		Enabled: true, InitialInterval: 250 * time.Millisecond, MaxInterval: 2 * time.Second, MaxElapsedTime: timeout,
+	}
+}
 
 func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemetry.Client, error) {
-	creds := insecure.NewCredentials()
+	retry, creds := retries(opts.Timeout), insecure.NewCredentials()
 	host := u.Host
 	if u.Scheme == "https" {
 		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
@@ -57,19 +62,13 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	var errs [3]error
 	c.Spans, errs[0] = otlptracegrpc.New(ctx, otlptracegrpc.WithGRPCConn(conn),
 		otlptracegrpc.WithHeaders(opts.Headers), otlptracegrpc.WithTimeout(opts.Timeout),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlptracegrpc.WithRetry(retry))
 	c.Logs, errs[1] = otlploggrpc.New(ctx, otlploggrpc.WithGRPCConn(conn),
 		otlploggrpc.WithHeaders(opts.Headers), otlploggrpc.WithTimeout(opts.Timeout),
-		otlploggrpc.WithRetry(otlploggrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlploggrpc.WithRetry(otlploggrpc.RetryConfig(retry)))
 	c.Metrics, errs[2] = otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithGRPCConn(conn),
 		otlpmetricgrpc.WithHeaders(opts.Headers), otlpmetricgrpc.WithTimeout(opts.Timeout),
-		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig(retry)))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, errors.Join(fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err), conn.Close())
 	}
@@ -77,24 +76,18 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 }
 
 func dialHTTP(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemetry.Client, error) {
-	base := strings.TrimSuffix(u.String(), "/")
+	retry, base := retries(opts.Timeout), strings.TrimSuffix(u.String(), "/")
 	c := &telemetry.Client{}
 	var errs [3]error
 	c.Spans, errs[0] = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"),
 		otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig(retry)))
 	c.Logs, errs[1] = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"),
 		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout),
-		otlploghttp.WithRetry(otlploghttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlploghttp.WithRetry(otlploghttp.RetryConfig(retry)))
 	c.Metrics, errs[2] = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"),
 		otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout),
-		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: maxRetry, MaxElapsedTime: opts.Timeout,
-		}))
+		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig(retry)))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
 	}
