@@ -170,7 +170,7 @@ func surroundings() []mutant {
 		},
 		{
 			"the environment wins over the file", "config/config.go",
-			"{env, false}, {dotEnv, false}, {set, false}, {file, false},", "{file, false}, {env, false}, {dotEnv, false}, {set, false},", "./config", "",
+			"{node: env}, {node: dotEnv}, {node: set}, {node: file},", "{node: file}, {node: env}, {node: dotEnv}, {node: set},", "./config", "",
 		},
 		{
 			"only live settings come from the store", "config/watch.go",

@@ -18,7 +18,7 @@ var allowedGlobals = map[string]string{
 	"internal/test/servertest.one": "the servers of a test process; testing has one TestMain too",
 	"shop/internal/rest.replaced":  "a guard: huma takes its type of errors from variables",
 	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
-	"telemetry.clients":            "the OTLP protocols of imported packages, as in database/sql",
+	"telemetry.dial":               "the OTLP exporters, if they are linked, as in database/sql",
 	"telemetry.encoders":           "a sync.Pool: buffers without meaning, given back after each record",
 }
 
