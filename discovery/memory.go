@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 )
@@ -12,13 +13,8 @@ import (
 // and ready to use; it must not be copied.
 type Memory struct {
 	mu       sync.Mutex
-	services map[string]*memoryService
-}
-
-type memoryService struct {
-	instances map[string]Instance
-	changed   chan struct{} // closed, and replaced, at every change
-	watchers  int
+	services map[string]map[string]Instance // by name and ID
+	changed  chan struct{}                  // closed at the next change; nil: nobody waits
 }
 
 var _ Registry = (*Memory)(nil)
@@ -28,85 +24,61 @@ func NewMemory() *Memory { return &Memory{} }
 
 // Register implements Registrar. It fails only for an instance that is not valid.
 func (m *Memory) Register(_ context.Context, in Instance) error {
-	if err := in.Validate(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.service(in.Service)
-	maps.DeleteFunc(s.instances, func(_ string, o Instance) bool { return in.Replaces(o) })
-	s.instances[in.ID] = in.Clone()
-	s.tell()
-	return nil
+	return m.change(in, func(list map[string]Instance) {
+		maps.DeleteFunc(list, func(_ string, o Instance) bool { return in.Replaces(o) })
+		list[in.ID] = in.Clone()
+	})
 }
 
 // Deregister implements Registrar. It fails only for an instance that is not valid.
 func (m *Memory) Deregister(_ context.Context, in Instance) error {
+	return m.change(in, func(list map[string]Instance) { delete(list, in.ID) })
+}
+
+func (m *Memory) change(in Instance, edit func(map[string]Instance)) error {
 	if err := in.Validate(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.services[in.Service]
-	if s == nil {
-		return nil
+	list := m.services[in.Service]
+	if list == nil {
+		list = map[string]Instance{}
 	}
-	if _, listed := s.instances[in.ID]; listed {
-		delete(s.instances, in.ID)
-		s.tell()
+	edit(list)
+	if m.services == nil {
+		m.services = map[string]map[string]Instance{}
 	}
-	m.forget(in.Service)
+	m.services[in.Service] = list
+	if len(list) == 0 {
+		delete(m.services, in.Service)
+	}
+	if m.changed != nil {
+		close(m.changed)
+		m.changed = nil
+	}
 	return nil
 }
 
 // Watch implements Resolver. It always returns nil.
 func (m *Memory) Watch(ctx context.Context, service string, update func([]Instance)) error {
-	m.mu.Lock()
-	m.service(service).watchers++
-	m.mu.Unlock()
-	defer func() {
+	var told []Instance
+	for first := true; ctx.Err() == nil; first = false {
 		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.services[service].watchers--
-		m.forget(service)
-	}()
-	for ctx.Err() == nil {
-		m.mu.Lock()
-		s := m.services[service]
-		list, changed := slices.Collect(maps.Values(s.instances)), s.changed
+		list := sorted(slices.Collect(maps.Values(m.services[service])))
+		if m.changed == nil {
+			m.changed = make(chan struct{})
+		}
+		changed := m.changed
 		m.mu.Unlock()
-		update(sorted(list))
+		if first || !reflect.DeepEqual(list, told) {
+			told = sorted(list) // a copy: list belongs to update
+			update(list)
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 		}
 	}
 	return nil
-}
-
-// service returns the entry of a name, made if there is none. m.mu must be held.
-func (m *Memory) service(name string) *memoryService {
-	s := m.services[name]
-	if s == nil {
-		s = &memoryService{instances: map[string]Instance{}, changed: make(chan struct{})}
-		if m.services == nil {
-			m.services = map[string]*memoryService{}
-		}
-		m.services[name] = s
-	}
-	return s
-}
-
-// forget drops an entry that nobody needs: callers may ask for any name, and a
-// gateway would otherwise keep each wrong one for ever. m.mu must be held.
-func (m *Memory) forget(name string) {
-	if s := m.services[name]; s != nil && s.watchers == 0 && len(s.instances) == 0 {
-		delete(m.services, name)
-	}
-}
-
-// tell wakes the watchers.
-func (s *memoryService) tell() {
-	close(s.changed)
-	s.changed = make(chan struct{})
 }

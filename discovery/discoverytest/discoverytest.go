@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/test/watchtest"
 )
 
 // Harness says what to test and what it is able to do.
@@ -67,70 +69,17 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// watcher follows a service in the background.
-type watcher struct {
-	t     *testing.T
-	h     Harness
-	lists chan []discovery.Instance
-	stop  func() error // ends the watch and returns what Watch returned
-}
+type watcher = watchtest.Watcher[discovery.Instance]
 
 func watch(t *testing.T, h Harness, r discovery.Resolver, service string) *watcher {
 	t.Helper()
-	w := &watcher{t: t, h: h, lists: make(chan []discovery.Instance, 1000)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- r.Watch(ctx, service, func(list []discovery.Instance) { w.lists <- list })
-	}()
-	w.stop = sync.OnceValue(func() error {
-		cancel()
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(h.Timeout):
-			return errors.New("Watch did not return when its context ended")
-		}
-	})
-	t.Cleanup(func() {
-		if err := w.stop(); err != nil {
-			t.Errorf("Watch(%q): %v", service, err)
-		}
-	})
-	return w
-}
-
-// first returns the list told at once.
-func (w *watcher) first() []discovery.Instance {
-	w.t.Helper()
-	select {
-	case list := <-w.lists:
-		return list
-	case <-time.After(w.h.Timeout):
-		w.t.Fatalf("Watch told nothing within %v", w.h.Timeout)
-		return nil
+	w := &watcher{
+		T: t, Timeout: h.Timeout, Name: service,
+		Same:  func(a, b discovery.Instance) bool { return show(a) == show(b) },
+		Show:  func(list ...discovery.Instance) string { return fmt.Sprint(list) },
+		Order: func(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) },
 	}
-}
-
-// until waits for a list that shows these instances.
-func (w *watcher) until(want ...discovery.Instance) []discovery.Instance {
-	w.t.Helper()
-	expired := time.After(w.h.Timeout)
-	var last []discovery.Instance
-	for {
-		select {
-		case last = <-w.lists:
-			if same(last, want) {
-				return last
-			}
-		case <-expired:
-			w.t.Fatalf("last list is %v, want %v within %v", last, want, w.h.Timeout)
-		}
-	}
-}
-
-func same(got, want []discovery.Instance) bool {
-	return slices.EqualFunc(got, want, func(a, b discovery.Instance) bool { return show(a) == show(b) })
+	return w.Start(r.Watch)
 }
 
 // show treats nil and empty Tags and Meta alike: a registry need not tell them apart.
@@ -166,7 +115,7 @@ func deregister(t *testing.T, r discovery.Registrar, in discovery.Instance) {
 
 func testUnknown(t *testing.T, h Harness) {
 	w := watch(t, h, h.Open(t), h.Service(t)+"-unknown")
-	if list := w.first(); len(list) != 0 {
+	if list := w.Next(); len(list) != 0 {
 		t.Errorf("an unknown service has instances %v, want none, told at once", list)
 	}
 }
@@ -174,8 +123,8 @@ func testUnknown(t *testing.T, h Harness) {
 func testWatchEnds(t *testing.T, h Harness) {
 	r, service := h.Open(t), h.Service(t)
 	w := watch(t, h, r, service)
-	w.first()
-	if err := w.stop(); err != nil {
+	w.Next()
+	if err := w.Stop(); err != nil {
 		t.Errorf("Watch returned %v when its context ended, want nil", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -188,7 +137,7 @@ func testWatchEnds(t *testing.T, h Harness) {
 	}
 	register(t, r, instance(service, "a"))
 	select {
-	case list := <-w.lists:
+	case list := <-w.Lists:
 		t.Errorf("update was called with %v after Watch had returned", list)
 	default:
 	}
@@ -208,7 +157,7 @@ func testListed(t *testing.T, h Harness) {
 		return // nothing is listed before the test begins
 	}
 	w := watch(t, h, h.Open(t), h.Listed[0].Service)
-	if list := w.first(); !same(list, h.Listed) {
+	if list := w.Next(); !slices.EqualFunc(list, h.Listed, w.Same) {
 		t.Errorf("first list is %v, want %v", list, h.Listed)
 	}
 }
@@ -218,13 +167,13 @@ func testRegister(t *testing.T, h Harness) {
 	a, b := instance(service, "a"), instance(service, "b")
 	register(t, r, b)
 	w := watch(t, h, r, service)
-	w.until(b)
+	w.Until(b)
 	register(t, r, a)
-	w.until(a, b) // ordered by ID
+	w.Until(a, b) // ordered by ID
 	deregister(t, r, b)
-	w.until(a)
+	w.Until(a)
 	deregister(t, r, a)
-	w.until()
+	w.Until()
 }
 
 func testReplace(t *testing.T, h Harness) {
@@ -232,10 +181,10 @@ func testReplace(t *testing.T, h Harness) {
 	a := instance(service, "a")
 	w := watch(t, h, r, service)
 	register(t, r, a)
-	w.until(a)
+	w.Until(a)
 	a.HTTP, a.Version, a.Tags, a.Meta = "10.0.0.2:8081", "v2", nil, nil
 	register(t, r, a)
-	w.until(a)
+	w.Until(a)
 }
 
 // testTakeOver: processes that were killed, on the same registry and on others, leave no ghost
@@ -254,11 +203,11 @@ func testTakeOver(t *testing.T, h Harness) {
 		}
 		register(t, r, last)
 	}
-	w.until(other, last)
+	w.Until(other, last)
 	eventless := discovery.Instance{ID: service + "-z", Service: service} // listens nowhere
 	register(t, r, eventless, discovery.Instance{ID: service + "-zz", Service: service})
-	w.until(other, last, eventless, discovery.Instance{ID: service + "-zz", Service: service})
-	watch(t, h, r, service+"-two").until(elsewhere)
+	w.Until(other, last, eventless, discovery.Instance{ID: service + "-zz", Service: service})
+	watch(t, h, r, service+"-two").Until(elsewhere)
 }
 
 func testDeregister(t *testing.T, h Harness) {
@@ -269,7 +218,7 @@ func testDeregister(t *testing.T, h Harness) {
 	for range 2 {
 		deregister(t, r, discovery.Instance{ID: a.ID, Service: a.Service}) // the rest does not matter
 	}
-	watch(t, h, r, service).until()
+	watch(t, h, r, service).Until()
 }
 
 func testApart(t *testing.T, h Harness) {
@@ -277,10 +226,10 @@ func testApart(t *testing.T, h Harness) {
 	longer := service + "-two" // one name is the other's beginning
 	one, two := instance(service, "a"), instance(longer, "a")
 	register(t, r, one, two)
-	watch(t, h, r, service).until(one)
-	watch(t, h, r, longer).until(two)
+	watch(t, h, r, service).Until(one)
+	watch(t, h, r, longer).Until(two)
 	deregister(t, r, one)
-	watch(t, h, r, longer).until(two)
+	watch(t, h, r, longer).Until(two)
 }
 
 func testLastChange(t *testing.T, h Harness) {
@@ -304,7 +253,7 @@ func testLastChange(t *testing.T, h Harness) {
 	}
 	wg.Wait()
 	for _, w := range watchers {
-		w.until(want...)
+		w.Until(want...)
 	}
 }
 
@@ -314,7 +263,7 @@ func testOwnership(t *testing.T, h Harness) {
 	want := a.Clone()
 	register(t, r, a)
 	a.Tags[0], a.Meta["zone"] = "changed by the registrant", "changed by the registrant"
-	list := watch(t, h, r, service).until(want)
+	list := watch(t, h, r, service).Until(want)
 	list[0].Tags[0], list[0].Meta["zone"] = "changed by a watcher", "changed by a watcher"
-	watch(t, h, r, service).until(want)
+	watch(t, h, r, service).Until(want)
 }

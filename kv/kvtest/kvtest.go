@@ -4,15 +4,13 @@ package kvtest
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/test/watchtest"
 	"github.com/kaptar/kaptar/kv"
 )
 
@@ -116,86 +114,12 @@ func show(list ...kv.Entry) string {
 	return "[" + text.String() + " ]"
 }
 
-// watcher follows a prefix in the background.
-type watcher struct {
-	t       *testing.T
-	timeout time.Duration
-	lists   chan []kv.Entry
-	ended   chan struct{} // closed when Watch has returned
-	stop    func() error  // ends the watch and returns what Watch returned
-}
+type watcher = watchtest.Watcher[kv.Entry]
 
-// watch starts a watcher; each list goes through seen, which may be nil, before it is queued.
+// watch follows a prefix; each list goes through seen, which may be nil, before it is queued.
 func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.Entry)) *watcher {
 	t.Helper()
-	w := &watcher{t: t, timeout: h.Timeout, lists: make(chan []kv.Entry, 1000), ended: make(chan struct{})}
-	ctx, cancel := context.WithCancel(context.Background())
-	var failed error
-	var busy sync.Mutex
-	go func() {
-		defer close(w.ended)
-		failed = s.Watch(ctx, prefix, func(list []kv.Entry) {
-			if !busy.TryLock() {
-				t.Errorf("Watch(%q) calls update concurrently", prefix)
-				return
-			}
-			defer busy.Unlock()
-			if !slices.IsSortedFunc(list, func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) }) {
-				t.Errorf("Watch(%q) told %s, which is not ordered by key", prefix, show(list...))
-			}
-			if seen != nil {
-				seen(list)
-			}
-			w.lists <- list
-		})
-	}()
-	w.stop = sync.OnceValue(func() error {
-		cancel()
-		select {
-		case <-w.ended:
-			return failed
-		case <-time.After(h.Timeout):
-			return errors.New("the watch did not return when its context ended")
-		}
-	})
-	t.Cleanup(func() {
-		if err := w.stop(); err != nil {
-			t.Errorf("Watch(%q): %v", prefix, err)
-		}
-	})
-	return w
-}
-
-// next returns the next list.
-func (w *watcher) next() []kv.Entry {
-	w.t.Helper()
-	select {
-	case list := <-w.lists:
-		return list
-	case <-w.ended:
-		w.t.Fatalf("Watch has returned: %v", w.stop())
-	case <-time.After(w.timeout):
-		w.t.Fatalf("Watch told nothing within %v", w.timeout)
-	}
-	return nil
-}
-
-// until waits for a list of exactly these entries.
-func (w *watcher) until(want ...kv.Entry) []kv.Entry {
-	w.t.Helper()
-	slices.SortFunc(want, func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) })
-	expired := time.After(w.timeout)
-	var last []kv.Entry
-	for {
-		select {
-		case last = <-w.lists:
-			if slices.EqualFunc(last, want, same) {
-				return last
-			}
-		case <-w.ended:
-			w.t.Fatalf("Watch has returned: %v", w.stop())
-		case <-expired:
-			w.t.Fatalf("last list is %s, want %s within %v", show(last...), show(want...), w.timeout)
-		}
-	}
+	byKey := func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) }
+	w := &watcher{T: t, Timeout: h.Timeout, Name: prefix, Same: same, Show: show, Order: byKey, Seen: seen}
+	return w.Start(s.Watch)
 }

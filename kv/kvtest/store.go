@@ -183,7 +183,7 @@ func testLargest(t *testing.T, h Harness, s kv.Store, prefix string) {
 		t.Fatalf("PutIf of the largest key and value: %v", err)
 	}
 	first.Revision = revision
-	watch(t, h, s, prefix, nil).until(first)
+	watch(t, h, s, prefix, nil).Until(first)
 	remove(t, s, key)
 	expectMissing(t, s, key)
 }
@@ -203,16 +203,16 @@ func testOwnership(t *testing.T, h Harness, s kv.Store, prefix string) {
 	copy(got.Value, "YYYY")
 	expect(t, s, want)
 	w := watch(t, h, s, prefix+"w/", nil)
-	list := w.until(want)
+	list := w.Until(want)
 	copy(list[0].Value, "ZZZZ")
 	list[0].Key = "changed"
 	expect(t, s, want)
 	other := watch(t, h, s, prefix+"other", nil)
 	for i := range 10 { // no news for w, also when it compares with what it told
-		other.until(put(t, s, prefix+"other", fmt.Sprint(i)))
+		other.Until(put(t, s, prefix+"other", fmt.Sprint(i)))
 	}
 	b := put(t, s, prefix+"w/b", "5678")
-	if got := w.next(); !slices.EqualFunc(got, []kv.Entry{want, b}, same) {
+	if got := w.Next(); !slices.EqualFunc(got, []kv.Entry{want, b}, same) {
 		t.Errorf("the next list after the watcher changed its list is %s, want %s", show(got...), show(want, b))
 	}
 }

@@ -13,13 +13,13 @@ import (
 
 func testWatchEmpty(t *testing.T, h Harness, s kv.Store, prefix string) {
 	w := watch(t, h, s, prefix, nil)
-	if list := w.next(); len(list) != 0 {
+	if list := w.Next(); len(list) != 0 {
 		t.Errorf("the first list of an empty prefix is %s, want none, told at once", show(list...))
 	}
 	a := put(t, s, prefix+"a", "1")
-	w.until(a)
+	w.Until(a)
 	remove(t, s, a.Key)
-	w.until() // told, when it is empty again
+	w.Until() // told, when it is empty again
 }
 
 func testWatch(t *testing.T, h Harness, s kv.Store, prefix string) {
@@ -27,32 +27,32 @@ func testWatch(t *testing.T, h Harness, s kv.Store, prefix string) {
 	d := put(t, s, prefix+"d/e", "2")
 	remove(t, s, put(t, s, prefix+"gone", "x").Key)
 	w := watch(t, h, s, prefix, nil)
-	if first := w.next(); !slices.EqualFunc(first, []kv.Entry{b, d}, same) {
+	if first := w.Next(); !slices.EqualFunc(first, []kv.Entry{b, d}, same) {
 		t.Errorf("the first list is %s, want %s", show(first...), show(b, d))
 	}
 	a := put(t, s, prefix+"a", "3") // ordered by key, not by time
-	w.until(a, b, d)
+	w.Until(a, b, d)
 	b = put(t, s, prefix+"b", "4")
-	w.until(a, b, d)
+	w.Until(a, b, d)
 	b = put(t, s, prefix+"b", "4") // the same bytes are a change too
-	w.until(a, b, d)
+	w.Until(a, b, d)
 	revision, err := s.PutIf(t.Context(), b.Key, nil, b.Revision)
 	if err != nil {
 		t.Fatalf("PutIf: %v", err)
 	}
 	b.Value, b.Revision = nil, revision
-	w.until(a, b, d)
+	w.Until(a, b, d)
 	remove(t, s, a.Key)
-	w.until(b, d)
+	w.Until(b, d)
 	a = put(t, s, a.Key, "5")
-	w.until(a, b, d)
-	watch(t, h, s, prefix, nil).until(a, b, d) // a second one hears the same
+	w.Until(a, b, d)
+	watch(t, h, s, prefix, nil).Until(a, b, d) // a second one hears the same
 }
 
 func testWatchEnds(t *testing.T, h Harness, s kv.Store, prefix string) {
 	w := watch(t, h, s, prefix, nil)
-	w.next()
-	if err := w.stop(); err != nil {
+	w.Next()
+	if err := w.Stop(); err != nil {
 		t.Errorf("Watch returned %v when its context ended, want nil", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -67,9 +67,9 @@ func testWatchEnds(t *testing.T, h Harness, s kv.Store, prefix string) {
 		t.Errorf("Watch returned %v when update ended its context, want nil", err)
 	}
 	a := put(t, s, prefix+"a", "1")
-	watch(t, h, s, prefix, nil).until(a) // by now it would have been told
+	watch(t, h, s, prefix, nil).Until(a) // by now it would have been told
 	select {
-	case list := <-w.lists:
+	case list := <-w.Lists:
 		t.Errorf("update was called with %s after Watch had returned", show(list...))
 	default:
 	}
@@ -94,7 +94,7 @@ func testPrefix(t *testing.T, h Harness, s kv.Store, prefix string) {
 		for _, key := range keys {
 			want = append(want, entries[key])
 		}
-		watch(t, h, s, prefix+p, nil).until(want...)
+		watch(t, h, s, prefix+p, nil).Until(want...)
 	}
 	// Without a prefix everything is told; other tests may write at the same time.
 	missing := map[string]bool{}
@@ -105,8 +105,8 @@ func testPrefix(t *testing.T, h Harness, s kv.Store, prefix string) {
 			}
 		}
 	})
-	w.next()
-	if err := w.stop(); err != nil || len(missing) > 0 {
+	w.Next()
+	if err := w.Stop(); err != nil || len(missing) > 0 {
 		t.Errorf("Watch(\"\"): %v; it did not tell %v", err, missing)
 	}
 }
@@ -120,16 +120,16 @@ func testNotTwice(t *testing.T, h Harness, s kv.Store, prefix string) {
 		}
 		first, last = false, slices.Clone(list)
 	})
-	w.next()
+	w.Next()
 	other := watch(t, h, s, prefix+"b/", nil)
 	for i := range 10 {
-		other.until(put(t, s, prefix+"b/x", fmt.Sprint(i))) // not w's, but it may have been woken
+		other.Until(put(t, s, prefix+"b/x", fmt.Sprint(i))) // not w's, but it may have been woken
 		remove(t, s, prefix+"a/never")
 	}
 	a := put(t, s, prefix+"a/x", "1")
-	w.until(a)
+	w.Until(a)
 	put(t, s, prefix+"b/x", "last")
-	w.until(a, put(t, s, prefix+"a/y", "2"))
+	w.Until(a, put(t, s, prefix+"a/y", "2"))
 }
 
 func testLastChange(t *testing.T, h Harness, s kv.Store, prefix string) {
@@ -157,7 +157,7 @@ func testLastChange(t *testing.T, h Harness, s kv.Store, prefix string) {
 	}
 	wg.Wait()
 	for _, w := range watchers {
-		w.until(slices.Clone(want)...)
+		w.Until(slices.Clone(want)...)
 	}
 }
 
@@ -168,8 +168,8 @@ func testSlow(t *testing.T, h Harness, s kv.Store, prefix string) {
 	w := watch(t, h, s, prefix, func([]kv.Entry) { begin() })
 	select {
 	case <-busy:
-	case <-w.ended:
-		t.Fatalf("Watch has returned: %v", w.stop())
+	case <-w.Ended:
+		t.Fatalf("Watch has returned: %v", w.Stop())
 	case <-time.After(h.Timeout):
 		t.Fatalf("Watch told nothing within %v", h.Timeout)
 	}
@@ -179,5 +179,5 @@ func testSlow(t *testing.T, h Harness, s kv.Store, prefix string) {
 	}
 	b := put(t, s, prefix+"b", "last")
 	close(release)
-	w.until(a, b)
+	w.Until(a, b)
 }
