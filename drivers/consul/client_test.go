@@ -17,7 +17,7 @@ import (
 func TestParse(t *testing.T) {
 	t.Parallel()
 	def := settings{
-		address: "h:8500", check: checkHTTP, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/",
+		address: "h:8500", check: checkHTTP, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/", passing: true,
 	}
 	for url, change := range map[string]func(*settings){
 		"consul://h":            func(*settings) {},
@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 		"consul://tok-1@h":      func(s *settings) { s.token = "tok-1" },
 		"consul://:tok%2F1@h":   func(s *settings) { s.token = "tok/1" },
 		"consul://h?check=ttl":  func(s *settings) { s.check = checkTTL },
-		"consul://h?passing=0":  func(s *settings) { s.all = true },
+		"consul://h?passing=0":  func(s *settings) { s.passing = false },
 		"consul://h?root=":      func(s *settings) { s.root = "" },
 		"consul://h?root=a/b-1": func(s *settings) { s.root = "a/b-1/" },
 		"consul://h?tls=true":   func(s *settings) { s.tls = true },
@@ -57,14 +57,14 @@ func TestParseErrors(t *testing.T) {
 		"consul://u:secret@h":         "consul://[redacted]@h:8500: expected a token before the @",
 		"consul://h/secret":           "consul://h:8500: nothing but ?parameters",
 		"consul://h#secret":           "nothing but ?parameters",
-		"consul://h?token=secret":     `consul://h:8500: parameter "token" is unknown, expected one of ca, check, dc, forget, interval, passing, root, tls, ttl`,
-		"consul://h?a;b=secret":       "expected ?parameter=value",
+		"consul://h?token=secret":     `consul://h:8500: unknown parameter "token": expected one of ca, check, dc, forget, interval, passing, root, tls, ttl`,
+		"consul://h?a;b=secret":       "expected ?name=value",
 		"consul://secret@h?check=tcp": `consul://[redacted]@h:8500: parameter check="tcp": expected http, ttl or none`,
 		"consul://h?check=":           "expected http, ttl or none",
 		"consul://h?check=ttl&check=": "parameter check is given 2 times",
-		"consul://h?interval=1ms":     `interval="1ms": expected a duration from 1s on`,
-		"consul://h?interval=5":       "expected a duration from 1s on",
-		"consul://h?ttl=0":            "expected a duration from 1s on",
+		"consul://h?interval=1ms":     `interval="1ms": expected a duration of 1s or more`,
+		"consul://h?interval=5":       "expected a duration of 1s or more",
+		"consul://h?ttl=0":            "expected a duration of 1s or more",
 		"consul://h?forget=59s":       "expected 0 or a duration from 1m on",
 		"consul://h?passing=yes":      "expected true or false",
 		"consul://h?tls=":             "expected true or false",

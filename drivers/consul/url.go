@@ -3,13 +3,13 @@ package consul
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
-	"slices"
-	"strconv"
+	"regexp"
 	"strings"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/params"
 )
 
 // How a registered instance is checked, see settings.check.
@@ -31,56 +31,43 @@ type settings struct {
 	interval time.Duration // interval: between two HTTP or gRPC checks; default 2 s
 	ttl      time.Duration // ttl: how long a TTL check stays green; default 10 s
 	forget   time.Duration // forget: after so much time in the red Consul removes the instance; default 10 m, 0 = never
-	all      bool          // passing=false: resolve to instances with red checks too
+	passing  bool          // passing: resolve to instances with green checks only; default true
 	root     string        // root: what every key begins with; default "kaptar/"
 }
 
-// A parameter reads its value into s and reports what was expected when it cannot.
-type parameter func(s *settings, value string) (expected string)
+// root is what validates settings.root.
+var root = regexp.MustCompile(`^([A-Za-z0-9_-]+/)*$`)
 
-func parameters() map[string]parameter {
-	return map[string]parameter{
-		"ca": func(s *settings, v string) string {
-			s.ca, s.tls = v, true
-			return unless(v != "", "the name of a file")
+func (s *settings) parameters() map[string]params.Param {
+	return map[string]params.Param{
+		"ca": func(value string) string {
+			s.tls = true
+			return params.Text(&s.ca, "the name of a file")(value)
 		},
-		"check": func(s *settings, v string) string {
-			s.check = v
-			return unless(slices.Contains([]string{checkHTTP, checkTTL, checkNone}, v), "http, ttl or none")
+		"check": params.Word(&s.check, checkHTTP, checkTTL, checkNone),
+		"dc":    params.Text(&s.datacenter, "the name of a datacenter"),
+		"forget": func(value string) string {
+			d, err := time.ParseDuration(value)
+			s.forget = d
+			// Consul takes 1 m for anything shorter, without a word.
+			return params.Unless(err == nil && (d == 0 || d >= time.Minute), "0 or a duration from 1m on")
 		},
-		"dc": func(s *settings, v string) string {
-			s.datacenter = v
-			return unless(v != "", "the name of a datacenter")
-		},
-		// Consul takes 1 m for anything shorter, without a word.
-		"forget": func(s *settings, v string) string {
-			return duration(&s.forget, v, func(d time.Duration) bool { return d == 0 || d >= time.Minute }, "0 or a duration from 1m on")
-		},
-		"interval": func(s *settings, v string) string {
-			return duration(&s.interval, v, func(d time.Duration) bool { return d >= time.Second }, "a duration from 1s on")
-		},
-		"passing": func(s *settings, v string) string {
-			var passing bool
-			expected := boolean(&passing, v)
-			s.all = !passing
-			return expected
-		},
-		"root": func(s *settings, v string) string {
-			if s.root = v; v != "" {
-				s.root = strings.TrimSuffix(v, "/") + "/"
+		"interval": params.Duration(&s.interval, time.Second),
+		"passing":  params.Bool(&s.passing),
+		"root": func(value string) string {
+			if s.root = value; value != "" {
+				s.root = strings.TrimSuffix(value, "/") + "/"
 			}
-			return unless(validRoot(s.root), "segments of letters, digits, - and _, separated by slashes")
+			return params.Unless(root.MatchString(s.root), "segments of letters, digits, - and _, separated by slashes")
 		},
-		"tls": func(s *settings, v string) string { return boolean(&s.tls, v) },
-		"ttl": func(s *settings, v string) string {
-			return duration(&s.ttl, v, func(d time.Duration) bool { return d >= time.Second }, "a duration from 1s on")
-		},
+		"tls": params.Bool(&s.tls),
+		"ttl": params.Duration(&s.ttl, time.Second),
 	}
 }
 
 // parse reads a URL. Its errors never show the token.
 func parse(raw string) (settings, error) {
-	s := settings{check: checkHTTP, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/"}
+	s := settings{check: checkHTTP, passing: true, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/"}
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "consul" || u.Hostname() == "" || u.Opaque != "" {
 		return s, errors.New("expected consul://[token@]host[:port][?parameter=value]") // err would show the URL
@@ -99,27 +86,11 @@ func parse(raw string) (settings, error) {
 	if u.Path != "" && u.Path != "/" || u.Fragment != "" {
 		return s, errors.New(s.shown() + ": nothing but ?parameters may follow the address")
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return s, errors.New(s.shown() + ": expected ?parameter=value&parameter=value")
+	if err := params.Read(u.RawQuery, s.parameters()); err != nil {
+		return s, fmt.Errorf("%s: %w", s.shown(), err)
 	}
-	known := parameters()
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		values := query[name]
-		read, ok := known[name]
-		if !ok {
-			// The value is not shown: it may be a token put there by mistake.
-			return s, fmt.Errorf("%s: parameter %q is unknown, expected one of %s", s.shown(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
-		}
-		if len(values) > 1 {
-			return s, fmt.Errorf("%s: parameter %s is given %d times", s.shown(), name, len(values))
-		}
-		if expected := read(&s, values[0]); expected != "" {
-			return s, fmt.Errorf("%s: parameter %s=%q: expected %s", s.shown(), name, values[0], expected)
-		}
-	}
-	if tls := query.Get("tls"); tls != "" && s.ca != "" && !s.tls {
-		return s, fmt.Errorf("%s: parameter tls=%q contradicts ca", s.shown(), tls)
+	if s.ca != "" && !s.tls {
+		return s, errors.New(s.shown() + ": parameter tls=false contradicts ca")
 	}
 	return s, nil
 }
@@ -130,32 +101,4 @@ func (s settings) shown() string {
 		return "consul://[redacted]@" + s.address
 	}
 	return "consul://" + s.address
-}
-
-func unless(ok bool, expected string) string {
-	if ok {
-		return ""
-	}
-	return expected
-}
-
-func duration(d *time.Duration, value string, ok func(time.Duration) bool, expected string) string {
-	var err error
-	*d, err = time.ParseDuration(value)
-	return unless(err == nil && ok(*d), expected)
-}
-
-func boolean(b *bool, value string) string {
-	var err error
-	*b, err = strconv.ParseBool(value)
-	return unless(err == nil, "true or false")
-}
-
-func validRoot(root string) bool {
-	segments := strings.Split(strings.TrimSuffix(root, "/"), "/")
-	return root == "" || !slices.ContainsFunc(segments, func(segment string) bool {
-		return segment == "" || strings.ContainsFunc(segment, func(r rune) bool {
-			return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
-		})
-	})
 }

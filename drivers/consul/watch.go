@@ -25,7 +25,7 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 	if settings.datacenter != "" {
 		query.Set("dc", settings.datacenter)
 	}
-	if !settings.all {
+	if settings.passing {
 		query.Set("passing", "true")
 	}
 	v := view{hold: 6*time.Second + 2*settings.interval, update: update}

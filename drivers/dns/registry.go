@@ -81,7 +81,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	if ctx.Err() != nil {
 		return nil
 	}
-	if !isLabel(service) {
+	if !label.MatchString(service) {
 		update([]discovery.Instance{})
 		<-ctx.Done()
 		return nil

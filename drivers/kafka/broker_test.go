@@ -115,7 +115,7 @@ func TestOpenErrors(t *testing.T) {
 		{"wrong mechanism", "kafka://ada:secret@" + host + "?sasl=scram-sha-256", "password"},
 		{"tls on a plain port", "kafka://ada:secret@" + host + "?tls=true", "tls?"},
 		{"unknown parameter", "kafka://ada:secret@h?partition=1", `unknown parameter "partition"`},
-		{"bad duration", "kafka://h?retention=week", "retention=week"},
+		{"bad duration", "kafka://h?retention=week", `retention="week"`},
 		{"short duration", "kafka://h?ack_wait=1ms", "100ms"},
 		{"bad number", "kafka://h?partitions=0", "1 to 10000"},
 		{"bad bool", "kafka://h?tls=perhaps", "true or false"},

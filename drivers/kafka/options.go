@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
@@ -48,6 +47,9 @@ type address struct {
 	sasl           string
 }
 
+// minDuration is the least that a parameter takes.
+const minDuration = 100 * time.Millisecond
+
 // parse returns o changed by the parameters of a URL, and the rest of the URL.
 func (o Options) parse(rawURL string) (Options, address, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
@@ -55,14 +57,19 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 	fail := func(format string, args ...any) (Options, address, error) {
 		return o, a, fmt.Errorf("kafka: broker url %s: %s", redact.URL(servers), fmt.Sprintf(format, args...))
 	}
-	params, err := url.ParseQuery(query)
-	if err != nil {
-		return fail("parameters: want name=value joined by &")
-	}
-	for name, values := range params {
-		if problem := set(&o, &a, name, values[len(values)-1]); problem != "" {
-			return fail("%s", problem)
-		}
+	secure := o.TLS != nil
+	err := params.Read(query, map[string]params.Param{
+		"partitions": params.Int(&o.Partitions, 1, 10_000), "replicas": params.Int(&o.Replicas, 1, 100),
+		"retention": params.Duration(&o.Retention, minDuration), "ack_wait": params.Duration(&o.AckWait, minDuration),
+		"tls": params.Bool(&secure), "sasl": params.Word(&a.sasl, "plain", "scram-sha-256", "scram-sha-512"),
+	})
+	switch {
+	case err != nil:
+		return fail("%v", err)
+	case !secure:
+		o.TLS = nil
+	case o.TLS == nil:
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	_, hosts, found := strings.Cut(servers, "://")
 	if !found {
@@ -94,56 +101,6 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 		a.seeds = append(a.seeds, host)
 	}
 	return o, a, nil
-}
-
-// set takes one parameter and returns what is wrong with it.
-func set(o *Options, a *address, name, value string) (problem string) {
-	switch name {
-	case "partitions":
-		return number(name, value, 10_000, &o.Partitions)
-	case "replicas":
-		return number(name, value, 100, &o.Replicas)
-	case "retention":
-		return duration(name, value, &o.Retention)
-	case "ack_wait":
-		return duration(name, value, &o.AckWait)
-	case "tls":
-		on, err := strconv.ParseBool(value)
-		switch {
-		case err != nil:
-			return fmt.Sprintf("parameter tls=%s: want true or false", value)
-		case !on:
-			o.TLS = nil
-		case o.TLS == nil:
-			o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-	case "sasl":
-		if !slices.Contains([]string{"plain", "scram-sha-256", "scram-sha-512"}, value) {
-			return fmt.Sprintf("parameter sasl=%s: want plain, scram-sha-256 or scram-sha-512", value)
-		}
-		a.sasl = value
-	default:
-		return fmt.Sprintf("unknown parameter %q: want ack_wait, partitions, replicas, retention, sasl or tls", name)
-	}
-	return ""
-}
-
-func number(name, text string, most int, n *int) (problem string) {
-	v, err := strconv.Atoi(text)
-	if err != nil || v < 1 || v > most {
-		return fmt.Sprintf("parameter %s=%s: want a number from 1 to %d", name, text, most)
-	}
-	*n = v
-	return ""
-}
-
-func duration(name, text string, d *time.Duration) (problem string) {
-	v, err := time.ParseDuration(text)
-	if err != nil || v < 100*time.Millisecond {
-		return fmt.Sprintf("parameter %s=%s: want a duration of 100ms or more, such as 30s or 168h", name, text)
-	}
-	*d = v
-	return ""
 }
 
 func (a address) mechanism() sasl.Mechanism {

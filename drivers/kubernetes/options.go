@@ -2,17 +2,18 @@ package kubernetes
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/params"
 )
 
 // options say where the API server is. The zero value is for a program in a pod.
@@ -60,26 +61,24 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 		}
 	}
 	if o.Namespace == "" {
-		return fail("they name no namespace, want kubernetes://namespace")
+		return fail("they name no namespace, expected kubernetes://namespace")
 	}
-	if !isLabel(o.Namespace) {
-		return fail("namespace %q: want lower-case letters, digits and -", o.Namespace)
+	if !label.MatchString(o.Namespace) {
+		return fail("namespace %q: expected lower-case letters, digits and -", o.Namespace)
 	}
 	server, err := url.Parse(o.Server)
 	switch {
 	case err != nil:
-		return fail("server: want https://host:port")
+		return fail("server: expected https://host:port")
 	case server.User != nil:
-		return fail("server: it has a user, want a token_file")
+		return fail("server: it has a user, expected a token_file")
 	case server.Scheme != "https" && server.Scheme != "http" || server.Host == "" || server.RawQuery != "" || server.Fragment != "":
-		return fail("server %q: want https://host:port", o.Server)
+		return fail("server %q: expected https://host:port", o.Server)
 	case server.Scheme == "http" && o.TokenFile != "":
 		return fail("server %q: a token is sent over https only, everybody on the way could read it", o.Server)
 	}
 	o.Server = strings.TrimSuffix(o.Server, "/")
-	if o.Timeout = cmp.Or(o.Timeout, 10*time.Second); o.Timeout < shortest {
-		return fail("timeout=%v: want at least %v", o.Timeout, shortest)
-	}
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o, nil
 }
@@ -93,61 +92,23 @@ func parse(raw string) (options, error) {
 	}
 	u, err := url.Parse(raw)
 	switch {
-	case err != nil:
-		return fail("want kubernetes://[namespace][?parameters]")
-	case u.Opaque != "" || u.Scheme != "kubernetes":
-		return fail("%q: want kubernetes:// with two slashes", u.Scheme+":"+u.Opaque)
+	case err != nil || u.Scheme != "kubernetes" || u.Opaque != "":
+		return fail("expected kubernetes://[namespace][?parameters]")
 	case u.User != nil:
-		return fail("it has a user, want a token_file")
+		return fail("it has a user, expected a token_file")
 	case strings.Trim(u.Path, "/") != "" || u.Fragment != "":
 		return fail("nothing may follow the namespace but parameters, got %q", u.Path)
 	}
 	o.Namespace = u.Host
-	params, err := url.ParseQuery(u.RawQuery)
+	err = params.Read(u.RawQuery, map[string]params.Param{
+		"server": params.Text(&o.Server, "https://host:port"), "timeout": params.Duration(&o.Timeout, shortest),
+		"token_file": params.Text(&o.TokenFile, "the name of a file"), "ca_file": params.Text(&o.CAFile, "the name of a file"),
+	})
 	if err != nil {
-		return fail("its parameters cannot be read, want name=value&name=value")
-	}
-	for name, values := range params {
-		if len(values) > 1 {
-			return fail("parameter %s is there %d times", name, len(values))
-		}
-		if err := o.set(name, values[0]); err != nil {
-			return fail("parameter %s: %v", name, err)
-		}
+		return fail("%v", err)
 	}
 	return o, nil
 }
 
-func (o *options) set(name, value string) (err error) {
-	if value == "" {
-		return errors.New("it has no value")
-	}
-	switch name {
-	case "server":
-		o.Server = value
-	case "token_file":
-		o.TokenFile = value
-	case "ca_file":
-		o.CAFile = value
-	case "timeout":
-		if o.Timeout, err = time.ParseDuration(value); err != nil || o.Timeout < shortest {
-			err = fmt.Errorf("%q: want a duration of at least %v, such as 10s", value, shortest)
-		}
-	default:
-		err = errors.New("unknown, want ca_file, server, timeout or token_file")
-	}
-	return err
-}
-
-// isLabel reports whether s can be the name of a namespace or a service.
-func isLabel(s string) bool {
-	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
-}
+// label is the name of a namespace or a service.
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -64,7 +64,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the end of ctx is no failure of Watch
 	}
-	if !isLabel(service) {
+	if !label.MatchString(service) {
 		update([]discovery.Instance{})
 		<-ctx.Done()
 		return nil

@@ -89,7 +89,7 @@ func TestOpenErrors(t *testing.T) {
 		{"wrong password", "nats://ada:secret@" + host(secure), "Authorization"},
 		{"no JetStream", plain.s.ClientURL(), "--jetstream"},
 		{"unknown parameter", "nats://ada:secret@h?max_aeg=1h", `unknown parameter "max_aeg"`},
-		{"bad duration", "nats://h?max_age=week", "max_age=week"},
+		{"bad duration", "nats://h?max_age=week", `max_age="week"`},
 		{"short duration", "nats://h?ack_wait=1ms", "100ms or more"},
 		{"bad replicas", "nats://h?replicas=6", "1 to 5"},
 		{"bad bool", "nats://h?atomic=perhaps", "true or false"},

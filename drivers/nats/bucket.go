@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,11 +49,6 @@ type opened struct {
 	jetstream.KeyValue
 	created time.Time // tells a bucket from one of the same name that was made after its deletion
 	ttl     bool      // takes entries with a time to live
-}
-
-// validBucket reports whether the server takes the name.
-func validBucket(name string) bool {
-	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
 // A bucketCall is what do hands to its function.

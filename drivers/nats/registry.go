@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	bucketName = "kaptar-instances"
+	instancesBucket = "kaptar-instances"
 
 	// markTTL is how long the bucket keeps the mark of an instance that is gone, for watchers that
 	// are away just now.
@@ -47,7 +47,7 @@ type registry struct {
 
 func newRegistry(conn *connection, set settings) *registry {
 	return &registry{ttl: set.ttl, kept: make(map[string]*registration), bucket: &bucket{conn: conn, cfg: bucketConfig{
-		name: bucketName, description: "kaptar instances", replicas: set.replicas, markers: markTTL, check: set.ttl / 3,
+		name: instancesBucket, description: "kaptar instances", replicas: set.replicas, markers: markTTL, check: set.ttl / 3,
 	}}}
 }
 

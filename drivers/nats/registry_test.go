@@ -336,5 +336,5 @@ func TestStrangersAreNotListed(t *testing.T) {
 func Example_urlErrors() {
 	_, err := nats.Open(context.Background(), "nats://app:secret@broker:4222?ttl=1s", nil)
 	fmt.Println(err)
-	// Output: nats: url nats://app:xxxxx@broker:4222: parameter ttl=1s: expected a duration of 2s or more, such as 30s or 168h
+	// Output: nats: url nats://app:xxxxx@broker:4222: parameter ttl="1s": expected a duration of 2s or more, such as 30s
 }

@@ -3,13 +3,13 @@ package nats
 import (
 	"fmt"
 	"net/url"
-	"slices"
-	"strconv"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
@@ -37,57 +37,24 @@ func parse(rawURL string) (settings, error) {
 	}
 	servers, query, _ := strings.Cut(rawURL, "?")
 	s.servers = servers
-	fail := func(format string, args ...any) (settings, error) {
-		return s, fmt.Errorf("nats: url %s: %s", redact.URL(servers), fmt.Sprintf(format, args...))
-	}
-	params, err := url.ParseQuery(query)
+	err := params.Read(query, map[string]params.Param{
+		"ack_wait": params.Duration(&s.ackWait, minOther), "max_age": params.Duration(&s.maxAge, minOther),
+		"duplicate_window": params.Duration(&s.duplicateWindow, minOther), "ttl": params.Duration(&s.ttl, minTTL),
+		"atomic": params.Bool(&s.atomic), "replicas": params.Int(&s.replicas, 1, 5),
+		"bucket": func(value string) string {
+			s.bucket = value
+			return params.Unless(bucketName.MatchString(value), "letters, digits, - and _")
+		},
+	})
 	if err != nil {
-		return fail("parameters: %v", err)
-	}
-	known := []string{"ack_wait", "atomic", "bucket", "duplicate_window", "max_age", "replicas", "ttl"}
-	for name, values := range params {
-		if !slices.Contains(known, name) {
-			return fail("unknown parameter %q: expected one of %s", name, strings.Join(known, ", "))
-		}
-		value := values[len(values)-1]
-		if expected := s.set(name, value); expected != "" {
-			return fail("parameter %s=%s: expected %s", name, value, expected)
-		}
+		return s, fmt.Errorf("nats: url %s: %w", redact.URL(servers), err)
 	}
 	s.duplicateWindow = min(s.duplicateWindow, s.maxAge) // the server refuses more
 	return s, nil
 }
 
-// set takes one parameter and returns what was expected when it cannot.
-func (s *settings) set(name, value string) (expected string) {
-	durations := map[string]*time.Duration{
-		"ack_wait": &s.ackWait, "duplicate_window": &s.duplicateWindow, "max_age": &s.maxAge, "ttl": &s.ttl,
-	}
-	least := minOther
-	if name == "ttl" {
-		least = minTTL
-	}
-	var err error
-	switch d := durations[name]; {
-	case d != nil:
-		if *d, err = time.ParseDuration(value); err != nil || *d < least {
-			return fmt.Sprintf("a duration of %v or more, such as 30s or 168h", least)
-		}
-	case name == "replicas":
-		if s.replicas, err = strconv.Atoi(value); err != nil || s.replicas < 1 || s.replicas > 5 {
-			return "a number from 1 to 5"
-		}
-	case name == "atomic":
-		if s.atomic, err = strconv.ParseBool(value); err != nil {
-			return "true or false"
-		}
-	case name == "bucket":
-		if s.bucket = value; !validBucket(value) {
-			return "letters, digits, - and _"
-		}
-	}
-	return ""
-}
+// bucketName is what the server takes as the name of a bucket.
+var bucketName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // credentials parses each server of a list, since the client library skips what it cannot read, and
 // returns the first credentials as an option. They count for all servers of the list and for those

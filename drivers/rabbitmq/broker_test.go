@@ -24,7 +24,7 @@ func TestOpenErrors(t *testing.T) {
 		{"wrong password", "amqp://kaptar:secret@" + host, `the user "kaptar" or its password is wrong`},
 		{"wrong vhost", url + "x", "x\" does not exist"},
 		{"unknown parameter", "amqp://ada:secret@h?order_by=key", `unknown parameter "order_by"`},
-		{"bad duration", "amqp://h?ack_wait=week", "ack_wait=week: want a duration"},
+		{"bad duration", "amqp://h?ack_wait=week", `ack_wait="week": expected a duration`},
 		{"short duration", "amqp://h?balance=1ms", "100ms"},
 		{"too many", "amqp://h?partitions=65", "1 to 64"},
 		{"none", "amqp://h?partitions=0", "1 to 64"},

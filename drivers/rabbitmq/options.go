@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"crypto/tls"
 	"fmt"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
@@ -45,7 +44,10 @@ type Options struct {
 	TLS *tls.Config
 }
 
-const maxPartitions = 64
+const (
+	maxPartitions = 64
+	minDuration   = 100 * time.Millisecond // of a parameter
+)
 
 func (o Options) withDefaults() Options {
 	o.Client = cmp.Or(o.Client, "kaptar")
@@ -61,63 +63,26 @@ func (o Options) withDefaults() Options {
 // withQuery returns o changed by the parameters of a URL, and the URL without them.
 func (o Options) withQuery(rawURL string) (Options, string, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
-	fail := func(problem string) (Options, string, error) {
-		return o, "", fmt.Errorf("rabbitmq: broker url %s: %s", redact.URL(servers), problem)
+	order, beginning := "", ""
+	err := params.Read(query, map[string]params.Param{
+		"partitions": params.Int(&o.Partitions, 1, maxPartitions), "order": params.Word(&order, "key", "none"),
+		"ack_wait": params.Duration(&o.AckWait, minDuration), "balance": params.Duration(&o.Balance, minDuration),
+		"mandatory": params.Bool(&o.Mandatory), "make_queues": params.Bool(&o.MakeQueues),
+		"from_beginning": params.Word(&beginning, "now", "refuse"),
+	})
+	if err == nil && (o.Partitions < 0 || o.Partitions > maxPartitions) {
+		err = fmt.Errorf("partitions=%d: expected a number from 1 to %d", o.Partitions, maxPartitions)
 	}
-	params, err := url.ParseQuery(query)
 	if err != nil {
-		return fail("parameters: " + err.Error())
+		return o, "", fmt.Errorf("rabbitmq: broker url %s: %w", redact.URL(servers), err)
 	}
-	for name, values := range params {
-		value := values[len(values)-1]
-		var want string
-		switch name {
-		case "partitions":
-			o.Partitions, err = strconv.Atoi(value)
-			want = "a number from 1 to 64"
-		case "order":
-			o.Unordered = value == "none"
-			if value != "none" && value != "key" {
-				err = strconv.ErrSyntax
-			}
-			want = "key or none"
-		case "ack_wait":
-			o.AckWait, err = duration(value)
-			want = "a duration of 100ms or more, such as 30s"
-		case "balance":
-			o.Balance, err = duration(value)
-			want = "a duration of 100ms or more, such as 5s"
-		case "mandatory":
-			o.Mandatory, err = strconv.ParseBool(value)
-			want = "true or false"
-		case "make_queues":
-			o.MakeQueues, err = strconv.ParseBool(value)
-			want = "true or false"
-		case "from_beginning":
-			o.BeginningIsNow = value == "now"
-			if value != "now" && value != "refuse" {
-				err = strconv.ErrSyntax
-			}
-			want = "now or refuse"
-		default:
-			return fail(fmt.Sprintf("unknown parameter %q: want ack_wait, balance, from_beginning, make_queues, mandatory, order or partitions", name))
-		}
-		if err != nil {
-			return fail(fmt.Sprintf("parameter %s=%s: want %s", name, value, want))
-		}
+	if order != "" {
+		o.Unordered = order == "none"
 	}
-	if o.Partitions < 0 || o.Partitions > maxPartitions || params.Has("partitions") && o.Partitions == 0 {
-		return fail(fmt.Sprintf("partitions=%d: want a number from 1 to %d", o.Partitions, maxPartitions))
+	if beginning != "" {
+		o.BeginningIsNow = beginning == "now"
 	}
 	return o, servers, nil
-}
-
-func duration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err == nil && d < 100*time.Millisecond {
-		err = strconv.ErrRange
-	}
-	return d, err
 }
 
 // splitHosts returns one URL for each host of "amqp://user:password@host1:5672,host2:5672/vhost".
