@@ -24,7 +24,7 @@ func (s *service) routes(api huma.API) {
 type userOutput struct{ Body user }
 
 type newUserBody struct {
-	Username string `json:"username" minLength:"3" maxLength:"40" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, dashes and underscores" example:"ada" doc:"Unique; upper and lower case are the same."`
+	Username string `json:"username" minLength:"3" maxLength:"80" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, dashes and underscores" example:"ada" doc:"Unique; upper and lower case are the same."`
 	Email    string `json:"email" example:"ada@example.com" doc:"Unique; upper and lower case are the same."`
 	Password string `json:"password" minLength:"8" maxLength:"128" example:"correct horse"`
 }
@@ -106,7 +106,7 @@ func problemOf(err error) error {
 
 type loginInput struct {
 	Body struct {
-		Username string `json:"username" maxLength:"40" example:"ada"`
+		Username string `json:"username" maxLength:"80" example:"ada"`
 		Password string `json:"password" maxLength:"128" example:"correct horse"`
 	}
 }

@@ -104,13 +104,13 @@ func TestRegisterRefuses(t *testing.T) {
 	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
 	refused := map[string]string{ // body: where
 		`{"username":"ad","email":"ada@example.com","password":"correct horse"}`:                               "body.username",
-		`{"username":"` + strings.Repeat("a", 41) + `","email":"ada@example.com","password":"correct horse"}`:  "body.username",
+		`{"username":"` + strings.Repeat("a", 81) + `","email":"ada@example.com","password":"correct horse"}`:  "body.username",
 		`{"username":"a d a","email":"ada@example.com","password":"correct horse"}`:                            "body.username",
 		`{"username":"ad\u0000a","email":"ada@example.com","password":"correct horse"}`:                        "body.username",
 		`{"username":"ada","email":"ada","password":"correct horse"}`:                                          "body.email",
 		`{"username":"ada","email":"Ada <ada@example.com>","password":"correct horse"}`:                        "body.email",
 		`{"username":"ada","email":"ada@localhost","password":"correct horse"}`:                                "body.email",
-		`{"username":"ada","email":"` + strings.Repeat("a", 250) + `@example.com","password":"correct horse"}`: "body.email",
+		`{"username":"ada","email":"` + strings.Repeat("a", 109) + `@example.com","password":"correct horse"}`: "body.email",
 		`{"username":"ada","email":"ada@example.com","password":"1234567"}`:                                    "body.password",
 		`{"username":"ada","email":"ada@example.com","password":"` + strings.Repeat("p", 129) + `"}`:           "body.password",
 		`{"username":"a","email":"b","password":"c"}`:                                                          "body.email body.password body.username",
@@ -128,7 +128,7 @@ func TestRegisterRefuses(t *testing.T) {
 	}
 	for _, good := range []string{
 		`{"username":"a.b","email":"a+b@mail.example.com","password":"12345678"}`,
-		`{"username":"` + strings.Repeat("a", 40) + `","email":"c@example.com","password":"` + strings.Repeat("p", 128) + `"}`,
+		`{"username":"` + strings.Repeat("a", 80) + `","email":"` + strings.Repeat("c", 60) + "@" + strings.Repeat("d", 47) + `.example.com","password":"` + strings.Repeat("p", 128) + `"}`,
 	} {
 		if resp := sys.Do("POST", name, "/users", good); resp.Status != http.StatusCreated {
 			t.Errorf("register %s: got %d %s, want 201", good, resp.Status, resp.Body)
