@@ -48,7 +48,7 @@ proto: ## generate the Go code of shop/proto
 		$$(find shop/proto -name '*.proto' | sort)
 
 bench-shop: ## measure the reference application
-	@go run ./shop/internal/benchshop
+	@go test ./shop -run '^$$' -bench Shop -benchtime 1x
 
 bench-drivers: ## each message driver against its bare client library, on real servers
 	@cd bench && go run .

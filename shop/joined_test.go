@@ -17,7 +17,6 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // TestJoined runs the shop in the real shape with Jaeger and Prometheus beside it, and lets programs that have nothing of kaptar
@@ -92,8 +91,8 @@ func runPrometheus(t *testing.T, s *site) {
 			up = append(up, sample["service"])
 		}
 		slices.Sort(up)
-		if !slices.Equal(up, shopproc.Services()) {
-			return fmt.Sprintf("Prometheus scrapes %v, want %v", up, shopproc.Services())
+		if !slices.Equal(up, serviceNames()) {
+			return fmt.Sprintf("Prometheus scrapes %v, want %v", up, serviceNames())
 		}
 		return ""
 	})

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // A ledger is what the tests know that must have come of a shop: every order that
@@ -135,7 +133,7 @@ var backlog = regexp.MustCompile(`(?m)^outbox_backlog_rows\{service="([^"]+)"\} 
 // handedOver waits until every service has handed its events to the broker.
 func (s *site) handedOver(t *testing.T) {
 	t.Helper()
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		eventually(t, func() string {
 			a, err := s.as(t).try(http.MethodGet, service, "/metrics", "")
 			if err != nil {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/test/servers"
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // An outage is a server of the real shape killed and started again under orders.
@@ -49,7 +48,7 @@ func (o outage) run(t *testing.T, s *site) {
 	tr := s.traffic(t, "no-"+string(o.engine))
 	tr.more(t, 5)
 	marks := make(map[string]int)
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		marks[service] = len(s.logOf(service))
 	}
 	_, before := tr.counts()
@@ -74,7 +73,7 @@ func (o outage) run(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	t.Logf("%s answered %v after its start", o.engine, time.Since(begun))
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		s.ready(t, service)
 	}
 	tr.more(t, 10)
@@ -106,7 +105,7 @@ func (o outage) waitRefused(t *testing.T, tr *traffic, before int) {
 // ready without anything else.
 func (o outage) checkReadiness(t *testing.T, s *site) {
 	t.Helper()
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		a := s.as(t).call(http.MethodGet, service, "/readyz", "")
 		if o.unready == "" || service == "gateway" || service == "customers" {
 			if a.status != http.StatusOK {

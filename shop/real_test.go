@@ -13,7 +13,6 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/shop/events"
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // prepareReal starts the servers of the real shape, which belong to this test
@@ -26,7 +25,7 @@ func prepareReal(t *testing.T, s *site) {
 		s.servers[e] = servertest.Start(t, e)
 	}
 	s.in.Databases = make(map[string]string)
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		name := strings.ReplaceAll(service, "-", "_")
 		s.in.Databases[service] = createDatabase(t, s.servers[servers.Postgres].URL(), name)
 	}
@@ -59,8 +58,8 @@ func createDatabase(t *testing.T, admin, name string) string {
 func startReal(t *testing.T, s *site) {
 	t.Helper()
 	var starting sync.WaitGroup
-	errs := make(chan error, len(shopproc.Services()))
-	for _, service := range shopproc.Services() {
+	errs := make(chan error, len(serviceNames()))
+	for _, service := range serviceNames() {
 		starting.Go(func() {
 			p, err := s.in.Run(context.Background(), service)
 			if err != nil {

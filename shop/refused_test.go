@@ -6,7 +6,6 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // TestServersRefused names servers wrongly, one at a time: the service does not start, and says which setting and value it was
@@ -45,10 +44,7 @@ func TestServersRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			in, err := shopproc.New(binary, t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
+			in := newInstall(t, binary)
 			args := []string{"run", "notification-service", "--config", in.Dir + "/config.yml", "--set", c.setting + "=" + c.url}
 			if c.setting != "database_url" {
 				args = append(args, "--database-url", "sqlite:mails.db")

@@ -3,8 +3,6 @@ package main
 import (
 	"testing"
 	"time"
-
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // slowBank makes the bank slow, so that a stop comes when orders wait for it.
@@ -14,7 +12,7 @@ const slowBank = `{"delay_ms":50}`
 func killEach(t *testing.T, s *site) {
 	s.as(t).faults(slowBank)
 	tr := s.traffic(t, "kill-each")
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		if service == "customers" {
 			continue // does nothing here
 		}

@@ -115,7 +115,7 @@ func TestStopIsBounded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := s.Proc.Wait()
+			err := s.process.Wait()
 			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != c.code {
 				t.Errorf("got %v, want exit code %d", err, c.code)
 			}

@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/kaptar/kaptar/internal/test/servers"
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -83,14 +82,14 @@ func shapes() []*shape {
 type site struct {
 	*shape
 	ledger
-	in      *shopproc.Install
+	in      *install
 	servers map[servers.Engine]*servers.Server // of the real shape
 	spans   *collector
 
 	mu     sync.Mutex
-	procs  map[string]*shopproc.Proc // by service; "" when one runs or supervises all
-	past   map[string]string         // the logs of processes that have ended
-	killed map[string]int            // the process of a service that was killed last
+	procs  map[string]*process // by service; "" when one runs or supervises all
+	past   map[string]string   // the logs of processes that have ended
+	killed map[string]int      // the process of a service that was killed last
 }
 
 // everything is the key of the process that all services are in or below.
@@ -99,12 +98,9 @@ const everything = ""
 // openSite starts the shop in the given shape. It ends with the test.
 func openSite(t *testing.T, sh *shape, extra string) *site {
 	t.Helper()
-	in, err := shopproc.New(binary, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := newInstall(t, binary)
 	in.Extra = "breaker:\n  recovery_timeout: 1s\nclients:\n  bank:\n    breaker:\n      recovery_timeout: 5s\n" + extra
-	s := &site{shape: sh, in: in, procs: make(map[string]*shopproc.Proc), past: make(map[string]string), killed: make(map[string]int)}
+	s := &site{shape: sh, in: in, procs: make(map[string]*process), past: make(map[string]string), killed: make(map[string]int)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(s.keepLogs())
@@ -121,20 +117,20 @@ func openSite(t *testing.T, sh *shape, extra string) *site {
 // as is the site's client for a test.
 func (s *site) as(t *testing.T) client { return client{s.in, t} }
 
-func (s *site) proc(name string) *shopproc.Proc {
+func (s *site) proc(name string) *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.procs[name]
 }
 
-func (s *site) running() []*shopproc.Proc {
+func (s *site) running() []*process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.procs))
 }
 
 // put notes the process of a service and keeps the log of the one before.
-func (s *site) put(name string, p *shopproc.Proc) {
+func (s *site) put(name string, p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.procs[name]; old != nil {
@@ -198,7 +194,7 @@ func revivePart(t *testing.T, s *site, service string) {
 func (s *site) ready(t *testing.T, service string) {
 	t.Helper()
 	eventually(t, func() string {
-		if !shopproc.Ready(s.in.HTTP(service)) {
+		if !isReady(s.in.HTTP(service)) {
 			return service + " is not ready"
 		}
 		return ""
@@ -210,7 +206,7 @@ func (s *site) killAll(t *testing.T) {
 	t.Helper()
 	var parts []int
 	if p := s.proc(everything); p != nil {
-		for _, service := range shopproc.Services() {
+		for _, service := range serviceNames() {
 			if pid := p.ServicePID(service); pid != 0 {
 				parts = append(parts, pid)
 			}
@@ -224,7 +220,7 @@ func (s *site) killAll(t *testing.T) {
 	for _, pid := range parts {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone with its supervisor
 	}
-	for _, service := range shopproc.Services() {
+	for _, service := range serviceNames() {
 		eventually(t, func() string {
 			if conn, err := net.Dial("tcp", s.in.HTTP(service)); err == nil {
 				_ = conn.Close()

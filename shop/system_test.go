@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/kaptar/kaptar/shop/internal/shopproc"
 )
 
 // binary is the shop's program, built once for all tests here. KAPTAR_SHOP_BINARY
@@ -27,8 +27,9 @@ func run(m *testing.M) int {
 	if binary = os.Getenv("KAPTAR_SHOP_BINARY"); binary != "" {
 		return m.Run()
 	}
-	if binary, err = shopproc.Build(context.Background(), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	binary = filepath.Join(dir, "shop")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
@@ -36,23 +37,20 @@ func run(m *testing.M) int {
 
 // A client calls the services of one install for one test.
 type client struct {
-	*shopproc.Install
+	*install
 	t *testing.T
 }
 
 // A shop is an install of the program with all services in one process.
 type shop struct {
 	client
-	*shopproc.Proc
+	*process
 }
 
 // open starts a shop in a directory of its own; extra is YAML for its settings.
 func open(t *testing.T, extra string, args ...string) *shop {
 	t.Helper()
-	in, err := shopproc.New(binary, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := newInstall(t, binary)
 	in.Extra = extra
 	s := &shop{client: client{in, t}}
 	s.start(args...)
@@ -62,11 +60,11 @@ func open(t *testing.T, extra string, args ...string) *shop {
 // start starts the shop, again if need be, on the same ports and data.
 func (s *shop) start(args ...string) {
 	s.t.Helper()
-	p, err := s.Install.Start(context.Background(), args...)
+	p, err := s.install.Start(context.Background(), args...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.Proc = p
+	s.process = p
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
 			s.t.Logf("the shop's log:\n%s", p.Log())
@@ -83,7 +81,7 @@ func (s *shop) interrupt() {
 	if err := s.Signal(os.Interrupt); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.Proc.Wait(); err != nil {
+	if err := s.process.Wait(); err != nil {
 		s.t.Errorf("after an interrupt: %v; its log:\n%s", err, s.Log())
 	}
 }
@@ -96,10 +94,7 @@ func (a shopArgs) same() []string { return a }
 // refused starts a shop that must not start and checks what it says.
 func refused(t *testing.T, want int, args func(shopArgs) []string, yaml string, says []string) {
 	t.Helper()
-	in, err := shopproc.New(binary, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := newInstall(t, binary)
 	in.Extra = yaml
 	stdout, stderr, code := in.Fail(t.Context(), args(in.Args()))
 	if code != want {

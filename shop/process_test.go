@@ -1,9 +1,8 @@
-package shopproc
+package main
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -17,8 +16,8 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// A Proc is a running process of the shop. It ends with this process.
-type Proc struct {
+// A process is a running process of the shop. It ends with this process.
+type process struct {
 	*proc.Process
 	// Ready is how long it took from exec until the process was ready.
 	Ready time.Duration
@@ -30,19 +29,12 @@ type Proc struct {
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
-	want string        // "" for nothing
-	seen chan struct{} // closed once want was written
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n, err := o.text.Write(b)
-	if o.want != "" && strings.Contains(o.text.String(), o.want) {
-		o.want = ""
-		close(o.seen)
-	}
-	return n, err
+	return o.text.Write(b)
 }
 
 func (o *output) String() string {
@@ -51,26 +43,26 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-var errEnded = errors.New("the process has ended")
-
-// poll is how often a service that starts is asked whether it is ready.
-const poll = 20 * time.Millisecond
+// poll is how often a process that starts is looked at.
+const poll = 5 * time.Millisecond
 
 // Start starts the whole shop with more arguments and returns once it says that it is ready. The
 // process is killed when ctx ends.
-func (in *Install) Start(ctx context.Context, args ...string) (*Proc, error) {
-	return in.launch(ctx, append(in.Args(), args...), "services are ready", nil)
+func (in *install) Start(ctx context.Context, args ...string) (*process, error) {
+	return in.launch(ctx, append(in.Args(), args...), func(p *process) bool {
+		return strings.Contains(p.screen.String(), "services are ready")
+	})
 }
 
 // Run starts one service alone, with more arguments, and returns once its /readyz says that it is
 // ready. The process is killed when ctx ends.
-func (in *Install) Run(ctx context.Context, service string, args ...string) (*Proc, error) {
+func (in *install) Run(ctx context.Context, service string, args ...string) (*process, error) {
 	args = append([]string{"run", service, "--config", filepath.Join(in.Dir, "config.yml")}, args...)
-	return in.launch(ctx, args, "", func() bool { return Ready(in.HTTP(service)) })
+	return in.launch(ctx, args, func(*process) bool { return isReady(in.HTTP(service)) })
 }
 
-// Ready reports whether the service at address says that it is ready.
-func Ready(address string) bool {
+// isReady reports whether the service at address says that it is ready.
+func isReady(address string) bool {
 	client := http.Client{Timeout: 2 * time.Second}
 	resp, err := client.Get("http://" + address + "/readyz")
 	if err != nil {
@@ -80,31 +72,27 @@ func Ready(address string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// launch starts a process and returns once it has said a text, or once ready, if not nil, reports
-// true.
-func (in *Install) launch(ctx context.Context, args []string, text string, ready func() bool) (*Proc, error) {
+// launch starts a process and returns once ready reports true.
+func (in *install) launch(ctx context.Context, args []string, ready func(*process) bool) (*process, error) {
 	if err := in.writeConfig(); err != nil {
-		return nil, fmt.Errorf("shopproc: %w", err)
+		return nil, err
 	}
-	p := &Proc{screen: output{want: text, seen: make(chan struct{})}}
+	p := new(process)
 	cmd := exec.CommandContext(ctx, in.Binary, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = in.Dir, &p.screen, &p.log
 	begun := time.Now()
 	var err error
 	if p.Process, err = proc.Start(cmd, nil); err != nil {
-		return nil, fmt.Errorf("shopproc: %w", err)
+		return nil, err
 	}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.screen.seen:
-			p.Ready = time.Since(begun)
-			return p, nil
 		case <-p.Done():
-			return p, fmt.Errorf("shopproc: the shop ended before it was ready: %w\n%s", errors.Join(p.Wait(), errEnded), p.Log())
+			return p, fmt.Errorf("the shop ended before it was ready: %v\n%s", p.Wait(), p.Log())
 		case <-tick.C:
-			if ready != nil && ready() {
+			if ready(p) {
 				p.Ready = time.Since(begun)
 				return p, nil
 			}
@@ -113,11 +101,11 @@ func (in *Install) launch(ctx context.Context, args []string, text string, ready
 }
 
 // Log returns what the shop has logged so far.
-func (p *Proc) Log() string { return p.log.String() }
+func (p *process) Log() string { return p.log.String() }
 
 // ServicePID returns the id of the process that a split shop runs service in now, by its screen and
 // its log; 0 when they tell of none.
-func (p *Proc) ServicePID(service string) int {
+func (p *process) ServicePID(service string) int {
 	name := regexp.QuoteMeta(service)
 	pid := last(`(?m)^ +`+name+` .*\bpid (\d+)$`, p.screen.String())
 	if again := last(`(?m)service `+name+` is ready again.*?"?pid"?[:=](\d+)`, p.log.String()); again != 0 {
@@ -140,7 +128,7 @@ func last(pattern, text string) int {
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone.
-func (p *Proc) Kill() error {
+func (p *process) Kill() error {
 	p.Process.Kill()
 	<-p.Done()
 	return nil

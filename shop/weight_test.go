@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // A program is one that is weighed, in MB, stripped.
@@ -52,7 +53,7 @@ func (p program) build(ctx context.Context, dir string) (bin string, mb float64,
 // requires once it is tidy. It begins with the versions of this repository, so that no network is
 // needed.
 func requires(ctx context.Context, dir string) (int, error) {
-	root, err := output(ctx, ".", "list", "-m", "-f", "{{.Dir}}")
+	root, err := goTool(ctx, ".", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return 0, err
 	}
@@ -67,14 +68,14 @@ func requires(ctx context.Context, dir string) (int, error) {
 		}
 	}
 	const kaptar = "github.com/kaptar/kaptar"
-	if _, err := output(ctx, dir, "mod", "edit", "-module=example.com/hello", "-require="+kaptar+"@v0.0.0", "-replace="+kaptar+"="+root); err != nil {
+	if _, err := goTool(ctx, dir, "mod", "edit", "-module=example.com/hello", "-require="+kaptar+"@v0.0.0", "-replace="+kaptar+"="+root); err != nil {
 		return 0, err
 	}
 	// -e: the tests of modules far away need some that nobody has downloaded.
-	if _, err := output(ctx, dir, "mod", "tidy", "-e"); err != nil {
+	if _, err := goTool(ctx, dir, "mod", "tidy", "-e"); err != nil {
 		return 0, err
 	}
-	text, err := output(ctx, dir, "mod", "edit", "-json")
+	text, err := goTool(ctx, dir, "mod", "edit", "-json")
 	if err != nil {
 		return 0, err
 	}
@@ -85,8 +86,8 @@ func requires(ctx context.Context, dir string) (int, error) {
 	return len(mod.Require), nil
 }
 
-// output runs the go command in dir.
-func output(ctx context.Context, dir string, args ...string) (string, error) {
+// goTool runs the go command in dir.
+func goTool(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "GOPROXY=off")
@@ -95,4 +96,37 @@ func output(ctx context.Context, dir string, args ...string) (string, error) {
 		err = fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
 	return string(out), err
+}
+
+// A budget holds for what somebody builds who imports little, so it is looked at with every test
+// run.
+func TestWeight(t *testing.T) {
+	t.Parallel()
+	for _, p := range programs() {
+		if p.budget == 0 || p.path == "shop" { // what the whole weighs is told by make bench-shop
+			continue
+		}
+		bin, mb, err := p.build(t.Context(), t.TempDir())
+		if err != nil || mb > p.budget {
+			t.Errorf("%s: %.1f MB, %v; want at most %g", p.what, mb, err, p.budget)
+		}
+		if err == nil && p.path == "shop/internal/hello" {
+			lacks(t, bin)
+		}
+	}
+	n, err := requires(t.Context(), t.TempDir())
+	if err != nil || n == 0 || n > maxRequires {
+		t.Errorf("hello world's go.mod requires %d modules, %v; want at most %d", n, err, maxRequires)
+	}
+}
+
+// lacks asks a program that imports package kaptar alone for what it has not linked: the error says
+// which line to add.
+func lacks(t *testing.T, bin string) {
+	cmd := exec.CommandContext(t.Context(), bin, "run", "--listen=127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "OTEL_EXPORTER_OTLP_ENDPOINT=http://ada:s3cret@h:4317")
+	out, err := cmd.CombinedOutput()
+	if want := `add import _ "github.com/kaptar/kaptar/telemetry/otlp"`; err == nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "s3cret") {
+		t.Errorf("an OTLP endpoint without exporters: %v, want %s and no password in\n%s", err, want, out)
+	}
 }
