@@ -45,7 +45,7 @@ func TestProcess(t *testing.T) {
 		own := servertest.Start(t, servers.NATS)
 		h := harness(t, own.URL())
 		nats.SetAtomicMin(h.Broker.(*testBroker).backend, 16) // the case's batches have 20
-		h.Restart = func(t *testing.T) { servertest.Must(t, own.Restart(t.Context())) }
+		h.Restart = func(t *testing.T) { must(t, own.Restart(t.Context())) }
 		restartCase(t).Run(t, h)
 	})
 }
@@ -53,7 +53,7 @@ func TestProcess(t *testing.T) {
 // TestCluster runs the suite against three servers, and kills each in turn under traffic.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	url := c.URL() + "?replicas=3"
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
 		h := harness(t, url)
@@ -62,12 +62,12 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("Kill", func(t *testing.T) {
 		t.Parallel()
-		own := servertest.StartCluster(t, 3)
+		own := startCluster(t, 3)
 		h := harness(t, own.URL()+"?replicas=3")
 		h.Wait = 2 * time.Minute
 		turn := 0
 		h.Restart = func(t *testing.T) {
-			servertest.Must(t, own[turn%len(own)].Restart(t.Context()))
+			must(t, own[turn%len(own)].Restart(t.Context()))
 			turn++
 		}
 		restartCase(t).Run(t, h)
@@ -93,7 +93,7 @@ func client(t *testing.T, url string) jetstream.JetStream {
 // and is delivered.
 func TestLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	b := open(t, c.URL()+"?replicas=3&atomic=true")
 	defer closeNow(t, b)
 	nats.SetAtomicMin(b.backend, 10)
@@ -146,7 +146,7 @@ func TestLeaderKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		sent(5)
-		servertest.Must(t, leader.Restart(t.Context()))
+		must(t, leader.Restart(t.Context()))
 	}
 	sent(5)
 	stored := readAll(t, client(t, c.URL()), "t")
@@ -243,7 +243,7 @@ func TestProcessErrors(t *testing.T) {
 // second server when the first is killed.
 func TestCredentialsCountForAllServers(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	b := open(t, c[0].URL()+"?replicas=3") // the others are told by the cluster
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil { // made later, it might be put on the server that is gone
@@ -251,7 +251,7 @@ func TestCredentialsCountForAllServers(t *testing.T) {
 	}
 	list := open(t, strings.Replace(c[1].URL(), "@", "@127.0.0.1:1,", 1))
 	defer closeNow(t, list)
-	servertest.Must(t, c[0].Kill())
+	must(t, c[0].Kill())
 	until(t, "a Publish over another server", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -298,9 +298,9 @@ func TestOneConnection(t *testing.T) {
 		t.Errorf("the connection is the server's %dth, want the first", id)
 	}
 	for round := 1; round <= 2; round++ {
-		servertest.Must(t, s.Kill())
+		must(t, s.Kill())
 		until(t, "the log", func() bool { return log.count("nats lost, waiting until it is back") == round })
-		servertest.Must(t, s.Restart(t.Context()))
+		must(t, s.Restart(t.Context()))
 		until(t, "the log", func() bool { return log.count("nats is back") == round })
 	}
 	if log.count("level=") != 4 || log.count("s3cr3t") > 0 {

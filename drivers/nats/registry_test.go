@@ -56,7 +56,7 @@ func TestRegistryConformance(t *testing.T) {
 
 func TestRegistryConformanceCluster(t *testing.T) {
 	t.Parallel()
-	discoverytest.Run(t, registryHarness(servertest.StartCluster(t, 3).URL()+"?replicas=3"))
+	discoverytest.Run(t, registryHarness(startCluster(t, 3).URL()+"?replicas=3"))
 }
 
 // A instanceFollower is a watch in the background that shows the IDs of each list.
@@ -192,11 +192,11 @@ func TestServerRestart(t *testing.T) {
 		away time.Duration
 		lose func(*testing.T, *servers.Server)
 	}{
-		"shortly":              {0, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Kill()) }},
-		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Kill()) }},
-		"with loss of files":   {0, func(t *testing.T, s *servers.Server) { servertest.Wipe(t, s) }},
-		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
-		"paused for two times": {5 * time.Second, func(t *testing.T, s *servers.Server) { servertest.Must(t, s.Pause()) }},
+		"shortly":              {0, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
+		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
+		"with loss of files":   {0, func(t *testing.T, s *servers.Server) { wipe(t, s) }},
+		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
+		"paused for two times": {5 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
 		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
 			if err := adminOf(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
@@ -216,9 +216,9 @@ func TestServerRestart(t *testing.T) {
 			f.quiet(c.away, "while the server was away")
 			switch {
 			case strings.HasPrefix(name, "paused"):
-				servertest.Must(t, server.Resume())
+				must(t, server.Resume())
 			case name != "bucket deleted":
-				servertest.Must(t, server.Restart(t.Context()))
+				must(t, server.Restart(t.Context()))
 			}
 			f.quiet(5*time.Second, "when the server was back")
 			followInstances(t, openRegistry(t, url), "s").until("a b")
@@ -231,7 +231,7 @@ func TestServerRestart(t *testing.T) {
 // TestClusterLeaderKilled: the list stands while the bucket has no leader.
 func TestRegistryLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	url := c.URL() + "?replicas=3&ttl=3s"
 	r, other := openRegistry(t, url), openRegistry(t, url)
 	register(t, r, "a", "b")
@@ -241,7 +241,7 @@ func TestRegistryLeaderKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	servertest.Must(t, c.Server(t, stream.CachedInfo().Cluster.Leader).Kill())
+	must(t, c.Server(t, stream.CachedInfo().Cluster.Leader).Kill())
 	f.quiet(15*time.Second, "while the leader was away, or when another was elected")
 	register(t, r, "c")
 	f.until("a b c")
@@ -251,7 +251,7 @@ func TestRegistryLeaderKilled(t *testing.T) {
 func TestRegistryServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	servertest.Must(t, server.Kill())
+	must(t, server.Kill())
 	r := openRegistry(t, server.URL()+"?ttl=2s")
 	f := followInstances(t, r, "s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -263,7 +263,7 @@ func TestRegistryServerAway(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()
 	f.quiet(300*time.Millisecond, "without a server")
-	servertest.Must(t, server.Restart(t.Context()))
+	must(t, server.Restart(t.Context()))
 	if err := <-result; err != nil {
 		t.Errorf("Register that waited for the server = %v, want nil", err)
 	}
@@ -275,7 +275,7 @@ func TestRegistryServerAway(t *testing.T) {
 func TestCloseEndsCallsThatWait(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	servertest.Must(t, server.Kill())
+	must(t, server.Kill())
 	r := openRegistry(t, server.URL())
 	calls := make(chan error, 2)
 	go func() { calls <- r.Register(t.Context(), discovery.Instance{ID: "a", Service: "s"}) }()

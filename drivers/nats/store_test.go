@@ -47,7 +47,7 @@ func TestStoreConformance(t *testing.T) {
 
 func TestStoreConformanceCluster(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	kvtest.Run(t, kvtest.Harness{
 		Open:    func(t *testing.T) kv.Store { return openStore(t, c.URL()+"?replicas=3") },
 		Prefix:  func(t *testing.T) string { return t.Name()[strings.LastIndex(t.Name(), "/")+1:] + "/" },
@@ -119,11 +119,11 @@ func TestWatchSurvivesKill(t *testing.T) {
 	f := followValues(t, s, "a/")
 	f.until("a/1=x")
 	for round := range 3 {
-		servertest.Must(t, server.Kill())
+		must(t, server.Kill())
 		if len(f.lists) > 0 {
 			t.Fatalf("list %q was told when the server died, want none", <-f.lists)
 		}
-		servertest.Must(t, server.Restart(t.Context()))
+		must(t, server.Restart(t.Context()))
 		value := fmt.Sprint("round", round)
 		put(t, other, "a/1", value) // perhaps before the watcher is back
 		if before := f.until("a/1=" + value); len(before) > 0 {
@@ -150,8 +150,8 @@ func TestWatchSurvivesLoss(t *testing.T) {
 			f.until("a=19")
 			switch how {
 			case "wiped":
-				servertest.Wipe(t, server)
-				servertest.Must(t, server.Restart(t.Context()))
+				wipe(t, server)
+				must(t, server.Restart(t.Context()))
 			default:
 				if err := adminOf(t, server.URL()).DeleteStream(t.Context(), "KV_kaptar"); err != nil {
 					t.Fatal(err)
@@ -175,7 +175,7 @@ func TestWatchSurvivesLoss(t *testing.T) {
 // on at the others.
 func TestStoreLeaderKilled(t *testing.T) {
 	t.Parallel()
-	c := servertest.StartCluster(t, 3)
+	c := startCluster(t, 3)
 	s, other := openStore(t, c.URL()+"?replicas=3"), openStore(t, c[1].URL()+","+c[2].URL()+","+c[0].URL()+"?replicas=3")
 	put(t, s, "n", "before")
 	f, g := followValues(t, s, "n"), followValues(t, other, "n")
@@ -189,7 +189,7 @@ func TestStoreLeaderKilled(t *testing.T) {
 		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
 		value := fmt.Sprint("round", round)
 		put(t, s, "n", value)
-		servertest.Must(t, leader.Kill())
+		must(t, leader.Kill())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // two elections of up to 9 s and more
 		defer cancel()
 		if got, err := other.Get(ctx, "n"); err != nil || string(got.Value) != value {
@@ -198,7 +198,7 @@ func TestStoreLeaderKilled(t *testing.T) {
 		put(t, other, "n", value+"+")
 		f.until("n=" + value + "+")
 		g.until("n=" + value + "+")
-		servertest.Must(t, leader.Restart(t.Context()))
+		must(t, leader.Restart(t.Context()))
 	}
 }
 
@@ -207,7 +207,7 @@ func TestStoreLeaderKilled(t *testing.T) {
 func TestStoreServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	servertest.Must(t, server.Kill())
+	must(t, server.Kill())
 	s := openStore(t, server.URL())
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -223,7 +223,7 @@ func TestStoreServerAway(t *testing.T) {
 		_, err := s.Put(ctx, "a", []byte("1"))
 		result <- err
 	}()
-	servertest.Must(t, server.Restart(t.Context()))
+	must(t, server.Restart(t.Context()))
 	if err := <-result; err != nil {
 		t.Errorf("Put that waited for the server = %v, want nil", err)
 	}

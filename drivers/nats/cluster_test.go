@@ -1,4 +1,4 @@
-package servertest
+package nats_test
 
 import (
 	"fmt"
@@ -12,32 +12,33 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
-// Must ends the test with an error: of a server that cannot be killed, say.
-func Must(t testing.TB, err error) {
+// must ends the test with an error: of a server that cannot be killed, say.
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Wipe kills a NATS server and removes what it stored.
-func Wipe(t testing.TB, s *servers.Server) {
+// wipe kills a NATS server and removes what it stored.
+func wipe(t testing.TB, s *servers.Server) {
 	t.Helper()
-	Must(t, s.Kill())
-	Must(t, os.RemoveAll(filepath.Join(s.Dir(), "data")))
+	must(t, s.Kill())
+	must(t, os.RemoveAll(filepath.Join(s.Dir(), "data")))
 }
 
-// A Cluster is several NATS servers that keep streams together.
-type Cluster []*servers.Server
+// A cluster is several NATS servers that keep streams together.
+type cluster []*servers.Server
 
-// StartCluster starts a cluster of n servers for this test alone, and waits until it takes streams.
-func StartCluster(t testing.TB, n int) Cluster {
+// startCluster starts a cluster of n servers for this test alone, and waits until it takes streams.
+func startCluster(t testing.TB, n int) cluster {
 	t.Helper()
-	Need(t, servers.NATS)
+	servertest.Need(t, servers.NATS)
 	ports, release, err := servers.FreePorts(n)
-	Must(t, err)
+	must(t, err)
 	t.Cleanup(release)
 	var routes []string
 	for _, port := range ports {
@@ -48,12 +49,12 @@ func StartCluster(t testing.TB, n int) Cluster {
 		opts = append(opts, servers.Options{Config: fmt.Sprintf(
 			"server_name: n%d\ncluster { name: kaptar, listen: \"127.0.0.1:%d\", routes: [%s], pool_size: 1 }", i, port, strings.Join(routes, ", "))})
 	}
-	c := Cluster(StartAll(t, servers.NATS, opts...))
+	c := cluster(servertest.StartAll(t, servers.NATS, opts...))
 	nc, err := nats.Connect(c[0].URL())
-	Must(t, err)
+	must(t, err)
 	defer nc.Close()
 	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(2*time.Second)) // a new leader does not answer what the last one was asked
-	Must(t, err)
+	must(t, err)
 	deadline, tick := time.After(time.Minute), time.NewTicker(100*time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -67,13 +68,13 @@ func StartCluster(t testing.TB, n int) Cluster {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("servertest: the cluster takes no streams within a minute: %v", err)
+			t.Fatalf("the cluster takes no streams within a minute: %v", err)
 		}
 	}
 }
 
 // URL returns one URL for all servers, with user and password once, as people write it.
-func (c Cluster) URL() string {
+func (c cluster) URL() string {
 	list := []string{c[0].URL()}
 	for _, s := range c[1:] {
 		list = append(list, s.Addr(""))
@@ -82,13 +83,13 @@ func (c Cluster) URL() string {
 }
 
 // Server returns the server of that name, as a stream tells its leader's.
-func (c Cluster) Server(t testing.TB, name string) *servers.Server {
+func (c cluster) Server(t testing.TB, name string) *servers.Server {
 	t.Helper()
 	for i, s := range c {
 		if name == fmt.Sprint("n", i) {
 			return s
 		}
 	}
-	t.Fatalf("servertest: no server %q in the cluster", name)
+	t.Fatalf("no server %q in the cluster", name)
 	return nil
 }
