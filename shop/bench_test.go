@@ -69,7 +69,7 @@ func measure(b *testing.B, in *install) (ready, megabytes float64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(3 * time.Second) // until it is idle
+	<-time.After(3 * time.Second) // it is idle by then
 	megabytes, err = residentMB(p.PID())
 	if err != nil {
 		b.Fatal(err)
