@@ -1,9 +1,9 @@
 package memory
 
 import (
-	"container/heap"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -11,11 +11,10 @@ import (
 
 // A member is one Subscribe call.
 type member struct {
-	b        *Broker
-	group    *group
-	limit    int
-	inFlight int           // guarded by Broker.mu
-	wake     chan struct{} // holds one wake-up
+	b     *Broker
+	group *group
+	limit int
+	wake  chan struct{} // holds one wake-up
 }
 
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
@@ -43,22 +42,11 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 func (m *member) next() (*driver.Delivery, time.Time) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
-	now := time.Now()
-	if m.inFlight >= m.limit {
-		m.group.expire(now)
-	}
-	if m.inFlight >= m.limit {
-		return nil, m.group.deadline // its own delivery may be the one that ends
-	}
-	e, again := m.group.take(m, now)
+	e, again := m.group.take(m, time.Now())
 	if e == nil {
 		return nil, again
 	}
-	return m.delivery(e), time.Time{}
-}
-
-func (m *member) delivery(e *entry) *driver.Delivery {
-	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}
+	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}, again
 }
 
 // A delivery is an entry given to a member once.
@@ -70,26 +58,23 @@ type delivery struct {
 
 // Ack implements driver.Acker.
 func (l *delivery) Ack(ctx context.Context) error {
-	return l.finish(ctx, "ack", func(g *group) { // also when the time is over: the work is done
-		g.release(l.e)
-		delete(g.open, l.e.index)
+	return l.finish(ctx, "ack", func(g *group, i int) { // also when the time is over: the work is done
+		g.open = slices.Delete(g.open, i, i+1)
 	})
 }
 
 // Nack implements driver.Acker.
 func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
-	return l.finish(ctx, "nack", func(g *group) {
+	return l.finish(ctx, "nack", func(*group, int) {
 		if l.current() {
-			g.release(l.e)
-			l.e.due = time.Now().Add(max(after, 0))
-			heap.Push(&g.waiting, l.e)
+			l.e.holder, l.e.due = nil, time.Now().Add(max(after, 0))
 		}
 	})
 }
 
 // Extend implements driver.Acker.
 func (l *delivery) Extend(ctx context.Context) error {
-	return l.finish(ctx, "extend", func(g *group) {
+	return l.finish(ctx, "extend", func(g *group, _ int) {
 		if l.current() {
 			l.e.due = time.Now().Add(g.ackWait)
 		}
@@ -99,7 +84,9 @@ func (l *delivery) Extend(ctx context.Context) error {
 // current reports whether the entry is still held by this delivery. The caller holds Broker.mu.
 func (l *delivery) current() bool { return l.e.holder == l.m && l.e.attempt == l.attempt }
 
-func (l *delivery) finish(ctx context.Context, verb string, do func(*group)) error {
+// finish calls do with the group, and where in its open entries the delivery's is, unless that was
+// acknowledged before.
+func (l *delivery) finish(ctx context.Context, verb string, do func(g *group, i int)) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("memory: %s: %w", verb, err)
 	}
@@ -111,8 +98,8 @@ func (l *delivery) finish(ctx context.Context, verb string, do func(*group)) err
 		return fmt.Errorf("memory: %s: %w", verb, driver.ErrClosed)
 	default:
 	}
-	if g.open[l.e.index] == l.e {
-		do(g)
+	if i, open := g.find(l.e.index); open {
+		do(g, i)
 		g.wakeAll()
 	}
 	return nil
