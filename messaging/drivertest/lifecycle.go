@@ -9,69 +9,63 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-func testCancelEndsSubscribe(t *testing.T, h Harness) {
-	e := setup(t, h)
-	m := e.subscribe("g", driver.FromNow)
+func testCancelEndsSubscribe(e *env) {
+	m := e.subscribe("g")
 	m.probe()
 	start := time.Now()
 	m.stop()
 	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("Subscribe took %v to return after its context was cancelled, want about none", took)
+		e.Errorf("Subscribe took %v to return after its context was cancelled, want about none", took)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(e.Context())
 	cancel()
-	sub := driver.Subscription{Topic: e.topic, Group: "g", From: driver.FromNow}
-	if err := h.Broker.Subscribe(ctx, sub, func(d driver.Delivery) { t.Errorf("delivery of %s to a cancelled Subscribe", d.ID) }); err != nil {
-		t.Errorf("Subscribe with a cancelled context = %v, want nil", err)
+	if err := e.Broker.Subscribe(ctx, e.sub("g"), func(d driver.Delivery) { e.Errorf("delivery of %s to a cancelled Subscribe", d.ID) }); err != nil {
+		e.Errorf("Subscribe with a cancelled context = %v, want nil", err)
 	}
 }
 
-func testCloseEndsAll(t *testing.T, h Harness) {
-	e := setup(t, h)
-	a, b := e.subscribe("a", driver.FromNow), e.subscribe("b", driver.FromNow)
+func testCloseEndsAll(e *env) {
+	a, b := e.subscribe("a"), e.subscribe("b")
 	a.probe()
 	b.probe()
-	e.close(h.Broker)
+	e.close(e.Broker)
 	a.ended("Close")
 	b.ended("Close")
-	e.close(h.Broker)
-	sub := driver.Subscription{Topic: e.topic, Group: "a", From: driver.FromNow}
+	e.close(e.Broker)
 	for name, err := range map[string]error{
-		"Declare":   h.Broker.Declare(t.Context(), driver.Subscription{Topic: e.topic}),
-		"Publish":   h.Broker.Publish(t.Context(), e.msgs("m", 1)),
-		"Publish30": h.Broker.Publish(t.Context(), e.msgs("m", 30)),
-		"Subscribe": h.Broker.Subscribe(t.Context(), sub, func(driver.Delivery) {}),
+		"Declare":   e.Broker.Declare(e.Context(), driver.Subscription{Topic: e.topic}),
+		"Publish":   e.Broker.Publish(e.Context(), e.msgs("m", 1)),
+		"Publish30": e.Broker.Publish(e.Context(), e.msgs("m", 30)),
+		"Subscribe": e.Broker.Subscribe(e.Context(), e.sub("a"), func(driver.Delivery) {}),
 	} {
 		if !errors.Is(err, driver.ErrClosed) {
-			t.Errorf("%s after Close = %v, want driver.ErrClosed", name, err)
+			e.Errorf("%s after Close = %v, want driver.ErrClosed", name, err)
 		}
 	}
 }
 
 // testNoGoroutineLeft marks all goroutines that come from opening and using a connection by a
 // profiler label, which they hand down, and looks for the mark after Close.
-func testNoGoroutineLeft(t *testing.T, h Harness) {
-	e := setup(t, h)
+func testNoGoroutineLeft(e *env) {
 	mark := rand.Text()
-	pprof.Do(t.Context(), pprof.Labels("drivertest", mark), func(context.Context) {
-		e.h.Broker = h.Open(t)
-		m := e.subscribe("g", driver.FromNow)
+	pprof.Do(e.Context(), pprof.Labels("drivertest", mark), func(context.Context) {
+		e.Broker = e.Open(e.T)
+		m := e.subscribe("g")
 		m.probe()
-		e.publish(e.msgs("m", 30)...)
+		e.send("m", 30)
 		m.wait(30)
-		stays := e.hold("h", driver.FromNow, 0)
+		stays := e.take("h", 0, nil)
 		stays.probe()
 		m.stop()
-		e.close(e.h.Broker)
+		e.close(e.Broker)
 		stays.ended("Close")
 	})
-	deadline, tick := time.After(h.Wait+10*time.Second), time.NewTicker(10*time.Millisecond)
+	deadline, tick := time.After(e.Wait+10*time.Second), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for {
 		left := marked(mark)
@@ -81,7 +75,7 @@ func testNoGoroutineLeft(t *testing.T, h Harness) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("goroutines left after Close:\n%s", left)
+			e.Fatalf("goroutines left after Close:\n%s", left)
 		}
 	}
 }
@@ -104,15 +98,13 @@ func marked(mark string) string {
 // testRestartLosesNothing publishes, restarts the server twice in the middle and expects every
 // message whose Publish returned nil. A publisher that gets an error tries again with the same ids,
 // as the outbox does.
-func testRestartLosesNothing(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testRestartLosesNothing(e *env) {
 	try := func(d driver.Delivery) { // an Ack may fail meanwhile: then the message comes again
-		if err := d.Ack(context.WithoutCancel(t.Context())); err != nil {
-			t.Logf("Ack of %s: %v", d.ID, err)
+		if err := d.Ack(context.WithoutCancel(e.Context())); err != nil {
+			e.Logf("Ack of %s: %v", d.ID, err)
 		}
 	}
-	m := e.join(driver.Subscription{Topic: e.topic, Group: "g", From: driver.FromNow}, try)
+	m := e.join(e.sub("g"), try)
 	var want []string
 	publish := func(round int) {
 		for _, size := range []int{1, 3, 20} {
@@ -137,7 +129,7 @@ func testRestartLosesNothing(t *testing.T, h Harness) {
 				}
 			}
 		}()
-		h.Restart(t)
+		e.Restart(e.T)
 		close(restarted)
 		<-done
 	}
@@ -146,28 +138,28 @@ func testRestartLosesNothing(t *testing.T, h Harness) {
 		return slices.DeleteFunc(slices.Clone(want), func(id string) bool { return slices.Contains(have, id) })
 	}
 	got := m.until("all messages around two restarts", func(got []driver.Delivery) bool { return len(missing(got)) == 0 })
-	t.Logf("%d messages, %d deliveries around two restarts", len(want), len(genuine(got)))
+	e.Logf("%d messages, %d deliveries around two restarts", len(want), len(genuine(got)))
 	m.stop()
-	next := e.subscribe("g", driver.FromNow)
+	next := e.subscribe("g")
 	e.insist(e.msgs("marker", 1))
-	next.until("the marker", func(got []driver.Delivery) bool { return slices.Contains(ids(got), "marker0") })
+	next.sees("marker0")
 }
 
 // insist publishes until it works.
 func (e *env) insist(batch []driver.Message) {
-	ctx, cancel := context.WithTimeout(e.t.Context(), e.h.Wait)
+	ctx, cancel := context.WithTimeout(e.Context(), e.Wait)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := e.h.Broker.Publish(ctx, batch)
+		err := e.Broker.Publish(ctx, batch)
 		if err == nil {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			e.t.Errorf("Publish still fails after %v: %v", e.h.Wait, err)
+			e.Errorf("Publish still fails after %v: %v", e.Wait, err)
 			return
 		}
 	}

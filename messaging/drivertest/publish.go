@@ -9,14 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-func testBytesSurvive(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testBytesSurvive(e *env) {
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
@@ -35,38 +32,34 @@ func testBytesSurvive(t *testing.T, h Harness) {
 		{ID: strings.Repeat("i", 255), Topic: e.topic, Key: " ", Headers: driver.HeadersOf(map[string]string{"a": " "}), Data: []byte{0}},
 	}
 	e.publish(want...)
-	got := e.subscribe("g", driver.FromNow).wait(len(want))
+	got := e.subscribe("g").wait(len(want))
 	for _, w := range want { // by id: the keys differ, so the order may
 		i := slices.IndexFunc(got, func(d driver.Delivery) bool { return d.ID == w.ID })
 		if i < 0 {
-			t.Errorf("message %q is not among %q", w.ID, ids(got))
+			e.Errorf("message %q is not among %q", w.ID, ids(got))
 			continue
 		}
 		g := got[i]
 		if g.Topic != w.Topic || g.Key != w.Key || !slices.Equal(g.Headers, w.Headers) || !bytes.Equal(g.Data, w.Data) {
-			t.Errorf("message %q arrived as\n%+v, want\n%+v", w.ID, g.Message, w)
+			e.Errorf("message %q arrived as\n%+v, want\n%+v", w.ID, g.Message, w)
 		}
 	}
 }
 
-func testLargestMessage(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testLargestMessage(e *env) {
 	m := e.msg("large", "k")
 	m.Data = make([]byte, driver.MaxSize-4<<10) // the rest is for the broker's own headers
 	source := rand.NewChaCha8([32]byte{1})
 	if _, err := source.Read(m.Data); err != nil {
-		t.Fatal(err)
+		e.Fatal(err)
 	}
 	e.publish(m)
-	if got := e.subscribe("g", driver.FromNow).wait(1)[0]; !bytes.Equal(got.Data, m.Data) {
-		t.Errorf("%d random bytes arrived changed, as %d bytes", len(m.Data), len(got.Data))
+	if got := e.subscribe("g").wait(1)[0]; !bytes.Equal(got.Data, m.Data) {
+		e.Errorf("%d random bytes arrived changed, as %d bytes", len(m.Data), len(got.Data))
 	}
 }
 
-func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testRefusedBatchStoresNothing(e *env) {
 	huge := map[string]string{"a": strings.Repeat("h", driver.MaxSize)}
 	ofTwoLines := driver.Headers{{Name: driver.HeaderContentType, Value: "a\nb"}}
 	bad := []struct {
@@ -87,23 +80,19 @@ func testRefusedBatchStoresNothing(t *testing.T, h Harness) {
 	for i, c := range bad {
 		for _, size := range []int{1, 30} {
 			batch := e.msgs(fmt.Sprint("no", i, "-"), size)
-			err := h.Broker.Publish(t.Context(), append(batch, c.msg, e.msg(fmt.Sprint("no", i, "last"), "k")))
+			err := e.Broker.Publish(e.Context(), append(batch, c.msg, e.msg(fmt.Sprint("no", i, "last"), "k")))
 			if !errors.Is(err, c.want) {
-				t.Errorf("Publish of a batch with %s = %v, want %v", c.name, err, c.want)
+				e.Errorf("Publish of a batch with %s = %v, want %v", c.name, err, c.want)
 			}
 		}
 	}
 	e.publish(e.msg("marker", "k"))
-	if got := ids(e.subscribe("g", driver.FromNow).wait(1)); !slices.Equal(got, []string{"marker"}) {
-		t.Errorf("after refused batches the group got %v, want only the marker", got)
-	}
+	e.same("after refused batches the group", e.subscribe("g").wait(1), "marker")
 }
 
 // testBatchIsOrdered has batches of all sizes, since drivers send small and large ones by different
 // means.
-func testBatchIsOrdered(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testBatchIsOrdered(e *env) {
 	keys := []string{"", "a", "b", "c", "d"}
 	want := make(map[string][]string)
 	n := 0
@@ -118,26 +107,23 @@ func testBatchIsOrdered(t *testing.T, h Harness) {
 		e.publish(batch...)
 	}
 	got := make(map[string][]string)
-	for _, d := range e.subscribe("g", driver.FromNow).wait(n) {
+	for _, d := range e.subscribe("g").wait(n) {
 		got[d.Key] = append(got[d.Key], d.ID)
 	}
 	for key := range want {
 		if !slices.Equal(got[key], want[key]) {
-			t.Errorf("key %q came as %v, want %v", key, got[key], want[key])
+			e.Errorf("key %q came as %v, want %v", key, got[key], want[key])
 		}
 	}
 }
 
-func testEmptyBatch(t *testing.T, h Harness) {
-	setup(t, h)
-	if err := h.Broker.Publish(t.Context(), nil); err != nil {
-		t.Errorf("Publish of nothing = %v, want nil", err)
+func testEmptyBatch(e *env) {
+	if err := e.Broker.Publish(e.Context(), nil); err != nil {
+		e.Errorf("Publish of nothing = %v, want nil", err)
 	}
 }
 
-func testSameIDOnce(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testSameIDOnce(e *env) {
 	e.publish(e.msg("a", "k"))
 	e.publish(e.msg("a", "k"))
 	e.publish(e.msg("b", "k"), e.msg("a", "k"), e.msg("b", "k"), e.msg("c", "k"))
@@ -146,18 +132,13 @@ func testSameIDOnce(t *testing.T, h Harness) {
 	e.publish(all...) // half of it is known
 	e.publish(all...) // all of it is known
 	e.publish(e.msg("marker", "k"))
-	got := e.subscribe("g", driver.FromNow).until("the marker", func(got []driver.Delivery) bool { return slices.Contains(ids(got), "marker") })
 	want := append([]string{"a", "b", "c"}, append(sent(all), "marker")...)
-	if have := ids(genuine(got)); !slices.Equal(have, want) {
-		t.Errorf("got %v, want each id once: %v", have, want)
-	}
+	e.same("a group that is to see each id once", e.subscribe("g").sees("marker"), want...)
 }
 
-func testConcurrentPublishers(t *testing.T, h Harness) {
-	e := setup(t, h)
-	e.ready("g")
+func testConcurrentPublishers(e *env) {
 	const publishers, rounds = 8, 12
-	m := e.subscribe("g", driver.FromNow)
+	m := e.subscribe("g")
 	var wg sync.WaitGroup
 	for p := range publishers {
 		wg.Go(func() {
@@ -167,8 +148,8 @@ func testConcurrentPublishers(t *testing.T, h Harness) {
 				for i := range batch {
 					batch[i] = e.msg(fmt.Sprintf("%s-%03d-%03d", key, r, i), key)
 				}
-				if err := h.Broker.Publish(t.Context(), batch); err != nil {
-					t.Errorf("Publish of publisher %d, round %d = %v, want nil", p, r, err)
+				if err := e.Broker.Publish(e.Context(), batch); err != nil {
+					e.Errorf("Publish of publisher %d, round %d = %v, want nil", p, r, err)
 				}
 			}
 		})
@@ -181,21 +162,20 @@ func testConcurrentPublishers(t *testing.T, h Harness) {
 	}
 	for key, list := range got {
 		if len(list) != total/publishers {
-			t.Errorf("key %s came %d times, want %d", key, len(list), total/publishers)
+			e.Errorf("key %s came %d times, want %d", key, len(list), total/publishers)
 		}
-		if h.Ordered && !slices.IsSorted(list) {
-			t.Errorf("key %s came out of order: %v", key, list)
+		if e.Ordered && !slices.IsSorted(list) {
+			e.Errorf("key %s came out of order: %v", key, list)
 		}
 	}
 }
 
-func testPublishHonoursContext(t *testing.T, h Harness) {
-	e := setup(t, h)
-	ctx, cancel := context.WithCancel(t.Context())
+func testPublishHonoursContext(e *env) {
+	ctx, cancel := context.WithCancel(e.Context())
 	cancel()
 	for _, n := range []int{1, 30} {
-		if err := h.Broker.Publish(ctx, e.msgs("m", n)); !errors.Is(err, context.Canceled) {
-			t.Errorf("Publish of %d messages with a cancelled context = %v, want context.Canceled", n, err)
+		if err := e.Broker.Publish(ctx, e.msgs("m", n)); !errors.Is(err, context.Canceled) {
+			e.Errorf("Publish of %d messages with a cancelled context = %v, want context.Canceled", n, err)
 		}
 	}
 }
