@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -64,9 +65,9 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 			wire = attributePrefix + name[len(headerPrefix):]
 		}
 		if reserved(name) || len(wire) > shortMax {
-			return out, fmt.Errorf("rabbitmq: header name %q of message %q on topic %q is %w: want at most %d bytes, "+
+			return out, fmt.Errorf("rabbitmq: header name %.100q of message %q on topic %q is %w: want at most %d bytes, "+
 				"and none of RabbitMQ's own (x-death, x-delivery-count)",
-				clip(name), m.ID, m.Topic, driver.ErrInvalid, shortMax+len(headerPrefix)-len(attributePrefix))
+				name, m.ID, m.Topic, driver.ErrInvalid, shortMax+len(headerPrefix)-len(attributePrefix))
 		}
 		headers[wire] = value
 		size += len(wire) + len(value) + 6
@@ -167,31 +168,11 @@ func text(field any) (string, bool) {
 }
 
 func number(field any) (int64, bool) {
-	switch v := field.(type) {
-	case int8:
-		return int64(v), true
-	case byte:
-		return int64(v), true
-	case int16:
-		return int64(v), true
-	case uint16:
-		return int64(v), true
-	case int32:
-		return int64(v), true
-	case uint32:
-		return int64(v), true
-	case int64:
-		return v, true
-	case int:
-		return int64(v), true
+	switch v := reflect.ValueOf(field); {
+	case v.CanInt():
+		return v.Int(), true
+	case v.CanUint():
+		return int64(v.Uint()), true //nolint:gosec // AMQP has at most 32 bits without sign
 	}
 	return 0, false
-}
-
-// clip keeps hostile input out of error texts.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
 }

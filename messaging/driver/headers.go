@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -10,6 +9,8 @@ import (
 
 // A Header is one of a message's [Headers].
 type Header struct{ Name, Value string }
+
+func byName(a, b Header) int { return strings.Compare(a.Name, b.Name) }
 
 // Headers are in ascending order of their names, and each name stands once. A list rather than a
 // map, since a message has few of them and is made and read far more often than it is looked into.
@@ -51,7 +52,7 @@ func (h Headers) Get(name string) string {
 // Set adds a header in its place, or changes the one of that name. With Get and Keys it makes
 // *Headers a carrier for OpenTelemetry's propagators.
 func (h *Headers) Set(name, value string) {
-	i, found := slices.BinarySearchFunc(*h, name, func(a Header, name string) int { return strings.Compare(a.Name, name) })
+	i, found := slices.BinarySearchFunc(*h, Header{Name: name}, byName)
 	if found {
 		(*h)[i].Value = value
 		return
@@ -75,7 +76,7 @@ func (h *Headers) Sort() {
 	if list.sorted() { // nearly always
 		return
 	}
-	slices.SortStableFunc(list, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(list, byName)
 	kept := list[:0]
 	for i := range list {
 		if i+1 == len(list) || list[i+1].Name != list[i].Name {
@@ -96,43 +97,14 @@ func (h Headers) sorted() bool {
 }
 
 // MarshalJSON writes an object of strings, in the order of the names.
-func (h Headers) MarshalJSON() ([]byte, error) {
-	out := []byte{'{'}
-	for i := range h {
-		name, err := json.Marshal(h[i].Name)
-		if err != nil {
-			return nil, err
-		}
-		value, err := json.Marshal(h[i].Value)
-		if err != nil {
-			return nil, err
-		}
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(append(append(out, name...), ':'), value...)
-	}
-	return append(out, '}'), nil
-}
+func (h Headers) MarshalJSON() ([]byte, error) { return json.Marshal(h.Map()) }
 
 // UnmarshalJSON reads an object of strings.
 func (h *Headers) UnmarshalJSON(object []byte) error {
-	list, d := Headers(nil), json.NewDecoder(bytes.NewReader(object))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return fmt.Errorf("driver: headers: %.100q: expected a JSON object", object)
+	var values map[string]string
+	if err := json.Unmarshal(object, &values); err != nil {
+		return fmt.Errorf("driver: headers: %.100q: expected a JSON object of strings: %w", object, err)
 	}
-	for d.More() {
-		var value string
-		name, err := d.Token()
-		if err == nil {
-			err = d.Decode(&value)
-		}
-		if err != nil {
-			return fmt.Errorf("driver: headers: %w", err)
-		}
-		list = append(list, Header{name.(string), value}) //nolint:forcetypeassert // names of an object are strings
-	}
-	list.Sort()
-	*h = list
+	*h = HeadersOf(values)
 	return nil
 }
