@@ -37,12 +37,8 @@ func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	if err != nil {
 		return fmt.Errorf("outbox: dead letter %q: %w", m.ID, err)
 	}
-	if d.LastAt.IsZero() {
-		d.LastAt = time.Now()
-	}
-	if d.FirstAt.IsZero() {
-		d.FirstAt = d.LastAt
-	}
+	d.LastAt = cmp.Or(d.LastAt, time.Now())
+	d.FirstAt = cmp.Or(d.FirstAt, d.LastAt)
 	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_dead_letters
 		(grp, msgid, source, topic, key, headers, payload, raw, reason, attempts, first_at, last_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)

@@ -33,11 +33,11 @@ func MarkHandled(ctx context.Context, tx *sql.Tx, group string, m *driver.Messag
 	if group == "" || m.ID == "" {
 		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: both must be given", group, m.ID)
 	}
+	var n int64
 	res, err := tx.ExecContext(ctx, mark, group, m.ID, source(m), time.Now().UnixMilli())
-	if err != nil {
-		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, m.ID, err)
+	if err == nil {
+		n, err = res.RowsAffected()
 	}
-	n, err := res.RowsAffected()
 	if err != nil {
 		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, m.ID, err)
 	}

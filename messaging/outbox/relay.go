@@ -97,57 +97,53 @@ func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
 	}
-	for failures := 0; ctx.Err() == nil; {
+	backoff := &steady.Backoff{First: backoffMin, Max: backoffMax}
+	for ctx.Err() == nil {
 		lease, err := sqldb.TryLease(ctx, r.db, leaseName)
 		switch {
 		case err != nil:
-			failures = r.failed(ctx, failures, err)
+			r.failed(ctx, backoff, err)
 		case lease == nil:
 			steady.Sleep(ctx, jitter(leasePoll))
 		default:
-			failures = r.lead(ctx, lease, failures)
+			r.lead(ctx, lease, backoff)
 			lease.Release()
 		}
 	}
 	return nil
 }
 
-// lead sends while the lease is held, and returns how many failures in a row there were at its end.
-func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, failures int) int {
+// lead sends while the lease is held. The reads go over its session: when that is lost nothing is
+// sent.
+func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, backoff *steady.Backoff) {
 	for ctx.Err() == nil {
-		// The read goes over the session that holds the lease: when it is lost nothing is sent.
 		batch, err := r.fetch(ctx, lease)
 		if err != nil {
-			return r.failed(ctx, failures, err)
+			r.failed(ctx, backoff, err)
+			return
 		}
-		if len(batch.ids) == 0 {
-			failures = 0
-			r.outage.Back(ctx)
-			r.pause(ctx, jitter(idlePoll))
+		if err := r.deliver(ctx, batch); err != nil {
+			r.failed(ctx, backoff, err)
 			continue
 		}
-		err = r.deliver(ctx, batch)
-		if err != nil {
-			failures = r.failed(ctx, failures, err)
-			continue
-		}
-		failures = 0
+		backoff.Reset()
 		r.outage.Back(ctx)
-		if len(batch.ids) < batchSize {
+		switch len(batch.ids) {
+		case 0:
+			r.pause(ctx, jitter(idlePoll))
+		case batchSize: // more waits
+		default:
 			r.pause(ctx, jitter(busyPoll))
 		}
 	}
-	return failures
 }
 
-// failed tells the log once, waits, and returns the failures in a row.
-func (r *Relay) failed(ctx context.Context, failures int, err error) int {
-	if ctx.Err() != nil {
-		return failures
+// failed tells the log once and waits.
+func (r *Relay) failed(ctx context.Context, backoff *steady.Backoff, err error) {
+	if ctx.Err() == nil {
+		r.outage.Lost(ctx, err)
+		steady.Sleep(ctx, backoff.Next())
 	}
-	r.outage.Lost(ctx, err)
-	steady.Sleep(ctx, steady.Delay(failures, backoffMin, backoffMax))
-	return failures + 1
 }
 
 // batch is a run of rows; ids and msgs go together.
@@ -183,9 +179,12 @@ func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
 	return b, nil
 }
 
-// deliver sends b and deletes what was sent.
+// deliver sends b, if there is anything in it, and deletes what was sent.
 func (r *Relay) deliver(ctx context.Context, b batch) error {
 	sent := len(b.ids)
+	if sent == 0 {
+		return nil
+	}
 	sendErr := r.send(ctx, b.msgs)
 	if sendErr != nil {
 		sent = 0
