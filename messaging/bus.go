@@ -183,9 +183,8 @@ func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 	return nil
 }
 
-// publish gives msgs to br. What br will never take, such as a message above the
-// server's own limit, becomes a dead letter: in the outbox it would hold up all
-// that come after it.
+// publish gives msgs to br. What br will never take, such as a message above the server's own
+// limit, becomes a dead letter: in the outbox it would hold up all that come after it.
 func (b *bus) publish(ctx context.Context, br driver.Broker, msgs []driver.Message) error {
 	err := br.Publish(ctx, msgs)
 	if !refused(err) {

@@ -1,21 +1,20 @@
 // Package messaging carries events between services.
 //
-// A [Topic] names a stream of events of one Go type. A service publishes through
-// a [Publisher] inside its own database transaction: the event is in its outbox,
-// and goes to the broker, if and only if the transaction commits. A service
-// consumes with [Subscribe]: the handler runs in a transaction of the consumer's
-// database together with the mark that the event was handled.
+// A [Topic] names a stream of events of one Go type. A service publishes through a [Publisher]
+// inside its own database transaction: the event is in its outbox, and goes to the broker, if and
+// only if the transaction commits. A service consumes with [Subscribe]: the handler runs in a
+// transaction of the consumer's database together with the mark that the event was handled.
 //
 // # Semantics
 //
-//   - Delivery is at least once; effects inside the consumer's own database happen
-//     once. Effects elsewhere (mail, cards) can happen again after a crash: pass
-//     Event.ID on as an idempotency key.
-//   - Order is kept per topic, key and consumer group, while one process consumes, with
-//     the exceptions under Order. There is none across keys.
-//   - A handler that fails is tried again in place, then by redelivery, and is at last put
-//     aside as a dead letter in the consumer's own database, in the same
-//     transaction that would have marked it handled. See [Subscribe].
+//   - Delivery is at least once; effects inside the consumer's own database happen once. Effects
+//     elsewhere (mail, cards) can happen again after a crash: pass Event.ID on as an idempotency
+//     key.
+//   - Order is kept per topic, key and consumer group, while one process consumes, with the
+//     exceptions under Order. There is none across keys.
+//   - A handler that fails is tried again in place, then by redelivery, and is at last put aside as
+//     a dead letter in the consumer's own database, in the same transaction that would have marked
+//     it handled. See [Subscribe].
 //   - An event is known by its source and its ID, as in CloudEvents.
 //   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a W3C traceparent,
 //     so that clients in any language can read and write it. Plain messages of programs that know
@@ -23,25 +22,24 @@
 //
 // # Order
 //
-// A consuming service handles one event of a key at a time, in the order of the
-// broker, and retries in place hold back the later events of that key only. An
-// event is handled after later ones of its key in these cases:
+// A consuming service handles one event of a key at a time, in the order of the broker, and retries
+// in place hold back the later events of that key only. An event is handled after later ones of its
+// key in these cases:
 //
-//   - It failed at all tries in place. It then waits for its redelivery, or is a dead
-//     letter, while the later ones go on.
-//   - It was not handled when the consuming process ended or lost its connection to the
-//     broker. A graceful stop finishes the handlers that run and hands back the rest,
-//     which comes at the next start, but brokers do not promise in which order; after a
-//     kill it comes after the driver's ack-wait time, 30 s by default.
+//   - It failed at all tries in place. It then waits for its redelivery, or is a dead letter, while
+//     the later ones go on.
+//   - It was not handled when the consuming process ended or lost its connection to the broker. A
+//     graceful stop finishes the handlers that run and hands back the rest, which comes at the next
+//     start, but brokers do not promise in which order; after a kill it comes after the driver's
+//     ack-wait time, 30 s by default.
 //   - Several instances of the service consume at once: each gets a share of every key.
 //
-// A handler for which that matters keeps the number or time of the last change that it
-// applied beside its data, and drops older ones. Keys share up to 256 unfinished
-// events of a subscription: a key that has more than that waiting leaves no room for others.
+// A handler for which that matters keeps the number or time of the last change that it applied
+// beside its data, and drops older ones. Keys share up to 256 unfinished events of a subscription:
+// a key that has more than that waiting leaves no room for others.
 //
-// The broker is a URL, the setting broker_url, or topics.<name>.url for one
-// topic; its driver is linked by importing its package, such as
-// drivers/nats.
+// The broker is a URL, the setting broker_url, or topics.<name>.url for one topic; its driver is
+// linked by importing its package, such as drivers/nats.
 package messaging
 
 import (
@@ -51,10 +49,9 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Topic names a stream of events whose data is a T, encoded as JSON. Declare
-// one as a package variable beside T, in a package that its publisher and its
-// consumers share. Put a version into the name, "order.placed.v1", and take a new name for a
-// change that old consumers cannot read.
+// A Topic names a stream of events whose data is a T, encoded as JSON. Declare one as a package
+// variable beside T, in a package that its publisher and its consumers share. Put a version into
+// the name, "order.placed.v1", and take a new name for a change that old consumers cannot read.
 type Topic[T any] struct {
 	Name string // words of letters, digits, '-' and '_' joined by '.'
 }

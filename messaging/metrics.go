@@ -71,9 +71,8 @@ func (b backlog) Describe(out chan<- *prometheus.Desc) {
 	out <- age
 }
 
-// Collect implements prometheus.Collector. A database that does not answer leaves
-// the figures out: an error here would take all of /metrics with it, just when it
-// is needed.
+// Collect implements prometheus.Collector. A database that does not answer leaves the figures out:
+// an error here would take all of /metrics with it, just when it is needed.
 func (b backlog) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
