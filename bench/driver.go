@@ -19,10 +19,9 @@ const closeTimeout = 10 * time.Second
 type driven struct {
 	broker driver.Broker
 	group  string // "": a new one each time
-	empty  func(ctx context.Context, topic string) error
 }
 
-func openDriver(ctx context.Context, url string) (*driven, error) {
+func openDriver(ctx context.Context, url, group string) (*driven, error) {
 	backend, err := new(drivers.Set).Open(ctx, url)
 	if err != nil {
 		return nil, err
@@ -31,7 +30,7 @@ func openDriver(ctx context.Context, url string) (*driven, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &driven{broker: broker, empty: func(context.Context, string) error { return nil }}, nil
+	return &driven{broker, group}, nil
 }
 
 func (d *driven) prepare(ctx context.Context, topic string) error {
@@ -108,8 +107,6 @@ func (d *driven) consume(ctx context.Context, topic string, n int, handle func(i
 	}
 	return nil
 }
-
-func (d *driven) purge(ctx context.Context, topic string) error { return d.empty(ctx, topic) }
 
 func (d *driven) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

@@ -11,7 +11,7 @@ const (
 	bodySize    = 200
 	eventType   = "bench.event.v1"
 	contentType = "application/json"
-	inFlight    = 512 // events that a consumer has unsettled at most
+	inFlight    = 512 // events that a consumer has on their way at most
 )
 
 // An event is what both sides publish, each in its own library's form.
@@ -27,12 +27,9 @@ type client interface {
 	// publisher returns what the i-th goroutine publishes with. All events are stored when that
 	// returns.
 	publisher(topic string, i int) (func(ctx context.Context, events []event) error, error)
-	// consume hands n events to handle and settles each afterwards. It returns when the server was
-	// told. handle may be called from several goroutines.
+	// consume hands n events to handle and acknowledges each afterwards. It returns when the server
+	// was told. handle may be called from several goroutines.
 	consume(ctx context.Context, topic string, n int, handle func(id, key string, data []byte)) error
-	// purge removes what a slice has left on the server; a client whose topics may be read again
-	// and again does nothing.
-	purge(ctx context.Context, topic string) error
 	close()
 }
 

@@ -17,17 +17,12 @@ type bareKafka struct {
 	cl   *kgo.Client
 }
 
-// openKafka returns both sides; each lets the bare consumer commit after each poll.
-func openKafka(each bool) func(ctx context.Context, url string) (driver, bare client, err error) {
-	return func(ctx context.Context, url string) (driver, bare client, err error) {
-		d, err := openDriver(ctx, url)
-		if err != nil {
-			return nil, nil, err
-		}
-		b := &bareKafka{seed: strings.TrimPrefix(url, "kafka://"), each: each}
-		b.cl, err = kgo.NewClient(kgo.SeedBrokers(b.seed), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
+func openKafka(each bool) func(context.Context, string) (client, error) {
+	return func(_ context.Context, url string) (client, error) {
+		seed := strings.TrimPrefix(url, "kafka://")
+		cl, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
 			kgo.ProducerBatchMaxBytes(2<<20)) // as the driver's topics take
-		return d, b, err
+		return &bareKafka{seed, each, cl}, err
 	}
 }
 
@@ -87,7 +82,5 @@ func (b *bareKafka) consume(ctx context.Context, topic string, n int, handle fun
 	}
 	return member.CommitUncommittedOffsets(ctx)
 }
-
-func (b *bareKafka) purge(context.Context, string) error { return nil }
 
 func (b *bareKafka) close() { b.cl.Close() }

@@ -22,9 +22,8 @@ var errForeign = errors.New("not all events arrived as they were sent")
 
 // A pair is what is compared: one engine's two sides.
 type pair struct {
-	engine string
+	engine *engine
 	sides  []side
-	once   bool // a topic's backlog can be drained only once
 	settings
 }
 
@@ -38,10 +37,7 @@ type settings struct {
 	rounds  int
 	slice   time.Duration
 	backlog int
-	batches []int
-	senders []int
 	only    string // publish, consume or "" for both
-	side    string // driver or bare alone, for a profile; "" for both
 }
 
 // A result is what one side did in one round.
@@ -64,14 +60,8 @@ func (l *line) median(side string, of func(r result) float64) float64 {
 		list = append(list, of(r))
 	}
 	slices.Sort(list)
-	switch n := len(list); {
-	case n == 0:
-		return 0
-	case n%2 == 0:
-		return (list[n/2-1] + list[n/2]) / 2
-	default:
-		return list[n/2]
-	}
+	n := len(list)
+	return (list[(n-1)/2] + list[n/2]) / 2
 }
 
 // interleave measures the sides in turns. The first round warms up and does not count.
@@ -81,7 +71,7 @@ func (p *pair) interleave(ctx context.Context, what string, measure func(s side,
 	for _, s := range p.sides {
 		topics[s.name] = fmt.Sprintf("bench.%s.%d", s.name, time.Now().UnixNano())
 		if err := s.prepare(ctx, topics[s.name]); err != nil {
-			return nil, fmt.Errorf("%s: prepare %s: %w", p.engine, topics[s.name], err)
+			return nil, fmt.Errorf("%s: prepare %s: %w", p.engine.name, topics[s.name], err)
 		}
 	}
 	for round := range p.rounds + 1 {
@@ -92,9 +82,9 @@ func (p *pair) interleave(ctx context.Context, what string, measure func(s side,
 		for _, s := range order {
 			runtime.GC() // the garbage of the other side is not to be paid here
 			r, err := measure(s, topics[s.name])
-			err = errors.Join(err, s.purge(ctx, topics[s.name]))
+			err = errors.Join(err, p.purge(s, topics[s.name]))
 			if err != nil {
-				return nil, fmt.Errorf("%s %s, %s side: %w", p.engine, what, s.name, err)
+				return nil, fmt.Errorf("%s %s, %s side: %w", p.engine.name, what, s.name, err)
 			}
 			if round > 0 {
 				l.sides[s.name] = append(l.sides[s.name], r)
@@ -104,38 +94,51 @@ func (p *pair) interleave(ctx context.Context, what string, measure func(s side,
 	return l, nil
 }
 
+// purge removes what a round has left on a server that keeps no history.
+func (p *pair) purge(s side, topic string) error {
+	server, ok := p.sides[1].client.(interface{ purge(prefix string) error })
+	switch {
+	case !ok:
+		return nil
+	case s.name == "driver":
+		topic += ":" + p.engine.group + ":" // begin the names of its queues
+	}
+	return server.purge(topic)
+}
+
 func (p *pair) publish(ctx context.Context, senders, batch int) (*line, error) {
 	return p.interleave(ctx, fmt.Sprintf("publish, batch %d, %d at once", batch, senders), func(s side, topic string) (result, error) {
-		return p.publishSlice(ctx, s, topic, senders, batch)
+		return send(ctx, s, topic, "", senders, batch, func(_ int, since time.Duration) bool { return since < p.slice })
 	})
 }
 
-// publishSlice publishes for the time of a slice.
-func (p *pair) publishSlice(ctx context.Context, c client, topic string, senders, batch int) (result, error) {
-	send := make([]func(context.Context, []event) error, senders)
-	for i := range send {
+// send publishes batches by several senders, each for as long as more says, knowing how many events
+// it has sent and since when.
+func send(ctx context.Context, c client, topic, prefix string, senders, batch int, more func(sent int, since time.Duration) bool) (result, error) {
+	publish := make([]func(context.Context, []event) error, senders)
+	for i := range publish {
 		var err error
-		if send[i], err = c.publisher(topic, i); err != nil {
+		if publish[i], err = c.publisher(topic, i); err != nil {
 			return result{}, err
 		}
 	}
-	var sent atomic.Int64
+	var total atomic.Int64
 	failures := make([]error, senders)
 	var all sync.WaitGroup
 	begun, used := time.Now(), cpuTime()
-	for i := range send {
+	for i := range publish {
 		all.Go(func() {
-			s := newSource(fmt.Sprintf("%x-%d-", begun.UnixNano(), i))
+			s := newSource(fmt.Sprintf("%s%x-%d-", prefix, begun.UnixNano(), i))
 			events := make([]event, batch)
-			for time.Since(begun) < p.slice && failures[i] == nil {
+			for n := 0; more(n, time.Since(begun)) && failures[i] == nil; n += batch {
 				s.fill(events)
-				failures[i] = send[i](ctx, events)
-				sent.Add(int64(batch))
+				failures[i] = publish[i](ctx, events)
+				total.Add(int64(batch))
 			}
 		})
 	}
 	all.Wait()
-	return newResult(sent.Load(), time.Since(begun), cpuTime()-used), errors.Join(failures...)
+	return newResult(total.Load(), time.Since(begun), cpuTime()-used), errors.Join(failures...)
 }
 
 func newResult(n int64, took, cpu time.Duration) result {
@@ -145,8 +148,9 @@ func newResult(n int64, took, cpu time.Duration) result {
 func (p *pair) consume(ctx context.Context) (*line, error) {
 	filled := make(map[string]bool)
 	return p.interleave(ctx, "consume", func(s side, topic string) (result, error) {
-		if p.once || !filled[topic] {
-			if err := p.fill(ctx, s, topic); err != nil {
+		if p.engine.once || !filled[topic] {
+			_, err := send(ctx, s, topic, "backlog-", fillers, fillBatch, func(sent int, _ time.Duration) bool { return sent < p.backlog/fillers })
+			if err != nil {
 				return result{}, fmt.Errorf("fill the backlog: %w", err)
 			}
 			filled[topic] = true
@@ -154,28 +158,6 @@ func (p *pair) consume(ctx context.Context) (*line, error) {
 		}
 		return p.drain(ctx, s, topic)
 	})
-}
-
-// fill publishes a backlog, which is not measured.
-func (p *pair) fill(ctx context.Context, c client, topic string) error {
-	var all sync.WaitGroup
-	failures := make([]error, fillers)
-	for i := range fillers {
-		send, err := c.publisher(topic, i)
-		if err != nil {
-			return err
-		}
-		all.Go(func() {
-			s := newSource(fmt.Sprintf("backlog-%x-%d-", time.Now().UnixNano(), i))
-			events := make([]event, fillBatch)
-			for n := 0; n < p.backlog && failures[i] == nil; n += fillers * fillBatch {
-				s.fill(events)
-				failures[i] = send(ctx, events)
-			}
-		})
-	}
-	all.Wait()
-	return errors.Join(failures...)
 }
 
 // drain consumes a backlog. Time runs from the first event.

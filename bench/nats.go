@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -22,17 +21,13 @@ type bareNATS struct {
 	js jetstream.JetStream
 }
 
-func openNATS(ctx context.Context, url string) (driver, bare client, err error) {
-	d, err := openDriver(ctx, url)
+func openNATS(_ context.Context, url string) (client, error) {
+	nc, err := nats.Connect(url)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	b := &bareNATS{}
-	if b.nc, err = nats.Connect(url); err != nil {
-		return nil, nil, err
-	}
-	b.js, err = jetstream.New(b.nc, jetstream.WithPublishAsyncMaxPending(1<<16))
-	return d, b, err
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<16))
+	return &bareNATS{nc, js}, err
 }
 
 func streamName(topic string) string { return strings.ReplaceAll(topic, ".", "_") }
@@ -110,74 +105,28 @@ func (b *bareNATS) consume(ctx context.Context, topic string, n int, handle func
 	}
 }
 
-func (b *bareNATS) purge(context.Context, string) error { return nil }
-
 func (b *bareNATS) close() { b.nc.Close() }
 
-// startNATS starts a server in this process.
-func startNATS(always bool) (url string, stop func(), err error) {
+// startNATS starts a server in this process that writes each message to the disk first.
+func startNATS(context.Context) (url string, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "bench-nats-")
 	if err != nil {
 		return "", nil, err
 	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir,
-		SyncAlways: always, MaxPayload: 2 << 20, NoSigs: true, NoLog: true,
+		SyncAlways: true, MaxPayload: 2 << 20, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		return "", nil, err
 	}
 	s.Start()
 	if !s.ReadyForConnections(10 * time.Second) {
-		return "", nil, fmt.Errorf("bench: the NATS server in %s is not ready after 10 s", dir)
+		return "", nil, fmt.Errorf("the NATS server in %s is not ready after 10 s", dir)
 	}
 	return s.ClientURL(), func() {
 		s.Shutdown()
 		s.WaitForShutdown()
 		_ = os.RemoveAll(dir)
 	}, nil
-}
-
-// startNATSProcess starts a server in a process of its own, which is this program again. It ends
-// when its standard input does.
-func startNATSProcess(ctx context.Context) (url string, stop func(), err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, natsServer) //nolint:gosec // this program itself
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	stop = func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	}
-	if _, err := fmt.Fscanln(out, &url); err != nil {
-		stop()
-		return "", nil, fmt.Errorf("bench: the NATS server says no address: %w", err)
-	}
-	return url, stop, nil
-}
-
-// natsServer is the argument that makes this program a NATS server.
-const natsServer = "nats-server"
-
-func serveNATS() error {
-	url, stop, err := startNATS(false)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	fmt.Fprintln(os.Stdout, url)
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
 }

@@ -30,29 +30,14 @@ type publishing struct {
 	returned <-chan amqp.Return
 }
 
-// openRabbit returns both sides for order=key or order=none.
-func openRabbit(ordered bool) func(ctx context.Context, url string) (driver, bare client, err error) {
-	return func(ctx context.Context, url string) (driver, bare client, err error) {
-		order := "none"
-		if ordered {
-			order = "key"
-		}
-		d, err := openDriver(ctx, url+"?mandatory=true&from_beginning=now&order="+order)
+func openRabbit(ordered bool) func(context.Context, string) (client, error) {
+	return func(_ context.Context, url string) (client, error) {
+		pub, err := amqp.Dial(url)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		b := &bareRabbit{ordered: ordered}
-		if b.pub, err = amqp.Dial(url); err != nil {
-			return nil, nil, err
-		}
-		if b.sub, err = amqp.Dial(url); err != nil {
-			return nil, nil, err
-		}
-		d.group = rabbitGroup
-		d.empty = func(_ context.Context, topic string) error {
-			return b.purgeQueues(b.queues(topic + ":" + rabbitGroup + ":"))
-		}
-		return d, b, nil
+		sub, err := amqp.Dial(url)
+		return &bareRabbit{pub: pub, sub: sub, ordered: ordered}, err
 	}
 }
 
@@ -175,17 +160,14 @@ func (b *bareRabbit) consume(_ context.Context, topic string, n int, handle func
 	return ch.Close() // the server answers when it has dealt with all acknowledgements
 }
 
-func (b *bareRabbit) purge(_ context.Context, topic string) error {
-	return b.purgeQueues(b.queues(topic))
-}
-
-func (b *bareRabbit) purgeQueues(names []string) error {
+// purge empties the queues with that prefix.
+func (b *bareRabbit) purge(prefix string) error {
 	ch, err := b.pub.Channel()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ch.Close() }()
-	for _, name := range names {
+	for _, name := range b.queues(prefix) {
 		if _, err := ch.QueuePurge(name, false); err != nil && !strings.Contains(err.Error(), "NOT_FOUND") {
 			return err
 		}

@@ -8,18 +8,22 @@ import (
 )
 
 func engines() []engine {
+	const rabbit = "?mandatory=true&from_beginning=now&order="
+	nats := start(servers.NATS, "KAPTAR_TEST_NATS", &servers.Options{Config: "sync: 2m"}) // the server's default
+	kafka := start(servers.Kafka, "KAPTAR_TEST_KAFKA", nil)
+	rabbitmq := start(servers.RabbitMQ, "KAPTAR_TEST_RABBITMQ", nil)
 	return []engine{
-		{name: "nats-embedded", start: func(context.Context) (string, func(), error) { return startNATS(true) }, open: openNATS},
-		{name: "nats", start: startNATSProcess, open: openNATS},
-		{name: "kafka", start: start(servers.Kafka, "KAPTAR_TEST_KAFKA"), open: openKafka(false)},
-		{name: "kafka-each", start: start(servers.Kafka, "KAPTAR_TEST_KAFKA"), open: openKafka(true), only: "consume"},
-		{name: "rabbitmq", start: start(servers.RabbitMQ, "KAPTAR_TEST_RABBITMQ"), open: openRabbit(false), once: true},
-		{name: "rabbitmq-key", start: start(servers.RabbitMQ, "KAPTAR_TEST_RABBITMQ"), open: openRabbit(true), once: true},
+		{name: "nats-embedded", start: startNATS, bare: openNATS, few: true},
+		{name: "nats", start: nats, bare: openNATS, few: true},
+		{name: "kafka", start: kafka, bare: openKafka(false)},
+		{name: "kafka-each", start: kafka, bare: openKafka(true), consumeOnly: true},
+		{name: "rabbitmq", start: rabbitmq, bare: openRabbit(false), params: rabbit + "none", group: rabbitGroup, few: true, once: true},
+		{name: "rabbitmq-key", start: rabbitmq, bare: openRabbit(true), params: rabbit + "key", group: rabbitGroup, few: true, once: true},
 	}
 }
 
 // start returns what starts a real server, unless the environment names one that runs.
-func start(e servers.Engine, env string) func(context.Context) (string, func(), error) {
+func start(e servers.Engine, env string, opts *servers.Options) func(context.Context) (string, func(), error) {
 	return func(ctx context.Context) (string, func(), error) {
 		if given := os.Getenv(env); given != "" {
 			return given, func() {}, nil
@@ -27,7 +31,7 @@ func start(e servers.Engine, env string) func(context.Context) (string, func(), 
 		if err := servers.Install(ctx, os.Stderr, string(e)); err != nil {
 			return "", nil, err
 		}
-		s, err := servers.Start(ctx, e, nil)
+		s, err := servers.Start(ctx, e, opts)
 		if err != nil {
 			return "", nil, err
 		}

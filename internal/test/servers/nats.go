@@ -13,7 +13,7 @@ func natsModule() module {
 }
 
 // natsServer wants a password, since drivers have to keep it out of their errors. It is one that
-// nothing else is called.
+// nothing else is called. It writes each message to the disk first unless Config sets sync.
 func natsServer() description {
 	return description{
 		example: "nats://kaptar:s3cr3t@127.0.0.1:4222",
@@ -23,9 +23,10 @@ func natsServer() description {
 			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
 listen: %q
 authorization { user: kaptar, password: "s3cr3t" }
-jetstream { store_dir: %q, sync_interval: always }
+sync: always
 %s
-`, s.Addr(""), s.path("data"), s.opts.Config))
+jetstream { store_dir: %q, sync_interval: $sync }
+`, s.Addr(""), s.opts.Config, s.path("data")))
 		},
 		command: func(s *Server) command { return command{args: []string{s.program, "-c", s.path("nats.conf")}} },
 		url:     func(s *Server) string { return "nats://kaptar:s3cr3t@" + s.Addr("") },
