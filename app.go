@@ -160,25 +160,22 @@ func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClien
 // transport, weights. They may be changed during Setup, before the first call.
 func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
-// Client returns the client for all other services: http://order-service/… is
-// found through discovery, balanced, retried when that is safe, broken off when
-// the target keeps failing, bound by the caller's deadline and traced. A host
-// with a dot or a port that discovery does not know is an ordinary host, with the
-// same care. Calls made during Setup fail, as nothing serves yet.
+// Client returns the client for all other services: http://order-service/… is found through
+// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound
+// by the caller's deadline and traced. A host with a dot or a port that discovery does not know is
+// an ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
 func (a *App) Client() *http.Client { return a.client }
 
-// Conn returns a gRPC connection to the service of that name, with what Client
-// does for HTTP; both share one breaker and one set of instances per target.
-// It is cheap and needs no closing.
+// Conn returns a gRPC connection to the service of that name, with what Client does for HTTP; both
+// share one breaker and one set of instances per target. It is cheap and needs no closing.
 func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport.Conn(service) }
 
-// DB returns the service's database, opened from the setting database_url at the
-// first call and closed after the service has stopped. A database belongs to one
-// service: one that is another's, or that has tables already, is refused, unless
-// database_from says otherwise (see sqldb.Own). With migrations other than
-// nil it is migrated first: the directory holds sqlite/*.sql and postgres/*.sql
-// for the dialects that the service supports (see sqldb.Migrate). A readiness
-// check for the database comes with it.
+// DB returns the service's database, opened from the setting database_url at the first call and
+// closed after the service has stopped. A database belongs to one service: one that is another's,
+// or that has tables already, is refused, unless database_from says otherwise (see sqldb.Own). With
+// migrations other than nil it is migrated first: the directory holds sqlite/*.sql and
+// postgres/*.sql for the dialects that the service supports (see sqldb.Migrate). A readiness check
+// for the database comes with it.
 func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -267,11 +264,10 @@ type attachment struct {
 // errAttachType tells that two callers of Attach use one key for different things.
 var errAttachType = errors.New("kaptar: key attached with another type")
 
-// Attach returns the one value of its kind that belongs to app, made by open at
-// the first call. It is how packages above this one, such as messaging, keep a
-// connection per service without a global variable; key should be of an
-// unexported type, as with context.WithValue. open may call app's methods and
-// must not call Attach with the same key.
+// Attach returns the one value of its kind that belongs to app, made by open at the first call. It
+// is how packages above this one, such as messaging, keep a connection per service without a global
+// variable; key should be of an unexported type, as with context.WithValue. open may call app's
+// methods and must not call Attach with the same key.
 func Attach[T any](app *App, key any, open func() (T, error)) (T, error) {
 	app.mu.Lock()
 	at := app.attached[key]

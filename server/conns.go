@@ -66,60 +66,45 @@ func (c *conns) release() {
 	}
 }
 
-// watch closes connections that are stuck in one write for longer than the limit, until stop is
-// closed.
+// watch closes connections that are in one write for longer than the limit, until stop is closed.
 func (c *conns) watch(limit time.Duration, stop <-chan struct{}) {
 	tick := time.NewTicker(max(limit/2, time.Millisecond))
 	defer tick.Stop()
-	seen := map[*conn]uint64{}
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
 		}
-		now := map[*conn]uint64{}
+		latest := time.Now().Add(-limit).UnixNano()
 		c.mu.Lock()
 		for nc := range c.all {
-			n := nc.writes.Load()
-			if n%2 == 0 {
-				continue
-			}
-			now[nc] = n
-			if seen[nc] == n && nc.strikes.Add(1) >= 2 {
+			if began := nc.writing.Load(); began != 0 && began < latest {
 				_ = nc.SetWriteDeadline(time.Unix(1, 0)) // the writer closes it
 			}
 		}
 		c.mu.Unlock()
-		seen = now
 	}
 }
 
-// conn counts its writes: an odd number means that one is under way.
+// conn knows since when it has been writing.
 type conn struct {
 	net.Conn
 	conns   *conns
-	writes  atomic.Uint64
-	strikes atomic.Int32 // how often it was seen in the same write
+	writing atomic.Int64 // the start of the write under way in Unix nanoseconds; 0: none
 	once    sync.Once
 }
 
 func (c *conn) Write(p []byte) (n int, err error) {
 	for {
-		part := p[n:min(len(p), n+writePart)]
-		k, err := c.write(part)
+		c.writing.Store(time.Now().UnixNano())
+		k, err := c.Conn.Write(p[n:min(len(p), n+writePart)])
+		c.writing.Store(0)
 		n += k
 		if err != nil || n == len(p) {
 			return n, err
 		}
 	}
-}
-
-func (c *conn) write(p []byte) (int, error) {
-	c.strikes.Store(0)
-	c.writes.Add(1)
-	defer c.writes.Add(1)
-	return c.Conn.Write(p)
 }
 
 // ReadFrom keeps sendfile for files, part by part. Other sources may keep a read waiting, which
@@ -136,20 +121,15 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	for {
 		want := min(limited.N, writePart)
 		part := &io.LimitedReader{R: limited.R, N: want}
-		k, err := c.readFrom(rf, part)
+		c.writing.Store(time.Now().UnixNano())
+		k, err := rf.ReadFrom(part)
+		c.writing.Store(0)
 		limited.N -= want - part.N
 		n += k
 		if err != nil || part.N > 0 || limited.N <= 0 {
 			return n, err
 		}
 	}
-}
-
-func (c *conn) readFrom(rf io.ReaderFrom, src io.Reader) (int64, error) {
-	c.strikes.Store(0)
-	c.writes.Add(1)
-	defer c.writes.Add(1)
-	return rf.ReadFrom(src)
 }
 
 // CloseWrite is how net/http lets a client read the answer before the connection goes.

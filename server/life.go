@@ -87,9 +87,8 @@ const (
 //
 // Requests and unary RPCs are finished. The contexts of streams end at once, with the cause
 // ErrStopping; a stream that is still there 2 s later is cut. When ctx ends first, Shutdown cuts
-// what is left and returns an error that names the requests and RPCs among it; a stream that is
-// cut is no error, but told in the log. A connection whose client takes nothing for a second is
-// closed.
+// what is left and returns an error that names the requests and RPCs among it; a stream that is cut
+// is no error, but told in the log. A connection whose client takes nothing for a second is closed.
 //
 // Shutdown may come before Listen or Serve; a further call waits for the first and returns the
 // same. Connections that a handler has hijacked are left alone once the handler has returned.

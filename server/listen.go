@@ -11,10 +11,9 @@ import (
 	"github.com/kaptar/kaptar/internal/listen"
 )
 
-// Listen binds the HTTP port, and the gRPC port if a gRPC service was
-// registered. When one is taken, the error names the address, who holds it
-// where the system tells, and the setting to change; errors.Is finds
-// syscall.EADDRINUSE in it. After an error nothing is bound.
+// Listen binds the HTTP port, and the gRPC port if a gRPC service was registered. When one is
+// taken, the error names the address, who holds it where the system tells, and the setting to
+// change; errors.Is finds syscall.EADDRINUSE in it. After an error nothing is bound.
 func (s *Server) Listen() error {
 	s.prepare()
 	s.mu.Lock()
@@ -61,8 +60,7 @@ func (s *Server) newHTTP() *http.Server {
 	}
 }
 
-// HTTPAddr is the address that HTTP is served on, with the actual port; ""
-// before Listen.
+// HTTPAddr is the address that HTTP is served on, with the actual port; "" before Listen.
 func (s *Server) HTTPAddr() string { return s.addr(&s.httpListener) }
 
 // GRPCAddr is the address that gRPC is served on, with the actual port; ""

@@ -128,8 +128,7 @@ func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) {
 	})
 }
 
-// knownMethod maps methods that clients make up to one, so that they cannot
-// make up time series.
+// knownMethod maps methods that clients make up to one, so that they cannot make up time series.
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -26,25 +27,14 @@ type FieldError struct {
 	Value    any    `json:"value,omitempty"` // what was sent; leave it out when it is secret
 }
 
-// WriteProblem answers r with p as application/problem+json, its empty fields
-// filled in. Headers that told of another body are removed. It must be called
-// before anything else is written to w.
+// WriteProblem answers r with p as application/problem+json, its empty fields filled in. Headers
+// that told of another body are removed. It must be called before anything else is written to w.
 func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
-	if p.Status == 0 {
-		p.Status = http.StatusInternalServerError
-	}
-	if p.Type == "" {
-		p.Type = "about:blank"
-	}
-	if p.Title == "" {
-		p.Title = http.StatusText(p.Status)
-	}
-	if p.Instance == "" {
-		p.Instance = r.URL.Path
-	}
-	if p.TraceID == "" {
-		p.TraceID = telemetry.TraceID(r.Context())
-	}
+	p.Status = cmp.Or(p.Status, http.StatusInternalServerError)
+	p.Type = cmp.Or(p.Type, "about:blank")
+	p.Title = cmp.Or(p.Title, http.StatusText(p.Status))
+	p.Instance = cmp.Or(p.Instance, r.URL.Path)
+	p.TraceID = cmp.Or(p.TraceID, telemetry.TraceID(r.Context()))
 	body, err := json.Marshal(p)
 	if err != nil { // a FieldError.Value that JSON cannot hold
 		for i := range p.Errors {

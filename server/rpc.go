@@ -67,8 +67,7 @@ func (s *Server) newGRPC() {
 // Listen fail. One registered after Listen is not taken, and the log says so.
 func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
 
-// InProcess calls the gRPC services without the network, through the same
-// interceptors.
+// InProcess calls the gRPC services without the network, through the same interceptors.
 func (s *Server) InProcess() grpc.ClientConnInterface { return s.channel }
 
 // HasGRPC reports whether a gRPC service was registered.
@@ -135,8 +134,7 @@ func (c *call) cut() { c.cancel(errCut) }
 // open reports whether an RPC is left to the user's interceptors.
 func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.") }
 
-// begin is the first half of both interceptors. After an error the handler
-// must not run.
+// begin is the first half of both interceptors. After an error the handler must not run.
 func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*call, error) {
 	c := &call{server: s, start: time.Now(), method: strings.TrimPrefix(fullMethod, "/")}
 	c.quiet = strings.HasPrefix(c.method, "grpc.health.") || strings.HasPrefix(c.method, "grpc.reflection.")

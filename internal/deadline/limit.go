@@ -9,8 +9,8 @@ import (
 // A Limit is a context whose deadline can move while it is in use. An answer is given a deadline
 // before anybody knows that it is a stream, which the deadline must not cut.
 //
-// The context that Start returns, and all made of it, end with the parent, with context.Canceled
-// through Cancel, and with context.DeadlineExceeded at the deadline.
+// It ends with the parent, with context.Canceled through Cancel, and with context.DeadlineExceeded
+// at the deadline. It costs next to nothing until somebody waits for its end.
 // The zero value is ready for one Start. Methods may be called concurrently after Start.
 type Limit struct {
 	parent context.Context
@@ -18,11 +18,12 @@ type Limit struct {
 
 	mu       sync.Mutex
 	at       time.Time // zero: no deadline of its own
+	err      error
+	ctx      context.Context // what is waited for; nil until somebody does, or wants the cause
+	cancel   context.CancelCauseFunc
+	expire   func() // ends ctx for the reason err
 	timer    *time.Timer
 	unfollow func() bool
-	end      func() // ends what Start has returned, for the reason err
-	err      error
-	cancel   context.CancelCauseFunc
 }
 
 type limitKey struct{}
@@ -33,50 +34,25 @@ func Of(ctx context.Context) *Limit {
 	return l
 }
 
-// Start returns a context that ends at the latest at the time at; the zero time sets no deadline.
-// Cancel must be called in the end.
+// Start returns the limit as a context that ends at the latest at the time at; the zero time sets
+// no deadline. Cancel must be called in the end.
 func (l *Limit) Start(parent context.Context, at time.Time) context.Context {
 	l.parent, l.at = parent, at
-	ctx, cancel := context.WithCancelCause((*source)(l)) // sets l.end
-	l.cancel = cancel
-	if parent.Err() != nil || !at.IsZero() && !time.Now().Before(at) {
-		l.check()
-		return ctx
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	check := l.check
-	if !at.IsZero() {
-		l.timer = time.AfterFunc(time.Until(at), check)
-	}
-	if parent.Done() != nil {
-		l.unfollow = context.AfterFunc(parent, check)
-	}
-	return ctx
+	return l
 }
 
 // Move sets another deadline; the zero time lifts it, and one that has passed ends the context
 // before Move returns. It has no effect after the end.
 func (l *Limit) Move(at time.Time) {
+	if l.Err() != nil {
+		return
+	}
 	l.mu.Lock()
-	earlier := l.err == nil && !at.IsZero() && (l.at.IsZero() || at.Before(l.at))
 	l.at = at
-	left := time.Until(at)
-	switch {
-	case !earlier || left <= 0: // otherwise the timer finds out when it fires
-	case l.timer == nil:
-		l.timer = time.AfterFunc(left, l.check)
-	default:
-		l.timer.Reset(left)
-	}
+	l.arm()
 	l.mu.Unlock()
-	if earlier && left <= 0 {
-		l.check()
-	}
+	_ = l.Err()
 }
-
-// Deadline is the deadline in force, ok false when there is none.
-func (l *Limit) Deadline() (at time.Time, ok bool) { return (*source)(l).Deadline() }
 
 // Own makes Owner return v: who works under the limit can be found again through a context.
 func (l *Limit) Own(v any) { l.owner = v }
@@ -87,75 +63,120 @@ func (l *Limit) Owner() any { return l.owner }
 // Cancel ends the context, unless it has ended, for the reason that context.Cause then tells; nil
 // stands for context.Canceled. It frees what the limit holds.
 func (l *Limit) Cancel(cause error) {
-	l.cancel(cause)
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = context.Canceled
+		if cause != nil {
+			l.watch()
+		}
+	}
+	cancel := l.cancel
 	if l.timer != nil {
 		l.timer.Stop()
 	}
 	if l.unfollow != nil {
 		l.unfollow()
 	}
+	l.mu.Unlock()
+	if cancel != nil {
+		cancel(cause)
+	}
 }
 
-// check ends the context if it is time.
-func (l *Limit) check() {
+// Done implements context.Context.
+func (l *Limit) Done() <-chan struct{} {
 	l.mu.Lock()
-	err := l.parent.Err()
-	if err == nil && !l.at.IsZero() {
-		if left := time.Until(l.at); left <= 0 {
-			err = context.DeadlineExceeded
-		} else if l.timer != nil { // the deadline has moved
-			l.timer.Reset(left)
+	defer l.mu.Unlock()
+	if l.ctx == nil {
+		l.watch()
+		l.arm()
+		if l.err != nil { // through Cancel, without a cause
+			l.cancel(nil)
+		} else if l.parent.Done() != nil {
+			l.unfollow = context.AfterFunc(l.parent, l.check)
 		}
 	}
-	if err == nil || l.err != nil {
-		l.mu.Unlock()
-		return
-	}
-	l.err = err
-	l.mu.Unlock()
-	l.end()
+	return l.ctx.Done()
 }
 
-// source is the limit as the parent of the context that Start returns. Package context asks it for
-// the reason of the end, and through AfterFunc leaves it to us when that is: this is what makes
-// every context below end with context.DeadlineExceeded though no timer of package context is
-// involved.
-type source Limit
+// Err implements context.Context. It does not wait for a timer.
+func (l *Limit) Err() error {
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = l.parent.Err()
+		if l.err == nil && !l.at.IsZero() && !time.Now().Before(l.at) {
+			l.err = context.DeadlineExceeded
+		}
+		if l.err != nil {
+			l.watch()
+			defer l.expire() // after the unlock
+		}
+	}
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Deadline is the deadline in force, ok false when there is none.
+func (l *Limit) Deadline() (at time.Time, ok bool) {
+	l.mu.Lock()
+	at = l.at
+	l.mu.Unlock()
+	if at.IsZero() {
+		return l.parent.Deadline()
+	}
+	return at, true
+}
+
+// Value implements context.Context.
+func (l *Limit) Value(key any) any {
+	if key == (limitKey{}) {
+		return l
+	}
+	l.mu.Lock()
+	ctx := l.ctx
+	l.mu.Unlock()
+	if ctx == nil {
+		ctx = l.parent
+	}
+	return ctx.Value(key)
+}
+
+func (l *Limit) check() { _ = l.Err() }
+
+// arm sets the timer for those who wait; the caller holds mu.
+func (l *Limit) arm() {
+	switch left := time.Until(l.at); {
+	case l.ctx == nil || l.err != nil || l.at.IsZero():
+	case l.timer == nil:
+		l.timer = time.AfterFunc(left, l.check)
+	default:
+		l.timer.Reset(left)
+	}
+}
+
+// watch makes what can be waited for; the caller holds mu.
+func (l *Limit) watch() {
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithCancelCause(source{l}) // sets l.expire
+	}
+}
+
+// source is the limit as the parent of its ctx. Package context asks it for the reason of the end,
+// and through AfterFunc leaves it to us when that is: this is what makes ctx, and every context
+// below, end with context.DeadlineExceeded though no timer of package context is involved.
+type source struct{ *Limit }
 
 var never = make(chan struct{})
 
 func stopped() bool { return true }
 
-// Done is never closed: who waits, waits for the context that Start has returned.
-func (s *source) Done() <-chan struct{} { return never }
+// Done is never closed: who waits, waits for ctx.
+func (source) Done() <-chan struct{} { return never }
 
-// AfterFunc is what package context calls in Start.
-func (s *source) AfterFunc(f func()) func() bool {
-	s.end = f
+// AfterFunc is what package context calls in watch.
+func (s source) AfterFunc(f func()) func() bool {
+	s.expire = f
 	return stopped
 }
 
-func (s *source) Err() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
-func (s *source) Deadline() (time.Time, bool) {
-	s.mu.Lock()
-	at := s.at
-	s.mu.Unlock()
-	if at.IsZero() {
-		return s.parent.Deadline()
-	}
-	return at, true
-}
-
-func (s *source) Value(key any) any {
-	if key == (limitKey{}) {
-		return (*Limit)(s)
-	}
-	return s.parent.Value(key)
-}
+func (s source) Value(key any) any { return s.parent.Value(key) }
