@@ -31,7 +31,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	ctx := propagation.TraceContext{}.Extract(x.limitTime(r), traceHeader(r.Header))
 	ctx, x.span = s.tracer.Start(ctx, x.method, serverKind...)
 	x.req = r.WithContext(ctx)
-	x.flight = flight{method: r.Method, name: r.URL.Path, call: x}
+	x.flight = flight{limit: x.limit, x: x, method: r.Method, name: r.URL.Path}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
 	if admitted {

@@ -6,41 +6,44 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // flight is one call under way, as a member of flights.
 type flight struct {
-	rpc        bool
-	name       string // of an RPC: the full method; of a request: the path
-	method     string // of a request
-	call       inFlight
-	stream     bool // ends when the server stops
-	dropped    bool // nobody waits for it any more
+	limit      *deadline.Limit // of its context
+	x          *exchange       // nil for an RPC
+	method     string          // of a request
+	name       string          // of an RPC: the full method; of a request: the path
+	stream     bool            // ends when the server stops
 	prev, next *flight
 }
 
-// inFlight is what Shutdown does with a call.
-type inFlight interface {
-	Cancel(cause error) // ends its context
-	cut()               // and takes away what it may be waiting for
+// cut ends the context and takes away what the handler may be waiting for. Of an RPC it is the
+// context alone: grpc-go takes the stream from the handler when the connection goes.
+func (f *flight) cut() {
+	f.limit.Cancel(errCut)
+	if f.x != nil {
+		f.x.cut()
+	}
 }
 
 func (f *flight) String() string {
-	if f.rpc {
+	if f.x == nil {
 		return f.name
 	}
 	return f.method + " " + (&url.URL{Path: f.name}).EscapedPath() // it goes to a terminal
 }
 
-// flights are the calls under way, over the network and within the process: a
-// ring through the calls themselves, so that counting allocates nothing.
+// flights are the calls under way, over the network and within the process: a ring through the
+// calls themselves, so that counting allocates nothing.
 type flights struct {
 	mu       sync.Mutex
 	ring     flight // its next is the first, its prev the last
-	n        int
 	stopping bool
 	closed   bool
-	idle     chan struct{} // closed when n falls to 0; nil when nobody waits
+	idle     chan struct{} // closed when the last has gone; nil when nobody waits
 }
 
 // add takes f in, unless the server has shut down.
@@ -55,22 +58,20 @@ func (fs *flights) add(f *flight) bool {
 	}
 	f.prev, f.next = fs.ring.prev, &fs.ring
 	f.prev.next, fs.ring.prev = f, f
-	fs.n++
 	return true
 }
 
 func (fs *flights) remove(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f.prev.next, f.next.prev = f.next, f.prev
-	if !f.dropped {
-		fs.less()
-	}
+	fs.unlink(f)
 }
 
-// less counts one call less; the caller holds mu.
-func (fs *flights) less() {
-	if fs.n--; fs.n == 0 && fs.idle != nil {
+// unlink takes f out, if it is still there; the caller holds mu.
+func (fs *flights) unlink(f *flight) {
+	f.prev.next, f.next.prev = f.next, f.prev
+	f.prev, f.next = f, f
+	if fs.idle != nil && fs.ring.next == &fs.ring {
 		close(fs.idle)
 		fs.idle = nil
 	}
@@ -83,7 +84,7 @@ func (fs *flights) stream(f *flight) {
 	stopping := fs.stopping
 	fs.mu.Unlock()
 	if stopping {
-		f.call.Cancel(ErrStopping)
+		f.limit.Cancel(ErrStopping)
 	}
 }
 
@@ -91,55 +92,43 @@ func (fs *flights) stream(f *flight) {
 func (fs *flights) stop() {
 	fs.mu.Lock()
 	fs.stopping = true
-	calls := fs.calls(func(f *flight) bool { return f.stream })
+	streams := fs.list(isStream)
 	fs.mu.Unlock()
-	for _, c := range calls { // may run anything, so not under the lock
-		c.Cancel(ErrStopping)
+	for _, f := range streams { // may run anything, so not under the lock
+		f.limit.Cancel(ErrStopping)
 	}
 }
 
 // dropStreams cuts the streams that are still there, and waits for them no longer.
 func (fs *flights) dropStreams() {
 	fs.mu.Lock()
-	calls := fs.calls(func(f *flight) bool { return f.stream && !f.dropped })
-	for f := range fs.all() {
-		if f.stream && !f.dropped {
-			f.dropped = true
-			fs.less()
-		}
+	streams := fs.list(isStream)
+	for _, f := range streams {
+		fs.unlink(f)
 	}
 	fs.mu.Unlock()
-	for _, c := range calls {
-		c.cut()
+	for _, f := range streams {
+		f.cut()
 	}
 }
 
-// calls are those that want holds for; the caller holds mu.
-func (fs *flights) calls(want func(*flight) bool) (calls []inFlight) {
-	for f := range fs.all() {
-		if want(f) {
-			calls = append(calls, f.call)
-		}
-	}
-	return calls
-}
-
-// count is how many calls are under way.
-func (fs *flights) count() float64 {
+// close lets no further call in and ends those under way.
+func (fs *flights) close() {
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	return float64(fs.n)
+	fs.closed = true
+	all := fs.list(anyFlight)
+	fs.mu.Unlock()
+	for _, f := range all {
+		f.limit.Cancel(errCut)
+	}
 }
 
-// wait returns a channel that is closed once no call is under way.
+// wait returns a channel that is closed once no call is under way. It may be called once.
 func (fs *flights) wait() <-chan struct{} {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if fs.idle != nil {
-		return fs.idle
-	}
 	idle := make(chan struct{})
-	if fs.n == 0 {
+	if len(fs.list(anyFlight)) == 0 {
 		close(idle)
 	} else {
 		fs.idle = idle
@@ -147,62 +136,53 @@ func (fs *flights) wait() <-chan struct{} {
 	return idle
 }
 
-// close lets no further call in and ends those under way.
-func (fs *flights) close() {
+// count is how many calls are under way.
+func (fs *flights) count() float64 {
 	fs.mu.Lock()
-	fs.closed = true
-	calls := fs.calls(func(*flight) bool { return true })
-	fs.mu.Unlock()
-	for _, c := range calls {
-		c.Cancel(errCut)
-	}
+	defer fs.mu.Unlock()
+	return float64(len(fs.list(anyFlight)))
 }
 
-// all ranges over the calls under way; the caller holds mu.
-func (fs *flights) all() func(yield func(*flight) bool) {
-	return func(yield func(*flight) bool) {
-		for f := fs.ring.next; f != nil && f != &fs.ring; f = f.next {
-			if !yield(f) {
-				return
-			}
+func anyFlight(*flight) bool  { return true }
+func isStream(f *flight) bool { return f.stream }
+func hasEnd(f *flight) bool   { return !f.stream }
+
+// list returns the calls under way that want holds for; the caller holds mu.
+func (fs *flights) list(want func(*flight) bool) (list []*flight) {
+	for f := fs.ring.next; f != nil && f != &fs.ring; f = f.next {
+		if want(f) {
+			list = append(list, f)
 		}
 	}
+	return list
 }
 
-// Busy says what the server is working on, as in "2 HTTP requests: GET /slow"
-// and "1 RPC: /user.v1.UserService/Watch"; empty when idle.
-func (s *Server) Busy() []string {
-	return s.flights.describe(func(*flight) bool { return true })
-}
+// Busy says what the server is working on, as in "2 HTTP requests: GET /slow" and "1 RPC:
+// /user.v1.UserService/Watch"; empty when idle.
+func (s *Server) Busy() []string { return s.flights.describe(anyFlight) }
 
 func (fs *flights) describe(want func(*flight) bool) []string {
 	var requests, rpcs []string
 	fs.mu.Lock()
-	for f := range fs.all() {
-		if !want(f) {
-			continue
-		}
-		if f.rpc {
-			rpcs = append(rpcs, f.String())
-		} else {
+	for _, f := range fs.list(want) {
+		if f.x != nil {
 			requests = append(requests, f.String())
+		} else {
+			rpcs = append(rpcs, f.String())
 		}
 	}
 	fs.mu.Unlock()
-	var out []string
-	if len(requests) > 0 {
-		out = append(out, countNames("HTTP request", requests))
-	}
-	if len(rpcs) > 0 {
-		out = append(out, countNames("RPC", rpcs))
-	}
-	return out
+	return append(countNames("HTTP request", requests), countNames("RPC", rpcs)...)
 }
 
-func countNames(what string, names []string) string {
+func countNames(what string, names []string) []string {
 	const most = 5
 	n := len(names)
-	if n > 1 {
+	switch n {
+	case 0:
+		return nil
+	case 1:
+	default:
 		what += "s"
 	}
 	slices.Sort(names)
@@ -210,5 +190,5 @@ func countNames(what string, names []string) string {
 	if len(names) > most {
 		names = append(names[:most], "…")
 	}
-	return fmt.Sprintf("%d %s: %s", n, what, strings.Join(names, ", "))
+	return []string{fmt.Sprintf("%d %s: %s", n, what, strings.Join(names, ", "))}
 }

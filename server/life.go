@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -15,55 +14,41 @@ import (
 // It listens if Listen was not called, and returns early, with everything cut,
 // when a port fails. After Shutdown it returns nil at once.
 func (s *Server) Serve() error {
-	if s.isDraining() {
-		<-s.stopped
-		return nil
-	}
 	if err := s.Listen(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	web, rpc, httpListener, grpcListener, conns := s.http, s.grpc, s.httpListener, s.grpcListener, s.conns
-	s.mu.Unlock()
-	if web == nil { // Shutdown was first
+	if s.http == nil { // Shutdown was first
 		<-s.stopped
 		return nil
 	}
 	failed := make(chan error, 2)
-	go func() {
-		if err := serveHTTP(web, httpListener); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("server: serve HTTP on %s: %w", httpListener.Addr(), err)
+	serve := func(what string, l net.Listener, run func(net.Listener) error) {
+		if err := run(l); err != nil && !s.isDraining() {
+			failed <- fmt.Errorf("server: serve %s on %s: %w", what, l.Addr(), err)
 		}
-	}()
-	if s.opts.WriteTimeout > 0 {
-		go conns.watch(s.opts.WriteTimeout, s.stopped)
 	}
-	if grpcListener != nil {
-		go func() {
-			if err := rpc.Serve(grpcListener); err != nil && !s.isDraining() {
-				failed <- fmt.Errorf("server: serve gRPC on %s: %w", grpcListener.Addr(), err)
-			}
-		}()
+	go serve("HTTP", s.httpListener, s.serveHTTP)
+	if s.grpc != nil {
+		go serve("gRPC", s.grpcListener, s.grpc.Serve)
+	}
+	if s.opts.WriteTimeout > 0 {
+		go s.httpListener.watch(s.opts.WriteTimeout, s.stopped)
 	}
 	select {
 	case <-s.stopped:
 		return nil
 	case err := <-failed:
-		if s.isDraining() {
-			<-s.stopped
-			return nil
-		}
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		return errors.Join(err, s.Shutdown(now))
 	}
 }
 
-func serveHTTP(s *http.Server, l net.Listener) error {
-	if s.TLSConfig != nil {
-		return s.ServeTLS(l, "", "")
+func (s *Server) serveHTTP(l net.Listener) error {
+	if s.opts.TLS != nil {
+		return s.http.ServeTLS(l, "", "")
 	}
-	return s.Serve(l)
+	return s.http.Serve(l)
 }
 
 func (s *Server) isDraining() bool {
@@ -106,20 +91,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.listening = true // a Listen from now on binds nothing
-	web, rpc, httpListener, grpcListener, conns := s.http, s.grpc, s.httpListener, s.grpcListener, s.conns
 	s.mu.Unlock()
 
-	quiet := make(chan struct{})
 	var wg sync.WaitGroup
-	if web != nil {
-		wg.Go(func() { _ = web.Shutdown(ctx) }) // only says that ctx has ended
-		_ = httpListener.Close()                // Serve may not have taken it; if it has, it is the second close
-		go conns.watch(stuckGrace, s.stopped)
+	if s.http != nil {
+		wg.Go(func() { _ = s.http.Shutdown(ctx) }) // only says that ctx has ended
+		_ = s.httpListener.Close()                 // Serve may not have taken it; if it has, it is the second close
+		go s.httpListener.watch(stuckGrace, s.stopped)
+		defer func() { _ = s.http.Close() }()
 	}
-	if rpc != nil {
-		wg.Go(rpc.GracefulStop)
-		_ = grpcListener.Close()
+	if s.grpc != nil {
+		wg.Go(s.grpc.GracefulStop)
+		_ = s.grpcListener.Close()
+		defer s.grpc.Stop()
 	}
+	quiet := make(chan struct{})
 	go func() {
 		wg.Wait()
 		close(quiet)
@@ -129,12 +115,6 @@ func (s *Server) drain(ctx context.Context) error {
 	case <-quiet: // what was written is on its way
 	case <-ctx.Done():
 	case <-time.After(stuckGrace):
-	}
-	if web != nil {
-		_ = web.Close()
-	}
-	if rpc != nil {
-		rpc.Stop()
 	}
 	return err
 }
@@ -149,12 +129,6 @@ func (s *Server) finishCalls(ctx context.Context) error {
 	case <-idle:
 		return nil
 	case <-grace.C:
-		s.dropStreams()
-		select {
-		case <-idle:
-			return nil
-		case <-ctx.Done():
-		}
 	case <-ctx.Done():
 		// What was told to end a moment ago still may.
 		select {
@@ -162,19 +136,20 @@ func (s *Server) finishCalls(ctx context.Context) error {
 			return nil
 		case <-time.After(lastGrace):
 		}
-		s.dropStreams()
 	}
-	busy := s.flights.describe(func(f *flight) bool { return !f.stream })
+	if streams := s.flights.describe(isStream); len(streams) > 0 {
+		s.log.Warn("streams cut that did not end when the service stopped", "streams", strings.Join(streams, "; "))
+	}
+	s.flights.dropStreams()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+	}
+	busy := s.flights.describe(hasEnd)
 	s.flights.close()
 	if len(busy) == 0 {
 		return nil
 	}
 	return fmt.Errorf("server: shutdown: cut %s: %w", strings.Join(busy, "; "), context.Cause(ctx))
-}
-
-func (s *Server) dropStreams() {
-	if streams := s.flights.describe(func(f *flight) bool { return f.stream }); len(streams) > 0 {
-		s.log.Warn("streams cut that did not end when the service stopped", "streams", strings.Join(streams, "; "))
-	}
-	s.flights.dropStreams()
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -36,8 +35,7 @@ func (s *Server) Listen() error {
 		s.grpcListener = newConns(g, s.opts.MaxConns)
 		s.newGRPC()
 	}
-	s.conns = newConns(l, s.opts.MaxConns)
-	s.httpListener = s.conns
+	s.httpListener = newConns(l, s.opts.MaxConns)
 	s.http = s.newHTTP()
 	s.listening = true
 	return nil
@@ -67,7 +65,7 @@ func (s *Server) HTTPAddr() string { return s.addr(&s.httpListener) }
 // before Listen and without a gRPC service.
 func (s *Server) GRPCAddr() string { return s.addr(&s.grpcListener) }
 
-func (s *Server) addr(l *net.Listener) string {
+func (s *Server) addr(l **conns) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if *l == nil {

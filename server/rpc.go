@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -116,7 +117,7 @@ func (s *Server) mistake(err error) {
 type call struct {
 	server   *Server
 	ctx      context.Context
-	cancel   func(cause error)
+	limit    deadline.Limit
 	span     trace.Span
 	flight   flight
 	start    time.Time
@@ -124,12 +125,6 @@ type call struct {
 	admitted bool
 	quiet    bool // health and reflection: neither measured nor logged
 }
-
-// Cancel ends the handler's context.
-func (c *call) Cancel(cause error) { c.cancel(cause) }
-
-// cut does no more: grpc-go takes the stream from the handler when the connection goes.
-func (c *call) cut() { c.cancel(errCut) }
 
 // open reports whether an RPC is left to the user's interceptors.
 func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.") }
@@ -145,19 +140,17 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	} else {
 		ctx, c.span = s.tracer.Start(ctx, c.method, serverKind...)
 	}
+	var at time.Time
 	if _, ok := ctx.Deadline(); unary && !ok && s.opts.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
-		c.cancel = func(error) { cancel() }
-	} else {
-		ctx, c.cancel = context.WithCancelCause(ctx)
+		at = c.start.Add(s.opts.Timeout)
 	}
-	c.ctx = ctx
-	c.flight = flight{rpc: true, name: fullMethod, call: c}
+	c.ctx = c.limit.Start(ctx, at)
+	c.limit.Own(c) // not for a request that this context is used for
+	c.flight = flight{limit: &c.limit, name: fullMethod}
 	if c.admitted = s.flights.add(&c.flight); !c.admitted {
 		return c, status.Error(codes.Unavailable, "the server has shut down")
 	}
-	if err := ctx.Err(); err != nil {
+	if err := c.ctx.Err(); err != nil {
 		return c, status.FromContextError(err).Err()
 	}
 	return c, nil
@@ -178,7 +171,7 @@ func (*incoming) Keys() []string     { return nil }
 
 // end is the second half: p is what the handler panicked with.
 func (c *call) end(p any, err *error) {
-	defer c.cancel(nil)
+	defer c.limit.Cancel(nil)
 	if c.admitted { // last, or a shutdown would lose the records below
 		defer c.server.flights.remove(&c.flight)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -97,9 +96,8 @@ type Server struct {
 	mistakes     []error   // in setting up, told by Listen
 	http         *http.Server
 	grpc         *grpc.Server
-	httpListener net.Listener
-	grpcListener net.Listener
-	conns        *conns // of the HTTP port
+	httpListener *conns
+	grpcListener *conns
 	listening    bool
 
 	stop     sync.Once

@@ -102,12 +102,8 @@ func (x *exchange) SetReadDeadline(at time.Time) error {
 	return http.NewResponseController(x.ResponseWriter).SetReadDeadline(at)
 }
 
-// Cancel ends the handler's context.
-func (x *exchange) Cancel(cause error) { x.limit.Cancel(cause) }
-
 // cut takes the connection from a handler that does not mind its context.
 func (x *exchange) cut() {
-	x.limit.Cancel(errCut)
 	if c := x.conn.Load(); c != nil {
 		_ = (*c).Close() // its handler is told by the error of what it does next
 		return
