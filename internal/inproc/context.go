@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // address is the network address of both ends of a call that stays in the process.
@@ -12,22 +14,19 @@ type address struct{}
 func (address) Network() string { return "inproc" }
 func (address) String() string  { return "in-process" }
 
-// serverContext returns the context for a handler: it has the deadline of the caller's context but
-// none of its values. It does not follow the caller's cancellation by itself, see [cancelFor].
-func serverContext(caller context.Context) (context.Context, context.CancelFunc) {
-	if d, ok := caller.Deadline(); ok {
-		return context.WithDeadline(context.Background(), d)
-	}
-	return context.WithCancel(context.Background())
+// start starts the limit of a handler and returns its context: it has the deadline of the caller's,
+// but none of its values.
+func start(limit *deadline.Limit, caller context.Context) context.Context {
+	at, _ := caller.Deadline()
+	return limit.Start(context.Background(), at)
 }
 
-// cancelFor ends a handler's context because the caller's has ended. A deadline is left to the
-// handler's own timer, so that the handler always finds context.DeadlineExceeded and not, when the
-// caller's timer fires first, context.Canceled.
-func cancelFor(caller context.Context, cancel context.CancelFunc) {
-	_, timed := caller.Deadline()
-	if !timed || !errors.Is(caller.Err(), context.DeadlineExceeded) {
-		cancel()
+// endLike ends the context of a handler for the reason for which the caller's has ended.
+func endLike(limit *deadline.Limit, caller context.Context) {
+	if _, timed := limit.Deadline(); timed && errors.Is(caller.Err(), context.DeadlineExceeded) {
+		limit.Move(time.Now())
+	} else {
+		limit.Cancel(nil)
 	}
 }
 

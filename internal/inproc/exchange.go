@@ -2,14 +2,12 @@ package inproc
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -60,13 +58,6 @@ func newExchange(caller context.Context, method string) *exchange {
 	return ex
 }
 
-// context returns the handler's context: it has the deadline of the caller's but none of its
-// values.
-func (ex *exchange) context() context.Context {
-	at, _ := ex.caller.Deadline()
-	return ex.limit.Start(context.Background(), at)
-}
-
 func (ex *exchange) isHead() bool { return ex.method == http.MethodHead }
 
 // release ends what the exchange holds on the handler's side.
@@ -87,14 +78,8 @@ func (ex *exchange) drop(err error) {
 // callerGone ends the exchange because the caller's context has ended.
 func (ex *exchange) callerGone() {
 	if ex.fail(context.Cause(ex.caller)) {
-		if _, timed := ex.limit.Deadline(); timed && errors.Is(ex.caller.Err(), context.DeadlineExceeded) {
-			ex.limit.Move(time.Now()) // so that the handler finds the same reason
-		} else {
-			ex.limit.Cancel(nil)
-		}
-		if ex.body != nil {
-			_ = ex.body.Close()
-		}
+		endLike(&ex.limit, ex.caller)
+		ex.release()
 	}
 }
 

@@ -78,10 +78,8 @@ func tooLarge(req *http.Request) bool {
 // refusal is what net/http's server then answers.
 func refusal(req *http.Request) *http.Response {
 	const status = http.StatusRequestHeaderFieldsTooLarge
-	return &http.Response{
-		Status: statusLine(status), StatusCode: status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Close: true, ContentLength: -1, Request: req,
-		Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}},
-		Body:   io.NopCloser(strings.NewReader(statusLine(status))),
-	}
+	res := newResponse(req, status, http.Header{"Content-Type": {"text/plain; charset=utf-8"}},
+		io.NopCloser(strings.NewReader(statusLine(status))))
+	res.Close, res.ContentLength = true, -1
+	return res
 }

@@ -2,12 +2,12 @@ package inproc
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"sync"
 
 	"google.golang.org/grpc/test/bufconn"
 )
@@ -52,16 +52,15 @@ func (w responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func connect() (*hijacked, error) {
 	l := bufconn.Listen(bufferSize)
-	dialed := make(chan net.Conn, 1)
-	go func() {
-		c, _ := l.DialContext(context.Background()) // fails only without the Accept below
-		dialed <- c
-	}()
-	c, err := l.Accept()
-	if err != nil {
+	h := new(hijacked)
+	var dialed sync.WaitGroup
+	dialed.Go(func() { h.caller, _ = l.Dial() }) // fails only without the Accept below
+	var err error
+	if h.handler, err = l.Accept(); err != nil {
 		return nil, fmt.Errorf("inproc: hijack: %w", err)
 	}
-	return &hijacked{handler: c, caller: <-dialed}, nil
+	dialed.Wait()
+	return h, nil
 }
 
 // readRaw waits for the response that the handler writes on its connection.
@@ -92,11 +91,7 @@ func (h *hijacked) response(ex *exchange, req *http.Request) *http.Response {
 		h.raw.Request = req
 		return h.raw
 	}
-	return &http.Response{
-		Status: statusLine(ex.status), StatusCode: ex.status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: ex.sent, Request: req, Body: upgraded{h.caller, h.caller},
-	}
+	return newResponse(req, ex.status, ex.sent, upgraded{h.caller, h.caller})
 }
 
 // upgraded is the body of a response with status 101: the caller's end of the connection.

@@ -2,8 +2,9 @@ package inproc
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,10 +17,8 @@ import (
 
 const contentType = "application/grpc"
 
-var errEmptyKey = errors.New("inproc: metadata with an empty key")
-
 // reserved reports whether a key belongs to the protocol, so that an application cannot set it.
-func reserved(key string) bool {
+func reserved(key string, _ []string) bool {
 	switch key {
 	case "content-type", "user-agent", "te", "grpc-message-type", "grpc-encoding", "grpc-message", "grpc-status",
 		"grpc-timeout", "grpc-status-details-bin":
@@ -31,29 +30,23 @@ func reserved(key string) bool {
 // validate refuses what could not be sent over HTTP/2.
 func validate(md metadata.MD) error {
 	for k, vv := range md {
-		if k == "" {
-			return errEmptyKey
+		if k == "" || strings.ContainsFunc(k, notInKey) {
+			return fmt.Errorf("inproc: metadata key %q, want only 0-9 a-z . - _", k)
 		}
-		for _, c := range []byte(k) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
-				return fmt.Errorf("inproc: metadata key %q, want only 0-9 a-z . - _", k)
-			}
-		}
-		if strings.HasSuffix(k, "-bin") {
-			continue
-		}
-		for _, v := range vv {
-			for _, c := range []byte(v) {
-				if c < ' ' || c > '~' {
-					return fmt.Errorf("inproc: value of metadata key %q is not printable ASCII", k)
-				}
-			}
+		if !strings.HasSuffix(k, "-bin") && slices.ContainsFunc(vv, notPrintable) {
+			return fmt.Errorf("inproc: value of metadata key %q is not printable ASCII", k)
 		}
 	}
 	return nil
 }
 
-func lastSlash(method string) int { return max(strings.LastIndexByte(method, '/'), 0) }
+func notInKey(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_'
+}
+
+func notPrintable(s string) bool {
+	return strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
+}
 
 // serverSide is the metadata that a handler sends back. It is the [grpc.ServerTransportStream] of
 // the handler's context.
@@ -103,31 +96,18 @@ func (s *serverSide) addHeader(md metadata.MD, send bool) error {
 }
 
 func (s *serverSide) sendLocked() {
-	for k := range s.header {
-		if reserved(k) {
-			delete(s.header, k)
-		}
-	}
+	maps.DeleteFunc(s.header, reserved)
 	s.header = metadata.Join(s.header, metadata.Pairs("content-type", contentType))
 	s.sent = true
 	close(s.ready)
 }
 
-// send lets the header go if it has not gone yet, as the first message does.
-func (s *serverSide) send() {
+// send lets the header go if it has not gone yet: as the first message does, and always is true
+// then, or at the end without a message, if there is something in it.
+func (s *serverSide) send(always bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.sent {
-		s.sendLocked()
-	}
-}
-
-// end is called when the handler has returned: without a message, the header goes only if there is
-// something in it.
-func (s *serverSide) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.sent && len(s.header) > 0 {
+	if !s.sent && (always || len(s.header) > 0) {
 		s.sendLocked()
 	}
 }
@@ -153,10 +133,6 @@ func (s *serverSide) sentTrailer() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	md := s.trailer.Copy()
-	for k := range md {
-		if reserved(k) {
-			delete(md, k)
-		}
-	}
+	maps.DeleteFunc(md, reserved)
 	return md
 }

@@ -2,7 +2,9 @@ package inproc
 
 import (
 	"context"
+	"maps"
 	"math"
+	"path"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -68,13 +70,9 @@ func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD,
 	if md == nil {
 		md = metadata.MD{}
 	}
-	for k := range md {
-		if reserved(k) {
-			delete(md, k)
-		}
-	}
+	maps.DeleteFunc(md, reserved)
 	for _, c := range o.creds {
-		extra, err := c.GetRequestMetadata(ctx, "https://in-process"+method[:lastSlash(method)])
+		extra, err := c.GetRequestMetadata(ctx, "https://in-process"+path.Dir(method))
 		if err != nil {
 			if _, ok := status.FromError(err); ok {
 				return nil, err

@@ -1,16 +1,16 @@
 package inproc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
@@ -35,17 +35,11 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 			return nil, fmt.Errorf("inproc: request URI %q: %w", uri, err)
 		}
 	}
-	method := req.Method
-	if method == "" {
-		method = http.MethodGet
-	}
+	method := cmp.Or(req.Method, http.MethodGet)
 	if !httpguts.ValidHeaderFieldName(method) {
 		return nil, fmt.Errorf("inproc: method %q is not a token", method)
 	}
-	host := req.Host
-	if host == "" {
-		host = req.URL.Host
-	}
+	host := cmp.Or(req.Host, req.URL.Host)
 	if !httpguts.ValidHostHeader(host) {
 		host = ""
 	}
@@ -112,8 +106,6 @@ type requestBody struct {
 	read    int64
 	trailer http.Header // the handler's; nil when none was announced
 	failed  func(error) // told when source fails
-
-	closing sync.Once
 	closed  atomic.Bool
 }
 
@@ -160,21 +152,18 @@ func (b *requestBody) Read(p []byte) (int, error) {
 
 // end hands the caller's trailers to the handler.
 func (b *requestBody) end() {
-	if b.trailer == nil {
-		return
+	if b.trailer != nil {
+		for k, v := range b.client.Trailer {
+			b.trailer[http.CanonicalHeaderKey(k)] = slices.Clone(v)
+		}
+		b.trailer = nil
 	}
-	for k, v := range maps.All(b.client.Trailer) {
-		b.trailer[http.CanonicalHeaderKey(k)] = append([]string(nil), v...)
-	}
-	b.trailer = nil
 }
 
 // Close makes further reads fail. It may be called at the same time as Read and more than once.
 func (b *requestBody) Close() error {
-	var err error
-	b.closing.Do(func() {
-		b.closed.Store(true)
-		err = b.source.Close()
-	})
-	return err
+	if b.closed.Swap(true) {
+		return nil
+	}
+	return b.source.Close()
 }

@@ -37,32 +37,24 @@ type roundTripper struct{ handler http.Handler }
 
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	caller := req.Context()
-	if caller.Err() != nil {
-		closeBody(req)
-		return nil, context.Cause(caller)
-	}
 	ex := newExchange(caller, req.Method)
 	ex.body = newRequestBody(req, ex.drop)
-	sreq, err := serverRequest(ex.context(), req, ex.body)
+	if caller.Err() != nil {
+		ex.release()
+		return nil, context.Cause(caller)
+	}
+	sreq, err := serverRequest(start(&ex.limit, caller), req, ex.body)
 	if err != nil {
-		ex.limit.Cancel(nil)
-		closeBody(req)
+		ex.release()
 		return nil, err
 	}
 	if tooLarge(sreq) {
-		ex.limit.Cancel(nil)
-		closeBody(req)
+		ex.release()
 		return refusal(req), nil
 	}
 	ex.unfollow = context.AfterFunc(caller, ex.callerGone)
 	go ex.serve(t.handler, sreq)
 	return ex.response(req)
-}
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
 }
 
 // serve runs the handler and ends the exchange, however the handler ends.
@@ -106,12 +98,8 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 		ex.unfollow() // from now on the connection is the caller's
 		return ex.hijacked.response(ex, req), nil
 	}
-	res := &http.Response{
-		Status: statusLine(ex.status), StatusCode: ex.status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: ex.sent, ContentLength: ex.length, Close: ex.closes, Request: req,
-		Body: responseBody{ex},
-	}
+	res := newResponse(req, ex.status, ex.sent, responseBody{ex})
+	res.ContentLength, res.Close = ex.length, ex.closes
 	ex.announceTrailers(res)
 	switch {
 	case ex.isHead():
@@ -127,6 +115,14 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 		ex.done = true
 	}
 	return res, nil
+}
+
+func newResponse(req *http.Request, status int, header http.Header, body io.ReadCloser) *http.Response {
+	return &http.Response{
+		Status: statusLine(status), StatusCode: status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: body, Request: req,
+	}
 }
 
 func statusLine(status int) string {

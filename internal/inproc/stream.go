@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // errFinished is the reason for the end of a queue whose handler has returned without an error.
@@ -20,17 +22,17 @@ var errFinished = errors.New("handler has returned")
 // A stream joins a client's end and a handler's end.
 type stream struct {
 	channel *Channel
-	method  method
+	method  *method
 	side    *serverSide
-	up      *queue // to the handler; ends with io.EOF at the half-close
-	down    *queue // to the client; ends with errFinished or the error of the status
-	cancel  context.CancelFunc
-	over    chan struct{} // closed when the handler has returned
+	up      *queue         // to the handler; ends with io.EOF at the half-close
+	down    *queue         // to the client; ends with errFinished or the error of the status
+	limit   deadline.Limit // of the handler's context
+	over    chan struct{}  // closed when the handler has returned
 }
 
 func (c *Channel) newStream(
 	ctx context.Context, desc *grpc.StreamDesc, full string, o *callOptions,
-) (*clientStream, error) {
+) (grpc.ClientStream, error) {
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
@@ -38,11 +40,8 @@ func (c *Channel) newStream(
 	if err != nil {
 		return nil, err
 	}
-	sctx, cancel := serverContext(ctx)
-	s := &stream{
-		channel: c, side: newServerSide(full), up: newQueue(), down: newQueue(),
-		cancel: cancel, over: make(chan struct{}),
-	}
+	s := &stream{channel: c, side: newServerSide(full), up: newQueue(), down: newQueue(), over: make(chan struct{})}
+	sctx := start(&s.limit, ctx)
 	cs := &clientStream{stream: s, ctx: ctx, desc: desc, options: o}
 	cs.unfollow = context.AfterFunc(ctx, cs.callerGone)
 	// As over the network, that there is no such method is known only with the status.
@@ -87,15 +86,14 @@ func (s *stream) handle(ss *serverStream) error {
 
 // finish tells the client the status.
 func (s *stream) finish(err error) {
+	s.side.send(err == nil)
 	if err == nil {
-		s.side.send()
 		err = errFinished
 	}
-	s.side.end()
 	s.up.cut(io.EOF)
 	s.down.end(err)
 	close(s.over)
-	s.cancel()
+	s.limit.Cancel(nil)
 }
 
 // serverStream is the handler's end.
@@ -123,7 +121,7 @@ func (ss *serverStream) SendMsg(m any) error {
 	if err != nil {
 		return err
 	}
-	ss.side.send()
+	ss.side.send(true)
 	return ss.down.put(data)
 }
 
@@ -159,7 +157,7 @@ func (cs *clientStream) callerGone() {
 func (cs *clientStream) abandon(err error) {
 	cs.left.Store(true)
 	cs.down.cut(err)
-	cancelFor(cs.ctx, cs.cancel)
+	endLike(&cs.limit, cs.ctx)
 }
 
 func (cs *clientStream) Context() context.Context { return cs.ctx }

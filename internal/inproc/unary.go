@@ -10,11 +10,17 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 var errGoexit = errors.New("handler ended its goroutine")
 
-func (c *Channel) invoke(ctx context.Context, full string, args, reply any, o *callOptions) error {
+// Invoke implements [grpc.ClientConnInterface]. It returns when the call is over or ctx ends,
+// whichever is first; a handler that does not mind the end of its context goes on for itself.
+func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts ...grpc.CallOption) (err error) {
+	o := readOptions(opts)
+	defer func() { o.finish(err) }()
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
@@ -33,13 +39,12 @@ func (c *Channel) invoke(ctx context.Context, full string, args, reply any, o *c
 	if err != nil {
 		return err
 	}
-	sctx, cancel := serverContext(ctx)
 	call := &unaryCall{channel: c, method: m, request: request, side: newServerSide(m.full), done: make(chan struct{})}
-	go call.serve(call.side.context(sctx, md), cancel)
+	go call.serve(call.side.context(start(&call.limit, ctx), md))
 	select {
 	case <-call.done:
 	case <-ctx.Done():
-		cancelFor(ctx, cancel)
+		endLike(&call.limit, ctx)
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	defer call.reply.Free()
@@ -54,7 +59,8 @@ func (c *Channel) invoke(ctx context.Context, full string, args, reply any, o *c
 // closed.
 type unaryCall struct {
 	channel *Channel
-	method  method
+	method  *method
+	limit   deadline.Limit // of the handler's context
 	request mem.BufferSlice
 	side    *serverSide
 	done    chan struct{}
@@ -62,23 +68,20 @@ type unaryCall struct {
 	err     error
 }
 
-func (u *unaryCall) serve(ctx context.Context, cancel context.CancelFunc) {
-	defer cancel()
+func (u *unaryCall) serve(ctx context.Context) {
+	defer u.limit.Cancel(nil)
 	defer close(u.done)
-	defer u.side.end()
+	defer func() { u.side.send(u.err == nil) }()
 	defer contain(u.method.full, &u.err)()
 	u.reply, u.err = u.channel.handle(ctx, u.method, func(v any) error {
 		defer u.request.Free()
 		return u.channel.unmarshal(u.request, v, defaultMaxReceive)
 	})
-	if u.err == nil {
-		u.side.send()
-	}
 }
 
 // handle runs a unary handler and marshals its reply; an error is the one that the client is to
 // see.
-func (c *Channel) handle(ctx context.Context, m method, dec func(any) error) (mem.BufferSlice, error) {
+func (c *Channel) handle(ctx context.Context, m *method, dec func(any) error) (mem.BufferSlice, error) {
 	reply, err := m.unary.Handler(m.impl, ctx, dec, c.unary)
 	if err != nil {
 		return nil, statusError(err)
