@@ -34,10 +34,10 @@ const (
 	closed
 )
 
-// breaker counts failed attempts in a row. It is our own instead of gobreaker's two-step breaker
-// for three reasons: that one does not tell when the next probe may go (OpenError.RetryAfter), it
-// turns half-open only when somebody asks (the gauge would be wrong), and a probe whose outcome
-// never comes blocks it for ever. Times are durations since the transport was made.
+// breaker counts failed attempts in a row. gobreaker's does not tell when the next probe may go
+// (OpenError.RetryAfter), turns half-open only when somebody asks (the gauge would be wrong), and is
+// blocked for ever by a probe whose outcome never comes. Times are durations since the transport
+// was made.
 type breaker struct {
 	threshold int
 	recovery  time.Duration
@@ -69,8 +69,7 @@ func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok b
 	case b.probing && now < b.probe+b.recovery:
 		return permit{}, 0, false
 	}
-	// Half-open, and nobody probes; or the probe has hung for a whole recovery timeout and is given
-	// up.
+	// Half-open, and nobody probes, or the probe has hung for a whole recovery timeout.
 	b.round++
 	b.probing, b.probe = true, now
 	return permit{round: b.round, probe: true}, 0, true

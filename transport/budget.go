@@ -10,15 +10,14 @@ const (
 	budgetFloor = 1  // retries a second that are always allowed
 )
 
-// budget keeps retries to a share of calls, so that a target that is slow or down does not
-// get several times its load. It counts in slots of a second; times are durations
-// since the transport was made.
+// budget keeps retries to a share of calls, so that a target that is slow or down does not get
+// several times its load. Times are durations since the transport was made.
 type budget struct {
 	ratio float64
 
 	mu    sync.Mutex
-	slots [budgetSlots]struct{ calls, retries int }
-	head  int64 // second of the newest slot
+	slots [budgetSlots]struct{ calls, retries int } // by second
+	head  int64                                     // second of the newest slot
 }
 
 // deposit counts a call.
@@ -29,22 +28,19 @@ func (b *budget) deposit(now time.Duration) {
 }
 
 // affords reports whether withdraw would succeed.
-func (b *budget) affords(now time.Duration) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.advance(now)
-	return b.left() >= 1
-}
+func (b *budget) affords(now time.Duration) bool { return b.take(now, 0) }
 
 // withdraw counts a retry, if there may be one.
-func (b *budget) withdraw(now time.Duration) bool {
+func (b *budget) withdraw(now time.Duration) bool { return b.take(now, 1) }
+
+func (b *budget) take(now time.Duration, retries int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	slot := b.advance(now)
 	if b.left() < 1 {
 		return false
 	}
-	b.slots[slot].retries++
+	b.slots[slot].retries += retries
 	return true
 }
 

@@ -20,8 +20,8 @@ var (
 	ErrClosed = errors.New("transport: closed")
 )
 
-// OpenError says that a target's breaker is open, so that no attempt was made.
-// Over gRPC its status is Unavailable.
+// OpenError says that a target's breaker is open, so that no attempt was made. Over gRPC its status
+// is Unavailable.
 type OpenError struct {
 	Target string
 	// RetryAfter is the time until the next probe may be made; 0 while one is under way.
@@ -38,11 +38,10 @@ func (e *OpenError) Error() string {
 // Is makes errors.Is find ErrOpen.
 func (e *OpenError) Is(target error) bool { return target == ErrOpen }
 
-// GRPCStatus makes package status see Unavailable.
+// GRPCStatus is for package status.
 func (e *OpenError) GRPCStatus() *status.Status { return status.New(codes.Unavailable, e.Error()) }
 
-// callError is every other error that the engine makes: text for people, a cause for
-// errors.Is, and the gRPC code.
+// callError is every other error that the engine makes.
 type callError struct {
 	text  string
 	cause error

@@ -28,7 +28,6 @@ func WithIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }
 
-// conn is the gRPC face of one target.
 type conn struct {
 	t      *Transport
 	name   string
@@ -40,7 +39,8 @@ type conn struct {
 // Conn returns a connection to a target for generated gRPC clients, named as the host of a URL is.
 // It may be used concurrently and needs no closing. Errors carry a gRPC code and work with
 // errors.Is: ErrOpen, ErrNoInstances, context.DeadlineExceeded, context.Canceled. Nothing happens
-// before the first call.
+// before the first call. As with grpc-go the caller of a stream must receive until an error, or end
+// its context.
 func (t *Transport) Conn(service string) grpc.ClientConnInterface {
 	return &conn{t: t, name: service}
 }
@@ -62,15 +62,13 @@ func (c *conn) start() {
 	}
 }
 
-// Invoke implements grpc.ClientConnInterface.
 func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	c.once.Do(c.start)
 	return c.invoke(ctx, method, args, reply, nil, opts...)
 }
 
-// NewStream implements grpc.ClientConnInterface. A stream is balanced and checked by the breaker,
-// and opened again on another instance while it has reached none. It has no deadline but the
-// caller's. As with grpc-go the caller must receive until an error, or end its context.
+// NewStream opens a stream that is balanced and checked by the breaker, and opened again on another
+// instance while it has reached none. It has no deadline but the caller's.
 func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	c.once.Do(c.start)
 	return c.open(ctx, desc, nil, method, opts...)

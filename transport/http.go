@@ -21,7 +21,6 @@ import (
 // caller there.
 const answerTime = 5 * time.Millisecond
 
-// httpCall is a call over HTTP.
 type httpCall struct {
 	call
 	req    *http.Request // the caller's: read, never written
@@ -73,7 +72,7 @@ func (e engine) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (t *Transport) newHTTPCall(req *http.Request) (*httpCall, error) {
 	if req.URL == nil || req.URL.Host == "" || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
-		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", redacted(req.URL))
+		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", req.URL.Redacted())
 	}
 	tg, err := t.target(req.URL.Host, req.URL.Scheme == "https")
 	if err != nil {
@@ -210,11 +209,9 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 			out.Body = &upload{ReadCloser: out.Body, c: c, limit: c.limit}
 		}
 	default:
-		body, err := c.req.GetBody()
-		if err != nil {
-			return nil, err
-		}
-		out.Body = body
+		var err error
+		out.Body, err = c.req.GetBody()
+		return out, err
 	}
 	return out, nil
 }
@@ -275,9 +272,6 @@ func (c *httpCall) shouldRetry(resp *http.Response, err error) (time.Duration, b
 
 // retryAfter reads the header's two forms; negative means that it says nothing.
 func retryAfter(value string) time.Duration {
-	if value == "" {
-		return -1
-	}
 	if s, err := strconv.ParseUint(value, 10, 31); err == nil {
 		return time.Duration(s) * time.Second
 	}
@@ -332,11 +326,4 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close() // the caller's own error, which it can see itself
 	}
-}
-
-func redacted(u *url.URL) string {
-	if u == nil {
-		return ""
-	}
-	return u.Redacted()
 }

@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	otelcodes "go.opentelemetry.io/otel/codes"
+
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // body is the body of a response that the caller has. The end of the body, or its Close, is the end
@@ -89,8 +92,9 @@ func (b *body) end(err error) {
 	default:
 		c.record(success, 0)
 	}
-	if broken {
-		c.recordError(err)
+	if broken && c.span.IsRecording() {
+		c.span.SetAttributes(telemetry.ErrorType.String(reason(err)))
+		c.span.SetStatus(otelcodes.Error, err.Error())
 	}
 	c.release()
 	c.span.End()

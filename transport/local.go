@@ -24,7 +24,7 @@ type localEntry struct {
 	grpc grpc.ClientConnInterface // nil: not served
 }
 
-// NewLocal returns an empty one.
+// NewLocal returns a Local without instances.
 func NewLocal() *Local { return new(Local) }
 
 // Add makes calls to the instance with this discovery ID go to h and g directly. Either may be nil:
@@ -50,9 +50,7 @@ func (l *Local) change(edit func(map[string]localEntry)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := map[string]localEntry{}
-	if old := l.entries.Load(); old != nil {
-		next = maps.Clone(*old)
-	}
+	maps.Copy(next, l.table())
 	edit(next)
 	l.entries.Store(&next)
 }

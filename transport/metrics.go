@@ -94,11 +94,9 @@ type breakerCollector struct {
 	transports sync.Map // of *Transport → nil, those that are not closed
 }
 
-// Describe implements prometheus.Collector.
 func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-// Collect implements prometheus.Collector. Of two transports of one service with the same target it
-// shows the worse.
+// Collect shows the worse of two transports of one service with the same target.
 func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	type key struct{ caller, target string }
 	worst := map[key]float64{}

@@ -78,7 +78,6 @@ func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 	return err
 }
 
-// RecvMsg implements grpc.ClientStream.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	switch {
@@ -89,15 +88,12 @@ func (s *stream) RecvMsg(m any) error {
 		s.end(err)
 	case s.single:
 		s.end(nil)
-	case !s.heard.Swap(true):
-		if s.permit.probe { // its end may be far: the breaker need not wait for it
-			s.record(success, 0)
-		}
+	case !s.heard.Swap(true) && s.permit.probe: // its end may be far: the breaker need not wait for it
+		s.record(success, 0)
 	}
 	return err
 }
 
-// SendMsg implements grpc.ClientStream.
 func (s *stream) SendMsg(m any) error {
 	err := s.ClientStream.SendMsg(m)
 	if err != nil && err != io.EOF { // after io.EOF the reason comes from RecvMsg

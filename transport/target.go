@@ -51,16 +51,14 @@ func address(host string, tls bool) (name, service, external string) {
 	if !strings.ContainsAny(host, ".:") {
 		return host, host, ""
 	}
-	bare := strings.Trim(host, "[]") // an IPv6 address without port
-	if h, port, err := net.SplitHostPort(host); err == nil && port != "" {
-		external, bare = host, h
-	} else {
-		port := "80"
+	bare, port, err := net.SplitHostPort(host)
+	if err != nil || port == "" {
+		bare, port = strings.Trim(host, "[]"), "80" // "[]" of an IPv6 address without port
 		if tls {
 			port = "443"
 		}
-		external = net.JoinHostPort(bare, port)
 	}
+	external = net.JoinHostPort(bare, port)
 	if _, err := netip.ParseAddr(bare); err == nil {
 		return external, "", external
 	}
@@ -138,9 +136,7 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 
 // update takes a list from the registry. Instances that stay keep what is remembered of them.
 func (t *target) update(list []discovery.Instance) {
-	if len(list) == 0 {
-		// Emptiness is more often a fault of the registry than the truth, and when it is the
-		// truth the breaker soon says so.
+	if len(list) == 0 { // more often a fault of the registry than the truth; then the breaker soon says so
 		t.useDNS()
 		return
 	}
@@ -150,16 +146,15 @@ func (t *target) update(list []discovery.Instance) {
 	for _, in := range t.instances() {
 		old[in.ID] = in
 	}
-	next := make([]*instance, 0, len(list))
+	next := make([]*instance, len(list))
 	fresh := false
-	for _, in := range list {
+	for i, in := range list {
 		if have := old[in.ID]; have != nil && have.HTTP == in.HTTP && have.GRPC == in.GRPC {
-			next = append(next, have)
+			next[i] = have
 			delete(old, in.ID)
-			continue
+		} else {
+			next[i], fresh = &instance{Instance: in}, true
 		}
-		next = append(next, &instance{Instance: in})
-		fresh = true
 	}
 	t.found, t.watchErr = true, nil
 	t.replace(next)

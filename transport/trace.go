@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"strconv"
@@ -33,10 +34,7 @@ func (c *call) startSpan(name string, attributes func() []attribute.KeyValue) {
 }
 
 func (c *httpCall) startHTTPSpan() {
-	method := c.req.Method
-	if method == "" {
-		method = http.MethodGet
-	}
+	method := cmp.Or(c.req.Method, http.MethodGet)
 	c.startSpan(c.tg.spanName(method), func() []attribute.KeyValue {
 		return []attribute.KeyValue{telemetry.HTTPMethod.String(method), telemetry.URLFull.String(c.req.URL.Redacted())}
 	})
@@ -60,13 +58,6 @@ func (c *httpCall) endHTTPSpan(why string, err error) {
 		c.span.SetStatus(otelcodes.Error, err.Error())
 	}
 	c.span.End()
-}
-
-func (c *call) recordError(err error) {
-	if c.span.IsRecording() {
-		c.span.SetAttributes(telemetry.ErrorType.String(reason(err)))
-		c.span.SetStatus(otelcodes.Error, err.Error())
-	}
 }
 
 // noteAttempts adds where the last attempt went and, under the name resends, how many there were
