@@ -2,14 +2,14 @@
 package near
 
 import (
+	"regexp"
 	"strings"
-	"unicode"
 )
 
 // Find returns the one of known that is most like name, which is not among them, or "" when none
 // is. Upper and lower case, dashes and underscores make no difference.
 func Find(name string, known []string) string {
-	return closest(plain(name), known, max(1, len(name)/3))
+	return closest(name, known, max(1, len(name)/3))
 }
 
 // Typo returns the one of known that name, which may be right as it is, is most probably a slip
@@ -22,15 +22,18 @@ func Typo(name string, known []string) string {
 	case len(name) >= 5:
 		most = 1
 	}
-	like := closest(plain(name), known, most)
-	if withoutDigits(like) == withoutDigits(name) {
+	like := closest(name, known, most)
+	if like != "" && digits.ReplaceAllString(like, "") == digits.ReplaceAllString(name, "") {
 		return ""
 	}
 	return like
 }
 
+var digits = regexp.MustCompile(`\p{Nd}`)
+
 func closest(name string, known []string, most int) (best string) {
 	least := most + 1
+	name = plain(name)
 	for _, candidate := range known {
 		if d := distance(name, plain(candidate)); d < least {
 			best, least = candidate, d
@@ -42,15 +45,6 @@ func closest(name string, known []string, most int) (best string) {
 // plain makes databaseURL, database-url and DATABASE_URL the same.
 func plain(name string) string {
 	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
-}
-
-func withoutDigits(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, name)
 }
 
 // distance counts the insertions, deletions, changes and swaps of neighbours that turn a into b.

@@ -1,10 +1,16 @@
 // Package redact takes passwords out of texts that people see.
 package redact
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // mask stands for what is hidden; net/url uses the same.
 const mask = "xxxxx"
+
+// secret fits the names of parameters that are.
+var secret = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|credential`)
 
 // URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
 // may be a token, goes; so do parameters whose names say that they are secret, such as password and
@@ -27,11 +33,9 @@ func URL(rawURL string) string {
 }
 
 func one(s string) string {
-	head, rest, ok := strings.Cut(s, "://")
-	if !ok {
-		head, rest = "", s
-	} else {
-		head += "://"
+	head, rest := "", s
+	if i := strings.Index(s, "://"); i >= 0 {
+		head, rest = s[:i+3], s[i+3:]
 	}
 	at := strings.LastIndex(rest, "@")
 	if at < 0 && head != "" && strings.HasPrefix(rest, ":") { // a password whose @host was forgotten
@@ -40,11 +44,10 @@ func one(s string) string {
 	if at < 0 {
 		return head + parameters(rest)
 	}
-	user, _, hasPassword := strings.Cut(rest[:at], ":")
-	if !hasPassword {
-		return head + mask + parameters(rest[at:])
+	if user, _, hasPassword := strings.Cut(rest[:at], ":"); hasPassword {
+		head += user + ":"
 	}
-	return head + user + ":" + mask + parameters(rest[at:])
+	return head + mask + parameters(rest[at:])
 }
 
 // parameters masks the secret ones behind the question mark of s.
@@ -55,12 +58,8 @@ func parameters(s string) string {
 	}
 	params := strings.Split(query, "&")
 	for i, param := range params {
-		name, _, ok := strings.Cut(param, "=")
-		lower := strings.ToLower(name)
-		for _, word := range []string{"pass", "pwd", "secret", "token", "key", "credential"} {
-			if ok && strings.Contains(lower, word) {
-				params[i] = name + "=" + mask
-			}
+		if name, _, ok := strings.Cut(param, "="); ok && secret.MatchString(name) {
+			params[i] = name + "=" + mask
 		}
 	}
 	return head + "?" + strings.Join(params, "&")

@@ -16,9 +16,12 @@ func (h *Health) Note(who any, err error) {
 	defer h.mu.Unlock()
 	if err == nil {
 		delete(h.failing, who)
+		if len(h.failing) == 0 {
+			h.err = nil
+		}
 		return
 	}
-	if len(h.failing) == 0 {
+	if h.err == nil {
 		h.failing, h.err = map[any]bool{}, err
 	}
 	h.failing[who] = true
@@ -28,8 +31,5 @@ func (h *Health) Note(who any, err error) {
 func (h *Health) Err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.failing) == 0 {
-		return nil
-	}
 	return h.err
 }

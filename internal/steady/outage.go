@@ -3,6 +3,7 @@ package steady
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,7 +42,6 @@ func (o *Outage) Lost(ctx context.Context, err error) {
 	if o.since.IsZero() {
 		o.since = time.Now()
 	}
-	o.err = err
 	if text := err.Error(); text != o.last && (o.last == "" || time.Since(o.told) >= reasonPause) {
 		o.last, o.told = text, time.Now()
 		o.log(ctx, slog.LevelWarn, o.What+" lost, waiting until it is back", slog.Any("error", err))
@@ -56,7 +56,7 @@ func (o *Outage) Back(ctx context.Context) {
 		return
 	}
 	away := time.Since(o.since).Round(time.Millisecond)
-	o.since, o.last, o.err = time.Time{}, "", nil
+	o.since, o.last = time.Time{}, ""
 	o.log(ctx, slog.LevelInfo, o.What+" is back", slog.Duration("away", away))
 }
 
@@ -69,16 +69,9 @@ func (o *Outage) Note(ctx context.Context, err error) {
 	}
 }
 
-// Since returns since when it is away and why; the zero time when it is not.
-func (o *Outage) Since() (time.Time, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.since, o.err
-}
-
 func (o *Outage) log(ctx context.Context, level slog.Level, text string, attr slog.Attr) {
 	if o.Log != nil {
-		o.Log.LogAttrs(ctx, level, text, append(append([]slog.Attr{}, o.Attrs...), attr)...)
+		o.Log.LogAttrs(ctx, level, text, append(slices.Clip(o.Attrs), attr)...)
 	}
 }
 
