@@ -73,9 +73,7 @@ func (s *system) followStore(ctx context.Context, loaded *config.Config, store k
 	}
 }
 
-// storeRetry is how long a store that failed for good, which the drivers' own retries do not count
-// as, is left alone.
-const storeRetry = 30 * time.Second
+const storeRetry = 30 * time.Second // for a store that failed for good, after its driver's own retries
 
 // logChanges says which live settings changed, and what was wrong with others.
 func (s *system) logChanges(changed []config.Value, err error) {

@@ -26,8 +26,7 @@ import (
 // defaultFiles are looked for when --config is not given: there may be one of them.
 var defaultFiles = []string{"config.yml", "config.yaml"}
 
-// dotEnvFile is read if it exists.
-const dotEnvFile = ".env"
+const dotEnvFile = ".env" // read if it exists
 
 // Main is the main function of a program made of services: it runs the command line given to the
 // process and exits, with 0 after a graceful stop, 1 after an error and 2 when the command line is
@@ -118,7 +117,6 @@ func (p *Program) command(name string) *cobra.Command {
 	f := &flags{values: make(map[string]string)}
 	root := &cobra.Command{
 		Use:           name,
-		Short:         "Run " + p.names(),
 		Long:          p.help(),
 		Args:          noCommand,
 		SilenceUsage:  true,
@@ -128,11 +126,10 @@ func (p *Program) command(name string) *cobra.Command {
 				_, err := fmt.Fprint(cmd.OutOrStdout(), p.versions())
 				return err
 			}
-			run := p.Run
-			if run == nil {
-				run = Run
+			if p.Run != nil {
+				return p.run(cmd, f, nil, p.Run)
 			}
-			return p.run(cmd, f, nil, run)
+			return p.run(cmd, f, nil, Run)
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -234,12 +231,9 @@ func (f *flags) sources() (config.Sources, error) {
 	src := config.Sources{File: f.file, DotEnv: dotEnvFile, Env: os.Environ(), Flags: maps.Clone(f.values)}
 	if src.File == "" {
 		found := slices.DeleteFunc(slices.Clone(defaultFiles), func(name string) bool { _, err := os.Stat(name); return err != nil })
-		switch len(found) {
-		case 0:
-		case 1:
-			src.File = found[0]
-		default:
-			return src, fmt.Errorf("%s are both here: remove one, or say with --config which to read", strings.Join(found, " and "))
+		src.File = strings.Join(found, " and ")
+		if len(found) > 1 {
+			return src, fmt.Errorf("%s are both here: remove one, or say with --config which to read", src.File)
 		}
 	}
 	for _, kv := range f.set {
@@ -253,32 +247,23 @@ func (f *flags) sources() (config.Sources, error) {
 }
 
 func (p *Program) run(cmd *cobra.Command, f *flags, names []string, run func(context.Context, *Options, ...Service) error) error {
-	services, others, err := p.pick(names)
+	services, opts, err := p.pick(f, names)
 	if err != nil {
 		return err
 	}
-	src, err := f.sources()
-	if err != nil {
-		return err
-	}
-	return run(cmd.Context(), &Options{Sources: src, Others: others, Log: cmd.ErrOrStderr()}, services...)
+	opts.Log = cmd.ErrOrStderr()
+	return run(cmd.Context(), opts, services...)
 }
 
 func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) error {
-	services, others, err := p.pick(names)
+	services, opts, err := p.pick(f, names)
+	if err == nil && p.Sources != nil && len(names) == 0 {
+		opts.Sources, err = p.Sources(opts.Sources, services)
+	}
 	if err != nil {
 		return err
 	}
-	src, err := f.sources()
-	if err != nil {
-		return err
-	}
-	if p.Sources != nil && len(names) == 0 {
-		if src, err = p.Sources(src, services); err != nil {
-			return err
-		}
-	}
-	loaded, err := (&Options{Sources: src, Others: others}).load(services)
+	loaded, err := opts.load(services)
 	if loaded != nil {
 		err = errors.Join(loaded.Print(cmd.OutOrStdout()), err)
 	}
@@ -286,49 +271,42 @@ func (p *Program) printConfig(cmd *cobra.Command, f *flags, names []string) erro
 }
 
 func (p *Program) versions() string {
-	version, goVersion := "unknown", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version, goVersion = cmp.Or(info.Main.Version, version), info.GoVersion
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = new(debug.BuildInfo)
 	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "program %s, %s\n", version, goVersion)
+	text := fmt.Sprintf("program %s, %s\n", cmp.Or(info.Main.Version, "unknown"), info.GoVersion)
 	for _, s := range p.Services {
-		fmt.Fprintf(&text, "%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
+		text += fmt.Sprintf("%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
 	}
-	return text.String()
+	return text
 }
 
-// pick returns the services of these names, or all, and the others.
-func (p *Program) pick(names []string) (picked, others []Service, err error) {
+// pick returns the services of these names, or all, and options that have the others.
+func (p *Program) pick(f *flags, names []string) (picked []Service, opts *Options, err error) {
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {
 			return nil, nil, usageError{fmt.Errorf("there is no service %q: %sexpected one of %s",
 				name, didYouMean("", near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))}
 		}
 	}
+	opts = &Options{}
 	for _, s := range p.Services {
 		if len(names) == 0 || slices.Contains(names, s.Name) {
 			picked = append(picked, s)
 		} else {
-			others = append(others, s)
+			opts.Others = append(opts.Others, s)
 		}
 	}
-	return picked, others, nil
+	opts.Sources, err = f.sources()
+	return picked, opts, err
 }
 
-func (p *Program) serviceNames() []string {
-	var names []string
+func (p *Program) serviceNames() (names []string) {
 	for _, s := range p.Services {
 		names = append(names, s.Name)
 	}
 	return names
-}
-
-func (p *Program) names() string {
-	if len(p.Services) == 1 {
-		return p.Services[0].Name
-	}
-	return fmt.Sprintf("%d services", len(p.Services))
 }
 
 func (p *Program) help() string {

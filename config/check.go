@@ -119,32 +119,25 @@ func (c *checker) mapping(n *node, names []string, fields []*field, key string) 
 
 // value checks the node of one key; the targets that declare the key agree on its type.
 func (c *checker) value(n *node, fields []*field, key string) {
-	f := fields[0]
-	switch {
-	case f.kind == kindGroup:
-		var below []*field
-		for _, f := range fields {
-			below = append(below, f.children...)
-		}
+	var below []*field
+	for _, f := range fields {
+		below = append(below, f.children...)
+	}
+	switch kind := fields[0].kind; {
+	case kind == kindGroup:
 		c.group(n, below, key)
-	case f.kind == kindMap:
-		c.entries(n, fields, key)
-	case n.hasValue():
+	case !n.hasValue():
+	case kind == kindMap:
+		c.entries(n, fields, below, key)
+	default:
 		c.leaf(n, fields, key)
 	}
 }
 
-func (c *checker) entries(n *node, fields []*field, key string) {
-	if !n.hasValue() {
-		return
-	}
+func (c *checker) entries(n *node, fields, elems []*field, key string) {
 	if n.kind != kindMapping {
 		c.problems.add(&Error{Key: key, Origin: n.origin, Problem: "expected a mapping from names to values"})
 		return
-	}
-	elems := make([]*field, len(fields))
-	for i, f := range fields {
-		elems[i] = f.elem
 	}
 	for _, name := range n.names {
 		if like := near.Typo(name, c.services); fields[0].services && like != "" && n.child(like) == nil && !slices.Contains(c.services, name) {

@@ -27,12 +27,11 @@ type Value struct {
 func (c *Config) Values() []Value {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make([]Value, 0, len(c.slots))
-	for _, s := range c.slots {
-		out = append(out, s.show())
+	out := make([]Value, len(c.slots))
+	for i, s := range c.slots {
+		out[i] = s.show()
 	}
-	sortValues(out)
-	return slices.CompactFunc(out, func(a, b Value) bool { return a.Service == b.Service && a.Key == b.Key })
+	return sortValues(out)
 }
 
 // AnyText reports whether match is true for the text of some effective value, which it gets without
@@ -43,10 +42,11 @@ func (c *Config) AnyText(match func(text string) bool) bool {
 	return slices.ContainsFunc(c.slots, func(s *slot) bool { return match(s.raw()) })
 }
 
-func sortValues(values []Value) {
-	slices.SortStableFunc(values, func(a, b Value) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Key, b.Key))
-	})
+// sortValues sorts by service and key, and keeps the first of each.
+func sortValues(values []Value) []Value {
+	order := func(a, b Value) int { return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Key, b.Key)) }
+	slices.SortStableFunc(values, order)
+	return slices.CompactFunc(values, func(a, b Value) bool { return order(a, b) == 0 })
 }
 
 func (s *slot) show() Value {
@@ -57,28 +57,23 @@ func (s *slot) show() Value {
 // from the same origin in all services that know it.
 func (c *Config) common() []Value {
 	c.mu.Lock()
-	differs := make(map[string]bool)
-	first := make(map[string]*slot)
-	services := make(map[string]int)
+	differs, several, first := map[string]bool{}, map[string]bool{}, map[string]*slot{}
 	for _, s := range c.slots {
 		f := first[s.key]
 		if f == nil {
 			f, first[s.key] = s, s
 		}
 		differs[s.key] = differs[s.key] || s.target.Service == "" || s.origin != f.origin || s.raw() != f.raw()
-		if s.target.Service != f.target.Service {
-			services[s.key]++
-		}
+		several[s.key] = several[s.key] || s.target.Service != f.target.Service
 	}
 	c.mu.Unlock()
 	values := c.Values()
 	for i, v := range values {
-		if !differs[v.Key] && services[v.Key] > 0 {
+		if several[v.Key] && !differs[v.Key] {
 			values[i].Service = ""
 		}
 	}
-	sortValues(values)
-	return slices.CompactFunc(values, func(a, b Value) bool { return a.Service == b.Service && a.Key == b.Key })
+	return sortValues(values)
 }
 
 // text is the value as people see it.

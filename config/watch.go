@@ -195,6 +195,5 @@ func (c *Config) apply(fresh []reflect.Value, slots []*slot, in part) ([]Value, 
 			restart(was, "", "the entry is gone: ")
 		}
 	}
-	sortValues(values)
-	return values, p.err()
+	return sortValues(values), p.err()
 }
