@@ -59,11 +59,11 @@ func (c *collector) report(ctx context.Context, signal string, export func() err
 	} else {
 		delete(c.failing, signal)
 	}
-	switch fails := len(c.failing) > 0; {
-	case fails && !failed:
-		c.outage.Lost(ctx, fmt.Errorf("%s not sent, what the queue cannot hold is dropped: %w", signal, err))
-	case failed && !fails:
+	switch {
+	case len(c.failing) == 0:
 		c.outage.Back(ctx)
+	case !failed:
+		c.outage.Lost(ctx, fmt.Errorf("%s not sent, what the queue cannot hold is dropped: %w", signal, err))
 	}
 	return err
 }

@@ -20,9 +20,8 @@ import (
 const dim, red, yellow, cyan = "2", "31", "33", "36" // colours of a terminal, by SGR code
 
 // consoleHandler writes records for people: one short line each, with the beginning of the trace id
-// at its end, and texts of several lines, such as stacks, indented below it. Control characters,
-// which a terminal would obey, are shown as escapes. With logfmt it writes what slog.TextHandler
-// does: key=value from the beginning to the end, with the whole ids of the span.
+// at its end, and texts of several lines, such as stacks, indented below it. Control characters are
+// escaped. With logfmt it writes what slog.TextHandler does, and the whole ids of the span.
 type consoleHandler struct {
 	service string
 	opts    LogOptions

@@ -32,10 +32,10 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	}
 	collector := newCollector(opts.Endpoint, log)
 	e := &exporter{close: out.close}
-	e.spans = newQueue("spans", opts.Timeout, droppedCounter(reg, "spans"), func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
+	e.spans = newQueue("spans", opts.Timeout, reg, func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
 		return collector.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, validSpans(batch)) })
 	})
-	e.records = newQueue("log records", opts.Timeout, droppedCounter(reg, "logs"), func(ctx context.Context, batch []sdklog.Record) error {
+	e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []sdklog.Record) error {
 		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, validRecords(batch)) })
 	})
 	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records, opts.Log.Level}))
@@ -56,15 +56,6 @@ func (e *exporter) shutdown(ctx context.Context) error {
 	wg.Go(func() { errs[2] = e.metrics.shutdown(ctx) })
 	wg.Wait()
 	return errors.Join(errs[0], errs[1], errs[2], e.close(ctx))
-}
-
-func droppedCounter(reg prometheus.Registerer, what string) *prometheus.CounterVec {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "telemetry_" + what + "_dropped_total",
-		Help: "Telemetry (" + what + ") lost because the queue was full or the collector did not take it.",
-	}, []string{"reason"})
-	reg.MustRegister(c)
-	return c
 }
 
 type spanProcessor struct{ q *queue[sdktrace.ReadOnlySpan] }

@@ -43,9 +43,7 @@ func (h *jsonHandler) Enabled(_ context.Context, l slog.Level) bool {
 
 func (h *jsonHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	e := &jsonEncoder{buf: slices.Clone(h.attrs), depth: h.depth, pending: slices.Clone(h.pending)}
-	// An open group with nothing in it does not exist, so a comma is due
-	// unless nothing was written at all; and then service comes before it.
-	e.comma = true
+	e.comma = true // service, if nothing else, comes before it; an empty group is not open
 	for _, a := range attrs {
 		e.attr(a)
 	}

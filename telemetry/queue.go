@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,10 +25,10 @@ type queue[T any] struct {
 	name    string
 	items   chan T
 	send    func(context.Context, []T) error
-	timeout time.Duration          // of one batch
-	failing atomic.Bool            // the last batch was not taken
-	dropped *prometheus.CounterVec // by reason
-	full    prometheus.Counter
+	timeout time.Duration      // of one batch
+	failing atomic.Bool        // the last batch was not taken
+	full    prometheus.Counter // of items dropped
+	failed  prometheus.Counter // of items dropped
 
 	mu     sync.RWMutex // held for reading while putting, so that stop sees the last item
 	closed bool
@@ -37,13 +36,17 @@ type queue[T any] struct {
 	done   chan error
 }
 
-func newQueue[T any](name string, timeout time.Duration, dropped *prometheus.CounterVec, send func(context.Context, []T) error) *queue[T] {
+func newQueue[T any](name string, timeout time.Duration, reg prometheus.Registerer, send func(context.Context, []T) error) *queue[T] {
+	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "telemetry_" + name + "_dropped_total",
+		Help: "Telemetry (" + name + ") lost because the queue was full or the collector did not take it.",
+	}, []string{"reason"})
+	reg.MustRegister(dropped)
 	q := &queue[T]{
 		name: name, items: make(chan T, queueLen), send: send, timeout: timeout,
-		dropped: dropped, full: dropped.WithLabelValues("queue_full"),
+		full: dropped.WithLabelValues("queue_full"), failed: dropped.WithLabelValues("export_failed"),
 		stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
-	dropped.WithLabelValues("export_failed") // shown as 0 from the start
 	go q.run()
 	return q
 }
@@ -51,12 +54,12 @@ func newQueue[T any](name string, timeout time.Duration, dropped *prometheus.Cou
 func (q *queue[T]) put(item T) {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
+	items := q.items
 	if q.closed {
-		q.full.Inc()
-		return
+		items = nil // which takes nothing
 	}
 	select {
-	case q.items <- item:
+	case items <- item:
 	default:
 		q.full.Inc()
 	}
@@ -105,7 +108,7 @@ func (q *queue[T]) flush(ctx context.Context, batch []T, timeout time.Duration) 
 	err := q.send(ctx, batch)
 	q.failing.Store(err != nil)
 	if err != nil {
-		q.dropped.WithLabelValues("export_failed").Add(float64(len(batch)))
+		q.failed.Add(float64(len(batch)))
 	}
 	return err
 }
@@ -121,22 +124,18 @@ func (q *queue[T]) drain(ctx context.Context, batch []T) error {
 		}
 		if err := q.flush(ctx, batch, min(q.timeout, lastTry)); err != nil {
 			lost := len(batch) + len(q.items)
-			q.dropped.WithLabelValues("export_failed").Add(float64(len(q.items)))
+			q.failed.Add(float64(len(q.items)))
 			return fmt.Errorf("%d %s not sent: %w", lost, q.name, err)
 		}
 		batch = batch[:0]
 	}
 }
 
-// shutdown sends what is queued and returns when that is done or ctx ends.
+// shutdown, which is called once, sends what is queued and returns when that is done or ctx ends.
 func (q *queue[T]) shutdown(ctx context.Context) error {
 	q.mu.Lock()
-	closed := q.closed
 	q.closed = true
 	q.mu.Unlock()
-	if closed {
-		return errors.New("already shut down")
-	}
 	q.stop <- ctx
 	select {
 	case err := <-q.done:

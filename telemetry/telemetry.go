@@ -111,8 +111,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 		spans = append(spans, opts.SpanProcessor)
 	}
 	if opts.Endpoint != "" {
-		// The exporter reports an outage to the local log only: a record
-		// about an unreachable collector has no business in its queue.
+		// An outage goes to the local log only: it has no business in the queue of the collector.
 		t.export, err = newExporter(ctx, opts, res, t.registry, slog.New(handler))
 		if err != nil {
 			return nil, err
@@ -131,15 +130,14 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 // Service is the name given to New.
 func (t *Telemetry) Service() string { return t.service }
 
-// Tracer starts the spans of this service. A span that is not sampled costs no
-// more than its ids: test trace.Span.IsRecording before computing attributes.
+// Tracer starts the spans of this service. A span that is not sampled costs no more than its ids:
+// test trace.Span.IsRecording before computing attributes.
 func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 
 // TracerProvider is for libraries that want a tracer under their own name.
 func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.provider }
 
-// Logger writes records with service, and trace_id and span_id when the
-// context of the record has a span.
+// Logger writes records with service, and with trace_id and span_id when the context has a span.
 func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 
 // Registry holds the metrics of this service, with those of the Go runtime and the process.

@@ -62,20 +62,18 @@ func (c *cleaner) text(s string) string {
 
 // attrs returns attrs itself, or a copy if one of them is bad.
 func (c *cleaner) attrs(attrs []attribute.KeyValue) []attribute.KeyValue {
-	out := attrs
-	copied := false
+	var all cleaner
 	for i, a := range attrs {
 		var one cleaner
 		a.Key, a.Value = attribute.Key(one.text(string(a.Key))), one.value(a.Value)
-		if !one.bad {
-			continue
+		if one.bad && !all.bad {
+			attrs, all.bad, c.bad = slices.Clone(attrs), true, true
 		}
-		if !copied {
-			out, copied, c.bad = slices.Clone(attrs), true, true
+		if one.bad {
+			attrs[i] = a
 		}
-		out[i] = a
 	}
-	return out
+	return attrs
 }
 
 func (c *cleaner) value(v attribute.Value) attribute.Value {
