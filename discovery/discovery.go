@@ -39,6 +39,12 @@ func (i Instance) Clone() Instance {
 	return i
 }
 
+// Equal reports whether i and o are the same in all fields.
+func (i Instance) Equal(o Instance) bool {
+	return i.ID == o.ID && i.Service == o.Service && i.Version == o.Version && i.HTTP == o.HTTP && i.GRPC == o.GRPC &&
+		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
+}
+
 // Replaces reports whether i stands where o stood: o is another instance of i's service at one of
 // i's addresses. Only one of them can listen there, so o's process is gone.
 func (i Instance) Replaces(o Instance) bool {
@@ -86,7 +92,21 @@ type Registry interface {
 	Resolver
 }
 
-// sorted returns deep copies in the order of their IDs.
+// Changes returns a function that calls update with deep copies, ordered by ID, of the first list
+// that it is given and of each that differs from the one before. It is for Resolvers, and may not
+// be called concurrently.
+func Changes(update func([]Instance)) func([]Instance) {
+	var last []Instance
+	return func(list []Instance) {
+		list = sorted(list)
+		if last == nil || !slices.EqualFunc(list, last, Instance.Equal) {
+			last = list
+			update(sorted(list))
+		}
+	}
+}
+
+// sorted returns deep copies in the order of their IDs, never nil.
 func sorted(list []Instance) []Instance {
 	out := make([]Instance, 0, len(list))
 	for _, in := range list {

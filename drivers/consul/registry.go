@@ -269,7 +269,7 @@ func (r *registry) shown(ctx context.Context, def service) error {
 		want := instance(listed{Service: service{
 			ID: def.ID, Service: def.Name, Tags: def.Tags, Meta: def.Meta, Address: def.Address, Port: def.Port,
 		}})
-		if slices.ContainsFunc(list, func(l listed) bool { return equal(instance(l), want) }) {
+		if slices.ContainsFunc(list, func(l listed) bool { return instance(l).Equal(want) }) {
 			return nil
 		}
 		if time.Since(begun) > catalogTimeout || ctx.Err() != nil {

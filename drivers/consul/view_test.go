@@ -13,7 +13,7 @@ import (
 func TestView(t *testing.T) {
 	t.Parallel()
 	var told []string
-	v := view{hold: 10 * time.Second, update: func(list []discovery.Instance) {
+	v := view{hold: 10 * time.Second, tell: discovery.Changes(func(list []discovery.Instance) {
 		ids := make([]string, len(list))
 		for i := range list {
 			ids[i] = list[i].ID
@@ -21,7 +21,7 @@ func TestView(t *testing.T) {
 			list[i].ID = "changed too"
 		}
 		told = append(told, strings.Join(ids, ""))
-	}}
+	})}
 	begun := time.Now()
 	for i, step := range []struct {
 		ids   string

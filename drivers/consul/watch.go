@@ -28,7 +28,7 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 	if settings.passing {
 		query.Set("passing", "true")
 	}
-	v := view{hold: 6*time.Second + 2*settings.interval, update: update}
+	v := view{hold: 6*time.Second + 2*settings.interval, tell: discovery.Changes(update)}
 	path := healthPath(service)
 	r.client.follow(ctx, path, query, func(a state) (time.Duration, error) {
 		var list []listed
@@ -46,17 +46,16 @@ func healthPath(service string) string { return "/v1/health/service/" + url.Path
 
 // view is what a watcher has been told.
 type view struct {
-	hold   time.Duration // how long instances survive that are missing after an outage
-	update func([]discovery.Instance)
+	hold time.Duration // how long instances survive that are missing after an outage
+	tell func([]discovery.Instance)
 
-	told  bool
-	last  []discovery.Instance
-	until time.Time // end of the hold
+	last  []discovery.Instance // told; nil: none yet
+	until time.Time            // end of the hold
 }
 
 // see tells a new list, and returns when to look again; 0 = at the next change.
 func (v *view) see(list []discovery.Instance, afterOutage bool, now time.Time) (again time.Duration) {
-	if afterOutage && v.told {
+	if afterOutage && v.last != nil {
 		v.until = now.Add(v.hold)
 	}
 	if now.Before(v.until) {
@@ -68,14 +67,7 @@ func (v *view) see(list []discovery.Instance, afterOutage bool, now time.Time) (
 			}
 		}
 	}
-	if v.told && slices.EqualFunc(list, v.last, equal) {
-		return again
-	}
-	v.told, v.last = true, list
-	theirs := make([]discovery.Instance, len(list))
-	for i, in := range list {
-		theirs[i] = in.Clone()
-	}
-	v.update(theirs)
+	v.last = list
+	v.tell(list)
 	return again
 }

@@ -3,7 +3,6 @@ package consul
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"net"
 	"path"
 	"slices"
@@ -206,8 +205,3 @@ func decodeKey(key string) string {
 }
 
 func byID(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) }
-
-func equal(a, b discovery.Instance) bool {
-	return a.ID == b.ID && a.Service == b.Service && a.Version == b.Version && a.HTTP == b.HTTP && a.GRPC == b.GRPC &&
-		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.Meta, b.Meta)
-}

@@ -16,7 +16,7 @@ import (
 // ports are those of one address.
 type ports struct{ http, grpc []int }
 
-// lookup returns the present list of a service, never nil without an error.
+// lookup returns the present list of a service.
 func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
@@ -39,7 +39,7 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 	if err != nil {
 		return nil, err
 	}
-	list := []discovery.Instance{}
+	var list []discovery.Instance
 	for address, p := range found {
 		// What no SRV record says, the parameters do.
 		if len(http) == 0 && r.opts.HTTP != 0 {
@@ -50,7 +50,6 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 		}
 		list = append(list, p.instances(service, address)...)
 	}
-	slices.SortFunc(list, func(a, b discovery.Instance) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
 }
 
@@ -106,30 +105,26 @@ func (r *Registry) join(ctx context.Context, found map[netip.Addr]ports, http, g
 	targets := map[string]ports{}
 	for _, s := range http {
 		p := targets[s.Target]
-		p.http = append(p.http, int(s.Port))
-		targets[s.Target] = p
+		targets[s.Target] = ports{append(p.http, int(s.Port)), p.grpc}
 	}
 	for _, s := range grpc {
 		p := targets[s.Target]
-		p.grpc = append(p.grpc, int(s.Port))
-		targets[s.Target] = p
+		targets[s.Target] = ports{p.http, append(p.grpc, int(s.Port))}
 	}
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		errs  []error
-		slots = make(chan struct{}, 16) // questions at one time
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		failed error // one is enough to read
+		slots  = make(chan struct{}, 16)
 	)
 	for target, p := range targets {
+		slots <- struct{}{}
 		wg.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			addresses, err := r.addresses(ctx, target)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				errs = append(errs, err)
-			}
+			failed = cmp.Or(failed, err)
 			for _, a := range addresses {
 				have := found[a]
 				found[a] = ports{append(have.http, p.http...), append(have.grpc, p.grpc...)}
@@ -137,10 +132,7 @@ func (r *Registry) join(ctx context.Context, found map[netip.Addr]ports, http, g
 		})
 	}
 	wg.Wait()
-	if len(errs) > 0 {
-		return errs[0] // one is enough to read
-	}
-	return nil
+	return failed
 }
 
 // addresses returns the IPv4 addresses of a name, or if it has none the IPv6 ones; none is no
@@ -163,8 +155,8 @@ func (r *Registry) addresses(ctx context.Context, name string) ([]netip.Addr, er
 
 // missing reports whether the server said that there is no such name or record.
 func missing(err error) bool {
-	var e *net.DNSError
-	return errors.As(err, &e) && e.IsNotFound
+	e, ok := errors.AsType[*net.DNSError](err)
+	return ok && e.IsNotFound
 }
 
 // instances makes an instance of each port, two where one of each kind go together.

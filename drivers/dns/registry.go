@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -86,8 +85,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		<-ctx.Done()
 		return nil
 	}
-	var last []discovery.Instance // nil until something was told
-	misses := 0
+	tell, misses := discovery.Changes(update), 0
 	defer r.health.Note(&misses, nil)
 	for {
 		pause := spread(r.opts.Interval)
@@ -103,10 +101,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		default:
 			misses = 0
 			r.health.Note(&misses, nil)
-			if last == nil || !same(last, list) {
-				last = list
-				update(slices.Clone(list)) // there is nothing below that could be shared
-			}
+			tell(list)
 		}
 		if !steady.Sleep(ctx, pause) {
 			return nil
@@ -122,11 +117,4 @@ const lostAfter = 2
 // ever.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
-}
-
-// same reports whether two lists have the same instances; nothing but these fields is ever set.
-func same(a, b []discovery.Instance) bool {
-	return slices.EqualFunc(a, b, func(a, b discovery.Instance) bool {
-		return a.ID == b.ID && a.HTTP == b.HTTP && a.GRPC == b.GRPC
-	})
 }

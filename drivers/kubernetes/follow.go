@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -28,11 +27,10 @@ type follower struct {
 	api     *api
 	log     *slog.Logger
 	service string
-	update  func([]discovery.Instance)
+	tell    func([]discovery.Instance)
 
 	slices  map[string]endpointSlice // by name
 	version string                   // of slices; "" = they have to be listed
-	last    []discovery.Instance     // nil until something was told
 	warned  bool                     // about ports
 }
 
@@ -94,7 +92,7 @@ func (f *follower) list(ctx context.Context) error {
 		f.slices[s.Metadata.Name] = s
 	}
 	f.version = l.Metadata.ResourceVersion
-	f.tell(ctx)
+	f.show(ctx)
 	return nil
 }
 
@@ -162,29 +160,16 @@ func (f *follower) apply(ctx context.Context, e event) error {
 	case "DELETED":
 		delete(f.slices, s.Metadata.Name)
 	}
-	f.tell(ctx)
+	f.show(ctx)
 	return nil
 }
 
-// tell calls update if the list is not the one told last.
-func (f *follower) tell(ctx context.Context) {
+// show tells the list that there is now.
+func (f *follower) show(ctx context.Context) {
 	list, unserved := instances(f.service, f.slices)
 	if len(list) == 0 && unserved > 0 && !f.warned {
 		f.warned = true
 		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "service", f.service, "endpoints", unserved)
 	}
-	if f.last != nil && slices.EqualFunc(f.last, list, same) {
-		return
-	}
-	f.last = list
-	own := make([]discovery.Instance, len(list))
-	for i, in := range list {
-		own[i] = in.Clone()
-	}
-	f.update(own)
-}
-
-// same compares what is ever set here.
-func same(a, b discovery.Instance) bool {
-	return a.ID == b.ID && a.HTTP == b.HTTP && a.GRPC == b.GRPC && a.Meta["zone"] == b.Meta["zone"] && a.Meta["node"] == b.Meta["node"]
+	f.tell(list)
 }

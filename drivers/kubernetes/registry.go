@@ -69,7 +69,7 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 		<-ctx.Done()
 		return nil
 	}
-	f := &follower{api: &r.api, log: r.api.opts.Logger, service: service, update: update}
+	f := &follower{api: &r.api, log: r.api.opts.Logger, service: service, tell: discovery.Changes(update)}
 	f.run(ctx)
 	return nil
 }

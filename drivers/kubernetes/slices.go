@@ -83,7 +83,7 @@ func (s endpointSlice) ports() (http, grpc int) {
 	return http, grpc
 }
 
-// instances merges the slices of a service, ordered by ID. unserved counts endpoints that have
+// instances merges the slices of a service. unserved counts endpoints that have
 // neither port.
 func instances(service string, all map[string]endpointSlice) (list []discovery.Instance, unserved int) {
 	found := map[string]discovery.Instance{}
@@ -111,11 +111,7 @@ func instances(service string, all map[string]endpointSlice) (list []discovery.I
 			found[in.ID], family[in.ID] = in, s.AddressType
 		}
 	}
-	list = make([]discovery.Instance, 0, len(found))
-	for _, id := range slices.Sorted(maps.Keys(found)) {
-		list = append(list, found[id])
-	}
-	return list, unserved
+	return slices.Collect(maps.Values(found)), unserved
 }
 
 func boolean(b bool) int {
