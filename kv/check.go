@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,4 +61,33 @@ func check(kind, name, text string) error {
 		}
 	}
 	return nil
+}
+
+// Changes returns a function that calls update with copies, ordered by key, of the first list that
+// it is given and of each that differs from the one before. It is for Stores, and may not be called
+// concurrently.
+func Changes(update func([]Entry)) func([]Entry) {
+	var last []Entry // nil: none yet
+	return func(list []Entry) {
+		list = sorted(list)
+		if last == nil || !slices.EqualFunc(list, last, equal) {
+			last = list
+			update(sorted(list))
+		}
+	}
+}
+
+func equal(a, b Entry) bool {
+	return a.Key == b.Key && a.Revision == b.Revision && bytes.Equal(a.Value, b.Value)
+}
+
+// sorted returns copies in the order of their keys, never nil.
+func sorted(list []Entry) []Entry {
+	out := make([]Entry, 0, len(list))
+	for _, e := range list {
+		e.Value = bytes.Clone(e.Value)
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+	return out
 }

@@ -93,14 +93,10 @@ func (m *Memory) Watch(ctx context.Context, prefix string, update func([]Entry))
 	if err := CheckPrefix(prefix); err != nil {
 		return err
 	}
-	var told []Entry
-	for first := true; ctx.Err() == nil; first = false {
+	tell := Changes(update)
+	for ctx.Err() == nil {
 		list, changed := m.list(prefix)
-		if first || !SameRevisions(list, told) {
-			// A copy: list belongs to update.
-			told = slices.Clone(list)
-			update(list)
-		}
+		tell(list)
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -109,25 +105,16 @@ func (m *Memory) Watch(ctx context.Context, prefix string, update func([]Entry))
 	return nil
 }
 
-// SameRevisions reports whether two lists hold the same keys at the same revisions in the same
-// order. It does not look at values, which cannot differ then. Drivers use it to tell no list
-// twice.
-func SameRevisions(a, b []Entry) bool {
-	return slices.EqualFunc(a, b, func(a, b Entry) bool { return a.Key == b.Key && a.Revision == b.Revision })
-}
-
-// list returns copies of the entries, and what is closed at the next change.
+// list returns the entries, and what is closed at the next change.
 func (m *Memory) list(prefix string) ([]Entry, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := make([]Entry, 0, len(m.entries))
+	var list []Entry
 	for key, e := range m.entries {
 		if strings.HasPrefix(key, prefix) {
-			e.Value = slices.Clone(e.Value)
 			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 	if m.changed == nil {
 		m.changed = make(chan struct{})
 	}

@@ -93,8 +93,7 @@ func (e *callError) Error() string {
 	if e.text != "" {
 		text += ": " + e.text
 	}
-	switch e.code {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	if e.code == http.StatusUnauthorized || e.code == http.StatusForbidden {
 		text += ": may the token of DISCOVERY_URL do this?"
 	}
 	return text
@@ -105,14 +104,9 @@ func (e *callError) Unwrap() error { return e.err }
 
 // temporary reports whether the same call may succeed later: there was no answer, or one that
 // blames the server.
-func (e *callError) temporary() bool {
-	return e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests
-}
-
-// temporary reports whether err is a callError and temporary.
 func temporary(err error) bool {
 	e, ok := errors.AsType[*callError](err)
-	return ok && e.temporary()
+	return ok && (e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests)
 }
 
 // hasCode reports whether err is a callError with this code.
@@ -157,8 +151,11 @@ func (c *client) read(ctx context.Context, path string, query url.Values, out an
 	return false, err
 }
 
-// decode reads the JSON that a call of path has answered.
+// decode reads the JSON that a call of path has answered, if it is not nil.
 func (c *client) decode(path string, body []byte, out any) error {
+	if body == nil {
+		return nil
+	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return &callError{agent: c.String(), what: path, err: fmt.Errorf("the answer is not what Consul says: %w", err)}
 	}

@@ -227,9 +227,9 @@ func script(t *testing.T, steps []step) (answers []string, failing []error) {
 		w.WriteHeader(s.code)
 		fmt.Fprint(w, s.body)
 	})
-	c.follow(ctx, "/v1/x", map[string][]string{"mine": {""}}, func(a state) (time.Duration, error) {
-		answers = append(answers, fmt.Sprintf("%s %v %v", a.body, a.body == nil, a.after))
-		if string(a.body) == "bad" {
+	c.follow(ctx, "/v1/x", map[string][]string{"mine": {""}}, func(body []byte, after bool) (time.Duration, error) {
+		answers = append(answers, fmt.Sprintf("%s %v %v", body, body == nil, after))
+		if string(body) == "bad" {
 			return 0, errors.New("bad answer")
 		}
 		return 0, nil
@@ -293,7 +293,7 @@ func TestFollowAsksAgain(t *testing.T) {
 		}
 	})
 	again := []time.Duration{1500 * time.Millisecond, time.Hour, 0}
-	c.follow(ctx, "/v1/x", nil, func(state) (time.Duration, error) { return again[len(waits)-1], nil })
+	c.follow(ctx, "/v1/x", nil, func([]byte, bool) (time.Duration, error) { return again[len(waits)-1], nil })
 	if got := fmt.Sprint(waits); got != "[ 1500ms 30000ms 30000ms]" {
 		t.Errorf("waits are %s", got)
 	}

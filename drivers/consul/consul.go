@@ -78,7 +78,7 @@ func Open(url string, opts *drivers.Options) (*Backend, error) {
 	if opts != nil && opts.Log != nil {
 		log = opts.Log
 	}
-	return &Backend{client, &registry{client: client, log: log, slots: map[string]*slot{}}, &store{client}}, nil
+	return &Backend{client, newRegistry(client, log), &store{client}}, nil
 }
 
 // Registry returns the backend's side for discovery.

@@ -21,17 +21,13 @@ const (
 	minGap = 10 * time.Millisecond
 )
 
-// A state is one state of what is followed.
-type state struct {
-	body  []byte // JSON; nil = there is none (status 404)
-	after bool   // queries have failed since the last answer: something may have been missed, or Consul may have lost its data
-}
-
 // follow asks for path again and again until ctx ends, with queries that Consul answers when
-// something changes, and gives every answer to each. An answer can be the same as the last one.
-// each returns within what time it wants to be called again without a change, 0 = it does not
-// matter. While Consul fails, or each returns an error, follow tries again with backoff.
-func (c *client) follow(ctx context.Context, path string, query url.Values, each func(state) (again time.Duration, err error)) {
+// something changes, and gives the JSON of every answer to each, nil for what is not there (404). An
+// answer can be the same as the last one. after is set when queries have failed since the last one:
+// something may have been missed, or Consul may have lost its data. each returns within what time it
+// wants to be called again without a change, 0 = it does not matter. While Consul fails, or each
+// returns an error, follow tries again with backoff.
+func (c *client) follow(ctx context.Context, path string, query url.Values, each func(body []byte, after bool) (again time.Duration, err error)) {
 	retry := &steady.Backoff{Max: 5 * time.Second}
 	var index uint64
 	var again time.Duration
@@ -41,7 +37,7 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 		asked := time.Now()
 		a, err := c.ask(ctx, path, query, index, again)
 		if err == nil && ctx.Err() == nil {
-			again, err = each(state{body: a.body, after: after})
+			again, err = each(a.body, after)
 		}
 		if ctx.Err() != nil {
 			return

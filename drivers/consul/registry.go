@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -35,84 +34,58 @@ var errClosed = errors.New("consul: the registry is closed")
 type registry struct {
 	client *client
 	log    *slog.Logger
+	ctx    context.Context // ends with close
+	end    context.CancelFunc
 
-	mu     sync.Mutex
-	closed bool
-	slots  map[string]*slot // by Consul's id of the service
+	mu      sync.Mutex
+	slots   map[string]*slot // by Consul's id of the service
+	keepers sync.WaitGroup
 }
 
 var _ discovery.Registry = (*registry)(nil)
 
+func newRegistry(client *client, log *slog.Logger) *registry {
+	r := &registry{client: client, log: log, slots: map[string]*slot{}}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	return r
+}
+
 // close stops keeping the instances.
 func (r *registry) close() {
 	r.mu.Lock()
-	r.closed = true
-	slots := slices.Collect(maps.Values(r.slots))
+	r.end()
 	r.mu.Unlock()
-	for _, s := range slots {
-		s.stop()
-	}
+	r.keepers.Wait()
 }
 
 // slot orders what happens to one id of a service.
 type slot struct {
-	turn  chan struct{} // holds a value while somebody works on it
-	users int           // who works on it or waits, and one for a keeper
-
-	mu   sync.Mutex
-	keep context.CancelFunc // ends the keeper; nil = there is none
-	kept chan struct{}      // closed when it has ended
+	turn chan struct{} // holds a value while somebody works on it
+	stop func()        // ends the keeper and waits for it
 }
 
-// stop ends the keeper, if there is one, and waits for it.
-func (s *slot) stop() (stopped bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.keep == nil {
-		return false
-	}
-	s.keep()
-	<-s.kept
-	s.keep = nil
-	return true
-}
-
-// take waits until no other call works on the id. The caller must call give.
+// take waits until no other call works on the id, and ends its keeper. The caller must call give.
 func (r *registry) take(ctx context.Context, id string) (*slot, error) {
-	r.mu.Lock()
-	if r.closed {
-		r.mu.Unlock()
+	if r.ctx.Err() != nil {
 		return nil, errClosed
 	}
+	r.mu.Lock()
 	s := r.slots[id]
 	if s == nil {
-		s = &slot{turn: make(chan struct{}, 1)}
+		s = &slot{turn: make(chan struct{}, 1), stop: func() {}}
 		r.slots[id] = s
 	}
-	s.users++
 	r.mu.Unlock()
 	select {
 	case s.turn <- struct{}{}:
+		s.stop()
 		return s, nil
 	case <-ctx.Done():
-		r.leave(id, s)
 		return nil, fmt.Errorf("consul: %s: %w", id, context.Cause(ctx))
 	}
 }
 
-func (r *registry) give(id string, s *slot) {
-	<-s.turn
-	r.leave(id, s)
-}
-
-// leave forgets a slot that nobody uses.
-func (r *registry) leave(id string, s *slot) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s.users--; s.users == 0 {
-		delete(r.slots, id)
-	}
-}
+func (s *slot) give() { <-s.turn }
 
 // Register implements discovery.Registrar. It returns once the agent and the catalog show the
 // instance. While the agent is away or has no leader it tries for as long as ctx lives; what Consul
@@ -157,10 +130,7 @@ func (r *registry) registerAndKeep(ctx context.Context, in discovery.Instance) e
 	if err != nil {
 		return err
 	}
-	defer r.give(def.ID, s)
-	if s.stop() {
-		r.leave(def.ID, s)
-	}
+	defer s.give()
 	if err := r.enter(ctx, def); err != nil {
 		return fmt.Errorf("consul: register %s of %s: %w", in.ID, in.Service, err)
 	}
@@ -182,20 +152,14 @@ func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error 
 	if err != nil {
 		return err
 	}
-	defer r.give(in.ID, s)
-	if s.stop() {
-		r.leave(in.ID, s)
-	}
+	defer s.give()
 	err = r.retry(ctx, func() error {
 		listed, err := r.known(ctx, in.ID)
 		if err != nil || listed != in.Service { // not there, or somebody else's
 			return err
 		}
-		err = r.client.call(ctx, http.MethodPut, "/v1/agent/service/deregister/"+url.PathEscape(in.ID), nil, nil, nil)
-		if hasCode(err, http.StatusNotFound) {
-			return nil
-		}
-		return err
+		path := "/v1/agent/service/deregister/" + url.PathEscape(in.ID)
+		return r.client.call(ctx, http.MethodPut, path, nil, nil, nil, http.StatusNotFound)
 	})
 	if err != nil {
 		return fmt.Errorf("consul: deregister %s of %s: %w", in.ID, in.Service, err)
@@ -282,22 +246,21 @@ func (r *registry) shown(ctx context.Context, def service) error {
 
 // startKeeper keeps def registered until s.stop.
 func (r *registry) startKeeper(s *slot, def service) error {
-	ctx, cancel := context.WithCancel(context.Background())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		cancel()
+	if r.ctx.Err() != nil {
 		return errClosed
 	}
-	s.users++
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	ctx, cancel := context.WithCancel(r.ctx)
 	ended := make(chan struct{})
-	s.keep, s.kept = cancel, ended
-	go func() {
+	s.stop = func() {
+		cancel()
+		<-ended
+	}
+	r.keepers.Go(func() {
 		defer close(ended)
 		r.keeper(ctx, def)
-	}()
+	})
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -136,25 +135,19 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	}
 	path, query := s.path(prefix), s.query()
 	query.Set("recurse", "")
-	told := false
-	var last []kv.Entry
-	s.client.follow(ctx, path, query, func(a state) (time.Duration, error) {
+	tell := kv.Changes(update)
+	s.client.follow(ctx, path, query, func(body []byte, _ bool) (time.Duration, error) {
 		var pairs []pair
-		if a.body != nil {
-			if err := s.client.decode(path, a.body, &pairs); err != nil {
-				return 0, err
-			}
+		if err := s.client.decode(path, body, &pairs); err != nil {
+			return 0, err
 		}
-		list := make([]kv.Entry, 0, len(pairs)) // Consul orders by key
+		var list []kv.Entry
 		for _, p := range pairs {
 			if e, ok := s.entry(p); ok {
 				list = append(list, e)
 			}
 		}
-		if !told || !kv.SameRevisions(list, last) {
-			told, last = true, slices.Clone(list) // list belongs to update
-			update(list)
-		}
+		tell(list)
 		return 0, nil
 	})
 	return nil

@@ -30,14 +30,12 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 	}
 	v := view{hold: 6*time.Second + 2*settings.interval, tell: discovery.Changes(update)}
 	path := healthPath(service)
-	r.client.follow(ctx, path, query, func(a state) (time.Duration, error) {
+	r.client.follow(ctx, path, query, func(body []byte, after bool) (time.Duration, error) {
 		var list []listed
-		if a.body != nil {
-			if err := r.client.decode(path, a.body, &list); err != nil {
-				return 0, err
-			}
+		if err := r.client.decode(path, body, &list); err != nil {
+			return 0, err
 		}
-		return v.see(instances(list), a.after, time.Now()), nil
+		return v.see(instances(list), after, time.Now()), nil
 	})
 	return nil
 }

@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,12 +124,10 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	if err := kv.CheckPrefix(prefix); err != nil {
 		return err
 	}
-	entries := make(map[string]kv.Entry)
-	told := false
+	entries, tell := make(map[string]kv.Entry), kv.Changes(update)
 	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole
 	// bucket comes.
 	err := s.bucket.follow(ctx, "", func(changes []change, whole bool) {
-		before := maps.Clone(entries)
 		if whole {
 			clear(entries)
 		}
@@ -143,28 +140,14 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 				entries[c.key] = kv.Entry{Key: c.key, Value: c.value, Revision: c.revision}
 			}
 		}
-		same := maps.EqualFunc(before, entries, func(a, b kv.Entry) bool { return a.Revision == b.Revision && bytes.Equal(a.Value, b.Value) })
-		if told && same || ctx.Err() != nil {
-			return
+		if ctx.Err() == nil {
+			tell(slices.Collect(maps.Values(entries)))
 		}
-		told = true
-		update(list(entries))
 	})
 	if err != nil {
 		return fmt.Errorf("nats: watch %q: %w", prefix, err)
 	}
 	return nil
-}
-
-// list returns copies of the entries in the order of their keys.
-func list(entries map[string]kv.Entry) []kv.Entry {
-	out := make([]kv.Entry, 0, len(entries))
-	for _, key := range slices.Sorted(maps.Keys(entries)) {
-		e := entries[key]
-		e.Value = bytes.Clone(e.Value)
-		out = append(out, e)
-	}
-	return out
 }
 
 func failed(verb, key string, err error) error {
