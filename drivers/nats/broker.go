@@ -24,12 +24,11 @@ type broker struct {
 	atomicMin  int           // the constant, but for measurements below it
 	ackTimeout time.Duration // callTimeout, but for tests
 
-	done  chan struct{} // closed by Close
+	done  chan struct{} // closed by Close, under mu
 	calls sync.WaitGroup
 	idle  chan struct{} // closed when Close has ended everything
 
 	mu      sync.Mutex
-	closed  bool
 	topics  map[string]topicInfo
 	pullers map[*puller]struct{}
 	free    []*replyInbox            // for the next calls
@@ -68,10 +67,7 @@ func (b *broker) reconnected() {
 
 // Healthy implements driver.HealthReporter.
 func (b *broker) Healthy() error {
-	b.mu.Lock()
-	closed := b.closed
-	b.mu.Unlock()
-	if closed {
+	if b.isClosed() {
 		return fmt.Errorf("nats: %w", driver.ErrClosed)
 	}
 	return b.conn.healthy()
@@ -117,13 +113,7 @@ func (b *broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, 
 	// In a cluster nobody answers for a stream while its leader is elected, also when it is just
 	// being made.
 	err := insist(ctx, func(ctx context.Context) (err error) {
-		stream, err = b.conn.js.Stream(ctx, name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name, topic, subjects))
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
-				stream, err = b.conn.js.Stream(ctx, name)
-			}
-		}
+		stream, err = b.conn.stream(ctx, b.streamConfig(name, topic, subjects))
 		return err
 	})
 	if err != nil {
@@ -168,11 +158,12 @@ func (b *broker) forget(topic string) {
 // Close implements driver.Broker. It leaves the connection to the backend.
 func (b *broker) Close(ctx context.Context) error {
 	b.mu.Lock()
-	first := !b.closed
-	b.closed = true
-	b.mu.Unlock()
+	first := !b.isClosed()
 	if first {
 		close(b.done)
+	}
+	b.mu.Unlock()
+	if first {
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()

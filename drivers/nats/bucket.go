@@ -155,14 +155,7 @@ func (b *bucket) open(ctx context.Context) (*opened, error) {
 }
 
 func (b *bucket) stream(ctx context.Context) (jetstream.Stream, error) {
-	name := "KV_" + b.cfg.name
-	stream, err := b.conn.js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = b.conn.js.CreateStream(ctx, b.streamConfig(name))
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
-			stream, err = b.conn.js.Stream(ctx, name)
-		}
-	}
+	stream, err := b.conn.stream(ctx, b.streamConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -181,9 +174,9 @@ func (b *bucket) stream(ctx context.Context) (jetstream.Stream, error) {
 
 // streamConfig makes the stream behind the bucket as other clients do, but for AllowDirect: reads
 // are answered by the leader only, so that whoever wrote a key reads what it wrote.
-func (b *bucket) streamConfig(name string) jetstream.StreamConfig {
+func (b *bucket) streamConfig() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: name, Description: b.cfg.description, Subjects: []string{"$KV." + b.cfg.name + ".>"},
+		Name: "KV_" + b.cfg.name, Description: b.cfg.description, Subjects: []string{"$KV." + b.cfg.name + ".>"},
 		MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: b.cfg.replicas, Discard: jetstream.DiscardNew,
 		AllowRollup: true, DenyDelete: true, Duplicates: 2 * time.Minute,
 		AllowMsgTTL: true, SubjectDeleteMarkerTTL: b.cfg.markers, // servers before 2.11 ignore both, and say so in their answer

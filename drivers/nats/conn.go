@@ -267,6 +267,18 @@ func (c *connection) cause(ctx context.Context, err error) error {
 	return err
 }
 
+// stream finds a stream or makes it.
+func (c *connection) stream(ctx context.Context, config jetstream.StreamConfig) (jetstream.Stream, error) {
+	stream, err := c.js.Stream(ctx, config.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = c.js.CreateStream(ctx, config)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
+			stream, err = c.js.Stream(ctx, config.Name)
+		}
+	}
+	return stream, err
+}
+
 // close ends the connection; what was sent is flushed within 2 s, if ctx lives. A second call does
 // nothing.
 func (c *connection) close(ctx context.Context) {

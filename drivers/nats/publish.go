@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -203,18 +202,12 @@ func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	if err != nil {
 		return p.b.cause(bounded, err)
 	}
-	var ack struct {
-		Error *jetstream.APIError `json:"error"`
-		Count int                 `json:"count"`
+	count, err := parseAck(reply.Data)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(reply.Data, &ack); err != nil {
-		return fmt.Errorf("answer %q to an atomic batch: %w", reply.Data, err)
-	}
-	if ack.Error != nil {
-		return ack.Error
-	}
-	if ack.Count != len(indexes) {
-		return fmt.Errorf("answer %q to an atomic batch of %d messages: want that count", reply.Data, len(indexes))
+	if count != len(indexes) {
+		return fmt.Errorf("answer %q to an atomic batch of %d messages: expected that count", reply.Data, len(indexes))
 	}
 	for _, i := range indexes {
 		p.stored[i] = true

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"encoding/json"
-	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -50,14 +49,7 @@ func keySubject(key string) string { return "$KV." + instancesBucket + "." + key
 // escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_'
 // stay, other bytes are '=' and two hexadecimal digits.
 func escape(s string) string {
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' {
-			b.WriteByte(c)
-		} else {
-			b.Write([]byte{'=', digits[c>>4], digits[c&15]})
-		}
-	}
-	return b.String()
+	return escapeBytes(s, '=', 0, func(c byte) bool {
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+	})
 }

@@ -137,19 +137,26 @@ func acknowledged(msg *nats.Msg) error {
 	if stored(msg.Data) {
 		return nil
 	}
+	_, err := parseAck(msg.Data)
+	return err
+}
+
+// parseAck reads the server's answer to a message, or to a batch of count.
+func parseAck(answer []byte) (count int, err error) {
 	var ack struct {
 		Error  *jetstream.APIError `json:"error"`
 		Stream string              `json:"stream"`
+		Count  int                 `json:"count"`
 	}
-	switch err := json.Unmarshal(msg.Data, &ack); {
+	switch err := json.Unmarshal(answer, &ack); {
 	case err != nil:
-		return fmt.Errorf("answer %q: %w", msg.Data, err)
+		return 0, fmt.Errorf("answer %q: %w", answer, err)
 	case ack.Error != nil:
-		return ack.Error
+		return 0, ack.Error
 	case ack.Stream == "":
-		return fmt.Errorf("answer %q: %w", msg.Data, jetstream.ErrInvalidJSAck)
+		return 0, fmt.Errorf("answer %q: %w", answer, jetstream.ErrInvalidJSAck)
 	}
-	return nil
+	return ack.Count, nil
 }
 
 // stored recognises the answer that nearly always comes: to decode it would take as long as to

@@ -31,7 +31,7 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 		sub.MaxInFlight = driver.DefaultMaxInFlight
 	}
 	b.mu.Lock()
-	if b.closed {
+	if b.isClosed() {
 		b.mu.Unlock()
 		return fmt.Errorf("nats: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
 	}

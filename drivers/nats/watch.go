@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -21,7 +19,7 @@ type view struct {
 	service   string
 	ttl       time.Duration
 	instances map[string]*seen // by key
-	changed   bool             // since update was called
+	changed   bool             // since tell was called
 }
 
 // seen is an instance and the last sign of its life.
@@ -53,7 +51,7 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 		})
 	}()
 	v := &view{service: service, ttl: r.ttl, instances: make(map[string]*seen), changed: true}
-	heard := false
+	heard, tell := false, discovery.Changes(update)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -74,7 +72,7 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 		timer.Reset(v.expire(time.Now(), r.bucket.answering()))
 		if heard && v.changed {
 			v.changed = false
-			update(v.list())
+			tell(v.list())
 		}
 	}
 }
@@ -99,19 +97,12 @@ func (v *view) apply(n news, now time.Time) {
 		case s != nil && bytes.Equal(s.data, c.value):
 			s.at, s.missing = now, false
 		default:
-			v.put(c, now)
+			if r, ok := parseRecord(c.value, v.service, c.key); ok {
+				v.instances[c.key] = &seen{data: c.value, in: r.instance(), ttl: r.ttl(v.ttl), at: now}
+				v.changed = true
+			}
 		}
 	}
-}
-
-// put takes over an instance that is new or changed.
-func (v *view) put(c change, now time.Time) {
-	r, ok := parseRecord(c.value, v.service, c.key)
-	if !ok {
-		return
-	}
-	v.instances[c.key] = &seen{data: c.value, in: r.instance(), ttl: r.ttl(v.ttl), at: now}
-	v.changed = true
 }
 
 // expire drops the instances whose time is over, and returns how long it is until the next may be.
@@ -139,12 +130,10 @@ func (v *view) expire(now time.Time, answering time.Duration) time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// list returns copies of the instances, ordered by ID.
-func (v *view) list() []discovery.Instance {
-	out := make([]discovery.Instance, 0, len(v.instances))
+// list returns the instances.
+func (v *view) list() (list []discovery.Instance) {
 	for _, s := range v.instances {
-		out = append(out, s.in.Clone())
+		list = append(list, s.in)
 	}
-	slices.SortFunc(out, func(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) })
-	return out
+	return list
 }

@@ -1,7 +1,9 @@
 package nats
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -84,22 +86,13 @@ func decode(topic string, raw bool, msg *nats.Msg) driver.Message {
 		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
 	}
 	m.Headers.Sort()
-	m.ID = firstOf(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers.Get(driver.HeaderID))
+	m.ID = cmp.Or(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers.Get(driver.HeaderID))
 	if key, ok := msg.Header[headerKey]; ok && len(key) > 0 {
 		m.Key = unescapeValue(key[0])
 	} else {
-		m.Key = firstOf(m.Headers.Get("ce-partitionkey"), m.Headers.Get(driver.HeaderSubject))
+		m.Key = cmp.Or(m.Headers.Get("ce-partitionkey"), m.Headers.Get(driver.HeaderSubject))
 	}
 	return m
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // plainHeader tells the headers whose values have a syntax of their own, which other programs
@@ -122,13 +115,19 @@ func escapeValue(s string) string {
 	if n == 0 {
 		return s
 	}
+	return escapeBytes(s, '%', 2*n, plainByte)
+}
+
+// escapeBytes writes the bytes that are not plain as mark and two hexadecimal digits, which needs
+// more bytes than s has.
+func escapeBytes(s string, mark byte, more int, plain func(byte) bool) string {
 	const digits = "0123456789ABCDEF"
-	out := make([]byte, 0, len(s)+2*n)
+	out := make([]byte, 0, len(s)+more)
 	for i := range len(s) {
-		if c := s[i]; plainByte(c) {
+		if c := s[i]; plain(c) {
 			out = append(out, c)
 		} else {
-			out = append(out, '%', digits[c>>4], digits[c&15])
+			out = append(out, mark, digits[c>>4], digits[c&15])
 		}
 	}
 	return string(out)
@@ -142,28 +141,14 @@ func unescapeValue(s string) string {
 	}
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := digit(s[i+1]), digit(s[i+2])
-			if hi < 16 && lo < 16 {
-				out = append(out, hi<<4|lo)
+		c := s[i]
+		if c == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c = byte(n)
 				i += 2
-				continue
 			}
 		}
-		out = append(out, s[i])
+		out = append(out, c)
 	}
 	return string(out)
-}
-
-// digit returns the value of a hexadecimal digit, or 255.
-func digit(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10
-	}
-	return 255
 }
