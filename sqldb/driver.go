@@ -78,13 +78,6 @@ func driverFor(scheme string) (*Driver, error) {
 	return nil, fmt.Errorf("sqldb: open: unknown scheme %q; known are sqlite and postgres", scheme)
 }
 
-// drivers returns the registered drivers, each at least once.
-func drivers() []*Driver {
-	registry.RLock()
-	defer registry.RUnlock()
-	return slices.Collect(maps.Values(registry.drivers))
-}
-
 // OpenDB returns the database whose connections connect makes, as the functions of this package
 // know it. It is for the Open of a driver, which then sets the limits of the pool.
 func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *sql.DB {

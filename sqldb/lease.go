@@ -58,14 +58,8 @@ func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 // Check asks the database whether the lease is still held; nil means yes. On SQLite it is until
 // Release.
 func (l *Lease) Check(ctx context.Context) error {
-	l.mu.Lock()
-	released := l.released
-	l.mu.Unlock()
-	if released {
-		return fmt.Errorf("sqldb: lease %s: released", l.name)
-	}
-	if l.conn == nil {
-		return nil
+	if err := l.ended(); err != nil || l.conn == nil {
+		return err
 	}
 	var held bool
 	err := l.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
@@ -83,16 +77,22 @@ func (l *Lease) Check(ctx context.Context) error {
 // error, nobody else had the lease when the query ran. That needs no round trip more. The session
 // waits until the rows are closed.
 func (l *Lease) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	l.mu.Lock()
-	released := l.released
-	l.mu.Unlock()
-	switch {
-	case released:
-		return nil, fmt.Errorf("sqldb: lease %s: released", l.name)
-	case l.conn == nil:
+	if err := l.ended(); err != nil {
+		return nil, err
+	}
+	if l.conn == nil {
 		return l.db.QueryContext(ctx, query, args...)
 	}
 	return l.conn.QueryContext(ctx, query, args...)
+}
+
+func (l *Lease) ended() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return fmt.Errorf("sqldb: lease %s: released", l.name)
+	}
+	return nil
 }
 
 // Release gives the lease up. Releasing twice is fine.

@@ -101,16 +101,16 @@ func dialectDir(migrations fs.FS, dialect Dialect) (fs.FS, error) {
 	if migrations == nil {
 		return nil, errors.New("sqldb: migrate: no migrations given")
 	}
-	for _, root := range []string{"migrations", "."} {
-		dir := path.Join(root, string(dialect))
-		if info, err := fs.Stat(migrations, dir); err == nil && info.IsDir() {
-			return fs.Sub(migrations, dir)
-		}
-	}
 	var have []string
 	for _, root := range []string{"migrations", "."} {
 		for _, known := range []Dialect{Postgres, SQLite} {
-			if info, err := fs.Stat(migrations, path.Join(root, string(known))); err == nil && info.IsDir() {
+			dir := path.Join(root, string(known))
+			info, err := fs.Stat(migrations, dir)
+			switch {
+			case err != nil || !info.IsDir():
+			case known == dialect:
+				return fs.Sub(migrations, dir)
+			default:
 				have = append(have, string(known))
 			}
 		}

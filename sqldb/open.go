@@ -53,7 +53,9 @@ func DialectOf(db *sql.DB) Dialect {
 // unless the name follows PostgreSQL's own convention for one column (users_email_key is
 // "users.email").
 func Constraint(err error) (columns string, ok bool) {
-	for _, d := range drivers() {
+	registry.RLock()
+	defer registry.RUnlock()
+	for _, d := range registry.drivers {
 		if columns, ok = d.Unique(err); ok {
 			return columns, true
 		}

@@ -62,7 +62,9 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 			err = runTx(ctx, db, run)
 		}
 		if err == nil {
-			state.runHooks()
+			for _, hook := range state.hooks { // finished: nobody appends
+				hook()
+			}
 			return nil
 		}
 		if _, ok := errors.AsType[*groupError](err); ok && !alone {
@@ -116,12 +118,6 @@ func (s *txState) add(hook func()) bool {
 	}
 	s.hooks = append(s.hooks, hook)
 	return true
-}
-
-func (s *txState) runHooks() {
-	for _, hook := range s.hooks { // finished: nobody appends
-		hook()
-	}
 }
 
 func runTx(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {

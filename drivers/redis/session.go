@@ -68,7 +68,8 @@ func (b *backend) Session(service string, limit time.Duration) Session {
 	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
-			return &deadConn{err: err}, nil //nolint:nilerr // told at the first use
+			end, _ := net.Pipe()
+			return &deadConn{end, err}, nil //nolint:nilerr // told at the first use
 		}
 		return conn, nil
 	}
@@ -166,21 +167,15 @@ func isForbidden(err redis.Error) bool {
 	return strings.HasPrefix(err.Error(), "NOPERM ") || strings.HasPrefix(err.Error(), "ERR unknown command")
 }
 
-// deadConn stands for a connection that could not be made, and fails at its first use.
-// The client logs failed dials to standard error; this way only the caller tells.
+// deadConn stands for a connection that could not be made, and fails at its first use. The client
+// logs failed dials to standard error; this way only the caller tells.
 type deadConn struct {
-	net.Conn
-	err error
+	net.Conn // one end of a pipe, for all the rest
+	err      error
 }
 
-func (c *deadConn) Read([]byte) (int, error)         { return 0, c.err }
-func (c *deadConn) Write([]byte) (int, error)        { return 0, c.err }
-func (c *deadConn) Close() error                     { return nil }
-func (c *deadConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (c *deadConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (c *deadConn) SetDeadline(time.Time) error      { return nil }
-func (c *deadConn) SetReadDeadline(time.Time) error  { return nil }
-func (c *deadConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *deadConn) Read([]byte) (int, error)  { return 0, c.err }
+func (c *deadConn) Write([]byte) (int, error) { return 0, c.err }
 
 // explain says of an error what to look at.
 func explain(err error) error {

@@ -93,14 +93,14 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 		c.inTx = true
-		return &savepoint{c}, nil
+		return tx{c, savepoint{c}}, nil
 	}
 	inner, err := c.innerConn.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.inTx, c.lost = true, false
-	return &tx{c: c, inner: inner}, nil
+	return tx{c, inner}, nil
 }
 
 func (c *conn) usable() error {
@@ -137,53 +137,39 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	return &stmt{inner, c}, nil
 }
 
-// savepoint is one member's part of a group.
-type savepoint struct{ c *conn }
-
-func (s *savepoint) Commit() error {
-	s.c.inTx = false
-	if s.c.lost {
-		return errRolledBack
-	}
-	return s.c.exec(context.Background(), "RELEASE kaptar")
-}
-
-func (s *savepoint) Rollback() error {
-	s.c.inTx = false
-	if s.c.lost {
-		return nil // nothing is left of it
-	}
-	if err := s.c.exec(context.Background(), "ROLLBACK TO kaptar"); err != nil {
-		return err
-	}
-	return s.c.exec(context.Background(), "RELEASE kaptar")
-}
-
-// tx is a transaction outside a group.
+// tx is a transaction, or a savepoint in a group. When SQLite has rolled it back by itself nothing
+// is left of it.
 type tx struct {
 	c     *conn
 	inner driver.Tx
 }
 
-func (t *tx) Commit() error {
-	lost := t.end()
-	if lost {
+func (t tx) Commit() error {
+	if t.end() {
 		return errRolledBack
 	}
 	return t.inner.Commit()
 }
 
-func (t *tx) Rollback() error {
+func (t tx) Rollback() error {
 	if t.end() {
 		return nil
 	}
 	return t.inner.Rollback()
 }
 
-func (t *tx) end() (lost bool) {
+func (t tx) end() (lost bool) {
 	lost = t.c.lost
-	t.c.inTx, t.c.lost = false, false
+	t.c.inTx, t.c.lost = false, lost && t.c.grouped // the others of a group have lost theirs too
 	return lost
+}
+
+// savepoint is one member's part of a group.
+type savepoint struct{ c *conn }
+
+func (s savepoint) Commit() error { return s.c.exec(context.Background(), "RELEASE kaptar") }
+func (s savepoint) Rollback() error {
+	return s.c.exec(context.Background(), "ROLLBACK TO kaptar; RELEASE kaptar")
 }
 
 type innerStmt interface {
