@@ -3,11 +3,11 @@ package bank
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
 	"time"
 )
 
-// faults are what is wrong with the bank. The zero value is a good bank.
+// faults are what is wrong with the bank. The zero value is a good bank. They are kept in memory: a
+// bank that is started again is a good one.
 type faults struct {
 	ErrorRate   float64 `json:"error_rate" required:"false" minimum:"0" maximum:"1" doc:"Share of requests that fail with 503, before anything is charged"`
 	DelayMS     int     `json:"delay_ms" required:"false" minimum:"0" maximum:"60000" doc:"How long each request waits first"`
@@ -32,22 +32,3 @@ func (f faults) decline() bool { return chance(f.DeclineRate) }
 
 // chance is true in the given share of calls: never at 0, always at 1.
 func chance(share float64) bool { return rand.Float64() < share }
-
-// switches hold the faults in force. They are kept in memory: a bank that is started
-// again is a good one.
-type switches struct {
-	mu  sync.Mutex
-	now faults
-}
-
-func (s *switches) set(f faults) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now = f
-}
-
-func (s *switches) get() faults {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now
-}

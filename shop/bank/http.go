@@ -37,7 +37,7 @@ type resultOutput struct {
 }
 
 func (s *service) postCharge(ctx context.Context, in *moneyInput) (*resultOutput, error) {
-	f := s.faults.get()
+	f := s.faults.Load()
 	fail, err := f.strike(ctx)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *service) postCharge(ctx context.Context, in *moneyInput) (*resultOutput
 }
 
 func (s *service) postRefund(ctx context.Context, in *moneyInput) (*resultOutput, error) {
-	fail, err := s.faults.get().strike(ctx)
+	fail, err := s.faults.Load().strike(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -113,10 +113,10 @@ func (s *service) getCharges(ctx context.Context, in *chargesInput) (*chargesOut
 type faultsBody struct{ Body faults }
 
 func (s *service) getFaults(context.Context, *struct{}) (*faultsBody, error) {
-	return &faultsBody{s.faults.get()}, nil
+	return &faultsBody{*s.faults.Load()}, nil
 }
 
 func (s *service) putFaults(_ context.Context, in *faultsBody) (*faultsBody, error) {
-	s.faults.set(in.Body)
+	s.faults.Store(&in.Body)
 	return in, nil
 }

@@ -7,6 +7,7 @@ package bank
 
 import (
 	"embed"
+	"sync/atomic"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/shop/internal/rest"
@@ -22,7 +23,7 @@ func Service() kaptar.Service {
 
 type service struct {
 	store  store
-	faults switches
+	faults atomic.Pointer[faults]
 }
 
 func setup(app *kaptar.App) error {
@@ -31,6 +32,7 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	s := &service{store: store{db}}
+	s.faults.Store(new(faults))
 	s.routes(rest.New(app, "Bank"))
 	return nil
 }

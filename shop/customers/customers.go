@@ -3,12 +3,10 @@
 package customers
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
 // settings of the simulator.
@@ -40,15 +39,15 @@ func Service() kaptar.Service {
 		if set.Traffic == 0 {
 			return nil
 		}
-		crowd := &crowd{app: app, rate: set.Traffic}
-		app.Go("order", crowd.run)
-		app.Go("report", crowd.report)
+		c := &simulator{app: app, rate: set.Traffic}
+		app.Go("order", c.run)
+		app.Go("report", c.report)
 		return nil
 	}}
 }
 
-// A crowd places orders at a rate. It goes on through every failure.
-type crowd struct {
+// A simulator places orders at a rate. It goes on through every failure.
+type simulator struct {
 	app            *kaptar.App
 	rate           float64
 	user           int64 // set before the first order
@@ -62,7 +61,7 @@ const (
 	reportEvery = 10 * time.Second
 )
 
-func (c *crowd) run(ctx context.Context) error {
+func (c *simulator) run(ctx context.Context) error {
 	if !c.signUp(ctx) {
 		return nil
 	}
@@ -90,7 +89,7 @@ func (c *crowd) run(ctx context.Context) error {
 }
 
 // once places one order, or counts a failure.
-func (c *crowd) once(ctx context.Context, n int) {
+func (c *simulator) once(ctx context.Context, n int) {
 	var err error
 	if n%50 == 0 {
 		err = c.restock(ctx)
@@ -107,10 +106,10 @@ func (c *crowd) once(ctx context.Context, n int) {
 	}
 }
 
-func (c *crowd) skus() []string { return []string{"tea", "coffee", "honey"} }
+func (c *simulator) skus() []string { return []string{"tea", "coffee", "honey"} }
 
 // signUp tries until there is a user to order for, or ctx ends.
-func (c *crowd) signUp(ctx context.Context) bool {
+func (c *simulator) signUp(ctx context.Context) bool {
 	name := "customer-" + strings.ToLower(rand.Text()[:8])
 	body := map[string]string{"username": name, "email": name + "@example.com", "password": rand.Text()}
 	for {
@@ -130,7 +129,7 @@ func (c *crowd) signUp(ctx context.Context) bool {
 }
 
 // restock keeps the shelves from running empty.
-func (c *crowd) restock(ctx context.Context) error {
+func (c *simulator) restock(ctx context.Context) error {
 	for _, sku := range c.skus() {
 		var stock struct{ Available int64 }
 		if err := c.call(ctx, http.MethodGet, "/v1/stock/"+sku, "", nil, &stock); err != nil {
@@ -146,52 +145,28 @@ func (c *crowd) restock(ctx context.Context) error {
 	return nil
 }
 
-func (c *crowd) order(ctx context.Context) error {
+func (c *simulator) order(ctx context.Context) error {
 	sku := c.skus()[mathrand.IntN(len(c.skus()))]
 	body := map[string]any{"user_id": c.user, "items": []map[string]any{{"sku": sku, "quantity": 1 + mathrand.IntN(3)}}}
 	return c.call(ctx, http.MethodPost, "/v1/orders", rand.Text(), body, nil)
 }
 
 // call sends body as JSON and reads the answer into out.
-func (c *crowd) call(ctx context.Context, method, path, idempotencyKey string, body, out any) error {
-	var payload io.Reader
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		payload = bytes.NewReader(encoded)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, payload)
-	if err != nil {
+func (c *simulator) call(ctx context.Context, method, path, idempotencyKey string, body, out any) error {
+	status, answer, err := rest.Call(ctx, c.app.Client(), method, "http://gateway"+path, idempotencyKey, body)
+	switch {
+	case err != nil:
 		return err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if idempotencyKey != "" {
-		req.Header.Set("Idempotency-Key", idempotencyKey)
-	}
-	resp, err := c.app.Client().Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("customers: %s %s: %s: %s", method, path, resp.Status, answer)
-	}
-	if out == nil {
+	case status >= 300:
+		return fmt.Errorf("customers: %s %s: %d: %s", method, path, status, answer)
+	case out == nil:
 		return nil
 	}
 	return json.Unmarshal(answer, out)
 }
 
 // report logs what came of the orders, as long as there is something to say.
-func (c *crowd) report(ctx context.Context) error {
+func (c *simulator) report(ctx context.Context) error {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {

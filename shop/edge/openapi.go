@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
 // owners are the services behind the routes, each once.
@@ -24,9 +24,6 @@ func owners() []string {
 	}
 	return out
 }
-
-// maxDescription bounds what one service may describe.
-const maxDescription = 1 << 20
 
 // openAPI serves one description made of those that the services serve.
 type openAPI struct {
@@ -85,21 +82,12 @@ func (o *openAPI) serve(w http.ResponseWriter, r *http.Request) {
 // as two services may both have an Item.
 func (o *openAPI) fetch(ctx context.Context, service string) (description, error) {
 	var d description
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+service+"/openapi.json", nil)
+	status, body, err := rest.Call(ctx, o.client, http.MethodGet, "http://"+service+"/openapi.json", "", nil)
 	if err != nil {
 		return d, err
 	}
-	resp, err := o.client.Do(req)
-	if err != nil {
-		return d, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return d, fmt.Errorf("gateway: description of %s: %s", service, resp.Status)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDescription))
-	if err != nil {
-		return d, err
+	if status != http.StatusOK {
+		return d, fmt.Errorf("gateway: description of %s: status %d", service, status)
 	}
 	const ref = `"#/components/schemas/`
 	body = []byte(strings.ReplaceAll(string(body), ref, ref+service+"."))

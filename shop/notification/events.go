@@ -3,6 +3,7 @@ package notification
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strconv"
 	"time"
 
@@ -17,21 +18,16 @@ func subscribe(app *kaptar.App, mails store) error {
 	if err != nil {
 		return err
 	}
-	if err := writeOn(app, events.UserRegistered, queue, welcome); err != nil {
-		return err
-	}
-	if err := writeOn(app, events.OrderConfirmed, queue, confirmed); err != nil {
-		return err
-	}
-	if err := writeOn(app, events.OrderCancelled, queue, cancelled); err != nil {
-		return err
-	}
-	// From now on, so that the queue can be one of RabbitMQ, which keeps no history; nothing is
-	// missed, as this service alone fills it.
-	now := &messaging.SubscribeOptions{From: messaging.FromNow}
-	return messaging.Subscribe(app, events.EmailSend, func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.EmailSendV1]) error {
-		return mails.add(ctx, tx, e.Data, time.Now())
-	}, now)
+	return errors.Join(
+		writeOn(app, events.UserRegistered, queue, welcome),
+		writeOn(app, events.OrderConfirmed, queue, confirmed),
+		writeOn(app, events.OrderCancelled, queue, cancelled),
+		// From now on, so that the queue can be one of RabbitMQ, which keeps no history; nothing is
+		// missed, as this service alone fills it.
+		messaging.Subscribe(app, events.EmailSend, func(ctx context.Context, tx *sql.Tx, e messaging.Event[events.EmailSendV1]) error {
+			return mails.add(ctx, tx, e.Data, time.Now())
+		}, &messaging.SubscribeOptions{From: messaging.FromNow}),
+	)
 }
 
 // writeOn queues one mail for each event of topic. The mail is queued in the

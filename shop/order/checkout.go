@@ -31,15 +31,15 @@ const (
 
 // An answer is what came of a step.
 type answer struct {
-	Verdict verdict
+	Outcome outcome
 	Reason  string        // why it was refused, or is to be tried again
 	After   time.Duration // when to try again; 0: when it makes sense
 }
 
-type verdict int
+type outcome int
 
 const (
-	again   verdict = iota // nobody knows: the step has to be done again
+	again   outcome = iota // nobody knows: the step has to be done again
 	ok                     // the step is done
 	refused                // the step cannot be done, and was not
 )
@@ -50,18 +50,18 @@ func next(c checkout, a answer) (checkout, time.Duration) {
 	switch {
 	case c.Step == done:
 		return c, 0 // a late answer
-	case c.Step == reserve && a.Verdict == ok:
+	case c.Step == reserve && a.Outcome == ok:
 		return c.to(charge), 0
-	case c.Step == reserve && a.Verdict == refused:
+	case c.Step == reserve && a.Outcome == refused:
 		return c.end(cancelled, a.Reason), 0
-	case c.Step == charge && a.Verdict == ok:
+	case c.Step == charge && a.Outcome == ok:
 		return c.to(ship), 0
-	case c.Step == charge && a.Verdict == refused:
+	case c.Step == charge && a.Outcome == refused:
 		c.Reason = a.Reason
 		return c.to(release), 0
-	case c.Step == ship && a.Verdict == ok:
+	case c.Step == ship && a.Outcome == ok:
 		return c.end(confirmed, ""), 0
-	case c.Step == release && a.Verdict == ok:
+	case c.Step == release && a.Outcome == ok:
 		return c.end(cancelled, c.Reason), 0
 	}
 	c.Attempts++

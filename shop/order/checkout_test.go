@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// TestNext enumerates every step with every verdict.
+// TestNext enumerates every step with every outcome.
 func TestNext(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		step    step
-		verdict verdict
+		outcome outcome
 		want    checkout // from Attempts 3, pending, Reason "why"
 		wait    time.Duration
 	}{
@@ -33,9 +33,9 @@ func TestNext(t *testing.T) {
 	}
 	for _, test := range tests {
 		from := checkout{test.step, 3, pending, "why"}
-		got, wait := next(from, answer{Verdict: test.verdict, Reason: "no"})
+		got, wait := next(from, answer{Outcome: test.outcome, Reason: "no"})
 		if got != test.want || wait != test.wait {
-			t.Errorf("next(%+v, verdict %d) = %+v in %v; want %+v in %v", from, test.verdict, got, wait, test.want, test.wait)
+			t.Errorf("next(%+v, outcome %d) = %+v in %v; want %+v in %v", from, test.outcome, got, wait, test.want, test.wait)
 		}
 	}
 }
@@ -54,8 +54,8 @@ func TestNextEnds(t *testing.T) {
 			ends[path+" "+string(c.Status)] = true
 			return
 		}
-		for v, name := range map[verdict]string{ok: "ok", refused: "refused"} {
-			after, _ := next(c, answer{Verdict: v, Reason: "no"})
+		for v, name := range map[outcome]string{ok: "ok", refused: "refused"} {
+			after, _ := next(c, answer{Outcome: v, Reason: "no"})
 			if after.Step != c.Step {
 				walk(after, path+" "+string(c.Step)+":"+name)
 			}
@@ -95,7 +95,7 @@ func TestWaits(t *testing.T) {
 
 func Example_checkout() {
 	c := checkout{Step: reserve, Status: pending}
-	for _, a := range []answer{{Verdict: ok}, {Verdict: again, Reason: "bank is away"}, {Verdict: refused, Reason: "no money"}, {Verdict: ok}} {
+	for _, a := range []answer{{Outcome: ok}, {Outcome: again, Reason: "bank is away"}, {Outcome: refused, Reason: "no money"}, {Outcome: ok}} {
 		var wait time.Duration
 		c, wait = next(c, a)
 		fmt.Println(c.Step, c.Status, wait)

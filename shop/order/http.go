@@ -51,7 +51,7 @@ type getInput struct {
 
 type getOutput struct{ Body order }
 
-func routes(app *kaptar.App, d *desk) {
+func routes(app *kaptar.App, s *service) {
 	api := rest.New(app, "Orders")
 	place := rest.Op("place-order", "POST /orders", "Order something; the answer is a pending order, whose checkout goes on",
 		http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
@@ -61,7 +61,7 @@ func routes(app *kaptar.App, d *desk) {
 		for i, l := range in.Body.Items {
 			items[i] = item{SKU: l.SKU, Quantity: l.Quantity}
 		}
-		o, replayed, err := d.place(ctx, in.Body.UserID, items, in.IdempotencyKey)
+		o, replayed, err := s.place(ctx, in.Body.UserID, items, in.IdempotencyKey)
 		out := &placeOutput{Body: o}
 		if replayed {
 			out.Replayed = "true"
@@ -71,7 +71,7 @@ func routes(app *kaptar.App, d *desk) {
 	list := rest.Op("list-orders", "GET /orders/{user_id}", "A user's orders, the newest first", http.StatusBadRequest)
 	huma.Register(api, list, func(ctx context.Context, in *listInput) (*listOutput, error) {
 		out := new(listOutput)
-		orders, next, err := d.store.list(ctx, in.UserID, in.After, in.Limit)
+		orders, next, err := s.store.list(ctx, in.UserID, in.After, in.Limit)
 		out.Body.Orders = orders
 		if next > 0 {
 			out.Body.Next = strconv.FormatInt(next, 10)
@@ -80,7 +80,7 @@ func routes(app *kaptar.App, d *desk) {
 	})
 	get := rest.Op("get-order", "GET /orders/{user_id}/{id}", "One order of a user", http.StatusNotFound)
 	huma.Register(api, get, func(ctx context.Context, in *getInput) (*getOutput, error) {
-		o, err := d.store.get(ctx, in.ID)
+		o, err := s.store.get(ctx, in.ID)
 		if errors.Is(err, errNoOrder) || err == nil && o.UserID != in.UserID {
 			return nil, rest.Problem(http.StatusNotFound, errNoOrder.Error())
 		}

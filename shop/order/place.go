@@ -22,8 +22,8 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// A desk takes orders. Its errors are problems for the client.
-type desk struct {
+// A service takes orders. Its errors are problems for the client.
+type service struct {
 	store     *store
 	users     userv1.UserServiceClient
 	inventory inventoryv1.InventoryServiceClient
@@ -33,32 +33,32 @@ type desk struct {
 
 // place takes an order of items, which have no prices yet. With a key that the
 // user has sent before, it returns the order of then, and replayed.
-func (d *desk) place(ctx context.Context, user int64, items []item, key string) (o order, replayed bool, err error) {
+func (s *service) place(ctx context.Context, user int64, items []item, key string) (o order, replayed bool, err error) {
 	if i := repeated(items); i >= 0 {
 		return order{}, false, badSKU(items, i, "is there twice; expected one line per sku")
 	}
 	if key != "" { // first of all, so that the answer does not depend on the other services
-		o, err = d.store.byKey(ctx, user, key)
+		o, err = s.store.byKey(ctx, user, key)
 		if !errors.Is(err, errNoOrder) {
-			return d.replay(o, items, err)
+			return s.replay(o, items, err)
 		}
 	}
-	if err := d.checkUser(ctx, user); err != nil {
+	if err := s.checkUser(ctx, user); err != nil {
 		return order{}, false, err
 	}
-	if err := d.price(ctx, items); err != nil {
+	if err := s.price(ctx, items); err != nil {
 		return order{}, false, err
 	}
-	o, isNew, err := d.store.place(ctx, order{UserID: user, Items: items, TotalCents: total(items)}, key, traceparent(ctx))
+	o, isNew, err := s.store.place(ctx, order{UserID: user, Items: items, TotalCents: total(items)}, key, traceparent(ctx))
 	if err != nil || !isNew {
-		return d.replay(o, items, err)
+		return s.replay(o, items, err)
 	}
-	d.wake()
+	s.wake()
 	return o, false, nil
 }
 
 // replay answers with the order o that was placed before, if it was for the same items.
-func (d *desk) replay(o order, items []item, err error) (order, bool, error) {
+func (s *service) replay(o order, items []item, err error) (order, bool, error) {
 	if err == nil && !sameItems(o.Items, items) {
 		err = rest.Problem(http.StatusUnprocessableEntity, errKeyTaken.Error(),
 			&huma.ErrorDetail{Location: "header.Idempotency-Key", Message: fmt.Sprintf("order %d was placed with it, for other items", o.ID)})
@@ -66,8 +66,8 @@ func (d *desk) replay(o order, items []item, err error) (order, bool, error) {
 	return o, err == nil, err
 }
 
-func (d *desk) checkUser(ctx context.Context, user int64) error {
-	_, err := d.users.GetUser(ctx, &userv1.GetUserRequest{Id: user})
+func (s *service) checkUser(ctx context.Context, user int64) error {
+	_, err := s.users.GetUser(ctx, &userv1.GetUserRequest{Id: user})
 	switch {
 	case err == nil:
 		return nil
@@ -75,18 +75,18 @@ func (d *desk) checkUser(ctx context.Context, user int64) error {
 		return rest.Problem(http.StatusNotFound, fmt.Sprintf("order: no user %d", user),
 			&huma.ErrorDetail{Location: "body.user_id", Message: "there is no such user", Value: user})
 	}
-	return d.away(ctx, "user-service", err)
+	return s.away(ctx, "user-service", err)
 }
 
 // price fills in what each of items costs today.
-func (d *desk) price(ctx context.Context, items []item) error {
+func (s *service) price(ctx context.Context, items []item) error {
 	req := &inventoryv1.PricesRequest{}
 	for _, it := range items {
 		req.Skus = append(req.Skus, it.SKU)
 	}
-	resp, err := d.inventory.Prices(ctx, req)
+	resp, err := s.inventory.Prices(ctx, req)
 	if err != nil && grpcstatus.Code(err) != codes.NotFound {
-		return d.away(ctx, "inventory-service", err)
+		return s.away(ctx, "inventory-service", err)
 	}
 	unknown := unknownSKU(err)
 	for i, it := range items {
@@ -97,7 +97,7 @@ func (d *desk) price(ctx context.Context, items []item) error {
 		items[i].PriceCents = price
 	}
 	if err != nil {
-		return d.away(ctx, "inventory-service", err)
+		return s.away(ctx, "inventory-service", err)
 	}
 	return nil
 }
@@ -118,8 +118,8 @@ func badSKU(items []item, i int, what string) error {
 }
 
 // away tells the client to come again, when the service is there.
-func (d *desk) away(ctx context.Context, service string, err error) error {
-	d.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
+func (s *service) away(ctx context.Context, service string, err error) error {
+	s.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
 	after := time.Second
 	if open, ok := errors.AsType[*transport.OpenError](err); ok {
 		after = max(after, open.RetryAfter)

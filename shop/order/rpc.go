@@ -63,17 +63,15 @@ func (r *rpc) ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest) (*
 }
 
 func toWire(o order) *orderv1.Order {
-	out := &orderv1.Order{Id: o.ID, UserId: o.UserID, Reason: o.Reason, TotalCents: o.TotalCents}
-	switch o.Status {
-	case pending:
-		out.Status = orderv1.OrderStatus_ORDER_STATUS_PENDING
-	case confirmed:
-		out.Status = orderv1.OrderStatus_ORDER_STATUS_CONFIRMED
-	case cancelled:
-		out.Status = orderv1.OrderStatus_ORDER_STATUS_CANCELLED
-	}
+	out := &orderv1.Order{Id: o.ID, UserId: o.UserID, Status: onWire[o.Status], Reason: o.Reason, TotalCents: o.TotalCents}
 	for _, it := range o.Items {
 		out.Items = append(out.Items, &orderv1.Item{Sku: it.SKU, Quantity: it.Quantity, PriceCents: it.PriceCents})
 	}
 	return out
+}
+
+var onWire = map[status]orderv1.OrderStatus{
+	pending:   orderv1.OrderStatus_ORDER_STATUS_PENDING,
+	confirmed: orderv1.OrderStatus_ORDER_STATUS_CONFIRMED,
+	cancelled: orderv1.OrderStatus_ORDER_STATUS_CANCELLED,
 }

@@ -45,7 +45,7 @@ func setup(app *kaptar.App) error {
 	})
 	app.Go("checkout", work.run)
 
-	routes(app, &desk{
+	routes(app, &service{
 		store: st, inventory: inventory, wake: work.wake, log: app.Logger(),
 		users: userv1.NewUserServiceClient(app.Conn("user-service")),
 	})

@@ -15,7 +15,7 @@ type steps struct {
 	payment   paymentv1.PaymentServiceClient
 }
 
-// take does one step for o. An error of a call is no verdict: the other service
+// take does one step for o. An error of a call is no outcome: the other service
 // may have done its part before the connection broke.
 func (s *steps) take(ctx context.Context, o order, st step) answer {
 	var a answer
@@ -27,15 +27,15 @@ func (s *steps) take(ctx context.Context, o order, st step) answer {
 		a, err = s.charge(ctx, o)
 	case ship:
 		_, err = s.inventory.Ship(ctx, &inventoryv1.ShipRequest{OrderId: o.ID})
-		a.Verdict = ok
+		a.Outcome = ok
 	case release:
 		_, err = s.inventory.Release(ctx, &inventoryv1.ReleaseRequest{OrderId: o.ID})
-		a.Verdict = ok
+		a.Outcome = ok
 	default:
 		err = fmt.Errorf("order: unknown step %q", st)
 	}
 	if err != nil {
-		return answer{Verdict: again, Reason: err.Error()}
+		return answer{Outcome: again, Reason: err.Error()}
 	}
 	return a
 }
@@ -47,9 +47,9 @@ func (s *steps) reserve(ctx context.Context, o order) (answer, error) {
 	}
 	resp, err := s.inventory.Reserve(ctx, req)
 	if err != nil || resp.GetReserved() {
-		return answer{Verdict: ok}, err
+		return answer{Outcome: ok}, err
 	}
-	return answer{Verdict: refused, Reason: resp.GetReason()}, nil
+	return answer{Outcome: refused, Reason: resp.GetReason()}, nil
 }
 
 func (s *steps) charge(ctx context.Context, o order) (answer, error) {
@@ -59,11 +59,11 @@ func (s *steps) charge(ctx context.Context, o order) (answer, error) {
 	}
 	switch resp.GetStatus() {
 	case paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED:
-		return answer{Verdict: ok}, nil
+		return answer{Outcome: ok}, nil
 	case paymentv1.PaymentStatus_PAYMENT_STATUS_DECLINED:
-		return answer{Verdict: refused, Reason: "payment declined: " + resp.GetReason()}, nil
+		return answer{Outcome: refused, Reason: "payment declined: " + resp.GetReason()}, nil
 	case paymentv1.PaymentStatus_PAYMENT_STATUS_REFUNDED:
-		return answer{Verdict: refused, Reason: "the payment was refunded"}, nil
+		return answer{Outcome: refused, Reason: "the payment was refunded"}, nil
 	}
-	return answer{Verdict: again, Reason: resp.GetReason(), After: resp.GetRetryAfter().AsDuration()}, nil
+	return answer{Outcome: again, Reason: resp.GetReason(), After: resp.GetRetryAfter().AsDuration()}, nil
 }

@@ -122,7 +122,10 @@ func (w *worker) drive(ctx context.Context, j job) {
 		}
 		if err != nil {
 			w.log.ErrorContext(ctx, "checkout not written down", "order_id", j.ID, "step", j.Step, "error", err)
-			pause(ctx, idlePoll) // the order is still due, and the step will be done again
+			select { // the order is still due, and the step will be done again
+			case <-ctx.Done():
+			case <-time.After(idlePoll):
+			}
 			return
 		}
 		if wait > 0 {
@@ -140,14 +143,4 @@ func (w *worker) report(ctx context.Context, j job, a answer, wait time.Duration
 		level = slog.LevelError
 	}
 	w.log.Log(ctx, level, "checkout waits", "order_id", j.ID, "step", j.Step, "attempts", j.Attempts+1, "reason", a.Reason, "again_in", wait)
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

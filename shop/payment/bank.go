@@ -1,20 +1,18 @@
 package payment
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
-const (
-	patience  = 3 * time.Second // with one call; less than our callers have with us
-	maxAnswer = 64 << 10        // bytes that are read of an answer
-)
+// timeout of one call; less than that of our callers.
+const timeout = 3 * time.Second
 
 // A bank is the API of the company that moves the money. It does each thing once
 // per Idempotency-Key, so that every call may be repeated.
@@ -56,30 +54,18 @@ type bankAnswer struct {
 }
 
 func (b *bank) post(ctx context.Context, path string, p payment) (int, bankAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	body, err := json.Marshal(map[string]int64{"order_id": p.OrderID, "amount_cents": p.AmountCents})
-	if err != nil {
-		return 0, bankAnswer{}, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, bankAnswer{}, fmt.Errorf("payment: bank_url: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", "order-"+strconv.FormatInt(p.OrderID, 10))
-	resp, err := b.client.Do(req)
+	code, text, err := rest.Call(ctx, b.client, http.MethodPost, b.url+path, "order-"+strconv.FormatInt(p.OrderID, 10),
+		map[string]int64{"order_id": p.OrderID, "amount_cents": p.AmountCents})
 	if err != nil {
 		return 0, bankAnswer{}, fmt.Errorf("payment: bank: %w", err)
 	}
-	defer resp.Body.Close()
 	var answer bankAnswer
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err == nil && resp.StatusCode/100 == 2 {
-		err = json.Unmarshal(text, &answer)
+	if code/100 == 2 {
+		if err := json.Unmarshal(text, &answer); err != nil {
+			return 0, bankAnswer{}, fmt.Errorf("payment: answer of %s%s: %w", b.url, path, err)
+		}
 	}
-	if err != nil {
-		return 0, bankAnswer{}, fmt.Errorf("payment: answer of %s%s: %w", b.url, path, err)
-	}
-	return resp.StatusCode, answer, nil
+	return code, answer, nil
 }

@@ -39,10 +39,10 @@ type delay struct {
 	RetryAfter time.Duration
 }
 
-// A till charges and refunds orders. What it did for an order it does not do
+// A service charges and refunds orders. What it did for an order it does not do
 // again, at the bank neither: the bank is called under a key made of the order's id.
 // No transaction is open while the bank is called.
-type till struct {
+type service struct {
 	store *store
 	bank  *bank
 	log   *slog.Logger
@@ -50,56 +50,56 @@ type till struct {
 
 // charge asks the bank for the order's money, unless it has answered before. A bank that cannot be
 // reached is no error: the payment is still pending, and delay says more.
-func (t *till) charge(ctx context.Context, want payment) (payment, *delay, error) {
-	p, err := t.store.begin(ctx, want)
+func (s *service) charge(ctx context.Context, want payment) (payment, *delay, error) {
+	p, err := s.store.begin(ctx, want)
 	if err != nil {
 		return payment{}, nil, err
 	}
 	if p.Status == pending && p.AmountCents != want.AmountCents {
 		return payment{}, nil, errOtherAmount
 	}
-	return t.settle(ctx, p)
+	return s.ask(ctx, p)
 }
 
-// refund gives the order's money back. What is pending is settled first: nobody but the bank knows
+// refund gives the order's money back. While it is pending the bank is asked first: nobody else knows
 // what became of the charge, and asking for it again under the same key is the way to learn it.
-func (t *till) refund(ctx context.Context, order int64) (payment, *delay, error) {
-	p, err := t.store.begin(ctx, payment{OrderID: order, Status: refunded})
+func (s *service) refund(ctx context.Context, order int64) (payment, *delay, error) {
+	p, err := s.store.begin(ctx, payment{OrderID: order, Status: refunded})
 	if err != nil {
 		return payment{}, nil, err
 	}
-	p, wait, err := t.settle(ctx, p)
+	p, wait, err := s.ask(ctx, p)
 	if err != nil || wait != nil || p.Status != captured {
 		return p, wait, err
 	}
-	if err := t.bank.refund(ctx, p); err != nil {
-		return t.wait(ctx, p, err)
+	if err := s.bank.refund(ctx, p); err != nil {
+		return s.wait(ctx, p, err)
 	}
-	p, err = t.store.finish(context.WithoutCancel(ctx), p, captured, refunded, "")
+	p, err = s.store.finish(context.WithoutCancel(ctx), p, captured, refunded, "")
 	return p, nil, err
 }
 
-// settle takes p from pending to what the bank says, and writes that down even
+// ask takes p from pending to what the bank says, and writes that down even
 // when the caller has gone.
-func (t *till) settle(ctx context.Context, p payment) (payment, *delay, error) {
+func (s *service) ask(ctx context.Context, p payment) (payment, *delay, error) {
 	if p.Status != pending {
 		return p, nil, nil
 	}
-	result, reason, err := t.bank.charge(ctx, p)
+	result, reason, err := s.bank.charge(ctx, p)
 	if err != nil {
-		return t.wait(ctx, p, err)
+		return s.wait(ctx, p, err)
 	}
-	p, err = t.store.finish(context.WithoutCancel(ctx), p, pending, result, reason)
+	p, err = s.store.finish(context.WithoutCancel(ctx), p, pending, result, reason)
 	return p, nil, err
 }
 
 // wait leaves p as it is, because the bank failed with err.
-func (t *till) wait(ctx context.Context, p payment, err error) (payment, *delay, error) {
+func (s *service) wait(ctx context.Context, p payment, err error) (payment, *delay, error) {
 	if ctx.Err() != nil { // the caller has gone, and the bank need not be at fault
 		return payment{}, nil, ctx.Err()
 	}
 	after := retryAfter(err)
-	t.log.WarnContext(ctx, "bank cannot be used", "order_id", p.OrderID, "error", err, "again_in", after)
+	s.log.WarnContext(ctx, "bank cannot be used", "order_id", p.OrderID, "error", err, "again_in", after)
 	return p, &delay{err.Error(), after}, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // rpc is what order-service calls.
 type rpc struct {
 	paymentv1.UnimplementedPaymentServiceServer
-	till *till
+	service *service
 }
 
 func (r *rpc) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*paymentv1.ChargeResponse, error) {
@@ -22,7 +22,7 @@ func (r *rpc) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*paymen
 		return nil, grpcstatus.Errorf(codes.InvalidArgument, "payment: charge of %d cents for order %d of user %d; expected all of them positive",
 			req.GetAmountCents(), req.GetOrderId(), req.GetUserId())
 	}
-	p, wait, err := r.till.charge(ctx, payment{
+	p, wait, err := r.service.charge(ctx, payment{
 		OrderID: req.GetOrderId(), UserID: req.GetUserId(), AmountCents: req.GetAmountCents(), Status: pending,
 	})
 	if errors.Is(err, errOtherAmount) {
@@ -42,7 +42,7 @@ func (r *rpc) Refund(ctx context.Context, req *paymentv1.RefundRequest) (*paymen
 	if req.GetOrderId() <= 0 {
 		return nil, grpcstatus.Errorf(codes.InvalidArgument, "payment: refund of order %d; expected a positive id", req.GetOrderId())
 	}
-	p, wait, err := r.till.refund(ctx, req.GetOrderId())
+	p, wait, err := r.service.refund(ctx, req.GetOrderId())
 	if err != nil {
 		return nil, err
 	}

@@ -45,8 +45,8 @@ func setup(app *kaptar.App, set *settings) error {
 		return captured.Publish(ctx, tx, strconv.FormatInt(p.OrderID, 10),
 			events.PaymentCapturedV1{OrderID: p.OrderID, UserID: p.UserID, AmountCents: p.AmountCents})
 	}}
-	till := &till{store: st, bank: &bank{client: app.Client(), url: set.BankURL}, log: app.Logger()}
-	paymentv1.RegisterPaymentServiceServer(app.GRPC(), &rpc{till: till})
+	s := &service{store: st, bank: &bank{client: app.Client(), url: set.BankURL}, log: app.Logger()}
+	paymentv1.RegisterPaymentServiceServer(app.GRPC(), &rpc{service: s})
 	routes(app, st)
 	return nil
 }

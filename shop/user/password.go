@@ -65,10 +65,8 @@ func (p *passwords) match(ctx context.Context, password, hash string) (bool, err
 	_, errParams := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &passes, &threads)
 	salt, errSalt := base64.RawStdEncoding.DecodeString(parts[4])
 	want, errSum := base64.RawStdEncoding.DecodeString(parts[5])
-	for _, err := range []error{errVersion, errParams, errSalt, errSum} {
-		if err != nil {
-			return false, fmt.Errorf("user: stored hash is damaged: %w", err)
-		}
+	if err := errors.Join(errVersion, errParams, errSalt, errSum); err != nil {
+		return false, fmt.Errorf("user: stored hash is damaged: %w", err)
 	}
 	got, err := p.sum(ctx, password, salt, passes, memory, threads)
 	if err != nil {
