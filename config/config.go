@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode"
 )
 
 // Target is a struct to fill. Service "" means the process-wide settings; for a named service its
@@ -148,13 +147,10 @@ func (c *Config) fill(file *node, live texts, in part, p *problems) (values []re
 
 // EnvName is the name that a dotted key, or a service, has in the environment.
 func EnvName(key string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '.' || r == '-' {
-			return '_'
-		}
-		return unicode.ToUpper(r)
-	}, key)
+	return strings.ToUpper(underscores.Replace(key))
 }
+
+var underscores = strings.NewReplacer(".", "_", "-", "_")
 
 // ownKey is the dotted key of a service's own value; for service "" the plain one.
 func ownKey(service, key string) string {

@@ -187,9 +187,7 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 	}
 	entries := slices.Clone(b.services)
 	for _, tree := range trees {
-		if tree != nil {
-			entries = append(entries, tree.names...)
-		}
+		entries = append(entries, tree.names...)
 	}
 	slices.Sort(entries)
 	for _, entry := range slices.Compact(entries) {
@@ -279,8 +277,7 @@ func eachLeaf(fields []*field, key string, visit func(key string, leaf *field)) 
 	}
 }
 
-func children(nodes []*node, name string) []*node {
-	var out []*node
+func children(nodes []*node, name string) (out []*node) {
 	for _, n := range nodes {
 		if c := n.child(name); c != nil {
 			out = append(out, c)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -62,10 +63,7 @@ func (n *node) set(name string, value *node) {
 // merge returns a and b as one; a wins where both have a value that is no mapping.
 func merge(a, b *node) *node {
 	if a == nil || b == nil || a.kind != kindMapping || b.kind != kindMapping {
-		if a == nil {
-			return b
-		}
-		return a
+		return cmp.Or(a, b)
 	}
 	out := newMapping(a.origin)
 	for _, name := range slices.Concat(a.names, b.names) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"maps"
@@ -174,11 +175,8 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 		f := &field{index: at, typ: sf.Type, owner: where + "." + sf.Name, help: sf.Tag.Get("help")}
 		s.options(f, sf.Name, tag)
 		for pair := range strings.FieldsFuncSeq(sf.Tag.Get("inherit"), func(r rune) bool { return r == ',' }) {
-			name, from, renamed := strings.Cut(pair, "=")
-			if !renamed {
-				from = name
-			}
-			f.inherit = append(f.inherit, [2]string{name, from})
+			name, from, _ := strings.Cut(pair, "=")
+			f.inherit = append(f.inherit, [2]string{name, cmp.Or(from, name)})
 		}
 		if s.shape(f) {
 			s.defaults(f, sf.Tag.Get("default"))
@@ -191,10 +189,7 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 // options reads the config tag.
 func (s *schemaParser) options(f *field, goName, tag string) {
 	name, options, _ := strings.Cut(tag, ",")
-	f.name = name
-	if name == "" {
-		f.name = snakeCase(goName)
-	}
+	f.name = cmp.Or(name, snakeCase(goName))
 	if strings.Trim(f.name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		s.failf(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
 	}
@@ -242,13 +237,12 @@ func (s *schemaParser) shape(f *field) bool {
 		s.failf(f.owner, "type %s cannot be a setting", t)
 		return false
 	}
-	if f.kind == kindLeaf {
+	switch {
+	case f.kind == kindLeaf:
 		f.secret = isSecret(f.leaf)
-	}
-	if f.kind != kindLeaf && f.own {
+	case f.own:
 		s.failf(f.owner, "option own is for single values, not for a %s", t)
-	}
-	if f.kind == kindGroup && f.required {
+	case f.kind == kindGroup && f.required:
 		s.failf(f.owner, "option required is for values and maps, not for a struct")
 	}
 	return true
@@ -288,17 +282,14 @@ func isLeaf(t reflect.Type) bool {
 	if t == typeURL || t == typeSecret || t == typeDuration || reflect.PointerTo(t).Implements(typeTextUnmarshaler) {
 		return true
 	}
-	switch t.Kind() {
-	case reflect.String, reflect.Bool, reflect.Float32, reflect.Float64,
-		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return true
+	switch k := t.Kind(); k {
 	case reflect.Pointer:
 		return t.Elem().Kind() != reflect.Pointer && t.Elem().Kind() != reflect.Slice && isLeaf(t.Elem())
 	case reflect.Slice:
 		return isScalar(t.Elem())
+	default:
+		return k == reflect.String || k >= reflect.Bool && k <= reflect.Float64 && k != reflect.Uintptr
 	}
-	return false
 }
 
 // isScalar tells whether t is a leaf that is no list.

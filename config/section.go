@@ -24,9 +24,9 @@ func RegisterSection[T any](pkg string) {
 
 // Sections returns a new target for each registered section, for one service.
 func Sections(service string) []Target {
-	var out []Target
-	for _, s := range sections {
-		out = append(out, Target{Service: service, Into: reflect.New(s.typ).Interface()})
+	out := make([]Target, len(sections))
+	for i, s := range sections {
+		out[i] = Target{Service: service, Into: reflect.New(s.typ).Interface()}
 	}
 	return out
 }

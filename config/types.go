@@ -25,18 +25,14 @@ func decode(t reflect.Type, n *node) (reflect.Value, error) {
 	if isScalar(t) {
 		return reflect.Value{}, fmt.Errorf("expected %s, found a list", typeText(t))
 	}
-	out := reflect.MakeSlice(t, 0, len(n.items))
+	items := make([]string, len(n.items))
 	for i, item := range n.items {
 		if item.kind != kindScalar {
 			return reflect.Value{}, fmt.Errorf("item %d: expected %s", i+1, typeText(t.Elem()))
 		}
-		v, err := decodeText(t.Elem(), item.text)
-		if err != nil {
-			return reflect.Value{}, fmt.Errorf("item %d: %w", i+1, err)
-		}
-		out = reflect.Append(out, v)
+		items[i] = item.text
 	}
-	return out, nil
+	return decodeList(t, items)
 }
 
 // decodeText makes a leaf type t of a text.
@@ -51,22 +47,24 @@ func decodeText(t reflect.Type, text string) (reflect.Value, error) {
 		v.Elem().Set(elem)
 		return v, nil
 	}
-	if !isScalar(t) {
-		return decodeList(t, text)
+	if isScalar(t) {
+		return v, setScalar(v, text)
 	}
-	return v, setScalar(v, text)
+	var items []string
+	if strings.TrimSpace(text) != "" {
+		items = strings.Split(text, ",")
+	}
+	for i, item := range items {
+		if items[i] = strings.TrimSpace(item); items[i] == "" {
+			return v, fmt.Errorf("item %d is empty, expected a list such as a,b", i+1)
+		}
+	}
+	return decodeList(t, items)
 }
 
-func decodeList(t reflect.Type, text string) (reflect.Value, error) {
-	out := reflect.MakeSlice(t, 0, 0)
-	if strings.TrimSpace(text) == "" {
-		return out, nil
-	}
-	for i, item := range strings.Split(text, ",") {
-		item = strings.TrimSpace(item)
-		if item == "" {
-			return out, fmt.Errorf("item %d is empty, expected a list such as a,b", i+1)
-		}
+func decodeList(t reflect.Type, items []string) (reflect.Value, error) {
+	out := reflect.MakeSlice(t, 0, len(items))
+	for i, item := range items {
 		v, err := decodeText(t.Elem(), item)
 		if err != nil {
 			return out, fmt.Errorf("item %d: %w", i+1, err)
@@ -108,13 +106,13 @@ func setScalar(v reflect.Value, text string) error {
 		v.SetFloat(f)
 		return nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		n, err := parseWhole(text, func(s string, base int) (int64, error) { return strconv.ParseInt(s, base, t.Bits()) })
+		n, err := parseWhole(t, text, strconv.ParseInt)
 		v.SetInt(n)
-		return wholeError(t, err)
+		return err
 	default: // isLeaf lets only the uints through
-		n, err := parseWhole(text, func(s string, base int) (uint64, error) { return strconv.ParseUint(s, base, t.Bits()) })
+		n, err := parseWhole(t, text, strconv.ParseUint)
 		v.SetUint(n)
-		return wholeError(t, err)
+		return err
 	}
 }
 
@@ -141,30 +139,22 @@ func setURL(v reflect.Value, text string) error {
 }
 
 // parseWhole reads decimal first, so that 010 is ten and not eight.
-func parseWhole[N int64 | uint64](text string, parse func(string, int) (N, error)) (N, error) {
+func parseWhole[N int64 | uint64](t reflect.Type, text string, parse func(s string, base, bits int) (N, error)) (N, error) {
 	text = strings.TrimSpace(text)
-	n, err := parse(text, 10)
+	n, err := parse(text, 10, t.Bits())
 	if errors.Is(err, strconv.ErrSyntax) {
-		n, err = parse(text, 0)
+		n, err = parse(text, 0, t.Bits())
 	}
-	if err != nil {
-		return 0, err
+	switch limit := int64(math.MaxInt64) >> (64 - t.Bits()); {
+	case err == nil:
+		return n, nil
+	case !errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("expected %s", typeText(t))
+	case t.Kind() >= reflect.Uint:
+		return 0, fmt.Errorf("expected a whole number from 0 to %d", 2*uint64(limit)+1)
+	default:
+		return 0, fmt.Errorf("expected a whole number from %d to %d", -limit-1, limit)
 	}
-	return n, nil
-}
-
-func wholeError(t reflect.Type, err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, strconv.ErrRange) {
-		if t.Kind() >= reflect.Uint {
-			return fmt.Errorf("expected a whole number from 0 to %d", uint64(math.MaxUint64)>>(64-t.Bits()))
-		}
-		limit := int64(math.MaxInt64) >> (64 - t.Bits())
-		return fmt.Errorf("expected a whole number from %d to %d", -limit-1, limit)
-	}
-	return fmt.Errorf("expected %s", typeText(t))
 }
 
 func parseBool(text string) (bool, error) {
@@ -249,18 +239,13 @@ func showText(v reflect.Value) string {
 		}
 		return strings.Join(items, ",")
 	}
-	switch value := v.Interface().(type) {
-	case url.URL:
-		return hidePassword(value.String())
-	case time.Duration:
-		return value.String()
-	case encoding.TextMarshaler:
-		return marshalText(value)
-	}
 	p := reflect.New(t)
 	p.Elem().Set(v)
-	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](p); ok {
-		return marshalText(m)
+	switch value := p.Interface().(type) {
+	case *url.URL:
+		return hidePassword(value.String())
+	case encoding.TextMarshaler:
+		return marshalText(value)
 	}
 	return hidePassword(fmt.Sprint(v.Interface()))
 }
