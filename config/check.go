@@ -8,8 +8,7 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// check reports keys that targets declare with different types, and keys that share a name in the
-// environment.
+// check reports keys of targets that differ in their types, or share a name in the environment.
 func (sc *scope) check(p *problems) {
 	types := map[string]*field{}
 	leaves := map[*schema][][2]string{} // keys and their names in the environment
@@ -57,8 +56,7 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 	}
 }
 
-// check reports unknown keys and values of the wrong type in one source, whether or not another
-// source overrides them.
+// check reports unknown keys and wrong values in one source, also those that another overrides.
 func (l *layers) check(source candidate) {
 	c := checker{layers: l, defaults: source.defaults, sharing: len(l.loaded) > 1}
 	names := slices.DeleteFunc(slices.Clone(source.node.names), func(name string) bool { return name == servicesKey })
@@ -225,8 +223,7 @@ type Key struct {
 }
 
 // Keys returns the keys that targets declare, in the order of their fields and each once per
-// service: what a program lists under --help and takes as flags. The error is a *[Errors] about the
-// structs themselves: unusable types, bad tags and defaults, keys in conflict.
+// service, for --help and flags. The error is a *[Errors] about the structs themselves.
 func Keys(targets ...Target) ([]Key, error) {
 	sc, err := newScope(targets)
 	if err != nil {

@@ -20,8 +20,7 @@ type Target struct {
 	SchemaOnly bool
 }
 
-// Sources say where values come from, lowest first. The zero value is the defaults of the struct
-// tags alone.
+// Sources say where values come from, lowest first. The zero value is the struct tags' defaults.
 type Sources struct {
 	// Defaults are dotted keys and their texts, above the tags' defaults; "services.<name>.<key>"
 	// is a service's own. Those for a service without a target, and those of sections that are not

@@ -46,8 +46,7 @@ func (e *Error) line() string {
 	return strings.Join(append(parts, e.Problem), ": ")
 }
 
-// Errors are all problems of one Load, sorted by origin (file lines in their order) and key. Load
-// returns a *Errors.
+// Errors are all problems of one Load, which returns a *Errors, sorted by origin and key.
 type Errors []*Error
 
 // Error returns a line for each problem.
@@ -72,8 +71,7 @@ func (e *Errors) Unwrap() []error {
 	return out
 }
 
-// problems collects errors; it drops repetitions, since one plain value may be wrong for several
-// services at once.
+// problems collects errors, each once: one plain value may be wrong for several services.
 type problems struct {
 	list    []*Error
 	seen    map[string]bool
@@ -106,8 +104,7 @@ func (p *problems) secret(text string) {
 	}
 }
 
-// err returns nil or a *Errors, sorted, with every known secret hidden: texts of Validate and
-// of foreign UnmarshalText methods are not under our control.
+// err returns nil or a *Errors, with every known secret hidden: foreign methods may quote them.
 func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
@@ -134,8 +131,7 @@ func (p *problems) err() error {
 	return &out
 }
 
-// suggestion returns the end of an error about an unknown name: ", did you mean …?", or the known
-// names when none is near.
+// suggestion is the end of an error about an unknown name: the one that was meant, or all.
 func suggestion(name string, known []string) string {
 	if best := near.Find(name, known); best != "" {
 		return fmt.Sprintf(", did you mean %q?", best)

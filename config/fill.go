@@ -136,8 +136,7 @@ func (f *filler) inherited(field *field) (out []candidate) {
 	return out
 }
 
-// leafValue takes the first candidate that gives a value; what is wrong with values check has
-// reported.
+// leafValue takes the first candidate that gives a value; check has reported what is wrong in them.
 func (f *filler) leafValue(field *field, v reflect.Value, from []candidate, path []string) bool {
 	key := strings.Join(path, ".")
 	shared := field.own && len(f.loaded) > 1
@@ -184,8 +183,7 @@ func (f *filler) preset(field *field, v reflect.Value) reflect.Value {
 	return out
 }
 
-// isEmpty tells whether s is not set or set to nothing; a number or bool that is set is never
-// empty.
+// isEmpty tells whether s is not set or set to nothing, which a number or bool never is.
 func isEmpty(s *slot) bool {
 	switch s.value.Kind() {
 	case reflect.String, reflect.Slice:

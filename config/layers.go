@@ -17,8 +17,7 @@ type layers struct {
 	problems *problems
 }
 
-// texts turns dotted keys and texts into a tree. A key that is not known is put where its dots say,
-// for check to report.
+// texts turns dotted keys and texts into a tree, with unknown keys where their dots say.
 func (l *layers) texts(values map[string]string, origin func(key string) string) *node {
 	root := newMapping("")
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -34,8 +33,7 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 	return root
 }
 
-// pairs returns the mapping that the text n of the map f means, or nil and reports why there is
-// none.
+// pairs returns the mapping that the text n of the map f means, or nil after it has reported why.
 func (l *layers) pairs(f *field, n *node, key string) *node {
 	pairs, err := splitPairs(n.text, n.origin)
 	if err != nil {
@@ -62,8 +60,7 @@ func (l *layers) locate(key string) (at []string, f *field) {
 	return append(prefix, path...), f
 }
 
-// locate finds the field of a dotted key and the path to it, in which the name of a map's entry is
-// one step even if it holds dots.
+// locate is the same below fields. The name of a map's entry is one step even if it holds dots.
 func locate(fields []*field, segments []string) ([]string, *field) {
 	for _, f := range fields {
 		if f.name != segments[0] {
@@ -104,9 +101,8 @@ func (l *layers) show(f *field, n *node) string {
 	return n.text
 }
 
-// environment turns variables into a tree: plain names, and names with a service's name in front.
-// The entries of maps that it may set are those that the trees in named have, and the services'
-// names.
+// environment turns variables, with a service's name in front or without, into a tree. They can set
+// those entries of maps that the trees in named have, or that have the name of a service.
 func (l *layers) environment(vars map[string]variable, named []*node) *node {
 	b := &envReader{
 		layers: l, vars: vars, names: slices.Sorted(maps.Keys(vars)), used: map[string]bool{}, unknown: map[string]string{},

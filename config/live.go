@@ -17,8 +17,7 @@ type Live[T any] struct {
 	cell *atomic.Pointer[T]
 }
 
-// NewLive returns a Live that holds v for good, for tests and for callers that set their settings
-// in code.
+// NewLive returns a Live that holds v for good, for settings that are set in code.
 func NewLive[T any](v T) Live[T] {
 	l := Live[T]{cell: new(atomic.Pointer[T])}
 	l.cell.Store(&v)
@@ -49,8 +48,7 @@ func (l Live[T]) LogValue() slog.Value { return slog.AnyValue(l.Get()) }
 type liveField interface {
 	liveType() reflect.Type
 	liveGet() reflect.Value
-	// liveSet stores v, of liveType, in the cell that all copies share; fresh makes a cell of its
-	// own first.
+	// liveSet stores v, of liveType, in the cell that all copies share, or in a fresh one.
 	liveSet(v reflect.Value, fresh bool)
 }
 

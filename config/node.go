@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// node is a value of one source, whichever the source: all become trees of the shape of the YAML
-// file. Nodes may be shared between places of a tree (YAML aliases) and never change after their
-// source is read.
+// node is a value of one source: all become trees of the shape of the YAML file. A node may stand
+// in several places of a tree (YAML aliases), and does not change after its source is read.
 type node struct {
 	kind   nodeKind
 	text   string            // kindScalar

@@ -103,8 +103,7 @@ func newScope(in []Target) (*scope, error) {
 	return sc, p.err()
 }
 
-// cutService splits "order-service.listen", the rest of a service's own key, at the name of a
-// service; ok is false when it begins with none.
+// cutService splits "order-service.listen"; ok is false when it begins with no service.
 func (sc *scope) cutService(key string) (service, rest string, ok bool) {
 	for i, c := range key {
 		if c == '.' {
@@ -136,8 +135,7 @@ func (s *schemaParser) failf(where, format string, args ...any) {
 	s.problems.add(&Error{Problem: where + ": " + fmt.Sprintf(format, args...)})
 }
 
-// structFields returns the keys of struct t; where is its place in the program, index the way to it
-// from the struct that embeds it.
+// structFields returns the keys of struct t, which is at where, and at index in what embeds it.
 func (s *schemaParser) structFields(t reflect.Type, where string, index []int) []*field {
 	if slices.Contains(s.open, t) {
 		s.failf(where, "%s contains itself", t)

@@ -68,8 +68,7 @@ func showSecret(name, text string) string {
 	return scheme + "://" + host + path
 }
 
-// hidePassword redacts the credentials of each URL in text, for values that are shown though they
-// are no Secret.
+// hidePassword redacts the credentials of each URL in text, for values that are no Secret.
 func hidePassword(text string) string {
 	_, rest, ok := strings.Cut(text, "://")
 	host := rest[:strings.IndexAny(rest+"/", "/?#")]

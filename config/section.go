@@ -31,8 +31,7 @@ func Sections(service string) []Target {
 	return out
 }
 
-// Of returns the struct of type T that was filled for service, or nil when there was no such
-// target.
+// Of returns the struct of type T that was filled for service; nil when there was no such target.
 func Of[T any](c *Config, service string) *T {
 	for _, t := range c.targets {
 		if into, ok := t.Into.(*T); ok && t.Service == service {
@@ -42,8 +41,7 @@ func Of[T any](c *Config, service string) *T {
 	return nil
 }
 
-// importOf is the package that brings a key of the toolkit, for programs that do not link it: their
-// settings file may still have the key.
+// importOf is the package that brings a key of the toolkit, for programs that do not link it.
 var importOf = map[string]string{
 	"broker_url": "github.com/kaptar/kaptar/messaging",
 	"topics":     "github.com/kaptar/kaptar/messaging",
@@ -52,8 +50,7 @@ var importOf = map[string]string{
 	"otel":       "github.com/kaptar/kaptar/telemetry",
 }
 
-// unlinked returns the import path of the package that would know key, a top-level key or one of a
-// service, and "" when there is none or it is linked.
+// unlinked returns the import path of the package that would know key if it were linked, or "".
 func unlinked(key string) string {
 	if after, own := strings.CutPrefix(key, servicesKey+"."); own {
 		_, key, _ = strings.Cut(after, ".")

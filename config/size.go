@@ -44,8 +44,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes s exactly, in the largest unit that divides it: 65536 is "64KiB", 1000 is "1KB",
-// 1500 is "1500".
+// String writes s in the largest unit that divides it: 65536 is "64KiB", 1500 is "1500".
 func (s Size) String() string {
 	for _, u := range sizeUnits {
 		if u.bytes > 1 && s != 0 && int64(s)%u.bytes == 0 {

@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// decode makes a leaf type t of a node. Its errors say what was expected and leave out the value:
-// the caller knows whether it is a secret.
+// decode makes a leaf type t of a node. Its errors leave out the value, which may be a secret.
 func decode(t reflect.Type, n *node) (reflect.Value, error) {
 	if n.kind == kindMapping {
 		return reflect.Value{}, fmt.Errorf("expected %s, found a mapping", typeText(t))
@@ -193,8 +192,7 @@ func typeText(t reflect.Type) string {
 	}
 }
 
-// typeName names t in the schema: string, bool, int, number, duration, size, url, secret, "list of
-// …", or the Go type.
+// typeName names t as in Key.Type.
 func typeName(t reflect.Type) string {
 	switch {
 	case t.Kind() == reflect.Pointer:
@@ -222,8 +220,7 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// showText writes a leaf value as it would be written in a source, secrets and URLs' passwords
-// redacted.
+// showText writes a leaf value as a source would, secrets and URLs' passwords redacted.
 func showText(v reflect.Value) string {
 	t := v.Type()
 	if t.Kind() == reflect.Pointer {

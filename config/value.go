@@ -22,8 +22,7 @@ type Value struct {
 	Live    bool
 }
 
-// Values returns every effective value, sorted by service and key. Live values are those of this
-// moment.
+// Values returns every effective value of this moment, sorted by service and key.
 func (c *Config) Values() []Value {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -34,8 +33,7 @@ func (c *Config) Values() []Value {
 	return sortValues(out)
 }
 
-// AnyText reports whether match is true for the text of some effective value, which it gets without
-// redaction when the setting is a string or a Secret.
+// AnyText reports whether match is true for the text of some effective value, secrets unredacted.
 func (c *Config) AnyText(match func(text string) bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,8 +51,7 @@ func (s *slot) show() Value {
 	return Value{Service: s.target.Service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
-// common returns what Values does, but once, without a service, for a key that has the same value
-// from the same origin in all services that know it.
+// common is Values, but with one Value, without a service, where all services have the same.
 func (c *Config) common() []Value {
 	c.mu.Lock()
 	differs, several, first := map[string]bool{}, map[string]bool{}, map[string]*slot{}

@@ -11,8 +11,7 @@ import (
 // watchInterval is how often Watch looks at the file.
 const watchInterval = time.Second
 
-// unchanged tells two states of a file apart without reading it; nil is a missing file. An editor
-// or a Kubernetes ConfigMap replaces the file itself.
+// unchanged compares two states of a file, which may have been replaced; nil is a missing one.
 func unchanged(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -146,8 +145,8 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 	}
 }
 
-// apply moves the live values of what fill returned into the running fields and returns them, with
-// an error about the others.
+// apply moves the live values that fill returned into the running fields, and returns those that
+// differ and an error about others that do.
 func (c *Config) apply(fresh []reflect.Value, slots []*slot, in part) ([]Value, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

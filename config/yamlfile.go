@@ -20,8 +20,7 @@ const (
 	maxDepth = 200     // of a YAML file; the parser's time grows with the square of the depth
 )
 
-// readFile reads a settings file; ok is false when it cannot be read or is too large, and p has the
-// reason.
+// readFile reads a settings file as UTF-8; when ok is false, p has the reason.
 func readFile(path string, p *problems) (data []byte, ok bool) {
 	problem := &Error{Origin: path}
 	info, err := os.Stat(path)
@@ -70,8 +69,7 @@ func toUTF8(data []byte) []byte {
 	return data
 }
 
-// parseYAML returns the file's tree, an empty mapping for an empty file; nil when it is no YAML
-// mapping.
+// parseYAML returns the file's tree, empty for an empty file; nil when it is no YAML mapping.
 func parseYAML(data []byte, path string, p *problems) *node {
 	y := &yamlReader{path: path, problems: p, anchors: map[string]*node{}}
 	file := y.parse(data)
@@ -105,8 +103,7 @@ type yamlReader struct {
 	anchors  map[string]*node
 }
 
-// parse returns nil after it has reported a problem. The parser's full error text is not used: it
-// quotes the file, secrets and all.
+// parse returns nil after it has reported a problem, without the parser's quote of the file.
 func (y *yamlReader) parse(data []byte) (file *ast.File) {
 	defer func() {
 		if recover() != nil {

@@ -15,8 +15,7 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// collector knows how the exports of the three signals go. The log hears when the first of them
-// fails, when none does any more, and nothing in between.
+// collector tells the log when the first of the three signals' exports fails, and when none does.
 type collector struct {
 	outage steady.Outage
 
@@ -33,8 +32,7 @@ func newCollector(endpoint string, log *slog.Logger) *collector {
 	}
 }
 
-// report exports what belongs to signal, unless the collector takes none of it, and notes how that
-// went.
+// report exports what belongs to signal, unless the collector takes none of it.
 func (c *collector) report(ctx context.Context, signal string, export func() error) error {
 	c.mu.Lock()
 	unwanted := c.unwanted[signal]

@@ -31,8 +31,7 @@ func Register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
 // with its length; it may be used concurrently.
 type Counters []atomic.Pointer[prometheus.Counter]
 
-// Add counts one under number i, whose counter find looks up. A number outside of c is looked up
-// each time.
+// Add counts one under number i, whose counter find looks up: once, or always if i is outside of c.
 func (c Counters) Add(i int, find func() prometheus.Counter) {
 	if i < 0 || i >= len(c) {
 		find().Inc()

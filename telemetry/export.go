@@ -46,8 +46,7 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	return e, nil
 }
 
-// shutdown flushes the three signals side by side, so that one that hangs does
-// not eat the time of the others.
+// shutdown flushes the three signals at once: one that hangs takes no time from the others.
 func (e *exporter) shutdown(ctx context.Context) error {
 	var errs [3]error
 	var wg sync.WaitGroup

@@ -30,8 +30,7 @@ func newLogHandler(service string, opts LogOptions) (slog.Handler, error) {
 	return nil, fmt.Errorf("telemetry: unknown log format %q; known are console, text and json", opts.Format)
 }
 
-// isTerminal reports whether people read what is written to w. A writer that only
-// leads to a terminal says so by a method IsTerminal.
+// isTerminal reports whether w is a terminal, or leads to one.
 func isTerminal(w io.Writer) bool {
 	if t, ok := w.(interface{ IsTerminal() bool }); ok {
 		return t.IsTerminal()

@@ -13,8 +13,7 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// metricSender collects and sends the metrics at an interval. The SDK's own periodic reader would
-// hand its errors to a global handler.
+// metricSender sends the metrics at an interval. The SDK's own hands errors to a global handler.
 type metricSender struct {
 	reader    *sdkmetric.ManualReader
 	client    sdkmetric.Exporter

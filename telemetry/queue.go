@@ -14,13 +14,10 @@ const (
 	queueLen      = 8192
 	batchLen      = 512
 	batchInterval = time.Second
-	// lastTry is how long a collector may take for each export of a shutdown. One that is away, or
-	// hangs, keeps the program no longer than that.
-	lastTry = 2 * time.Second
+	lastTry       = 2 * time.Second // how long a collector may keep each export of a shutdown waiting
 )
 
-// queue collects items and sends them in batches from one goroutine. What does
-// not fit, or cannot be sent, is dropped and counted: put never blocks.
+// queue sends items in batches. What does not fit, or cannot be sent, is dropped and counted.
 type queue[T any] struct {
 	name    string
 	items   chan T

@@ -41,10 +41,8 @@ type Options struct {
 
 	// Sampler decides which traces are recorded, by OpenTelemetry's names: always_on, always_off,
 	// traceidratio and each of them with parentbased_ in front. Default parentbased_always_on.
-	Sampler string
-	// SamplerArg is the share of traces that the ratio samplers record, from
-	// 0 (none) to 1 (all). The other samplers ignore it.
-	SamplerArg float64
+	Sampler    string
+	SamplerArg float64 // the share of traces that the ratio samplers record, from 0 to 1
 
 	// SpanProcessor sees the sampled spans as well, with or without an Endpoint: a test records
 	// spans with the SDK's tracetest.SpanRecorder. It may be shared by several Telemetry, and is

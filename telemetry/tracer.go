@@ -12,8 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// tracerProvider stands before the SDK: it samples, and hands over only those
-// spans that will be exported. All others are a pair of ids.
+// tracerProvider samples before the SDK does: a span that nobody will export is a pair of ids.
 type tracerProvider struct {
 	embedded.TracerProvider
 	sampler sdktrace.Sampler

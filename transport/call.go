@@ -60,8 +60,7 @@ func (c *call) left(now time.Duration) (d time.Duration, ok bool) {
 	return c.deadline - now, c.deadline != 0
 }
 
-// begin chooses an instance and takes the breaker's permit. After it, record and release must
-// follow.
+// begin chooses an instance and takes the breaker's permit; record and release must follow.
 func (c *call) begin() error {
 	if c.ctx.Err() != nil {
 		return c.tg.ended(c.ctx)
@@ -96,8 +95,7 @@ func (c *call) begin() error {
 	return nil
 }
 
-// record tells breaker and balancer what came of an attempt. took is the latency, 0 if that says
-// nothing.
+// record tells breaker and balancer what came of an attempt. A latency of 0 says nothing.
 func (c *call) record(out outcome, took time.Duration) {
 	now := c.t.now()
 	c.recorded = true
@@ -123,8 +121,7 @@ func (c *call) mayRepeat(now time.Duration) bool {
 	return c.again && c.attempts <= c.tg.set.Retry.Max && c.tg.budget.affords(now)
 }
 
-// repeat decides whether a failed attempt is made again, and after what pause. asked is the pause
-// that the server wants; negative if it says nothing.
+// repeat decides whether a failed attempt is made again. The pause is asked, if not negative.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
 	if c.attempts > set.Max || c.ctx.Err() != nil {

@@ -14,8 +14,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// body is the body of a response that the caller has. The end of the body, or its Close, is the end
-// of the call.
+// body is the body of a response that the caller has. The call ends with it, or with its Close.
 type body struct {
 	io.ReadCloser
 	c     *httpCall

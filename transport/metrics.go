@@ -11,8 +11,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// metrics are those of one transport. They are also kept without a registry, where nobody reads
-// them: that is cheaper than asking at each call.
+// metrics are those of one transport, kept also without a registry: that saves a check at each call.
 type metrics struct {
 	caller   string
 	requests *prometheus.CounterVec
@@ -87,8 +86,7 @@ func (m *targetMetrics) counter(p protocol, code string) prometheus.Counter {
 	return m.requests.WithLabelValues(m.caller, m.target, p.String(), code)
 }
 
-// breakerCollector reads the breakers when it is asked, so that half-open shows as soon as it
-// begins.
+// breakerCollector reads the breakers when it is asked: half-open begins without an event.
 type breakerCollector struct {
 	desc       *prometheus.Desc
 	transports sync.Map // of *Transport → nil, those that are not closed
