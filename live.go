@@ -24,8 +24,8 @@ func settingOf(key string) string {
 	return key
 }
 
-// store returns where live settings stand, of the first service's settings_url or discovery_url;
-// nil when that is this process alone, or a registry that keeps no values.
+// store returns where live settings stand: settings_url or discovery_url of the first service; nil
+// when that keeps no values.
 func (s *system) store(ctx context.Context) (kv.Store, error) {
 	app := s.apps[0]
 	url, key := app.settings.SettingsURL.Reveal(), "settings_url"

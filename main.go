@@ -45,11 +45,9 @@ func Main(services ...Service) {
 // whoever makes a program do something else without a command, as package local does.
 type Program struct {
 	Services []Service
-	// Flags are more flags of the program, for when it is called without a command and for the
-	// command config; nil is none.
+	// Flags are more flags, for no command and for the command config; nil is none.
 	Flags *flag.FlagSet
-	// Run, if set, is called when there is no command; default is what the command run does with
-	// all services.
+	// Run is called when there is no command; default is what the command run does.
 	Run func(ctx context.Context, opts *Options, services ...Service) error
 	// Sources adds to the sources that the command config shows what Run adds to them; nil is
 	// nothing.

@@ -70,13 +70,11 @@ type Registrar interface {
 	// started again is listed once. It does not keep in's Tags and Meta. It returns once the
 	// registry has it; watchers hear of it soon after.
 	Register(ctx context.Context, in Instance) error
-	// Deregister takes the instance with in's Service and ID off the list. An instance that is
-	// not listed is no error.
+	// Deregister takes the instance with in's Service and ID off the list, if it is there.
 	Deregister(ctx context.Context, in Instance) error
 }
 
-// A Resolver follows the instances of a service. Watch may be called concurrently, also for
-// the same service.
+// A Resolver follows services. Watch may be called concurrently, also for the same one.
 type Resolver interface {
 	// Watch calls update with the whole list, even if it is empty, and again after each change.
 	// Changes in quick succession may come as one list, but the last state always comes. Lists are

@@ -8,9 +8,8 @@ import (
 	"sync"
 )
 
-// Memory is a Registry inside one process: the services that share the value find each other.
-// It is also the reference for what drivers of other registries must do. The zero value is empty
-// and ready to use; it must not be copied.
+// Memory is a Registry for the services of one process, and the reference for what drivers of other
+// registries must do. The zero value is empty and ready to use; it must not be copied.
 type Memory struct {
 	mu       sync.Mutex
 	services map[string]map[string]Instance // by name and ID

@@ -8,18 +8,16 @@ import (
 	"strings"
 )
 
-// Static is a Registry with a fixed list, for systems whose addresses are known in advance.
-// Register and Deregister check the instance and change nothing, so that a service starts in
-// the same way with every registry. The zero value is an empty list.
+// Static is a Registry with a fixed list. Register and Deregister check the instance and change
+// nothing, so that a service starts in the same way with every registry. The zero value is empty.
 type Static struct {
 	services map[string][]Instance
 }
 
 var _ Registry = (*Static)(nil)
 
-// NewStatic returns a registry with these instances by name of service; it keeps a copy.
-// An instance without Service gets the name it is listed under, one without ID gets
-// "service@address" of its first address.
+// NewStatic returns a registry with a copy of these instances by name of service. That is the
+// default of their Service; "service@address" of the first address that of their ID.
 func NewStatic(services map[string][]Instance) *Static {
 	s := &Static{services: make(map[string][]Instance, len(services))}
 	for name, list := range services {

@@ -32,8 +32,8 @@ func CheckPrefix(prefix string) error {
 	return check("prefix", prefix, rest)
 }
 
-// CheckValue returns an error that wraps ErrInvalid and names key and size when the value is too
-// large. Drivers call it in Put and PutIf.
+// CheckValue returns an error that wraps ErrInvalid when the value is too large. Drivers call it in
+// Put and PutIf.
 func CheckValue(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w value of %s: it has %d bytes, at most %d are possible", ErrInvalid, key, len(value), MaxValue)

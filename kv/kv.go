@@ -18,8 +18,7 @@ var (
 	ErrNotFound = errors.New("kv: not found")
 	// ErrConflict is wrapped by the error of PutIf when the key has another revision.
 	ErrConflict = errors.New("kv: conflict")
-	// ErrInvalid is wrapped by the errors about keys, prefixes, values and URLs that cannot be
-	// used.
+	// ErrInvalid is wrapped by the errors about unusable keys, prefixes, values and URLs.
 	ErrInvalid = errors.New("kv: invalid")
 )
 
@@ -38,8 +37,7 @@ type Entry struct {
 type Store interface {
 	// Get returns the entry of a key; its error wraps ErrNotFound when there is none.
 	Get(ctx context.Context, key string) (Entry, error)
-	// Put writes the value, whatever was there, and returns the key's new revision. It does not keep
-	// the slice.
+	// Put writes the value and returns the key's new revision. It does not keep the slice.
 	Put(ctx context.Context, key string, value []byte) (revision uint64, err error)
 	// PutIf is Put on the condition that the key still has this revision; 0 means that it does not
 	// exist. Otherwise the error wraps ErrConflict. Of several writers that start from one revision,

@@ -32,9 +32,8 @@ type choice struct {
 	avoid  *instance                    // that an attempt has just failed on; nil for none
 }
 
-// pick chooses between two random instances the one with the lower cost. Ejected instances and the
-// one to avoid are taken only when there is no other. It returns nil when no instance serves the
-// protocol, or all that do have no weight.
+// pick chooses the cheaper of two random instances, ejected ones and the one to avoid only when
+// there is no other. It is nil when no instance with weight serves the protocol.
 func (c choice) pick(list []*instance) *instance {
 	if n := len(list); n > 2 && c.weight == nil { // mostly both are good, and the list need not be walked
 		i, j := rand.IntN(n), rand.IntN(n-1)
@@ -68,9 +67,8 @@ func (c choice) serves(in *instance) bool {
 	return in.HTTP != "" || c.local[in.ID].http != nil
 }
 
-// pickTwo draws two of the instances that are good and returns the cheaper. The first is drawn by
-// weight, and the second among those with the same weight: a cheaper one must not get the share of
-// others.
+// pickTwo draws two good instances, the first by weight, the second from those of the same weight,
+// so that it gets no share of others, and returns the cheaper.
 func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
 	a, weight := c.draw(list, func(in *instance) (int, bool) { return c.weightOf(in), good(in) })
 	if a == nil {
@@ -83,8 +81,7 @@ func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
 	return cheaper(a, b, c.now)
 }
 
-// draw returns one of the instances that are ok, each with a chance in proportion to its weight,
-// and that weight.
+// draw returns one of the instances that are ok, by weight, and its weight.
 func (c choice) draw(list []*instance, of func(*instance) (weight int, ok bool)) (drawn *instance, weight int) {
 	total := 0
 	for _, in := range list {
@@ -113,8 +110,7 @@ func cheaper(a, b *instance, now time.Duration) *instance {
 	return a
 }
 
-// maybeEject ejects an instance that has failed too often, unless half of the instances are out
-// already.
+// maybeEject ejects an instance that has failed too often, unless half of them are out already.
 func (t *target) maybeEject(in *instance, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,8 +8,7 @@ import (
 // BreakerState is the state of a target's breaker.
 type BreakerState string
 
-// The states. HalfOpen begins when the recovery timeout has passed, whether or not a probe is under
-// way yet.
+// The states. HalfOpen begins when the recovery timeout has passed, even if nobody probes yet.
 const (
 	Closed   BreakerState = "closed"
 	HalfOpen BreakerState = "half-open"
@@ -34,10 +33,9 @@ const (
 	closed
 )
 
-// breaker counts failed attempts in a row. gobreaker's does not tell when the next probe may go
-// (OpenError.RetryAfter), turns half-open only when somebody asks (the gauge would be wrong), and is
-// blocked for ever by a probe whose outcome never comes. Times are durations since the transport
-// was made.
+// breaker counts failed attempts in a row. Times are durations since the transport was made.
+// gobreaker's does not tell when the next probe may go (OpenError.RetryAfter), turns half-open only
+// when somebody asks (the gauge would be wrong), and waits for ever for the outcome of a probe.
 type breaker struct {
 	threshold int
 	recovery  time.Duration

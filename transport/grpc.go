@@ -152,8 +152,7 @@ func (u *unary) try(args, reply any, opts []grpc.CallOption) error {
 	return u.explain(err, reached)
 }
 
-// limit returns the context of an attempt, with the call's deadline or, while another attempt is
-// possible, an earlier one.
+// limit is bound over gRPC: the call's deadline or, while another attempt is possible, an earlier.
 func (u *unary) limit() (context.Context, context.CancelFunc) {
 	now := u.t.now()
 	deadline, inherited := u.deadline, u.inherited

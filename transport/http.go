@@ -17,8 +17,7 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 )
 
-// answerTime is kept from the deadline that goes out, so that a callee's "too late" still finds its
-// caller there.
+// answerTime is what a callee has less than its caller, whom its "too late" still finds there.
 const answerTime = 5 * time.Millisecond
 
 type httpCall struct {
@@ -98,8 +97,7 @@ func repeatable(req *http.Request) bool {
 
 func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
-// try makes one attempt and records its outcome, unless that is only known when the body has been
-// read.
+// try makes one attempt and records its outcome, unless only the end of the body tells it.
 func (c *httpCall) try() (*http.Response, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
@@ -181,8 +179,7 @@ func (c *httpCall) lift(resp *http.Response) {
 	}
 }
 
-// outgoing returns the request of an attempt: the caller's, with another context, address and two
-// or three headers.
+// outgoing is the caller's request with the context, address and headers of an attempt.
 func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 	out := c.req.WithContext(ctx)
 	if c.local.http == nil && !c.external {
@@ -281,8 +278,7 @@ func retryAfter(value string) time.Duration {
 	return -1
 }
 
-// discard ends a response that the caller will not see. A short body is read, so that the
-// connection can be used again.
+// discard ends a response that the caller will not see. A short body is read, for keep-alive.
 func (c *httpCall) discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4<<10 {
 		_, _ = io.Copy(io.Discard, resp.Body) // its end is all we want, and Close comes anyway

@@ -21,8 +21,7 @@ const (
 	ejectMost  = 300 * time.Second
 )
 
-// instance is what a target remembers of one discovery.Instance: how it answers, and the
-// gRPC connection to it. Times are durations since the transport was made.
+// instance is what a target remembers of one. Times are durations since the transport was made.
 type instance struct {
 	discovery.Instance
 
@@ -74,8 +73,7 @@ func (in *instance) failed(now, took time.Duration) bool {
 	return in.failures >= ejectAfter
 }
 
-// learn takes a slower answer into the average at once, and a faster one by and by. in.mu must be
-// held.
+// learn takes a slower answer into the average at once, a faster one by and by. in.mu must be held.
 func (in *instance) learn(now, took time.Duration) {
 	old, next := float64(in.latency.Load()), float64(took)
 	if next < old {

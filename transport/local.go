@@ -11,9 +11,8 @@ import (
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
-// Local holds the instances that run in this process, so that calls to them need no network.
-// Several transports may share one. All methods may be called concurrently, and on nil, which holds
-// nothing.
+// Local holds the instances that run in this process, whose calls need no network. Several
+// transports may share one, concurrently. Methods may be called on nil, which holds nothing.
 type Local struct {
 	mu      sync.Mutex
 	entries atomic.Pointer[map[string]localEntry] // replaced as a whole, so that calls read it without a lock
@@ -27,9 +26,8 @@ type localEntry struct {
 // NewLocal returns a Local without instances.
 func NewLocal() *Local { return new(Local) }
 
-// Add makes calls to the instance with this discovery ID go to h and g directly. Either may be nil:
-// such calls go over the network, if the instance has an address for them. It replaces what was
-// added under the same ID.
+// Add makes calls to the instance with this discovery ID go to h and g directly, or over the
+// network where one is nil. It replaces what was added under the same ID.
 func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
 	entry := localEntry{grpc: g}
 	if h != nil {

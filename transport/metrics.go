@@ -11,7 +11,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// metrics are those of one transport, kept also without a registry: that saves a check at each call.
+// metrics are those of one transport. Without a registry too: that saves a check at each call.
 type metrics struct {
 	caller   string
 	requests *prometheus.CounterVec

@@ -49,8 +49,7 @@ func (c *rpcCall) classify(err error, reached bool) outcome {
 	return success
 }
 
-// explain gives errors of this side the target's name and a cause for errors.Is; a server's own
-// error stays what it is.
+// explain gives errors of this side, not a server's, the target's name and a cause for errors.Is.
 func (c *rpcCall) explain(err error, reached bool) error {
 	if err == nil {
 		return nil

@@ -44,8 +44,7 @@ type target struct {
 	watchErr error                       // why the last Watch ended
 }
 
-// address splits what a caller calls a target. A host without dot and port is a service. tls tells
-// which port an external host without one means.
+// address splits what a caller calls a target. A host without dot and port is a service.
 func address(host string, tls bool) (name, service, external string) {
 	host = strings.ToLower(host)
 	if !strings.ContainsAny(host, ".:") {

@@ -60,8 +60,7 @@ func (c *httpCall) endHTTPSpan(why string, err error) {
 	c.span.End()
 }
 
-// noteAttempts adds where the last attempt went and, under the name resends, how many there were
-// before it.
+// noteAttempts adds where the last attempt went and, as resends, how many there were before it.
 func (c *call) noteAttempts(more attribute.KeyValue, resends attribute.Key) {
 	attrs := append(make([]attribute.KeyValue, 0, 3), more)
 	if c.in != nil {
@@ -97,8 +96,7 @@ func (c *rpcCall) endRPCSpan(code codes.Code, err error) {
 	c.span.End()
 }
 
-// headerCarrier writes the trace headers of an attempt. The values of added headers stand in it, so
-// that they cost no allocation of their own.
+// headerCarrier writes the trace headers of an attempt, and saves the allocation of their values.
 type headerCarrier struct {
 	header http.Header
 	values [3]string // traceparent, tracestate, deadline

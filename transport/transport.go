@@ -52,17 +52,14 @@ type Options struct {
 	// attempt, from many goroutines: it must be fast and may change its mind. Nil: all are equal.
 	Weight func(discovery.Instance) int
 
-	// Client stands around every HTTP call, the first outermost. It sees a call once, however many
-	// attempts are made.
+	// Client stands around every HTTP call with all its attempts, the first outermost.
 	Client []func(http.RoundTripper) http.RoundTripper
-	// Unary and Stream stand around every gRPC call in the same way. Their *grpc.ClientConn is nil,
-	// as a target has many connections.
+	// Unary and Stream are the same for gRPC. A target has many connections: theirs is nil.
 	Unary  []grpc.UnaryClientInterceptor
 	Stream []grpc.StreamClientInterceptor
 }
 
-// A Transport makes the calls of one service. Make it with New. All methods may be called
-// concurrently.
+// A Transport, made by New, makes the calls of one service. It may be used concurrently.
 type Transport struct {
 	opts     *Options
 	once     sync.Once // of start, which makes what follows
@@ -87,9 +84,8 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// New returns a transport. It reads opts at the first call, so they may be changed until then, and
-// not later. Nothing starts before; Close ends it. Transports with the same Telemetry share their
-// metrics.
+// New returns a transport. Until the first call nothing starts, and opts may be changed. Close ends
+// it. Transports with the same Telemetry share their metrics.
 func New(opts *Options) *Transport {
 	if opts == nil {
 		opts = new(Options)
@@ -120,9 +116,7 @@ func (t *Transport) start() {
 		MaxIdleConns:        0, // bounded per host
 		MaxIdleConnsPerHost: idlePerTarget,
 		IdleConnTimeout:     idleTimeout,
-		// The caller decides: a transport that unpacks behind its back costs a gateway a round of
-		// packing.
-		DisableCompression: true,
+		DisableCompression:  true, // the caller decides: unpacking costs a gateway a round of packing
 	}
 	outside := inside.Clone()
 	outside.Proxy = http.ProxyFromEnvironment
@@ -142,8 +136,7 @@ func (t *Transport) start() {
 }
 
 // Close ends the watching of registries and closes all connections. HTTP calls under way go on,
-// gRPC calls end with Canceled, new calls fail with ErrClosed. It returns nil; a second call does
-// nothing.
+// gRPC calls end with Canceled, new calls fail with ErrClosed. It returns nil, at every call.
 func (t *Transport) Close() error {
 	t.once.Do(t.start)
 	t.mu.Lock()
@@ -175,8 +168,7 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// State reports the breaker of a target, named as in a call. A target that was never called is
-// Closed.
+// State reports the breaker of a target, named as in a call; Closed if it was never called.
 func (t *Transport) State(target string) BreakerState {
 	name, _, _ := address(target, false)
 	t.mu.Lock()
@@ -190,8 +182,7 @@ func (t *Transport) State(target string) BreakerState {
 
 func (t *Transport) now() time.Duration { return time.Since(t.began) }
 
-// target returns the target that a caller names host, made at its first call. The transport must
-// have started.
+// target returns the target that a caller names host. The transport must have started.
 func (t *Transport) target(host string, tls bool) (*target, error) {
 	if !tls { // the common case is one look-up
 		if tg, ok := t.targets.Load(host); ok {

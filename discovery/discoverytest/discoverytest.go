@@ -19,8 +19,8 @@ import (
 
 // Harness says what to test and what it is able to do.
 type Harness struct {
-	// Open returns an empty registry, or one on which no other test has used the
-	// names that service gives; required. What it opens it closes in a cleanup of t.
+	// Open returns a registry on which no other test uses the names that Service gives; required.
+	// What it opens it closes in a cleanup of t.
 	Open func(t *testing.T) discovery.Registry
 	// Service returns a name of a service that no other test uses. nil gives "service-1" and so on,
 	// for registries that are new at each Open.

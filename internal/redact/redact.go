@@ -13,12 +13,10 @@ const mask = "xxxxx"
 var secret = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|credential`)
 
 // URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
-// may be a token, goes; so do parameters whose names say that they are secret, such as password and
-// token. rawURL may be several URLs separated by commas, and need not be valid:
-// url.Parse refuses just the passwords that were not escaped.
+// may be a token, goes; so do parameters with secret's names. rawURL may be several URLs separated
+// by commas, and need not be valid: url.Parse refuses just the passwords that were not escaped.
 func URL(rawURL string) string {
-	// A comma may belong to a password that was not escaped, so only one with a URL behind it
-	// separates two.
+	// A comma may belong to a password that was not escaped, if there is no URL behind it.
 	parts := strings.Split(rawURL, ",")
 	for i := len(parts) - 1; i > 0; i-- {
 		if !strings.Contains(parts[i], "://") {

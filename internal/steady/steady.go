@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Sleep waits for d and reports whether ctx was still going then. With d of zero or less it does
-// not wait.
+// Sleep waits for d, if it is above 0, and reports whether ctx was still going then.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
