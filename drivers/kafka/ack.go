@@ -100,7 +100,7 @@ func (l *delivery) current() bool { return l.e.state == inFlight && l.e.attempts
 func (b *Broker) ackLate(ctx context.Context, e *entry) error {
 	c := e.c
 	b.mu.Lock()
-	if b.closed {
+	if b.isClosed() {
 		b.mu.Unlock()
 		return driver.ErrClosed
 	}

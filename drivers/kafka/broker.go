@@ -48,19 +48,18 @@ type Broker struct {
 	cl   *kgo.Client
 	adm  *kadm.Client
 
-	done  chan struct{} // closed by Close
+	ctx   context.Context // ends with Close
+	stop  context.CancelFunc
 	calls sync.WaitGroup
 	idle  chan struct{} // closed when Close has ended everything
 	end   context.CancelFunc
 	life  context.Context // ends when Close cuts or is done
 
-	health  *health
-	unwatch context.CancelFunc
+	health *health
 
 	declaring   sync.Mutex // one declaration at a time: most ask for the same topic
 	pinning     sync.Mutex // one new group at a time
-	mu          sync.Mutex
-	closed      bool
+	mu          sync.Mutex // held by Close while ctx ends
 	topics      map[string]topicInfo
 	limits      map[string]int32               // by Kafka's name of the topic; what a batch may have
 	assignments map[topicPartition]*assignment // partitions that members of this Broker have
@@ -83,8 +82,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	servers, _, _ := strings.Cut(url, "?")
 	b := &Broker{
 		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, health: newHealth(),
-		done: make(chan struct{}), idle: make(chan struct{}),
-		topics: make(map[string]topicInfo), limits: make(map[string]int32),
+		idle: make(chan struct{}), topics: make(map[string]topicInfo), limits: make(map[string]int32),
 		assignments: make(map[topicPartition]*assignment), acks: make(map[topicPartition]map[int64]ackRecord),
 		pinned: make(map[string]kadm.TopicID),
 	}
@@ -103,10 +101,9 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		go b.cl.Close() // may wait for a host that says nothing
 		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, b.explain(err))
 	}
+	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.life, b.end = context.WithCancel(context.Background())
-	watching, unwatch := context.WithCancel(b.life)
-	b.unwatch = unwatch
-	b.calls.Go(func() { b.health.watch(watching, b.ping) })
+	b.calls.Go(func() { b.health.watch(b.ctx, b.ping) })
 	return b, nil
 }
 
@@ -187,31 +184,22 @@ func (b *Broker) Healthy() error {
 func (b *Broker) begin() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
+	if b.isClosed() {
 		return fmt.Errorf("kafka: %w", driver.ErrClosed)
 	}
 	b.calls.Add(1)
 	return nil
 }
 
-func (b *Broker) isClosed() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
-	}
-}
+func (b *Broker) isClosed() bool { return b.ctx.Err() != nil }
 
 // Close implements driver.Broker.
 func (b *Broker) Close(ctx context.Context) error {
 	b.mu.Lock()
-	first := !b.closed
-	b.closed = true
+	first := !b.isClosed()
+	b.stop()
 	b.mu.Unlock()
 	if first {
-		close(b.done)
-		b.unwatch()
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()

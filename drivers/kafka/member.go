@@ -89,16 +89,14 @@ func (m *member) options() []kgo.Opt {
 	}
 }
 
-// run delivers until ctx ends, the Broker is closed or something fails for good.
+// run delivers until ctx ends or something fails for good.
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
-	work, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stopOnLife := context.AfterFunc(m.b.life, stop)
-	defer stopOnLife()
 	var tasks sync.WaitGroup
-	tasks.Go(func() { m.await(work) })
-	tasks.Go(func() { m.commits(work) })
-	err := m.deliver(work, deliver)
+	tasks.Go(func() { m.await(ctx) })
+	tasks.Go(func() { m.commits(ctx) })
+	err := m.deliver(ctx, deliver)
 	stop()
 	tasks.Wait()
 	m.leave()
@@ -109,7 +107,7 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	d := decoder{raw: m.sub.Raw}
-	for ctx.Err() == nil && !m.b.isClosed() {
+	for ctx.Err() == nil {
 		l, r, wait, err := m.next(m.clock())
 		if err != nil {
 			return err
@@ -126,7 +124,6 @@ func (m *member) deliver(ctx context.Context, deliver func(driver.Delivery)) err
 		case <-m.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-		case <-m.b.done:
 		}
 	}
 	return nil

@@ -148,7 +148,7 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 			return
 		case <-ctx.Done():
 			return
-		case <-m.b.done:
+		case <-m.b.ctx.Done():
 			return
 		}
 	}

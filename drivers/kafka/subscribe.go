@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,22 +27,17 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	if err := sub.Validate(); err != nil {
 		return err
 	}
-	if sub.MaxInFlight == 0 {
-		sub.MaxInFlight = driver.DefaultMaxInFlight
-	}
+	sub.MaxInFlight = cmp.Or(sub.MaxInFlight, driver.DefaultMaxInFlight)
 	if err := b.begin(); err != nil {
 		return err
 	}
 	defer b.calls.Done()
+	ctx, stop := steady.Join(ctx, b.ctx)
+	defer stop()
 	healthy, begun := b.Healthy() == nil, time.Now()
 	m, err := b.join(ctx, sub)
-	for err != nil && healthy && ctx.Err() == nil && !b.isClosed() && !refused(err) && time.Since(begun) < callTimeout {
-		select { // the connection broke just now
-		case <-time.After(pingAgain):
-			m, err = b.join(ctx, sub)
-		case <-ctx.Done():
-		case <-b.done:
-		}
+	for err != nil && healthy && !refused(err) && time.Since(begun) < callTimeout && steady.Sleep(ctx, pingAgain) {
+		m, err = b.join(ctx, sub) // the connection broke just now
 	}
 	if err == nil {
 		err = m.run(ctx, deliver)
@@ -134,19 +130,13 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return err
 	}
-	known := false
-	have.Each(func(o kadm.OffsetResponse) { known = known || o.At >= 0 })
-	if known {
+	if slices.ContainsFunc(have.Sorted(), func(o kadm.OffsetResponse) bool { return o.At >= 0 }) {
 		b.pinnedNow(sub)
 		return nil
 	}
 	offsets := make(kadm.Offsets)
 	starts.Each(func(o kadm.ListedOffset) { offsets.AddOffset(topic, o.Partition, o.Offset, -1) })
-	done, err := b.adm.CommitOffsets(ctx, group, offsets)
-	if err == nil {
-		err = done.Error()
-	}
-	if err == nil {
+	if err = b.adm.CommitAllOffsets(ctx, group, offsets); err == nil {
 		b.pinnedNow(sub)
 	}
 	return err
@@ -183,10 +173,7 @@ func (b *Broker) commitLate(ctx context.Context, p topicPartition, offset int64)
 	}
 	offsets := make(kadm.Offsets)
 	offsets.AddOffset(p.topic, p.partition, offset, -1)
-	done, err := b.adm.CommitOffsets(ctx, p.group, offsets)
-	if err == nil {
-		err = done.Error()
-	}
+	err = b.adm.CommitAllOffsets(ctx, p.group, offsets)
 	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) {
 		return errMoved
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -42,14 +43,17 @@ type Broker struct {
 
 	mu     sync.Mutex // never held while something waits, so that bubbles can go idle
 	topics map[string]*topic
-	done   chan struct{} // closed by Close
+	ctx    context.Context // ends with Close
+	stop   context.CancelFunc
 	calls  sync.WaitGroup
 	idle   chan struct{} // closed when all Subscribe calls returned after Close
 }
 
 // New returns a broker without topics.
 func New() *Broker {
-	return &Broker{topics: make(map[string]*topic), done: make(chan struct{}), idle: make(chan struct{})}
+	b := &Broker{topics: make(map[string]*topic), idle: make(chan struct{})}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
 }
 
 // Broker returns b, as package drivers asks for it.
@@ -79,7 +83,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	}
 	t := b.topic(sub.Topic)
 	if sub.Group != "" {
-		t.group(sub, b.ackWait())
+		t.group(sub, cmp.Or(b.AckWait, defaultAckWait))
 	}
 	return nil
 }
@@ -109,21 +113,20 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	if err := sub.Validate(); err != nil {
 		return err
 	}
-	if sub.MaxInFlight == 0 {
-		sub.MaxInFlight = driver.DefaultMaxInFlight
-	}
-	m := &member{b: b, limit: sub.MaxInFlight, wake: make(chan struct{}, 1)}
+	m := &member{b: b, limit: cmp.Or(sub.MaxInFlight, driver.DefaultMaxInFlight), wake: make(chan struct{}, 1)}
 	b.mu.Lock()
 	if b.closed() {
 		b.mu.Unlock()
 		return fmt.Errorf("memory: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
 	}
 	b.calls.Add(1)
-	m.group = b.topic(sub.Topic).group(sub, b.ackWait())
+	m.group = b.topic(sub.Topic).group(sub, cmp.Or(b.AckWait, defaultAckWait))
 	m.group.members[m] = struct{}{}
 	b.mu.Unlock()
 
 	defer b.calls.Done()
+	ctx, stop := steady.Join(ctx, b.ctx)
+	defer stop()
 	m.run(ctx, deliver)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,9 +139,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 func (b *Broker) Close(ctx context.Context) error {
 	b.mu.Lock()
 	first := !b.closed()
-	if first {
-		close(b.done)
-	}
+	b.stop()
 	b.mu.Unlock()
 	if first {
 		go func() {
@@ -162,21 +163,7 @@ func (b *Broker) Healthy() error {
 	return nil
 }
 
-func (b *Broker) closed() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
-	}
-}
-
-func (b *Broker) ackWait() time.Duration {
-	if b.AckWait > 0 {
-		return b.AckWait
-	}
-	return defaultAckWait
-}
+func (b *Broker) closed() bool { return b.ctx.Err() != nil }
 
 // topic returns the topic, made if need be. The caller holds b.mu.
 func (b *Broker) topic(name string) *topic {

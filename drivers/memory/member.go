@@ -18,7 +18,7 @@ type member struct {
 }
 
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
-	for ctx.Err() == nil && !m.b.closed() {
+	for ctx.Err() == nil {
 		d, again := m.next()
 		if d != nil {
 			deliver(*d)
@@ -32,7 +32,6 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 		case <-m.wake:
 		case <-timer:
 		case <-ctx.Done():
-		case <-m.b.done:
 		}
 	}
 }

@@ -2,9 +2,10 @@ package rabbitmq
 
 import (
 	"math/rand/v2"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // balance shares the partitions among the members. The server makes the one active that has waited
@@ -15,28 +16,12 @@ import (
 //
 // It is about load alone: whatever it does, each partition has one active member.
 func (m *member) balance() {
-	for backoff := newBackoff(); !m.hasLeft(); {
-		m.b.sub.wait(m.left)
+	for backoff := newBackoff(); steady.Sleep(m.ctx, backoff.Next()); {
+		m.b.sub.wait(m.ctx)
 		if m.count() {
 			backoff.Reset()
 		}
-		if !m.pause(backoff.Next()) {
-			return
-		}
 	}
-}
-
-// pause returns false when the member has left meanwhile.
-func (m *member) pause(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-m.left:
-	case <-m.b.ctx.Done():
-	}
-	return false
 }
 
 // count shares again and again until the channel breaks. It returns whether it could at all.
@@ -62,7 +47,7 @@ func (m *member) count() (worked bool) {
 		return false
 	}
 	every := m.b.opts.Balance
-	for m.pause(every*4/5 + rand.N(every*2/5)) {
+	for steady.Sleep(m.ctx, every*4/5+rand.N(every*2/5)) {
 		members, err := declare(ch.QueueDeclarePassive)
 		if err != nil {
 			return worked

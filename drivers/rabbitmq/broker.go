@@ -56,9 +56,8 @@ type Broker struct {
 	work  sync.WaitGroup // everything else
 	idle  chan struct{}  // closed when Close has ended everything
 
-	mu     sync.Mutex
-	closed bool
-	sizes  map[string]int // how many queues the groups have, by their exchange
+	mu    sync.Mutex     // held by Close while ctx ends
+	sizes map[string]int // how many queues the groups have, by their exchange
 }
 
 // Open connects to the servers of a URL as described at the package. nil options are the zero
@@ -170,20 +169,20 @@ func (b *Broker) topic(ctx context.Context, c *channel, topic string, raw bool) 
 func (b *Broker) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed {
+	open := !b.isClosed()
+	if open {
 		b.calls.Add(1)
 	}
-	return !b.closed
+	return open
 }
 
 // Close implements driver.Broker.
 func (b *Broker) Close(ctx context.Context) error {
 	b.mu.Lock()
-	first := !b.closed
-	b.closed = true
+	first := !b.isClosed()
+	b.stop()
 	b.mu.Unlock()
 	if first {
-		b.stop()
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()

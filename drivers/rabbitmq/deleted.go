@@ -8,6 +8,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // guardMost is the longest time between two looks at the exchanges.
@@ -22,7 +24,7 @@ func (m *member) guard() {
 	u := &builder{}
 	defer func() { u.close() }()
 	every := m.b.guardEvery()
-	for m.pause(every*4/5 + rand.N(every*2/5)) {
+	for steady.Sleep(m.ctx, every*4/5+rand.N(every*2/5)) {
 		conn, err := m.b.sub.current()
 		if err != nil {
 			continue

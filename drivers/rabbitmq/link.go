@@ -214,15 +214,14 @@ func (l *link) taking() error {
 	return nil
 }
 
-// wait returns when there is a connection, or when stop or the Broker is closed.
-func (l *link) wait(stop <-chan struct{}) {
+// wait returns when there is a connection or ctx ends.
+func (l *link) wait(ctx context.Context) {
 	l.mu.Lock()
 	up := l.up
 	l.mu.Unlock()
 	select {
 	case <-up:
-	case <-stop:
-	case <-l.b.ctx.Done():
+	case <-ctx.Done():
 	}
 }
 

@@ -30,8 +30,8 @@ type session struct {
 
 // consume keeps a session of a partition until the member leaves.
 func (m *member) consume(queue string) {
-	for backoff := newBackoff(); !m.hasLeft(); {
-		m.b.sub.wait(m.left)
+	for backoff := newBackoff(); m.ctx.Err() == nil; {
+		m.b.sub.wait(m.ctx)
 		s, deliveries, err := m.begin(queue)
 		if err == nil {
 			backoff.Reset()
@@ -46,9 +46,7 @@ func (m *member) consume(queue string) {
 			m.fail(fmt.Errorf("consume queue %s: %w", queue, err))
 			return
 		}
-		if !steady.Sleep(m.b.ctx, backoff.Next()) {
-			return
-		}
+		steady.Sleep(m.ctx, backoff.Next())
 	}
 }
 
@@ -70,7 +68,7 @@ func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.sessions[s] = true
-			if m.hasLeft() {
+			if m.ctx.Err() != nil {
 				s.drain()
 			}
 			return s, deliveries, nil

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,9 +30,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	if err := b.supports(sub); err != nil {
 		return err
 	}
-	if sub.MaxInFlight == 0 {
-		sub.MaxInFlight = driver.DefaultMaxInFlight
-	}
+	sub.MaxInFlight = cmp.Or(sub.MaxInFlight, driver.DefaultMaxInFlight)
 	if !b.enter() {
 		return fmt.Errorf("rabbitmq: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
 	}
@@ -69,7 +68,8 @@ type member struct {
 	sub   driver.Subscription
 	group *group
 	wake  chan struct{} // holds one wake-up of run
-	left  chan struct{} // closed when the member wants no more
+	ctx   context.Context
+	left  context.CancelFunc // ends ctx: the member wants no more
 
 	mu       sync.Mutex
 	queue    []*delivery       // fetched and not delivered
@@ -79,7 +79,9 @@ type member struct {
 }
 
 func newMember(b *Broker, sub driver.Subscription, g *group) *member {
-	return &member{b: b, sub: sub, group: g, wake: make(chan struct{}, 1), left: make(chan struct{}), sessions: make(map[*session]bool)}
+	m := &member{b: b, sub: sub, group: g, wake: make(chan struct{}, 1), sessions: make(map[*session]bool)}
+	m.ctx, m.left = context.WithCancel(b.ctx)
+	return m
 }
 
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
@@ -143,18 +145,9 @@ func (m *member) wakeUp() {
 	}
 }
 
-func (m *member) hasLeft() bool {
-	select {
-	case <-m.left:
-		return true
-	default:
-		return m.b.isClosed()
-	}
-}
-
 // leave gives all partitions up, and waits for those that are free at once.
 func (m *member) leave() {
-	close(m.left)
+	m.left()
 	var free []*session
 	m.mu.Lock()
 	for s := range m.sessions {

@@ -23,6 +23,16 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Join returns ctx, which now also ends with other.
+func Join(ctx, other context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(other, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
 // A Backoff says how long to wait before the next try. First doubles with each failure up to Max,
 // and the upper half of each wait is random, so that many who failed together do not come back
 // together. A zero First is 100 ms, a zero Max 10 s. It may not be used concurrently.

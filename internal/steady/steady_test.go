@@ -100,3 +100,22 @@ func TestHealth(t *testing.T) {
 		}
 	}
 }
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(one, other context.CancelFunc){
+		"its own": func(one, _ context.CancelFunc) { one() }, "the other": func(_, other context.CancelFunc) { other() },
+	} {
+		one, endOne := context.WithCancel(t.Context())
+		other, endOther := context.WithCancel(t.Context())
+		ctx, cancel := steady.Join(one, other)
+		if ctx.Err() != nil {
+			t.Errorf("%s: the context has ended at once", name)
+		}
+		end(endOne, endOther)
+		<-ctx.Done()
+		cancel()
+		endOne()
+		endOther()
+	}
+}
