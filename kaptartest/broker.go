@@ -36,7 +36,8 @@ type broker struct {
 	mu        sync.Mutex
 	published []driver.Message
 	now       Fault
-	changed   chan struct{} // closed when now changes
+	same      context.Context // ends when now changes
+	change    context.CancelFunc
 }
 
 var (
@@ -45,7 +46,8 @@ var (
 )
 
 func newBroker() *broker {
-	b := &broker{inner: memory.New(), changed: make(chan struct{})}
+	b := &broker{inner: memory.New()}
+	b.same, b.change = context.WithCancel(context.Background())
 	b.inner.DuplicateWindow = -1 // telling duplicates is the inbox's work
 	return b
 }
@@ -57,14 +59,15 @@ func (b *broker) fault(f Fault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.now = f
-	close(b.changed)
-	b.changed = make(chan struct{})
+	b.change()
+	b.same, b.change = context.WithCancel(context.Background())
 }
 
-func (b *broker) state() (Fault, <-chan struct{}) {
+// state returns the fault of this moment, and a context that ends when it is another one.
+func (b *broker) state() (Fault, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.now, b.changed
+	return b.now, b.same
 }
 
 func (b *broker) events(topic string) []driver.Message {
@@ -106,27 +109,15 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 // Subscribe delivers while the broker is there, and waits while it is away, as a driver does.
 func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	for ctx.Err() == nil {
-		f, changed := b.state()
-		if f.Err != nil {
-			select {
-			case <-changed:
-			case <-ctx.Done():
-			}
-			continue
+		f, same := b.state()
+		until, stop := steady.Join(ctx, same)
+		var err error
+		if f.Err == nil {
+			err = b.inner.Subscribe(until, sub, deliver)
+		} else {
+			<-until.Done()
 		}
-		until, stop := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			select {
-			case <-changed:
-			case <-until.Done():
-			}
-			stop()
-		}()
-		err := b.inner.Subscribe(until, sub, deliver)
 		stop()
-		<-done
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package messaging
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,11 +100,7 @@ func (l *lanes) after(in lane, d *driver.Delivery, done bool) *driver.Delivery {
 func (l *lanes) here() []*driver.Delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*driver.Delivery, 0, len(l.held))
-	for d := range l.held {
-		all = append(all, d)
-	}
-	return all
+	return slices.Collect(maps.Keys(l.held))
 }
 
 // close waits for the deliveries at hand, and returns those that stop left undone, in order per

@@ -20,15 +20,12 @@ type metrics struct {
 
 func newMetrics(app *kaptar.App) *metrics {
 	service := prometheus.Labels{"service": app.Name()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: service}, labels)
+	}
 	m := &metrics{
-		published: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "messaging_published_total", ConstLabels: service,
-			Help: "Events committed to the outbox, or sent without it.",
-		}, []string{"topic"}),
-		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "messaging_processed_total", ConstLabels: service,
-			Help: "Deliveries by what became of them.",
-		}, []string{"topic", "outcome"}),
+		published: counter("messaging_published_total", "Events committed to the outbox, or sent without it.", "topic"),
+		processed: counter("messaging_processed_total", "Deliveries by what became of them.", "topic", "outcome"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "messaging_process_duration_seconds", ConstLabels: service,
 			Help:    "Time from delivery to the end of its handling.",

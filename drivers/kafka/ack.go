@@ -29,65 +29,59 @@ type delivery struct {
 
 // Ack implements driver.Acker.
 func (l *delivery) Ack(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("kafka: ack: %w", context.Cause(ctx))
-	}
-	m, c := l.e.c.m, l.e.c
-	m.mu.Lock()
-	if l.done || l.e.state == finished {
-		l.done = true
-		m.mu.Unlock()
-		return nil
-	}
-	ended := c.ended
-	if !ended {
-		m.finish(l.e)
-		l.done = true
-	}
-	m.mu.Unlock()
-	if !ended {
-		return nil
+	late, m := false, l.e.c.m
+	err := l.change(ctx, "ack", func() {
+		if late = l.e.c.ended && l.e.state != finished; !late {
+			m.finish(l.e)
+			l.done = true
+		}
+	})
+	if err != nil || !late {
+		return err
 	}
 	if err := m.b.ackLate(ctx, l.e); err != nil {
 		return fmt.Errorf("kafka: ack at %s: %w", m.b.url, err)
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	l.done = true
-	m.mu.Unlock()
 	return nil
 }
 
 // Nack implements driver.Acker.
 func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
-	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("kafka: nack: %w", err)
-	}
-	m := l.e.c.m
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if l.done {
-		return nil
-	}
-	l.done = true
-	if l.current() {
-		m.endFlight(l.e)
-		m.requeue(l.e, m.clock()+max(after, 0))
-	}
-	return nil // else it comes again anyway
+	return l.change(ctx, "nack", func() {
+		l.done = true
+		if l.current() { // else it comes again anyway
+			m := l.e.c.m
+			m.endFlight(l.e)
+			m.requeue(l.e, m.clock()+max(after, 0))
+		}
+	})
 }
 
 // Extend implements driver.Acker.
 func (l *delivery) Extend(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("kafka: extend: %w", err)
+	return l.change(ctx, "extend", func() {
+		if l.current() {
+			m := l.e.c.m
+			m.inFlight.remove(l.e)
+			l.e.at = m.clock() + m.b.opts.AckWait
+			m.inFlight.push(l.e)
+		}
+	})
+}
+
+// change calls do with the member's mu, unless the delivery is done.
+func (l *delivery) change(ctx context.Context, verb string, do func()) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("kafka: %s: %w", verb, context.Cause(ctx))
 	}
 	m := l.e.c.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !l.done && l.current() {
-		m.inFlight.remove(l.e)
-		l.e.at = m.clock() + m.b.opts.AckWait
-		m.inFlight.push(l.e)
+	if !l.done {
+		do()
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ type assignment struct {
 
 	// Unfinished entries in offset order; what is finished is forgotten, so that one message that
 	// waits for long does not keep those after it in memory.
-	front, back *entry
-	inFlight    int // entries in flight
+	open     list
+	inFlight int // entries in flight
 
 	next      int64 // after the last fetched record; -1: none yet
 	committed int64 // -1: nothing was committed by this assignment
@@ -33,16 +33,15 @@ type assignment struct {
 
 // An entry is a fetched record that is not acknowledged.
 type entry struct {
-	c            *assignment
-	prev, next   *entry
-	older, newer *entry // of those in flight
-	record       *kgo.Record
-	offset       int64
-	at           time.Duration // of the member's clock; in flight: end of the ack wait; waiting: when it is due
-	first        delivery
-	attempts     int32
-	index        int32 // in the heap of those waiting
-	state        state
+	c        *assignment
+	links    [2]struct{ prev, next *entry } // in lists, by their kind
+	record   *kgo.Record
+	offset   int64
+	at       time.Duration // of the member's clock; in flight: end of the ack wait; waiting: when it is due
+	first    delivery
+	attempts int32
+	index    int32 // in the heap of those waiting
+	state    state
 }
 
 type state uint8
@@ -60,41 +59,17 @@ type ackRecord struct {
 	done     bool
 }
 
-func (c *assignment) push(e *entry) {
-	e.prev = c.back
-	if c.back == nil {
-		c.front = e
-	} else {
-		c.back.next = e
-	}
-	c.back = e
-}
-
-func (c *assignment) remove(e *entry) {
-	if e.prev == nil {
-		c.front = e.next
-	} else {
-		e.prev.next = e.next
-	}
-	if e.next == nil {
-		c.back = e.prev
-	} else {
-		e.next.prev = e.prev
-	}
-	e.prev, e.next = nil, nil
-}
-
 // position is the offset before which everything is finished; -1 if nothing was fetched.
 func (c *assignment) position() int64 {
-	if c.front != nil {
-		return c.front.offset
+	if c.open.first != nil {
+		return c.open.first.offset
 	}
 	return c.next
 }
 
 // find returns the unfinished entry of an offset, or nil.
 func (c *assignment) find(offset int64) *entry {
-	for e := c.front; e != nil && e.offset <= offset; e = e.next {
+	for e := c.open.first; e != nil && e.offset <= offset; e = e.links[byOffset].next {
 		if e.offset == offset {
 			return e
 		}
@@ -102,37 +77,43 @@ func (c *assignment) find(offset int64) *entry {
 	return nil
 }
 
-// A flight has the entries that are delivered and neither acknowledged nor given back, in the order
-// in which their ack waits end.
-type flight struct {
-	oldest, newest *entry
-	n              int
+// A list holds entries by links of one kind; the zero value is an empty one by offset.
+type list struct {
+	kind        int // of links
+	first, last *entry
+	n           int
 }
 
-func (f *flight) push(e *entry) {
-	e.older = f.newest
-	if f.newest == nil {
-		f.oldest = e
+const (
+	byOffset = iota // the unfinished entries of an assignment
+	byEnd           // the entries in flight, in the order in which their ack waits end
+)
+
+func (l *list) push(e *entry) {
+	e.links[l.kind].prev = l.last
+	if l.last == nil {
+		l.first = e
 	} else {
-		f.newest.newer = e
+		l.last.links[l.kind].next = e
 	}
-	f.newest = e
-	f.n++
+	l.last = e
+	l.n++
 }
 
-func (f *flight) remove(e *entry) {
-	if e.older == nil {
-		f.oldest = e.newer
+func (l *list) remove(e *entry) {
+	at := &e.links[l.kind]
+	if at.prev == nil {
+		l.first = at.next
 	} else {
-		e.older.newer = e.newer
+		at.prev.links[l.kind].next = at.next
 	}
-	if e.newer == nil {
-		f.newest = e.older
+	if at.next == nil {
+		l.last = at.prev
 	} else {
-		e.newer.older = e.older
+		at.next.links[l.kind].prev = at.prev
 	}
-	e.older, e.newer = nil, nil
-	f.n--
+	at.prev, at.next = nil, nil
+	l.n--
 }
 
 // A dueHeap is a container/heap of waiting entries, earliest first.

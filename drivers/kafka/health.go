@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
@@ -27,9 +29,8 @@ var errLost = errors.New("connection lost")
 type health struct {
 	nudge chan struct{}
 
-	mu    sync.Mutex
-	since time.Time
-	lost  error // nil: it answers
+	outage steady.Outage
+	mu     sync.Mutex
 
 	// ctx ends with the cause when the cluster is lost, and is another one once it is back: Publish
 	// must not wait.
@@ -53,18 +54,7 @@ func (h *health) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Co
 // OnBrokerDisconnect implements kgo.HookBrokerDisconnect.
 func (h *health) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { h.doubt() }
 
-func (h *health) doubt() {
-	select {
-	case h.nudge <- struct{}{}:
-	default: // asked already
-	}
-}
-
-func (h *health) state() (time.Time, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.since, h.lost
-}
+func (h *health) doubt() { signal(h.nudge) }
 
 // link ends when the cluster is lost.
 func (h *health) link() context.Context {
@@ -79,7 +69,7 @@ func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 	defer timer.Stop()
 	for {
 		nudge := h.nudge
-		if _, lost := h.state(); lost != nil {
+		if _, lost := h.outage.Since(); lost != nil {
 			nudge = nil // its own failed attempts must not drive it
 		}
 		select {
@@ -94,26 +84,21 @@ func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.set(err)
+		h.set(ctx, err)
+		timer.Reset(pingEvery)
 		if err != nil {
 			timer.Reset(pingAgain)
-		} else {
-			timer.Reset(pingEvery)
 		}
 	}
 }
 
-func (h *health) set(err error) {
+func (h *health) set(ctx context.Context, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case err == nil && h.lost != nil:
-		h.lost = nil
-		h.ctx, h.cut = context.WithCancelCause(context.Background())
-	case err != nil && h.lost == nil:
-		h.lost, h.since = err, time.Now()
+	h.outage.Note(ctx, err)
+	if err != nil {
 		h.cut(errLost)
-	case err != nil:
-		h.lost = err
+	} else if h.ctx.Err() != nil {
+		h.ctx, h.cut = context.WithCancelCause(context.Background())
 	}
 }

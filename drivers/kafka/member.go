@@ -47,8 +47,8 @@ type member struct {
 	assignments map[int32]*assignment
 	queue       [][]entry // fetched and not delivered
 	queued      int       // entries in queue
-	inFlight    flight
-	awaited     bool // await has the client
+	inFlight    list      // by the end of their ack waits
+	awaited     bool      // await has the client
 	due         dueHeap
 	dueBytes    int
 	drained     chan struct{} // closed when a delivery ends; nil: nobody waits for that
@@ -60,7 +60,7 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
 		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
 		wake: make(chan struct{}, 1), none: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
-		gone: make(chan struct{}), assignments: make(map[int32]*assignment),
+		gone: make(chan struct{}), assignments: make(map[int32]*assignment), inFlight: list{kind: byEnd},
 	}
 }
 
@@ -139,7 +139,7 @@ func (m *member) next(now time.Duration) (l *delivery, r *kgo.Record, wait time.
 	m.expire(now)
 	wait = time.Minute
 	if m.inFlight.n > 0 {
-		wait = min(wait, max(m.inFlight.oldest.at-now, time.Millisecond))
+		wait = min(wait, max(m.inFlight.first.at-now, time.Millisecond))
 	}
 	if m.inFlight.n >= m.sub.MaxInFlight {
 		return nil, nil, wait, nil
@@ -189,7 +189,7 @@ func (m *member) take(e *entry, now time.Duration) *delivery {
 
 // expire makes messages whose ack wait has passed due again. The caller holds m.mu.
 func (m *member) expire(now time.Duration) {
-	for e := m.inFlight.oldest; e != nil && e.at <= now; e = m.inFlight.oldest {
+	for e := m.inFlight.first; e != nil && e.at <= now; e = m.inFlight.first {
 		m.endFlight(e)
 		m.requeue(e, now)
 	}
@@ -235,7 +235,7 @@ func (m *member) finish(e *entry) {
 		}
 	}
 	e.state = finished
-	e.c.remove(e)
+	e.c.open.remove(e)
 	e.record = nil
 	signal(m.dirty)
 }

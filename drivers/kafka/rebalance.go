@@ -70,8 +70,8 @@ func (m *member) record(c *assignment, e *entry) {
 	if c.next < 0 {
 		m.b.prune(c.partition, e.offset)
 	} else if e.offset < c.next { // the log was cut and goes on below: what is above is no more
-		for c.front != nil {
-			m.finish(c.front)
+		for c.open.first != nil {
+			m.finish(c.open.first)
 		}
 		c.committed = -1
 	}
@@ -82,7 +82,7 @@ func (m *member) record(c *assignment, e *entry) {
 		e.state = finished
 		return
 	}
-	c.push(e)
+	c.open.push(e)
 }
 
 // revoked is called when partitions go to another member, and when this one leaves. What is in
@@ -172,7 +172,7 @@ func (m *member) endAssignments(partitions []int32, left bool) map[int32]kgo.Epo
 			m.dropDue(c)
 		}
 		c.ended, c.left = true, left
-		for e := c.front; e != nil; e = e.next {
+		for e := c.open.first; e != nil; e = e.links[byOffset].next {
 			if e.state == inFlight {
 				m.endFlight(e)
 				e.state = waiting

@@ -88,23 +88,25 @@ func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit i
 	return nil
 }
 
+// usual are the headers of nearly all messages: to find them here costs no memory.
+var usual = []struct{ name, wire string }{
+	{driver.HeaderID, "ce_id"},
+	{driver.HeaderSource, "ce_source"},
+	{driver.HeaderSpecVersion, "ce_specversion"},
+	{driver.HeaderSubject, "ce_subject"},
+	{driver.HeaderTime, "ce_time"},
+	{driver.HeaderType, "ce_type"},
+	{driver.HeaderContentType, driver.HeaderContentType},
+	{driver.HeaderTraceParent, driver.HeaderTraceParent},
+	{driver.HeaderTraceState, driver.HeaderTraceState},
+}
+
 // wireName is what a header is called on the wire.
 func wireName(name string) string {
-	switch name { // nearly always, and then it costs no memory
-	case driver.HeaderID:
-		return "ce_id"
-	case driver.HeaderType:
-		return "ce_type"
-	case driver.HeaderSource:
-		return "ce_source"
-	case driver.HeaderTime:
-		return "ce_time"
-	case driver.HeaderSubject:
-		return "ce_subject"
-	case driver.HeaderSpecVersion:
-		return "ce_specversion"
-	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
-		return name
+	for i := range usual {
+		if usual[i].name == name {
+			return usual[i].wire
+		}
 	}
 	if rest, ok := strings.CutPrefix(name, "ce-"); ok {
 		return "ce_" + rest
@@ -117,21 +119,10 @@ func wireName(name string) string {
 
 // headerName undoes wireName; names that are not from this driver become lower-case.
 func headerName(wire string) string {
-	switch wire { // as in wireName
-	case "ce_id":
-		return driver.HeaderID
-	case "ce_type":
-		return driver.HeaderType
-	case "ce_source":
-		return driver.HeaderSource
-	case "ce_time":
-		return driver.HeaderTime
-	case "ce_subject":
-		return driver.HeaderSubject
-	case "ce_specversion":
-		return driver.HeaderSpecVersion
-	case driver.HeaderContentType, driver.HeaderTraceParent, driver.HeaderTraceState:
-		return wire
+	for i := range usual {
+		if usual[i].wire == wire {
+			return usual[i].name
+		}
 	}
 	if raw, ok := strings.CutPrefix(wire, headerRaw); ok {
 		return raw

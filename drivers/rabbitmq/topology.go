@@ -131,11 +131,8 @@ func (b *Broker) makeQueue(ctx context.Context, name string) error {
 }
 
 func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Subscription) error {
-	err := u.do(func(ch *amqp.Channel) error {
-		return ch.ExchangeDeclare(sub.Topic, amqp.ExchangeFanout, true, false, false, false, nil)
-	})
-	if err != nil {
-		return fmt.Errorf("exchange %s: %w", sub.Topic, err)
+	if err := u.declareFanout(sub.Topic); err != nil {
+		return err
 	}
 	partitions, err := b.partitions(u, g)
 	if err != nil {
@@ -222,16 +219,20 @@ func (u *builder) declareQueue(name string, args amqp.Table) error {
 	return nil
 }
 
+func (u *builder) declareFanout(name string) error {
+	err := u.do(func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclare(name, amqp.ExchangeFanout, true, false, false, false, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("exchange %s: %w", name, err)
+	}
+	return nil
+}
+
 // groupExchange makes the exchange that gives each key to one queue.
 func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partitions int) error {
 	if partitions == 1 {
-		err := u.do(func(ch *amqp.Channel) error {
-			return ch.ExchangeDeclare(g.name, amqp.ExchangeFanout, true, false, false, false, nil)
-		})
-		if err != nil {
-			return fmt.Errorf("exchange %s: %w", g.name, err)
-		}
-		return nil
+		return u.declareFanout(g.name)
 	}
 	err := u.do(func(ch *amqp.Channel) error {
 		return ch.ExchangeDeclarePassive(g.name, hashExchange, true, false, false, false, nil)
