@@ -174,7 +174,7 @@ func (b *Broker) Healthy() error {
 	if b.isClosed() {
 		return fmt.Errorf("kafka: %w", driver.ErrClosed)
 	}
-	if since, lost := b.health.outage.Since(); lost != nil {
+	if since, lost := b.health.state(); lost != nil {
 		return fmt.Errorf("kafka: no answer from %s since %s: %w", b.url, since.Format(time.RFC3339), b.explain(lost))
 	}
 	return nil

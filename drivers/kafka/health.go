@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
@@ -29,8 +27,9 @@ var errLost = errors.New("connection lost")
 type health struct {
 	nudge chan struct{}
 
-	outage steady.Outage
-	mu     sync.Mutex
+	mu    sync.Mutex
+	since time.Time
+	lost  error // nil: it answers
 
 	// ctx ends with the cause when the cluster is lost, and is another one once it is back: Publish
 	// must not wait.
@@ -56,6 +55,12 @@ func (h *health) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { h.doubt() }
 
 func (h *health) doubt() { signal(h.nudge) }
 
+func (h *health) state() (time.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since, h.lost
+}
+
 // link ends when the cluster is lost.
 func (h *health) link() context.Context {
 	h.mu.Lock()
@@ -69,7 +74,7 @@ func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 	defer timer.Stop()
 	for {
 		nudge := h.nudge
-		if _, lost := h.outage.Since(); lost != nil {
+		if _, lost := h.state(); lost != nil {
 			nudge = nil // its own failed attempts must not drive it
 		}
 		select {
@@ -84,7 +89,7 @@ func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.set(ctx, err)
+		h.set(err)
 		timer.Reset(pingEvery)
 		if err != nil {
 			timer.Reset(pingAgain)
@@ -92,13 +97,15 @@ func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 	}
 }
 
-func (h *health) set(ctx context.Context, err error) {
+func (h *health) set(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.outage.Note(ctx, err)
-	if err != nil {
-		h.cut(errLost)
-	} else if h.ctx.Err() != nil {
+	switch {
+	case err == nil && h.lost != nil:
 		h.ctx, h.cut = context.WithCancelCause(context.Background())
+	case err != nil && h.lost == nil:
+		h.since = time.Now()
+		h.cut(errLost)
 	}
+	h.lost = err
 }

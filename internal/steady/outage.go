@@ -27,7 +27,6 @@ type Outage struct {
 	since time.Time // zero: it is there
 	last  string    // text of the last error that was told
 	told  time.Time // when it was
-	err   error
 }
 
 // reasonPause is how long a reason stands in the log before another one is told: while a server goes
