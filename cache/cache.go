@@ -10,23 +10,21 @@
 // # Where values are
 //
 // The setting redis_url names the server, or else redis_host, which is localhost by default; the
-// program imports its driver:
-//
-//	import _ "github.com/kaptar/kaptar/drivers/redis"
+// program imports drivers/redis. Systems that share a server take a database number each:
+// redis://host/1.
 //
 // With redis_host set to nothing, as package local has it by default, each cache is in the process.
-// Then several instances of a service do not hear of each other's Delete, and a changed value can
-// be seen for up to Options.TTL: they want Redis. Systems that share a server take a database
-// number each: redis://host/1.
+// Then instances of a service do not hear of each other's Delete, and a changed value can be seen
+// for up to Options.TTL: several want Redis.
 //
 // # A value that was deleted is not seen again
 //
 // A miss takes a lease, which Delete takes away, and a value is stored only under its lease. So a
-// reader that loaded the old row cannot store it after the writer's Delete. That holds for all
-// instances on one Redis, and in one process.
+// reader that loaded the old row cannot store it after the writer's Delete, on any instance that
+// shares the Redis or in the process.
 //
 // Keys carry the run id of the server, so what a restarted Redis has kept from before is not used.
-// Where INFO is forbidden there is no run id. That is logged, and a restart that brings back old
+// Where INFO is forbidden there is no run id: that is logged, and a restart that brings back old
 // data can bring back deleted values until their TTL ends.
 //
 // # When Redis is away
@@ -59,12 +57,11 @@ const (
 
 // Options configure a Cache. The zero value is ready to use.
 type Options struct {
-	// TTL is how long a stored value is used at most; default one minute. Each is
-	// used up to a tenth shorter, so that those stored together do not end together.
+	// TTL is how long a stored value is used at most; default one minute. Each is used up to a
+	// tenth shorter, so that those stored together do not end together.
 	TTL time.Duration
-	// Size is how many values are kept in the process, where those used longest ago
-	// make room for new ones; default 10,000. It says nothing to Redis, which has
-	// maxmemory and should have maxmemory-policy allkeys-lru.
+	// Size is how many values are kept in the process, where those used longest ago make room for
+	// new ones; default 10,000. Redis has maxmemory, and should have maxmemory-policy allkeys-lru.
 	Size int
 }
 
@@ -91,14 +88,12 @@ type Cache[T any] struct {
 
 var cacheName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
-// New returns the service's cache of that name, for use during Setup; a second one of the
-// same name is an error, and so are settings that name no Redis or one without its driver. A Redis
-// that does not answer yet is no error.
+// New returns the service's cache of that name, for use during Setup; a second one of the same name
+// is an error, and so are settings that name no Redis or one without its driver. A Redis that does
+// not answer yet is no error. Options may be nil.
 //
-// Values are kept as JSON, so what Get returns is what T's JSON holds. Options may be nil.
-//
-// During a rollout two versions of T may share the cache: a value that was stored
-// with other fields or types than T has now is loaded again and replaced. Take another name
+// Values are kept as JSON. During a rollout two versions of T may share the cache: a value that was
+// stored with other fields or types than T has now is loaded again and replaced. Take another name
 // when the meaning of a field changes but not its type.
 func New[T any](app *kaptar.App, name string, opts *Options) (*Cache[T], error) {
 	o := Options{}
@@ -138,10 +133,10 @@ func newCache[T any](stop context.Context, e engine, name string, ttl time.Durat
 // Get returns the value of key, from the cache or from load.
 //
 // Callers in this process that miss the same key at the same time share one load. It runs with the
-// values of the first one's context, but not with its deadline or cancellation: it has 30 seconds,
-// and whoever cannot wait goes with the error of their own context. load must not read through a
-// transaction that has not committed. Its error goes to all who share it and is not kept; a value
-// of more than 1 MiB of JSON is not kept either. A panic of load becomes an error.
+// values of the first one's context and has 30 seconds; whoever cannot wait goes with the error of
+// their own context. load must not read through a transaction that has not committed. Its error, or
+// panic, goes as an error to all who share it and is not kept; neither is a value of more than 1
+// MiB of JSON.
 func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Context) (T, error)) (T, error) {
 	var value T
 	if err := ctx.Err(); err != nil {
@@ -192,15 +187,14 @@ func (c *Cache[T]) load(ctx context.Context, key, lease string, load func(contex
 	return raw, nil
 }
 
-// Delete makes the next Get of each key load it again. Call it after the transaction
-// that changed the value has committed, and again from the service's own
-// subscription to the event of that change, as the process can end in between.
+// Delete makes the next Get of each key load it again. Call it after the transaction that changed
+// the value has committed, and again from the service's own subscription to the event of that
+// change, as the process can end in between.
 //
-// In Redis the values are gone for all instances when Delete returns nil. When Redis
-// cannot be reached it returns an error, for the event's handler to be tried again: other
-// instances may then see the old values until some Delete succeeds, at most until
-// TTL is over; this instance does not, as it will not use Redis before it has deleted them there.
-// After TTL and 30 seconds nothing is left that is older than the change.
+// In Redis the values are gone for all instances when Delete returns nil. When Redis cannot be
+// reached it returns an error, for the event's handler to be tried again: until some Delete
+// succeeds other instances may see the old values, for TTL and 30 seconds at most. This instance
+// does not, as it deletes them there before it uses Redis again.
 //
 // ctx only carries values: a request that has gone away is no reason not to delete.
 func (c *Cache[T]) Delete(_ context.Context, keys ...string) error {

@@ -19,8 +19,8 @@ import (
 // commandLimit bounds one use of Redis, with waiting for a connection and making it.
 const commandLimit = 250 * time.Millisecond
 
-// Waits between attempts to reach a Redis that is away, jittered. One that goes away
-// again within calm of its return goes on with the longer waits.
+// Waits between attempts to reach a Redis that is away. One that goes away again within calm of its
+// return goes on with the longer waits.
 const (
 	firstWait = 100 * time.Millisecond
 	maxWait   = 5 * time.Second

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// memory is the engine in the process. Nothing runs in the background: what has
-// ended goes when it is asked for, or when it makes room.
+// memory is the engine in the process. What has ended goes when it is asked for or to make room.
 type memory struct {
 	size int
 
@@ -24,8 +23,6 @@ type item struct {
 	value []byte
 	end   time.Time
 }
-
-var _ engine = (*memory)(nil)
 
 func newMemory(size int) *memory {
 	return &memory{size: size, items: make(map[string]*list.Element), leases: make(map[string]string)}

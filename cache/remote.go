@@ -32,8 +32,6 @@ type remote struct {
 	prefix, shape string // of its keys, and of T
 }
 
-var _ engine = (*remote)(nil)
-
 // errAway is why nothing was asked or stored.
 var errAway = errors.New("redis is away")
 

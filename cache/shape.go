@@ -8,9 +8,8 @@ import (
 	"reflect"
 )
 
-// shapeOf is a short text that changes with what T's JSON looks like. Decoding alone
-// does not find out: a field that is new in T is just not there in an old value, and zero
-// would be a wrong value. It takes reflection, as no type parameter can tell of fields.
+// shapeOf is a short text that changes with what T's JSON looks like. Decoding alone does not find
+// out: a field that is new in T would just be zero when an old value lacks it.
 func shapeOf[T any]() string {
 	h := fnv.New64a()
 	describe(h, reflect.TypeFor[T](), make(map[reflect.Type]bool))

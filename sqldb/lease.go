@@ -23,10 +23,10 @@ type Lease struct {
 
 // TryLease takes the lease called name, or returns nil when another holds it.
 //
-// On PostgreSQL it is a session advisory lock on a connection that the lease takes out of the pool:
-// it spans all processes on the database and ends with the session, so a dead process holds
-// nothing. It needs a real session, hence no transaction pooler in between. On SQLite it spans the
-// users of db only: a SQLite file belongs to one process.
+// On PostgreSQL it is a session advisory lock on a connection taken out of the pool: it spans all
+// processes on the database and ends with the session, so a dead process holds nothing. A
+// transaction pooler in between breaks it. On SQLite it spans the users of db only: a SQLite file
+// belongs to one process.
 func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	d := driverOf(db)
 	if d == nil {
@@ -74,8 +74,8 @@ func (l *Lease) Check(ctx context.Context) error {
 }
 
 // Query runs a query, on PostgreSQL over the session that holds the lease: when it returns no
-// error, nobody else had the lease when the query ran. That needs no round trip more. The session
-// waits until the rows are closed.
+// error, nobody else had the lease then, at no extra round trip. The session waits until the rows
+// are closed.
 func (l *Lease) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if err := l.ended(); err != nil {
 		return nil, err
@@ -110,9 +110,8 @@ func (l *Lease) Release() {
 	discard(l.conn) // ends the session, and the lock with it, also when the connection is half broken
 }
 
-// leaseKey is a lock number for the name $1 in the current schema: services may share a database,
-// each in a schema of its own. It spreads over 64 bits because the space is shared with the user's
-// own locks.
+// leaseKey is a lock number for the name $1 in the current schema, since services may share a
+// database. It spreads over 64 bits: the space is shared with the user's own locks.
 const leaseKey = `('x' || left(md5('kaptar lease:' || $1::text || ':' || coalesce(current_schema(), '')), 16))::bit(64)::bigint`
 
 // discard closes the session behind conn instead of handing it back to the pool.

@@ -22,18 +22,16 @@ var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 //
 // migrations holds migrations/sqlite/*.sql and migrations/postgres/*.sql, or those two folders at
 // its root. A file is called 001_name.sql and written in goose's format: its statements follow a
-// line "-- +goose Up". Each file is applied in a transaction of its own. The first that fails ends
-// Migrate with an error that names the file and what the database said; the files before it stay
-// applied.
+// line "-- +goose Up". Each is applied in a transaction of its own. The first that fails ends
+// Migrate with an error that names it and what the database said; the files before it stay applied.
 //
-// On SQLite foreign keys are not enforced while migrations run, so that tables can be rebuilt; all
-// are checked before the commit. "-- +goose NO TRANSACTION" is refused there. PostgreSQL allows it,
-// for statements like CREATE INDEX CONCURRENTLY; such a file can be left half applied.
+// On SQLite foreign keys are checked only before the commit, so that tables can be rebuilt, and
+// "-- +goose NO TRANSACTION" is refused. PostgreSQL allows it, for statements like CREATE INDEX
+// CONCURRENTLY; such a file can be left half applied.
 //
 // A file that was edited after it was applied is an error: its checksum is kept in the table
-// <table>_sums. So is a database with a version that migrations lack, which a newer program has
-// migrated. Any number of processes may call Migrate at once: one works, the others wait until ctx
-// ends.
+// <table>_sums. So is a version in the database that no file has: a newer program has migrated it.
+// Any number of processes may call Migrate at once: one works, the others wait until ctx ends.
 func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) error {
 	d := driverOf(db)
 	if d == nil {

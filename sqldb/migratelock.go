@@ -46,49 +46,45 @@ func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB) error {
 
 // check finds versions in the database that no file has, and files that were edited since.
 func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
-	var unknown []string
-	err := l.each(ctx, conn, l.table, "version_id, ''", func(v int64, _ string) {
-		if _, ok := l.known[v]; v > 0 && !ok {
-			unknown = append(unknown, strconv.FormatInt(v, 10))
-		}
-	})
+	versions, err := l.applied(ctx, conn, l.table, "''")
 	if err != nil {
 		return err
+	}
+	var unknown []string
+	for _, a := range versions {
+		if _, ok := l.known[a.version]; a.version > 0 && !ok {
+			unknown = append(unknown, strconv.FormatInt(a.version, 10))
+		}
 	}
 	if unknown = slices.Compact(unknown); len(unknown) > 0 {
 		return &ownError{"the database is newer than this program: it has version " + strings.Join(unknown, ", ") +
 			" in " + l.table + ", which no file has; run the newer program or restore the older database"}
 	}
-	var edited error
-	err = l.each(ctx, conn, l.table+"_sums", "version_id, sum", func(v int64, sum string) {
-		if f, ok := l.known[v]; ok && f.sum != sum && edited == nil {
-			edited = &ownError{fmt.Sprintf("%s was edited after it was applied: put it back as it was, and write the change as a new file; "+
-				"if the database has that change already: DELETE FROM %s_sums WHERE version_id = %d", f.name, l.table, v)}
+	sums, err := l.applied(ctx, conn, l.table+"_sums", "sum")
+	for _, a := range sums {
+		if f, ok := l.known[a.version]; ok && f.sum != a.sum {
+			return &ownError{fmt.Sprintf("%s was edited after it was applied: put it back as it was, and write the change as a new file; "+
+				"if the database has that change already: DELETE FROM %s_sums WHERE version_id = %d", f.name, l.table, a.version)}
 		}
-	})
-	return errors.Join(err, edited)
+	}
+	return err
 }
 
-// each calls f with two columns of each row of a table that may be missing.
-func (l *migrateLocker) each(ctx context.Context, conn *sql.Conn, table, columns string, f func(int64, string)) error {
+type applied struct {
+	version int64
+	sum     string
+}
+
+// applied returns the rows of a table that may be missing, with sum the expression for theirs.
+func (l *migrateLocker) applied(ctx context.Context, conn *sql.Conn, table, sum string) ([]applied, error) {
 	var n int
 	if err := conn.QueryRowContext(ctx, l.exists, table).Scan(&n); err != nil || n == 0 {
-		return err
+		return nil, err
 	}
-	rows, err := conn.QueryContext(ctx, "SELECT "+columns+" FROM "+table+" ORDER BY version_id")
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var v int64
-		var text string
-		if err := rows.Scan(&v, &text); err != nil {
-			return err
-		}
-		f(v, text)
-	}
-	return rows.Err()
+	return Select(ctx, conn, func(row Row) (a applied, err error) {
+		err = row.Scan(&a.version, &a.sum)
+		return a, err
+	}, "SELECT version_id, "+sum+" FROM "+table+" ORDER BY version_id")
 }
 
 // record keeps the checksums of what is applied.
@@ -192,20 +188,15 @@ func onGroup(conn *sql.Conn, f func(GroupConn) error) error {
 
 // foreignKeys names the first row that points nowhere.
 func foreignKeys(ctx context.Context, conn *sql.Conn) error {
-	rows, err := conn.QueryContext(ctx, "PRAGMA foreign_key_check")
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	if rows.Next() {
+	_, err := Select(ctx, conn, func(row Row) (none struct{}, err error) {
 		var table, parent string
 		var rowid sql.NullInt64
 		var key int
-		if err := rows.Scan(&table, &rowid, &parent, &key); err != nil {
-			return err
+		if err := row.Scan(&table, &rowid, &parent, &key); err != nil {
+			return none, err
 		}
-		return &ownError{fmt.Sprintf("the migrations leave row %d of %s without its row in %s (foreign key); nothing was applied",
+		return none, &ownError{fmt.Sprintf("the migrations leave row %d of %s without its row in %s (foreign key); nothing was applied",
 			rowid.Int64, table, parent)}
-	}
-	return rows.Err()
+	}, "PRAGMA foreign_key_check")
+	return err
 }

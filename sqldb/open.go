@@ -22,8 +22,8 @@ const (
 //	import _ "github.com/kaptar/kaptar/drivers/sqlite"     sqlite:shop.db, sqlite::memory:
 //	import _ "github.com/kaptar/kaptar/drivers/postgres"   postgres://user:password@host:5432/db
 //
-// The packages say what their URLs may hold and how connections are set. The error for a driver
-// that is not linked names the import. No error holds a password.
+// The packages describe their URLs and settings. The error for a driver that is not linked names
+// the import. No error holds a password.
 func Open(ctx context.Context, url string) (*sql.DB, error) {
 	scheme, _, found := strings.Cut(url, ":")
 	if !found {
@@ -45,13 +45,12 @@ func DialectOf(db *sql.DB) Dialect {
 }
 
 // Constraint says whether err is the violation of a primary key or unique constraint, and of which
-// columns. The answer is the same on both dialects: "users.email", or
-// "orders.user_id,orders.number" for several columns in the order of the index.
+// columns, the same on both dialects: "users.email", or "orders.user_id,orders.number" in the order
+// of the index.
 //
-// Where the database does not tell the columns, columns is the constraint's or index's name: on
-// SQLite for an index on expressions; on PostgreSQL for a role that may not read the columns,
-// unless the name follows PostgreSQL's own convention for one column (users_email_key is
-// "users.email").
+// Where the database does not tell the columns it is the constraint's or index's name: on SQLite
+// for an index on expressions; on PostgreSQL for a role that may not read the columns, unless the
+// name follows PostgreSQL's convention for one column (users_email_key is "users.email").
 func Constraint(err error) (columns string, ok bool) {
 	registry.RLock()
 	defer registry.RUnlock()

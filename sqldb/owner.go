@@ -22,14 +22,13 @@ const (
 		AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = pg_class.oid AND deptype = 'e') ORDER BY relname LIMIT 1`
 )
 
-// Own records in the table kaptar_owner that the database belongs to the service called name.
-// Services that shared a database would overwrite each other's tables and migrations, so the error
-// wraps ErrOwned, and nothing is written, when another service is recorded or when there are tables
-// but no record; it says whose they are. Call it before Migrate.
+// Own records in the table kaptar_owner that the database belongs to the service called name, since
+// services that shared one would overwrite each other's tables and migrations. The error wraps
+// ErrOwned, says whose it is, and nothing is written, when another service is recorded or when
+// there are tables but no record. Call it before Migrate; several processes may at once.
 //
 // from allows one exception: the database is taken over from the service of that name, or, with
-// Unowned, together with its tables. "" allows none. Own may be called by several processes at
-// once.
+// Unowned, together with its tables. "" allows none.
 func Own(ctx context.Context, db *sql.DB, name, from string) error {
 	var err error
 	for range 5 { // CREATE TABLE IF NOT EXISTS of several at once can fail in PostgreSQL

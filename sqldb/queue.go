@@ -18,10 +18,9 @@ const (
 )
 
 // writeQueue lines up the writers of one SQLite database, first come, first served, and lets those
-// that wait share a commit, whose fsync is what costs. One goroutine at a time has the turn. It
-// runs its function under a savepoint in the open group, then passes the turn and the group on, or,
-// being the last, commits for all. Every member runs on its own goroutine, so a panic goes to its
-// own caller.
+// that wait share a commit, whose fsync is what costs. The one that has the turn runs its function
+// under a savepoint in the open group, then passes the turn and the group on, or, being the last,
+// commits for all. Every member runs on its own goroutine, so a panic goes to its own caller.
 type writeQueue struct {
 	mu      sync.Mutex
 	taken   bool // somebody has the turn
@@ -80,9 +79,8 @@ func (q *writeQueue) run(ctx context.Context, db *sql.DB, alone bool, fn func(*s
 // runMember runs fn and gives the turn away, whichever way fn ends.
 func (q *writeQueue) runMember(ctx context.Context, g *group, alone bool, fn func(*sql.Tx) error) error {
 	defer q.handOver(alone)
-	// The savepoint must not be rolled back by database/sql's own goroutine once ctx ends: by then
-	// the connection may be the next member's. So the transaction has no cancellation, and we look
-	// at ctx ourselves.
+	// database/sql's own goroutine must not roll the savepoint back once ctx ends: by then the
+	// connection may be the next member's. So we look at ctx ourselves.
 	tx, err := g.conn.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return fmt.Errorf("sqldb: begin: %w", err)

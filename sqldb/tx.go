@@ -21,21 +21,20 @@ const (
 )
 
 // InTx runs fn in a transaction of db, which Open must have opened: it commits when fn returns nil,
-// and rolls back when fn returns an error, panics (the panic goes on) or ctx ends before the
-// commit. It returns fn's error as it is.
+// and rolls back when fn returns an error, which it passes on, panics, or when ctx ends before the
+// commit. It may be called concurrently.
 //
-// After a serialization failure, a deadlock or SQLITE_BUSY it rolls back and tries again up to 5
-// times, with a growing random pause. So fn may run more than once: it must do its work through tx,
-// and what else must happen belongs into an [AfterCommit] hook. A commit whose outcome is unknown,
-// as when the connection breaks in it, is not tried again.
+// After a serialization failure, a deadlock or SQLITE_BUSY it tries again up to 5 times, with a
+// growing random pause. So fn may run more than once: it must do its work through tx, and what else
+// must happen belongs into an [AfterCommit] hook. A commit whose outcome is unknown, as when the
+// connection breaks in it, is not tried again.
 //
 // On SQLite the caller queues behind other writers and may share their commit (see the package
-// comment): one that fails at the commit makes the others run again, each alone. fn must be short
-// there, and must not wait for another InTx.
+// comment); when that fails each runs again, alone. fn must be short there, and must not wait for
+// another InTx.
 //
 // The ctx that fn gets carries the transaction for AfterCommit. InTx with it on the same database
-// is [ErrNested], and on another database a transaction of its own. fn must neither commit nor roll
-// back tx. InTx may be called concurrently.
+// is [ErrNested]. fn must neither commit nor roll back tx.
 func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	d := driverOf(db)
 	if d == nil {
@@ -77,10 +76,10 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 	}
 }
 
-// AfterCommit runs hook once after the transaction of the InTx that ctx comes from has committed,
-// on the goroutine of InTx and in the order of the calls. It returns false, and never runs hook,
-// when ctx is not of a running InTx. A hook of an attempt that is rolled back does not run. With
-// transactions on several databases the innermost counts.
+// AfterCommit runs hook after the transaction of the innermost InTx that ctx comes from has
+// committed, on the goroutine of InTx and in the order of the calls. It returns false, and never
+// runs hook, when ctx is not of a running InTx. A hook of an attempt that is rolled back does not
+// run.
 func AfterCommit(ctx context.Context, hook func()) bool {
 	s, _ := ctx.Value(txKey{}).(*txState)
 	return s != nil && s.add(hook)

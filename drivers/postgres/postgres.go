@@ -27,14 +27,6 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-const (
-	maxOpen     = 20
-	maxIdle     = 10
-	maxIdleTime = 5 * time.Minute
-	maxLifetime = 30 * time.Minute
-	connectTime = 10 * time.Second
-)
-
 func init() {
 	sqldb.Register(dialect(), "postgres", "postgresql")
 }
@@ -55,13 +47,13 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		return nil, fmt.Errorf("sqldb: open %s: %s", where, hide(err.Error(), secrets))
 	}
 	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = connectTime
+		cfg.ConnectTimeout = 10 * time.Second
 	}
 	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg).Connect)
-	db.SetMaxOpenConns(maxOpen)
-	db.SetMaxIdleConns(maxIdle)
-	db.SetConnMaxIdleTime(maxIdleTime)
-	db.SetConnMaxLifetime(maxLifetime)
+	db.SetMaxOpenConns(20)
+	db.SetMaxIdleConns(10)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, err), secrets), err: err}

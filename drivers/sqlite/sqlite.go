@@ -21,10 +21,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -38,8 +36,9 @@ import (
 
 const (
 	maxConns    = 8
-	busyTimeout = 5 * time.Second
 	openTries   = 6
+	busyTimeout = 5 * time.Second
+	params      = "?_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=on&_txlock=immediate"
 )
 
 // SQLite before 3.51.3 can corrupt the write-ahead log. This does not compile with one.
@@ -71,7 +70,7 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 			_ = f.Close()
 		}
 	}
-	inner, err := sqlite.NewConnector(name + "?" + params())
+	inner, err := sqlite.NewConnector(name + params)
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open sqlite:%s: %w", name, err)
 	}
@@ -82,13 +81,12 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		}
 		return newConn(c)
 	})
+	conns := maxConns
 	if path == "" {
-		db.SetMaxOpenConns(1) // each connection would be a database of its own
-		db.SetMaxIdleConns(1)
-	} else {
-		db.SetMaxOpenConns(maxConns)
-		db.SetMaxIdleConns(maxConns)
+		conns = 1 // each would be a database of its own
 	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
 	if err := verify(ctx, db, path); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -120,16 +118,6 @@ func pathOf(rest string) (string, error) {
 		return "", fmt.Errorf("sqldb: open sqlite:%s: %w", rest, err)
 	}
 	return abs, nil
-}
-
-func params() string {
-	return url.Values{
-		"_busy_timeout": {strconv.FormatInt(busyTimeout.Milliseconds(), 10)},
-		"_journal_mode": {"WAL"},
-		"_synchronous":  {"FULL"},
-		"_foreign_keys": {"on"},
-		"_txlock":       {"immediate"},
-	}.Encode()
 }
 
 // verify makes the first connection and checks that it is what Open promises. Turning a new file

@@ -5,21 +5,15 @@ package events
 
 import "github.com/kaptar/kaptar/messaging"
 
-// UserRegistered says that somebody signed up. From user-service; key: user id.
-var UserRegistered = messaging.Topic[UserRegisteredV1]{Name: "user.registered.v1"}
+// UserRegistered says that somebody signed up, UserChanged that something about a user is different
+// now. From user-service; key: user id.
+var (
+	UserRegistered = messaging.Topic[UserV1]{Name: "user.registered.v1"}
+	UserChanged    = messaging.Topic[UserV1]{Name: "user.changed.v1"}
+)
 
-// UserRegisteredV1 is the data of UserRegistered.
-type UserRegisteredV1 struct {
-	UserID   int64  `json:"user_id"`
-	Username string `json:"username"`
-	Email    string `json:"email"`
-}
-
-// UserChanged says that something about a user is different now. From user-service; key: user id.
-var UserChanged = messaging.Topic[UserChangedV1]{Name: "user.changed.v1"}
-
-// UserChangedV1 is the data of UserChanged: the user after the change.
-type UserChangedV1 struct {
+// UserV1 is the data of the user's topics: the user as it is then.
+type UserV1 struct {
 	UserID   int64  `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`

@@ -9,7 +9,7 @@ import (
 
 // The texts of the mails.
 
-func welcome(u events.UserRegisteredV1) events.EmailSendV1 {
+func welcome(u events.UserV1) events.EmailSendV1 {
 	return events.EmailSendV1{
 		UserID:  u.UserID,
 		Subject: "Welcome to the shop, " + u.Username,

@@ -138,7 +138,7 @@ func TestTexts(t *testing.T) {
 	}{
 		{confirmed(order), "We are sending you\n  2 × tea at 9.00\n  1 × honey at 7.05\nfor 25.05.\n"},
 		{cancelled(order), "We are sorry: the bank declined: insufficient funds.\nYou have paid nothing for\n  2 × tea at 9.00\n  1 × honey at 7.05\n"},
-		{welcome(events.UserRegisteredV1{UserID: 1, Username: "ada"}), "Hello ada,\n\nyour account is ready.\n"},
+		{welcome(events.UserV1{UserID: 1, Username: "ada"}), "Hello ada,\n\nyour account is ready.\n"},
 	} {
 		if tt.mail.Body != tt.want || tt.mail.UserID != 1 {
 			t.Errorf("got %q to user %d, want %q to user 1", tt.mail.Body, tt.mail.UserID, tt.want)

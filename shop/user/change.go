@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/sqldb"
@@ -16,16 +14,6 @@ import (
 // cacheTTL bounds how long several instances that have no Redis in common can answer with
 // what a user was before a change at one of them: only one hears of the event.
 const cacheTTL = time.Minute
-
-func (s *service) setupCache(app *kaptar.App) (err error) {
-	if s.byID, err = cache.New[user](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
-		return err
-	}
-	if s.changed, err = messaging.NewPublisher(app, events.UserChanged); err != nil {
-		return err
-	}
-	return messaging.Subscribe(app, events.UserChanged, s.onChanged, nil)
-}
 
 // get returns the user with that id, or errNotFound.
 func (s *service) get(ctx context.Context, id int64) (user, error) {
@@ -40,7 +28,7 @@ func (s *service) changeEmail(ctx context.Context, id int64, email string) (u us
 		if u, err = s.store.setEmail(ctx, tx, id, email); err != nil {
 			return err
 		}
-		return s.changed.Publish(ctx, tx, cacheKey(id), events.UserChangedV1{UserID: u.ID, Username: u.Username, Email: u.Email})
+		return s.changed.Publish(ctx, tx, cacheKey(id), events.UserV1{UserID: u.ID, Username: u.Username, Email: u.Email})
 	})
 	if _, taken := sqldb.Constraint(err); taken {
 		return user{}, &takenError{email: true}
@@ -54,7 +42,7 @@ func (s *service) changeEmail(ctx context.Context, id int64, email string) (u us
 
 // onChanged deletes the user from the cache once more, as changeEmail may have been
 // cut off after its transaction, or Redis away.
-func (s *service) onChanged(ctx context.Context, _ *sql.Tx, e messaging.Event[events.UserChangedV1]) error {
+func (s *service) onChanged(ctx context.Context, _ *sql.Tx, e messaging.Event[events.UserV1]) error {
 	if time.Since(e.Time) > 2*cacheTTL {
 		return nil // whatever was stored before has ended
 	}

@@ -160,9 +160,9 @@ func TestUnknownIsNotKept(t *testing.T) {
 // TestChangedEvent has another service wait for the event; refused changes have none.
 func TestChangedEvent(t *testing.T) {
 	t.Parallel()
-	heard := make(chan messaging.Event[events.UserChangedV1], 10)
+	heard := make(chan messaging.Event[events.UserV1], 10)
 	listener := kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, events.UserChanged, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserChangedV1]) error {
+		return messaging.Subscribe(app, events.UserChanged, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserV1]) error {
 			heard <- e
 			return nil
 		}, nil)
@@ -175,7 +175,7 @@ func TestChangedEvent(t *testing.T) {
 	sys.Do("PATCH", name, "/users/2", `{"email":"Admiral@example.com"}`)
 	select {
 	case e := <-heard:
-		if want := (events.UserChangedV1{UserID: 2, Username: "grace", Email: "admiral@example.com"}); e.Data != want || e.Key != "2" || e.Source != name {
+		if want := (events.UserV1{UserID: 2, Username: "grace", Email: "admiral@example.com"}); e.Data != want || e.Key != "2" || e.Source != name {
 			t.Errorf("got %+v, want %+v with key 2", e, want)
 		}
 	case <-time.After(10 * time.Second):

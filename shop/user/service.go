@@ -33,8 +33,8 @@ func Service() kaptar.Service {
 type service struct {
 	store      store
 	byID       *cache.Cache[user] // by the id in decimal
-	registered *messaging.Publisher[events.UserRegisteredV1]
-	changed    *messaging.Publisher[events.UserChangedV1]
+	registered *messaging.Publisher[events.UserV1]
+	changed    *messaging.Publisher[events.UserV1]
 	passwords  *passwords
 	tokens     *tokens
 }
@@ -48,7 +48,13 @@ func setup(app *kaptar.App) error {
 	if s.registered, err = messaging.NewPublisher(app, events.UserRegistered); err != nil {
 		return err
 	}
-	if err := s.setupCache(app); err != nil {
+	if s.changed, err = messaging.NewPublisher(app, events.UserChanged); err != nil {
+		return err
+	}
+	if err := messaging.Subscribe(app, events.UserChanged, s.onChanged, nil); err != nil {
+		return err
+	}
+	if s.byID, err = cache.New[user](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
 		return err
 	}
 	if s.passwords, err = newPasswords(); err != nil {
@@ -75,7 +81,7 @@ func (s *service) register(ctx context.Context, u user, password string) (user, 
 			return err
 		}
 		return s.registered.Publish(ctx, tx, strconv.FormatInt(u.ID, 10),
-			events.UserRegisteredV1{UserID: u.ID, Username: u.Username, Email: u.Email})
+			events.UserV1{UserID: u.ID, Username: u.Username, Email: u.Email})
 	})
 	if _, taken := sqldb.Constraint(err); taken {
 		return user{}, s.store.whatIsTaken(ctx, u)

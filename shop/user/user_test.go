@@ -312,9 +312,9 @@ func (s *sink) Send(u *userv1.ListUsersResponse) error {
 // TestRegisteredEvent has another service wait for the event.
 func TestRegisteredEvent(t *testing.T) {
 	t.Parallel()
-	heard := make(chan messaging.Event[events.UserRegisteredV1], 10)
+	heard := make(chan messaging.Event[events.UserV1], 10)
 	listener := kaptar.Service{Name: "listener", Setup: func(app *kaptar.App) error {
-		return messaging.Subscribe(app, events.UserRegistered, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserRegisteredV1]) error {
+		return messaging.Subscribe(app, events.UserRegistered, func(_ context.Context, _ *sql.Tx, e messaging.Event[events.UserV1]) error {
 			heard <- e
 			return nil
 		}, nil)
@@ -323,7 +323,7 @@ func TestRegisteredEvent(t *testing.T) {
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", ada) // 409: no event
 	sys.Do("POST", name, "/users", grace)
-	for i, want := range []events.UserRegisteredV1{
+	for i, want := range []events.UserV1{
 		{UserID: 1, Username: "ada", Email: "ada@example.com"},
 		{UserID: 2, Username: "grace", Email: "grace@example.com"},
 	} {

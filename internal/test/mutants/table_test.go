@@ -104,7 +104,7 @@ func stores() []mutant {
 	return []mutant{
 		{
 			"SQLite is durable", "drivers/sqlite/sqlite.go",
-			`"_synchronous":  {"FULL"}`, `"_synchronous":  {"NORMAL"}`, "./sqldb", "",
+			"_synchronous=FULL", "_synchronous=NORMAL", "./sqldb", "",
 		},
 		{
 			"the password of Kafka's URL is in no error", "drivers/kafka/broker.go",
@@ -116,7 +116,7 @@ func stores() []mutant {
 		},
 		{
 			"an edited migration is refused", "sqldb/migratelock.go",
-			"f.sum != sum &&", "f.sum < sum && false &&", "./sqldb", "TestMigrateEdited",
+			"f.sum != a.sum {", "f.sum < a.sum && false {", "./sqldb", "TestMigrateEdited",
 		},
 		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
