@@ -3,7 +3,6 @@ package kaptar
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -24,14 +23,8 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.checkPorts(); err != nil {
 		return err
 	}
-	var errs []error
-	for _, a := range s.apps {
-		if err := a.server.Listen(); err != nil {
-			errs = append(errs, fmt.Errorf("kaptar: %s: %w", a.Name(), err))
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	if err := s.each(func(a *App) error { return a.server.Listen() }); err != nil {
+		return err
 	}
 	for _, a := range s.apps {
 		s.servers.Go(func() {
@@ -151,16 +144,21 @@ func (s *system) drain(ctx context.Context) error {
 			a.Logger().Info("stopping: requests are finished first", "waiting_for", busy)
 		}
 	}
-	var drained sync.WaitGroup
+	return s.each(func(a *App) error { return a.server.Shutdown(ctx) })
+}
+
+// each runs f for all services at once, and returns what has failed.
+func (s *system) each(f func(*App) error) error {
+	var all sync.WaitGroup
 	failed := make([]error, len(s.apps))
 	for i, a := range s.apps {
-		drained.Go(func() {
-			if err := a.server.Shutdown(ctx); err != nil {
+		all.Go(func() {
+			if err := f(a); err != nil {
 				failed[i] = fmt.Errorf("kaptar: %s: %w", a.Name(), err)
 			}
 		})
 	}
-	drained.Wait()
+	all.Wait()
 	return errors.Join(failed...)
 }
 
@@ -171,19 +169,16 @@ const deregisterTimeout = 2 * time.Second
 func (s *system) deregister(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)
 	defer cancel()
-	var done sync.WaitGroup
-	for _, a := range s.apps {
-		done.Go(func() {
-			registry, err := s.registry(ctx, a.settings)
-			if err == nil {
-				err = registry.Deregister(ctx, a.instance())
-			}
-			if err != nil {
-				a.Logger().Warn("not deregistered", "error", err)
-			}
-		})
-	}
-	done.Wait()
+	_ = s.each(func(a *App) error {
+		registry, err := s.registry(ctx, a.settings)
+		if err == nil {
+			err = registry.Deregister(ctx, a.instance())
+		}
+		if err != nil {
+			a.Logger().Warn("not deregistered", "error", err)
+		}
+		return nil
+	})
 }
 
 // close frees what a failed set-up holds.
@@ -205,18 +200,13 @@ func (s *system) closeAll(ctx context.Context) error {
 		s.local.Remove(a.id)
 		errs = append(errs, a.transport.Close())
 	}
-	var flushed sync.WaitGroup
-	for _, a := range s.apps {
-		flushed.Go(func() {
-			// What a collector missed does not make the stop less complete.
-			if err := a.telemetry.Shutdown(ctx); err != nil {
-				a.Logger().Warn("telemetry not flushed", "error", err)
-			}
-		})
-	}
-	flushed.Wait()
-	errs = append(errs, s.backends.Close(ctx))
-	return errors.Join(errs...)
+	_ = s.each(func(a *App) error {
+		if err := a.telemetry.Shutdown(ctx); err != nil { // the stop is complete without it
+			a.Logger().Warn("telemetry not flushed", "error", err)
+		}
+		return nil
+	})
+	return errors.Join(append(errs, s.backends.Close(ctx))...)
 }
 
 // instance is what discovery is told of a.
@@ -274,12 +264,10 @@ func guard(f func() error) (err error) {
 }
 
 func instanceID(service string) string {
-	var b [4]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
 	host, _, _ = strings.Cut(host, ".")
-	return service + "-" + host + "-" + hex.EncodeToString(b[:])
+	return service + "-" + host + "-" + strings.ToLower(rand.Text()[:8])
 }

@@ -21,16 +21,13 @@ const (
 // counts. Outside of a Server it is http.MaxBytesHandler.
 func MaxBody(n int64, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := exchangeOf(r.Context())
-		switch {
-		case x != nil:
+		h := h
+		if x := exchangeOf(r.Context()); x != nil {
 			x.maxBody = n
-			h.ServeHTTP(w, r)
-		case n >= 0:
-			http.MaxBytesHandler(h, n).ServeHTTP(w, r)
-		default:
-			h.ServeHTTP(w, r)
+		} else if n >= 0 {
+			h = http.MaxBytesHandler(h, n)
 		}
+		h.ServeHTTP(w, r)
 	})
 }
 
@@ -68,19 +65,19 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read += int64(n)
-	switch {
-	case err == nil && b.read >= b.step:
-		b.moreTime()
-	case err == nil:
-	case x.readTimed && errors.Is(err, io.EOF):
+	if err == nil {
+		if b.read >= b.step {
+			b.moreTime()
+		}
+		return n, nil
+	}
+	if x.readTimed && errors.Is(err, io.EOF) {
 		// Otherwise the deadline would cut the connection while the handler
 		// still works: net/http goes on reading to see the client leave.
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
 	}
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			x.tooLarge.Store(true)
-		}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		x.tooLarge.Store(true)
 	}
 	return n, err
 }

@@ -217,10 +217,8 @@ func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 		attrs = append(attrs, telemetry.StreamEnd.String(end))
 	}
 	if x.status >= 500 {
-		attrs = append(attrs, telemetry.ErrorType.String(statusText(x.status)))
+		attrs = append(attrs, telemetry.ErrorType.String(strconv.Itoa(x.status)))
 		x.span.SetStatus(codes.Error, http.StatusText(x.status))
 	}
 	x.span.SetAttributes(attrs...)
 }
-
-func statusText(status int) string { return strconv.Itoa(status) }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,24 +53,23 @@ type rpcMetrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, service string) *metrics {
-	buckets := telemetry.Buckets()
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return telemetry.Register(reg, prometheus.NewHistogramVec(
+			prometheus.HistogramOpts{Name: name, Help: help, Buckets: telemetry.Buckets()}, labels))
+	}
 	return &metrics{
 		service: service,
-		requests: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "http_requests_total", Help: "HTTP requests answered, by route and status.",
-		}, []string{"service", "method", "endpoint", "status"})),
-		requestTime: telemetry.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "Time to answer an HTTP request; of a stream, to its first part.", Buckets: buckets,
-		}, []string{"service", "method", "endpoint"})),
-		streams: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "http_streams_total", Help: "Answers that were streams, by how they ended.",
-		}, []string{"service", "method", "endpoint", "end"})),
-		rpcs: telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "rpc_requests_total", Help: "RPCs answered, by method and gRPC code.",
-		}, []string{"service", "method", "code"})),
-		rpcTime: telemetry.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "rpc_request_duration_seconds", Help: "Time to answer an RPC; of a stream, its life.", Buckets: buckets,
-		}, []string{"service", "method"})),
+		requests: counter("http_requests_total", "HTTP requests answered, by route and status.",
+			"service", "method", "endpoint", "status"),
+		requestTime: histogram("http_request_duration_seconds", "Time to answer an HTTP request; of a stream, to its first part.",
+			"service", "method", "endpoint"),
+		streams: counter("http_streams_total", "Answers that were streams, by how they ended.",
+			"service", "method", "endpoint", "end"),
+		rpcs:    counter("rpc_requests_total", "RPCs answered, by method and gRPC code.", "service", "method", "code"),
+		rpcTime: histogram("rpc_request_duration_seconds", "Time to answer an RPC; of a stream, its life.", "service", "method"),
 	}
 }
 
@@ -97,22 +97,21 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 		if _, path, ok := strings.Cut(pattern, " "); ok {
 			endpoint = strings.TrimLeft(path, " \t")
 		}
+		span := method + " " + endpoint
 		if endpoint == "" {
-			endpoint = unmatched
+			endpoint, span = unmatched, method // a name must not grow with what clients think up
 		}
-		rm := &routeMetrics{method: method, endpoint: endpoint, span: method + " " + endpoint, codes: make(telemetry.Counters, 500)}
-		if endpoint == unmatched {
-			rm.span = method // a name must not grow with what clients think up
+		return &routeMetrics{
+			method: method, endpoint: endpoint, span: span,
+			seconds: m.requestTime.WithLabelValues(m.service, method, endpoint), codes: make(telemetry.Counters, 500),
 		}
-		rm.seconds = m.requestTime.WithLabelValues(m.service, method, endpoint)
-		return rm
 	})
 }
 
 func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
 	rm.seconds.Observe(seconds)
 	rm.codes.Add(status-100, func() prometheus.Counter {
-		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, statusText(status))
+		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, strconv.Itoa(status))
 	})
 }
 

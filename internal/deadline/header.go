@@ -12,9 +12,9 @@ import (
 // gRPC has a header of its own for this (grpc-timeout).
 const Header = "X-Request-Timeout-Ms"
 
-// maxTimeout bounds what a peer can ask for: more is as good as no deadline, and a value close to
-// the limits of time.Duration would overflow when added to a time.
-const maxTimeout = 24 * time.Hour
+// maxTimeout bounds what a peer can ask for, in milliseconds: more than a day is as good as no
+// deadline, and a value close to the limits of time.Duration would overflow when added to a time.
+const maxTimeout = 24 * 60 * 60 * 1000
 
 // Format writes d as the value of Header. Less than a millisecond is written as "1", because "0"
 // would say that the caller has gone.
@@ -25,21 +25,9 @@ func Format(d time.Duration) string {
 // Parse reads the value of Header. It reports false for anything but a positive decimal number
 // without sign; values above a day are cut to a day.
 func Parse(s string) (time.Duration, bool) {
-	if s == "" || len(s) > 18 {
+	ms, err := strconv.ParseUint(s, 10, 60)
+	if err != nil || ms == 0 {
 		return 0, false
 	}
-	var ms int64
-	for _, c := range []byte(s) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		ms = ms*10 + int64(c-'0')
-	}
-	if ms <= 0 {
-		return 0, false
-	}
-	if ms > maxTimeout.Milliseconds() {
-		return maxTimeout, true
-	}
-	return time.Duration(ms) * time.Millisecond, true
+	return time.Duration(min(ms, maxTimeout)) * time.Millisecond, true
 }

@@ -50,7 +50,7 @@ func (c *Channel) newStream(
 		return cs, nil
 	}
 	ss := &serverStream{stream: s, ctx: s.side.context(sctx, md)}
-	ss.unfollow = context.AfterFunc(sctx, ss.contextEnded)
+	ss.unfollow = context.AfterFunc(sctx, s.contextEnded)
 	go s.serve(ss)
 	return cs, nil
 }
@@ -84,6 +84,12 @@ func (s *stream) handle(ss *serverStream) error {
 	return s.channel.stream(m.impl, ss, info, m.stream.Handler)
 }
 
+// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the
+// client's end.
+func (s *stream) contextEnded() {
+	s.up.cut(status.FromContextError(s.limit.Err()).Err())
+}
+
 // finish tells the client the status.
 func (s *stream) finish(err error) {
 	s.side.send(err == nil)
@@ -104,12 +110,6 @@ type serverStream struct {
 }
 
 var _ grpc.ServerStream = (*serverStream)(nil)
-
-// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the
-// client's end.
-func (ss *serverStream) contextEnded() {
-	ss.up.cut(status.FromContextError(ss.ctx.Err()).Err())
-}
 
 func (ss *serverStream) Context() context.Context        { return ss.ctx }
 func (ss *serverStream) SetHeader(md metadata.MD) error  { return ss.side.SetHeader(md) }
@@ -137,13 +137,11 @@ func (ss *serverStream) RecvMsg(m any) error {
 // clientStream is the caller's end. One goroutine may send while another receives.
 type clientStream struct {
 	*stream
-	ctx      context.Context
-	desc     *grpc.StreamDesc
-	options  *callOptions
-	unfollow func() bool
-	closed   atomic.Bool // nothing more is to be sent
-	left     atomic.Bool // the client has ended the stream; the handler may not know it yet
-
+	ctx       context.Context
+	desc      *grpc.StreamDesc
+	options   *callOptions
+	unfollow  func() bool
+	closed    atomic.Bool // nothing more is to be sent
 	concluded sync.Once
 }
 
@@ -155,9 +153,9 @@ func (cs *clientStream) callerGone() {
 
 // abandon ends the stream from the client's side: the handler's context ends, the client gets err.
 func (cs *clientStream) abandon(err error) {
-	cs.left.Store(true)
 	cs.down.cut(err)
 	endLike(&cs.limit, cs.ctx)
+	cs.contextEnded()
 }
 
 func (cs *clientStream) Context() context.Context { return cs.ctx }
@@ -190,12 +188,7 @@ func (cs *clientStream) SendMsg(m any) error {
 	if err != nil {
 		return cs.fail(err)
 	}
-	if cs.left.Load() {
-		data.Free()
-		err = io.EOF
-	} else {
-		err = cs.up.put(data)
-	}
+	err = cs.up.put(data)
 	if !cs.desc.ClientStreams { // the only request; when it does not arrive, RecvMsg tells
 		return cs.CloseSend()
 	}

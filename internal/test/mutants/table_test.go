@@ -202,7 +202,7 @@ func surroundings() []mutant {
 		},
 		{
 			"backends are closed at the end", "lifecycle.go",
-			"	errs = append(errs, s.backends.Close(ctx))\n", "", ".", "TestRegistryIsOpenedOnceAndClosed",
+			"append(errs, s.backends.Close(ctx))...", "errs...", ".", "TestRegistryIsOpenedOnceAndClosed",
 		},
 		{
 			"one connection for each URL", "drivers/drivers.go",
@@ -242,11 +242,11 @@ func surroundings() []mutant {
 		},
 		{
 			"tasks stop after the requests", "lifecycle.go",
-			"	drained.Wait()\n", "	s.cancel(nil)\n\tdrained.Wait()\n", ".", "",
+			"	errs := []error{s.drain(ctx)}\n", "	s.cancel(nil)\n\terrs := []error{s.drain(ctx)}\n", ".", "",
 		},
 		{
 			"nothing listens when one port is taken", "lifecycle.go",
-			"	if len(errs) > 0 {\n\t\treturn errors.Join(errs...)\n\t}\n", "", ".", "",
+			"return a.server.Listen() }); err != nil {", "return a.server.Listen() }); false && err != nil {", ".", "",
 		},
 	}
 }
