@@ -34,9 +34,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x.flight = flight{limit: x.limit, x: x, method: r.Method, name: r.URL.Path}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
-	if admitted {
-		defer s.flights.remove(&x.flight)
-	}
+	defer s.flights.remove(&x.flight)
 	defer x.finish()
 	switch {
 	case !admitted:

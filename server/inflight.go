@@ -12,12 +12,11 @@ import (
 
 // flight is one call under way, as a member of flights.
 type flight struct {
-	limit      *deadline.Limit // of its context
-	x          *exchange       // nil for an RPC
-	method     string          // of a request
-	name       string          // of an RPC: the full method; of a request: the path
-	stream     bool            // ends when the server stops
-	prev, next *flight
+	limit  *deadline.Limit // of its context
+	x      *exchange       // nil for an RPC
+	method string          // of a request
+	name   string          // of an RPC: the full method; of a request: the path
+	stream bool            // ends when the server stops
 }
 
 // cut ends the context and takes away what the handler may be waiting for. Of an RPC it is the
@@ -29,18 +28,10 @@ func (f *flight) cut() {
 	}
 }
 
-func (f *flight) String() string {
-	if f.x == nil {
-		return f.name
-	}
-	return f.method + " " + (&url.URL{Path: f.name}).EscapedPath() // it goes to a terminal
-}
-
-// flights are the calls under way, over the network and within the process: a ring through the
-// calls themselves, so that counting allocates nothing.
+// flights are the calls under way, over the network and within the process.
 type flights struct {
 	mu       sync.Mutex
-	ring     flight // its next is the first, its prev the last
+	all      map[*flight]struct{}
 	stopping bool
 	closed   bool
 	idle     chan struct{} // closed when the last has gone; nil when nobody waits
@@ -50,28 +41,20 @@ type flights struct {
 func (fs *flights) add(f *flight) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if fs.closed {
-		return false
+	if !fs.closed {
+		fs.all[f] = struct{}{}
 	}
-	if fs.ring.next == nil {
-		fs.ring.next, fs.ring.prev = &fs.ring, &fs.ring
-	}
-	f.prev, f.next = fs.ring.prev, &fs.ring
-	f.prev.next, fs.ring.prev = f, f
-	return true
+	return !fs.closed
 }
 
-func (fs *flights) remove(f *flight) {
+// remove takes out those that are still there.
+func (fs *flights) remove(done ...*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	fs.unlink(f)
-}
-
-// unlink takes f out, if it is still there; the caller holds mu.
-func (fs *flights) unlink(f *flight) {
-	f.prev.next, f.next.prev = f.next, f.prev
-	f.prev, f.next = f, f
-	if fs.idle != nil && fs.ring.next == &fs.ring {
+	for _, f := range done {
+		delete(fs.all, f)
+	}
+	if fs.idle != nil && len(fs.all) == 0 {
 		close(fs.idle)
 		fs.idle = nil
 	}
@@ -92,21 +75,16 @@ func (fs *flights) stream(f *flight) {
 func (fs *flights) stop() {
 	fs.mu.Lock()
 	fs.stopping = true
-	streams := fs.list(isStream)
 	fs.mu.Unlock()
-	for _, f := range streams { // may run anything, so not under the lock
+	for _, f := range fs.list(isStream) { // may run anything, so not under the lock
 		f.limit.Cancel(ErrStopping)
 	}
 }
 
 // dropStreams cuts the streams that are still there, and waits for them no longer.
 func (fs *flights) dropStreams() {
-	fs.mu.Lock()
 	streams := fs.list(isStream)
-	for _, f := range streams {
-		fs.unlink(f)
-	}
-	fs.mu.Unlock()
+	fs.remove(streams...)
 	for _, f := range streams {
 		f.cut()
 	}
@@ -116,9 +94,8 @@ func (fs *flights) dropStreams() {
 func (fs *flights) close() {
 	fs.mu.Lock()
 	fs.closed = true
-	all := fs.list(anyFlight)
 	fs.mu.Unlock()
-	for _, f := range all {
+	for _, f := range fs.list(anyFlight) {
 		f.limit.Cancel(errCut)
 	}
 }
@@ -128,7 +105,7 @@ func (fs *flights) wait() <-chan struct{} {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	idle := make(chan struct{})
-	if len(fs.list(anyFlight)) == 0 {
+	if len(fs.all) == 0 {
 		close(idle)
 	} else {
 		fs.idle = idle
@@ -140,16 +117,18 @@ func (fs *flights) wait() <-chan struct{} {
 func (fs *flights) count() float64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return float64(len(fs.list(anyFlight)))
+	return float64(len(fs.all))
 }
 
 func anyFlight(*flight) bool  { return true }
 func isStream(f *flight) bool { return f.stream }
 func hasEnd(f *flight) bool   { return !f.stream }
 
-// list returns the calls under way that want holds for; the caller holds mu.
+// list returns the calls under way that want holds for.
 func (fs *flights) list(want func(*flight) bool) (list []*flight) {
-	for f := fs.ring.next; f != nil && f != &fs.ring; f = f.next {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for f := range fs.all {
 		if want(f) {
 			list = append(list, f)
 		}
@@ -163,15 +142,13 @@ func (s *Server) Busy() []string { return s.flights.describe(anyFlight) }
 
 func (fs *flights) describe(want func(*flight) bool) []string {
 	var requests, rpcs []string
-	fs.mu.Lock()
 	for _, f := range fs.list(want) {
 		if f.x != nil {
-			requests = append(requests, f.String())
+			requests = append(requests, f.method+" "+(&url.URL{Path: f.name}).EscapedPath()) // it goes to a terminal
 		} else {
-			rpcs = append(rpcs, f.String())
+			rpcs = append(rpcs, f.name)
 		}
 	}
-	fs.mu.Unlock()
 	return append(countNames("HTTP request", requests), countNames("RPC", rpcs)...)
 }
 

@@ -115,15 +115,14 @@ func (s *Server) mistake(err error) {
 
 // call is one RPC under way.
 type call struct {
-	server   *Server
-	ctx      context.Context
-	limit    deadline.Limit
-	span     trace.Span
-	flight   flight
-	start    time.Time
-	method   string // without the leading slash
-	admitted bool
-	quiet    bool // health and reflection: neither measured nor logged
+	server *Server
+	ctx    context.Context
+	limit  deadline.Limit
+	span   trace.Span
+	flight flight
+	start  time.Time
+	method string // without the leading slash
+	quiet  bool   // health and reflection: neither measured nor logged
 }
 
 // open reports whether an RPC is left to the user's interceptors.
@@ -147,7 +146,7 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	c.ctx = c.limit.Start(ctx, at)
 	c.limit.Own(c) // not for a request that this context is used for
 	c.flight = flight{limit: &c.limit, name: fullMethod}
-	if c.admitted = s.flights.add(&c.flight); !c.admitted {
+	if !s.flights.add(&c.flight) {
 		return c, status.Error(codes.Unavailable, "the server has shut down")
 	}
 	if err := c.ctx.Err(); err != nil {
@@ -172,9 +171,7 @@ func (*incoming) Keys() []string     { return nil }
 // end is the second half: p is what the handler panicked with.
 func (c *call) end(p any, err *error) {
 	defer c.limit.Cancel(nil)
-	if c.admitted { // last, or a shutdown would lose the records below
-		defer c.server.flights.remove(&c.flight)
-	}
+	defer c.server.flights.remove(&c.flight) // last, or a shutdown would lose the records below
 	if p != nil {
 		c.server.log.LogAttrs(c.ctx, slog.LevelError, "panic in RPC", slog.String("method", c.method),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))

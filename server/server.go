@@ -120,6 +120,7 @@ func New(opts Options) *Server {
 		tracer:   t.Tracer(),
 		mux:      http.NewServeMux(),
 		metrics:  newMetrics(t.Registry(), t.Service()),
+		flights:  flights{all: map[*flight]struct{}{}},
 		checks:   checks{state: starting, byName: map[string]func(context.Context) error{}},
 		draining: make(chan struct{}),
 		stopped:  make(chan struct{}),
