@@ -98,11 +98,8 @@ func (a *App) Handle(pattern string, h http.Handler) { a.server.Mux().Handle(pat
 func (a *App) HandleFunc(pattern string, h http.HandlerFunc) { a.server.Mux().Handle(pattern, h) }
 
 // Use puts middleware around all routes of the service at once, those of Mux included; the first
-// that is given is the outermost. It sees every request but those for /livez, /readyz and
-// /metrics, over the network and within the process, before a route is looked for: a preflight
-// request has none. Outside of it are tracing, metrics, the access log, the recovery from panics,
-// the deadline and the limit of the body, so what it answers is seen there. Package server has the
-// order in full.
+// that is given is the outermost. It sees every request but those for /livez, /readyz and /metrics,
+// also one without a route, such as a preflight request. Package server has the order of the chain.
 func (a *App) Use(mw ...func(http.Handler) http.Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -161,9 +158,9 @@ func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClien
 func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
 // Client returns the client for all other services: http://order-service/… is found through
-// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound
-// by the caller's deadline and traced. A host with a dot or a port that discovery does not know is
-// an ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
+// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound by
+// the caller's deadline and traced. A host with a dot or a port that discovery does not know is an
+// ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
 func (a *App) Client() *http.Client { return a.client }
 
 // Conn returns a gRPC connection to the service of that name, with what Client does for HTTP; both
@@ -265,9 +262,9 @@ type attachment struct {
 var errAttachType = errors.New("kaptar: key attached with another type")
 
 // Attach returns the one value of its kind that belongs to app, made by open at the first call. It
-// is how packages above this one, such as messaging, keep a connection per service without a global
-// variable; key should be of an unexported type, as with context.WithValue. open may call app's
-// methods and must not call Attach with the same key.
+// is how packages above this one keep a connection per service without a global variable; key
+// should be of an unexported type, as with context.WithValue. open may call app's methods and must
+// not call Attach with the same key.
 func Attach[T any](app *App, key any, open func() (T, error)) (T, error) {
 	app.mu.Lock()
 	at := app.attached[key]

@@ -18,16 +18,15 @@ const writePart = 512 << 10
 // closes those whose peer takes nothing of what is written.
 type conns struct {
 	net.Listener
-	free   chan struct{} // a token for each connection in use; nil without a limit
-	closed chan struct{}
-	once   sync.Once
+	free chan struct{}   // a token for each connection in use; nil without a limit
+	stop <-chan struct{} // closed when no more are accepted
 
 	mu  sync.Mutex
 	all map[*conn]struct{}
 }
 
-func newConns(l net.Listener, limit int) *conns {
-	c := &conns{Listener: l, closed: make(chan struct{}), all: map[*conn]struct{}{}}
+func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
+	c := &conns{Listener: l, stop: stop, all: map[*conn]struct{}{}}
 	if limit > 0 {
 		c.free = make(chan struct{}, limit)
 	}
@@ -39,7 +38,7 @@ func (c *conns) Accept() (net.Conn, error) {
 	if c.free != nil {
 		select {
 		case c.free <- struct{}{}:
-		case <-c.closed:
+		case <-c.stop:
 			return nil, net.ErrClosed
 		}
 	}
@@ -53,11 +52,6 @@ func (c *conns) Accept() (net.Conn, error) {
 	defer c.mu.Unlock()
 	c.all[wrapped] = struct{}{}
 	return wrapped, nil
-}
-
-func (c *conns) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return c.Listener.Close()
 }
 
 func (c *conns) release() {

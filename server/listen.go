@@ -32,10 +32,10 @@ func (s *Server) Listen() error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("server: %w", err), l.Close())
 		}
-		s.grpcListener = newConns(g, s.opts.MaxConns)
+		s.grpcListener = newConns(g, s.opts.MaxConns, s.draining)
 		s.newGRPC()
 	}
-	s.httpListener = newConns(l, s.opts.MaxConns)
+	s.httpListener = newConns(l, s.opts.MaxConns, s.draining)
 	s.http = s.newHTTP()
 	s.listening = true
 	return nil

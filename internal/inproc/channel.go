@@ -41,11 +41,6 @@ type method struct {
 	stream *grpc.StreamDesc
 }
 
-var (
-	_ grpc.ServiceRegistrar    = (*Channel)(nil)
-	_ grpc.ClientConnInterface = (*Channel)(nil)
-)
-
 // NewChannel returns a channel without services. The interceptors run on the server's side, around
 // every handler; nil is none.
 func NewChannel(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor) *Channel {

@@ -198,21 +198,15 @@ func (ex *exchange) announceTrailers(res *http.Response) {
 // collectTrailers copies the announced trailers and those with [http.TrailerPrefix] from the
 // handler's header.
 func (ex *exchange) collectTrailers() http.Header {
-	var t http.Header
-	add := func(k string, v []string) {
-		if t == nil {
-			t = make(http.Header)
-		}
-		t[k] = slices.Clone(v)
-	}
+	t := make(http.Header)
 	for _, k := range ex.trailers {
 		if v, ok := ex.header[k]; ok {
-			add(k, v)
+			t[k] = slices.Clone(v)
 		}
 	}
 	for k, v := range ex.header {
 		if name, ok := strings.CutPrefix(k, http.TrailerPrefix); ok {
-			add(http.CanonicalHeaderKey(name), v)
+			t[http.CanonicalHeaderKey(name)] = slices.Clone(v)
 		}
 	}
 	return t

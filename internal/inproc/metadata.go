@@ -60,8 +60,6 @@ type serverSide struct {
 	ready   chan struct{} // closed when sent becomes true
 }
 
-var _ grpc.ServerTransportStream = (*serverSide)(nil)
-
 func newServerSide(method string) *serverSide {
 	return &serverSide{method: method, ready: make(chan struct{})}
 }

@@ -109,8 +109,6 @@ type serverStream struct {
 	unfollow func() bool
 }
 
-var _ grpc.ServerStream = (*serverStream)(nil)
-
 func (ss *serverStream) Context() context.Context        { return ss.ctx }
 func (ss *serverStream) SetHeader(md metadata.MD) error  { return ss.side.SetHeader(md) }
 func (ss *serverStream) SendHeader(md metadata.MD) error { return ss.side.SendHeader(md) }
@@ -144,8 +142,6 @@ type clientStream struct {
 	closed    atomic.Bool // nothing more is to be sent
 	concluded sync.Once
 }
-
-var _ grpc.ClientStream = (*clientStream)(nil)
 
 func (cs *clientStream) callerGone() {
 	cs.abandon(status.FromContextError(cs.ctx.Err()).Err())

@@ -73,20 +73,14 @@ func (u *unaryCall) serve(ctx context.Context) {
 	defer close(u.done)
 	defer func() { u.side.send(u.err == nil) }()
 	defer contain(u.method.full, &u.err)()
-	u.reply, u.err = u.channel.handle(ctx, u.method, func(v any) error {
+	reply, err := u.method.unary.Handler(u.method.impl, ctx, func(v any) error {
 		defer u.request.Free()
 		return u.channel.unmarshal(u.request, v, defaultMaxReceive)
-	})
-}
-
-// handle runs a unary handler and marshals its reply; an error is the one that the client is to
-// see.
-func (c *Channel) handle(ctx context.Context, m *method, dec func(any) error) (mem.BufferSlice, error) {
-	reply, err := m.unary.Handler(m.impl, ctx, dec, c.unary)
-	if err != nil {
-		return nil, statusError(err)
+	}, u.channel.unary)
+	if err == nil {
+		u.reply, err = u.channel.marshal(reply, math.MaxInt)
 	}
-	return c.marshal(reply, math.MaxInt)
+	u.err = statusError(err)
 }
 
 // contain returns a function to defer that makes an error of a panic.
