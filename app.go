@@ -78,8 +78,8 @@ func (a *App) Settings() *Settings { return a.settings }
 // it.
 func (a *App) Context() context.Context { return a.base }
 
-// Logger returns the service's logger. Records written with a context that
-// carries a span carry its trace id.
+// Logger returns the service's logger. Records written with a context that carries a span carry its
+// trace id.
 func (a *App) Logger() *slog.Logger { return a.telemetry.Logger() }
 
 // Tracer returns the service's tracer.
@@ -125,8 +125,8 @@ func (a *App) UseGRPC(unary grpc.UnaryServerInterceptor, stream grpc.StreamServe
 // holds, whatever the settings say.
 func (a *App) Server() *server.Options { return a.server.Options() }
 
-// GRPC is where the service registers its gRPC services. The gRPC port is bound
-// only when something is registered.
+// GRPC is where the service registers its gRPC services. The gRPC port is bound only when something
+// is registered.
 func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
 
 // UseClient puts mw around all calls of Client, also of those that were handed out before; the
@@ -158,9 +158,9 @@ func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClien
 func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
 // Client returns the client for all other services: http://order-service/… is found through
-// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound by
-// the caller's deadline and traced. A host with a dot or a port that discovery does not know is an
-// ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
+// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound
+// by the caller's deadline and traced. A host with a dot or a port that discovery does not know is
+// an ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
 func (a *App) Client() *http.Client { return a.client }
 
 // Conn returns a gRPC connection to the service of that name, with what Client does for HTTP; both
@@ -227,24 +227,24 @@ func (a *App) Backend(ctx context.Context, url string) (drivers.Backend, error) 
 	return a.backends.Open(ctx, url)
 }
 
-// AddReadiness adds a check to /readyz. It is called with a deadline of a second
-// each time somebody asks; an error makes the service not ready and names why.
+// AddReadiness adds a check to /readyz. It is called with a deadline of a second each time somebody
+// asks; an error makes the service not ready and names why.
 func (a *App) AddReadiness(name string, check func(context.Context) error) {
 	a.server.AddReadiness(name, check)
 }
 
-// Go registers background work. It starts once the ports are served, and its
-// context ends when the service is to stop, after requests in flight are done; it
-// should then return nil soon. If it returns an error, or panics, before that, the
-// program stops with that error. Returning nil early is fine.
+// Go registers background work. It starts once the ports are served, and its context ends when the
+// service is to stop, after requests in flight are done; it should then return nil soon. If it
+// returns an error, or panics, before that, the program stops with that error. Returning nil early
+// is fine.
 func (a *App) Go(name string, run func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.tasks = append(a.tasks, task{name: name, run: run})
 }
 
-// OnStop registers cleaning up that runs after all tasks have ended, the last
-// registered first, within what is left of the shutdown's time.
+// OnStop registers cleaning up that runs after all tasks have ended, the last registered first,
+// within what is left of the shutdown's time.
 func (a *App) OnStop(name string, run func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -238,8 +238,8 @@ func advertised(host, bound string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// outwardHost is the first address of this machine that another one may reach,
-// or loopback when there is none.
+// outwardHost is the first address of this machine that another one may reach, or loopback when
+// there is none.
 func outwardHost() string {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

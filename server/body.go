@@ -72,8 +72,8 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if x.readTimed && errors.Is(err, io.EOF) {
-		// Otherwise the deadline would cut the connection while the handler
-		// still works: net/http goes on reading to see the client leave.
+		// Otherwise the deadline would cut the connection while the handler still works: net/http
+		// goes on reading to see the client leave.
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -90,8 +90,8 @@ func (b *body) start() error {
 			x.tooLarge.Store(true)
 			return &http.MaxBytesError{Limit: x.maxBody}
 		}
-		// The writer beneath ours, as it knows how to close the connection
-		// after a body that was not read to its end.
+		// The writer beneath ours, as it knows how to close the connection after a body that was
+		// not read to its end.
 		b.ReadCloser = http.MaxBytesReader(x.ResponseWriter, b.ReadCloser, x.maxBody)
 	}
 	if !x.ownReadDeadline && !x.streaming {

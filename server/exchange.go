@@ -13,8 +13,8 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 )
 
-// exchange is one request and its answer on the way through the chain. It is
-// the http.ResponseWriter of the handler.
+// exchange is one request and its answer on the way through the chain. It is the
+// http.ResponseWriter of the handler.
 type exchange struct {
 	http.ResponseWriter
 	server *Server
@@ -70,8 +70,8 @@ func (x *exchange) unrouted() bool {
 // Unwrap is for http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// WriteHeader sends the status, or a problem where the mux or a handler that
-// could not read its body has only plain text.
+// WriteHeader sends the status, or a problem where the mux or a handler that could not read its
+// body has only plain text.
 func (x *exchange) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols || x.status != 0 {
 		x.ResponseWriter.WriteHeader(status)

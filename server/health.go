@@ -54,9 +54,9 @@ func (s *Server) AddReadiness(name string, look func(context.Context) error) {
 	c.byName[name] = look
 }
 
-// SetReady says whether the service wants work. Until the first true, /readyz
-// answers 503 "starting", after a later false 503 "draining"; the gRPC health
-// service follows. Once Shutdown has begun, true is ignored.
+// SetReady says whether the service wants work. Until the first true, /readyz answers 503
+// "starting", after a later false 503 "draining"; the gRPC health service follows. Once Shutdown
+// has begun, true is ignored.
 func (s *Server) SetReady(is bool) {
 	c := &s.checks
 	c.mu.Lock()
@@ -71,8 +71,8 @@ func (s *Server) SetReady(is bool) {
 	}
 }
 
-// livez says that the process answers, and nothing about anything else: an
-// orchestrator kills what is not alive, and that mends no dependency.
+// livez says that the process answers, and nothing about anything else: an orchestrator kills what
+// is not alive, and that mends no dependency.
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }

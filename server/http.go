@@ -20,8 +20,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// statusClientGone is what metrics and log say of a request whose client went
-// away before there was an answer. It is never sent.
+// statusClientGone is what metrics and log say of a request whose client went away before there was
+// an answer. It is never sent.
 const statusClientGone = 499
 
 // serve takes one request of the service through the chain.
@@ -117,8 +117,8 @@ func (h traceHeader) Get(key string) string {
 func (traceHeader) Set(string, string) {} // it is read only
 func (traceHeader) Keys() []string     { return nil }
 
-// finish answers what the handler has left open and makes the records. It is
-// deferred, and recovers.
+// finish answers what the handler has left open and makes the records. It is deferred, and
+// recovers.
 func (x *exchange) finish() {
 	p := recover()
 	abort := x.answer(p)
@@ -165,8 +165,8 @@ func (x *exchange) log(rm *routeMetrics, took time.Duration, end string) {
 	x.server.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:n]...)
 }
 
-// answer responds where the handler did not, p being what it panicked with. It
-// reports whether the client must not take the answer for complete.
+// answer responds where the handler did not, p being what it panicked with. It reports whether the
+// client must not take the answer for complete.
 func (x *exchange) answer(p any) (abort bool) {
 	ctx := x.req.Context()
 	abort = p != nil

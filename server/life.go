@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Serve answers on both ports until Shutdown has ended, and then returns nil.
-// It listens if Listen was not called, and returns early, with everything cut,
-// when a port fails. After Shutdown it returns nil at once.
+// Serve answers on both ports until Shutdown has ended, and then returns nil. It listens if Listen
+// was not called, and returns early, with everything cut, when a port fails. After Shutdown it
+// returns nil at once.
 func (s *Server) Serve() error {
 	if err := s.Listen(); err != nil {
 		return err

@@ -61,8 +61,8 @@ func (s *Server) newHTTP() *http.Server {
 // HTTPAddr is the address that HTTP is served on, with the actual port; "" before Listen.
 func (s *Server) HTTPAddr() string { return s.addr(&s.httpListener) }
 
-// GRPCAddr is the address that gRPC is served on, with the actual port; ""
-// before Listen and without a gRPC service.
+// GRPCAddr is the address that gRPC is served on, with the actual port; "" before Listen and
+// without a gRPC service.
 func (s *Server) GRPCAddr() string { return s.addr(&s.grpcListener) }
 
 func (s *Server) addr(l **conns) string {

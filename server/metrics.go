@@ -22,8 +22,8 @@ import (
 // unmatched is the endpoint of requests that no route takes.
 const unmatched = "unmatched"
 
-// metrics are the counters of one server. Children are looked up by label once
-// for each route and code, and from then on found without hashing labels.
+// metrics are the counters of one server. Children are looked up by label once for each route and
+// code, and from then on found without hashing labels.
 type metrics struct {
 	service     string
 	requests    *prometheus.CounterVec
@@ -137,8 +137,8 @@ func knownMethod(method string) string {
 	return "OTHER"
 }
 
-// cache is a map that is read without a lock and copied when it grows: for
-// keys that are few and stay.
+// cache is a map that is read without a lock and copied when it grows: for keys that are few and
+// stay.
 type cache[K comparable, V any] struct {
 	m  atomic.Pointer[map[K]V]
 	mu sync.Mutex

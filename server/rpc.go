@@ -63,9 +63,9 @@ func (s *Server) newGRPC() {
 	reflection.Register(s.grpc)
 }
 
-// GRPC takes gRPC services, for the network and for InProcess at once. The
-// gRPC port is opened only if there is one. A service registered twice makes
-// Listen fail. One registered after Listen is not taken, and the log says so.
+// GRPC takes gRPC services, for the network and for InProcess at once. The gRPC port is opened only
+// if there is one. A service registered twice makes Listen fail. One registered after Listen is not
+// taken, and the log says so.
 func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
 
 // InProcess calls the gRPC services without the network, through the same interceptors.
