@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"maps"
-	"reflect"
 	"slices"
 	"sync"
 )
@@ -61,19 +60,16 @@ func (m *Memory) change(in Instance, edit func(map[string]Instance)) error {
 
 // Watch implements Resolver. It always returns nil.
 func (m *Memory) Watch(ctx context.Context, service string, update func([]Instance)) error {
-	var told []Instance
-	for first := true; ctx.Err() == nil; first = false {
+	tell := Changes(update)
+	for ctx.Err() == nil {
 		m.mu.Lock()
-		list := sorted(slices.Collect(maps.Values(m.services[service])))
+		list := slices.Collect(maps.Values(m.services[service]))
 		if m.changed == nil {
 			m.changed = make(chan struct{})
 		}
 		changed := m.changed
 		m.mu.Unlock()
-		if first || !reflect.DeepEqual(list, told) {
-			told = sorted(list) // a copy: list belongs to update
-			update(list)
-		}
+		tell(list)
 		select {
 		case <-changed:
 		case <-ctx.Done():
