@@ -80,8 +80,7 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 		h.pair(&line, "trace_id", sc.TraceID().String())
 		h.pair(&line, "span_id", sc.SpanID().String())
 	default:
-		line.WriteByte(' ')
-		h.paint(&line, dim, "trace="+sc.TraceID().String()[:8])
+		line.WriteString(" " + h.paint(dim, "trace="+sc.TraceID().String()[:8]))
 	}
 	line.WriteByte('\n')
 	line.Write(below.Bytes())
@@ -92,14 +91,9 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func (h *consoleHandler) head(line, below *bytes.Buffer, r slog.Record) {
-	h.paint(line, dim, r.Time.Format("15:04:05.000"))
-	line.WriteByte(' ')
-	h.paint(line, levelColour(r.Level), fmt.Sprintf("%-5s", r.Level))
-	line.WriteByte(' ')
-	h.paint(line, cyan, fmt.Sprintf("%-20s", h.service))
-	line.WriteByte(' ')
+	at, level, service := r.Time.Format("15:04:05.000"), fmt.Sprintf("%-5s", r.Level), fmt.Sprintf("%-20s", h.service)
 	message, more, _ := strings.Cut(r.Message, "\n")
-	line.WriteString(visible(message))
+	fmt.Fprintf(line, "%s %s %s %s", h.paint(dim, at), h.paint(levelColour(r.Level), level), h.paint(cyan, service), visible(message))
 	indent(below, more)
 }
 
@@ -115,12 +109,11 @@ func levelColour(l slog.Level) string {
 	return ""
 }
 
-func (h *consoleHandler) paint(b *bytes.Buffer, colour, text string) {
+func (h *consoleHandler) paint(colour, text string) string {
 	if !h.colour || colour == "" {
-		b.WriteString(text)
-		return
+		return text
 	}
-	b.WriteString("\x1b[" + colour + "m" + text + "\x1b[0m")
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
 // attr writes " key=value", or the value below the line when it has several lines.
@@ -157,9 +150,7 @@ func (h *consoleHandler) pair(line *bytes.Buffer, key, text string) {
 	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
 		text = strconv.Quote(text)
 	}
-	line.WriteByte(' ')
-	h.paint(line, dim, visible(key)+"=")
-	line.WriteString(text)
+	line.WriteString(" " + h.paint(dim, visible(key)+"=") + text)
 }
 
 func indent(below *bytes.Buffer, text string) {

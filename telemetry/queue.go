@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,12 +22,13 @@ type queue[T any] struct {
 	items   chan T
 	send    func(context.Context, []T) error
 	timeout time.Duration      // of one batch
-	failing atomic.Bool        // the last batch was not taken
+	failing bool               // the last batch was not taken
 	full    prometheus.Counter // of items dropped
 	failed  prometheus.Counter // of items dropped
 
 	mu     sync.RWMutex // held for reading while putting, so that stop sees the last item
 	closed bool
+	cancel context.CancelFunc // ends an export under way
 	stop   chan context.Context
 	done   chan error
 }
@@ -39,12 +39,13 @@ func newQueue[T any](name string, timeout time.Duration, reg prometheus.Register
 		Help: "Telemetry (" + name + ") lost because the queue was full or the collector did not take it.",
 	}, []string{"reason"})
 	reg.MustRegister(dropped)
+	ctx, cancel := context.WithCancel(context.Background())
 	q := &queue[T]{
 		name: name, items: make(chan T, queueLen), send: send, timeout: timeout,
 		full: dropped.WithLabelValues("queue_full"), failed: dropped.WithLabelValues("export_failed"),
-		stop: make(chan context.Context, 1), done: make(chan error, 1),
+		cancel: cancel, stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
-	go q.run()
+	go q.run(ctx)
 	return q
 }
 
@@ -62,25 +63,16 @@ func (q *queue[T]) put(item T) {
 	}
 }
 
-func (q *queue[T]) run() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stopping := make(chan context.Context, 1)
-	go func() {
-		last := <-q.stop
-		// An export under way may be waiting for a collector that is gone.
-		context.AfterFunc(last, cancel)
-		time.AfterFunc(lastTry, cancel)
-		stopping <- last
-	}()
+func (q *queue[T]) run(ctx context.Context) {
+	defer q.cancel()
 	tick := time.NewTicker(batchInterval)
 	defer tick.Stop()
 	batch := make([]T, 0, batchLen)
 	for {
 		var full bool
 		select {
-		case last := <-stopping:
-			if q.failing.Load() {
+		case last := <-q.stop:
+			if q.failing {
 				last = ctx // all of lastTry may be over
 			}
 			q.done <- q.drain(last, batch)
@@ -103,7 +95,7 @@ func (q *queue[T]) flush(ctx context.Context, batch []T, timeout time.Duration) 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := q.send(ctx, batch)
-	q.failing.Store(err != nil)
+	q.failing = err != nil
 	if err != nil {
 		q.failed.Add(float64(len(batch)))
 	}
@@ -133,6 +125,8 @@ func (q *queue[T]) shutdown(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
+	context.AfterFunc(ctx, q.cancel) // an export under way may wait for a collector that is gone
+	time.AfterFunc(lastTry, q.cancel)
 	q.stop <- ctx
 	select {
 	case err := <-q.done:

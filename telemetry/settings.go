@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"net/url"
 
 	"github.com/kaptar/kaptar/config"
@@ -25,11 +26,8 @@ type Settings struct {
 func (s *Settings) Options() Options {
 	headers := make(map[string]string, len(s.OTel.Headers))
 	for name, secret := range s.OTel.Headers {
-		value, err := url.PathUnescape(secret.Reveal())
-		if err != nil {
-			value = secret.Reveal()
-		}
-		headers[name] = value
+		value, _ := url.PathUnescape(secret.Reveal())
+		headers[name] = cmp.Or(value, secret.Reveal())
 	}
 	return Options{
 		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,

@@ -83,15 +83,9 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	opts.Protocol = cmp.Or(opts.Protocol, "grpc")
 	opts.Timeout = cmp.Or(opts.Timeout, 10*time.Second)
 	opts.MetricInterval = cmp.Or(opts.MetricInterval, 10*time.Second)
-	if opts.InstanceID == "" {
-		opts.InstanceID = fmt.Sprintf("%016x", rand.Uint64())
-	}
-	if opts.Log.Output == nil {
-		opts.Log.Output = os.Stderr
-	}
-	if opts.Log.Level == nil {
-		opts.Log.Level = slog.LevelInfo
-	}
+	opts.InstanceID = cmp.Or(opts.InstanceID, fmt.Sprintf("%016x", rand.Uint64()))
+	opts.Log.Output = cmp.Or[io.Writer](opts.Log.Output, os.Stderr)
+	opts.Log.Level = cmp.Or[slog.Leveler](opts.Log.Level, slog.LevelInfo)
 	sample, err := newSampler(opts.Sampler, opts.SamplerArg)
 	if err != nil {
 		return nil, err
