@@ -81,9 +81,9 @@ func (noStore) Close(context.Context) error { return nil }
 func TestSettingsFollowTheStore(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
-	store := kv.NewMemory()
+	store := new(kv.Memory)
 	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
-		return &backend{registry: discovery.NewMemory(), store: store}, nil
+		return &backend{registry: new(discovery.Memory), store: store}, nil
 	})
 	put := func(key, value string) {
 		if _, err := store.Put(t.Context(), "settings/"+key, []byte(value)); err != nil {

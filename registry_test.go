@@ -43,7 +43,7 @@ func TestStopWaitsLittleForARegistry(t *testing.T) {
 	t.Parallel()
 	scheme := newScheme()
 	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
-		return &backend{registry: hung{discovery.NewMemory()}}, nil
+		return &backend{registry: hung{new(discovery.Memory)}}, nil
 	})
 	nothing := func(*kaptar.App) error { return nil }
 	services := []kaptar.Service{{Name: "a", Setup: nothing}, {Name: "b", Setup: nothing}}
@@ -74,7 +74,7 @@ func (hung) Deregister(ctx context.Context, _ discovery.Instance) error {
 // what the service itself is.
 func TestInstanceIsToldAsSet(t *testing.T) {
 	t.Parallel()
-	registry := discovery.NewMemory()
+	registry := new(discovery.Memory)
 	services := []kaptar.Service{{Name: "a", Version: "v7", Setup: func(*kaptar.App) error { return nil }}}
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []discovery.Instance
@@ -101,7 +101,7 @@ func TestRegistryIsOpenedOnceAndClosed(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []error{nil, errors.New("no quorum")} {
 		scheme := newScheme()
-		r := &remote{Memory: discovery.NewMemory(), fail: fail}
+		r := &remote{Memory: new(discovery.Memory), fail: fail}
 		opened := 0
 		drivers.Register(scheme, func(_ context.Context, _ string, opts *drivers.Options) (drivers.Backend, error) {
 			opened++

@@ -91,9 +91,9 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 			return err
 		}
 	}
-	sys := &system{opts: opts, local: transport.NewLocal(), shared: opts.Registry}
+	sys := &system{opts: opts, local: new(transport.Local), shared: opts.Registry}
 	if sys.shared == nil {
-		sys.shared = discovery.NewMemory()
+		sys.shared = new(discovery.Memory)
 	}
 	for url, backend := range opts.Backends {
 		if err := sys.backends.Add(url, backend); err != nil {

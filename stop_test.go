@@ -122,7 +122,7 @@ func upgrade(t *testing.T, addr string) net.Conn {
 // Who balances the load sees the service leave while it still answers.
 func TestDrainDelay(t *testing.T) {
 	t.Parallel()
-	registry := discovery.NewMemory()
+	registry := new(discovery.Memory)
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	s := kaptar.Service{Name: "s", Setup: func(app *kaptar.App) error {

@@ -14,13 +14,6 @@ import (
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	discoverytest.Run(t, discoverytest.Harness{
-		Open: func(*testing.T) discovery.Registry { return discovery.NewMemory() },
-	})
-}
-
-func TestZeroMemory(t *testing.T) {
-	t.Parallel()
-	discoverytest.Run(t, discoverytest.Harness{
 		Open: func(*testing.T) discovery.Registry { return new(discovery.Memory) },
 	})
 }
@@ -80,7 +73,7 @@ func TestStaticTableErrors(t *testing.T) {
 }
 
 func ExampleMemory() {
-	registry := discovery.NewMemory()
+	registry := new(discovery.Memory)
 	ctx, cancel := context.WithCancel(context.Background())
 	_ = registry.Register(ctx, discovery.Instance{ID: "order-1", Service: "order-service", HTTP: "10.0.0.7:8082"})
 

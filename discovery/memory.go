@@ -17,9 +17,6 @@ type Memory struct {
 
 var _ Registry = (*Memory)(nil)
 
-// NewMemory returns an empty registry.
-func NewMemory() *Memory { return &Memory{} }
-
 // Register implements Registrar. It fails only for an instance that is not valid.
 func (m *Memory) Register(_ context.Context, in Instance) error {
 	return m.change(in, func(list map[string]Instance) {

@@ -8,7 +8,7 @@ import (
 
 func TestMemoryForgetsServicesNobodyNeeds(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
+	m := new(Memory)
 	for i := range 100 {
 		name := fmt.Sprint("wrong-", i)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -13,7 +13,7 @@ import (
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	kvtest.Run(t, kvtest.Harness{Open: func(*testing.T) kv.Store { return kv.NewMemory() }})
+	kvtest.Run(t, kvtest.Harness{Open: func(*testing.T) kv.Store { return new(kv.Memory) }})
 }
 
 func TestZeroMemory(t *testing.T) {
@@ -55,7 +55,7 @@ func TestCheck(t *testing.T) {
 }
 
 func ExampleMemory() {
-	store := kv.NewMemory()
+	store := new(kv.Memory)
 	ctx, cancel := context.WithCancel(context.Background())
 	_, _ = store.Put(ctx, "rollout/order-service/weight", []byte("10"))
 
@@ -69,7 +69,7 @@ func ExampleMemory() {
 }
 
 func ExampleStore_putIf() {
-	store, ctx := kv.NewMemory(), context.Background()
+	store, ctx := new(kv.Memory), context.Background()
 	revision, _ := store.PutIf(ctx, "settings/banner", []byte("open"), 0)
 	_, err := store.PutIf(ctx, "settings/banner", []byte("closed"), 0)
 	fmt.Println(errors.Is(err, kv.ErrConflict))

@@ -19,9 +19,6 @@ type Memory struct {
 
 var _ Store = (*Memory)(nil)
 
-// NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{} }
-
 // Get implements Store.
 func (m *Memory) Get(_ context.Context, key string) (Entry, error) {
 	if err := CheckKey(key); err != nil {

@@ -19,12 +19,12 @@ import (
 // difference is what this package costs.
 func BenchmarkHTTP(b *testing.B) {
 	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"id":1}`) }
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	srv := server(b, m, "order-service", "a", handler)
 	second := httptest.NewServer(http.HandlerFunc(handler))
 	defer second.Close()
 	full := over(b, Options{Resolver: m, Telemetry: newTelemetry(b, io.Discard)}, nil)
-	local := NewLocal()
+	local := new(Local)
 	local.Add("a", http.HandlerFunc(handler), nil)
 	inside := over(b, Options{Resolver: m, Local: local, Telemetry: newTelemetry(b, io.Discard)}, nil)
 	bare := &http.Transport{MaxIdleConnsPerHost: idlePerTarget, DisableCompression: true}

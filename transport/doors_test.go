@@ -70,7 +70,7 @@ func secure(t *testing.T, own tls.Certificate, callers *x509.CertPool) *discover
 	grpc_health_v1.RegisterHealthServer(rpc, &health{})
 	go func() { _ = rpc.Serve(l) }()
 	t.Cleanup(rpc.Stop)
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	in := discovery.Instance{ID: "a", Service: "order-service", HTTP: web.Listener.Addr().String(), GRPC: l.Addr().String()}
 	if err := m.Register(t.Context(), in); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ func Example() {
 		fmt.Fprint(w, "two teas")
 	}))
 	defer srv.Close()
-	registry := discovery.NewMemory()
+	registry := new(discovery.Memory)
 	order := discovery.Instance{ID: "order-1", Service: "order-service", HTTP: strings.TrimPrefix(srv.URL, "http://")}
 	if err := registry.Register(context.Background(), order); err != nil {
 		fmt.Println(err)
@@ -41,7 +41,7 @@ func Example() {
 
 func ExampleErrOpen() {
 	down := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
-	local := transport.NewLocal()
+	local := new(transport.Local)
 	local.Add("bank-1", down, nil)
 	registry := discovery.NewStatic(map[string][]discovery.Instance{"bank": {{ID: "bank-1"}}})
 

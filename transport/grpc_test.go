@@ -78,7 +78,7 @@ func serve(t testing.TB, h *health) (address string, stop func()) {
 
 func grpcListed(t testing.TB, addresses ...string) *discovery.Memory {
 	t.Helper()
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	for _, a := range addresses {
 		if err := m.Register(t.Context(), discovery.Instance{ID: a, Service: "order-service", GRPC: a, HTTP: "unused:80"}); err != nil {
 			t.Fatal(err)
@@ -356,8 +356,8 @@ func TestGRPCInThisProcess(t *testing.T) {
 	h := &health{}
 	channel := inproc.NewChannel(nil, nil)
 	grpc_health_v1.RegisterHealthServer(channel, h)
-	local := NewLocal()
-	m := discovery.NewMemory()
+	local := new(Local)
+	m := new(discovery.Memory)
 	_ = m.Register(t.Context(), discovery.Instance{ID: "a", Service: "order-service"}) // no address at all
 	local.Add("a", nil, channel)
 	tr := over(t, Options{Resolver: m, Local: local}, nil)

@@ -40,7 +40,7 @@ func over(t testing.TB, opts Options, f roundTripper) *Transport {
 
 // listed returns a registry with HTTP instances of order-service, each with its ID for address.
 func listed(ids ...string) *discovery.Memory {
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	for _, id := range ids {
 		_ = m.Register(context.Background(), newInstance(id))
 	}

@@ -24,7 +24,7 @@ import (
 
 func TestARealServiceIsCalledByItsName(t *testing.T) {
 	noLeaks(t)
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	server(t, m, "order-service", "a", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Host", r.Host)
@@ -178,7 +178,7 @@ func TestTheDeadlineGoesOutShortened(t *testing.T) {
 
 func TestTheDeadlineCoversTheBody(t *testing.T) {
 	t.Parallel()
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	gone := make(chan struct{})
 	server(t, m, "order-service", "a", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "10") // an answer, not a stream
@@ -197,7 +197,7 @@ func TestTheDeadlineCoversTheBody(t *testing.T) {
 // The call's own deadline is for the head of a response of unknown length, which may be a stream. The caller's holds.
 func TestAStreamOutlivesTheDeadline(t *testing.T) {
 	t.Parallel()
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		select {
@@ -209,7 +209,7 @@ func TestAStreamOutlivesTheDeadline(t *testing.T) {
 		<-r.Context().Done()
 	}
 	server(t, m, "order-service", "a", handler)
-	local := NewLocal()
+	local := new(Local)
 	local.Add("a", http.HandlerFunc(handler), nil)
 	for name, l := range map[string]*Local{"network": nil, "in process": local} {
 		tr := over(t, Options{Resolver: m, Local: l, Default: Settings{Timeout: 50 * time.Millisecond}}, nil)
@@ -236,7 +236,7 @@ func TestAStreamOutlivesTheDeadline(t *testing.T) {
 
 func TestABodyThatBreaksOffIsAFailure(t *testing.T) {
 	t.Parallel()
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	server(t, m, "order-service", "a", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "10")
 		_, _ = w.Write([]byte("four"))
@@ -278,7 +278,7 @@ func TestACallIsInFlightUntilItsBodyEnds(t *testing.T) {
 func TestNoInstances(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := discovery.NewMemory()
+		m := new(discovery.Memory)
 		tr := over(t, Options{Resolver: m}, func(r *http.Request) (*http.Response, error) { return reply(r, 200), nil })
 		began := time.Now()
 		_, err := do(t, tr, "GET", "http://order-servce/", nil)
@@ -357,7 +357,7 @@ func (f *flaky) Watch(ctx context.Context, _ string, update func([]discovery.Ins
 func TestExternalTargets(t *testing.T) {
 	t.Parallel()
 	var seen atomic.Int32
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	srv := server(t, m, "ignored", "x", func(w http.ResponseWriter, r *http.Request) {
 		seen.Add(1)
 		if r.Header.Get("Traceparent") == "" || r.Header.Get(deadline.Header) == "" {
@@ -411,7 +411,7 @@ func TestAddress(t *testing.T) {
 func TestARegistryMayKnowADottedName(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := discovery.NewMemory()
+		m := new(discovery.Memory)
 		_ = m.Register(t.Context(), discovery.Instance{ID: "a", Service: "api.bank.example", HTTP: "10.0.0.1:80"})
 		var host string
 		tr := over(t, Options{Resolver: m}, func(r *http.Request) (*http.Response, error) { host = r.URL.Host; return reply(r, 200), nil })
@@ -450,7 +450,7 @@ func TestAnInstanceOfThisProcessIsCalledDirectly(t *testing.T) {
 	noNetwork := roundTripper(func(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("the network was used")
 	})
-	local := NewLocal()
+	local := new(Local)
 	local.Add("a", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, ok := r.Context().Deadline()
 		w.Header().Set("X-Saw", r.Host+" "+r.URL.Path+" "+strconv.FormatBool(ok)+" "+strconv.FormatBool(r.Header.Get(deadline.Header) != ""))
@@ -477,7 +477,7 @@ func TestAnInstanceOfThisProcessIsCalledDirectly(t *testing.T) {
 
 func TestConcurrentUse(t *testing.T) {
 	noLeaks(t)
-	m := discovery.NewMemory()
+	m := new(discovery.Memory)
 	for _, id := range []string{"a", "b", "c"} {
 		server(t, m, "order-service", id, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Query().Get("fail") != "" {

@@ -12,7 +12,7 @@ import (
 )
 
 // Local holds the instances that run in this process, whose calls need no network. Several
-// transports may share one, concurrently. Methods may be called on nil, which holds nothing.
+// transports may share one, concurrently. The zero value is empty, and so is nil.
 type Local struct {
 	mu      sync.Mutex
 	entries atomic.Pointer[map[string]localEntry] // replaced as a whole, so that calls read it without a lock
@@ -22,9 +22,6 @@ type localEntry struct {
 	http http.RoundTripper        // nil: not served
 	grpc grpc.ClientConnInterface // nil: not served
 }
-
-// NewLocal returns a Local without instances.
-func NewLocal() *Local { return new(Local) }
 
 // Add makes calls to the instance with this discovery ID go to h and g directly, or over the
 // network where one is nil. It replaces what was added under the same ID.
