@@ -22,8 +22,9 @@
 //		Internal int           `config:"-"` // not a setting
 //	}
 //
-// The options are required (some source must give a value that is not empty), own, empty and
-// services (below). The key "services" is reserved.
+// The options are required (some source must give a value that is not empty), own, empty,
+// services and, for a map whose keys are words with dots between, dotted: then a variable may be the
+// first to name an entry (TOPICS_EMAIL_SEND_V1_URL). The key "services" is reserved.
 //
 // # Services
 //

@@ -185,6 +185,9 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 	for _, tree := range trees {
 		entries = append(entries, tree.names...)
 	}
+	if f.dotted && f.elem.kind == kindGroup {
+		entries = append(entries, b.dotted(f, name, entries)...)
+	}
 	slices.Sort(entries)
 	for _, entry := range slices.Compact(entries) {
 		entryName := name + "_" + EnvName(entry)
@@ -245,6 +248,21 @@ func (b *envReader) typos() {
 			}
 		}
 	}
+}
+
+// dotted returns the names of entries that only variables have, read as words with dots between:
+// TOPICS_EMAIL_SEND_V1_URL is of the topic email.send.v1.
+func (b *envReader) dotted(f *field, name string, known []string) (names []string) {
+	eachLeaf(f.elem.children, "", func(key string, _ *field) {
+		for _, variable := range b.names {
+			middle, ok := strings.CutPrefix(variable, name+"_")
+			middle, fits := strings.CutSuffix(middle, "_"+EnvName(key))
+			if ok && fits && !slices.ContainsFunc(known, func(k string) bool { return EnvName(k) == middle }) {
+				names = append(names, strings.ToLower(strings.ReplaceAll(middle, "_", ".")))
+			}
+		}
+	})
+	return names
 }
 
 // findUnknown notes the variables that fit a field of some entry of the map f.

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -173,5 +174,24 @@ func TestPasswordOfAURLInAnError(t *testing.T) {
 	_, err := config.Load(config.Sources{Flags: map[string]string{"url": "nats://ada:hun%ter/2@h"}}, config.Target{Into: &picky{}})
 	if err == nil || strings.Contains(err.Error(), "ter") || !strings.Contains(err.Error(), `unexpected "[redacted]"`) {
 		t.Errorf("got %v, want an error with the password redacted", err)
+	}
+}
+
+// TestDottedNames: a variable may be the first to name an entry whose name is words with dots between.
+func TestDottedNames(t *testing.T) {
+	t.Parallel()
+	type topic struct {
+		URL string `config:"url"`
+	}
+	var into struct {
+		Topics map[string]topic `config:"topics,dotted"`
+	}
+	_, err := config.Load(config.Sources{
+		Defaults: map[string]string{"topics.work-queue.v1.url": "a"},
+		Env:      []string{"TOPICS_EMAIL_SEND_V1_URL=b", "TOPICS_WORK_QUEUE_V1_URL=c", "TOPICS_=d", "TOPICS_URL=e"},
+	}, config.Target{Into: &into})
+	want := map[string]topic{"email.send.v1": {"b"}, "work-queue.v1": {"c"}}
+	if err != nil || !maps.Equal(into.Topics, want) {
+		t.Errorf("topics are %v, %v; want %v", into.Topics, err, want)
 	}
 }

@@ -7,7 +7,7 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/messagi
 // Settings are this package's section of the configuration.
 type Settings struct {
 	BrokerURL config.Secret            `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
-	Topics    map[string]TopicSettings `config:"topics"`
+	Topics    map[string]TopicSettings `config:"topics,dotted"`
 }
 
 // TopicSettings are what can be set for one topic.
