@@ -27,12 +27,11 @@ func (s *Server) prepare() {
 			if mw == nil {
 				continue
 			}
-			h := mw(s.routes)
-			if h == nil {
+			if h := mw(s.routes); h != nil {
+				s.routes = h
+			} else {
 				s.mistakes = append(s.mistakes, fmt.Errorf("server: middleware %d returned no handler", i))
-				continue
 			}
-			s.routes = h
 		}
 	})
 }

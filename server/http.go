@@ -51,21 +51,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) limitTime(r *http.Request) context.Context {
 	ctx := r.Context()
 	at := x.server.deadline(r, x.start)
-	if d, ok := ctx.Deadline(); ok && at.IsZero() {
-		x.allowed = d.Sub(x.start)
-	} else {
-		x.allowed = at.Sub(x.start)
-	}
-	if l := deadline.Of(ctx); l != nil && l.Owner() == nil {
-		x.limit = l
-		if !at.IsZero() {
-			l.Move(at)
-		}
-	} else {
+	x.limit = deadline.Of(ctx)
+	if x.limit == nil || x.limit.Owner() != nil {
 		x.limit = &x.ownLimit
 		ctx = x.limit.Start(ctx, at)
+	} else if !at.IsZero() {
+		x.limit.Move(at)
 	}
 	x.limit.Own(x)
+	if at, ok := ctx.Deadline(); ok {
+		x.allowed = at.Sub(x.start)
+	}
 	return ctx
 }
 
@@ -81,7 +77,7 @@ func exchangeOf(ctx context.Context) *exchange {
 // deadline returns until when r may take; the zero time when there is no limit beyond that of the
 // context.
 func (s *Server) deadline(r *http.Request, now time.Time) time.Time {
-	if h := r.Header[http.CanonicalHeaderKey(deadline.Header)]; len(h) > 0 {
+	if h := r.Header[deadline.Header]; len(h) > 0 {
 		if d, ok := deadline.Parse(h[0]); ok {
 			return now.Add(d)
 		}
@@ -124,14 +120,15 @@ func (x *exchange) finish() {
 	abort := x.answer(p)
 	end := x.ending(abort)
 	x.limit.Cancel(nil)
-	rm := x.server.metrics.route(x.method, x.route())
+	m := x.server.metrics
+	rm := m.route(x.method, x.route())
 	took := time.Since(x.start)
 	if x.streaming {
-		x.server.metrics.observe(rm, x.status, x.head.Seconds())
-		x.server.metrics.streams.WithLabelValues(x.server.metrics.service, rm.method, rm.endpoint, end).Inc()
+		m.streams.WithLabelValues(m.service, rm.method, rm.endpoint, end).Inc()
 	} else {
-		x.server.metrics.observe(rm, x.status, took.Seconds())
+		x.head = took
 	}
+	m.observe(rm, x.status, x.head.Seconds())
 	if x.span.IsRecording() {
 		x.describeSpan(rm, end)
 	}

@@ -86,29 +86,22 @@ type service struct {
 	impl any
 }
 
-func (s *Server) hasService(name string) bool {
-	return slices.ContainsFunc(s.services, func(r service) bool { return r.desc.ServiceName == name })
-}
-
 func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// grpc-go would end the process for either mistake.
+	var err error // for either of these grpc-go would end the process
 	switch {
 	case s.listening:
-		s.mistake(fmt.Errorf("server: gRPC service %s registered after Listen", desc.ServiceName))
-		return
-	case s.hasService(desc.ServiceName):
-		s.mistake(fmt.Errorf("server: gRPC service %s registered twice", desc.ServiceName))
+		err = fmt.Errorf("server: gRPC service %s registered after Listen", desc.ServiceName)
+	case slices.ContainsFunc(s.services, func(o service) bool { return o.desc.ServiceName == desc.ServiceName }):
+		err = fmt.Errorf("server: gRPC service %s registered twice", desc.ServiceName)
+	default:
+		s.services = append(s.services, service{desc, impl})
+		s.channel.RegisterService(desc, impl)
+		s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
 		return
 	}
-	s.services = append(s.services, service{desc, impl})
-	s.channel.RegisterService(desc, impl)
-	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
-}
-
-func (s *Server) mistake(err error) {
 	s.mistakes = append(s.mistakes, err)
 	s.log.Error(err.Error())
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -63,9 +64,7 @@ func (x *exchange) Flush() { _ = x.FlushError() }
 
 // FlushError is what http.ResponseController looks for.
 func (x *exchange) FlushError() error {
-	if x.status == 0 {
-		x.status = http.StatusOK
-	}
+	x.status = cmp.Or(x.status, http.StatusOK)
 	x.stream()
 	return http.NewResponseController(x.ResponseWriter).Flush()
 }
@@ -76,9 +75,7 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return conn, rw, err
 	}
-	if x.status == 0 {
-		x.status = http.StatusSwitchingProtocols
-	}
+	x.status = cmp.Or(x.status, http.StatusSwitchingProtocols)
 	x.conn.Store(&conn)
 	x.stream()
 	return conn, rw, nil

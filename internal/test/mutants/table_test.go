@@ -138,11 +138,11 @@ func surroundings() []mutant {
 	return []mutant{
 		{
 			"metrics count by route, not by path", "server/http.go",
-			"x.server.metrics.route(x.method, x.route())", "x.server.metrics.route(x.method, x.req.URL.Path)", "./server", "",
+			"m.route(x.method, x.route())", "m.route(x.method, x.req.URL.Path)", "./server", "",
 		},
 		{
 			"middleware sees every route", "server/chain.go",
-			"			s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
+			"				s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
 		},
 		{
 			"a service that leaves still answers for the drain delay", "lifecycle.go",
