@@ -24,10 +24,9 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// An App is one running service as its own code sees it. Run makes one for each
-// Service; there is no other way to get one. Its methods may be called
-// concurrently; those that register something (Handle, Use, UseClient, Go, OnStop, AddReadiness,
-// GRPC, Attach) may be called during Setup only, unless they say otherwise.
+// An App is one running service as its own code sees it. Run makes one for each Service. Its methods
+// may be called concurrently; those that register something (Handle, Use, UseClient, Go, OnStop,
+// AddReadiness, GRPC, Attach) may be called during Setup only, unless they say otherwise.
 type App struct {
 	service   Service
 	id        string
@@ -44,7 +43,7 @@ type App struct {
 	db       *sql.DB
 	tasks    []task
 	stops    []stop
-	attached map[any]*attachment
+	attached map[any]any // to a func() (T, error)
 }
 
 // databaseInterval is how often a database is asked whether it is there, and how long it has to
@@ -251,13 +250,6 @@ func (a *App) OnStop(name string, run func(context.Context) error) {
 	a.stops = append(a.stops, stop{name, run})
 }
 
-// attachment is what Attach made for one key.
-type attachment struct {
-	once  sync.Once
-	value any
-	err   error
-}
-
 // errAttachType tells that two callers of Attach use one key for different things.
 var errAttachType = errors.New("kaptar: key attached with another type")
 
@@ -265,18 +257,17 @@ var errAttachType = errors.New("kaptar: key attached with another type")
 // is how packages above this one keep a connection per service without a global variable; key
 // should be of an unexported type, as with context.WithValue. open may call app's methods and must
 // not call Attach with the same key.
-func Attach[T any](app *App, key any, open func() (T, error)) (T, error) {
+func Attach[T any](app *App, key any, open func() (T, error)) (value T, err error) {
 	app.mu.Lock()
-	at := app.attached[key]
-	if at == nil {
-		at = new(attachment)
+	at, ok := app.attached[key]
+	if !ok {
+		at = sync.OnceValues(open)
 		app.attached[key] = at
 	}
 	app.mu.Unlock()
-	at.once.Do(func() { at.value, at.err = open() })
-	value, ok := at.value.(T)
-	if at.err == nil && !ok {
+	get, ok := at.(func() (T, error))
+	if !ok {
 		return value, fmt.Errorf("%w: %T", errAttachType, key)
 	}
-	return value, at.err
+	return get()
 }

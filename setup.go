@@ -125,7 +125,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
 			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
 		}),
-		base: s.base, backends: &s.backends, attached: make(map[any]*attachment),
+		base: s.base, backends: &s.backends, attached: make(map[any]any),
 	}, nil
 }
 
