@@ -2,7 +2,9 @@ package inproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
@@ -10,7 +12,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // Channel is a gRPC server and the connection to it without a network between: services are
@@ -94,4 +99,140 @@ func (c *Channel) NewStream(
 	ctx context.Context, desc *grpc.StreamDesc, full string, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
 	return c.newStream(ctx, desc, full, readOptions(opts))
+}
+
+var errGoexit = errors.New("handler ended its goroutine")
+
+// Invoke implements [grpc.ClientConnInterface]. It returns when the call is over or ctx ends,
+// whichever is first; a handler that does not mind the end of its context goes on for itself.
+func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts ...grpc.CallOption) (err error) {
+	o := readOptions(opts)
+	defer func() { o.finish(err) }()
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	m, err := c.find(full)
+	if err != nil {
+		return err
+	}
+	if m.unary == nil {
+		return c.invokeStream(ctx, full, args, reply, o)
+	}
+	md, err := o.outgoing(ctx, m.full)
+	if err != nil {
+		return err
+	}
+	request, err := c.marshal(args, o.maxSend)
+	if err != nil {
+		return err
+	}
+	call := &unaryCall{channel: c, method: m, request: request, side: newServerSide(m.full), done: make(chan struct{})}
+	go call.serve(call.side.context(start(&call.limit, ctx), md))
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		endLike(&call.limit, ctx)
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	defer call.reply.Free()
+	o.deliver(call.side.sentHeader(), call.side.sentTrailer())
+	if call.err != nil {
+		return call.err
+	}
+	return c.unmarshal(call.reply, reply, o.maxRecv)
+}
+
+// A unaryCall is a call on its way. reply and err belong to the handler's goroutine until done is
+// closed.
+type unaryCall struct {
+	channel *Channel
+	method  *method
+	limit   deadline.Limit // of the handler's context
+	request mem.BufferSlice
+	side    *serverSide
+	done    chan struct{}
+	reply   mem.BufferSlice
+	err     error
+}
+
+func (u *unaryCall) serve(ctx context.Context) {
+	defer u.limit.Cancel(nil)
+	defer close(u.done)
+	defer func() { u.side.send(u.err == nil) }()
+	defer contain(u.method.full, &u.err)()
+	reply, err := u.method.unary.Handler(u.method.impl, ctx, func(v any) error {
+		defer u.request.Free()
+		return u.channel.unmarshal(u.request, v, defaultMaxReceive)
+	}, u.channel.unary)
+	if err == nil {
+		u.reply, err = u.channel.marshal(reply, math.MaxInt)
+	}
+	u.err = statusError(err)
+}
+
+// contain returns a function to defer that makes an error of a panic.
+func contain(method string, err *error) func() {
+	*err = errGoexit // until the handler returns
+	return func() {
+		p := recover()
+		if p == nil && !errors.Is(*err, errGoexit) {
+			return
+		}
+		if p == nil {
+			p = errGoexit
+		}
+		*err = status.Errorf(codes.Internal, "inproc: handler of %s panicked: %v", method, p)
+	}
+}
+
+// statusError makes of a handler's error what a client finds after the network. The copy shares no
+// details with it.
+func statusError(err error) error {
+	if err == nil {
+		return nil
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		s = status.FromContextError(err)
+	}
+	return status.FromProto(s.Proto()).Err()
+}
+
+// marshal returns the bytes of v, if they are at most limit.
+func (c *Channel) marshal(v any, limit int) (mem.BufferSlice, error) {
+	data, err := c.codec.Marshal(v)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "inproc: marshal %T: %v", v, err)
+	}
+	if n := data.Len(); n > limit {
+		data.Free()
+		return nil, status.Errorf(codes.ResourceExhausted, "inproc: message to send of %d bytes, at most %d allowed", n, limit)
+	}
+	return data, nil
+}
+
+func (c *Channel) unmarshal(data mem.BufferSlice, v any, limit int) error {
+	if n := data.Len(); n > limit {
+		return status.Errorf(codes.ResourceExhausted, "inproc: received message of %d bytes, at most %d allowed", n, limit)
+	}
+	if err := c.codec.Unmarshal(data, v); err != nil {
+		return status.Errorf(codes.Internal, "inproc: unmarshal %T: %v", v, err)
+	}
+	return nil
+}
+
+// invokeStream makes a call of one request and one reply to a streaming method, which on the wire
+// is the same thing.
+func (c *Channel) invokeStream(ctx context.Context, full string, args, reply any, o *callOptions) error {
+	quiet := *o
+	quiet.onFinish = nil // Invoke tells them
+	s, err := c.newStream(ctx, &grpc.StreamDesc{}, full, &quiet)
+	if err != nil {
+		return err
+	}
+	if err := s.SendMsg(args); err != nil {
+		return fmt.Errorf("inproc: send to %s: %w", full, err)
+	}
+	_ = s.CloseSend() // it has no way to fail
+	return s.RecvMsg(reply)
 }

@@ -1,9 +1,11 @@
 package inproc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -135,10 +137,8 @@ func (ex *exchange) show() {
 }
 
 func (ex *exchange) writeError() error {
-	switch {
-	case errors.Is(ex.err, io.EOF): // the handler has returned, someone it left behind writes
-		return io.ErrClosedPipe
-	case errors.Is(ex.err, http.ErrBodyReadAfterClose): // the caller has closed the body
+	// The handler has returned and someone it left behind writes, or the caller has closed the body.
+	if errors.Is(ex.err, io.EOF) || errors.Is(ex.err, http.ErrBodyReadAfterClose) {
 		return io.ErrClosedPipe
 	}
 	return ex.err
@@ -166,10 +166,7 @@ func (b responseBody) Read(p []byte) (int, error) {
 		case ex.shown > ex.off:
 			return ex.take(p), ex.atEnd()
 		case ex.err != nil:
-			if err := ex.atEnd(); err != nil {
-				return 0, err
-			}
-			return 0, ex.err
+			return 0, cmp.Or(ex.atEnd(), ex.err)
 		}
 		ex.changed.Wait()
 	}
@@ -191,12 +188,10 @@ func (ex *exchange) take(p []byte) int {
 // handler's return.
 func (ex *exchange) atEnd() error {
 	if ex.length >= 0 && ex.read == ex.length || ex.shown == ex.off && errors.Is(ex.err, io.EOF) {
-		for k, v := range ex.trailer {
-			if ex.arrived.Trailer == nil {
-				ex.arrived.Trailer = make(http.Header, len(ex.trailer))
-			}
-			ex.arrived.Trailer[k] = v
+		if ex.arrived.Trailer == nil && len(ex.trailer) > 0 {
+			ex.arrived.Trailer = make(http.Header, len(ex.trailer))
 		}
+		maps.Copy(ex.arrived.Trailer, ex.trailer)
 		ex.done = true
 		return io.EOF
 	}

@@ -149,7 +149,7 @@ func surroundings() []mutant {
 			"		steady.Sleep(s.base, delay)", "		_ = steady.Sleep", ".", "TestDrainDelay",
 		},
 		{
-			"a flushed answer is a stream, which no deadline cuts", "server/stream.go",
+			"a flushed answer is a stream, which no deadline cuts", "server/exchange.go",
 			"		x.limit.Move(time.Time{})\n", "", "./server", "TestStream",
 		},
 		{
