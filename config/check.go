@@ -103,7 +103,12 @@ func (c *checker) group(n *node, fields []*field, key string) {
 func (c *checker) mapping(n *node, names []string, fields []*field, key string) {
 	for _, name := range names {
 		at := joinKey(key, name)
-		matches := named(fields, name)
+		var matches []*field
+		for _, f := range fields {
+			if f.name == name {
+				matches = append(matches, f)
+			}
+		}
 		if len(matches) == 0 {
 			if c.defaults && unlinked(at) != "" {
 				continue // whoever supplies defaults need not know what is linked
@@ -192,16 +197,6 @@ func (c *checker) unknown(key, name, origin string, fields []*field) {
 	c.problems.add(&Error{Key: key, Origin: origin, Problem: problem})
 }
 
-func named(fields []*field, name string) []*field {
-	var out []*field
-	for _, f := range fields {
-		if f.name == name {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
 func fieldNames(fields []*field) []string {
 	out := make([]string, len(fields))
 	for i, f := range fields {
@@ -232,30 +227,16 @@ func Keys(targets ...Target) ([]Key, error) {
 	var out []Key
 	seen := map[[2]string]bool{}
 	for _, t := range sc.targets {
-		for _, key := range schemaKeys(t.fields, "") {
-			key.Service = t.Service
-			if id := [2]string{key.Service, key.Name}; !seen[id] {
+		eachLeaf(t.fields, "", func(name string, f *field) {
+			if id := [2]string{t.Service, name}; !seen[id] {
 				seen[id] = true
-				out = append(out, key)
+				def := hidePassword(f.def)
+				if f.secret {
+					def = Secret(f.def).String()
+				}
+				out = append(out, Key{t.Service, name, typeName(f.leaf), def, f.help, f.secret, f.live})
 			}
-		}
+		})
 	}
 	return out, nil
-}
-
-func schemaKeys(fields []*field, prefix string) []Key {
-	var out []Key
-	for _, f := range fields {
-		name := joinKey(prefix, f.name)
-		if f.kind != kindLeaf {
-			out = append(out, schemaKeys(f.children, name)...)
-			continue
-		}
-		key := Key{Name: name, Type: typeName(f.leaf), Default: hidePassword(f.def), Help: f.help, Secret: f.secret, Live: f.live}
-		if f.secret {
-			key.Default = Secret(f.def).String()
-		}
-		out = append(out, key)
-	}
-	return out
 }

@@ -36,9 +36,8 @@ type Sources struct {
 // Config is the result of one Load. Its methods may be called from any goroutine.
 type Config struct {
 	*scope
-	src     Sources
-	presets []reflect.Value // what the targets held before Load
-	dotEnv  map[string]variable
+	src    Sources
+	dotEnv map[string]variable
 
 	flags, defaults *node
 
@@ -68,11 +67,6 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 		return nil, err
 	}
 	p, c := &problems{}, &Config{src: src, scope: sc}
-	for _, t := range c.targets {
-		preset := reflect.New(t.typ).Elem()
-		preset.Set(reflect.ValueOf(t.Into).Elem())
-		c.presets = append(c.presets, preset)
-	}
 	c.dotEnv = readDotEnv(src.DotEnv, p)
 	c.stat, _ = os.Stat(src.File)
 	c.file = c.readFile(p)
@@ -129,12 +123,12 @@ func (c *Config) fill(file *node, live texts, in part, p *problems) (values []re
 		if t.SchemaOnly || len(fields) == 0 && c.values != nil {
 			continue
 		}
-		value := reflect.New(t.typ).Elem()
-		value.Set(c.presets[i])
+		value := reflect.New(t.preset.Type()).Elem()
+		value.Set(t.preset)
 		if len(fields) < len(t.fields) {
 			value.Set(c.values[i])
 			for _, f := range fields {
-				value.FieldByIndex(f.index).Set(c.presets[i].FieldByIndex(f.index))
+				value.FieldByIndex(f.index).Set(t.preset.FieldByIndex(f.index))
 			}
 		}
 		f := filler{layers: l, target: t}

@@ -216,15 +216,21 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 // and are nearly the name of a setting. Others that nobody knows are none of our business.
 func (b *envReader) typos() {
 	names := map[string][]string{} // of settings, by what stands in front
+	leaves := func(prefix string, fields []*field) {
+		eachLeaf(fields, "", func(key string, _ *field) {
+			if !strings.Contains(key, "<") {
+				names[prefix] = append(names[prefix], prefix+EnvName(key))
+			}
+		})
+	}
 	add := func(prefix string, fields []*field) {
 		for _, f := range fields {
 			if f.kind == kindGroup {
-				group := prefix + EnvName(f.name) + "_"
-				eachLeaf(f.children, "", func(key string, _ *field) { names[group] = append(names[group], group+EnvName(key)) })
+				leaves(prefix+EnvName(f.name)+"_", f.children)
 			}
 		}
 		if prefix != "" {
-			eachLeaf(fields, "", func(key string, _ *field) { names[prefix] = append(names[prefix], prefix+EnvName(key)) })
+			leaves(prefix, fields)
 		}
 	}
 	add("", b.plain)
@@ -279,15 +285,13 @@ func (b *envReader) findUnknown(f *field, name, key string) {
 	}
 }
 
-// eachLeaf calls visit for each value below fields that needs no map entry's name.
+// eachLeaf calls visit for each value below fields; "<name>" stands for a map entry's name.
 func eachLeaf(fields []*field, key string, visit func(key string, leaf *field)) {
 	for _, f := range fields {
-		switch f.kind {
-		case kindLeaf:
+		if f.kind == kindLeaf {
 			visit(joinKey(key, f.name), f)
-		case kindGroup:
-			eachLeaf(f.children, joinKey(key, f.name), visit)
 		}
+		eachLeaf(f.children, joinKey(key, f.name), visit)
 	}
 }
 

@@ -55,13 +55,11 @@ var (
 type target struct {
 	Target
 	*schema
+	preset reflect.Value // what Into held before Load
 }
 
 // schema is what one struct type declares.
-type schema struct {
-	typ    reflect.Type
-	fields []*field
-}
+type schema struct{ fields []*field }
 
 // scope is all targets, by what they are asked for.
 type scope struct {
@@ -86,12 +84,14 @@ func newScope(in []Target) (*scope, error) {
 		typ := v.Elem().Type()
 		parsed := known[typ]
 		if parsed == nil {
-			parsed = parseSchema(typ, p)
+			parsed = &schema{parseSchema(typ, p)}
 			known[typ] = parsed
 			sc.schemas = append(sc.schemas, parsed)
 			sc.plain = append(sc.plain, parsed.fields...)
 		}
-		sc.targets = append(sc.targets, &target{t, parsed})
+		preset := reflect.New(typ).Elem()
+		preset.Set(v.Elem())
+		sc.targets = append(sc.targets, &target{t, parsed, preset})
 		sc.own[t.Service] = append(sc.own[t.Service], parsed.fields...)
 		if t.Service != "" {
 			services[t.Service] = true
@@ -116,15 +116,15 @@ func (sc *scope) cutService(key string) (service, rest string, ok bool) {
 	return service, rest, service != ""
 }
 
-func parseSchema(typ reflect.Type, p *problems) *schema {
+func parseSchema(typ reflect.Type, p *problems) []*field {
 	parser := schemaParser{problems: p}
-	parsed := &schema{typ, parser.structFields(typ, typ.String(), nil)}
-	for _, f := range parsed.fields {
+	fields := parser.structFields(typ, typ.String(), nil)
+	for _, f := range fields {
 		if f.name == servicesKey {
 			parser.failf(f.owner, `the key "services" is reserved for services' own values`)
 		}
 	}
-	return parsed
+	return fields
 }
 
 type schemaParser struct {
