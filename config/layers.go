@@ -288,10 +288,11 @@ func (b *envReader) findUnknown(f *field, name, key string) {
 // eachLeaf calls visit for each value below fields; "<name>" stands for a map entry's name.
 func eachLeaf(fields []*field, key string, visit func(key string, leaf *field)) {
 	for _, f := range fields {
+		at := joinKey(key, f.name)
 		if f.kind == kindLeaf {
-			visit(joinKey(key, f.name), f)
+			visit(at, f)
 		}
-		eachLeaf(f.children, joinKey(key, f.name), visit)
+		eachLeaf(f.children, at, visit)
 	}
 }
 
