@@ -15,7 +15,9 @@ func (sc *scope) check(p *problems) {
 	for _, s := range sc.schemas {
 		checkTypes(s.fields, "", types, p)
 		eachLeaf(s.fields, "", func(key string, _ *field) {
-			leaves[s] = append(leaves[s], [2]string{key, EnvName(key)})
+			if !strings.Contains(key, "<") {
+				leaves[s] = append(leaves[s], [2]string{key, EnvName(key)})
+			}
 		})
 	}
 	type setting struct{ service, key string }
