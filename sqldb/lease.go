@@ -73,10 +73,10 @@ func (l *Lease) Check(ctx context.Context) error {
 	return nil
 }
 
-// Query runs a query, on PostgreSQL over the session that holds the lease: when it returns no
+// QueryContext runs a query, on PostgreSQL over the session that holds the lease: when it returns no
 // error, nobody else had the lease then, at no extra round trip. The session waits until the rows
 // are closed.
-func (l *Lease) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (l *Lease) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if err := l.ended(); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func TestLease(t *testing.T) {
 		if err := a.Check(t.Context()); err != nil {
 			t.Errorf("Check = %v, want nil", err)
 		}
-		rows, err := a.Query(t.Context(), "SELECT 1")
+		rows, err := a.QueryContext(t.Context(), "SELECT 1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestLease(t *testing.T) {
 		if err := a.Check(t.Context()); err == nil {
 			t.Error("Check after Release: no error")
 		}
-		if _, err := a.Query(t.Context(), "SELECT 1"); err == nil {
+		if _, err := a.QueryContext(t.Context(), "SELECT 1"); err == nil {
 			t.Error("Query after Release: no error")
 		}
 		var again *sqldb.Lease
@@ -76,13 +76,13 @@ func TestLeasePostgres(t *testing.T) {
 		if err := l.Check(t.Context()); err == nil {
 			t.Error("Check after the session was cut: no error")
 		}
-		if _, err := l.Query(t.Context(), "SELECT 1"); err == nil {
+		if _, err := l.QueryContext(t.Context(), "SELECT 1"); err == nil {
 			t.Error("Query after the session was cut: no error")
 		}
 		var next *sqldb.Lease
 		eventually(t, "another pool gets the lease", func() bool { next = take(t, two, "a"); return next != nil })
 		// The lock can vanish while the session lives, as behind a transaction pooler.
-		rows, err := next.Query(t.Context(), "SELECT pg_advisory_unlock_all()")
+		rows, err := next.QueryContext(t.Context(), "SELECT pg_advisory_unlock_all()")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -156,11 +156,7 @@ func (b *Broker) recall(p topicPartition, offset int64) ackRecord {
 
 // prune forgets what is before the offset of the group. The caller holds b.mu.
 func (b *Broker) prune(p topicPartition, start int64) {
-	for offset := range b.acks[p] {
-		if offset < start {
-			delete(b.acks[p], offset)
-		}
-	}
+	maps.DeleteFunc(b.acks[p], func(offset int64, _ ackRecord) bool { return offset < start })
 }
 
 // commits calls commit now and then until ctx ends.

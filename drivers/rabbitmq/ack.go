@@ -70,11 +70,6 @@ func (l *delivery) release(state deliveryState) {
 	m := l.s.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l.releaseLocked(state)
-}
-
-func (l *delivery) releaseLocked(state deliveryState) {
-	m := l.s.m
 	if l.s.over {
 		return // end has done it
 	}

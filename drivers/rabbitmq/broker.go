@@ -102,7 +102,9 @@ func (b *Broker) As(target any) bool {
 		return false
 	}
 	conn, err := b.pub.current()
-	*t = conn
+	if err == nil {
+		*t = conn.Connection
+	}
 	return err == nil
 }
 

@@ -25,20 +25,26 @@ func newBackoff() steady.Backoff {
 	return steady.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
 }
 
+// A connection is one of the library, and what it writes to.
+type connection struct {
+	*amqp.Connection
+
+	wire *wire
+}
+
 // A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from
 // connections that publish when it is short of memory, and acknowledgements are what frees it.
 type link struct {
 	b *Broker
 
 	mu      sync.Mutex
-	conn    *amqp.Connection // nil: lost
-	raw     *wire            // of conn
-	since   time.Time        // when the connection was lost
-	lost    error            // why
-	blocked string           // why the server takes no messages; "": it does
-	up      chan struct{}    // closed while there is a connection
-	free    []*channel       // for publishing
-	known   map[string]bool  // exchanges that exist
+	conn    *connection     // nil: lost
+	since   time.Time       // when the connection was lost
+	lost    error           // why
+	blocked string          // why the server takes no messages; "": it does
+	up      chan struct{}   // closed while there is a connection
+	free    []*channel      // for publishing
+	known   map[string]bool // exchanges that exist
 
 	deleted map[string]time.Time // exchanges that were there and were not when they were needed
 }
@@ -58,20 +64,17 @@ func (l *link) open(ctx context.Context) error {
 }
 
 // dial connects to the first server that answers. The error is that of the last one.
-func (l *link) dial(ctx context.Context) (*amqp.Connection, error) {
-	var err error
+func (l *link) dial(ctx context.Context) (conn *connection, err error) {
 	for _, server := range l.b.servers {
-		conn, raw, failure := l.b.dial(ctx, server)
-		if failure == nil {
-			l.connected(conn, raw)
+		if conn, err = l.b.dial(ctx, server); err == nil {
+			l.connected(conn)
 			return conn, nil
 		}
-		err = failure
 	}
 	return nil, err
 }
 
-func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, *wire, error) {
+func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 	deadline := time.Now().Add(dialTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
@@ -101,9 +104,9 @@ func (b *Broker) dial(ctx context.Context, server string) (*amqp.Connection, *wi
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, nil, explain(ctx, server, err)
+		return nil, explain(ctx, server, err)
 	}
-	return conn, raw, nil
+	return &connection{conn, raw}, nil
 }
 
 // explain says what is wrong with a server's URL.
@@ -123,16 +126,16 @@ func explain(ctx context.Context, server string, err error) error {
 
 // connected makes conn the link's connection. Everything known of the one before is forgotten: the
 // server may have lost it.
-func (l *link) connected(conn *amqp.Connection, raw *wire) {
+func (l *link) connected(conn *connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.raw, l.lost, l.blocked, l.free = conn, raw, nil, "", nil
+	l.conn, l.lost, l.blocked, l.free = conn, nil, "", nil
 	clear(l.known)
 	close(l.up)
 }
 
 // keep watches the connection and makes a new one whenever it is lost, until the Broker is closed.
-func (l *link) keep(conn *amqp.Connection) {
+func (l *link) keep(conn *connection) {
 	for l.watch(conn) {
 		var err error
 		for backoff := newBackoff(); ; {
@@ -150,7 +153,7 @@ func (l *link) keep(conn *amqp.Connection) {
 }
 
 // watch returns true when the connection was lost, and false when the Broker was closed.
-func (l *link) watch(conn *amqp.Connection) bool {
+func (l *link) watch(conn *connection) bool {
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
 	for {
@@ -179,7 +182,7 @@ func (l *link) watch(conn *amqp.Connection) bool {
 }
 
 // current returns the connection, or an error that says since when there is none.
-func (l *link) current() (*amqp.Connection, error) {
+func (l *link) current() (*connection, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.b.isClosed() {
@@ -189,16 +192,6 @@ func (l *link) current() (*amqp.Connection, error) {
 		return nil, fmt.Errorf("rabbitmq: no connection to %s since %s: %w", l.b.url, l.since.Format(time.RFC3339), l.lost)
 	}
 	return l.conn, nil
-}
-
-// wireOf returns what a connection writes to, nil if it was lost.
-func (l *link) wireOf(conn *amqp.Connection) *wire {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != conn {
-		return nil
-	}
-	return l.raw
 }
 
 // taking returns an error when the server does not take messages for the time being.
@@ -240,8 +233,8 @@ func (l *link) close() {
 func (l *link) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.raw != nil {
-		_ = l.raw.Close()
+	if l.conn != nil {
+		_ = l.conn.wire.Close()
 	}
 }
 

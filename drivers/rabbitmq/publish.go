@@ -203,7 +203,7 @@ func (b *Broker) acquire(ctx context.Context) (*channel, error) {
 	conn, err := b.pub.current()
 	if err == nil {
 		err = b.await(ctx, func() (err error) {
-			opened, err := openChannel(conn, b.pub.wireOf(conn))
+			opened, err := openChannel(conn)
 			if err == nil && ctx.Err() != nil { // nobody waits any more
 				_ = opened.ch.Close()
 			} else if err == nil {
@@ -219,10 +219,7 @@ func (b *Broker) acquire(ctx context.Context) (*channel, error) {
 	return c, nil
 }
 
-func openChannel(conn *amqp.Connection, w *wire) (*channel, error) {
-	if w == nil {
-		return nil, errLost
-	}
+func openChannel(conn *connection) (*channel, error) {
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, err
@@ -233,7 +230,7 @@ func openChannel(conn *amqp.Connection, w *wire) (*channel, error) {
 	}
 	return &channel{
 		ch:       ch,
-		wire:     w,
+		wire:     conn.wire,
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		returned: ch.NotifyReturn(make(chan amqp.Return, window)),
 	}, nil

@@ -41,7 +41,7 @@ func (g *group) members() string { return g.name + ":members" }
 
 // A builder declares exchanges and queues, on a channel that the server closes at every refusal.
 type builder struct {
-	conn *amqp.Connection
+	conn *connection
 	ch   *amqp.Channel
 }
 
@@ -255,7 +255,7 @@ func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partit
 func (b *Broker) makeHashExchange(ctx context.Context, name string) error {
 	var failure error
 	for _, server := range b.servers {
-		conn, _, err := b.dial(ctx, server)
+		conn, err := b.dial(ctx, server)
 		if err != nil {
 			failure = err
 			continue

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 const maxReason = 16 << 10
@@ -60,29 +61,18 @@ func clean(s string) string {
 
 // DeadLetters returns all dead letters, oldest first, whole: as much memory as they take.
 func DeadLetters(ctx context.Context, db *sql.DB) ([]DeadLetter, error) {
-	rows, err := db.QueryContext(ctx, `SELECT id, grp, msgid, topic, key, headers, payload, raw, reason, attempts, first_at, last_at
-		FROM kaptar_dead_letters ORDER BY id`)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: dead letters: %w", err)
-	}
-	defer rows.Close()
-	var out []DeadLetter
-	for rows.Next() {
-		var d DeadLetter
+	all, err := sqldb.Select(ctx, db, func(row sqldb.Row) (d DeadLetter, err error) {
 		var headers []byte
 		var first, last int64
 		m := &d.Message
-		if err := rows.Scan(&d.ID, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw, &d.Reason, &d.Attempts, &first, &last); err != nil {
-			return nil, fmt.Errorf("outbox: dead letters: %w", err)
-		}
-		if err := m.Headers.UnmarshalJSON(headers); err != nil {
-			return nil, fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
+		if err := row.Scan(&d.ID, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw, &d.Reason, &d.Attempts, &first, &last); err != nil {
+			return d, err
 		}
 		d.FirstAt, d.LastAt = time.UnixMilli(first), time.UnixMilli(last)
-		out = append(out, d)
-	}
-	if err := rows.Err(); err != nil {
+		return d, m.Headers.UnmarshalJSON(headers)
+	}, `SELECT id, grp, msgid, topic, key, headers, payload, raw, reason, attempts, first_at, last_at FROM kaptar_dead_letters ORDER BY id`)
+	if err != nil {
 		return nil, fmt.Errorf("outbox: dead letters: %w", err)
 	}
-	return out, nil
+	return all, nil
 }

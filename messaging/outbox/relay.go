@@ -154,26 +154,20 @@ type batch struct {
 
 const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox ORDER BY id LIMIT $1`
 
-func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (batch, error) {
-	var b batch
-	rows, err := lease.Query(ctx, selectBatch, batchSize)
-	if err != nil {
-		return b, fmt.Errorf("outbox: read: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
+func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (b batch, err error) {
+	b.ids, err = sqldb.Select(ctx, lease, func(row sqldb.Row) (id int64, err error) {
 		var m driver.Message
 		var headers sql.RawBytes
-		if err := rows.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw); err != nil {
-			return b, fmt.Errorf("outbox: read: %w", err)
+		if err := row.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw); err != nil {
+			return 0, err
 		}
 		if err := m.Headers.UnmarshalJSON(headers); err != nil {
-			return b, fmt.Errorf("outbox: row %d: %w", id, err)
+			return 0, fmt.Errorf("row %d: %w", id, err)
 		}
-		b.ids, b.msgs = append(b.ids, id), append(b.msgs, m)
-	}
-	if err := rows.Err(); err != nil {
+		b.msgs = append(b.msgs, m)
+		return id, nil
+	}, selectBatch, batchSize)
+	if err != nil {
 		return b, fmt.Errorf("outbox: read: %w", err)
 	}
 	return b, nil
