@@ -190,9 +190,7 @@ func TestPermanentErrorIsADeadLetterAtOnce(t *testing.T) {
 	if got := s.processed("store", "dead"); got != "1" {
 		t.Errorf("deliveries with outcome dead: got %q, want 1", got)
 	}
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
+	s.Stop()
 	s = start(t, dir, values, store.service())
 	broker.raw(orders.Name, `{"n":1}`, cloudEvent("bad", "k")) // even when it comes again
 	broker.raw(orders.Name, `{"n":3}`, cloudEvent("good too", "k"))
@@ -386,13 +384,11 @@ func TestAutoAckLosesWhatFails(t *testing.T) {
 	}
 	eventually(t, "the metrics", func() bool { return s.processed("store", "dropped") == "4" && s.processed("store", "ok") == "1" })
 	for _, text := range []string{"event dropped", "spilled milk", "broken glass", "gone for good"} {
-		if !strings.Contains(s.log.String(), text) {
+		if !strings.Contains(s.Log(), text) {
 			t.Errorf("log does not say %q", text)
 		}
 	}
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
+	s.Stop()
 	start(t, dir, values, consumer)
 	broker.raw(orders.Name, `{"n":6}`, cloudEvent("6", "k"))
 	if n := receive(t, "an event after the restart", got); n != 6 {
@@ -441,9 +437,7 @@ func TestEachGroupGetsEverything(t *testing.T) {
 	s := start(t, dir, values, shop.service(), early.service())
 	shop.publish(t, "k", placed{N: 1})
 	early.waitFor(t, "*", 1)
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
+	s.Stop()
 	// early's start counts no more: its group is known.
 	early.opts = &messaging.SubscribeOptions{From: messaging.FromNow}
 	now, beginning := &store{name: "now", opts: &messaging.SubscribeOptions{From: messaging.FromNow}}, &store{name: "beginning"}

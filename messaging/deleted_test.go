@@ -222,11 +222,11 @@ func TestDeletedTopic(t *testing.T) {
 			eventually(t, "all before the deletion", func() bool { return len(w.missing(0, n-1, n-1)) == 0 })
 			topic := w.topics[0].Name
 			for round := range 2 {
-				logged := len(s.log.String())
+				logged := len(s.Log())
 				d.delete(t, url, topic, "watcher")
 				says := strings.ReplaceAll(d.says, "%s", topic)
 				if d.loses {
-					eventually(t, "the log to say "+says, func() bool { return strings.Contains(s.log.String()[logged:], says) })
+					eventually(t, "the log to say "+says, func() bool { return strings.Contains(s.Log()[logged:], says) })
 					n = w.await(t, 0, n)
 				}
 				first := n
@@ -236,8 +236,8 @@ func TestDeletedTopic(t *testing.T) {
 				}
 				eventually(t, "all after the deletion", func() bool { return len(w.missing(0, first, n-1)) == 0 })
 				eventually(t, "all of the other topic", func() bool { return len(w.missing(1, first, n-1)) == 0 })
-				checkTold(t, s.log.String()[logged:], topic, says, url)
-				t.Logf("round %d:\n%s", round, s.log.String()[logged:])
+				checkTold(t, s.Log()[logged:], topic, says, url)
+				t.Logf("round %d:\n%s", round, s.Log()[logged:])
 			}
 		})
 	}

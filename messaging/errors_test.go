@@ -118,7 +118,7 @@ func TestLostBrokerIsTold(t *testing.T) {
 		eventually(t, setting+" to be up", func() bool { return up() == "1" })
 		n.stop()
 		eventually(t, setting+" to be down", func() bool { return up() == "0" })
-		if status := ready(s, "shop"); status != http.StatusOK {
+		if status := s.Do("GET", "shop", "/readyz", "").Status; status != http.StatusOK {
 			t.Errorf("/readyz without the broker of %s: got %d, want 200", setting, status)
 		}
 		n.start()

@@ -1,18 +1,14 @@
 package messaging_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
-	"io"
 	"maps"
 	"net"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +16,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kaptar/kaptar"
-	"github.com/kaptar/kaptar/config"
-	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -102,47 +97,13 @@ func cloudEvent(id, key string) map[string]string {
 	}
 }
 
-// A system is services that run until the test ends or stop is called.
-type system struct {
-	t    *testing.T
-	at   map[string]discovery.Instance
-	log  *buffer
-	stop func() error
-}
+// A system is services with one broker.
+type system struct{ *kaptartest.System }
 
-// start runs services on free ports with databases in dir; values are settings.
+// start runs services with databases in dir; values are settings.
 func start(t *testing.T, dir string, values map[string]string, services ...kaptar.Service) *system {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &system{t: t, at: make(map[string]discovery.Instance), log: new(buffer)}
-	ready, done := make(chan []discovery.Instance, 1), make(chan error, 1)
-	opts := &kaptar.Options{
-		Sources: config.Sources{Defaults: settings(dir, values, services)}, Log: s.log,
-		Ready: func(all []discovery.Instance) { ready <- all },
-	}
-	go func() { done <- kaptar.Run(ctx, opts, services...) }()
-	s.stop = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Errorf("Run = %v, want nil", err)
-		}
-		if t.Failed() {
-			t.Logf("log of the services:\n%s", s.log)
-		}
-	})
-	select {
-	case all := <-ready:
-		for _, e := range all {
-			s.at[e.Service] = e
-		}
-	case err := <-done:
-		done <- nil
-		t.Fatalf("Run ended before it was ready: %v", err)
-	}
-	return s
+	return &system{kaptartest.StartWith(t, &kaptartest.Options{Settings: settings(dir, values, services)}, services...)}
 }
 
 func settings(dir string, values map[string]string, services []kaptar.Service) map[string]string {
@@ -157,32 +118,12 @@ func settings(dir string, values map[string]string, services []kaptar.Service) m
 
 // metric returns the value of a line of the service's /metrics, "" for none.
 func (s *system) metric(service, name string) string {
-	s.t.Helper()
-	resp, err := http.Get("http://" + s.at[service].HTTP + "/metrics")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(s.Do("GET", service, "/metrics", "").Body) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)
 		}
 	}
 	return ""
-}
-
-// ready returns the status of the service's /readyz, 0 when it does not answer.
-func ready(s *system, service string) int {
-	resp, err := http.Get("http://" + s.at[service].HTTP + "/readyz")
-	if err != nil {
-		return 0
-	}
-	defer resp.Body.Close()
-	return resp.StatusCode
 }
 
 // processed is the number of deliveries to a service with an outcome.
@@ -340,22 +281,4 @@ func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
 		t.Fatalf("waited %v for %s", patience, what)
 	}
 	return v
-}
-
-// buffer is a bytes.Buffer for many writers.
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -40,13 +40,11 @@ func TestStopLetsTheHandlerFinish(t *testing.T) {
 	s := start(t, dir, values, service)
 	broker.raw(orders.Name, `{"n":1}`, cloudEvent("1", "k"))
 	receive(t, "the handler", begun)
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.stop() }()
-	receive(t, "the word to stop", stopping)
-	close(finish)
-	if err := receive(t, "the stop", stopped); err != nil {
-		t.Fatalf("Run = %v, want nil", err)
-	}
+	go func() {
+		<-stopping
+		close(finish)
+	}()
+	s.Stop()
 	s = start(t, dir, values, store.service())
 	broker.raw(orders.Name, `{"n":2}`, cloudEvent("2", "k"))
 	store.waitFor(t, "k", 1, 2)
@@ -84,13 +82,11 @@ func TestStopHandsBackWhatWaits(t *testing.T) {
 	shop.publish(t, "k", data...)
 	receive(t, "the event that holds", begun)
 	eventually(t, "an empty outbox", func() bool { return s.metric("shop", `outbox_backlog_rows{service="shop"}`) == "0" })
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.stop() }()
-	receive(t, "the word to stop", stopping)
-	close(hold)
-	if err := receive(t, "the stop", stopped); err != nil {
-		t.Fatalf("Run = %v, want nil", err)
-	}
+	go func() {
+		<-stopping
+		close(hold)
+	}()
+	s.Stop()
 	hold = nil
 	store.open(t, dir)
 	if got := len(store.effects(t, "*")); got < 6 || got > 20 {
@@ -129,9 +125,7 @@ func TestStopBetweenTries(t *testing.T) {
 		receive(t, "a try", tried)
 	}
 	begin := time.Now()
-	if err := s.stop(); err != nil {
-		t.Fatalf("Run = %v, want nil", err)
-	}
+	s.Stop()
 	// Now comes the longest pause, 400 to 800 ms, and a try.
 	if took := time.Since(begin); took > 350*time.Millisecond {
 		t.Errorf("stop between tries took %v, want no wait for the next try", took)
@@ -169,13 +163,11 @@ func TestStopDuringTheLastTry(t *testing.T) {
 	s := start(t, dir, values, service)
 	broker.raw(orders.Name, `{"n":1}`, cloudEvent("1", "k"))
 	receive(t, "the last try", last)
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.stop() }()
-	receive(t, "the word to stop", stopping)
-	close(finish)
-	if err := receive(t, "the stop", stopped); err != nil {
-		t.Fatalf("Run = %v, want nil", err)
-	}
+	go func() {
+		<-stopping
+		close(finish)
+	}()
+	s.Stop()
 	start(t, dir, values, store.service())
 	begin := time.Now()
 	store.waitFor(t, "k", 1)
