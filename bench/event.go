@@ -24,8 +24,7 @@ type event struct {
 type client interface {
 	// prepare makes a topic, and whatever has to be there before its first event.
 	prepare(ctx context.Context, topic string) error
-	// publisher returns what the i-th goroutine publishes with. All events are stored when that
-	// returns.
+	// publisher returns what the i-th goroutine publishes with. It returns when all are stored.
 	publisher(topic string, i int) (func(ctx context.Context, events []event) error, error)
 	// consume hands n events to handle and acknowledges each afterwards. It returns when the server
 	// was told. handle may be called from several goroutines.

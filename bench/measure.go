@@ -112,8 +112,7 @@ func (p *pair) publish(ctx context.Context, senders, batch int) (*line, error) {
 	})
 }
 
-// send publishes batches by several senders, each for as long as more says, knowing how many events
-// it has sent and since when.
+// send publishes by several senders, each for as long as more says, knowing its number of events.
 func send(ctx context.Context, c client, topic, prefix string, senders, batch int, more func(sent int, since time.Duration) bool) (result, error) {
 	publish := make([]func(context.Context, []event) error, senders)
 	for i := range publish {

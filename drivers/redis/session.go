@@ -15,8 +15,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Kinds of what is under a key: a value, or the lease of the one who loads it, so that a plain DEL
-// takes away both.
+// Kinds of what is under a key: a value, or the lease of who loads it. DEL takes away both.
 const (
 	kindValue = "V"
 	kindLease = "L"
@@ -36,12 +35,10 @@ if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1`
 
-// errRestarted ends a session: another server answers at the address, or the same one
-// started again and may have got back data from before.
+// errRestarted ends a session: another server is at the address, or this one with data of before.
 var errRestarted = errors.New("redis was restarted")
 
-// A session is connections to one run of one server. Whoever uses it closes it after its first
-// error and begins another.
+// A session is connections to one run of one server, closed after the first error.
 type session struct {
 	client    *redis.Client
 	take, put *redis.Script
@@ -78,8 +75,7 @@ func (b *backend) Session(service string, limit time.Duration) Session {
 	return s
 }
 
-// at is the key in Redis of a cache's key. With the run id in it, what a server brings back from
-// before its restart is never found, and ends with its TTL.
+// at is where a cache's key is. With the run id in it, data from before a restart is never found.
 func (s *session) at(key string) string { return s.base + key }
 
 func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error) {

@@ -137,8 +137,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	return &stmt{inner, c}, nil
 }
 
-// tx is a transaction, or a savepoint in a group. When SQLite has rolled it back by itself nothing
-// is left of it.
+// tx is a transaction, or a savepoint in a group. Nothing is left of it when SQLite has ended it.
 type tx struct {
 	c     *conn
 	inner driver.Tx

@@ -94,8 +94,7 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	return db, nil
 }
 
-// pathOf returns the absolute path of the file, or "" for memory. Its errors leave out what may be
-// a password.
+// pathOf returns the absolute path, or "" for memory. Its errors leave out what may be a password.
 func pathOf(rest string) (string, error) {
 	path := rest
 	rest, _, _ = strings.Cut(redact.URL(rest), "?")

@@ -10,8 +10,7 @@ import (
 	"github.com/kaptar/kaptar/shop/events"
 )
 
-// subscribe follows every event of the shop. Each adds to totals, in the
-// transaction that marks it as handled: once, however often it comes.
+// subscribe follows every event of the shop. Each counts once, however often it comes.
 func subscribe(app *kaptar.App, sales store) error {
 	err := errors.Join(
 		count(app, sales, events.UserRegistered, users),

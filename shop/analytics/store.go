@@ -35,8 +35,7 @@ type sale struct {
 // store is all the SQL of analytics-service; it runs on SQLite and PostgreSQL.
 type store struct{ db *sql.DB }
 
-// addTotals adds to the sums. Rows are taken in order of name, as all
-// transactions must that could otherwise wait for each other in a circle.
+// addTotals adds to the sums, in order of name, so that no two transactions wait for each other.
 func (s store) addTotals(ctx context.Context, tx *sql.Tx, t totals) error {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		_, err := tx.ExecContext(ctx, `

@@ -33,8 +33,7 @@ var errOtherContent = errors.New("bank: this Idempotency-Key belongs to a reques
 // store is all the SQL of the bank; it runs on SQLite and PostgreSQL.
 type store struct{ db *sql.DB }
 
-// request counts a request for c and decides it, the first time, by decide. With
-// fail set it only counts.
+// request counts a request for c and, unless fail is set, decides it the first time.
 func (s store) request(ctx context.Context, c charge, fail bool, decide func() (status, reason string)) (charge, error) {
 	asked := c
 	err := sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
@@ -105,8 +104,7 @@ func (s store) summary(ctx context.Context) (summary, error) {
 	return sum, nil
 }
 
-// charges returns up to limit charges, of one order if orderID is not 0, by
-// order and key, the last orders first.
+// charges returns up to limit charges, of one order if orderID is not 0, the last orders first.
 func (s store) charges(ctx context.Context, orderID int64, limit int) ([]charge, error) {
 	all, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (c charge, err error) {
 		err = row.Scan(&c.Key, &c.OrderID, &c.AmountCents, &c.Status, &c.Reason, &c.Requests, &c.Failures)

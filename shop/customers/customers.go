@@ -1,5 +1,4 @@
-// Package customers simulates the shop's customers: they sign up, watch the stock
-// and place a steady stream of orders at the gateway.
+// Package customers simulates the shop's customers: they sign up and place orders at the gateway.
 package customers
 
 import (

@@ -1,5 +1,4 @@
-// Package edge is the shop's edge: one address for all services, their merged
-// API description, and a small storefront.
+// Package edge is the shop's one address for all services, their merged API and a small storefront.
 package edge
 
 import (
@@ -10,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strconv"
 
 	"github.com/kaptar/kaptar"
@@ -43,7 +43,9 @@ func routes() []route {
 var storefront []byte
 
 func setup(app *kaptar.App) error {
+	var services []string
 	for _, r := range routes() {
+		services = append(services, r.service)
 		proxy := newProxy(app, r.service)
 		for _, version := range []string{"", "/v1"} {
 			path := version + "/" + r.resource
@@ -51,8 +53,7 @@ func setup(app *kaptar.App) error {
 			app.Handle(path+"/{rest...}", proxy)
 		}
 	}
-	docs := &openAPI{client: app.Client(), services: owners()}
-	app.HandleFunc("GET /openapi.json", docs.serve)
+	app.HandleFunc("GET /openapi.json", serveOpenAPI(app.Client(), slices.Compact(slices.Sorted(slices.Values(services)))))
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	app.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -62,8 +63,7 @@ func setup(app *kaptar.App) error {
 	return nil
 }
 
-// newProxy passes requests on to service as they are: the services know both the
-// plain and the versioned path.
+// newProxy passes requests on as they are: the services know the plain and the versioned path.
 func newProxy(app *kaptar.App, service string) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport: app.Client().Transport,

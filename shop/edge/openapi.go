@@ -14,92 +14,71 @@ import (
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
-// owners are the services behind the routes, each once.
-func owners() []string {
-	var out []string
-	for _, r := range routes() {
-		if !slices.Contains(out, r.service) {
-			out = append(out, r.service)
-		}
-	}
-	return out
-}
-
-// openAPI serves one description made of those that the services serve.
-type openAPI struct {
-	client   *http.Client
-	services []string
-}
-
-// description is the part of an OpenAPI document that is merged here.
+// description is an OpenAPI document, of which only the maps are read.
 type description struct {
-	Paths      map[string]json.RawMessage            `json:"paths"`
-	Components map[string]map[string]json.RawMessage `json:"components"`
+	OpenAPI     string                                `json:"openapi"`
+	Info        any                                   `json:"info"`
+	Paths       map[string]json.RawMessage            `json:"paths"`
+	Components  map[string]map[string]json.RawMessage `json:"components"`
+	Unavailable []string                              `json:"x-unavailable,omitempty"` // services that did not describe themselves
 }
 
-// merged is what serve answers with.
-type merged struct {
-	OpenAPI string            `json:"openapi"`
-	Info    map[string]string `json:"info"`
-	description
-	Unavailable []string `json:"x-unavailable,omitempty"` // services that did not describe themselves
-}
-
-func (o *openAPI) serve(w http.ResponseWriter, r *http.Request) {
-	parts := make([]description, len(o.services))
-	errs := make([]error, len(o.services))
-	var wg sync.WaitGroup
-	for i, service := range o.services {
-		wg.Go(func() { parts[i], errs[i] = o.fetch(r.Context(), service) })
-	}
-	wg.Wait()
-	out := merged{OpenAPI: "3.1.0", Info: map[string]string{"title": "Shop", "version": "v1"}}
-	out.Paths = make(map[string]json.RawMessage)
-	out.Components = make(map[string]map[string]json.RawMessage)
-	for i, part := range parts {
-		if errs[i] != nil {
-			out.Unavailable = append(out.Unavailable, o.services[i])
-			continue
+// serveOpenAPI serves one description made of those that the services serve.
+func serveOpenAPI(client *http.Client, services []string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := description{
+			OpenAPI: "3.1.0", Info: map[string]string{"title": "Shop", "version": "v1"},
+			Paths: make(map[string]json.RawMessage), Components: make(map[string]map[string]json.RawMessage),
 		}
-		maps.Copy(out.Paths, part.Paths)
-		for kind, members := range part.Components {
-			if out.Components[kind] == nil {
-				out.Components[kind] = make(map[string]json.RawMessage)
-			}
-			maps.Copy(out.Components[kind], members)
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for _, service := range services {
+			all.Go(func() {
+				part, err := describe(r.Context(), client, service)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					out.Unavailable = append(out.Unavailable, service)
+				}
+				maps.Copy(out.Paths, part.Paths)
+				for kind, members := range part.Components {
+					if out.Components[kind] == nil {
+						out.Components[kind] = make(map[string]json.RawMessage)
+					}
+					maps.Copy(out.Components[kind], members)
+				}
+			})
 		}
+		all.Wait()
+		slices.Sort(out.Unavailable)
+		body, err := json.Marshal(out)
+		if err != nil {
+			server.WriteProblem(w, r, server.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
+			return
+		}
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(body) // a client that went away is no concern of ours
 	}
-	body, err := json.Marshal(out)
-	if err != nil {
-		server.WriteProblem(w, r, server.Problem{Status: http.StatusInternalServerError, Detail: err.Error()})
-		return
-	}
-	w.Header().Set("Content-Type", "application/openapi+json")
-	_, _ = w.Write(body) // a client that went away is no concern of ours
 }
 
-// fetch reads service's description. Its schemas get the service's name in front,
-// as two services may both have an Item.
-func (o *openAPI) fetch(ctx context.Context, service string) (description, error) {
-	var d description
-	status, body, err := rest.Call(ctx, o.client, http.MethodGet, "http://"+service+"/openapi.json", "", nil)
+// describe reads service's description, whose schemas get its name in front: two may have an Item.
+func describe(ctx context.Context, client *http.Client, service string) (description, error) {
+	status, body, err := rest.Call(ctx, client, http.MethodGet, "http://"+service+"/openapi.json", "", nil)
 	if err != nil {
-		return d, err
+		return description{}, err
 	}
 	if status != http.StatusOK {
-		return d, fmt.Errorf("gateway: description of %s: status %d", service, status)
+		return description{}, fmt.Errorf("gateway: description of %s: status %d", service, status)
 	}
 	const ref = `"#/components/schemas/`
-	body = []byte(strings.ReplaceAll(string(body), ref, ref+service+"."))
-	if err := json.Unmarshal(body, &d); err != nil {
-		return d, fmt.Errorf("gateway: description of %s: %w", service, err)
+	var d description
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(body), ref, ref+service+".")), &d); err != nil {
+		return description{}, fmt.Errorf("gateway: description of %s: %w", service, err)
 	}
-	schemas := make(map[string]json.RawMessage, len(d.Components["schemas"]))
-	for name, schema := range d.Components["schemas"] {
-		schemas[service+"."+name] = schema
-	}
-	if d.Components != nil {
-		d.Components["schemas"] = schemas
+	schemas := d.Components["schemas"]
+	for _, name := range slices.Collect(maps.Keys(schemas)) {
+		schemas[service+"."+name] = schemas[name]
+		delete(schemas, name)
 	}
 	return d, nil
 }

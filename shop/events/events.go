@@ -5,8 +5,7 @@ package events
 
 import "github.com/kaptar/kaptar/messaging"
 
-// UserRegistered says that somebody signed up, UserChanged that something about a user is different
-// now. From user-service; key: user id.
+// Somebody signed up, and something about a user is different now. From user-service; key: user id.
 var (
 	UserRegistered = messaging.Topic[UserV1]{Name: "user.registered.v1"}
 	UserChanged    = messaging.Topic[UserV1]{Name: "user.changed.v1"}
@@ -19,8 +18,7 @@ type UserV1 struct {
 	Email    string `json:"email"`
 }
 
-// OrderPlaced, OrderConfirmed and OrderCancelled: an order began, and how it
-// ended. From order-service; key: order id.
+// How orders begin, and how they end. From order-service; key: order id.
 var (
 	OrderPlaced    = messaging.Topic[OrderV1]{Name: "order.placed.v1"}
 	OrderConfirmed = messaging.Topic[OrderV1]{Name: "order.confirmed.v1"}
@@ -43,8 +41,7 @@ type ItemV1 struct {
 	PriceCents int64  `json:"price_cents"` // of one piece
 }
 
-// StockChanged says that what is available of a sku, or reserved, is another number now.
-// From inventory-service; key: sku.
+// StockChanged has what is available of a sku and reserved now. From inventory-service; key: sku.
 var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1"}
 
 // StockChangedV1 is the data of StockChanged.

@@ -41,8 +41,7 @@ func (e *unknownSKUError) Error() string { return fmt.Sprintf("inventory: unknow
 // errNotReserved: an order is to be shipped for which nothing is set aside.
 var errNotReserved = errors.New("inventory: nothing is reserved for the order")
 
-// sorted returns items in the order of their skus, the order in which every
-// transaction locks rows of stock, or an error when they are no possible order.
+// sorted returns items by sku, the order in which all transactions lock stock, or what is wrong.
 func sorted(items []item) ([]item, error) {
 	if len(items) == 0 {
 		return nil, errors.New("inventory: no items to reserve")

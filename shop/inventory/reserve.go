@@ -41,8 +41,7 @@ func (s *store) reserve(ctx context.Context, order int64, items []item) (ok bool
 	return ok, reason, err
 }
 
-// release puts back what is reserved for the order and keeps a later reserve
-// from taking effect. What is shipped stays shipped.
+// release puts back what is reserved and keeps a later reserve from taking effect.
 func (s *store) release(ctx context.Context, order int64) error {
 	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := begin(ctx, tx, order, released); err != nil {
@@ -75,8 +74,7 @@ func (s *store) ship(ctx context.Context, order int64) error {
 	})
 }
 
-// begin writes the order's reservation and reports whether it is the first one.
-// Of two transactions at once the second waits here for the first.
+// begin writes the order's reservation; of two transactions at once the second waits for the first.
 func begin(ctx context.Context, tx *sql.Tx, order int64, st state) (first bool, err error) {
 	return changes(tx.ExecContext(ctx, `
 		INSERT INTO reservations (order_id, state, changed_at) VALUES ($1, $2, $3)
@@ -95,8 +93,7 @@ func decided(ctx context.Context, tx *sql.Tx, order int64) (ok bool, reason stri
 	return now != released, reason, nil
 }
 
-// missing says which items the stock does not suffice for; "" when it does. It
-// locks the rows of stock, by changing nothing in them, in the order of items.
+// missing says which items the stock does not suffice for. It locks their rows, in that order.
 func missing(ctx context.Context, tx *sql.Tx, items []item) (reason string, err error) {
 	for _, it := range items {
 		var available int64
@@ -119,8 +116,7 @@ func refuse(ctx context.Context, tx *sql.Tx, order int64, reason string) error {
 	return err
 }
 
-// finish takes the order's reservation from reserved to its last state and
-// returns its items; none when it was not reserved.
+// finish takes the order's reservation from reserved to last; it has no items if it was another.
 func finish(ctx context.Context, tx *sql.Tx, order int64, last state) ([]item, error) {
 	done, err := changes(tx.ExecContext(ctx, `
 		UPDATE reservations SET state = $1, changed_at = $2 WHERE order_id = $3 AND state = $4`,

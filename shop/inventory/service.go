@@ -1,5 +1,4 @@
-// Package inventory is the shop's inventory-service: what is in stock, at what
-// price, and what is set aside for which order.
+// Package inventory is inventory-service: what is in stock, its price, what is reserved for whom.
 package inventory
 
 import (

@@ -10,8 +10,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A store keeps stock and reservations. Every change of a level is published in
-// the transaction that makes it.
+// A store keeps stock and reservations. Changes are published in the transactions that make them.
 type store struct {
 	db      *sql.DB
 	publish func(ctx context.Context, tx *sql.Tx, now level) error
@@ -33,8 +32,7 @@ func (s *store) level(ctx context.Context, sku string) (level, error) {
 	return l, err
 }
 
-// set says how much of sku is available. price nil keeps the price, and is
-// defaultPrice for a sku that is new.
+// set says how much of sku is available. price nil keeps the price; a new sku has defaultPrice.
 func (s *store) set(ctx context.Context, sku string, available int64, price *int64) (l level, err error) {
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		l, err = scanLevel(tx.QueryRowContext(ctx, `

@@ -30,8 +30,7 @@ func subscribe(app *kaptar.App, mails store) error {
 	)
 }
 
-// writeOn queues one mail for each event of topic. The mail is queued in the
-// transaction that marks the event as handled: once, however often it comes.
+// writeOn queues one mail for each event of topic: once, however often it comes.
 func writeOn[T any](
 	app *kaptar.App, topic messaging.Topic[T], queue *messaging.Publisher[events.EmailSendV1], write func(T) events.EmailSendV1,
 ) error {

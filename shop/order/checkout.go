@@ -44,8 +44,7 @@ const (
 	refused                // the step cannot be done, and was not
 )
 
-// next is the whole of the checkout's rules: where c stands after the answer to
-// its step, and how long from now its next step is due.
+// next is all the rules: where c stands after a, and how long from now its next step is due.
 func next(c checkout, a answer) (checkout, time.Duration) {
 	switch {
 	case c.Step == done:

@@ -44,8 +44,7 @@ func total(items []item) (cents int64) {
 	return cents
 }
 
-// sameItems reports whether a and b ask for the same things, in any order. The
-// prices may have changed since.
+// sameItems reports whether a and b ask for the same things, in any order and at any price.
 func sameItems(a, b []item) bool {
 	bySKU := func(x, y item) int { return cmp.Compare(x.SKU, y.SKU) }
 	return slices.EqualFunc(slices.SortedFunc(slices.Values(a), bySKU), slices.SortedFunc(slices.Values(b), bySKU),

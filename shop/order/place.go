@@ -31,8 +31,7 @@ type service struct {
 	log       *slog.Logger
 }
 
-// place takes an order of items, which have no prices yet. With a key that the
-// user has sent before, it returns the order of then, and replayed.
+// place takes an order of items without prices, or replays the one of then for a key sent before.
 func (s *service) place(ctx context.Context, user int64, items []item, key string) (o order, replayed bool, err error) {
 	if i := repeated(items); i >= 0 {
 		return order{}, false, badSKU(items, i, "is there twice; expected one line per sku")

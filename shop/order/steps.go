@@ -8,15 +8,13 @@ import (
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
 
-// steps does the steps of a checkout at the other services. Every call carries
-// the order's id, which is what makes it safe to repeat.
+// steps does the steps at the other services. The order's id makes each call safe to repeat.
 type steps struct {
 	inventory inventoryv1.InventoryServiceClient
 	payment   paymentv1.PaymentServiceClient
 }
 
-// take does one step for o. An error of a call is no outcome: the other service
-// may have done its part before the connection broke.
+// take does one step for o. After an error the other service may have done its part all the same.
 func (s *steps) take(ctx context.Context, o order, st step) answer {
 	var a answer
 	var err error

@@ -12,8 +12,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A store keeps orders and their checkouts. An order's new status is published
-// in the transaction that gives it.
+// A store keeps orders and checkouts. A new status is published in its own transaction.
 type store struct {
 	db      *sql.DB
 	publish func(ctx context.Context, tx *sql.Tx, o order) error
@@ -32,8 +31,7 @@ var errMoved = errors.New("order: the checkout has moved on")
 
 const columns = `id, user_id, status, reason, items, total_cents`
 
-// scan reads columns, and then more, of one row. While an order is on its way to
-// being cancelled the reason is the checkout's own.
+// scan reads columns, and then more. A pending order has no reason yet: that is the checkout's.
 func scan(row sqldb.Row, more ...any) (o order, err error) {
 	var items string
 	err = row.Scan(append([]any{&o.ID, &o.UserID, &o.Status, &o.Reason, &items, &o.TotalCents}, more...)...)
@@ -49,8 +47,7 @@ func scan(row sqldb.Row, more ...any) (o order, err error) {
 	return o, err
 }
 
-// place writes a new order at the beginning of its checkout; key "" is none. If
-// the user has used key before, that order is returned, and isNew is false.
+// place writes a new order, or returns the one that the user has placed under key, if not "".
 func (s *store) place(ctx context.Context, o order, key, traceparent string) (now order, isNew bool, err error) {
 	items, err := json.Marshal(o.Items)
 	if err != nil {
@@ -89,9 +86,8 @@ func (s *store) get(ctx context.Context, id int64) (order, error) {
 	return scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM orders WHERE id = $1`, id))
 }
 
-// list returns up to limit orders of the user, the newest first, from the one
-// before the id before, or from the newest when that is 0. next is the before
-// of the following page, 0 when there is none.
+// list returns up to limit orders of the user, the newest first, from below the id before unless 0.
+// next is the before of the following page, 0 when there is none.
 func (s *store) list(ctx context.Context, user, before int64, limit int) (orders []order, next int64, err error) {
 	if before == 0 {
 		before = math.MaxInt64

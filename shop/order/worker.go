@@ -101,8 +101,7 @@ func (w *worker) end(id int64) {
 	w.wake()
 }
 
-// drive takes j from step to step until it is done or has to wait. It goes on
-// with the trace of the request that placed the order.
+// drive takes j on, in the trace of its request, until it is done or has to wait.
 func (w *worker) drive(ctx context.Context, j job) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": j.Traceparent})
 	ctx, span := w.tracer.Start(ctx, "checkout", trace.WithAttributes(attribute.Int64("order.id", j.ID)))

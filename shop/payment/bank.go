@@ -14,15 +14,13 @@ import (
 // timeout of one call; less than that of our callers.
 const timeout = 3 * time.Second
 
-// A bank is the API of the company that moves the money. It does each thing once
-// per Idempotency-Key, so that every call may be repeated.
+// A bank is the API of the company that moves the money: once per Idempotency-Key.
 type bank struct {
 	client *http.Client
 	url    string
 }
 
-// charge returns captured or declined, with the bank's reason, or an error when
-// the bank did not say: the money may have been taken even then.
+// charge returns captured or declined with a reason. After an error the money may have been taken.
 func (b *bank) charge(ctx context.Context, p payment) (status, string, error) {
 	code, answer, err := b.post(ctx, "/charges", p)
 	switch {

@@ -9,8 +9,7 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// A payment is pending until the bank has answered, and then captured or
-// declined for good; captured may become refunded.
+// A payment is pending until the bank answers, then captured or declined, and at last refunded.
 type payment struct {
 	OrderID     int64  `json:"order_id"`
 	UserID      int64  `json:"user_id"`
@@ -79,8 +78,7 @@ func (s *service) refund(ctx context.Context, order int64) (payment, *delay, err
 	return p, nil, err
 }
 
-// ask takes p from pending to what the bank says, and writes that down even
-// when the caller has gone.
+// ask takes p from pending to what the bank says, and writes that down even if the caller has gone.
 func (s *service) ask(ctx context.Context, p payment) (payment, *delay, error) {
 	if p.Status != pending {
 		return p, nil, nil

@@ -1,5 +1,4 @@
-// Package payment is the shop's payment-service: it takes money for orders, at a
-// bank that may be away.
+// Package payment is payment-service: it takes money for orders, at a bank that may be away.
 package payment
 
 import (

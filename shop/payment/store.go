@@ -46,8 +46,7 @@ func (s *store) begin(ctx context.Context, p payment) (now payment, err error) {
 	return now, err
 }
 
-// finish takes the order's payment from one status to the next and returns what
-// it is then: something else when another call was faster.
+// finish takes the order's payment from one status to the next, unless another call was faster.
 func (s *store) finish(ctx context.Context, p payment, from, to status, reason string) (now payment, err error) {
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		now, err = scan(tx.QueryRowContext(ctx, `

@@ -20,8 +20,7 @@ func (s *service) get(ctx context.Context, id int64) (user, error) {
 	return s.byID.Get(ctx, cacheKey(id), func(ctx context.Context) (user, error) { return s.store.byID(ctx, id) })
 }
 
-// changeEmail gives the user another address, which must be canonical, and tells the
-// others of it. The error is errNotFound, or a *takenError when somebody else has the address.
+// changeEmail takes a canonical address. The error may be errNotFound or a *takenError.
 func (s *service) changeEmail(ctx context.Context, id int64, email string) (u user, err error) {
 	err = sqldb.InTx(ctx, s.store.db, func(ctx context.Context, tx *sql.Tx) error {
 		var err error

@@ -36,16 +36,14 @@ func (e *takenError) Error() string {
 // maxEmail is the length of the longest address, in bytes.
 const maxEmail = 120
 
-// canonical is the form in which names and addresses are stored and compared, so
-// that Ada and ada are one user.
+// canonical is the form in which names and addresses are compared: Ada and ada are one user.
 func canonical(s string) string { return strings.ToLower(s) }
 
 // usernames is what a canonical username looks like. The tags in http.go say the
 // same to clients; login uses it to turn away what no user can be called.
 var usernames = regexp.MustCompile(`^[a-z0-9._-]{3,80}$`)
 
-// checkEmail accepts a bare address with a dotted domain, of at most maxEmail bytes. Whether it can
-// be reached is for a mail to find out.
+// checkEmail accepts a bare address with a dotted domain, of at most maxEmail bytes.
 func checkEmail(s string) error {
 	a, err := mail.ParseAddress(s)
 	if err != nil || a.Address != s || len(s) > maxEmail {

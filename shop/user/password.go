@@ -23,8 +23,7 @@ const (
 	hashesAtOnce = 2
 )
 
-// passwords hashes passwords and checks them. Its methods may be called
-// concurrently; those who find all slots busy wait.
+// passwords hashes and checks, concurrently too; those who find all slots busy wait.
 type passwords struct {
 	slots   chan struct{}
 	nobodys string // the hash of a password that nobody knows
@@ -50,8 +49,7 @@ func (p *passwords) hash(ctx context.Context, password string) (string, error) {
 		argon2.Version, argonMemory, argonTime, argonThreads, encode(salt), encode(sum)), nil
 }
 
-// match reports whether hash is of password, with the parameters that hash names:
-// passwords hashed with older ones remain good.
+// match reports whether hash, which names its parameters, is of password.
 func (p *passwords) match(ctx context.Context, password, hash string) (bool, error) {
 	var version int
 	var memory, passes uint32

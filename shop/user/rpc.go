@@ -11,8 +11,7 @@ import (
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
 )
 
-// listPage is how many users ListUsers reads at once. It reads page by page so
-// that a slow reader does not keep a connection to the database.
+// listPage is how many users ListUsers reads at once: slow readers keep no connection.
 const listPage = 200
 
 // rpc is UserService.

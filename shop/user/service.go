@@ -68,8 +68,7 @@ func setup(app *kaptar.App) error {
 	return nil
 }
 
-// register stores u, which must be canonical, gives it its id and tells the others
-// of it. The error is a *takenError when somebody else has the name or the address.
+// register stores u, which must be canonical. The error may be a *takenError.
 func (s *service) register(ctx context.Context, u user, password string) (user, error) {
 	hash, err := s.passwords.hash(ctx, password)
 	if err != nil {
@@ -89,8 +88,7 @@ func (s *service) register(ctx context.Context, u user, password string) (user, 
 	return u, err
 }
 
-// login returns the user who proved to be username, or errWrongLogin. It takes as
-// long for a user who does not exist as for a wrong password.
+// login returns the user, or errWrongLogin, which takes as long when there is no such user.
 func (s *service) login(ctx context.Context, username, password string) (user, error) {
 	var u user
 	var hash string

@@ -13,8 +13,7 @@ import (
 // store is all the SQL of user-service; it runs on SQLite and PostgreSQL.
 type store struct{ db *sql.DB }
 
-// add inserts u and returns its id. A duplicate is a violation of a unique
-// constraint, which sqldb.Constraint recognises.
+// add inserts u and returns its id. sqldb.Constraint recognises the error of a duplicate.
 func (s store) add(ctx context.Context, tx *sql.Tx, u user, hash string) (id int64, err error) {
 	err = tx.QueryRowContext(ctx, `
 		INSERT INTO users (username, email, password_hash, created_at)
@@ -48,8 +47,7 @@ func (s store) byID(ctx context.Context, id int64) (user, error) {
 	return u, nil
 }
 
-// setEmail gives the user with that id another address and returns the user as it is
-// then, or errNotFound. An address that somebody else has is a violation as in add.
+// setEmail returns the user with the new address, errNotFound, or a violation as add does.
 func (s store) setEmail(ctx context.Context, tx *sql.Tx, id int64, email string) (user, error) {
 	u := user{ID: id, Email: email}
 	err := tx.QueryRowContext(ctx, `UPDATE users SET email = $1 WHERE id = $2 RETURNING username`, email, id).Scan(&u.Username)
@@ -82,8 +80,7 @@ func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
 	return users, nil
 }
 
-// signingSeed keeps fresh if there is no seed yet, and returns the one that is
-// kept: the same for every instance and after every restart.
+// signingSeed keeps fresh if there is no seed yet, and returns the one that all instances use.
 func (s store) signingSeed(ctx context.Context, fresh string) (seed string, err error) {
 	_, err = s.db.ExecContext(ctx, `INSERT INTO signing_key (id, seed) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, fresh)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Command hello is a service that imports package kaptar alone, as it would be deployed. It exists
-// to be measured (make bench-shop).
+// Command hello is a service that imports package kaptar alone, to be measured (make bench-shop).
 package main
 
 import (

@@ -11,8 +11,7 @@ import (
 // maxAnswer is how many bytes of an answer Call reads.
 const maxAnswer = 1 << 20
 
-// Call sends a request, with body as JSON unless it is nil and with the Idempotency-Key unless that
-// is "", and returns the status and the answer.
+// Call sends body as JSON, unless it is nil, with an Idempotency-Key, unless that is "".
 func Call(ctx context.Context, client *http.Client, method, url, key string, body any) (status int, answer []byte, err error) {
 	var payload bytes.Buffer
 	if body != nil {

@@ -33,8 +33,8 @@ func (p *problem) ContentType(string) string { return "application/problem+json"
 // unreadable is how huma names a body that did not arrive, as if that were the server's fault.
 const unreadable = "cannot read request body"
 
-// newProblem makes an error that does not come from Problem: a request that huma refused, or a
-// handler's unexpected error. ctx is nil when huma asks for the type.
+// newProblem is what huma calls for a request it refused and for a handler's unexpected error, and,
+// with a nil ctx, for the type.
 func newProblem(ctx huma.Context, status int, detail string, errs ...error) huma.StatusError {
 	p := &problem{server.Problem{Status: status, Detail: detail}, nil}
 	var fields []*huma.ErrorDetail
@@ -46,9 +46,9 @@ func newProblem(ctx huma.Context, status int, detail string, errs ...error) huma
 		}
 	}
 	switch {
-	case ctx == nil, errors.Is(ctx.Context().Err(), context.Canceled): // the client has left: nobody's error
 	case status >= 500 && detail == unreadable:
 		p.Status, p.Detail = http.StatusBadRequest, "the request body ended before it was complete"
+	case ctx == nil, errors.Is(ctx.Context().Err(), context.Canceled): // the client has left: nobody's error
 	case status >= 500:
 		p.Detail, p.cause = "an unexpected error occurred", errors.Join(errs...)
 		if errors.Is(ctx.Context().Err(), context.DeadlineExceeded) {

@@ -22,8 +22,7 @@ import (
 	"github.com/kaptar/kaptar"
 )
 
-// Current is the version of the shop's REST interface: every operation exists
-// under this prefix and without it.
+// Current is the version of the shop's REST interface; operations exist with and without it.
 const Current = "/v1"
 
 // replaced guards huma's variables for its type of errors.
@@ -45,8 +44,7 @@ func New(app *kaptar.App, title string) huma.API {
 		}
 	})
 	config := huma.DefaultConfig(title, app.Version())
-	// Instead of huma's own routes there is one, below. Its hooks would add a $schema field to
-	// every body.
+	// Instead of huma's own routes there is one, below. Its hooks add $schema to every body.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil
 	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
@@ -66,8 +64,7 @@ func New(app *kaptar.App, title string) huma.API {
 	return huma.NewGroup(api, "", Current)
 }
 
-// Op describes an operation: its id, its method and path such as "GET /users/{id}", what it does,
-// and the statuses of its own errors.
+// Op describes an operation by its id, its method and path, what it does, and its own errors.
 func Op(id, route, summary string, errors ...int) huma.Operation {
 	method, path, _ := strings.Cut(route, " ")
 	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Errors: errors}
@@ -86,8 +83,7 @@ func withoutForms(next http.Handler) http.Handler {
 	})
 }
 
-// documentBadRequest documents the 400 that clients get where huma, which adds a
-// 422 of its own to every operation that lists errors, would send that.
+// documentBadRequest turns the 422 that huma adds to operations with errors into our 400.
 func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {
 	const huma422 = http.StatusUnprocessableEntity
 	response := op.Responses[strconv.Itoa(huma422)]

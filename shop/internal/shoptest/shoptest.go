@@ -19,8 +19,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// Event is a CloudEvent as a program in another language would publish it, for System.Deliver.
-// data is JSON.
+// Event is a CloudEvent as a program in another language would publish it; data is JSON.
 func Event(topic, id, key, data string) driver.Message {
 	return driver.Message{ID: id, Topic: topic, Key: key, Data: []byte(data), Headers: driver.HeadersOf(map[string]string{
 		driver.HeaderSpecVersion: "1.0", driver.HeaderID: id, driver.HeaderSource: "shoptest", driver.HeaderType: topic,

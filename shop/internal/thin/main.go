@@ -1,5 +1,4 @@
-// Command thin is a service with PostgreSQL and Kafka and nothing else, as it would be deployed:
-// without package local. It exists to be measured (make bench-shop).
+// Command thin is a service with PostgreSQL and Kafka alone, to be measured (make bench-shop).
 package main
 
 import (
