@@ -8,9 +8,8 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// Settings are what this package reads for each service, from the sources of package config. In
-// YAML the keys are the snake_case names shown here; in the environment they are upper-case:
-// DATABASE_URL. With several services in one process a service's own value is
+// Settings are what this package reads for each service, from the sources of package config: the
+// key database_url in YAML is DATABASE_URL in the environment, and a service's own value is
 // services.user-service.database_url or USER_SERVICE_DATABASE_URL. Packages such as messaging bring
 // settings of their own: see SectionOf.
 type Settings struct {

@@ -90,13 +90,10 @@ func everything(string, string) bool { return true }
 
 // readFile returns what the settings file says, nothing when there is none.
 func (c *Config) readFile(p *problems) *node {
-	file := newMapping("")
-	if c.src.File != "" {
-		if data, ok := readFile(c.src.File, p); ok {
-			file = cmp.Or(parseYAML(data, c.src.File, p), file)
-		}
+	if c.src.File == "" {
+		return newMapping("")
 	}
-	return file
+	return parseYAML(readFile(c.src.File, p), c.src.File, p)
 }
 
 // fill fills the fields that are in the part from all sources; the others keep their last values.

@@ -26,9 +26,8 @@ func readDotEnv(path string, p *problems) map[string]variable {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // or there is no path
 		return nil
 	}
-	data, _ := readFile(path, p)
 	out, lines := map[string]variable{}, map[string]int{}
-	rest := strings.ReplaceAll(string(data), "\r\n", "\n")
+	rest := strings.ReplaceAll(string(readFile(path, p)), "\r\n", "\n")
 	for number := 1; rest != ""; {
 		line, after, _ := strings.Cut(rest, "\n")
 		start, origin := number, fmt.Sprintf("%s:%d", path, number)

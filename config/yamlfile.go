@@ -20,8 +20,9 @@ const (
 	maxDepth = 200     // of a YAML file; the parser's time grows with the square of the depth
 )
 
-// readFile reads a settings file as UTF-8; when ok is false, p has the reason.
-func readFile(path string, p *problems) (data []byte, ok bool) {
+// readFile reads a settings file as UTF-8. It returns nil after it has reported a problem.
+func readFile(path string, p *problems) []byte {
+	var data []byte
 	problem := &Error{Origin: path}
 	info, err := os.Stat(path)
 	if err == nil && !info.IsDir() && info.Size() <= maxFile {
@@ -46,10 +47,10 @@ func readFile(path string, p *problems) (data []byte, ok bool) {
 		problem.Origin = fmt.Sprintf("%s:%d", path, line)
 		problem.Problem = "not UTF-8 text (Latin-1 or Windows-1252?): save the file as UTF-8"
 	default:
-		return data, true
+		return data
 	}
 	p.add(problem)
-	return nil, false
+	return nil
 }
 
 // toUTF8 turns a file with a byte order mark, as Windows editors write it, into UTF-8 without one.
@@ -69,15 +70,11 @@ func toUTF8(data []byte) []byte {
 	return data
 }
 
-// parseYAML returns the file's tree, empty for an empty file; nil when it is no YAML mapping.
+// parseYAML returns the file's tree, an empty one for an empty file and after a problem.
 func parseYAML(data []byte, path string, p *problems) *node {
 	y := &yamlReader{path: path, problems: p, anchors: map[string]*node{}}
-	file := y.parse(data)
-	if file == nil {
-		return nil
-	}
 	var root *node
-	for _, doc := range file.Docs {
+	for _, doc := range y.parse(data) {
 		if doc.Body == nil || doc.Body.Type() == ast.CommentType || doc.Body.Type() == ast.DirectiveType {
 			continue
 		}
@@ -88,10 +85,10 @@ func parseYAML(data []byte, path string, p *problems) *node {
 		root = y.node(doc.Body, "")
 		if root.kind != kindMapping && root.kind != kindNull {
 			y.fail(doc.Body, "", "expected keys and values, such as debug: true")
-			return nil
+			break
 		}
 	}
-	if root == nil || root.kind == kindNull {
+	if root == nil || root.kind != kindMapping {
 		return newMapping(path)
 	}
 	return root
@@ -104,11 +101,11 @@ type yamlReader struct {
 }
 
 // parse returns nil after it has reported a problem, without the parser's quote of the file.
-func (y *yamlReader) parse(data []byte) (file *ast.File) {
+func (y *yamlReader) parse(data []byte) (docs []*ast.DocumentNode) {
 	defer func() {
 		if recover() != nil {
 			y.problems.add(&Error{Origin: y.path, Problem: "cannot be parsed as YAML"})
-			file = nil
+			docs = nil
 		}
 	}()
 	tokens := lexer.Tokenize(string(data))
@@ -118,7 +115,7 @@ func (y *yamlReader) parse(data []byte) (file *ast.File) {
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err == nil {
-		return file
+		return file.Docs
 	}
 	problem := &Error{Origin: y.path, Problem: "invalid YAML"}
 	var located interface {

@@ -103,8 +103,7 @@ func (t *target) await(ctx context.Context, limit time.Duration) ([]*instance, e
 func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 	if t.external != "" {
 		// A registry that does not answer must not keep an external call waiting.
-		stop := time.AfterFunc(firstInstance, t.useDNS)
-		defer stop.Stop()
+		defer time.AfterFunc(firstInstance, t.useDNS).Stop()
 	}
 	outage := steady.Outage{What: "registry", Log: t.log, Attrs: []slog.Attr{slog.String("target", t.name)}}
 	pause := steady.Backoff{First: watchAgain, Max: watchMost}
