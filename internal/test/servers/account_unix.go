@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -88,74 +89,35 @@ func (a *account) barred(path string) string {
 }
 
 // share returns a path at which the account can read a file, or all files of a folder: path itself,
-// or links or copies below dir, since the cache folder of another user is closed to it.
+// or hard links or copies in dir, since the cache folder of another user is closed to it.
 func (a *account) share(path, dir string) (string, error) {
 	if a.barred(path) == "" {
 		return path, nil
 	}
-	info, err := os.Stat(path)
-	if err != nil {
+	to := filepath.Join(dir, filepath.Base(path))
+	if info, err := os.Stat(path); err != nil {
+		return "", err
+	} else if info.IsDir() {
+		path, to = path+"/.", dir
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil { // an earlier start's may be of another version
 		return "", err
 	}
-	files := []string{path}
-	if info.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(path, "*")); err != nil {
-			return "", err
-		}
+	const links = `cp -rl "$1" "$2" 2>/dev/null || cp -rf "$1" "$2"`
+	if out, err := exec.Command("sh", "-c", links, "sh", path, dir).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cp: %w: %s", err, out)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	if err := a.own(dir); err != nil { // to remove it; the files may be the cache's own
-		return "", err
-	}
-	for _, f := range files {
-		if err := linkOrCopy(f, filepath.Join(dir, filepath.Base(f))); err != nil {
-			return "", err
-		}
-	}
-	if info.IsDir() {
-		return dir, nil
-	}
-	return filepath.Join(dir, filepath.Base(path)), nil
-}
-
-func linkOrCopy(from, to string) error {
-	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) { // of an earlier start, perhaps of another version
-		return err
-	}
-	if os.Link(from, to) == nil {
-		return nil
-	}
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o444)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return to, a.own(dir) // to remove it; the files may be the cache's own
 }
 
 // tryLock locks a file until it is closed or this process ends. It is an error when another one has
 // it.
 func tryLock(path string) (io.Closer, error) {
-	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
+	lock, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%s is taken, its server runs", filepath.Dir(path))
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close()
-		return nil, fmt.Errorf("%s is taken, its server runs", filepath.Dir(path))
-	}
-	return lock, nil
+	return lock, err
 }
 
 // locked runs f while no other process runs something under the same lock file.
@@ -163,13 +125,21 @@ func locked(path string, f func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := flock(path, syscall.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return err
-	}
 	return f()
+}
+
+func flock(path string, how int) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), how); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
 }

@@ -209,7 +209,7 @@ func Idle(dir string) error {
 func (s *Server) Running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.usable() == nil && s.running()
+	return s.running()
 }
 
 // Dir returns the folder with the server's files.
@@ -217,19 +217,8 @@ func (s *Server) Dir() string { return s.dir }
 
 // Log returns what the server has printed since Start, the last 64 KiB.
 func (s *Server) Log() string {
-	f, err := os.Open(filepath.Join(s.dir, "log"))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	size, err := f.Seek(0, 2)
-	if err != nil {
-		return ""
-	}
-	from := max(0, size-logTail)
-	text := make([]byte, size-from)
-	n, _ := f.ReadAt(text, from)
-	return string(text[:n])
+	text, _ := os.ReadFile(s.path("log")) // or it has printed nothing
+	return string(text[max(0, len(text)-logTail):])
 }
 
 // Kill ends the server with SIGKILL, as a crash does, and waits until it is gone. Its files stay. A
@@ -237,15 +226,12 @@ func (s *Server) Log() string {
 // the name of a new quorum queue to disk after half a second, and a queue whose name was not
 // written has no leader after a crash, for ever.
 func (s *Server) Kill() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
-		return s.failed("kill", err)
-	}
-	if s.what.beforeKill > 0 && s.running() {
-		<-time.After(s.what.beforeKill)
-	}
-	return s.failed("kill", s.kill())
+	return s.do("kill", func() error {
+		if s.what.beforeKill > 0 && s.running() {
+			<-time.After(s.what.beforeKill)
+		}
+		return s.kill()
+	})
 }
 
 // Restart starts the server on the same files and ports, after killing it if it runs, and waits
@@ -254,57 +240,45 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Kill(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
-		return s.failed("restart", err)
-	}
-	return s.failed("restart", s.launch(ctx))
+	return s.do("restart", func() error { return s.launch(ctx) })
 }
 
 // Pause stops the server with SIGSTOP: connections stay open, and nothing answers.
-func (s *Server) Pause() error { return s.signal("pause", true) }
+func (s *Server) Pause() error { return s.do("pause", func() error { return s.pause(true) }) }
 
 // Resume lets a paused server go on.
-func (s *Server) Resume() error { return s.signal("resume", false) }
-
-func (s *Server) signal(verb string, stop bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
-		return s.failed(verb, err)
-	}
-	return s.failed(verb, s.pause(stop))
-}
+func (s *Server) Resume() error { return s.do("resume", func() error { return s.pause(false) }) }
 
 // Close ends the server and removes its files if the folder was a temporary one. With a folder of
 // the caller's the server ends in order. The second Close does nothing.
 func (s *Server) Close() error {
+	err := s.do("close", func() error {
+		s.closed = true
+		defer s.release()
+		return s.end()
+	})
+	if errors.Is(err, errGiven) || errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
+}
+
+// do runs f under the lock, on a server that is ours and not closed.
+func (s *Server) do(verb string, f func() error) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.given != nil {
-		return nil
-	}
-	s.closed = true
-	defer s.release()
-	return s.failed("close", s.end())
-}
-
-func (s *Server) usable() error {
 	switch {
 	case s.given != nil:
-		return errGiven
+		err = errGiven
 	case s.closed:
-		return errClosed
+		err = errClosed
+	default:
+		err = f()
 	}
-	return nil
-}
-
-func (s *Server) failed(verb string, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		err = fmt.Errorf("servers: %s %s: %w", verb, s.engine, err)
 	}
-	return fmt.Errorf("servers: %s %s: %w", verb, s.engine, err)
+	return err
 }
 
 // end ends the server and what runs beside it.

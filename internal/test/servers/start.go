@@ -56,6 +56,7 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 		if fixed || try == 3 || s.takenPort() == 0 {
 			return nil, err
 		}
+		s.release()
 		if err := errors.Join(s.end(), s.makeDir()); err != nil { // only a temporary one comes here
 			return nil, err
 		}
@@ -65,16 +66,12 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 // makeDir makes the folder for the server's files.
 func (s *Server) makeDir() (err error) {
 	if s.opts.Dir == "" {
-		if s.dir, err = os.MkdirTemp("", "kaptar-"+string(s.engine)+"-"); err != nil {
-			return err
-		}
-	} else {
-		if s.dir, err = filepath.Abs(s.opts.Dir); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(s.dir, 0o755); err != nil {
-			return err
-		}
+		s.dir, err = os.MkdirTemp("", "kaptar-"+string(s.engine)+"-")
+	} else if s.dir, err = filepath.Abs(s.opts.Dir); err == nil {
+		err = os.MkdirAll(s.dir, 0o755)
+	}
+	if err != nil {
+		return err
 	}
 	if err := s.as.own(s.dir); err != nil {
 		return err
@@ -102,19 +99,20 @@ func (s *Server) takeDir() (err error) {
 	return s.write("log", "")
 }
 
-// choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier
-// start in the same folder: the data of some engines has them inside.
+// portsFile keeps the ports in a folder of the caller's: the data of some engines has them inside.
+const portsFile = "ports.json"
+
+// choosePorts sets s.ports. It reports whether they are given, by the options or by an earlier start
+// in the same folder.
 func (s *Server) choosePorts(free func(n int) ([]int, func(), error)) (fixed bool, err error) {
-	if s.unhold != nil {
-		s.unhold()
-	}
 	s.ports = map[string]int{}
 	if s.opts.Dir != "" {
-		switch known, err := readPorts(s.dir); {
-		case err == nil:
-			s.ports, fixed = known, true
-		case !errors.Is(err, os.ErrNotExist):
-			return false, err
+		text, err := os.ReadFile(s.path(portsFile))
+		if fixed = err == nil; fixed {
+			err = json.Unmarshal(text, &s.ports)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false, fmt.Errorf("%s: %w", s.path(portsFile), err)
 		}
 	}
 	if s.opts.Port != 0 {
@@ -139,10 +137,8 @@ func (s *Server) choosePorts(free func(n int) ([]int, func(), error)) (fixed boo
 	for i, name := range without {
 		s.ports[name] = chosen[i]
 	}
-	if fixed {
-		if taken := s.takenPort(); taken != 0 {
-			return true, fmt.Errorf("port %d on 127.0.0.1 is taken by another program", taken)
-		}
+	if taken := s.takenPort(); fixed && taken != 0 {
+		return true, fmt.Errorf("port %d on 127.0.0.1 is taken by another program", taken)
 	}
 	if s.opts.Dir == "" {
 		return fixed, nil
@@ -154,38 +150,19 @@ func (s *Server) choosePorts(free func(n int) ([]int, func(), error)) (fixed boo
 	return fixed, os.WriteFile(s.path(portsFile), text, 0o644)
 }
 
-// portsFile keeps the ports in a folder of the caller's.
-const portsFile = "ports.json"
-
-func readPorts(dir string) (map[string]int, error) {
-	path := filepath.Join(dir, portsFile)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	ports := map[string]int{}
-	if err := json.Unmarshal(text, &ports); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return ports, nil
-}
-
 // takenPort returns one of the server's ports that another program listens on, or 0.
 func (s *Server) takenPort() int {
 	for _, p := range s.what.ports {
-		if s.uses(p) && taken(s.ports[p.name]) {
+		if !s.uses(p) {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[p.name])))
+		if err != nil {
 			return s.ports[p.name]
 		}
-	}
-	return 0
-}
-
-func taken(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err == nil {
 		_ = l.Close()
 	}
-	return err != nil
+	return 0
 }
 
 // launch starts the server and waits until it answers.
@@ -231,21 +208,14 @@ func (s *Server) launch(ctx context.Context) error {
 func (s *Server) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	result := make(chan error, 1)
-	go func() { result <- s.what.ready(ctx, s) }()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	go func(done <-chan struct{}) {
 		select {
-		case err := <-result:
-			return err
-		case <-tick.C:
-			if !s.running() {
-				cancel()
-				return <-result
-			}
+		case <-done:
+			cancel()
+		case <-ctx.Done():
 		}
-	}
+	}(s.main.Done())
+	return s.what.ready(ctx, s)
 }
 
 // write writes a file that the server's user can read, and makes its folder.
