@@ -5,7 +5,6 @@ package servers
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -112,7 +111,7 @@ func (a *account) share(path, dir string) (string, error) {
 
 // tryLock locks a file until it is closed or this process ends. It is an error when another one has
 // it.
-func tryLock(path string) (io.Closer, error) {
+func tryLock(path string) (*os.File, error) {
 	lock, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("%s is taken, its server runs", filepath.Dir(path))

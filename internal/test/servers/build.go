@@ -36,97 +36,120 @@ func follow(cmd *exec.Cmd, progress func(line string)) error {
 	return nil
 }
 
-// A module is a Go module in tools/ with the programs that it builds: the server under the module's
-// name, and others under their own.
-type module struct {
-	name, pkg string
-	others    []string // packages
-	tags      string
-	required  bool // pkg is a module that ours requires, and there is none in tools/: tests and product have one version
+// A product is made in the user's cache folder, under a name with its version.
+type product struct {
+	name     string
+	from     string   // for people
+	sources  []string // files of the repository, whose content is the version
+	requires string   // or the module whose version in our go.mod is that of the product
+	program  string   // the path below the folder; empty: the folder
+	make     func(ctx context.Context, part string, progress func(line string)) error
 
-	minutes, gigabytes float64
+	// Without make: the programs that a Go module in tools/, or ours, builds. The first is called
+	// like the product.
+	pkgs []string
+	tags string
 }
 
-func (m module) recipe() recipe {
-	from := "built from tools/" + m.name
-	if m.required {
-		from = "built in the version of go.mod"
-	}
-	return recipe{find: m.find, fetch: m.build, from: from, minutes: m.minutes, gigabytes: m.gigabytes}
+// tool returns the product of the Go module tools/name.
+func tool(name string, pkgs ...string) product {
+	dir := "tools/" + name
+	return product{name: name, from: "built from " + dir, sources: []string{dir + "/go.mod", dir + "/go.sum"}, program: name, pkgs: pkgs}
 }
 
-// folders returns the module's folder in the repository, and that of the program in the cache.
-func (m module) folders() (source, cache string, err error) {
-	if m.required {
-		return m.requirement()
+// folder returns the product's place in the cache.
+func (p product) folder() (string, error) {
+	if p.requires != "" {
+		version, err := required(p.requires)
+		if err != nil {
+			return "", err
+		}
+		return cached(p.name + "-" + version)
 	}
-	if source, err = repository("tools/" + m.name); err != nil {
-		return "", "", err
+	files := make([]string, len(p.sources))
+	for i, source := range p.sources {
+		var err error
+		if files[i], err = repository(source); err != nil {
+			return "", err
+		}
 	}
-	cache, err = versioned(m.name, filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum"))
-	return source, cache, err
+	return versioned(p.name, files...)
 }
 
-// requirement is folders for a module that ours requires. Its version alone makes the name, since
-// go.mod changes for much else.
-func (m module) requirement() (source, cache string, err error) {
-	const here = "internal/test/servers" // the nearest go.mod may be another module's
-	if source, err = repository(here); err != nil {
-		return "", "", err
-	}
-	source = strings.TrimSuffix(source, filepath.FromSlash("/"+here))
-	text, err := os.ReadFile(filepath.Join(source, "go.mod"))
-	if err != nil {
-		return "", "", err
-	}
-	version := regexp.MustCompile(`(?m)^(?:require|\t)\s*` + regexp.QuoteMeta(m.pkg) + ` (\S+)`).FindSubmatch(text)
-	if version == nil {
-		return "", "", fmt.Errorf("%s/go.mod does not require %s", source, m.pkg)
-	}
-	cache, err = cached(m.name + "-" + string(version[1]))
-	return source, cache, err
-}
-
-func (m module) find() (string, error) {
-	_, cache, err := m.folders()
+func (p product) find() (string, error) {
+	folder, err := p.folder()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(cache, m.name)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("it is not built, %s is not there", path)
-	}
-	return path, nil
+	path := filepath.Join(folder, p.program)
+	_, err = os.Stat(path)
+	return path, err
 }
 
-// build builds the programs. Of what go prints, its packages are counted: there are up to 3,000.
-func (m module) build(ctx context.Context, progress func(line string)) error {
-	source, cache, err := m.folders()
+func (p product) fetch(ctx context.Context, progress func(line string)) error {
+	folder, err := p.folder()
 	if err != nil {
 		return err
 	}
-	return fill(cache, func(part string) error {
-		n := 0
-		for _, pkg := range append([]string{m.pkg}, m.others...) {
-			to := filepath.Join(part, path.Base(pkg))
-			if pkg == m.pkg {
-				to = filepath.Join(part, m.name)
-			}
-			cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w", "-tags", m.tags, "-o", to, pkg)
-			cmd.Dir = source
-			cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=")
-			if err := follow(cmd, func(line string) {
-				if !strings.Contains(line, " ") {
-					n++
-					line = fmt.Sprintf("%d packages compiled, %s", n, line)
-				}
-				progress(line)
-			}); err != nil {
-				return err
-			}
+	return fill(folder, func(part string) error {
+		if p.make == nil {
+			return p.build(ctx, part, progress)
 		}
-		return nil
+		return p.make(ctx, part, progress)
 	})
+}
+
+// build builds the programs. Of what go prints, its packages are counted: there are up to 3,000.
+func (p product) build(ctx context.Context, part string, progress func(line string)) error {
+	module := "tools/" + p.name
+	if p.requires != "" {
+		module = here
+	}
+	dir, err := repository(module)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for i, pkg := range p.pkgs {
+		to := path.Base(pkg)
+		if i == 0 {
+			to = p.name
+		}
+		cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", filepath.Join(part, to), pkg)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=")
+		if err := follow(cmd, func(line string) {
+			if !strings.Contains(line, " ") {
+				n++
+				line = fmt.Sprintf("%d packages compiled, %s", n, line)
+			}
+			progress(line)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// here is this package's folder, which tells our go.mod from those of other modules.
+const here = "internal/test/servers"
+
+// required returns the version of a module that our go.mod requires.
+func required(module string) (string, error) {
+	dir, err := repository(here)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "..", "..", "..", "go.mod")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	version := regexp.MustCompile(`(?m)^(?:require|\t)\s*` + regexp.QuoteMeta(module) + ` (\S+)`).FindSubmatch(text)
+	if version == nil {
+		return "", fmt.Errorf("%s does not require %s", path, module)
+	}
+	return string(version[1]), nil
 }
 
 // fill makes a folder of the cache whole or not at all. One process does it, others wait for it.

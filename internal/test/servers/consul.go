@@ -7,15 +7,11 @@ import (
 	"strings"
 )
 
-func consulModule() module {
-	return module{name: "consul", pkg: "github.com/hashicorp/consul", minutes: 3, gigabytes: 2.2}
-}
-
 func consul() description {
 	return description{
 		example: "consul://127.0.0.1:8500",
 		ports:   []port{{usual: 8500}, {name: "dns", usual: 8600}, {name: "server", inner: true}, {name: "serf", inner: true}},
-		recipe:  consulModule().recipe(),
+		recipe:  recipe{product: tool("consul", "github.com/hashicorp/consul"), minutes: 3, gigabytes: 2.2},
 		prepare: func(_ context.Context, s *Server) error {
 			return s.write("consul.hcl", fmt.Sprintf(`server = true
 bootstrap_expect = 1

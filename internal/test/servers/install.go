@@ -16,16 +16,35 @@ import (
 
 // A recipe is how something that tests need is found and installed.
 type recipe struct {
-	// find returns where the program is, or an error that says what is missing.
+	// needs lists programs that have to be on the PATH.
+	needs []string
+	// find returns where the program is, or an error that says what is missing. Nil: it is the
+	// product, or the last of needs.
 	find func() (program string, err error)
 	// debian lists the Debian packages that it needs.
-	debian []debianPackage
-	// fetch gets what is no Debian package, and reports each line of progress. Nil: there is
-	// nothing.
+	debian  []debianPackage
+	product product
+	// fetch gets what is no Debian package, and reports each line of progress. Nil: it makes the
+	// product, if there is one.
 	fetch func(ctx context.Context, progress func(line string)) error
-	from  string // what fetch does, for people
 
 	minutes, gigabytes float64 // roughly, on 2 cores when nothing is cached
+}
+
+// look returns where the program is, or an error that says what is missing.
+func (r recipe) look() (program string, err error) {
+	for _, name := range r.needs {
+		if program, err = exec.LookPath(name); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case r.find != nil:
+		return r.find()
+	case r.product.name != "":
+		return r.product.find()
+	}
+	return program, nil
 }
 
 // A debianPackage is installed unless it is there.
@@ -44,13 +63,10 @@ func onPath(program string) func() bool {
 
 // tools returns what tests need beside engines.
 func tools() map[string]recipe {
-	look := func(program string) func() (string, error) {
-		return func() (string, error) { return exec.LookPath(program) }
-	}
 	return map[string]recipe{
 		"python": python(),
-		"curl":   {find: look("curl"), debian: []debianPackage{{name: "curl"}}, minutes: 0.1},
-		"cc":     {find: look("cc"), debian: []debianPackage{{name: "gcc"}, {name: "libc6-dev"}}, minutes: 0.3, gigabytes: 0.2},
+		"curl":   {needs: []string{"curl"}, debian: []debianPackage{{name: "curl"}}, minutes: 0.1},
+		"cc":     {needs: []string{"cc"}, debian: []debianPackage{{name: "gcc"}, {name: "libc6-dev"}}, minutes: 0.3, gigabytes: 0.2},
 	}
 }
 
@@ -82,7 +98,7 @@ func Find(name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.find(); err != nil {
+	if _, err := r.look(); err != nil {
 		return fmt.Errorf("servers: %s: %w: %w", name, ErrMissing, err)
 	}
 	return nil
@@ -108,7 +124,7 @@ func Install(ctx context.Context, out io.Writer, names ...string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := r.find(); err != nil {
+		if _, err := r.look(); err != nil {
 			missing[name] = r
 		}
 	}
@@ -132,30 +148,24 @@ type installer struct {
 func (b *installer) install(ctx context.Context, missing map[string]recipe) error {
 	b.begun, b.last = time.Now(), map[string]string{}
 	packages, refused := b.announce(missing)
-	aptDone, aptErr := make(chan struct{}), refused
+	aptDone := make(chan struct{})
+	installed := func() error {
+		<-aptDone
+		return refused
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(aptDone)
 		if len(packages) > 0 && refused == nil {
-			b.say("apt-get", "under way")
-			aptErr = b.apt(ctx, packages, func(line string) { b.say("apt-get", line) })
-			b.end("apt-get", aptErr)
+			refused = b.report("apt-get", func(progress func(string)) error { return b.apt(ctx, packages, progress) })
 		}
 	})
 	errs := make([]error, len(missing))
 	for i, name := range slices.Sorted(maps.Keys(missing)) {
-		r := missing[name]
 		wg.Go(func() {
-			if len(r.needed()) > 0 {
-				b.say(name, "waits for apt-get")
-				if <-aptDone; aptErr != nil {
-					errs[i] = fmt.Errorf("servers: install %s: %w", name, aptErr)
-					b.drop(name)
-					return
-				}
-			}
-			errs[i] = r.follow(ctx, name, b)
-			b.end(name, errs[i])
+			errs[i] = b.report(name, func(progress func(string)) error {
+				return missing[name].follow(ctx, name, installed, progress)
+			})
 		})
 	}
 	done := make(chan struct{})
@@ -175,15 +185,24 @@ func (r recipe) needed() (names []string) {
 	return names
 }
 
-// follow fetches what is no package, and looks whether everything is there now.
-func (r recipe) follow(ctx context.Context, name string, b *installer) error {
-	if r.fetch != nil {
-		b.say(name, "under way")
-		if err := r.fetch(ctx, func(line string) { b.say(name, line) }); err != nil {
-			return fmt.Errorf("servers: install %s: %w", name, err)
-		}
+// follow waits for packages, fetches what is none, and looks whether everything is there now.
+func (r recipe) follow(ctx context.Context, name string, packages func() error, progress func(line string)) (err error) {
+	if len(r.needed()) > 0 {
+		progress("waits for apt-get")
+		err = packages()
 	}
-	if _, err := r.find(); err != nil {
+	fetch := r.fetch
+	if fetch == nil && r.product.name != "" {
+		fetch = r.product.fetch
+	}
+	if err == nil && fetch != nil {
+		progress("under way")
+		err = fetch(ctx, progress)
+	}
+	if err != nil {
+		return fmt.Errorf("servers: install %s: %w", name, err)
+	}
+	if _, err := r.look(); err != nil {
 		return fmt.Errorf("servers: %s was installed, and still: %w", name, err)
 	}
 	return nil
@@ -205,7 +224,7 @@ func (b *installer) announce(missing map[string]recipe) (packages []string, refu
 			cannot = append(cannot, fmt.Sprintf("%s (what Debian calls %s)", name, strings.Join(needed, ", ")))
 			continue
 		}
-		from := r.from
+		from := r.product.from
 		if len(needed) > 0 {
 			from = strings.TrimSuffix("Debian's "+strings.Join(needed, ", ")+"; "+from, "; ")
 		}
@@ -229,24 +248,16 @@ const ways = `Install that by hand, or go on without it in one of two ways:
   make test-short             runs the tests that need Go alone.
 `
 
-// say keeps a line for the next tick: of one that was written over itself the last state.
-func (b *installer) say(name, line string) {
-	line = strings.TrimSpace(line)
-	if line = line[strings.LastIndexByte(line, '\r')+1:]; line != "" {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.last[name] = line
-	}
-}
-
-func (b *installer) drop(name string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.last, name)
-}
-
-// end writes how an installation ended.
-func (b *installer) end(name string, err error) {
+// report runs f, keeps the last line of its progress for the next tick, and writes how it ended.
+func (b *installer) report(name string, f func(progress func(line string)) error) error {
+	err := f(func(line string) {
+		line = strings.TrimSpace(line)
+		if line = line[strings.LastIndexByte(line, '\r')+1:]; line != "" { // of one written over itself the last state
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.last[name] = line
+		}
+	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.last, name)
@@ -255,6 +266,7 @@ func (b *installer) end(name string, err error) {
 	} else {
 		b.line(name, "ok")
 	}
+	return err
 }
 
 // tick writes what is new at each interval, and at least what is under way, until done is closed.

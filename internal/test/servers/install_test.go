@@ -70,7 +70,7 @@ func TestInstallSaysWhatItDoes(t *testing.T) {
 		}
 		err := i.install(t.Context(), map[string]recipe{
 			"one":  {find: s.find("one"), debian: []debianPackage{{name: "deb1"}, {"there", func() bool { return true }}}, minutes: 1, gigabytes: 0.5},
-			"slow": {find: s.find("slow"), fetch: build, from: "built from tools/slow", minutes: 3, gigabytes: 1},
+			"slow": {find: s.find("slow"), fetch: build, product: product{from: "built from tools/slow"}, minutes: 3, gigabytes: 1},
 			"two":  {find: s.find("two"), debian: []debianPackage{{name: "deb2"}}}, // and is not there afterwards
 		})
 		if err == nil || err.Error() != "servers: two was installed, and still: no two" {

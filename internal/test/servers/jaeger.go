@@ -6,15 +6,11 @@ import (
 	"strings"
 )
 
-func jaegerModule() module {
-	return module{name: "jaeger", pkg: "github.com/jaegertracing/jaeger/cmd/all-in-one", minutes: 1.5, gigabytes: 0.9}
-}
-
 func jaeger() description {
 	return description{
 		example: "http://127.0.0.1:16686",
 		ports:   []port{{usual: 16686}, {name: "otlp-grpc", usual: 4317}, {name: "otlp-http", usual: 4318}},
-		recipe:  jaegerModule().recipe(),
+		recipe:  recipe{product: tool("jaeger", "github.com/jaegertracing/jaeger/cmd/all-in-one"), minutes: 1.5, gigabytes: 0.9},
 		command: func(s *Server) command {
 			const unused = "127.0.0.1:0" // ports that nobody is told of
 			args := []string{

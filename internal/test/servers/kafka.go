@@ -23,8 +23,9 @@ func kafka() description {
 		example: "kafka://127.0.0.1:9092",
 		ports:   []port{{usual: 9092}, {name: "controller", inner: true}, {name: "sasl", usual: 9094, logins: true}},
 		recipe: recipe{
-			find: findKafka, fetch: fetchKafka, from: "jars by Maven, tools/kafka/pom.xml", minutes: 1, gigabytes: 0.5,
-			debian: []debianPackage{{"default-jre-headless", onPath("java")}, {"maven", onPath("mvn")}},
+			product: product{name: "kafka", from: "jars by Maven, " + kafkaPOM, sources: []string{kafkaPOM}, make: fetchKafka},
+			minutes: 1, gigabytes: 0.5,
+			needs: []string{"java"}, debian: []debianPackage{{"default-jre-headless", onPath("java")}, {"maven", onPath("mvn")}},
 		},
 		prepare: prepareKafka,
 		command: func(s *Server) command {
@@ -35,45 +36,22 @@ func kafka() description {
 	}
 }
 
-// jars returns the POM that lists the server's files, and the folder that they are copied to.
-func jars() (pom, cache string, err error) {
-	if pom, err = repository("tools/kafka/pom.xml"); err != nil {
-		return "", "", err
-	}
-	cache, err = versioned("kafka", pom)
-	return pom, cache, err
-}
+// kafkaPOM lists the server's files.
+const kafkaPOM = "tools/kafka/pom.xml"
 
-// findKafka returns the folder with the server's jars.
-func findKafka() (string, error) {
-	if _, err := exec.LookPath("java"); err != nil {
-		return "", err
-	}
-	_, cache, err := jars()
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(cache); err != nil { // it got its name when it was whole
-		return "", fmt.Errorf("its files are not fetched, %s is not there", cache)
-	}
-	return cache, nil
-}
-
-func fetchKafka(ctx context.Context, progress func(line string)) error {
-	pom, cache, err := jars()
+func fetchKafka(ctx context.Context, part string, progress func(line string)) error {
+	pom, err := repository(kafkaPOM)
 	if err != nil {
 		return err
 	}
-	return fill(cache, func(part string) error {
-		if err := follow(exec.CommandContext(ctx, "mvn", "-B", "-f", pom,
-			"dependency:copy-dependencies", "-DoutputDirectory="+part, "-DincludeScope=runtime"), progress); err != nil {
-			return err
-		}
-		if found, _ := filepath.Glob(filepath.Join(part, "kafka_*.jar")); len(found) == 0 {
-			return errors.New("mvn copied no kafka_*.jar")
-		}
-		return nil
-	})
+	if err := follow(exec.CommandContext(ctx, "mvn", "-B", "-f", pom,
+		"dependency:copy-dependencies", "-DoutputDirectory="+part, "-DincludeScope=runtime"), progress); err != nil {
+		return err
+	}
+	if found, _ := filepath.Glob(filepath.Join(part, "kafka_*.jar")); len(found) == 0 {
+		return errors.New("mvn copied no kafka_*.jar")
+	}
+	return nil
 }
 
 const log4j = `log4j.rootLogger=WARN, out

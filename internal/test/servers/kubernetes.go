@@ -14,20 +14,18 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
-
-func kubernetesModule() module {
-	return module{name: "kubernetes", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", minutes: 3, gigabytes: 1.2}
-}
 
 func kubernetes() description {
 	return description{
 		example: "kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt",
 		ports:   []port{{usual: 6443}, {name: "etcd", inner: true}},
-		recipe:  kubernetesRecipe(),
+		recipe: recipe{
+			product: tool("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"), minutes: 3, gigabytes: 1.2,
+			needs: []string{"etcd"}, debian: []debianPackage{{"etcd-server", onPath("etcd")}},
+		},
 		prepare: prepareKubernetes,
 		command: kubernetesCommand,
 		url: func(s *Server) string {
@@ -36,18 +34,6 @@ func kubernetes() description {
 		},
 		ready: kubernetesReady,
 	}
-}
-
-func kubernetesRecipe() recipe {
-	r := kubernetesModule().recipe()
-	r.debian = []debianPackage{{"etcd-server", onPath("etcd")}}
-	r.find = func() (string, error) {
-		if _, err := exec.LookPath("etcd"); err != nil {
-			return "", err
-		}
-		return kubernetesModule().find()
-	}
-	return r
 }
 
 // administrator is the token of a user who may do everything.

@@ -8,9 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func natsModule() module {
-	return module{name: "nats", pkg: "github.com/nats-io/nats-server/v2", required: true, minutes: 0.3, gigabytes: 0.2}
-}
+// natsModule has the server. It is in our go.mod, so that tests and programs have one version.
+const natsModule = "github.com/nats-io/nats-server/v2"
 
 // natsServer wants a password, since drivers have to keep it out of their errors. It is one that
 // nothing else is called. It writes each message to the disk first unless Config sets sync.
@@ -18,7 +17,10 @@ func natsServer() description {
 	return description{
 		example: "nats://kaptar:s3cr3t@127.0.0.1:4222",
 		ports:   []port{{usual: 4222}},
-		recipe:  natsModule().recipe(),
+		recipe: recipe{
+			product: product{name: "nats", from: "built in the version of go.mod", requires: natsModule, program: "nats", pkgs: []string{natsModule}},
+			minutes: 0.3, gigabytes: 0.2,
+		},
 		prepare: func(_ context.Context, s *Server) error {
 			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
 listen: %q

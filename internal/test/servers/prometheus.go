@@ -10,20 +10,18 @@ import (
 	"slices"
 )
 
-// prometheusModule is built with the discovery through Consul, which Debian's package lacks, and
+// prometheusProduct is built with the discovery through Consul, which Debian's package lacks, and
 // with no other.
-func prometheusModule() module {
-	return module{
-		name: "prometheus", pkg: "github.com/prometheus/prometheus/cmd/prometheus",
-		others: []string{"github.com/prometheus/prometheus/cmd/promtool"}, tags: "remove_all_sd,enable_consul_sd",
-		minutes: 3, gigabytes: 1.5,
-	}
+func prometheusProduct() product {
+	p := tool("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", "github.com/prometheus/prometheus/cmd/promtool")
+	p.tags = "remove_all_sd,enable_consul_sd"
+	return p
 }
 
 // Promtool returns the path of the program that checks what is written for Prometheus. It comes
 // with Prometheus; its error wraps ErrMissing.
 func Promtool() (string, error) {
-	path, err := prometheusModule().find()
+	path, err := prometheusProduct().find()
 	if err != nil {
 		return "", fmt.Errorf("%w: promtool: %w", ErrMissing, err)
 	}
@@ -34,7 +32,7 @@ func prometheus() description {
 	return description{
 		example: "http://127.0.0.1:9090",
 		ports:   []port{{usual: 9090}},
-		recipe:  prometheusModule().recipe(),
+		recipe:  recipe{product: prometheusProduct(), minutes: 3, gigabytes: 1.5},
 		prepare: preparePrometheus,
 		command: func(s *Server) command {
 			return command{args: []string{

@@ -2,17 +2,18 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 )
 
+// pythonPackages lists what tests import in Python.
+const pythonPackages = "test/interop/requirements.txt"
+
 // Python returns the path of a Python that has what test/interop/requirements.txt names. Its error
 // wraps ErrMissing.
 func Python() (string, error) {
-	path, err := findPython()
+	path, err := python().look()
 	if err != nil {
 		return "", fmt.Errorf("%w: Python with its packages: %w", ErrMissing, err)
 	}
@@ -21,50 +22,26 @@ func Python() (string, error) {
 
 func python() recipe {
 	return recipe{
-		find: findPython, fetch: fetchPython, from: "packages by pip, test/interop/requirements.txt", minutes: 1, gigabytes: 0.2,
+		product: product{
+			name: "python", from: "packages by pip, " + pythonPackages, sources: []string{pythonPackages}, program: "bin/python", make: fetchPython,
+		},
+		minutes: 1, gigabytes: 0.2,
 		debian: []debianPackage{{"python3", onPath("python3")}, {"python3-venv", func() bool {
 			return exec.Command("python3", "-m", "ensurepip", "--version").Run() == nil
 		}}},
 	}
 }
 
-func findPython() (string, error) {
-	_, cache, err := requirements()
-	if err != nil {
-		return "", err
-	}
-	python := filepath.Join(cache, "bin", "python")
-	_, err = os.Stat(python)
-	return python, err
-}
-
-// fetchPython makes a virtual environment, which holds its own path, so it is made in its place.
-func fetchPython(ctx context.Context, progress func(line string)) error {
-	file, cache, err := requirements()
+// fetchPython makes a virtual environment. Its python finds the packages wherever the folder is
+// moved to, unlike the scripts beside it.
+func fetchPython(ctx context.Context, part string, progress func(line string)) error {
+	list, err := repository(pythonPackages)
 	if err != nil {
 		return err
 	}
-	return locked(cache+".lock", func() error {
-		if _, err := findPython(); err == nil {
-			return nil // another process was faster
-		}
-		if err := follow(exec.CommandContext(ctx, "python3", "-m", "venv", "--clear", cache), progress); err != nil {
-			return err
-		}
-		python := filepath.Join(cache, "bin", "python")
-		if err := follow(exec.CommandContext(ctx, python, "-m", "pip", "install", "--disable-pip-version-check", "-r", file), progress); err != nil {
-			return errors.Join(err, os.RemoveAll(cache))
-		}
-		return nil
-	})
-}
-
-// requirements returns the list of Python's packages, and the folder of the cache that they are
-// installed in.
-func requirements() (file, cache string, err error) {
-	if file, err = repository("test/interop/requirements.txt"); err != nil {
-		return "", "", err
+	if err := follow(exec.CommandContext(ctx, "python3", "-m", "venv", part), progress); err != nil {
+		return err
 	}
-	cache, err = versioned("python", file)
-	return file, cache, err
+	python := filepath.Join(part, "bin", "python")
+	return follow(exec.CommandContext(ctx, python, "-m", "pip", "install", "--disable-pip-version-check", "-r", list), progress)
 }

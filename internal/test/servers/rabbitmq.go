@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -17,7 +16,7 @@ func rabbitmq() description {
 	return description{
 		example:    "amqp://guest:guest@127.0.0.1:5672",
 		ports:      []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
-		recipe:     recipe{find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
+		recipe:     recipe{needs: []string{"epmd", "erl"}, find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
 		prepare:    prepareRabbitMQ,
 		command:    rabbitmqCommand,
 		url:        func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },
@@ -29,11 +28,6 @@ func rabbitmq() description {
 // findRabbitMQ returns the server's own start script. What Debian has on the PATH is a wrapper that
 // changes the user.
 func findRabbitMQ() (string, error) {
-	for _, tool := range []string{"epmd", "erl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return "", err
-		}
-	}
 	found, err := filepath.Glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")
 	if err != nil || len(found) == 0 {
 		return "", errors.New("no /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -15,10 +14,7 @@ func redis() description {
 	return description{
 		example: "redis://127.0.0.1:6379",
 		ports:   []port{{usual: 6379}},
-		recipe: recipe{
-			find:   func() (string, error) { return exec.LookPath("redis-server") },
-			debian: []debianPackage{{name: "redis-server"}}, minutes: 0.2,
-		},
+		recipe:  recipe{needs: []string{"redis-server"}, debian: []debianPackage{{name: "redis-server"}}, minutes: 0.2},
 		prepare: func(_ context.Context, s *Server) error {
 			return s.write("redis.conf", fmt.Sprintf(`bind 127.0.0.1
 port %d

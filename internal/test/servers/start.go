@@ -23,7 +23,7 @@ func start(ctx context.Context, e Engine, opts *Options, free func(n int) ([]int
 	if opts != nil {
 		s.opts = *opts
 	}
-	program, err := what.find()
+	program, err := what.look()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMissing, err)
 	}

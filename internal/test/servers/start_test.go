@@ -68,11 +68,11 @@ func TestTakenPortIsRetried(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	t.Parallel()
-	e := module{name: "no-such-tool", pkg: "example.com/x"}
-	if _, err := e.find(); err == nil || !strings.Contains(err.Error(), "tools/no-such-tool is in no folder above") {
+	e := tool("no-such-tool", "example.com/x")
+	if _, err := e.find(); err == nil || !strings.Contains(err.Error(), "tools/no-such-tool/go.mod is in no folder above") {
 		t.Errorf("find of a module that is not there = %v", err)
 	}
-	e.required = true
+	e.requires = "example.com/x"
 	if _, err := e.find(); err == nil || !strings.Contains(err.Error(), "go.mod does not require example.com/x") {
 		t.Errorf("find of a module that go.mod does not name = %v", err)
 	}
@@ -161,18 +161,20 @@ func TestCached(t *testing.T) {
 // TestToolsAreModules: what tools/ has builds what the engines expect.
 func TestToolsAreModules(t *testing.T) {
 	t.Parallel()
-	for _, m := range []module{
-		consulModule(), jaegerModule(), prometheusModule(), kubernetesModule(),
-	} {
-		source, _, err := m.folders()
+	for _, e := range []Engine{Consul, Jaeger, Prometheus, Kubernetes} {
+		what, err := describe(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, err := repository(what.product.sources[0])
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(source, "go.mod"))
-		for _, pkg := range append(m.others, m.pkg) {
+		text, err := os.ReadFile(path)
+		for _, pkg := range what.product.pkgs {
 			if err != nil || !strings.Contains(string(text), "tool "+pkg+"\n") && !strings.Contains(string(text), "\t"+pkg+"\n") {
-				t.Errorf("%s/go.mod has no tool %s: %v", source, pkg, err)
+				t.Errorf("%s has no tool %s: %v", path, pkg, err)
 			}
 		}
 	}
