@@ -117,3 +117,50 @@ func TestLimitDeadline(t *testing.T) {
 		t.Errorf("lifted: %v, want the parent's", got)
 	}
 }
+
+// TestLimitThatNobodyWaitedFor looks at a limit for the first time after its end.
+func TestLimitThatNobodyWaitedFor(t *testing.T) {
+	t.Parallel()
+	why := errors.New("why")
+	for what, tt := range map[string]struct {
+		end        func(l *deadline.Limit)
+		err, cause error
+	}{
+		"cancelled":             {func(l *deadline.Limit) { l.Cancel(nil) }, context.Canceled, context.Canceled},
+		"cancelled for a cause": {func(l *deadline.Limit) { l.Cancel(why) }, context.Canceled, why},
+		"deadline, then lifted": {func(l *deadline.Limit) { time.Sleep(2 * time.Second); l.Move(time.Time{}) }, context.DeadlineExceeded, context.DeadlineExceeded},
+		"deadline, then cancelled": {func(l *deadline.Limit) {
+			time.Sleep(2 * time.Second)
+			_ = l.Err()
+			l.Cancel(why)
+		}, context.DeadlineExceeded, context.DeadlineExceeded},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var l deadline.Limit
+				ctx := l.Start(t.Context(), time.Now().Add(time.Second))
+				tt.end(&l)
+				_, err, cause := ends(t, ctx)
+				if !errors.Is(err, tt.err) || !errors.Is(cause, tt.cause) {
+					t.Errorf("ended with %v (%v), want %v (%v)", err, cause, tt.err, tt.cause)
+				}
+			})
+		})
+	}
+}
+
+// TestLimitCostsNothing shows that a limit that nobody waits for allocates nothing more.
+func TestLimitCostsNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun does not allow it
+	parent, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if n := testing.AllocsPerRun(100, func() {
+		l := new(deadline.Limit)
+		if ctx := l.Start(parent, time.Now().Add(time.Hour)); ctx.Err() != nil {
+			t.Error(ctx.Err())
+		}
+		l.Cancel(nil)
+	}); n > 1 {
+		t.Errorf("%v allocations, want no more than the limit itself", n)
+	}
+}

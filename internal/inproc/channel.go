@@ -1,6 +1,7 @@
 package inproc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,14 +175,9 @@ func (u *unaryCall) serve(ctx context.Context) {
 func contain(method string, err *error) func() {
 	*err = errGoexit // until the handler returns
 	return func() {
-		p := recover()
-		if p == nil && !errors.Is(*err, errGoexit) {
-			return
+		if p := recover(); p != nil || errors.Is(*err, errGoexit) {
+			*err = status.Errorf(codes.Internal, "inproc: handler of %s panicked: %v", method, cmp.Or(p, any(errGoexit)))
 		}
-		if p == nil {
-			p = errGoexit
-		}
-		*err = status.Errorf(codes.Internal, "inproc: handler of %s panicked: %v", method, p)
 	}
 }
 

@@ -58,10 +58,8 @@ func (c *Channel) newStream(
 // serve runs the handler.
 func (s *stream) serve(ss *serverStream) {
 	var err error
-	defer func() {
-		ss.unfollow()
-		s.finish(err)
-	}()
+	defer func() { s.finish(err) }()
+	defer ss.unfollow()
 	defer contain(s.method.full, &err)()
 	err = statusError(s.handle(ss))
 }
@@ -189,9 +187,9 @@ func (cs *clientStream) SendMsg(m any) error {
 		return cs.CloseSend()
 	}
 	if err != nil {
-		return io.EOF
+		err = io.EOF
 	}
-	return nil
+	return err
 }
 
 // fail ends the stream because the client made a mistake.
@@ -212,12 +210,13 @@ func (cs *clientStream) RecvMsg(m any) error {
 
 func (cs *clientStream) receive(m any) error {
 	data, err := cs.down.get()
-	switch {
-	case errors.Is(err, errFinished) && cs.desc.ServerStreams:
-		return io.EOF
-	case errors.Is(err, errFinished):
-		return status.Errorf(codes.Internal, "inproc: %s ended without a reply", cs.side.method)
-	case err != nil:
+	if errors.Is(err, errFinished) {
+		if cs.desc.ServerStreams {
+			return io.EOF
+		}
+		err = status.Errorf(codes.Internal, "inproc: %s ended without a reply", cs.side.method)
+	}
+	if err != nil {
 		return err
 	}
 	defer data.Free()
