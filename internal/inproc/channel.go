@@ -128,11 +128,11 @@ func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts
 		return err
 	}
 	call := &unaryCall{channel: c, method: m, request: request, side: newServerSide(m.full), done: make(chan struct{})}
-	go call.serve(call.side.context(start(&call.limit, ctx), md))
+	go call.serve(call.side.context(start(ctx, &call.limit), md))
 	select {
 	case <-call.done:
 	case <-ctx.Done():
-		endLike(&call.limit, ctx)
+		endLike(ctx, &call.limit)
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	defer call.reply.Free()

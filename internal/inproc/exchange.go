@@ -80,7 +80,7 @@ func (ex *exchange) drop(err error) {
 // callerGone ends the exchange because the caller's context has ended.
 func (ex *exchange) callerGone() {
 	if ex.fail(context.Cause(ex.caller)) {
-		endLike(&ex.limit, ex.caller)
+		endLike(ex.caller, &ex.limit)
 		ex.release()
 	}
 }
@@ -222,13 +222,13 @@ func (address) String() string  { return "in-process" }
 
 // start starts the limit of a handler and returns its context: it has the deadline of the caller's,
 // but none of its values.
-func start(limit *deadline.Limit, caller context.Context) context.Context {
+func start(caller context.Context, limit *deadline.Limit) context.Context {
 	at, _ := caller.Deadline()
 	return limit.Start(context.Background(), at)
 }
 
 // endLike ends the context of a handler for the reason for which the caller's has ended.
-func endLike(limit *deadline.Limit, caller context.Context) {
+func endLike(caller context.Context, limit *deadline.Limit) {
 	if _, timed := limit.Deadline(); timed && errors.Is(caller.Err(), context.DeadlineExceeded) {
 		limit.Move(time.Now())
 	} else {

@@ -43,7 +43,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		ex.release()
 		return nil, context.Cause(caller)
 	}
-	sreq, err := serverRequest(start(&ex.limit, caller), req, ex.body)
+	sreq, err := serverRequest(start(caller, &ex.limit), req, ex.body)
 	if err != nil {
 		ex.release()
 		return nil, err

@@ -41,7 +41,7 @@ func (c *Channel) newStream(
 		return nil, err
 	}
 	s := &stream{channel: c, side: newServerSide(full), up: newQueue(), down: newQueue(), over: make(chan struct{})}
-	sctx := start(&s.limit, ctx)
+	sctx := start(ctx, &s.limit)
 	cs := &clientStream{stream: s, ctx: ctx, desc: desc, options: o}
 	cs.unfollow = context.AfterFunc(ctx, cs.callerGone)
 	// As over the network, that there is no such method is known only with the status.
@@ -148,7 +148,7 @@ func (cs *clientStream) callerGone() {
 // abandon ends the stream from the client's side: the handler's context ends, the client gets err.
 func (cs *clientStream) abandon(err error) {
 	cs.down.cut(err)
-	endLike(&cs.limit, cs.ctx)
+	endLike(cs.ctx, &cs.limit)
 	cs.contextEnded()
 }
 
