@@ -13,8 +13,6 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-const closeTimeout = 10 * time.Second
-
 // A driven is the side of a driver.
 type driven struct {
 	broker driver.Broker
@@ -109,7 +107,7 @@ func (d *driven) consume(ctx context.Context, topic string, n int, handle func(i
 }
 
 func (d *driven) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = d.broker.Close(ctx)
 }

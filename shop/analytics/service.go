@@ -1,8 +1,7 @@
 // Package analytics is analytics-service: what the shop has sold.
 //
-// It keeps nothing but a read model, computed from the events of all other services
-// from the very first one on. To compute another one, give the service an empty
-// database and a new name: it reads everything again.
+// It keeps nothing but a read model of the events of all other services from the very first one on.
+// To compute another one, give it an empty database and a new name: it reads everything again.
 package analytics
 
 import (

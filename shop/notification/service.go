@@ -1,10 +1,9 @@
 // Package notification is notification-service: it writes to the shop's users.
 //
-// What happens in the shop becomes a mail in two steps. An event of another service
-// puts an email.send.v1 into this service's own work queue, and whichever instance
-// takes it from there sends it: so a mail that cannot be sent is tried again by
-// itself, and a crowd of them does not keep the service from following the shop.
-// Sending is simulated: a sent mail is a row in the database.
+// What happens in the shop becomes a mail in two steps. An event of another service puts an
+// email.send.v1 into this service's own work queue, and whichever instance takes it from there
+// sends it: a mail that cannot be sent is tried again by itself, and many of them do not keep the
+// service from following the shop. A sent mail is a row in the database: sending is simulated.
 package notification
 
 import (

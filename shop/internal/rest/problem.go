@@ -39,8 +39,8 @@ func newProblem(ctx huma.Context, status int, detail string, errs ...error) huma
 	p := &problem{server.Problem{Status: status, Detail: detail}, nil}
 	var fields []*huma.ErrorDetail
 	for _, err := range errs {
-		if d, ok := err.(huma.ErrorDetailer); ok {
-			fields = append(fields, d.ErrorDetail())
+		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
+			fields = append(fields, d)
 		} else if err != nil {
 			fields = append(fields, &huma.ErrorDetail{Message: err.Error()})
 		}
