@@ -77,10 +77,7 @@ func (b *bus) store() (*store, error) {
 			return nil
 		})
 		b.app.Go("outbox relay", s.relay.Run)
-		b.app.Go("inbox purge", func(ctx context.Context) error {
-			s.purge(ctx, b.app.Logger())
-			return nil
-		})
+		b.app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, db, b.app.Logger()) })
 		return s, nil
 	})
 }
@@ -218,13 +215,11 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 }
 
 // purge forgets handled events that cannot come again, until ctx ends.
-func (s *store) purge(ctx context.Context, log *slog.Logger) {
-	for {
-		if _, err := outbox.PurgeInbox(ctx, s.db, inboxRetention); err != nil && ctx.Err() == nil {
+func purge(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+	for more := true; more; more = steady.Sleep(ctx, time.Hour) {
+		if _, err := outbox.PurgeInbox(ctx, db, inboxRetention); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "inbox not purged", "error", err)
 		}
-		if !steady.Sleep(ctx, time.Hour) {
-			return
-		}
 	}
+	return nil
 }

@@ -85,7 +85,11 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 		unordered: c.opts.Unordered, room: make(chan struct{}, 2*sub.MaxInFlight),
 	}
 	lanes.open(extendEvery, func(d *driver.Delivery) { c.tell(ctx, "extend", d, d.Extend) })
-	defer func() { c.handBack(ctx, lanes.close()) }()
+	defer func() { // after the subscription has ended, which would get them again
+		for _, d := range lanes.close() {
+			c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, 0) })
+		}
+	}()
 	outage := steady.Outage{What: "subscription", Log: c.bus.app.Logger(), Attrs: []slog.Attr{
 		slog.String("topic", c.topic), slog.String("group", c.opts.Group),
 	}}
@@ -217,14 +221,6 @@ func redeliveryDelay(attempt int) time.Duration {
 		delay = min(delay*3, maxDelay)
 	}
 	return delay
-}
-
-// handBack returns what was not handled before the service stopped to the group, to come at the
-// next start. It must run after the subscription has ended, which would get it again.
-func (c *consumer) handBack(ctx context.Context, undone []*driver.Delivery) {
-	for _, d := range undone {
-		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, 0) })
-	}
 }
 
 // tell tells the broker what became of d. A failure is only logged: the event comes again and the

@@ -7,9 +7,8 @@
 //
 // # URL
 //
-// The hosts are where the first contact is sought; port 9092 may be left out. User and password are
-// percent-encoded where they hold special characters. Parameters for topics count when a topic is
-// made; one that exists keeps its settings.
+// The hosts are for the first contact; port 9092 may be left out. Special characters in user and
+// password are percent-encoded. A topic that exists keeps its settings.
 //
 //	partitions=16      partitions of a new topic: the most members of a group that can share the work
 //	replicas=3         copies of a new topic; default: one on each broker, at most 3
@@ -40,10 +39,9 @@
 //
 // Publish returns when all replicas in sync have the messages (acks=all), sent by an idempotent
 // producer without transactions. A new topic with 3 or more replicas has min.insync.replicas=2 and
-// never elects an unclean leader. Kafka acknowledges before it calls fsync: that makes a message
-// survive the loss of any one broker and a kill of all of them, but not a power failure of all at
-// once. Kafka does not know message ids: a message whose acknowledgement was lost and which is sent
-// again is stored twice, and consumers deduplicate.
+// never elects an unclean leader. Kafka acknowledges before it calls fsync, so a message survives
+// the loss of any one broker and a kill of all, but no power failure of all at once. A message
+// that is sent again is stored twice, and consumers deduplicate.
 //
 // # Redelivery
 //
@@ -57,9 +55,9 @@
 //
 // # Order
 //
-// Order per key holds for first deliveries, also with several members, since a partition belongs to
-// one member at a time. When a partition moves, the old owner has up to 2 s to finish what it has
-// before the new one starts. A member that is full does not give its messages to an idle one.
+// Order per key holds for first deliveries, also with several members: a partition belongs to one at
+// a time, and when it moves, the old owner has up to 2 s to finish what it has. A member that is
+// full does not give its messages to an idle one.
 //
 // # The vendor's client
 //

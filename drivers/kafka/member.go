@@ -289,12 +289,9 @@ func (m *member) classify(ctx context.Context, err error) {
 		}
 		look, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
-		found, err := m.b.adm.ListTopics(look, m.topic)
-		if err != nil || !errors.Is(found[m.topic].Err, kerr.UnknownTopicOrPartition) {
-			return
+		if found, err := m.b.adm.ListTopics(look, m.topic); err == nil && errors.Is(found[m.topic].Err, kerr.UnknownTopicOrPartition) {
+			m.classify(ctx, found[m.topic].Err)
 		}
-		m.b.forget(m.sub.Topic)
-		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, kerr.UnknownTopicOrPartition))
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		m.b.forget(m.sub.Topic)
 		m.fail(fmt.Errorf("topic %s was deleted: %w", m.topic, err))

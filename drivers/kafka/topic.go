@@ -161,15 +161,14 @@ func (b *Broker) create(ctx context.Context, name string) error {
 		}
 		replicas = max(1, min(3, len(meta.Brokers)))
 	}
-	value := func(s string) *string { return &s }
 	config := map[string]*string{
-		"retention.ms":                   value(strconv.FormatInt(b.opts.Retention.Milliseconds(), 10)),
-		"max.message.bytes":              value(strconv.Itoa(newLimit)),
-		"cleanup.policy":                 value("delete"),
-		"unclean.leader.election.enable": value("false"),
+		"retention.ms":                   kadm.StringPtr(strconv.FormatInt(b.opts.Retention.Milliseconds(), 10)),
+		"max.message.bytes":              kadm.StringPtr(strconv.Itoa(newLimit)),
+		"cleanup.policy":                 kadm.StringPtr("delete"),
+		"unclean.leader.election.enable": kadm.StringPtr("false"),
 	}
 	if replicas >= 3 {
-		config["min.insync.replicas"] = value("2")
+		config["min.insync.replicas"] = kadm.StringPtr("2")
 	}
 	answer, err := b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name) //nolint:gosec // at most 10 000 and 100
 	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {

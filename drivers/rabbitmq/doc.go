@@ -34,29 +34,28 @@
 // work must have run once before its producers; mandatory=true makes a producer that comes first
 // fail, and its outbox wait. Message ids are not deduplicated here.
 //
-// A raw topic (driver.Subscription.Raw) is the queue of that name, as other programs declare it; to
-// publish there is to publish to the default exchange. All groups share the queue. Programs refuse
-// a queue whose arguments are not theirs, so it is not made here: while it is not there, Publish
-// and Subscribe fail with an error that says so. Keys do not travel. The properties content-type,
-// correlation-id and reply-to are headers of these names, and the id is message-id.
+// A raw topic (driver.Subscription.Raw) is the queue of that name, shared by all groups; what is
+// published goes there by the default exchange. Programs refuse a queue whose arguments are not
+// theirs, so it is not made here: until it is there, Publish and Subscribe fail with an error that
+// says so. Keys do not travel. The properties content-type, correlation-id and reply-to are headers
+// of these names, and the id is message-id.
 //
 // # Durability
 //
 // Publish returns when every queue of the topic has confirmed: the message is on the disks of a
 // majority of the queue's servers. Do not limit the length of these queues by a policy with
-// overflow=reject-publish, since a message that is refused can then be overtaken by a later one of
-// its key; with another overflow, or a message-ttl, what the policy drops goes to the queue
-// "topic:group:dead". RabbitMQ 3.10 can lose the leader of a queue that is less than a second old
-// when the server is killed: subscribing then hangs, and the queue has to be deleted.
+// overflow=reject-publish: a later message of the key can overtake a refused one. What another
+// policy drops goes to the queue "topic:group:dead". RabbitMQ 3.10 can lose the leader of a queue
+// that is less than a second old when the server is killed: subscribing then hangs, and the queue
+// has to be deleted.
 //
 // # Deletion
 //
-// What somebody deletes is made again. A queue takes its messages with it, and what is published
-// before its group is back, a second or two later, can miss that group. A member looks every 2 s
-// whether the exchanges are there, as the server tells nobody. The publisher that finds the topic's
-// exchange missing makes it again; for three times as long its messages must then reach some group,
-// so Publish fails with ErrNoGroup until one is back, and a second group that is back later misses
-// what came between.
+// What somebody deletes is made again within about 2 s, the time between a member's looks at the
+// exchanges. A queue takes its messages with it, and what is published before its group is back can
+// miss that group. A publisher that finds the topic's exchange missing makes it again and fails with
+// ErrNoGroup, for up to 6 s, until one group is back; a second one that is back later misses what
+// came between.
 //
 // # Order
 //

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,19 +109,16 @@ func (s Start) String() string {
 
 // Validate checks the fields. Its error has ErrInvalid in its chain and says what was expected.
 func (s Subscription) Validate() error {
-	if err := checkTopic(s.Topic, s.Raw); err != nil {
-		return fmt.Errorf("driver: subscription of group %q: %w", s.Group, err)
+	err := cmp.Or(checkTopic(s.Topic, s.Raw), checkName("group", s.Group))
+	switch {
+	case err != nil:
+	case s.From != FromNow && s.From != FromBeginning:
+		err = fmt.Errorf("start %d is %w: want FromNow or FromBeginning", int(s.From), ErrInvalid)
+	case s.MaxInFlight < 0:
+		err = fmt.Errorf("max in flight %d is %w: want 1 or more, or 0 for %d", s.MaxInFlight, ErrInvalid, DefaultMaxInFlight)
 	}
-	if err := checkName("group", s.Group); err != nil {
-		return fmt.Errorf("driver: subscription to %q: %w", s.Topic, err)
-	}
-	if s.From != FromNow && s.From != FromBeginning {
-		return fmt.Errorf("driver: subscription of group %q to %q: start %d is %w: want FromNow or FromBeginning",
-			s.Group, s.Topic, int(s.From), ErrInvalid)
-	}
-	if s.MaxInFlight < 0 {
-		return fmt.Errorf("driver: subscription of group %q to %q: max in flight %d is %w: want 1 or more, or 0 for %d",
-			s.Group, s.Topic, s.MaxInFlight, ErrInvalid, DefaultMaxInFlight)
+	if err != nil {
+		return fmt.Errorf("driver: subscription of group %q to %q: %w", s.Group, s.Topic, err)
 	}
 	return nil
 }
