@@ -10,8 +10,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,8 +43,49 @@ postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes. 
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(installCommand(), startCommand(), cleanCommand())
+	root.AddCommand(&cobra.Command{
+		Use:   "install [name...]",
+		Short: "get what is missing",
+		Long: `Says what is missing and gets it: Debian packages as root or by sudo without a password, Kafka's jars by Maven,
+Consul, Jaeger, Prometheus and kube-apiserver built from tools/, and NATS in the version of go.mod. What is fetched and built
+lies in the user's cache folder. Besides engines a name is python, what test/interop needs; curl; or cc, the C compiler
+of the race detector. Without a name all of them are installed.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = servers.Installable()
+			}
+			return servers.Install(cmd.Context(), cmd.OutOrStdout(), args...)
+		},
+	}, withData(&cobra.Command{
+		Use:   "start [engine...]",
+		Short: "run servers on their usual ports until Ctrl-C",
+		Long: `Runs servers on their usual ports on 127.0.0.1, until Ctrl-C. Their data stays in the folder and is there at the next
+start, also after a crash; the command clean removes it. A server that ends by itself is named with the end of its log, and the
+others go on. PostgreSQL has the databases of deploy/postgres, and Prometheus runs with deploy/prometheus and the Consul of
+this command. As root they run as the user nobody, who has to be able to reach the folder.`,
+	}, func(ctx context.Context, out io.Writer, dir string, chosen []servers.Engine) error {
+		usual := func(e servers.Engine) int { return servers.UsualPorts(e)[""] }
+		return (&foreground{out: out, dir: dir, deploy: "deploy", port: usual}).run(ctx, chosen)
+	}), withData(&cobra.Command{
+		Use:   "clean [engine...]",
+		Short: "remove the data of servers that do not run",
+	}, func(_ context.Context, out io.Writer, dir string, chosen []servers.Engine) error {
+		return clean(out, dir, chosen)
+	}))
 	return root
+}
+
+// withData lets cmd run f for engines whose data lies in a folder, each in one of its own.
+func withData(cmd *cobra.Command, f func(ctx context.Context, out io.Writer, dir string, chosen []servers.Engine) error) *cobra.Command {
+	dir := cmd.Flags().String("dir", ".kaptar/servers", "`folder` for the servers' data")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		chosen, err := engines(args)
+		if err != nil {
+			return err
+		}
+		return f(cmd.Context(), cmd.OutOrStdout(), *dir, chosen)
+	}
+	return cmd
 }
 
 // engines returns those of the names, each once, or all.
@@ -51,14 +94,12 @@ func engines(names []string) ([]servers.Engine, error) {
 		return servers.Engines(), nil
 	}
 	var out []servers.Engine
-	seen := map[servers.Engine]bool{}
 	for _, name := range names {
 		e, err := servers.Parse(name)
 		if err != nil {
 			return nil, err
 		}
-		if !seen[e] {
-			seen[e] = true
+		if !slices.Contains(out, e) {
 			out = append(out, e)
 		}
 	}

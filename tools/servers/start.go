@@ -16,57 +16,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
-
-// defaultDir is where the data lies, one folder an engine.
-const defaultDir = ".kaptar/servers"
-
-func startCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:   "start [engine...]",
-		Short: "run servers on their usual ports until Ctrl-C",
-		Long: `Runs servers on their usual ports on 127.0.0.1, until Ctrl-C. Their data stays in the folder and is there at the next
-start, also after a crash; the command clean removes it. A server that ends by itself is named with the end of its log, and the
-others go on. PostgreSQL has the databases of deploy/postgres, and Prometheus runs with deploy/prometheus and the Consul of
-this command. As root they run as the user nobody, who has to be able to reach the folder.`,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			chosen, err := engines(args)
-			if err != nil {
-				return err
-			}
-			f := foreground{
-				out: cmd.OutOrStdout(), dir: dir, deploy: "deploy",
-				port: func(e servers.Engine) int { return servers.UsualPorts(e)[""] },
-			}
-			return f.run(cmd.Context(), chosen)
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", defaultDir, "`folder` for the servers' data")
-	return cmd
-}
-
-func cleanCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:   "clean [engine...]",
-		Short: "remove the data of servers that do not run",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			chosen, err := engines(args)
-			if err != nil {
-				return err
-			}
-			return clean(cmd.OutOrStdout(), dir, chosen)
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", defaultDir, "`folder` with the servers' data")
-	return cmd
-}
 
 // A foreground runs servers until its context ends.
 type foreground struct {
