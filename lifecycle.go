@@ -84,14 +84,12 @@ func (s *system) goTask(a *App, t task) {
 	if t.internal {
 		set = &s.watches
 	}
-	done := set.add(name)
-	go func() {
-		defer done()
+	set.run(name, func() {
 		err := guard(func() error { return t.run(s.base) })
 		if err != nil && s.base.Err() == nil {
 			s.fail(fmt.Errorf("kaptar: task %s: %w", name, err))
 		}
-	}()
+	})
 }
 
 // closeGrace is what tasks and closing have in the least, however long the requests took.

@@ -234,40 +234,34 @@ func (s *system) output() io.Writer {
 
 // running keeps account of named tasks, so that an error can name a late one.
 type running struct {
+	all   sync.WaitGroup
 	mu    sync.Mutex
 	names []string
-	idle  chan struct{} // closed when names became empty; nil when nobody waits
 }
 
-func (r *running) add(name string) (done func()) {
+// run runs a task on a goroutine of its own.
+func (r *running) run(name string, task func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.names = append(r.names, name)
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if i := slices.Index(r.names, name); i >= 0 {
+	r.all.Go(func() {
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			i := slices.Index(r.names, name)
 			r.names = slices.Delete(r.names, i, i+1)
-		}
-		if len(r.names) == 0 && r.idle != nil {
-			close(r.idle)
-			r.idle = nil
-		}
-	}
+		}()
+		task()
+	})
 }
 
 // wait returns when nothing runs, or with what still does when ctx ends.
 func (r *running) wait(ctx context.Context) error {
-	r.mu.Lock()
-	if len(r.names) == 0 {
-		r.mu.Unlock()
-		return nil
-	}
-	if r.idle == nil {
-		r.idle = make(chan struct{})
-	}
-	idle := r.idle
-	r.mu.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		r.all.Wait()
+		close(idle)
+	}()
 	select {
 	case <-idle:
 		return nil

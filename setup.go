@@ -33,13 +33,13 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 		s.apps[i] = app
 	}
 	failed := make([]error, len(s.apps))
-	returned := make(chan int, len(s.apps))
+	returned := make(chan *App, len(s.apps))
 	for i, app := range s.apps {
 		go func() {
 			if err := guard(func() error { return app.service.Setup(app) }); err != nil {
 				failed[i] = fmt.Errorf("kaptar: %s: setup: %w", app.Name(), err)
 			}
-			returned <- i
+			returned <- app
 		}()
 	}
 	if err := s.await(ctx, returned); err != nil {
@@ -58,34 +58,28 @@ const (
 	stoppedSetup = time.Second
 )
 
-// await waits for the Setups of all apps, whose indexes come from returned. It takes an app whose
-// Setup does not end off the list: what that has opened cannot be closed beside it.
-func (s *system) await(ctx context.Context, returned <-chan int) error {
+// await waits for the Setups of all apps, which come from returned. It takes an app whose Setup does
+// not end off the list: what that has opened cannot be closed beside it.
+func (s *system) await(ctx context.Context, returned <-chan *App) error {
 	waiting := slices.Clone(s.apps)
 	late, told, over := time.After(lateSetup), ctx.Done(), (<-chan time.Time)(nil)
-	for left := len(waiting); left > 0; {
+	for len(waiting) > 0 {
 		select {
-		case i := <-returned:
-			waiting[i] = nil
-			left--
+		case done := <-returned:
+			waiting = slices.DeleteFunc(waiting, func(a *App) bool { return a == done })
 		case <-late:
 			for _, a := range waiting {
-				if a != nil {
-					a.Logger().Warn("Setup has not returned yet, and nothing is served before", "running_for", lateSetup)
-				}
+				a.Logger().Warn("Setup has not returned yet, and nothing is served before", "running_for", lateSetup)
 			}
 		case <-told:
 			s.cancel(nil)
 			told, over = nil, time.After(stoppedSetup)
 		case <-over:
+			s.apps = slices.DeleteFunc(s.apps, func(a *App) bool { return slices.Contains(waiting, a) })
 			var names []string
-			s.apps = slices.DeleteFunc(s.apps, func(a *App) bool {
-				late := slices.Contains(waiting, a)
-				if late {
-					names = append(names, a.Name())
-				}
-				return late
-			})
+			for _, a := range waiting {
+				names = append(names, a.Name())
+			}
 			return fmt.Errorf("kaptar: told to stop, but Setup has not returned: %s", strings.Join(names, ", "))
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os/exec"
 	"slices"
 	"sync"
@@ -39,8 +38,9 @@ type supervisor struct {
 	log     *slog.Logger
 	ready   func(all []discovery.Instance, pids map[string]int) // called once, when all are
 
+	running sync.Map // keys are the names of services whose process runs
+
 	mu        sync.Mutex
-	running   map[string]bool
 	instances map[string]discovery.Instance
 	pids      map[string]int // of those that became ready first
 	pending   int            // services that have neither become ready nor failed
@@ -52,7 +52,7 @@ type supervisor struct {
 func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.running, s.instances, s.pids = map[string]bool{}, map[string]discovery.Instance{}, map[string]int{}
+	s.instances, s.pids = map[string]discovery.Instance{}, map[string]int{}
 	s.pending = len(s.names)
 	errs := make([]error, len(s.names))
 	var services sync.WaitGroup
@@ -69,9 +69,11 @@ func (s *supervisor) run(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(lateStop):
-		s.mu.Lock()
-		waiting := slices.Sorted(maps.Keys(s.running))
-		s.mu.Unlock()
+		var waiting []string
+		for name := range s.running.Range {
+			waiting = append(waiting, name.(string))
+		}
+		slices.Sort(waiting)
 		s.log.Info("stopping", "waiting_for", waiting)
 		<-done
 	}
@@ -93,7 +95,10 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 				return
 			}
 			everReady = true
-			s.firstReady(cancel, *r.Ready, r.PID)
+			s.mu.Lock()
+			s.instances[name], s.pids[name] = *r.Ready, r.PID
+			s.mu.Unlock()
+			s.started(cancel, false)
 		})
 		if ctx.Err() != nil {
 			err = last.whileStopping(everReady)
@@ -101,7 +106,8 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 	}, func(wait time.Duration) bool {
 		if !everReady {
 			err = last.beforeReady()
-			s.firstFailed(cancel)
+			time.AfterFunc(moreErrors, cancel)
+			s.started(cancel, true)
 			return false
 		}
 		s.log.Warn(fmt.Sprintf("service %s ended (%s); starting it again in %v", name, last.why(), wait))
@@ -123,22 +129,12 @@ func (s *supervisor) runOne(ctx context.Context, name string, ready func(report)
 		e.err = fmt.Errorf("local: %w", err)
 		return e
 	}
-	s.setRunning(name, true)
-	defer s.setRunning(name, false)
+	s.running.Store(name, nil)
+	defer s.running.Delete(name)
 	unhook := context.AfterFunc(ctx, func() { p.Stop(s.timeout) })
 	defer unhook()
 	e.err = p.Wait()
 	return e
-}
-
-func (s *supervisor) setRunning(name string, yes bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if yes {
-		s.running[name] = true
-	} else {
-		delete(s.running, name)
-	}
 }
 
 // reports is an io.Writer that takes each report that is written to it.
@@ -153,20 +149,6 @@ func (f reports) Write(b []byte) (int, error) {
 		}
 		f(r)
 	}
-}
-
-// firstReady notes that a service has become ready for the first time.
-func (s *supervisor) firstReady(cancel func(), at discovery.Instance, pid int) {
-	s.mu.Lock()
-	s.instances[at.Service], s.pids[at.Service] = at, pid
-	s.mu.Unlock()
-	s.started(cancel, false)
-}
-
-// firstFailed notes that a service has ended before it was ever ready.
-func (s *supervisor) firstFailed(cancel func()) {
-	time.AfterFunc(moreErrors, cancel)
-	s.started(cancel, true)
 }
 
 // started notes that the first start of a service is over.
