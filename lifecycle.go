@@ -29,7 +29,7 @@ func (s *system) start(ctx context.Context) error {
 	for _, a := range s.apps {
 		s.servers.Go(func() {
 			if err := a.server.Serve(); err != nil {
-				s.fail(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
+				s.cancel(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
 			}
 		})
 		s.local.Add(a.id, a.server.Handler(), a.server.InProcess())
@@ -87,7 +87,7 @@ func (s *system) goTask(a *App, t task) {
 	set.run(name, func() {
 		err := guard(func() error { return t.run(s.base) })
 		if err != nil && s.base.Err() == nil {
-			s.fail(fmt.Errorf("kaptar: task %s: %w", name, err))
+			s.cancel(fmt.Errorf("kaptar: task %s: %w", name, err))
 		}
 	})
 }

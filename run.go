@@ -1,12 +1,11 @@
 package kaptar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -91,10 +90,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 			return err
 		}
 	}
-	sys := &system{opts: opts, local: new(transport.Local), shared: opts.Registry}
-	if sys.shared == nil {
-		sys.shared = new(discovery.Memory)
-	}
+	sys := &system{opts: opts, local: new(transport.Local), shared: cmp.Or[discovery.Registry](opts.Registry, new(discovery.Memory))}
 	for url, backend := range opts.Backends {
 		if err := sys.backends.Add(url, backend); err != nil {
 			return err
@@ -155,8 +151,8 @@ type system struct {
 	opts   *Options
 	apps   []*App
 	local  *transport.Local
-	base   context.Context // the services' own; its cause is what made them fail
-	cancel context.CancelCauseFunc
+	base   context.Context         // the services' own; its cause is what made them fail
+	cancel context.CancelCauseFunc // stops Run because of an error; the first one counts
 
 	shared   discovery.Registry // of services that name none
 	backends drivers.Set        // what URLs name, each opened once for all services
@@ -166,9 +162,6 @@ type system struct {
 	watches running // tasks of the toolkit itself
 	ready   bool
 }
-
-// fail makes Run stop because of err; the first one counts.
-func (s *system) fail(err error) { s.cancel(err) }
 
 // registry returns the registry behind the service's discovery_url.
 func (s *system) registry(ctx context.Context, set *Settings) (discovery.Registry, error) {
@@ -225,13 +218,6 @@ func (s *system) warnOfOthers() {
 	}
 }
 
-func (s *system) output() io.Writer {
-	if s.opts.Log != nil {
-		return s.opts.Log
-	}
-	return os.Stderr
-}
-
 // running keeps account of named tasks, so that an error can name a late one.
 type running struct {
 	all   sync.WaitGroup
@@ -271,8 +257,3 @@ func (r *running) wait(ctx context.Context) error {
 		return fmt.Errorf("kaptar: still running when the time for stopping was over: %v", r.names)
 	}
 }
-
-// level is the live log level of one service.
-type level struct{ *Settings }
-
-var _ slog.Leveler = level{}

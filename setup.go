@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/config"
-	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
@@ -88,20 +89,21 @@ func (s *system) await(ctx context.Context, returned <-chan *App) error {
 
 func (s *system) newApp(ctx context.Context, service Service, settings *config.Config) (*App, error) {
 	set := config.Of[Settings](settings, service.Name)
-	if service.Version == "" {
-		service.Version = defaultVersion
-	}
+	service.Version = cmp.Or(service.Version, defaultVersion)
 	id := cmp.Or(set.InstanceID, instanceID(service.Name))
 	options := config.Of[telemetry.Settings](settings, service.Name).Options()
 	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
-	options.Log = telemetry.LogOptions{Output: s.output(), Format: set.LogFormat, Level: level{set}}
+	options.Log = telemetry.LogOptions{Output: cmp.Or[io.Writer](s.opts.Log, os.Stderr), Format: set.LogFormat, Level: set}
 	options.SpanProcessor = s.opts.SpanProcessor
 	tel, err := telemetry.New(ctx, options)
 	if err != nil {
 		return nil, err
 	}
 	if s.backends.Options.Log == nil { // the first service speaks for all
-		s.backends.Options = drivers.Options{Log: tel.Logger(), Client: s.client(service)}
+		s.backends.Options.Log = tel.Logger()
+		if cap(s.apps) == 1 { // else the drivers' own name
+			s.backends.Options.Client = service.Name
+		}
 	}
 	registry, err := s.registry(ctx, set)
 	if err != nil {
@@ -121,14 +123,6 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 		}),
 		base: s.base, backends: &s.backends, attached: make(map[any]any),
 	}, nil
-}
-
-// client is how servers show the connections of this program.
-func (s *system) client(service Service) string {
-	if cap(s.apps) == 1 {
-		return service.Name
-	}
-	return "" // the driver's own
 }
 
 // settingName is the environment's name of one service's setting here.

@@ -154,10 +154,7 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := &Options{Log: s.Options.Log, Client: cmp.Or(s.Options.Client, "kaptar")}
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
+	opts := &Options{cmp.Or(s.Options.Log, slog.New(slog.DiscardHandler)), cmp.Or(s.Options.Client, "kaptar")}
 	if s.Prepare != nil {
 		if err := s.Prepare(ctx, url); err != nil {
 			return nil, err
@@ -211,16 +208,14 @@ func (s *Set) entry(url string) (*entry, error) {
 func (s *Set) keep(e *entry, backend Backend, outage *steady.Outage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
 	if s.closed { // meanwhile
-		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		return errors.Join(errClosed, backend.Close(ctx))
 	}
-	e.backend, e.unwatch = backend, func() {}
+	e.backend, e.unwatch = backend, cancel
 	s.order = append(s.order, e)
 	if h, ok := backend.(interface{ Healthy() error }); ok {
-		ctx, cancel := context.WithCancel(context.Background())
-		e.unwatch = cancel
 		go outage.Watch(ctx, watchInterval, func(context.Context) error { return h.Healthy() })
 	}
 	return nil

@@ -140,10 +140,7 @@ func (r *registry) registerAndKeep(ctx context.Context, in discovery.Instance) e
 // Deregister implements discovery.Registrar. It returns once the agent has removed the instance,
 // which tells the catalog. While the agent is away it tries for 2 s, if ctx lives that long.
 func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
-	if err := in.Validate(); err != nil {
-		return err
-	}
-	if err := checkName("id", in.ID); err != nil {
+	if err := validate(in); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)

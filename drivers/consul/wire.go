@@ -1,10 +1,12 @@
 package consul
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"net"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,13 +55,7 @@ type listed struct {
 
 // registration translates an instance; its error wraps discovery.ErrInvalid.
 func registration(in discovery.Instance, s settings) (service, error) {
-	if err := in.Validate(); err != nil {
-		return service{}, err
-	}
-	if err := checkName("id", in.ID); err != nil {
-		return service{}, err
-	}
-	if err := checkName("service", in.Service); err != nil {
+	if err := validate(in); err != nil {
 		return service{}, err
 	}
 	out := service{ID: in.ID, Name: in.Service, Tags: slices.Clone(in.Tags), Meta: map[string]string{}}
@@ -132,10 +128,7 @@ func instances(list []listed) []discovery.Instance {
 func instance(l listed) discovery.Instance {
 	s := l.Service
 	in := discovery.Instance{ID: s.ID, Service: s.Service, Tags: s.Tags, Version: s.Meta[metaVersion]}
-	host := s.Address
-	if host == "" {
-		host = l.Node.Address
-	}
+	host := cmp.Or(s.Address, l.Node.Address)
 	address := ""
 	if s.Port > 0 {
 		address = net.JoinHostPort(host, strconv.Itoa(s.Port))
@@ -173,6 +166,10 @@ func addresses(s service, host, address string) (http, grpc string) {
 	return http, grpc
 }
 
+func validate(in discovery.Instance) error {
+	return cmp.Or(in.Validate(), checkName("id", in.ID), checkName("service", in.Service))
+}
+
 // checkName refuses what would not arrive as it is in the path of a request.
 func checkName(kind, name string) error {
 	if path.Clean("/"+name) != "/"+name {
@@ -181,14 +178,13 @@ func checkName(kind, name string) error {
 	return nil
 }
 
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
 // encodeKey makes of any key one that Consul takes: it wants letters, digits, - and _, and keeps
 // "consul-" for itself.
 func encodeKey(key string) string {
-	plain := key != "" && len(key) <= 128 && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
+	plain := plainKey.MatchString(key) && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
 		key != metaVersion && key != metaHTTP && key != metaGRPC
-	for _, c := range []byte(key) {
-		plain = plain && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
-	}
 	if plain {
 		return key
 	}

@@ -120,9 +120,9 @@ func (a *api) trusting() (*http.Client, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
 		config.RootCAs = x509.NewCertPool()
-	}
-	if ca != "" && !config.RootCAs.AppendCertsFromPEM([]byte(ca)) {
-		return nil, fmt.Errorf("ca_file %s: it holds no certificate in PEM form", a.opts.CAFile)
+		if !config.RootCAs.AppendCertsFromPEM([]byte(ca)) {
+			return nil, fmt.Errorf("ca_file %s: it holds no certificate in PEM form", a.opts.CAFile)
+		}
 	}
 	if a.client != nil {
 		a.client.CloseIdleConnections()

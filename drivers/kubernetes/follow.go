@@ -39,7 +39,10 @@ func (f *follower) run(ctx context.Context) {
 	defer f.api.health.Note(f, nil)
 	backoff := steady.Backoff{Max: 5 * time.Second}
 	for {
-		worked, err := f.step(ctx)
+		worked, err := false, f.list(ctx)
+		if err == nil {
+			worked, err = f.watch(ctx)
+		}
 		if worked {
 			backoff.Reset()
 		}
@@ -61,18 +64,11 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-// step lists if it has to, and watches once. worked says that the watch did some good.
-func (f *follower) step(ctx context.Context) (worked bool, err error) {
-	if f.version == "" {
-		if err := f.list(ctx); err != nil {
-			return false, err
-		}
-	}
-	return f.watch(ctx)
-}
-
-// list fetches everything.
+// list fetches everything, if it has to be.
 func (f *follower) list(ctx context.Context) error {
+	if f.version != "" {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.api.opts.Timeout)
 	defer cancel()
 	body, err := f.api.get(ctx, "list", f.service, url.Values{})
@@ -117,10 +113,8 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 		var e event
 		if err := events.Decode(&e); err != nil {
 			worked = worked || time.Since(began) > worksAfter
-			if _, garbage := errors.AsType[*json.SyntaxError](err); garbage {
-				return worked, f.unreadable(err)
-			}
-			if _, garbage := errors.AsType[*json.UnmarshalTypeError](err); garbage {
+			_, syntax := errors.AsType[*json.SyntaxError](err)
+			if _, kind := errors.AsType[*json.UnmarshalTypeError](err); kind || syntax {
 				return worked, f.unreadable(err)
 			}
 			return worked, nil // ended or cut: another watch goes on from here

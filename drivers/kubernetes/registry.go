@@ -14,9 +14,15 @@ func init() {
 	})
 }
 
+// nothing is a registry that has no instances, and takes all without keeping them.
+type nothing = discovery.Static
+
 // Registry follows the EndpointSlices of one namespace. Register and Deregister check the instance
 // and change nothing: Kubernetes knows its pods. All methods may be called concurrently.
-type Registry struct{ api api }
+type Registry struct {
+	nothing
+	api api
+}
 
 var _ discovery.Registry = (*Registry)(nil)
 
@@ -51,25 +57,13 @@ func (r *Registry) Close(context.Context) error {
 	return nil
 }
 
-// Register does nothing but check in.
-func (r *Registry) Register(_ context.Context, in discovery.Instance) error { return in.Validate() }
-
-// Deregister does nothing but check in.
-func (r *Registry) Deregister(_ context.Context, in discovery.Instance) error { return in.Validate() }
-
 // Watch implements discovery.Resolver; it always returns nil. The first list is told when the
 // server has answered for the first time. A name that no Service object can have, such as one with
 // a dot, has no instances, and the server is not asked for it.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of ctx is no failure of Watch
-	}
 	if !label.MatchString(service) {
-		update([]discovery.Instance{})
-		<-ctx.Done()
-		return nil
+		return r.nothing.Watch(ctx, service, update)
 	}
-	f := &follower{api: &r.api, log: r.api.opts.Logger, service: service, tell: discovery.Changes(update)}
-	f.run(ctx)
+	(&follower{api: &r.api, log: r.api.opts.Logger, service: service, tell: discovery.Changes(update)}).run(ctx)
 	return nil
 }

@@ -24,9 +24,10 @@ type broker struct {
 	atomicMin  int           // the constant, but for measurements below it
 	ackTimeout time.Duration // callTimeout, but for tests
 
-	done  chan struct{} // closed by Close, under mu
-	calls sync.WaitGroup
-	idle  chan struct{} // closed when Close has ended everything
+	ending sync.Once
+	done   chan struct{} // closed by Close, under mu
+	calls  sync.WaitGroup
+	idle   chan struct{} // closed when Close has ended everything
 
 	mu      sync.Mutex
 	topics  map[string]topicInfo
@@ -157,13 +158,10 @@ func (b *broker) forget(topic string) {
 
 // Close implements driver.Broker. It leaves the connection to the backend.
 func (b *broker) Close(ctx context.Context) error {
-	b.mu.Lock()
-	first := !b.isClosed()
-	if first {
+	b.ending.Do(func() {
+		b.mu.Lock()
 		close(b.done)
-	}
-	b.mu.Unlock()
-	if first {
+		b.mu.Unlock()
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()
@@ -171,7 +169,7 @@ func (b *broker) Close(ctx context.Context) error {
 				_ = b.conn.FlushTimeout(callTimeout) // acknowledgements; those lost make messages come again
 			}
 		}()
-	}
+	})
 	select {
 	case <-b.idle:
 		return nil

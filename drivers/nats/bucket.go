@@ -51,18 +51,11 @@ type opened struct {
 	ttl     bool      // takes entries with a time to live
 }
 
-// A bucketCall is what do hands to its function.
-type bucketCall struct {
-	jetstream.KeyValue
-	js  jetstream.JetStream
-	ttl bool // the bucket takes entries with a time to live
-}
-
 // do calls f with the bucket, after waiting for a connection. It calls f again as long as the
 // server has no answer or the bucket turns out to be gone, and if again is set also when no answer
 // came to f in 2 s or the connection was lost under it; all within ctx or, without a deadline, 10
 // s.
-func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, bucketCall) error) error {
+func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, *opened) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
@@ -90,7 +83,7 @@ func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, buc
 	}
 }
 
-func (b *bucket) try(ctx context.Context, again bool, f func(context.Context, bucketCall) error) error {
+func (b *bucket) try(ctx context.Context, again bool, f func(context.Context, *opened) error) error {
 	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
 	if again {
@@ -100,7 +93,7 @@ func (b *bucket) try(ctx context.Context, again bool, f func(context.Context, bu
 	}
 	o, err := b.open(ctx)
 	if err == nil {
-		err = f(ctx, bucketCall{o.KeyValue, b.conn.js, o.ttl})
+		err = f(ctx, o)
 	}
 	if err != nil {
 		return b.conn.cause(ctx, err)

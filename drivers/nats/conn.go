@@ -38,17 +38,18 @@ type connection struct {
 	reconnected func()                          // called after each reconnection
 	denied      func(subject string, err error) // the user may not publish there; nobody is answered then
 
-	mu     sync.Mutex
-	closed bool
-	since  time.Time // when the connection was lost; zero: it is there
-	lost   error     // why
+	mu    sync.Mutex
+	since time.Time // when the connection was lost; zero: it is there
+	lost  error     // why
 
 	// link ends with the cause when the connection is lost, and is another one after each
 	// reconnection: an answer that was awaited over the old connection will not come.
 	link context.Context
 	cut  context.CancelCauseFunc
 	up   chan struct{} // closed while connected
-	done chan struct{} // closed by close
+
+	ending sync.Once
+	done   chan struct{} // closed by close
 }
 
 func newConnection(servers string) *connection {
@@ -166,21 +167,17 @@ func (c *connection) disconnected(err error) {
 		return
 	}
 	c.since = time.Now()
-	select {
-	case <-c.up:
+	if ended(c.up) { // else it never was connected
 		c.up = make(chan struct{})
-	default: // never was connected
 	}
 	c.cut(errLost)
 }
 
 func (c *connection) connected() {
 	c.mu.Lock()
-	select {
-	case <-c.up:
+	if ended(c.up) {
 		c.mu.Unlock()
 		return // told twice
-	default:
 	}
 	again := !c.since.IsZero()
 	c.since, c.lost = time.Time{}, nil
@@ -199,7 +196,7 @@ func (c *connection) healthy() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case ended(c.done):
 		return fmt.Errorf("nats: %w", errClosed)
 	case c.IsConnected():
 		return nil
@@ -214,10 +211,8 @@ func (c *connection) wait(ctx context.Context) error {
 	c.mu.Lock()
 	up := c.up
 	c.mu.Unlock()
-	select {
-	case <-c.done:
+	if ended(c.done) {
 		return fmt.Errorf("nats: %w", errClosed)
-	default:
 	}
 	select {
 	case <-up:
@@ -282,20 +277,25 @@ func (c *connection) stream(ctx context.Context, config jetstream.StreamConfig) 
 // close ends the connection; what was sent is flushed within 2 s, if ctx lives. A second call does
 // nothing.
 func (c *connection) close(ctx context.Context) {
-	c.mu.Lock()
-	first := !c.closed
-	c.closed = true
-	c.mu.Unlock()
-	if !first {
-		return
+	c.ending.Do(func() {
+		close(c.done)
+		if c.IsConnected() {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			_ = c.FlushWithContext(ctx) // what is lost comes again, or its time runs out
+		}
+		c.Conn.Close()
+	})
+}
+
+// ended reports whether a channel is closed on which nothing is sent.
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
-	close(c.done)
-	if c.IsConnected() {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		_ = c.FlushWithContext(ctx) // what is lost comes again, or its time runs out
-	}
-	c.Conn.Close()
 }
 
 // redacted hides credentials in errors about URLs, which quote them.

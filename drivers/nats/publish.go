@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -108,14 +109,10 @@ func (p *publication) failed(ctx context.Context, topic string, err error) error
 		p.b.forget(topic) // the stream may be gone: the next try makes it again
 	}
 	err = fmt.Errorf("nats: publish to %s at %s: %w", topic, p.b.conn.url, p.b.cause(ctx, err))
-	sent := 0
-	for sent < len(p.stored) && p.stored[sent] {
-		sent++
+	if sent := slices.Index(p.stored, false); sent > 0 {
+		return &driver.PartialError{Sent: sent, Err: err}
 	}
-	if sent == 0 {
-		return err
-	}
-	return &driver.PartialError{Sent: sent, Err: err}
+	return err
 }
 
 // send publishes the messages with the given indexes, all of one topic.

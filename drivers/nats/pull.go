@@ -38,20 +38,13 @@ type puller struct {
 	requested int       // messages that the server was asked for and did not send
 	heard     time.Time // last word from the server
 	stale     bool      // the server forgot what it was asked for
-	refusal   error     // why the last pull was refused; nil: it was not
+	refused   bool      // whether the last pull was
 	fatal     error
 }
 
 type arrival struct {
 	msg *nats.Msg
 	at  time.Time
-}
-
-func newPuller(b *broker, sub driver.Subscription, info topicInfo, consumer string) *puller {
-	return &puller{
-		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer,
-		wake: make(chan struct{}, 1), pending: make(map[*pending]struct{}),
-	}
 }
 
 func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
@@ -92,11 +85,9 @@ func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 	if refused {
 		wake = nil
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case <-wake:
-	case <-timer.C:
+	case <-time.After(wait):
 	case <-ctx.Done():
 	case <-p.b.done:
 	}
@@ -115,7 +106,7 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 		}
 		l := &pending{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.set.ackWait)}
 		p.pending[l] = struct{}{}
-		if p.inbox != nil && !p.stale && p.refusal == nil && p.fatal == nil {
+		if p.inbox != nil && !p.stale && !p.refused && p.fatal == nil {
 			_ = p.ask(now) // early, so that the server need not pause; request sees to what fails here
 		}
 		return a.msg, l
@@ -131,8 +122,8 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 	if p.fatal != nil {
 		return 0, false, p.fatal
 	}
-	if p.refusal != nil {
-		p.refusal, p.stale = nil, true
+	if p.refused {
+		p.refused, p.stale = false, true
 		return 0, true, nil
 	}
 	if !p.b.conn.IsConnected() {
@@ -259,7 +250,7 @@ func (p *puller) receive(msg *nats.Msg) {
 	case status == "400":
 		p.fatal = fmt.Errorf("the server refuses the pull: %s %s", status, msg.Header.Get("Description"))
 	default: // no such consumer, leader changed, deleted…
-		p.refusal = fmt.Errorf("%s %s", status, msg.Header.Get("Description"))
+		p.refused = true
 	}
 	p.wakeUp()
 }

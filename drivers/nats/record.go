@@ -44,8 +44,6 @@ func (r record) ttl(other time.Duration) time.Duration {
 // keyOf is where an instance stands: the instances of a service are all keys of its first word.
 func keyOf(in discovery.Instance) string { return escape(in.Service) + "." + escape(in.ID) }
 
-func keySubject(key string) string { return "$KV." + instancesBucket + "." + key }
-
 // escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_'
 // stay, other bytes are '=' and two hexadecimal digits.
 func escape(s string) string {

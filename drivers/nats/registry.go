@@ -60,8 +60,7 @@ type registration struct {
 	stop context.CancelFunc
 
 	mu   sync.Mutex // held while the entry is written
-	gone bool       // deregistered
-	data []byte
+	data []byte     // nil: it was not written yet
 }
 
 // Register implements discovery.Registrar. It tries until ctx ends, then the instance is not
@@ -86,7 +85,7 @@ func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
 		return nil
 	}
 	var replaced []discovery.Instance
-	err := r.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
+	err := r.bucket.do(ctx, true, func(ctx context.Context, c *opened) error {
 		keys, err := c.ListKeysFiltered(ctx, escape(in.Service)+".*")
 		if err != nil {
 			return err
@@ -118,7 +117,7 @@ func (r *registry) enter(ctx context.Context, in discovery.Instance) error {
 	if err != nil {
 		return fmt.Errorf("nats: register %s: %w", in.ID, err)
 	}
-	reg, fresh, err := r.lock(keyOf(in))
+	reg, err := r.lock(keyOf(in))
 	if err != nil {
 		return fmt.Errorf("nats: register %s: %w", in.ID, err)
 	}
@@ -135,22 +134,22 @@ func (r *registry) enter(ctx context.Context, in discovery.Instance) error {
 			break
 		}
 	}
-	if fresh {
+	if reg.data == nil {
 		r.drop(reg)
 	}
 	return fmt.Errorf("nats: register %s: %w", in.ID, err)
 }
 
 // lock returns the registration of a key, locked, made if there is none.
-func (r *registry) lock(key string) (reg *registration, fresh bool, err error) {
+func (r *registry) lock(key string) (*registration, error) {
 	for {
 		r.mu.Lock()
 		if r.closed {
 			r.mu.Unlock()
-			return nil, false, errClosed
+			return nil, errClosed
 		}
-		reg = r.kept[key]
-		if fresh = reg == nil; fresh {
+		reg := r.kept[key]
+		if reg == nil {
 			reg = &registration{key: key, wake: make(chan struct{}, 1)}
 			reg.ctx, reg.stop = context.WithCancel(context.Background())
 			r.kept[key] = reg
@@ -158,8 +157,8 @@ func (r *registry) lock(key string) (reg *registration, fresh bool, err error) {
 		}
 		r.mu.Unlock()
 		reg.mu.Lock()
-		if !reg.gone && reg.ctx.Err() == nil {
-			return reg, fresh, nil
+		if reg.ctx.Err() == nil {
+			return reg, nil
 		}
 		reg.mu.Unlock() // who deregisters it has the lock next, or had it
 	}
@@ -167,7 +166,6 @@ func (r *registry) lock(key string) (reg *registration, fresh bool, err error) {
 
 // drop forgets a registration. The caller holds reg.mu.
 func (r *registry) drop(reg *registration) {
-	reg.gone = true
 	reg.stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -200,23 +198,20 @@ func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error 
 
 // keep writes the entry of a registration again and again.
 func (r *registry) keep(reg *registration) {
-	timer := time.NewTimer(r.pause())
-	defer timer.Stop()
 	backoff := steady.Backoff{Max: r.ttl / 6} // soon enough to come before the time is over
-	for {
+	for wait := r.pause(); ; {
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-reg.wake:
 		case <-reg.ctx.Done():
 			return
 		}
-		err := r.refresh(reg)
-		if err == nil {
+		if r.refresh(reg) == nil {
 			backoff.Reset()
-			timer.Reset(r.pause())
-			continue
+			wait = r.pause()
+		} else {
+			wait = backoff.Next()
 		}
-		timer.Reset(backoff.Next())
 	}
 }
 
@@ -230,7 +225,7 @@ func (r *registry) pause() time.Duration {
 func (r *registry) refresh(reg *registration) error {
 	reg.mu.Lock()
 	defer reg.mu.Unlock()
-	if reg.gone || reg.data == nil {
+	if reg.ctx.Err() != nil || reg.data == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(reg.ctx, r.ttl/3)
@@ -251,22 +246,19 @@ func (r *registry) refreshAll() {
 }
 
 func (r *registry) write(ctx context.Context, key string, data []byte) error {
-	return r.publish(ctx, &nats.Msg{Subject: keySubject(key), Data: data, Header: nats.Header{
-		jetstream.MsgTTLHeader: {seconds(r.ttl)},
-	}})
+	return r.publish(ctx, key, data, nats.Header{jetstream.MsgTTLHeader: {seconds(r.ttl)}})
 }
 
 // mark says that an entry was deleted. The mark has a time to live too, else marks of all instances
 // that ever were would stay.
 func (r *registry) mark(ctx context.Context, key string) error {
-	return r.publish(ctx, &nats.Msg{Subject: keySubject(key), Header: nats.Header{
-		"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {seconds(markTTL)},
-	}})
+	return r.publish(ctx, key, nil, nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {seconds(markTTL)}})
 }
 
-func (r *registry) publish(ctx context.Context, msg *nats.Msg) error {
-	return r.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
-		_, err := c.js.PublishMsg(ctx, msg)
+func (r *registry) publish(ctx context.Context, key string, data []byte, header nats.Header) error {
+	msg := &nats.Msg{Subject: "$KV." + instancesBucket + "." + key, Data: data, Header: header}
+	return r.bucket.do(ctx, true, func(ctx context.Context, _ *opened) error {
+		_, err := r.bucket.conn.js.PublishMsg(ctx, msg)
 		return err
 	})
 }

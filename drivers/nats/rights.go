@@ -10,14 +10,12 @@ import (
 // A violation is the server's word that the user may not publish to a subject. It comes on its own,
 // not as an answer: who waits for the answer would wait until its time is over.
 type violation struct {
+	error   // of the client library
 	subject string
-	err     error
 }
 
-func (v *violation) Error() string { return v.err.Error() }
-
 // Unwrap returns the error of the client library.
-func (v *violation) Unwrap() error { return v.err }
+func (v *violation) Unwrap() error { return v.error }
 
 // A question is a call whose answer is awaited.
 type question struct {
@@ -27,7 +25,7 @@ type question struct {
 
 // denied gives a violation to those who wait for an answer because of that subject.
 func (b *broker) denied(subject string, err error) {
-	v := &violation{subject, err}
+	v := &violation{err, subject}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for q := range b.questions {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,13 +41,7 @@ func (p *publication) single(ctx context.Context, indexes []int) error {
 		if !steady.Sleep(ctx, nobodyPause) || p.link.Err() != nil {
 			return err
 		}
-		var rest []int
-		for _, i := range indexes {
-			if !p.stored[i] {
-				rest = append(rest, i)
-			}
-		}
-		indexes = rest
+		indexes = slices.DeleteFunc(slices.Clone(indexes), func(i int) bool { return p.stored[i] })
 	}
 }
 

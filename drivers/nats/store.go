@@ -42,7 +42,7 @@ func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 		return kv.Entry{}, err
 	}
 	var entry jetstream.KeyValueEntry
-	err := s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) (err error) {
+	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) (err error) {
 		entry, err = c.Get(ctx, key)
 		return err
 	})
@@ -56,40 +56,37 @@ func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 }
 
 // Put implements kv.Store.
-func (s *store) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
+func (s *store) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return s.write(ctx, key, value, true, func(ctx context.Context, c *opened) (uint64, error) { return c.Put(ctx, key, value) })
+}
+
+// PutIf implements kv.Store.
+func (s *store) PutIf(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	after, err := s.write(ctx, key, value, false, func(ctx context.Context, c *opened) (uint64, error) {
+		if revision == 0 {
+			return c.Create(ctx, key, value)
+		}
+		return c.Update(ctx, key, value, revision)
+	})
+	if conflict(err) {
+		return 0, fmt.Errorf("nats: %w: key %q does not have revision %d any more", kv.ErrConflict, key, revision)
+	}
+	return after, err
+}
+
+// write calls put with the bucket, see bucket.do.
+func (s *store) write(ctx context.Context, key string, value []byte, again bool, put func(context.Context, *opened) (uint64, error)) (revision uint64, err error) {
 	if err := errors.Join(kv.CheckKey(key), kv.CheckValue(key, value)); err != nil {
 		return 0, err
 	}
-	err = s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) (err error) {
-		revision, err = c.Put(ctx, key, value)
+	err = s.bucket.do(ctx, again, func(ctx context.Context, c *opened) (err error) {
+		revision, err = put(ctx, c)
 		return err
 	})
 	if err != nil {
 		return 0, failed("put", key, err)
 	}
 	return revision, nil
-}
-
-// PutIf implements kv.Store.
-func (s *store) PutIf(ctx context.Context, key string, value []byte, revision uint64) (after uint64, err error) {
-	if err := errors.Join(kv.CheckKey(key), kv.CheckValue(key, value)); err != nil {
-		return 0, err
-	}
-	err = s.bucket.do(ctx, false, func(ctx context.Context, c bucketCall) (err error) {
-		if revision == 0 {
-			after, err = c.Create(ctx, key, value)
-		} else {
-			after, err = c.Update(ctx, key, value, revision)
-		}
-		return err
-	})
-	switch {
-	case conflict(err):
-		return 0, fmt.Errorf("nats: %w: key %q does not have revision %d any more", kv.ErrConflict, key, revision)
-	case err != nil:
-		return 0, failed("put", key, err)
-	}
-	return after, nil
 }
 
 // conflict looks at the server's codes: of a key that was deleted and made again meanwhile the
@@ -104,7 +101,7 @@ func (s *store) Delete(ctx context.Context, key string) error {
 	if err := kv.CheckKey(key); err != nil {
 		return err
 	}
-	err := s.bucket.do(ctx, true, func(ctx context.Context, c bucketCall) error {
+	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) error {
 		if _, err := c.Get(ctx, key); errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil // no mark for what is not there
 		}

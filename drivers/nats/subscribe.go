@@ -49,14 +49,7 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	return nil
 }
 
-func (b *broker) isClosed() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
-	}
-}
+func (b *broker) isClosed() bool { return ended(b.done) }
 
 // join makes sure that the group has its consumer and makes a puller for it.
 func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, error) {
@@ -85,7 +78,10 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, er
 	if err != nil {
 		return nil, b.cause(ctx, err)
 	}
-	return newPuller(b, sub, info, consumer), nil
+	return &puller{
+		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer,
+		wake: make(chan struct{}, 1), pending: make(map[*pending]struct{}),
+	}, nil
 }
 
 // consumer returns the name of the group's consumer, made at sub.From if there was none. When this
