@@ -37,7 +37,7 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 	returned := make(chan *App, len(s.apps))
 	for i, app := range s.apps {
 		go func() {
-			if err := guard(func() error { return app.service.Setup(app) }); err != nil {
+			if err := unlessStopped(ctx, guard(func() error { return app.service.Setup(app) })); err != nil {
 				failed[i] = fmt.Errorf("kaptar: %s: setup: %w", app.Name(), err)
 			}
 			returned <- app
@@ -45,9 +45,6 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 	}
 	if err := s.await(ctx, returned); err != nil {
 		return err
-	}
-	for i, err := range failed {
-		failed[i] = unlessStopped(ctx, err)
 	}
 	return errors.Join(failed...)
 }

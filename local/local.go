@@ -82,20 +82,16 @@ func Main(services ...kaptar.Service) {
 		}
 	}
 	o := new(Options)
-	program := &kaptar.Program{Services: services, Flags: flag.NewFlagSet("", flag.ContinueOnError)}
-	o.flags(program.Flags)
-	program.Sources = o.sources
+	set := flag.NewFlagSet("", flag.ContinueOnError)
+	set.StringVar(&o.Dir, "data-dir", DefaultDir, "`DIRECTORY` of databases and the embedded broker's files")
+	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
+	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
+	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout
 		return Run(ctx, o, services...)
 	}
 	os.Exit(program.Main(args, os.Stdout, os.Stderr))
-}
-
-func (o *Options) flags(set *flag.FlagSet) {
-	set.StringVar(&o.Dir, "data-dir", DefaultDir, "`DIRECTORY` of databases and the embedded broker's files")
-	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
-	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 }
 
 // Run runs services on the embedded engines until ctx ends, in this process or with Split in one

@@ -27,9 +27,6 @@ const moreErrors = time.Second
 // lateStop is when a stop is long enough to say what it waits for.
 const lateStop = time.Second
 
-// errKilled tells of processes that did not stop in time.
-var errKilled = errors.New("local: killed because the time for stopping was over")
-
 // A supervisor keeps a process for each service.
 type supervisor struct {
 	names   []string
@@ -204,7 +201,7 @@ func (e end) whileStopping(wasReady bool) error {
 	exit, _ := errors.AsType[*exec.ExitError](e.err)
 	switch {
 	case exit != nil && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
-		return fmt.Errorf("%w: %s", errKilled, e.service)
+		return fmt.Errorf("local: killed because the time for stopping was over: %s", e.service)
 	case e.err == nil || !wasReady:
 		return nil
 	}

@@ -53,7 +53,10 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 		c.health.Note(retry, nil)
 		retry.Reset()
 		after = false
-		index = next(index, a.index)
+		if a.index < index {
+			a.index = 0 // backwards: what it counted is gone
+		}
+		index = a.index
 		steady.Sleep(ctx, minGap-time.Since(asked))
 	}
 }
@@ -87,20 +90,8 @@ func (c *client) ask(ctx context.Context, path string, query url.Values, index u
 	return a, nil
 }
 
-// next returns the index to ask with. One that goes backwards says that what it counted is gone.
-func next(old, got uint64) uint64 {
-	if got < old {
-		return 0
-	}
-	return got
-}
-
 func indexOf(h http.Header) uint64 {
-	text := h.Get("X-Consul-Index")
-	if text == "" {
-		return 0
-	}
-	index, err := strconv.ParseUint(text, 10, 64)
+	index, err := strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64)
 	if err != nil {
 		return 0
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -41,21 +40,13 @@ func (s *store) entry(p pair) (kv.Entry, bool) {
 // path is where the API has a key or prefix; CheckKey leaves nothing to escape.
 func (s *store) path(key string) string { return "/v1/kv/" + s.client.set.root + key }
 
-func (s *store) query() url.Values {
-	query := url.Values{}
-	if dc := s.client.set.datacenter; dc != "" {
-		query.Set("dc", dc)
-	}
-	return query
-}
-
 // Get implements kv.Store.
 func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 	if err := kv.CheckKey(key); err != nil {
 		return kv.Entry{}, err
 	}
 	var list []pair
-	found, err := s.client.read(ctx, s.path(key), s.query(), &list)
+	found, err := s.client.read(ctx, s.path(key), s.client.set.query(), &list)
 	if err != nil {
 		return kv.Entry{}, failed("get", key, err)
 	}
@@ -103,7 +94,7 @@ func (s *store) write(ctx context.Context, verb, key string, value []byte, op op
 	op.Key, op.Value = s.client.set.root+key, value
 	op.Flags = rand.Uint64N(1 << 53) // what every JSON parser can hold
 	var out outcome
-	err := s.client.call(ctx, http.MethodPut, "/v1/txn", s.query(), []map[string]operation{{"KV": op}}, &out, http.StatusConflict)
+	err := s.client.call(ctx, http.MethodPut, "/v1/txn", s.client.set.query(), []map[string]operation{{"KV": op}}, &out, http.StatusConflict)
 	switch {
 	case err != nil:
 		return 0, failed(verb, key, err)
@@ -122,7 +113,7 @@ func (s *store) Delete(ctx context.Context, key string) error {
 	if err := kv.CheckKey(key); err != nil {
 		return err
 	}
-	if err := s.client.call(ctx, http.MethodDelete, s.path(key), s.query(), nil, nil); err != nil {
+	if err := s.client.call(ctx, http.MethodDelete, s.path(key), s.client.set.query(), nil, nil); err != nil {
 		return failed("delete", key, err)
 	}
 	return nil
@@ -133,7 +124,7 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	if err := kv.CheckPrefix(prefix); err != nil {
 		return err
 	}
-	path, query := s.path(prefix), s.query()
+	path, query := s.path(prefix), s.client.set.query()
 	query.Set("recurse", "")
 	tell := kv.Changes(update)
 	s.client.follow(ctx, path, query, func(body []byte, _ bool) (time.Duration, error) {

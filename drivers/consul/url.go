@@ -102,3 +102,12 @@ func (s settings) shown() string {
 	}
 	return "consul://" + s.address
 }
+
+// query has the parameters of requests that read instances or keys.
+func (s settings) query() url.Values {
+	query := url.Values{}
+	if s.datacenter != "" {
+		query.Set("dc", s.datacenter)
+	}
+	return query
+}

@@ -86,7 +86,7 @@ func registration(in discovery.Instance, s settings) (service, error) {
 
 // checkOf returns the check of an instance, nil for none.
 func checkOf(in discovery.Instance, s settings) *check {
-	c := &check{CheckID: checkID(in.ID), Name: "ready", Status: "passing"}
+	c := &check{CheckID: "service:" + in.ID, Name: "ready", Status: "passing"}
 	if s.forget > 0 {
 		c.DeregisterCriticalServiceAfter = s.forget.String()
 	}
@@ -104,8 +104,6 @@ func checkOf(in discovery.Instance, s settings) *check {
 	c.Interval, c.Timeout = s.interval.String(), "1s"
 	return c
 }
-
-func checkID(id string) string { return "service:" + id }
 
 // instances translates what Consul lists, ordered by ID.
 func instances(list []listed) []discovery.Instance {

@@ -39,15 +39,18 @@ type options struct {
 
 const shortest = 10 * time.Millisecond
 
+// invalid is the error of a URL. That may hold a password by mistake, so only the part that is wrong
+// is shown.
+func invalid(format string, args ...any) (options, error) {
+	return options{}, fmt.Errorf("%w dns url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
 // withDefaults returns a complete copy, or says what is wrong.
 func (o options) withDefaults() (options, error) {
-	fail := func(format string, args ...any) (options, error) {
-		return o, fmt.Errorf("%w dns options: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
-	}
 	if o.Server != "" {
 		server, err := withPort(o.Server)
 		if err != nil {
-			return fail("server %q: %v", o.Server, err)
+			return invalid("server %q: %v", o.Server, err)
 		}
 		o.Server = server
 	}
@@ -55,15 +58,15 @@ func (o options) withDefaults() (options, error) {
 	if o.Domain != "" {
 		for part := range strings.SplitSeq(o.Domain, ".") {
 			if !label.MatchString(part) {
-				return fail("domain %q: expected names of letters, digits, - and _, separated by dots", o.Domain)
+				return invalid("domain %q: expected names of letters, digits, - and _, separated by dots", o.Domain)
 			}
 		}
 		if len(o.Domain) > 180 { // 253 less the longest service and "_http._tcp."
-			return fail("domain %q is longer than 180 bytes", o.Domain)
+			return invalid("domain %q is longer than 180 bytes", o.Domain)
 		}
 	}
 	if o.SRV == "none" && o.HTTP == 0 && o.GRPC == 0 {
-		return fail("srv=none needs the parameter http or grpc: addresses alone name no port")
+		return invalid("srv=none needs the parameter http or grpc: addresses alone name no port")
 	}
 	if o.Protocol == "" && o.SRV == "plain" {
 		o.Protocol = "tcp"
@@ -92,18 +95,14 @@ func withPort(server string) (string, error) {
 // parse reads a URL, see the package comment.
 func parse(raw string) (options, error) {
 	var o options
-	fail := func(format string, args ...any) (options, error) {
-		// The URL itself may hold a password by mistake, so only the part that is wrong is shown.
-		return o, fmt.Errorf("%w dns url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
-	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || u.Scheme != "dns" || u.Opaque != "":
-		return fail("expected dns://[server[:port]]/[domain][?parameters]")
+		return invalid("expected dns://[server[:port]]/[domain][?parameters]")
 	case u.User != nil:
-		return fail("it has a user, which DNS does not know")
+		return invalid("it has a user, which DNS does not know")
 	case u.Fragment != "":
-		return fail("nothing may follow #, got %q", u.Fragment)
+		return invalid("nothing may follow #, got %q", u.Fragment)
 	}
 	o.Server, o.Domain = u.Host, strings.TrimPrefix(u.Path, "/")
 	err = params.Read(u.RawQuery, map[string]params.Param{
@@ -112,7 +111,7 @@ func parse(raw string) (options, error) {
 		"srv": params.Word(&o.SRV, "plain", "none"), "protocol": params.Word(&o.Protocol, "udp", "tcp"),
 	})
 	if err != nil {
-		return fail("%v", err)
+		return invalid("%v", err)
 	}
 	return o, nil
 }

@@ -39,15 +39,18 @@ const (
 	shortest   = 10 * time.Millisecond
 )
 
+// invalid is the error of a URL. That may hold a password by mistake, so only the part that is wrong
+// is shown.
+func invalid(format string, args ...any) (options, error) {
+	return options{}, fmt.Errorf("%w kubernetes url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
 // withDefaults returns a complete copy, or says what is wrong.
 func (o options) withDefaults(getenv func(string) string, account string) (options, error) {
-	fail := func(format string, args ...any) (options, error) {
-		return o, fmt.Errorf("%w kubernetes options: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
-	}
 	if o.Server == "" {
 		host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 		if host == "" || port == "" {
-			return fail("this is no pod, KUBERNETES_SERVICE_HOST and _PORT are not set: name the API server, as in server=https://127.0.0.1:6443")
+			return invalid("this is no pod, KUBERNETES_SERVICE_HOST and _PORT are not set: name the API server, as in server=https://127.0.0.1:6443")
 		}
 		o.Server = "https://" + net.JoinHostPort(host, port)
 		o.TokenFile = cmp.Or(o.TokenFile, filepath.Join(account, "token"))
@@ -55,27 +58,27 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 		if o.Namespace == "" {
 			text, err := os.ReadFile(filepath.Join(account, "namespace"))
 			if err != nil {
-				return fail("the pod's namespace: %v", err)
+				return invalid("the pod's namespace: %v", err)
 			}
 			o.Namespace = strings.TrimSpace(string(text))
 		}
 	}
 	if o.Namespace == "" {
-		return fail("they name no namespace, expected kubernetes://namespace")
+		return invalid("they name no namespace, expected kubernetes://namespace")
 	}
 	if !label.MatchString(o.Namespace) {
-		return fail("namespace %q: expected lower-case letters, digits and -", o.Namespace)
+		return invalid("namespace %q: expected lower-case letters, digits and -", o.Namespace)
 	}
 	server, err := url.Parse(o.Server)
 	switch {
 	case err != nil:
-		return fail("server: expected https://host:port")
+		return invalid("server: expected https://host:port")
 	case server.User != nil:
-		return fail("server: it has a user, expected a token_file")
+		return invalid("server: it has a user, expected a token_file")
 	case server.Scheme != "https" && server.Scheme != "http" || server.Host == "" || server.RawQuery != "" || server.Fragment != "":
-		return fail("server %q: expected https://host:port", o.Server)
+		return invalid("server %q: expected https://host:port", o.Server)
 	case server.Scheme == "http" && o.TokenFile != "":
-		return fail("server %q: a token is sent over https only, everybody on the way could read it", o.Server)
+		return invalid("server %q: a token is sent over https only, everybody on the way could read it", o.Server)
 	}
 	o.Server = strings.TrimSuffix(o.Server, "/")
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
@@ -86,18 +89,14 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 // parse reads a URL, see the package comment.
 func parse(raw string) (options, error) {
 	var o options
-	fail := func(format string, args ...any) (options, error) {
-		// The URL itself may hold a password by mistake, so only the part that is wrong is shown.
-		return o, fmt.Errorf("%w kubernetes url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
-	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || u.Scheme != "kubernetes" || u.Opaque != "":
-		return fail("expected kubernetes://[namespace][?parameters]")
+		return invalid("expected kubernetes://[namespace][?parameters]")
 	case u.User != nil:
-		return fail("it has a user, expected a token_file")
+		return invalid("it has a user, expected a token_file")
 	case strings.Trim(u.Path, "/") != "" || u.Fragment != "":
-		return fail("nothing may follow the namespace but parameters, got %q", u.Path)
+		return invalid("nothing may follow the namespace but parameters, got %q", u.Path)
 	}
 	o.Namespace = u.Host
 	err = params.Read(u.RawQuery, map[string]params.Param{
@@ -105,7 +104,7 @@ func parse(raw string) (options, error) {
 		"token_file": params.Text(&o.TokenFile, "the name of a file"), "ca_file": params.Text(&o.CAFile, "the name of a file"),
 	})
 	if err != nil {
-		return fail("%v", err)
+		return invalid("%v", err)
 	}
 	return o, nil
 }

@@ -135,14 +135,10 @@ func (e endpoint) instance(service string, http, grpc int) discovery.Instance {
 	if e.TargetRef.Kind == "Pod" && e.TargetRef.Name != "" {
 		in.ID = e.TargetRef.Name
 	}
-	for key, value := range map[string]string{"zone": e.Zone, "node": e.NodeName} {
-		if value == "" {
-			continue
-		}
-		if in.Meta == nil {
-			in.Meta = map[string]string{}
-		}
-		in.Meta[key] = value
+	known := map[string]string{"zone": e.Zone, "node": e.NodeName}
+	maps.DeleteFunc(known, func(_, value string) bool { return value == "" })
+	if len(known) > 0 {
+		in.Meta = known
 	}
 	return in
 }
