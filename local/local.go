@@ -130,13 +130,20 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, dir: filepath.Join(o.Dir, "nats"), free: free}
 	defer broker.stop() // the last to go: the services need it while they stop
+	tell := o.Ready
+	ready := func(all []discovery.Instance, pids map[string]int) {
+		o.show(all, pids, broker.running())
+		if tell != nil {
+			tell(all)
+		}
+	}
 	if o.Split {
 		if settings.AnyText(broker.has) {
 			if err := broker.start(ctx); err != nil {
 				return err
 			}
 		}
-		return o.runSplit(ctx, settings, lock, broker, services)
+		return o.runSplit(ctx, settings, lock, ready, services)
 	}
 	o.Prepare = func(ctx context.Context, url string) error {
 		if !broker.has(url) {
@@ -144,13 +151,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		}
 		return broker.start(ctx)
 	}
-	tell := o.Ready
-	o.Ready = func(all []discovery.Instance) {
-		o.show(all, nil, broker.running())
-		if tell != nil {
-			tell(all)
-		}
-	}
+	o.Ready = func(all []discovery.Instance) { ready(all, nil) }
 	return kaptar.Run(ctx, &o.Options, services...)
 }
 

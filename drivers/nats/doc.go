@@ -4,7 +4,6 @@
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
 //	BROKER_URL=nats://user:password@host1:4222,host2:4222?replicas=3&max_age=168h
-//	DISCOVERY_URL=nats://user:password@host1:4222,host2:4222?replicas=3&max_age=168h
 //
 // # URL
 //
@@ -36,16 +35,14 @@
 // programs publish to that subject, with or without JetStream, and subscribe to it. Header values
 // are not encoded there, so they must be one line. Its name follows the rules of other topics.
 //
-// Publish returns when the server has acknowledged, and the server by default acknowledges before
-// it calls fsync. Only "sync_interval: always" in the server's configuration (SyncAlways when
-// embedded) makes an acknowledged message survive a loss of power. It makes single messages slow
-// and is what atomic batches are for, since they sync once. On a server that does not sync always,
-// batches are the slower way. A client cannot see the server's setting, so say atomic=true where it
-// syncs; package local does for the server it embeds. Without it each message is acknowledged on
-// its own, but up to 256 of one Publish are on their way together, of each key one. A batch of a
-// single key therefore costs a round trip for each message. Acknowledgements of consumers are not
-// synced in either case; after a crash of the server, messages that were acknowledged shortly
-// before come again.
+// Publish returns when the server has acknowledged, which by default it does before it calls fsync.
+// Only "sync_interval: always" in its configuration (SyncAlways when embedded), which a client
+// cannot see, makes an acknowledged message survive a loss of power. That makes single messages slow
+// and atomic batches, which sync once, the faster way: say atomic=true there, as package local does
+// for the server it embeds. Without it each message is acknowledged on its own, and up to 256 of one
+// Publish are on their way together, of each key one, so that a batch of a single key costs a round
+// trip for each message. Acknowledgements of consumers are never synced: after a crash of the
+// server, messages that were acknowledged shortly before come again.
 //
 // Order per key holds for a group with one member. Several members of a group share its messages
 // one by one, so two messages of a key can be with two members at once. A message that was in

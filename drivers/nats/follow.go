@@ -20,12 +20,9 @@ type change struct {
 	expired  bool // its time was over, or it was purged
 }
 
-var (
-	errEnded    = errors.New("the watch ended")
-	errReplaced = errors.New("the bucket was deleted")
-)
+var errReplaced = errors.New("the bucket was deleted")
 
-// follow calls handle with all that the bucket has under a pattern of keys ("" = all), whole being
+// follow calls handle with all that the bucket has under a pattern of keys, whole being
 // true, and then with what changes. It does so again, with all, when the connection or the bucket
 // was lost and is back; between times it waits. handle is not called concurrently and may get marks
 // of deleted keys. follow returns nil when ctx ends, and an error when the connection is closed.
@@ -72,9 +69,6 @@ func (b *bucket) session(ctx, link context.Context, pattern string, handle func(
 	if err != nil {
 		return err
 	}
-	if pattern == "" {
-		pattern = jetstream.AllKeys
-	}
 	limit := time.AfterFunc(callTimeout, cancel) // the watch shall not end with this call's deadline
 	w, err := o.Watch(ctx, pattern)
 	limit.Stop()
@@ -96,7 +90,7 @@ func (b *bucket) session(ctx, link context.Context, pattern string, handle func(
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
-				return errEnded
+				return errors.New("the watch ended")
 			case e != nil:
 				batch = append(batch, changeOf(e))
 			}

@@ -124,7 +124,7 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 	entries, tell := make(map[string]kv.Entry), kv.Changes(update)
 	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole
 	// bucket comes.
-	err := s.bucket.follow(ctx, "", func(changes []change, whole bool) {
+	err := s.bucket.follow(ctx, jetstream.AllKeys, func(changes []change, whole bool) {
 		if whole {
 			clear(entries)
 		}

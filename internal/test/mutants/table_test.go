@@ -230,7 +230,7 @@ func surroundings() []mutant {
 		},
 		{
 			"the embedded broker starts for those who use it", "local/local.go",
-			"		return broker.start(ctx)\n	}\n	tell", "		return nil\n	}\n	tell", "./local", "TestBrokerRunsOnlyWhenUsed",
+			"		return broker.start(ctx)\n	}\n	o.Ready", "		return nil\n	}\n	o.Ready", "./local", "TestBrokerRunsOnlyWhenUsed",
 		},
 		{
 			"Ctrl-C is for the supervisor, not for its services", "internal/proc/start_unix.go",
