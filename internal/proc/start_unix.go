@@ -4,7 +4,6 @@ package proc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,17 +49,10 @@ func (p *Process) start(opts *Options, theirs []*os.File) error {
 	p.cmd.SysProcAttr = attr
 	if err := p.cmd.Start(); err != nil {
 		p.killGroup()
-		return errors.Join(err, ignoreExit(p.guard.Wait()))
+		_ = p.guard.Wait() // it was killed
+		return err
 	}
 	return nil
-}
-
-// ignoreExit drops the error of a process that was killed on purpose.
-func ignoreExit(err error) error {
-	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		return nil
-	}
-	return err
 }
 
 func (p *Process) terminate() {

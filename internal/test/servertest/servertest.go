@@ -8,9 +8,8 @@
 //	}
 //
 // Nothing is installed here. With go test -short nothing is started either: each test that needs a
-// server is skipped. Without
-// -short a test whose server is missing is skipped with the reason and the command that installs it, and fails when CI is set
-// in the environment.
+// server is skipped. Without -short a test whose server is missing is skipped with the reason and
+// the command that installs it, and fails when CI is set in the environment.
 package servertest
 
 import (
@@ -28,18 +27,11 @@ import (
 type process struct {
 	mu     sync.Mutex
 	inMain bool
-	shared map[servers.Engine]*slot
-}
-
-// A slot is a server that is started once.
-type slot struct {
-	once   sync.Once
-	server *servers.Server
-	err    error
+	shared map[servers.Engine]func() (*servers.Server, error) // starts it at the first call
 }
 
 // one has the servers of this test process; a process has one TestMain too.
-var one = process{shared: map[servers.Engine]*slot{}}
+var one = process{shared: map[servers.Engine]func() (*servers.Server, error){}}
 
 // Main runs the tests of a package, ends the servers that Shared started, and exits the process.
 func Main(m *testing.M) {
@@ -63,26 +55,25 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	short(t, string(e))
 	one.mu.Lock()
 	inMain := one.inMain
-	use := one.shared[e]
-	if use == nil {
-		use = &slot{}
-		one.shared[e] = use
+	open := one.shared[e]
+	if open == nil && inMain {
+		open = sync.OnceValues(func() (*servers.Server, error) {
+			if given := os.Getenv(variable(e)); given != "" {
+				return servers.At(e, given)
+			}
+			return servers.Start(t.Context(), e, nil)
+		})
+		one.shared[e] = open
 	}
 	one.mu.Unlock()
 	if !inMain {
 		t.Fatal("servertest: TestMain does not call servertest.Main, so nothing would end the server")
 	}
-	use.once.Do(func() {
-		if given := os.Getenv(variable(e)); given != "" {
-			use.server, use.err = servers.At(e, given)
-			return
-		}
-		use.server, use.err = servers.Start(t.Context(), e, nil)
-	})
-	if use.err != nil {
-		absent(t, e, use.err, ", or set "+variable(e)+" to a URL")
+	s, err := open()
+	if err != nil {
+		absent(t, e, err, ", or set "+variable(e)+" to a URL")
 	}
-	return use.server
+	return s
 }
 
 // Start starts a server for this test alone, which may kill it; it is closed after the test. It
@@ -184,9 +175,9 @@ func (p *process) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for _, s := range p.shared {
-		if s.server != nil {
-			errs = append(errs, s.server.Close())
+	for _, open := range p.shared {
+		if s, err := open(); err == nil {
+			errs = append(errs, s.Close())
 		}
 	}
 	return errors.Join(errs...)

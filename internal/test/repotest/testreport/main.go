@@ -62,7 +62,11 @@ func report(r io.Reader, w io.Writer) (ok bool, err error) {
 	for _, reason := range slices.Sorted(maps.Keys(s.skipped)) {
 		tests := s.skipped[reason]
 		skipped += len(tests)
-		_, _ = fmt.Fprintf(w, "skip  %d: %s: %s\n", len(tests), reason, shorten(tests))
+		named := tests
+		if len(tests) > 3 {
+			named = append(tests[:3:3], "…")
+		}
+		_, _ = fmt.Fprintf(w, "skip  %d: %s: %s\n", len(tests), reason, strings.Join(named, ", "))
 	}
 	for _, text := range s.failed {
 		_, _ = fmt.Fprintln(w, text)
@@ -99,15 +103,6 @@ func (s *summary) add(e event, w io.Writer) {
 		return
 	}
 	delete(s.output, name)
-}
-
-// shorten names some of the tests.
-func shorten(tests []string) string {
-	const some = 3
-	if len(tests) <= some {
-		return strings.Join(tests, ", ")
-	}
-	return strings.Join(tests[:some], ", ") + ", …"
 }
 
 // reason returns what a skipped test said, in one line, without the place in the source.
