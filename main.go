@@ -273,11 +273,12 @@ func (p *Program) versions() string {
 	if !ok {
 		info = new(debug.BuildInfo)
 	}
-	text := fmt.Sprintf("program %s, %s\n", cmp.Or(info.Main.Version, "unknown"), info.GoVersion)
+	var text strings.Builder
+	fmt.Fprintf(&text, "program %s, %s\n", cmp.Or(info.Main.Version, "unknown"), info.GoVersion)
 	for _, s := range p.Services {
-		text += fmt.Sprintf("%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
+		fmt.Fprintf(&text, "%s %s\n", s.Name, cmp.Or(s.Version, defaultVersion))
 	}
-	return text
+	return text.String()
 }
 
 // pick returns the services of these names, or all, and options that have the others.

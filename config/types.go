@@ -150,7 +150,7 @@ func parseWhole[N int64 | uint64](t reflect.Type, text string, parse func(s stri
 	case !errors.Is(err, strconv.ErrRange):
 		return 0, fmt.Errorf("expected %s", typeText(t))
 	case t.Kind() >= reflect.Uint:
-		return 0, fmt.Errorf("expected a whole number from 0 to %d", 2*uint64(limit)+1)
+		return 0, fmt.Errorf("expected a whole number from 0 to %d", uint64(math.MaxUint64)>>(64-t.Bits()))
 	default:
 		return 0, fmt.Errorf("expected a whole number from %d to %d", -limit-1, limit)
 	}

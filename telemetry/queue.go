@@ -39,7 +39,7 @@ func newQueue[T any](name string, timeout time.Duration, reg prometheus.Register
 		Help: "Telemetry (" + name + ") lost because the queue was full or the collector did not take it.",
 	}, []string{"reason"})
 	reg.MustRegister(dropped)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:gosec // G118: shutdown calls it
 	q := &queue[T]{
 		name: name, items: make(chan T, queueLen), send: send, timeout: timeout,
 		full: dropped.WithLabelValues("queue_full"), failed: dropped.WithLabelValues("export_failed"),

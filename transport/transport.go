@@ -59,7 +59,7 @@ type Options struct {
 	Stream []grpc.StreamClientInterceptor
 }
 
-// A Transport, made by New, makes the calls of one service. It may be used concurrently.
+// A Transport makes the calls of one service. Make it with New; it may be used concurrently.
 type Transport struct {
 	opts     *Options
 	once     sync.Once // of start, which makes what follows

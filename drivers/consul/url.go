@@ -96,7 +96,7 @@ func parse(raw string) (settings, error) {
 }
 
 // shown is the URL for error texts and logs.
-func (s settings) shown() string {
+func (s *settings) shown() string {
 	if s.token != "" {
 		return "consul://[redacted]@" + s.address
 	}
