@@ -84,10 +84,8 @@ func (f *foreground) start(ctx context.Context, e servers.Engine, config string)
 // or would on its usual port.
 func (f *foreground) startPrometheus(ctx context.Context, running []*servers.Server) (*servers.Server, error) {
 	consul := fmt.Sprintf("127.0.0.1:%d", servers.UsualPorts(servers.Consul)[""])
-	for _, s := range running {
-		if s != nil && s.Engine() == servers.Consul {
-			consul = s.Addr("")
-		}
+	if i := slices.IndexFunc(running, func(s *servers.Server) bool { return s != nil && s.Engine() == servers.Consul }); i >= 0 {
+		consul = running[i].Addr("")
 	}
 	copied, err := os.MkdirTemp("", "kaptar-prometheus-")
 	if err != nil {

@@ -64,7 +64,7 @@ func report(r io.Reader, w io.Writer) (ok bool, err error) {
 		skipped += len(tests)
 		named := tests
 		if len(tests) > 3 {
-			named = append(tests[:3:3], "…")
+			named = slices.Concat(tests[:3], []string{"…"})
 		}
 		_, _ = fmt.Fprintf(w, "skip  %d: %s: %s\n", len(tests), reason, strings.Join(named, ", "))
 	}
