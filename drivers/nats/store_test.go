@@ -182,11 +182,15 @@ func TestStoreLeaderKilled(t *testing.T) {
 	f.until("n=before")
 	g.until("n=before")
 	for round := range 2 {
-		stream, err := adminOf(t, c.URL()).Stream(t.Context(), "KV_kaptar")
-		if err != nil {
-			t.Fatal(err)
-		}
-		leader := c.Server(t, stream.CachedInfo().Cluster.Leader)
+		var leader *servers.Server
+		until(t, "the bucket has a leader", func() bool { // a question during an election is lost
+			stream, err := adminOf(t, c.URL()).Stream(t.Context(), "KV_kaptar")
+			if err != nil || stream.CachedInfo().Cluster.Leader == "" {
+				return false
+			}
+			leader = c.Server(t, stream.CachedInfo().Cluster.Leader)
+			return true
+		})
 		value := fmt.Sprint("round", round)
 		put(t, s, "n", value)
 		must(t, leader.Kill())
