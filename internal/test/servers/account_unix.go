@@ -5,6 +5,7 @@ package servers
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -111,7 +112,7 @@ func (a *account) share(path, dir string) (string, error) {
 
 // tryLock locks a file until it is closed or this process ends. It is an error when another one has
 // it.
-func tryLock(path string) (*os.File, error) {
+func tryLock(path string) (io.Closer, error) {
 	lock, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("%s is taken, its server runs", filepath.Dir(path))
@@ -132,7 +133,15 @@ func locked(path string, f func() error) error {
 	return f()
 }
 
-func flock(path string, how int) (*os.File, error) {
+// A heldLock is a locked file. A child that is about to be started has the file too for a moment, so
+// closing it is not enough.
+type heldLock struct{ *os.File }
+
+func (l heldLock) Close() error {
+	return errors.Join(syscall.Flock(int(l.Fd()), syscall.LOCK_UN), l.File.Close())
+}
+
+func flock(path string, how int) (io.Closer, error) {
 	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
@@ -140,5 +149,5 @@ func flock(path string, how int) (*os.File, error) {
 	if err := syscall.Flock(int(lock.Fd()), how); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return lock, nil
+	return heldLock{lock}, nil
 }

@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"runtime"
 )
 
@@ -22,7 +22,7 @@ func (a *account) barred(string) string                 { return "" }
 func (a *account) share(path, _ string) (string, error) { return path, nil }
 
 func locked(_ string, f func() error) error { return f() }
-func tryLock(string) (*os.File, error)      { return nil, errors.ErrUnsupported }
+func tryLock(string) (io.Closer, error)     { return nil, errors.ErrUnsupported }
 func belonging(string) []int                { return nil }
 func endAll([]int) error                    { return nil }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -91,8 +92,8 @@ type Server struct {
 	program string // what find returned
 	dir     string
 	ports   map[string]int
-	unhold  func()   // lets other processes have the ports
-	lock    *os.File // of a folder of the caller's
+	unhold  func()    // lets other processes have the ports
+	lock    io.Closer // of a folder of the caller's
 	as      *account
 
 	mu     sync.Mutex
