@@ -104,14 +104,14 @@ func TestPlainPrograms(t *testing.T) {
 	t.Parallel()
 	const count = 20 // one batch
 	suffix := fmt.Sprint(time.Now().UnixNano())
-	for name, url := range map[string]func() string{
-		"kafka":    func() string { return servertest.Shared(t, servers.Kafka).URL() },
-		"rabbitmq": func() string { return servertest.VHost(t) },
+	for name, url := range map[string]func(t *testing.T) string{
+		"kafka":    func(t *testing.T) string { return servertest.Shared(t, servers.Kafka).URL() },
+		"rabbitmq": func(t *testing.T) string { return servertest.VHost(t) },
 	} {
 		for _, first := range []string{"python", "service"} {
 			t.Run(name+" "+first+" first", func(t *testing.T) {
 				t.Parallel()
-				url := url()
+				url := url(t)
 				r := &rawService{from: "hello_" + first + suffix, to: "answers_" + first + suffix}
 				if first == "python" || name == "kafka" { // a topic that others make
 					plain(t, "send", url, r.from, count)
