@@ -23,7 +23,9 @@ const stopExtra = 2 * time.Second
 
 // runSplit supervises a process for each service. They read the settings that have been checked
 // here again, each its own.
-func (o *Options) runSplit(ctx context.Context, settings *config.Config, lock *os.File, ready func([]discovery.Instance, map[string]int), services []kaptar.Service) error {
+func (o *Options) runSplit(
+	ctx context.Context, settings *config.Config, lock *os.File, ready func([]discovery.Instance, map[string]int), services []kaptar.Service,
+) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("local: --split: %w", err)

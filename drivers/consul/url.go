@@ -104,7 +104,7 @@ func (s *settings) shown() string {
 }
 
 // query has the parameters of requests that read instances or keys.
-func (s settings) query() url.Values {
+func (s *settings) query() url.Values {
 	query := url.Values{}
 	if s.datacenter != "" {
 		query.Set("dc", s.datacenter)

@@ -162,13 +162,13 @@ func (b *Broker) create(ctx context.Context, name string) error {
 		replicas = max(1, min(3, len(meta.Brokers)))
 	}
 	config := map[string]*string{
-		"retention.ms":                   kadm.StringPtr(strconv.FormatInt(b.opts.Retention.Milliseconds(), 10)),
-		"max.message.bytes":              kadm.StringPtr(strconv.Itoa(newLimit)),
-		"cleanup.policy":                 kadm.StringPtr("delete"),
-		"unclean.leader.election.enable": kadm.StringPtr("false"),
+		"retention.ms":                   new(strconv.FormatInt(b.opts.Retention.Milliseconds(), 10)),
+		"max.message.bytes":              new(strconv.Itoa(newLimit)),
+		"cleanup.policy":                 new("delete"),
+		"unclean.leader.election.enable": new("false"),
 	}
 	if replicas >= 3 {
-		config["min.insync.replicas"] = kadm.StringPtr("2")
+		config["min.insync.replicas"] = new("2")
 	}
 	answer, err := b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name) //nolint:gosec // at most 10 000 and 100
 	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {

@@ -75,7 +75,9 @@ func (s *store) PutIf(ctx context.Context, key string, value []byte, revision ui
 }
 
 // write calls put with the bucket, see bucket.do.
-func (s *store) write(ctx context.Context, key string, value []byte, again bool, put func(context.Context, *opened) (uint64, error)) (revision uint64, err error) {
+func (s *store) write(
+	ctx context.Context, key string, value []byte, again bool, put func(context.Context, *opened) (uint64, error),
+) (revision uint64, err error) {
 	if err := errors.Join(kv.CheckKey(key), kv.CheckValue(key, value)); err != nil {
 		return 0, err
 	}
