@@ -163,7 +163,7 @@ func (f *follower) show(ctx context.Context) {
 	list, unserved := instances(f.service, f.slices)
 	if len(list) == 0 && unserved > 0 && !f.warned {
 		f.warned = true
-		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "service", f.service, "endpoints", unserved)
+		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "target", f.service, "endpoints", unserved)
 	}
 	f.tell(list)
 }
