@@ -10,7 +10,8 @@ import (
 	"github.com/kaptar/kaptar/kaptartest"
 )
 
-// A test starts the services that it needs and calls them by their names.
+// A test starts the services that it needs and calls them by their names. The function test stands
+// for one of your own: it needs a *testing.T, so kaptartest_test.go runs the like instead.
 func ExampleStart() {
 	greeter := kaptar.Service{Name: "greeter", Setup: func(app *kaptar.App) error {
 		app.HandleFunc("GET /greet/{name}", func(w http.ResponseWriter, r *http.Request) {
