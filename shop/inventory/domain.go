@@ -21,13 +21,13 @@ type item struct {
 	Quantity int64
 }
 
-// A reservation goes one way only: nothing → reserved → shipped, or to released
-// from either of the first two. released and shipped are final.
+// A reservation goes one way only: nothing → reserved → shipped, or from reserved to
+// released. A refused one is released from the beginning. released and shipped are final.
 type state string
 
 const (
 	reserved state = "reserved"
-	released state = "released" // also: refused, or released before it was reserved
+	released state = "released" // also: refused
 	shipped  state = "shipped"
 )
 
@@ -40,6 +40,9 @@ func (e *unknownSKUError) Error() string { return fmt.Sprintf("inventory: unknow
 
 // errNotReserved: an order is to be shipped for which nothing is set aside.
 var errNotReserved = errors.New("inventory: nothing is reserved for the order")
+
+// errOtherItems: an order's items are to be reserved, but it has a reservation of others.
+var errOtherItems = errors.New("inventory: other items are reserved for the order")
 
 // sorted returns items by sku, the order in which all transactions lock stock, or what is wrong.
 func sorted(items []item) ([]item, error) {

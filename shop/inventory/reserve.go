@@ -1,10 +1,12 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kaptar/kaptar/sqldb"
@@ -13,14 +15,15 @@ import (
 // reserve sets all items aside for the order, or none; reason says why not. The
 // first call for an order decides: the same answer comes at every repetition,
 // even when the stock has changed since, so that a late one can do no harm.
+// It returns errOtherItems when the first call was for others.
 func (s *store) reserve(ctx context.Context, order int64, items []item) (ok bool, reason string, err error) {
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		first, err := begin(ctx, tx, order, reserved)
+		first, err := begin(ctx, tx, order)
 		if err != nil {
 			return err
 		}
 		if !first {
-			ok, reason, err = decided(ctx, tx, order)
+			ok, reason, err = decided(ctx, tx, order, items)
 			return err
 		}
 		if reason, err = missing(ctx, tx, items); err != nil {
@@ -41,12 +44,11 @@ func (s *store) reserve(ctx context.Context, order int64, items []item) (ok bool
 	return ok, reason, err
 }
 
-// release puts back what is reserved and keeps a later reserve from taking effect.
+// release puts back what is reserved; a repeated reserve then has no effect. An order that nothing
+// was reserved for leaves no trace: order-service releases only what it knows to be reserved, and
+// nobody else may keep its order from being reserved later.
 func (s *store) release(ctx context.Context, order int64) error {
 	return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := begin(ctx, tx, order, released); err != nil {
-			return err
-		}
 		items, err := finish(ctx, tx, order, released)
 		if err != nil {
 			return err
@@ -75,22 +77,26 @@ func (s *store) ship(ctx context.Context, order int64) error {
 }
 
 // begin writes the order's reservation; of two transactions at once the second waits for the first.
-func begin(ctx context.Context, tx *sql.Tx, order int64, st state) (first bool, err error) {
+func begin(ctx context.Context, tx *sql.Tx, order int64) (first bool, err error) {
 	return changes(tx.ExecContext(ctx, `
 		INSERT INTO reservations (order_id, state, changed_at) VALUES ($1, $2, $3)
-		ON CONFLICT (order_id) DO NOTHING`, order, st, time.Now().UnixMilli()))
+		ON CONFLICT (order_id) DO NOTHING`, order, reserved, time.Now().UnixMilli()))
 }
 
 // decided is the answer that an earlier reserve or release settled.
-func decided(ctx context.Context, tx *sql.Tx, order int64) (ok bool, reason string, err error) {
+func decided(ctx context.Context, tx *sql.Tx, order int64, items []item) (ok bool, reason string, err error) {
 	var now state
 	if err := tx.QueryRowContext(ctx, `SELECT state, reason FROM reservations WHERE order_id = $1`, order).Scan(&now, &reason); err != nil {
 		return false, "", fmt.Errorf("inventory: reservation of order %d: %w", order, err)
 	}
-	if now == released && reason == "" {
-		reason = "the order was released"
+	if now == released {
+		return false, cmp.Or(reason, "the order was released"), nil
 	}
-	return now != released, reason, nil
+	held, err := reservedFor(ctx, tx, order)
+	if err == nil && !slices.Equal(held, items) {
+		err = errOtherItems
+	}
+	return err == nil, "", err
 }
 
 // missing says which items the stock does not suffice for. It locks their rows, in that order.
@@ -124,6 +130,11 @@ func finish(ctx context.Context, tx *sql.Tx, order int64, last state) ([]item, e
 	if err != nil || !done {
 		return nil, err
 	}
+	return reservedFor(ctx, tx, order)
+}
+
+// reservedFor returns the items of the order's reservation by sku.
+func reservedFor(ctx context.Context, tx *sql.Tx, order int64) ([]item, error) {
 	return sqldb.Select(ctx, tx, func(row sqldb.Row) (it item, err error) {
 		err = row.Scan(&it.SKU, &it.Quantity)
 		return it, err

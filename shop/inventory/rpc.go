@@ -54,6 +54,9 @@ func (r *rpc) Reserve(ctx context.Context, req *inventoryv1.ReserveRequest) (*in
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	ok, reason, err := r.store.reserve(ctx, req.GetOrderId(), items)
+	if errors.Is(err, errOtherItems) {
+		return nil, status.Error(codes.AlreadyExists, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -18,13 +18,20 @@ func steps(t *testing.T, s *store, order int64, calls ...string) (answers []stri
 		var answer string
 		var err error
 		switch call {
-		case "reserve":
+		case "reserve", "reserve less":
+			items := []item{{"honey", 1}, {"tea", 2}}
+			if call == "reserve less" {
+				items[1].Quantity = 1
+			}
 			var ok bool
 			var reason string
-			ok, reason, err = s.reserve(t.Context(), order, []item{{"honey", 1}, {"tea", 2}})
+			ok, reason, err = s.reserve(t.Context(), order, items)
 			answer = "reserved"
 			if !ok {
 				answer = reason
+			}
+			if errors.Is(err, errOtherItems) {
+				answer, err = "other items", nil
 			}
 		case "release":
 			answer, err = "ok", s.release(t.Context(), order)
@@ -68,8 +75,11 @@ func TestOddOrders(t *testing.T) {
 		{[]string{"reserve", "release", "release"}, []string{"reserved", "ok", "ok", "100/0"}},
 		{[]string{"reserve", "release", "ship"}, []string{"reserved", "ok", "not reserved", "100/0"}},
 		{[]string{"reserve", "release", "reserve"}, []string{"reserved", "ok", "the order was released", "100/0"}},
-		{[]string{"release", "reserve"}, []string{"ok", "the order was released", "100/0"}},
-		{[]string{"release", "reserve", "release"}, []string{"ok", "the order was released", "ok", "100/0"}},
+		{[]string{"release", "reserve"}, []string{"ok", "reserved", "98/2"}}, // nobody cancels an order before it is there
+		{[]string{"release", "reserve", "release"}, []string{"ok", "reserved", "ok", "100/0"}},
+		{[]string{"reserve", "reserve less", "ship"}, []string{"reserved", "other items", "ok", "98/0"}},
+		{[]string{"reserve less", "reserve"}, []string{"reserved", "other items", "99/1"}},
+		{[]string{"reserve", "release", "reserve less"}, []string{"reserved", "ok", "the order was released", "100/0"}},
 		{[]string{"ship", "reserve"}, []string{"not reserved", "reserved", "98/2"}},
 	}
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
@@ -32,10 +35,13 @@ func (s *steps) take(ctx context.Context, o order, st step) answer {
 	default:
 		err = fmt.Errorf("order: unknown step %q", st)
 	}
-	if err != nil {
-		return answer{Outcome: again, Reason: err.Error()}
+	switch {
+	case err == nil:
+		return a
+	case (st == reserve || st == charge) && grpcstatus.Code(err) == codes.AlreadyExists: // for ever, however often it is tried
+		return answer{Outcome: refused, Reason: grpcstatus.Convert(err).Message()}
 	}
-	return a
+	return answer{Outcome: again, Reason: err.Error()}
 }
 
 func (s *steps) reserve(ctx context.Context, o order) (answer, error) {
@@ -54,6 +60,9 @@ func (s *steps) charge(ctx context.Context, o order) (answer, error) {
 	resp, err := s.payment.Charge(ctx, &paymentv1.ChargeRequest{OrderId: o.ID, UserId: o.UserID, AmountCents: o.TotalCents})
 	if err != nil {
 		return answer{}, err
+	}
+	if resp.GetAmountCents() != o.TotalCents || resp.GetUserId() != o.UserID {
+		return answer{Outcome: refused, Reason: fmt.Sprintf("the payment is of %d cents by user %d", resp.GetAmountCents(), resp.GetUserId())}, nil
 	}
 	switch resp.GetStatus() {
 	case paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED:

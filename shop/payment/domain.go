@@ -24,12 +24,12 @@ const (
 	pending  status = "pending"
 	captured status = "captured"
 	declined status = "declined"
-	refunded status = "refunded" // also: nothing was charged, and nothing ever will be
+	refunded status = "refunded"
 )
 
 var (
-	errNoPayment   = errors.New("payment: no payment for the order")
-	errOtherAmount = errors.New("payment: the order is being charged with another amount")
+	errNoPayment = errors.New("payment: no payment for the order")
+	errOther     = errors.New("payment: the order has a payment of another amount or user")
 )
 
 // A delay says why a payment stays pending, and when to ask again.
@@ -54,8 +54,8 @@ func (s *service) charge(ctx context.Context, want payment) (payment, *delay, er
 	if err != nil {
 		return payment{}, nil, err
 	}
-	if p.Status == pending && p.AmountCents != want.AmountCents {
-		return payment{}, nil, errOtherAmount
+	if p.AmountCents != want.AmountCents || p.UserID != want.UserID {
+		return payment{}, nil, errOther
 	}
 	return s.ask(ctx, p)
 }
@@ -63,7 +63,7 @@ func (s *service) charge(ctx context.Context, want payment) (payment, *delay, er
 // refund gives the order's money back. While it is pending the bank is asked first: nobody else knows
 // what became of the charge, and asking for it again under the same key is the way to learn it.
 func (s *service) refund(ctx context.Context, order int64) (payment, *delay, error) {
-	p, err := s.store.begin(ctx, payment{OrderID: order, Status: refunded})
+	p, err := s.store.get(ctx, order)
 	if err != nil {
 		return payment{}, nil, err
 	}

@@ -25,13 +25,13 @@ func (r *rpc) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*paymen
 	p, wait, err := r.service.charge(ctx, payment{
 		OrderID: req.GetOrderId(), UserID: req.GetUserId(), AmountCents: req.GetAmountCents(), Status: pending,
 	})
-	if errors.Is(err, errOtherAmount) {
-		return nil, grpcstatus.Error(codes.FailedPrecondition, err.Error())
+	if errors.Is(err, errOther) {
+		return nil, grpcstatus.Error(codes.AlreadyExists, err.Error())
 	}
 	if err != nil {
 		return nil, err
 	}
-	resp := &paymentv1.ChargeResponse{Status: onWire[p.Status], Reason: p.Reason}
+	resp := &paymentv1.ChargeResponse{Status: onWire[p.Status], Reason: p.Reason, UserId: p.UserID, AmountCents: p.AmountCents}
 	if wait != nil {
 		resp.Reason, resp.RetryAfter = wait.Reason, durationpb.New(wait.RetryAfter)
 	}
@@ -43,6 +43,9 @@ func (r *rpc) Refund(ctx context.Context, req *paymentv1.RefundRequest) (*paymen
 		return nil, grpcstatus.Errorf(codes.InvalidArgument, "payment: refund of order %d; expected a positive id", req.GetOrderId())
 	}
 	p, wait, err := r.service.refund(ctx, req.GetOrderId())
+	if errors.Is(err, errNoPayment) {
+		return nil, grpcstatus.Error(codes.NotFound, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func calls() []mutant {
 		},
 		{
 			"a retry storm ends with the budget", "transport/budget.go",
-			"if b.left() < 1 {\n\t\treturn false", "if b.left() < 1 {\n\t\treturn true", "./transport", "",
+			"if !b.affords(now) {\n\t\treturn false", "if !b.affords(now) {\n\t\treturn true", "./transport", "",
 		},
 		{
 			"the deadline travels", "transport/http.go",
@@ -269,6 +269,14 @@ func shop() []mutant {
 		{
 			"the bank charges an order once", "shop/payment/bank.go",
 			"\"order-\"+strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
+		},
+		{
+			"an order is not confirmed by a payment of another amount", "shop/order/steps.go",
+			"if resp.GetAmountCents() != o.TotalCents ||", "if resp.GetAmountCents() == 0 ||", "./shop/order", "TestPaymentIsCompared",
+		},
+		{
+			"payments of one order are of one amount", "shop/payment/domain.go",
+			"if p.AmountCents != want.AmountCents ||", "if p.Status == pending && p.AmountCents != want.AmountCents ||", "./shop/payment", "TestServiceREST",
 		},
 		{
 			"an interrupted checkout goes on", "shop/order/store.go",

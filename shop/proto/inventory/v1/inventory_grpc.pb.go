@@ -37,9 +37,10 @@ type InventoryServiceClient interface {
 	// Prices returns the price of each sku; NOT_FOUND names the first unknown one.
 	Prices(ctx context.Context, in *PricesRequest, opts ...grpc.CallOption) (*PricesResponse, error)
 	// Reserve sets all items aside for the order, or none of them.
+	// ALREADY_EXISTS when other items are reserved for the order.
 	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveResponse, error)
-	// Release puts back what is reserved for the order. It does nothing when
-	// nothing is, and keeps a Reserve that comes later from taking effect.
+	// Release puts back what is reserved for the order, and a repeated Reserve of
+	// it has no effect. It does nothing for an order without a reservation.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 	// Ship takes what is reserved for the order out of the stock for good;
 	// FAILED_PRECONDITION when nothing was ever reserved for it.
@@ -104,9 +105,10 @@ type InventoryServiceServer interface {
 	// Prices returns the price of each sku; NOT_FOUND names the first unknown one.
 	Prices(context.Context, *PricesRequest) (*PricesResponse, error)
 	// Reserve sets all items aside for the order, or none of them.
+	// ALREADY_EXISTS when other items are reserved for the order.
 	Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error)
-	// Release puts back what is reserved for the order. It does nothing when
-	// nothing is, and keeps a Reserve that comes later from taking effect.
+	// Release puts back what is reserved for the order, and a repeated Reserve of
+	// it has no effect. It does nothing for an order without a reservation.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	// Ship takes what is reserved for the order out of the stock for good;
 	// FAILED_PRECONDITION when nothing was ever reserved for it.

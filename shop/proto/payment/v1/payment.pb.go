@@ -146,7 +146,11 @@ type ChargeResponse struct {
 	// reaching the bank when it is pending.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// retry_after is when a pending charge is worth another call.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,3,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// user_id and amount_cents are those of the payment. The caller compares them
+	// with what it asked for.
+	UserId        int64 `protobuf:"varint,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	AmountCents   int64 `protobuf:"varint,5,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -200,6 +204,20 @@ func (x *ChargeResponse) GetRetryAfter() *durationpb.Duration {
 		return x.RetryAfter
 	}
 	return nil
+}
+
+func (x *ChargeResponse) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+func (x *ChargeResponse) GetAmountCents() int64 {
+	if x != nil {
+		return x.AmountCents
+	}
+	return 0
 }
 
 type RefundRequest struct {
@@ -308,12 +326,14 @@ const file_payment_v1_payment_proto_rawDesc = "" +
 	"\rChargeRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\x03R\aorderId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\x03R\x06userId\x12!\n" +
-	"\famount_cents\x18\x03 \x01(\x03R\vamountCents\"\x97\x01\n" +
+	"\famount_cents\x18\x03 \x01(\x03R\vamountCents\"\xd3\x01\n" +
 	"\x0eChargeResponse\x121\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x19.payment.v1.PaymentStatusR\x06status\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12:\n" +
 	"\vretry_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"*\n" +
+	"retryAfter\x12\x17\n" +
+	"\auser_id\x18\x04 \x01(\x03R\x06userId\x12!\n" +
+	"\famount_cents\x18\x05 \x01(\x03R\vamountCents\"*\n" +
 	"\rRefundRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\x03R\aorderId\"[\n" +
 	"\x0eRefundResponse\x121\n" +

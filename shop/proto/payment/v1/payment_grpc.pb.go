@@ -34,9 +34,10 @@ const (
 type PaymentServiceClient interface {
 	// Charge asks the bank to pay for the order. While the bank cannot be reached
 	// the payment is PENDING, which is not an error of this service: call again.
+	// ALREADY_EXISTS when the order has a payment of another amount or user.
 	Charge(ctx context.Context, in *ChargeRequest, opts ...grpc.CallOption) (*ChargeResponse, error)
 	// Refund gives back what was captured for the order; nothing when nothing was.
-	// It keeps a Charge that comes later from taking effect.
+	// NOT_FOUND when the order was never charged, which leaves no trace.
 	Refund(ctx context.Context, in *RefundRequest, opts ...grpc.CallOption) (*RefundResponse, error)
 }
 
@@ -77,9 +78,10 @@ func (c *paymentServiceClient) Refund(ctx context.Context, in *RefundRequest, op
 type PaymentServiceServer interface {
 	// Charge asks the bank to pay for the order. While the bank cannot be reached
 	// the payment is PENDING, which is not an error of this service: call again.
+	// ALREADY_EXISTS when the order has a payment of another amount or user.
 	Charge(context.Context, *ChargeRequest) (*ChargeResponse, error)
 	// Refund gives back what was captured for the order; nothing when nothing was.
-	// It keeps a Charge that comes later from taking effect.
+	// NOT_FOUND when the order was never charged, which leaves no trace.
 	Refund(context.Context, *RefundRequest) (*RefundResponse, error)
 	mustEmbedUnimplementedPaymentServiceServer()
 }
