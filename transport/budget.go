@@ -2,6 +2,7 @@ package transport
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,57 +12,61 @@ const (
 )
 
 // budget keeps retries to a share of calls, so that a target that is slow or down does not get
-// several times its load. Times are durations since the transport was made.
+// several times its load. Hedges are retries too. Times are durations since the transport was made.
+// Counting a call takes no lock.
 type budget struct {
 	ratio float64
 
-	mu    sync.Mutex
-	slots [budgetSlots]struct{ calls, retries int } // by second
-	head  int64                                     // second of the newest slot
+	calls   perSecond
+	retries perSecond
+	mu      sync.Mutex // of withdraw: two at once must not take the same last retry
 }
 
 // deposit counts a call.
-func (b *budget) deposit(now time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.slots[b.advance(now)].calls++
-}
+func (b *budget) deposit(now time.Duration) { b.calls.add(now) }
 
 // affords reports whether withdraw would succeed.
-func (b *budget) affords(now time.Duration) bool { return b.take(now, 0) }
+func (b *budget) affords(now time.Duration) bool {
+	spent := b.retries.sum(now)
+	return spent < budgetFloor*budgetSlots || b.ratio*float64(b.calls.sum(now))+budgetFloor*budgetSlots-float64(spent) >= 1
+}
 
 // withdraw counts a retry, if there may be one.
-func (b *budget) withdraw(now time.Duration) bool { return b.take(now, 1) }
-
-func (b *budget) take(now time.Duration, retries int) bool {
+func (b *budget) withdraw(now time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	slot := b.advance(now)
-	if b.left() < 1 {
+	if !b.affords(now) {
 		return false
 	}
-	b.slots[slot].retries += retries
+	b.retries.add(now)
 	return true
 }
 
-func (b *budget) left() float64 {
-	var calls, retries int
-	for _, s := range b.slots {
-		calls += s.calls
-		retries += s.retries
+// perSecond counts events of the last budgetSlots seconds: each slot has the second, since the
+// transport was made, in its upper half and that second's events in its lower.
+type perSecond [budgetSlots]atomic.Uint64
+
+func (p *perSecond) add(now time.Duration) {
+	second := uint64(now / time.Second)
+	slot := &p[second%budgetSlots]
+	for {
+		old := slot.Load()
+		if old>>32 == second {
+			slot.Add(1)
+			return
+		}
+		if old>>32 > second || slot.CompareAndSwap(old, second<<32|1) { // late by a whole window: it no longer counts
+			return
+		}
 	}
-	return b.ratio*float64(calls) + budgetFloor*budgetSlots - float64(retries)
 }
 
-// advance clears the slots that are out of the window and returns the newest one's index.
-func (b *budget) advance(now time.Duration) int {
-	second := int64(now / time.Second)
-	for range min(second-b.head, budgetSlots) {
-		b.head++
-		b.slots[b.head%budgetSlots] = struct{ calls, retries int }{}
+func (p *perSecond) sum(now time.Duration) (events uint64) {
+	second := uint64(now / time.Second)
+	for i := range p {
+		if v := p[i].Load(); v>>32+budgetSlots > second {
+			events += v & (1<<32 - 1)
+		}
 	}
-	if second > b.head { // more than a whole window has passed: all is clear
-		b.head = second
-	}
-	return int(b.head % budgetSlots)
+	return events
 }

@@ -217,7 +217,6 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		changed:   make(chan struct{}),
 		spanNames: spanNames(name),
 	}
-	tg.budget.advance(t.now())
 	tg.metrics = t.metrics.target(name)
 	if t.opts.Resolver == nil || service == "" {
 		tg.useDNS()
