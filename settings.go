@@ -16,6 +16,8 @@ type Settings struct {
 	Listen     string `config:"listen,own,required" default:":8080" help:"address of the HTTP port"`
 	GRPCListen string `config:"grpc_listen,own,required" default:":50051" help:"address of the gRPC port, which is bound when there is a gRPC service"`
 
+	GRPCReflection bool `config:"grpc_reflection" default:"false" help:"answer gRPC reflection on other addresses than loopback too; debug does"`
+
 	InstanceID string            `config:"instance_id,own" help:"name of this instance in discovery and telemetry, unique among all; default: made of the service's and the machine's name"`
 	Advertise  string            `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
 	Tags       []string          `config:"tags" help:"marks of this instance that discovery is told, such as canary"`

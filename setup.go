@@ -116,7 +116,8 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 		server: server.New(server.Options{
 			HTTP: set.Listen, GRPC: set.GRPCListen,
 			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
-			Telemetry: tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
+			Reflection: set.GRPCReflection || set.Debug,
+			Telemetry:  tel, MaxBody: int64(set.MaxBody), Timeout: set.RequestTimeout,
 		}),
 		base: s.base, backends: &s.backends, attached: make(map[any]any),
 	}, nil

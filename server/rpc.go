@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -60,7 +61,9 @@ func (s *Server) newGRPC() {
 	for _, r := range s.services {
 		s.grpc.RegisterService(r.desc, r.impl)
 	}
-	reflection.Register(s.grpc)
+	if at, ok := s.grpcListener.Addr().(*net.TCPAddr); s.opts.Reflection || ok && at.IP.IsLoopback() {
+		reflection.Register(s.grpc)
+	}
 }
 
 // GRPC takes gRPC services, for the network and for InProcess at once. The gRPC port is opened only

@@ -188,29 +188,43 @@ func TestHealthWatchDoesNotHoldUpShutdown(t *testing.T) {
 	}
 }
 
+// TestReflection asks servers on loopback and on all addresses what they serve.
 func TestReflection(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{})
-	b.GRPC().RegisterService(&echoDesc, talk(&trace.SpanContext{}))
-	b.start(t)
-	stream, err := reflectionpb.NewServerReflectionClient(b.dial(t)).ServerReflectionInfo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := stream.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, s := range got.GetListServicesResponse().GetService() {
-		names = append(names, s.Name)
-	}
-	if s := strings.Join(names, " "); !strings.Contains(s, "test.v1.Echo") || !strings.Contains(s, "grpc.health.v1.Health") {
-		t.Errorf("reflection lists %s", s)
+	for _, test := range []struct {
+		address      string
+		anyway, want bool
+	}{
+		{"127.0.0.1:0", false, true},
+		{":0", false, false},
+		{":0", true, true},
+	} {
+		b := setup(t, server.Options{Reflection: test.anyway})
+		b.Options().GRPC = test.address
+		b.GRPC().RegisterService(&echoDesc, talk(&trace.SpanContext{}))
+		b.start(t)
+		stream, err := reflectionpb.NewServerReflectionClient(b.dial(t)).ServerReflectionInfo(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}) // Recv tells
+		got, err := stream.Recv()
+		if !test.want {
+			if status.Code(err) != codes.Unimplemented {
+				t.Errorf("reflection on %s: %v, want Unimplemented", b.GRPCAddr(), err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, s := range got.GetListServicesResponse().GetService() {
+			names = append(names, s.Name)
+		}
+		if s := strings.Join(names, " "); !strings.Contains(s, "test.v1.Echo") || !strings.Contains(s, "grpc.health.v1.Health") {
+			t.Errorf("reflection lists %s", s)
+		}
 	}
 }
 

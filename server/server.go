@@ -58,6 +58,10 @@ type Options struct {
 	// negative means none. It does not end a stream; see Handler.
 	Timeout time.Duration
 
+	// Reflection answers gRPC reflection on any address. Without it only a server on loopback does: it
+	// tells everybody what can be called.
+	Reflection bool
+
 	// WriteTimeout is how long a client may leave an HTTP response where it is, without taking any
 	// of it, before its connection is closed; default 30 s, negative means for ever.
 	WriteTimeout time.Duration
