@@ -111,20 +111,22 @@ func cheaper(a, b *instance, now time.Duration) *instance {
 }
 
 // maybeEject ejects an instance that has failed too often, unless half of them are out already.
-func (t *target) maybeEject(in *instance, now time.Duration) {
+func (t *target) maybeEject(in *instance, now time.Duration) (ejected bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := t.instances()
 	out := 0
 	for _, other := range list {
 		if other == in && in.isEjected(now) {
-			return // by an attempt that ended a moment before
+			return false // by an attempt that ended a moment before
 		}
 		if other.isEjected(now) {
 			out++
 		}
 	}
-	if 2*(out+1) <= len(list) {
-		in.eject(now)
+	if 2*(out+1) > len(list) {
+		return false
 	}
+	in.eject(now)
+	return true
 }

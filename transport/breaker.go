@@ -30,6 +30,7 @@ type transition uint8
 const (
 	unchanged transition = iota
 	opened
+	reopened // by a probe that failed
 	closed
 )
 
@@ -47,6 +48,10 @@ type breaker struct {
 	until    time.Duration
 	probing  bool
 	probe    time.Duration // when the probe began
+
+	trips    int           // since it was closed
+	tripped  time.Duration // when it opened last
+	expected time.Duration // when an instance is next asked for its health; 0 when none is
 }
 
 // permit allows one attempt, which record ends.
@@ -63,7 +68,7 @@ func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok b
 	case !b.open:
 		return permit{round: b.round}, 0, true
 	case now < b.until:
-		return permit{}, b.until - now, false
+		return permit{}, b.next(now) - now, false
 	case b.probing && now < b.probe+b.recovery:
 		return permit{}, 0, false
 	}
@@ -84,13 +89,14 @@ func (b *breaker) record(p permit, out outcome, now time.Duration) transition {
 	case out == neutral:
 		b.probing = false
 	case out == success && p.probe:
-		b.open, b.probing, b.failures = false, false, 0
+		b.open, b.probing, b.failures, b.trips = false, false, 0, 0
 		b.round++
 		return closed
 	case out == success:
 		b.failures = 0
 	case p.probe:
 		b.trip(now)
+		return reopened
 	default:
 		b.failures++
 		if b.failures >= b.threshold {
@@ -104,7 +110,40 @@ func (b *breaker) record(p permit, out outcome, now time.Duration) transition {
 func (b *breaker) trip(now time.Duration) {
 	b.open, b.probing, b.failures = true, false, 0
 	b.until = now + b.recovery
+	b.trips++
+	b.tripped = now
 	b.round++
+}
+
+// expect says when an instance is next asked for its health; 0 is never.
+func (b *breaker) expect(at time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expected = at
+}
+
+// next is when the next probe may be made: after the recovery timeout, or as soon as an instance has
+// said that it is ready. b.mu must be held.
+func (b *breaker) next(now time.Duration) time.Duration {
+	if b.expected == 0 {
+		return b.until
+	}
+	return min(max(b.expected, b.tripped+growing(b.trips, b.recovery), now), b.until)
+}
+
+// recover lets the next attempt probe at once, because an instance says that it is ready. When such
+// attempts fail all the same, that is believed after 1 s, then after 2 s, 4 s and so on.
+func (b *breaker) recover(now time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open && now >= b.tripped+growing(b.trips, b.recovery) {
+		b.until = min(b.until, now)
+	}
+}
+
+// growing is how long after the nth failure in a row a good health is believed.
+func growing(n int, most time.Duration) time.Duration {
+	return min(probeEvery<<min(max(n-1, 0), 10), most)
 }
 
 // probeNow lets the next attempt probe at once, without waiting for the recovery timeout.

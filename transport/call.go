@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
+	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
@@ -37,7 +38,13 @@ type attempt struct {
 	permit   permit
 	recorded bool // the breaker knows what came of it
 	started  time.Duration
+	// away is what the answer says its failure is due to, if it does: the target is not at fault, and
+	// the target has repeated what there was to repeat.
+	away string
 }
+
+// answerTime is what a callee has less than its caller, whom its "too late" still finds there.
+const answerTime = 5 * time.Millisecond
 
 // open sets the deadline. Streams have their caller's only.
 func (c *call) open(stream bool) {
@@ -103,6 +110,9 @@ func (c *call) record(out outcome, took time.Duration) {
 	case opened:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelWarn, "breaker opened", slog.String("target", c.tg.name),
 			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("next_probe", c.tg.breaker.recovery))
+		c.t.probe(c.tg)
+	case reopened:
+		c.t.probe(c.tg)
 	case closed:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelInfo, "breaker closed", slog.String("target", c.tg.name))
 	}
@@ -110,10 +120,34 @@ func (c *call) record(out outcome, took time.Duration) {
 	case success:
 		c.in.succeeded(now, took)
 	case failure:
-		if c.in.failed(now, took) {
-			c.tg.maybeEject(c.in, now)
+		if c.in.failed(now, took) && c.tg.maybeEject(c.in, now) {
+			c.t.probe(c.tg)
 		}
 	}
+}
+
+// tooShort reports whether the attempt ended with a deadline that gave the target less time than the
+// caller's own settings do, because it came from outside. A service that has been called with the
+// rest of its caller's time has a little less than its settings say, so three quarters are enough.
+func (c *call) tooShort(now time.Duration) bool {
+	// The callee knows of a deadline that is a little earlier, and in whole milliseconds.
+	if left, ok := c.left(now); !c.inherited || !ok || left > answerTime+time.Millisecond {
+		return false
+	}
+	own := c.tg.set.Timeout
+	if own <= 0 {
+		own = defaultTimeout
+	}
+	return 4*(now-c.started) < 3*own && !deadline.Chosen(c.ctx)
+}
+
+// answered is the outcome of a failure that is another's, as the answer says: nothing, but that the
+// target is there.
+func (c *call) answered() outcome {
+	if c.permit.probe {
+		return success
+	}
+	return neutral
 }
 
 // mayRepeat reports whether another attempt is possible if this one takes too long.
@@ -124,7 +158,7 @@ func (c *call) mayRepeat(now time.Duration) bool {
 // repeat decides whether a failed attempt is made again. The pause is asked, if not negative.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
-	if c.attempts > set.Max || c.ctx.Err() != nil {
+	if c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
 		return 0, false
 	}
 	now := c.t.now()

@@ -96,6 +96,7 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 		return err
 	}
 	u := &unary{rpcCall: made}
+	u.args = args
 	u.again = ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method)
 	u.startRPCSpan()
 	u.open(false)
@@ -147,9 +148,15 @@ func (u *unary) try(args, reply any, opts []grpc.CallOption) error {
 	defer cancel()
 	u.peer, u.trailer = peer.Peer{}, nil
 	err = to.Invoke(ctx, u.method, args, reply, opts...)
+	if err == nil {
+		u.record(success, u.t.now()-u.started)
+		return nil
+	}
+	u.note(u.trailer)
 	reached := u.peer.Addr != nil
-	u.record(u.classify(err, reached), u.t.now()-u.started)
-	return u.explain(err, reached)
+	out := u.classify(err, reached)
+	u.record(out, u.t.now()-u.started)
+	return u.explain(err, reached, out)
 }
 
 // limit is bound over gRPC: the call's deadline or, while another attempt is possible, an earlier.

@@ -22,13 +22,19 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// over returns a transport whose HTTP calls go to f, and which closes with the test.
+// over returns a transport whose HTTP calls go to f, and which closes with the test. f does not see the
+// questions for health: a test that wants them sets Options.Base instead.
 func over(t testing.TB, opts Options, f roundTripper) *Transport {
 	t.Helper()
 	tr := New(&opts)
 	tr.once.Do(tr.start)
 	if f != nil {
-		tr.http, tr.httpDNS = f, f
+		tr.http, tr.httpDNS = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/readyz" {
+				return reply(r, http.StatusNotFound), nil
+			}
+			return f(r)
+		}), f
 	}
 	t.Cleanup(func() {
 		if err := tr.Close(); err != nil {

@@ -12,13 +12,12 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/dependency"
 )
-
-// answerTime is what a callee has less than its caller, whom its "too late" still finds there.
-const answerTime = 5 * time.Millisecond
 
 type httpCall struct {
 	call
@@ -27,12 +26,14 @@ type httpCall struct {
 	cancel func()
 	limit  *deadline.Limit // the call's own deadline; nil for none but the caller's
 	timer  *time.Timer     // of the attempt's own time limit; nil for none
+	upload *upload         // the body of the attempt; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
 	url     url.URL
 	carrier headerCarrier
 	body    body
-	first   deadline.Limit // of the first attempt
+	first   deadline.Limit // of the first attempt, like the next
+	sending upload
 }
 
 // RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not
@@ -111,7 +112,8 @@ func (c *httpCall) try() (*http.Response, error) {
 		return nil, c.tg.fail(codes.Internal, "request body", err)
 	}
 	resp, err := c.roundTripper().RoundTrip(out)
-	if c.timer != nil && !c.timer.Stop() && !c.cancelled() {
+	late := c.timer != nil && !c.timer.Stop() && !c.cancelled()
+	if late {
 		if err == nil {
 			_ = resp.Body.Close()
 		}
@@ -123,15 +125,12 @@ func (c *httpCall) try() (*http.Response, error) {
 	}
 	switch {
 	case err != nil:
-		out := failure
-		if c.cancelled() {
-			out = neutral
-		}
+		out := c.unanswered(late)
 		c.record(out, took)
 		c.release()
-		return nil, c.explain(err)
+		return nil, c.explain(err, out)
 	case resp.StatusCode >= 500:
-		c.record(failure, took)
+		c.record(c.failed(resp), took)
 	case resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || c.permit.probe:
 		// The breaker does not wait for what may be an endless stream.
 		c.record(success, took)
@@ -139,6 +138,44 @@ func (c *httpCall) try() (*http.Response, error) {
 		c.in.succeeded(c.t.now(), took)
 	}
 	return resp, nil
+}
+
+// unanswered says what an attempt without an answer tells about the target. late means that the time
+// limit of the attempt has ended it.
+func (c *httpCall) unanswered(late bool) outcome {
+	switch {
+	case c.cancelled(), c.upload.broken(), !late && c.tooShort(c.t.now()), !wellFormed(c.req):
+		return neutral
+	case late || errors.Is(c.ctx.Err(), context.DeadlineExceeded) || c.limit != nil && c.limit.Err() != nil:
+		if c.upload.waits() { // for the caller, as the target does
+			return neutral
+		}
+	}
+	return failure
+}
+
+// failed says what an answer with a status from 500 tells about the target.
+func (c *httpCall) failed(resp *http.Response) outcome {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		if c.away = resp.Header.Get(dependency.Header); c.away != "" {
+			return c.answered()
+		}
+	}
+	if c.cancelled() || c.upload.broken() || c.tooShort(c.t.now()) || resp.StatusCode == http.StatusGatewayTimeout && c.upload.waits() {
+		return neutral
+	}
+	return failure
+}
+
+// wellFormed reports whether the request is one that can be sent: inner transports refuse others.
+func wellFormed(req *http.Request) bool {
+	for name, values := range req.Header {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return false
+		}
+	}
+	return req.Method == "" || httpguts.ValidHeaderFieldName(req.Method)
 }
 
 // bound returns the context of an attempt. It has the deadline of the call; while another attempt
@@ -202,13 +239,17 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 	case noBody(c.req):
 	case !c.sent:
 		c.sent = true
-		if c.limit != nil {
-			out.Body = &upload{ReadCloser: out.Body, c: c, limit: c.limit}
-		}
+		c.upload = &c.sending
+		c.upload.start(out.Body, c)
+		out.Body = c.upload
 	default:
-		var err error
-		out.Body, err = c.req.GetBody()
-		return out, err
+		body, err := c.req.GetBody()
+		if err != nil {
+			return out, err
+		}
+		c.upload = new(upload) // the first attempt's may still be read
+		c.upload.start(body, c)
+		out.Body = c.upload
 	}
 	return out, nil
 }
@@ -288,15 +329,19 @@ func (c *httpCall) discard(resp *http.Response) {
 }
 
 // explain turns an inner transport's error into ours.
-func (c *httpCall) explain(err error) error {
+func (c *httpCall) explain(err error, out outcome) error {
 	if c.cancelled() {
 		return c.tg.fail(codes.Canceled, "", err)
 	}
+	failed := c.tg.fail(codes.Unavailable, c.in.ID, err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		took := (c.t.now() - c.started).Round(time.Millisecond)
-		return c.tg.fail(codes.DeadlineExceeded, fmt.Sprintf("no answer after %v from %s", took, c.in.ID), err)
+		failed = c.tg.fail(codes.DeadlineExceeded, fmt.Sprintf("no answer after %v from %s", took, c.in.ID), err)
 	}
-	return c.tg.fail(codes.Unavailable, c.in.ID, err)
+	if out == failure {
+		failed.away = c.tg.name
+	}
+	return failed
 }
 
 // finish ends the call for metrics and span, or leaves the span to the end of the body.

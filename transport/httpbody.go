@@ -31,21 +31,55 @@ type upgraded struct {
 // The server counts alike, so that an upload may be long as long as it moves.
 const uploadStep = 64 << 10
 
+// upload is the body of a request on its way. It knows whether the caller is what a call waits for.
 type upload struct {
 	io.ReadCloser
-	c     *httpCall
-	limit *deadline.Limit
-	step  int
+	c       *httpCall
+	limit   *deadline.Limit // nil when the call has no deadline of its own
+	length  int64           // as announced; -1 when unknown
+	read    int64
+	step    int
+	reading atomic.Bool
+	bad     atomic.Bool // the caller's body failed
+	closed  atomic.Bool // the inner transport wants no more of it
+	stuck   atomic.Bool // and was waiting for it
+}
+
+func (u *upload) start(body io.ReadCloser, c *httpCall) {
+	u.ReadCloser, u.c, u.limit, u.length = body, c, c.limit, c.req.ContentLength
+	if u.length == 0 { // there is a body: net/http takes it for one of unknown length
+		u.length = -1
+	}
 }
 
 func (u *upload) Read(p []byte) (int, error) {
+	u.reading.Store(true)
 	n, err := u.ReadCloser.Read(p)
-	if u.step += n; u.step >= uploadStep {
+	u.reading.Store(false)
+	u.read += int64(n)
+	if u.length >= 0 && u.read > u.length || err == io.EOF && u.read < u.length || err != nil && err != io.EOF && !u.closed.Load() {
+		u.bad.Store(true)
+	}
+	if u.step += n; u.limit != nil && u.step >= uploadStep {
 		u.step = 0
 		u.limit.Move(time.Now().Add(u.c.deadline - u.c.began))
 	}
 	return n, err
 }
+
+func (u *upload) Close() error {
+	if u.reading.Load() {
+		u.stuck.Store(true)
+	}
+	u.closed.Store(true)
+	return u.ReadCloser.Close()
+}
+
+// broken reports whether the caller's body failed, or has another length than it said.
+func (u *upload) broken() bool { return u != nil && u.bad.Load() }
+
+// waits reports whether the caller has yet to bring the next part.
+func (u *upload) waits() bool { return u != nil && (u.reading.Load() || u.stuck.Load()) }
 
 // wrap lets the call end with the response's body.
 func (c *httpCall) wrap(resp *http.Response) {
@@ -83,7 +117,7 @@ func (b *body) end(err error) {
 		return
 	}
 	c := b.c
-	broken := err != io.EOF && c.ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
+	broken := err != io.EOF && c.ctx.Err() == nil && !c.upload.broken() && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 	switch {
 	case c.recorded:
 	case broken:

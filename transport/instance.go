@@ -33,6 +33,7 @@ type instance struct {
 	mu        sync.Mutex // guards what follows, and changes of the above but inFlight
 	failures  int        // in a row
 	ejections int        // in a row, for the length of the next one
+	ejectedAt time.Duration
 
 	gone   atomic.Bool // no longer listed
 	connMu sync.Mutex
@@ -98,7 +99,27 @@ func (in *instance) eject(now time.Duration) {
 	}
 	in.ejections++
 	in.failures = 0
+	in.ejectedAt = now
 	in.ejected.Store(int64(now + min(ejectFor*time.Duration(in.ejections), ejectMost)))
+}
+
+// recover ends an ejection because the instance says that it is ready. After several in a row that is
+// believed later each time.
+func (in *instance) recover(now time.Duration) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.isEjected(now) && now >= in.ejectedAt+growing(in.ejections, ejectMost) {
+		in.ejected.Store(int64(now))
+		in.failures = 0
+	}
+}
+
+// leaveOut ejects an instance that says that it is not ready, until it says that it is.
+func (in *instance) leaveOut(now time.Duration) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.ejectedAt = now
+	in.ejected.Store(int64(now + ejectFor))
 }
 
 func (in *instance) isEjected(now time.Duration) bool { return now < time.Duration(in.ejected.Load()) }
@@ -130,6 +151,13 @@ func (in *instance) grpcConn(dial func(address string) (*grpc.ClientConn, error)
 		in.conn = conn
 	}
 	return in.conn, nil
+}
+
+// openConn returns the connection if there is one.
+func (in *instance) openConn() *grpc.ClientConn {
+	in.connMu.Lock()
+	defer in.connMu.Unlock()
+	return in.conn
 }
 
 func (in *instance) closeConn() {

@@ -4,16 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/dependency"
 )
 
 // rpcCall is a gRPC call, unary or a stream.
 type rpcCall struct {
 	call
 	method  string // with its leading slash
+	args    any    // what a unary call sends
 	carrier pairsCarrier
 }
 
@@ -24,7 +32,9 @@ func (c *rpcCall) connection() (grpc.ClientConnInterface, error) {
 	}
 	to, err := c.in.grpcConn(func(address string) (*grpc.ClientConn, error) { return c.t.dialGRPC(c.tg, address, c.external) })
 	if err != nil {
-		return nil, c.tg.fail(codes.Unavailable, c.in.ID, err)
+		failed := c.tg.fail(codes.Unavailable, c.in.ID, err)
+		failed.away = c.tg.name
+		return nil, failed
 	}
 	return to, nil
 }
@@ -34,25 +44,54 @@ func (c *rpcCall) classify(err error, reached bool) outcome {
 	if err == nil {
 		return success
 	}
-	if c.cancelled() {
-		return neutral
-	}
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:
-		return failure
 	case codes.Internal, codes.ResourceExhausted:
-		if !reached { // made on this side: a message that cannot be marshalled, or is too large
+		if !reached || c.ownFault(err) {
 			return neutral
 		}
-		return failure
+	default:
+		if c.cancelled() {
+			return neutral
+		}
+		return success
 	}
-	return success
+	if c.away != "" {
+		return c.answered()
+	}
+	if c.cancelled() || c.tooShort(c.t.now()) {
+		return neutral
+	}
+	return failure
 }
 
-// explain gives errors of this side, not a server's, the target's name and a cause for errors.Is.
-func (c *rpcCall) explain(err error, reached bool) error {
+// ownFault reports whether a status was made because of a message that this side cannot send, or
+// does not accept. grpc-go tells it from a server's only by its text.
+func (c *rpcCall) ownFault(err error) bool {
+	text := status.Convert(err).Message()
+	if strings.Contains(text, "error while marshaling") || strings.HasPrefix(text, "inproc: marshal") {
+		if c.args == nil { // a stream has told of its own message when it was sent
+			return false
+		}
+		data, failed := encoding.GetCodecV2(proto.Name).Marshal(c.args)
+		data.Free()
+		return failed != nil
+	}
+	return slices.ContainsFunc([]string{
+		"trying to send message larger than max", "grpc: received message larger than max", "grpc: received message after decompression larger than max",
+		"grpc: failed to unmarshal the received message", "inproc: message to send", "inproc: received message", "inproc: unmarshal",
+	}, func(own string) bool { return strings.HasPrefix(text, own) })
+}
+
+// explain gives errors of this side, not a server's, the target's name and a cause for errors.Is. A
+// failure tells whose it is.
+func (c *rpcCall) explain(err error, reached bool, out outcome) error {
 	if err == nil {
 		return nil
+	}
+	away := c.away
+	if away == "" && out == failure {
+		away = c.tg.name
 	}
 	st := status.Convert(err)
 	cause := err
@@ -62,10 +101,19 @@ func (c *rpcCall) explain(err error, reached bool) error {
 	case code == codes.DeadlineExceeded:
 		cause = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	case code == codes.Unavailable && !reached:
+	case away != "":
+		return &answerError{err, away}
 	default:
 		return err
 	}
-	return &callError{text: fmt.Sprintf("transport: %s: %s: %s", c.tg.name, c.in.ID, st.Message()), cause: cause, code: st.Code()}
+	return &callError{text: fmt.Sprintf("transport: %s: %s: %s", c.tg.name, c.in.ID, st.Message()), cause: cause, code: st.Code(), away: away}
+}
+
+// note keeps what the trailer of a failed call says that the failure is due to.
+func (c *rpcCall) note(trailer metadata.MD) {
+	if v := trailer[dependency.Trailer]; len(v) > 0 {
+		c.away = v[0]
+	}
 }
 
 // finish ends the call for metrics and span.

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -63,31 +64,33 @@ func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 		return err
 	}
 	to, err := s.connection()
-	if err == nil {
-		var ctx context.Context
-		ctx, s.cancel = context.WithCancel(s.ctx)
-		if s.ClientStream, err = to.NewStream(ctx, desc, s.method, opts...); err == nil {
-			return nil
-		}
-		s.cancel()
-		err = s.explain(err, false)
+	if err != nil {
+		s.record(failure, 0)
+		s.in.release()
+		return err
 	}
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(s.ctx)
+	if s.ClientStream, err = to.NewStream(ctx, desc, s.method, opts...); err == nil {
+		return nil
+	}
+	s.cancel()
 	// grpc-go opens a stream when it has a connection: an error here means that there was none.
-	s.record(s.classify(err, false), 0)
+	out := s.classify(err, false)
+	s.record(out, 0)
 	s.in.release()
-	return err
+	return s.explain(err, false, out)
 }
 
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	switch {
 	case err == io.EOF:
-		s.end(nil)
+		s.end()
 	case err != nil:
-		err = s.explain(err, true)
-		s.end(err)
+		err = s.fail(err, true, s.Trailer())
 	case s.single:
-		s.end(nil)
+		s.end()
 	case !s.heard.Swap(true) && s.permit.probe: // its end may be far: the breaker need not wait for it
 		s.record(success, 0)
 	}
@@ -96,32 +99,41 @@ func (s *stream) RecvMsg(m any) error {
 
 func (s *stream) SendMsg(m any) error {
 	err := s.ClientStream.SendMsg(m)
-	if err != nil && err != io.EOF { // after io.EOF the reason comes from RecvMsg
-		err = s.explain(err, true)
-		s.end(err)
+	if err != nil && err != io.EOF { // after io.EOF the reason comes from RecvMsg; all else is made on this side
+		err = s.fail(err, false, nil)
 	}
 	return err
 }
 
 // abandoned ends the stream of a caller whose context has ended, and who may never receive again.
 func (s *stream) abandoned() {
-	s.ended(s.explain(status.FromContextError(s.ctx.Err()).Err(), true))
+	_ = s.ended(status.FromContextError(s.ctx.Err()).Err(), true, nil) // RecvMsg has its own
 }
 
-func (s *stream) end(err error) {
+// end ends the stream well.
+func (s *stream) end() {
 	s.stop()
-	s.ended(err)
+	_ = s.ended(nil, true, nil)
 }
 
-func (s *stream) ended(err error) {
+// fail ends the stream with err, and returns that explained.
+func (s *stream) fail(err error, reached bool, trailer metadata.MD) error {
+	s.stop()
+	return s.ended(err, reached, trailer)
+}
+
+func (s *stream) ended(err error, reached bool, trailer metadata.MD) error {
+	out := neutral
 	s.once.Do(func() {
-		out := s.classify(err, true)
+		s.note(trailer)
+		out = s.classify(err, reached)
 		if code := status.Code(err); out == failure && s.heard.Load() && (code == codes.DeadlineExceeded || code == codes.Unavailable) {
 			out = neutral // a stream that was never meant to end, or whose server stops
 		}
 		s.record(out, 0)
 		s.in.release()
-		s.finish(err)
+		s.finish(s.explain(err, reached, out))
 		s.cancel()
 	})
+	return s.explain(err, reached, out)
 }

@@ -34,6 +34,7 @@ type target struct {
 	methods   sync.Map          // of gRPC → whether the descriptor says that it may be repeated
 
 	breaker breaker
+	probing atomic.Bool // its instances are asked for their health
 	budget  budget
 	metrics targetMetrics
 

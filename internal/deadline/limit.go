@@ -15,6 +15,7 @@ import (
 type Limit struct {
 	parent context.Context
 	owner  any
+	ours   bool
 
 	mu       sync.Mutex
 	at       time.Time // zero: no deadline of its own
@@ -52,6 +53,21 @@ func (l *Limit) Move(at time.Time) {
 	l.arm()
 	l.mu.Unlock()
 	_ = l.Err()
+}
+
+// Choose says whether the deadline is the service's own choice, and not that of its caller.
+func (l *Limit) Choose(ours bool) { l.ours = ours }
+
+// Chosen reports whether the deadline of ctx is one that the service has chosen itself: that of its
+// innermost limit, which Choose was told so of, and not an earlier one of a context between.
+func Chosen(ctx context.Context) bool {
+	l := Of(ctx)
+	if l == nil || !l.ours {
+		return false
+	}
+	at, ok := ctx.Deadline()
+	ours, _ := l.Deadline()
+	return ok && at.Equal(ours)
 }
 
 // Own makes Owner return v: who works under the limit can be found again through a context.

@@ -1,0 +1,25 @@
+// Package dependency holds the mark of an answer that fails because of something that the answering
+// service depends on. Whoever gets such an answer does not count it against the one that tells it:
+// otherwise one service that is away would close all those in front of it, one layer after another.
+package dependency
+
+import "errors"
+
+// Header carries the mark over HTTP, in an answer with status 502, 503 or 504. Its value names what
+// is away: a service, a host, a database.
+const Header = "Kaptar-Dependency"
+
+// Trailer is the same over gRPC, in the trailer of a call that failed.
+const Trailer = "kaptar-dependency"
+
+// Of returns what err says is away: the answer of the first error in its chain that has a method
+// Dependency. It is "" for any other error, and for nil.
+func Of(err error) string {
+	if e, ok := errors.AsType[interface {
+		error
+		Dependency() string
+	}](err); ok {
+		return e.Dependency()
+	}
+	return ""
+}

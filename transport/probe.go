@@ -1,0 +1,174 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+const (
+	probeEvery = time.Second
+	probeTime  = time.Second // bound of one probe
+	probeMost  = 8           // instances that are asked in one round
+)
+
+// probe asks the instances of a service for their health, once a second, while its breaker is open or
+// one of them is ejected. One goroutine does so; it ends by itself. Probes are no calls: they have
+// neither spans nor metrics, and no breaker or balancer counts them. An external host is not asked,
+// because nobody knows what it would say at /readyz.
+func (t *Transport) probe(tg *target) {
+	if !tg.isService() || tg.probing.Swap(true) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	next := t.now() + probeEvery
+	tg.breaker.expect(next)
+	t.watchers.Go(func() {
+		for turn := 0; steady.Sleep(t.ctx, next-t.now()); turn++ {
+			next = t.now() + probeEvery
+			if !tg.needsProbe(t.now()) {
+				tg.breaker.expect(0)
+				tg.probing.Store(false)
+				if !tg.needsProbe(t.now()) || tg.probing.Swap(true) { // the need may have come meanwhile
+					return
+				}
+			}
+			tg.breaker.expect(next)
+			t.probeRound(tg, turn)
+		}
+	})
+}
+
+// isService reports whether the instances come from the registry.
+func (t *target) isService() bool {
+	list := t.instances()
+	return len(list) > 0 && !t.isExternal(list[0])
+}
+
+func (t *target) needsProbe(now time.Duration) bool {
+	if t.breaker.state(now) == Open {
+		return true
+	}
+	for _, in := range t.instances() {
+		if in.isEjected(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// probeRound asks some of the instances at the same time, others at the next turn. One that is
+// ready gets calls again. While the breaker is open, those that are not are left out, if another is:
+// the call that tries the target should not go to them.
+func (t *Transport) probeRound(tg *target, turn int) {
+	now := t.now()
+	open := tg.breaker.state(now) == Open
+	var asked []*instance
+	for _, in := range tg.instances() {
+		if open || in.isEjected(now) {
+			asked = append(asked, in)
+		}
+	}
+	if n := len(asked); n > probeMost {
+		first := turn * probeMost % n
+		asked = append(asked[first:], asked[:first]...)[:probeMost]
+	}
+	ready := make([]bool, len(asked))
+	var all sync.WaitGroup
+	for i, in := range asked {
+		all.Go(func() { ready[i] = t.isReady(tg, in) })
+	}
+	all.Wait()
+	now = t.now()
+	for i, in := range asked {
+		if ready[i] {
+			in.recover(now)
+			tg.breaker.recover(now)
+		}
+	}
+	if !open || tg.breaker.state(now) == Open {
+		return
+	}
+	for i, in := range asked {
+		if !ready[i] {
+			in.leaveOut(now)
+		}
+	}
+}
+
+// isReady asks an instance at /readyz, and over gRPC if it does not serve that or if calls need its
+// gRPC connection.
+func (t *Transport) isReady(tg *target, in *instance) bool {
+	in.inFlight.Add(1) // keeps the connection
+	defer in.release()
+	ctx, cancel := context.WithTimeout(t.ctx, probeTime)
+	defer cancel()
+	local := tg.local.table()[in.ID]
+	code := 0
+	if in.HTTP != "" || local.http != nil {
+		if code = t.readyz(ctx, tg, in, local); code != http.StatusOK && code != http.StatusNotFound {
+			return false
+		}
+	}
+	var conn grpc.ClientConnInterface = local.grpc
+	if local.grpc == nil {
+		switch dialled := in.openConn(); {
+		case dialled != nil:
+			dialled.ResetConnectBackoff() // or calls would fail until its next attempt to connect
+			conn = dialled
+		case code == http.StatusOK || in.GRPC == "":
+			return code == http.StatusOK
+		default:
+			made, err := in.grpcConn(func(address string) (*grpc.ClientConn, error) { return t.dialGRPC(tg, address, false) })
+			if err != nil {
+				return false
+			}
+			conn = made
+		}
+	}
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, new(healthpb.HealthCheckRequest), grpc.WaitForReady(true))
+	if err != nil { // a server without a health service has answered all the same
+		return code == http.StatusOK && status.Code(err) == codes.Unimplemented
+	}
+	return answer.GetStatus() == healthpb.HealthCheckResponse_SERVING
+}
+
+// readyz returns the status of the answer, 0 when there is none.
+func (t *Transport) readyz(ctx context.Context, tg *target, in *instance, local localEntry) int {
+	if t.opts.TLS != nil {
+		ctx = context.WithValue(ctx, calledKey{}, tg.service)
+	}
+	scheme := "http"
+	if t.opts.TLS != nil && local.http == nil {
+		scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+cmp.Or(in.HTTP, in.ID)+"/readyz", http.NoBody)
+	if err != nil {
+		return 0
+	}
+	to := t.http
+	if local.http != nil {
+		to = local.http
+	}
+	resp, err := to.RoundTrip(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	return resp.StatusCode
+}
