@@ -10,12 +10,11 @@ import (
 	"strings"
 	"sync"
 
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -31,8 +30,8 @@ type Options struct {
 	// the same time as others.
 	Log io.Writer
 	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
-	// them with the OpenTelemetry SDK's tracetest.SpanRecorder. Run does not shut it down.
-	SpanProcessor sdktrace.SpanProcessor
+	// them with the OpenTelemetry SDK's tracetest.SpanRecorder.
+	SpanProcessor telemetry.SpanProcessor
 	// Backends, if set, are used for these URLs, which Run then neither opens nor closes.
 	Backends map[string]drivers.Backend
 	// Registry, if set, is used by services with no discovery_url; default is a registry in memory

@@ -15,7 +15,7 @@ import (
 
 // A Client sends the three signals to one collector.
 type Client struct {
-	Spans   sdktrace.SpanExporter
+	Spans   sdktrace.SpanExporter // must not keep the spans: they are used again
 	Logs    sdklog.Exporter
 	Metrics sdkmetric.Exporter
 	Close   func() error // ends what the three share, after them; nil is nothing

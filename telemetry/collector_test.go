@@ -40,7 +40,7 @@ func newCollector() *collector {
 }
 
 // serveGRPC returns the URL of the collector.
-func (c *collector) serveGRPC(t *testing.T) string {
+func (c *collector) serveGRPC(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

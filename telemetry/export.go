@@ -20,7 +20,7 @@ type exporter struct {
 	logs    *sdklog.LoggerProvider
 	metrics *metricSender
 
-	spans   *queue[sdktrace.ReadOnlySpan]
+	spans   *queue[*record]
 	records *queue[sdklog.Record]
 	close   func(context.Context) error
 }
@@ -32,8 +32,18 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	}
 	collector := newCollector(opts.Endpoint, log)
 	e := &exporter{close: out.close}
-	e.spans = newQueue("spans", opts.Timeout, reg, func(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
-		return collector.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, validSpans(batch)) })
+	spans := make([]sdktrace.ReadOnlySpan, 0, batchLen)
+	e.spans = newQueue("spans", opts.Timeout, reg, func(ctx context.Context, batch []*record) error {
+		spans = spans[:0]
+		for _, r := range batch {
+			r.tidy()
+			spans = append(spans, r)
+		}
+		err := collector.report(ctx, "traces", func() error { return out.Spans.ExportSpans(ctx, spans) })
+		for _, r := range batch {
+			r.free()
+		}
+		return err
 	})
 	e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []sdklog.Record) error {
 		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, validRecords(batch)) })
@@ -56,13 +66,6 @@ func (e *exporter) shutdown(ctx context.Context) error {
 	wg.Wait()
 	return errors.Join(errs[0], errs[1], errs[2], e.close(ctx))
 }
-
-type spanProcessor struct{ q *queue[sdktrace.ReadOnlySpan] }
-
-func (spanProcessor) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
-func (p spanProcessor) OnEnd(s sdktrace.ReadOnlySpan)                 { p.q.put(s) }
-func (spanProcessor) ForceFlush(context.Context) error                { return nil }
-func (spanProcessor) Shutdown(context.Context) error                  { return nil }
 
 // logProcessor takes the records of the local log's level.
 type logProcessor struct {

@@ -19,15 +19,17 @@ const (
 // queue sends items in batches. What does not fit, or cannot be sent, is dropped and counted.
 type queue[T any] struct {
 	name    string
-	items   chan T
 	send    func(context.Context, []T) error
 	timeout time.Duration      // of one batch
 	failing bool               // the last batch was not taken
 	full    prometheus.Counter // of items dropped
 	failed  prometheus.Counter // of items dropped
 
-	mu     sync.RWMutex // held for reading while putting, so that stop sees the last item
+	mu     sync.Mutex
+	items  []T // that wait
 	closed bool
+	filled chan struct{} // holds a token when a batch may be ready: the sender sleeps until then
+
 	cancel context.CancelFunc // ends an export under way
 	stop   chan context.Context
 	done   chan error
@@ -41,7 +43,7 @@ func newQueue[T any](name string, timeout time.Duration, reg prometheus.Register
 	reg.MustRegister(dropped)
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:gosec // G118: shutdown calls it
 	q := &queue[T]{
-		name: name, items: make(chan T, queueLen), send: send, timeout: timeout,
+		name: name, send: send, timeout: timeout, filled: make(chan struct{}, 1),
 		full: dropped.WithLabelValues("queue_full"), failed: dropped.WithLabelValues("export_failed"),
 		cancel: cancel, stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
@@ -49,18 +51,47 @@ func newQueue[T any](name string, timeout time.Duration, reg prometheus.Register
 	return q
 }
 
-func (q *queue[T]) put(item T) {
-	q.mu.RLock()
-	defer q.mu.RUnlock()
-	items := q.items
-	if q.closed {
-		items = nil // which takes nothing
+// put reports whether the queue has taken the item.
+func (q *queue[T]) put(item T) bool {
+	q.mu.Lock()
+	taken := !q.closed && len(q.items) < queueLen
+	if taken {
+		q.items = append(q.items, item)
 	}
-	select {
-	case items <- item:
-	default:
+	filled := len(q.items)%batchLen == 0
+	q.mu.Unlock()
+	if !taken {
 		q.full.Inc()
 	}
+	if taken && filled {
+		q.wake()
+	}
+	return taken
+}
+
+func (q *queue[T]) wake() {
+	select {
+	case q.filled <- struct{}{}:
+	default:
+	}
+}
+
+// take moves the oldest items into batch, which it returns, and reports whether another batch waits.
+func (q *queue[T]) take(batch []T) (_ []T, more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.items), batchLen)
+	batch = append(batch, q.items[:n]...)
+	left := copy(q.items, q.items[n:])
+	clear(q.items[left:])
+	q.items = q.items[:left]
+	return batch, left >= batchLen
+}
+
+func (q *queue[T]) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items)
 }
 
 func (q *queue[T]) run(ctx context.Context) {
@@ -69,7 +100,6 @@ func (q *queue[T]) run(ctx context.Context) {
 	defer tick.Stop()
 	batch := make([]T, 0, batchLen)
 	for {
-		var full bool
 		select {
 		case last := <-q.stop:
 			if q.failing {
@@ -78,15 +108,16 @@ func (q *queue[T]) run(ctx context.Context) {
 			q.done <- q.drain(last, batch)
 			return
 		case <-tick.C:
-			full = len(batch) > 0
-		case item := <-q.items:
-			batch = append(batch, item)
-			full = len(batch) == batchLen
+		case <-q.filled:
 		}
-		if full {
+		var more bool
+		if batch, more = q.take(batch); len(batch) > 0 {
 			_ = q.flush(ctx, batch, q.timeout) // counted and reported by send
 			clear(batch)
 			batch = batch[:0]
+		}
+		if more {
+			q.wake()
 		}
 	}
 }
@@ -105,18 +136,15 @@ func (q *queue[T]) flush(ctx context.Context, batch []T, timeout time.Duration) 
 // drain sends what is left, and gives up at the first batch that fails.
 func (q *queue[T]) drain(ctx context.Context, batch []T) error {
 	for {
-		for len(batch) < batchLen && len(q.items) > 0 {
-			batch = append(batch, <-q.items)
-		}
+		batch, _ = q.take(batch[:0])
 		if len(batch) == 0 {
 			return nil
 		}
 		if err := q.flush(ctx, batch, min(q.timeout, lastTry)); err != nil {
-			lost := len(batch) + len(q.items)
-			q.failed.Add(float64(len(q.items)))
-			return fmt.Errorf("%d %s not sent: %w", lost, q.name, err)
+			lost := q.waiting()
+			q.failed.Add(float64(lost))
+			return fmt.Errorf("%d %s not sent: %w", lost+len(batch), q.name, err)
 		}
-		batch = batch[:0]
 	}
 }
 
@@ -132,6 +160,6 @@ func (q *queue[T]) shutdown(ctx context.Context) error {
 	case err := <-q.done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("%d %s not sent: %w", len(q.items), q.name, context.Cause(ctx))
+		return fmt.Errorf("%d %s not sent: %w", q.waiting(), q.name, context.Cause(ctx))
 	}
 }

@@ -45,11 +45,17 @@ type Options struct {
 	SamplerArg float64 // the share of traces that the ratio samplers record, from 0 to 1
 
 	// SpanProcessor sees the sampled spans as well, with or without an Endpoint: a test records
-	// spans with the SDK's tracetest.SpanRecorder. It may be shared by several Telemetry, and is
-	// never shut down. Nil for none.
-	SpanProcessor sdktrace.SpanProcessor
+	// spans with the SDK's tracetest.SpanRecorder. It may be shared by several Telemetry. Nil for
+	// none.
+	SpanProcessor SpanProcessor
 
 	Log LogOptions
+}
+
+// A SpanProcessor is told of each sampled span when it ends, by the goroutine that ends it. It may
+// keep the span. The SDK's span processors are of this type; nothing but OnEnd is called.
+type SpanProcessor interface {
+	OnEnd(s sdktrace.ReadOnlySpan)
 }
 
 // LogOptions say what the logger writes and where.
@@ -65,7 +71,7 @@ type LogOptions struct {
 type Telemetry struct {
 	service  string
 	provider *tracerProvider
-	tracer   trace.Tracer
+	tracer   *tracer
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	export   *exporter // nil without an endpoint
@@ -86,7 +92,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	opts.InstanceID = cmp.Or(opts.InstanceID, fmt.Sprintf("%016x", rand.Uint64()))
 	opts.Log.Output = cmp.Or[io.Writer](opts.Log.Output, os.Stderr)
 	opts.Log.Level = cmp.Or[slog.Leveler](opts.Log.Level, slog.LevelInfo)
-	sample, err := newSampler(opts.Sampler, opts.SamplerArg)
+	sampled, err := newSampler(opts.Sampler, opts.SamplerArg)
 	if err != nil {
 		return nil, err
 	}
@@ -96,26 +102,19 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	}
 	t := &Telemetry{service: opts.Service, registry: prometheus.NewRegistry()}
 	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	t.provider = &tracerProvider{sampler: sample}
 	res := resourceOf(opts)
-	var spans []sdktrace.SpanProcessor
-	if opts.SpanProcessor != nil {
-		spans = append(spans, opts.SpanProcessor)
-	}
+	t.provider = &tracerProvider{sampled: sampled, res: res, processor: opts.SpanProcessor}
 	if opts.Endpoint != "" {
 		// An outage goes to the local log only: it has no business in the queue of the collector.
 		t.export, err = newExporter(ctx, opts, res, t.registry, slog.New(handler))
 		if err != nil {
 			return nil, err
 		}
-		spans = append(spans, spanProcessor{t.export.spans})
+		t.provider.queue = t.export.spans
 		handler = slog.NewMultiHandler(handler, otelslog.NewHandler(tracerName, otelslog.WithLoggerProvider(t.export.logs)))
 	}
-	if len(spans) > 0 {
-		t.provider.sdk = newSDK(res, spans)
-	}
 	t.logger = slog.New(handler)
-	t.tracer = t.provider.Tracer(tracerName)
+	t.tracer = t.provider.tracer(tracerName)
 	return t, nil
 }
 

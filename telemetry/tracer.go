@@ -4,100 +4,101 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"time"
 
+	"go.opentelemetry.io/otel/sdk/instrumentation"
 	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
-	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// tracerProvider samples before the SDK does: a span that nobody will export is a pair of ids.
+// tracerProvider makes spans of our own rather than the SDK's: a span that nobody will export is a
+// pair of ids, and what a sampled one tells is kept in a record that is used again.
 type tracerProvider struct {
 	embedded.TracerProvider
-	sampler sdktrace.Sampler
-	sdk     *sdktrace.TracerProvider // nil: nobody wants the spans
-}
-
-func newSDK(res *resource.Resource, processors []sdktrace.SpanProcessor) *sdktrace.TracerProvider {
-	opts := []sdktrace.TracerProviderOption{
-		sdktrace.WithResource(res),
-		sdktrace.WithSampler(sdktrace.AlwaysSample()), // tracerProvider has decided already
-		sdktrace.WithIDGenerator(idGenerator{}),
-	}
-	for _, p := range processors {
-		opts = append(opts, sdktrace.WithSpanProcessor(p))
-	}
-	return sdktrace.NewTracerProvider(opts...)
+	sampled   sampler
+	res       *resource.Resource
+	processor SpanProcessor   // nil: none
+	queue     *queue[*record] // nil: no endpoint
 }
 
 func (p *tracerProvider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer {
-	t := &tracer{provider: p}
-	if p.sdk != nil {
-		t.sdk = p.sdk.Tracer(name, opts...)
+	return p.tracer(name, opts...)
+}
+
+func (p *tracerProvider) tracer(name string, opts ...trace.TracerOption) *tracer {
+	config := trace.NewTracerConfig(opts...)
+	return &tracer{provider: p, scope: instrumentation.Scope{
+		Name: name, Version: config.InstrumentationVersion(), SchemaURL: config.SchemaURL(), Attributes: config.InstrumentationAttributes(),
+	}}
+}
+
+// ended takes the record of a span.
+func (p *tracerProvider) ended(r *record) {
+	if p.processor != nil {
+		p.processor.OnEnd(r.snapshot())
 	}
-	return t
+	if p.queue == nil || !p.queue.put(r) {
+		r.free()
+	}
 }
 
 type tracer struct {
 	embedded.Tracer
 	provider *tracerProvider
-	sdk      trace.Tracer
+	scope    instrumentation.Scope
 }
 
 func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	if len(opts) > 0 {
-		if config := trace.NewSpanStartConfig(opts...); config.NewRoot() {
-			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+	s := new(Span)
+	if len(opts) == 0 {
+		parent := spanIn(ctx, false)
+		if t.begin(s, parent) {
+			t.record(s, name, trace.SpanKindInternal, parent)
+		}
+		return trace.ContextWithSpan(ctx, s), s
+	}
+	config := trace.NewSpanStartConfig(opts...)
+	parent := spanIn(ctx, config.NewRoot())
+	if t.begin(s, parent) {
+		r := t.record(s, name, config.SpanKind(), parent)
+		for _, a := range config.Attributes() {
+			r.set(a)
+		}
+		for _, l := range config.Links() {
+			r.link(l)
+		}
+		if at := config.Timestamp(); !at.IsZero() {
+			r.start = at
 		}
 	}
-	parent := trace.SpanContextFromContext(ctx)
-	id := parent.TraceID()
-	root := !id.IsValid()
-	if root {
-		id = newTraceID()
-	}
-	decision := t.provider.sampler.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision
-	sampled := decision == sdktrace.RecordAndSample
-	if sampled && t.sdk != nil {
-		if root {
-			ctx = context.WithValue(ctx, traceIDKey{}, id)
-		}
-		return t.sdk.Start(ctx, name, opts...)
-	}
-	flags := parent.TraceFlags().WithSampled(sampled)
-	s := &idSpan{provider: t.provider, sc: trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: id, SpanID: newSpanID(), TraceFlags: flags, TraceState: parent.TraceState(),
-	})}
 	return trace.ContextWithSpan(ctx, s), s
 }
 
-// idSpan is a span that is not recorded: it has ids, and forgets all else.
-type idSpan struct {
-	noop.Span
-	provider *tracerProvider
-	sc       trace.SpanContext
-}
-
-func (s *idSpan) SpanContext() trace.SpanContext       { return s.sc }
-func (s *idSpan) TracerProvider() trace.TracerProvider { return s.provider }
-
-type traceIDKey struct{}
-
-// idGenerator gives the SDK the trace id that the sampler has decided on.
-type idGenerator struct{}
-
-func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
-	if id, ok := ctx.Value(traceIDKey{}).(trace.TraceID); ok {
-		return id, newSpanID()
+// begin gives s its ids, and reports whether it is to be recorded.
+func (t *tracer) begin(s *Span, parent trace.SpanContext) bool {
+	id := parent.TraceID()
+	if !id.IsValid() {
+		id = newTraceID()
 	}
-	return newTraceID(), newSpanID()
+	p := t.provider
+	sampled := p.sampled(parent, id)
+	s.provider = p
+	s.sc = trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: id, SpanID: newSpanID(), TraceFlags: parent.TraceFlags().WithSampled(sampled), TraceState: parent.TraceState(),
+	})
+	return sampled && (p.queue != nil || p.processor != nil)
 }
 
-func (idGenerator) NewSpanID(context.Context, trace.TraceID) trace.SpanID { return newSpanID() }
+func (t *tracer) record(s *Span, name string, kind trace.SpanKind, parent trace.SpanContext) *record {
+	r := records.Get().(*record)
+	r.tracer, r.name, r.kind, r.sc, r.parent, r.start = t, name, trace.ValidateSpanKind(kind), s.sc, parent, time.Now()
+	s.rec.Store(r)
+	return r
+}
 
 func newTraceID() (id trace.TraceID) {
 	binary.BigEndian.PutUint64(id[:8], rand.Uint64())

@@ -7,30 +7,31 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// A cleaner replaces what is not UTF-8 by U+FFFD, and remembers whether there was any. OTLP refuses a
-// whole batch in which one text is bad, and anybody can send a service such a path or header.
+// maxText is how long a text may be in a span or a log record, and textCut the mark at the end of one
+// that was longer: others decide what they send us, and collectors refuse large batches.
+const (
+	maxText = 16 << 10
+	textCut = "…"
+)
+
+// A cleaner cuts texts that are too long and replaces what is not UTF-8 by U+FFFD, and remembers
+// whether there was any. OTLP refuses a whole batch in which one text is bad, and anybody can send a
+// service such a path or header.
 type cleaner struct{ bad bool }
 
-// validSpans replaces those spans of batch that have a bad text.
-func validSpans(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
-	for i, span := range batch {
-		var c cleaner
-		name, reason, attrs := c.text(span.Name()), c.text(span.Status().Description), c.attrs(span.Attributes())
-		events := slices.Clone(span.Events())
-		for j, e := range events {
-			events[j].Name, events[j].Attributes = c.text(e.Name), c.attrs(e.Attributes)
-		}
-		if c.bad {
-			stub := tracetest.SpanStubFromReadOnlySpan(span)
-			stub.Name, stub.Status.Description, stub.Attributes, stub.Events = name, reason, attrs, events
-			batch[i] = stub.Snapshot()
-		}
+// tidy makes of r what can be exported. It is not done while the call lasts.
+func (r *record) tidy() {
+	var c cleaner
+	r.dedupe()
+	r.name, r.status.Description, r.attrs = c.text(r.name), c.text(r.status.Description), c.attrs(r.attrs)
+	for i, e := range r.events {
+		r.events[i].Name, r.events[i].Attributes = c.text(e.Name), c.attrs(e.Attributes)
 	}
-	return batch
+	for i, l := range r.links {
+		r.links[i].Attributes = c.attrs(l.Attributes)
+	}
 }
 
 // validRecords repairs the records of batch, which are ours alone.
@@ -53,6 +54,9 @@ func validRecords(batch []sdklog.Record) []sdklog.Record {
 }
 
 func (c *cleaner) text(s string) string {
+	if len(s) > maxText {
+		s, c.bad = s[:maxText]+textCut, true
+	}
 	if utf8.ValidString(s) {
 		return s
 	}

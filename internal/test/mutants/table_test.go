@@ -166,7 +166,15 @@ func surroundings() []mutant {
 		},
 		{
 			"one bad text does not cost the batch", "telemetry/export.go",
-			"out.Spans.ExportSpans(ctx, validSpans(batch))", "out.Spans.ExportSpans(ctx, batch)", "./telemetry", "TestBadText",
+			"			r.tidy()\n", "", "./telemetry", "TestBadText",
+		},
+		{
+			"an ended span is not written to", "telemetry/span.go",
+			"r := s.rec.Swap(nil)", "r := s.rec.Load()", "./telemetry", "TestSpans",
+		},
+		{
+			"services of one trace sample alike", "telemetry/sampler.go",
+			"binary.BigEndian.Uint64(id[8:])>>1 < bound", "binary.BigEndian.Uint64(id[:8])>>1 < bound", "./telemetry", "TestRatio",
 		},
 		{
 			"the environment wins over the file", "config/config.go",

@@ -1,0 +1,148 @@
+package telemetry
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// spanLimit bounds the attributes, events and links of a span, and the attributes of an event or
+// link: the SDK's default for each of them.
+const spanLimit = 128
+
+// record is what a recorded span tells. Until the end of the span it belongs to a Span, then to the
+// queue, and once it is exported to the next span. It shows itself to exporters as the SDK's spans
+// do, which is why it embeds an interface that is nil: the interface has a private method.
+type record struct {
+	sdktrace.ReadOnlySpan
+
+	tracer     *tracer
+	name       string
+	kind       trace.SpanKind
+	sc, parent trace.SpanContext
+	start, end time.Time
+	status     sdktrace.Status
+
+	attrs  []attribute.KeyValue
+	unique bool // no key comes twice in attrs
+	events []sdktrace.Event
+	links  []sdktrace.Link
+
+	droppedAttrs, droppedEvents, droppedLinks int
+}
+
+var records = sync.Pool{New: func() any { return &record{attrs: make([]attribute.KeyValue, 0, 12)} }}
+
+// free gives r to the next span.
+func (r *record) free() {
+	clear(r.attrs)
+	attrs := r.attrs[:0]
+	if cap(attrs) > spanLimit/4 { // one large span must not stay for ever
+		attrs = make([]attribute.KeyValue, 0, 12)
+	}
+	*r = record{attrs: attrs}
+	records.Put(r)
+}
+
+func (r *record) set(a attribute.KeyValue) {
+	if !a.Valid() {
+		r.droppedAttrs++
+		return
+	}
+	if len(r.attrs) >= spanLimit {
+		r.dedupe()
+	}
+	if len(r.attrs) < spanLimit {
+		r.attrs, r.unique = append(r.attrs, a), false
+		return
+	}
+	if i := slices.IndexFunc(r.attrs, func(b attribute.KeyValue) bool { return a.Key == b.Key }); i >= 0 {
+		r.attrs[i] = a
+		return
+	}
+	r.droppedAttrs++
+}
+
+// dedupe leaves the last value of each key.
+func (r *record) dedupe() {
+	if r.unique {
+		return
+	}
+	kept := r.attrs[:0]
+	for _, a := range r.attrs {
+		if i := slices.IndexFunc(kept, func(b attribute.KeyValue) bool { return a.Key == b.Key }); i >= 0 {
+			kept[i] = a
+		} else {
+			kept = append(kept, a)
+		}
+	}
+	clear(r.attrs[len(kept):])
+	r.attrs, r.unique = kept, true
+}
+
+// event and link drop the oldest when there are too many.
+func (r *record) event(name string, at time.Time, attrs []attribute.KeyValue) {
+	if len(r.events) == spanLimit {
+		r.events, r.droppedEvents = slices.Delete(r.events, 0, 1), r.droppedEvents+1
+	}
+	kept, dropped := bounded(attrs)
+	r.events = append(r.events, sdktrace.Event{Name: name, Time: at, Attributes: kept, DroppedAttributeCount: dropped})
+}
+
+func (r *record) link(l trace.Link) {
+	if !l.SpanContext.IsValid() && len(l.Attributes) == 0 && l.SpanContext.TraceState().Len() == 0 {
+		return
+	}
+	if len(r.links) == spanLimit {
+		r.links, r.droppedLinks = slices.Delete(r.links, 0, 1), r.droppedLinks+1
+	}
+	kept, dropped := bounded(slices.Clone(l.Attributes))
+	r.links = append(r.links, sdktrace.Link{SpanContext: l.SpanContext, Attributes: kept, DroppedAttributeCount: dropped})
+}
+
+func bounded(attrs []attribute.KeyValue) (kept []attribute.KeyValue, dropped int) {
+	attrs = slices.DeleteFunc(attrs, func(a attribute.KeyValue) bool {
+		if !a.Valid() {
+			dropped++
+		}
+		return !a.Valid()
+	})
+	n := min(len(attrs), spanLimit)
+	return attrs[:n], dropped + len(attrs) - n
+}
+
+// snapshot is a copy of r that is never used again.
+func (r *record) snapshot() *record {
+	c := *r
+	c.attrs, c.events, c.links = slices.Clone(r.attrs), slices.Clone(r.events), slices.Clone(r.links)
+	c.tidy()
+	return &c
+}
+
+// What exporters ask.
+
+func (r *record) Name() string                                { return r.name }
+func (r *record) SpanContext() trace.SpanContext              { return r.sc }
+func (r *record) Parent() trace.SpanContext                   { return r.parent }
+func (r *record) SpanKind() trace.SpanKind                    { return r.kind }
+func (r *record) StartTime() time.Time                        { return r.start }
+func (r *record) EndTime() time.Time                          { return r.end }
+func (r *record) Attributes() []attribute.KeyValue            { return r.attrs }
+func (r *record) Links() []sdktrace.Link                      { return r.links }
+func (r *record) Events() []sdktrace.Event                    { return r.events }
+func (r *record) Status() sdktrace.Status                     { return r.status }
+func (r *record) InstrumentationScope() instrumentation.Scope { return r.tracer.scope }
+func (r *record) Resource() *resource.Resource                { return r.tracer.provider.res }
+func (r *record) DroppedAttributes() int                      { return r.droppedAttrs }
+func (r *record) DroppedLinks() int                           { return r.droppedLinks }
+func (r *record) DroppedEvents() int                          { return r.droppedEvents }
+func (r *record) ChildSpanCount() int                         { return 0 } // which OTLP does not ask for
+
+// InstrumentationLibrary is the old name of InstrumentationScope.
+func (r *record) InstrumentationLibrary() instrumentation.Scope { return r.tracer.scope }

@@ -1,0 +1,190 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/embedded"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// A Span is a span as a value, to be part of what lives as long as the work: it then costs no
+// allocation, sampled or not. Telemetry.Begin starts it; a Tracer makes one for each of its spans.
+// It must not be copied. The zero value has no ids and records nothing.
+//
+// Its methods are those of trace.Span. They may be called concurrently, and do nothing after End or
+// when the span is not sampled. As in the SDK a key that is set again replaces its value, a span
+// holds 128 attributes, events and links, and End in a defer statement notes a panic. Texts longer
+// than 16 KiB are cut, and what is not UTF-8 is replaced, when the span is exported.
+type Span struct {
+	embedded.Span
+	provider *tracerProvider
+	sc       trace.SpanContext
+
+	rec atomic.Pointer[record] // nil: not recorded, or ended
+	mu  sync.Mutex             // guards what rec points to
+}
+
+var _ trace.Span = (*Span)(nil)
+
+// Begin starts s, which must be new, as a child of parent; a parent without ids makes it the root of
+// a new trace. It does not put s into a context: trace.ContextWithSpan does. With a nil Telemetry s
+// has the ids of parent and records nothing.
+func (t *Telemetry) Begin(s *Span, name string, kind trace.SpanKind, parent trace.SpanContext) {
+	if t == nil {
+		s.sc = parent
+		return
+	}
+	if t.tracer.begin(s, parent) {
+		t.tracer.record(s, name, kind, parent)
+	}
+}
+
+// SpanContext implements trace.Span.
+func (s *Span) SpanContext() trace.SpanContext { return s.sc }
+
+// IsRecording implements trace.Span.
+func (s *Span) IsRecording() bool { return s.rec.Load() != nil }
+
+// TracerProvider implements trace.Span.
+func (s *Span) TracerProvider() trace.TracerProvider {
+	if s.provider == nil {
+		return noop.NewTracerProvider()
+	}
+	return s.provider
+}
+
+// open returns the record with the lock held, nil without it when there is nothing to write to.
+func (s *Span) open() *record {
+	if s.rec.Load() == nil {
+		return nil
+	}
+	s.mu.Lock()
+	r := s.rec.Load()
+	if r == nil {
+		s.mu.Unlock()
+	}
+	return r
+}
+
+// SetName implements trace.Span.
+func (s *Span) SetName(name string) {
+	if r := s.open(); r != nil {
+		r.name = name
+		s.mu.Unlock()
+	}
+}
+
+// SetStatus implements trace.Span.
+func (s *Span) SetStatus(code codes.Code, description string) {
+	r := s.open()
+	if r == nil {
+		return
+	}
+	defer s.mu.Unlock()
+	if r.status.Code > code {
+		return
+	}
+	r.status = sdktrace.Status{Code: code}
+	if code == codes.Error {
+		r.status.Description = description
+	}
+}
+
+// SetAttributes implements trace.Span. Through a *Span, not a trace.Span, it does not allocate.
+func (s *Span) SetAttributes(attrs ...attribute.KeyValue) {
+	if r := s.open(); r != nil {
+		for _, a := range attrs {
+			r.set(a)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// AddLink implements trace.Span.
+func (s *Span) AddLink(link trace.Link) {
+	if r := s.open(); r != nil {
+		r.link(link)
+		s.mu.Unlock()
+	}
+}
+
+// AddEvent implements trace.Span.
+func (s *Span) AddEvent(name string, options ...trace.EventOption) {
+	r := s.open()
+	if r == nil {
+		return
+	}
+	defer s.mu.Unlock()
+	config := trace.NewEventConfig(options...)
+	r.event(name, config.Timestamp(), config.Attributes())
+}
+
+// RecordError implements trace.Span.
+func (s *Span) RecordError(err error, options ...trace.EventOption) {
+	if err == nil || !s.IsRecording() {
+		return
+	}
+	config := trace.NewEventConfig(options...)
+	s.exception(err, config.StackTrace(), options)
+}
+
+// exception adds the event of an error or a panic.
+func (s *Span) exception(of any, stack bool, options []trace.EventOption) {
+	kind := reflect.TypeOf(of)
+	name := kind.String()
+	if kind.PkgPath() != "" {
+		name = kind.PkgPath() + "." + kind.Name()
+	}
+	attrs := []attribute.KeyValue{
+		attribute.String("exception.type", name),
+		attribute.String("exception.message", fmt.Sprint(of)),
+	}
+	if stack {
+		text := make([]byte, 2<<10)
+		attrs = append(attrs, attribute.String("exception.stacktrace", string(text[:runtime.Stack(text, false)])))
+	}
+	s.AddEvent("exception", append(options[:len(options):len(options)], trace.WithAttributes(attrs...))...)
+}
+
+// End implements trace.Span.
+func (s *Span) End(options ...trace.SpanEndOption) {
+	if s.rec.Load() == nil {
+		return
+	}
+	if p := recover(); p != nil {
+		defer panic(p)
+		config := trace.NewSpanEndConfig(options...)
+		s.exception(p, config.StackTrace(), nil)
+	}
+	s.mu.Lock()
+	r := s.rec.Swap(nil)
+	s.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.end = r.start.Add(time.Since(r.start)) // by the monotonic clock
+	if len(options) > 0 {
+		if config := trace.NewSpanEndConfig(options...); !config.Timestamp().IsZero() {
+			r.end = config.Timestamp()
+		}
+	}
+	s.provider.ended(r)
+}
+
+// spanIn returns the parent for a span that is started under ctx.
+func spanIn(ctx context.Context, root bool) trace.SpanContext {
+	if root {
+		return trace.SpanContext{}
+	}
+	return trace.SpanContextFromContext(ctx)
+}
