@@ -2,15 +2,18 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
-// A request body must bring bodyStep bytes within bodyTime, again and again. Each time it does,
-// the deadline of the request begins anew, so that an upload may be long as long as it comes.
+// A request body must bring bodyStep bytes within bodyTime, and before the deadline of its request,
+// again and again. Each time it does, the deadline of the request begins anew, so that an upload may be long as long as it comes.
 const (
 	bodyTime = 30 * time.Second
 	bodyStep = 64 << 10
@@ -31,10 +34,54 @@ func MaxBody(n int64, h http.Handler) http.Handler {
 	})
 }
 
-func (x *exchange) tooLargeProblem() Problem {
-	return Problem{Status: http.StatusRequestEntityTooLarge,
-		Detail: fmt.Sprintf("the request body is larger than the %d bytes that max_body allows for %s",
-			x.maxBody, cmp.Or(x.route(), x.req.URL.Path))}
+// bodyProblem returns what becomes of an error status when the body is to blame: the client's error
+// is not the handler's.
+func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
+	if status < 400 {
+		return p, false
+	}
+	fault := int(x.bodyFault.Load())
+	if fault == 0 && x.body.reading.Load() && errors.Is(x.limit.Err(), context.DeadlineExceeded) {
+		fault = http.StatusRequestTimeout // what reads it is about to learn so
+	}
+	switch fault {
+	case http.StatusRequestEntityTooLarge:
+		p.Detail = fmt.Sprintf("the request body is larger than the %d bytes that max_body allows for %s",
+			x.maxBody, cmp.Or(x.route(), x.req.URL.Path))
+	case http.StatusRequestTimeout:
+		p.Detail = "the request body did not come in time"
+	case http.StatusBadRequest:
+		p.Detail = "the request body is malformed or ended before it was complete"
+		if status < 500 {
+			return p, false // the handler may know better
+		}
+	}
+	p.Status = fault
+	return p, fault != 0 && status != fault
+}
+
+// blame keeps what the client did wrong when its body cannot be read.
+func (x *exchange) blame(err error) {
+	fault := http.StatusBadRequest
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, http.ErrBodyReadAfterClose):
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(x.limit.Err(), context.DeadlineExceeded):
+		fault = http.StatusRequestTimeout
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		fault = http.StatusRequestEntityTooLarge
+	}
+	x.bodyFault.Store(int32(fault))
+}
+
+// bodyDeadline is until when the next part of the body must come: no longer than the request has.
+func (x *exchange) bodyDeadline(now time.Time) time.Time {
+	at := now.Add(bodyTime)
+	if limit, ok := x.limit.Deadline(); ok && !x.ownDeadline && limit.Before(at) {
+		return limit
+	}
+	return at
 }
 
 // limitBody bounds the size of the body and the time it takes to arrive.
@@ -51,6 +98,7 @@ type body struct {
 	io.ReadCloser
 	x       *exchange
 	started bool
+	reading atomic.Bool
 	read    int64
 	step    int64 // how much must be read for more time
 }
@@ -63,7 +111,12 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	b.reading.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		x.blame(err)
+	}
+	b.reading.Store(false)
 	b.read += int64(n)
 	if err == nil {
 		if b.read >= b.step {
@@ -76,9 +129,6 @@ func (b *body) Read(p []byte) (int, error) {
 		// goes on reading to see the client leave.
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		x.tooLarge.Store(true)
-	}
 	return n, err
 }
 
@@ -87,7 +137,7 @@ func (b *body) start() error {
 	x := b.x
 	if x.maxBody >= 0 {
 		if x.req.ContentLength > x.maxBody {
-			x.tooLarge.Store(true)
+			x.bodyFault.Store(http.StatusRequestEntityTooLarge)
 			return &http.MaxBytesError{Limit: x.maxBody}
 		}
 		// The writer beneath ours, as it knows how to close the connection after a body that was
@@ -96,7 +146,7 @@ func (b *body) start() error {
 	}
 	if !x.ownReadDeadline && !x.streaming {
 		// A writer without deadlines is not a connection that could be slow.
-		x.readTimed = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.start.Add(bodyTime)) == nil
+		x.readTimed = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.bodyDeadline(x.start)) == nil
 	}
 	b.step = bodyStep
 	return nil
@@ -114,6 +164,6 @@ func (b *body) moreTime() {
 		x.limit.Move(now.Add(x.allowed))
 	}
 	if x.readTimed && !x.ownReadDeadline {
-		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(now.Add(bodyTime))
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.bodyDeadline(now))
 	}
 }

@@ -39,8 +39,8 @@ type exchange struct {
 
 	body            body
 	maxBody         int64
-	tooLarge        atomic.Bool // the body is larger than allowed
-	readTimed       bool        // the connection has a read deadline of ours
+	bodyFault       atomic.Int32 // the status for what is wrong with the body; 0: nothing
+	readTimed       bool         // the connection has a read deadline of ours
 	ownReadDeadline bool
 
 	streaming bool
@@ -81,9 +81,11 @@ func (x *exchange) WriteHeader(status int) {
 		x.ResponseWriter.WriteHeader(status)
 		return
 	}
+	if p, ok := x.bodyProblem(status); ok {
+		x.replace(p)
+		return
+	}
 	switch {
-	case status >= 400 && status != http.StatusRequestEntityTooLarge && x.tooLarge.Load():
-		x.replace(x.tooLargeProblem())
 	case status == http.StatusNotFound && x.unrouted():
 		x.replace(Problem{Status: status, Detail: "no route for " + x.req.URL.Path})
 	case status == http.StatusMethodNotAllowed && x.unrouted():
@@ -207,6 +209,9 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (x *exchange) SetWriteDeadline(at time.Time) error {
 	x.ownDeadline = true
 	x.limit.Move(at)
+	if x.readTimed && !x.ownReadDeadline { // the body had no longer than the request
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.bodyDeadline(time.Now()))
+	}
 	err := http.NewResponseController(x.ResponseWriter).SetWriteDeadline(at)
 	if errors.Is(err, http.ErrNotSupported) {
 		return nil // a call within the process: its context is all there is to end

@@ -50,7 +50,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // limitTime starts the deadline of r. A call within the process brings a limit along.
 func (x *exchange) limitTime(r *http.Request) context.Context {
 	ctx := r.Context()
-	at := x.server.deadline(r, x.start)
+	at, ours := x.server.deadline(r, x.start)
 	x.limit = deadline.Of(ctx)
 	if x.limit == nil || x.limit.Owner() != nil {
 		x.limit = &x.ownLimit
@@ -59,6 +59,7 @@ func (x *exchange) limitTime(r *http.Request) context.Context {
 		x.limit.Move(at)
 	}
 	x.limit.Own(x)
+	x.limit.Choose(ours)
 	if at, ok := ctx.Deadline(); ok {
 		x.allowed = at.Sub(x.start)
 	}
@@ -74,21 +75,25 @@ func exchangeOf(ctx context.Context) *exchange {
 	return nil
 }
 
-// deadline returns until when r may take; the zero time when there is no limit beyond that of the
-// context.
-func (s *Server) deadline(r *http.Request, now time.Time) time.Time {
+// deadline returns until when r may take, and whether our settings say so; the zero time when there
+// is no limit beyond that of the context.
+func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bool) {
 	if h := r.Header[deadline.Header]; len(h) > 0 {
-		if d, ok := deadline.Parse(h[0]); ok {
-			return now.Add(d)
-		}
-		if h[0] == "0" || strings.HasPrefix(h[0], "-") {
-			return now
+		if s.opts.DeadlineFrom.has(r.RemoteAddr) {
+			if d, ok := deadline.Parse(h[0]); ok {
+				return now.Add(d), false
+			}
+			if h[0] == "0" || strings.HasPrefix(h[0], "-") {
+				return now, false
+			}
+		} else {
+			delete(r.Header, deadline.Header)
 		}
 	}
 	if _, ok := r.Context().Deadline(); ok || s.opts.Timeout < 0 {
-		return time.Time{}
+		return time.Time{}, false
 	}
-	return now.Add(s.opts.Timeout)
+	return now.Add(s.opts.Timeout), true
 }
 
 var serverKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
@@ -183,10 +188,12 @@ func (x *exchange) answer(p any) (abort bool) {
 	case x.status != 0:
 	case abort:
 		x.status = http.StatusInternalServerError
-	case x.tooLarge.Load():
-		x.fail(x.tooLargeProblem())
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline passed before there was an answer"})
+	case x.bodyFault.Load() > http.StatusBadRequest, errors.Is(ctx.Err(), context.DeadlineExceeded):
+		p, ok := x.bodyProblem(http.StatusGatewayTimeout)
+		if !ok {
+			p = Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline passed before there was an answer"}
+		}
+		x.fail(p)
 	case gone:
 		x.status = statusClientGone
 	case ctx.Err() != nil:

@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"strconv"
 
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -18,7 +21,32 @@ type Problem struct {
 	Instance string       `json:"instance,omitempty"` // default: the path of the request
 	TraceID  string       `json:"trace_id,omitempty"` // default: that of the request
 	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong
+
+	// Dependency names what the failure is due to, such as "user-service" or "bank", if it is not this
+	// service. With a status of 502, 503 or 504 package transport then holds it against nobody: the
+	// caller's breaker for this service does not count it, and the call is not repeated.
+	Dependency string `json:"dependency,omitempty"`
 }
+
+// DependencyError is the same for gRPC, where a handler returns it with the status that its caller is
+// to get, as in DependencyError("bank", status.Error(codes.Unavailable, "…")). An error of package
+// transport names the target by itself, if that is at fault: it can be returned as it is, or wrapped.
+func DependencyError(name string, err error) error { return &dependencyError{err, name} }
+
+type dependencyError struct {
+	error
+	name string
+}
+
+func (e *dependencyError) Unwrap() error      { return e.error }
+func (e *dependencyError) Dependency() string { return e.name }
+
+// GRPCStatus is for package status, which would change the message of what is wrapped.
+func (e *dependencyError) GRPCStatus() *status.Status { return status.Convert(e.error) }
+
+// DependencyOf returns the name for Problem.Dependency that an error of a call carries: the target
+// that is at fault, or what that in turn depends on. It is "" when nobody else is at fault.
+func DependencyOf(err error) string { return dependency.Of(err) }
 
 // FieldError says what is wrong with one part of a request.
 type FieldError struct {
@@ -49,6 +77,9 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Content-Type-Options", "nosniff")
+	if p.Dependency != "" {
+		h.Set(dependency.Header, p.Dependency)
+	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // the client may be gone; nobody is left to tell
 }

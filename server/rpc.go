@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -136,10 +137,14 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 		ctx, c.span = s.tracer.Start(ctx, c.method, serverKind...)
 	}
 	var at time.Time
-	if _, ok := ctx.Deadline(); unary && !ok && s.opts.Timeout > 0 {
-		at = c.start.Add(s.opts.Timeout)
+	if unary && s.opts.Timeout > 0 {
+		own := c.start.Add(s.opts.Timeout)
+		if theirs, ok := ctx.Deadline(); !ok || theirs.After(own) && !s.opts.DeadlineFrom.hasPeer(ctx) {
+			at = own
+		}
 	}
 	c.ctx = c.limit.Start(ctx, at)
+	c.limit.Choose(!at.IsZero())
 	c.limit.Own(c) // not for a request that this context is used for
 	c.flight = flight{limit: &c.limit, name: fullMethod}
 	if !s.flights.add(&c.flight) {
@@ -172,6 +177,9 @@ func (c *call) end(p any, err *error) {
 		c.server.log.LogAttrs(c.ctx, slog.LevelError, "panic in RPC", slog.String("method", c.method),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 		*err = status.Error(codes.Internal, "the handler failed unexpectedly; trace_id "+telemetry.TraceID(c.ctx))
+	}
+	if away := dependency.Of(*err); away != "" {
+		_ = grpc.SetTrailer(c.ctx, metadata.Pairs(dependency.Trailer, away)) // without it the failure is ours
 	}
 	st, ok := status.FromError(*err)
 	if !ok {

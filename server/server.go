@@ -62,6 +62,12 @@ type Options struct {
 	// tells everybody what can be called.
 	Reflection bool
 
+	// DeadlineFrom says whose deadlines count, of a request's header X-Request-Timeout-Ms and, where
+	// it is later than Timeout, of an RPC's grpc-timeout. What anybody else sends has no effect. Calls
+	// within the process count always. Default: everybody's. At the edge of a system, where anybody
+	// can call, it should be empty and not nil: nobody's.
+	DeadlineFrom Peers
+
 	// WriteTimeout is how long a client may leave an HTTP response where it is, without taking any
 	// of it, before its connection is closed; default 30 s, negative means for ever.
 	WriteTimeout time.Duration
@@ -151,7 +157,9 @@ func (s *Server) Mux() *http.ServeMux { return s.mux }
 // A request whose caller allows no more time (internal/deadline.Header, or a context past its
 // deadline) gets 504 before any handler runs, and so does one whose handler wrote nothing until
 // the deadline had passed. A body that is larger than allowed fails the handler's Read with
-// *http.MaxBytesError, and whatever error status the handler then answers becomes 413. A panic
+// *http.MaxBytesError, and whatever error status the handler then answers becomes 413. When the body
+// does not come before the deadline, it becomes 408, and when the body is malformed or cut off, a
+// status from 500 becomes 400. A panic
 // gets 500, or a cut connection when the answer had begun. All of these, and the 404 and 405 of
 // the mux, are problems in the form of RFC 9457.
 //
