@@ -14,8 +14,8 @@
 //     DNS finds.
 //   - Deadline. Settings.Timeout, for callers that bring none. It covers all attempts and the reading
 //     of the body, unless the response is a stream. The time left is sent along: over HTTP in the
-//     header X-Request-Timeout-Ms, less 5 ms so that the answer "too late" still arrives in time, and
-//     over gRPC as grpc-timeout. A gRPC stream has only the deadline of its caller.
+//     header X-Request-Timeout-Ms, over gRPC as grpc-timeout, less 5 ms so that the answer "too late"
+//     still arrives in time. A gRPC stream has only the deadline of its caller.
 //   - Instances. When the registry fails, or its list becomes empty, the last good list stays in use.
 //     A call waits up to one second for the first instance, because services start in any order.
 //   - Balancer. It picks two random instances and takes the better one: the lower peak EWMA of

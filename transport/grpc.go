@@ -88,7 +88,16 @@ type unary struct {
 	rpcCall
 	peer    peer.Peer   // stays empty when the call reached no server
 	trailer metadata.MD // of the last attempt
+	first   hop         // of the first attempt
 }
+
+// hop is the context of an attempt as the callee is told of it: it ends answerTime earlier.
+type hop struct {
+	context.Context
+	deadline time.Time
+}
+
+func (h *hop) Deadline() (time.Time, bool) { return h.deadline, true }
 
 func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
 	made, err := c.newCall(ctx, method)
@@ -166,10 +175,20 @@ func (u *unary) limit() (context.Context, context.CancelFunc) {
 	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (deadline == 0 || now+own < deadline) {
 		deadline, inherited = now+own, false
 	}
-	if deadline == 0 || inherited {
+	if deadline == 0 {
 		return u.ctx, func() {}
 	}
-	return context.WithDeadline(u.ctx, u.t.began.Add(deadline))
+	h := &u.first
+	if u.attempts > 1 { // the first attempt's may still be in use
+		h = new(hop)
+	}
+	h.Context, h.deadline = u.ctx, u.t.began.Add(max(deadline-answerTime, now+time.Millisecond))
+	if inherited {
+		return h, func() {}
+	}
+	ctx, cancel := context.WithDeadline(u.ctx, u.t.began.Add(deadline))
+	h.Context = ctx
+	return h, cancel
 }
 
 // shouldRetry decides whether the attempt is made again, and after what pause.

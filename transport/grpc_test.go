@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -223,6 +224,40 @@ func TestGRPCDeadlineAndCancel(t *testing.T) {
 	}
 }
 
+// TestTheCalleeHasLessTime: so that its answer "too late" still finds its caller there.
+func TestTheCalleeHasLessTime(t *testing.T) {
+	t.Parallel()
+	var left time.Duration
+	h := &health{check: func(ctx context.Context, _ string) error {
+		at, _ := ctx.Deadline()
+		left = time.Until(at)
+		return nil
+	}}
+	channel := inproc.NewChannel(nil, nil)
+	grpc_health_v1.RegisterHealthServer(channel, h)
+	local := new(Local)
+	local.Add("a", nil, channel)
+	for of, want := range map[string]time.Duration{"its caller": 995 * time.Millisecond, "its target": 595 * time.Millisecond, "an attempt": 395 * time.Millisecond, "none": time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			set := Settings{Timeout: 600 * time.Millisecond}
+			ctx, cancel := context.WithTimeout(WithIdempotent(t.Context()), time.Second)
+			defer cancel()
+			switch of {
+			case "its caller":
+				set = Settings{}
+			case "an attempt":
+				set.Retry.AttemptTimeout = 400 * time.Millisecond
+			case "none":
+				set.Timeout = 3 * time.Millisecond
+			}
+			tr := over(t, Options{Resolver: listed("a"), Local: local, Default: set}, nil)
+			if err := check(ctx, tr, ""); err != nil || left != want {
+				t.Errorf("the deadline is that of %s: %v, and the callee has %v, want %v", of, err, left, want)
+			}
+		})
+	}
+}
+
 func TestGRPCRepeats(t *testing.T) {
 	t.Parallel()
 	unavailable := func(h *health, times int32, trailer ...string) func(context.Context, string) error {
@@ -244,6 +279,7 @@ func TestGRPCRepeats(t *testing.T) {
 		"marked":            {true, nil, 3, codes.OK},
 		"told not to":       {true, []string{"grpc-retry-pushback-ms", "-1"}, 1, codes.Unavailable},
 		"told to wait":      {true, []string{"grpc-retry-pushback-ms", "1"}, 3, codes.OK},
+		"told nonsense":     {true, []string{"grpc-retry-pushback-ms", "soon"}, 1, codes.Unavailable},
 		"told for too long": {true, []string{"grpc-retry-pushback-ms", "60000"}, 1, codes.Unavailable},
 	} {
 		h := &health{}

@@ -7,10 +7,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
 // unready gives 503 to the first n attempts, and counts them.
@@ -105,6 +110,14 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 			t.Errorf("got %d after %v, want 200 after 2s", status, time.Since(began))
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // a date, in whole seconds as the bubble's clock is
+		var seen atomic.Int32
+		tr := over(t, Options{Resolver: listed("a")}, unready(1, &seen, "Retry-After", time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat)))
+		began := time.Now()
+		if status, _ := do(t, tr, "GET", orders, nil); status != 200 || time.Since(began) != 3*time.Second {
+			t.Errorf("asked for a date: got %d after %v, want 200 after 3s", status, time.Since(began))
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		var seen atomic.Int32
 		tr := over(t, Options{Resolver: listed("a")}, unready(1, &seen, "Retry-After", "60"))
@@ -163,6 +176,62 @@ func TestBudgetWindow(t *testing.T) {
 	}
 	if got := spend(time.Hour); got != 10 {
 		t.Errorf("an hour later: %d, want 10", got)
+	}
+}
+
+func TestBudgetConcurrently(t *testing.T) {
+	t.Parallel()
+	b := budget{ratio: 0.1}
+	var all sync.WaitGroup
+	var got atomic.Int32
+	for second := range time.Duration(2) {
+		for range 50 {
+			all.Go(func() {
+				for range 20 {
+					b.deposit(second * time.Second)
+				}
+			})
+		}
+	}
+	all.Wait()
+	for range 300 {
+		all.Go(func() {
+			if b.withdraw(2 * time.Second) {
+				got.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if got.Load() != 210 {
+		t.Errorf("%d retries after 2000 calls at once, want 210", got.Load())
+	}
+}
+
+func TestNothingIsRepeatedOnceAnAnswerHasBegun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var seen atomic.Int32
+		tr := over(t, Options{Resolver: listed("a", "b")}, func(r *http.Request) (*http.Response, error) {
+			seen.Add(1)
+			resp := reply(r, 200)
+			resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("b"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
+			return resp, nil
+		})
+		if _, err := do(t, tr, "GET", orders, nil); !errors.Is(err, io.ErrUnexpectedEOF) || seen.Load() != 1 {
+			t.Errorf("got %v after %d attempts, want the broken body of one", err, seen.Load())
+		}
+	})
+	h := &health{}
+	address, _ := serve(t, h)
+	tr := over(t, Options{Resolver: grpcListed(t, address)}, nil)
+	ctx, cancel := context.WithTimeout(WithIdempotent(t.Context()), 10*time.Second)
+	defer cancel()
+	s, err := grpc_health_v1.NewHealthClient(tr.Conn("order-service")).Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: "fail"})
+	for err == nil {
+		_, err = s.Recv()
+	}
+	if status.Code(err) != codes.Unavailable || h.seen.Load() != 1 {
+		t.Errorf("a stream that its server ended: %v after %d, want Unavailable after one", err, h.seen.Load())
 	}
 }
 
