@@ -16,6 +16,10 @@ import (
 // settings/order-service/log_level for one.
 const settingsPrefix = "settings/"
 
+// faultsPrefix is where faults that are made on purpose stand: faults/order-service for the calls of
+// all services to that target.
+const faultsPrefix = "faults/"
+
 // settingOf returns the dotted key of a store's key, without settingsPrefix.
 func settingOf(key string) string {
 	if service, rest, own := strings.Cut(key, "/"); own {
@@ -49,27 +53,55 @@ func (s *system) store(ctx context.Context) (kv.Store, error) {
 	return nil, nil
 }
 
-// followStore applies the live settings that stand in store, for as long as ctx lives.
-func (s *system) followStore(ctx context.Context, loaded *config.Config, store kv.Store) error {
+// followStore applies what stands in store, and its changes, while the services run.
+func (s *system) followStore(loaded *config.Config, store kv.Store) {
 	app := s.apps[0]
-	outage := steady.Outage{What: "settings store", Log: app.Logger()}
+	outage := &steady.Outage{What: "settings store", Log: app.Logger()} // one for all prefixes
+	for prefix, apply := range map[string]func(values map[string][]byte){
+		settingsPrefix: func(values map[string][]byte) { s.applySettings(loaded, values) },
+		faultsPrefix:   s.applyFaults,
+	} {
+		s.goTask(app, task{"store of " + prefix, true, func(ctx context.Context) error {
+			follow(ctx, store, outage, prefix, apply)
+			return nil
+		}})
+	}
+}
+
+// follow calls apply with all values under prefix, by their key without it, and again at each change.
+func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix string, apply func(values map[string][]byte)) {
 	for {
-		err := store.Watch(ctx, settingsPrefix, func(list []kv.Entry) {
+		err := store.Watch(ctx, prefix, func(list []kv.Entry) {
 			outage.Back(ctx)
-			values, origins := make(map[string]string, len(list)), make(map[string]string, len(list))
+			values := make(map[string][]byte, len(list))
 			for _, e := range list {
-				key := settingOf(strings.TrimPrefix(e.Key, settingsPrefix))
-				values[key], origins[key] = string(e.Value), e.Key
+				values[strings.TrimPrefix(e.Key, prefix)] = e.Value
 			}
-			s.logChanges(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
+			apply(values)
 		})
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		outage.Lost(ctx, err)
 		if !steady.Sleep(ctx, storeRetry) {
-			return nil
+			return
 		}
+	}
+}
+
+// applySettings gives live settings their values.
+func (s *system) applySettings(loaded *config.Config, stored map[string][]byte) {
+	values, origins := make(map[string]string, len(stored)), make(map[string]string, len(stored))
+	for key, value := range stored {
+		values[settingOf(key)], origins[settingOf(key)] = string(value), settingsPrefix+key
+	}
+	s.logChanges(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
+}
+
+// applyFaults sets the faults of all calls by target.
+func (s *system) applyFaults(byTarget map[string][]byte) {
+	for _, a := range s.apps {
+		a.transport.SetFaults(a.settings.Faults.Enabled, byTarget)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -125,5 +126,61 @@ func TestSettingsFollowTheStore(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run = %v", err)
+	}
+}
+
+// TestFaultsFollowTheStore: what stands under faults/ there strikes the calls of services that allow
+// it, at once and until it is removed, and of no other.
+func TestFaultsFollowTheStore(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	store := new(kv.Memory)
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
+		return &backend{registry: new(discovery.Memory), store: store}, nil
+	})
+	var brave, careful *http.Client
+	services := []kaptar.Service{
+		{Name: "brave", Setup: func(app *kaptar.App) error { brave = app.Client(); return nil }},
+		{Name: "careful", Setup: func(app *kaptar.App) error { careful = app.Client(); return nil }},
+		{Name: "stock", Setup: func(app *kaptar.App) error {
+			app.HandleFunc("GET /stock/{sku}", func(http.ResponseWriter, *http.Request) {})
+			return nil
+		}},
+	}
+	log, ready, done := make(lines, 1000), make(chan bool), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- kaptar.Run(ctx, &kaptar.Options{
+			Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x", "services.brave.faults.enabled": "true"}, services),
+			Log:     log, Ready: func([]discovery.Instance) { close(ready) },
+		}, services...)
+	}()
+	<-ready
+	get := func(client *http.Client, want int) {
+		t.Helper()
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://stock/stock/tea", nil)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("got %d, want %d", resp.StatusCode, want)
+		}
+	}
+	get(brave, 200)
+	if _, err := store.Put(t.Context(), "faults/stock", []byte(`[{"route":"GET /stock/{sku}","status":418}]`)); err != nil {
+		t.Fatal(err)
+	}
+	log.until(t, "faults refused") // careful comes after brave
+	get(brave, 418)
+	get(careful, 200)
+	if err := store.Delete(t.Context(), "faults/stock"); err != nil {
+		t.Fatal(err)
+	}
+	log.until(t, "faults are no longer in force")
+	get(brave, 200)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

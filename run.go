@@ -111,7 +111,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	sys.warnOfOthers()
 	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.logChanges) }})
 	if store != nil {
-		sys.goTask(sys.apps[0], task{"settings store", true, func(ctx context.Context) error { return sys.followStore(ctx, loaded, store) }})
+		sys.followStore(loaded, store)
 	}
 	if opts.Ready != nil {
 		opts.Ready(sys.listening())

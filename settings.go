@@ -39,6 +39,10 @@ type Settings struct {
 	DrainDelay      time.Duration `config:"drain_delay" default:"0s" help:"how long a service that stops still takes requests, so that load balancers see it leave"`
 	ShutdownTimeout time.Duration `config:"shutdown_timeout" default:"10s" help:"bound of a graceful stop"`
 
+	Faults struct {
+		Enabled bool `config:"enabled" default:"false" help:"let the faults/TARGET values of the store strike calls: delays, errors, lost connections"`
+	} `config:"faults"`
+
 	// These hold for calls to every target; clients.<name> has what is different for one.
 	CallTimeout time.Duration                 `config:"call_timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker     transport.BreakerSettings     `config:"breaker"`

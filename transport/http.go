@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -274,13 +275,17 @@ func (c *httpCall) header(ctx context.Context) http.Header {
 }
 
 func (c *httpCall) roundTripper() http.RoundTripper {
+	next := c.t.http
 	switch {
 	case c.local.http != nil:
-		return c.local.http
+		next = c.local.http
 	case c.external:
-		return c.t.httpDNS
+		next = c.t.httpDNS
 	}
-	return c.t.http
+	if f, ok := c.fault(cmp.Or(c.req.Method, http.MethodGet), c.req.URL.Path); ok {
+		return faultyHTTP{f, next}
+	}
+	return next
 }
 
 // release gives back what try took. It must be called once for each attempt.

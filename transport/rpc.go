@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -27,6 +28,16 @@ type rpcCall struct {
 
 // connection returns where the attempt goes: to this process, or over the network.
 func (c *rpcCall) connection() (grpc.ClientConnInterface, error) {
+	next, err := c.next()
+	if err == nil {
+		if f, ok := c.fault(http.MethodPost, c.method); ok {
+			return faultyConn{f, next}, nil
+		}
+	}
+	return next, err
+}
+
+func (c *rpcCall) next() (grpc.ClientConnInterface, error) {
 	if c.local.grpc != nil {
 		return c.local.grpc, nil
 	}

@@ -33,6 +33,7 @@ type target struct {
 	spanNames map[string]string // by method
 	methods   sync.Map          // of gRPC → whether the descriptor says that it may be repeated
 
+	faults  atomic.Pointer[faultRules] // nil for none
 	breaker breaker
 	probing atomic.Bool // its instances are asked for their health
 	budget  budget

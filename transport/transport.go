@@ -80,6 +80,8 @@ type Transport struct {
 	mu       sync.Mutex // guards what follows
 	byName   map[string]*target
 	closed   bool
+	faults   map[string]*faultRules // by target
+	refused  bool                   // there are faults, and they are not enabled
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -218,6 +220,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		spanNames: spanNames(name),
 	}
 	tg.metrics = t.metrics.target(name)
+	tg.faults.Store(t.faults[name])
 	if t.opts.Resolver == nil || service == "" {
 		tg.useDNS()
 		return tg

@@ -1,17 +1,14 @@
 package bank
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"reflect"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
@@ -102,35 +99,11 @@ func TestFaults(t *testing.T) {
 
 func TestDelay(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		if fail, err := (faults{DelayMS: 1500}).strike(t.Context()); fail || err != nil {
-			t.Errorf("got %v, %v, want no failure", fail, err)
-		}
-		if took := time.Since(begun); took != 1500*time.Millisecond {
-			t.Errorf("delay_ms 1500 took %v", took)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := (faults{DelayMS: 1500}).strike(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("with one second of time: got %v, want context.DeadlineExceeded", err)
-		}
-	})
-}
-
-func TestChance(t *testing.T) {
-	t.Parallel()
-	for _, share := range []float64{0, 0.25, 1} {
-		const draws = 20_000
-		hits := 0
-		for range draws {
-			if chance(share) {
-				hits++
-			}
-		}
-		if got := float64(hits) / draws; math.Abs(got-share) > 0.03 || (got != share && share != 0.25) {
-			t.Errorf("chance(%v): got %v of %d draws", share, got, draws)
-		}
+	if f := (switches{DelayMS: 1500}).draw(); time.Duration(f.Delay) != 1500*time.Millisecond || f.Status != 0 {
+		t.Errorf("delay_ms 1500: %+v", f)
+	}
+	if f := (switches{}).draw(); f.Delay != 0 || f.Status != 0 {
+		t.Errorf("a good bank: %+v", f)
 	}
 }
 

@@ -37,13 +37,14 @@ type resultOutput struct {
 }
 
 func (s *service) postCharge(ctx context.Context, in *moneyInput) (*resultOutput, error) {
-	f := s.faults.Load()
-	fail, err := f.strike(ctx)
-	if err != nil {
+	f := s.switches.Load()
+	fault := f.draw()
+	if err := fault.Wait(ctx); err != nil {
 		return nil, err
 	}
+	fail := fault.Status != 0
 	c := charge{Key: in.Key, OrderID: in.Body.OrderID, AmountCents: in.Body.AmountCents}
-	c, err = s.store.request(ctx, c, fail, func() (string, string) {
+	c, err := s.store.request(ctx, c, fail, func() (string, string) {
 		if f.decline() {
 			return declined, "insufficient funds"
 		}
@@ -64,11 +65,11 @@ func (s *service) postCharge(ctx context.Context, in *moneyInput) (*resultOutput
 }
 
 func (s *service) postRefund(ctx context.Context, in *moneyInput) (*resultOutput, error) {
-	fail, err := s.faults.Load().strike(ctx)
-	if err != nil {
+	fault := s.switches.Load().draw()
+	if err := fault.Wait(ctx); err != nil {
 		return nil, err
 	}
-	if fail {
+	if fault.Status != 0 {
 		return nil, errDown()
 	}
 	if err := s.store.refund(ctx, in.Key, in.Body.OrderID, in.Body.AmountCents); err != nil {
@@ -110,13 +111,13 @@ func (s *service) getCharges(ctx context.Context, in *chargesInput) (*chargesOut
 }
 
 // faultsBody is what is read and sent.
-type faultsBody struct{ Body faults }
+type faultsBody struct{ Body switches }
 
 func (s *service) getFaults(context.Context, *struct{}) (*faultsBody, error) {
-	return &faultsBody{*s.faults.Load()}, nil
+	return &faultsBody{*s.switches.Load()}, nil
 }
 
 func (s *service) putFaults(_ context.Context, in *faultsBody) (*faultsBody, error) {
-	s.faults.Store(&in.Body)
+	s.switches.Store(&in.Body)
 	return in, nil
 }

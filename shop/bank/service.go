@@ -22,8 +22,8 @@ func Service() kaptar.Service {
 }
 
 type service struct {
-	store  store
-	faults atomic.Pointer[faults]
+	store    store
+	switches atomic.Pointer[switches]
 }
 
 func setup(app *kaptar.App) error {
@@ -32,7 +32,7 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	s := &service{store: store{db}}
-	s.faults.Store(new(faults))
+	s.switches.Store(new(switches))
 	s.routes(rest.New(app, "Bank"))
 	return nil
 }

@@ -43,6 +43,14 @@ func calls() []mutant {
 			"slices.Backward(own.Client)", "slices.Backward(own.Client[:0])", "./transport", "TestMiddlewareSeesACallOnce",
 		},
 		{
+			"faults that are not enabled strike nothing", "transport/fault.go",
+			"		case !enabled:\n", "		case false:\n", "./transport", "TestFaultsAreLive",
+		},
+		{
+			"the callee of an RPC has less time than its caller", "transport/grpc.go",
+			"max(deadline-answerTime, now+time.Millisecond)", "max(deadline, now+time.Millisecond)", "./transport", "TestTheCalleeHasLessTime",
+		},
+		{
 			"a new instance is probed at once", "transport/target.go",
 			"		t.breaker.probeNow()\n", "", "./transport", "",
 		},

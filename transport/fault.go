@@ -1,0 +1,189 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/faults"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+var errFault = errors.New("connection aborted by a fault that was set")
+
+// SetFaults sets the faults that strike attempts from now on, in place of those set before: by target,
+// named as in a call, a JSON list of rules.
+//
+//	[{"route": "GET /orders/{user_id}", "percent": 20, "delay": "200ms", "status": 503}]
+//
+// Every rule whose route fits strikes percent of the attempts (default: all) on its own; a route is a
+// path or gRPC method, with an HTTP method or without, and none is every call. After the delay, status
+// is the answer, "abort": true a broken connection, and "drop": true no answer at all. Breaker,
+// balancer and retries take them for the target's own. Without enabled no rule is in force. The log
+// says what is in force, refused or unreadable; the latter does not keep the other targets' from use.
+func (t *Transport) SetFaults(enabled bool, byTarget map[string][]byte) {
+	t.once.Do(t.start)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.metrics.faultRules.DeletePartialMatch(prometheus.Labels{"service": t.caller})
+	rules := make(map[string]*faultRules, len(byTarget))
+	for target, text := range byTarget {
+		name, _, _ := address(target, false)
+		list, err := faults.Parse(text)
+		state := "active"
+		switch old := t.faults[name]; {
+		case err != nil:
+			state = "unreadable"
+			t.log.Warn("faults not taken over", "target", target, "error", err)
+		case !enabled:
+			state = "refused"
+		default:
+			rules[name] = &faultRules{string(text), list}
+			if old == nil || old.text != string(text) {
+				t.log.Warn("faults are in force", "target", target, "rules", string(text))
+			}
+		}
+		t.metrics.faultRules.WithLabelValues(t.caller, name, state).Set(float64(max(len(list), 1)))
+	}
+	for name := range t.faults {
+		if rules[name] == nil {
+			t.log.Info("faults are no longer in force", "target", name)
+		}
+	}
+	refused := !enabled && len(byTarget) > 0
+	if refused && !t.refused {
+		t.log.Warn("faults refused: set faults.enabled=true where calls may be made to fail on purpose")
+	}
+	t.faults, t.refused = rules, refused
+	for name, tg := range t.byName {
+		tg.faults.Store(rules[name])
+	}
+}
+
+// faultRules are those of one target.
+type faultRules struct {
+	text string // of which they were read
+	list []faults.Fault
+}
+
+// fault draws what strikes an attempt, and notes it.
+func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
+	rules := c.tg.faults.Load()
+	if rules == nil {
+		return f, false
+	}
+	if f, ok = faults.Draw(rules.list, method, path); !ok {
+		return f, false
+	}
+	kind := "delay"
+	switch {
+	case f.Status != 0:
+		kind = "status"
+	case f.Abort:
+		kind = "abort"
+	case f.Drop:
+		kind = "drop"
+	}
+	c.t.metrics.faults.WithLabelValues(c.t.caller, c.tg.name, kind).Inc()
+	if c.span.IsRecording() {
+		c.span.SetAttributes(telemetry.Fault.String(kind))
+	}
+	return f, true
+}
+
+// faultyHTTP makes one attempt that is struck.
+type faultyHTTP struct {
+	fault faults.Fault
+	next  http.RoundTripper
+}
+
+func (h faultyHTTP) RoundTrip(req *http.Request) (*http.Response, error) {
+	err := h.fault.Wait(req.Context())
+	if err == nil && h.fault.Abort {
+		err = errFault
+	}
+	if err == nil && h.fault.Status == 0 {
+		return h.next.RoundTrip(req)
+	}
+	closeBody(req)
+	if err != nil {
+		return nil, err
+	}
+	return textResponse(req, h.fault.Status, "answered by a fault that was set\n"), nil
+}
+
+// textResponse is an answer of our own.
+func textResponse(req *http.Request, code int, text string) *http.Response {
+	return &http.Response{
+		Status: strconv.Itoa(code) + " " + http.StatusText(code), StatusCode: code,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}},
+		Body:   io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: req,
+	}
+}
+
+// faultyConn is faultyHTTP over gRPC.
+type faultyConn struct {
+	fault faults.Fault
+	next  grpc.ClientConnInterface
+}
+
+func (f faultyConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if err := f.strike(ctx, opts); err != nil {
+		return err
+	}
+	return f.next.Invoke(ctx, method, args, reply, opts...)
+}
+
+func (f faultyConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if err := f.strike(ctx, opts); err != nil {
+		return nil, err
+	}
+	return f.next.NewStream(ctx, desc, method, opts...)
+}
+
+func (f faultyConn) strike(ctx context.Context, opts []grpc.CallOption) error {
+	if err := f.fault.Wait(ctx); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	switch {
+	case f.fault.Abort:
+		return status.Error(codes.Unavailable, errFault.Error())
+	case f.fault.Status == 0:
+		return nil
+	}
+	for _, o := range opts { // an answer comes from a server
+		if p, ok := o.(grpc.PeerCallOption); ok {
+			*p.PeerAddr = peer.Peer{Addr: &net.TCPAddr{}}
+		}
+	}
+	return status.Error(faultCode(f.fault.Status), "answered by a fault that was set")
+}
+
+// faultCode is the gRPC code of what an HTTP status says.
+func faultCode(status int) codes.Code {
+	switch status {
+	case http.StatusNotFound:
+		return codes.NotFound
+	case http.StatusTooManyRequests:
+		return codes.ResourceExhausted
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		return codes.Unavailable
+	case http.StatusGatewayTimeout:
+		return codes.DeadlineExceeded
+	}
+	if status < http.StatusInternalServerError {
+		return codes.FailedPrecondition
+	}
+	return codes.Internal
+}
