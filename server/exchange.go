@@ -12,9 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // exchange is one request and its answer on the way through the chain. It is the
@@ -24,7 +23,7 @@ type exchange struct {
 	server *Server
 	req    *http.Request // as the chain passes it on; without middleware the mux writes Pattern into it
 	named  atomic.Pointer[string]
-	span   trace.Span
+	span   telemetry.Span
 	flight flight
 	start  time.Time
 	head   time.Duration // from the start to when the answer became a stream

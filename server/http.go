@@ -11,9 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/internal/deadline"
@@ -28,8 +26,9 @@ const statusClientGone = 499
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, server: s, start: time.Now(), maxBody: s.opts.MaxBody}
 	x.method = knownMethod(r.Method)
-	ctx := propagation.TraceContext{}.Extract(x.limitTime(r), traceHeader(r.Header))
-	ctx, x.span = s.tracer.Start(ctx, x.method, serverKind...)
+	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
+	s.tel.Begin(&x.span, x.method, trace.SpanKindServer, parent)
+	ctx := x.span.Context(x.limitTime(r))
 	x.req = r.WithContext(ctx)
 	x.flight = flight{limit: x.limit, x: x, method: r.Method, name: r.URL.Path}
 	// Not over before its records are made, or a shutdown would lose them.
@@ -96,27 +95,13 @@ func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bo
 	return now.Add(s.opts.Timeout), true
 }
 
-var serverKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
-
-// traceHeader reads without making the key canonical again, which allocates.
-type traceHeader http.Header
-
-func (h traceHeader) Get(key string) string {
-	var v []string
-	switch key {
-	case "traceparent":
-		v = h["Traceparent"]
-	case "tracestate":
-		v = h["Tracestate"]
-	}
-	if len(v) == 0 {
+// first is the value of a header that comes once.
+func first(values []string) string {
+	if len(values) == 0 {
 		return ""
 	}
-	return v[0]
+	return values[0]
 }
-
-func (traceHeader) Set(string, string) {} // it is read only
-func (traceHeader) Keys() []string     { return nil }
 
 // finish answers what the handler has left open and makes the records. It is deferred, and
 // recovers.
@@ -127,7 +112,8 @@ func (x *exchange) finish() {
 	x.limit.Cancel(nil)
 	m := x.server.metrics
 	rm := m.route(x.method, x.route())
-	took := time.Since(x.start)
+	now := time.Now()
+	took := now.Sub(x.start)
 	if x.streaming {
 		m.streams.WithLabelValues(m.service, rm.method, rm.endpoint, end).Inc()
 	} else {
@@ -138,7 +124,7 @@ func (x *exchange) finish() {
 		x.describeSpan(rm, end)
 	}
 	x.span.End()
-	x.log(rm, took, end)
+	x.log(rm, now, took, end)
 	if abort {
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection without a word
 	}
@@ -146,25 +132,25 @@ func (x *exchange) finish() {
 
 // log writes the line of the access log. It tells how an answer ended that is a stream or that
 // was not completed.
-func (x *exchange) log(rm *routeMetrics, took time.Duration, end string) {
-	ctx := x.req.Context()
-	if !x.server.log.Enabled(ctx, slog.LevelInfo) {
+func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end string) {
+	ctx, h := x.req.Context(), x.server.log.Handler()
+	if !h.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	attrs := [...]slog.Attr{
+	// Not through the Logger, which looks up the caller for each record.
+	r := slog.NewRecord(now, slog.LevelInfo, "request", 0)
+	r.AddAttrs(
 		slog.String("method", x.req.Method),
 		slog.String("path", x.req.URL.Path),
 		slog.String("route", rm.endpoint),
 		slog.Int("status", x.status),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.Int64("bytes", x.bytes),
-		slog.String("end", end),
+	)
+	if x.streaming || end != endFinished {
+		r.AddAttrs(slog.String("end", end))
 	}
-	n := len(attrs)
-	if !x.streaming && end == endFinished {
-		n--
-	}
-	x.server.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:n]...)
+	_ = h.Handle(ctx, r) // as the Logger, which has nobody to tell
 }
 
 // answer responds where the handler did not, p being what it panicked with. It reports whether the
@@ -206,21 +192,20 @@ func (x *exchange) answer(p any) (abort bool) {
 
 func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 	x.span.SetName(rm.span)
-	attrs := []attribute.KeyValue{
+	x.span.SetAttributes(
 		telemetry.HTTPMethod.String(x.method),
 		telemetry.URLPath.String(x.req.URL.Path),
 		telemetry.HTTPStatus.Int(x.status),
 		telemetry.HTTPVersion.String(strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
-	}
+	)
 	if rm.endpoint != unmatched {
-		attrs = append(attrs, telemetry.HTTPRoute.String(rm.endpoint))
+		x.span.SetAttributes(telemetry.HTTPRoute.String(rm.endpoint))
 	}
 	if x.streaming {
-		attrs = append(attrs, telemetry.StreamEnd.String(end))
+		x.span.SetAttributes(telemetry.StreamEnd.String(end))
 	}
 	if x.status >= 500 {
-		attrs = append(attrs, telemetry.ErrorType.String(strconv.Itoa(x.status)))
+		x.span.SetAttributes(telemetry.ErrorType.String(strconv.Itoa(x.status)))
 		x.span.SetStatus(codes.Error, http.StatusText(x.status))
 	}
-	x.span.SetAttributes(attrs...)
 }

@@ -17,6 +17,9 @@ type flight struct {
 	method string          // of a request
 	name   string          // of an RPC: the full method; of a request: the path
 	stream bool            // ends when the server stops
+
+	listed     bool // in flights, between these two
+	prev, next *flight
 }
 
 // cut ends the context and takes away what the handler may be waiting for. Of an RPC it is the
@@ -31,7 +34,8 @@ func (f *flight) cut() {
 // flights are the calls under way, over the network and within the process.
 type flights struct {
 	mu       sync.Mutex
-	all      map[*flight]struct{}
+	last     *flight // a list through flight.prev
+	n        int     // its length
 	stopping bool
 	closed   bool
 	idle     chan struct{} // closed when the last has gone; nil when nobody waits
@@ -41,10 +45,15 @@ type flights struct {
 func (fs *flights) add(f *flight) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if !fs.closed {
-		fs.all[f] = struct{}{}
+	if fs.closed {
+		return false
 	}
-	return !fs.closed
+	if f.listed, f.prev = true, fs.last; f.prev != nil {
+		f.prev.next = f
+	}
+	fs.last = f
+	fs.n++
+	return true
 }
 
 // remove takes out those that are still there.
@@ -52,12 +61,29 @@ func (fs *flights) remove(done ...*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range done {
-		delete(fs.all, f)
+		fs.unlink(f)
 	}
-	if fs.idle != nil && len(fs.all) == 0 {
+	if fs.idle != nil && fs.n == 0 {
 		close(fs.idle)
 		fs.idle = nil
 	}
+}
+
+// unlink takes f out if it is in; the caller holds mu.
+func (fs *flights) unlink(f *flight) {
+	if !f.listed {
+		return
+	}
+	if f.prev != nil {
+		f.prev.next = f.next
+	}
+	if f.next != nil {
+		f.next.prev = f.prev
+	} else {
+		fs.last = f.prev
+	}
+	f.listed, f.prev, f.next = false, nil, nil
+	fs.n--
 }
 
 // stream marks f as a call that ends when the server stops, which may be now.
@@ -105,7 +131,7 @@ func (fs *flights) wait() <-chan struct{} {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	idle := make(chan struct{})
-	if len(fs.all) == 0 {
+	if fs.n == 0 {
 		close(idle)
 	} else {
 		fs.idle = idle
@@ -117,7 +143,7 @@ func (fs *flights) wait() <-chan struct{} {
 func (fs *flights) count() float64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return float64(len(fs.all))
+	return float64(fs.n)
 }
 
 func anyFlight(*flight) bool  { return true }
@@ -128,7 +154,7 @@ func hasEnd(f *flight) bool   { return !f.stream }
 func (fs *flights) list(want func(*flight) bool) (list []*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for f := range fs.all {
+	for f := fs.last; f != nil; f = f.prev {
 		if want(f) {
 			list = append(list, f)
 		}

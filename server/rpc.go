@@ -12,7 +12,6 @@ import (
 	"time"
 
 	otelcodes "go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -115,7 +114,7 @@ type call struct {
 	server *Server
 	ctx    context.Context
 	limit  deadline.Limit
-	span   trace.Span
+	span   telemetry.Span // of a quiet call the zero value
 	flight flight
 	start  time.Time
 	method string // without the leading slash
@@ -129,12 +128,9 @@ func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.")
 func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*call, error) {
 	c := &call{server: s, start: time.Now(), method: strings.TrimPrefix(fullMethod, "/")}
 	c.quiet = strings.HasPrefix(c.method, "grpc.health.") || strings.HasPrefix(c.method, "grpc.reflection.")
-	c.ctx = ctx
-	ctx = propagation.TraceContext{}.Extract(ctx, (*incoming)(c))
-	if c.quiet {
-		c.span = trace.SpanFromContext(ctx)
-	} else {
-		ctx, c.span = s.tracer.Start(ctx, c.method, serverKind...)
+	var parent trace.SpanContext
+	if h := incoming(ctx, "traceparent"); h != "" {
+		parent = telemetry.ParseTraceparent(h, incoming(ctx, "tracestate"))
 	}
 	var at time.Time
 	if unary && s.opts.Timeout > 0 {
@@ -146,6 +142,13 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	c.ctx = c.limit.Start(ctx, at)
 	c.limit.Choose(!at.IsZero())
 	c.limit.Own(c) // not for a request that this context is used for
+	switch {
+	case !c.quiet:
+		s.tel.Begin(&c.span, c.method, trace.SpanKindServer, parent)
+		c.ctx = c.span.Context(c.ctx)
+	case parent.IsValid():
+		c.ctx = trace.ContextWithRemoteSpanContext(c.ctx, parent)
+	}
 	c.flight = flight{limit: &c.limit, name: fullMethod}
 	if !s.flights.add(&c.flight) {
 		return c, status.Error(codes.Unavailable, "the server has shut down")
@@ -156,18 +159,10 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	return c, nil
 }
 
-// incoming reads the metadata of a call, which metadata.FromIncomingContext would copy.
-type incoming call
-
-func (c *incoming) Get(key string) string {
-	if v := metadata.ValueFromIncomingContext(c.ctx, key); len(v) > 0 {
-		return v[0]
-	}
-	return ""
+// incoming reads one value of the metadata, which metadata.FromIncomingContext would copy.
+func incoming(ctx context.Context, key string) string {
+	return first(metadata.ValueFromIncomingContext(ctx, key))
 }
-
-func (*incoming) Set(string, string) {} // it is read only
-func (*incoming) Keys() []string     { return nil }
 
 // end is the second half: p is what the handler panicked with.
 func (c *call) end(p any, err *error) {
@@ -193,16 +188,21 @@ func (c *call) end(p any, err *error) {
 	if c.quiet {
 		return
 	}
-	took := time.Since(c.start)
+	now := time.Now()
+	took := now.Sub(c.start)
 	c.server.metrics.observeRPC(c.method, st.Code(), took.Seconds())
 	if c.span.IsRecording() {
 		c.describeSpan(st)
 	}
 	c.span.End()
-	if c.server.log.Enabled(c.ctx, slog.LevelInfo) {
-		c.server.log.LogAttrs(c.ctx, slog.LevelInfo, "rpc", slog.String("method", c.method),
-			slog.String("code", st.Code().String()), slog.Float64("duration_ms", float64(took.Microseconds())/1000))
+	h := c.server.log.Handler()
+	if !h.Enabled(c.ctx, slog.LevelInfo) {
+		return
 	}
+	r := slog.NewRecord(now, slog.LevelInfo, "rpc", 0)
+	r.AddAttrs(slog.String("method", c.method), slog.String("code", st.Code().String()),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000))
+	_ = h.Handle(c.ctx, r)
 }
 
 func (c *call) describeSpan(st *status.Status) {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 
@@ -88,7 +87,7 @@ func (o *Options) setDefaults() {
 type Server struct {
 	opts    Options
 	log     *slog.Logger
-	tracer  trace.Tracer
+	tel     *telemetry.Telemetry
 	mux     *http.ServeMux
 	metrics *metrics
 	scrape  http.Handler
@@ -127,10 +126,9 @@ func New(opts Options) *Server {
 	s := &Server{
 		opts:     opts,
 		log:      t.Logger(),
-		tracer:   t.Tracer(),
+		tel:      t,
 		mux:      http.NewServeMux(),
 		metrics:  newMetrics(t.Registry(), t.Service()),
-		flights:  flights{all: map[*flight]struct{}{}},
 		checks:   checks{state: starting, byName: map[string]func(context.Context) error{}},
 		draining: make(chan struct{}),
 		stopped:  make(chan struct{}),

@@ -32,13 +32,52 @@ type Span struct {
 
 	rec atomic.Pointer[record] // nil: not recorded, or ended
 	mu  sync.Mutex             // guards what rec points to
+	ctx spanContext
 }
 
 var _ trace.Span = (*Span)(nil)
 
+// spanContext is what trace.ContextWithSpan makes, as a part of the span.
+type spanContext struct {
+	context.Context
+	span *Span
+}
+
+// spanKey is what OpenTelemetry asks a context for. The key itself is private.
+var spanKey = func() any {
+	var asked probe
+	_ = trace.SpanFromContext(&asked)
+	return asked.key
+}()
+
+// probe is a context that notes for what it is asked.
+type probe struct {
+	context.Context
+	key any
+}
+
+func (p *probe) Value(key any) any {
+	p.key = key
+	return nil
+}
+
+func (c *spanContext) Value(key any) any {
+	if key == spanKey {
+		return c.span
+	}
+	return c.Context.Value(key)
+}
+
+// Context returns parent with s as its span, as trace.ContextWithSpan does, without an allocation.
+// It may be called once, by the goroutine that has begun s.
+func (s *Span) Context(parent context.Context) context.Context {
+	s.ctx = spanContext{parent, s}
+	return &s.ctx
+}
+
 // Begin starts s, which must be new, as a child of parent; a parent without ids makes it the root of
-// a new trace. It does not put s into a context: trace.ContextWithSpan does. With a nil Telemetry s
-// has the ids of parent and records nothing.
+// a new trace. It does not put s into a context: Context does. With a nil Telemetry s has
+// the ids of parent and records nothing.
 func (t *Telemetry) Begin(s *Span, name string, kind trace.SpanKind, parent trace.SpanContext) {
 	if t == nil {
 		s.sc = parent

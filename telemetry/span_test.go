@@ -175,6 +175,34 @@ func TestZeroSpan(t *testing.T) {
 	}
 }
 
+// TestContextOfASpan: OpenTelemetry finds our span in a context, and package context what it keeps
+// in one.
+func TestContextOfASpan(t *testing.T) {
+	t.Parallel()
+	tel := newTelemetry(t, telemetry.Options{Service: "s", Log: telemetry.LogOptions{Output: io.Discard}})
+	type key struct{}
+	parent, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "kept"))
+	var s telemetry.Span
+	tel.Begin(&s, "x", trace.SpanKindServer, trace.SpanContext{})
+	ctx := s.Context(parent)
+	if got := trace.SpanFromContext(ctx); got != trace.Span(&s) {
+		t.Errorf("the span of the context is %v, want ours", got)
+	}
+	if ctx.Value(key{}) != "kept" {
+		t.Error("values of the parent are lost")
+	}
+	below, end := context.WithTimeout(ctx, time.Hour)
+	defer end()
+	if trace.SpanContextFromContext(below).SpanID() != s.SpanContext().SpanID() {
+		t.Error("a context below has another span")
+	}
+	cancel()
+	<-below.Done()
+	if ctx.Err() == nil || below.Err() != context.Canceled {
+		t.Errorf("the end of the parent: %v and, below, %v", ctx.Err(), below.Err())
+	}
+}
+
 // TestUnsampledSpansCostNothing: what is part of the work anyway needs no allocation for its span.
 func TestUnsampledSpansCostNothing(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{Service: "s", Sampler: "always_off", Log: telemetry.LogOptions{Output: io.Discard}})

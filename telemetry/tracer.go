@@ -59,7 +59,7 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 		if t.begin(s, parent) {
 			t.record(s, name, trace.SpanKindInternal, parent)
 		}
-		return trace.ContextWithSpan(ctx, s), s
+		return s.Context(ctx), s
 	}
 	config := trace.NewSpanStartConfig(opts...)
 	parent := spanIn(ctx, config.NewRoot())
@@ -75,7 +75,7 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 			r.start = at
 		}
 	}
-	return trace.ContextWithSpan(ctx, s), s
+	return s.Context(ctx), s
 }
 
 // begin gives s its ids, and reports whether it is to be recorded.

@@ -166,7 +166,7 @@ func surroundings() []mutant {
 		},
 		{
 			"a trace goes on over the caller's header", "server/http.go",
-			"traceHeader(r.Header))", "traceHeader(nil))", "./server", "",
+			"x.method, trace.SpanKindServer, parent)", "x.method, trace.SpanKindServer, trace.SpanContext{})", "./server", "",
 		},
 		{
 			"a stop does not wait for a collector that is away", "telemetry/queue.go",

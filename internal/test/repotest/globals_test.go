@@ -20,7 +20,8 @@ var allowedGlobals = map[string]string{
 	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
 	"telemetry.dial":               "the OTLP exporters, if they are linked, as in database/sql",
 	"telemetry.encoders":           "a sync.Pool: buffers without meaning, given back after each record",
-	"telemetry.records":            "pool of the records of spans",
+	"telemetry.records":            "a sync.Pool: what sampled spans tell, given back when they are exported",
+	"telemetry.spanKey":            "a constant: the key under which OpenTelemetry keeps a context's span",
 }
 
 // wallGlobals finds variables of packages that code can change or that live as long as the process.
