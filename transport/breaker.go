@@ -132,7 +132,8 @@ func (b *breaker) next(now time.Duration) time.Duration {
 }
 
 // recover lets the next attempt probe at once, because an instance says that it is ready. When such
-// attempts fail all the same, that is believed after 1 s, then after 2 s, 4 s and so on.
+// attempts fail all the same, that is believed after 1 s twice, as a server that was stopped first has
+// a queue to get rid of, then after 2 s, 4 s and so on.
 func (b *breaker) recover(now time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,7 +144,7 @@ func (b *breaker) recover(now time.Duration) {
 
 // growing is how long after the nth failure in a row a good health is believed.
 func growing(n int, most time.Duration) time.Duration {
-	return min(probeEvery<<min(max(n-1, 0), 10), most)
+	return min(probeEvery<<min(max(n-2, 0), 10), most)
 }
 
 // probeNow lets the next attempt probe at once, without waiting for the recovery timeout.
