@@ -24,7 +24,7 @@ func calls() []mutant {
 		},
 		{
 			"a retry storm ends with the budget", "transport/budget.go",
-			"if !b.affords(now) {\n\t\treturn false", "if !b.affords(now) {\n\t\treturn true", "./transport", "",
+			"return spent < budgetFloor*budgetSlots ||", "return spent < 1<<40 ||", "./transport", "TestSimRetryStorm/budget_alone",
 		},
 		{
 			"the deadline travels", "transport/http.go",
@@ -53,6 +53,14 @@ func calls() []mutant {
 		{
 			"a new instance is probed at once", "transport/target.go",
 			"		t.breaker.probeNow()\n", "", "./transport", "",
+		},
+		{
+			"work that nobody waits for any more is dropped", "server/http.go",
+			"\t\t\treturn now.Add(d)", "\t\t\t_ = d", "./transport", "TestSimRetryStorm/budget_alone",
+		},
+		{
+			"an open breaker asks for the health of its instances", "transport/probe.go",
+			"if !tg.isService() || tg.probing.Swap(true) {", "if tg.isService() || tg.probing.Swap(true) {", "./transport", "TestSimRetryStorm/breaker",
 		},
 	}
 }
