@@ -95,11 +95,14 @@ type site struct {
 // everything is the key of the process that all services are in or below.
 const everything = ""
 
+// quickProbes are settings of the breakers for tests that care for other things.
+const quickProbes = "breaker:\n  recovery_timeout: 1s\nclients:\n  bank:\n    breaker:\n      recovery_timeout: 5s\n"
+
 // openSite starts the shop in the given shape. It ends with the test.
 func openSite(t *testing.T, sh *shape, extra string) *site {
 	t.Helper()
 	in := newInstall(t, binary)
-	in.Extra = "breaker:\n  recovery_timeout: 1s\nclients:\n  bank:\n    breaker:\n      recovery_timeout: 5s\n" + extra
+	in.Extra = extra
 	s := &site{shape: sh, in: in, procs: make(map[string]*process), past: make(map[string]string), killed: make(map[string]int)}
 	t.Cleanup(func() {
 		if t.Failed() {
