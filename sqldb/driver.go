@@ -23,6 +23,8 @@ type Driver struct {
 	// Retryable reports whether a transaction that failed with err can succeed when it is run
 	// again.
 	Retryable func(err error) bool
+	// Away is what [Away] answers for an error of this dialect; nil is always false.
+	Away func(err error) bool
 }
 
 // A GroupConn is what a connection of SQLite must be, so that the writers of a process can share a

@@ -44,6 +44,19 @@ func DialectOf(db *sql.DB) Dialect {
 	return ""
 }
 
+// Away reports whether err means that the database cannot be reached, or does not serve just now: the
+// next connection may be good. It is false for an error that the database has answered with.
+func Away(err error) bool {
+	registry.RLock()
+	defer registry.RUnlock()
+	for _, d := range registry.drivers {
+		if d.Away != nil && d.Away(err) {
+			return true
+		}
+	}
+	return false
+}
+
 // Constraint says whether err is the violation of a primary key or unique constraint, and of which
 // columns, the same on both dialects: "users.email", or "orders.user_id,orders.number" in the order
 // of the index.

@@ -13,8 +13,11 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -32,7 +35,7 @@ func init() {
 }
 
 func dialect() *sqldb.Driver {
-	return &sqldb.Driver{Dialect: sqldb.Postgres, Open: open, Unique: unique, Retryable: retryable}
+	return &sqldb.Driver{Dialect: sqldb.Postgres, Open: open, Unique: unique, Retryable: retryable, Away: away}
 }
 
 func open(ctx context.Context, rawURL string) (*sql.DB, error) {
@@ -129,6 +132,23 @@ func (e *redactedError) Unwrap() error { return e.err }
 func retryable(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "40001" || pg.Code == "40P01") // serialization_failure, deadlock_detected
+}
+
+// away knows the server's own words for it, and that there was no server to say any.
+func away(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "57P01", "57P02", "57P03", "53300": // admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections
+			return true
+		}
+		return strings.HasPrefix(pg.Code, "08") // connection_exception
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false // that is the caller's affair
+	}
+	_, refused := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	return refused || network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, driver.ErrBadConn)
 }
 
 func unique(err error) (columns string, ok bool) {

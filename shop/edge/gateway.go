@@ -43,6 +43,9 @@ func routes() []route {
 var storefront []byte
 
 func setup(app *kaptar.App) error {
+	if app.Settings().DeadlineFrom == nil {
+		app.Server().DeadlineFrom = server.Peers{} // nobody outside has a say in how long our services may take
+	}
 	var services []string
 	for _, r := range routes() {
 		services = append(services, r.service)
@@ -84,16 +87,16 @@ func newProxy(app *kaptar.App, service string) http.Handler {
 
 // problemOf says what a caller can do about a call to service that failed.
 func problemOf(w http.ResponseWriter, service string, err error) server.Problem {
-	p := server.Problem{Status: http.StatusBadGateway, Detail: service + " could not be reached"}
-	if open, ok := errors.AsType[*transport.OpenError](err); ok {
+	p := server.Problem{Status: http.StatusBadGateway, Detail: service + " could not be reached", Dependency: server.DependencyOf(err)}
+	open, isOpen := errors.AsType[*transport.OpenError](err)
+	switch {
+	case isOpen:
 		seconds := max(1, int(math.Ceil(open.RetryAfter.Seconds())))
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
 		p.Status = http.StatusServiceUnavailable
 		p.Detail = fmt.Sprintf("%s keeps failing and is not called for the next %d s", service, seconds)
-		return p
-	}
-	switch {
 	case errors.Is(err, transport.ErrNoInstances):
+		w.Header().Set("Retry-After", "1")
 		p.Status, p.Detail = http.StatusServiceUnavailable, service+" is not running"
 	case errors.Is(err, context.DeadlineExceeded):
 		p.Status, p.Detail = http.StatusGatewayTimeout, service+" did not answer in time"

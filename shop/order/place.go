@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"go.opentelemetry.io/otel/propagation"
@@ -19,7 +16,6 @@ import (
 	"github.com/kaptar/kaptar/shop/internal/rest"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
-	"github.com/kaptar/kaptar/transport"
 )
 
 // A service takes orders. Its errors are problems for the client.
@@ -119,14 +115,7 @@ func badSKU(items []item, i int, what string) error {
 // away tells the client to come again, when the service is there.
 func (s *service) away(ctx context.Context, service string, err error) error {
 	s.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
-	after := time.Second
-	if open, ok := errors.AsType[*transport.OpenError](err); ok {
-		after = max(after, open.RetryAfter)
-	}
-	seconds := strconv.Itoa(int(math.Ceil(after.Seconds())))
-	return huma.ErrorWithHeaders(
-		rest.Problem(http.StatusServiceUnavailable, fmt.Sprintf("order: %s cannot be asked at the moment; nothing was ordered", service)),
-		http.Header{"Retry-After": {seconds}})
+	return rest.Away(service, fmt.Sprintf("order: %s cannot be asked at the moment; nothing was ordered", service), err)
 }
 
 // traceparent is the W3C trace context of the request in ctx, for the checkout to go on with.

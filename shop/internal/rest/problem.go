@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	mark "github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
 )
 
 // Problem returns an error for a handler to return: the client gets status, with detail and fields
@@ -18,6 +24,19 @@ import (
 // can be added by huma.ErrorWithHeaders.
 func Problem(status int, detail string, fields ...*huma.ErrorDetail) error {
 	return &problem{server.Problem{Status: status, Detail: detail, Errors: fieldErrors(fields)}, nil}
+}
+
+// Away returns the problem for a request that cannot be answered because dependency, a service or
+// another part of the system, is away. The client may come again after a second or what err, the
+// reason, says.
+func Away(dependency, detail string, err error) error {
+	after := time.Second
+	if open, ok := errors.AsType[*transport.OpenError](err); ok {
+		after = max(after, open.RetryAfter)
+	}
+	return huma.ErrorWithHeaders(
+		&problem{server.Problem{Status: http.StatusServiceUnavailable, Detail: detail, Dependency: dependency}, nil},
+		http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(after.Seconds())))}, mark.Header: {dependency}})
 }
 
 // A problem is an error that huma sends as the body of the response.
@@ -51,8 +70,11 @@ func newProblem(ctx huma.Context, status int, detail string, errs ...error) huma
 	case ctx == nil, errors.Is(ctx.Context().Err(), context.Canceled): // the client has left: nobody's error
 	case status >= 500:
 		p.Detail, p.cause = "an unexpected error occurred", errors.Join(errs...)
-		if errors.Is(ctx.Context().Err(), context.DeadlineExceeded) {
+		switch {
+		case errors.Is(ctx.Context().Err(), context.DeadlineExceeded):
 			p.Status, p.Detail = http.StatusGatewayTimeout, "the request could not be answered in time"
+		case sqldb.Away(p.cause): // which is part of the service: its callers may hold it against it
+			p.Status, p.Detail = http.StatusServiceUnavailable, "the database cannot be reached at the moment"
 		}
 	case status == http.StatusBadRequest && len(fields) == 0:
 		p.Errors = []server.FieldError{{Location: "body", Message: detail}}

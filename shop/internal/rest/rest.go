@@ -9,17 +9,23 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/server"
 )
 
 // Current is the version of the shop's REST interface; operations exist with and without it.
@@ -35,7 +41,8 @@ var replaced sync.Once
 // A request whose parameters or body do not fit the operation's types (no JSON, a wrong type, an
 // unknown or a missing field) gets 400 with one entry in errors for each mistake, and never reaches
 // the handler. An error of a handler is sent as Problem made it; any other error is logged and sent
-// as a 500 that does not say what happened, or as 504 when the request's time was over.
+// as a 500 that does not say what happened, as 503 when it means that the database is away, or as 504
+// when the request's time was over.
 func New(app *kaptar.App, title string) huma.API {
 	replaced.Do(func() {
 		huma.NewErrorWithContext = newProblem
@@ -49,7 +56,8 @@ func New(app *kaptar.App, title string) huma.API {
 	config.CreateHooks = nil
 	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
 	config.Transformers = append(config.Transformers, completer(app.Logger()))
-	app.Use(withoutForms)
+	config.Formats = withoutNUL(config.Formats)
+	app.Use(withoutForms, onlyText)
 	api := humago.New(app.Mux(), config)
 	encoded := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
 	app.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -82,6 +90,49 @@ func withoutForms(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// onlyText refuses what no column of text can hold, whatever the database: a path, a query or an
+// Idempotency-Key that is not UTF-8 or has a NUL.
+func onlyText(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.QueryUnescape(r.URL.RawQuery)
+		for _, part := range [...][2]string{{"path", r.URL.Path}, {"query", query}, {"header.Idempotency-Key", r.Header.Get("Idempotency-Key")}} {
+			if !isText(part[1]) || err != nil {
+				server.WriteProblem(w, r, server.Problem{Status: http.StatusBadRequest, Detail: "the request has text that is not UTF-8, or with a NUL",
+					Errors: []server.FieldError{{Location: part[0], Message: "expected UTF-8 without NUL"}}})
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
+// withoutNUL does the same for JSON, where a NUL is written as an escape.
+func withoutNUL(formats map[string]huma.Format) map[string]huma.Format {
+	out := maps.Clone(formats)
+	for name, f := range out {
+		unmarshal := f.Unmarshal
+		f.Unmarshal = func(data []byte, v any) error {
+			for at := 0; ; at += len(`\u0000`) {
+				next := bytes.Index(data[at:], []byte(`\u0000`))
+				if next < 0 {
+					return unmarshal(data, v)
+				}
+				at += next
+				before := data[:at]
+				if slashes := len(before) - len(bytes.TrimRight(before, `\`)); slashes%2 == 0 { // else the first is escaped itself
+					return errNUL
+				}
+			}
+		}
+		out[name] = f
+	}
+	return out
+}
+
+var errNUL = errors.New("text with a NUL (\\u0000): expected text without")
 
 // documentBadRequest turns the 422 that huma adds to operations with errors into our 400.
 func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {
