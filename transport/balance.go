@@ -1,10 +1,10 @@
 package transport
 
 import (
+	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
-
-	"github.com/kaptar/kaptar/discovery"
 )
 
 // protocol is a face of the transport.
@@ -23,91 +23,67 @@ func (p protocol) String() string {
 	return "http"
 }
 
-// choice is the choice of one instance for an attempt.
-type choice struct {
-	now    time.Duration
-	proto  protocol
-	local  map[string]localEntry
-	weight func(discovery.Instance) int // nil: all alike
-	avoid  *instance                    // that an attempt has just failed on; nil for none
+type versionKey struct{}
+
+// WithVersion makes calls with the context prefer instances of this version, as discovery knows it,
+// whatever the weights of versions say: so a release is tried before others get it. While no such
+// instance is listed, the call goes where it went otherwise.
+func WithVersion(ctx context.Context, version string) context.Context {
+	return context.WithValue(ctx, versionKey{}, version)
 }
 
-// pick chooses the cheaper of two random instances, ejected ones and the one to avoid only when
-// there is no other. It is nil when no instance with weight serves the protocol.
-func (c choice) pick(list []*instance) *instance {
-	if n := len(list); n > 2 && c.weight == nil { // mostly both are good, and the list need not be walked
-		i, j := rand.IntN(n), rand.IntN(n-1)
-		if j >= i {
-			j++
-		}
-		if c.good(list[i]) && c.good(list[j]) {
-			return cheaper(list[i], list[j], c.now)
-		}
+// groups are what a call chooses from: first a group by weight, then an instance of it by load.
+// There are none when no instance may have the call.
+type groups []group
+
+// group has at least one member. upto is where its share ends: the shares of all groups lie one
+// after another on a line as long as the numbers of 64 bits.
+type group struct {
+	members []*instance
+	upto    uint64
+}
+
+// pick chooses an instance, if possible another than avoid. The calls are those that there was a
+// choice of groups for.
+func (g groups) pick(calls *atomic.Uint64, now time.Duration, avoid *instance) *instance {
+	switch len(g) {
+	case 0:
+		return nil
+	case 1:
+		return choose(g[0].members, now, avoid)
 	}
-	in := c.pickTwo(list, c.good)
-	if in == nil && c.avoid != nil {
-		c.avoid = nil
-		in = c.pickTwo(list, c.good)
+	// Multiples of the golden ratio, modulo one, spread more evenly than random numbers: after any
+	// number of calls each group has had its share to within a few.
+	const golden = 0x9E3779B97F4A7C15
+	at, first := calls.Add(1)*golden, 0
+	for first < len(g)-1 && at >= g[first].upto {
+		first++
 	}
-	if in == nil {
-		in = c.pickTwo(list, c.serves)
+	in := choose(g[first].members, now, avoid)
+	for i := 1; in == avoid && i < len(g); i++ {
+		in = choose(g[(first+i)%len(g)].members, now, avoid)
 	}
 	return in
 }
 
-func (c choice) good(in *instance) bool {
-	return in != c.avoid && !in.isEjected(c.now) && c.serves(in)
-}
-
-// serves reports whether the instance can be called: in this process, or at an address.
-func (c choice) serves(in *instance) bool {
-	if c.proto == overGRPC {
-		return in.GRPC != "" || c.local[in.ID].grpc != nil
+// choose draws two members and returns the better; avoid only when it is the only one.
+func choose(members []*instance, now time.Duration, avoid *instance) *instance {
+	n := len(members)
+	if n == 1 {
+		return members[0]
 	}
-	return in.HTTP != "" || c.local[in.ID].http != nil
-}
-
-// pickTwo draws two good instances, the first by weight, the second from those of the same weight,
-// so that it gets no share of others, and returns the cheaper.
-func (c choice) pickTwo(list []*instance, good func(*instance) bool) *instance {
-	a, weight := c.draw(list, func(in *instance) (int, bool) { return c.weightOf(in), good(in) })
-	if a == nil {
-		return nil
+	i, j := rand.IntN(n), rand.IntN(n-1)
+	if j >= i {
+		j++
 	}
-	b, _ := c.draw(list, func(in *instance) (int, bool) { return 1, in != a && c.weightOf(in) == weight && good(in) })
-	if b == nil {
-		return a
-	}
-	return cheaper(a, b, c.now)
-}
-
-// draw returns one of the instances that are ok, by weight, and its weight.
-func (c choice) draw(list []*instance, of func(*instance) (weight int, ok bool)) (drawn *instance, weight int) {
-	total := 0
-	for _, in := range list {
-		w, ok := of(in)
-		if !ok || w <= 0 {
-			continue
-		}
-		if total += w; rand.IntN(total) < w {
-			drawn, weight = in, w
-		}
-	}
-	return drawn, weight
-}
-
-func (c choice) weightOf(in *instance) int {
-	if c.weight == nil {
-		return 1
-	}
-	return c.weight(in.Instance)
-}
-
-func cheaper(a, b *instance, now time.Duration) *instance {
-	if b.cost(now) < a.cost(now) {
+	switch a, b := members[i], members[j]; avoid {
+	case a:
 		return b
+	case b:
+		return a
+	default:
+		return better(a, b, now)
 	}
-	return a
 }
 
 // maybeEject ejects an instance that has failed too often, unless half of them are out already.

@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -9,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/kaptar/kaptar/discovery"
 )
 
 // load makes calls for a while at a rate that one instance could bear, and counts where they went and how many failed.
@@ -117,7 +121,7 @@ func TestEjection(t *testing.T) {
 			t.Fatal("not ejected after five failures in a row")
 		}
 		for range 200 {
-			if in := (choice{now: tr.now()}).pick(list); in == list[0] {
+			if in := pick(tg); in == list[0] {
 				t.Fatal("an ejected instance was picked")
 			}
 		}
@@ -170,30 +174,54 @@ func TestTheOnlyInstanceIsNeverEjected(t *testing.T) {
 	})
 }
 
+// pick makes the choice for a call over HTTP.
+func pick(tg *target) *instance {
+	now := tg.tr.now()
+	return tg.choices(now).pick(context.Background(), overHTTP, &tg.calls, now, nil)
+}
+
+// known makes a target of order-service with instances that a registry has told.
+func known(t testing.TB, opts Options, list ...discovery.Instance) *target {
+	t.Helper()
+	tr := over(t, opts, nil)
+	tg, err := tr.target("order-service", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tg.update(list)
+	return tg
+}
+
+// numbered makes n instances.
+func numbered(n int) []discovery.Instance {
+	list := make([]discovery.Instance, n)
+	for i := range list {
+		list[i] = newInstance(fmt.Sprintf("i%05d", i))
+	}
+	return list
+}
+
 func TestPickIsFair(t *testing.T) {
 	t.Parallel()
-	var list []*instance
-	for range 5 {
-		in := &instance{}
-		in.HTTP = "x:80"
-		list = append(list, in)
-	}
-	for n := 1; n <= len(list); n++ {
+	for n := 1; n <= 5; n++ {
+		tg := known(t, Options{}, numbered(n)...)
 		got := map[*instance]int{}
 		for range 1000 * n {
-			got[(choice{}).pick(list[:n])]++
+			got[pick(tg)]++
 		}
-		for i, in := range list[:n] {
+		for i, in := range tg.instances() {
 			if got[in] < 800 || got[in] > 1200 {
 				t.Errorf("%d equal instances: number %d was picked %d times of %d, want about 1000", n, i, got[in], 1000*n)
 			}
 		}
-	}
-	if in := (choice{proto: overGRPC}).pick(list[:1]); in != nil {
-		t.Error("picked an instance that does not serve gRPC")
-	}
-	if in := (choice{avoid: list[0]}).pick(list[:1]); in != list[0] {
-		t.Error("the only instance must be picked though it is to be avoided")
+		first := tg.instances()[0]
+		again := tg.choices(0).pick(t.Context(), overHTTP, &tg.calls, 0, first)
+		if (again == first) != (n == 1) {
+			t.Errorf("%d instances, the first to be avoided: picked %s", n, again.ID)
+		}
+		if in := tg.choices(0).pick(t.Context(), overGRPC, &tg.calls, 0, nil); in != nil {
+			t.Error("picked an instance that does not serve gRPC")
+		}
 	}
 }
 
@@ -201,24 +229,23 @@ func TestCost(t *testing.T) {
 	t.Parallel()
 	in := &instance{}
 	in.succeeded(0, 10*time.Millisecond)
-	if got := time.Duration(in.latency.Load()); got != 10*time.Millisecond {
+	if got := time.Duration(in.peak.Load()); got != 10*time.Millisecond {
 		t.Errorf("first answer: %v, want 10ms", got)
 	}
 	in.succeeded(0, 100*time.Millisecond)
-	if got := time.Duration(in.latency.Load()); got != 100*time.Millisecond {
+	if got := time.Duration(in.peak.Load()); got != 100*time.Millisecond {
 		t.Errorf("a peak counts at once: %v, want 100ms", got)
 	}
 	in.succeeded(time.Second, 10*time.Millisecond)
-	if got := time.Duration(in.latency.Load()).Round(time.Millisecond); got != 43*time.Millisecond { // 10 + 90/e
+	if got := time.Duration(in.peak.Load()).Round(time.Millisecond); got != 43*time.Millisecond { // 10 + 90/e
 		t.Errorf("after one time constant: %v, want 43ms", got)
 	}
 	in.failed(time.Second, time.Millisecond)
-	if got := time.Duration(in.latency.Load()); got != time.Second {
+	if got := time.Duration(in.peak.Load()); got != time.Second {
 		t.Errorf("a failure counts as %v, want 1s", got)
 	}
-	idle := in.cost(3 * time.Second)
-	in.inFlight.Store(1)
-	if busy := in.cost(3 * time.Second); busy < 2*float64(time.Second) || idle > 0.2*float64(time.Second) {
+	idle := in.cost(3*time.Second, 0, in)
+	if busy := in.cost(3*time.Second, 1, in); busy < 2*float64(time.Second) || idle > 0.2*float64(time.Second) {
 		t.Errorf("after 2 s: idle %v, with a call %v: only the idle one forgets", time.Duration(idle), time.Duration(busy))
 	}
 }
@@ -243,7 +270,7 @@ func TestInstancesKeepTheirStateWhenTheListChanges(t *testing.T) {
 		_ = m.Register(t.Context(), moved)
 		synctest.Wait()
 		if list := tg.instances(); list[0] == a || list[0].HTTP != "elsewhere:80" {
-			t.Errorf("an instance that moved keeps its old address: %+v", list[0].Instance)
+			t.Errorf("an instance that moved keeps its old address: %+v", list[0])
 		}
 	})
 }

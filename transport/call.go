@@ -79,13 +79,13 @@ func (c *call) begin() error {
 		}
 		limit = left
 	}
-	list, err := c.tg.await(c.ctx, limit)
-	if err != nil {
-		return err
+	if len(c.tg.instances()) == 0 {
+		if err := c.tg.await(c.ctx, limit); err != nil {
+			return err
+		}
+		now = c.t.now()
 	}
-	now = c.t.now()
-	local := c.tg.local.table()
-	in := choice{now: now, proto: c.proto, local: local, weight: c.t.opts.Weight, avoid: c.in}.pick(list)
+	in := c.tg.choices(now).pick(c.ctx, c.proto, &c.tg.calls, now, c.in)
 	if in == nil {
 		return c.tg.fail(codes.Unavailable, "no instance serves "+c.proto.String(), ErrNoInstances)
 	}
@@ -98,7 +98,7 @@ func (c *call) begin() error {
 	if c.attempts > 1 {
 		c.tg.metrics.retries.Inc()
 	}
-	c.attempt = attempt{in: in, local: local[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
+	c.attempt = attempt{in: in, local: c.tg.local.table()[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
 	return nil
 }
 

@@ -14,9 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -130,63 +128,6 @@ func TestBaseMakesTheAttempts(t *testing.T) {
 	}
 	if want := "https://a:80 https://a:80"; strings.Join(hosts, " ") != want {
 		t.Errorf("Base got %v, want %s", hosts, want)
-	}
-}
-
-func TestWeights(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var canary atomic.Int64
-		canary.Store(10)
-		weight := func(in discovery.Instance) int {
-			switch in.ID {
-			case "canary":
-				return int(canary.Load())
-			case "off":
-				return 0
-			}
-			return 30 // of three: 90
-		}
-		tr := over(t, Options{Resolver: listed("a", "b", "c", "canary", "off"), Weight: weight}, func(r *http.Request) (*http.Response, error) {
-			if strings.HasPrefix(r.URL.Host, "canary") {
-				time.Sleep(time.Millisecond) // cheap, yet it gets no more than its share
-			} else {
-				time.Sleep(20 * time.Millisecond)
-			}
-			return reply(r, 200, "From", r.URL.Host), nil
-		})
-		share := func() map[string]int {
-			got := map[string]int{}
-			for range 2000 {
-				req, _ := http.NewRequestWithContext(t.Context(), "GET", orders, nil)
-				resp, err := tr.RoundTrip(req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got[resp.Header.Get("From")]++
-				_ = resp.Body.Close()
-			}
-			return got
-		}
-		got := share()
-		if n := got["canary:80"]; n < 150 || n > 250 {
-			t.Errorf("calls went to %v, want 10 %% to the canary", got)
-		}
-		if got["off:80"] != 0 || got["a:80"] < 400 || got["b:80"] < 400 || got["c:80"] < 400 {
-			t.Errorf("calls went to %v, want none to off and the rest to a, b and c alike", got)
-		}
-		canary.Store(0)
-		if got := share(); got["canary:80"] != 0 {
-			t.Errorf("calls went to %v, want none to the canary at weight 0", got)
-		}
-	})
-}
-
-func TestNoWeightIsNoInstance(t *testing.T) {
-	t.Parallel()
-	tr := over(t, Options{Resolver: listed("a", "b", "c"), Weight: func(discovery.Instance) int { return 0 }}, nil)
-	if _, err := do(t, tr, "GET", orders, nil); !errors.Is(err, ErrNoInstances) {
-		t.Errorf("got %v, want ErrNoInstances", err)
 	}
 }
 

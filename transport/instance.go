@@ -2,6 +2,7 @@ package transport
 
 import (
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,19 @@ const (
 	failurePenalty = time.Second // what a failure counts as, and an instance not heard of while calls wait for it
 	latencyFloor   = 50 * time.Microsecond
 
+	// Idle instances are told apart by their usual latency, in which an answer has this weight, so
+	// that a single slow one does not count. What is less apart than idleNoise, or than idleRatio, is
+	// noise: then they take turns.
+	idleWeight = 1. / 16
+	idleNoise  = 5 * time.Millisecond
+	idleRatio  = 2
+
+	// A new instance has cold caches and no connections: its share grows from a tenth to the whole.
+	warmUp      = 10 * time.Second
+	warmUpFloor = 0.1
+
+	forceProbe = 3 * time.Second // an idle instance not heard of for so long gets the call that it is drawn for
+
 	ejectAfter = 5 // failures in a row
 	ejectFor   = 30 * time.Second
 	ejectMost  = 300 * time.Second
@@ -23,33 +37,112 @@ const (
 
 // instance is what a target remembers of one. Times are durations since the transport was made.
 type instance struct {
-	discovery.Instance
+	ID, HTTP, GRPC string
+	version, zone  string        // the registry may change them; guarded by the target's mu
+	rank           uint64        // among the instances that this caller could have in its subset
+	born           time.Duration // when it appeared; in the past for those that were there from the start
+	stale          *atomic.Bool  // the target's: set when an ejection begins or ends
 
 	inFlight atomic.Int64
-	latency  atomic.Int64 // peak EWMA in nanoseconds; 0: no answer yet
-	heard    atomic.Int64 // when latency was last set
+	peak     atomic.Int64 // peak EWMA of latency in nanoseconds; 0: no answer yet
+	usual    atomic.Int64 // EWMA of latency by answers
+	heard    atomic.Int64 // when they were last set, at first when the instance appeared
+	failures atomic.Int64 // in a row
 	ejected  atomic.Int64 // until when it is left out
 
-	mu        sync.Mutex // guards what follows, and changes of the above but inFlight
-	failures  int        // in a row
+	mu        sync.Mutex // guards what follows, and the change of ejected
 	ejections int        // in a row, for the length of the next one
 	ejectedAt time.Duration
 
-	gone   atomic.Bool // no longer listed
+	gone   atomic.Bool // no longer listed, or not in the subset
 	connMu sync.Mutex
 	conn   *grpc.ClientConn // nil until the first call, and after the last one of an instance that is gone
 }
 
-// cost is what the balancer compares: expected latency times the calls that would be in flight.
-func (in *instance) cost(now time.Duration) float64 {
-	waiting := in.inFlight.Load()
-	latency := float64(in.latency.Load())
+// serves reports whether the instance can be called: in this process, or at an address.
+func (in *instance) serves(p protocol, local map[string]localEntry) bool {
+	if p == overGRPC {
+		return in.GRPC != "" || local[in.ID].grpc != nil
+	}
+	return in.HTTP != "" || local[in.ID].http != nil
+}
+
+// rank orders instances in a way of the caller's own: FNV-1a, mixed so that all bits count.
+func rank(caller, id string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, text := range [...]string{caller, "/", id} {
+		for i := range len(text) {
+			h = (h ^ uint64(text[i])) * 1099511628211
+		}
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
+
+// same reports whether the registry still means this instance.
+func (in *instance) same(as *discovery.Instance) bool {
+	return in.ID == as.ID && in.HTTP == as.HTTP && in.GRPC == as.GRPC
+}
+
+// better returns the one of two instances that a call goes to.
+func better(a, b *instance, now time.Duration) *instance {
+	coldA, coldB := a.cold(now), b.cold(now)
+	if coldA != coldB {
+		if coldA {
+			return b
+		}
+		return a
+	}
+	waitA, waitB := a.inFlight.Load(), b.inFlight.Load()
+	if waitA > 0 || waitB > 0 {
+		if b.cost(now, waitB, a) < a.cost(now, waitA, b) {
+			return b
+		}
+		return a
+	}
+	sinceA, sinceB := now-time.Duration(a.heard.Load()), now-time.Duration(b.heard.Load())
+	if lateA, lateB := sinceA > forceProbe, sinceB > forceProbe; lateA != lateB {
+		if lateB {
+			return b
+		}
+		return a
+	}
+	idleA, idleB := a.idleCost(sinceA), b.idleCost(sinceB)
+	if idleA > idleB+float64(idleNoise) && idleA > idleB*idleRatio && b.peak.Load() != 0 {
+		return b
+	}
+	return a // they are drawn in random order
+}
+
+// idleCost is what the balancer compares when there are no calls in flight. It falls with the time
+// since the last answer: that brings a failed instance its next call.
+func (in *instance) idleCost(since time.Duration) float64 {
+	usual := in.usual.Load()
+	if in.failures.Load() > 0 {
+		usual = int64(failurePenalty)
+	}
+	return float64(usual) * decay(since)
+}
+
+// cold reports whether a new instance goes without the call that it was drawn for.
+func (in *instance) cold(now time.Duration) bool {
+	age := now - in.born
+	return age < warmUp && rand.Float64() > max(warmUpFloor, float64(age)/float64(warmUp))
+}
+
+// cost is what the balancer compares when there are calls in flight: expected latency times the
+// calls that would be. Until an instance has answered, its latency is taken to be the other's.
+func (in *instance) cost(now time.Duration, waiting int64, other *instance) float64 {
+	latency := float64(in.peak.Load())
 	switch {
 	case latency == 0 && waiting > 0:
 		latency = float64(failurePenalty)
+	case latency == 0:
+		latency = float64(other.peak.Load())
 	case waiting == 0:
 		// Only an idle instance forgets: one that holds calls and does not answer would otherwise look
-		// better every second. Forgetting is what brings a failed instance its next call.
+		// better every second.
 		latency *= decay(now - time.Duration(in.heard.Load()))
 	}
 	return max(latency, float64(latencyFloor)) * float64(waiting+1)
@@ -57,9 +150,9 @@ func (in *instance) cost(now time.Duration) float64 {
 
 // succeeded counts an answer and how long it took; 0 leaves the latency as it is.
 func (in *instance) succeeded(now, took time.Duration) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.failures = 0
+	if in.failures.Load() != 0 {
+		in.failures.Store(0)
+	}
 	if took > 0 {
 		in.learn(now, took)
 	}
@@ -67,21 +160,21 @@ func (in *instance) succeeded(now, took time.Duration) {
 
 // failed counts a failure, and reports whether the instance should be ejected for it.
 func (in *instance) failed(now, took time.Duration) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.failures++
-	in.learn(now, max(took, failurePenalty))
-	return in.failures >= ejectAfter
+	in.peak.Store(int64(max(took, failurePenalty)))
+	in.heard.Store(int64(now))
+	return in.failures.Add(1) >= ejectAfter
 }
 
-// learn takes a slower answer into the average at once, a faster one by and by. in.mu must be held.
+// learn takes a slower answer into the peak average at once, a faster one by and by, and either into
+// the usual latency. Of two that learn at once one may go unheard: it is an average.
 func (in *instance) learn(now, took time.Duration) {
-	old, next := float64(in.latency.Load()), float64(took)
-	if next < old {
-		w := decay(now - time.Duration(in.heard.Load()))
-		next = old*w + next*(1-w)
+	w := decay(now - time.Duration(in.heard.Load()))
+	peak, usual, next := float64(in.peak.Load()), float64(in.usual.Load()), float64(took)
+	in.usual.Store(int64(usual + (next-usual)*idleWeight))
+	if next < peak {
+		next = peak*w + next*(1-w)
 	}
-	in.latency.Store(int64(next))
+	in.peak.Store(int64(next))
 	in.heard.Store(int64(now))
 }
 
@@ -98,9 +191,10 @@ func (in *instance) eject(now time.Duration) {
 		in.ejections = 0
 	}
 	in.ejections++
-	in.failures = 0
+	in.failures.Store(0)
 	in.ejectedAt = now
 	in.ejected.Store(int64(now + min(ejectFor*time.Duration(in.ejections), ejectMost)))
+	in.stale.Store(true)
 }
 
 // recover ends an ejection because the instance says that it is ready. After several in a row that is
@@ -110,7 +204,8 @@ func (in *instance) recover(now time.Duration) {
 	defer in.mu.Unlock()
 	if in.isEjected(now) && now >= in.ejectedAt+growing(in.ejections, ejectMost) {
 		in.ejected.Store(int64(now))
-		in.failures = 0
+		in.failures.Store(0)
+		in.stale.Store(true)
 	}
 }
 
@@ -120,6 +215,7 @@ func (in *instance) leaveOut(now time.Duration) {
 	defer in.mu.Unlock()
 	in.ejectedAt = now
 	in.ejected.Store(int64(now + ejectFor))
+	in.stale.Store(true)
 }
 
 func (in *instance) isEjected(now time.Duration) bool { return now < time.Duration(in.ejected.Load()) }
@@ -131,7 +227,7 @@ func (in *instance) release() {
 	}
 }
 
-// leave marks the instance as no longer listed. Calls under way go on.
+// leave marks the instance as no longer called. Calls under way go on.
 func (in *instance) leave() {
 	in.gone.Store(true)
 	if in.inFlight.Load() == 0 {

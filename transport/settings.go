@@ -16,6 +16,11 @@ type Settings struct {
 	Timeout time.Duration   `config:"timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker BreakerSettings `config:"breaker"`
 	Retry   RetrySettings   `config:"retry"`
+	// Subset is how many instances of a large service one caller uses, so that its connections are
+	// bounded; default 20, negative for all. It is the same for the same caller and list, differs
+	// from caller to caller, and an instance that is ejected or gone is replaced. A service with
+	// weights is called whole.
+	Subset int `config:"subset" default:"20" help:"most instances of one service that this one calls; -1 for all"`
 }
 
 // BreakerSettings say when a target is left alone.
@@ -58,5 +63,6 @@ func (s Settings) over(base Settings) Settings {
 			MaxBackoff:     cmp.Or(s.Retry.MaxBackoff, base.Retry.MaxBackoff, 250*time.Millisecond),
 			Budget:         cmp.Or(s.Retry.Budget, base.Retry.Budget, 0.1),
 		},
+		Subset: cmp.Or(s.Subset, base.Subset, 20),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,12 +23,14 @@ const (
 	watchMost     = 30 * time.Second
 )
 
-// target is a service, or an external host, with all that is known of it.
+// target is a service, or an external host, with all that is known of it. Times are durations since
+// the transport was made.
 type target struct {
 	name      string // of the service, or host:port
 	service   string // what the registry is asked for; "" for an IP address
 	external  string // address to use when no registry knows it; "" for a service
 	set       Settings
+	tr        *Transport
 	local     *Local
 	log       *slog.Logger
 	spanNames map[string]string // by method
@@ -39,6 +42,9 @@ type target struct {
 	budget  budget
 	metrics targetMetrics
 
+	calls    atomic.Uint64 // numbers them for the weights
+	pool     atomic.Pointer[pool]
+	stale    atomic.Bool // the pool must be made anew, because of an ejection
 	mu       sync.Mutex
 	list     atomic.Pointer[[]*instance] // replaced as a whole
 	changed  chan struct{}               // closed, and replaced, with each list
@@ -74,11 +80,8 @@ func (t *target) instances() []*instance {
 	return nil
 }
 
-// await returns the list once there is an instance.
-func (t *target) await(ctx context.Context, limit time.Duration) ([]*instance, error) {
-	if list := t.instances(); len(list) > 0 {
-		return list, nil
-	}
+// await returns once there is an instance.
+func (t *target) await(ctx context.Context, limit time.Duration) error {
 	timer := time.NewTimer(min(limit, firstInstance))
 	defer timer.Stop()
 	for {
@@ -86,17 +89,17 @@ func (t *target) await(ctx context.Context, limit time.Duration) ([]*instance, e
 		list, changed, cause := t.instances(), t.changed, t.watchErr
 		t.mu.Unlock()
 		if len(list) > 0 {
-			return list, nil
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, t.ended(ctx)
+			return t.ended(ctx)
 		case <-timer.C:
 			if cause != nil {
-				return nil, t.fail(codes.Unavailable, "the registry failed with "+cause.Error(), ErrNoInstances)
+				return t.fail(codes.Unavailable, "the registry failed with "+cause.Error(), ErrNoInstances)
 			}
-			return nil, t.fail(codes.Unavailable, "no registry knows this service", ErrNoInstances)
+			return t.fail(codes.Unavailable, "no registry knows this service", ErrNoInstances)
 		}
 	}
 }
@@ -134,34 +137,45 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 	}
 }
 
-// update takes a list from the registry. Instances that stay keep what is remembered of them.
+// update takes a list from the registry. Instances that stay keep what is remembered of them. The
+// list is ordered by ID.
 func (t *target) update(list []discovery.Instance) {
 	if len(list) == 0 { // more often a fault of the registry than the truth; then the breaker soon says so
 		t.useDNS()
 		return
 	}
+	byID := func(a, b discovery.Instance) int { return strings.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(list, byID) {
+		slices.SortFunc(list, byID)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := make(map[string]*instance, len(t.instances()))
-	for _, in := range t.instances() {
-		old[in.ID] = in
-	}
-	next := make([]*instance, len(list))
+	now := t.tr.now()
+	old, next := t.instances(), make([]*instance, len(list))
+	var gone []*instance
 	fresh := false
-	for i, in := range list {
-		if have := old[in.ID]; have != nil && have.HTTP == in.HTTP && have.GRPC == in.GRPC {
-			next[i] = have
-			delete(old, in.ID)
-		} else {
-			next[i], fresh = &instance{Instance: in}, true
+	for i := range list {
+		told := &list[i]
+		for len(old) > 0 && old[0].ID < told.ID {
+			gone, old = append(gone, old[0]), old[1:]
 		}
+		if len(old) > 0 && old[0].same(told) {
+			next[i], old = old[0], old[1:]
+		} else {
+			next[i], fresh = t.remember(told, now), true
+			if !t.found {
+				next[i].born = now - warmUp // it is not new, but the list is
+			}
+		}
+		next[i].version, next[i].zone = told.Version, told.Meta["zone"]
 	}
+	gone = append(gone, old...)
 	t.found, t.watchErr = true, nil
-	t.replace(next)
+	t.replace(next, now)
 	if fresh { // what made the breaker open may be over: a service that was started again is not kept waiting
 		t.breaker.probeNow()
 	}
-	for _, in := range old {
+	for _, in := range gone {
 		in.leave()
 	}
 }
@@ -173,12 +187,23 @@ func (t *target) useDNS() {
 	if t.external == "" || t.found || len(t.instances()) > 0 {
 		return
 	}
-	t.replace([]*instance{{Instance: discovery.Instance{ID: t.external, HTTP: t.external, GRPC: t.external}}})
+	now := t.tr.now()
+	in := t.remember(&discovery.Instance{ID: t.external, HTTP: t.external, GRPC: t.external}, now)
+	in.born = now - warmUp
+	t.replace([]*instance{in}, now)
+}
+
+// remember makes a new instance.
+func (t *target) remember(as *discovery.Instance, now time.Duration) *instance {
+	in := &instance{ID: as.ID, HTTP: as.HTTP, GRPC: as.GRPC, born: now, rank: rank(t.tr.id, as.ID), stale: &t.stale}
+	in.heard.Store(int64(now))
+	return in
 }
 
 // replace publishes a list. t.mu must be held.
-func (t *target) replace(list []*instance) {
+func (t *target) replace(list []*instance, now time.Duration) {
 	t.list.Store(&list)
+	t.refill(now)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }

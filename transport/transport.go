@@ -3,8 +3,10 @@ package transport
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -47,10 +49,15 @@ type Options struct {
 	// ServerName says otherwise; Certificates are shown to it. With Base the handshake is Base's
 	// affair. External targets have the https of their URL, and plain gRPC.
 	TLS *tls.Config
-	// Weight is the share of an instance in the calls to its target, compared with the others; 0 or
-	// less is no call at all. Instances of equal weight share by load. It is asked at every
-	// attempt, from many goroutines: it must be fast and may change its mind. Nil: all are equal.
-	Weight func(discovery.Instance) int
+	// Weights are followed at every call; nil for none. Without a weight instances share by load.
+	Weights *Weights
+	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred while
+	// those that are not ejected are at least half of an even share, which is the number of all
+	// instances divided by the number of zones. Empty prefers none.
+	Zone string
+	// InstanceID is the caller's own, by which it finds the subset of a large service that it calls
+	// (see Settings.Subset). The same ID makes the same subset. Default: a random one.
+	InstanceID string
 
 	// Client stands around every HTTP call with all its attempts, the first outermost.
 	Client []func(http.RoundTripper) http.RoundTripper
@@ -64,10 +71,13 @@ type Transport struct {
 	opts     *Options
 	once     sync.Once // of start, which makes what follows
 	caller   string    // for metrics
+	id       string    // of the calling instance
 	tracer   trace.Tracer
 	spanKind []trace.SpanStartOption
 	log      *slog.Logger
 	metrics  *metrics
+	local    *Local
+	weights  *Weights
 	client   http.RoundTripper // Options.Client around engine
 	http     http.RoundTripper // to instances of services
 	httpDNS  http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
@@ -111,6 +121,8 @@ func (t *Transport) start() {
 		t.caller = cmp.Or(own.Caller, tel.Service())
 	}
 	t.metrics = newMetrics(registry, t.caller, t)
+	t.local, t.weights = cmp.Or(own.Local, new(Local)), cmp.Or(own.Weights, new(Weights))
+	t.id = cmp.Or(own.InstanceID, rand.Text())
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	inside := &http.Transport{
 		DialContext:         dialer.DialContext,
@@ -213,12 +225,14 @@ func (t *Transport) newTarget(name, service, external string) *target {
 	set := settingsFor(*t.opts, name)
 	tg := &target{
 		name: name, service: service, external: external,
-		set: set, local: t.opts.Local, log: t.log,
+		set: set, tr: t, local: t.local, log: t.log,
 		breaker:   breaker{threshold: set.Breaker.FailureThreshold, recovery: set.Breaker.RecoveryTimeout},
 		budget:    budget{ratio: set.Retry.Budget},
 		changed:   make(chan struct{}),
 		spanNames: spanNames(name),
 	}
+	tg.calls.Store(mathrand.Uint64()) // else the first calls of all callers went to one group
+	tg.refill(t.now())
 	tg.metrics = t.metrics.target(name)
 	tg.faults.Store(t.faults[name])
 	if t.opts.Resolver == nil || service == "" {

@@ -1,0 +1,118 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Weights say how the calls to services are shared out, and may change while calls are made: that is
+// how a release is rolled out. The zero value has none, and so does nil. It may be used by many
+// transports at once.
+type Weights struct {
+	mu     sync.Mutex
+	values map[string]int
+	table  atomic.Pointer[map[string]*shares] // by service; replaced as a whole
+}
+
+const maxWeight = 1_000_000
+
+// shares are the weights of one service.
+type shares struct{ versions, instances map[string]int }
+
+// Set replaces all weights. A key is one of
+//
+//	order-service/version/v2            the share of all instances of a version
+//	order-service/instance/order-7f9c   the share of an instance among those of its version
+//
+// and a value a whole number up to a million: how many calls go there compared with the others, 0 for
+// none. Shares are exact to a few calls, however fast instances are. Versions come first. When one
+// that has a weight other than 0 is listed, versions without get no calls; without any such weight
+// all versions are one. The weight of an instance that has none is 100. In keys, characters other than letters, digits, "-",
+// "_" and "." are written "_". The share of a version whose instances are all ejected or gone goes to
+// the others.
+//
+// The error names each key and value that it cannot use; one whose value is wrong keeps the last.
+func (w *Weights) Set(weights map[string]string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var errs []error
+	values, table := make(map[string]int, len(weights)), map[string]*shares{}
+	for key, text := range weights {
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil || n > maxWeight {
+			errs = append(errs, fmt.Errorf("transport: weight %s: %q: expected a whole number from 0 to %d", key, text, maxWeight))
+			old, ok := w.values[key]
+			if !ok {
+				continue
+			}
+			n = uint64(old)
+		}
+		service, rest, _ := strings.Cut(key, "/")
+		kind, name, _ := strings.Cut(rest, "/")
+		if service == "" || name == "" || kind != "version" && kind != "instance" {
+			errs = append(errs, fmt.Errorf("transport: weight %s: expected SERVICE/version/VERSION or SERVICE/instance/ID", key))
+			continue
+		}
+		values[key] = int(n)
+		s := table[service]
+		if s == nil {
+			s = &shares{map[string]int{}, map[string]int{}}
+			table[service] = s
+		}
+		if kind == "version" {
+			s.versions[name] = int(n)
+		} else {
+			s.instances[name] = int(n)
+		}
+	}
+	if w.table.Load() == nil || !maps.Equal(values, w.values) {
+		w.values = values
+		w.table.Store(&table)
+	}
+	return errors.Join(errs...)
+}
+
+const usualWeight = 100 // of an instance without
+
+func (s *shares) of(in *instance) int {
+	if len(s.instances) == 0 {
+		return usualWeight
+	}
+	if n, ok := s.instances[storeName(in.ID)]; ok {
+		return n
+	}
+	return usualWeight
+}
+
+// split makes parts of instances that have one weight.
+func (s *shares) split(p part) (parts []part) {
+	if len(s.instances) == 0 {
+		return []part{p}
+	}
+	byWeight, total := map[int][]*instance{}, 0
+	for _, in := range p.members {
+		n := s.of(in)
+		byWeight[n] = append(byWeight[n], in)
+		total += n
+	}
+	for n, members := range byWeight {
+		parts = append(parts, part{members, p.share * float64(n*len(members)) / float64(total)})
+	}
+	return parts
+}
+
+// storeName is a name as the keys of a store can hold it.
+func storeName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, name)
+}
