@@ -20,6 +20,10 @@ const settingsPrefix = "settings/"
 // all services to that target.
 const faultsPrefix = "faults/"
 
+// weightsPrefix is where the weights of calls stand in the store: weights/order-service/version/v2
+// and weights/order-service/instance/ID (see transport.Weights).
+const weightsPrefix = "weights/"
+
 // settingOf returns the dotted key of a store's key, without settingsPrefix.
 func settingOf(key string) string {
 	if service, rest, own := strings.Cut(key, "/"); own {
@@ -60,11 +64,22 @@ func (s *system) followStore(loaded *config.Config, store kv.Store) {
 	for prefix, apply := range map[string]func(values map[string][]byte){
 		settingsPrefix: func(values map[string][]byte) { s.applySettings(loaded, values) },
 		faultsPrefix:   s.applyFaults,
+		weightsPrefix:  s.applyWeights,
 	} {
 		s.goTask(app, task{"store of " + prefix, true, func(ctx context.Context) error {
 			follow(ctx, store, outage, prefix, apply)
 			return nil
 		}})
+	}
+}
+
+func (s *system) applyWeights(values map[string][]byte) {
+	weights := make(map[string]string, len(values))
+	for key, value := range values {
+		weights[key] = string(value)
+	}
+	if err := s.weights.Set(weights); err != nil {
+		s.apps[0].Logger().Warn("weights not taken over", "under", weightsPrefix, "error", err)
 	}
 }
 

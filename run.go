@@ -147,11 +147,12 @@ func targetsOf(services []Service) []config.Target {
 
 // A system is the services of one Run.
 type system struct {
-	opts   *Options
-	apps   []*App
-	local  *transport.Local
-	base   context.Context         // the services' own; its cause is what made them fail
-	cancel context.CancelCauseFunc // stops Run because of an error; the first one counts
+	opts    *Options
+	apps    []*App
+	local   *transport.Local
+	weights transport.Weights       // of all services' calls
+	base    context.Context         // the services' own; its cause is what made them fail
+	cancel  context.CancelCauseFunc // stops Run because of an error; the first one counts
 
 	shared   discovery.Registry // of services that name none
 	backends drivers.Set        // what URLs name, each opened once for all services

@@ -22,7 +22,7 @@ type Settings struct {
 	InstanceID string            `config:"instance_id,own" help:"name of this instance in discovery and telemetry, unique among all; default: made of the service's and the machine's name"`
 	Advertise  string            `config:"advertise" help:"host told to discovery; default: the listening host, or this machine's first address"`
 	Tags       []string          `config:"tags" help:"marks of this instance that discovery is told, such as canary"`
-	Meta       map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a"`
+	Meta       map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a; calls prefer instances of the same zone"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
 	DatabaseFrom string        `config:"database_from" help:"takes a database over from the service that it is recorded for, or unowned, with its tables, from nobody"`
@@ -47,7 +47,8 @@ type Settings struct {
 	CallTimeout time.Duration                 `config:"call_timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker     transport.BreakerSettings     `config:"breaker"`
 	Retry       transport.RetrySettings       `config:"retry"`
-	Clients     map[string]transport.Settings `config:"clients,services" inherit:"timeout=call_timeout,breaker,retry"`
+	Subset      int                           `config:"subset" default:"20" help:"most instances of one service that this one calls; -1 for all"`
+	Clients     map[string]transport.Settings `config:"clients,services" inherit:"timeout=call_timeout,breaker,retry,subset"`
 }
 
 // Level reports the log level in force; DEBUG when debug is set.
@@ -60,7 +61,7 @@ func (s *Settings) Level() slog.Level {
 
 // clientSettings are the settings of calls to any target that has none of its own.
 func (s *Settings) clientSettings() transport.Settings {
-	return transport.Settings{Timeout: s.CallTimeout, Breaker: s.Breaker, Retry: s.Retry}
+	return transport.Settings{Timeout: s.CallTimeout, Breaker: s.Breaker, Retry: s.Retry, Subset: s.Subset}
 }
 
 // SectionOf returns the settings struct T of app's service that a package has registered with

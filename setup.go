@@ -109,6 +109,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	tr := transport.New(&transport.Options{
 		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
 		Default: set.clientSettings(), Targets: set.Clients,
+		Weights: &s.weights, Zone: set.Meta["zone"], InstanceID: id,
 	})
 	return &App{
 		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,

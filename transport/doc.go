@@ -18,11 +18,15 @@
 //     still arrives in time. A gRPC stream has only the deadline of its caller.
 //   - Instances. When the registry fails, or its list becomes empty, the last good list stays in use.
 //     A call waits up to one second for the first instance, because services start in any order.
-//   - Balancer. It picks two random instances and takes the better one: the lower peak EWMA of
-//     latency (over 1 s) times calls in flight. A failure counts as a latency of 1 s. Five failures
-//     in a row eject an instance for 30 s, the next time for 60 s, and so on up to 300 s, but never
-//     more than half of a target's instances. With Options.Weight, the weights decide first how many
-//     calls a group of equal weight gets.
+//   - Balancer. It draws two random instances and takes the better one: the lower peak EWMA of latency
+//     (over 1 s) times calls in flight. Of two idle ones the usually faster, or either when they are
+//     less than 5 ms or less than a factor of 2 apart; one not heard of for 3 s gets the call. A
+//     failure counts as a latency of 1 s. The share of an instance that is new in the list grows from
+//     a tenth to the whole in 10 s. Instances of the caller's zone come first while there are enough
+//     (see Options.Zone), and of a large service one caller uses a part (see Settings.Subset). Five
+//     failures in a row eject an instance for 30 s, the next time for 60 s, and so on up to 300 s,
+//     but never more than half of a target's instances. With Options.Weights, the weights decide
+//     first how many calls a version or instance gets.
 //   - Breaker. There is one for each target. Settings.Breaker.FailureThreshold failed attempts in a
 //     row open it, and after RecoveryTimeout it lets one probe through. Failures are transport
 //     errors, deadlines, 5xx, and the gRPC codes Unavailable, DeadlineExceeded, Internal and

@@ -31,8 +31,8 @@ func calls() []mutant {
 			"h[deadline.Header] = carrier.values[2:3:3]", "_ = deadline.Header", "./transport", "",
 		},
 		{
-			"weights are shares, whoever is faster", "transport/balance.go",
-			"in != a && c.weightOf(in) == weight && good(in)", "in != a && weight != 0 && good(in)", "./transport", "TestWeights",
+			"weights are shares, whoever is faster", "transport/pool.go",
+			"uint64(f * (1 << 64))", "uint64(f * (1 << 63))", "./transport", "TestWeightsAreExact",
 		},
 		{
 			"a certificate is for the service, not for an address", "transport/dial.go",
