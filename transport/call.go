@@ -7,11 +7,11 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // call is one call through the engine, over either face: it has a deadline, and makes attempts one
@@ -21,7 +21,7 @@ type call struct {
 	tg        *target
 	proto     protocol
 	ctx       context.Context // the caller's, with the span
-	span      trace.Span
+	span      telemetry.Span
 	began     time.Duration
 	deadline  time.Duration // 0: none
 	inherited bool          // the deadline is that of ctx

@@ -74,13 +74,14 @@ func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	return c.open(ctx, desc, nil, method, opts...)
 }
 
-// newCall returns a call without deadline and span.
-func (c *conn) newCall(ctx context.Context, method string) (rpcCall, error) {
+// prepare makes of into a call without deadline and span.
+func (c *conn) prepare(ctx context.Context, method string, into *rpcCall) error {
 	tg, err := c.t.target(c.name, false)
 	if err != nil {
-		return rpcCall{}, &callError{text: err.Error(), cause: err, code: codes.Unavailable}
+		return &callError{text: err.Error(), cause: err, code: codes.Unavailable}
 	}
-	return rpcCall{method: method, call: call{t: c.t, tg: tg, proto: overGRPC, ctx: ctx}}, nil
+	into.method, into.t, into.tg, into.proto, into.ctx = method, c.t, tg, overGRPC, ctx
+	return nil
 }
 
 // unary is a call with one request and one answer.
@@ -100,11 +101,11 @@ type hop struct {
 func (h *hop) Deadline() (time.Time, bool) { return h.deadline, true }
 
 func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
-	made, err := c.newCall(ctx, method)
+	u := new(unary)
+	err := c.prepare(ctx, method, &u.rpcCall)
 	if err != nil {
 		return err
 	}
-	u := &unary{rpcCall: made}
 	u.args = args
 	u.again = ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method)
 	u.startRPCSpan()

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
 	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc/codes"
 
@@ -31,7 +30,7 @@ type httpCall struct {
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
 	url     url.URL
-	carrier headerCarrier
+	values  [3]string // of the headers traceparent, tracestate and deadline
 	body    body
 	first   deadline.Limit // of the first attempt, like the next
 	sending upload
@@ -235,7 +234,7 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 			out.Host = c.req.URL.Host
 		}
 	}
-	out.Header = c.header(ctx)
+	out.Header = c.header()
 	switch {
 	case noBody(c.req):
 	case !c.sent:
@@ -256,20 +255,19 @@ func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
 }
 
 // header returns the caller's header with trace and deadline.
-func (c *httpCall) header(ctx context.Context) http.Header {
+func (c *httpCall) header() http.Header {
 	h := make(http.Header, len(c.req.Header)+3)
 	for k, v := range c.req.Header {
 		h[k] = slices.Clip(v) // who appends gets a copy
 	}
-	carrier := &c.carrier
+	values := c.values[:]
 	if c.attempts > 1 { // the first attempt's may still be read
-		carrier = new(headerCarrier)
+		values = make([]string, len(c.values))
 	}
-	carrier.header = h
-	propagation.TraceContext{}.Inject(ctx, carrier)
+	c.setTrace(h, values)
 	if left, ok := c.left(c.t.now()); ok {
-		carrier.values[2] = deadline.Format(left - answerTime)
-		h[deadline.Header] = carrier.values[2:3:3]
+		values[2] = deadline.Format(left - answerTime)
+		h[deadline.Header] = values[2:3:3]
 	}
 	return h
 }

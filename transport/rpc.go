@@ -21,9 +21,8 @@ import (
 // rpcCall is a gRPC call, unary or a stream.
 type rpcCall struct {
 	call
-	method  string // with its leading slash
-	args    any    // what a unary call sends
-	carrier pairsCarrier
+	method string // with its leading slash
+	args   any    // what a unary call sends
 }
 
 // connection returns where the attempt goes: to this process, or over the network.

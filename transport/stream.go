@@ -29,11 +29,11 @@ type stream struct {
 func (c *conn) stream(
 	ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	made, err := c.newCall(ctx, method)
+	s := &stream{single: !desc.ServerStreams}
+	err := c.prepare(ctx, method, &s.rpcCall)
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{single: !desc.ServerStreams, rpcCall: made}
 	s.startRPCSpan()
 	s.open(true)
 	for {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -34,7 +35,8 @@ type target struct {
 	local     *Local
 	log       *slog.Logger
 	spanNames map[string]string // by method
-	methods   sync.Map          // of gRPC → whether the descriptor says that it may be repeated
+	spanAttrs []attribute.KeyValue
+	methods   sync.Map // of gRPC → whether the descriptor says that it may be repeated
 
 	faults  atomic.Pointer[faultRules] // nil for none
 	breaker breaker

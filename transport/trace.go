@@ -9,35 +9,42 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// startSpan starts the span of a call. Attributes are only computed for a span that is recorded.
-func (c *call) startSpan(name string, attributes func() []attribute.KeyValue) {
-	c.ctx, c.span = c.t.tracer.Start(c.ctx, name, c.t.spanKind...)
+// startSpan starts the span of a call, and reports whether it is recorded.
+func (c *call) startSpan(name string) bool {
+	c.t.tel.Begin(&c.span, name, trace.SpanKindClient, trace.SpanContextFromContext(c.ctx))
+	c.ctx = c.span.Context(c.ctx)
 	if !c.span.IsRecording() {
-		return
+		return false
 	}
-	host, port, err := net.SplitHostPort(c.tg.name)
+	c.span.SetAttributes(c.tg.spanAttrs...)
+	return true
+}
+
+// spanAttrs are the attributes of all spans of calls to a target.
+func spanAttrs(target string) []attribute.KeyValue {
+	host, port, err := net.SplitHostPort(target)
 	if err != nil {
-		host = c.tg.name
+		host = target
 	}
-	attrs := append(attributes(), telemetry.ServerHost.String(host), telemetry.PeerService.String(c.tg.name))
+	attrs := []attribute.KeyValue{telemetry.ServerHost.String(host), telemetry.PeerService.String(target)}
 	if n, err := strconv.Atoi(port); err == nil {
 		attrs = append(attrs, telemetry.ServerPort.Int(n))
 	}
-	c.span.SetAttributes(attrs...)
+	return attrs
 }
 
 func (c *httpCall) startHTTPSpan() {
 	method := cmp.Or(c.req.Method, http.MethodGet)
-	c.startSpan(c.tg.spanName(method), func() []attribute.KeyValue {
-		return []attribute.KeyValue{telemetry.HTTPMethod.String(method), telemetry.URLFull.String(c.req.URL.Redacted())}
-	})
+	if c.startSpan(c.tg.spanName(method)) {
+		c.span.SetAttributes(telemetry.HTTPMethod.String(method), telemetry.URLFull.String(c.req.URL.Redacted()))
+	}
 }
 
 // endHTTPHead notes the status; the span ends with the body.
@@ -62,25 +69,29 @@ func (c *httpCall) endHTTPSpan(why string, err error) {
 
 // noteAttempts adds where the last attempt went and, as resends, how many there were before it.
 func (c *call) noteAttempts(more attribute.KeyValue, resends attribute.Key) {
-	attrs := append(make([]attribute.KeyValue, 0, 3), more)
+	c.span.SetAttributes(more)
 	if c.in != nil {
-		attrs = append(attrs, telemetry.Instance.String(c.in.ID))
+		c.span.SetAttributes(telemetry.Instance.String(c.in.ID))
 	}
 	if c.attempts > 1 {
-		attrs = append(attrs, resends.Int(c.attempts-1))
+		c.span.SetAttributes(resends.Int(c.attempts - 1))
 	}
-	c.span.SetAttributes(attrs...)
 }
 
 // startRPCSpan starts the client span and sends its trace context on.
 func (c *rpcCall) startRPCSpan() {
 	name := strings.TrimPrefix(c.method, "/")
-	c.startSpan(name, func() []attribute.KeyValue {
-		return []attribute.KeyValue{telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name)}
-	})
-	propagation.TraceContext{}.Inject(c.ctx, &c.carrier)
-	if n := c.carrier.n; n > 0 {
-		c.ctx = metadata.AppendToOutgoingContext(c.ctx, c.carrier.pairs[:n]...)
+	if c.startSpan(name) {
+		c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name))
+	}
+	sc := c.span.SpanContext()
+	parent := telemetry.FormatTraceparent(sc)
+	switch state := sc.TraceState(); {
+	case parent == "":
+	case state.Len() > 0:
+		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "traceparent", parent, "tracestate", state.String())
+	default:
+		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "traceparent", parent)
 	}
 }
 
@@ -96,41 +107,20 @@ func (c *rpcCall) endRPCSpan(code codes.Code, err error) {
 	c.span.End()
 }
 
-// headerCarrier writes the trace headers of an attempt, and saves the allocation of their values.
-type headerCarrier struct {
-	header http.Header
-	values [3]string // traceparent, tracestate, deadline
-}
-
-func (h *headerCarrier) Set(key, value string) {
-	switch key {
-	case "traceparent":
-		h.values[0] = value
-		h.header["Traceparent"] = h.values[0:1:1]
-	case "tracestate":
-		h.values[1] = value
-		h.header["Tracestate"] = h.values[1:2:2]
+// setTrace writes the trace headers of an attempt. values are room for the two.
+func (c *call) setTrace(h http.Header, values []string) {
+	sc := c.span.SpanContext()
+	parent := telemetry.FormatTraceparent(sc)
+	if parent == "" {
+		return
+	}
+	values[0] = parent
+	h["Traceparent"] = values[0:1:1]
+	if state := sc.TraceState(); state.Len() > 0 {
+		values[1] = state.String()
+		h["Tracestate"] = values[1:2:2]
 	}
 }
-
-func (*headerCarrier) Get(string) string { return "" } // it is write only
-func (*headerCarrier) Keys() []string    { return nil }
-
-// pairsCarrier collects the trace headers of a gRPC call as its outgoing metadata wants them.
-type pairsCarrier struct {
-	pairs [4]string
-	n     int
-}
-
-func (p *pairsCarrier) Set(key, value string) {
-	if p.n < len(p.pairs) {
-		p.pairs[p.n], p.pairs[p.n+1] = key, value
-		p.n += 2
-	}
-}
-
-func (*pairsCarrier) Get(string) string { return "" } // it is write only
-func (*pairsCarrier) Keys() []string    { return nil }
 
 // spanName is "GET order-service". The usual ones are made once.
 func (t *target) spanName(method string) string {

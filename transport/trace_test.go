@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -12,12 +13,14 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // recorded makes a transport's spans readable.
 func recorded(tr *Transport) *tracetest.SpanRecorder {
 	rec := tracetest.NewSpanRecorder()
-	tr.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec)).Tracer("")
+	tr.tel, _ = telemetry.New(context.Background(), telemetry.Options{Service: "shop", SpanProcessor: rec}) // no option is wrong
 	return rec
 }
 

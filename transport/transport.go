@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -68,19 +66,18 @@ type Options struct {
 
 // A Transport makes the calls of one service. Make it with New; it may be used concurrently.
 type Transport struct {
-	opts     *Options
-	once     sync.Once // of start, which makes what follows
-	caller   string    // for metrics
-	id       string    // of the calling instance
-	tracer   trace.Tracer
-	spanKind []trace.SpanStartOption
-	log      *slog.Logger
-	metrics  *metrics
-	local    *Local
-	weights  *Weights
-	client   http.RoundTripper // Options.Client around engine
-	http     http.RoundTripper // to instances of services
-	httpDNS  http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
+	opts    *Options
+	once    sync.Once            // of start, which makes what follows
+	caller  string               // for metrics
+	id      string               // of the calling instance
+	tel     *telemetry.Telemetry // nil for none
+	log     *slog.Logger
+	metrics *metrics
+	local   *Local
+	weights *Weights
+	client  http.RoundTripper // Options.Client around engine
+	http    http.RoundTripper // to instances of services
+	httpDNS http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
 
 	began    time.Time       // origin of the engine's clock: a duration is cheaper to take, keep and compare than a time
 	ctx      context.Context // ends with Close
@@ -112,12 +109,11 @@ func (t *Transport) Options() *Options { return t.opts }
 
 func (t *Transport) start() {
 	own := t.opts
-	t.tracer, t.log = noop.NewTracerProvider().Tracer(""), slog.New(slog.DiscardHandler)
-	t.spanKind = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)} // made once for all spans
+	t.tel, t.log = own.Telemetry, slog.New(slog.DiscardHandler)
 	var registry prometheus.Registerer
 	t.caller = own.Caller
 	if tel := own.Telemetry; tel != nil {
-		t.tracer, t.log, registry = tel.Tracer(), tel.Logger(), tel.Registry()
+		t.log, registry = tel.Logger(), tel.Registry()
 		t.caller = cmp.Or(own.Caller, tel.Service())
 	}
 	t.metrics = newMetrics(registry, t.caller, t)
@@ -229,7 +225,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		breaker:   breaker{threshold: set.Breaker.FailureThreshold, recovery: set.Breaker.RecoveryTimeout},
 		budget:    budget{ratio: set.Retry.Budget},
 		changed:   make(chan struct{}),
-		spanNames: spanNames(name),
+		spanNames: spanNames(name), spanAttrs: spanAttrs(name),
 	}
 	tg.calls.Store(mathrand.Uint64()) // else the first calls of all callers went to one group
 	tg.refill(t.now())

@@ -28,7 +28,7 @@ func calls() []mutant {
 		},
 		{
 			"the deadline travels", "transport/http.go",
-			"h[deadline.Header] = carrier.values[2:3:3]", "_ = deadline.Header", "./transport", "",
+			"h[deadline.Header] = values[2:3:3]", "_ = deadline.Header", "./transport", "",
 		},
 		{
 			"weights are shares, whoever is faster", "transport/pool.go",
