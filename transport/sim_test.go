@@ -137,10 +137,8 @@ func (s *simulation) draw(mean time.Duration) time.Duration {
 	return time.Duration(s.draws.ExpFloat64() * float64(mean))
 }
 
-// real puts a real server in front of the slots: its chain decides what comes to the handler, which
-// takes a slot as it would take a connection of a pool, and gives up when its context ends. It
-// sleeps in a synctest bubble.
-func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
+// serves puts a real server in place of the slots, with one route.
+func (s *simServer) serves(t *testing.T, h http.HandlerFunc) {
 	t.Helper()
 	tel, err := telemetry.New(t.Context(), telemetry.Options{
 		Service: "work", Log: telemetry.LogOptions{Output: io.Discard, Level: slog.LevelError},
@@ -149,7 +147,16 @@ func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
 		t.Fatal(err)
 	}
 	srv := server.New(server.Options{Telemetry: tel})
-	srv.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	srv.Mux().HandleFunc("/", h)
+	s.handler = srv.Handler()
+}
+
+// real puts a real server in front of the slots: its chain decides what comes to the handler, which
+// takes a slot as it would take a connection of a pool, and gives up when its context ends. It
+// sleeps in a synctest bubble.
+func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
+	t.Helper()
+	s.serves(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
@@ -161,7 +168,6 @@ func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
 		s.awake()
 		w.WriteHeader(http.StatusOK)
 	})
-	s.handler = srv.Handler()
 }
 
 // serve returns status and header of the answer. It sleeps in a synctest bubble.

@@ -59,6 +59,10 @@ func calls() []mutant {
 			"\t\t\treturn now.Add(d)", "\t\t\t_ = d", "./transport", "TestSimRetryStorm/budget_alone",
 		},
 		{
+			"what a dependency failed is held against nobody in front of it", "transport/http.go",
+			`c.away = resp.Header.Get(dependency.Header); c.away != ""`, `c.away = resp.Header.Get(dependency.Header); c.away == "?"`, "./transport", "TestSimRecovery",
+		},
+		{
 			"an open breaker asks for the health of its instances", "transport/probe.go",
 			"if !tg.isService() || tg.probing.Swap(true) {", "if tg.isService() || tg.probing.Swap(true) {", "./transport", "TestSimRetryStorm/breaker",
 		},
