@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers proto bench-shop bench-drivers mutants lint vuln fmt cover
+.PHONY: help build run test test-short servers proto bench-shop bench-drivers bench-calls mutants lint vuln fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-shop: ## measure the reference application
 
 bench-drivers: ## each message driver against its bare client library, on real servers
 	@cd bench && go run .
+
+bench-calls: ## kaptar's calls beside its rivals', into docs/performance.md; ARGS='-rounds 3 -stacks kaptar,bare' for less
+	@cd bench/calls && go run . -docs ../../docs $(ARGS)
 
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
 	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kaptar/kaptar/bench/internal/cpu"
 )
 
 // A backlog is filled by several publishers.
@@ -124,7 +126,7 @@ func send(ctx context.Context, c client, topic, prefix string, senders, batch in
 	var total atomic.Int64
 	failures := make([]error, senders)
 	var all sync.WaitGroup
-	begun, used := time.Now(), cpuTime()
+	begun, used := time.Now(), cpu.Time()
 	for i := range publish {
 		all.Go(func() {
 			s := newSource(fmt.Sprintf("%s%x-%d-", prefix, begun.UnixNano(), i))
@@ -137,7 +139,7 @@ func send(ctx context.Context, c client, topic, prefix string, senders, batch in
 		})
 	}
 	all.Wait()
-	return newResult(total.Load(), time.Since(begun), cpuTime()-used), errors.Join(failures...)
+	return newResult(total.Load(), time.Since(begun), cpu.Time()-used), errors.Join(failures...)
 }
 
 func newResult(n int64, took, cpu time.Duration) result {
@@ -168,13 +170,13 @@ func (p *pair) drain(ctx context.Context, c client, topic string) (result, error
 	begun := time.Now()
 	err := c.consume(ctx, topic, p.backlog, func(id, key string, data []byte) {
 		if got.Add(1) == 1 {
-			first, used = time.Since(begun), cpuTime()
+			first, used = time.Since(begun), cpu.Time()
 		}
 		if !strings.HasPrefix(id, "backlog-") || key == "" || len(data) != bodySize {
 			foreign.Add(1)
 		}
 	})
-	r := newResult(got.Load(), time.Since(begun)-first, cpuTime()-used)
+	r := newResult(got.Load(), time.Since(begun)-first, cpu.Time()-used)
 	r.first = first
 	if err == nil && (got.Load() != int64(p.backlog) || foreign.Load() > 0) {
 		err = fmt.Errorf("%d events of %d came, %d of them changed: %w", got.Load(), p.backlog, foreign.Load(), errForeign)

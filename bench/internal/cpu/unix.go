@@ -1,14 +1,15 @@
 //go:build unix
 
-package main
+// Package cpu tells how much CPU time this process has used.
+package cpu
 
 import (
 	"syscall"
 	"time"
 )
 
-// cpuTime returns how long the processors were busy for this process.
-func cpuTime() time.Duration {
+// Time returns how long the processors were busy for this process.
+func Time() time.Duration {
 	var use syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &use) != nil {
 		return 0

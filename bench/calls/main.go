@@ -1,0 +1,163 @@
+// Command calls measures the same call through kaptar, its rivals and bare libraries, side by side
+// in one process, and prints tables of Markdown:
+//
+//	go run . [-rounds 9] [-slice 500ms] [-stacks kaptar,bare] [-workers 1,16,64] [-sampling 0.01,1] [-docs ../../docs]
+//
+// With -docs it also writes them into performance.md of that folder, with the chart performance.svg.
+// How it measures is in package bench/internal/calls, what the figures say in docs/performance.md.
+// It is a module of its own for the sake of its rivals' 200 modules.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kaptar/kaptar/bench/internal/calls"
+)
+
+// stacks are all that are measured, in the order of the table.
+func stacks() []*calls.Stack {
+	all := calls.Features{ServerSpans: 1, ClientSpans: 1, ServerMetrics: 1, ClientMetrics: 1, Lines: 1}
+	logsTwice, noClientMetrics := all, all
+	logsTwice.Lines, noClientMetrics.Lines, noClientMetrics.ClientMetrics = 2, 2, 0
+	http := func(name string, f calls.Features, start startFunc, on string) *calls.Stack {
+		return &calls.Stack{Name: name, Protocol: calls.HTTP, Base: calls.BareHTTP, Features: f, Start: start, On: on}
+	}
+	grpc := func(name string, f calls.Features, start startFunc, on string) *calls.Stack {
+		return &calls.Stack{Name: name, Protocol: calls.GRPC, Base: calls.BareGRPC, Features: f, Start: start, On: on}
+	}
+	return append(calls.Stacks(),
+		http("hand-assembled", all, startHand, "otelhttp and client_golang on both sides, gobreaker, slog access log, recovery"),
+		http("Kratos HTTP", logsTwice, startKratosHTTP, "recovery, tracing, metrics and logging on both sides, SRE breaker, discovery, selector"),
+		http("go-zero HTTP", noClientMetrics, startGoZeroHTTP, "all default middlewares of rest and httpc; httpc has no metrics; its shedder never sheds here"),
+		http("Hertz, bare", calls.Features{}, startHertz, "nothing; HTTP stacks of its own on both sides"),
+		grpc("grpc-go + otelgrpc", calls.Features{ServerSpans: 1, ClientSpans: 1}, startOtelGRPC, "tracing alone"),
+		grpc("Kratos gRPC", logsTwice, startKratosGRPC, "as over HTTP"),
+		grpc("go-zero zrpc", all, startGoZeroRPC, "all default interceptors of zrpc, P2C; its shedder never sheds here"),
+	)
+}
+
+type startFunc = func(context.Context, *calls.Env) (*calls.Running, error)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "calls:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	s := calls.Settings{Note: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
+	flag.IntVar(&s.Rounds, "rounds", 9, "measured rounds")
+	flag.DurationVar(&s.Slice, "slice", 500*time.Millisecond, "time of each stack in a round")
+	flag.Float64Var(&s.Foreign, "foreign", 0.05, "share of the CPUs that others may use; a slice with more is measured again")
+	names := flag.String("stacks", "", "comma-separated parts of names; default all")
+	workers := flag.String("workers", "1,16,64", "numbers of callers")
+	sampling := flag.String("sampling", "0.01,1", "shares of the traces that are recorded")
+	docs := flag.String("docs", "", "folder with the performance.md to write")
+	profile := flag.String("cpuprofile", "", "file for a CPU profile of all of it")
+	flag.Parse()
+	list := slices.DeleteFunc(stacks(), func(st *calls.Stack) bool {
+		return !slices.ContainsFunc(strings.Split(*names, ","), func(n string) bool { return strings.Contains(st.Name, n) })
+	})
+	for _, text := range strings.Split(*workers, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return fmt.Errorf("workers %q: want numbers from 1", *workers)
+		}
+		s.Workers = append(s.Workers, n)
+	}
+	for _, text := range strings.Split(*sampling, ",") {
+		share, err := strconv.ParseFloat(text, 64)
+		if err != nil || share < 0 || share > 1 {
+			return fmt.Errorf("sampling %q: want numbers from 0 to 1", *sampling)
+		}
+		s.Sampling = append(s.Sampling, share)
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	results, err := calls.Measure(ctx, list, s)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s. %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), s.Rounds, s.Slice, missed(results))
+	calls.Table(&out, results)
+	fmt.Fprintf(&out, "\n%s\n", versions())
+	if _, err := os.Stdout.Write(out.Bytes()); err != nil || *docs == "" {
+		return err
+	}
+	return write(*docs, out.String(), results)
+}
+
+// missed says how much was given up because of foreign load.
+func missed(results []calls.Result) string {
+	n, of := 0, 0
+	for _, r := range results {
+		n, of = n+r.Missed, of+r.Missed+r.Rounds
+	}
+	return fmt.Sprintf("%d of %d slices were given up because others used the CPU.", n, of)
+}
+
+// versions says which versions were measured.
+func versions() string {
+	list := []string{}
+	info, _ := debug.ReadBuildInfo()
+	for _, prefix := range []string{
+		"google.golang.org/grpc", "go.opentelemetry.io/otel", "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp",
+		"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc", "github.com/prometheus/client_golang",
+		"github.com/sony/gobreaker/v2", "github.com/go-kratos/kratos/v2", "github.com/zeromicro/go-zero", "github.com/cloudwego/hertz",
+	} {
+		for _, m := range info.Deps {
+			if m.Path == prefix {
+				list = append(list, m.Path+" "+m.Version)
+			}
+		}
+	}
+	return "Versions: " + strings.Join(list, ", ") + "."
+}
+
+func write(docs, text string, results []calls.Result) error {
+	page := filepath.Join(docs, "performance.md")
+	old, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	document, err := calls.Replace(string(old), "bench-calls", text)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(page, []byte(document), 0o644); err != nil {
+		return err
+	}
+	var chart bytes.Buffer
+	if err := calls.Chart(&chart, results); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(docs, "performance.svg"), chart.Bytes(), 0o644)
+}

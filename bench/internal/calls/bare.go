@@ -1,0 +1,95 @@
+package calls
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
+)
+
+// Names of the stacks of this package.
+const (
+	BareHTTP       = "net/http, bare"
+	BareGRPC       = "grpc-go, bare"
+	KaptarHTTP     = "kaptar HTTP"
+	KaptarGRPC     = "kaptar gRPC"
+	KaptarHTTPHere = "kaptar HTTP in process"
+	KaptarGRPCHere = "kaptar gRPC in process"
+)
+
+// Stacks are the bare ones and kaptar.
+func Stacks() []*Stack {
+	on := "client and server metrics, access log, spans, deadline, retry, breaker, P2C, discovery, concurrency limit"
+	all := Features{ServerSpans: 1, ClientSpans: 1, ServerMetrics: 1, ClientMetrics: 1, Lines: 1}
+	return []*Stack{
+		{Name: BareHTTP, Protocol: HTTP, Base: BareHTTP, On: "nothing", Start: startBareHTTP},
+		{Name: KaptarHTTP, Protocol: HTTP, Base: BareHTTP, On: on, Features: all, Start: kaptarStack{}.start},
+		{Name: BareGRPC, Protocol: GRPC, Base: BareGRPC, On: "nothing", Start: startBareGRPC},
+		{Name: KaptarGRPC, Protocol: GRPC, Base: BareGRPC, On: on, Features: all, Start: kaptarStack{rpc: true}.start},
+		{Name: KaptarHTTPHere, Protocol: InProcess, Base: KaptarHTTP, On: on, Features: all, Start: kaptarStack{here: true}.start},
+		{Name: KaptarGRPCHere, Protocol: InProcess, Base: KaptarGRPC, On: on, Features: all, Start: kaptarStack{rpc: true, here: true}.start},
+	}
+}
+
+// Serve serves h on loopback and returns its address.
+func Serve(h http.Handler) (address string, stop func() error, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	go func() { _ = srv.Serve(l) }() // ends with Close
+	return l.Addr().String(), srv.Close, nil
+}
+
+// Client returns a client with idle connections for all workers.
+func Client() *http.Transport {
+	return &http.Transport{MaxIdleConnsPerHost: 256}
+}
+
+func startBareHTTP(context.Context, *Env) (*Running, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /users/{id}", GetUser)
+	address, stop, err := Serve(mux)
+	if err != nil {
+		return nil, err
+	}
+	transport := Client()
+	client, url := &http.Client{Transport: transport}, "http://"+address+Path
+	return &Running{
+		Call: func(ctx context.Context) error { return Get(ctx, client, url) },
+		Stop: func() error { transport.CloseIdleConnections(); return stop() },
+	}, nil
+}
+
+// ServeGRPC serves Users on loopback and returns a connection to it.
+func ServeGRPC(server []grpc.ServerOption, client []grpc.DialOption) (conn *grpc.ClientConn, stop func() error, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	srv := grpc.NewServer(server...)
+	userv1.RegisterUserServiceServer(srv, Users{})
+	go func() { _ = srv.Serve(l) }() // ends with Stop
+	conn, err = grpc.NewClient(l.Addr().String(), append(client, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	return conn, func() error {
+		err := conn.Close()
+		srv.Stop()
+		return err
+	}, errors.Join(err)
+}
+
+func startBareGRPC(context.Context, *Env) (*Running, error) {
+	conn, stop, err := ServeGRPC(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	users := userv1.NewUserServiceClient(conn)
+	return &Running{Call: func(ctx context.Context) error { return GetUserRPC(ctx, users) }, Stop: stop}, nil
+}

@@ -1,0 +1,74 @@
+package calls
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// histogram counts durations in buckets that are at most 1/32 wider than where they begin.
+type histogram [36 * 32]uint32
+
+func bucket(d time.Duration) int {
+	v := uint64(max(d, 0))
+	exp := max(bits.Len64(v)-6, 0)
+	return min(exp*32+int(v>>exp), len(histogram{})-1)
+}
+
+// middle returns the middle of bucket i.
+func middle(i int) time.Duration {
+	exp := max(i/32-1, 0)
+	low := uint64(i-exp*32) << exp
+	return time.Duration(low + (uint64(1)<<exp)/2)
+}
+
+func (h *histogram) add(d time.Duration) { h[bucket(d)]++ }
+
+func (h *histogram) merge(o *histogram) {
+	for i, n := range o {
+		h[i] += n
+	}
+}
+
+// quantile returns the duration that the share q of all is not longer than; 0 of an empty histogram.
+func (h *histogram) quantile(q float64) time.Duration {
+	total := uint64(0)
+	for _, n := range h {
+		total += uint64(n)
+	}
+	rank, seen := uint64(math.Ceil(q*float64(total))), uint64(0)
+	for i, n := range h {
+		if seen += uint64(n); seen >= rank && n > 0 {
+			return middle(i)
+		}
+	}
+	return 0
+}
+
+// median returns the middle of list, or the mean of the two in the middle; NaN of an empty one.
+func median(list []float64) float64 {
+	if len(list) == 0 {
+		return math.NaN()
+	}
+	list = slices.Sorted(slices.Values(list))
+	n := len(list)
+	return (list[(n-1)/2] + list[n/2]) / 2
+}
+
+// ratios are a stack's rounds against its base's: the median, the least and the greatest. Rounds in
+// which one of the two is missing, NaN, do not count.
+type ratios struct{ median, least, most float64 }
+
+func ratiosOf(list, base []float64) ratios {
+	var each []float64
+	for i := range min(len(list), len(base)) {
+		if r := list[i] / base[i]; !math.IsNaN(r) {
+			each = append(each, r)
+		}
+	}
+	if len(each) == 0 {
+		return ratios{math.NaN(), math.NaN(), math.NaN()}
+	}
+	return ratios{median(each), slices.Min(each), slices.Max(each)}
+}
