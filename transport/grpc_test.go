@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
@@ -43,8 +44,15 @@ func (h *health) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest
 
 func (h *health) Watch(r *grpc_health_v1.HealthCheckRequest, s grpc_health_v1.Health_WatchServer) error {
 	h.seen.Add(1)
-	if r.Service == "fail" {
+	switch r.Service {
+	case "fail":
 		return status.Error(codes.Unavailable, "no")
+	case "away":
+		s.SetTrailer(metadata.Pairs(dependency.Trailer, "bank"))
+		return status.Error(codes.Unavailable, "the bank is away")
+	case "quiet":
+		<-s.Context().Done()
+		return s.Context().Err()
 	}
 	for range 2 {
 		if err := s.Send(&grpc_health_v1.HealthCheckResponse{}); err != nil {
