@@ -27,7 +27,15 @@ type call struct {
 	inherited bool          // the deadline is that of ctx
 	again     bool          // may be repeated though the target may have worked on it
 	attempts  int
+	first     *call // of two attempts at once, the one with the span; nil for itself
 	attempt
+}
+
+func (c *call) spanOf() *telemetry.Span {
+	if c.first != nil {
+		return &c.first.span
+	}
+	return &c.span
 }
 
 // attempt is what the engine lent to an attempt.

@@ -36,7 +36,11 @@
 //     for methods whose idempotency_level allows it, for calls with WithIdempotent, and for calls
 //     that reached no server. Transport errors, attempts that took too long, 502, 503, 504 and
 //     Unavailable are retried, within the retry budget and as Retry-After and grpc-retry-pushback-ms
-//     ask. Nothing is retried once the caller has seen a response.
+//     ask. Nothing is retried once the caller has seen a response, nor when the answer says that the
+//     target has itself called in vain.
+//   - Hedge. Off unless Settings.Hedge names routes: then a call that may be repeated is made a second
+//     time, elsewhere, when the first attempt takes longer than usual.
+//   - Faults. What SetFaults has set strikes an attempt here, as if it were the target's own.
 //
 // An instance that runs in this process (see Local) is called directly, through the same engine.
 package transport

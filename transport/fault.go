@@ -95,8 +95,8 @@ func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
 		kind = "drop"
 	}
 	c.t.metrics.faults.WithLabelValues(c.t.caller, c.tg.name, kind).Inc()
-	if c.span.IsRecording() {
-		c.span.SetAttributes(telemetry.Fault.String(kind))
+	if span := c.spanOf(); span.IsRecording() {
+		span.SetAttributes(telemetry.Fault.String(kind))
 	}
 	return f, true
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -110,11 +112,18 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 	u.again = ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method)
 	u.startRPCSpan()
 	u.open(false)
-	all := make([]grpc.CallOption, len(opts), len(opts)+2)
-	copy(all, opts)
-	all = append(all, grpc.Peer(&u.peer), grpc.Trailer(&u.trailer))
+	var h *hedge
+	message, _ := reply.(proto.Message)
+	if u.tg.hedges != nil && u.again && message != nil && !ownAnswer(opts) {
+		h = u.tg.hedges.of(http.MethodPost, method)
+	}
+	all := u.options(opts)
 	for {
-		err = u.try(args, reply, all)
+		if h != nil && u.attempts == 0 {
+			err = u.hedged(h, args, message, opts)
+		} else {
+			err = u.try(args, reply, all)
+		}
 		pause, ok := u.shouldRetry(err)
 		if !ok {
 			break
@@ -123,8 +132,18 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 			break
 		}
 	}
+	if h != nil && err == nil {
+		h.took(u.t.now() - u.began)
+	}
 	u.finish(err)
 	return err
+}
+
+// options are the caller's with those that an attempt needs.
+func (u *unary) options(opts []grpc.CallOption) []grpc.CallOption {
+	all := make([]grpc.CallOption, len(opts), len(opts)+2)
+	copy(all, opts)
+	return append(all, grpc.Peer(&u.peer), grpc.Trailer(&u.trailer))
 }
 
 // idempotent reports whether the descriptor of a gRPC method says that it may be repeated.
@@ -148,6 +167,11 @@ func (u *unary) try(args, reply any, opts []grpc.CallOption) error {
 	if err := u.begin(); err != nil {
 		return err
 	}
+	return u.send(args, reply, opts)
+}
+
+// send is try for an attempt that has begun.
+func (u *unary) send(args, reply any, opts []grpc.CallOption) error {
 	defer u.in.release()
 	to, err := u.connection()
 	if err != nil {

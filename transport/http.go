@@ -24,9 +24,10 @@ type httpCall struct {
 	req    *http.Request // the caller's: read, never written
 	sent   bool          // an inner transport has the body, and closes it
 	cancel func()
-	limit  *deadline.Limit // the call's own deadline; nil for none but the caller's
-	timer  *time.Timer     // of the attempt's own time limit; nil for none
-	upload *upload         // the body of the attempt; nil for none
+	abort  context.CancelFunc // of one of two attempts at the same time; nil for none
+	limit  *deadline.Limit    // the call's own deadline; nil for none but the caller's
+	timer  *time.Timer        // of the attempt's own time limit; nil for none
+	upload *upload            // the body of the attempt; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
 	url     url.URL
@@ -55,10 +56,22 @@ func (e engine) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
+	var h *hedge
+	if c.tg.hedges != nil && c.again {
+		h = c.tg.hedges.of(cmp.Or(req.Method, http.MethodGet), req.URL.Path)
+	}
 	for {
-		resp, err := c.try()
+		var resp *http.Response
+		if h != nil && c.attempts == 0 {
+			resp, err = c.hedged(h)
+		} else {
+			resp, err = c.try()
+		}
 		pause, ok := c.shouldRetry(resp, err)
 		if !ok {
+			if h != nil && err == nil && resp.StatusCode < 500 {
+				h.took(e.t.now() - c.began)
+			}
 			return c.finish(resp, err)
 		}
 		if resp != nil {
@@ -103,6 +116,11 @@ func (c *httpCall) try() (*http.Response, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
 	}
+	return c.send()
+}
+
+// send is try for an attempt that has begun.
+func (c *httpCall) send() (*http.Response, error) {
 	ctx := c.bound()
 	out, err := c.outgoing(ctx)
 	if err != nil { // the caller's GetBody failed
@@ -291,6 +309,9 @@ func (c *httpCall) release() {
 	c.in.release()
 	if c.cancel != nil {
 		c.cancel()
+	}
+	if c.abort != nil {
+		c.abort()
 	}
 }
 

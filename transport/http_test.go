@@ -440,7 +440,7 @@ func TestSettingsOfTargets(t *testing.T) {
 	if got := settingsFor(opts, "bank:8090"); got.Timeout != time.Second {
 		t.Errorf("bank:8090: %+v", got)
 	}
-	if got := (Settings{}).over(Settings{}); got != (Settings{Breaker: BreakerSettings{5, time.Minute}, Retry: RetrySettings{2, time.Second, 25 * time.Millisecond, 250 * time.Millisecond, 0.1}, Subset: 20}) {
+	if got := (Settings{}).over(Settings{}); !reflect.DeepEqual(got, (Settings{Breaker: BreakerSettings{5, time.Minute}, Retry: RetrySettings{2, time.Second, 25 * time.Millisecond, 250 * time.Millisecond, 0.1}, Subset: 20})) {
 		t.Errorf("defaults: %+v", got)
 	}
 }

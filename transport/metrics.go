@@ -19,6 +19,8 @@ type metrics struct {
 	retries  *prometheus.CounterVec
 	breakers *breakerCollector
 
+	hedges     *prometheus.CounterVec
+	hedgesWon  *prometheus.CounterVec
 	faults     *prometheus.CounterVec
 	faultRules *prometheus.GaugeVec
 }
@@ -38,6 +40,13 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 		retries: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_retries_total",
 			Help: "Attempts after the first.",
+		}, []string{"service", "target"})),
+		hedges: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_hedges_total",
+			Help: "Second attempts that were made because the first took longer than usual; client_retries_total has them too.",
+		}, []string{"service", "target"})),
+		hedgesWon: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_hedges_won_total", Help: "Second attempts that answered before the first.",
 		}, []string{"service", "target"})),
 		faults: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_faults_total",
@@ -60,6 +69,8 @@ type targetMetrics struct {
 	caller, target string
 	requests       *prometheus.CounterVec
 	retries        prometheus.Counter
+	hedges         prometheus.Counter
+	hedgesWon      prometheus.Counter
 	duration       [protocols]prometheus.Observer
 	statuses       telemetry.Counters // by HTTP status - 100
 	codes          telemetry.Counters // by gRPC code
@@ -70,6 +81,7 @@ func (m *metrics) target(name string) targetMetrics {
 		caller: m.caller, target: name, requests: m.requests,
 		statuses: make(telemetry.Counters, 500), codes: make(telemetry.Counters, codes.Unauthenticated+1),
 		retries: m.retries.WithLabelValues(m.caller, name),
+		hedges:  m.hedges.WithLabelValues(m.caller, name), hedgesWon: m.hedgesWon.WithLabelValues(m.caller, name),
 		duration: [protocols]prometheus.Observer{
 			m.duration.WithLabelValues(m.caller, name, overHTTP.String()),
 			m.duration.WithLabelValues(m.caller, name, overGRPC.String()),

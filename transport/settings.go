@@ -2,6 +2,7 @@ package transport
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -20,7 +21,8 @@ type Settings struct {
 	// bounded; default 20, negative for all. It is the same for the same caller and list, differs
 	// from caller to caller, and an instance that is ejected or gone is replaced. A service with
 	// weights is called whole.
-	Subset int `config:"subset" default:"20" help:"most instances of one service that this one calls; -1 for all"`
+	Subset int           `config:"subset" default:"20" help:"most instances of one service that this one calls; -1 for all"`
+	Hedge  HedgeSettings `config:"hedge"`
 }
 
 // BreakerSettings say when a target is left alone.
@@ -64,5 +66,6 @@ func (s Settings) over(base Settings) Settings {
 			Budget:         cmp.Or(s.Retry.Budget, base.Retry.Budget, 0.1),
 		},
 		Subset: cmp.Or(s.Subset, base.Subset, 20),
+		Hedge:  HedgeSettings{Routes: slices.Concat(s.Hedge.Routes, base.Hedge.Routes), After: cmp.Or(s.Hedge.After, base.Hedge.After)},
 	}
 }

@@ -42,6 +42,7 @@ type target struct {
 	breaker breaker
 	probing atomic.Bool // its instances are asked for their health
 	budget  budget
+	hedges  hedges // nil for none
 	metrics targetMetrics
 
 	calls    atomic.Uint64 // numbers them for the weights

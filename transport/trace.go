@@ -109,7 +109,7 @@ func (c *rpcCall) endRPCSpan(code codes.Code, err error) {
 
 // setTrace writes the trace headers of an attempt. values are room for the two.
 func (c *call) setTrace(h http.Header, values []string) {
-	sc := c.span.SpanContext()
+	sc := c.spanOf().SpanContext()
 	parent := telemetry.FormatTraceparent(sc)
 	if parent == "" {
 		return

@@ -224,6 +224,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		set: set, tr: t, local: t.local, log: t.log,
 		breaker:   breaker{threshold: set.Breaker.FailureThreshold, recovery: set.Breaker.RecoveryTimeout},
 		budget:    budget{ratio: set.Retry.Budget},
+		hedges:    newHedges(set.Hedge),
 		changed:   make(chan struct{}),
 		spanNames: spanNames(name), spanAttrs: spanAttrs(name),
 	}

@@ -51,6 +51,18 @@ func calls() []mutant {
 			"max(deadline-answerTime, now+time.Millisecond)", "max(deadline, now+time.Millisecond)", "./transport", "TestTheCalleeHasLessTime",
 		},
 		{
+			"a hedge goes to another instance", "transport/hedge.go",
+			"if c.in == first {", "if c.in == first && c.t == nil {", "./transport", "TestHedge",
+		},
+		{
+			"hedges come from the retry budget", "transport/hedge.go",
+			" || !c.tg.budget.withdraw(now)", "", "./transport", "TestHedgesComeFromTheRetryBudget",
+		},
+		{
+			"the loser of two attempts is cancelled", "transport/hedge.go",
+			"			cancelFirst()\n", "", "./transport", "TestHedge",
+		},
+		{
 			"a new instance is probed at once", "transport/target.go",
 			"		t.breaker.probeNow()\n", "", "./transport", "",
 		},
