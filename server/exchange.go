@@ -118,6 +118,17 @@ func (x *exchange) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// WriteString spares io.WriteString a copy of the text.
+func (x *exchange) WriteString(text string) (int, error) {
+	x.status = cmp.Or(x.status, http.StatusOK)
+	if x.replaced {
+		return len(text), nil
+	}
+	n, err := io.WriteString(x.ResponseWriter, text)
+	x.bytes += int64(n)
+	return n, err
+}
+
 // ReadFrom keeps sendfile within reach of io.Copy.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	rf, ok := x.ResponseWriter.(io.ReaderFrom)

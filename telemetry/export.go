@@ -8,8 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	promotel "go.opentelemetry.io/contrib/bridges/prometheus"
-	otellog "go.opentelemetry.io/otel/log"
-	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -17,11 +15,10 @@ import (
 
 // exporter sends the three signals of one service to one collector.
 type exporter struct {
-	logs    *sdklog.LoggerProvider
 	metrics *metricSender
-
 	spans   *queue[*record]
-	records *queue[sdklog.Record]
+	records *queue[logRecord]
+	logs    slog.Handler // to records
 	close   func(context.Context) error
 }
 
@@ -45,10 +42,12 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 		}
 		return err
 	})
-	e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []sdklog.Record) error {
-		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, validRecords(batch)) })
+	logs := newExportHandler(opts.Log.Level, res)
+	e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []logRecord) error {
+		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, logs.sink.convert(batch)) })
 	})
-	e.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(logProcessor{e.records, opts.Log.Level}))
+	logs.queue = e.records
+	e.logs = logs
 	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
 	// The provider only lends its resource to the reader.
 	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
@@ -65,21 +64,4 @@ func (e *exporter) shutdown(ctx context.Context) error {
 	wg.Go(func() { errs[2] = e.metrics.shutdown(ctx) })
 	wg.Wait()
 	return errors.Join(errs[0], errs[1], errs[2], e.close(ctx))
-}
-
-// logProcessor takes the records of the local log's level.
-type logProcessor struct {
-	q     *queue[sdklog.Record]
-	level slog.Leveler
-}
-
-func (p logProcessor) Enabled(_ context.Context, of sdklog.EnabledParameters) bool {
-	return slog.Level(of.Severity-otellog.SeverityInfo) >= p.level.Level()
-}
-
-func (logProcessor) ForceFlush(context.Context) error { return nil }
-func (logProcessor) Shutdown(context.Context) error   { return nil }
-func (p logProcessor) OnEmit(_ context.Context, r *sdklog.Record) error {
-	p.q.put(r.Clone())
-	return nil
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"go.opentelemetry.io/contrib/bridges/otelslog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -111,7 +110,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 			return nil, err
 		}
 		t.provider.queue = t.export.spans
-		handler = slog.NewMultiHandler(handler, otelslog.NewHandler(tracerName, otelslog.WithLoggerProvider(t.export.logs)))
+		handler = slog.NewMultiHandler(handler, t.export.logs)
 	}
 	t.logger = slog.New(handler)
 	t.tracer = t.provider.tracer(tracerName)

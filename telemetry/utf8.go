@@ -38,17 +38,22 @@ func (r *record) tidy() {
 func validRecords(batch []sdklog.Record) []sdklog.Record {
 	for i := range batch {
 		r := &batch[i]
+		var c cleaner
+		body := c.value(r.Body())
+		r.WalkAttributes(func(kv attribute.KeyValue) bool {
+			c.attr(kv)
+			return !c.bad
+		})
+		if !c.bad {
+			continue
+		}
 		attrs := make([]attribute.KeyValue, 0, r.AttributesLen())
 		r.WalkAttributes(func(kv attribute.KeyValue) bool {
-			attrs = append(attrs, kv)
+			attrs = append(attrs, c.attr(kv))
 			return true
 		})
-		var c cleaner
-		body, attrs := c.value(r.Body()), c.attrs(attrs)
-		if c.bad {
-			r.SetBody(body)
-			r.SetAttributes(attrs...)
-		}
+		r.SetBody(body)
+		r.SetAttributes(attrs...)
 	}
 	return batch
 }
@@ -64,19 +69,24 @@ func (c *cleaner) text(s string) string {
 	return strings.ToValidUTF8(s, "\ufffd")
 }
 
+func (c *cleaner) attr(a attribute.KeyValue) attribute.KeyValue {
+	return attribute.KeyValue{Key: attribute.Key(c.text(string(a.Key))), Value: c.value(a.Value)}
+}
+
 // attrs returns attrs itself, or a copy if one of them is bad.
 func (c *cleaner) attrs(attrs []attribute.KeyValue) []attribute.KeyValue {
-	var all cleaner
+	before, found := c.bad, false
 	for i, a := range attrs {
-		var one cleaner
-		a.Key, a.Value = attribute.Key(one.text(string(a.Key))), one.value(a.Value)
-		if one.bad && !all.bad {
-			attrs, all.bad, c.bad = slices.Clone(attrs), true, true
+		c.bad = false
+		if a = c.attr(a); !c.bad {
+			continue
 		}
-		if one.bad {
-			attrs[i] = a
+		if !found {
+			attrs, found = slices.Clone(attrs), true
 		}
+		attrs[i] = a
 	}
+	c.bad = before || found
 	return attrs
 }
 
