@@ -94,3 +94,37 @@ func TestSimFlapping(t *testing.T) {
 		simErrors(t, s, 500) // each client has to see each of 7 falls: 0.1 %
 	})
 }
+
+// TestSimManyInstances: 10,000 instances, 1,000 of them dead.
+func TestSimManyInstances(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 10_000, 8, transport.Settings{})
+		for i, srv := range s.servers {
+			if i%10 == 3 {
+				srv.breaks(dead)
+			}
+		}
+		s.load(t, http.MethodGet, 2000, 10*time.Second, nil)
+		simErrors(t, s, 1000)
+	})
+}
+
+// TestSimIdleInstances: calls one after another go to all of three.
+func TestSimIdleInstances(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 3, 1, transport.Settings{})
+		origin := time.Now()
+		for range 300 {
+			s.call(t, s.clients[0], http.MethodGet, origin, time.Since(origin))
+		}
+		for i, srv := range s.servers {
+			got := srv.attempts.Load()
+			t.Logf("server %d got %d", i, got)
+			if got < 60 || got > 141 {
+				t.Errorf("server %d got %d of 300 calls, want 20 to 47 %%", i, got)
+			}
+		}
+	})
+}
