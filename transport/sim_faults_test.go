@@ -71,6 +71,21 @@ func TestSimBadServer(t *testing.T) {
 	}
 }
 
+// TestSimEjection: a server that is gone for good is left alone after 5 failures of each client.
+func TestSimEjection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 10, 4, transport.Settings{})
+		s.servers[3].breaks(dead)
+		s.load(t, http.MethodPost, 400, 40*time.Second, nil)
+		got := s.servers[3].attempts.Load()
+		t.Logf("the dead server got %d attempts", got)
+		if got > 32 { // some are under way when the fifth fails
+			t.Errorf("the dead server got %d attempts of 4 clients, want at most 32", got)
+		}
+	})
+}
+
 // TestSimFlapping: a server that comes and goes does not keep callers from the others.
 func TestSimFlapping(t *testing.T) {
 	t.Parallel()
@@ -113,18 +128,18 @@ func TestSimManyInstances(t *testing.T) {
 // TestSimIdleInstances: calls one after another go to all of three.
 func TestSimIdleInstances(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := simulate(t, 3, 1, transport.Settings{})
-		origin := time.Now()
-		for range 300 {
-			s.call(t, s.clients[0], http.MethodGet, origin, time.Since(origin))
-		}
-		for i, srv := range s.servers {
-			got := srv.attempts.Load()
-			t.Logf("server %d got %d", i, got)
-			if got < 60 || got > 141 {
-				t.Errorf("server %d got %d of 300 calls, want 20 to 47 %%", i, got)
+	for range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			s := simulate(t, 3, 1, transport.Settings{})
+			origin := time.Now()
+			for range 300 {
+				s.call(t, s.clients[0], http.MethodGet, origin, time.Since(origin))
 			}
-		}
-	})
+			for i, srv := range s.servers {
+				if got := srv.attempts.Load(); got < 60 || got > 141 {
+					t.Errorf("server %d got %d of 300 calls, want 20 to 47 %%", i, got)
+				}
+			}
+		})
+	}
 }

@@ -75,6 +75,30 @@ func calls() []mutant {
 			`c.away = resp.Header.Get(dependency.Header); c.away != ""`, `c.away = resp.Header.Get(dependency.Header); c.away == "?"`, "./transport", "TestSimRecovery",
 		},
 		{
+			"an error counts as a second, however fast it comes", "transport/instance.go",
+			"int64(max(took, failurePenalty))", "int64(took)", "./transport", "TestSimBadServer/one_of_four",
+		},
+		{
+			"calls in flight count against an instance", "transport/instance.go",
+			"max(latency, float64(latencyFloor)) * float64(waiting+1)", "max(latency, float64(latencyFloor))", "./transport", "TestSimBadServer/black_hole",
+		},
+		{
+			"a slow instance gets fewer calls", "transport/instance.go",
+			"	latency := float64(in.peak.Load())\n", "	latency := min(1, float64(in.peak.Load())) * 1e9\n", "./transport", "TestSimSlowServer",
+		},
+		{
+			"an instance that fails five times is left alone", "transport/instance.go",
+			"return in.failures.Add(1) >= ejectAfter", "return in.failures.Add(1) >= ejectAfter<<20", "./transport", "TestSimEjection",
+		},
+		{
+			"idle instances take turns, whoever was a bit faster", "transport/instance.go",
+			"idleA > idleB+float64(idleNoise) && idleA > idleB*idleRatio", "idleA > idleB", "./transport", "TestSimIdleInstances",
+		},
+		{
+			"a caller knows a few of ten thousand instances", "transport/pool.go",
+			"if s.subset <= 0 ||", "if s.subset >= 0 ||", "./transport", "TestSimManyInstances",
+		},
+		{
 			"an open breaker asks for the health of its instances", "transport/probe.go",
 			"if !tg.isService() || tg.probing.Swap(true) {", "if tg.isService() || tg.probing.Swap(true) {", "./transport", "TestSimRetryStorm/breaker",
 		},
