@@ -57,6 +57,9 @@ const answerTime = 5 * time.Millisecond
 // open sets the deadline. Streams have their caller's only.
 func (c *call) open(stream bool) {
 	c.began = c.t.now()
+	if c.began-time.Duration(c.tg.used.Load()) > time.Second { // it need not be exact
+		c.tg.used.Store(int64(c.began))
+	}
 	if d, ok := c.ctx.Deadline(); ok {
 		c.deadline, c.inherited = c.began+max(time.Until(d), 1), true
 	}
@@ -104,7 +107,7 @@ func (c *call) begin() error {
 	in.inFlight.Add(1)
 	c.attempts++
 	if c.attempts > 1 {
-		c.tg.metrics.retries.Inc()
+		c.tg.metrics.inc(c.t.metrics.retries)
 	}
 	c.attempt = attempt{in: in, local: c.tg.local.table()[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
 	return nil

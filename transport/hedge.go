@@ -117,7 +117,7 @@ func (c *call) beginHedge() bool {
 		c.in.release()
 		return false
 	}
-	c.tg.metrics.hedges.Inc()
+	c.tg.metrics.inc(c.t.metrics.hedges)
 	return true
 }
 
@@ -162,7 +162,7 @@ func (c *call) fork() call {
 // adopt makes what came of the second attempt that of the call.
 func (c *call) adopt(second *call) {
 	c.attempt, c.attempts = second.attempt, second.attempts
-	c.tg.metrics.hedgesWon.Inc()
+	c.tg.metrics.inc(c.t.metrics.hedgesWon)
 	if c.span.IsRecording() {
 		c.span.SetAttributes(telemetry.Hedged.Bool(true))
 	}

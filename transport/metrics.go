@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,75 +59,159 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 			Help: "Rules for faults by target: active, refused because faults.enabled is not set, or unreadable.",
 		}, []string{"service", "target", "state"})),
 		breakers: telemetry.Register(registry, &breakerCollector{
-			desc: prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
+			desc:   prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
+			series: map[seriesKey]*targetMetrics{},
 		}),
 	}
 	m.breakers.transports.Store(t, nil)
 	return m
 }
 
-// targetMetrics has the children of one target, each resolved once.
+// targetMetrics has the series of one target, each made when it is first needed, and looked up once.
+// Transports that share their metrics share it.
 type targetMetrics struct {
-	caller, target string
-	requests       *prometheus.CounterVec
-	retries        prometheus.Counter
-	hedges         prometheus.Counter
-	hedgesWon      prometheus.Counter
-	duration       [protocols]prometheus.Observer
-	statuses       telemetry.Counters // by HTTP status - 100
-	codes          telemetry.Counters // by gRPC code
+	*metrics
+	target   string
+	users    int // transports that know the target; guarded by the collector's mu
+	duration [protocols]atomic.Pointer[prometheus.Observer]
+	codes    [protocols]atomic.Pointer[[]codeCounter]
+	mu       sync.Mutex // of changes
+	left     bool       // the series are deleted: a last call must not make them again
 }
 
-func (m *metrics) target(name string) targetMetrics {
-	return targetMetrics{
-		caller: m.caller, target: name, requests: m.requests,
-		statuses: make(telemetry.Counters, 500), codes: make(telemetry.Counters, codes.Unauthenticated+1),
-		retries: m.retries.WithLabelValues(m.caller, name),
-		hedges:  m.hedges.WithLabelValues(m.caller, name), hedgesWon: m.hedgesWon.WithLabelValues(m.caller, name),
-		duration: [protocols]prometheus.Observer{
-			m.duration.WithLabelValues(m.caller, name, overHTTP.String()),
-			m.duration.WithLabelValues(m.caller, name, overGRPC.String()),
-		},
+// codeCounter counts calls that ended with an HTTP status or gRPC code or, with a word for why, in
+// no answer.
+type codeCounter struct {
+	prometheus.Counter
+	code int
+	why  string
+}
+
+// target returns the metrics of a target; leave must follow when it is forgotten.
+func (m *metrics) target(name string) *targetMetrics {
+	c := m.breakers
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := seriesKey{m.caller, name}
+	tm := c.series[key]
+	if tm == nil {
+		tm = &targetMetrics{metrics: m, target: name}
+		c.series[key] = tm
 	}
+	tm.users++
+	return tm
 }
 
-func (m *targetMetrics) http(status int, took time.Duration) {
-	m.duration[overHTTP].Observe(took.Seconds())
-	m.statuses.Add(status-100, func() prometheus.Counter { return m.counter(overHTTP, strconv.Itoa(status)) })
+// leave deletes the series of a target that no transport knows any more.
+func (m *targetMetrics) leave() {
+	c := m.breakers
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.users--; m.users > 0 {
+		return
+	}
+	delete(c.series, seriesKey{m.caller, m.target})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left = true
+	for p := range protocols {
+		m.metrics.duration.DeleteLabelValues(m.caller, m.target, p.String())
+		if list := m.codes[p].Load(); list != nil {
+			for _, counter := range *list {
+				m.requests.DeleteLabelValues(m.caller, m.target, p.String(), counter.label(p))
+			}
+		}
+	}
+	for _, vec := range []*prometheus.CounterVec{m.retries, m.hedges, m.hedgesWon} {
+		vec.DeleteLabelValues(m.caller, m.target)
+	}
+	m.faults.DeletePartialMatch(prometheus.Labels{"service": m.caller, "target": m.target})
 }
+
+func (m *targetMetrics) http(status int, took time.Duration) { m.answered(overHTTP, status, "", took) }
 
 func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
-	m.duration[overGRPC].Observe(took.Seconds())
-	m.codes.Add(int(code), func() prometheus.Counter { return m.counter(overGRPC, code.String()) })
+	m.answered(overGRPC, int(code), "", took)
 }
 
 // failed counts a call that got no answer; why is a word.
 func (m *targetMetrics) failed(p protocol, why string, took time.Duration) {
-	m.duration[p].Observe(took.Seconds())
-	m.counter(p, why).Inc()
+	m.answered(p, 0, why, took)
 }
 
-func (m *targetMetrics) counter(p protocol, code string) prometheus.Counter {
-	return m.requests.WithLabelValues(m.caller, m.target, p.String(), code)
+// inc counts one in a vector of service and target. What is seldom is looked up each time.
+func (m *targetMetrics) inc(vec *prometheus.CounterVec) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.left {
+		vec.WithLabelValues(m.caller, m.target).Inc()
+	}
+}
+
+func (m *targetMetrics) answered(p protocol, code int, why string, took time.Duration) {
+	if observer, list := m.duration[p].Load(), m.codes[p].Load(); observer != nil {
+		for i := range *list { // few: a search is faster than a map
+			if counter := &(*list)[i]; counter.code == code && counter.why == why {
+				counter.Inc()
+				(*observer).Observe(took.Seconds())
+				return
+			}
+		}
+	}
+	m.first(p, codeCounter{code: code, why: why}, took)
+}
+
+// first counts the first call with a code.
+func (m *targetMetrics) first(p protocol, c codeCounter, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left {
+		return
+	}
+	var list []codeCounter
+	if old := m.codes[p].Load(); old != nil {
+		list = *old
+	}
+	c.Counter = m.requests.WithLabelValues(m.caller, m.target, p.String(), c.label(p))
+	c.Inc()
+	list = append(slices.Clip(list), c) // of two callers at once both add it, which does no harm
+	m.codes[p].Store(&list)
+	observer := m.metrics.duration.WithLabelValues(m.caller, m.target, p.String())
+	observer.Observe(took.Seconds())
+	m.duration[p].Store(&observer)
+}
+
+func (c codeCounter) label(p protocol) string {
+	switch {
+	case c.why != "":
+		return c.why
+	case p == overGRPC:
+		return codes.Code(c.code).String()
+	}
+	return strconv.Itoa(c.code)
 }
 
 // breakerCollector reads the breakers when it is asked: half-open begins without an event.
 type breakerCollector struct {
 	desc       *prometheus.Desc
 	transports sync.Map // of *Transport → nil, those that are not closed
+
+	mu     sync.Mutex
+	series map[seriesKey]*targetMetrics // of all transports
 }
+
+type seriesKey struct{ caller, target string }
 
 func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
 // Collect shows the worse of two transports of one service with the same target.
 func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
-	type key struct{ caller, target string }
-	worst := map[key]float64{}
+	worst := map[seriesKey]float64{}
 	for t := range c.transports.Range {
 		t := t.(*Transport)
 		t.mu.Lock()
 		for name, tg := range t.byName {
-			k := key{t.caller, name}
+			k := seriesKey{t.caller, name}
 			worst[k] = max(worst[k], gauges[tg.breaker.state(t.now())])
 		}
 		t.mu.Unlock()

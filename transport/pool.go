@@ -42,21 +42,21 @@ func (t *target) choices(now time.Duration) *pool {
 		return p
 	}
 	if t.mu.TryLock() {
-		t.refill(now)
+		t.refill(t.instances(), now)
 		t.mu.Unlock()
 	}
 	return t.pool.Load()
 }
 
-// refill makes the pool. t.mu must be held.
-func (t *target) refill(now time.Duration) {
+// refill makes the pool of a list. t.mu must be held.
+func (t *target) refill(list []*instance, now time.Duration) {
 	t.stale.Store(false)
 	p := &pool{until: math.MaxInt64, weights: t.tr.weights.table.Load(), local: t.local.entries.Load()}
 	s := selection{now: now, zone: t.tr.opts.Zone, subset: t.set.Subset}
 	if p.weights != nil {
 		s.shares = (*p.weights)[t.service]
 	}
-	list, local, several := t.instances(), t.local.table(), false
+	local, several := t.local.table(), false
 	for _, in := range list {
 		if in.isEjected(now) {
 			p.until = min(p.until, time.Duration(in.ejected.Load()))
@@ -84,7 +84,7 @@ func (t *target) refill(now time.Duration) {
 		}
 	}
 	old := t.pool.Swap(p)
-	if s.subset > 0 && len(list) > s.subset {
+	if s.subset > 0 && len(list) > s.subset && t.ctx.Err() == nil { // else all give way
 		old.giveWay(p, s)
 	}
 }

@@ -38,7 +38,7 @@ func (t *Transport) probe(tg *target) {
 	next := t.now() + probeEvery
 	tg.breaker.expect(next)
 	t.watchers.Go(func() {
-		for turn := 0; steady.Sleep(t.ctx, next-t.now()); turn++ {
+		for turn := 0; steady.Sleep(tg.ctx, next-t.now()); turn++ {
 			next = t.now() + probeEvery
 			if !tg.needsProbe(t.now()) {
 				tg.breaker.expect(0)
@@ -113,9 +113,11 @@ func (t *Transport) probeRound(tg *target, turn int) {
 // isReady asks an instance at /readyz, and over gRPC if it does not serve that or if calls need its
 // gRPC connection.
 func (t *Transport) isReady(tg *target, in *instance) bool {
+	tg.asking.Add(1)
+	defer tg.asking.Add(-1)
 	in.inFlight.Add(1) // keeps the connection
 	defer in.release()
-	ctx, cancel := context.WithTimeout(t.ctx, probeTime)
+	ctx, cancel := context.WithTimeout(tg.ctx, probeTime)
 	defer cancel()
 	local := tg.local.table()[in.ID]
 	code := 0

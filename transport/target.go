@@ -43,7 +43,13 @@ type target struct {
 	probing atomic.Bool // its instances are asked for their health
 	budget  budget
 	hedges  hedges // nil for none
-	metrics targetMetrics
+	metrics *targetMetrics
+
+	ctx    context.Context // of the watch and the probes; ends when the target is forgotten
+	cancel context.CancelFunc
+	used   atomic.Int64 // when the last call began
+	asking atomic.Int64 // probes under way
+	hosts  []string     // under which the transport keeps it; guarded by the transport's mu
 
 	calls    atomic.Uint64 // numbers them for the weights
 	pool     atomic.Pointer[pool]
@@ -205,8 +211,8 @@ func (t *target) remember(as *discovery.Instance, now time.Duration) *instance {
 
 // replace publishes a list. t.mu must be held.
 func (t *target) replace(list []*instance, now time.Duration) {
+	t.refill(list, now) // before calls see that there are instances
 	t.list.Store(&list)
-	t.refill(now)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }

@@ -87,6 +87,8 @@ type Transport struct {
 	mu       sync.Mutex // guards what follows
 	byName   map[string]*target
 	closed   bool
+	sweeper  *time.Timer            // nil while there are no targets
+	swept    time.Duration          // when it was last looked for unused ones
 	faults   map[string]*faultRules // by target
 	refused  bool                   // there are faults, and they are not enabled
 }
@@ -132,6 +134,7 @@ func (t *Transport) start() {
 	outside.Proxy = http.ProxyFromEnvironment
 	outside.ForceAttemptHTTP2 = true
 	outside.DisableCompression = false
+	outside.MaxIdleConns = manyTargets
 	if own.TLS != nil {
 		inside.DialTLSContext = t.dialTLS(dialer)
 	}
@@ -154,6 +157,9 @@ func (t *Transport) Close() error {
 	targets := t.byName
 	t.byName = map[string]*target{}
 	t.targets.Clear()
+	if t.sweeper != nil {
+		t.sweeper.Stop()
+	}
 	t.mu.Unlock()
 	t.cancel()
 	t.watchers.Wait()
@@ -207,11 +213,23 @@ func (t *Transport) target(host string, tls bool) (*target, error) {
 	}
 	tg := t.byName[name]
 	if tg == nil {
+		if len(t.byName) > manyTargets && t.now()-t.swept > forgetPause {
+			gone := t.unused()
+			t.watchers.Go(func() {
+				for _, tg := range gone {
+					tg.end()
+				}
+			})
+		}
 		tg = t.newTarget(name, service, external)
 		t.byName[name] = tg
+		if t.sweeper == nil {
+			t.sweeper = time.AfterFunc(forgetEvery, t.forget)
+		}
 	}
 	if !tls {
 		t.targets.Store(host, tg)
+		tg.hosts = append(tg.hosts, host)
 	}
 	return tg, nil
 }
@@ -228,14 +246,16 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		changed:   make(chan struct{}),
 		spanNames: spanNames(name), spanAttrs: spanAttrs(name),
 	}
+	tg.used.Store(int64(t.now()))
+	tg.ctx, tg.cancel = context.WithCancel(t.ctx)
 	tg.calls.Store(mathrand.Uint64()) // else the first calls of all callers went to one group
-	tg.refill(t.now())
+	tg.refill(nil, t.now())
 	tg.metrics = t.metrics.target(name)
 	tg.faults.Store(t.faults[name])
 	if t.opts.Resolver == nil || service == "" {
 		tg.useDNS()
 		return tg
 	}
-	t.watchers.Go(func() { tg.watch(t.ctx, t.opts.Resolver) })
+	t.watchers.Go(func() { tg.watch(tg.ctx, t.opts.Resolver) })
 	return tg
 }

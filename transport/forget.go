@@ -1,0 +1,71 @@
+package transport
+
+import "time"
+
+const (
+	forgetAfter = 10 * time.Minute // a target that is not called for so long
+	forgetEvery = time.Minute      // how often it is looked for them
+
+	// When there are more targets than manyTargets, external ones are forgotten sooner: a caller of
+	// webhooks may call each host once.
+	manyTargets = 1000
+	forgetSoon  = 10 * time.Second
+	forgetPause = time.Second
+)
+
+// forget ends what is remembered of targets that are no longer called. The next call begins anew.
+func (t *Transport) forget() {
+	t.mu.Lock()
+	var gone []*target
+	if !t.closed {
+		gone = t.unused()
+		if len(t.byName) > 0 {
+			t.sweeper.Reset(forgetEvery)
+		} else {
+			t.sweeper = nil
+		}
+	}
+	t.mu.Unlock()
+	for _, tg := range gone {
+		tg.end()
+	}
+}
+
+// unused takes targets that are not called any more out of the lists. t.mu must be held. Their end
+// must follow without it. A call that has found one of them a moment before goes on with it.
+func (t *Transport) unused() (gone []*target) {
+	now := t.now()
+	many := len(t.byName) > manyTargets
+	t.swept = now
+	for name, tg := range t.byName {
+		idle := now - time.Duration(tg.used.Load())
+		soon := many && tg.external != "" && idle > forgetSoon && tg.breaker.state(now) == Closed
+		if (idle > forgetAfter || soon) && !tg.busy() {
+			gone = append(gone, tg)
+			delete(t.byName, name)
+			for _, host := range tg.hosts {
+				t.targets.Delete(host)
+			}
+		}
+	}
+	return gone
+}
+
+// busy reports whether there are calls under way. Probes are none.
+func (t *target) busy() bool {
+	calls := -t.asking.Load()
+	for _, in := range t.instances() {
+		calls += in.inFlight.Load()
+	}
+	return calls > 0
+}
+
+// end stops the following of the registry and the probes, and closes connections and metrics. Calls
+// under way go on: the last one of an instance closes its connection.
+func (t *target) end() {
+	t.cancel()
+	for _, in := range t.instances() {
+		in.leave()
+	}
+	t.metrics.leave()
+}
