@@ -29,8 +29,16 @@
 //     first how many calls a version or instance gets.
 //   - Breaker. There is one for each target. Settings.Breaker.FailureThreshold failed attempts in a
 //     row open it, and after RecoveryTimeout it lets one probe through. Failures are transport
-//     errors, deadlines, 5xx, and the gRPC codes Unavailable, DeadlineExceeded, Internal and
-//     ResourceExhausted. A 4xx is a success. A call that its own caller cancelled counts as neither.
+//     errors, silence until a deadline, 5xx, and the gRPC codes Unavailable, DeadlineExceeded,
+//     Internal and ResourceExhausted. A 4xx is a success. What the target did not do itself is
+//     neither: the caller cancelled the call, its request body failed or did not come, its message
+//     could not be sent or was not accepted here, its deadline came from outside and left the target
+//     less than three quarters of the time that Settings.Timeout gives (5 s without), or the answer,
+//     a 502, 503, 504 or Unavailable, tells that something behind the target is away.
+//   - Health. While the breaker of a service is open or one of its instances ejected, up to eight of
+//     them a second are asked at /readyz, or by gRPC's health service. One that is ready gets calls
+//     again, and the breaker lets the next call try; when that fails all the same, health is believed
+//     after 1 s, 2 s, 4 s and so on. External targets have no such question.
 //   - Retry. Over HTTP for GET, HEAD, OPTIONS, PUT, DELETE and requests with the header
 //     Idempotency-Key, if the body can be sent again (there is none, or GetBody is set). Over gRPC
 //     for methods whose idempotency_level allows it, for calls with WithIdempotent, and for calls

@@ -102,6 +102,34 @@ func calls() []mutant {
 			"an open breaker asks for the health of its instances", "transport/probe.go",
 			"if !tg.isService() || tg.probing.Swap(true) {", "if tg.isService() || tg.probing.Swap(true) {", "./transport", "TestSimRetryStorm/breaker",
 		},
+		{
+			"a short deadline from outside opens no breaker", "transport/call.go",
+			"return 4*(now-c.started) < 3*own && ", "return false && ", "./transport", "TestOnlyWhatTheTargetDidCounts",
+		},
+		{
+			"a request body that fails opens no breaker", "transport/http.go",
+			"case c.cancelled(), c.upload.broken(),", "case c.cancelled(),", "./transport", "TestOnlyWhatTheTargetDidCounts",
+		},
+		{
+			"a message that cannot be sent opens no breaker", "transport/rpc.go",
+			"if !reached || c.ownFault(err) {", "if !reached {", "./transport", "TestOnlyWhatTheTargetDidCountsOverGRPC",
+		},
+		{
+			"health is believed less each time", "transport/breaker.go",
+			"if b.open && now >= b.tripped+growing(b.trips, b.recovery) {", "if b.open {", "./transport", "TestHealthIsBelievedLater",
+		},
+		{
+			"with an open breaker the try goes to an instance that is ready", "transport/probe.go",
+			"		if !ready[i] {\n", "		if false && !ready[i] {\n", "./transport", "TestTheTryGoesToAReadyInstance",
+		},
+		{
+			"a deadline from outside has no effect at the edge", "server/http.go",
+			"if s.opts.DeadlineFrom.has(r.RemoteAddr) {", "if true {", "./server", "TestDeadlineFrom",
+		},
+		{
+			"a body that does not come is answered at the deadline", "server/body.go",
+			"!x.ownDeadline && limit.Before(at)", "!x.ownDeadline && limit.Before(now)", "./server", "TestABodyThatFailsIsTheClientsError",
+		},
 	}
 }
 
