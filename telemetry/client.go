@@ -13,7 +13,8 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// A Client sends the three signals to one collector.
+// A Client sends the three signals to one collector. Logs and Metrics may be nil: then they stay
+// here.
 type Client struct {
 	Spans   sdktrace.SpanExporter // must not keep the spans: they are used again
 	Logs    sdklog.Exporter
@@ -46,7 +47,10 @@ func openClient(ctx context.Context, opts Options) (*Client, error) {
 
 // close ends the span and log clients (metricSender ends its own), then what they share.
 func (c *Client) close(ctx context.Context) error {
-	err := errors.Join(c.Spans.Shutdown(ctx), c.Logs.Shutdown(ctx))
+	err := c.Spans.Shutdown(ctx)
+	if c.Logs != nil {
+		err = errors.Join(err, c.Logs.Shutdown(ctx))
+	}
 	if c.Close != nil {
 		err = errors.Join(err, c.Close())
 	}

@@ -15,10 +15,10 @@ import (
 
 // exporter sends the three signals of one service to one collector.
 type exporter struct {
-	metrics *metricSender
+	metrics *metricSender // nil: none are sent
 	spans   *queue[*record]
-	records *queue[logRecord]
-	logs    slog.Handler // to records
+	records *queue[logRecord] // nil: none are sent
+	logs    slog.Handler      // to records
 	close   func(context.Context) error
 }
 
@@ -42,16 +42,20 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 		}
 		return err
 	})
-	logs := newExportHandler(opts.Log.Level, res)
-	e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []logRecord) error {
-		return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, logs.sink.convert(batch)) })
-	})
-	logs.queue = e.records
-	e.logs = logs
-	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
-	// The provider only lends its resource to the reader.
-	_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
-	e.metrics = newMetricSender(reader, out.Metrics, collector, opts)
+	if out.Logs != nil {
+		logs := newExportHandler(opts.Log.Level, res)
+		e.records = newQueue("logs", opts.Timeout, reg, func(ctx context.Context, batch []logRecord) error {
+			return collector.report(ctx, "logs", func() error { return out.Logs.Export(ctx, logs.sink.convert(batch)) })
+		})
+		logs.queue = e.records
+		e.logs = logs
+	}
+	if out.Metrics != nil {
+		reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(promotel.NewMetricProducer(promotel.WithGatherer(reg))))
+		// The provider only lends its resource to the reader.
+		_ = sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(reader))
+		e.metrics = newMetricSender(reader, out.Metrics, collector, opts)
+	}
 	return e, nil
 }
 
@@ -60,8 +64,12 @@ func (e *exporter) shutdown(ctx context.Context) error {
 	var errs [3]error
 	var wg sync.WaitGroup
 	wg.Go(func() { errs[0] = e.spans.shutdown(ctx) })
-	wg.Go(func() { errs[1] = e.records.shutdown(ctx) })
-	wg.Go(func() { errs[2] = e.metrics.shutdown(ctx) })
+	if e.records != nil {
+		wg.Go(func() { errs[1] = e.records.shutdown(ctx) })
+	}
+	if e.metrics != nil {
+		wg.Go(func() { errs[2] = e.metrics.shutdown(ctx) })
+	}
 	wg.Wait()
 	return errors.Join(errs[0], errs[1], errs[2], e.close(ctx))
 }

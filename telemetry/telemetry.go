@@ -110,7 +110,9 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 			return nil, err
 		}
 		t.provider.queue = t.export.spans
-		handler = slog.NewMultiHandler(handler, t.export.logs)
+		if t.export.logs != nil {
+			handler = slog.NewMultiHandler(handler, t.export.logs)
+		}
 	}
 	t.logger = slog.New(handler)
 	t.tracer = t.provider.tracer(tracerName)

@@ -26,17 +26,18 @@ import (
 
 // useGoZero returns what puts the tracer provider and the log of one stack in force: in go-zero both
 // are global.
-func useGoZero(env *calls.Env) (use func(), flush func(context.Context) error) {
+func useGoZero(env *calls.Env) (use func(), flush func(context.Context, int64) error) {
 	zprom.Enable()
 	logx.DisableStat()
-	provider, writer := env.Provider(), logx.NewWriter(env.Lines)
+	provider, flush := env.Provider()
+	writer := logx.NewWriter(env.Lines)
 	use = func() {
 		otel.SetTextMapPropagator(propagation.TraceContext{})
 		otel.SetTracerProvider(provider)
 		logx.SetWriter(writer)
 	}
 	use()
-	return use, provider.ForceFlush
+	return use, flush
 }
 
 // goZeroMetrics reads the counters of both sides; an empty name is a side without.

@@ -98,7 +98,8 @@ func (c *handClient) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func startHand(_ context.Context, env *calls.Env) (*calls.Running, error) {
-	provider, reg := env.Provider(), prometheus.NewRegistry()
+	provider, flush := env.Provider()
+	reg := prometheus.NewRegistry()
 	tracing := []otelhttp.Option{otelhttp.WithTracerProvider(provider), otelhttp.WithPropagators(propagation.TraceContext{})}
 	log := slog.New(slog.NewJSONHandler(env.Lines, nil))
 	mux := http.NewServeMux()
@@ -115,7 +116,7 @@ func startHand(_ context.Context, env *calls.Env) (*calls.Running, error) {
 	client, url := &http.Client{Transport: otelhttp.NewTransport(rt, tracing...), Timeout: 5 * time.Second}, "http://"+address+calls.Path
 	return &calls.Running{
 		Call: func(ctx context.Context) error { return calls.Get(ctx, client, url) },
-		Stop: func() error { base.CloseIdleConnections(); return stop() }, Flush: provider.ForceFlush,
+		Stop: func() error { base.CloseIdleConnections(); return stop() }, Flush: flush,
 		Metrics: func() (float64, float64, error) {
 			served, err := calls.Sum(reg, "http_requests_total")
 			called, err2 := calls.Sum(reg, "client_requests_total")
@@ -125,7 +126,7 @@ func startHand(_ context.Context, env *calls.Env) (*calls.Running, error) {
 }
 
 func startOtelGRPC(_ context.Context, env *calls.Env) (*calls.Running, error) {
-	provider := env.Provider()
+	provider, flush := env.Provider()
 	tracing := []otelgrpc.Option{otelgrpc.WithTracerProvider(provider), otelgrpc.WithPropagators(propagation.TraceContext{})}
 	conn, stop, err := calls.ServeGRPC([]grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(tracing...))},
 		[]grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(tracing...))})
@@ -134,6 +135,6 @@ func startOtelGRPC(_ context.Context, env *calls.Env) (*calls.Running, error) {
 	}
 	users := userv1.NewUserServiceClient(conn)
 	return &calls.Running{
-		Call: func(ctx context.Context) error { return calls.GetUserRPC(ctx, users) }, Stop: stop, Flush: provider.ForceFlush,
+		Call: func(ctx context.Context) error { return calls.GetUserRPC(ctx, users) }, Stop: stop, Flush: flush,
 	}, nil
 }

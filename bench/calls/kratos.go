@@ -21,7 +21,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/kaptar/kaptar/bench/internal/calls"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
@@ -29,14 +28,15 @@ import (
 
 // kratosParts are Kratos's own middlewares, in the order of its examples.
 type kratosParts struct {
-	provider       *sdktrace.TracerProvider
+	flush          func(context.Context, int64) error
 	reader         *sdkmetric.ManualReader
 	server, client []middleware.Middleware
 }
 
 func newKratos(env *calls.Env) (*kratosParts, error) {
 	log.SetLogger(log.NewStdLogger(io.Discard)) // of what is no call
-	p := &kratosParts{provider: env.Provider(), reader: sdkmetric.NewManualReader()}
+	provider, flush := env.Provider()
+	p := &kratosParts{flush: flush, reader: sdkmetric.NewManualReader()}
 	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader)).Meter("kratos")
 	served, err := newInstruments(meter, metrics.DefaultServerRequestsCounterName, metrics.DefaultServerSecondsHistogramName)
 	called, err2 := newInstruments(meter, metrics.DefaultClientRequestsCounterName, metrics.DefaultClientSecondsHistogramName)
@@ -44,7 +44,7 @@ func newKratos(env *calls.Env) (*kratosParts, error) {
 		return nil, err
 	}
 	logger := log.NewStdLogger(env.Lines)
-	spans := []tracing.Option{tracing.WithTracerProvider(p.provider), tracing.WithPropagator(propagation.TraceContext{})}
+	spans := []tracing.Option{tracing.WithTracerProvider(provider), tracing.WithPropagator(propagation.TraceContext{})}
 	p.server = []middleware.Middleware{recovery.Recovery(), tracing.Server(spans...), metrics.Server(served...), logging.Server(logger)}
 	p.client = []middleware.Middleware{
 		recovery.Recovery(), tracing.Client(spans...), metrics.Client(called...), logging.Client(logger), circuitbreaker.Client(),
@@ -128,7 +128,7 @@ func startKratosHTTP(ctx context.Context, env *calls.Env) (*calls.Running, error
 			base.CloseIdleConnections()
 			return errors.Join(client.Close(), srv.Stop(context.WithoutCancel(ctx)))
 		},
-		Flush: p.provider.ForceFlush, Metrics: p.metrics,
+		Flush: p.flush, Metrics: p.metrics,
 	}, nil
 }
 
@@ -153,7 +153,7 @@ func startKratosGRPC(ctx context.Context, env *calls.Env) (*calls.Running, error
 	return &calls.Running{
 		Call:  func(ctx context.Context) error { return calls.GetUserRPC(ctx, users) },
 		Stop:  func() error { return errors.Join(conn.Close(), srv.Stop(context.WithoutCancel(ctx))) },
-		Flush: p.provider.ForceFlush, Metrics: p.metrics,
+		Flush: p.flush, Metrics: p.metrics,
 	}, nil
 }
 

@@ -52,8 +52,9 @@ type Running struct {
 	Stop func() error
 	// Use, if set, is called before each slice: stacks with global state put theirs in force.
 	Use func()
-	// Flush sends the spans that are queued to Env.Spans; nil for a stack without.
-	Flush func(ctx context.Context) error
+	// Flush sends the spans that are queued to Env.Spans, which is to have n of them if none was
+	// lost; nil for a stack without.
+	Flush func(ctx context.Context, n int64) error
 	// Metrics returns how many calls the metrics of both sides have counted; nil for a stack without.
 	Metrics func() (server, client float64, err error)
 }

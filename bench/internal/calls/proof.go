@@ -13,12 +13,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// queueLen is the queue of the batchers: that of the OpenTelemetry SDK would lose spans here.
+// queueLen is the queue of the SDK's batchers, the same as kaptar's: the default would lose spans.
 const queueLen = 8192
 
 // Spans is an exporter that counts.
 type Spans struct {
-	all, server, client atomic.Int64
+	server, client atomic.Int64
 
 	mu      sync.Mutex
 	keep    bool
@@ -28,7 +28,6 @@ type Spans struct {
 
 // ExportSpans counts spans by kind.
 func (s *Spans) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
-	s.all.Add(int64(len(spans)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, span := range spans {
@@ -52,18 +51,15 @@ func (s *Spans) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) er
 // Shutdown does nothing.
 func (*Spans) Shutdown(context.Context) error { return nil }
 
-// Processor returns the SDK's batcher in front of s.
-func (s *Spans) Processor() sdktrace.SpanProcessor {
-	return sdktrace.NewBatchSpanProcessor(s, sdktrace.WithMaxQueueSize(queueLen))
-}
-
-// Provider returns a provider of the SDK that samples new traces as env says and exports to env.Spans.
-func (env *Env) Provider() *sdktrace.TracerProvider {
-	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(env.Spans.Processor()),
+// Provider returns a provider of the SDK that samples new traces as env says, and exports to
+// env.Spans through the SDK's batcher; and what flushes that.
+func (env *Env) Provider() (p *sdktrace.TracerProvider, flush func(context.Context, int64) error) {
+	p = sdktrace.NewTracerProvider(sdktrace.WithBatcher(env.Spans, sdktrace.WithMaxQueueSize(queueLen)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(env.Sampling))))
+	return p, func(ctx context.Context, _ int64) error { return p.ForceFlush(ctx) }
 }
 
-// linked returns how many of the server spans are children of a client span.
+// linked returns how many of the server spans are children of a client span, and forgets them.
 func (s *Spans) linked() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,6 +68,7 @@ func (s *Spans) linked() (n int64) {
 			n++
 		}
 	}
+	s.keep, s.clients, s.parents = false, nil, nil
 	return n
 }
 
@@ -100,46 +97,42 @@ func Sum(g prometheus.Gatherer, name string) (sum float64, err error) {
 
 // counts are what a stack has left behind.
 type counts struct {
-	all, serverSpans, clientSpans, lines int64
-	serverMetrics, clientMetrics         float64
+	serverSpans, clientSpans, lines int64
+	serverMetrics, clientMetrics    float64
 }
 
+// counts flushes the spans and reads all counters.
 func (r *runner) counts(ctx context.Context) (c counts, err error) {
 	if r.Flush != nil {
-		err = r.Flush(ctx)
+		err = r.Flush(ctx, int64(float64(r.calls.Load())*r.spansEach()*r.env.Sampling))
 	}
 	if r.Metrics != nil {
 		var failed error
 		c.serverMetrics, c.clientMetrics, failed = r.Metrics()
 		err = errors.Join(err, failed)
 	}
-	c.all, c.serverSpans, c.clientSpans = r.env.Spans.all.Load(), r.env.Spans.server.Load(), r.env.Spans.client.Load()
-	c.lines = r.env.Lines.n.Load()
+	c.serverSpans, c.clientSpans, c.lines = r.env.Spans.server.Load(), r.env.Spans.client.Load(), r.env.Lines.n.Load()
 	return c, err
 }
+
+func (r *runner) spansEach() float64 { return float64(r.Features.ServerSpans + r.Features.ClientSpans) }
 
 var errProof = errors.New("a feature is not on")
 
 // proofCalls are few enough to keep the ids of all their spans.
 const proofCalls = 200
 
-// prove makes some calls. With everything sampled, it checks that each has left all spans, and that
-// those of the server are children of the client's.
+// prove makes the first calls. With everything sampled, it checks that each has left all spans, and
+// that those of the server are children of the client's.
 func (r *runner) prove(ctx context.Context) error {
 	if r.Use != nil {
 		r.Use()
 	}
-	r.env.Spans.mu.Lock()
 	r.env.Spans.keep, r.env.Spans.clients = r.env.Sampling == 1, make(map[trace.SpanID]bool)
-	r.env.Spans.mu.Unlock()
-	if err := r.Call(ctx); err != nil { // connects
-		return err
+	r.before.lines = r.env.Lines.n.Load()
+	if r.Metrics != nil {
+		r.before.serverMetrics, r.before.clientMetrics, _ = r.Metrics() // those of go-zero are global
 	}
-	var err error
-	if r.before, err = r.counts(ctx); err != nil {
-		return err
-	}
-	linked := r.env.Spans.linked()
 	for range proofCalls {
 		if err := r.Call(ctx); err != nil {
 			return err
@@ -150,14 +143,10 @@ func (r *runner) prove(ctx context.Context) error {
 	if err != nil || r.env.Sampling != 1 {
 		return err
 	}
-	linked = r.env.Spans.linked() - linked
-	r.env.Spans.mu.Lock()
-	r.env.Spans.keep, r.env.Spans.clients, r.env.Spans.parents = false, nil, nil
-	r.env.Spans.mu.Unlock()
-	server, client := now.serverSpans-r.before.serverSpans, now.clientSpans-r.before.clientSpans
-	if f := r.Features; server != proofCalls*int64(f.ServerSpans) || client != proofCalls*int64(f.ClientSpans) || linked != server {
+	linked := r.env.Spans.linked()
+	if f := r.Features; now.serverSpans != proofCalls*int64(f.ServerSpans) || now.clientSpans != proofCalls*int64(f.ClientSpans) || linked != now.serverSpans {
 		return fmt.Errorf("%w: %d calls left %d server spans, %d of them children of one of %d client spans",
-			errProof, proofCalls, server, linked, client)
+			errProof, proofCalls, now.serverSpans, linked, now.clientSpans)
 	}
 	return nil
 }
@@ -184,11 +173,11 @@ func (r *runner) check(ctx context.Context) (kept float64, err error) {
 			return 0, fmt.Errorf("%w: %.0f %s after %d calls, want %.0f", errProof, c.got, c.what, n, want)
 		}
 	}
-	want := float64(n) * float64(f.ServerSpans+f.ClientSpans) * r.env.Sampling
+	want := float64(n) * r.spansEach() * r.env.Sampling
 	if want == 0 {
 		return 0, nil
 	}
-	kept = float64(now.serverSpans+now.clientSpans-r.before.serverSpans-r.before.clientSpans) / want
+	kept = float64(now.serverSpans+now.clientSpans) / want
 	if r.env.Sampling < 1 && want > 1000 && (kept < 0.7 || kept > 1.3) {
 		return 0, fmt.Errorf("%w: %.2f of the spans that were expected with sampling %g", errProof, kept, r.env.Sampling)
 	}
