@@ -164,31 +164,24 @@ func (o oneInstance) GetService(context.Context, string) ([]*registry.ServiceIns
 	return []*registry.ServiceInstance{{ID: "a", Name: "users", Endpoints: []string{string(o)}}}, nil
 }
 
-func (o oneInstance) Watch(ctx context.Context, _ string) (registry.Watcher, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	first := make(chan struct{}, 1)
-	first <- struct{}{}
-	return &oneWatcher{oneInstance: o, ctx: ctx, cancel: cancel, first: first}, nil
+func (o oneInstance) Watch(context.Context, string) (registry.Watcher, error) {
+	w := make(oneWatcher, 1)
+	w <- o
+	return w, nil
 }
 
-type oneWatcher struct {
-	oneInstance
+// oneWatcher tells of the instance, and then of no change.
+type oneWatcher chan oneInstance
 
-	ctx    context.Context //nolint:containedctx // Next has none
-	cancel func()
-	first  chan struct{}
-}
-
-func (w *oneWatcher) Next() ([]*registry.ServiceInstance, error) {
-	select {
-	case <-w.first:
-		return w.GetService(w.ctx, "")
-	case <-w.ctx.Done():
-		return nil, w.ctx.Err()
+func (w oneWatcher) Next() ([]*registry.ServiceInstance, error) {
+	o, ok := <-w
+	if !ok {
+		return nil, context.Canceled
 	}
+	return o.GetService(context.Background(), "")
 }
 
-func (w *oneWatcher) Stop() error {
-	w.cancel()
+func (w oneWatcher) Stop() error {
+	close(w)
 	return nil
 }

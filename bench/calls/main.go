@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
@@ -105,8 +106,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s. %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
-		runtime.NumCPU(), s.Rounds, s.Slice, missed(results))
+	missed := 0
+	for _, r := range results {
+		missed += r.Missed
+	}
+	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s; %d of %d slices were given up because others used the CPU.\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), s.Rounds, s.Slice, missed, s.Rounds*len(results))
 	calls.Table(&out, results)
 	fmt.Fprintf(&out, "\n%s\n", versions())
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil || *docs == "" {
@@ -115,28 +120,14 @@ func run(ctx context.Context) error {
 	return write(*docs, out.String(), results)
 }
 
-// missed says how much was given up because of foreign load.
-func missed(results []calls.Result) string {
-	n, of := 0, 0
-	for _, r := range results {
-		n, of = n+r.Missed, of+r.Missed+r.Rounds
-	}
-	return fmt.Sprintf("%d of %d slices were given up because others used the CPU.", n, of)
-}
-
 // versions says which versions were measured.
 func versions() string {
-	list := []string{}
+	measured := regexp.MustCompile(`/(grpc|otel|otelhttp|otelgrpc|client_golang|gobreaker/v2|kratos/v2|go-zero|hertz)$`)
+	var list []string
 	info, _ := debug.ReadBuildInfo()
-	for _, prefix := range []string{
-		"google.golang.org/grpc", "go.opentelemetry.io/otel", "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp",
-		"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc", "github.com/prometheus/client_golang",
-		"github.com/sony/gobreaker/v2", "github.com/go-kratos/kratos/v2", "github.com/zeromicro/go-zero", "github.com/cloudwego/hertz",
-	} {
-		for _, m := range info.Deps {
-			if m.Path == prefix {
-				list = append(list, m.Path+" "+m.Version)
-			}
+	for _, m := range info.Deps {
+		if measured.MatchString(m.Path) {
+			list = append(list, m.Path+" "+m.Version)
 		}
 	}
 	return "Versions: " + strings.Join(list, ", ") + "."

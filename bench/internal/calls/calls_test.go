@@ -20,7 +20,7 @@ func TestMeasure(t *testing.T) {
 		t.Errorf("%d results, want one for each of %d stacks", len(results), len(stacks))
 	}
 	for _, r := range results {
-		if r.Rounds != 1 || r.Rate <= 0 || r.Allocs < 1 || r.P99 < r.P50 || r.P50 <= 0 {
+		if r.Rounds != 1 || r.of[rate] <= 0 || r.of[allocs] < 1 || r.p99 < r.p50 || r.p50 <= 0 {
 			t.Errorf("%s, sampling %g: %+v", r.Stack.Name, r.Sampling, r)
 		}
 	}

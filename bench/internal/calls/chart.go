@@ -33,8 +33,8 @@ func Chart(w io.Writer, results []Result) error {
 	samplings := values(results, func(r Result) float64 { return r.Sampling })
 	scale, y := 1.0, chartTop
 	for _, r := range results {
-		if r.Workers == workers && r.Stack.Protocol != InProcess && !math.IsNaN(r.Ratio.median) {
-			scale = max(scale, r.Ratio.median)
+		if r.Workers == workers && r.Stack.Protocol != InProcess && !math.IsNaN(r.ratio[rate].median) {
+			scale = max(scale, r.ratio[rate].median)
 		}
 	}
 	var out strings.Builder
@@ -78,12 +78,12 @@ func Chart(w io.Writer, results []Result) error {
 }
 
 func bar(w io.Writer, r Result, scale float64, class string, y, height int) {
-	if math.IsNaN(r.Ratio.median) {
+	if math.IsNaN(r.ratio[rate].median) {
 		return
 	}
-	width := chartWidth * r.Ratio.median / scale
+	width := chartWidth * r.ratio[rate].median / scale
 	fmt.Fprintf(w, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"%d\"/><text class=\"note\" x=\"%.0f\" y=\"%d\">%.2f</text>\n",
-		class, chartLeft, y, width, height-1, chartLeft+width+5, y+height-2, r.Ratio.median)
+		class, chartLeft, y, width, height-1, chartLeft+width+5, y+height-2, r.ratio[rate].median)
 }
 
 func escape(text string) string {

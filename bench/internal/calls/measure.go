@@ -24,19 +24,24 @@ type Settings struct {
 // repeats is how often a slice is measured again before its round is given up.
 const repeats = 3
 
-// A Result is one stack with one number of workers and one sampling. Fields are medians of rounds.
-type Result struct {
-	Stack    *Stack
-	Workers  int
-	Sampling float64
+// What is measured of a call. CPU time, allocations and bytes are of both sides.
+const (
+	rate    = iota // calls a second
+	cpuTime        // in microseconds
+	allocs
+	size // of the allocations, in kB
+	figures
+)
 
-	Rate           float64 // calls a second
-	Ratio          ratios  // of Rate to that of the base in the same round
-	CPU, CPURatio  float64 // microseconds of both sides a call, and against the base's
-	Allocs, Bytes  float64 // a call, of both sides
-	P50, P99       time.Duration
-	Rounds, Missed int     // measured, and given up because of foreign load
-	Kept           float64 // share of the spans that were not lost in a queue; 0 without spans
+// A Result is one stack with one number of workers and one sampling.
+type Result struct {
+	Stack          *Stack
+	Workers        int
+	Sampling       float64
+	of             [figures]float64 // medians of the rounds
+	ratio          [figures]ratios  // against the base
+	p50, p99       time.Duration
+	Rounds, Missed int // measured, and given up because of foreign load
 }
 
 // runner is a stack that was started, with what it was measured at.
@@ -49,11 +54,11 @@ type runner struct {
 	slices []slice      // with the present number of workers, one for each round
 }
 
-// slice is what was measured in one go. All figures are NaN if there was foreign load.
+// slice is what was measured in one go. Its figures are NaN if there was foreign load.
 type slice struct {
-	rate, cpu, allocs, bytes float64
-	latency                  *histogram
-	foreign                  float64
+	of      [figures]float64
+	latency histogram
+	foreign float64
 }
 
 // Measure measures all stacks. A base must be among them.
@@ -95,14 +100,14 @@ func measure(ctx context.Context, stacks []*Stack, sampling float64, s Settings)
 		}
 		s.Note("sampling %g, %d at once: done", sampling, workers)
 	}
-	kept := make(map[*Stack]float64)
 	for _, r := range all {
-		if kept[r.Stack], err = r.check(ctx); err != nil {
+		kept, err := r.check(ctx)
+		if err != nil {
 			return nil, fmt.Errorf("%s, sampling %g: %w", r.Name, sampling, err)
 		}
-	}
-	for i := range results {
-		results[i].Kept = kept[results[i].Stack]
+		if sampling == 1 && kept < 0.995 && r.spansEach() > 0 {
+			s.Note("%s: %.0f %% of the spans were lost in the queue", r.Name, 100*(1-kept))
+		}
 	}
 	return results, nil
 }
@@ -137,8 +142,7 @@ func (r *runner) quiet(ctx context.Context, workers int, s Settings) (slice, err
 		}
 		s.Note("%s, %d at once: others used %.0f %% of the CPUs: once more", r.Name, workers, 100*one.foreign)
 	}
-	nan := math.NaN()
-	return slice{rate: nan, cpu: nan, allocs: nan, bytes: nan, latency: new(histogram)}, nil
+	return slice{of: [figures]float64{math.NaN(), math.NaN(), math.NaN(), math.NaN()}}, nil
 }
 
 // slice makes calls for some time.
@@ -174,11 +178,10 @@ func (r *runner) slice(ctx context.Context, workers int, length time.Duration) (
 		return slice{}, fmt.Errorf("%s, %d at once: %w", r.Name, workers, err)
 	}
 	n := float64(calls.Load())
-	one := slice{
-		rate: n / ended.at.Sub(begun.at).Seconds(), cpu: float64((ended.own - begun.own).Nanoseconds()) / 1000 / n,
-		allocs: float64(after.Mallocs-before.Mallocs) / n, bytes: float64(after.TotalAlloc-before.TotalAlloc) / n,
-		latency: new(histogram), foreign: ended.foreign(begun),
-	}
+	one := slice{foreign: ended.foreign(begun), of: [figures]float64{
+		rate: n / ended.at.Sub(begun.at).Seconds(), cpuTime: float64((ended.own - begun.own).Nanoseconds()) / 1000 / n,
+		allocs: float64(after.Mallocs-before.Mallocs) / n, size: float64(after.TotalAlloc-before.TotalAlloc) / 1000 / n,
+	}}
 	for i := range latencies {
 		one.latency.merge(&latencies[i])
 	}
@@ -186,45 +189,32 @@ func (r *runner) slice(ctx context.Context, workers int, length time.Duration) (
 }
 
 // each returns one figure of all rounds.
-func (r *runner) each(of func(slice) float64) []float64 {
+func (r *runner) each(figure int) []float64 {
 	list := make([]float64, 0, len(r.slices))
 	for _, s := range r.slices {
-		list = append(list, of(s))
+		list = append(list, s.of[figure])
 	}
 	return list
 }
 
 func (r *runner) result(all []*runner, workers int) Result {
-	rate := func(s slice) float64 { return s.rate }
-	cpu := func(s slice) float64 { return s.cpu }
-	over := func(of func(slice) float64) float64 {
-		var list []float64
-		for _, v := range r.each(of) {
-			if !math.IsNaN(v) {
-				list = append(list, v)
-			}
-		}
-		return median(list)
-	}
-	latency := new(histogram)
+	var latency histogram
 	out := Result{Stack: r.Stack, Workers: workers, Sampling: r.env.Sampling}
 	for _, s := range r.slices {
-		latency.merge(s.latency)
-		if math.IsNaN(s.rate) {
+		latency.merge(&s.latency)
+		if math.IsNaN(s.of[rate]) {
 			out.Missed++
-		} else {
-			out.Rounds++
 		}
 	}
-	for _, base := range all {
-		if base.Name == r.Base {
-			out.Ratio = ratiosOf(r.each(rate), base.each(rate))
-			out.CPURatio = ratiosOf(r.each(cpu), base.each(cpu)).median
+	out.Rounds = len(r.slices) - out.Missed
+	out.p50, out.p99 = latency.quantile(0.5), latency.quantile(0.99)
+	for figure := range figures {
+		out.of[figure], out.ratio[figure] = median(r.each(figure)), ratiosOf(nil, nil)
+		for _, base := range all {
+			if base.Name == r.Base {
+				out.ratio[figure] = ratiosOf(r.each(figure), base.each(figure))
+			}
 		}
 	}
-	out.Rate, out.CPU = over(rate), over(cpu)
-	out.Allocs = over(func(s slice) float64 { return s.allocs })
-	out.Bytes = over(func(s slice) float64 { return s.bytes })
-	out.P50, out.P99 = latency.quantile(0.5), latency.quantile(0.99)
 	return out
 }

@@ -46,29 +46,38 @@ func (h *histogram) quantile(q float64) time.Duration {
 	return 0
 }
 
-// median returns the middle of list, or the mean of the two in the middle; NaN of an empty one.
+// known returns the values that are not NaN, in order.
+func known(list []float64) []float64 {
+	return slices.Sorted(func(yield func(float64) bool) {
+		for _, v := range list {
+			if !math.IsNaN(v) && !yield(v) {
+				return
+			}
+		}
+	})
+}
+
+// median returns the middle of the known values, or the mean of the two in the middle; NaN of none.
 func median(list []float64) float64 {
-	if len(list) == 0 {
+	list = known(list)
+	n := len(list)
+	if n == 0 {
 		return math.NaN()
 	}
-	list = slices.Sorted(slices.Values(list))
-	n := len(list)
 	return (list[(n-1)/2] + list[n/2]) / 2
 }
 
 // ratios are a stack's rounds against its base's: the median, the least and the greatest. Rounds in
-// which one of the two is missing, NaN, do not count.
+// which one of the two is missing do not count; without any all are NaN.
 type ratios struct{ median, least, most float64 }
 
 func ratiosOf(list, base []float64) ratios {
-	var each []float64
-	for i := range min(len(list), len(base)) {
-		if r := list[i] / base[i]; !math.IsNaN(r) {
-			each = append(each, r)
-		}
+	each := make([]float64, len(list))
+	for i := range list {
+		each[i] = list[i] / base[i]
 	}
-	if len(each) == 0 {
+	if each = known(each); len(each) == 0 {
 		return ratios{math.NaN(), math.NaN(), math.NaN()}
 	}
-	return ratios{median(each), slices.Min(each), slices.Max(each)}
+	return ratios{median(each), each[0], each[len(each)-1]}
 }
