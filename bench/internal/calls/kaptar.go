@@ -44,6 +44,30 @@ func (k kaptarStack) start(ctx context.Context, env *Env) (*Running, error) {
 		}},
 		{Name: "caller", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { client = app; return nil }},
 	}
+	stop, err := k.run(ctx, env, services)
+	if err != nil {
+		return nil, err
+	}
+	family, call := "http_requests_total", func(ctx context.Context) error { return Get(ctx, client.Client(), "http://user-service"+Path) }
+	if k.rpc {
+		rpc := userv1.NewUserServiceClient(client.Conn("user-service"))
+		family, call = "rpc_requests_total", func(ctx context.Context) error { return GetUserRPC(ctx, rpc) }
+	}
+	return &Running{
+		Call: call, Flush: env.Spans.wait, Stop: stop,
+		Metrics: func() (float64, float64, error) {
+			if users.fromTCP.Load() == k.here {
+				return 0, 0, errWay
+			}
+			served, err := metric(server, family)
+			called, err2 := metric(client, "client_requests_total")
+			return served, called, errors.Join(err, err2)
+		},
+	}, nil
+}
+
+// run runs the services until stop, and waits until they are ready.
+func (k kaptarStack) run(ctx context.Context, env *Env, services []kaptar.Service) (stop func() error, err error) {
 	runs := [][]kaptar.Service{services[:1], services[1:]}
 	if k.here {
 		runs = [][]kaptar.Service{services}
@@ -69,28 +93,12 @@ func (k kaptarStack) start(ctx context.Context, env *Env) (*Running, error) {
 			return nil, err
 		}
 	}
-	family, call := "http_requests_total", func(ctx context.Context) error { return Get(ctx, client.Client(), "http://user-service"+Path) }
-	if k.rpc {
-		rpc := userv1.NewUserServiceClient(client.Conn("user-service"))
-		family, call = "rpc_requests_total", func(ctx context.Context) error { return GetUserRPC(ctx, rpc) }
-	}
-	return &Running{
-		Call: call, Flush: env.Spans.wait,
-		Stop: func() (err error) {
-			cancel()
-			for range runs {
-				err = errors.Join(err, <-ended)
-			}
-			return err
-		},
-		Metrics: func() (float64, float64, error) {
-			if users.fromTCP.Load() == k.here {
-				return 0, 0, errWay
-			}
-			served, err := metric(server, family)
-			called, err2 := metric(client, "client_requests_total")
-			return served, called, errors.Join(err, err2)
-		},
+	return func() (err error) {
+		cancel()
+		for range runs {
+			err = errors.Join(err, <-ended)
+		}
+		return err
 	}, nil
 }
 
