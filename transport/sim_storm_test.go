@@ -23,7 +23,7 @@ func TestSimRetryStorm(t *testing.T) {
 					Retry:   transport.RetrySettings{Max: 3, AttemptTimeout: 100 * time.Millisecond},
 				})
 				for _, srv := range s.servers {
-					srv.real(t, s.draw)
+					srv.limited(t, s.draw)
 				}
 				s.load(t, http.MethodGet, 1400, 20*time.Second, map[time.Duration]func(){
 					10 * time.Second: func() {

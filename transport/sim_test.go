@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
@@ -25,12 +26,12 @@ import (
 // A simServer is a server of a simulated network, in a synctest bubble: it serves some requests at
 // a time, each for an exponentially distributed time, and lets the others queue.
 type simServer struct {
-	slots    chan struct{} // one for each request that is served at the same time
-	mean     time.Duration // of the time that a request takes
-	stale    bool          // serves requests whose caller has given up
-	handler  http.Handler  // of a real server, in place of slots and mean; nil for none
-	attempts atomic.Int64  // that came here, probes of health not counted
-	paused   atomic.Int64  // until when nothing moves, as after SIGSTOP, in Unix nanoseconds
+	slots    chan struct{}  // one for each request that is served at the same time
+	mean     time.Duration  // of the time that a request takes
+	stale    bool           // serves requests whose caller has given up
+	real     *server.Server // in place of slots and mean; nil for none
+	attempts atomic.Int64   // that came here, probes of health not counted
+	paused   atomic.Int64   // until when nothing moves, as after SIGSTOP, in Unix nanoseconds
 
 	// fault answers in place of the server, which serves what it has no answer and no error for; nil
 	// when nothing is wrong.
@@ -138,7 +139,7 @@ func (s *simulation) draw(mean time.Duration) time.Duration {
 }
 
 // serves puts a real server in place of the slots, with one route.
-func (s *simServer) serves(t *testing.T, h http.HandlerFunc) {
+func (s *simServer) serves(t testing.TB, h http.HandlerFunc) {
 	t.Helper()
 	tel, err := telemetry.New(t.Context(), telemetry.Options{
 		Service: "work", Log: telemetry.LogOptions{Output: io.Discard, Level: slog.LevelError},
@@ -146,15 +147,13 @@ func (s *simServer) serves(t *testing.T, h http.HandlerFunc) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(server.Options{Telemetry: tel})
-	srv.Mux().HandleFunc("/", h)
-	s.handler = srv.Handler()
+	s.real = server.New(server.Options{Telemetry: tel, HTTP: "127.0.0.1:0"})
+	s.real.Mux().HandleFunc("/", h)
 }
 
-// real puts a real server in front of the slots: its chain decides what comes to the handler, which
-// takes a slot as it would take a connection of a pool, and gives up when its context ends. It
-// sleeps in a synctest bubble.
-func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
+// limited puts a real server in front of the slots: its chain decides what comes to the handler, which
+// takes a slot as it would take a connection of a pool, and gives up when its context ends.
+func (s *simServer) limited(t testing.TB, draw func(time.Duration) time.Duration) {
 	t.Helper()
 	s.serves(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -164,7 +163,7 @@ func (s *simServer) real(t *testing.T, draw func(time.Duration) time.Duration) {
 			return
 		}
 		s.awake()
-		time.Sleep(draw(s.mean))
+		steady.Sleep(context.Background(), draw(s.mean))
 		s.awake()
 		w.WriteHeader(http.StatusOK)
 	})
@@ -177,9 +176,9 @@ func (s *simServer) serve(r *http.Request, draw func(time.Duration) time.Duratio
 	if r.URL.Path == "/readyz" {
 		return http.StatusOK, http.Header{}
 	}
-	if s.handler != nil {
+	if s.real != nil {
 		w := &simWriter{header: http.Header{}, status: http.StatusOK}
-		s.handler.ServeHTTP(w, r.WithContext(context.Background()))
+		s.real.Handler().ServeHTTP(w, r.WithContext(context.Background()))
 		s.awake()
 		return w.status, w.header
 	}
@@ -243,21 +242,23 @@ func (w *simWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (w *simWriter) WriteHeader(status int)      { w.status = status }
 
 // load makes Poisson calls with one method for a while, and calls at when a time has come. It
-// returns when the servers have done all work. It sleeps in a synctest bubble.
+// returns when the servers have done all work.
 func (s *simulation) load(t *testing.T, method string, perSecond float64, long time.Duration, at map[time.Duration]func()) {
 	t.Helper()
 	var calls sync.WaitGroup
 	origin := time.Now()
 	for when, do := range at {
 		calls.Go(func() {
-			time.Sleep(when)
+			steady.Sleep(t.Context(), when)
 			do()
 		})
 	}
-	for n := 0; time.Since(origin) < long; n++ {
+	next := time.Duration(0)
+	for n := 0; next < long; n++ {
+		steady.Sleep(t.Context(), next-time.Since(origin))
 		began, client := time.Since(origin), s.clients[n%len(s.clients)]
 		calls.Go(func() { s.call(t, client, method, origin, began) })
-		time.Sleep(s.draw(time.Duration(float64(time.Second) / perSecond)))
+		next += s.draw(time.Duration(float64(time.Second) / perSecond))
 	}
 	calls.Wait()
 	s.working.Wait()

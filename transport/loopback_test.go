@@ -1,0 +1,175 @@
+package transport_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// The scenarios of the simulation over a real network, with bounds for a machine that has other
+// things to do: servers that are slow because they wait, not because they compute.
+
+// loopback is real servers and their clients. A slower server has the first address.
+func loopback(t *testing.T, mean time.Duration, slower ...time.Duration) *simulation {
+	t.Helper()
+	s := &simulation{draws: rand.New(rand.NewPCG(simSeed, 0))}
+	var list []discovery.Instance
+	for _, times := range slower {
+		srv := &simServer{slots: make(chan struct{}, 4), mean: times * mean}
+		list = append(list, discovery.Instance{HTTP: srv.listen(t, s.draw)})
+		s.servers = append(s.servers, srv)
+	}
+	s.dial(t, list, transport.Settings{})
+	return s
+}
+
+// listen serves on a free port until the test ends.
+func (s *simServer) listen(t testing.TB, draw func(time.Duration) time.Duration) (address string) {
+	t.Helper()
+	s.limited(t, draw)
+	if err := s.real.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := s.real.Serve(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.real.SetReady(true)
+	t.Cleanup(func() {
+		if err := s.real.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		serving.Wait()
+	})
+	return s.real.HTTPAddr()
+}
+
+// dial makes two clients that call over the network.
+func (s *simulation) dial(t *testing.T, list []discovery.Instance, set transport.Settings) {
+	t.Helper()
+	for range 2 {
+		c := transport.New(&transport.Options{Resolver: discovery.NewStatic(map[string][]discovery.Instance{"work": list}), Default: set})
+		t.Cleanup(func() { _ = c.Close() }) // it never fails
+		s.clients = append(s.clients, c)
+	}
+}
+
+// TestLoopbackSlowServer: one of three instances is 3 times slower.
+func TestLoopbackSlowServer(t *testing.T) {
+	t.Parallel()
+	const mean, long = 40 * time.Millisecond, 6 * time.Second
+	healthy, slow := loopback(t, mean, 1, 1, 1), loopback(t, mean, 3, 1, 1)
+	var both sync.WaitGroup
+	both.Go(func() { healthy.load(t, http.MethodPost, 0.7*300, long, nil) })
+	both.Go(func() { slow.load(t, http.MethodPost, 0.7*700/3, long, nil) })
+	both.Wait()
+	a, b := healthy.p99(time.Second), slow.p99(time.Second)
+	t.Logf("p99 %v, with a slow server %v: %.2f", a, b, float64(b)/float64(a))
+	if b > 2*a {
+		t.Errorf("p99 is %v with a slow server and %v without, want at most twice that", b, a)
+	}
+}
+
+// TestLoopbackBlackHole: one of ten instances accepts connections and answers nothing.
+func TestLoopbackBlackHole(t *testing.T) {
+	t.Parallel()
+	s := loopback(t, 5*time.Millisecond, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+	hole, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hole.Close() })
+	list := []discovery.Instance{{HTTP: hole.Addr().String()}}
+	for _, srv := range s.servers {
+		list = append(list, discovery.Instance{HTTP: srv.real.HTTPAddr()})
+	}
+	s.clients = nil
+	s.dial(t, list, transport.Settings{Timeout: time.Second})
+	s.load(t, http.MethodPost, 250, 6*time.Second, nil)
+	simErrors(t, s, 100)
+}
+
+// workerEnv makes TestLoopbackWorker a server.
+const workerEnv = "KAPTAR_TEST_WORKER"
+
+// TestLoopbackWorker is the process that TestLoopbackStorm stops; among the other tests it does
+// nothing.
+func TestLoopbackWorker(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(workerEnv) == "" {
+		return
+	}
+	s := loopback(t, 20*time.Millisecond, 1)
+	fmt.Println("listening on", s.servers[0].real.HTTPAddr())
+	_, _ = os.Stdin.Read(make([]byte, 1)) // ends with the parent at the latest
+}
+
+// startWorker runs a server in a process of its own.
+func startWorker(t *testing.T) (address string, process *os.Process) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestLoopbackWorker$")
+	cmd.Env = append(os.Environ(), workerEnv+"=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	address, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
+	if err != nil || !ok {
+		t.Fatalf("the worker said %q, %v", line, err)
+	}
+	return address, cmd.Process
+}
+
+// TestLoopbackStorm stops the only instance of a service for 2 s, at 70 % load.
+func TestLoopbackStorm(t *testing.T) {
+	t.Parallel()
+	address, process := startWorker(t)
+	s := &simulation{draws: rand.New(rand.NewPCG(simSeed, 1))}
+	s.dial(t, []discovery.Instance{{HTTP: address}}, transport.Settings{
+		Timeout: time.Second, Retry: transport.RetrySettings{Max: 3, AttemptTimeout: 250 * time.Millisecond},
+	})
+	signal := func(sig os.Signal) func() {
+		return func() {
+			if err := process.Signal(sig); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	s.load(t, http.MethodGet, 140, 9*time.Second, map[time.Duration]func(){
+		2 * time.Second: signal(syscall.SIGSTOP), 4 * time.Second: signal(syscall.SIGCONT),
+	})
+	before, _ := s.goodput(time.Second, 2*time.Second)
+	good, made := s.goodput(7*time.Second, 9*time.Second)
+	t.Logf("%.0f calls a second were answered before, %.0f of %.0f from 3 s after the pause", before, good, made)
+	if good < 0.9*made {
+		t.Errorf("3 s after the pause %.0f of %.0f calls a second are answered, want 90 %%", good, made)
+	}
+}
