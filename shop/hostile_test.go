@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -168,10 +169,8 @@ func (a attack) once(ctx context.Context, host, user string) error {
 		}
 		return nil
 	}
-	for _, want := range a.status {
-		if resp.StatusCode == want {
-			return nil
-		}
+	if slices.Contains(a.status, resp.StatusCode) {
+		return nil
 	}
 	return fmt.Errorf("answered with %d %s, want %v", resp.StatusCode, body, a.status)
 }

@@ -120,7 +120,7 @@ func (c *call) record(out outcome, took time.Duration) {
 	switch c.tg.breaker.record(c.permit, out, now) {
 	case opened:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelWarn, "breaker opened", slog.String("target", c.tg.name),
-			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("next_probe", c.tg.breaker.recovery))
+			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("recovery_timeout", c.tg.breaker.recovery))
 		c.t.probe(c.tg)
 	case reopened:
 		c.t.probe(c.tg)

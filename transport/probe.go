@@ -110,37 +110,32 @@ func (t *Transport) probeRound(tg *target, turn int) {
 	}
 }
 
-// isReady asks an instance at /readyz, and over gRPC if it does not serve that or if calls need its
+// isReady asks an instance at /readyz, and over gRPC if it does not serve that, or if calls need its
 // gRPC connection.
 func (t *Transport) isReady(tg *target, in *instance) bool {
-	tg.asking.Add(1)
-	defer tg.asking.Add(-1)
 	in.inFlight.Add(1) // keeps the connection
 	defer in.release()
-	ctx, cancel := context.WithTimeout(tg.ctx, probeTime)
+	ctx, cancel := context.WithTimeout(t.ctx, probeTime)
 	defer cancel()
 	local := tg.local.table()[in.ID]
-	code := 0
-	if in.HTTP != "" || local.http != nil {
-		if code = t.readyz(ctx, tg, in, local); code != http.StatusOK && code != http.StatusNotFound {
+	code := http.StatusNotFound
+	if in.serves(overHTTP, tg.local.table()) {
+		code = t.readyz(ctx, tg, in, local)
+	}
+	conn := local.grpc
+	if dialled := in.openConn(); conn == nil && dialled != nil {
+		dialled.ResetConnectBackoff() // or calls would fail until its next attempt to connect
+		conn = dialled
+	}
+	if conn == nil || code != http.StatusOK && code != http.StatusNotFound {
+		if code != http.StatusNotFound || in.GRPC == "" {
+			return code == http.StatusOK
+		}
+		made, err := in.grpcConn(func(address string) (*grpc.ClientConn, error) { return t.dialGRPC(tg, address, false) })
+		if err != nil {
 			return false
 		}
-	}
-	var conn grpc.ClientConnInterface = local.grpc
-	if local.grpc == nil {
-		switch dialled := in.openConn(); {
-		case dialled != nil:
-			dialled.ResetConnectBackoff() // or calls would fail until its next attempt to connect
-			conn = dialled
-		case code == http.StatusOK || in.GRPC == "":
-			return code == http.StatusOK
-		default:
-			made, err := in.grpcConn(func(address string) (*grpc.ClientConn, error) { return t.dialGRPC(tg, address, false) })
-			if err != nil {
-				return false
-			}
-			conn = made
-		}
+		conn = made
 	}
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, new(healthpb.HealthCheckRequest), grpc.WaitForReady(true))
 	if err != nil { // a server without a health service has answered all the same
