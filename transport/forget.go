@@ -39,7 +39,7 @@ func (t *Transport) unused() (gone []*target) {
 	t.swept = now
 	for name, tg := range t.byName {
 		idle := now - time.Duration(tg.used.Load())
-		soon := many && tg.external != "" && idle > forgetSoon && tg.breaker.state(now) == Closed
+		soon := many && !tg.isService() && idle > forgetSoon && tg.breaker.state(now) == Closed
 		if (idle > forgetAfter || soon) && !tg.busy() {
 			gone = append(gone, tg)
 			delete(t.byName, name)

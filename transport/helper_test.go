@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -28,6 +29,9 @@ func over(t testing.TB, opts Options, f roundTripper) *Transport {
 	t.Helper()
 	tr := New(&opts)
 	tr.once.Do(tr.start)
+	tr.lookup = func(_ context.Context, host string) ([]string, error) {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
 	if f != nil {
 		tr.http, tr.httpDNS = roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/readyz" {

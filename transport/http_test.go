@@ -391,8 +391,8 @@ func TestAddress(t *testing.T) {
 		tls                     bool
 		name, service, external string
 	}{
-		{"order-service", false, "order-service", "order-service", ""},
-		{"Order-Service", false, "order-service", "order-service", ""},
+		{"order-service", false, "order-service", "order-service", "order-service:80"},
+		{"Order-Service", true, "order-service", "order-service", "order-service:443"},
 		{"api.bank.example", false, "api.bank.example:80", "api.bank.example", "api.bank.example:80"},
 		{"api.bank.example", true, "api.bank.example:443", "api.bank.example", "api.bank.example:443"},
 		{"bank:8090", false, "bank:8090", "bank:8090", "bank:8090"},

@@ -29,7 +29,9 @@ const (
 type target struct {
 	name      string // of the service, or host:port
 	service   string // what the registry is asked for; "" for an IP address
-	external  string // address to use when no registry knows it; "" for a service
+	external  string // address to use when no registry knows it
+	bare      bool   // the name has neither dot nor port: a service, if any registry knows it
+	made      time.Duration
 	set       Settings
 	tr        *Transport
 	local     *Local
@@ -58,15 +60,15 @@ type target struct {
 	list     atomic.Pointer[[]*instance] // replaced as a whole
 	changed  chan struct{}               // closed, and replaced, with each list
 	found    bool                        // the list comes from the registry
+	unlisted bool                        // the registry, if there is one, has answered with an empty list
 	watchErr error                       // why the last Watch ended
+	dnsErr   error                       // why DNS was of no use either
 }
 
-// address splits what a caller calls a target. A host without dot and port is a service.
+// address splits what a caller calls a target. A host without dot and port is a service first; else
+// external is where it is without a registry.
 func address(host string, tls bool) (name, service, external string) {
 	host = strings.ToLower(host)
-	if !strings.ContainsAny(host, ".:") {
-		return host, host, ""
-	}
 	bare, port, err := net.SplitHostPort(host)
 	if err != nil || port == "" {
 		bare, port = strings.Trim(host, "[]"), "80" // "[]" of an IPv6 address without port
@@ -75,6 +77,9 @@ func address(host string, tls bool) (name, service, external string) {
 		}
 	}
 	external = net.JoinHostPort(bare, port)
+	if !strings.ContainsAny(host, ".:") {
+		return host, host, external
+	}
 	if _, err := netip.ParseAddr(bare); err == nil {
 		return external, "", external
 	}
@@ -89,33 +94,81 @@ func (t *target) instances() []*instance {
 	return nil
 }
 
-// await returns once there is an instance.
+// await returns once there is an instance. A bare name that the registry does not list is looked up
+// in DNS, but not in the first second after the target was made: services start in any order, and a
+// name that DNS knows need not be the service.
 func (t *target) await(ctx context.Context, limit time.Duration) error {
-	timer := time.NewTimer(min(limit, firstInstance))
+	began := t.tr.now()
+	left := func() time.Duration { return began + min(limit, firstInstance) - t.tr.now() }
+	if t.bare {
+		early := t.made + firstInstance - began
+		if known, err := t.appears(ctx, min(early, left())); known || err != nil {
+			return err
+		}
+		if t.tr.now() >= t.made+firstInstance && t.lookUp(ctx, began+limit-t.tr.now()) {
+			return nil
+		}
+	}
+	if known, err := t.appears(ctx, left()); known || err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	why := "the registry has not answered yet"
+	switch {
+	case t.watchErr != nil:
+		why = "the registry failed with " + t.watchErr.Error()
+	case t.dnsErr != nil:
+		why = "no registry knows this service, and DNS does not either: " + t.dnsErr.Error()
+	case t.unlisted:
+		why = "no registry knows this service"
+	}
+	return t.fail(codes.Unavailable, why, ErrNoInstances)
+}
+
+// appears waits for the first instance.
+func (t *target) appears(ctx context.Context, limit time.Duration) (known bool, err error) {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
 		t.mu.Lock()
-		list, changed, cause := t.instances(), t.changed, t.watchErr
+		list, changed := t.instances(), t.changed
 		t.mu.Unlock()
 		if len(list) > 0 {
-			return nil
+			return true, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return t.ended(ctx)
+			return false, t.ended(ctx)
 		case <-timer.C:
-			if cause != nil {
-				return t.fail(codes.Unavailable, "the registry failed with "+cause.Error(), ErrNoInstances)
-			}
-			return t.fail(codes.Unavailable, "no registry knows this service", ErrNoInstances)
+			return false, nil
 		}
 	}
 }
 
+// lookUp makes a name that the registry does not list an external target if DNS knows it.
+func (t *target) lookUp(ctx context.Context, limit time.Duration) (known bool) {
+	t.mu.Lock()
+	unlisted := t.unlisted
+	t.mu.Unlock()
+	if !unlisted { // it may list it
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(limit, firstInstance))
+	defer cancel()
+	_, err := t.tr.lookup(ctx, t.service)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dnsErr = err; err == nil {
+		t.useExternal()
+	}
+	return err == nil
+}
+
 // watch follows the registry until ctx ends.
 func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
-	if t.external != "" {
+	if !t.bare {
 		// A registry that does not answer must not keep an external call waiting.
 		defer time.AfterFunc(firstInstance, t.useDNS).Stop()
 	}
@@ -150,6 +203,9 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 // list is ordered by ID.
 func (t *target) update(list []discovery.Instance) {
 	if len(list) == 0 { // more often a fault of the registry than the truth; then the breaker soon says so
+		t.mu.Lock()
+		t.unlisted, t.watchErr = true, nil
+		t.mu.Unlock()
 		t.useDNS()
 		return
 	}
@@ -189,11 +245,18 @@ func (t *target) update(list []discovery.Instance) {
 	}
 }
 
-// useDNS makes an external target that the registry does not know usable.
+// useDNS makes a target that is a host, and that the registry does not know, usable.
 func (t *target) useDNS() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.external == "" || t.found || len(t.instances()) > 0 {
+	if !t.bare {
+		t.useExternal()
+	}
+}
+
+// useExternal leaves the finding of the target to DNS until the registry lists it. t.mu must be held.
+func (t *target) useExternal() {
+	if t.found || len(t.instances()) > 0 {
 		return
 	}
 	now := t.tr.now()
@@ -218,7 +281,7 @@ func (t *target) replace(list []*instance, now time.Duration) {
 }
 
 // isExternal reports whether calls go to the host as written, through DNS.
-func (t *target) isExternal(in *instance) bool { return t.external != "" && in.ID == t.external }
+func (t *target) isExternal(in *instance) bool { return in.ID == t.external }
 
 // settingsFor finds what was set for a target under its name, or its host without the port.
 func settingsFor(opts Options, name string) Settings {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +80,7 @@ type Transport struct {
 	http    http.RoundTripper // to instances of services
 	httpDNS http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
 
+	lookup   func(ctx context.Context, host string) ([]string, error)
 	began    time.Time       // origin of the engine's clock: a duration is cheaper to take, keep and compare than a time
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -101,7 +103,7 @@ func New(opts *Options) *Transport {
 	if opts == nil {
 		opts = new(Options)
 	}
-	t := &Transport{opts: opts, began: time.Now(), byName: map[string]*target{}}
+	t := &Transport{opts: opts, began: time.Now(), byName: map[string]*target{}, lookup: net.DefaultResolver.LookupHost}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -238,7 +240,7 @@ func (t *Transport) target(host string, tls bool) (*target, error) {
 func (t *Transport) newTarget(name, service, external string) *target {
 	set := settingsFor(*t.opts, name)
 	tg := &target{
-		name: name, service: service, external: external,
+		name: name, service: service, external: external, bare: name == service && !strings.ContainsAny(name, ".:"), made: t.now(),
 		set: set, tr: t, local: t.local, log: t.log,
 		breaker:   breaker{threshold: set.Breaker.FailureThreshold, recovery: set.Breaker.RecoveryTimeout},
 		budget:    budget{ratio: set.Retry.Budget},
@@ -253,6 +255,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 	tg.metrics = t.metrics.target(name)
 	tg.faults.Store(t.faults[name])
 	if t.opts.Resolver == nil || service == "" {
+		tg.unlisted, tg.made = true, -firstInstance // nobody else can know it
 		tg.useDNS()
 		return tg
 	}
