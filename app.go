@@ -158,8 +158,8 @@ func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
 // Client returns the client for all other services: http://order-service/… is found through
 // discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound
-// by the caller's deadline and traced. A host with a dot or a port that discovery does not know is
-// an ordinary host, with the same care. Calls made during Setup fail, as nothing serves yet.
+// by the caller's deadline and traced. A name that discovery does not know is an ordinary host, with
+// the same care. Calls made during Setup fail, as nothing serves yet.
 func (a *App) Client() *http.Client { return a.client }
 
 // Conn returns a gRPC connection to the service of that name, with what Client does for HTTP; both

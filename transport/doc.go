@@ -8,10 +8,12 @@
 //
 //   - Middleware. Options.Client over HTTP, Options.Unary and Options.Stream over gRPC. It sees a
 //     call once; all that follows may happen several times in one call.
-//   - Target. A name without dot or port ("http://order-service/") is a service, which the Resolver
-//     must know. The Resolver is asked for any other name too ("api.bank.example",
-//     "127.0.0.1:9999"). If it does not know the name, the target is external: a host and port that
-//     DNS finds.
+//   - Target. The Resolver is asked for every name, with dot and port or without. If it does not know
+//     the name, the target is external: a host and port that DNS finds. A name without dot or port
+//     ("http://order-service/") is looked up in DNS only after the Resolver has answered that it does
+//     not list it, and not in the first second; the Resolver takes over when it lists it. A target
+//     that was not called for 10 minutes is forgotten, with its breaker and metrics; of more than
+//     1,000 targets, external ones after 10 s.
 //   - Deadline. Settings.Timeout, for callers that bring none. It covers all attempts and the reading
 //     of the body, unless the response is a stream. The time left is sent along: over HTTP in the
 //     header X-Request-Timeout-Ms, over gRPC as grpc-timeout, less 5 ms so that the answer "too late"
