@@ -65,6 +65,7 @@ func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.C
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: dialTimeout,
 		}),
+		grpc.WithIdleTimeout(idleTimeout), // an instance may no longer be in the subset
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepAlive, Timeout: 10 * time.Second}),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -54,7 +56,7 @@ type instance struct {
 	ejections int        // in a row, for the length of the next one
 	ejectedAt time.Duration
 
-	gone   atomic.Bool // no longer listed, or not in the subset
+	gone   atomic.Bool // no longer listed
 	connMu sync.Mutex
 	conn   *grpc.ClientConn // nil until the first call, and after the last one of an instance that is gone
 }
@@ -67,17 +69,10 @@ func (in *instance) serves(p protocol, local map[string]localEntry) bool {
 	return in.HTTP != "" || local[in.ID].http != nil
 }
 
-// rank orders instances in a way of the caller's own: FNV-1a, mixed so that all bits count.
+// rank orders instances in a way of the caller's own.
 func rank(caller, id string) uint64 {
-	h := uint64(14695981039346656037)
-	for _, text := range [...]string{caller, "/", id} {
-		for i := range len(text) {
-			h = (h ^ uint64(text[i])) * 1099511628211
-		}
-	}
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
+	sum := sha256.Sum256([]byte(caller + "/" + id))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // same reports whether the registry still means this instance.
@@ -227,7 +222,7 @@ func (in *instance) release() {
 	}
 }
 
-// leave marks the instance as no longer called. Calls under way go on.
+// leave marks the instance as no longer listed. Calls under way go on.
 func (in *instance) leave() {
 	in.gone.Store(true)
 	if in.inFlight.Load() == 0 {

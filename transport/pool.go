@@ -83,43 +83,7 @@ func (t *target) refill(list []*instance, now time.Duration) {
 			}
 		}
 	}
-	old := t.pool.Swap(p)
-	if s.subset > 0 && len(list) > s.subset && t.ctx.Err() == nil { // else all give way
-		old.giveWay(p, s)
-	}
-}
-
-// giveWay closes the connections to instances that were in the subset and are not in next.
-func (p *pool) giveWay(next *pool, s selection) {
-	called := map[*instance]bool{}
-	for in := range next.members {
-		in.gone.Store(false)
-		called[in] = true
-	}
-	for in := range p.members {
-		if !called[in] && !in.isEjected(s.now) {
-			in.leave()
-		}
-	}
-}
-
-// members yields the instances that calls may go to, some of them more than once.
-func (p *pool) members(yield func(*instance) bool) {
-	sets := [][protocols]groups{p.groups}
-	for _, v := range p.versions {
-		sets = append(sets, *v)
-	}
-	for _, set := range sets {
-		for _, gs := range set {
-			for _, g := range gs {
-				for _, in := range g.members {
-					if !yield(in) {
-						return
-					}
-				}
-			}
-		}
-	}
+	t.pool.Store(p)
 }
 
 // part is instances and their share of the calls, compared with other parts.
