@@ -14,8 +14,8 @@ import (
 // instances there are. A pool is not changed.
 type pool struct {
 	groups   [protocols]groups
-	versions map[string]*[protocols]groups // nil while there is one version only
-	until    time.Duration                 // when the next ejection ends
+	versions [protocols]map[string]groups // nil while there is one version only
+	until    time.Duration                // when the next ejection ends
 
 	// What it was made with.
 	weights *map[string]*shares
@@ -24,11 +24,9 @@ type pool struct {
 
 // pick chooses an instance, if possible another than avoid. It is nil when none may have the call.
 func (p *pool) pick(ctx context.Context, proto protocol, calls *atomic.Uint64, now time.Duration, avoid *instance) *instance {
-	if p.versions != nil {
-		if version, ok := ctx.Value(versionKey{}).(string); ok {
-			if own := p.versions[version]; own != nil && len(own[proto]) > 0 {
-				return own[proto].pick(calls, now, avoid)
-			}
+	if versions := p.versions[proto]; versions != nil {
+		if version, ok := ctx.Value(versionKey{}).(string); ok && len(versions[version]) > 0 {
+			return versions[version].pick(calls, now, avoid)
 		}
 	}
 	return p.groups[proto].pick(calls, now, avoid)
@@ -63,23 +61,13 @@ func (t *target) refill(list []*instance, now time.Duration) {
 		}
 		several = several || in.version != list[0].version
 	}
-	var serving [protocols][]*instance
 	for proto := range protocols {
-		serving[proto] = keep(list, func(in *instance) bool { return in.serves(proto, local) })
-		if proto > 0 && len(serving[proto]) == len(serving[0]) && len(serving[0]) == len(list) { // the usual case
-			p.groups[proto] = p.groups[0]
-			continue
-		}
-		p.groups[proto] = s.of(serving[proto])
-	}
-	if several {
-		p.versions = map[string]*[protocols]groups{}
-		for proto := range protocols {
-			for version, members := range byVersion(serving[proto]) {
-				if p.versions[version] == nil {
-					p.versions[version] = new([protocols]groups)
-				}
-				p.versions[version][proto] = s.within([]part{{members, 1}})
+		serving := keep(list, func(in *instance) bool { return in.serves(proto, local) })
+		p.groups[proto] = s.of(serving)
+		if several {
+			p.versions[proto] = map[string]groups{}
+			for version, members := range byVersion(serving) {
+				p.versions[proto][version] = s.within([]part{{members, 1}})
 			}
 		}
 	}
