@@ -6,10 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // settingsPrefix is where live settings stand in the store: settings/log_level for all services,
@@ -61,8 +64,8 @@ func (s *system) store(ctx context.Context) (kv.Store, error) {
 func (s *system) followStore(loaded *config.Config, store kv.Store) {
 	app := s.apps[0]
 	outage := &steady.Outage{What: "settings store", Log: app.Logger()} // one for all prefixes
-	for prefix, apply := range map[string]func(values map[string][]byte){
-		settingsPrefix: func(values map[string][]byte) { s.applySettings(loaded, values) },
+	for prefix, apply := range map[string]func(values map[string]string){
+		settingsPrefix: func(values map[string]string) { s.applySettings(loaded, values) },
 		faultsPrefix:   s.applyFaults,
 		weightsPrefix:  s.applyWeights,
 	} {
@@ -73,24 +76,20 @@ func (s *system) followStore(loaded *config.Config, store kv.Store) {
 	}
 }
 
-func (s *system) applyWeights(values map[string][]byte) {
-	weights := make(map[string]string, len(values))
-	for key, value := range values {
-		weights[key] = string(value)
-	}
-	if err := s.weights.Set(weights); err != nil {
+func (s *system) applyWeights(values map[string]string) {
+	if err := s.weights.Set(values); err != nil {
 		s.apps[0].Logger().Warn("weights not taken over", "under", weightsPrefix, "error", err)
 	}
 }
 
 // follow calls apply with all values under prefix, by their key without it, and again at each change.
-func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix string, apply func(values map[string][]byte)) {
+func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix string, apply func(values map[string]string)) {
 	for {
 		err := store.Watch(ctx, prefix, func(list []kv.Entry) {
 			outage.Back(ctx)
-			values := make(map[string][]byte, len(list))
+			values := make(map[string]string, len(list))
 			for _, e := range list {
-				values[strings.TrimPrefix(e.Key, prefix)] = e.Value
+				values[strings.TrimPrefix(e.Key, prefix)] = string(e.Value)
 			}
 			apply(values)
 		})
@@ -105,19 +104,36 @@ func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix s
 }
 
 // applySettings gives live settings their values.
-func (s *system) applySettings(loaded *config.Config, stored map[string][]byte) {
+func (s *system) applySettings(loaded *config.Config, stored map[string]string) {
 	values, origins := make(map[string]string, len(stored)), make(map[string]string, len(stored))
 	for key, value := range stored {
-		values[settingOf(key)], origins[settingOf(key)] = string(value), settingsPrefix+key
+		values[settingOf(key)], origins[settingOf(key)] = value, settingsPrefix+key
 	}
 	s.logChanges(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
 }
 
-// applyFaults sets the faults of all calls by target.
-func (s *system) applyFaults(byTarget map[string][]byte) {
-	for _, a := range s.apps {
-		a.transport.SetFaults(a.settings.Faults.Enabled, byTarget)
+// applyFaults sets the faults of the calls of those services that allow it, and says so.
+func (s *system) applyFaults(byTarget map[string]string) {
+	if err := s.faults.Set(byTarget); err != nil {
+		s.apps[0].Logger().Warn("faults not taken over", "under", faultsPrefix, "error", err)
 	}
+	for _, a := range s.apps {
+		state, text := "active", "faults of calls are in force"
+		if !a.settings.Faults.Enabled {
+			state, text = "refused", "faults of calls are refused: set faults.enabled=true where they may be made on purpose"
+		}
+		gauge := telemetry.Register(a.Metrics(), prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "client_fault_targets", Help: "Targets with faults on purpose in the store, active or refused because faults.enabled is not set.",
+		}, []string{"service", "state"})).WithLabelValues(a.Name(), state)
+		gauge.Set(float64(len(byTarget)))
+		switch {
+		case len(byTarget) > 0 && (state == "active" || !s.faulty):
+			a.Logger().Warn(text, "by_target", byTarget)
+		case len(byTarget) == 0 && s.faulty:
+			a.Logger().Info("there are no faults of calls any more")
+		}
+	}
+	s.faulty = len(byTarget) > 0
 }
 
 const storeRetry = 30 * time.Second // for a store that failed for good, after its driver's own retries

@@ -171,13 +171,13 @@ func TestFaultsFollowTheStore(t *testing.T) {
 	if _, err := store.Put(t.Context(), "faults/stock", []byte(`[{"route":"GET /stock/{sku}","status":418}]`)); err != nil {
 		t.Fatal(err)
 	}
-	log.until(t, "faults refused") // careful comes after brave
+	log.until(t, "faults of calls are refused") // they are set before anybody is told
 	get(brave, 418)
 	get(careful, 200)
 	if err := store.Delete(t.Context(), "faults/stock"); err != nil {
 		t.Fatal(err)
 	}
-	log.until(t, "faults are no longer in force")
+	log.until(t, "no faults of calls any more")
 	get(brave, 200)
 	cancel()
 	if err := <-done; err != nil {

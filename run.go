@@ -151,6 +151,8 @@ type system struct {
 	apps    []*App
 	local   *transport.Local
 	weights transport.Weights       // of all services' calls
+	faults  transport.Faults        // of those services that allow it
+	faulty  bool                    // there are some
 	base    context.Context         // the services' own; its cause is what made them fail
 	cancel  context.CancelCauseFunc // stops Run because of an error; the first one counts
 

@@ -111,6 +111,9 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 		Default: set.clientSettings(), Targets: set.Clients,
 		Weights: &s.weights, Zone: set.Meta["zone"], InstanceID: id,
 	})
+	if set.Faults.Enabled {
+		tr.Options().Faults = &s.faults
+	}
 	return &App{
 		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
 		client: &http.Client{Transport: tr},

@@ -2,12 +2,8 @@ package kaptartest
 
 import (
 	"context"
-	"net/http"
-	"strings"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/steady"
@@ -29,10 +25,14 @@ type Fault struct {
 // that fails here has not run.
 func (s *System) FaultHandlers(topic string, f Fault) { s.handlers.set(topic, f) }
 
-// FaultCalls makes the services' calls to a target fail or be slow. A target is what stands as the
-// host in the URLs of App.Client ("bank"), or a gRPC service ("payment.v1.PaymentService").
-// The fault is on the caller's side of the policy: it is no failure to retry or to count.
-func (s *System) FaultCalls(target string, f Fault) { s.calls.set(target, f) }
+// FaultCalls makes the services' calls fail or be slow, by target, with the rules of
+// [transport.Faults]: {"bank": `[{"percent": 50, "status": 503}]`}. They replace those of the call before.
+func (s *System) FaultCalls(byTarget map[string]string) {
+	s.t.Helper()
+	if err := s.calls.Set(byTarget); err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 // FaultBroker makes the broker unreachable, when f has an Err, or slow to publish. While it is
 // unreachable nothing is published or delivered; what is to be published waits in the outbox.
@@ -85,20 +85,7 @@ func (s *System) withFaults(service kaptar.Service) kaptar.Service {
 		return service // Run refuses it
 	}
 	service.Setup = func(app *kaptar.App) error {
-		app.UseClient(func(next http.RoundTripper) http.RoundTripper { return &faultyCalls{&s.calls, next} })
-		app.UseConn(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			if err := s.calls.strike(ctx, rpcService(method)); err != nil {
-				return err
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}, func(
-			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption,
-		) (grpc.ClientStream, error) {
-			if err := s.calls.strike(ctx, rpcService(method)); err != nil {
-				return nil, err
-			}
-			return open(ctx, desc, cc, method, opts...)
-		})
+		app.Transport().Faults = &s.calls
 		err := messaging.Use(app, func(next messaging.Handler) messaging.Handler {
 			return func(ctx context.Context, d *driver.Delivery) error {
 				if err := s.handlers.strike(ctx, d.Topic); err != nil {
@@ -113,25 +100,4 @@ func (s *System) withFaults(service kaptar.Service) kaptar.Service {
 		return setup(app)
 	}
 	return service
-}
-
-// rpcService is the service of a full method: /user.v1.UserService/GetUser.
-func rpcService(method string) string {
-	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	return service
-}
-
-type faultyCalls struct {
-	faults *faults
-	next   http.RoundTripper
-}
-
-func (f *faultyCalls) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := f.faults.strike(req.Context(), req.URL.Host); err != nil {
-		if req.Body != nil {
-			_ = req.Body.Close() // as a RoundTripper must, also on errors
-		}
-		return nil, err
-	}
-	return f.next.RoundTrip(req)
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the database of each service
+	"github.com/kaptar/kaptar/transport"
 )
 
 // timeout is how long a test waits for what is bound to happen.
@@ -67,7 +68,7 @@ type System struct {
 	spans    *tracetest.SpanRecorder
 	client   *http.Client
 	handlers faults // by topic
-	calls    faults // by target
+	calls    transport.Faults
 
 	log       *buffer
 	endpoints map[string]discovery.Instance

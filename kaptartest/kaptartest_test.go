@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/kaptartest"
@@ -212,15 +211,15 @@ func TestFaultHandlers(t *testing.T) {
 func TestFaultCalls(t *testing.T) {
 	t.Parallel()
 	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "100ms"}}, loans(), bank())
-	sys.FaultCalls("bank", kaptartest.Fault{Err: errors.New("the bank is closed"), Times: 1})
-	if body := lend(t, sys, "1", http.StatusServiceUnavailable); !strings.Contains(body, "the bank is closed") {
+	sys.FaultCalls(map[string]string{"bank": `[{"route":"POST /charge","abort":true}]`})
+	if body := lend(t, sys, "1", http.StatusServiceUnavailable); !strings.Contains(body, "aborted by a fault") {
 		t.Errorf("the error is %q, want the fault's", body)
 	}
-	sys.FaultCalls("bank", kaptartest.Fault{Delay: time.Minute})
+	sys.FaultCalls(map[string]string{"bank": `[{"drop":true}]`})
 	if body := lend(t, sys, "2", http.StatusServiceUnavailable); !strings.Contains(body, "deadline") {
 		t.Errorf("the error with a slow bank is %q, want the deadline", body)
 	}
-	sys.FaultCalls("bank", kaptartest.Fault{})
+	sys.FaultCalls(nil)
 	lend(t, sys, "3", http.StatusOK)
 }
 

@@ -50,7 +50,7 @@
 //     target has itself called in vain.
 //   - Hedge. Off unless Settings.Hedge names routes: then a call that may be repeated is made a second
 //     time, elsewhere, when the first attempt takes longer than usual.
-//   - Faults. What SetFaults has set strikes an attempt here, as if it were the target's own.
+//   - Faults. What Options.Faults has strikes an attempt here, as if it were the target's own.
 //
 // An instance that runs in this process (see Local) is called directly, through the same engine.
 package transport

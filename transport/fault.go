@@ -3,13 +3,14 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -21,68 +22,51 @@ import (
 
 var errFault = errors.New("connection aborted by a fault that was set")
 
-// SetFaults sets the faults that strike attempts from now on, in place of those set before: by target,
-// named as in a call, a JSON list of rules.
+// Faults are what goes wrong on purpose with the attempts at some calls. Breaker, balancer and retries
+// take them for the target's own. The zero value has none, and so does nil. It may be used by many
+// transports at once.
+type Faults struct {
+	rules atomic.Pointer[map[string][]faults.Fault] // by target; nil or not empty
+}
+
+// Set replaces all faults. A key is a target, named as in a call, and a value a JSON list of rules:
 //
 //	[{"route": "GET /orders/{user_id}", "percent": 20, "delay": "200ms", "status": 503}]
 //
 // Every rule whose route fits strikes percent of the attempts (default: all) on its own; a route is a
 // path or gRPC method, with an HTTP method or without, and none is every call. After the delay, status
-// is the answer, "abort": true a broken connection, and "drop": true no answer at all. Breaker,
-// balancer and retries take them for the target's own. Without enabled no rule is in force. The log
-// says what is in force, refused or unreadable; the latter does not keep the other targets' from use.
-func (t *Transport) SetFaults(enabled bool, byTarget map[string][]byte) {
-	t.once.Do(t.start)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.metrics.faultRules.DeletePartialMatch(prometheus.Labels{"service": t.caller})
-	rules := make(map[string]*faultRules, len(byTarget))
+// is the answer, "abort": true a broken connection, and "drop": true no answer at all. The error names
+// each value that it cannot use; those targets have no faults.
+func (f *Faults) Set(byTarget map[string]string) error {
+	var errs []error
+	rules := make(map[string][]faults.Fault, len(byTarget))
 	for target, text := range byTarget {
 		name, _, _ := address(target, false)
-		list, err := faults.Parse(text)
-		state := "active"
-		switch old := t.faults[name]; {
-		case err != nil:
-			state = "unreadable"
-			t.log.Warn("faults not taken over", "target", target, "error", err)
-		case !enabled:
-			state = "refused"
-		default:
-			rules[name] = &faultRules{string(text), list}
-			if old == nil || old.text != string(text) {
-				t.log.Warn("faults are in force", "target", target, "rules", string(text))
-			}
+		list, err := faults.Parse([]byte(text))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("transport: %s: %w", target, err))
+			continue
 		}
-		t.metrics.faultRules.WithLabelValues(t.caller, name, state).Set(float64(max(len(list), 1)))
+		rules[name] = list
 	}
-	for name := range t.faults {
-		if rules[name] == nil {
-			t.log.Info("faults are no longer in force", "target", name)
-		}
+	f.rules.Store(&rules)
+	if len(rules) == 0 {
+		f.rules.Store(nil)
 	}
-	refused := !enabled && len(byTarget) > 0
-	if refused && !t.refused {
-		t.log.Warn("faults refused: set faults.enabled=true where calls may be made to fail on purpose")
-	}
-	t.faults, t.refused = rules, refused
-	for name, tg := range t.byName {
-		tg.faults.Store(rules[name])
-	}
-}
-
-// faultRules are those of one target.
-type faultRules struct {
-	text string // of which they were read
-	list []faults.Fault
+	return errors.Join(errs...)
 }
 
 // fault draws what strikes an attempt, and notes it.
 func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
-	rules := c.tg.faults.Load()
+	set := c.t.opts.Faults
+	if set == nil {
+		return f, false
+	}
+	rules := set.rules.Load()
 	if rules == nil {
 		return f, false
 	}
-	if f, ok = faults.Draw(rules.list, method, path); !ok {
+	if f, ok = faults.Draw((*rules)[c.tg.name], method, path); !ok {
 		return f, false
 	}
 	kind := "delay"

@@ -21,10 +21,9 @@ type metrics struct {
 	retries  *prometheus.CounterVec
 	breakers *breakerCollector
 
-	hedges     *prometheus.CounterVec
-	hedgesWon  *prometheus.CounterVec
-	faults     *prometheus.CounterVec
-	faultRules *prometheus.GaugeVec
+	hedges    *prometheus.CounterVec
+	hedgesWon *prometheus.CounterVec
+	faults    *prometheus.CounterVec
 }
 
 func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *metrics {
@@ -54,10 +53,6 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 			Name: "client_faults_total",
 			Help: "Attempts that were made to fail or wait on purpose, by what struck them: delay, status, abort or drop.",
 		}, []string{"service", "target", "kind"})),
-		faultRules: telemetry.Register(registry, prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "client_fault_rules",
-			Help: "Rules for faults by target: active, refused because faults.enabled is not set, or unreadable.",
-		}, []string{"service", "target", "state"})),
 		breakers: telemetry.Register(registry, &breakerCollector{
 			desc:   prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
 			series: map[seriesKey]*targetMetrics{},

@@ -40,7 +40,6 @@ type target struct {
 	spanAttrs []attribute.KeyValue
 	methods   sync.Map // of gRPC → whether the descriptor says that it may be repeated
 
-	faults  atomic.Pointer[faultRules] // nil for none
 	breaker breaker
 	probing atomic.Bool // its instances are asked for their health
 	budget  budget

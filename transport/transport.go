@@ -50,6 +50,8 @@ type Options struct {
 	TLS *tls.Config
 	// Weights are followed at every call; nil for none. Without a weight instances share by load.
 	Weights *Weights
+	// Faults strike calls on purpose; nil for none.
+	Faults *Faults
 	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred while
 	// those that are not ejected are at least half of an even share, which is the number of all
 	// instances divided by the number of zones. Empty prefers none.
@@ -89,10 +91,8 @@ type Transport struct {
 	mu       sync.Mutex // guards what follows
 	byName   map[string]*target
 	closed   bool
-	sweeper  *time.Timer            // nil while there are no targets
-	swept    time.Duration          // when it was last looked for unused ones
-	faults   map[string]*faultRules // by target
-	refused  bool                   // there are faults, and they are not enabled
+	sweeper  *time.Timer   // nil while there are no targets
+	swept    time.Duration // when it was last looked for unused ones
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -253,7 +253,6 @@ func (t *Transport) newTarget(name, service, external string) *target {
 	tg.calls.Store(mathrand.Uint64()) // else the first calls of all callers went to one group
 	tg.refill(nil, t.now())
 	tg.metrics = t.metrics.target(name)
-	tg.faults.Store(t.faults[name])
 	if t.opts.Resolver == nil || service == "" {
 		tg.unlisted, tg.made = true, -firstInstance // nobody else can know it
 		tg.useDNS()

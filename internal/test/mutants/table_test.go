@@ -43,8 +43,8 @@ func calls() []mutant {
 			"slices.Backward(own.Client)", "slices.Backward(own.Client[:0])", "./transport", "TestMiddlewareSeesACallOnce",
 		},
 		{
-			"faults that are not enabled strike nothing", "transport/fault.go",
-			"		case !enabled:\n", "		case false:\n", "./transport", "TestFaultsAreLive",
+			"faults that are not enabled strike nothing", "setup.go",
+			"	if set.Faults.Enabled {", "	if true {", ".", "TestFaultsFollowTheStore",
 		},
 		{
 			"the callee of an RPC has less time than its caller", "transport/grpc.go",

@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"kv/":                    {"kv", internal}, // kvtest
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
 	"shop/internal/shoptest": {"kaptartest", "drivers/", "messaging/", "sqldb", internal},
-	"kaptartest":             {".", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", internal},
+	"kaptartest":             {".", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
 	"telemetry/":             {"telemetry", internal}, // otlp
 	"sqldb":                  {internal},
