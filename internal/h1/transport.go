@@ -1,0 +1,173 @@
+package h1
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"time"
+)
+
+// ErrBody is wrapped by an error for which the request's own body is to blame: it could not be
+// read, was shorter or longer than announced, or had not come when the context ended. Nothing of
+// such a request was sent.
+var ErrBody = errors.New("h1: request body")
+
+// Options configure a Transport. Zero values stand for the defaults.
+type Options struct {
+	// Dial connects to an address; default a net.Dialer that gives up after a second.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// TLS is for https; nil is an empty configuration. ALPN is always HTTP/1.1.
+	TLS *tls.Config
+	// ServerName says whose certificate a connection for the call must show, unless TLS does; an
+	// empty name, and nil, stand for the URL's host. Connections are shared under one name only.
+	ServerName func(ctx context.Context) string
+	// HandshakeTimeout bounds the TLS handshake; default 2 s.
+	HandshakeTimeout time.Duration
+	// IdlePerHost is how many connections to one address may wait for their next call; default 256.
+	IdlePerHost int
+	// IdleTimeout is for how long they do; default 90 s.
+	IdleTimeout time.Duration
+	// Next takes all that is not lean; default http.DefaultTransport.
+	Next http.RoundTripper
+}
+
+// A Transport makes HTTP/1.1 calls, see the package's doc. It may be used concurrently.
+type Transport struct {
+	opts     Options
+	pool     pool
+	messages sync.Pool // of *message
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// New returns a transport; opts may be nil.
+func New(opts *Options) *Transport {
+	t := new(Transport)
+	if opts != nil {
+		t.opts = *opts
+	}
+	o := &t.opts
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: time.Second}).DialContext
+	}
+	if o.TLS == nil {
+		o.TLS = new(tls.Config)
+	}
+	if o.Next == nil {
+		o.Next = http.DefaultTransport
+	}
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 2*time.Second)
+	t.pool = pool{limit: cmp.Or(o.IdlePerHost, 256), timeout: cmp.Or(o.IdleTimeout, 90*time.Second), began: time.Now(), hosts: map[key]*host{}}
+	t.messages.New = func() any { return new(message) }
+	return t
+}
+
+// CloseIdleConnections closes the connections that no call uses, ours and Next's. Those in use are
+// closed when their call ends.
+func (t *Transport) CloseIdleConnections() {
+	t.pool.closeIdle()
+	if next, ok := t.opts.Next.(interface{ CloseIdleConnections() }); ok {
+		next.CloseIdleConnections()
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	trace := httptrace.ContextClientTrace(ctx)
+	m := t.messages.Get().(*message) //nolint:forcetypeassert // the pool has no others
+	if !leanTrace(trace) || !m.encode(req) {
+		t.messages.Put(m)
+		return t.opts.Next.RoundTrip(req)
+	}
+	defer t.messages.Put(m)
+	if err := m.load(req); err != nil {
+		return nil, err
+	}
+	k := key{host: req.URL.Host, https: req.URL.Scheme == "https"}
+	if k.https {
+		if t.opts.ServerName != nil {
+			k.name = t.opts.ServerName(ctx)
+		}
+		k.name = cmp.Or(k.name, req.URL.Hostname())
+	}
+	for fresh := false; ; fresh = true {
+		c, err := t.conn(ctx, k, fresh, trace)
+		if err != nil {
+			return nil, err
+		}
+		resp, again, err := c.exchange(req, m, trace)
+		if err == nil {
+			return resp, nil
+		}
+		c.close()
+		if !again {
+			return nil, err
+		}
+	}
+}
+
+// leanTrace reports whether we call all the hooks of trace. The hooks of DNS and connecting are the
+// dialer's.
+func leanTrace(trace *httptrace.ClientTrace) bool {
+	return trace == nil ||
+		trace.WroteHeaderField == nil && trace.PutIdleConn == nil && trace.TLSHandshakeStart == nil && trace.TLSHandshakeDone == nil
+}
+
+// conn returns an idle connection, unless fresh, or a new one.
+func (t *Transport) conn(ctx context.Context, k key, fresh bool, trace *httptrace.ClientTrace) (*conn, error) {
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(k.address())
+	}
+	h, c := t.pool.get(k, fresh)
+	for c != nil && !c.alive() {
+		c.close()
+		h, c = t.pool.get(k, false)
+	}
+	info := httptrace.GotConnInfo{Reused: c != nil, WasIdle: c != nil}
+	if c == nil {
+		var err error
+		if c, err = t.dial(ctx, h); err != nil {
+			t.pool.forget(h)
+			return nil, err
+		}
+	}
+	if trace != nil && trace.GotConn != nil {
+		info.Conn = c.socket.Conn
+		if info.Reused {
+			info.IdleTime = t.pool.now() - c.idleAt
+		}
+		trace.GotConn(info)
+	}
+	return c, nil
+}
+
+// dial connects to h, which counts the connection already.
+func (t *Transport) dial(ctx context.Context, h *host) (*conn, error) {
+	raw, err := t.opts.Dial(ctx, "tcp", h.key.address())
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(&t.pool, h, raw)
+	if !h.key.https {
+		return c, nil
+	}
+	config := t.opts.TLS.Clone()
+	config.ServerName = cmp.Or(config.ServerName, h.key.name)
+	config.NextProtos = []string{"http/1.1"}
+	secure := tls.Client(&c.socket, config)
+	ctx, cancel := context.WithTimeout(ctx, t.opts.HandshakeTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // the handshake's error says more
+		return nil, err
+	}
+	state := secure.ConnectionState()
+	c.rw, c.tls = secure, &state
+	return c, nil
+}
