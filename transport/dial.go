@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,6 +12,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/kaptar/kaptar/internal/h1"
 )
 
 // calledKey is the context key of the target that a connection is made for. The address alone does
@@ -44,6 +47,26 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 		}
 		return conn, nil
 	}
+}
+
+// lean makes the single attempts of HTTP calls to instances: those that nearly all are by itself,
+// others through next.
+func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundTripper {
+	opts := &h1.Options{
+		Dial:             dialer.DialContext,
+		TLS:              t.opts.TLS,
+		HandshakeTimeout: handshakeTimeout,
+		IdlePerHost:      idlePerTarget,
+		IdleTimeout:      idleTimeout,
+		Next:             next,
+	}
+	if t.opts.TLS != nil {
+		opts.ServerName = func(ctx context.Context) string {
+			service, _ := ctx.Value(calledKey{}).(string)
+			return service
+		}
+	}
+	return h1.New(opts)
 }
 
 // dialGRPC makes the connection to one instance, which takes place with the first call. All policy

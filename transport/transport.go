@@ -140,7 +140,7 @@ func (t *Transport) start() {
 	if own.TLS != nil {
 		inside.DialTLSContext = t.dialTLS(dialer)
 	}
-	t.http, t.httpDNS = inside, outside
+	t.http, t.httpDNS = t.lean(dialer, inside), outside
 	if own.Base != nil {
 		t.http = own.Base
 	}

@@ -77,7 +77,7 @@ func parseFields(h http.Header, text string, values []string) error {
 		if colon < 0 {
 			return errField
 		}
-		name, value := line[:colon], textproto.TrimString(line[colon+1:])
+		name, value := line[:colon], strings.Trim(line[colon+1:], " \t")
 		token, canonical := fieldName(name)
 		if !token || !fieldValue(value) {
 			return errField

@@ -145,8 +145,8 @@ func (m *message) load(req *http.Request) error {
 		return nil
 	}
 	at := len(m.b)
-	room := slices.Grow(m.b, m.length+1)[at : at+m.length+1] // a byte more than may come
-	n, err := readAll(req.Body, room)
+	m.b = slices.Grow(m.b, m.length+1)
+	n, err := readAll(req.Body, m.b[at:at+m.length+1]) // a byte more than may come
 	if e := req.Body.Close(); err == nil {
 		err = e
 	}
@@ -160,7 +160,7 @@ func (m *message) load(req *http.Request) error {
 	case n < m.length:
 		return fmt.Errorf("%w: %d bytes of its ContentLength of %d", ErrBody, n, m.length)
 	}
-	m.b = slices.Grow(m.b, m.length)[:at+m.length]
+	m.b = m.b[:at+m.length]
 	return nil
 }
 
