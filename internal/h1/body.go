@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
@@ -26,7 +27,7 @@ func (c *conn) body(a *answer, text string, sent bool) {
 	}
 	a.Body = http.NoBody
 	if length > 0 {
-		a.whole.text = text[:length]
+		a.whole.Reset(text[:length])
 		a.Body = &a.whole
 		c.r += int(length)
 	}
@@ -34,36 +35,9 @@ func (c *conn) body(a *answer, text string, sent bool) {
 }
 
 // whole is a body that came with the head.
-type whole struct {
-	text   string
-	closed atomic.Bool
-}
+type whole struct{ strings.Reader }
 
-func (b *whole) Read(p []byte) (int, error) {
-	if b.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n := copy(p, b.text)
-	b.text = b.text[n:]
-	if b.text == "" {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (b *whole) WriteTo(w io.Writer) (int64, error) {
-	if b.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := io.WriteString(w, b.text)
-	b.text = b.text[n:]
-	return int64(n), err
-}
-
-func (b *whole) Close() error {
-	b.closed.Store(true)
-	return nil
-}
+func (*whole) Close() error { return nil }
 
 // stream is a body that is read from the connection. Close may be called while Read waits.
 type stream struct {

@@ -54,29 +54,21 @@ func (c *conn) alive() bool {
 
 // exchange sends a request and reads the answer. After an error the connection must be closed;
 // again then says that the request may be made over another one.
-func (c *conn) exchange(req *http.Request, m *message, trace *httptrace.ClientTrace) (resp *http.Response, again bool, err error) {
+func (c *conn) exchange(req *http.Request, m *message) (resp *http.Response, again bool, err error) {
 	ctx := req.Context()
 	c.socket.begin(ctx)
 	sent := c.socket.sent
 	c.heard = false
 	_, failed := c.rw.Write(m.b)
-	if trace != nil {
-		if trace.WroteHeaders != nil && failed == nil {
-			trace.WroteHeaders()
-		}
-		if trace.WroteRequest != nil {
-			trace.WroteRequest(httptrace.WroteRequestInfo{Err: failed})
-		}
-	}
 	// A server may answer and close before it has read all: the answer counts, not our write.
 	if failed == nil || (ctx.Err() == nil && c.socket.sent > sent) {
-		resp, err = c.answer(req, trace, failed == nil)
+		resp, err = c.answer(req, m.trace, failed == nil)
 	}
 	switch {
 	case resp != nil:
 		return resp, false, nil
 	case ctx.Err() != nil: // whatever else went wrong because of it
-		return nil, false, cause(ctx, err)
+		return nil, false, context.Cause(ctx)
 	case failed != nil:
 		err = failed
 	}
@@ -90,9 +82,6 @@ func (c *conn) answer(req *http.Request, trace *httptrace.ClientTrace, sent bool
 		size, fields, err := c.head(left)
 		if err != nil {
 			return nil, err
-		}
-		if trace != nil && trace.GotFirstResponseByte != nil && left == maxHead {
-			trace.GotFirstResponseByte()
 		}
 		left -= size
 		a := new(answer)

@@ -1,9 +1,7 @@
 package h1
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"net/textproto"
@@ -43,7 +41,7 @@ type answer struct {
 // parse reads a head of so many lines. The fields' strings are parts of text.
 func (a *answer) parse(text string, lines int) error {
 	line, rest, _ := strings.Cut(text, "\r\n")
-	if len(line) < 12 || (line[:9] != "HTTP/1.1 " && line[:9] != "HTTP/1.0 ") || (len(line) > 12 && line[12] != ' ') || !fieldValue(line) {
+	if len(line) < 12 || (line[:9] != "HTTP/1.1 " && line[:9] != "HTTP/1.0 ") || (len(line) > 12 && line[12] != ' ') || !httpguts.ValidHeaderFieldValue(line) {
 		return errStatusLine
 	}
 	for _, c := range []byte(line[9:12]) {
@@ -78,13 +76,10 @@ func parseFields(h http.Header, text string, values []string) error {
 			return errField
 		}
 		name, value := line[:colon], strings.Trim(line[colon+1:], " \t")
-		token, canonical := fieldName(name)
-		if !token || !fieldValue(value) {
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			return errField
 		}
-		if !canonical {
-			name = textproto.CanonicalMIMEHeaderKey(name)
-		}
+		name = textproto.CanonicalMIMEHeaderKey(name)
 		if old := h[name]; old != nil {
 			h[name] = append(old, value)
 			continue
@@ -182,51 +177,12 @@ func parseLength(values []string) (int64, error) {
 	return int64(n), nil //nolint:gosec // 63 bits
 }
 
-// fieldName reports whether name is a token, and whether it is written as http.Header has it.
-func fieldName(name string) (token, canonical bool) {
-	canonical = true
-	upper := true
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case 'a' <= c && c <= 'z':
-			canonical = canonical && !upper
-		case 'A' <= c && c <= 'Z':
-			canonical = canonical && upper
-		case c == '-':
-		case !alphanumeric(c) && !strings.ContainsRune("!#$%&'*+.^_`|~", rune(c)):
-			return false, false
-		}
-		upper = c == '-'
-	}
-	return name != "", canonical
-}
-
-// fieldValue reports whether s has no control characters but tabs.
-func fieldValue(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' && c != '\t') || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
 // parseChunk reads the line before a chunk. What is behind a semicolon says nothing to us.
 func parseChunk(line string) (int64, error) {
 	digits, extension, _ := strings.Cut(line, ";")
 	n, err := strconv.ParseUint(digits, 16, 64)
-	if err != nil || len(digits) > 16 || n > math.MaxInt64 || !fieldValue(extension) {
+	if err != nil || len(digits) > 16 || n > math.MaxInt64 || !httpguts.ValidHeaderFieldValue(extension) {
 		return 0, errChunk
 	}
 	return int64(n), nil
-}
-
-// cause is why ctx has ended, and the error that came of it if it says something else.
-func cause(ctx context.Context, err error) error {
-	why := context.Cause(ctx)
-	if err == nil || errors.Is(err, why) {
-		return why
-	}
-	return fmt.Errorf("%w: %w", why, err)
 }

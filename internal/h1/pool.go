@@ -1,7 +1,9 @@
 package h1
 
 import (
+	"cmp"
 	"net"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -19,16 +21,8 @@ func (k key) address() string {
 	if k.https {
 		port = "443"
 	}
-	if host, p, err := net.SplitHostPort(k.host); err == nil {
-		if p != "" {
-			return k.host
-		}
-		return net.JoinHostPort(host, port)
-	}
-	if n := len(k.host); k.host[0] == '[' && k.host[n-1] == ']' { // an IPv6 address without a port
-		return k.host + ":" + port
-	}
-	return net.JoinHostPort(k.host, port)
+	u := url.URL{Host: k.host}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 }
 
 // pool keeps the idle connections. The one that was used last is the first to be used again.

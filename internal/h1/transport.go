@@ -17,7 +17,7 @@ import (
 // such a request was sent.
 var ErrBody = errors.New("h1: request body")
 
-// Options configure a Transport. Zero values stand for the defaults.
+// Options configure a Transport.
 type Options struct {
 	// Dial connects to an address; default a net.Dialer that gives up after a second.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -25,15 +25,11 @@ type Options struct {
 	TLS *tls.Config
 	// ServerName says whose certificate a connection for the call must show, unless TLS does; an
 	// empty name, and nil, stand for the URL's host. Connections are shared under one name only.
-	ServerName func(ctx context.Context) string
-	// HandshakeTimeout bounds the TLS handshake; default 2 s.
-	HandshakeTimeout time.Duration
-	// IdlePerHost is how many connections to one address may wait for their next call; default 256.
-	IdlePerHost int
-	// IdleTimeout is for how long they do; default 90 s.
-	IdleTimeout time.Duration
-	// Next takes all that is not lean; default http.DefaultTransport.
-	Next http.RoundTripper
+	ServerName       func(ctx context.Context) string
+	HandshakeTimeout time.Duration     // of TLS; default 2 s
+	IdlePerHost      int               // connections to one address that wait for a call; default 256
+	IdleTimeout      time.Duration     // for how long they do; default 90 s
+	Next             http.RoundTripper // takes what is not lean; default http.DefaultTransport
 }
 
 // A Transport makes HTTP/1.1 calls, see the package's doc. It may be used concurrently.
@@ -42,8 +38,6 @@ type Transport struct {
 	pool     pool
 	messages sync.Pool // of *message
 }
-
-var _ http.RoundTripper = (*Transport)(nil)
 
 // New returns a transport; opts may be nil.
 func New(opts *Options) *Transport {
@@ -55,12 +49,10 @@ func New(opts *Options) *Transport {
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: time.Second}).DialContext
 	}
-	if o.TLS == nil {
-		o.TLS = new(tls.Config)
-	}
 	if o.Next == nil {
 		o.Next = http.DefaultTransport
 	}
+	o.TLS = cmp.Or(o.TLS, new(tls.Config))
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 2*time.Second)
 	t.pool = pool{limit: cmp.Or(o.IdlePerHost, 256), timeout: cmp.Or(o.IdleTimeout, 90*time.Second), began: time.Now(), hosts: map[key]*host{}}
 	t.messages.New = func() any { return new(message) }
@@ -79,9 +71,8 @@ func (t *Transport) CloseIdleConnections() {
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	trace := httptrace.ContextClientTrace(ctx)
 	m := t.messages.Get().(*message) //nolint:forcetypeassert // the pool has no others
-	if !leanTrace(trace) || !m.encode(req) {
+	if m.trace = httptrace.ContextClientTrace(ctx); !leanTrace(m.trace) || !m.encode(req) {
 		t.messages.Put(m)
 		return t.opts.Next.RoundTrip(req)
 	}
@@ -97,54 +88,42 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		k.name = cmp.Or(k.name, req.URL.Hostname())
 	}
 	for fresh := false; ; fresh = true {
-		c, err := t.conn(ctx, k, fresh, trace)
+		c, err := t.conn(ctx, k, fresh)
 		if err != nil {
 			return nil, err
 		}
-		resp, again, err := c.exchange(req, m, trace)
+		resp, again, err := c.exchange(req, m)
 		if err == nil {
 			return resp, nil
 		}
-		c.close()
-		if !again {
+		if c.close(); !again {
 			return nil, err
 		}
 	}
 }
 
-// leanTrace reports whether we call all the hooks of trace. The hooks of DNS and connecting are the
-// dialer's.
-func leanTrace(trace *httptrace.ClientTrace) bool {
-	return trace == nil ||
-		trace.WroteHeaderField == nil && trace.PutIdleConn == nil && trace.TLSHandshakeStart == nil && trace.TLSHandshakeDone == nil
+// leanTrace reports whether we call all the hooks of trace; those of the dialer are its own affair.
+func leanTrace(t *httptrace.ClientTrace) bool {
+	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil &&
+		t.WroteRequest == nil && t.GotFirstResponseByte == nil && t.TLSHandshakeStart == nil && t.TLSHandshakeDone == nil
 }
 
 // conn returns an idle connection, unless fresh, or a new one.
-func (t *Transport) conn(ctx context.Context, k key, fresh bool, trace *httptrace.ClientTrace) (*conn, error) {
-	if trace != nil && trace.GetConn != nil {
-		trace.GetConn(k.address())
-	}
-	h, c := t.pool.get(k, fresh)
-	for c != nil && !c.alive() {
+func (t *Transport) conn(ctx context.Context, k key, fresh bool) (*conn, error) {
+	for {
+		h, c := t.pool.get(k, fresh)
+		if c == nil {
+			c, err := t.dial(ctx, h)
+			if err != nil {
+				t.pool.forget(h)
+			}
+			return c, err
+		}
+		if c.alive() {
+			return c, nil
+		}
 		c.close()
-		h, c = t.pool.get(k, false)
 	}
-	info := httptrace.GotConnInfo{Reused: c != nil, WasIdle: c != nil}
-	if c == nil {
-		var err error
-		if c, err = t.dial(ctx, h); err != nil {
-			t.pool.forget(h)
-			return nil, err
-		}
-	}
-	if trace != nil && trace.GotConn != nil {
-		info.Conn = c.socket.Conn
-		if info.Reused {
-			info.IdleTime = t.pool.now() - c.idleAt
-		}
-		trace.GotConn(info)
-	}
-	return c, nil
 }
 
 // dial connects to h, which counts the connection already.
