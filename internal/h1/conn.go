@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -22,7 +23,6 @@ type conn struct {
 	tls    *tls.ConnectionState
 	pool   *pool
 	host   *host
-	age    int           // the pool's when it was dialled
 	idleAt time.Duration // on the pool's clock; zero before the first time
 
 	buf   []byte // buf[r:w] is what was read, and not used yet
@@ -35,11 +35,12 @@ const bufferSize = 4 << 10
 
 func newConn(p *pool, h *host, raw net.Conn) *conn {
 	c := &conn{pool: p, host: h, buf: make([]byte, bufferSize)}
-	c.socket.Conn, c.socket.peek = raw, peeker(raw)
-	c.rw = &c.socket
-	p.mu.Lock()
-	c.age = p.age
-	p.mu.Unlock()
+	c.rw, c.socket.Conn = &c.socket, raw
+	if sc, ok := raw.(syscall.Conn); ok {
+		if sys, err := sc.SyscallConn(); err == nil {
+			c.socket.peek = peeker(sys)
+		}
+	}
 	return c
 }
 

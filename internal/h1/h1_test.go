@@ -94,7 +94,6 @@ func TestBodyAtFault(t *testing.T) {
 		"broken at end": {io.MultiReader(strings.NewReader("hello"), iotest.ErrReader(broken)), nil, broken},
 		"cut off":       {iotest.ErrReader(io.ErrUnexpectedEOF), nil, io.ErrUnexpectedEOF},
 		"close":         {strings.NewReader("hello"), broken, broken},
-		"no progress":   {iotest.ErrReader(nil), nil, io.ErrNoProgress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

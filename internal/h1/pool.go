@@ -33,7 +33,6 @@ type pool struct {
 
 	mu    sync.Mutex
 	hosts map[key]*host
-	age   int         // how often closeIdle was called
 	timer *time.Timer // of reap; nil before the first connection that was idle
 	armed bool
 }
@@ -41,6 +40,7 @@ type pool struct {
 type host struct {
 	key   key
 	conns int     // open or being opened
+	gone  bool    // by closeIdle: its connections are not kept
 	idle  []*conn // the oldest first
 }
 
@@ -71,7 +71,7 @@ func (p *pool) put(c *conn) bool {
 	c.idleAt = p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.age != p.age || len(c.host.idle) >= p.limit {
+	if c.host.gone || len(c.host.idle) >= p.limit {
 		return false
 	}
 	c.host.idle = append(c.host.idle, c)
@@ -90,7 +90,7 @@ func (p *pool) put(c *conn) bool {
 func (p *pool) forget(h *host) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if h.conns--; h.conns == 0 {
+	if h.conns--; h.conns == 0 && !h.gone {
 		delete(p.hosts, h.key)
 	}
 }
@@ -123,11 +123,11 @@ func (p *pool) reap() {
 func (p *pool) closeIdle() {
 	var all []*conn
 	p.mu.Lock()
-	p.age++
 	for _, h := range p.hosts {
 		all = append(all, h.idle...)
-		h.idle = nil
+		h.idle, h.gone = nil, true
 	}
+	clear(p.hosts)
 	if p.armed {
 		p.armed = !p.timer.Stop() // a reap that has begun says so itself
 	}

@@ -3,6 +3,7 @@ package h1
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -129,37 +130,17 @@ func (m *message) load(req *http.Request) error {
 	}
 	at := len(m.b)
 	m.b = slices.Grow(m.b, m.length+1)
-	n, err := readAll(req.Body, m.b[at:at+m.length+1]) // a byte more than may come
-	if e := req.Body.Close(); err == nil {
-		err = e
-	}
-	switch {
+	n, err := io.ReadFull(req.Body, m.b[at:at+m.length+1]) // a byte more than may come
+	m.b = m.b[:at+n]
+	switch e := req.Body.Close(); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrBody, err)
-	case n > m.length:
+	case err == nil:
 		return fmt.Errorf("%w: longer than its ContentLength of %d", ErrBody, m.length)
-	case n < m.length:
-		return fmt.Errorf("%w: %d bytes of its ContentLength of %d", ErrBody, n, m.length)
+	case n < m.length || !errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: %d bytes of its ContentLength of %d: %w", ErrBody, n, m.length, err)
+	case e != nil:
+		return fmt.Errorf("%w: %w", ErrBody, e)
 	}
-	m.b = m.b[:at+n]
 	return nil
-}
-
-// readAll reads until the end of r or of p.
-func readAll(r io.Reader, p []byte) (n int, err error) {
-	for idle := 0; n < len(p) && err == nil; {
-		var k int
-		if k, err = r.Read(p[n:]); k == 0 && err == nil {
-			if idle++; idle == 100 {
-				err = io.ErrNoProgress
-			}
-		}
-		n += k
-	}
-	if err == io.EOF { //nolint:errorlint // as io.Reader says
-		err = nil
-	}
-	return n, err
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -137,17 +136,4 @@ func (s *socket) readNow(p []byte) (int, error) {
 		return 0, err
 	}
 	return s.Conn.Read(p)
-}
-
-// peeker returns a function that reads from c without waiting; nil if there is none for c.
-func peeker(c net.Conn) func(p []byte) (int, error) {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return peekRaw(raw)
 }

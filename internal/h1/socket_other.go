@@ -4,5 +4,5 @@ package h1
 
 import "syscall"
 
-// peekRaw is for systems whose sockets can be read without waiting.
-func peekRaw(syscall.RawConn) func(p []byte) (int, error) { return nil }
+// peeker returns nil: there is no way to read without waiting.
+func peeker(syscall.RawConn) func(p []byte) (int, error) { return nil }

@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-func peekRaw(raw syscall.RawConn) func(p []byte) (int, error) {
+// peeker returns a function that reads without waiting.
+func peeker(raw syscall.RawConn) func(p []byte) (int, error) {
 	var p []byte
 	var n int
 	var err error

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,11 +125,11 @@ func keepAlive(c net.Conn) {
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var open int
+		var open atomic.Int32
 		tr := over(t, func(c net.Conn) {
-			open++
+			open.Add(1)
 			keepAlive(c)
-			open--
+			open.Add(-1)
 		})
 		tr.pool.limit = 2
 		must := func(urls ...string) {
@@ -150,26 +151,26 @@ func TestIdle(t *testing.T) {
 		must("http://a/")
 		time.Sleep(time.Minute)
 		must("http://a/", "http://b/")
-		if open != 2 {
-			t.Errorf("%d connections, want one to each host", open)
+		if open.Load() != 2 {
+			t.Errorf("%d connections, want one to each host", open.Load())
 		}
 		time.Sleep(31 * time.Second) // a's was used since, so its time began anew
-		if synctest.Wait(); open != 2 {
-			t.Errorf("%d connections after 31 s", open)
+		if synctest.Wait(); open.Load() != 2 {
+			t.Errorf("%d connections after 31 s", open.Load())
 		}
 		must("http://a/")
 		time.Sleep(time.Minute)
-		if synctest.Wait(); open != 1 {
-			t.Errorf("%d connections, b's should have gone", open)
+		if synctest.Wait(); open.Load() != 1 {
+			t.Errorf("%d connections, b's should have gone", open.Load())
 		}
 		tr.CloseIdleConnections()
-		if synctest.Wait(); open != 0 || len(tr.pool.hosts) != 0 {
-			t.Errorf("%d connections, %d hosts after CloseIdleConnections", open, len(tr.pool.hosts))
+		if synctest.Wait(); open.Load() != 0 || len(tr.pool.hosts) != 0 {
+			t.Errorf("%d connections, %d hosts after CloseIdleConnections", open.Load(), len(tr.pool.hosts))
 		}
 		must("http://a/")
 		time.Sleep(2 * time.Minute)
-		if synctest.Wait(); open != 0 || len(tr.pool.hosts) != 0 {
-			t.Errorf("%d connections, %d hosts at last", open, len(tr.pool.hosts))
+		if synctest.Wait(); open.Load() != 0 || len(tr.pool.hosts) != 0 {
+			t.Errorf("%d connections, %d hosts at last", open.Load(), len(tr.pool.hosts))
 		}
 	})
 }
@@ -178,10 +179,10 @@ func TestIdle(t *testing.T) {
 func TestIdleLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var open int
+		var open atomic.Int32
 		tr := over(t, func(c net.Conn) {
-			open++
-			defer func() { open-- }()
+			open.Add(1)
+			defer func() { open.Add(-1) }()
 			for {
 				if _, _, err := request(c); err != nil {
 					return
@@ -196,20 +197,20 @@ func TestIdleLimit(t *testing.T) {
 			go func() { _, _ = fetch(t.Context(), tr, http.MethodGet, "http://a/", "") }()
 		}
 		time.Sleep(2 * time.Second)
-		if synctest.Wait(); open != 2 {
-			t.Errorf("%d idle connections, want 2", open)
+		if synctest.Wait(); open.Load() != 2 {
+			t.Errorf("%d idle connections, want 2", open.Load())
 		}
 		go func() { _, _ = fetch(t.Context(), tr, http.MethodGet, "http://a/", "") }()
-		if synctest.Wait(); open != 2 {
-			t.Errorf("%d connections, want one in use and one idle", open)
+		if synctest.Wait(); open.Load() != 2 {
+			t.Errorf("%d connections, want one in use and one idle", open.Load())
 		}
 		tr.CloseIdleConnections()
-		if synctest.Wait(); open != 1 {
-			t.Errorf("%d connections, want the one in use", open)
+		if synctest.Wait(); open.Load() != 1 {
+			t.Errorf("%d connections, want the one in use", open.Load())
 		}
 		time.Sleep(2 * time.Second)
-		if synctest.Wait(); open != 0 {
-			t.Errorf("%d connections, none should be kept after CloseIdleConnections", open)
+		if synctest.Wait(); open.Load() != 0 {
+			t.Errorf("%d connections, none should be kept after CloseIdleConnections", open.Load())
 		}
 	})
 }

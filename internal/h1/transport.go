@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -102,10 +103,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// leanTrace reports whether we call all the hooks of trace; those of the dialer are its own affair.
+// leanTrace reports whether t wants to hear of nothing but 1xx responses.
 func leanTrace(t *httptrace.ClientTrace) bool {
-	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil &&
-		t.WroteRequest == nil && t.GotFirstResponseByte == nil && t.TLSHandshakeStart == nil && t.TLSHandshakeDone == nil
+	if t == nil {
+		return true
+	}
+	others := *t
+	others.Got1xxResponse = nil
+	return reflect.ValueOf(others).IsZero()
 }
 
 // conn returns an idle connection, unless fresh, or a new one.
