@@ -1,11 +1,13 @@
 package h1
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -86,5 +88,46 @@ func BenchmarkGet(b *testing.B) {
 				get(b, client, srv.URL)
 			}
 		})
+	}
+}
+
+// always is a connection that answers every request with the same bytes.
+type always struct {
+	net.Conn
+	answer, left string
+}
+
+func (c *always) Read(p []byte) (int, error) {
+	if c.left == "" {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(p, c.left)
+	c.left = c.left[n:]
+	return n, nil
+}
+
+func (c *always) Write(p []byte) (int, error) {
+	c.left = c.answer
+	return len(p), nil
+}
+
+func (c *always) SetDeadline(time.Time) error { return nil }
+
+// TestAllocations pins what a call allocates: the header's map (2), its strings and the body (1),
+// and the response with all else (1). net/http's Transport has 24 more.
+func TestAllocations(t *testing.T) { //nolint:paralleltest // AllocsPerRun does not allow it
+	conn := &always{answer: ok + "Content-Type: application/json\r\nDate: Sun, 29 Nov 2026 10:00:00 GMT\r\nContent-Length: 8\r\n\r\n" + `{"id":1}`}
+	tr := New(&Options{Dial: func(context.Context, string, string) (net.Conn, error) { return conn, nil }})
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a/b?c=d", nil)
+	if n := testing.AllocsPerRun(1000, func() {
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); n != 8 || err != nil {
+			t.Fatal(n, err)
+		}
+	}); n > 4 {
+		t.Errorf("%v allocations, want 4", n)
 	}
 }
