@@ -47,7 +47,7 @@ func (b *budget) withdraw(now time.Duration) bool {
 type perSecond [budgetSlots]atomic.Uint64
 
 func (p *perSecond) add(now time.Duration) {
-	second := uint64(now / time.Second)
+	second := uint64(now / time.Second) //nolint:gosec // now is never negative
 	slot := &p[second%budgetSlots]
 	for {
 		old := slot.Load()
@@ -62,7 +62,7 @@ func (p *perSecond) add(now time.Duration) {
 }
 
 func (p *perSecond) sum(now time.Duration) (events uint64) {
-	second := uint64(now / time.Second)
+	second := uint64(now / time.Second) //nolint:gosec // now is never negative
 	for i := range p {
 		if v := p[i].Load(); v>>32+budgetSlots > second {
 			events += v & (1<<32 - 1)

@@ -184,14 +184,14 @@ func (c *httpCall) hedged(h *hedge) (*http.Response, error) {
 	c.ctx, c.abort = context.WithCancel(parent)
 	second.ctx, second.abort = context.WithCancel(parent)
 	secondWon := race(after, func() bool {
-		resp, err = c.send()
+		resp, err = c.send() //nolint:bodyclose // by discard, or by the caller
 		return err == nil && resp.StatusCode < 500
 	}, func() bool {
 		if !second.beginHedge() {
 			return false
 		}
 		var failed error
-		other, failed = second.send()
+		other, failed = second.send() //nolint:bodyclose // by discard, or by the caller
 		return failed == nil && other.StatusCode < 500
 	}, c.abort, second.abort, func() {
 		if other != nil {

@@ -101,7 +101,7 @@ func Draw(list []Fault, method, path string) (sum Fault, ok bool) {
 }
 
 // Chance is true in percent of all calls: never at 0, always at 100.
-func Chance(percent float64) bool { return 100*rand.Float64() < percent }
+func Chance(percent float64) bool { return 100*rand.Float64() < percent } //nolint:gosec // nobody gains by guessing it
 
 // Wait takes the time of the delay; after Drop it ends with ctx alone. It returns why ctx ended.
 func (f Fault) Wait(ctx context.Context) error {
