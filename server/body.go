@@ -112,6 +112,7 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 	}
 	b.reading.Store(true)
+	x.slot.Pause() // the client may take its time, or all of ours
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		x.blame(err)
@@ -119,11 +120,13 @@ func (b *body) Read(p []byte) (int, error) {
 	b.reading.Store(false)
 	b.read += int64(n)
 	if err == nil {
+		x.slot.Resume(time.Time{})
 		if b.read >= b.step {
 			b.moreTime()
 		}
 		return n, nil
 	}
+	x.slot.Resume(time.Now())
 	if x.readTimed && errors.Is(err, io.EOF) {
 		// Otherwise the deadline would cut the connection while the handler still works: net/http
 		// goes on reading to see the client leave.

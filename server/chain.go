@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+
+	"github.com/kaptar/kaptar/internal/limit"
 )
 
 // prepare reads the options, the first time it is called.
@@ -18,6 +20,7 @@ func (s *Server) prepare() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.opts.setDefaults()
+		s.limiter = limit.New(limit.Options{Max: s.opts.MaxInFlight, Wait: s.opts.MaxWait})
 		s.routes = s.mux
 		if len(s.opts.Middleware) == 0 {
 			return

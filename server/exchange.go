@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -25,6 +26,7 @@ type exchange struct {
 	named  atomic.Pointer[string]
 	span   telemetry.Span
 	flight flight
+	slot   limit.Slot
 	start  time.Time
 	head   time.Duration // from the start to when the answer became a stream
 	method string        // as a label
@@ -113,6 +115,9 @@ func (x *exchange) Write(b []byte) (int, error) {
 	if x.replaced {
 		return len(b), nil
 	}
+	if x.bytes >= largeAnswer {
+		x.leave()
+	}
 	n, err := x.ResponseWriter.Write(b)
 	x.bytes += int64(n)
 	return n, err
@@ -135,6 +140,7 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	if !ok || x.replaced {
 		return io.Copy(struct{ io.Writer }{x}, src)
 	}
+	x.leave()
 	n, err := rf.ReadFrom(src)
 	if x.status == 0 && (n > 0 || err == nil) {
 		x.status = http.StatusOK
@@ -166,6 +172,7 @@ func (x *exchange) stream() {
 	}
 	x.streaming = true
 	x.head = time.Since(x.start)
+	x.leave()
 	if !x.ownDeadline {
 		x.limit.Move(time.Time{})
 	}
@@ -215,9 +222,10 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // SetWriteDeadline is what http.ResponseController looks for. It moves the deadline of the
-// request with that of the connection; the zero time lifts both.
+// request with that of the connection; the zero time lifts both. Such a request leaves the limit.
 func (x *exchange) SetWriteDeadline(at time.Time) error {
 	x.ownDeadline = true
+	x.leave()
 	x.limit.Move(at)
 	if x.readTimed && !x.ownReadDeadline { // the body had no longer than the request
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.bodyDeadline(time.Now()))

@@ -40,7 +40,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server has shut down"})
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline had passed before the work began"})
-	default:
+	case x.enter(ctx):
 		x.limitBody()
 		s.routes.ServeHTTP(x, x.req)
 	}
@@ -120,6 +120,11 @@ func (x *exchange) finish() {
 		x.head = took
 	}
 	m.observe(rm, x.status, x.head.Seconds())
+	if measured, ok := x.counts(); measured {
+		x.slot.Release(x.start.Add(took), &rm.latency, ok)
+	} else {
+		x.leave()
+	}
 	if x.span.IsRecording() {
 		x.describeSpan(rm, end)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -31,6 +32,7 @@ type metrics struct {
 	streams     *prometheus.CounterVec
 	rpcs        *prometheus.CounterVec
 	rpcTime     *prometheus.HistogramVec
+	refused     *prometheus.CounterVec
 	routes      cache[routeKey, *routeMetrics]
 	rpcMethods  cache[string, *rpcMetrics]
 }
@@ -44,12 +46,14 @@ type routeMetrics struct {
 	span     string // name of the span
 	seconds  prometheus.Observer
 	codes    telemetry.Counters // by status-100
+	latency  limit.Latency
 }
 
 // rpcMetrics are those of one RPC method.
 type rpcMetrics struct {
 	seconds prometheus.Observer
 	codes   telemetry.Counters
+	latency limit.Latency
 }
 
 func newMetrics(reg prometheus.Registerer, service string) *metrics {
@@ -70,6 +74,7 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 			"service", "method", "endpoint", "end"),
 		rpcs:    counter("rpc_requests_total", "RPCs answered, by method and gRPC code.", "service", "method", "code"),
 		rpcTime: histogram("rpc_request_duration_seconds", "Time to answer an RPC; of a stream, its life.", "service", "method"),
+		refused: counter("server_rejected_total", "Calls that were not worked on because there was no room, by reason.", "service", "reason"),
 	}
 }
 
@@ -115,7 +120,7 @@ func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
 	})
 }
 
-func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) {
+func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) *rpcMetrics {
 	rm := m.rpcMethods.get(method, func() *rpcMetrics {
 		return &rpcMetrics{
 			seconds: m.rpcTime.WithLabelValues(m.service, method), codes: make(telemetry.Counters, codes.Unauthenticated+1),
@@ -125,6 +130,7 @@ func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) {
 	rm.codes.Add(int(code), func() prometheus.Counter {
 		return m.rpcs.WithLabelValues(m.service, method, code.String())
 	})
+	return rm
 }
 
 // knownMethod maps methods that clients make up to one, so that they cannot make up time series.

@@ -26,6 +26,7 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/inproc"
+	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -116,6 +117,7 @@ type call struct {
 	limit  deadline.Limit
 	span   telemetry.Span // of a quiet call the zero value
 	flight flight
+	slot   limit.Slot
 	start  time.Time
 	method string // without the leading slash
 	quiet  bool   // health and reflection: neither measured nor logged
@@ -156,6 +158,9 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	if err := c.ctx.Err(); err != nil {
 		return c, status.FromContextError(err).Err()
 	}
+	if !c.quiet {
+		return c, c.enter(fullMethod)
+	}
 	return c, nil
 }
 
@@ -190,7 +195,13 @@ func (c *call) end(p any, err *error) {
 	}
 	now := time.Now()
 	took := now.Sub(c.start)
-	c.server.metrics.observeRPC(c.method, st.Code(), took.Seconds())
+	rm := c.server.metrics.observeRPC(c.method, st.Code(), took.Seconds())
+	switch st.Code() {
+	case codes.OK, codes.DeadlineExceeded:
+		c.slot.Release(now, &rm.latency, st.Code() == codes.OK)
+	default:
+		c.leave()
+	}
 	if c.span.IsRecording() {
 		c.describeSpan(st)
 	}
@@ -236,6 +247,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
+	c.leave()                // it may take as long as it likes
 	if info.IsServerStream { // one that only receives has an end, which is waited for
 		s.flights.stream(&c.flight)
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/health"
 
 	"github.com/kaptar/kaptar/internal/inproc"
+	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -48,6 +49,18 @@ type Options struct {
 	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. See
 	// Handler for what a larger one gets, and the function MaxBody for a limit of one route.
 	MaxBody int64
+
+	// MaxInFlight is the highest that the limit of requests and unary RPCs worked on at a time may
+	// grow to; default 1,000, negative means that there is no limit. The limit begins at 20 and
+	// follows the latency; MaxWait is how long a call waits for its turn before it is refused,
+	// default 100 ms. The package comment has more.
+	MaxInFlight int
+	MaxWait     time.Duration
+
+	// Priority says how important a route is, by its pattern as the mux has it, or an RPC, by its
+	// full method such as /user.v1.UserService/GetUser. It is asked only when there is no room.
+	// Default: all are Normal.
+	Priority func(route string) Priority
 
 	// MaxConns is how many connections each port serves at a time; more wait to be accepted.
 	// Default: no limit.
@@ -92,6 +105,7 @@ type Server struct {
 	metrics *metrics
 	scrape  http.Handler
 	flights flights
+	limiter *limit.Limiter // nil: no limit
 	checks  checks
 
 	prepared sync.Once
@@ -138,6 +152,10 @@ func New(opts Options) *Server {
 		Name: "server_calls_in_flight", Help: "HTTP requests and RPCs being answered, those within the process included.",
 		ConstLabels: prometheus.Labels{"service": t.Service()},
 	}, s.flights.count))
+	s.metrics.watchLimit(t.Registry(), func() *limit.Limiter {
+		s.prepare()
+		return s.limiter
+	})
 	s.newChannel()
 	return s
 }

@@ -49,6 +49,7 @@ type attempt struct {
 	// away is what the answer says its failure is due to, if it does: the target is not at fault, and
 	// the target has repeated what there was to repeat.
 	away string
+	full bool // the instance has no room, as the answer says: it is not at fault, others may have
 }
 
 // answerTime is what a callee has less than its caller, whom its "too late" still finds there.
@@ -127,10 +128,12 @@ func (c *call) record(out outcome, took time.Duration) {
 	case closed:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelInfo, "breaker closed", slog.String("target", c.tg.name))
 	}
-	switch out {
-	case success:
+	switch {
+	case c.full:
+		c.in.refused(now)
+	case out == success:
 		c.in.succeeded(now, took)
-	case failure:
+	case out == failure:
 		if c.in.failed(now, took) && c.tg.maybeEject(c.in, now) {
 			c.t.probe(c.tg)
 		}

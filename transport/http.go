@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/limit"
 )
 
 type httpCall struct {
@@ -176,7 +177,8 @@ func (c *httpCall) unanswered(late bool) outcome {
 func (c *httpCall) failed(resp *http.Response) outcome {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		if c.away = resp.Header.Get(dependency.Header); c.away != "" {
+		c.away, c.full = resp.Header.Get(dependency.Header), resp.Header.Get(limit.Header) != ""
+		if c.away != "" || c.full {
 			return c.answered()
 		}
 	}
@@ -327,7 +329,9 @@ func (c *httpCall) shouldRetry(resp *http.Response, err error) (time.Duration, b
 		default:
 			return 0, false
 		}
-		asked = retryAfter(resp.Header.Get("Retry-After"))
+		if !c.full { // else another instance may have room now
+			asked = retryAfter(resp.Header.Get("Retry-After"))
+		}
 	}
 	return c.repeat(asked)
 }

@@ -160,6 +160,12 @@ func (in *instance) failed(now, took time.Duration) bool {
 	return in.failures.Add(1) >= ejectAfter
 }
 
+// refused makes the instance dear for a while, as it has no room, but is no reason to eject it.
+func (in *instance) refused(now time.Duration) {
+	in.peak.Store(int64(failurePenalty))
+	in.heard.Store(int64(now))
+}
+
 // learn takes a slower answer into the peak average at once, a faster one by and by, and either into
 // the usual latency. Of two that learn at once one may go unheard: it is an average.
 func (in *instance) learn(now, took time.Duration) {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/limit"
 )
 
 // rpcCall is a gRPC call, unary or a stream.
@@ -66,7 +67,7 @@ func (c *rpcCall) classify(err error, reached bool) outcome {
 		}
 		return success
 	}
-	if c.away != "" {
+	if c.away != "" || c.full {
 		return c.answered()
 	}
 	if c.cancelled() || c.tooShort(c.t.now()) {
@@ -100,7 +101,7 @@ func (c *rpcCall) explain(err error, reached bool, out outcome) error {
 		return nil
 	}
 	away := c.away
-	if away == "" && out == failure {
+	if away == "" && (out == failure || c.full) {
 		away = c.tg.name
 	}
 	st := status.Convert(err)
@@ -124,6 +125,7 @@ func (c *rpcCall) note(trailer metadata.MD) {
 	if v := trailer[dependency.Trailer]; len(v) > 0 {
 		c.away = v[0]
 	}
+	c.full = len(trailer[limit.Trailer]) > 0
 }
 
 // finish ends the call for metrics and span.

@@ -1,0 +1,349 @@
+// Package limit bounds how many calls a server works on at a time and finds the bound by itself,
+// from how long calls take: more calls at once than a server has room for make each of them slower
+// and none of them done sooner.
+package limit
+
+import (
+	"context"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The algorithm is additive increase, multiplicative decrease on latency, as in Netflix's
+// concurrency-limits and Envoy's adaptive concurrency, with two differences. Latency is compared
+// for each route with that of the same route at rest, so that a server may have handlers of very
+// different latency; and what decides is how many calls of a window were slow, not their mean, so
+// that one slow dependency among several does not close the server.
+//
+// When half of the limit did not make calls faster, what they wait for is not for want of room here:
+// then the limit returns to what it was, and the latency is the new measure. What is the measure is
+// looked at again, with few calls at once, from time to time while there is more to do than room.
+const (
+	initial    = 20
+	least      = 4
+	tolerance  = 3                      // times its latency at rest makes a call a slow one,
+	slack      = time.Millisecond       // if it is more than that beside: schedulers are not exact
+	windowTime = 50 * time.Millisecond  // of calls that are looked at together, at least,
+	windowSize = 64                     // with so many calls,
+	windowMost = time.Second            // or that long
+	fewest     = 8                      // calls that say anything
+	probeEvery = 30 * time.Second       // between looks at the latency at rest of a busy server
+	probeTime  = 500 * time.Millisecond // of one at most
+	helped     = 0.8                    // of the latency must remain at most with half of the limit
+	known      = 32                     // calls after which a route's latency at rest is known
+	burst      = 128                    // calls may wait however low the limit is
+)
+
+// Options configure a Limiter. The zero value is ready to use.
+type Options struct {
+	Max  int           // the limit never grows above; default 1,000, negative means no limit at all
+	Wait time.Duration // that a call may spend in the queue; default 100 ms
+}
+
+// A Priority says who waits behind whom.
+type Priority int
+
+// The priorities.
+const (
+	Normal    Priority = iota
+	Critical           // waits before all others
+	Sheddable          // does not wait: it is refused when there is no room
+)
+
+// A Refusal is why a call was not let in; "" means that it was.
+type Refusal string
+
+// The reasons.
+const (
+	Full    Refusal = "queue_full" // there is no room in the queue, or somebody newer took it
+	Late    Refusal = "queue_time" // its turn did not come in time
+	Shed    Refusal = "sheddable"  // it is Sheddable, and there is no room
+	Expired Refusal = "expired"    // its context ended before its turn came
+)
+
+// A Limiter lets calls in. Its methods may be called concurrently.
+type Limiter struct {
+	min, max int64
+	wait     time.Duration
+	epoch    time.Time
+
+	inFlight atomic.Int64
+	limit    atomic.Int64
+	waiting  atomic.Int64 // length of the queues; changed under mu
+
+	mu    sync.Mutex
+	queue [2][]*waiter // Normal and Critical, the oldest first
+
+	window        // of the calls that ended since
+	before window // the last one before the limit began to fall,
+	high   int64  // and the limit then
+	fast   bool   // until the limit was first found to be too high, it grows with each call
+	last   time.Time
+	round  uint32 // of learning latencies anew,
+	open   bool   // from all calls instead of those with few beside them
+	probe  probe
+}
+
+// A window is what is known of the calls since it began that had more than half of the limit.
+type window struct {
+	began       time.Time
+	calls, slow int
+	times       float64 // how often its latency at rest each took, in all
+}
+
+// mean is how often its latency at rest a call took.
+func (w *window) mean() float64 { return w.times / float64(max(w.calls, 1)) }
+
+// A probe lets few calls in for a moment, to see how long they take then.
+type probe struct {
+	on    bool
+	began time.Time // or ended
+	left  int       // calls to be seen
+	limit int64     // the one to return to
+}
+
+// New returns a Limiter; nil, which lets everybody in, when opts.Max is negative.
+func New(opts Options) *Limiter {
+	if opts.Max < 0 {
+		return nil
+	}
+	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(opts.Max), wait: opts.Wait, epoch: time.Now(), fast: true}
+	if l.max == 0 {
+		l.max = 1000
+	}
+	if l.wait <= 0 {
+		l.wait = 100 * time.Millisecond
+	}
+	l.min = min(l.min, l.max)
+	l.limit.Store(min(max(initial, l.min), l.max))
+	l.high, l.probe.began = l.limit.Load(), l.epoch
+	return l
+}
+
+// Limit is how many calls may be worked on at the moment; +Inf when there is no limit.
+func (l *Limiter) Limit() float64 {
+	if l == nil {
+		return math.Inf(1)
+	}
+	return float64(l.limit.Load())
+}
+
+// Waiting is how many calls wait for their turn.
+func (l *Limiter) Waiting() float64 {
+	if l == nil {
+		return 0
+	}
+	return float64(l.waiting.Load())
+}
+
+// A Slot is a call that was let in. The zero value is none. Its methods may be called concurrently.
+type Slot struct {
+	limiter *Limiter
+	state   atomic.Int32
+	began   atomic.Int64 // when it was let in, or had all it needs, after Limiter.epoch
+	beside  int64        // calls that were worked on then, this one included
+}
+
+// The states of a Slot.
+const (
+	none   = iota
+	taken  // counts
+	paused // waits for its client, and does not count
+)
+
+// A Latency is how long the calls of one route take while few are worked on. The zero value knows
+// nothing yet. It belongs to one Limiter.
+type Latency struct {
+	typical time.Duration // the median
+	calls   uint32        // that it was learnt from, up to known
+	fresh   uint32        // of them since the last probe began
+	round   uint32        // of probes
+}
+
+// Acquire lets a call in that came at now, at once or when its turn has come. Only when there is no
+// room at once does it ask for the priority. Unless it refuses, Release must be called on s.
+func (l *Limiter) Acquire(ctx context.Context, now time.Time, s *Slot, priority func() Priority) Refusal {
+	if l == nil {
+		return ""
+	}
+	n := l.inFlight.Add(1)
+	if n <= l.limit.Load() && l.waiting.Load() == 0 {
+		s.take(l, now, n)
+		return ""
+	}
+	l.inFlight.Add(-1)
+	return l.enqueue(ctx, s, priority())
+}
+
+func (s *Slot) take(l *Limiter, now time.Time, beside int64) {
+	s.limiter, s.beside = l, beside
+	s.began.Store(int64(now.Sub(l.epoch)))
+	s.state.Store(taken)
+}
+
+// Release ends a call at now. With a Latency, that of its route, the call counts as a measurement;
+// a call that failed, which may have taken any time, should not, and neither should a stream. ok is
+// false for one that ran out of time: it was slow, but is not how long calls take. A call that was
+// released before or was not let in is left alone.
+func (s *Slot) Release(now time.Time, route *Latency, ok bool) {
+	was := s.state.Swap(none)
+	if was == none {
+		return
+	}
+	l := s.limiter
+	if was == taken {
+		// When somebody else measures, theirs will do.
+		if route != nil && s.matters() && l.mu.TryLock() {
+			l.measure(s, now, route, ok)
+			l.mu.Unlock()
+		}
+		l.giveBack()
+	}
+}
+
+// matters reports whether the call can tell anything: one that had many beside it, whether the
+// limit is too high; some of those that had few, how long calls take.
+func (s *Slot) matters() bool {
+	l := s.limiter
+	return 2*s.beside > l.limit.Load() || s.beside <= l.min && s.began.Load()>>10&3 == 0
+}
+
+// Pause says that the call waits for its client, who may be slow or hostile: until Resume it does
+// not count.
+func (s *Slot) Pause() {
+	if s.state.CompareAndSwap(taken, paused) {
+		s.limiter.giveBack()
+	}
+}
+
+// Resume ends Pause. It does not wait for a turn, so there can be some calls more than the limit
+// for a moment. A time other than zero says that the call has all it needs: it is measured from
+// then on.
+func (s *Slot) Resume(now time.Time) {
+	if s.state.Load() != paused {
+		return
+	}
+	if !now.IsZero() {
+		s.began.Store(int64(now.Sub(s.limiter.epoch)))
+	}
+	s.limiter.inFlight.Add(1)
+	if !s.state.CompareAndSwap(paused, taken) {
+		s.limiter.giveBack() // it was released at the same moment
+	}
+}
+
+func (l *Limiter) giveBack() {
+	l.inFlight.Add(-1)
+	if l.waiting.Load() > 0 {
+		l.mu.Lock()
+		l.letIn(time.Now())
+		l.mu.Unlock()
+	}
+}
+
+// measure looks at one call that ended; mu is held.
+func (l *Limiter) measure(s *Slot, now time.Time, route *Latency, ok bool) {
+	began := l.epoch.Add(time.Duration(s.began.Load()))
+	took := now.Sub(began)
+	l.last = now
+	low := s.beside <= l.min
+	if l.probe.on {
+		if low = low && !began.Before(l.probe.began); low {
+			l.probe.left--
+		}
+		l.checkProbe(now)
+	}
+	if ok && (low || route.calls < known || l.open && (route.round != l.round || route.fresh < known)) {
+		route.learn(took, l.round)
+	}
+	if l.probe.on || route.calls < known {
+		return
+	}
+	limit := l.limit.Load()
+	if 2*s.beside <= limit || began.Before(l.window.began) {
+		return // the limit has no part in what it took, or another one had
+	}
+	slow := took > tolerance*route.typical+slack
+	l.calls++
+	l.times += min(float64(took)/float64(max(route.typical, 1)), 100)
+	if slow {
+		l.slow++
+	}
+	if l.fast && !slow && l.waiting.Load() > 0 {
+		l.limit.Store(min(limit+1, l.max))
+	}
+	if age := now.Sub(l.window.began); age >= windowTime && l.calls >= windowSize || age >= windowMost && l.calls >= fewest {
+		l.adjust(now)
+	}
+}
+
+// learn moves the median by a step towards took: by a large one at first, and again at first in a
+// new round of probes.
+func (t *Latency) learn(took time.Duration, round uint32) {
+	if t.round != round {
+		t.fresh, t.round = 0, round
+	}
+	t.calls, t.fresh = min(t.calls+1, known), min(t.fresh+1, known)
+	switch step := t.typical/(2+time.Duration(t.fresh)) + 1; {
+	case t.calls == 1:
+		t.typical = took
+	case took > t.typical:
+		t.typical += step
+	case took < t.typical:
+		t.typical -= step
+	}
+}
+
+// adjust ends a window.
+func (l *Limiter) adjust(now time.Time) {
+	w := l.window
+	l.window = window{began: now}
+	limit := l.limit.Load()
+	switch {
+	case 2*w.slow <= w.calls:
+		if 4*w.slow <= w.calls {
+			limit = min(limit+max(1, int64(math.Sqrt(float64(limit)))), l.max)
+		}
+		l.high, l.before = limit, w
+	case l.before.calls == 0: // it is too high, but what that means is not known
+		l.high, l.before = limit, w
+	case limit <= l.high/2 && w.mean() > helped*l.before.mean():
+		limit, l.before = l.high, window{}
+		l.round, l.open = l.round+1, true
+	case limit <= l.high/2:
+		l.high, l.before = limit, w
+		fallthrough
+	default:
+		limit, l.fast = max(limit*4/5, l.min), false
+	}
+	l.limit.Store(limit)
+	if limit > l.min && now.Sub(l.probe.began) > probeEvery && l.waiting.Load() > 0 {
+		l.probe = probe{on: true, began: now, left: known, limit: limit}
+		l.round, l.open = l.round+1, false
+		l.limit.Store(l.min)
+	}
+}
+
+// checkProbe ends a probe that has seen enough or has lasted for long enough. mu is held.
+func (l *Limiter) checkProbe(now time.Time) {
+	if !l.probe.on || l.probe.left > 0 && now.Sub(l.probe.began) <= probeTime {
+		return
+	}
+	l.probe.on, l.probe.began = false, now
+	l.limit.Store(l.probe.limit)
+	l.window, l.before, l.high = window{began: now}, window{}, l.probe.limit
+}
+
+// stuck lets more calls in when none has ended for as long as one may wait: their slowness, or that
+// of what they wait for, is not for want of room here. mu is held.
+func (l *Limiter) stuck(now time.Time) {
+	l.checkProbe(now)
+	if limit := l.limit.Load(); !l.probe.on && now.Sub(l.last) > l.wait {
+		l.last = now
+		l.limit.Store(min(limit+limit/4, l.max))
+		l.letIn(now)
+	}
+}

@@ -1,0 +1,137 @@
+package limit
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Header marks an answer with status 503 as a refusal for want of room, before anything was done:
+// the server is well, and another instance may take the call at once. Its value is the Refusal.
+const Header = "Kaptar-Overload"
+
+// Trailer is the same over gRPC, in the trailer of a call that failed as Unavailable.
+const Trailer = "kaptar-overload"
+
+// A waiter is a call that waits for its turn.
+type waiter struct {
+	ctx    context.Context
+	since  time.Time
+	slot   *Slot
+	result chan Refusal // takes one, when it has left the queue
+}
+
+// enqueue waits for the turn of a call that found no room.
+func (l *Limiter) enqueue(ctx context.Context, s *Slot, p Priority) Refusal {
+	w := &waiter{ctx: ctx, since: time.Now(), slot: s, result: make(chan Refusal, 1)}
+	if r, in := l.join(w, p); !in {
+		return r
+	}
+	timer := time.NewTimer(l.wait)
+	defer timer.Stop()
+	r := Late
+	select {
+	case r = <-w.result:
+		return w.checked(r)
+	case <-timer.C:
+	case <-ctx.Done():
+		r = Expired
+	}
+	l.mu.Lock()
+	left := l.leave(w)
+	if left && r == Late {
+		l.stuck(time.Now())
+	}
+	l.mu.Unlock()
+	if !left { // it was called, or dropped, at the same moment
+		return w.checked(<-w.result)
+	}
+	return r
+}
+
+// checked gives the slot back of a call that ended while it was let in.
+func (w *waiter) checked(r Refusal) Refusal {
+	if r == "" && w.ctx.Err() != nil {
+		w.slot.Release(time.Now(), nil, false)
+		return Expired
+	}
+	return r
+}
+
+// join puts w into the queue, unless it may not wait. When the queue is full, the oldest of those
+// that are least important makes room.
+func (l *Limiter) join(w *waiter, p Priority) (Refusal, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p == Sheddable {
+		if l.waiting.Load() > 0 || l.inFlight.Load() >= l.limit.Load() {
+			return Shed, false
+		}
+		w.admit(l)
+		return "", false
+	}
+	if l.waiting.Load() >= max(2*l.limit.Load(), burst) {
+		l.stuck(w.since)
+	}
+	if l.waiting.Load() >= max(2*l.limit.Load(), burst) {
+		q := Normal
+		if len(l.queue[Normal]) == 0 {
+			q = Critical
+		}
+		if q > p {
+			return Full, false
+		}
+		l.queue[q][0].result <- Full
+		l.drop(q, 0)
+	}
+	l.queue[p] = append(l.queue[p], w)
+	l.waiting.Add(1)
+	l.letIn(w.since) // somebody may have left between Acquire and here
+	return "", true
+}
+
+// letIn calls those whose turn it is; mu is held.
+func (l *Limiter) letIn(now time.Time) {
+	for l.waiting.Load() > 0 && l.inFlight.Load() < l.limit.Load() {
+		q := Critical
+		if len(l.queue[Critical]) == 0 {
+			q = Normal
+		}
+		i := 0
+		if now.Sub(l.queue[q][0].since) > l.wait/4 {
+			i = len(l.queue[q]) - 1 // late: whoever came last is the most likely to be still waited for
+		}
+		w := l.queue[q][i]
+		l.drop(q, i)
+		switch {
+		case w.ctx.Err() != nil:
+			w.result <- Expired
+		case now.Sub(w.since) > l.wait:
+			w.result <- Late
+		default:
+			w.admit(l)
+			w.result <- ""
+		}
+	}
+}
+
+// admit gives w its slot.
+func (w *waiter) admit(l *Limiter) {
+	w.slot.take(l, time.Now(), l.inFlight.Add(1))
+}
+
+// leave takes w out, and reports whether it was still there.
+func (l *Limiter) leave(w *waiter) bool {
+	for q := range l.queue {
+		if i := slices.Index(l.queue[q], w); i >= 0 {
+			l.drop(Priority(q), i)
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Limiter) drop(q Priority, i int) {
+	l.queue[q] = slices.Delete(l.queue[q], i, i+1)
+	l.waiting.Add(-1)
+}

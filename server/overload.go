@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/limit"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+// Priority says which calls wait behind which when a server has more to do than it has room for.
+type Priority = limit.Priority
+
+// The priorities, for Options.Priority. When the queue is full, calls that are less important make
+// room first.
+const (
+	Normal    = limit.Normal
+	Critical  = limit.Critical  // let in before all others
+	Sheddable = limit.Sheddable // refused instead of waiting
+)
+
+// largeAnswer is how many bytes of an answer a client may keep us waiting with. What remains of a
+// larger one, or of a file, is written outside of the limit.
+const largeAnswer = 64 << 10
+
+const overloaded = "the service has more to do than it can; try again later"
+
+// enter waits for the request's turn, and answers it if that does not come.
+func (x *exchange) enter(ctx context.Context) bool {
+	s := x.server
+	why := s.limiter.Acquire(ctx, x.start, &x.slot, func() Priority {
+		return s.priority(s.lookUp(x.req))
+	})
+	switch {
+	case why == "":
+		return true
+	case why == limit.Expired: // answered by its context
+	default:
+		x.Header().Set("Retry-After", "1")
+		x.Header().Set(limit.Header, string(why))
+		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: overloaded})
+	}
+	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
+	return false
+}
+
+// leave gives the slot back of a call that may now take as long as it likes.
+func (x *exchange) leave() { x.slot.Release(x.start, nil, false) }
+
+// enter is the same for an RPC.
+func (c *call) enter(fullMethod string) error {
+	s := c.server
+	why := s.limiter.Acquire(c.ctx, c.start, &c.slot, func() Priority { return s.priority(fullMethod) })
+	switch {
+	case why == "":
+		return nil
+	case why == limit.Expired:
+		s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
+		return status.FromContextError(c.ctx.Err()).Err()
+	}
+	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
+	_ = grpc.SetTrailer(c.ctx, metadata.Pairs(limit.Trailer, string(why))) // only fails outside of a call
+	return status.Error(codes.Unavailable, overloaded)
+}
+
+func (c *call) leave() { c.slot.Release(c.start, nil, false) }
+
+func (s *Server) priority(route string) Priority {
+	if s.opts.Priority == nil {
+		return Normal
+	}
+	return s.opts.Priority(route)
+}
+
+// counts reports whether how long x took is a measurement, and whether a good one.
+func (x *exchange) counts() (measured, ok bool) {
+	ok = x.status < 400
+	return ok || errors.Is(x.req.Context().Err(), context.DeadlineExceeded), ok
+}
+
+// watchLimit tells what the limit is and does. With no limit it is +Inf.
+func (m *metrics) watchLimit(reg prometheus.Registerer, limiter func() *limit.Limiter) {
+	gauge := func(name, help string, value func(*limit.Limiter) float64) {
+		telemetry.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": m.service},
+		}, func() float64 { return value(limiter()) }))
+	}
+	gauge("server_limit", "How many calls may be worked on at a time, as found from their latency.", (*limit.Limiter).Limit)
+	gauge("server_queue_length", "Calls that wait for their turn.", (*limit.Limiter).Waiting)
+}
