@@ -36,6 +36,7 @@ type Settings struct {
 	RequestTimeout  time.Duration `config:"request_timeout" default:"5s" help:"deadline of a request that brings none"`
 	DeadlineFrom    server.Peers  `config:"deadline_from" help:"whose X-Request-Timeout-Ms counts: all, none, or ranges such as 10.0.0.0/8; default: as the service says, else all"`
 	MaxBody         config.Size   `config:"max_body" default:"1MiB" help:"largest request body"`
+	Limit           server.Limit  `config:"limit"`
 	DrainDelay      time.Duration `config:"drain_delay" default:"0s" help:"how long a service that stops still takes requests, so that load balancers see it leave"`
 	ShutdownTimeout time.Duration `config:"shutdown_timeout" default:"10s" help:"bound of a graceful stop"`
 

@@ -20,7 +20,7 @@ func (s *Server) prepare() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.opts.setDefaults()
-		s.limiter = limit.New(limit.Options{Max: s.opts.MaxInFlight, Wait: s.opts.MaxWait})
+		s.limiter = limit.New(limit.Options{Max: s.opts.Limit.Max, Wait: s.opts.Limit.Wait})
 		s.routes = s.mux
 		if len(s.opts.Middleware) == 0 {
 			return

@@ -121,7 +121,7 @@ func (x *exchange) finish() {
 	}
 	m.observe(rm, x.status, x.head.Seconds())
 	if measured, ok := x.counts(); measured {
-		x.slot.Release(x.start.Add(took), &rm.latency, ok)
+		x.slot.Release(now, &rm.latency, ok)
 	} else {
 		x.leave()
 	}

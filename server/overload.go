@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -14,6 +15,16 @@ import (
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
+
+// Limit is how much a server works on at a time. The zero value has the defaults; the tags are for
+// package config.
+type Limit struct {
+	// Max is the highest that the limit of requests and unary RPCs at a time may grow to; default
+	// 1,000, negative means no limit. The package comment says how it follows the latency.
+	Max int `config:"max" default:"1000" help:"most requests and RPCs at a time; the limit below it follows the latency; -1 for none"`
+	// Wait is how long a call may wait for its turn before it is refused; default 100 ms.
+	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
+}
 
 // Priority says which calls wait behind which when a server has more to do than it has room for.
 type Priority = limit.Priority

@@ -50,12 +50,8 @@ type Options struct {
 	// Handler for what a larger one gets, and the function MaxBody for a limit of one route.
 	MaxBody int64
 
-	// MaxInFlight is the highest that the limit of requests and unary RPCs worked on at a time may
-	// grow to; default 1,000, negative means that there is no limit. The limit begins at 20 and
-	// follows the latency; MaxWait is how long a call waits for its turn before it is refused,
-	// default 100 ms. The package comment has more.
-	MaxInFlight int
-	MaxWait     time.Duration
+	// Limit bounds what is worked on at a time.
+	Limit Limit
 
 	// Priority says how important a route is, by its pattern as the mux has it, or an RPC, by its
 	// full method such as /user.v1.UserService/GetUser. It is asked only when there is no room.

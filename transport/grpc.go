@@ -223,7 +223,7 @@ func (u *unary) shouldRetry(err error) (time.Duration, bool) {
 	}
 	switch reached := u.peer.Addr != nil; status.Code(err) {
 	case codes.Unavailable:
-		if reached && !u.again {
+		if reached && !u.again && !u.full {
 			return 0, false
 		}
 	case codes.DeadlineExceeded:

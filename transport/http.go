@@ -319,7 +319,9 @@ func (c *httpCall) release() {
 
 // shouldRetry decides whether the attempt is made again, and after what pause.
 func (c *httpCall) shouldRetry(resp *http.Response, err error) (time.Duration, bool) {
-	if !c.again || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
+	// What was refused before it began may be sent again, if it can be.
+	again := c.again || c.full && (noBody(c.req) || c.req.GetBody != nil)
+	if !again || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
 		return 0, false
 	}
 	asked := time.Duration(-1)
