@@ -58,7 +58,7 @@ func (m *model) call(ctx context.Context, route *limit.Latency, service time.Dur
 		if m.seats != nil {
 			m.seats <- struct{}{}
 		}
-		time.Sleep(time.Duration(float64(service) * min(rand.ExpFloat64()+0.1, 10)))
+		<-time.After(time.Duration(float64(service) * min(rand.ExpFloat64()+0.1, 10)))
 		if m.seats != nil {
 			<-m.seats
 		}
@@ -86,7 +86,7 @@ func (m *model) load(ctx context.Context, n int, route *limit.Latency) *sync.Wai
 				service := m.service
 				m.mu.Unlock()
 				if m.call(ctx, route, service) != "" {
-					time.Sleep(10 * time.Millisecond)
+					<-time.After(10 * time.Millisecond)
 				}
 			}
 		})
