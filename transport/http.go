@@ -177,8 +177,8 @@ func (c *httpCall) unanswered(late bool) outcome {
 func (c *httpCall) failed(resp *http.Response) outcome {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		c.away, c.full = resp.Header.Get(dependency.Header), resp.Header.Get(limit.Header) != ""
-		if c.away != "" || c.full {
+		c.full = resp.Header.Get(limit.Header) != ""
+		if c.away = resp.Header.Get(dependency.Header); c.away != "" || c.full {
 			return c.answered()
 		}
 	}
