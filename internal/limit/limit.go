@@ -12,29 +12,26 @@ import (
 	"time"
 )
 
-// The algorithm is additive increase, multiplicative decrease on latency, as in Netflix's
-// concurrency-limits and Envoy's adaptive concurrency, with two differences. Latency is compared
-// for each route with that of the same route at rest, so that a server may have handlers of very
-// different latency; and what decides is how many calls of a window were slow, not their mean, so
-// that one slow dependency among several does not close the server.
+// The models are Netflix's concurrency-limits and Envoy's adaptive concurrency, with two differences.
+// Latency is compared for each route with that of the same route at rest, so that a server may have
+// handlers of very different latency; and what decides is how many calls of a window were slow, not
+// their mean, so that one slow dependency among several does not close the server.
 //
-// When half of the limit did not make calls faster, what they wait for is not for want of room here:
-// then the limit returns to what it was, and the latency is the new measure. What is the measure is
-// looked at again, with few calls at once, from time to time while there is more to do than room.
+// When most calls are slow the limit is halved. If that does not make them faster, what they wait for
+// is not for want of room here: the limit returns to what it was, and the latency is the new measure.
 const (
 	initial    = 20
 	least      = 4
-	tolerance  = 3                      // times its latency at rest makes a call a slow one,
-	slack      = time.Millisecond       // if it is more than that beside: schedulers are not exact
-	windowTime = 50 * time.Millisecond  // of calls that are looked at together, at least,
-	windowSize = 64                     // with so many calls,
-	windowMost = time.Second            // or that long
-	fewest     = 8                      // calls that say anything
-	probeEvery = 30 * time.Second       // between looks at the latency at rest of a busy server
-	probeTime  = 500 * time.Millisecond // of one at most
-	helped     = 0.8                    // of the latency must remain at most with half of the limit
-	known      = 32                     // calls after which a route's latency at rest is known
-	burst      = 128                    // calls may wait however low the limit is
+	tolerance  = 3                     // times its latency at rest makes a call a slow one,
+	slack      = time.Millisecond      // if it is more than that beside: schedulers are not exact
+	windowTime = 50 * time.Millisecond // of calls that are looked at together, at least,
+	windowSize = 64                    // with so many calls,
+	windowMost = time.Second           // or that long
+	fewest     = 8                     // calls that say anything
+	testEvery  = 30 * time.Second      // it is halved to see what comes of it while calls wait
+	helped     = 0.8                   // of the latency must remain at most
+	known      = 32                    // calls after which a route's latency at rest is known
+	burst      = 128                   // calls may wait however low the limit is
 )
 
 // Options configure a Limiter. The zero value is ready to use.
@@ -77,14 +74,13 @@ type Limiter struct {
 	mu    sync.Mutex
 	queue [2][]*waiter // Normal and Critical, the oldest first
 
-	window        // of the calls that ended since
-	before window // the last one before the limit began to fall,
-	high   int64  // and the limit then
-	fast   bool   // until the limit was first found to be too high, it grows with each call
-	last   time.Time
-	round  uint32 // of learning latencies anew,
-	open   bool   // from all calls instead of those with few beside them
-	probe  probe
+	window window // of the calls that began since it did
+	before window // the one before the limit was halved
+	high   int64  // the limit then; 0: it was not
+	tested time.Time
+	scale  float64   // how often its latency at rest a call takes that is not held up here
+	fast   bool      // until the limit was first found to be too high, it grows with each call
+	last   time.Time // a call was measured
 }
 
 // A window is what is known of the calls since it began that had more than half of the limit.
@@ -97,20 +93,12 @@ type window struct {
 // mean is how often its latency at rest a call took.
 func (w *window) mean() float64 { return w.times / float64(max(w.calls, 1)) }
 
-// A probe lets few calls in for a moment, to see how long they take then.
-type probe struct {
-	on    bool
-	began time.Time // or ended
-	left  int       // calls to be seen
-	limit int64     // the one to return to
-}
-
 // New returns a Limiter; nil, which lets everybody in, when opts.Max is negative.
 func New(opts Options) *Limiter {
 	if opts.Max < 0 {
 		return nil
 	}
-	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(opts.Max), wait: opts.Wait, epoch: time.Now(), fast: true}
+	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(opts.Max), wait: opts.Wait, epoch: time.Now(), scale: 1, fast: true}
 	if l.max == 0 {
 		l.max = 1000
 	}
@@ -119,7 +107,7 @@ func New(opts Options) *Limiter {
 	}
 	l.min = min(l.min, l.max)
 	l.limit.Store(min(max(initial, l.min), l.max))
-	l.high, l.probe.began = l.limit.Load(), l.epoch
+	l.tested = l.epoch
 	return l
 }
 
@@ -159,8 +147,6 @@ const (
 type Latency struct {
 	typical time.Duration // the median
 	calls   uint32        // that it was learnt from, up to known
-	fresh   uint32        // of them since the last probe began
-	round   uint32        // of probes
 }
 
 // Acquire lets a call in that came at now, at once or when its turn has come. Only when there is no
@@ -250,44 +236,34 @@ func (l *Limiter) measure(s *Slot, now time.Time, route *Latency, ok bool) {
 	took := now.Sub(began)
 	l.last = now
 	low := s.beside <= l.min
-	if l.probe.on {
-		if low = low && !began.Before(l.probe.began); low {
-			l.probe.left--
-		}
-		l.checkProbe(now)
+	if low {
+		l.scale += (1 - l.scale) / known
 	}
-	if ok && (low || route.calls < known || l.open && (route.round != l.round || route.fresh < known)) {
-		route.learn(took, l.round)
-	}
-	if l.probe.on || route.calls < known {
-		return
+	if ok && (low || route.calls < known) {
+		route.learn(took)
 	}
 	limit := l.limit.Load()
-	if 2*s.beside <= limit || began.Before(l.window.began) {
+	if route.calls < known || 2*s.beside <= limit || began.Before(l.window.began) {
 		return // the limit has no part in what it took, or another one had
 	}
-	slow := took > tolerance*route.typical+slack
-	l.calls++
-	l.times += min(float64(took)/float64(max(route.typical, 1)), 100)
+	times := float64(took) / float64(max(route.typical, 1))
+	slow := times > tolerance*l.scale && took > route.typical+slack
+	l.window.calls++
+	l.window.times += min(times, 100)
 	if slow {
-		l.slow++
-	}
-	if l.fast && !slow && l.waiting.Load() > 0 {
+		l.window.slow++
+	} else if l.fast && l.waiting.Load() > 0 {
 		l.limit.Store(min(limit+1, l.max))
 	}
-	if age := now.Sub(l.window.began); age >= windowTime && l.calls >= windowSize || age >= windowMost && l.calls >= fewest {
+	if age := now.Sub(l.window.began); age >= windowTime && l.window.calls >= windowSize || age >= windowMost && l.window.calls >= fewest {
 		l.adjust(now)
 	}
 }
 
-// learn moves the median by a step towards took: by a large one at first, and again at first in a
-// new round of probes.
-func (t *Latency) learn(took time.Duration, round uint32) {
-	if t.round != round {
-		t.fresh, t.round = 0, round
-	}
-	t.calls, t.fresh = min(t.calls+1, known), min(t.fresh+1, known)
-	switch step := t.typical/(2+time.Duration(t.fresh)) + 1; {
+// learn moves the median by a step towards took, by a large one at first.
+func (t *Latency) learn(took time.Duration) {
+	t.calls = min(t.calls+1, known)
+	switch step := t.typical/(2+time.Duration(t.calls)) + 1; {
 	case t.calls == 1:
 		t.typical = took
 	case took > t.typical:
@@ -303,45 +279,25 @@ func (l *Limiter) adjust(now time.Time) {
 	l.window = window{began: now}
 	limit := l.limit.Load()
 	switch {
-	case 2*w.slow <= w.calls:
-		if 4*w.slow <= w.calls {
-			limit = min(limit+max(1, int64(math.Sqrt(float64(limit)))), l.max)
-		}
-		l.high, l.before = limit, w
-	case l.before.calls == 0: // it is too high, but what that means is not known
-		l.high, l.before = limit, w
-	case limit <= l.high/2 && w.mean() > helped*l.before.mean():
-		limit, l.before = l.high, window{}
-		l.round, l.open = l.round+1, true
-	case limit <= l.high/2:
-		l.high, l.before = limit, w
-		fallthrough
-	default:
-		limit, l.fast = max(limit*4/5, l.min), false
+	case l.high > 0 && w.mean() > helped*l.before.mean():
+		limit, l.high = l.high, 0
+		l.scale = max(l.scale, l.before.mean())
+	case l.high > 0:
+		l.high = 0
+		l.scale = max(1, min(l.scale, w.mean()))
+	case 2*w.slow > w.calls, l.waiting.Load() > 0 && now.Sub(l.tested) > testEvery:
+		l.before, l.high, l.tested, l.fast = w, limit, now, false
+		limit = max(limit/2, l.min)
+	case 4*w.slow <= w.calls:
+		limit = min(limit+max(1, int64(math.Sqrt(float64(limit)))), l.max)
 	}
 	l.limit.Store(limit)
-	if limit > l.min && now.Sub(l.probe.began) > probeEvery && l.waiting.Load() > 0 {
-		l.probe = probe{on: true, began: now, left: known, limit: limit}
-		l.round, l.open = l.round+1, false
-		l.limit.Store(l.min)
-	}
-}
-
-// checkProbe ends a probe that has seen enough or has lasted for long enough. mu is held.
-func (l *Limiter) checkProbe(now time.Time) {
-	if !l.probe.on || l.probe.left > 0 && now.Sub(l.probe.began) <= probeTime {
-		return
-	}
-	l.probe.on, l.probe.began = false, now
-	l.limit.Store(l.probe.limit)
-	l.window, l.before, l.high = window{began: now}, window{}, l.probe.limit
 }
 
 // stuck lets more calls in when none has ended for as long as one may wait: their slowness, or that
 // of what they wait for, is not for want of room here. mu is held.
 func (l *Limiter) stuck(now time.Time) {
-	l.checkProbe(now)
-	if limit := l.limit.Load(); !l.probe.on && now.Sub(l.last) > l.wait {
+	if limit := l.limit.Load(); now.Sub(l.last) > l.wait {
 		l.last = now
 		l.limit.Store(min(limit+limit/4, l.max))
 		l.letIn(now)
