@@ -5,9 +5,11 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"strings"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging"
+	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/shop/events"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 )
@@ -43,6 +45,12 @@ func setup(app *kaptar.App, set *settings) error {
 		return changed.Publish(ctx, tx, l.SKU, events.StockChangedV1{SKU: l.SKU, Available: l.Available, Reserved: l.Reserved})
 	}}
 	inventoryv1.RegisterInventoryServiceServer(app.GRPC(), &rpc{store: st})
+	app.Server().Priority = func(route string) server.Priority {
+		if strings.HasPrefix(route, "/inventory.v1.") && route != inventoryv1.InventoryService_Prices_FullMethodName {
+			return server.Critical // what was ordered comes before what may be
+		}
+		return server.Normal
+	}
 	routes(app, st)
 	if set.Demo {
 		return st.stockDemo(context.Background(), 100)

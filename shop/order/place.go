@@ -21,6 +21,7 @@ import (
 // A service takes orders. Its errors are problems for the client.
 type service struct {
 	store     *store
+	backlog   *backlog
 	users     userv1.UserServiceClient
 	inventory inventoryv1.InventoryServiceClient
 	wake      func() // tells the worker that there is an order
@@ -37,6 +38,9 @@ func (s *service) place(ctx context.Context, user int64, items []item, key strin
 		if !errors.Is(err, errNoOrder) {
 			return s.replay(o, items, err)
 		}
+	}
+	if s.backlog.full() {
+		return order{}, false, rest.Full("order: too many orders wait for their checkout; nothing was ordered", retryAfter)
 	}
 	if err := s.checkUser(ctx, user); err != nil {
 		return order{}, false, err

@@ -8,6 +8,7 @@ package order
 
 import (
 	"embed"
+	"time"
 
 	"github.com/kaptar/kaptar"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
@@ -19,16 +20,22 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
+type settings struct {
+	CheckoutWait time.Duration `config:"checkout_wait" default:"20s" help:"orders are refused with 503 while a new one would wait longer for its checkout; 0s takes all"`
+}
+
 // Service returns order-service.
 func Service() kaptar.Service {
+	set := new(settings)
 	return kaptar.Service{
 		Name: "order-service", Version: "v1",
 		Listen: ":8082", GRPCListen: ":50052",
-		Setup: setup,
+		Settings: set,
+		Setup:    func(app *kaptar.App) error { return setup(app, set) },
 	}
 }
 
-func setup(app *kaptar.App) error {
+func setup(app *kaptar.App, set *settings) error {
 	db, err := app.DB(migrations)
 	if err != nil {
 		return err
@@ -44,9 +51,12 @@ func setup(app *kaptar.App) error {
 		payment:   paymentv1.NewPaymentServiceClient(app.Conn("payment-service")),
 	})
 	app.Go("checkout", work.run)
+	waiting := &backlog{store: st, most: set.CheckoutWait}
+	waiting.room.Store(alwaysRoom)
+	app.Go("backlog", waiting.run)
 
 	routes(app, &service{
-		store: st, inventory: inventory, wake: work.wake, log: app.Logger(),
+		store: st, backlog: waiting, inventory: inventory, wake: work.wake, log: app.Logger(),
 		users: userv1.NewUserServiceClient(app.Conn("user-service")),
 	})
 	orderv1.RegisterOrderServiceServer(app.GRPC(), &rpc{store: st})

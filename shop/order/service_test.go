@@ -342,13 +342,13 @@ func listOverRPC(t *testing.T, client orderv1.OrderServiceClient) {
 // TestRoom: an order is driven once at a time, and no more than atOnce of them.
 func TestRoom(t *testing.T) {
 	t.Parallel()
-	w := &worker{signal: make(chan struct{}, 1), driven: make(map[int64]bool)}
+	w := &worker{freed: make(chan struct{}, 1), driven: make(map[int64]bool)}
 	for id := range int64(atOnce) {
 		if !w.begin(id) {
 			t.Fatalf("no room for order %d of %d", id+1, atOnce)
 		}
-		if w.begin(id) {
-			t.Errorf("order %d is driven twice", id)
+		if due := w.without([]job{{order: order{ID: id}}, {order: order{ID: -1}}}); len(due) != 1 || due[0].ID != -1 {
+			t.Errorf("order %d is driven twice: %v", id, due)
 		}
 	}
 	if w.begin(atOnce) {
@@ -356,9 +356,9 @@ func TestRoom(t *testing.T) {
 	}
 	w.end(0)
 	select {
-	case <-w.signal:
+	case <-w.freed:
 	case <-time.After(time.Second):
-		t.Error("the worker is not woken when there is room again")
+		t.Error("the worker is not told that there is room again")
 	}
 	if !w.begin(atOnce) {
 		t.Error("no room after an order has ended")

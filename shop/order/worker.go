@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 )
 
 const (
-	atOnce   = 16                     // orders that are driven at the same time
+	atOnce   = 64                     // orders that are driven at the same time; so many share commits
+	batch    = 2 * atOnce             // orders are read at a time, some of which are driven already
 	idlePoll = 500 * time.Millisecond // between looks at the table when nobody wakes us
 	alarm    = 10                     // attempts at one step after which its failing is an error
 )
@@ -28,7 +30,8 @@ type worker struct {
 	steps  *steps
 	log    *slog.Logger
 	tracer trace.Tracer
-	signal chan struct{}
+	signal chan struct{} // an order is due
+	freed  chan struct{} // an order is done, or waits
 
 	mu     sync.Mutex
 	driven map[int64]bool // the orders that are being driven here
@@ -37,7 +40,7 @@ type worker struct {
 func newWorker(app *kaptar.App, st *store, s *steps) *worker {
 	return &worker{
 		store: st, steps: s, log: app.Logger(), tracer: app.Tracer(),
-		signal: make(chan struct{}, 1), driven: make(map[int64]bool),
+		signal: make(chan struct{}, 1), freed: make(chan struct{}, 1), driven: make(map[int64]bool),
 	}
 }
 
@@ -56,37 +59,56 @@ func (w *worker) run(ctx context.Context) error {
 	poll := time.NewTicker(idlePoll)
 	defer poll.Stop()
 	blind := false // whether the last look at the table failed
+	var due []job
+	look, more := true, false
 	for {
-		due, err := w.store.due(ctx, 2*atOnce) // some of which may be driven already
-		switch {
-		case err != nil && !blind && ctx.Err() == nil:
-			w.log.ErrorContext(ctx, "due orders cannot be read; they wait", "error", err)
-		case err == nil && blind:
-			w.log.InfoContext(ctx, "due orders are read again")
-		}
-		blind = err != nil
-		for _, job := range due {
-			if w.begin(job.ID) {
-				drives.Go(func() {
-					defer w.end(job.ID)
-					w.drive(ctx, job)
-				})
+		// What was read is begun before the table is read again: that costs each order the same, however
+		// many wait.
+		if len(due) == 0 && (look || more) {
+			var err error
+			due, err = w.store.due(ctx, batch)
+			switch {
+			case err != nil && !blind && ctx.Err() == nil:
+				w.log.ErrorContext(ctx, "due orders cannot be read; they wait", "error", err)
+			case err == nil && blind:
+				w.log.InfoContext(ctx, "due orders are read again")
 			}
+			blind = err != nil
+			look, more = false, len(due) == batch
+			due = w.without(due)
+		}
+		for len(due) > 0 && w.begin(due[0].ID) {
+			job := due[0]
+			due = due[1:]
+			drives.Go(func() {
+				defer w.end(job.ID)
+				w.drive(ctx, job)
+			})
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-w.freed:
 		case <-w.signal:
+			look = true
 		case <-poll.C:
+			look = true
 		}
 	}
 }
 
-// begin reports whether there is room for the order, and takes it.
+// without leaves the orders out that are driven here.
+func (w *worker) without(due []job) []job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(due, func(j job) bool { return w.driven[j.ID] })
+}
+
+// begin reports whether there is room for one more order, and takes it.
 func (w *worker) begin(id int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.driven[id] || len(w.driven) == atOnce {
+	if len(w.driven) == atOnce {
 		return false
 	}
 	w.driven[id] = true
@@ -98,7 +120,10 @@ func (w *worker) end(id int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.driven, id)
-	w.wake()
+	select {
+	case w.freed <- struct{}{}:
+	default: // it is going to look anyway
+	}
 }
 
 // drive takes j on, in the trace of its request, until it is done or has to wait.

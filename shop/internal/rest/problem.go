@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	mark "github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
@@ -37,6 +38,13 @@ func Away(dependency, detail string, err error) error {
 	return huma.ErrorWithHeaders(
 		&problem{server.Problem{Status: http.StatusServiceUnavailable, Detail: detail, Dependency: dependency}, nil},
 		http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(after.Seconds())))}, mark.Header: {dependency}})
+}
+
+// Full returns the problem for a request that is refused, before anything was done, because there is
+// more to do than can be done. The client may come again after a time.
+func Full(detail string, after time.Duration) error {
+	return huma.ErrorWithHeaders(Problem(http.StatusServiceUnavailable, detail),
+		http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(after.Seconds())))}, limit.Header: {string(limit.Full)}})
 }
 
 // A problem is an error that huma sends as the body of the response.
