@@ -46,42 +46,37 @@ const overloaded = "the service has more to do than it can; try again later"
 // enter waits for the request's turn, and answers it if that does not come.
 func (x *exchange) enter(ctx context.Context) bool {
 	s := x.server
-	why := s.limiter.Acquire(ctx, x.start, &x.slot, func() Priority {
-		return s.priority(s.lookUp(x.req))
-	})
-	switch {
-	case why == "":
+	why := s.limiter.Acquire(ctx, x.start, &x.slot, func() Priority { return s.priority(s.lookUp(x.req)) })
+	if why == "" {
 		return true
-	case why == limit.Expired: // answered by its context
-	default:
+	}
+	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
+	if why != limit.Expired { // which its context answers
 		x.Header().Set("Retry-After", "1")
 		x.Header().Set(limit.Header, string(why))
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: overloaded})
 	}
-	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
 	return false
 }
-
-// leave gives the slot back of a call that may now take as long as it likes.
-func (x *exchange) leave() { x.slot.Release(x.start, nil, false) }
 
 // enter is the same for an RPC.
 func (c *call) enter(fullMethod string) error {
 	s := c.server
 	why := s.limiter.Acquire(c.ctx, c.start, &c.slot, func() Priority { return s.priority(fullMethod) })
-	switch {
-	case why == "":
+	if why == "" {
 		return nil
-	case why == limit.Expired:
-		s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
-		return status.FromContextError(c.ctx.Err()).Err()
 	}
 	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
+	if why == limit.Expired {
+		return status.FromContextError(c.ctx.Err()).Err()
+	}
 	_ = grpc.SetTrailer(c.ctx, metadata.Pairs(limit.Trailer, string(why))) // only fails outside of a call
 	return status.Error(codes.Unavailable, overloaded)
 }
 
-func (c *call) leave() { c.slot.Release(c.start, nil, false) }
+// leave gives the slot back of a call that may now take as long as it likes.
+func (x *exchange) leave() { x.slot.Release(x.start, nil, false) }
+func (c *call) leave()     { c.slot.Release(c.start, nil, false) }
 
 func (s *Server) priority(route string) Priority {
 	if s.opts.Priority == nil {
@@ -96,7 +91,7 @@ func (x *exchange) counts() (measured, ok bool) {
 	return ok || errors.Is(x.req.Context().Err(), context.DeadlineExceeded), ok
 }
 
-// watchLimit tells what the limit is and does. With no limit it is +Inf.
+// watchLimit tells what the limit is and does.
 func (m *metrics) watchLimit(reg prometheus.Registerer, limiter func() *limit.Limiter) {
 	gauge := func(name, help string, value func(*limit.Limiter) float64) {
 		telemetry.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

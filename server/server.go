@@ -101,7 +101,7 @@ type Server struct {
 	metrics *metrics
 	scrape  http.Handler
 	flights flights
-	limiter *limit.Limiter // nil: no limit
+	limiter *limit.Limiter
 	checks  checks
 
 	prepared sync.Once

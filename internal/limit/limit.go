@@ -93,11 +93,8 @@ type window struct {
 // mean is how often its latency at rest a call took.
 func (w *window) mean() float64 { return w.times / float64(max(w.calls, 1)) }
 
-// New returns a Limiter; nil, which lets everybody in, when opts.Max is negative.
+// New returns a Limiter.
 func New(opts Options) *Limiter {
-	if opts.Max < 0 {
-		return nil
-	}
 	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(opts.Max), wait: opts.Wait, epoch: time.Now(), scale: 1, fast: true}
 	if l.max == 0 {
 		l.max = 1000
@@ -105,27 +102,19 @@ func New(opts Options) *Limiter {
 	if l.wait <= 0 {
 		l.wait = 100 * time.Millisecond
 	}
-	l.min = min(l.min, l.max)
 	l.limit.Store(min(max(initial, l.min), l.max))
-	l.tested = l.epoch
+	if l.max < 0 {
+		l.limit.Store(math.MaxInt64)
+	}
+	l.min, l.tested = min(l.min, l.limit.Load()), l.epoch
 	return l
 }
 
-// Limit is how many calls may be worked on at the moment; +Inf when there is no limit.
-func (l *Limiter) Limit() float64 {
-	if l == nil {
-		return math.Inf(1)
-	}
-	return float64(l.limit.Load())
-}
+// Limit is how many calls may be worked on at the moment.
+func (l *Limiter) Limit() float64 { return float64(l.limit.Load()) }
 
 // Waiting is how many calls wait for their turn.
-func (l *Limiter) Waiting() float64 {
-	if l == nil {
-		return 0
-	}
-	return float64(l.waiting.Load())
-}
+func (l *Limiter) Waiting() float64 { return float64(l.waiting.Load()) }
 
 // A Slot is a call that was let in. The zero value is none. Its methods may be called concurrently.
 type Slot struct {
@@ -152,9 +141,6 @@ type Latency struct {
 // Acquire lets a call in that came at now, at once or when its turn has come. Only when there is no
 // room at once does it ask for the priority. Unless it refuses, Release must be called on s.
 func (l *Limiter) Acquire(ctx context.Context, now time.Time, s *Slot, priority func() Priority) Refusal {
-	if l == nil {
-		return ""
-	}
 	n := l.inFlight.Add(1)
 	if n <= l.limit.Load() && l.waiting.Load() == 0 {
 		s.take(l, now, n)

@@ -70,10 +70,11 @@ func (l *Limiter) join(w *waiter, p Priority) (Refusal, bool) {
 		w.admit(l)
 		return "", false
 	}
-	if l.waiting.Load() >= max(2*l.limit.Load(), burst) {
+	full := func() bool { return l.waiting.Load() >= max(2*l.limit.Load(), burst) }
+	if full() {
 		l.stuck(w.since)
 	}
-	if l.waiting.Load() >= max(2*l.limit.Load(), burst) {
+	if full() {
 		q := Normal
 		if len(l.queue[Normal]) == 0 {
 			q = Critical

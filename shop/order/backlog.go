@@ -11,6 +11,7 @@ const (
 	countEvery = 500 * time.Millisecond
 	alwaysRoom = 500     // orders may wait whatever the rate is: nobody knows it yet
 	countMost  = 100_000 // waiting orders are counted up to this
+	retryAfter = 5 * time.Second
 )
 
 // A backlog keeps the orders that wait for their checkout to what the services get done within a
@@ -34,9 +35,6 @@ type count struct {
 
 // full reports whether there is no room for another order, and takes some if there is.
 func (b *backlog) full() bool { return b.most > 0 && b.room.Add(-1) < 0 }
-
-// retryAfter is when a client that was refused should come again.
-const retryAfter = 5 * time.Second
 
 // run counts until ctx ends.
 func (b *backlog) run(ctx context.Context) error {
