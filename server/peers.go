@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/peer"
@@ -14,22 +15,21 @@ type Peers []netip.Prefix
 
 // UnmarshalText reads "all", "none" or a list such as "10.0.0.0/8, ::1".
 func (p *Peers) UnmarshalText(text []byte) error {
-	list := strings.TrimSpace(string(text))
-	switch list {
-	case "all":
-		list = "0.0.0.0/0, ::/0"
-	case "none":
-		*p = Peers{}
-		return nil
+	out := Peers{}
+	list := strings.Split(string(text), ",")
+	switch strings.TrimSpace(string(text)) {
 	case "":
 		*p = nil
 		return nil
+	case "none":
+		list = nil
+	case "all":
+		list = []string{"0.0.0.0/0", "::/0"}
 	}
-	var out Peers
-	for entry := range strings.SplitSeq(list, ",") {
+	for _, entry := range list {
 		entry = strings.TrimSpace(entry)
 		prefix, err := netip.ParsePrefix(entry)
-		if addr, bad := netip.ParseAddr(entry); err != nil && bad == nil {
+		if addr, bad := netip.ParseAddr(entry); bad == nil {
 			prefix, err = addr.Prefix(addr.BitLen())
 		}
 		if err != nil {
@@ -48,15 +48,7 @@ func (p Peers) has(address string) bool {
 		return true
 	}
 	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return true
-	}
-	for _, prefix := range p {
-		if prefix.Contains(at.Addr().Unmap().WithZone("")) {
-			return true
-		}
-	}
-	return false
+	return err != nil || slices.ContainsFunc(p, func(r netip.Prefix) bool { return r.Contains(at.Addr().Unmap().WithZone("")) })
 }
 
 // hasPeer is has for the caller of an RPC.

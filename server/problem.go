@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"google.golang.org/grpc/status"
-
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -31,18 +29,7 @@ type Problem struct {
 // DependencyError is the same for gRPC, where a handler returns it with the status that its caller is
 // to get, as in DependencyError("bank", status.Error(codes.Unavailable, "…")). An error of package
 // transport names the target by itself, if that is at fault: it can be returned as it is, or wrapped.
-func DependencyError(name string, err error) error { return &dependencyError{err, name} }
-
-type dependencyError struct {
-	error
-	name string
-}
-
-func (e *dependencyError) Unwrap() error      { return e.error }
-func (e *dependencyError) Dependency() string { return e.name }
-
-// GRPCStatus is for package status, which would change the message of what is wrapped.
-func (e *dependencyError) GRPCStatus() *status.Status { return status.Convert(e.error) }
+func DependencyError(name string, err error) error { return &dependency.Error{Err: err, Name: name} }
 
 // DependencyOf returns the name for Problem.Dependency that an error of a call carries: the target
 // that is at fault, or what that in turn depends on. It is "" when nobody else is at fault.

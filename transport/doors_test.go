@@ -93,6 +93,10 @@ func TestTLSBetweenServices(t *testing.T) {
 	if err := check(t.Context(), tr, ""); err != nil {
 		t.Errorf("gRPC over TLS: %v", err)
 	}
+	tg, err := tr.target("order-service", false)
+	if err != nil || !tr.isReady(tg, tg.instances()[0]) {
+		t.Errorf("the health over TLS is not seen (%v)", err)
+	}
 
 	for name, config := range map[string]*tls.Config{
 		"a certificate for another name": {RootCAs: serverPool, Certificates: []tls.Certificate{callerCert}, ServerName: "user-service"},

@@ -76,16 +76,6 @@ func (t *target) fail(code codes.Code, what string, cause error) *callError {
 	return e
 }
 
-// answerError is the error of a gRPC answer that tells of a failure, with whose it is.
-type answerError struct {
-	error
-	away string
-}
-
-func (e *answerError) Unwrap() error              { return e.error }
-func (e *answerError) GRPCStatus() *status.Status { return status.Convert(e.error) }
-func (e *answerError) Dependency() string         { return e.away }
-
 // ended returns the error for a call whose context is done or whose deadline has passed.
 func (t *target) ended(ctx context.Context) *callError {
 	if errors.Is(ctx.Err(), context.Canceled) {

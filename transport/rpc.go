@@ -113,7 +113,7 @@ func (c *rpcCall) explain(err error, reached bool, out outcome) error {
 		cause = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	case code == codes.Unavailable && !reached:
 	case away != "":
-		return &answerError{err, away}
+		return &dependency.Error{Err: err, Name: away}
 	default:
 		return err
 	}

@@ -1,6 +1,11 @@
 package postgres
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -70,6 +75,31 @@ func TestPasswordNotEncoded(t *testing.T) {
 		}
 		if _, err := open(t.Context(), url); err == nil || strings.Contains(err.Error(), "s3cr") || !strings.Contains(err.Error(), "percent-encoded") {
 			t.Errorf("open(%s) = %v, want an error without the password that asks for encoding", url, err)
+		}
+	}
+}
+
+func TestAway(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{errors.New("no rows"), false},
+		{&pgconn.PgError{Code: "23505"}, false},
+		{&pgconn.PgError{Code: "22021"}, false}, // a NUL in a text
+		{&pgconn.PgError{Code: "57P01"}, true},
+		{&pgconn.PgError{Code: "57P03"}, true},
+		{&pgconn.PgError{Code: "53300"}, true},
+		{&pgconn.PgError{Code: "08006"}, true},
+		{fmt.Errorf("order: %w", &pgconn.ConnectError{}), true},
+		{fmt.Errorf("order: %w", &net.OpError{Op: "read", Err: errors.New("connection reset")}), true},
+		{io.ErrUnexpectedEOF, true},
+		{fmt.Errorf("timeout: %w", context.DeadlineExceeded), false},
+	} {
+		if got := away(c.err); got != c.want {
+			t.Errorf("away(%v) = %t, want %t", c.err, got, c.want)
 		}
 	}
 }

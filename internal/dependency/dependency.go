@@ -3,7 +3,11 @@
 // otherwise one service that is away would close all those in front of it, one layer after another.
 package dependency
 
-import "errors"
+import (
+	"errors"
+
+	"google.golang.org/grpc/status"
+)
 
 // Header carries the mark over HTTP, in an answer with status 502, 503 or 504. Its value names what
 // is away: a service, a host, a database.
@@ -11,6 +15,22 @@ const Header = "Kaptar-Dependency"
 
 // Trailer is the same over gRPC, in the trailer of a call that failed.
 const Trailer = "kaptar-dependency"
+
+// An Error is an error that names the dependency it is due to. Its text and gRPC status are those of
+// Err: package status would change the message of what is wrapped.
+type Error struct {
+	Err  error
+	Name string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Dependency is for Of.
+func (e *Error) Dependency() string { return e.Name }
+
+// GRPCStatus is for package status.
+func (e *Error) GRPCStatus() *status.Status { return status.Convert(e.Err) }
 
 // Of returns what err says is away: the answer of the first error in its chain that has a method
 // Dependency. It is "" for any other error, and for nil.

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,30 +110,24 @@ func onlyText(next http.Handler) http.Handler {
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-// withoutNUL does the same for JSON, where a NUL is written as an escape.
+// withoutNUL does the same for JSON, where a NUL is an escape that is not escaped itself.
 func withoutNUL(formats map[string]huma.Format) map[string]huma.Format {
+	nul := regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\u0000`)
 	out := maps.Clone(formats)
 	for name, f := range out {
 		unmarshal := f.Unmarshal
 		f.Unmarshal = func(data []byte, v any) error {
-			for at := 0; ; at += len(`\u0000`) {
-				next := bytes.Index(data[at:], []byte(`\u0000`))
-				if next < 0 {
-					return unmarshal(data, v)
-				}
-				at += next
-				before := data[:at]
-				if slashes := len(before) - len(bytes.TrimRight(before, `\`)); slashes%2 == 0 { // else the first is escaped itself
-					return errNUL
-				}
+			if bytes.Contains(data, []byte(`\u0000`)) && nul.Match(data) {
+				return errNUL
 			}
+			return unmarshal(data, v)
 		}
 		out[name] = f
 	}
 	return out
 }
 
-var errNUL = errors.New("text with a NUL (\\u0000): expected text without")
+var errNUL = errors.New("text with a NUL: expected text without")
 
 // documentBadRequest turns the 422 that huma adds to operations with errors into our 400.
 func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {

@@ -170,6 +170,37 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestOnlyText: what no database can hold as text is refused before any is asked, and nothing else.
+func TestOnlyText(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, things())
+	body := func(sku string) string {
+		return `{"password":"correct horse","items":[{"sku":"` + sku + `","quantity":1}]}`
+	}
+	for _, tt := range []struct {
+		path, body, key string
+		status          int
+	}{
+		{"/things/1", body("tea"), "k", 200},
+		{"/things/1", body("tée"), "ключ", 200},
+		{"/things/1", body(`t\u0000`), "k", 400},
+		{"/things/1", body(`\\\u0000`), "k", 400},
+		{"/things/1", body(`\\u0000`), "k", 200}, // a backslash and letters
+		{"/things/1", body(`\u00009`), "k", 400},
+		{"/things/%00", body("tea"), "k", 400},
+		{"/things/1?a=%00", body("tea"), "k", 400},
+		{"/things/1?a=%ff", body("tea"), "k", 400},
+		{"/things/1?a=%C3%A9", body("tea"), "k", 200},
+		{"/things/%ff", body("tea"), "k", 400},
+		{"/things/1", body("tea"), "\xff\xfe", 400},
+	} {
+		resp := sys.Do("PUT", "things", tt.path, tt.body, "Idempotency-Key", tt.key)
+		if resp.Status != tt.status {
+			t.Errorf("%s %s %q: got %d %s, want %d", tt.path, tt.body, tt.key, resp.Status, resp.Body, tt.status)
+		}
+	}
+}
+
 func TestContentTypes(t *testing.T) {
 	t.Parallel()
 	sys := kaptartest.Start(t, things())
