@@ -119,8 +119,8 @@ func TestWeightsFollowChanges(t *testing.T) {
 			"version/v1": "1", "version/a": "1", "instance/v1-0": "0", "instance/a-0": "5",
 		}, map[string]int{"v1": 500, "a": 500}},
 		{"instances alone, beside 100 for each other", map[string]string{
-			"instance/v1-0": "0", "instance/v1-1": "0", "instance/a-0": "300", "instance/v_3-0": "0",
-		}, map[string]int{"a": 600, "b": 200, "v2.0": 200}},
+			"instance/v1-0": "0", "instance/v1-1": "0", "instance/a-0": "300", "instance/b-0": "200", "instance/v_3-0": "0",
+		}, map[string]int{"a": 500, "b": 333, "v2.0": 167}},
 	} {
 		values := map[string]string{"user-service/version/v1": "9"}
 		for key, value := range step.set {
