@@ -3,9 +3,13 @@ package kaptar_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/kaptar/kaptar"
@@ -182,5 +186,99 @@ func TestFaultsFollowTheStore(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWeightsFollowTheStore: shares of versions reach the calls of every service, and stay while the
+// store is away.
+func TestWeightsFollowTheStore(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	registry, store := new(discovery.Memory), &lostStore{}
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
+		return &backend{registry: registry, store: store}, nil
+	})
+	for _, version := range []string{"v1", "v2"} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, version) }))
+		defer srv.Close()
+		in := discovery.Instance{ID: "b-" + version, Service: "b", Version: version, HTTP: strings.TrimPrefix(srv.URL, "http://")}
+		if err := registry.Register(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var client *http.Client
+	services := []kaptar.Service{{Name: "a", Setup: func(app *kaptar.App) error { client = app.Client(); return nil }}}
+	log, ready := make(lines, 1000), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- kaptar.Run(ctx, &kaptar.Options{
+			Sources: onFreePorts(map[string]string{"discovery_url": scheme + "://x"}, services), Log: log,
+			Ready: func([]discovery.Instance) { close(ready) },
+		}, services...)
+	}()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	}()
+	<-ready
+	share := func() (toV2 int) {
+		for range 100 {
+			resp, err := client.Get("http://b/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(body) == "v2" {
+				toV2++
+			}
+		}
+		return toV2
+	}
+	set := func(key, value string) {
+		if _, err := store.Put(t.Context(), "weights/b/version/"+key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("v1", "90")
+	set("v2", "10")
+	for n := 0; n < 9 || n > 11; n = share() {
+		if t.Context().Err() != nil {
+			t.Fatalf("%d of 100 calls go to v2, want 10", n)
+		}
+	}
+	set("v1", "most")
+	if line := log.until(t, "not taken over"); !strings.Contains(line, "b/version/v1") || !strings.Contains(line, "most") {
+		t.Errorf("told %s, want key and value", line)
+	}
+	store.lose()
+	log.until(t, "store lost")
+	if n := share(); n < 9 || n > 11 {
+		t.Errorf("after the store was lost %d of 100 calls go to v2, want 10 as before", n)
+	}
+}
+
+// A lostStore can be taken away from those who watch it.
+type lostStore struct {
+	kv.Memory
+	gone sync.Map // of func()
+}
+
+func (s *lostStore) Watch(ctx context.Context, prefix string, update func([]kv.Entry)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	s.gone.Store(prefix, cancel)
+	_ = s.Memory.Watch(ctx, prefix, update)
+	return errors.New("the store is away")
+}
+
+func (s *lostStore) lose() {
+	for _, cancel := range s.gone.Range {
+		cancel.(context.CancelFunc)()
 	}
 }

@@ -76,14 +76,11 @@ func choose(members []*instance, now time.Duration, avoid *instance) *instance {
 	if j >= i {
 		j++
 	}
-	switch a, b := members[i], members[j]; avoid {
-	case a:
+	a, b := members[i], members[j]
+	if b != avoid && (a == avoid || b.beats(a, now)) {
 		return b
-	case b:
-		return a
-	default:
-		return better(a, b, now)
 	}
+	return a
 }
 
 // maybeEject ejects an instance that has failed too often, unless half of them are out already.

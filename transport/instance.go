@@ -80,34 +80,25 @@ func (in *instance) same(as *discovery.Instance) bool {
 	return in.ID == as.ID && in.HTTP == as.HTTP && in.GRPC == as.GRPC
 }
 
-// better returns the one of two instances that a call goes to.
-func better(a, b *instance, now time.Duration) *instance {
-	coldA, coldB := a.cold(now), b.cold(now)
-	if coldA != coldB {
-		if coldA {
-			return b
-		}
-		return a
+// beats reports whether a call goes to in and not to other, where both are drawn for it in random
+// order.
+func (in *instance) beats(other *instance, now time.Duration) bool {
+	if cold := in.cold(now); cold != other.cold(now) {
+		return !cold
 	}
-	waitA, waitB := a.inFlight.Load(), b.inFlight.Load()
-	if waitA > 0 || waitB > 0 {
-		if b.cost(now, waitB, a) < a.cost(now, waitA, b) {
-			return b
-		}
-		return a
+	if mine, its := in.inFlight.Load(), other.inFlight.Load(); mine > 0 || its > 0 {
+		return in.cost(now, mine, other) < other.cost(now, its, in)
 	}
-	sinceA, sinceB := now-time.Duration(a.heard.Load()), now-time.Duration(b.heard.Load())
-	if lateA, lateB := sinceA > forceProbe, sinceB > forceProbe; lateA != lateB {
-		if lateB {
-			return b
-		}
-		return a
+	since, its := now-time.Duration(in.heard.Load()), now-time.Duration(other.heard.Load())
+	if late := since > forceProbe; late != (its > forceProbe) {
+		return late
 	}
-	idleA, idleB := a.idleCost(sinceA), b.idleCost(sinceB)
-	if idleA > idleB+float64(idleNoise) && idleA > idleB*idleRatio && b.peak.Load() != 0 {
-		return b
+	worse := other.idleCost(its)
+	if worse <= float64(idleNoise) || in.peak.Load() == 0 {
+		return false
 	}
-	return a // they are drawn in random order
+	mine := in.idleCost(since)
+	return worse > mine+float64(idleNoise) && worse > mine*idleRatio
 }
 
 // idleCost is what the balancer compares when there are no calls in flight. It falls with the time
@@ -116,6 +107,9 @@ func (in *instance) idleCost(since time.Duration) float64 {
 	usual := in.usual.Load()
 	if in.failures.Load() > 0 {
 		usual = int64(failurePenalty)
+	}
+	if usual <= int64(idleNoise) { // as it is with most: it need not be exact
+		return float64(usual)
 	}
 	return float64(usual) * decay(since)
 }

@@ -35,6 +35,34 @@ func calls() []mutant {
 			"uint64(f * (1 << 64))", "uint64(f * (1 << 63))", "./transport", "TestWeightsAreExact",
 		},
 		{
+			"a version gets no calls before it has a weight, if others have", "transport/pool.go",
+			"if !known {", "if !known || len(rest) > 0 {", "./transport", "TestWeights",
+		},
+		{
+			"half of an even share is enough of a zone", "transport/pool.go",
+			"2*len(near)*len(zones) >= len(listed)", "len(near)*len(zones) >= len(listed)", "./transport", "TestZones",
+		},
+		{
+			"a caller uses twenty instances of a large service", "transport/pool.go",
+			"first = first[:min(len(first), s.subset)]", "first = first[:]", "./transport", "TestSubset",
+		},
+		{
+			"idle instances take turns", "transport/instance.go",
+			"idleNoise  = 5 * time.Millisecond", "idleNoise  = 0 * time.Millisecond", "./transport", "TestCallsOneAfterAnotherAreSpread",
+		},
+		{
+			"a new instance does not get all calls at once", "transport/instance.go",
+			"age < warmUp && rand.Float64()", "age < 0 && rand.Float64()", "./transport", "TestANewInstanceWarmsUp",
+		},
+		{
+			"a target is not forgotten under a call", "transport/forget.go",
+			"&& !tg.busy() {", "&& (tg.busy() || true) {", "./transport", "TestATargetIsNotForgottenUnderACall",
+		},
+		{
+			"DNS is not asked while the registry may know", "transport/target.go",
+			"if !unlisted {", "if !unlisted && false {", "./transport", "TestANameThatNobodyKnows",
+		},
+		{
 			"a certificate is for the service, not for an address", "transport/dial.go",
 			"	config.ServerName = service\n", "	config.InsecureSkipVerify = service != \"\"\n", "./transport", "TestTLSBetweenServices",
 		},
