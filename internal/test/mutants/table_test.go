@@ -47,10 +47,6 @@ func calls() []mutant {
 			"first = first[:min(len(first), s.subset)]", "first = first[:]", "./transport", "TestSubset",
 		},
 		{
-			"idle instances take turns", "transport/instance.go",
-			"idleNoise  = 5 * time.Millisecond", "idleNoise  = 0 * time.Millisecond", "./transport", "TestCallsOneAfterAnotherAreSpread",
-		},
-		{
 			"a new instance does not get all calls at once", "transport/instance.go",
 			"age < warmUp && rand.Float64()", "age < 0 && rand.Float64()", "./transport", "TestANewInstanceWarmsUp",
 		},
@@ -120,7 +116,7 @@ func calls() []mutant {
 		},
 		{
 			"idle instances take turns, whoever was a bit faster", "transport/instance.go",
-			"idleA > idleB+float64(idleNoise) && idleA > idleB*idleRatio", "idleA > idleB", "./transport", "TestSimIdleInstances",
+			"return worse > mine+float64(idleNoise) && worse > mine*idleRatio", "return worse > mine", "./transport", "TestSimIdleInstances",
 		},
 		{
 			"a caller knows a few of ten thousand instances", "transport/pool.go",
