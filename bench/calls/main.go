@@ -43,7 +43,7 @@ func stacks() []*calls.Stack {
 		http("hand-assembled", all, startHand, "otelhttp and client_golang on both sides, gobreaker, slog access log, recovery"),
 		http("Kratos HTTP", logsTwice, startKratosHTTP, "recovery, tracing, metrics and logging on both sides, SRE breaker, discovery, selector"),
 		http("go-zero HTTP", noClientMetrics, startGoZeroHTTP, "all default middlewares of rest and httpc; httpc has no metrics; its shedder never sheds here"),
-		http("Hertz, bare", calls.Features{}, startHertz, "nothing; HTTP stacks of its own on both sides"),
+		http("bare Hertz", calls.Features{}, startHertz, "nothing; HTTP stacks of its own on both sides"),
 		grpc("grpc-go + otelgrpc", calls.Features{ServerSpans: 1, ClientSpans: 1}, startOtelGRPC, "tracing alone"),
 		grpc("Kratos gRPC", logsTwice, startKratosGRPC, "as over HTTP"),
 		grpc("go-zero zrpc", all, startGoZeroRPC, "all default interceptors of zrpc, P2C; its shedder never sheds here"),

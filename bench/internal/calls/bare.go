@@ -15,12 +15,12 @@ import (
 
 // Names of the stacks of this package.
 const (
-	BareHTTP       = "net/http, bare"
-	BareGRPC       = "grpc-go, bare"
+	BareHTTP       = "bare net/http"
+	BareGRPC       = "bare grpc-go"
 	KaptarHTTP     = "kaptar HTTP"
 	KaptarGRPC     = "kaptar gRPC"
-	KaptarHTTPHere = "kaptar HTTP in process"
-	KaptarGRPCHere = "kaptar gRPC in process"
+	KaptarHTTPHere = "kaptar in-process HTTP"
+	KaptarGRPCHere = "kaptar in-process gRPC"
 )
 
 // Stacks are the bare ones and kaptar.
