@@ -38,6 +38,10 @@ func (s *Server) newChannel() {
 	healthpb.RegisterHealthServer(s.channel, s.health)
 }
 
+// streamWorkers is how many goroutines are kept for RPCs: their stacks have grown to what an RPC
+// needs. When all are busy an RPC gets a goroutine of its own.
+const streamWorkers = 64
+
 // newGRPC makes what answers on the gRPC port; the caller holds mu.
 func (s *Server) newGRPC() {
 	opts := []grpc.ServerOption{
@@ -45,6 +49,8 @@ func (s *Server) newGRPC() {
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(4 << 20),
 		grpc.MaxConcurrentStreams(100),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true),
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),

@@ -100,7 +100,18 @@ type hop struct {
 	deadline time.Time
 }
 
-func (h *hop) Deadline() (time.Time, bool) { return h.deadline, true }
+// Deadline is told in steps of the time that is left: grpc-go sends it in microseconds, and a header
+// that is never the same twice drives all others out of the connection's table.
+func (h *hop) Deadline() (time.Time, bool) {
+	now := time.Now()
+	left := h.deadline.Sub(now)
+	for step := 10 * time.Millisecond; step >= time.Millisecond; step /= 10 {
+		if left > 100*step {
+			return now.Add(left.Truncate(step)), true
+		}
+	}
+	return h.deadline, true
+}
 
 func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
 	u := new(unary)
