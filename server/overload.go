@@ -62,6 +62,7 @@ func (x *exchange) enter(ctx context.Context) bool {
 // enter is the same for an RPC.
 func (c *call) enter(fullMethod string) error {
 	s := c.server
+	s.prepare() // calls within the process need no Listen
 	why := s.limiter.Acquire(c.ctx, c.start, &c.slot, func() Priority { return s.priority(fullMethod) })
 	if why == "" {
 		return nil
