@@ -38,8 +38,6 @@ const (
 	Instance        = attribute.Key("kaptar.instance")         // that a call went to
 	RPCResendCount  = attribute.Key("kaptar.rpc.resend_count") // attempts after the first
 	StreamEnd       = attribute.Key("kaptar.stream.end")       // how an answer that is a stream ended
-	Hedged          = attribute.Key("kaptar.hedged")           // the answer is that of a second attempt at the same time
-	Fault           = attribute.Key("kaptar.fault")            // what was made to go wrong with a call on purpose
 	DeliveryAttempt = attribute.Key("kaptar.delivery.attempt") // 1 for the first
 )
 

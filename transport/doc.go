@@ -50,6 +50,7 @@
 //     target has itself called in vain.
 //   - Hedge. Off unless Settings.Hedge names routes: then a call that may be repeated is made a second
 //     time, elsewhere, when the first attempt takes longer than usual.
+//   - Fallback. WithFallback answers a call whose target could not, LastGood with what it said before.
 //   - Faults. What Options.Faults has strikes an attempt here, as if it were the target's own.
 //
 // An instance that runs in this process (see Local) is called directly, through the same engine.

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/faults"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 var errFault = errors.New("connection aborted by a fault that was set")
@@ -80,7 +79,7 @@ func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
 	}
 	c.t.metrics.faults.WithLabelValues(c.t.caller, c.tg.name, kind).Inc()
 	if span := c.spanOf(); span.IsRecording() {
-		span.SetAttributes(telemetry.Fault.String(kind))
+		span.SetAttributes(faultAttr.String(kind))
 	}
 	return f, true
 }
@@ -154,19 +153,14 @@ func (f faultyConn) strike(ctx context.Context, opts []grpc.CallOption) error {
 	return status.Error(faultCode(f.fault.Status), "answered by a fault that was set")
 }
 
-// faultCode is the gRPC code of what an HTTP status says.
-func faultCode(status int) codes.Code {
-	switch status {
-	case http.StatusNotFound:
-		return codes.NotFound
-	case http.StatusTooManyRequests:
-		return codes.ResourceExhausted
-	case http.StatusBadGateway, http.StatusServiceUnavailable:
-		return codes.Unavailable
-	case http.StatusGatewayTimeout:
-		return codes.DeadlineExceeded
+// faultCode is the gRPC code of what an HTTP status says, for those that differ; server errors are
+// Internal and all else FailedPrecondition.
+func faultCode(code int) codes.Code {
+	known := map[int]codes.Code{404: codes.NotFound, 429: codes.ResourceExhausted, 502: codes.Unavailable, 503: codes.Unavailable, 504: codes.DeadlineExceeded}
+	if c, ok := known[code]; ok {
+		return c
 	}
-	if status < http.StatusInternalServerError {
+	if code < http.StatusInternalServerError {
 		return codes.FailedPrecondition
 	}
 	return codes.Internal

@@ -146,8 +146,13 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 	if h != nil && err == nil {
 		h.took(u.t.now() - u.began)
 	}
+	if err == nil {
+		u.finish(nil)
+		return nil
+	}
+	instead := u.insteadOf(err, reply, opts)
 	u.finish(err)
-	return err
+	return instead
 }
 
 // options are the caller's with those that an attempt needs.

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kaptar/kaptar/internal/route"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 // HedgeSettings say which calls are made a second time, at another instance, when the first takes
@@ -164,7 +163,7 @@ func (c *call) adopt(second *call) {
 	c.attempt, c.attempts = second.attempt, second.attempts
 	c.tg.metrics.inc(c.t.metrics.hedgesWon)
 	if c.span.IsRecording() {
-		c.span.SetAttributes(telemetry.Hedged.Bool(true))
+		c.span.SetAttributes(hedgedAttr.Bool(true))
 	}
 }
 

@@ -374,25 +374,6 @@ func (c *httpCall) explain(err error, out outcome) error {
 	return failed
 }
 
-// finish ends the call for metrics and span, or leaves the span to the end of the body.
-func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error) {
-	took := c.t.now() - c.began
-	if err != nil {
-		if !c.sent {
-			closeBody(c.req)
-		}
-		why := reason(err)
-		c.tg.metrics.failed(overHTTP, why, took)
-		c.endHTTPSpan(why, err)
-		return nil, err
-	}
-	c.tg.metrics.http(resp.StatusCode, took)
-	c.endHTTPHead(resp.StatusCode)
-	resp.Request = c.req
-	c.wrap(resp)
-	return resp, nil
-}
-
 func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close() // the caller's own error, which it can see itself

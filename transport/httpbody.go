@@ -81,6 +81,36 @@ func (u *upload) broken() bool { return u != nil && u.bad.Load() }
 // waits reports whether the caller has yet to bring the next part.
 func (u *upload) waits() bool { return u != nil && (u.reading.Load() || u.stuck.Load()) }
 
+// finish ends the call for metrics and span, or leaves the span to the end of the body.
+func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error) {
+	took := c.t.now() - c.began
+	if err != nil {
+		if !c.sent {
+			closeBody(c.req)
+		}
+		why := reason(err)
+		c.tg.metrics.failed(overHTTP, why, took)
+		other := c.insteadOf(nil, err)
+		c.endHTTPSpan(why, err)
+		if other != nil {
+			return other, nil
+		}
+		return nil, err
+	}
+	c.tg.metrics.http(resp.StatusCode, took)
+	c.endHTTPHead(resp.StatusCode)
+	if resp.StatusCode >= http.StatusInternalServerError {
+		if other := c.insteadOf(resp, nil); other != nil {
+			c.discard(resp)
+			c.span.End()
+			return other, nil
+		}
+	}
+	resp.Request = c.req
+	c.wrap(resp)
+	return resp, nil
+}
+
 // wrap lets the call end with the response's body.
 func (c *httpCall) wrap(resp *http.Response) {
 	if resp.Body == http.NoBody {

@@ -23,6 +23,7 @@ type metrics struct {
 
 	hedges    *prometheus.CounterVec
 	hedgesWon *prometheus.CounterVec
+	fallbacks *prometheus.CounterVec
 	faults    *prometheus.CounterVec
 }
 
@@ -48,6 +49,9 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 		}, []string{"service", "target"})),
 		hedgesWon: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_hedges_won_total", Help: "Second attempts that answered before the first.",
+		}, []string{"service", "target"})),
+		fallbacks: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_fallbacks_total", Help: "Calls that failed and were answered by their caller's fallback.",
 		}, []string{"service", "target"})),
 		faults: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_faults_total",
@@ -117,7 +121,7 @@ func (m *targetMetrics) leave() {
 			}
 		}
 	}
-	for _, vec := range []*prometheus.CounterVec{m.retries, m.hedges, m.hedgesWon} {
+	for _, vec := range []*prometheus.CounterVec{m.retries, m.hedges, m.hedgesWon, m.fallbacks} {
 		vec.DeleteLabelValues(m.caller, m.target)
 	}
 	m.faults.DeletePartialMatch(prometheus.Labels{"service": m.caller, "target": m.target})

@@ -16,6 +16,13 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
+// Attributes of calls that did not go as usual.
+const (
+	hedgedAttr   = attribute.Key("kaptar.hedged")   // the answer is that of a second attempt at the same time
+	faultAttr    = attribute.Key("kaptar.fault")    // what was made to go wrong on purpose
+	fallbackAttr = attribute.Key("kaptar.fallback") // the call failed, and its caller's fallback answered
+)
+
 // startSpan starts the span of a call, and reports whether it is recorded.
 func (c *call) startSpan(name string) bool {
 	c.t.tel.Begin(&c.span, name, trace.SpanKindClient, trace.SpanContextFromContext(c.ctx))

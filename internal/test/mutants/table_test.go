@@ -75,6 +75,14 @@ func calls() []mutant {
 			"max(deadline-answerTime, now+time.Millisecond)", "max(deadline, now+time.Millisecond)", "./transport", "TestTheCalleeHasLessTime",
 		},
 		{
+			"a fallback does not answer a caller that has gone", "transport/fallback.go",
+			"if !c.cancelled() && (dependency.Of(err) != \"\" ||", "if c != nil && (dependency.Of(err) != \"\" || errors.Is(err, context.Canceled) ||", "./transport", "TestFallback",
+		},
+		{
+			"a kept answer is for the same caller", "transport/fallback.go",
+			"case lower == \"traceparent\",", "case lower == \"authorization\", lower == \"traceparent\",", "./transport", "TestLastGood",
+		},
+		{
 			"a hedge goes to another instance", "transport/hedge.go",
 			"if c.in == first {", "if c.in == first && c.t == nil {", "./transport", "TestHedge",
 		},
