@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/h1"
 	"github.com/kaptar/kaptar/internal/limit"
 )
 
@@ -144,7 +145,7 @@ func (c *httpCall) send() (*http.Response, error) {
 	}
 	switch {
 	case err != nil:
-		out := c.unanswered(late)
+		out := c.unanswered(late, err)
 		c.record(out, took)
 		c.release()
 		return nil, c.explain(err, out)
@@ -161,9 +162,9 @@ func (c *httpCall) send() (*http.Response, error) {
 
 // unanswered says what an attempt without an answer tells about the target. late means that the time
 // limit of the attempt has ended it.
-func (c *httpCall) unanswered(late bool) outcome {
+func (c *httpCall) unanswered(late bool, err error) outcome {
 	switch {
-	case c.cancelled(), c.upload.broken(), !late && c.tooShort(c.t.now()), !wellFormed(c.req):
+	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req):
 		return neutral
 	case late || errors.Is(c.ctx.Err(), context.DeadlineExceeded) || c.limit != nil && c.limit.Err() != nil:
 		if c.upload.waits() { // for the caller, as the target does
@@ -207,17 +208,17 @@ func (c *httpCall) bound() context.Context {
 	left, ok := c.left(now)
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
-	switch {
-	case ok && !c.inherited:
-		c.limit = &c.first
+	if early || !c.inherited {
+		own := &c.first
 		if c.attempts > 1 { // the first attempt's may still be in use
-			c.limit = new(deadline.Limit)
+			own = new(deadline.Limit)
 		}
-		ctx = c.limit.Start(ctx, c.t.began.Add(c.deadline))
-		limit := c.limit
-		c.cancel = func() { limit.Cancel(nil) }
-	case early || !ok:
-		ctx, c.cancel = context.WithCancel(ctx)
+		at := time.Time{}
+		if ok && !c.inherited {
+			c.limit, at = own, c.t.began.Add(c.deadline)
+		}
+		ctx = own.Start(ctx, at)
+		c.cancel = func() { own.Cancel(nil) }
 	}
 	if early {
 		c.timer = time.AfterFunc(own, c.cancel)
