@@ -38,6 +38,14 @@ func (b *badBody) Read([]byte) (int, error) {
 	return 0, b.err
 }
 
+// lateBody waits for ctx, and is whole then.
+type lateBody struct{ ctx context.Context }
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	<-b.ctx.Done()
+	return copy(p, "x"), io.EOF
+}
+
 // answering does what the path says.
 func answering(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
@@ -99,14 +107,20 @@ func TestOnlyWhatTheTargetDidCounts(t *testing.T) {
 		request func(ctx context.Context) *http.Request
 		want    BreakerState
 	}{
-		"deadline from outside":        {0, short, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Closed},
-		"504 at such a deadline":       {0, 2 * short, func(ctx context.Context) *http.Request { return post(ctx, "/late", nil) }, Closed},
-		"deadline of the settings":     {short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Open},
-		"504 at the settings'":         {2 * short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/late", nil) }, Open},
-		"a longer one from outside":    {short, time.Minute, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Open},
-		"broken body":                  {0, 0, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{err: errBody}) }, Closed},
-		"body that does not come":      {short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{ctx: deadlined(t, 2*short)}) }, Closed},
-		"and a deadline from outside":  {0, short, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{ctx: ctx}) }, Closed},
+		"deadline from outside":       {0, short, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Closed},
+		"504 at such a deadline":      {0, 2 * short, func(ctx context.Context) *http.Request { return post(ctx, "/late", nil) }, Closed},
+		"deadline of the settings":    {short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Open},
+		"504 at the settings'":        {2 * short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/late", nil) }, Open},
+		"a longer one from outside":   {short, time.Minute, func(ctx context.Context) *http.Request { return post(ctx, "/silent", nil) }, Open},
+		"broken body":                 {0, 0, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{err: errBody}) }, Closed},
+		"body that does not come":     {short, 0, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{ctx: deadlined(t, 2*short)}) }, Closed},
+		"and a deadline from outside": {0, short, func(ctx context.Context) *http.Request { return post(ctx, "/", &badBody{ctx: ctx}) }, Closed},
+		"announced, and does not come": {short, 0, func(ctx context.Context) *http.Request {
+			return sized(post(ctx, "/", &badBody{ctx: deadlined(t, 2*short)}), 1)
+		}, Closed},
+		"announced, and comes late": {short, 0, func(ctx context.Context) *http.Request {
+			return sized(post(ctx, "/", &lateBody{ctx: deadlined(t, 2*short)}), 1)
+		}, Closed},
 		"body shorter than announced":  {0, 0, func(ctx context.Context) *http.Request { return sized(post(ctx, "/", strings.NewReader("x")), 10) }, Closed},
 		"body longer than announced":   {0, 0, func(ctx context.Context) *http.Request { return sized(post(ctx, "/", strings.NewReader("xxx")), 1) }, Closed},
 		"header that cannot be sent":   {0, 0, func(ctx context.Context) *http.Request { return headed(post(ctx, "/", nil), "A", "x\ny") }, Closed},

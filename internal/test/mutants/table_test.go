@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), events(), stores(), surroundings(), shop())
+	return slices.Concat(calls(), client(), events(), stores(), surroundings(), shop())
 }
 
 // calls: package transport.
@@ -161,6 +161,44 @@ func calls() []mutant {
 		{
 			"a body that does not come is answered at the deadline", "server/body.go",
 			"!x.ownDeadline && limit.Before(at)", "!x.ownDeadline && limit.Before(now)", "./server", "TestABodyThatFailsIsTheClientsError",
+		},
+	}
+}
+
+// client: package internal/h1.
+func client() []mutant {
+	return []mutant{
+		{
+			"bytes behind an answer are no answer to the next call", "internal/h1/conn.go",
+			"!ok || !reuse || c.r < c.w {", "!ok || !reuse {\n\t\tc.r = c.w", "./internal/h1", "TestSameAsNetHTTP",
+		},
+		{
+			"a connection that was idle is looked at", "internal/h1/transport.go",
+			"if c.alive() {", "if c.alive() || true {", "./internal/h1", "TestSameAsNetHTTP|TestTLSUnasked",
+		},
+		{
+			"two lengths are one too many", "internal/h1/head.go",
+			"if err != nil || len(values) > 1 {", "if err != nil {", "./internal/h1", "TestSameAsNetHTTP",
+		},
+		{
+			"a line ends with CRLF", "internal/h1/conn.go",
+			"if end-off < 2 || c.buf[c.r+end-2] != '\\r' {", "if end-off < 2 {", "./internal/h1", "TestSameAsNetHTTP",
+		},
+		{
+			"a POST is not sent twice", "internal/h1/conn.go",
+			"(m.replay || c.socket.sent == sent)", "(m.replay || c.socket.sent >= sent)", "./internal/h1", "TestStale",
+		},
+		{
+			"a call ends with its context", "internal/h1/socket.go",
+			"s.unwind = context.AfterFunc(ctx, s.interrupt)", "s.unwind = context.AfterFunc(ctx, func() {})", "./internal/h1", "TestContextEnds",
+		},
+		{
+			"a connection is for one certificate's name", "internal/h1/transport.go",
+			"k.name = t.opts.ServerName(ctx)", "_ = t.opts.ServerName(ctx)", "./internal/h1", "TestTLS",
+		},
+		{
+			"a late body is its caller's fault", "transport/http.go",
+			"c.upload.broken(), errors.Is(err, h1.ErrBody),", "c.upload.broken(), errors.Is(nil, h1.ErrBody),", "./transport", "TestOnlyWhatTheTargetDidCounts",
 		},
 	}
 }
