@@ -209,16 +209,16 @@ func (c *httpCall) bound() context.Context {
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
 	if early || !c.inherited {
-		own := &c.first
+		until := &c.first
 		if c.attempts > 1 { // the first attempt's may still be in use
-			own = new(deadline.Limit)
+			until = new(deadline.Limit)
 		}
 		at := time.Time{}
 		if ok && !c.inherited {
-			c.limit, at = own, c.t.began.Add(c.deadline)
+			c.limit, at = until, c.t.began.Add(c.deadline)
 		}
-		ctx = own.Start(ctx, at)
-		c.cancel = func() { own.Cancel(nil) }
+		ctx = until.Start(ctx, at)
+		c.cancel = func() { until.Cancel(nil) }
 	}
 	if early {
 		c.timer = time.AfterFunc(own, c.cancel)
