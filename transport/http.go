@@ -202,9 +202,8 @@ func wellFormed(req *http.Request) bool {
 // bound returns the context of an attempt. It has the deadline of the call; while another attempt
 // is possible, a timer ends it earlier if no response comes, and is stopped when one does.
 func (c *httpCall) bound() context.Context {
-	ctx := c.ctx
+	ctx, now := c.ctx, c.t.now()
 	c.cancel, c.limit, c.timer = nil, nil, nil
-	now := c.t.now()
 	left, ok := c.left(now)
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
