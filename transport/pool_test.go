@@ -1,11 +1,13 @@
 package transport
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,5 +246,43 @@ func TestTheConnectionsOfASubsetAreBounded(t *testing.T) {
 	}
 	if n := connected(); n != 3 {
 		t.Errorf("%d connections, want 3", n)
+	}
+}
+
+// TestRealInstancesShareCallsOneAfterAnother: over loopback, with connections to be made and
+// whatever else the machine does meanwhile.
+func TestRealInstancesShareCallsOneAfterAnother(t *testing.T) {
+	t.Parallel()
+	web := new(discovery.Memory)
+	var mu sync.Mutex
+	got := map[string]int{}
+	count := func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[name]++
+	}
+	rpc := new(discovery.Memory)
+	for _, id := range []string{"a", "b", "c"} {
+		server(t, web, "order-service", id, func(http.ResponseWriter, *http.Request) { count("http " + id) })
+		address, _ := serve(t, &health{check: func(context.Context, string) error { count("grpc " + id); return nil }})
+		if err := rpc.Register(t.Context(), discovery.Instance{ID: id, Service: "order-service", GRPC: address}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overHTTP := over(t, Options{Resolver: web}, nil)
+	overGRPC := over(t, Options{Resolver: rpc}, nil)
+	for range 300 {
+		if status, err := do(t, overHTTP, "GET", orders, nil); status != 200 {
+			t.Fatal(status, err)
+		}
+		if err := check(t.Context(), overGRPC, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"http a", "http b", "http c", "grpc a", "grpc b", "grpc c"} {
+		if n := got[name]; n < 60 || n > 141 {
+			t.Errorf("300 calls each went to %v, want 20 to 47 %%", got)
+			break
+		}
 	}
 }
