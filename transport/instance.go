@@ -19,8 +19,8 @@ const (
 	failurePenalty = time.Second // what a failure counts as, and an instance not heard of while calls wait for it
 	latencyFloor   = 50 * time.Microsecond
 
-	// Idle instances are told apart by their usual latency, in which an answer has this weight, so
-	// that a single slow one does not count. What is less apart than idleNoise, or than idleRatio, is
+	// Idle instances are told apart by their usual latency, in which an answer has this weight, and at
+	// most twice the usual, so that a single slow one does not count. What is less apart than idleNoise, or than idleRatio, is
 	// noise: then they take turns.
 	idleWeight = 1. / 16
 	idleNoise  = 5 * time.Millisecond
@@ -165,7 +165,7 @@ func (in *instance) refused(now time.Duration) {
 func (in *instance) learn(now, took time.Duration) {
 	w := decay(now - time.Duration(in.heard.Load()))
 	peak, usual, next := float64(in.peak.Load()), float64(in.usual.Load()), float64(took)
-	in.usual.Store(int64(usual + (next-usual)*idleWeight))
+	in.usual.Store(int64(usual + (min(next, 2*usual+4*float64(idleNoise))-usual)*idleWeight))
 	if next < peak {
 		next = peak*w + next*(1-w)
 	}

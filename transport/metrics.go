@@ -185,7 +185,7 @@ func (c codeCounter) label(p protocol) string {
 	case c.why != "":
 		return c.why
 	case p == overGRPC:
-		return codes.Code(c.code).String()
+		return codes.Code(c.code).String() //nolint:gosec // it was one
 	}
 	return strconv.Itoa(c.code)
 }

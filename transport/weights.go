@@ -15,14 +15,14 @@ import (
 // transports at once.
 type Weights struct {
 	mu     sync.Mutex
-	values map[string]int
+	values map[string]uint64
 	table  atomic.Pointer[map[string]*shares] // by service; replaced as a whole
 }
 
 const maxWeight = 1_000_000
 
 // shares are the weights of one service.
-type shares struct{ versions, instances map[string]int }
+type shares struct{ versions, instances map[string]uint64 }
 
 // Set replaces all weights. A key is one of
 //
@@ -41,16 +41,16 @@ func (w *Weights) Set(weights map[string]string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var errs []error
-	values, table := make(map[string]int, len(weights)), map[string]*shares{}
+	values, table := make(map[string]uint64, len(weights)), map[string]*shares{}
 	for key, text := range weights {
-		n, err := strconv.ParseUint(text, 10, 31)
+		n, err := strconv.ParseUint(text, 10, 63)
 		if err != nil || n > maxWeight {
 			errs = append(errs, fmt.Errorf("transport: weight %s: %q: expected a whole number from 0 to %d", key, text, maxWeight))
 			old, ok := w.values[key]
 			if !ok {
 				continue
 			}
-			n = uint64(old)
+			n = old
 		}
 		service, rest, _ := strings.Cut(key, "/")
 		kind, name, _ := strings.Cut(rest, "/")
@@ -58,16 +58,16 @@ func (w *Weights) Set(weights map[string]string) error {
 			errs = append(errs, fmt.Errorf("transport: weight %s: expected SERVICE/version/VERSION or SERVICE/instance/ID", key))
 			continue
 		}
-		values[key] = int(n)
+		values[key] = n
 		s := table[service]
 		if s == nil {
-			s = &shares{map[string]int{}, map[string]int{}}
+			s = &shares{map[string]uint64{}, map[string]uint64{}}
 			table[service] = s
 		}
 		if kind == "version" {
-			s.versions[name] = int(n)
+			s.versions[name] = n
 		} else {
-			s.instances[name] = int(n)
+			s.instances[name] = n
 		}
 	}
 	if w.table.Load() == nil || !maps.Equal(values, w.values) {
@@ -79,7 +79,7 @@ func (w *Weights) Set(weights map[string]string) error {
 
 const usualWeight = 100 // of an instance without
 
-func (s *shares) of(in *instance) int {
+func (s *shares) of(in *instance) uint64 {
 	if len(s.instances) == 0 {
 		return usualWeight
 	}
@@ -94,14 +94,14 @@ func (s *shares) split(p part) (parts []part) {
 	if len(s.instances) == 0 {
 		return []part{p}
 	}
-	byWeight, total := map[int][]*instance{}, 0
+	byWeight, total := map[uint64][]*instance{}, 0.
 	for _, in := range p.members {
 		n := s.of(in)
 		byWeight[n] = append(byWeight[n], in)
-		total += n
+		total += float64(n)
 	}
 	for n, members := range byWeight {
-		parts = append(parts, part{members, p.share * float64(n*len(members)) / float64(total)})
+		parts = append(parts, part{members, p.share * float64(n) * float64(len(members)) / total})
 	}
 	return parts
 }
