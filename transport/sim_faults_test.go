@@ -56,7 +56,7 @@ func TestSimBadServer(t *testing.T) {
 		{"dead, retries", http.MethodGet, dead, 1000},
 		{"black hole", http.MethodPost, blackHole, 1000},
 		{"black hole, retries", http.MethodGet, blackHole, 1000},
-		{"one of four requests refused", http.MethodPost, flaky(), 500},
+		{"one of four requests refused", http.MethodPost, flaky(4), 500},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			t.Parallel()

@@ -29,13 +29,7 @@ func TestSimRecovery(t *testing.T) {
 		t.Run(crash.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := simulate(t, 2, 0, transport.Settings{})
-				known := discovery.NewStatic(map[string][]discovery.Instance{"work": {{HTTP: "s0:80"}}, "store": {{HTTP: "s1:80"}}})
-				s.client(t, known, transport.Settings{Timeout: time.Second}) // of the service in front
-				front := s.clients[0]
-				s.servers[0].serves(t, func(w http.ResponseWriter, r *http.Request) { passOn(front, w, r) })
-				s.client(t, known, transport.Settings{})
-				s.clients = s.clients[1:]
+				s := simChain(t, transport.Settings{Timeout: time.Second})
 				at := map[time.Duration]func(){5 * time.Second: func() { crash.run(s.servers[1]) }}
 				for i := range 100 {
 					at[5*time.Second+time.Duration(i)*50*time.Millisecond+1] = func() {
@@ -61,6 +55,19 @@ func TestSimRecovery(t *testing.T) {
 	}
 }
 
+// simChain makes a client, a service that it calls, and a store that the service calls.
+func simChain(t *testing.T, set transport.Settings) *simulation {
+	t.Helper()
+	s := simulate(t, 2, 0, set)
+	known := discovery.NewStatic(map[string][]discovery.Instance{"work": {{HTTP: "s0:80"}}, "store": {{HTTP: "s1:80"}}})
+	s.client(t, known, set) // the service's
+	toStore := s.clients[0]
+	s.servers[0].serves(t, func(w http.ResponseWriter, r *http.Request) { passOn(toStore, w, r) })
+	s.client(t, known, set)
+	s.clients = s.clients[1:]
+	return s
+}
+
 // passOn answers with what the store says, or says that the store is at fault.
 func passOn(client http.RoundTripper, w http.ResponseWriter, r *http.Request) {
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, "http://store/", nil)
@@ -77,4 +84,21 @@ func passOn(client http.RoundTripper, w http.ResponseWriter, r *http.Request) {
 	}
 	_ = resp.Body.Close()
 	w.WriteHeader(resp.StatusCode)
+}
+
+// TestSimChain: half of what the store is asked fails. Only the service just in front of it asks
+// again, within its budget; callers further away do not add theirs.
+func TestSimChain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simChain(t, transport.Settings{Breaker: transport.BreakerSettings{FailureThreshold: 1 << 30}})
+		s.servers[1].breaks(flaky(2))
+		s.load(t, http.MethodGet, 200, 20*time.Second, nil)
+		calls := float64(len(s.calls))
+		work, store := float64(s.servers[0].attempts.Load())/calls, float64(s.servers[1].attempts.Load())/calls
+		t.Logf("%.3f attempts for a call to the service in front, %.3f to the store", work, store)
+		if work > 1 || store > 1.11 { // the budget is 10 % and one a second
+			t.Errorf("%.3f attempts for a call to the service in front, %.3f to the store; want 1 and at most 1.11", work, store)
+		}
+	})
 }

@@ -44,3 +44,22 @@ func TestSimRetryStorm(t *testing.T) {
 		})
 	}
 }
+
+// TestSimOverload: callers ask for three times what the servers can do. The servers refuse what they
+// cannot do, and do all the more of the rest.
+func TestSimOverload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, 3, 8, transport.Settings{Timeout: time.Second})
+		for _, srv := range s.servers {
+			srv.limited(t, s.draw)
+		}
+		const capacity = 3 * 4 * 100
+		s.load(t, http.MethodGet, 3*capacity, 12*time.Second, nil)
+		good, made := s.goodput(2*time.Second, 12*time.Second)
+		t.Logf("%.0f of %.0f calls a second are answered; capacity %d; p99 %v; %.3f attempts for a call", good, made, capacity, s.p99(2*time.Second), s.amplification())
+		if good < 0.9*capacity {
+			t.Errorf("%.0f of %.0f calls a second are answered, want 90 %% of %d", good, made, capacity)
+		}
+	})
+}

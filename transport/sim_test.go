@@ -220,11 +220,11 @@ func blackHole(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// flaky refuses one request of four, after a millisecond.
-func flaky() func(*http.Request) (*http.Response, error) {
+// flaky refuses one request of so many, after a millisecond.
+func flaky(one int64) func(*http.Request) (*http.Response, error) {
 	var seen atomic.Int64
 	return func(r *http.Request) (*http.Response, error) {
-		if seen.Add(1)%4 == 0 {
+		if seen.Add(1)%one == 0 {
 			return dead(r)
 		}
 		return nil, nil

@@ -131,6 +131,18 @@ func calls() []mutant {
 			"if s.subset <= 0 ||", "if s.subset >= 0 ||", "./transport", "TestSimManyInstances",
 		},
 		{
+			"only the caller just in front of a failure repeats", "transport/call.go",
+			`c.attempts > set.Max || c.away != ""`, `c.attempts > set.Max || c.away == "?"`, "./transport", "TestSimChain",
+		},
+		{
+			"a server does not take on more than it can do", "internal/limit/limit.go",
+			"if n <= l.limit.Load() && l.waiting.Load() == 0 {", "if n <= l.limit.Load()+1<<40 {", "./transport", "TestSimOverload",
+		},
+		{
+			"a server that refuses what is too much is not taken for broken", "transport/http.go",
+			`c.full = resp.Header.Get(limit.Header) != ""`, `c.full = resp.Header.Get(limit.Header) == "?"`, "./transport", "TestSimOverload",
+		},
+		{
 			"an open breaker asks for the health of its instances", "transport/probe.go",
 			"if !tg.isService() || tg.probing.Swap(true) {", "if tg.isService() || tg.probing.Swap(true) {", "./transport", "TestSimRetryStorm/breaker",
 		},
