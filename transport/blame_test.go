@@ -3,9 +3,12 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,6 +248,35 @@ func TestAMarkedAnswerIsNotRepeated(t *testing.T) {
 			t.Errorf("after a probe that was answered so: %s, want closed", got)
 		}
 	})
+}
+
+// TestWantOfDescriptors on this machine is held against nobody else.
+func TestWantOfDescriptors(t *testing.T) {
+	t.Parallel()
+	err := fmt.Errorf("dial tcp: %w", os.NewSyscallError("socket", syscall.EMFILE))
+	var l Local
+	l.Add("a", nil, failing{status.Error(codes.Unavailable, "connection error: desc = "+err.Error())})
+	tr := over(t, Options{Resolver: listed("a"), Local: &l}, func(*http.Request) (*http.Response, error) { return nil, err })
+	for range 10 {
+		if _, err := do(t, tr, http.MethodPost, orders, nil); !errors.Is(err, syscall.EMFILE) || dependency.Of(err) != "" {
+			t.Fatalf("got %v that tells of %q, want the error and nobody", err, dependency.Of(err))
+		}
+		if err := check(t.Context(), tr, ""); status.Code(err) != codes.Unavailable {
+			t.Fatalf("over gRPC: %v", err)
+		}
+	}
+	if got := tr.State("order-service"); got != Closed {
+		t.Errorf("the breaker is %s, want closed", got)
+	}
+}
+
+// failing is a connection whose calls fail.
+type failing struct{ error }
+
+func (f failing) Invoke(context.Context, string, any, any, ...grpc.CallOption) error { return f.error }
+
+func (f failing) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, f.error
 }
 
 // TestErrorsTellTheDependency: a server passes on what the error of a call says.

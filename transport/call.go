@@ -5,9 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/steady"
@@ -153,6 +157,14 @@ func (c *call) tooShort(now time.Duration) bool {
 		own = defaultTimeout
 	}
 	return 4*(now-c.started) < 3*own && !deadline.Chosen(c.ctx)
+}
+
+// exhausted reports whether an attempt failed for want of something on this machine. grpc-go keeps
+// only the text.
+func exhausted(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL}, func(own error) bool {
+		return errors.Is(err, own) || status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), own.Error())
+	})
 }
 
 // answered is the outcome of a failure that is another's, as the answer says: nothing, but that the

@@ -164,7 +164,7 @@ func (c *httpCall) send() (*http.Response, error) {
 // limit of the attempt has ended it.
 func (c *httpCall) unanswered(late bool, err error) outcome {
 	switch {
-	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req):
+	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req), exhausted(err):
 		return neutral
 	case late || errors.Is(c.ctx.Err(), context.DeadlineExceeded) || c.limit != nil && c.limit.Err() != nil:
 		if c.upload.waits() { // for the caller, as the target does

@@ -70,7 +70,7 @@ func (c *rpcCall) classify(err error, reached bool) outcome {
 	if c.away != "" || c.full {
 		return c.answered()
 	}
-	if c.cancelled() || c.tooShort(c.t.now()) {
+	if c.cancelled() || c.tooShort(c.t.now()) || exhausted(err) {
 		return neutral
 	}
 	return failure
