@@ -96,6 +96,7 @@ func (x *exchange) limitBody() {
 // body is the body of a request as the handler reads it.
 type body struct {
 	io.ReadCloser
+	conn    *conn // that it comes over; nil for none, and for one that is shared
 	x       *exchange
 	started bool
 	reading atomic.Bool
@@ -127,6 +128,9 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	x.slot.Resume(time.Now())
+	if b.conn != nil && errors.Is(err, io.EOF) {
+		b.conn.spare(time.Time{}) // all of the request is here
+	}
 	if x.readTimed && errors.Is(err, io.EOF) {
 		// Otherwise the deadline would cut the connection while the handler still works: net/http
 		// goes on reading to see the client leave.

@@ -325,7 +325,7 @@ func TestTLS(t *testing.T) {
 
 func TestConnectionsAreCapped(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{MaxConns: 1})
+	b := setup(t, server.Options{Limit: server.Limit{Connections: 1}})
 	in, release := make(chan struct{}, 2), make(chan struct{})
 	b.Mux().HandleFunc("GET /", func(http.ResponseWriter, *http.Request) { in <- struct{}{}; <-release })
 	url := b.start(t)

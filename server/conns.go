@@ -15,29 +15,49 @@ import (
 const writePart = 512 << 10
 
 // conns is a listener that knows the connections it has accepted: it bounds their number and
-// closes those whose peer takes nothing of what is written.
+// closes those whose peer takes nothing of what is written, or that nobody needs when it is full.
 type conns struct {
 	net.Listener
-	free chan struct{}   // a token for each connection in use; nil without a limit
-	stop <-chan struct{} // closed when no more are accepted
+	limit int             // connections at a time; not positive: any number
+	stop  <-chan struct{} // closed when no more are accepted
+	freed chan struct{}   // one has ended
 
-	mu  sync.Mutex
-	all map[*conn]struct{}
+	mu    sync.Mutex
+	all   map[*conn]struct{}
+	taken int // connections, and the one to be accepted
 }
 
 func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
-	c := &conns{Listener: l, stop: stop, all: map[*conn]struct{}{}}
-	if limit > 0 {
-		c.free = make(chan struct{}, limit)
+	if limit == 0 {
+		limit = descriptors() / 2
 	}
-	return c
+	return &conns{Listener: l, limit: limit, stop: stop, freed: make(chan struct{}, 1), all: map[*conn]struct{}{}}
+}
+
+// opened counts the connections that all servers of the process have accepted: its descriptors are
+// shared.
+var opened atomic.Int64
+
+// take takes the room for one more connection, if there is any: up to limit here, and up to three
+// quarters of the process's descriptors everywhere. The rest is for its own calls and files.
+func (c *conns) take() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.limit > 0 && (c.taken >= c.limit || opened.Load() >= int64(descriptors()/4*3)) {
+		return false
+	}
+	c.taken++
+	opened.Add(1)
+	return true
 }
 
 // Accept waits until there may be one more connection.
 func (c *conns) Accept() (net.Conn, error) {
-	if c.free != nil {
+	for !c.take() {
+		c.makeRoom(time.Now())
 		select {
-		case c.free <- struct{}{}:
+		case <-c.freed:
+		case <-time.After(roomPause): // some may be closed by then, or others may have ended elsewhere
 		case <-c.stop:
 			return nil, net.ErrClosed
 		}
@@ -48,6 +68,7 @@ func (c *conns) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	wrapped := &conn{Conn: nc, conns: c}
+	wrapped.spare(time.Now().Add(silentTime))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all[wrapped] = struct{}{}
@@ -55,8 +76,13 @@ func (c *conns) Accept() (net.Conn, error) {
 }
 
 func (c *conns) release() {
-	if c.free != nil {
-		<-c.free
+	c.mu.Lock()
+	c.taken--
+	c.mu.Unlock()
+	opened.Add(-1)
+	select {
+	case c.freed <- struct{}{}:
+	default:
 	}
 }
 
@@ -81,10 +107,17 @@ func (c *conns) watch(limit time.Duration, stop <-chan struct{}) {
 	}
 }
 
-// conn knows since when it has been writing.
+// conn knows since when it has been writing, and whether it is needed.
 type conn struct {
 	net.Conn
 	conns   *conns
+	spareAt atomic.Int64 // when it may be closed to make room, in Unix nanoseconds; 0: it is worked on
+	// For the goroutine that reads:
+	reads int    // since the last request
+	used  bool   // there was one
+	early bool   // one byte of the next request was read
+	head  []byte // of the request, until the next read
+
 	writing atomic.Int64 // the start of the write under way in Unix nanoseconds; 0: none
 	once    sync.Once
 }

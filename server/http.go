@@ -26,6 +26,7 @@ const statusClientGone = 499
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, server: s, start: time.Now(), maxBody: s.opts.MaxBody}
 	x.method = knownMethod(r.Method)
+	sound := x.arrive(r)
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
 	s.tel.Begin(&x.span, x.method, trace.SpanKindServer, parent)
 	ctx := x.span.Context(x.limitTime(r))
@@ -40,6 +41,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server has shut down"})
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline had passed before the work began"})
+	case !sound:
+		x.fail(Problem{Status: http.StatusBadRequest, Detail: "the request has both Content-Length and Transfer-Encoding"})
 	case x.enter(ctx):
 		x.limitBody()
 		s.routes.ServeHTTP(x, x.req)

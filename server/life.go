@@ -180,10 +180,10 @@ func (s *Server) Listen() error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("server: %w", err), l.Close())
 		}
-		s.grpcListener = newConns(g, s.opts.MaxConns, s.draining)
+		s.grpcListener = newConns(g, s.opts.Limit.Connections, s.draining)
 		s.newGRPC()
 	}
-	s.httpListener = newConns(l, s.opts.MaxConns, s.draining)
+	s.httpListener = newConns(l, s.opts.Limit.Connections, s.draining)
 	s.http = s.newHTTP()
 	s.listening = true
 	return nil
@@ -202,6 +202,8 @@ func (s *Server) newHTTP() *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    64 << 10,
+		ConnState:         rested,
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }

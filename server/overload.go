@@ -24,6 +24,10 @@ type Limit struct {
 	Max int `config:"max" default:"1000" help:"most requests and RPCs at a time; the limit below it follows the latency; -1 for none"`
 	// Wait is how long a call may wait for its turn before it is refused; default 100 ms.
 	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
+	// Connections is how many each port serves at a time; more wait to be accepted, while those that
+	// are idle, or whose request does not come, are closed. Default: half of the descriptors that the
+	// process may have, and three quarters for all servers in it; negative means any number.
+	Connections int `config:"connections" default:"0" help:"connections to each port at a time; 0 for half of the descriptors that the process may have, -1 for any number"`
 }
 
 // Priority says which calls wait behind which when a server has more to do than it has room for.

@@ -58,10 +58,6 @@ type Options struct {
 	// Default: all are Normal.
 	Priority func(route string) Priority
 
-	// MaxConns is how many connections each port serves at a time; more wait to be accepted.
-	// Default: no limit.
-	MaxConns int
-
 	// Timeout is the deadline of a request or unary RPC whose caller sent none; default 5 s,
 	// negative means none. It does not end a stream; see Handler.
 	Timeout time.Duration

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package server
+
+// descriptors is a number of connections that every system can have open.
+func descriptors() int { return 1 << 16 }

@@ -1,0 +1,121 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// When there is no room for more connections, those are closed that nobody works for: idle ones at
+// once, others when they have kept a request to themselves for too long.
+const (
+	silentTime = time.Second     // for the head of the first request
+	halfTime   = 5 * time.Second // for the rest of a body
+	roomPause  = 100 * time.Millisecond
+)
+
+// makeRoom closes some of the connections that may be closed, the oldest first.
+func (c *conns) makeRoom(now time.Time) {
+	c.mu.Lock()
+	var spare []*conn
+	for nc := range c.all {
+		if at := nc.spareAt.Load(); at != 0 && at <= now.UnixNano() {
+			spare = append(spare, nc)
+		}
+	}
+	c.mu.Unlock()
+	slices.SortFunc(spare, func(a, b *conn) int { return int(a.spareAt.Load() - b.spareAt.Load()) })
+	for _, nc := range spare[:min(len(spare), 1+c.limit/64)] {
+		_ = nc.Close() // a handler that waits for it is told by an error
+	}
+}
+
+// spare lets the connection be closed from at on; the zero time says that it is worked on.
+func (c *conn) spare(at time.Time) {
+	if at.IsZero() {
+		c.spareAt.Store(0)
+	} else {
+		c.spareAt.Store(at.UnixNano())
+	}
+}
+
+// What is known of how net/http reads: first so many bytes, to see whether they are those of HTTP/2;
+// later into a buffer of that size, all of which is free when nothing of a request was read before,
+// but for one byte perhaps that was read to see the client leave. Were it otherwise, heads would not
+// be kept.
+const (
+	h2cPreface = len("PRI * HTTP/2.0")
+	readBuffer = 4096
+)
+
+// Read keeps the head of a request, if it comes at once and at the start of what is read.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if len(p) == 1 {
+		c.early = true
+		return n, err
+	}
+	c.reads++
+	switch {
+	case c.reads == 1 && (!c.used || len(p) == readBuffer || c.early && len(p) == readBuffer-1),
+		c.reads == 2 && !c.used && len(c.head) == h2cPreface: // no request line is shorter
+		c.head, c.early = p[:n], false
+	default:
+		c.head = nil
+	}
+	return n, err
+}
+
+type connKey struct{}
+
+func innermost(nc net.Conn) *conn {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
+		nc = t.NetConn()
+	}
+	c, _ := nc.(*conn)
+	return c
+}
+
+func withConn(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, innermost(nc))
+}
+
+// rested lets a connection be closed whose request has been answered. That the next one is there
+// net/http does not tell reliably: enter does.
+func rested(nc net.Conn, state http.ConnState) {
+	if c := innermost(nc); c != nil && state == http.StateIdle {
+		c.reads, c.used, c.head = 0, true, nil
+		c.spare(time.Now())
+	}
+}
+
+// arrive notes that the connection of r, if it is one of ours, is worked on, and reports whether the
+// request may be. One that tells its length twice, with Content-Length and Transfer-Encoding, may not:
+// net/http reads it by the second and hides the first, and what stands in front of this server may
+// have done the opposite and take what follows for another request. Where that is not to be seen,
+// what follows is not read.
+func (x *exchange) arrive(r *http.Request) bool {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	if c == nil {
+		return true
+	}
+	c.spare(time.Time{})
+	if r.ProtoMajor != 1 || r.ContentLength == 0 {
+		return true
+	}
+	x.body.conn = c
+	c.spare(x.start.Add(halfTime)) // until its body has come
+	if len(r.TransferEncoding) == 0 {
+		return true
+	}
+	head, _, whole := bytes.Cut(c.head, []byte("\r\n\r\n"))
+	head = bytes.ToLower(head)
+	twice := whole && (bytes.Contains(head, []byte("\ncontent-length")) || bytes.HasPrefix(head, []byte("content-length")))
+	if twice || !whole { // longer than one read, begun behind another request, or encrypted
+		x.Header().Set("Connection", "close")
+	}
+	return !twice
+}

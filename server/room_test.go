@@ -1,0 +1,167 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/server"
+)
+
+func dialServer(t *testing.T, address, send string) net.Conn {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := io.WriteString(conn, send); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{Limit: server.Limit{Connections: 4}})
+	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	b.start(t)
+	for i := range 20 { // all of them stay open
+		conn := dialServer(t, b.HTTPAddr(), "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 5\r\n\r\nhello")
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("connection %d: %v, %v, want 200 in place of an idle one", i, resp, err)
+		}
+	}
+}
+
+// TestAFewDescriptors runs a server that may have 64 descriptors in a process of its own, lets many
+// connections send half a request, and expects good requests to be answered and the handler to have
+// descriptors for what it opens itself.
+func TestAFewDescriptors(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("KAPTAR_TEST_DESCRIPTORS") != "" {
+		serveFewDescriptors(t)
+		return
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -n 64 && exec "$0" -test.run '^TestAFewDescriptors$'`, os.Args[0])
+	cmd.Env = append(os.Environ(), "KAPTAR_TEST_DESCRIPTORS=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		_ = cmd.Wait()
+	}()
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = strings.TrimSpace(address)
+	for i := range 80 {
+		half := "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 100\r\n\r\nhalf"
+		if i%2 == 1 {
+			half = "GET / HTTP/1.1\r\nHost:"
+		}
+		dialServer(t, address, half)
+	}
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range 20 {
+		resp, err := client.Get("http://" + address)
+		if err != nil {
+			t.Fatalf("request %d beside 80 half ones: %v", i, err)
+		}
+		answer, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("request %d beside 80 half ones: %d %s, want 200", i, resp.StatusCode, answer)
+		}
+	}
+}
+
+// serveFewDescriptors serves until the process is killed.
+func serveFewDescriptors(t *testing.T) {
+	b := setup(t, server.Options{})
+	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		for range 10 { // as calls to other services do
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			defer f.Close()
+		}
+	})
+	if err := b.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(b.HTTPAddr())
+	if err := b.Serve(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALengthToldTwiceIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{})
+	served := make(chan string, 10)
+	b.Mux().HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		served <- r.URL.Path
+	})
+	b.start(t)
+	const second = "GET /second HTTP/1.1\r\nHost: users\r\n\r\n"
+	for name, tc := range map[string]struct {
+		first   string
+		status  int
+		next    bool // the connection stays, and what follows is served
+		reached bool
+	}{
+		"chunked":        {"POST /first HTTP/1.1\r\nHost: users\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, true, true},
+		"chunked, later": {"POST /first HTTP/1.1\r\nHost: users\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /second HTTP/1.1\r\nHost: users\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, true, true},
+		"length":         {"POST /first HTTP/1.1\r\nHost: users\r\nContent-Length: 1\r\n\r\na", 200, true, true},
+		"both":           {"POST /first HTTP/1.1\r\nHost: users\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false, false},
+		"both, the other way round": {
+			"POST /first HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-LENGTH:4\r\nHost: users\r\n\r\n0\r\n\r\n", 400, false, false,
+		},
+		"both, behind the shortest line": {"P / HTTP/1.1\r\nContent-Length: 4\r\nHost: users\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false, false},
+		"a head of several reads": {"POST /first HTTP/1.1\r\nHost: users\r\nContent-Length: 4\r\nX-Long: " + strings.Repeat("x", 8<<10) +
+			"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, false, true},
+	} {
+		conn := dialServer(t, b.HTTPAddr(), tc.first+second)
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != tc.status || resp.Close == tc.next {
+			t.Errorf("%s: %v, %v, want %d and the connection kept: %t", name, resp, err, tc.status, tc.next)
+			continue
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		if resp, err = http.ReadResponse(r, nil); (err == nil) != tc.next {
+			t.Errorf("%s: what follows: %v, %v, want an answer: %t", name, resp, err, tc.next)
+		}
+		var paths []string
+		for len(served) > 0 {
+			paths = append(paths, <-served)
+		}
+		if got := strings.Contains(strings.Join(paths, " "), "/first"); got != tc.reached {
+			t.Errorf("%s: the handler saw %v, want the first: %t", name, paths, tc.reached)
+		}
+	}
+}
