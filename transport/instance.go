@@ -83,17 +83,18 @@ func (in *instance) same(as *discovery.Instance) bool {
 // beats reports whether a call goes to in and not to other, where both are drawn for it in random
 // order.
 func (in *instance) beats(other *instance, now time.Duration) bool {
-	if cold := in.cold(now); cold != other.cold(now) {
+	warm, its := in.warmth(now), other.warmth(now)
+	if mine, theirs := in.inFlight.Load(), other.inFlight.Load(); mine > 0 || theirs > 0 {
+		return in.cost(now, mine, other)*its < other.cost(now, theirs, in)*warm
+	}
+	if cold := warm < 1 && rand.Float64() > warm; cold != (its < 1 && rand.Float64() > its) {
 		return !cold
 	}
-	if mine, its := in.inFlight.Load(), other.inFlight.Load(); mine > 0 || its > 0 {
-		return in.cost(now, mine, other) < other.cost(now, its, in)
-	}
-	since, its := now-time.Duration(in.heard.Load()), now-time.Duration(other.heard.Load())
-	if late := since > forceProbe; late != (its > forceProbe) {
+	since, last := now-time.Duration(in.heard.Load()), now-time.Duration(other.heard.Load())
+	if late := since > forceProbe; late != (last > forceProbe) {
 		return late
 	}
-	worse := other.idleCost(its)
+	worse := other.idleCost(last)
 	if worse <= float64(idleNoise) || in.peak.Load() == 0 {
 		return false
 	}
@@ -114,10 +115,13 @@ func (in *instance) idleCost(since time.Duration) float64 {
 	return float64(usual) * decay(since)
 }
 
-// cold reports whether a new instance goes without the call that it was drawn for.
-func (in *instance) cold(now time.Duration) bool {
+// warmth is how much of its share an instance gets: less than 1 for a new one.
+func (in *instance) warmth(now time.Duration) float64 {
 	age := now - in.born
-	return age < warmUp && rand.Float64() > max(warmUpFloor, float64(age)/float64(warmUp))
+	if age >= warmUp {
+		return 1
+	}
+	return max(warmUpFloor, float64(age)/float64(warmUp))
 }
 
 // cost is what the balancer compares when there are calls in flight: expected latency times the

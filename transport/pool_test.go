@@ -98,6 +98,21 @@ func TestANewInstanceWarmsUp(t *testing.T) {
 				t.Errorf("%v later: %d of 4,000, want %d to %d", step.after, got, step.low, step.high)
 			}
 		}
+
+		// Load counts all the same: it holds a tenth of the calls that the others hold, at first.
+		tg.update(numbered(5))
+		for _, in := range tg.instances() {
+			in.succeeded(tg.tr.now(), 10*time.Millisecond)
+			in.inFlight.Store(20)
+		}
+		latest := tg.instances()[4]
+		latest.peak.Store(int64(10 * time.Millisecond))
+		for held, want := range map[int64]bool{0: true, 3: false} {
+			latest.inFlight.Store(held)
+			if got := newest(tg) > 0; got != want {
+				t.Errorf("with 20 calls at each other and %d at the new one: it gets calls is %t, want %t", held, got, want)
+			}
+		}
 	})
 }
 
