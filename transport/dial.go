@@ -49,8 +49,8 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 	}
 }
 
-// lean makes the single attempts of HTTP calls to instances: those that nearly all are by itself,
-// others through next.
+// lean makes the single attempts of HTTP calls to instances. What the lean client does not do goes
+// through next.
 func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundTripper {
 	opts := &h1.Options{
 		Dial:             dialer.DialContext,

@@ -127,7 +127,7 @@ func TestAllocations(t *testing.T) { //nolint:paralleltest // AllocsPerRun does 
 		if n, err := io.Copy(io.Discard, resp.Body); n != 8 || err != nil {
 			t.Fatal(n, err)
 		}
-	}); n > 4 {
+	}); n > 5 { // 4, and the fifth where sync.Pool forgets, as it does on purpose under -race
 		t.Errorf("%v allocations, want 4", n)
 	}
 }

@@ -186,7 +186,6 @@ func (c *conn) release(reuse bool) {
 		c.close()
 		return
 	}
-	c.socket.ctx = nil
 	if len(c.buf) > bufferSize {
 		c.buf = make([]byte, bufferSize)
 	}

@@ -99,7 +99,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		make := func() *http.Request {
+		request := func() *http.Request {
 			r := &http.Request{Method: method, URL: u, Host: host, Header: http.Header{name: {value, value}, "X-More": {""}}, ContentLength: length}
 			if body != "" {
 				r.Body = io.NopCloser(strings.NewReader(body))
@@ -107,11 +107,11 @@ func FuzzRequest(f *testing.F) {
 			return r
 		}
 		m := new(message)
-		if req := make(); !m.encode(req) || m.load(req) != nil {
+		if req := request(); !m.encode(req) || m.load(req) != nil {
 			return
 		}
 		var theirs bytes.Buffer
-		if err := make().Write(&theirs); err != nil {
+		if err := request().Write(&theirs); err != nil {
 			t.Fatalf("%q: net/http refuses this: %v", m.b, err)
 		}
 		got, want := parsed(t, m.b), parsed(t, theirs.Bytes())

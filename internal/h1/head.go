@@ -71,12 +71,9 @@ func parseFields(h http.Header, text string, values []string) error {
 		if line == "" {
 			return nil
 		}
-		colon := strings.IndexByte(line, ':')
-		if colon < 0 {
-			return errField
-		}
-		name, value := line[:colon], strings.Trim(line[colon+1:], " \t")
-		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+		name, value, colon := strings.Cut(line, ":")
+		value = strings.Trim(value, " \t")
+		if !colon || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			return errField
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
@@ -174,7 +171,7 @@ func parseLength(values []string) (int64, error) {
 	if err != nil || len(values) > 1 {
 		return 0, errLength
 	}
-	return int64(n), nil //nolint:gosec // 63 bits
+	return int64(n), nil
 }
 
 // parseChunk reads the line before a chunk. What is behind a semicolon says nothing to us.

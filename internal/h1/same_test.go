@@ -187,9 +187,9 @@ func TestSameAsNetHTTP(t *testing.T) {
 			methods = "GET"
 		}
 		for method := range strings.FieldsSeq(methods) {
-			for cut, parts := range map[string][]string{"": b.parts, " byte by byte": bytewise(b.parts)} {
+			for cut, parts := range map[string][]string{"whole": b.parts, "by bytes": bytewise(b.parts)} {
 				n++
-				t.Run(method+" "+b.name+cut, func(t *testing.T) {
+				t.Run(method+" "+b.name+" "+cut, func(t *testing.T) {
 					t.Parallel()
 					compare(t, method, parts, b.stricter, b.once)
 				})

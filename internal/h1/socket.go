@@ -43,12 +43,12 @@ func (s *socket) begin(ctx context.Context) {
 	}
 }
 
-// end ends the watching. It reports false if the connection is of no use any more.
+// end ends what begin began. It reports false if the connection is of no use any more.
 func (s *socket) end() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unwind := s.unwind
-	s.unwind = nil
+	s.ctx, s.unwind = nil, nil
 	return !s.closed && (unwind == nil || unwind())
 }
 
