@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/kaptar/kaptar/bench/internal/calls"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
@@ -123,6 +125,52 @@ func startHand(_ context.Context, env *calls.Env) (*calls.Running, error) {
 			return served, called, errors.Join(err, err2)
 		},
 	}, nil
+}
+
+// The floors are bare stacks with what no chain can leave out: a deadline on both sides, and the
+// header of a trace.
+
+const floorTimeout = 5 * time.Second
+
+// traceHeader is another one at each call.
+func traceHeader() string {
+	return fmt.Sprintf("00-%016x%016x-%016x-00", rand.Uint64(), rand.Uint64(), rand.Uint64())
+}
+
+func startFloorHTTP(context.Context, *calls.Env) (*calls.Running, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), floorTimeout)
+		defer cancel()
+		calls.GetUser(w, r.WithContext(ctx))
+	})
+	address, stop, err := calls.Serve(mux)
+	if err != nil {
+		return nil, err
+	}
+	transport := calls.Client()
+	client, url := &http.Client{Transport: transport}, "http://"+address+calls.Path
+	return &calls.Running{
+		Call: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, floorTimeout)
+			defer cancel()
+			return calls.Get(ctx, client, url, "Traceparent", traceHeader())
+		},
+		Stop: func() error { transport.CloseIdleConnections(); return stop() },
+	}, nil
+}
+
+func startFloorGRPC(context.Context, *calls.Env) (*calls.Running, error) {
+	conn, stop, err := calls.ServeGRPC(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	users := userv1.NewUserServiceClient(conn)
+	return &calls.Running{Stop: stop, Call: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, floorTimeout) // grpc-go makes one on the server, too
+		defer cancel()
+		return calls.GetUserRPC(metadata.AppendToOutgoingContext(ctx, "traceparent", traceHeader()), users)
+	}}, nil
 }
 
 func startOtelGRPC(_ context.Context, env *calls.Env) (*calls.Running, error) {

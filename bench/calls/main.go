@@ -40,10 +40,12 @@ func stacks() []*calls.Stack {
 		return &calls.Stack{Name: name, Protocol: calls.GRPC, Base: calls.BareGRPC, Features: f, Start: start, On: on}
 	}
 	return append(calls.Stacks(),
+		http("net/http + deadline + trace header", calls.Features{}, startFloorHTTP, "a deadline on both sides and a traceparent that nobody reads"),
 		http("hand-assembled", all, startHand, "otelhttp and client_golang on both sides, gobreaker, slog access log, recovery"),
 		http("Kratos HTTP", logsTwice, startKratosHTTP, "recovery, tracing, metrics and logging on both sides, SRE breaker, discovery, selector"),
 		http("go-zero HTTP", noClientMetrics, startGoZeroHTTP, "all default middlewares of rest and httpc; httpc has no metrics; its shedder never sheds here"),
 		http("bare Hertz", calls.Features{}, startHertz, "nothing; HTTP stacks of its own on both sides"),
+		grpc("grpc-go + deadline + trace header", calls.Features{}, startFloorGRPC, "a deadline on both sides and a traceparent that nobody reads"),
 		grpc("grpc-go + otelgrpc", calls.Features{ServerSpans: 1, ClientSpans: 1}, startOtelGRPC, "tracing alone"),
 		grpc("Kratos gRPC", logsTwice, startKratosGRPC, "as over HTTP"),
 		grpc("go-zero zrpc", all, startGoZeroRPC, "all default interceptors of zrpc, P2C; its shedder never sheds here"),
@@ -110,8 +112,8 @@ func run(ctx context.Context) error {
 	for _, r := range results {
 		missed += r.Missed
 	}
-	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s; %d of %d slices were given up because others used the CPU.\n",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), s.Rounds, s.Slice, missed, s.Rounds*len(results))
+	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s; %d of %d slices were given up because others used more than %g %% of the CPUs.\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), s.Rounds, s.Slice, missed, s.Rounds*len(results), 100*s.Foreign)
 	calls.Table(&out, results)
 	fmt.Fprintf(&out, "\n%s\n", versions())
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil || *docs == "" {

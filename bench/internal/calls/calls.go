@@ -110,11 +110,14 @@ func GetUser(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // the client notices
 }
 
-// Get makes the call with a http.Client.
-func Get(ctx context.Context, c *http.Client, url string) error {
+// Get makes the call with a http.Client. header is a name and a value, or nothing.
+func Get(ctx context.Context, c *http.Client, url string, header ...string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
+	}
+	if len(header) == 2 {
+		req.Header.Set(header[0], header[1])
 	}
 	resp, err := c.Do(req)
 	if err != nil {

@@ -31,8 +31,9 @@ func (h *histogram) merge(o *histogram) {
 	}
 }
 
-// quantile returns the duration that the share q of all is not longer than; 0 of an empty histogram.
-func (h *histogram) quantile(q float64) time.Duration {
+// quantile returns, in microseconds, what the share q of all durations is not longer than; NaN of an
+// empty histogram.
+func (h *histogram) quantile(q float64) float64 {
 	total := uint64(0)
 	for _, n := range h {
 		total += uint64(n)
@@ -40,10 +41,10 @@ func (h *histogram) quantile(q float64) time.Duration {
 	rank, seen := uint64(math.Ceil(q*float64(total))), uint64(0)
 	for i, n := range h {
 		if seen += uint64(n); seen >= rank && n > 0 {
-			return middle(i)
+			return middle(i).Seconds() * 1e6
 		}
 	}
-	return 0
+	return math.NaN()
 }
 
 // known returns the values that are not NaN, in order.

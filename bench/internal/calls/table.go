@@ -110,7 +110,7 @@ func row(w io.Writer, results []Result, r Result, workers []int) {
 		}
 	}
 	fmt.Fprintf(w, " %s | %s | %s | %s | %s | %s |\n", number(r.of[cpuTime], 0), number(r.ratio[cpuTime].median, 2),
-		number(r.of[allocs], 0), number(r.of[size], 1), number(r.p50.Seconds()*1e6, 0), number(r.p99.Seconds()*1e6, 0))
+		number(r.of[allocs], 0), number(r.of[size], 1), number(r.p50, 0), number(r.p99, 0))
 }
 
 // goalTable compares what was measured with the project's goals.
