@@ -40,8 +40,8 @@ type Result struct {
 	Sampling       float64
 	of             [figures]float64 // medians of the rounds
 	ratio          [figures]ratios  // against the base
-	p50, p99       float64 // of the latency, in microseconds
-	Rounds, Missed int // measured, and given up because of foreign load
+	p50, p99       float64          // of the latency, in microseconds
+	Rounds, Missed int              // measured, and given up because of foreign load
 }
 
 // runner is a stack that was started, with what it was measured at.
