@@ -20,6 +20,9 @@ type Session = interface {
 	Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error
 	// Delete takes values and leases away.
 	Delete(ctx context.Context, keys []string) error
+	// Count takes one of those that may come under key, one every so often and burst at once. It
+	// returns 0, or without taking one after what time the next may come.
+	Count(ctx context.Context, key string, every time.Duration, burst int) (wait time.Duration, err error)
 	// Probe does once all that a cache does. restarts reports whether the session would notice that
 	// the server was restarted with older data.
 	Probe(ctx context.Context) (restarts bool, err error)

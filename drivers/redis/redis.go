@@ -32,6 +32,7 @@ type Session = interface {
 	Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error)
 	Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error
 	Delete(ctx context.Context, keys []string) error
+	Count(ctx context.Context, key string, every time.Duration, burst int) (wait time.Duration, err error)
 	Probe(ctx context.Context) (restarts bool, err error)
 	Close() error
 }

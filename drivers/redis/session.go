@@ -35,6 +35,17 @@ if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1`
 
+// countOne is the generic cell rate algorithm: under the key is the time, in microseconds of the
+// server's clock, at which all that came would have been due.
+const countOne = `
+local t = redis.call('TIME')
+local now, every = t[1] * 1000000 + t[2], tonumber(ARGV[1])
+local due = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + every
+local wait = due - now - every * ARGV[2]
+if wait > 0 then return wait end
+redis.call('SET', KEYS[1], string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000))
+return 0`
+
 // errRestarted ends a session: another server is at the address, or this one with data of before.
 var errRestarted = errors.New("redis was restarted")
 
@@ -42,6 +53,7 @@ var errRestarted = errors.New("redis was restarted")
 type session struct {
 	client    *redis.Client
 	take, put *redis.Script
+	count     *redis.Script
 	service   string
 
 	mu   sync.Mutex
@@ -56,7 +68,7 @@ const noRun = "-"
 // of a session may be called concurrently.
 func (b *backend) Session(service string, limit time.Duration) Session {
 	opts := *b.opts
-	s := &session{service: service, take: redis.NewScript(takeLease), put: redis.NewScript(putValue)}
+	s := &session{service: service, take: redis.NewScript(takeLease), put: redis.NewScript(putValue), count: redis.NewScript(countOne)}
 	opts.MaxRetries = -1 // the caller decides
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = limit, limit, limit, limit
 	opts.ContextTimeoutEnabled, opts.DialerRetries, opts.DisableIdentity = true, 1, true
@@ -107,6 +119,11 @@ func (s *session) Delete(ctx context.Context, keys []string) error {
 		at[i] = s.at(key)
 	}
 	return explain(s.client.Del(ctx, at...).Err())
+}
+
+func (s *session) Count(ctx context.Context, key string, every time.Duration, burst int) (time.Duration, error) {
+	us, err := s.count.Run(ctx, s.client, []string{s.at(key)}, max(every.Microseconds(), 1), burst).Int64()
+	return time.Duration(us) * time.Microsecond, explain(err)
 }
 
 func (s *session) Probe(ctx context.Context) (restarts bool, err error) {

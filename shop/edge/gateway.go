@@ -13,13 +13,24 @@ import (
 	"strconv"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/transport"
 )
 
+type settings struct {
+	RateLimit     float64      `config:"rate_limit" default:"0" help:"requests a second of one client, by its address; 0 for any number"`
+	ForwardedFrom server.Peers `config:"forwarded_from" help:"proxies whose X-Forwarded-For names the client, such as 10.0.0.0/8; default: none"`
+}
+
 // Service is the gateway on port 8080. It has no state.
 func Service() kaptar.Service {
-	return kaptar.Service{Name: "gateway", Version: "v1", Listen: ":8080", Setup: setup}
+	set := new(settings)
+	return kaptar.Service{
+		Name: "gateway", Version: "v1", Listen: ":8080",
+		Settings: set,
+		Setup:    func(app *kaptar.App) error { return setup(app, set) },
+	}
 }
 
 // A route sends a resource, with everything below it, to the service that owns it.
@@ -42,7 +53,14 @@ func routes() []route {
 //go:embed storefront.html
 var storefront []byte
 
-func setup(app *kaptar.App) error {
+func setup(app *kaptar.App, set *settings) error {
+	if set.RateLimit > 0 {
+		counter, err := cache.NewCounter(app)
+		if err != nil {
+			return err
+		}
+		app.Use(server.RateLimit(server.RateOptions{Rate: set.RateLimit, ForwardedFrom: set.ForwardedFrom, Counter: counter}))
+	}
 	if app.Settings().DeadlineFrom == nil {
 		app.Server().DeadlineFrom = server.Peers{} // nobody outside has a say in how long our services may take
 	}
