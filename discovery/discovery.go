@@ -95,14 +95,25 @@ type Registry interface {
 // be called concurrently.
 func Changes(update func([]Instance)) func([]Instance) {
 	var last []Instance
+	told := false
 	return func(list []Instance) {
-		list = sorted(list)
-		if last == nil || !slices.EqualFunc(list, last, Instance.Equal) {
-			last = list
-			update(sorted(list))
+		list = slices.SortedFunc(slices.Values(list), byID)
+		if told && slices.EqualFunc(list, last, Instance.Equal) {
+			return
 		}
+		for i, in := range list { // of thousands mostly one has changed
+			if old, ok := slices.BinarySearchFunc(last, in, byID); ok && last[old].Equal(in) {
+				list[i] = last[old]
+			} else {
+				list[i] = in.Clone()
+			}
+		}
+		last, told = list, true
+		update(sorted(list))
 	}
 }
+
+func byID(a, b Instance) int { return strings.Compare(a.ID, b.ID) }
 
 // sorted returns deep copies in the order of their IDs, never nil.
 func sorted(list []Instance) []Instance {
@@ -110,6 +121,6 @@ func sorted(list []Instance) []Instance {
 	for _, in := range list {
 		out = append(out, in.Clone())
 	}
-	slices.SortFunc(out, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(out, byID)
 	return out
 }
