@@ -68,6 +68,9 @@ func (c *spanContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// Under is for package deadline: this context ends with that one.
+func (c *spanContext) Under() context.Context { return c.Context }
+
 // Context returns parent with s as its span, as trace.ContextWithSpan does, without an allocation.
 // It may be called once, by the goroutine that has begun s.
 func (s *Span) Context(parent context.Context) context.Context {

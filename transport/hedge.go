@@ -208,7 +208,7 @@ func (c *httpCall) hedged(h *hedge) (*http.Response, error) {
 		c.discard(resp)
 	}
 	c.adopt(&second.call)
-	c.cancel, c.abort, c.limit, c.upload = second.cancel, second.abort, second.limit, second.upload
+	c.scope, c.abort, c.limit, c.upload = second.scope, second.abort, second.limit, second.upload
 	return other, nil
 }
 

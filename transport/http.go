@@ -23,12 +23,11 @@ import (
 
 type httpCall struct {
 	call
-	req    *http.Request // the caller's: read, never written
-	sent   bool          // an inner transport has the body, and closes it
-	cancel func()
+	req    *http.Request      // the caller's: read, never written
+	sent   bool               // an inner transport has the body, and closes it
+	scope  *deadline.Limit    // of the attempt; nil for the caller's context
 	abort  context.CancelFunc // of one of two attempts at the same time; nil for none
 	limit  *deadline.Limit    // the call's own deadline; nil for none but the caller's
-	timer  *time.Timer        // of the attempt's own time limit; nil for none
 	upload *upload            // the body of the attempt; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
@@ -132,7 +131,7 @@ func (c *httpCall) send() (*http.Response, error) {
 		return nil, c.tg.fail(codes.Internal, "request body", err)
 	}
 	resp, err := c.roundTripper().RoundTrip(out)
-	late := c.timer != nil && !c.timer.Stop() && !c.cancelled()
+	late := c.scope != nil && !c.scope.Unguard() && !c.cancelled()
 	if late {
 		if err == nil {
 			_ = resp.Body.Close()
@@ -200,27 +199,27 @@ func wellFormed(req *http.Request) bool {
 }
 
 // bound returns the context of an attempt. It has the deadline of the call; while another attempt
-// is possible, a timer ends it earlier if no response comes, and is stopped when one does.
+// is possible, a guard ends it earlier if no response comes, and is lifted when one does.
 func (c *httpCall) bound() context.Context {
-	ctx, now := c.ctx, c.t.now()
-	c.cancel, c.limit, c.timer = nil, nil, nil
+	ctx := c.ctx
+	c.scope, c.limit = nil, nil
+	now := c.t.now()
 	left, ok := c.left(now)
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
 	if early || !c.inherited {
-		until := &c.first
+		c.scope = &c.first
 		if c.attempts > 1 { // the first attempt's may still be in use
-			until = new(deadline.Limit)
+			c.scope = new(deadline.Limit)
 		}
-		at := time.Time{}
+		var at time.Time
 		if ok && !c.inherited {
-			c.limit, at = until, c.t.began.Add(c.deadline)
+			c.limit, at = c.scope, c.t.began.Add(c.deadline)
 		}
-		ctx = until.Start(ctx, at)
-		c.cancel = func() { until.Cancel(nil) }
-	}
-	if early {
-		c.timer = time.AfterFunc(own, c.cancel)
+		ctx = c.scope.Start(ctx, at)
+		if early {
+			c.scope.Guard(c.t.began.Add(now + own))
+		}
 	}
 	if c.t.opts.TLS != nil {
 		ctx = context.WithValue(ctx, calledKey{}, c.tg.service)
@@ -309,8 +308,8 @@ func (c *httpCall) roundTripper() http.RoundTripper {
 // release gives back what try took. It must be called once for each attempt.
 func (c *httpCall) release() {
 	c.in.release()
-	if c.cancel != nil {
-		c.cancel()
+	if c.scope != nil {
+		c.scope.Cancel(nil)
 	}
 	if c.abort != nil {
 		c.abort()

@@ -17,14 +17,20 @@ type Limit struct {
 	owner  any
 	ours   bool
 
-	mu       sync.Mutex
-	at       time.Time // zero: no deadline of its own
-	err      error
-	ctx      context.Context // what is waited for; nil until somebody does, or wants the cause
-	cancel   context.CancelCauseFunc
-	expire   func() // ends ctx for the reason err
-	timer    *time.Timer
-	unfollow func() bool
+	mu      sync.Mutex
+	at      time.Time // zero: no deadline of its own
+	guard   time.Time // zero: none
+	guarded bool      // it is the guard that has ended it
+	err     error
+	ctx     context.Context // what is waited for; nil until somebody does, or wants the cause
+	cancel  context.CancelCauseFunc
+	expire  func() // ends ctx for the reason err
+
+	awake     bool // somebody waits for the end, so that the timer runs and the parent is followed
+	timer     *time.Timer
+	above     Following
+	followers []Follower
+	room      [1]Follower // for the first of them
 }
 
 type limitKey struct{}
@@ -53,6 +59,22 @@ func (l *Limit) Move(at time.Time) {
 	l.arm()
 	l.mu.Unlock()
 	_ = l.Err()
+}
+
+// Guard lets the context end at the time at as well, with context.DeadlineExceeded. Deadline does not
+// tell of it: it is not meant for those who work under the limit, but for who waits for them. It may
+// be set once, before anybody waits.
+func (l *Limit) Guard(at time.Time) { l.guard = at }
+
+// Unguard lifts the guard. It reports false when the guard has ended the context.
+func (l *Limit) Unguard() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.guard = time.Time{}
+		l.arm()
+	}
+	return !l.guarded
 }
 
 // Choose says whether the deadline is the service's own choice, and not that of its caller.
@@ -86,17 +108,17 @@ func (l *Limit) Cancel(cause error) {
 			l.watch()
 		}
 	}
-	cancel := l.cancel
+	cancel, above, told := l.cancel, l.above, l.followers
+	l.above, l.followers = Following{}, nil
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	if l.unfollow != nil {
-		l.unfollow()
-	}
 	l.mu.Unlock()
+	above.Stop()
 	if cancel != nil {
 		cancel(cause)
 	}
+	tell(told)
 }
 
 // Done implements context.Context.
@@ -105,31 +127,41 @@ func (l *Limit) Done() <-chan struct{} {
 	defer l.mu.Unlock()
 	if l.ctx == nil {
 		l.watch()
-		l.arm()
 		if l.err != nil { // through Cancel, without a cause
 			l.cancel(nil)
-		} else if l.parent.Done() != nil {
-			l.unfollow = context.AfterFunc(l.parent, l.check)
 		}
 	}
+	l.wake()
 	return l.ctx.Done()
 }
 
 // Err implements context.Context. It does not wait for a timer.
 func (l *Limit) Err() error {
 	l.mu.Lock()
-	if l.err == nil {
-		l.err = l.parent.Err()
-		if l.err == nil && !l.at.IsZero() && !time.Now().Before(l.at) {
+	if l.err != nil {
+		defer l.mu.Unlock()
+		return l.err
+	}
+	l.err = l.parent.Err()
+	if l.err == nil && !(l.at.IsZero() && l.guard.IsZero()) {
+		now := time.Now()
+		l.guarded = !l.guard.IsZero() && !now.Before(l.guard)
+		if l.guarded || !l.at.IsZero() && !now.Before(l.at) {
 			l.err = context.DeadlineExceeded
 		}
-		if l.err != nil {
-			l.watch()
-			defer l.expire() // after the unlock
-		}
 	}
-	defer l.mu.Unlock()
-	return l.err
+	err := l.err
+	if err == nil {
+		l.mu.Unlock()
+		return nil
+	}
+	l.watch()
+	expire, told := l.expire, l.followers
+	l.followers = nil
+	l.mu.Unlock()
+	expire()
+	tell(told)
+	return err
 }
 
 // Deadline is the deadline in force, ok false when there is none.
@@ -157,16 +189,36 @@ func (l *Limit) Value(key any) any {
 	return ctx.Value(key)
 }
 
-func (l *Limit) check() { _ = l.Err() }
+// Ended implements Follower: it is the parent's end, or the timer's.
+func (l *Limit) Ended() { _ = l.Err() }
+
+// wake lets the end come by itself; the caller holds mu.
+func (l *Limit) wake() {
+	if l.awake || l.err != nil {
+		return
+	}
+	l.awake = true
+	l.arm()
+	l.above = Follow(l.parent, l)
+}
 
 // arm sets the timer for those who wait; the caller holds mu.
 func (l *Limit) arm() {
-	switch left := time.Until(l.at); {
-	case l.ctx == nil || l.err != nil || l.at.IsZero():
+	if !l.awake || l.err != nil {
+		return
+	}
+	at := l.at
+	if at.IsZero() || !l.guard.IsZero() && l.guard.Before(at) {
+		at = l.guard
+	}
+	switch {
+	case l.timer == nil && at.IsZero():
 	case l.timer == nil:
-		l.timer = time.AfterFunc(left, l.check)
+		l.timer = time.AfterFunc(time.Until(at), l.Ended)
+	case at.IsZero():
+		l.timer.Stop()
 	default:
-		l.timer.Reset(left)
+		l.timer.Reset(time.Until(at))
 	}
 }
 

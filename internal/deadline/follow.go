@@ -1,0 +1,85 @@
+package deadline
+
+import (
+	"context"
+	"slices"
+)
+
+// A Follower is told, in a goroutine of its own, that a context has ended.
+type Follower interface{ Ended() }
+
+// Following is what Follow returns. The zero value follows nothing.
+type Following struct {
+	limit *Limit
+	who   Follower
+	stop  func() bool
+}
+
+// Follow tells f of the end of ctx, once. It is context.AfterFunc for a context that is a limit, or
+// has nothing but values between itself and one (a method Under tells its parent): then it makes
+// neither a channel nor a context, and costs a timer at most.
+func Follow(ctx context.Context, f Follower) Following {
+	if l := under(ctx); l != nil {
+		l.follow(f)
+		return Following{limit: l, who: f}
+	}
+	if ctx.Done() == nil {
+		return Following{}
+	}
+	return Following{stop: context.AfterFunc(ctx, f.Ended)}
+}
+
+// under returns the limit with which ctx ends, nil when there is none.
+func under(ctx context.Context) *Limit {
+	for {
+		if l, ok := ctx.(*Limit); ok {
+			return l
+		}
+		values, ok := ctx.(interface{ Under() context.Context })
+		if !ok {
+			return nil
+		}
+		ctx = values.Under()
+	}
+}
+
+// Stop ends the following. The follower may be told nevertheless, if the context ends at the same
+// time.
+func (f Following) Stop() {
+	switch {
+	case f.stop != nil:
+		f.stop()
+	case f.limit != nil:
+		f.limit.mu.Lock()
+		if i := slices.Index(f.limit.followers, f.who); i >= 0 {
+			f.limit.followers = slices.Delete(f.limit.followers, i, i+1)
+		}
+		f.limit.mu.Unlock()
+	}
+}
+
+func (l *Limit) follow(f Follower) {
+	if l.Err() != nil {
+		go f.Ended()
+		return
+	}
+	l.mu.Lock()
+	ended := l.err != nil // just now
+	if !ended {
+		if l.followers == nil {
+			l.followers = l.room[:0]
+		}
+		l.followers = append(l.followers, f)
+		l.wake()
+	}
+	l.mu.Unlock()
+	if ended {
+		go f.Ended()
+	}
+}
+
+func tell(followers []Follower) {
+	for _, f := range followers {
+		go f.Ended()
+	}
+}
