@@ -24,17 +24,18 @@ const (
 
 // An exchange is one request and its response: the handler writes, the caller reads.
 type exchange struct {
-	caller   context.Context
-	method   string
-	limit    deadline.Limit // of the handler's context
-	unfollow func() bool    // stops following the caller's context
-	body     *requestBody   // nil when there is none
+	caller context.Context
+	method string
+	limit  deadline.Limit     // of the handler's context
+	above  deadline.Following // of the caller's context
+	body   *requestBody       // nil when there is none
 
 	header http.Header // the handler's own
 
 	mu        sync.Mutex
 	changed   sync.Cond
 	sent      http.Header // what the caller gets; nil before WriteHeader
+	room      [1]string   // for its Content-Length
 	trailers  []string    // announced
 	typed     bool        // the handler has said something about the type of the content
 	closes    bool        // it wants the connection closed
@@ -77,8 +78,8 @@ func (ex *exchange) drop(err error) {
 	}
 }
 
-// callerGone ends the exchange because the caller's context has ended.
-func (ex *exchange) callerGone() {
+// Ended is told that the caller's context has ended, and with it the exchange.
+func (ex *exchange) Ended() {
 	if ex.fail(context.Cause(ex.caller)) {
 		endLike(ex.caller, &ex.limit)
 		ex.release()
@@ -180,7 +181,8 @@ func (ex *exchange) commit(final bool) {
 	whole := final && ex.length < 0 && len(ex.trailer) == 0 && len(ex.trailers) == 0 && len(ex.sent["Trailer"]) == 0
 	if whole && bodyAllowed(ex.status) && (!ex.isHead() || len(ex.buf) > 0) {
 		ex.length = int64(len(ex.buf))
-		ex.sent["Content-Length"] = []string{strconv.Itoa(len(ex.buf))}
+		ex.room[0] = strconv.Itoa(len(ex.buf))
+		ex.sent["Content-Length"] = ex.room[:]
 	}
 	ex.committed = true
 }
@@ -199,16 +201,21 @@ func (ex *exchange) announceTrailers(res *http.Response) {
 
 // collectTrailers copies the announced trailers and those with [http.TrailerPrefix] from the
 // handler's header.
-func (ex *exchange) collectTrailers() http.Header {
-	t := make(http.Header)
+func (ex *exchange) collectTrailers() (t http.Header) {
+	set := func(k string, v []string) {
+		if t == nil {
+			t = make(http.Header)
+		}
+		t[k] = slices.Clone(v)
+	}
 	for _, k := range ex.trailers {
 		if v, ok := ex.header[k]; ok {
-			t[k] = slices.Clone(v)
+			set(k, v)
 		}
 	}
 	for k, v := range ex.header {
 		if name, ok := strings.CutPrefix(k, http.TrailerPrefix); ok {
-			t[http.CanonicalHeaderKey(name)] = slices.Clone(v)
+			set(http.CanonicalHeaderKey(name), v)
 		}
 	}
 	return t

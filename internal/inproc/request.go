@@ -45,7 +45,7 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 	if !httpguts.ValidHostHeader(host) {
 		host = ""
 	}
-	sreq := &http.Request{
+	sreq := http.Request{ // WithContext copies it
 		Method: method, URL: u, RequestURI: uri, Host: host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		RemoteAddr: address{}.String(),
@@ -102,17 +102,17 @@ func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http
 // requestBody is what the handler reads: the caller's body, cut to the announced length and closed
 // once.
 type requestBody struct {
-	source  io.ReadCloser
-	client  *http.Request // whose Trailer is filled when source ends
-	length  int64         // announced length, -1 when unknown
-	read    int64
-	trailer http.Header // the handler's; nil when none was announced
-	failed  func(error) // told when source fails
-	closed  atomic.Bool
+	source   io.ReadCloser
+	client   *http.Request // whose Trailer is filled when source ends
+	length   int64         // announced length, -1 when unknown
+	read     int64
+	trailer  http.Header // the handler's; nil when none was announced
+	exchange *exchange   // to be dropped when source fails
+	closed   atomic.Bool
 }
 
 // newRequestBody returns nil when req has no body.
-func newRequestBody(req *http.Request, failed func(error)) *requestBody {
+func newRequestBody(req *http.Request, ex *exchange) *requestBody {
 	if noBody(req) {
 		return nil
 	}
@@ -120,7 +120,7 @@ func newRequestBody(req *http.Request, failed func(error)) *requestBody {
 	if length <= 0 {
 		length = -1
 	}
-	return &requestBody{source: req.Body, client: req, length: length, failed: failed}
+	return &requestBody{source: req.Body, client: req, length: length, exchange: ex}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -146,7 +146,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("inproc: request body of %d bytes, Content-Length is %d", b.read, b.length)
 		}
-		b.failed(err)
+		b.exchange.drop(err)
 		err = io.ErrUnexpectedEOF // all that a server would learn
 	}
 	return n, err

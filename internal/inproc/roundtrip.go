@@ -10,6 +10,8 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"strconv"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // RoundTripper returns a transport that serves every request with h, in the process, whatever the
@@ -38,7 +40,7 @@ type roundTripper struct{ handler http.Handler }
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	caller := req.Context()
 	ex := newExchange(caller, req.Method)
-	ex.body = newRequestBody(req, ex.drop)
+	ex.body = newRequestBody(req, ex)
 	if caller.Err() != nil {
 		ex.release()
 		return nil, context.Cause(caller)
@@ -52,7 +54,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		ex.release()
 		return refusal(req), nil
 	}
-	ex.unfollow = context.AfterFunc(caller, ex.callerGone)
+	ex.above = deadline.Follow(caller, ex)
 	go ex.serve(t.handler, sreq)
 	return ex.response(req)
 }
@@ -67,7 +69,7 @@ func (ex *exchange) serve(h http.Handler, req *http.Request) {
 		} else {
 			ex.finish()
 		}
-		ex.unfollow()
+		ex.above.Stop()
 		ex.release()
 	}()
 	h.ServeHTTP(responseWriter{ex}, req)
@@ -95,7 +97,7 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 		return nil, ex.err
 	}
 	if ex.hijacked != nil {
-		ex.unfollow() // from now on the connection is the caller's
+		ex.above.Stop() // from now on the connection is the caller's
 		return ex.hijacked.response(ex, req), nil
 	}
 	res := newResponse(req, ex.status, ex.sent, responseBody{ex})
