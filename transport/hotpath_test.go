@@ -9,9 +9,6 @@ import (
 	"net/url"
 	"testing"
 
-	sdklog "go.opentelemetry.io/otel/sdk/log"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -27,23 +24,14 @@ const userJSON = `{"id":1,"username":"ada","email":"ada@example.com","since":"20
 
 func init() { // a collector that takes everything and keeps nothing
 	telemetry.RegisterClient(func(context.Context, telemetry.Options, *url.URL) (*telemetry.Client, error) {
-		return &telemetry.Client{Spans: noSpans{}, Logs: noLogs{}, Metrics: noMetrics{}}, nil
+		return &telemetry.Client{Spans: noSpans{}}, nil
 	})
 }
 
-type (
-	noSpans   struct{}
-	noLogs    struct{}
-	noMetrics struct{ sdkmetric.Exporter }
-)
+type noSpans struct{}
 
-func (noSpans) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error  { return nil }
-func (noSpans) Shutdown(context.Context) error                              { return nil }
-func (noLogs) Export(context.Context, []sdklog.Record) error                { return nil }
-func (noLogs) Shutdown(context.Context) error                               { return nil }
-func (noLogs) ForceFlush(context.Context) error                             { return nil }
-func (noMetrics) Export(context.Context, *metricdata.ResourceMetrics) error { return nil }
-func (noMetrics) Shutdown(context.Context) error                            { return nil }
+func (noSpans) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return nil }
+func (noSpans) Shutdown(context.Context) error                             { return nil }
 
 // ends are a caller and a service that it calls, each with the whole chain and telemetry of its own.
 type ends struct {
