@@ -215,3 +215,50 @@ func TestDoorsOfTheApp(t *testing.T) {
 		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 	}
 }
+
+// TestStopWithoutACollector: telemetry that goes nowhere holds a stop for about 2 s, is no error, and
+// one warning of each service says how much is lost.
+func TestStopWithoutACollector(t *testing.T) {
+	t.Parallel()
+	away, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := "http://" + away.Addr().String()
+	_ = away.Close()
+	services := endless(make(chan error, 2))
+	sources := onFreePorts(map[string]string{"otel.exporter_otlp_endpoint": endpoint}, services)
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan []discovery.Instance, 1), make(chan error, 1)
+	log := new(lockedBuffer)
+	go func() {
+		ended <- kaptar.Run(ctx, &kaptar.Options{Sources: sources, Log: log, Ready: func(list []discovery.Instance) { ready <- list }}, services...)
+	}()
+	select {
+	case list := <-ready:
+		for _, in := range list {
+			get(t, "http://"+in.HTTP+"/nothing")
+		}
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	began := time.Now()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v, want nil: a stop is complete without its telemetry", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the stop took %v, want about 2 s", took)
+	}
+	for _, name := range []string{"gateway", "back"} {
+		var warnings []string
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, `"WARN"`) && strings.Contains(line, `"service":"`+name+`"`) {
+				warnings = append(warnings, line)
+			}
+		}
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "logs not sent") || !strings.Contains(warnings[0], "spans not sent") {
+			t.Errorf("%s: warnings %q, want one that says what is lost", name, warnings)
+		}
+	}
+}

@@ -31,7 +31,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.tel.Begin(&x.span, x.method, trace.SpanKindServer, parent)
 	ctx := x.span.Context(x.limitTime(r))
 	x.req = r.WithContext(ctx)
-	x.flight = flight{limit: x.limit, x: x, method: r.Method, name: r.URL.Path}
+	x.flight = flight{limit: x.limit, x: x, method: telemetry.Cut(r.Method), name: telemetry.Cut(r.URL.Path)}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
 	defer s.flights.remove(&x.flight)
@@ -148,8 +148,8 @@ func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end 
 	// Not through the Logger, which looks up the caller for each record.
 	r := slog.NewRecord(now, slog.LevelInfo, "request", 0)
 	r.AddAttrs(
-		slog.String("method", x.req.Method),
-		slog.String("path", x.req.URL.Path),
+		slog.String("method", x.flight.method),
+		slog.String("path", x.flight.name),
 		slog.String("route", rm.endpoint),
 		slog.Int("status", x.status),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
@@ -168,7 +168,7 @@ func (x *exchange) answer(p any) (abort bool) {
 	abort = p != nil
 	if p != nil && p != http.ErrAbortHandler {
 		x.server.log.LogAttrs(ctx, slog.LevelError, "panic in handler",
-			slog.String("method", x.req.Method), slog.String("path", x.req.URL.Path),
+			slog.String("method", x.flight.method), slog.String("path", x.flight.name),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 		if x.status == 0 {
 			x.fail(Problem{Status: http.StatusInternalServerError, Detail: "the handler failed unexpectedly"})
@@ -202,7 +202,7 @@ func (x *exchange) describeSpan(rm *routeMetrics, end string) {
 	x.span.SetName(rm.span)
 	x.span.SetAttributes(
 		telemetry.HTTPMethod.String(x.method),
-		telemetry.URLPath.String(x.req.URL.Path),
+		telemetry.URLPath.String(x.flight.name),
 		telemetry.HTTPStatus.Int(x.status),
 		telemetry.HTTPVersion.String(strings.TrimSuffix(strings.TrimPrefix(x.req.Proto, "HTTP/"), ".0")),
 	)

@@ -340,3 +340,27 @@ func TestH2CAndLimits(t *testing.T) {
 		t.Errorf("80 KiB of headers: got %d, want 431", a.status)
 	}
 }
+
+// TestLogLinesAreBounded: what a client makes up is cut, and cannot write lines or move a terminal.
+func TestLogLinesAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{})
+	h := b.Handler()
+	for _, path := range []string{strings.Repeat("é", 30_000), strings.Repeat("\x1b", 60_000), "\xff\xfe\n" + strings.Repeat("\xff", 60_000)} {
+		for _, method := range []string{"GET", strings.Repeat("M", 60_000)} {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Method, r.URL.Path = method, "/"+path
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	lines := b.lines(t, "request")
+	if len(lines) != 6 {
+		t.Fatalf("%d lines, want 6", len(lines))
+	}
+	for _, line := range lines {
+		path, method := line["path"].(string), line["method"].(string)
+		if len(path) > 3*2100 || len(method) > 2100 || !strings.HasSuffix(path, "…") {
+			t.Errorf("path of %d bytes, method of %d, want them cut to 2 KiB with a mark", len(path), len(method))
+		}
+	}
+}

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -86,14 +84,9 @@ func newScrape(reg *prometheus.Registry, log *slog.Logger) http.Handler {
 type scrapeLog struct{ log *slog.Logger }
 
 func (l scrapeLog) Println(v ...any) {
-	for _, x := range v {
-		if err, ok := x.(error); ok {
-			if _, ok := errors.AsType[*net.OpError](err); ok {
-				return
-			}
-		}
+	if text := strings.TrimSpace(fmt.Sprintln(v...)); strings.HasPrefix(text, "error gathering") { // not of writing
+		l.log.Error(text)
 	}
-	l.log.Error(strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 func (m *metrics) route(method, pattern string) *routeMetrics {

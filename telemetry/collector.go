@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,7 +18,8 @@ import (
 
 // collector tells the log when the first of the three signals' exports fails, and when none does.
 type collector struct {
-	outage steady.Outage
+	outage   steady.Outage
+	stopping atomic.Bool // the error of the shutdown tells what is lost
 
 	mu       sync.Mutex
 	failing  map[string]bool
@@ -41,8 +43,8 @@ func (c *collector) report(ctx context.Context, signal string, export func() err
 		return nil
 	}
 	err := export()
-	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return err // we are stopping: no outage
+	if err != nil && !isUnwanted(err) && (c.stopping.Load() || errors.Is(context.Cause(ctx), context.Canceled)) {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

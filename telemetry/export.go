@@ -20,6 +20,8 @@ type exporter struct {
 	records *queue[logRecord] // nil: none are sent
 	logs    slog.Handler      // to records
 	close   func(context.Context) error
+
+	collector *collector
 }
 
 func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg *prometheus.Registry, log *slog.Logger) (*exporter, error) {
@@ -28,7 +30,7 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 		return nil, err
 	}
 	collector := newCollector(opts.Endpoint, log)
-	e := &exporter{close: out.close}
+	e := &exporter{close: out.close, collector: collector}
 	spans := make([]sdktrace.ReadOnlySpan, 0, batchLen)
 	e.spans = newQueue("spans", opts.Timeout, reg, func(ctx context.Context, batch []*record) error {
 		spans = spans[:0]
@@ -61,6 +63,9 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 
 // shutdown flushes the three signals at once: one that hangs takes no time from the others.
 func (e *exporter) shutdown(ctx context.Context) error {
+	e.collector.stopping.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
 	var errs [3]error
 	var wg sync.WaitGroup
 	wg.Go(func() { errs[0] = e.spans.shutdown(ctx) })

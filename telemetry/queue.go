@@ -14,6 +14,7 @@ const (
 	batchLen      = 512
 	batchInterval = time.Second
 	lastTry       = 2 * time.Second // how long a collector may keep each export of a shutdown waiting
+	flushTime     = 5 * time.Second // and all of them
 )
 
 // queue sends items in batches. What does not fit, or cannot be sent, is dropped and counted.

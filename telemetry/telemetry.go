@@ -136,8 +136,8 @@ func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 func (t *Telemetry) Registry() *prometheus.Registry { return t.registry }
 
 // Shutdown sends what is still queued and the last metrics, then closes the connection to the
-// collector. It returns when that is done, when ctx ends, or about 2 s after the collector last took
-// something, and says in its error what could not be sent. A second call does nothing and returns
+// collector. It returns when that is done, when ctx ends, after 5 s, or about 2 s after the collector
+// last took something, and says in its error what could not be sent. A second call does nothing and returns
 // the same. Spans and records made later are lost, the local log goes on.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {

@@ -16,6 +16,22 @@ const (
 	textCut = "…"
 )
 
+// maxOutside is how much Cut leaves.
+const maxOutside = 2 << 10
+
+// Cut returns the first 2 KiB of a text that somebody else has sent, such as a path, with a mark at
+// the end if there was more: for log lines, which are not to grow with what clients think up.
+func Cut(text string) string {
+	if len(text) <= maxOutside {
+		return text
+	}
+	n := maxOutside
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + textCut
+}
+
 // A cleaner cuts texts that are too long and replaces what is not UTF-8 by U+FFFD, and remembers
 // whether there was any. OTLP refuses a whole batch in which one text is bad, and anybody can send a
 // service such a path or header.

@@ -2,22 +2,41 @@
 package listen
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"syscall"
+	"time"
 )
 
-// TCP listens on addr. When that fails, the error names the address, who holds it where the system
-// tells, and what to type instead: setting, such as LISTEN or --listen. errors.Is finds the cause
-// in it, such as syscall.EADDRINUSE.
+// A port is tried again for a while when its holder goes away: a supervisor starts a service at once
+// when it has killed it, and the system needs a moment to close what that had open.
+const (
+	tries = 40
+	pause = 50 * time.Millisecond
+)
+
+// TCP listens on addr. For 2 s it waits for a holder that is about to end, or is not to be seen. When
+// it fails, the error names the address, who holds it where the system tells, and what to type
+// instead: setting, such as LISTEN or --listen. errors.Is finds the cause in it, such as
+// syscall.EADDRINUSE.
 func TCP(addr, setting string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, explain(addr, setting, err)
+	for try := 1; ; try++ {
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			return l, nil
+		}
+		holder, stays := "", true
+		if errors.Is(err, syscall.EADDRINUSE) {
+			holder, stays = portHolder(addr)
+		}
+		if stays || try == tries {
+			return nil, explain(addr, setting, holder, err)
+		}
+		time.Sleep(pause)
 	}
-	return l, nil
 }
 
 // explained has a text for people and the cause for errors.Is.
@@ -29,7 +48,7 @@ type explained struct {
 func (e *explained) Error() string { return e.text }
 func (e *explained) Unwrap() error { return e.cause }
 
-func explain(addr, setting string, err error) error {
+func explain(addr, setting, holder string, err error) error {
 	reason := strings.TrimPrefix(err.Error(), "listen tcp: ")
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		reason = errno.Error()
@@ -37,11 +56,7 @@ func explain(addr, setting string, err error) error {
 	text := fmt.Sprintf("listen on %s: %s", addr, reason)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		holder := portHolder(addr)
-		if holder == "" {
-			holder = "another process"
-		}
-		text += fmt.Sprintf(" by %s; stop it or set %s=HOST:PORT", holder, setting)
+		text += fmt.Sprintf(" by %s; stop it or set %s=HOST:PORT", cmp.Or(holder, "another process"), setting)
 	case errors.Is(err, syscall.EACCES):
 		text += fmt.Sprintf("; set %s=HOST:PORT with a port above 1023", setting)
 	default:

@@ -2,31 +2,34 @@ package listen
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
-// portHolder says who listens on the port of addr, as "pid 4242 (shop)"; "" when that cannot be
-// found out, for example because it is another user's.
-func portHolder(addr string) string {
+// portHolder says who listens on the port of addr, as "pid 4242 (shop)", and whether that process
+// stays. It says "", and no, when that cannot be found out: the holder may have gone a moment ago, or
+// be another user's.
+func portHolder(addr string) (who string, stays bool) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return ""
+		return "", true
 	}
 	n, err := net.LookupPort("tcp", port)
 	if err != nil {
-		return ""
+		return "", true
 	}
 	sockets := map[string]bool{}
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		listeningSockets(table, n, sockets)
 	}
 	if len(sockets) == 0 {
-		return ""
+		return "", false
 	}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // its only error is a bad pattern
 	for _, fd := range fds {
@@ -34,12 +37,28 @@ func portHolder(addr string) string {
 			pid := strings.Split(fd, "/")[2]
 			name, err := os.ReadFile("/proc/" + pid + "/comm")
 			if err != nil {
-				return "pid " + pid
+				return "pid " + pid, false
 			}
-			return fmt.Sprintf("pid %s (%s)", pid, strings.TrimSpace(string(name)))
+			return fmt.Sprintf("pid %s (%s)", pid, strings.TrimSpace(string(name))), !isDying(pid)
 		}
 	}
-	return ""
+	return "", false
+}
+
+// isDying reports whether a process has been killed and ends: it has yet to be told of SIGKILL, or the
+// kernel is about to close what it has open (PF_EXITING). See proc_pid_stat(5).
+func isDying(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return true
+	}
+	const flags, pending, exiting, killed = 9 - 3, 31 - 3, 0x4, 1 << (syscall.SIGKILL - 1) // the third follows the name
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	bits := func(i int) uint64 {
+		n, _ := strconv.ParseUint(fields[i], 10, 64) // the kernel's own
+		return n
+	}
+	return len(fields) > pending && (bits(flags)&exiting != 0 || bits(pending)&killed != 0)
 }
 
 // listeningSockets adds the sockets that listen on port, as the links in /proc/PID/fd name them. A

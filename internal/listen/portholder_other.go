@@ -2,5 +2,5 @@
 
 package listen
 
-// portHolder says who listens on a port, where the system tells.
-func portHolder(string) string { return "" }
+// portHolder says who listens on a port, and whether that stays, where the system tells.
+func portHolder(string) (who string, stays bool) { return "", true }
