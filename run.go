@@ -10,11 +10,12 @@ import (
 	"strings"
 	"sync"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
-	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -31,7 +32,7 @@ type Options struct {
 	Log io.Writer
 	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
 	// them with the OpenTelemetry SDK's tracetest.SpanRecorder.
-	SpanProcessor telemetry.SpanProcessor
+	SpanProcessor interface{ OnEnd(s sdktrace.ReadOnlySpan) }
 	// Backends, if set, are used for these URLs, which Run then neither opens nor closes.
 	Backends map[string]drivers.Backend
 	// Registry, if set, is used by services with no discovery_url; default is a registry in memory

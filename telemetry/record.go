@@ -50,23 +50,29 @@ func (r *record) free() {
 	records.Put(r)
 }
 
-func (r *record) set(a attribute.KeyValue) {
-	if !a.Valid() {
-		r.droppedAttrs++
-		return
+func (r *record) set(attrs ...attribute.KeyValue) {
+	for _, a := range attrs {
+		if len(r.attrs) >= spanLimit {
+			r.dedupe()
+		}
+		switch {
+		case !a.Valid():
+			r.droppedAttrs++
+		case len(r.attrs) < spanLimit:
+			r.attrs, r.unique = append(r.attrs, a), false
+		case !replace(r.attrs, a):
+			r.droppedAttrs++
+		}
 	}
-	if len(r.attrs) >= spanLimit {
-		r.dedupe()
+}
+
+// replace sets the value of a key that is there.
+func replace(attrs []attribute.KeyValue, a attribute.KeyValue) bool {
+	i := slices.IndexFunc(attrs, func(b attribute.KeyValue) bool { return a.Key == b.Key })
+	if i >= 0 {
+		attrs[i] = a
 	}
-	if len(r.attrs) < spanLimit {
-		r.attrs, r.unique = append(r.attrs, a), false
-		return
-	}
-	if i := slices.IndexFunc(r.attrs, func(b attribute.KeyValue) bool { return a.Key == b.Key }); i >= 0 {
-		r.attrs[i] = a
-		return
-	}
-	r.droppedAttrs++
+	return i >= 0
 }
 
 // dedupe leaves the last value of each key.
@@ -76,9 +82,7 @@ func (r *record) dedupe() {
 	}
 	kept := r.attrs[:0]
 	for _, a := range r.attrs {
-		if i := slices.IndexFunc(kept, func(b attribute.KeyValue) bool { return a.Key == b.Key }); i >= 0 {
-			kept[i] = a
-		} else {
+		if !replace(kept, a) {
 			kept = append(kept, a)
 		}
 	}
@@ -91,8 +95,8 @@ func (r *record) event(name string, at time.Time, attrs []attribute.KeyValue) {
 	if len(r.events) == spanLimit {
 		r.events, r.droppedEvents = slices.Delete(r.events, 0, 1), r.droppedEvents+1
 	}
-	kept, dropped := bounded(attrs)
-	r.events = append(r.events, sdktrace.Event{Name: name, Time: at, Attributes: kept, DroppedAttributeCount: dropped})
+	n := min(len(attrs), spanLimit)
+	r.events = append(r.events, sdktrace.Event{Name: name, Time: at, Attributes: attrs[:n], DroppedAttributeCount: len(attrs) - n})
 }
 
 func (r *record) link(l trace.Link) {
@@ -102,19 +106,10 @@ func (r *record) link(l trace.Link) {
 	if len(r.links) == spanLimit {
 		r.links, r.droppedLinks = slices.Delete(r.links, 0, 1), r.droppedLinks+1
 	}
-	kept, dropped := bounded(slices.Clone(l.Attributes))
-	r.links = append(r.links, sdktrace.Link{SpanContext: l.SpanContext, Attributes: kept, DroppedAttributeCount: dropped})
-}
-
-func bounded(attrs []attribute.KeyValue) (kept []attribute.KeyValue, dropped int) {
-	attrs = slices.DeleteFunc(attrs, func(a attribute.KeyValue) bool {
-		if !a.Valid() {
-			dropped++
-		}
-		return !a.Valid()
+	n := min(len(l.Attributes), spanLimit)
+	r.links = append(r.links, sdktrace.Link{
+		SpanContext: l.SpanContext, Attributes: slices.Clone(l.Attributes[:n]), DroppedAttributeCount: len(l.Attributes) - n,
 	})
-	n := min(len(attrs), spanLimit)
-	return attrs[:n], dropped + len(attrs) - n
 }
 
 // snapshot is a copy of r that is never used again.

@@ -105,70 +105,48 @@ func (s *Span) TracerProvider() trace.TracerProvider {
 	return s.provider
 }
 
-// open returns the record with the lock held, nil without it when there is nothing to write to.
-func (s *Span) open() *record {
+// with lets f write to the record of s, if it has one.
+func (s *Span) with(f func(r *record)) {
 	if s.rec.Load() == nil {
-		return nil
+		return
 	}
 	s.mu.Lock()
-	r := s.rec.Load()
-	if r == nil {
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	if r := s.rec.Load(); r != nil {
+		f(r)
 	}
-	return r
 }
 
 // SetName implements trace.Span.
-func (s *Span) SetName(name string) {
-	if r := s.open(); r != nil {
-		r.name = name
-		s.mu.Unlock()
-	}
-}
+func (s *Span) SetName(name string) { s.with(func(r *record) { r.name = name }) }
 
 // SetStatus implements trace.Span.
 func (s *Span) SetStatus(code codes.Code, description string) {
-	r := s.open()
-	if r == nil {
-		return
-	}
-	defer s.mu.Unlock()
-	if r.status.Code > code {
-		return
-	}
-	r.status = sdktrace.Status{Code: code}
-	if code == codes.Error {
-		r.status.Description = description
-	}
+	s.with(func(r *record) {
+		switch {
+		case r.status.Code > code:
+		case code == codes.Error:
+			r.status = sdktrace.Status{Code: code, Description: description}
+		default:
+			r.status = sdktrace.Status{Code: code}
+		}
+	})
 }
 
 // SetAttributes implements trace.Span. Through a *Span, not a trace.Span, it does not allocate.
 func (s *Span) SetAttributes(attrs ...attribute.KeyValue) {
-	if r := s.open(); r != nil {
-		for _, a := range attrs {
-			r.set(a)
-		}
-		s.mu.Unlock()
-	}
+	s.with(func(r *record) { r.set(attrs...) })
 }
 
 // AddLink implements trace.Span.
-func (s *Span) AddLink(link trace.Link) {
-	if r := s.open(); r != nil {
-		r.link(link)
-		s.mu.Unlock()
-	}
-}
+func (s *Span) AddLink(link trace.Link) { s.with(func(r *record) { r.link(link) }) }
 
 // AddEvent implements trace.Span.
 func (s *Span) AddEvent(name string, options ...trace.EventOption) {
-	r := s.open()
-	if r == nil {
-		return
-	}
-	defer s.mu.Unlock()
-	config := trace.NewEventConfig(options...)
-	r.event(name, config.Timestamp(), config.Attributes())
+	s.with(func(r *record) {
+		config := trace.NewEventConfig(options...)
+		r.event(name, config.Timestamp(), config.Attributes())
+	})
 }
 
 // RecordError implements trace.Span.
@@ -221,12 +199,4 @@ func (s *Span) End(options ...trace.SpanEndOption) {
 		}
 	}
 	s.provider.ended(r)
-}
-
-// spanIn returns the parent for a span that is started under ctx.
-func spanIn(ctx context.Context, root bool) trace.SpanContext {
-	if root {
-		return trace.SpanContext{}
-	}
-	return trace.SpanContextFromContext(ctx)
 }

@@ -43,18 +43,12 @@ type Options struct {
 	Sampler    string
 	SamplerArg float64 // the share of traces that the ratio samplers record, from 0 to 1
 
-	// SpanProcessor sees the sampled spans as well, with or without an Endpoint: a test records
-	// spans with the SDK's tracetest.SpanRecorder. It may be shared by several Telemetry. Nil for
-	// none.
-	SpanProcessor SpanProcessor
+	// SpanProcessor is told of each sampled span when it ends, with or without an Endpoint, and may
+	// keep it: a test records spans with the SDK's tracetest.SpanRecorder. It may be shared by
+	// several Telemetry. Nil for none.
+	SpanProcessor interface{ OnEnd(s sdktrace.ReadOnlySpan) }
 
 	Log LogOptions
-}
-
-// A SpanProcessor is told of each sampled span when it ends, by the goroutine that ends it. It may
-// keep the span. The SDK's span processors are of this type; nothing but OnEnd is called.
-type SpanProcessor interface {
-	OnEnd(s sdktrace.ReadOnlySpan)
 }
 
 // LogOptions say what the logger writes and where.

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"encoding/hex"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -35,24 +36,8 @@ func ParseTraceparent(traceparent, tracestate string) trace.SpanContext {
 
 // unhex decodes lower-case digits, the only ones that a traceparent may have.
 func unhex(to []byte, digits string) bool {
-	bad := byte(0)
-	for i := range to {
-		hi, lo := digit(digits[2*i]), digit(digits[2*i+1])
-		to[i] = hi<<4 | lo&15
-		bad |= hi | lo
-	}
-	return bad < 16
-}
-
-// digit is the value of a digit, 16 for what is none.
-func digit(c byte) byte {
-	switch {
-	case c-'0' < 10:
-		return c - '0'
-	case c-'a' < 6:
-		return c - 'a' + 10
-	}
-	return 16
+	_, err := hex.Decode(to, []byte(digits))
+	return err == nil && digits == strings.ToLower(digits)
 }
 
 // FormatTraceparent returns the header traceparent for the next service, "" for a context without

@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/sdk/instrumentation"
 	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/embedded"
 )
@@ -18,8 +19,8 @@ type tracerProvider struct {
 	embedded.TracerProvider
 	sampled   sampler
 	res       *resource.Resource
-	processor SpanProcessor   // nil: none
-	queue     *queue[*record] // nil: no endpoint
+	processor interface{ OnEnd(sdktrace.ReadOnlySpan) } // nil: none
+	queue     *queue[*record]                           // nil: no endpoint
 }
 
 func (p *tracerProvider) Tracer(name string, opts ...trace.TracerOption) trace.Tracer {
@@ -53,21 +54,13 @@ func (t *tracer) Start(ctx context.Context, name string, opts ...trace.SpanStart
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	s := new(Span)
-	if len(opts) == 0 {
-		parent := spanIn(ctx, false)
-		if t.begin(s, parent) {
-			t.record(s, name, trace.SpanKindInternal, parent)
-		}
-		return s.Context(ctx), s
+	s, config, parent := new(Span), trace.NewSpanStartConfig(opts...), trace.SpanContextFromContext(ctx)
+	if config.NewRoot() {
+		parent = trace.SpanContext{}
 	}
-	config := trace.NewSpanStartConfig(opts...)
-	parent := spanIn(ctx, config.NewRoot())
 	if t.begin(s, parent) {
 		r := t.record(s, name, config.SpanKind(), parent)
-		for _, a := range config.Attributes() {
-			r.set(a)
-		}
+		r.set(config.Attributes()...)
 		for _, l := range config.Links() {
 			r.link(l)
 		}

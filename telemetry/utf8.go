@@ -25,11 +25,7 @@ func Cut(text string) string {
 	if len(text) <= maxOutside {
 		return text
 	}
-	n := maxOutside
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:n] + textCut
+	return strings.ToValidUTF8(text[:maxOutside], "\ufffd") + textCut
 }
 
 // A cleaner cuts texts that are too long and replaces what is not UTF-8 by U+FFFD, and remembers

@@ -36,7 +36,6 @@ type target struct {
 	tr        *Transport
 	local     *Local
 	log       *slog.Logger
-	spanNames map[string]string // by method
 	spanAttrs []attribute.KeyValue
 	methods   sync.Map // of gRPC → whether the descriptor says that it may be repeated
 

@@ -23,9 +23,9 @@ const (
 	fallbackAttr = attribute.Key("kaptar.fallback") // the call failed, and its caller's fallback answered
 )
 
-// startSpan starts the span of a call, and reports whether it is recorded.
-func (c *call) startSpan(name string) bool {
-	c.t.tel.Begin(&c.span, name, trace.SpanKindClient, trace.SpanContextFromContext(c.ctx))
+// startSpan starts the span of a call, and reports whether it is recorded: then it needs a name.
+func (c *call) startSpan() bool {
+	c.t.tel.Begin(&c.span, "", trace.SpanKindClient, trace.SpanContextFromContext(c.ctx))
 	c.ctx = c.span.Context(c.ctx)
 	if !c.span.IsRecording() {
 		return false
@@ -49,7 +49,8 @@ func spanAttrs(target string) []attribute.KeyValue {
 
 func (c *httpCall) startHTTPSpan() {
 	method := cmp.Or(c.req.Method, http.MethodGet)
-	if c.startSpan(c.tg.spanName(method)) {
+	if c.startSpan() {
+		c.span.SetName(method + " " + c.tg.name)
 		c.span.SetAttributes(telemetry.HTTPMethod.String(method), telemetry.URLFull.String(c.req.URL.Redacted()))
 	}
 }
@@ -87,8 +88,9 @@ func (c *call) noteAttempts(more attribute.KeyValue, resends attribute.Key) {
 
 // startRPCSpan starts the client span and sends its trace context on.
 func (c *rpcCall) startRPCSpan() {
-	name := strings.TrimPrefix(c.method, "/")
-	if c.startSpan(name) {
+	if c.startSpan() {
+		name := strings.TrimPrefix(c.method, "/")
+		c.span.SetName(name)
 		c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name))
 	}
 	sc := c.span.SpanContext()
@@ -127,20 +129,4 @@ func (c *call) setTrace(h http.Header, values []string) {
 		values[1] = state.String()
 		h["Tracestate"] = values[1:2:2]
 	}
-}
-
-// spanName is "GET order-service". The usual ones are made once.
-func (t *target) spanName(method string) string {
-	if name, ok := t.spanNames[method]; ok {
-		return name
-	}
-	return method + " " + t.name
-}
-
-func spanNames(target string) map[string]string {
-	names := make(map[string]string, 4)
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-		names[method] = method + " " + target
-	}
-	return names
 }

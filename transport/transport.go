@@ -246,7 +246,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 		budget:    budget{ratio: set.Retry.Budget},
 		hedges:    newHedges(set.Hedge),
 		changed:   make(chan struct{}),
-		spanNames: spanNames(name), spanAttrs: spanAttrs(name),
+		spanAttrs: spanAttrs(name),
 	}
 	tg.used.Store(int64(t.now()))
 	tg.ctx, tg.cancel = context.WithCancel(t.ctx)
