@@ -142,7 +142,7 @@ func TestATargetIsNotForgottenUnderACall(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(forgetEvery + time.Second)
 		if tr.of("order-service") != nil {
 			t.Error("not forgotten after its last call")
 		}
