@@ -118,3 +118,30 @@ func TestConfigShowsWhatIsInForce(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsOfClients: hedges and faults are set as other settings are, and a pattern that could
+// never match is an error before anything starts.
+func TestSettingsOfClients(t *testing.T) {
+	t.Parallel()
+	a := kaptar.Service{Name: "a", Setup: func(*kaptar.App) error { return nil }}
+	load := func(routes string) (*kaptar.Settings, error) {
+		opts := &kaptar.Options{Sources: config.Sources{
+			Flags: map[string]string{"clients.orders.hedge.routes": routes, "clients.orders.hedge.after": "50ms"}, Env: []string{"FAULTS_ENABLED=true"},
+		}}
+		loaded, err := opts.Load(a)
+		if err != nil {
+			return nil, err
+		}
+		return config.Of[kaptar.Settings](loaded, "a"), nil
+	}
+	set, err := load("GET /orders/{id},/order.v1.OrderService/GetOrder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := set.Clients["orders"].Hedge; len(h.Routes) != 2 || h.After != 50*time.Millisecond || !set.Faults.Enabled {
+		t.Errorf("hedges %+v, faults %+v", h, set.Faults)
+	}
+	if _, err := load("orders/{id}"); err == nil || !strings.Contains(err.Error(), "clients.orders.hedge") || !strings.Contains(err.Error(), "expected a path") {
+		t.Errorf("a pattern without its slash: %v, want the key and what was expected", err)
+	}
+}
