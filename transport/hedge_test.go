@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
@@ -321,6 +323,34 @@ func TestHedgesConcurrently(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestHedgeOverLoopback: the loser's server is told that nobody waits for it any more.
+func TestHedgeOverLoopback(t *testing.T) {
+	noLeaks(t)
+	var seen atomic.Int32
+	told := make(chan struct{})
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if seen.Add(1) == 1 {
+			<-r.Context().Done()
+			close(told)
+			return
+		}
+		_, _ = io.WriteString(w, "tea")
+	}
+	m := new(discovery.Memory)
+	server(t, m, "order-service", "a", handler)
+	server(t, m, "order-service", "b", handler)
+	tr := over(t, Options{Resolver: m, Default: hedging(20 * ms)}, nil)
+	resp, err := tr.RoundTrip(httptest.NewRequest(http.MethodGet, orders, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(resp.Body); string(b) != "tea" || err != nil {
+		t.Errorf("got %q, %v, want the second's answer", b, err)
+	}
+	_ = resp.Body.Close()
+	<-told
 }
 
 func TestHedgeSettingsAreChecked(t *testing.T) {
