@@ -37,7 +37,7 @@ func sized(line, body string, headers ...string) string {
 }
 
 const (
-	anOrder  = `{"user_id":<user>,"items":[{"sku":"tea","quantity":1}]}`
+	anOrder  = `{"user_id":<user>,"items":[{"sku":"hostile","quantity":1}]}`
 	aLogin   = `{"username":"victim","password":"wrong horse"}`
 	anUpload = "POST /v1/orders"
 	chunked  = "Transfer-Encoding: chunked"
@@ -178,7 +178,9 @@ func (a attack) once(ctx context.Context, host, user string) error {
 // hostile: whatever a client does through the gateway, no breaker opens, and others are served.
 func hostile(t *testing.T, s *site) {
 	c := s.as(t)
-	user := fmt.Sprint(c.signUp("victim"))
+	s.stockUp(t, "hostile", 1000)
+	id := c.signUp("victim")
+	user := fmt.Sprint(id)
 	var slow []attack
 	for _, a := range attacks() {
 		if a.slow {
@@ -188,6 +190,14 @@ func hostile(t *testing.T, s *site) {
 		s.attack(t, user, a)
 	}
 	s.attack(t, user, slow...) // they wait together
+	placed, problem := c.orders(id)
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	for _, o := range placed { // some are right, and whether one was accepted that nobody waited for is not known
+		s.note(entry{o.ID, id, "hostile", 1, o.TotalCents, "confirmed"})
+	}
+	s.audit(t)
 }
 
 // attack makes the attacks at once and looks what they have done.
