@@ -31,6 +31,7 @@ type simServer struct {
 	stale    bool           // serves requests whose caller has given up
 	real     *server.Server // in place of slots and mean; nil for none
 	attempts atomic.Int64   // that came here, probes of health not counted
+	limit    int            // of the real server; see server.Limit
 	paused   atomic.Int64   // until when nothing moves, as after SIGSTOP, in Unix nanoseconds
 
 	// fault answers in place of the server, which serves what it has no answer and no error for; nil
@@ -147,7 +148,7 @@ func (s *simServer) serves(t testing.TB, h http.HandlerFunc) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.real = server.New(server.Options{Telemetry: tel, HTTP: "127.0.0.1:0"})
+	s.real = server.New(server.Options{Telemetry: tel, HTTP: "127.0.0.1:0", Limit: server.Limit{Max: s.limit}})
 	s.real.Mux().HandleFunc("/", h)
 }
 

@@ -100,7 +100,7 @@ func calls() []mutant {
 		},
 		{
 			"work that nobody waits for any more is dropped", "server/http.go",
-			"\t\t\treturn now.Add(d)", "\t\t\t_ = d", "./transport", "TestSimRetryStorm/budget_alone",
+			"return now.Add(d), false", "return now.Add(d + time.Hour), false", "./transport", "TestSimRetryStorm/budget_alone",
 		},
 		{
 			"what a dependency failed is held against nobody in front of it", "transport/http.go",
