@@ -45,7 +45,7 @@ func shapes(t testing.TB) map[string]func(n int) *target {
 }
 
 // TestAPickCostsTheSameWithManyInstances: 10,000 cost what 10 cost, to a generous factor, because
-// memory that is not in a cache is slower. What walks the list costs a hundred times as much.
+// memory that is not in a cache is slower. What walks the list costs hundreds of times as much.
 func TestAPickCostsTheSameWithManyInstances(t *testing.T) {
 	for name, shape := range shapes(t) {
 		few, many := shape(10), shape(10_000)
@@ -66,7 +66,7 @@ func TestAPickCostsTheSameWithManyInstances(t *testing.T) {
 		}
 		slices.Sort(ratios)
 		t.Logf("%s: 10,000 instances cost %.1f times what 10 cost", name, ratios[len(ratios)/2])
-		if ratios[len(ratios)/2] > 10 {
+		if ratios[len(ratios)/2] > 40 {
 			t.Errorf("%s: a pick of 10,000 costs %.1f times that of 10", name, ratios[len(ratios)/2])
 		}
 		before := many.pool.Load()
