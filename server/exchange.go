@@ -94,6 +94,9 @@ func (x *exchange) WriteHeader(status int) {
 			x.req.URL.Path, x.Header().Get("Allow"), x.req.Method)})
 	default:
 		x.status = status
+		if status == http.StatusServiceUnavailable {
+			x.hold()
+		}
 		x.ResponseWriter.WriteHeader(status)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/limit"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -24,6 +25,10 @@ type Limit struct {
 	Max int `config:"max" default:"1000" help:"most requests and RPCs at a time; the limit below it follows the latency; -1 for none"`
 	// Wait is how long a call may wait for its turn before it is refused; default 100 ms.
 	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
+	// Hold is how long the answer to a request that is refused for want of room, here or further on, is
+	// kept back. A client that does not heed Retry-After is slowed down by it, and leaves the processors
+	// to what was accepted; between services it would only be a delay. Default: none.
+	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of the shop's gateway: 1s"`
 	// Connections is how many each port serves at a time; more wait to be accepted, while those that
 	// are idle, or whose request does not come, are closed. Default: half of the descriptors that the
 	// process may have, and three quarters for all servers in it; negative means any number.
@@ -61,6 +66,14 @@ func (x *exchange) enter(ctx context.Context) bool {
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: overloaded})
 	}
 	return false
+}
+
+// hold keeps a refusal back, outside of the limit.
+func (x *exchange) hold() {
+	if d := x.server.opts.Limit.Hold; d > 0 && x.Header().Get(limit.Header) != "" {
+		x.leave()
+		steady.Sleep(x.req.Context(), d)
+	}
 }
 
 // enter is the same for an RPC.

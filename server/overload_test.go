@@ -172,7 +172,11 @@ func TestHalfBodiesTakeNoRoom(t *testing.T) {
 		if _, err := io.WriteString(conn, "POST /read HTTP/1.1\r\nHost: users\r\nContent-Length: 100\r\n\r\nhalf"); err != nil {
 			t.Fatal(err)
 		}
-		<-entered
+		select {
+		case <-entered:
+		case <-time.After(5 * time.Second):
+			t.Fatal("a half body keeps others out")
+		}
 	}
 	if resp := get(t, b.clients(t)["network"], url+"/quick"); resp.StatusCode != http.StatusOK {
 		t.Errorf("beside eight half bodies: %d, want 200", resp.StatusCode)
@@ -197,5 +201,36 @@ func newEcho(t *testing.T, b *bundle) func(context.Context, ...grpc.CallOption) 
 		out := new(wrapperspb.StringValue)
 		err := b.InProcess().Invoke(ctx, "/test.Quick/Echo", wrapperspb.String("hello"), out, opts...)
 		return out.GetValue(), err
+	}
+}
+
+// TestHold: who is refused waits for that, and keeps nobody out meanwhile.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	const hold = 300 * time.Millisecond
+	entered := make(chan struct{}, 10)
+	b := setup(t, server.Options{Limit: server.Limit{Max: 4, Wait: 10 * time.Millisecond, Hold: hold}, Timeout: -1})
+	b.Mux().HandleFunc("GET /hold", func(_ http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		<-r.Context().Done()
+	})
+	b.Mux().HandleFunc("GET /full", func(w http.ResponseWriter, _ *http.Request) { // as a proxy passes it on
+		w.Header().Set("Kaptar-Overload", "queue_full")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	url := b.start(t)
+	for name, client := range b.clients(t) {
+		begun := time.Now()
+		get(t, client, url+"/full")
+		if took := time.Since(begun); took < hold {
+			t.Errorf("%s: a refusal from further on came after %v, want %v", name, took, hold)
+		}
+		end := fill(t, client, url+"/hold", 4, entered)
+		begun = time.Now()
+		get(t, client, url+"/full")
+		if took := time.Since(begun); took < hold {
+			t.Errorf("%s: a refusal came after %v, want %v", name, took, hold)
+		}
+		end()
 	}
 }

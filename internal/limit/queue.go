@@ -49,7 +49,7 @@ func (l *Limiter) enqueue(ctx context.Context, s *Slot, p Priority) Refusal {
 	return r
 }
 
-// checked gives the slot back of a call that ended while it was let in.
+// checked gives the slot back of a call that ended while it waited.
 func (w *waiter) checked(r Refusal) Refusal {
 	if r == "" && w.ctx.Err() != nil {
 		w.slot.Release(time.Now(), nil, false)
@@ -104,15 +104,12 @@ func (l *Limiter) letIn(now time.Time) {
 		}
 		w := l.queue[q][i]
 		l.drop(q, i)
-		switch {
-		case w.ctx.Err() != nil:
-			w.result <- Expired
-		case now.Sub(w.since) > l.wait:
+		if now.Sub(w.since) > l.wait {
 			w.result <- Late
-		default:
-			w.admit(l)
-			w.result <- ""
+			continue
 		}
+		w.admit(l)
+		w.result <- ""
 	}
 }
 

@@ -2,6 +2,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/cache"
@@ -54,6 +56,8 @@ func routes() []route {
 var storefront []byte
 
 func setup(app *kaptar.App, set *settings) error {
+	hold := &app.Server().Limit.Hold
+	*hold = cmp.Or(*hold, time.Second)
 	if set.RateLimit > 0 {
 		counter, err := cache.NewCounter(app)
 		if err != nil {

@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), client(), events(), stores(), surroundings(), shop())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop())
 }
 
 // calls: package transport.
@@ -295,6 +295,44 @@ func stores() []mutant {
 		{
 			"NATS stores a message id once", "drivers/nats/wire.go",
 			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./drivers/nats", "",
+		},
+	}
+}
+
+// overload: what a service does with more than it has room for.
+func overload() []mutant {
+	return []mutant{
+		{
+			"the queue has an end", "internal/limit/queue.go",
+			"l.waiting.Load() >= max(2*l.limit.Load(), burst)", "false && burst > 0", "./internal/limit", "TestQueue",
+		},
+		{
+			"expired work is dropped before a handler runs", "internal/limit/queue.go",
+			"if r == \"\" && w.ctx.Err() != nil {", "if r == \"\" && false {", "./internal/limit", "TestQueue/expired",
+		},
+		{
+			"a late queue serves the newest first", "internal/limit/queue.go",
+			"i = len(l.queue[q]) - 1", "i = 0", "./internal/limit", "TestQueue/newest",
+		},
+		{
+			"the limit is left where lowering it does not help", "internal/limit/limit.go",
+			"		l.scale = max(l.scale, l.before.mean())\n", "", "./internal/limit", "TestSlowerThanBefore",
+		},
+		{
+			"a half body takes no room", "server/body.go",
+			"	x.slot.Pause() // the client may take its time, or all of ours\n", "", "./server", "TestHalfBodies",
+		},
+		{
+			"descriptors are left for the process's own calls", "server/conns.go",
+			"limit = descriptors() / 2", "limit = -1", "./server", "TestAFewDescriptors",
+		},
+		{
+			"a refusal for want of room opens no breaker", "transport/http.go",
+			"c.away != \"\" || c.full {", "c.away != \"\" {", "./transport", "TestOverload",
+		},
+		{
+			"orders are refused that would wait too long", "shop/order/backlog.go",
+			"b.room.Add(-1) < 0", "false", "./shop/order", "TestBacklog|TestFull",
 		},
 	}
 }
