@@ -63,6 +63,7 @@ func (x *exchange) enter(ctx context.Context) bool {
 	if why != limit.Expired { // which its context answers
 		x.Header().Set("Retry-After", "1")
 		x.Header().Set(limit.Header, string(why))
+		x.hold()
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: overloaded})
 	}
 	return false
