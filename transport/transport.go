@@ -40,8 +40,8 @@ type Options struct {
 	Targets   map[string]Settings  // by service name, host or host:port; zero fields come from Default
 
 	// Base makes the single attempts of HTTP calls to instances on the network; their address is
-	// the URL's host. Calls within the process and to external targets do not use it. Nil is an
-	// http.Transport of our own.
+	// the URL's host. Calls within the process and to external targets do not use it. Nil is a
+	// client of our own, which leaves to net/http what is not a plain HTTP/1.1 call.
 	Base http.RoundTripper
 	// TLS, if not nil, makes calls to instances on the network use TLS: HTTP with https, gRPC with
 	// credentials. An instance must then show a certificate for its service's name, unless
