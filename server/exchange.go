@@ -33,16 +33,16 @@ type exchange struct {
 	bytes  int64
 	status int // 0 until the header is written
 
-	limit       *deadline.Limit
-	ownLimit    deadline.Limit
-	allowed     time.Duration // what the deadline was at first; not positive when there was none
-	ownDeadline bool          // the handler has set the deadline
+	limit    *deadline.Limit
+	ownLimit deadline.Limit
+	allowed  time.Duration // what the deadline was at first; not positive when there was none
 
 	body            body
 	maxBody         int64
 	bodyFault       atomic.Int32 // the status for what is wrong with the body; 0: nothing
 	readTimed       bool         // the connection has a read deadline of ours
 	ownReadDeadline bool
+	ownDeadline     bool // the handler has set the deadline
 
 	streaming bool
 	conn      atomic.Pointer[net.Conn] // what the handler has hijacked

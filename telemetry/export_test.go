@@ -111,6 +111,35 @@ func TestBadTextIsReplaced(t *testing.T) {
 	}
 }
 
+// TestLoggedValues: records are converted later, and tell what was logged all the same.
+func TestLoggedValues(t *testing.T) {
+	t.Parallel()
+	c := newCollector()
+	tel := newTelemetry(t, telemetry.Options{Service: "s", Endpoint: c.serveGRPC(t), Log: telemetry.LogOptions{Output: io.Discard}})
+	list := []string{"then"}
+	ctx, span := tel.Tracer().Start(t.Context(), "x")
+	tel.Logger().With("with", "w").WithGroup("g").InfoContext(ctx, "pointing", "list", list)
+	list[0] = "later"
+	tel.Logger().InfoContext(ctx, "plain", "n", 1)
+	span.End()
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.logs) != 2 {
+		t.Fatalf("%d records, want 2", len(c.logs))
+	}
+	for _, r := range c.logs {
+		if hex.EncodeToString(r.SpanId) != span.SpanContext().SpanID().String() {
+			t.Errorf("%v: want the span's id", r)
+		}
+	}
+	if text := c.logs[0].String(); !strings.Contains(text, "then") || strings.Contains(text, "later") || attribute(c.logs[0].Attributes, "with") != "w" {
+		t.Errorf("record = %v, want what the list held when it was logged", text)
+	}
+}
+
 func TestSpanProcessorSeesSpans(t *testing.T) {
 	t.Parallel()
 	c := newCollector()

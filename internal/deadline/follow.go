@@ -66,9 +66,6 @@ func (l *Limit) follow(f Follower) {
 	l.mu.Lock()
 	ended := l.err != nil // just now
 	if !ended {
-		if l.followers == nil {
-			l.followers = l.room[:0]
-		}
 		l.followers = append(l.followers, f)
 		l.wake()
 	}

@@ -15,22 +15,22 @@ import (
 type Limit struct {
 	parent context.Context
 	owner  any
-	ours   bool
 
 	mu      sync.Mutex
 	at      time.Time // zero: no deadline of its own
 	guard   time.Time // zero: none
-	guarded bool      // it is the guard that has ended it
 	err     error
+	ours    bool            // of Choose
+	guarded bool            // it is the guard that has ended it
+	awake   bool            // somebody waits for the end, so that the timer runs and the parent is followed
 	ctx     context.Context // what is waited for; nil until somebody does, or wants the cause
 	cancel  context.CancelCauseFunc
 	expire  func() // ends ctx for the reason err
 
-	awake     bool // somebody waits for the end, so that the timer runs and the parent is followed
 	timer     *time.Timer
-	above     Following
+	above     *Limit      // that is followed; nil: none
+	unfollow  func() bool // the same for another parent
 	followers []Follower
-	room      [1]Follower // for the first of them
 }
 
 type limitKey struct{}
@@ -108,8 +108,8 @@ func (l *Limit) Cancel(cause error) {
 			l.watch()
 		}
 	}
-	cancel, above, told := l.cancel, l.above, l.followers
-	l.above, l.followers = Following{}, nil
+	cancel, above, told := l.cancel, Following{limit: l.above, who: l, stop: l.unfollow}, l.followers
+	l.above, l.unfollow, l.followers = nil, nil, nil
 	if l.timer != nil {
 		l.timer.Stop()
 	}
@@ -199,7 +199,8 @@ func (l *Limit) wake() {
 	}
 	l.awake = true
 	l.arm()
-	l.above = Follow(l.parent, l)
+	f := Follow(l.parent, l)
+	l.above, l.unfollow = f.limit, f.stop
 }
 
 // arm sets the timer for those who wait; the caller holds mu.

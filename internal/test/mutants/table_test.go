@@ -377,6 +377,26 @@ func surroundings() []mutant {
 			"r := s.rec.Swap(nil)", "r := s.rec.Load()", "./telemetry", "TestSpans",
 		},
 		{
+			"a sampled span is used again", "telemetry/export.go",
+			"			r.free()\n", "			_ = r\n", "./transport", "TestHotPath",
+		},
+		{
+			"what was logged with a call is not what it points to later", "telemetry/exportlog.go",
+			"if !isPlain(r) {", "if false {", "./telemetry", "TestLoggedValues",
+		},
+		{
+			"a stop says once what telemetry is lost", "telemetry/collector.go",
+			"c.stopping.Load() || ", "", ".", "TestStopWithoutACollector",
+		},
+		{
+			"a client does not write long log lines", "telemetry/utf8.go",
+			"maxOutside = 2 << 10", "maxOutside = 2 << 20", "./server", "TestLogLines",
+		},
+		{
+			"the port of a killed process is waited for", "internal/listen/listen.go",
+			"if stays || try == tries {", "if stays || try == 1 {", "./internal/listen", "TestPortOfAKilledProcess",
+		},
+		{
 			"services of one trace sample alike", "telemetry/sampler.go",
 			"binary.BigEndian.Uint64(id[8:])>>1 < bound", "binary.BigEndian.Uint64(id[:8])>>1 < bound", "./telemetry", "TestRatio",
 		},

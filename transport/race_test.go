@@ -1,0 +1,6 @@
+//go:build race
+
+package transport_test
+
+// raceDetector is on, and allocates.
+const raceDetector = true
