@@ -10,8 +10,8 @@ import (
 
 // Measures of the chart, in pixels.
 const (
-	chartLeft  = 230 // where bars begin
-	chartWidth = 430 // of the longest bar
+	chartLeft  = 250 // where bars begin
+	chartWidth = 410 // of the longest bar
 	chartRow   = 34  // of one stack
 	chartHead  = 30  // of a group
 	chartTop   = 66

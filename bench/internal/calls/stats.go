@@ -11,16 +11,16 @@ import (
 type histogram [36 * 32]uint32
 
 func bucket(d time.Duration) int {
-	v := uint64(max(d, 0))
+	v := uint64(max(d, 0)) //nolint:gosec // G115: not negative
 	exp := max(bits.Len64(v)-6, 0)
-	return min(exp*32+int(v>>exp), len(histogram{})-1)
+	return min(exp*32+int(v>>exp), len(histogram{})-1) //nolint:gosec // G115: v>>exp is below 64
 }
 
 // middle returns the middle of bucket i.
 func middle(i int) time.Duration {
 	exp := max(i/32-1, 0)
-	low := uint64(i-exp*32) << exp
-	return time.Duration(low + (uint64(1)<<exp)/2)
+	low := time.Duration(i-exp*32) << exp
+	return low + time.Duration(1)<<exp/2
 }
 
 func (h *histogram) add(d time.Duration) { h[bucket(d)]++ }
