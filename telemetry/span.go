@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,7 +174,7 @@ func (s *Span) exception(of any, stack bool, options []trace.EventOption) {
 		text := make([]byte, 2<<10)
 		attrs = append(attrs, attribute.String("exception.stacktrace", string(text[:runtime.Stack(text, false)])))
 	}
-	s.AddEvent("exception", append(options[:len(options):len(options)], trace.WithAttributes(attrs...))...)
+	s.AddEvent("exception", append(slices.Clip(options), trace.WithAttributes(attrs...))...)
 }
 
 // End implements trace.Span.

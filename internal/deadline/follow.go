@@ -31,16 +31,13 @@ func Follow(ctx context.Context, f Follower) Following {
 
 // under returns the limit with which ctx ends, nil when there is none.
 func under(ctx context.Context) *Limit {
-	for {
-		if l, ok := ctx.(*Limit); ok {
-			return l
-		}
-		values, ok := ctx.(interface{ Under() context.Context })
-		if !ok {
-			return nil
-		}
-		ctx = values.Under()
+	if l, ok := ctx.(*Limit); ok {
+		return l
 	}
+	if values, ok := ctx.(interface{ Under() context.Context }); ok {
+		return under(values.Under())
+	}
+	return nil
 }
 
 // Stop ends the following. The follower may be told nevertheless, if the context ends at the same

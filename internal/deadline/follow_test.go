@@ -55,6 +55,7 @@ func TestFollow(t *testing.T) {
 				defer deadline.Follow(ctx, other).Stop()
 				tt.do(cancel, &above, &l, following)
 				time.Sleep(time.Hour)
+				synctest.Wait()
 				if f.times != tt.times || f.after != tt.after {
 					t.Errorf("told %d times, after %v, want %d, after %v", f.times, f.after, tt.times, tt.after)
 				}
