@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers proto bench-shop bench-drivers bench-calls mutants lint vuln fmt cover
+.PHONY: help build run test test-short servers proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ proto: ## generate the Go code of shop/proto
 
 bench-shop: ## measure the reference application
 	@go test ./shop -run '^$$' -bench Shop -benchtime 1x
+
+bench-overload: ## 16, 64 and 1,000 clients that order at full speed; KAPTAR_FLOOD_CLIENTS=16,1000 and KAPTAR_FLOOD_TIME=10s for less
+	@go test ./shop -run '^$$' -bench Overload -benchtime 1x -timeout 20m
 
 bench-drivers: ## each message driver against its bare client library, on real servers
 	@cd bench && go run .

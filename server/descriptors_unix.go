@@ -11,5 +11,5 @@ func descriptors() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 1024
 	}
-	return int(min(uint64(l.Cur), 1<<20))
+	return int(min(l.Cur, 1<<20))
 }

@@ -119,14 +119,15 @@ func (c *counter) take(now time.Time, key string, every time.Duration, burst int
 	e := c.known[key]
 	if e == nil {
 		if c.recent.Len() >= mostClients {
-			last := c.recent.Back()
-			delete(c.known, c.recent.Remove(last).(*bucket).key)
+			if old, ok := c.recent.Remove(c.recent.Back()).(*bucket); ok {
+				delete(c.known, old.key)
+			}
 		}
 		e = c.recent.PushFront(&bucket{key: key})
 		c.known[key] = e
 	}
 	c.recent.MoveToFront(e)
-	b := e.Value.(*bucket)
+	b, _ := e.Value.(*bucket)
 	due := now
 	if b.due.After(now) {
 		due = b.due

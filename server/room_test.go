@@ -107,6 +107,9 @@ func serveFewDescriptors(t *testing.T) {
 			}
 			defer f.Close()
 		}
+		if log := b.log.String(); strings.Contains(log, "too many open files") {
+			http.Error(w, log, http.StatusInternalServerError)
+		}
 	})
 	if err := b.Listen(); err != nil {
 		t.Fatal(err)

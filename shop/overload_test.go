@@ -228,3 +228,37 @@ func BenchmarkOverload(b *testing.B) {
 		fmt.Println(string(bytes.TrimSpace([]byte(tail(log)))))
 	}
 }
+
+// TestOverload is the benchmark in small: accepted orders are done soon after the load, and the
+// breakers stay closed.
+func TestOverload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes all processors for some seconds")
+	}
+	t.Parallel()
+	f := newFlood(t, 200)
+	idle, err := residentMB(f.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := f.pour(200, 5*time.Second)
+	full, err := residentMB(f.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := got[http.StatusCreated]; n < 50 {
+		t.Errorf("answers %v: %d orders were accepted, want 50 at least", got, n)
+	}
+	for status, n := range got {
+		if status != http.StatusCreated && status != http.StatusServiceUnavailable {
+			t.Errorf("%d of the answers have status %d, want 201 and 503 alone", n, status)
+		}
+	}
+	if full > 2*idle+100 {
+		t.Errorf("%.0f MB, want at most twice the %.0f MB of before and 100", full, idle)
+	}
+	f.drained(time.Minute)
+	if status, body := f.send(http.MethodPost, "gateway", "/v1/orders", orderBody(f.users[0], "tea", 1)); status != http.StatusCreated {
+		t.Errorf("after the load: %d %s, want 201", status, body)
+	}
+}

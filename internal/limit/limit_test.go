@@ -207,9 +207,9 @@ func TestStuckCallsAreNoReason(t *testing.T) {
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	// full returns a limiter without room, and what makes some.
-	full := func(max int) (*limit.Limiter, func()) {
-		l := limit.New(limit.Options{Max: max})
-		slots := make([]limit.Slot, max)
+	full := func(most int) (*limit.Limiter, func()) {
+		l := limit.New(limit.Options{Max: most})
+		slots := make([]limit.Slot, most)
 		for i := range slots {
 			if r := l.Acquire(t.Context(), time.Now(), &slots[i], nil); r != "" {
 				t.Fatalf("call %d: %s", i, r)

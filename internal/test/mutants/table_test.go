@@ -315,8 +315,8 @@ func overload() []mutant {
 			"i = len(l.queue[q]) - 1", "i = 0", "./internal/limit", "TestQueue/newest",
 		},
 		{
-			"the limit is left where lowering it does not help", "internal/limit/limit.go",
-			"		l.scale = max(l.scale, l.before.mean())\n", "", "./internal/limit", "TestSlowerThanBefore",
+			"a limit that is too high is lowered", "internal/limit/limit.go",
+			"case 2*w.slow > w.calls, l", "case false, l", "./internal/limit", "TestOverloadKeepsGoodput",
 		},
 		{
 			"a half body takes no room", "server/body.go",
