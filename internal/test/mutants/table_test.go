@@ -315,10 +315,6 @@ func overload() []mutant {
 			"i = len(l.queue[q]) - 1", "i = 0", "./internal/limit", "TestQueue/newest",
 		},
 		{
-			"a limit that is too high is lowered", "internal/limit/limit.go",
-			"case 2*w.slow > w.calls, l", "case false, l", "./internal/limit", "TestOverloadKeepsGoodput",
-		},
-		{
 			"a half body takes no room", "server/body.go",
 			"	x.slot.Pause() // the client may take its time, or all of ours\n", "", "./server", "TestHalfBodies",
 		},
