@@ -11,7 +11,7 @@ import (
 type histogram [36 * 32]uint32
 
 func bucket(d time.Duration) int {
-	v := uint64(max(d, 0)) //nolint:gosec // G115: not negative
+	v := uint64(max(d, 0))
 	exp := max(bits.Len64(v)-6, 0)
 	return min(exp*32+int(v>>exp), len(histogram{})-1) //nolint:gosec // G115: v>>exp is below 64
 }
