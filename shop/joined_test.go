@@ -24,7 +24,7 @@ import (
 func TestJoined(t *testing.T) {
 	t.Parallel()
 	jaeger := servertest.Start(t, servers.Jaeger)
-	s := openSite(t, shapes()[2], quickProbes+fmt.Sprintf("bank_url: http://flask-bank\notel:\n  exporter_otlp_endpoint: http://%s\n", jaeger.Addr("otlp-grpc")))
+	s := openSite(t, shapes()[2], fmt.Sprintf("bank_url: http://flask-bank\notel:\n  exporter_otlp_endpoint: http://%s\n", jaeger.Addr("otlp-grpc")))
 	t.Run("python", func(t *testing.T) { runPython(t, s, jaeger) })
 	t.Run("prometheus", func(t *testing.T) { runPrometheus(t, s) })
 }

@@ -95,9 +95,6 @@ type site struct {
 // everything is the key of the process that all services are in or below.
 const everything = ""
 
-// quickProbes are settings of the breakers for tests that care for other things.
-const quickProbes = "breaker:\n  recovery_timeout: 1s\nclients:\n  bank:\n    breaker:\n      recovery_timeout: 5s\n"
-
 // openSite starts the shop in the given shape. It ends with the test.
 func openSite(t *testing.T, sh *shape, extra string) *site {
 	t.Helper()

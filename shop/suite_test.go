@@ -76,7 +76,7 @@ func TestSystem(t *testing.T) {
 // runShape runs the scenarios in one shape.
 func runShape(t *testing.T, sh *shape, results *parity) {
 	spans, address := startCollector(t)
-	s := openSite(t, sh, quickProbes+"otel:\n  exporter_otlp_endpoint: http://"+address+"\n")
+	s := openSite(t, sh, "otel:\n  exporter_otlp_endpoint: http://"+address+"\n")
 	s.spans = spans
 	t.Run("together", func(t *testing.T) {
 		for _, sc := range scenarios() {
