@@ -96,6 +96,7 @@ func (m *metrics) target(name string) *targetMetrics {
 	if tm == nil {
 		tm = &targetMetrics{metrics: m, target: name}
 		c.series[key] = tm
+		m.retries.WithLabelValues(m.caller, name) // from 0 on, or a rate would not see the first
 	}
 	tm.users++
 	return tm
