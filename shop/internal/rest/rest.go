@@ -117,10 +117,11 @@ func withoutNUL(formats map[string]huma.Format) map[string]huma.Format {
 	for name, f := range out {
 		unmarshal := f.Unmarshal
 		f.Unmarshal = func(data []byte, v any) error {
-			if bytes.Contains(data, []byte(`\u0000`)) && nul.Match(data) {
+			err := unmarshal(data, v) // in any case: huma checks the other fields too
+			if err == nil && bytes.Contains(data, []byte(`\u0000`)) && nul.Match(data) {
 				return errNUL
 			}
-			return unmarshal(data, v)
+			return err
 		}
 		out[name] = f
 	}
