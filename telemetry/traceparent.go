@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"encoding/hex"
-	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -36,8 +35,24 @@ func ParseTraceparent(traceparent, tracestate string) trace.SpanContext {
 
 // unhex decodes lower-case digits, the only ones that a traceparent may have.
 func unhex(to []byte, digits string) bool {
-	_, err := hex.Decode(to, []byte(digits))
-	return err == nil && digits == strings.ToLower(digits)
+	var wrong byte
+	for i := range to {
+		high, low := nibble(digits[2*i]), nibble(digits[2*i+1])
+		wrong |= high | low
+		to[i] = high<<4 | low&15
+	}
+	return wrong <= 15
+}
+
+// nibble is the value of a digit, and more than 15 for what is none.
+func nibble(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
 }
 
 // FormatTraceparent returns the header traceparent for the next service, "" for a context without

@@ -157,6 +157,7 @@ type unaryCall struct {
 }
 
 func (u *unaryCall) serve(ctx context.Context) {
+	_ = grow(0)
 	defer u.limit.Cancel(nil)
 	defer close(u.done)
 	defer func() { u.side.send(u.err == nil) }()

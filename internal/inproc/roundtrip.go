@@ -61,6 +61,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // serve runs the handler and ends the exchange, however the handler ends.
 func (ex *exchange) serve(h http.Handler, req *http.Request) {
+	_ = grow(0)
 	returned := false
 	defer func() {
 		// Without a return and without a panic the goroutine was ended by runtime.Goexit.
