@@ -167,12 +167,15 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// Close makes room for another connection once the descriptor is free, which is when nobody reads
+// from it any more.
 func (c *conn) Close() error {
+	err := c.Conn.Close()
 	c.once.Do(func() {
 		c.conns.mu.Lock()
 		delete(c.conns.all, c)
 		c.conns.mu.Unlock()
 		c.conns.release()
 	})
-	return c.Conn.Close()
+	return err
 }

@@ -57,6 +57,9 @@ func TestAFewDescriptors(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -n 64 && exec "$0" -test.run '^TestAFewDescriptors$'`, os.Args[0])
 	cmd.Env = append(os.Environ(), "KAPTAR_TEST_DESCRIPTORS=1")
 	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // its end is that of this process
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -94,11 +97,13 @@ func TestAFewDescriptors(t *testing.T) {
 	}
 }
 
-// serveFewDescriptors serves until the process is killed.
+// serveFewDescriptors serves until the process is killed or its parent has ended.
 func serveFewDescriptors(t *testing.T) {
 	b := setup(t, server.Options{})
 	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return // its connection was closed to make room
+		}
 		for range 10 { // as calls to other services do
 			f, err := os.Open(os.DevNull)
 			if err != nil {
@@ -114,6 +119,10 @@ func serveFewDescriptors(t *testing.T) {
 	if err := b.Listen(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
 	fmt.Println(b.HTTPAddr())
 	if err := b.Serve(); err != nil {
 		t.Fatal(err)
