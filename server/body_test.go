@@ -25,7 +25,51 @@ import (
 // TestABodyThatFailsIsTheClientsError: whatever the handler makes of it.
 func TestABodyThatFailsIsTheClientsError(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{Timeout: 50 * time.Millisecond})
+	normal, short := failingBodies(t, server.Options{}), failingBodies(t, server.Options{Timeout: 50 * time.Millisecond})
+	for _, tc := range []struct {
+		path, request string
+		end           bool // of what the client sends
+		status        int
+	}{
+		{"/reads", "Content-Length: 5\r\n\r\nhello", false, 200},
+		{"/reads", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 400},
+		{"/forwards", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 400},
+		{"/own", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 422},
+		{"/reads", "Content-Length: 100\r\n\r\nhello", true, 400},
+		{"/forwards", "Content-Length: 100\r\n\r\nhello", true, 400},
+		{"/reads", "Content-Length: 100\r\n\r\nhello", false, 408},
+		{"/forwards", "Content-Length: 100\r\n\r\nhello", false, 408},
+		{"/forwards", "Transfer-Encoding: chunked\r\n\r\n", false, 408},
+		{"/ignores", "Content-Length: 100\r\n\r\nhello", false, 408},
+		{"/own", "Content-Length: 100\r\n\r\nhello", false, 408},
+	} {
+		address := normal
+		if tc.status == http.StatusRequestTimeout {
+			address = short
+		}
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_, _ = io.WriteString(conn, "POST "+tc.path+" HTTP/1.1\r\nHost: users\r\n"+tc.request)
+		if tc.end {
+			_ = conn.(*net.TCPConn).CloseWrite()
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s %q: %v", tc.path, tc.request, err)
+		} else if resp.StatusCode != tc.status {
+			t.Errorf("%s %q: got %d after %v, want %d", tc.path, tc.request, resp.StatusCode, time.Since(began), tc.status)
+		}
+		_ = conn.Close()
+	}
+}
+
+// failingBodies runs a server whose handlers make different things of a body that fails.
+func failingBodies(t *testing.T, opts server.Options) (address string) {
+	t.Helper()
+	b := setup(t, opts)
 	b.Mux().HandleFunc("POST /reads", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -51,41 +95,7 @@ func TestABodyThatFailsIsTheClientsError(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusUnprocessableEntity)
 	})
-	address := strings.TrimPrefix(b.start(t), "http://")
-	for _, tc := range []struct {
-		path, request string
-		end           bool // of what the client sends
-		status        int
-	}{
-		{"/reads", "Content-Length: 5\r\n\r\nhello", false, 200},
-		{"/reads", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 400},
-		{"/forwards", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 400},
-		{"/own", "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", false, 422},
-		{"/reads", "Content-Length: 100\r\n\r\nhello", true, 400},
-		{"/forwards", "Content-Length: 100\r\n\r\nhello", true, 400},
-		{"/reads", "Content-Length: 100\r\n\r\nhello", false, 408},
-		{"/forwards", "Content-Length: 100\r\n\r\nhello", false, 408},
-		{"/forwards", "Transfer-Encoding: chunked\r\n\r\n", false, 408},
-		{"/ignores", "Content-Length: 100\r\n\r\nhello", false, 408},
-		{"/own", "Content-Length: 100\r\n\r\nhello", false, 408},
-	} {
-		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
-		_, _ = io.WriteString(conn, "POST "+tc.path+" HTTP/1.1\r\nHost: users\r\n"+tc.request)
-		if tc.end {
-			_ = conn.(*net.TCPConn).CloseWrite()
-		}
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Errorf("%s %q: %v", tc.path, tc.request, err)
-		} else if resp.StatusCode != tc.status {
-			t.Errorf("%s %q: got %d after %v, want %d", tc.path, tc.request, resp.StatusCode, time.Since(began), tc.status)
-		}
-		_ = conn.Close()
-	}
+	return strings.TrimPrefix(b.start(t), "http://")
 }
 
 func TestDeadlineFrom(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 )
 
 // fill keeps n calls of path under way until the end of the test or the call of what it returns.
-func fill(t *testing.T, client *http.Client, url string, n int, entered <-chan struct{}) (end func()) {
+func (b *bundle) fill(t *testing.T, client *http.Client, url string, n int, entered <-chan struct{}) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -43,6 +43,7 @@ func fill(t *testing.T, client *http.Client, url string, n int, entered <-chan s
 	return func() {
 		cancel()
 		wg.Wait()
+		eventually(t, "the server to notice", func() bool { return len(b.Busy()) == 0 })
 	}
 }
 
@@ -67,7 +68,7 @@ func TestLimit(t *testing.T) {
 	t.Parallel()
 	entered, ran := make(chan struct{}, 100), make(chan string, 100)
 	b := setup(t, server.Options{
-		Limit: server.Limit{Max: 4, Wait: 20 * time.Millisecond}, Timeout: -1,
+		Limit: server.Limit{Max: 4, Wait: 100 * time.Millisecond}, Timeout: -1,
 		Priority: func(route string) server.Priority {
 			switch route {
 			case "GET /sheddable":
@@ -98,13 +99,13 @@ func TestLimit(t *testing.T) {
 	url := b.start(t)
 	for name, client := range b.clients(t) {
 		for _, path := range []string{"/stream", "/poll"} {
-			end := fill(t, client, url+path, 6, entered)
+			end := b.fill(t, client, url+path, 6, entered)
 			if resp := get(t, client, url+"/quick"); resp.StatusCode != http.StatusOK {
 				t.Errorf("%s: beside six of %s: %d, want 200", name, path, resp.StatusCode)
 			}
 			end()
 		}
-		end := fill(t, client, url+"/hold", 4, entered)
+		end := b.fill(t, client, url+"/hold", 4, entered)
 		for len(ran) > 0 {
 			<-ran
 		}
@@ -174,7 +175,7 @@ func TestHalfBodiesTakeNoRoom(t *testing.T) {
 		}
 		select {
 		case <-entered:
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Fatal("a half body keeps others out")
 		}
 	}
@@ -225,7 +226,7 @@ func TestHold(t *testing.T) {
 		if took := time.Since(begun); took < hold {
 			t.Errorf("%s: a refusal from further on came after %v, want %v", name, took, hold)
 		}
-		end := fill(t, client, url+"/hold", 4, entered)
+		end := b.fill(t, client, url+"/hold", 4, entered)
 		begun = time.Now()
 		get(t, client, url+"/full")
 		if took := time.Since(begun); took < hold {

@@ -24,17 +24,19 @@ import (
 // However a stream ends, metrics and log say so, and the deadline is never the reason.
 func TestStreamEndings(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{Timeout: 30 * time.Millisecond})
-	causes := make(chan error, 1)
+	b := setup(t, server.Options{Timeout: 2 * time.Second})
+	causes, started := make(chan error, 1), make(chan struct{}, 10)
 	b.Mux().HandleFunc("GET /stream/{how}", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context()) // made before it is a stream
 		defer cancel()
+		at, _ := ctx.Deadline()
 		w.(http.Flusher).Flush()
-		<-time.After(60 * time.Millisecond) // longer than the deadline
+		started <- struct{}{}
 		switch r.PathValue("how") {
 		case "failed":
 			panic(http.ErrAbortHandler)
 		case "finished":
+			<-time.After(time.Until(at) + 20*time.Millisecond) // longer than the deadline was
 			if ctx.Err() == nil {
 				_, _ = io.WriteString(w, "all")
 			}
@@ -58,7 +60,7 @@ func TestStreamEndings(t *testing.T) {
 	clients := b.clients(t)
 	for name, c := range clients {
 		n++
-		if a := do(t, c, "GET", url+"/stream/finished", nil, deadline.Header, "30"); a.body != "all" {
+		if a := do(t, c, "GET", url+"/stream/finished", nil, deadline.Header, "1500"); a.body != "all" {
 			t.Errorf("%s: a stream is cut by a deadline: %+v", name, a)
 		}
 		ended("finished")
@@ -66,9 +68,12 @@ func TestStreamEndings(t *testing.T) {
 			t.Errorf("%s: an aborted stream looks complete", name)
 		}
 		ended("failed")
+		for len(started) > 0 {
+			<-started
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			<-time.After(80 * time.Millisecond)
+			<-started
 			cancel()
 		}()
 		_, _ = try(ctx, c, "GET", url+"/stream/gone", nil)
@@ -81,7 +86,7 @@ func TestStreamEndings(t *testing.T) {
 		t.Errorf("logged %v", lines)
 	}
 	go func() {
-		eventually(t, "a stream", func() bool { return len(b.Busy()) > 0 })
+		<-started
 		_ = b.Shutdown(t.Context())
 	}()
 	n = 1
@@ -98,13 +103,14 @@ func TestStreamEndings(t *testing.T) {
 // A handler moves its own deadline with what net/http has for that: a long poll.
 func TestLongPoll(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{Timeout: 20 * time.Millisecond})
+	const timeout = 1500 * time.Millisecond
+	b := setup(t, server.Options{Timeout: timeout})
 	b.Mux().HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Hour)); err != nil {
 			t.Error(err)
 		}
 		select {
-		case <-time.After(60 * time.Millisecond):
+		case <-time.After(timeout + 20*time.Millisecond):
 			w.WriteHeader(http.StatusNoContent)
 		case <-r.Context().Done():
 		}
@@ -134,14 +140,14 @@ func (s *slowBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	s.left--
-	<-time.After(20 * time.Millisecond)
+	<-time.After(40 * time.Millisecond)
 	return min(len(p), 32<<10), nil
 }
 
 // An upload may take longer than the deadline as long as it comes, within the limit of its route.
 func TestUpload(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{Timeout: 400 * time.Millisecond})
+	b := setup(t, server.Options{Timeout: 1500 * time.Millisecond})
 	read := func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil || r.Context().Err() != nil {
@@ -155,7 +161,13 @@ func TestUpload(t *testing.T) {
 	b.Mux().HandleFunc("POST /plain", read)
 	url := b.start(t)
 	for name, c := range b.clients(t) {
-		if a := do(t, c, "POST", url+"/large", &slowBody{left: 50}); a.status != 200 {
+		var a answer
+		for range 5 { // the machine may be busy: one upload that is not held up is proof enough
+			if a = do(t, c, "POST", url+"/large", &slowBody{left: 50}); a.status == 200 {
+				break
+			}
+		}
+		if a.status != 200 {
 			t.Errorf("%s: %+v", name, a)
 		}
 		for path, want := range map[string]string{
@@ -204,7 +216,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		if limit == time.Hour {
 			eventually(t, "ten requests", func() bool { return strings.HasPrefix(fmt.Sprint(b.Busy()), "[10 HTTP requests") })
 			began := time.Now()
-			if err := b.Shutdown(t.Context()); err != nil || time.Since(began) > 5*time.Second {
+			if err := b.Shutdown(t.Context()); err != nil || time.Since(began) > 20*time.Second {
 				t.Errorf("%s: Shutdown took %v: %v", what, time.Since(began), err)
 			}
 		}
