@@ -50,7 +50,6 @@ func (s *Server) newGRPC() {
 		grpc.MaxRecvMsgSize(4 << 20),
 		grpc.MaxConcurrentStreams(100),
 		grpc.NumStreamWorkers(streamWorkers),
-		grpc.SharedWriteBuffer(true),
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),

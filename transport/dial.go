@@ -90,7 +90,6 @@ func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.C
 		}),
 		grpc.WithIdleTimeout(idleTimeout), // an instance may no longer be in the subset
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepAlive, Timeout: 10 * time.Second}),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 	)
