@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/proc"
 )
 
 // A mutant is a promise and the change that breaks it.
@@ -85,9 +87,13 @@ func (m mutant) killed(t *testing.T) bool {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("does not build: %v\n%s", err, out)
 	}
-	test := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-failfast", "-timeout", "2m", "-run", m.run, m.pkg)
+	test := exec.Command("go", "test", "-count=1", "-failfast", "-timeout", "2m", "-run", m.run, m.pkg)
 	test.Env = env
-	return test.Run() != nil
+	p, err := proc.Start(test, nil) // go test leaves the tests running when it is killed
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Wait() != nil
 }
 
 // overlay writes the mutated file and go's description of it, and returns the latter's name.
