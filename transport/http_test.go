@@ -186,7 +186,7 @@ func TestTheDeadlineCoversTheBody(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
-	tr := over(t, Options{Resolver: m, Default: Settings{Timeout: 50 * time.Millisecond}}, nil)
+	tr := over(t, Options{Resolver: m, Default: Settings{Timeout: 1500 * time.Millisecond}}, nil)
 	status, err := do(t, tr, "GET", orders, nil)
 	if status != 200 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %d, %v, want 200 and then a deadline", status, err)
@@ -202,7 +202,7 @@ func TestAStreamOutlivesTheDeadline(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-r.Context().Done():
-		case <-time.After(150 * time.Millisecond):
+		case <-time.After(1700 * time.Millisecond):
 			_, _ = io.WriteString(w, "late")
 			_ = http.NewResponseController(w).Flush()
 		}
@@ -212,7 +212,7 @@ func TestAStreamOutlivesTheDeadline(t *testing.T) {
 	local := new(Local)
 	local.Add("a", http.HandlerFunc(handler), nil)
 	for name, l := range map[string]*Local{"network": nil, "in process": local} {
-		tr := over(t, Options{Resolver: m, Local: l, Default: Settings{Timeout: 50 * time.Millisecond}}, nil)
+		tr := over(t, Options{Resolver: m, Local: l, Default: Settings{Timeout: 1500 * time.Millisecond}}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		req, err := http.NewRequestWithContext(ctx, "GET", orders, nil)
 		if err != nil {

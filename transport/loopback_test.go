@@ -19,11 +19,14 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// The scenarios of the simulation over a real network, with bounds for a machine that has other
-// things to do: servers that are slow because they wait, not because they compute.
+// Scenarios of the simulation over a real network: servers that are slow because they wait, not
+// because they compute. Figures are in the benchmarks, which want a machine for themselves and fail
+// when they are out of bounds:
+//
+//	go test ./transport -run '^$' -bench Loopback -benchtime 1x
 
 // loopback is real servers and their clients. A slower server has the first address.
-func loopback(t *testing.T, mean time.Duration, slower ...time.Duration) *simulation {
+func loopback(t testing.TB, mean time.Duration, slower ...time.Duration) *simulation {
 	t.Helper()
 	s := &simulation{draws: rand.New(rand.NewPCG(simSeed, 0))}
 	var list []discovery.Instance
@@ -60,7 +63,7 @@ func (s *simServer) listen(t testing.TB, draw func(time.Duration) time.Duration)
 }
 
 // dial makes two clients that call over the network.
-func (s *simulation) dial(t *testing.T, list []discovery.Instance, set transport.Settings) {
+func (s *simulation) dial(t testing.TB, list []discovery.Instance, set transport.Settings) {
 	t.Helper()
 	for range 2 {
 		c := transport.New(&transport.Options{Resolver: discovery.NewStatic(map[string][]discovery.Instance{"work": list}), Default: set})
@@ -69,9 +72,15 @@ func (s *simulation) dial(t *testing.T, list []discovery.Instance, set transport
 	}
 }
 
-// TestLoopbackSlowServer: one of three instances is 3 times slower.
-func TestLoopbackSlowServer(t *testing.T) {
-	t.Parallel()
+// BenchmarkLoopbackSlowServer: one of three instances is 3 times slower.
+func BenchmarkLoopbackSlowServer(b *testing.B) {
+	for b.Loop() {
+		slowServer(b)
+	}
+}
+
+func slowServer(t testing.TB) {
+	t.Helper()
 	const mean, long = 40 * time.Millisecond, 6 * time.Second
 	healthy, slow := loopback(t, mean, 1, 1, 1), loopback(t, mean, 3, 1, 1)
 	var both sync.WaitGroup
@@ -85,29 +94,47 @@ func TestLoopbackSlowServer(t *testing.T) {
 	}
 }
 
-// TestLoopbackBlackHole: one of ten instances accepts connections and answers nothing.
+// TestLoopbackBlackHole: one of three instances accepts connections and answers nothing. After some
+// calls nobody waits for it any more.
 func TestLoopbackBlackHole(t *testing.T) {
 	t.Parallel()
-	s := loopback(t, 5*time.Millisecond, 1, 1, 1, 1, 1, 1, 1, 1, 1)
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = hole.Close() })
+	s := loopback(t, time.Millisecond, 1, 1)
 	list := []discovery.Instance{{HTTP: hole.Addr().String()}}
 	for _, srv := range s.servers {
 		list = append(list, discovery.Instance{HTTP: srv.real.HTTPAddr()})
 	}
 	s.clients = nil
 	s.dial(t, list, transport.Settings{Timeout: time.Second})
-	s.load(t, http.MethodPost, 250, 6*time.Second, nil)
-	simErrors(t, s, 100)
+	s.succeeds(t, http.MethodPost, 100)
+}
+
+// succeeds returns when so many calls of each client have succeeded in a row.
+func (s *simulation) succeeds(t testing.TB, method string, inARow int) {
+	t.Helper()
+	origin := time.Now()
+	for _, client := range s.clients {
+		for row := 0; row < inARow; row++ {
+			s.call(t, client, method, origin, time.Since(origin))
+			last := s.calls[len(s.calls)-1]
+			if !last.ok {
+				row = -1
+			}
+			if time.Since(origin) > time.Minute {
+				t.Fatalf("%d calls have not succeeded in a row within a minute; the last one: %v", inARow, last.err)
+			}
+		}
+	}
 }
 
 // workerEnv makes TestLoopbackWorker a server.
 const workerEnv = "KAPTAR_TEST_WORKER"
 
-// TestLoopbackWorker is the process that TestLoopbackStorm stops; among the other tests it does
+// TestLoopbackWorker is the process that others stop; among the other tests it does
 // nothing.
 func TestLoopbackWorker(t *testing.T) {
 	t.Parallel()
@@ -120,7 +147,7 @@ func TestLoopbackWorker(t *testing.T) {
 }
 
 // startWorker runs a server in a process of its own.
-func startWorker(t *testing.T) (address string, process *os.Process) {
+func startWorker(t testing.TB) (address string, process *os.Process) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestLoopbackWorker$")
 	cmd.Env = append(os.Environ(), workerEnv+"=1")
@@ -148,23 +175,48 @@ func startWorker(t *testing.T) (address string, process *os.Process) {
 	return address, cmd.Process
 }
 
-// TestLoopbackStorm stops the only instance of a service for 2 s, at 70 % load.
-func TestLoopbackStorm(t *testing.T) {
-	t.Parallel()
+// pausable makes clients of a service whose only instance is a process, and what signals it.
+func pausable(t testing.TB) (*simulation, func(os.Signal)) {
+	t.Helper()
 	address, process := startWorker(t)
 	s := &simulation{draws: rand.New(rand.NewPCG(simSeed, 1))}
 	s.dial(t, []discovery.Instance{{HTTP: address}}, transport.Settings{
 		Timeout: time.Second, Retry: transport.RetrySettings{Max: 3, AttemptTimeout: 250 * time.Millisecond},
 	})
-	signal := func(sig os.Signal) func() {
-		return func() {
-			if err := process.Signal(sig); err != nil {
-				t.Error(err)
-			}
+	return s, func(sig os.Signal) {
+		if err := process.Signal(sig); err != nil {
+			t.Error(err)
 		}
 	}
+}
+
+// TestLoopbackPause: an instance that stood still is called again, on connections old and new.
+func TestLoopbackPause(t *testing.T) {
+	t.Parallel()
+	s, signal := pausable(t)
+	s.succeeds(t, http.MethodGet, 10)
+	signal(syscall.SIGSTOP)
+	for range 10 {
+		if s.call(t, s.clients[0], http.MethodGet, time.Now(), 0); s.calls[len(s.calls)-1].ok {
+			t.Error("a process that is stopped answers")
+		}
+	}
+	signal(syscall.SIGCONT)
+	s.succeeds(t, http.MethodGet, 20)
+}
+
+// BenchmarkLoopbackStorm stops the only instance of a service for 2 s, at 70 % load.
+func BenchmarkLoopbackStorm(b *testing.B) {
+	for b.Loop() {
+		storm(b)
+	}
+}
+
+func storm(t testing.TB) {
+	t.Helper()
+	s, signal := pausable(t)
 	s.load(t, http.MethodGet, 140, 9*time.Second, map[time.Duration]func(){
-		2 * time.Second: signal(syscall.SIGSTOP), 4 * time.Second: signal(syscall.SIGCONT),
+		2 * time.Second: func() { signal(syscall.SIGSTOP) }, 4 * time.Second: func() { signal(syscall.SIGCONT) },
 	})
 	before, _ := s.goodput(time.Second, 2*time.Second)
 	good, made := s.goodput(7*time.Second, 9*time.Second)
@@ -174,11 +226,16 @@ func TestLoopbackStorm(t *testing.T) {
 	}
 }
 
-// TestLoopbackOverload: callers ask one server for three times what it can do, and another one for
-// a bit less than it can do at the same time. A machine that does other things meanwhile has more
-// than one chance.
-func TestLoopbackOverload(t *testing.T) {
-	t.Parallel()
+// BenchmarkLoopbackOverload: callers ask one server for three times what it can do, and another one
+// for a bit less than it can do at the same time.
+func BenchmarkLoopbackOverload(b *testing.B) {
+	for b.Loop() {
+		overloaded(b)
+	}
+}
+
+func overloaded(t testing.TB) {
+	t.Helper()
 	const capacity, long = 4 * 50, 8 * time.Second // calls a second
 	var good [2]float64
 	for range 3 {

@@ -57,17 +57,14 @@ func TestAPickCostsTheSameWithManyInstances(t *testing.T) {
 			}
 			return time.Since(began) / picks
 		}
-		cost(few)
-		cost(many)
-		var ratios []float64
-		for range 21 {
-			a, b := cost(few), cost(many)
-			ratios = append(ratios, float64(b)/float64(max(a, 1)))
+		ten, all := time.Hour, time.Hour
+		for range 50 { // whatever else the machine does, it leaves some rounds alone
+			ten, all = min(ten, max(cost(few), 1)), min(all, cost(many))
 		}
-		slices.Sort(ratios)
-		t.Logf("%s: 10,000 instances cost %.1f times what 10 cost", name, ratios[len(ratios)/2])
-		if ratios[len(ratios)/2] > 40 {
-			t.Errorf("%s: a pick of 10,000 costs %.1f times that of 10", name, ratios[len(ratios)/2])
+		ratio := float64(all) / float64(ten)
+		t.Logf("%s: 10,000 instances cost %.1f times what 10 cost", name, ratio)
+		if ratio > 10 {
+			t.Errorf("%s: a pick of 10,000 costs %.1f times that of 10", name, ratio)
 		}
 		before := many.pool.Load()
 		if n := testing.AllocsPerRun(1000, func() { pick(many) }); n != 0 || many.pool.Load() != before {

@@ -26,15 +26,23 @@ func TestSimSlowServer(t *testing.T) {
 		})
 		return p
 	}
-	healthy, slow := p99(1), p99(3)
-	t.Logf("p99 %v, with a slow server %v: %.2f", healthy, slow, float64(slow)/float64(healthy))
-	if float64(slow) > 1.25*float64(healthy) {
-		t.Errorf("p99 is %v with a slow server and %v without, want at most 1.25 times", slow, healthy)
+	const runs = 3 // of which chance may spoil one
+	within := 0
+	for range runs {
+		healthy, slow := p99(1), p99(3)
+		t.Logf("p99 %v, with a slow server %v: %.2f", healthy, slow, float64(slow)/float64(healthy))
+		if float64(slow) <= 1.25*float64(healthy) {
+			within++
+		}
+		if 2*within > runs {
+			return
+		}
 	}
+	t.Errorf("p99 with a slow server is at most 1.25 times what it is without in %d of %d runs, want most of them", within, runs)
 }
 
 // simErrors fails the test when more than one of so many calls has failed.
-func simErrors(t *testing.T, s *simulation, one int) {
+func simErrors(t testing.TB, s *simulation, one int) {
 	t.Helper()
 	n, last := s.failed()
 	t.Logf("%d of %d calls failed, %.3f %%; p99 %v; %.3f attempts for a call",

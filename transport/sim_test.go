@@ -244,7 +244,7 @@ func (w *simWriter) WriteHeader(status int)      { w.status = status }
 
 // load makes Poisson calls with one method for a while, and calls at when a time has come. It
 // returns when the servers have done all work.
-func (s *simulation) load(t *testing.T, method string, perSecond float64, long time.Duration, at map[time.Duration]func()) {
+func (s *simulation) load(t testing.TB, method string, perSecond float64, long time.Duration, at map[time.Duration]func()) {
 	t.Helper()
 	var calls sync.WaitGroup
 	origin := time.Now()
@@ -266,7 +266,7 @@ func (s *simulation) load(t *testing.T, method string, perSecond float64, long t
 }
 
 // call makes one call and notes what came of it.
-func (s *simulation) call(t *testing.T, client *transport.Transport, method string, origin time.Time, began time.Duration) {
+func (s *simulation) call(t testing.TB, client *transport.Transport, method string, origin time.Time, began time.Duration) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, simURL, nil)
 	if err != nil {
