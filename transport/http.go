@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/h1"
 	"github.com/kaptar/kaptar/internal/limit"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 type httpCall struct {
@@ -31,8 +31,6 @@ type httpCall struct {
 	upload *upload            // the body of the attempt; nil for none
 
 	// What most calls need once is kept here, so that it costs no allocation of its own.
-	url     url.URL
-	values  [3]string // of the headers traceparent, tracestate and deadline
 	body    body
 	first   deadline.Limit // of the first attempt, like the next
 	sending upload
@@ -123,14 +121,14 @@ func (c *httpCall) try() (*http.Response, error) {
 // send is try for an attempt that has begun.
 func (c *httpCall) send() (*http.Response, error) {
 	ctx := c.bound()
-	out, err := c.outgoing(ctx)
+	body, err := c.outgoingBody()
 	if err != nil { // the caller's GetBody failed
 		c.record(neutral, 0)
 		c.release()
 		c.again = false
 		return nil, c.tg.fail(codes.Internal, "request body", err)
 	}
-	resp, err := c.roundTripper().RoundTrip(out)
+	resp, err := c.exchange(ctx, body)
 	late := c.scope != nil && !c.scope.Unguard() && !c.cancelled()
 	if late {
 		if err == nil {
@@ -235,58 +233,78 @@ func (c *httpCall) lift(resp *http.Response) {
 	}
 }
 
-// outgoing is the caller's request with the context, address and headers of an attempt.
-func (c *httpCall) outgoing(ctx context.Context) (*http.Request, error) {
+// exchange sends the request of an attempt and returns the answer.
+func (c *httpCall) exchange(ctx context.Context, body io.ReadCloser) (*http.Response, error) {
+	next, header := c.roundTripper(), c.header()
+	if lean, ok := next.(*h1.Transport); ok {
+		resp, err := lean.Do(ctx, c.req, &h1.Change{Host: c.in.HTTP, TLS: c.t.opts.TLS != nil, Header: header, Body: body})
+		if !errors.Is(err, h1.ErrNotLean) {
+			return resp, err
+		}
+	}
+	return next.RoundTrip(c.outgoing(ctx, body, header))
+}
+
+// outgoing is the caller's request with the context, address, header and body of an attempt.
+func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [3]h1.Field) *http.Request {
 	out := c.req.WithContext(ctx)
 	if c.local.http == nil && !c.external {
-		u := &c.url
-		if c.attempts > 1 { // the first attempt's may still be read
-			u = new(url.URL)
-		}
-		*u = *c.req.URL
+		u := *c.req.URL
 		u.Host = c.in.HTTP
 		if c.t.opts.TLS != nil {
 			u.Scheme = "https"
 		}
-		out.URL = u
+		out.URL = &u
 		if out.Host == "" {
 			out.Host = c.req.URL.Host
 		}
 	}
-	out.Header = c.header()
-	switch {
-	case noBody(c.req):
-	case !c.sent:
-		c.sent = true
-		c.upload = &c.sending
-		c.upload.start(out.Body, c)
-		out.Body = c.upload
-	default:
-		body, err := c.req.GetBody()
-		if err != nil {
-			return out, err
-		}
-		c.upload = new(upload) // the first attempt's may still be read
-		c.upload.start(body, c)
-		out.Body = c.upload
+	out.Header = make(http.Header, len(c.req.Header)+len(header))
+	for k, v := range c.req.Header {
+		out.Header[k] = slices.Clip(v) // who appends gets a copy
 	}
-	return out, nil
+	values := make([]string, len(header))
+	for i, f := range header {
+		if f.Name != "" {
+			values[i] = f.Value
+			out.Header[f.Name] = values[i : i+1 : i+1]
+		}
+	}
+	if body != nil {
+		out.Body = body
+	}
+	return out
 }
 
-// header returns the caller's header with trace and deadline.
-func (c *httpCall) header() http.Header {
-	h := make(http.Header, len(c.req.Header)+3)
-	for k, v := range c.req.Header {
-		h[k] = slices.Clip(v) // who appends gets a copy
+// outgoingBody is the request's body for an attempt, nil for none.
+func (c *httpCall) outgoingBody() (io.ReadCloser, error) {
+	if noBody(c.req) {
+		return nil, nil //nolint:nilnil // as in a request
 	}
-	values := c.values[:]
-	if c.attempts > 1 { // the first attempt's may still be read
-		values = make([]string, len(c.values))
+	body, u := c.req.Body, &c.sending
+	if c.sent {
+		again, err := c.req.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		body, u = again, new(upload) // the first attempt's may still be read
 	}
-	c.setTrace(h, values)
+	c.sent, c.upload = true, u
+	u.start(body, c)
+	return u, nil
+}
+
+// header is what an attempt's header has beside the caller's: trace and deadline.
+func (c *httpCall) header() (h [3]h1.Field) {
+	sc := c.spanOf().SpanContext()
+	if parent := telemetry.FormatTraceparent(sc); parent != "" {
+		h[0] = h1.Field{Name: "Traceparent", Value: parent}
+		if state := sc.TraceState(); state.Len() > 0 {
+			h[1] = h1.Field{Name: "Tracestate", Value: state.String()}
+		}
+	}
 	if left, ok := c.left(c.t.now()); ok {
-		values[2] = deadline.Format(left - answerTime)
-		h[deadline.Header] = values[2:3:3]
+		h[2] = h1.Field{Name: deadline.Header, Value: deadline.Format(left - answerTime)}
 	}
 	return h
 }

@@ -115,18 +115,3 @@ func (c *rpcCall) endRPCSpan(code codes.Code, err error) {
 	}
 	c.span.End()
 }
-
-// setTrace writes the trace headers of an attempt. values are room for the two.
-func (c *call) setTrace(h http.Header, values []string) {
-	sc := c.spanOf().SpanContext()
-	parent := telemetry.FormatTraceparent(sc)
-	if parent == "" {
-		return
-	}
-	values[0] = parent
-	h["Traceparent"] = values[0:1:1]
-	if state := sc.TraceState(); state.Len() > 0 {
-		values[1] = state.String()
-		h["Tracestate"] = values[1:2:2]
-	}
-}

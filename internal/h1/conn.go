@@ -55,8 +55,7 @@ func (c *conn) alive() bool {
 
 // exchange sends a request and reads the answer. After an error the connection must be closed;
 // again then says that the request may be made over another one.
-func (c *conn) exchange(req *http.Request, m *message) (resp *http.Response, again bool, err error) {
-	ctx := req.Context()
+func (c *conn) exchange(ctx context.Context, req *http.Request, m *message) (resp *http.Response, again bool, err error) {
 	c.socket.begin(ctx)
 	sent := c.socket.sent
 	c.heard = false

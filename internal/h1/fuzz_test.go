@@ -107,7 +107,7 @@ func FuzzRequest(f *testing.F) {
 			return r
 		}
 		m := new(message)
-		if req := request(); !m.encode(req) || m.load(req) != nil {
+		if req := request(); !m.encode(req, &Change{}) || m.load(req.Context(), req.Body) != nil {
 			return
 		}
 		var theirs bytes.Buffer

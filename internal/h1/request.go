@@ -29,9 +29,26 @@ type message struct {
 	trace  *httptrace.ClientTrace
 }
 
+// A Change is how a call differs from its request, which then need not be copied. The zero value
+// leaves it as it is.
+type Change struct {
+	Host   string        // where to connect; default that of the URL. The server is told the request's
+	TLS    bool          // also if the URL says http
+	Header [3]Field      // stand for the request's fields of those names
+	Body   io.ReadCloser // stands for the request's, if it has one and this is not nil
+}
+
+// A Field is a line of a header. Its name is canonical, its value valid; without a name it is none.
+type Field struct{ Name, Value string }
+
+// sets reports whether the field is one of c's.
+func (c *Change) sets(name string) bool {
+	return name == c.Header[0].Name || name == c.Header[1].Name || name == c.Header[2].Name
+}
+
 // encode writes the head of req. It reports false if the request is not lean, or not valid: then
 // net/http has to say so.
-func (m *message) encode(req *http.Request) bool {
+func (m *message) encode(req *http.Request, change *Change) bool {
 	u := req.URL
 	if u == nil || u.Host == "" || u.Opaque != "" || (u.Scheme != "http" && u.Scheme != "https") || !leanBody(req) || req.Header == nil ||
 		req.Close || req.Trailer != nil || req.TransferEncoding != nil || req.Cancel != nil { //nolint:staticcheck // net/http still minds Cancel
@@ -72,7 +89,12 @@ func (m *message) encode(req *http.Request) bool {
 		m.b = strconv.AppendInt(m.b, req.ContentLength, 10)
 		m.b = append(m.b, "\r\n"...)
 	}
-	return m.header(req.Header)
+	for _, f := range change.Header {
+		if f.Name != "" {
+			m.field(f.Name, f.Value)
+		}
+	}
+	return m.header(req.Header, change)
 }
 
 // visible reports whether s can stand in the request line.
@@ -95,12 +117,15 @@ func (m *message) field(name, value string) {
 	m.b = append(m.b, "\r\n"...)
 }
 
-// header writes the fields and the empty line behind them.
-func (m *message) header(h http.Header) bool {
+// header writes the fields that change leaves and the empty line behind them.
+func (m *message) header(h http.Header, change *Change) bool {
 	for name, values := range h {
 		if !httpguts.ValidHeaderFieldName(name) || textproto.CanonicalMIMEHeaderKey(name) != name ||
 			slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
 			return false
+		}
+		if change.sets(name) {
+			continue
 		}
 		switch name {
 		case "Connection", "Expect", "Keep-Alive", "Proxy-Connection", "Trailer", "Transfer-Encoding", "Upgrade":
@@ -120,19 +145,18 @@ func (m *message) header(h http.Header) bool {
 
 // load reads the body behind the head, and closes it. It does so before there is a connection: a
 // body that is slow or broken off costs its own caller time, and no server.
-func (m *message) load(req *http.Request) error {
-	ctx := req.Context()
+func (m *message) load(ctx context.Context, body io.ReadCloser) error {
 	if m.length == 0 || ctx.Err() != nil {
-		if req.Body != nil {
-			_ = req.Body.Close() // http.NoBody, or not needed
+		if body != nil {
+			_ = body.Close() // http.NoBody, or not needed
 		}
 		return context.Cause(ctx)
 	}
 	at := len(m.b)
 	m.b = slices.Grow(m.b, m.length+1)
-	n, err := io.ReadFull(req.Body, m.b[at:at+m.length+1]) // a byte more than may come
+	n, err := io.ReadFull(body, m.b[at:at+m.length+1]) // a byte more than may come
 	m.b = m.b[:at+n]
-	switch e := req.Body.Close(); {
+	switch e := body.Close(); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
 	case err == nil:

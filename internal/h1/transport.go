@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"reflect"
 	"sync"
 	"time"
@@ -17,6 +18,9 @@ import (
 // read, was shorter or longer than announced, or had not come when the context ended. Nothing of
 // such a request was sent.
 var ErrBody = errors.New("h1: request body")
+
+// ErrNotLean is what Do returns for a call that is not lean, see the package's doc.
+var ErrNotLean = errors.New("h1: not a lean call")
 
 // Options configure a Transport.
 type Options struct {
@@ -71,29 +75,41 @@ func (t *Transport) CloseIdleConnections() {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	m := t.messages.Get().(*message) //nolint:forcetypeassert // the pool has no others
-	if m.trace = httptrace.ContextClientTrace(ctx); !leanTrace(m.trace) || !m.encode(req) {
-		t.messages.Put(m)
+	resp, err := t.Do(req.Context(), req, &Change{})
+	if errors.Is(err, ErrNotLean) {
 		return t.opts.Next.RoundTrip(req)
 	}
+	return resp, err
+}
+
+// Do is RoundTrip in another context, and with a change to the request. It returns ErrNotLean,
+// having done nothing, for a call that Options.Next should get.
+func (t *Transport) Do(ctx context.Context, req *http.Request, change *Change) (*http.Response, error) {
+	m := t.messages.Get().(*message) //nolint:forcetypeassert // the pool has no others
 	defer t.messages.Put(m)
-	if err := m.load(req); err != nil {
+	if m.trace = httptrace.ContextClientTrace(ctx); !leanTrace(m.trace) || !m.encode(req, change) {
+		return nil, ErrNotLean
+	}
+	body := req.Body
+	if change.Body != nil {
+		body = change.Body
+	}
+	if err := m.load(ctx, body); err != nil {
 		return nil, err
 	}
-	k := key{host: req.URL.Host, https: req.URL.Scheme == "https"}
+	k := key{host: cmp.Or(change.Host, req.URL.Host), https: change.TLS || req.URL.Scheme == "https"}
 	if k.https {
 		if t.opts.ServerName != nil {
 			k.name = t.opts.ServerName(ctx)
 		}
-		k.name = cmp.Or(k.name, req.URL.Hostname())
+		k.name = cmp.Or(k.name, (&url.URL{Host: k.host}).Hostname())
 	}
 	for fresh := false; ; fresh = true {
 		c, err := t.conn(ctx, k, fresh)
 		if err != nil {
 			return nil, err
 		}
-		resp, again, err := c.exchange(req, m)
+		resp, again, err := c.exchange(ctx, req, m)
 		if err == nil {
 			return resp, nil
 		}

@@ -28,7 +28,7 @@ func calls() []mutant {
 		},
 		{
 			"the deadline travels", "transport/http.go",
-			"h[deadline.Header] = values[2:3:3]", "_ = deadline.Header", "./transport", "",
+			"Field{Name: deadline.Header,", "Field{Name: deadline.Header[:0],", "./transport", "",
 		},
 		{
 			"weights are shares, whoever is faster", "transport/pool.go",
@@ -207,6 +207,10 @@ func client() []mutant {
 		{
 			"a connection is for one certificate's name", "internal/h1/transport.go",
 			"k.name = t.opts.ServerName(ctx)", "_ = t.opts.ServerName(ctx)", "./internal/h1", "TestTLS",
+		},
+		{
+			"a field that is changed goes out once", "internal/h1/request.go",
+			"if change.sets(name) {", "if change.sets(\"-\") {", "./internal/h1", "TestChange",
 		},
 		{
 			"a late body is its caller's fault", "transport/http.go",
