@@ -246,15 +246,26 @@ func TestManyAtOnce(t *testing.T) {
 	for range 60 {
 		wg.Go(func() {
 			o, resp := place(t, sys, "", tea)
-			if o.ID == 0 {
-				t.Errorf("POST /orders = %d %s; want 201", resp.Status, resp.Body)
+			if o.ID == 0 && resp.Status != http.StatusServiceUnavailable {
+				t.Errorf("POST /orders = %d %s; want 201, or 503 on a busy machine", resp.Status, resp.Body)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			ids = append(ids, o.ID)
+			if o.ID != 0 {
+				ids = append(ids, o.ID)
+			}
 		})
 	}
 	wg.Wait()
+	for len(ids) < 60 { // the server had more to do than it can, and placed no order: its client asks again
+		shoptest.Eventually(t, "an order that was refused at first", func() (bool, string) {
+			o, resp := place(t, sys, "", tea)
+			if o.ID != 0 {
+				ids = append(ids, o.ID)
+			}
+			return o.ID != 0, fmt.Sprint(resp.Status, resp.Body)
+		})
+	}
 	count := make(map[status]int)
 	for _, id := range ids {
 		o := ended(t, sys, 1, id)
