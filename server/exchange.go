@@ -187,19 +187,20 @@ func (x *exchange) stream() {
 
 // ending says how the answer has ended.
 func (x *exchange) ending(abort bool) string {
-	ctx := x.req.Context()
-	cause := context.Cause(ctx)
-	switch {
+	err := x.req.Context().Err()
+	if err == nil {
+		if abort {
+			return endFailed
+		}
+		return endFinished
+	}
+	switch cause := context.Cause(x.req.Context()); {
 	case errors.Is(cause, ErrStopping), errors.Is(cause, errCut):
 		return endStopping
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
 		return endTimeout
-	case ctx.Err() != nil:
-		return endClientGone
-	case abort:
-		return endFailed
 	}
-	return endFinished
+	return endClientGone
 }
 
 // Flush is for handlers that look for an http.Flusher.

@@ -29,8 +29,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	sound := x.arrive(r)
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
 	s.tel.Begin(&x.span, x.method, trace.SpanKindServer, parent)
-	ctx := x.span.Context(x.limitTime(r))
-	x.req = r.WithContext(ctx)
+	x.req = r
+	ctx := x.limitTime(r)
+	if r.Context() == context.Context(x.limit) { // within the process
+		x.limit.Carry(x.span.Context(context.Background()))
+	} else {
+		ctx = x.span.Context(ctx)
+		x.req = r.WithContext(ctx)
+	}
 	x.flight = flight{limit: x.limit, x: x, method: telemetry.Cut(r.Method), name: telemetry.Cut(r.URL.Path)}
 	// Not over before its records are made, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
@@ -174,6 +180,9 @@ func (x *exchange) answer(p any) (abort bool) {
 			x.fail(Problem{Status: http.StatusInternalServerError, Detail: "the handler failed unexpectedly"})
 			abort = false
 		}
+	}
+	if x.status != 0 && x.status < 500 {
+		return abort
 	}
 	gone := errors.Is(context.Cause(ctx), context.Canceled)
 	switch {

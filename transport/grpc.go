@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 type idempotentKey struct{}
@@ -99,6 +101,9 @@ type hop struct {
 	context.Context
 	deadline time.Time
 }
+
+// Under is for package deadline: this context ends with that one.
+func (h *hop) Under() context.Context { return h.Context }
 
 // Deadline is told in steps of the time that is left: grpc-go sends it in microseconds, and a header
 // that is never the same twice drives all others out of the connection's table.
@@ -211,23 +216,29 @@ func (u *unary) send(args, reply any, opts []grpc.CallOption) error {
 
 // limit is bound over gRPC: the call's deadline or, while another attempt is possible, an earlier.
 func (u *unary) limit() (context.Context, context.CancelFunc) {
-	now := u.t.now()
-	deadline, inherited := u.deadline, u.inherited
-	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (deadline == 0 || now+own < deadline) {
-		deadline, inherited = now+own, false
+	now := u.started
+	until, inherited := u.deadline, u.inherited
+	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (until == 0 || now+own < until) {
+		until, inherited = now+own, false
 	}
-	if deadline == 0 {
+	if until == 0 {
 		return u.ctx, func() {}
 	}
 	h := &u.first
 	if u.attempts > 1 { // the first attempt's may still be in use
 		h = new(hop)
 	}
-	h.Context, h.deadline = u.ctx, u.t.began.Add(max(deadline-answerTime, now+time.Millisecond))
+	h.Context, h.deadline = u.ctx, u.t.began.Add(max(until-answerTime, now+time.Millisecond))
 	if inherited {
 		return h, func() {}
 	}
-	ctx, cancel := context.WithDeadline(u.ctx, u.t.began.Add(deadline))
+	at := u.t.began.Add(until)
+	if u.local.grpc != nil {
+		l := new(deadline.Limit) // waits for less than package context
+		h.Context = l.Start(u.ctx, at)
+		return h, func() { l.Cancel(nil) }
+	}
+	ctx, cancel := context.WithDeadline(u.ctx, at)
 	h.Context = ctx
 	return h, cancel
 }

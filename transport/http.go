@@ -201,7 +201,7 @@ func wellFormed(req *http.Request) bool {
 func (c *httpCall) bound() context.Context {
 	ctx := c.ctx
 	c.scope, c.limit = nil, nil
-	now := c.t.now()
+	now := c.started
 	left, ok := c.left(now)
 	own := c.tg.set.Retry.AttemptTimeout
 	early := own > 0 && (!ok || own < left) && c.mayRepeat(now)
@@ -303,7 +303,7 @@ func (c *httpCall) header() (h [3]h1.Field) {
 			h[1] = h1.Field{Name: "Tracestate", Value: state.String()}
 		}
 	}
-	if left, ok := c.left(c.t.now()); ok {
+	if left, ok := c.left(c.started); ok {
 		h[2] = h1.Field{Name: deadline.Header, Value: deadline.Format(left - answerTime)}
 	}
 	return h

@@ -28,7 +28,7 @@ type localEntry struct {
 func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
 	entry := localEntry{grpc: g}
 	if h != nil {
-		entry.http = inproc.RoundTripper(h)
+		entry.http = inproc.Taking(h)
 	}
 	l.change(func(m map[string]localEntry) { m[instanceID] = entry })
 }

@@ -3,6 +3,7 @@ package deadline
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // A Follower is told, in a goroutine of its own, that a context has ended.
@@ -26,7 +27,25 @@ func Follow(ctx context.Context, f Follower) Following {
 	if ctx.Done() == nil {
 		return Following{}
 	}
-	return Following{stop: context.AfterFunc(ctx, f.Ended)}
+	ended := f.Ended
+	if l, ok := f.(*Limit); ok && l.ended != nil {
+		ended = l.ended // spares an allocation
+	}
+	return Following{stop: context.AfterFunc(ctx, ended)}
+}
+
+// Passed returns why ctx has ended, nil when it has not. It does not wait for a timer.
+func Passed(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if l := under(ctx); l != nil { // it has looked at the clock
+		return Passed(l.parent)
+	}
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // under returns the limit with which ctx ends, nil when there is none.
@@ -56,13 +75,12 @@ func (f Following) Stop() {
 }
 
 func (l *Limit) follow(f Follower) {
-	if l.Err() != nil {
-		go f.Ended()
-		return
-	}
 	l.mu.Lock()
-	ended := l.err != nil // just now
+	ended := l.err != nil // if it is about to be, wake finds out
 	if !ended {
+		if l.followers == nil {
+			l.followers = l.room[:0]
+		}
 		l.followers = append(l.followers, f)
 		l.wake()
 	}

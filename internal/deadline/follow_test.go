@@ -142,3 +142,33 @@ func TestFollowCostsATimer(t *testing.T) { //nolint:paralleltest // AllocsPerRun
 		t.Errorf("%v allocations, want those of the limit, values, the timer, its function and the list of followers", n)
 	}
 }
+
+func TestPassed(t *testing.T) {
+	t.Parallel()
+	past, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+	defer cancel()
+	var above, open, over deadline.Limit
+	defer open.Cancel(nil)
+	why := errors.New("why")
+	cancelled, end := context.WithCancelCause(context.Background())
+	end(why)
+	for what, tt := range map[string]struct {
+		ctx  context.Context
+		want error
+	}{
+		"open":                   {values{open.Start(context.Background(), time.Now().Add(time.Hour))}, nil},
+		"limit over":             {values{over.Start(context.Background(), time.Now().Add(-time.Second))}, context.DeadlineExceeded},
+		"limit under a deadline": {above.Start(late{past}, time.Time{}), context.DeadlineExceeded},
+		"cancelled":              {cancelled, why},
+		"its timer is late":      {late{past}, context.DeadlineExceeded},
+	} {
+		if got := deadline.Passed(tt.ctx); !errors.Is(got, tt.want) {
+			t.Errorf("%s: %v, want %v", what, got, tt.want)
+		}
+	}
+}
+
+// late is a context whose timer has not run yet.
+type late struct{ context.Context }
+
+func (late) Err() error { return nil }

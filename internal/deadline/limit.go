@@ -15,6 +15,7 @@ import (
 type Limit struct {
 	parent context.Context
 	owner  any
+	values context.Context // of Carry; nil for none
 
 	mu      sync.Mutex
 	at      time.Time // zero: no deadline of its own
@@ -31,6 +32,8 @@ type Limit struct {
 	above     *Limit      // that is followed; nil: none
 	unfollow  func() bool // the same for another parent
 	followers []Follower
+	room      [1]Follower // for the first of them, mostly the only one
+	ended     func()      // Ended, as timer and parent call it
 }
 
 type limitKey struct{}
@@ -94,6 +97,10 @@ func Chosen(ctx context.Context) bool {
 
 // Own makes Owner return v: who works under the limit can be found again through a context.
 func (l *Limit) Own(v any) { l.owner = v }
+
+// Carry adds the values of ctx to those of the parent: it spares who works under the limit a context
+// below it. It must be called before anybody else has the limit.
+func (l *Limit) Carry(ctx context.Context) { l.values = ctx }
 
 // Owner returns what Own was given.
 func (l *Limit) Owner() any { return l.owner }
@@ -180,6 +187,11 @@ func (l *Limit) Value(key any) any {
 	if key == (limitKey{}) {
 		return l
 	}
+	if l.values != nil {
+		if v := l.values.Value(key); v != nil {
+			return v
+		}
+	}
 	l.mu.Lock()
 	ctx := l.ctx
 	l.mu.Unlock()
@@ -198,6 +210,7 @@ func (l *Limit) wake() {
 		return
 	}
 	l.awake = true
+	l.ended = l.Ended
 	l.arm()
 	f := Follow(l.parent, l)
 	l.above, l.unfollow = f.limit, f.stop
@@ -215,7 +228,7 @@ func (l *Limit) arm() {
 	switch {
 	case l.timer == nil && at.IsZero():
 	case l.timer == nil:
-		l.timer = time.AfterFunc(time.Until(at), l.Ended)
+		l.timer = time.AfterFunc(time.Until(at), l.ended)
 	case at.IsZero():
 		l.timer.Stop()
 	default:

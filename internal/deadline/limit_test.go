@@ -164,3 +164,17 @@ func TestLimitCostsNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun
 		t.Errorf("%v allocations, want no more than the limit itself", n)
 	}
 }
+
+func TestCarriedValuesComeFirst(t *testing.T) {
+	t.Parallel()
+	var l deadline.Limit
+	parent := context.WithValue(context.WithValue(t.Context(), name{}, "parent"), other{}, "parent")
+	ctx := l.Start(parent, time.Time{})
+	defer l.Cancel(nil)
+	l.Carry(context.WithValue(context.Background(), name{}, "carried"))
+	if got, rest := ctx.Value(name{}), ctx.Value(other{}); got != "carried" || rest != "parent" || deadline.Of(ctx) != &l {
+		t.Errorf("values %v and %v, limit %p; want carried, parent, %p", got, rest, deadline.Of(ctx), &l)
+	}
+}
+
+type other struct{}

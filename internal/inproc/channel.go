@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -99,7 +100,9 @@ func (c *Channel) find(full string) (*method, error) {
 func (c *Channel) NewStream(
 	ctx context.Context, desc *grpc.StreamDesc, full string, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	return c.newStream(ctx, desc, full, readOptions(opts))
+	o := new(callOptions)
+	o.read(opts)
+	return c.newStream(ctx, desc, full, o)
 }
 
 var errGoexit = errors.New("handler ended its goroutine")
@@ -107,7 +110,9 @@ var errGoexit = errors.New("handler ended its goroutine")
 // Invoke implements [grpc.ClientConnInterface]. It returns when the call is over or ctx ends,
 // whichever is first; a handler that does not mind the end of its context goes on for itself.
 func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts ...grpc.CallOption) (err error) {
-	o := readOptions(opts)
+	call := &unaryCall{channel: c}
+	o := &call.options
+	o.read(opts)
 	defer func() { o.finish(err) }()
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
@@ -123,20 +128,20 @@ func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts
 	if err != nil {
 		return err
 	}
-	request, err := c.marshal(args, o.maxSend)
-	if err != nil {
+	if call.request, err = c.marshal(args, o.maxSend); err != nil {
 		return err
 	}
-	call := &unaryCall{channel: c, method: m, request: request, side: newServerSide(m.full), done: make(chan struct{})}
+	call.method, call.side.method, call.news = m, m.full, make(chan struct{}, 1)
+	above := deadline.Follow(ctx, call)
 	go call.serve(call.side.context(start(ctx, &call.limit), md))
-	select {
-	case <-call.done:
-	case <-ctx.Done():
+	<-call.news
+	above.Stop()
+	if !call.done.Load() {
 		endLike(ctx, &call.limit)
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	defer call.reply.Free()
-	o.deliver(call.side.sentHeader(), call.side.sentTrailer())
+	o.deliver(&call.side)
 	if call.err != nil {
 		return call.err
 	}
@@ -144,23 +149,38 @@ func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts
 }
 
 // A unaryCall is a call on its way. reply and err belong to the handler's goroutine until done is
-// closed.
+// set.
 type unaryCall struct {
 	channel *Channel
 	method  *method
+	options callOptions
 	limit   deadline.Limit // of the handler's context
 	request mem.BufferSlice
-	side    *serverSide
-	done    chan struct{}
+	side    serverSide
+	done    atomic.Bool
+	news    chan struct{} // has a token when the call is done, or the caller's context has ended
 	reply   mem.BufferSlice
 	err     error
+}
+
+// Ended is told that the caller's context has ended.
+func (u *unaryCall) Ended() {
+	select {
+	case u.news <- struct{}{}:
+	default:
+	}
+}
+
+func (u *unaryCall) finish() {
+	u.side.send(u.err == nil)
+	u.done.Store(true)
+	u.Ended()
 }
 
 func (u *unaryCall) serve(ctx context.Context) {
 	_ = grow(0)
 	defer u.limit.Cancel(nil)
-	defer close(u.done)
-	defer func() { u.side.send(u.err == nil) }()
+	defer u.finish()
 	defer contain(u.method.full, &u.err)()
 	reply, err := u.method.unary.Handler(u.method.impl, ctx, func(v any) error {
 		defer u.request.Free()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,10 @@ type exchange struct {
 	body   *requestBody       // nil when there is none
 
 	header http.Header // the handler's own
+
+	// What each side gets is kept here, so that it costs no allocation of its own.
+	url      url.URL
+	response http.Response
 
 	mu        sync.Mutex
 	changed   sync.Cond
@@ -138,7 +143,7 @@ func (ex *exchange) writeHeader(status int) {
 		return
 	}
 	ex.status = status
-	ex.sent = received(ex.header)
+	ex.sent = received(ex.header, make(http.Header, len(ex.header)+1))
 	_, ex.typed = ex.header["Content-Type"]
 	if v := ex.sent["Connection"]; len(v) > 0 && httpguts.HeaderValuesContainsToken(v, "close") {
 		ex.closes = true
@@ -241,16 +246,4 @@ func endLike(caller context.Context, limit *deadline.Limit) {
 	} else {
 		limit.Cancel(nil)
 	}
-}
-
-// ended returns why ctx has ended, nil when it has not. It does not wait for the timer of a
-// deadline that has passed.
-func ended(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }

@@ -91,7 +91,8 @@ func (h *hijacked) response(ex *exchange, req *http.Request) *http.Response {
 		h.raw.Request = req
 		return h.raw
 	}
-	return newResponse(req, ex.status, ex.sent, upgraded{h.caller, h.caller})
+	ex.response = newResponse(req, ex.status, ex.sent, upgraded{h.caller, h.caller})
+	return &ex.response
 }
 
 // upgraded is the body of a response with status 101: the caller's end of the connection.

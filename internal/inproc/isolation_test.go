@@ -313,3 +313,32 @@ func TestDeadlinesOfTheControllerAreNotSupported(t *testing.T) {
 		})
 	})
 }
+
+// A transport that takes the map of the header still shares no value, and hands on what a copy has.
+func TestTakenHeaderSharesNoValues(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for what, header := range map[string]http.Header{
+			"plain": {"X-Tags": {" a ", "b"}, "X-Empty": {}, "Host": {"other"}},
+			"odd":   {"X-Tags": {" a "}, "x-tags": {"b"}, "Content-Length": {"9"}},
+		} {
+			values := header["X-Tags"]
+			req := newRequest(t, "GET", "http://s/", nil)
+			req.Header = header
+			resp, err := inproc.Taking(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if got := strings.Join(r.Header["X-Tags"], "|"); got != "a|b" || len(r.Header) != 1 {
+					t.Errorf("%s: the handler sees %v, want X-Tags with a and b alone", what, r.Header)
+				}
+				r.Header["X-Tags"][0] = "changed"
+				w.WriteHeader(http.StatusNoContent)
+			})).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if values[0] != " a " {
+				t.Errorf("%s: the caller's value became %q", what, values[0])
+			}
+		}
+	})
+}

@@ -52,12 +52,13 @@ func notPrintable(s string) bool {
 // the handler's context.
 type serverSide struct {
 	method string
+	peer   peer.Peer // the caller's, as the handler sees it
 
 	mu      sync.Mutex
 	header  metadata.MD
 	trailer metadata.MD
 	sent    bool          // the header is on its way, it can change no more
-	ready   chan struct{} // closed when sent becomes true
+	ready   chan struct{} // closed when sent becomes true; nil when nobody waits for that
 }
 
 func newServerSide(method string) *serverSide {
@@ -67,7 +68,8 @@ func newServerSide(method string) *serverSide {
 // context returns the handler's context with what a server puts into it.
 func (s *serverSide) context(ctx context.Context, md metadata.MD) context.Context {
 	ctx = metadata.NewIncomingContext(ctx, md)
-	ctx = peer.NewContext(ctx, &peer.Peer{Addr: address{}, LocalAddr: address{}})
+	s.peer = peer.Peer{Addr: address{}, LocalAddr: address{}}
+	ctx = peer.NewContext(ctx, &s.peer)
 	return grpc.NewContextWithServerTransportStream(ctx, s)
 }
 
@@ -95,9 +97,10 @@ func (s *serverSide) addHeader(md metadata.MD, send bool) error {
 
 func (s *serverSide) sendLocked() {
 	maps.DeleteFunc(s.header, reserved)
-	s.header = metadata.Join(s.header, metadata.Pairs("content-type", contentType))
 	s.sent = true
-	close(s.ready)
+	if s.ready != nil {
+		close(s.ready)
+	}
 }
 
 // send lets the header go if it has not gone yet: as the first message does, and always is true
@@ -124,12 +127,17 @@ func (s *serverSide) sentHeader() metadata.MD {
 	if !s.sent {
 		return nil
 	}
-	return s.header.Copy()
+	md := s.header.Copy()
+	md.Set("content-type", contentType)
+	return md
 }
 
 func (s *serverSide) sentTrailer() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.trailer) == 0 {
+		return metadata.MD{}
+	}
 	md := s.trailer.Copy()
 	maps.DeleteFunc(md, reserved)
 	return md

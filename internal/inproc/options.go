@@ -24,8 +24,8 @@ type callOptions struct {
 	maxSend, maxRecv  int
 }
 
-func readOptions(opts []grpc.CallOption) *callOptions {
-	o := &callOptions{maxSend: math.MaxInt, maxRecv: defaultMaxReceive}
+func (o *callOptions) read(opts []grpc.CallOption) {
+	o.maxSend, o.maxRecv = math.MaxInt, defaultMaxReceive
 	for _, opt := range opts {
 		switch opt := opt.(type) {
 		case grpc.HeaderCallOption:
@@ -44,16 +44,15 @@ func readOptions(opts []grpc.CallOption) *callOptions {
 			o.maxRecv = opt.MaxRecvMsgSize
 		}
 	}
-	return o
 }
 
 // deliver gives the caller the metadata that came back.
-func (o *callOptions) deliver(header, trailer metadata.MD) {
+func (o *callOptions) deliver(side *serverSide) {
 	for _, h := range o.headers {
-		*h = header
+		*h = side.sentHeader()
 	}
 	for _, t := range o.trailers {
-		*t = trailer
+		*t = side.sentTrailer()
 	}
 }
 

@@ -21,17 +21,18 @@ import (
 var errNoURL = errors.New("inproc: request without URL")
 
 // serverRequest returns the request as a server would have read it from the wire: nothing in it is
-// shared with req but the source of the body.
-func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*http.Request, error) {
+// shared with req but the source of the body and, if t takes it, the map of the header.
+func (t *roundTripper) serverRequest(ctx context.Context, req *http.Request, ex *exchange) (*http.Request, error) {
 	if req.URL == nil {
 		return nil, errNoURL
 	}
-	header, err := serverHeader(req)
+	header, err := t.serverHeader(req)
 	if err != nil {
 		return nil, err
 	}
 	uri := req.URL.RequestURI()
-	u := &url.URL{Path: req.URL.Path, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
+	body, u := ex.body, &ex.url
+	*u = url.URL{Path: req.URL.Path, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
 	if req.URL.Opaque != "" || req.URL.RawPath != "" || !strings.HasPrefix(req.URL.Path, "/") {
 		if u, err = url.ParseRequestURI(uri); err != nil {
 			return nil, fmt.Errorf("inproc: request URI %q: %w", uri, err)
@@ -69,7 +70,7 @@ func serverRequest(ctx context.Context, req *http.Request, body *requestBody) (*
 
 // serverHeader is the header of req as a server would have read it, without what net/http's client
 // would not send. It refuses what that refuses.
-func serverHeader(req *http.Request) (http.Header, error) {
+func (t *roundTripper) serverHeader(req *http.Request) (http.Header, error) {
 	for k, vv := range req.Header {
 		if !httpguts.ValidHeaderFieldName(k) {
 			return nil, fmt.Errorf("inproc: header name %q is not a token", k)
@@ -81,7 +82,11 @@ func serverHeader(req *http.Request) (http.Header, error) {
 			}
 		}
 	}
-	header := received(req.Header)
+	header := req.Header
+	if !t.takes || header == nil {
+		header = make(http.Header, len(req.Header)+1)
+	}
+	header = received(req.Header, header)
 	for _, k := range [...]string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
 		delete(header, k)
 	}
@@ -174,19 +179,19 @@ func (b *requestBody) Close() error {
 // takes, and what net/http adds to that.
 const maxHeader = 64<<10 + 4<<10
 
-// received returns a copy of h as the other side would have read it from the wire: with canonical
+// received fills out, which is empty or h itself, and returns h as the other side would have read it from the wire: with canonical
 // keys, values in one line and without the space around them, and without fields that have no
 // value or a name that cannot be sent.
-func received(h http.Header) http.Header {
+func received(h, out http.Header) http.Header {
 	n := 0
 	for _, v := range h {
 		n += len(v)
 	}
 	values := make([]string, 0, n)
-	out := make(http.Header, len(h)+1)
 	odd := false // a field comes under two names, or another than its own
 	for k, v := range h {
 		if len(v) == 0 || strings.HasPrefix(k, http.TrailerPrefix) {
+			delete(out, k)
 			continue
 		}
 		if http.CanonicalHeaderKey(k) != k || !httpguts.ValidHeaderFieldName(k) {
@@ -202,7 +207,7 @@ func received(h http.Header) http.Header {
 	if !odd {
 		return out
 	}
-	clear(out)
+	out = make(http.Header, len(h))
 	for _, k := range slices.Sorted(maps.Keys(h)) { // the order in which net/http sends them
 		if !httpguts.ValidHeaderFieldName(k) {
 			continue
@@ -240,5 +245,5 @@ func refusal(req *http.Request) *http.Response {
 	res := newResponse(req, status, http.Header{"Content-Type": {"text/plain; charset=utf-8"}},
 		io.NopCloser(strings.NewReader(statusLine(status))))
 	res.Close, res.ContentLength = true, -1
-	return res
+	return &res
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // responseWriter is the handler's side of an exchange.
@@ -155,7 +157,7 @@ func (b responseBody) Read(p []byte) (int, error) {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
 	for {
-		gone := ended(ex.caller)
+		gone := deadline.Passed(ex.caller)
 		switch {
 		case ex.callerErr != nil:
 			return 0, ex.callerErr

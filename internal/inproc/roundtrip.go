@@ -35,7 +35,14 @@ import (
 // [http.ErrAbortHandler].
 func RoundTripper(h http.Handler) http.RoundTripper { return &roundTripper{handler: h} }
 
-type roundTripper struct{ handler http.Handler }
+// Taking is RoundTripper for a caller that makes the map of the header anew for each request: the
+// transport does not copy it, but keeps it. The values are copied.
+func Taking(h http.Handler) http.RoundTripper { return &roundTripper{handler: h, takes: true} }
+
+type roundTripper struct {
+	handler http.Handler
+	takes   bool // the map of the header
+}
 
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	caller := req.Context()
@@ -45,7 +52,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		ex.release()
 		return nil, context.Cause(caller)
 	}
-	sreq, err := serverRequest(start(caller, &ex.limit), req, ex.body)
+	sreq, err := t.serverRequest(start(caller, &ex.limit), req, ex)
 	if err != nil {
 		ex.release()
 		return nil, err
@@ -56,7 +63,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ex.above = deadline.Follow(caller, ex)
 	go ex.serve(t.handler, sreq)
-	return ex.response(req)
+	return ex.await(req)
 }
 
 // serve runs the handler and ends the exchange, however the handler ends.
@@ -84,14 +91,14 @@ func panicError(req *http.Request, p any) error {
 	return fmt.Errorf("inproc: handler of %s %s panicked: %v: %w", req.Method, req.URL.Path, p, io.ErrUnexpectedEOF)
 }
 
-// response waits for the header.
-func (ex *exchange) response(req *http.Request) (*http.Response, error) {
+// await waits for the header.
+func (ex *exchange) await(req *http.Request) (*http.Response, error) {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
 	for !ex.committed && ex.err == nil && !ex.hijacked.answered() {
 		ex.changed.Wait()
 	}
-	if err := ended(ex.caller); err != nil { // also when the handler has answered just because its own deadline has passed
+	if err := deadline.Passed(ex.caller); err != nil { // also when the handler has answered just because its own deadline has passed
 		return nil, err
 	}
 	if !ex.committed && !ex.hijacked.answered() || ex.callerErr != nil {
@@ -101,7 +108,8 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 		ex.above.Stop() // from now on the connection is the caller's
 		return ex.hijacked.response(ex, req), nil
 	}
-	res := newResponse(req, ex.status, ex.sent, responseBody{ex})
+	res := &ex.response
+	*res = newResponse(req, ex.status, ex.sent, responseBody{ex})
 	res.ContentLength, res.Close = ex.length, ex.closes
 	ex.announceTrailers(res)
 	switch {
@@ -120,8 +128,8 @@ func (ex *exchange) response(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-func newResponse(req *http.Request, status int, header http.Header, body io.ReadCloser) *http.Response {
-	return &http.Response{
+func newResponse(req *http.Request, status int, header http.Header, body io.ReadCloser) http.Response {
+	return http.Response{
 		Status: statusLine(status), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: body, Request: req,

@@ -249,7 +249,7 @@ func (cs *clientStream) onlyOne() error {
 func (cs *clientStream) conclude(err error) {
 	cs.concluded.Do(func() {
 		cs.unfollow()
-		cs.options.deliver(cs.side.sentHeader(), cs.side.sentTrailer())
+		cs.options.deliver(cs.side)
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}

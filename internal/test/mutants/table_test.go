@@ -511,6 +511,18 @@ func shop() []mutant {
 			"if p.AmountCents != want.AmountCents ||", "if p.Status == pending && p.AmountCents != want.AmountCents ||", "./shop/payment", "TestServiceREST",
 		},
 		{
+			"a handler in the process shares no header values with its caller", "internal/inproc/request.go",
+			"out[k] = values[first:len(values):len(values)]", "out[k] = v", "./internal/inproc", "TestTakenHeaderSharesNoValues",
+		},
+		{
+			"a call in the process ends with its caller's context", "internal/inproc/channel.go",
+			"above := deadline.Follow(ctx, call)", "var above deadline.Following", "./internal/inproc", "",
+		},
+		{
+			"the span of a request in the process is in its context", "server/http.go",
+			"x.limit.Carry(x.span.Context(context.Background()))", "_ = ctx", "./server", "",
+		},
+		{
 			"an interrupted checkout goes on", "shop/order/store.go",
 			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
 		},
