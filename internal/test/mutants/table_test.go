@@ -72,7 +72,7 @@ func calls() []mutant {
 		},
 		{
 			"the callee of an RPC has less time than its caller", "transport/grpc.go",
-			"max(deadline-answerTime, now+time.Millisecond)", "max(deadline, now+time.Millisecond)", "./transport", "TestTheCalleeHasLessTime",
+			"max(until-answerTime, now+time.Millisecond)", "max(until, now+time.Millisecond)", "./transport", "TestTheCalleeHasLessTime",
 		},
 		{
 			"a fallback does not answer a caller that has gone", "transport/fallback.go",
