@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -147,7 +148,7 @@ func TestLoopbackWorker(t *testing.T) {
 }
 
 // startWorker runs a server in a process of its own.
-func startWorker(t testing.TB) (address string, process *os.Process) {
+func startWorker(t testing.TB) (address string, process *proc.Process) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestLoopbackWorker$")
 	cmd.Env = append(os.Environ(), workerEnv+"=1")
@@ -159,20 +160,21 @@ func startWorker(t testing.TB) (address string, process *os.Process) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	process, err = proc.Start(cmd, nil) // one that is stopped would outlive this process otherwise
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
+		process.Kill()
+		<-process.Done()
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
 	if err != nil || !ok {
 		t.Fatalf("the worker said %q, %v", line, err)
 	}
-	return address, cmd.Process
+	return address, process
 }
 
 // pausable makes clients of a service whose only instance is a process, and what signals it.
