@@ -17,7 +17,8 @@
 //   - A connection that was idle is looked at before it is used: bytes that nobody asked for, or its
 //     end, mean that it is closed. If it is lost nevertheless before the first byte of the answer, the
 //     call is made once more over a new one, if nothing was written, or if the request is a GET, HEAD
-//     or OPTIONS or has an Idempotency-Key.
+//     or OPTIONS or has an Idempotency-Key. Before one of those the look is left out when the
+//     connection was in use less than a millisecond ago.
 //   - The context is watched once a call has lasted 10 ms: it costs more than the rest of a short
 //     call. So a cancelled call ends up to 10 ms late. Deadlines are exact.
 //   - Answers are read strictly. An error, and the end of the connection, are: a line without CRLF, a

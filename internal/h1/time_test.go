@@ -214,3 +214,47 @@ func TestIdleLimit(t *testing.T) {
 		}
 	})
 }
+
+// looked counts how often a connection is looked at.
+type looked struct {
+	net.Conn
+	times *int
+}
+
+func (l looked) SetDeadline(at time.Time) error {
+	if at.Equal(time.Unix(1, 0)) {
+		*l.times++
+	}
+	return l.Conn.SetDeadline(at)
+}
+
+// TestLook: a connection that was just used is only looked at before what may not be sent twice.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		times := 0
+		tr := New(&Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() {
+				for {
+					if _, _, err := request(theirs); err != nil {
+						return
+					}
+					_, _ = io.WriteString(theirs, ok+"Content-Length: 0\r\n\r\n")
+				}
+			}()
+			return looked{ours, &times}, nil
+		}})
+		defer tr.CloseIdleConnections()
+		for i, tt := range []struct {
+			pause  time.Duration
+			method string
+			want   int
+		}{{0, "GET", 0}, {recent - 1, "GET", 0}, {recent, "GET", 1}, {0, "POST", 2}, {0, "OPTIONS", 2}, {time.Second, "POST", 3}} {
+			time.Sleep(tt.pause)
+			if _, err := fetch(t.Context(), tr, tt.method, "http://a/", ""); err != nil || times != tt.want {
+				t.Errorf("%d: %s after %v: %v, looked %d times, want %d", i, tt.method, tt.pause, err, times, tt.want)
+			}
+		}
+	})
+}

@@ -116,7 +116,7 @@ func TestTLSUnasked(t *testing.T) {
 		want int32
 	}{{"", 1}, {"", 1}, {"x", 1}, {"", 2}, {"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", 2}, {"", 3}} {
 		parts <- tt.part
-		got, err := fetch(t.Context(), tr, http.MethodGet, "https://"+l.Addr().String(), "")
+		got, err := fetch(t.Context(), tr, http.MethodPost, "https://"+l.Addr().String(), "body")
 		<-parts
 		if got != "ok" || err != nil || conns.Load() != tt.want {
 			t.Errorf("got %q, %v over %d connections, want %d", got, err, conns.Load(), tt.want)

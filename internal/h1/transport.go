@@ -105,7 +105,7 @@ func (t *Transport) Do(ctx context.Context, req *http.Request, change *Change) (
 		k.name = cmp.Or(k.name, (&url.URL{Host: k.host}).Hostname())
 	}
 	for fresh := false; ; fresh = true {
-		c, err := t.conn(ctx, k, fresh)
+		c, err := t.conn(ctx, k, fresh, m.replay)
 		if err != nil {
 			return nil, err
 		}
@@ -129,8 +129,12 @@ func leanTrace(t *httptrace.ClientTrace) bool {
 	return reflect.ValueOf(others).IsZero()
 }
 
+// recent is how long after a call a connection need not be looked at before a request that may be
+// made twice: to look is a system call.
+const recent = time.Millisecond
+
 // conn returns an idle connection, unless fresh, or a new one.
-func (t *Transport) conn(ctx context.Context, k key, fresh bool) (*conn, error) {
+func (t *Transport) conn(ctx context.Context, k key, fresh, replay bool) (*conn, error) {
 	for {
 		h, c := t.pool.get(k, fresh)
 		if c == nil {
@@ -140,7 +144,7 @@ func (t *Transport) conn(ctx context.Context, k key, fresh bool) (*conn, error) 
 			}
 			return c, err
 		}
-		if c.alive() {
+		if replay && t.pool.now()-c.idleAt < recent || c.alive() {
 			return c, nil
 		}
 		c.close()

@@ -186,7 +186,11 @@ func client() []mutant {
 		},
 		{
 			"a connection that was idle is looked at", "internal/h1/transport.go",
-			"if c.alive() {", "if c.alive() || true {", "./internal/h1", "TestSameAsNetHTTP|TestTLSUnasked",
+			"|| c.alive() {", "|| c.alive() || true {", "./internal/h1", "TestSameAsNetHTTP|TestTLSUnasked",
+		},
+		{
+			"a connection is looked at before a POST", "internal/h1/transport.go",
+			"if replay && t.pool", "if t.pool", "./internal/h1", "TestLook",
 		},
 		{
 			"two lengths are one too many", "internal/h1/head.go",
