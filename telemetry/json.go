@@ -109,7 +109,7 @@ type jsonEncoder struct {
 
 func (e *jsonEncoder) attr(a slog.Attr) {
 	a.Value = a.Value.Resolve()
-	if a.Equal(slog.Attr{}) {
+	if a.Key == "" && a.Equal(slog.Attr{}) {
 		return
 	}
 	if a.Value.Kind() != slog.KindGroup {

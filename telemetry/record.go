@@ -81,10 +81,18 @@ func (r *record) dedupe() {
 		return
 	}
 	kept := r.attrs[:0]
-	for _, a := range r.attrs {
-		if !replace(kept, a) {
-			kept = append(kept, a)
+	var seen uint64 // a bit for each key: where it is not set yet, there is no need to search
+	for i := range r.attrs {
+		key := r.attrs[i].Key
+		bit := uint64(1) << ((len(key)*7 + int(key[len(key)/2]) + int(key[len(key)-1])) & 63)
+		switch {
+		case seen&bit != 0 && replace(kept, r.attrs[i]):
+		case len(kept) == i: // it is where it belongs
+			kept = r.attrs[:i+1]
+		default:
+			kept = append(kept, r.attrs[i])
 		}
+		seen |= bit
 	}
 	clear(r.attrs[len(kept):])
 	r.attrs, r.unique = kept, true

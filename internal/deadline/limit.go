@@ -151,9 +151,8 @@ func (l *Limit) Err() error {
 	}
 	l.err = l.parent.Err()
 	if l.err == nil && !(l.at.IsZero() && l.guard.IsZero()) {
-		now := time.Now()
-		l.guarded = !l.guard.IsZero() && !now.Before(l.guard)
-		if l.guarded || !l.at.IsZero() && !now.Before(l.at) {
+		l.guarded = !l.guard.IsZero() && time.Until(l.guard) <= 0
+		if l.guarded || !l.at.IsZero() && time.Until(l.at) <= 0 {
 			l.err = context.DeadlineExceeded
 		}
 	}

@@ -213,6 +213,10 @@ func client() []mutant {
 			"k.name = t.opts.ServerName(ctx)", "_ = t.opts.ServerName(ctx)", "./internal/h1", "TestTLS",
 		},
 		{
+			"keys that look alike are not taken for one, nor one for two", "telemetry/record.go",
+			"seen |= bit", "seen = bit", "./telemetry", "TestDedupe",
+		},
+		{
 			"a field that is changed goes out once", "internal/h1/request.go",
 			"if change.sets(name) {", "if change.sets(\"-\") {", "./internal/h1", "TestChange",
 		},
