@@ -17,6 +17,7 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/h1"
+	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -236,8 +237,11 @@ func (c *httpCall) lift(resp *http.Response) {
 // exchange sends the request of an attempt and returns the answer.
 func (c *httpCall) exchange(ctx context.Context, body io.ReadCloser) (*http.Response, error) {
 	next, header := c.roundTripper(), c.header()
-	if lean, ok := next.(*h1.Transport); ok {
-		resp, err := lean.Do(ctx, c.req, &h1.Change{Host: c.in.HTTP, TLS: c.t.opts.TLS != nil, Header: header, Body: body})
+	switch next := next.(type) {
+	case *inproc.Transport:
+		return next.Do(ctx, c.req, &h1.Change{Header: header, Body: body})
+	case *h1.Transport:
+		resp, err := next.Do(ctx, c.req, &h1.Change{Host: c.in.HTTP, TLS: c.t.opts.TLS != nil, Header: header, Body: body})
 		if !errors.Is(err, h1.ErrNotLean) {
 			return resp, err
 		}

@@ -19,7 +19,7 @@ type Local struct {
 }
 
 type localEntry struct {
-	http http.RoundTripper        // nil: not served
+	http *inproc.Transport        // nil: not served
 	grpc grpc.ClientConnInterface // nil: not served
 }
 
@@ -28,7 +28,7 @@ type localEntry struct {
 func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
 	entry := localEntry{grpc: g}
 	if h != nil {
-		entry.http = inproc.Taking(h)
+		entry.http = inproc.RoundTripper(h)
 	}
 	l.change(func(m map[string]localEntry) { m[instanceID] = entry })
 }

@@ -143,7 +143,7 @@ func (ex *exchange) writeHeader(status int) {
 		return
 	}
 	ex.status = status
-	ex.sent = received(ex.header, make(http.Header, len(ex.header)+1))
+	ex.sent = received(ex.header, nil)
 	_, ex.typed = ex.header["Content-Type"]
 	if v := ex.sent["Connection"]; len(v) > 0 && httpguts.HeaderValuesContainsToken(v, "close") {
 		ex.closes = true

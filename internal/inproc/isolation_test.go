@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/h1"
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
@@ -314,30 +315,32 @@ func TestDeadlinesOfTheControllerAreNotSupported(t *testing.T) {
 	})
 }
 
-// A transport that takes the map of the header still shares no value, and hands on what a copy has.
-func TestTakenHeaderSharesNoValues(t *testing.T) {
+// A change to the header is seen by the handler alone, and no value is shared.
+func TestDoSharesNoValues(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for what, header := range map[string]http.Header{
-			"plain": {"X-Tags": {" a ", "b"}, "X-Empty": {}, "Host": {"other"}},
-			"odd":   {"X-Tags": {" a "}, "x-tags": {"b"}, "Content-Length": {"9"}},
+			"plain": {"X-Tags": {" a ", "b"}, "X-Empty": {}, "Host": {"other"}, "Traceparent": {"old"}},
+			"odd":   {"X-Tags": {" a "}, "x-tags": {"b"}, "Content-Length": {"9"}, "Traceparent": {"old"}},
 		} {
 			values := header["X-Tags"]
 			req := newRequest(t, "GET", "http://s/", nil)
 			req.Header = header
-			resp, err := inproc.Taking(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if got := strings.Join(r.Header["X-Tags"], "|"); got != "a|b" || len(r.Header) != 1 {
-					t.Errorf("%s: the handler sees %v, want X-Tags with a and b alone", what, r.Header)
+			change := &h1.Change{Header: [3]h1.Field{{Name: "Traceparent", Value: "new"}}}
+			resp, err := inproc.RoundTripper(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				tags, trace := strings.Join(r.Header["X-Tags"], "|"), strings.Join(r.Header["Traceparent"], "|")
+				if tags != "a|b" || trace != "new" || len(r.Header) != 2 {
+					t.Errorf("%s: the handler sees %v, want X-Tags with a and b, and Traceparent with new", what, r.Header)
 				}
 				r.Header["X-Tags"][0] = "changed"
 				w.WriteHeader(http.StatusNoContent)
-			})).RoundTrip(req)
+			})).Do(t.Context(), req, change)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			if values[0] != " a " {
-				t.Errorf("%s: the caller's value became %q", what, values[0])
+			if values[0] != " a " || header["Traceparent"][0] != "old" {
+				t.Errorf("%s: the caller's header became %v", what, header)
 			}
 		}
 	})

@@ -16,17 +16,19 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/kaptar/kaptar/internal/h1"
 )
 
 var errNoURL = errors.New("inproc: request without URL")
 
 // serverRequest returns the request as a server would have read it from the wire: nothing in it is
-// shared with req but the source of the body and, if t takes it, the map of the header.
-func (t *roundTripper) serverRequest(ctx context.Context, req *http.Request, ex *exchange) (*http.Request, error) {
+// shared with req but the source of the body. more stands for the fields of its names.
+func serverRequest(ctx context.Context, req *http.Request, more []h1.Field, ex *exchange) (*http.Request, error) {
 	if req.URL == nil {
 		return nil, errNoURL
 	}
-	header, err := t.serverHeader(req)
+	header, err := serverHeader(req, more)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func (t *roundTripper) serverRequest(ctx context.Context, req *http.Request, ex 
 
 // serverHeader is the header of req as a server would have read it, without what net/http's client
 // would not send. It refuses what that refuses.
-func (t *roundTripper) serverHeader(req *http.Request) (http.Header, error) {
+func serverHeader(req *http.Request, more []h1.Field) (http.Header, error) {
 	for k, vv := range req.Header {
 		if !httpguts.ValidHeaderFieldName(k) {
 			return nil, fmt.Errorf("inproc: header name %q is not a token", k)
@@ -82,11 +84,7 @@ func (t *roundTripper) serverHeader(req *http.Request) (http.Header, error) {
 			}
 		}
 	}
-	header := req.Header
-	if !t.takes || header == nil {
-		header = make(http.Header, len(req.Header)+1)
-	}
-	header = received(req.Header, header)
+	header := received(req.Header, more)
 	for _, k := range [...]string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
 		delete(header, k)
 	}
@@ -117,7 +115,7 @@ type requestBody struct {
 }
 
 // newRequestBody returns nil when req has no body.
-func newRequestBody(req *http.Request, ex *exchange) *requestBody {
+func newRequestBody(req *http.Request, source io.ReadCloser, ex *exchange) *requestBody {
 	if noBody(req) {
 		return nil
 	}
@@ -125,7 +123,10 @@ func newRequestBody(req *http.Request, ex *exchange) *requestBody {
 	if length <= 0 {
 		length = -1
 	}
-	return &requestBody{source: req.Body, client: req, length: length, exchange: ex}
+	if source == nil {
+		source = req.Body
+	}
+	return &requestBody{source: source, client: req, length: length, exchange: ex}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -179,19 +180,19 @@ func (b *requestBody) Close() error {
 // takes, and what net/http adds to that.
 const maxHeader = 64<<10 + 4<<10
 
-// received fills out, which is empty or h itself, and returns h as the other side would have read it from the wire: with canonical
+// received returns a copy of h, with the fields of more instead of its own, as the other side would have read it from the wire: with canonical
 // keys, values in one line and without the space around them, and without fields that have no
 // value or a name that cannot be sent.
-func received(h, out http.Header) http.Header {
-	n := 0
+func received(h http.Header, more []h1.Field) http.Header {
+	n := len(more)
 	for _, v := range h {
 		n += len(v)
 	}
 	values := make([]string, 0, n)
+	out := make(http.Header, len(h)+len(more)+1)
 	odd := false // a field comes under two names, or another than its own
 	for k, v := range h {
 		if len(v) == 0 || strings.HasPrefix(k, http.TrailerPrefix) {
-			delete(out, k)
 			continue
 		}
 		if http.CanonicalHeaderKey(k) != k || !httpguts.ValidHeaderFieldName(k) {
@@ -204,16 +205,21 @@ func received(h, out http.Header) http.Header {
 		}
 		out[k] = values[first:len(values):len(values)]
 	}
-	if !odd {
-		return out
-	}
-	out = make(http.Header, len(h))
-	for _, k := range slices.Sorted(maps.Keys(h)) { // the order in which net/http sends them
-		if !httpguts.ValidHeaderFieldName(k) {
-			continue
+	if odd {
+		clear(out)
+		for _, k := range slices.Sorted(maps.Keys(h)) { // the order in which net/http sends them
+			if !httpguts.ValidHeaderFieldName(k) {
+				continue
+			}
+			for _, s := range h[k] {
+				out.Add(k, oneLine(s))
+			}
 		}
-		for _, s := range h[k] {
-			out.Add(k, oneLine(s))
+	}
+	for _, f := range more {
+		if f.Name != "" {
+			values = append(values, f.Value)
+			out[f.Name] = values[len(values)-1:]
 		}
 	}
 	return out

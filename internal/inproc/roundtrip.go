@@ -12,7 +12,11 @@ import (
 	"strconv"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/h1"
 )
+
+// A Transport is what RoundTripper returns.
+type Transport struct{ handler http.Handler }
 
 // RoundTripper returns a transport that serves every request with h, in the process, whatever the
 // URL's host. It may be used by several goroutines at once if h may.
@@ -33,26 +37,22 @@ import (
 // When the handler panics, RoundTrip or, if the header is out, reading the body returns an error
 // that wraps [io.ErrUnexpectedEOF] and tells the value, or plain io.ErrUnexpectedEOF for
 // [http.ErrAbortHandler].
-func RoundTripper(h http.Handler) http.RoundTripper { return &roundTripper{handler: h} }
+func RoundTripper(h http.Handler) *Transport { return &Transport{handler: h} }
 
-// Taking is RoundTripper for a caller that makes the map of the header anew for each request: the
-// transport does not copy it, but keeps it. The values are copied.
-func Taking(h http.Handler) http.RoundTripper { return &roundTripper{handler: h, takes: true} }
-
-type roundTripper struct {
-	handler http.Handler
-	takes   bool // the map of the header
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.Do(req.Context(), req, &h1.Change{})
 }
 
-func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	caller := req.Context()
+// Do is RoundTrip in another context, and with a change to header and body of the request.
+func (t *Transport) Do(caller context.Context, req *http.Request, change *h1.Change) (*http.Response, error) {
 	ex := newExchange(caller, req.Method)
-	ex.body = newRequestBody(req, ex)
+	ex.body = newRequestBody(req, change.Body, ex)
 	if caller.Err() != nil {
 		ex.release()
 		return nil, context.Cause(caller)
 	}
-	sreq, err := t.serverRequest(start(caller, &ex.limit), req, ex)
+	sreq, err := serverRequest(start(caller, &ex.limit), req, change.Header[:], ex)
 	if err != nil {
 		ex.release()
 		return nil, err

@@ -520,7 +520,7 @@ func shop() []mutant {
 		},
 		{
 			"a handler in the process shares no header values with its caller", "internal/inproc/request.go",
-			"out[k] = values[first:len(values):len(values)]", "out[k] = v", "./internal/inproc", "TestTakenHeaderSharesNoValues",
+			"out[k] = values[first:len(values):len(values)]", "out[k] = v", "./internal/inproc", "TestDoSharesNoValues",
 		},
 		{
 			"a call in the process ends with its caller's context", "internal/inproc/channel.go",
