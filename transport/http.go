@@ -394,9 +394,3 @@ func (c *httpCall) explain(err error, out outcome) error {
 	}
 	return failed
 }
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close() // the caller's own error, which it can see itself
-	}
-}

@@ -162,3 +162,9 @@ func (b *body) end(err error) {
 	c.release()
 	c.span.End()
 }
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close() // the caller's own error, which it can see itself
+	}
+}
