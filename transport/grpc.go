@@ -162,9 +162,9 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 
 // options are the caller's with those that an attempt needs.
 func (u *unary) options(opts []grpc.CallOption) []grpc.CallOption {
-	all := make([]grpc.CallOption, len(opts), len(opts)+2)
+	all := make([]grpc.CallOption, len(opts), len(opts)+3)
 	copy(all, opts)
-	return append(all, grpc.Peer(&u.peer), grpc.Trailer(&u.trailer))
+	return append(all, grpc.Peer(&u.peer), grpc.Trailer(&u.trailer), &u.option)
 }
 
 // idempotent reports whether the descriptor of a gRPC method says that it may be repeated.
@@ -216,29 +216,29 @@ func (u *unary) send(args, reply any, opts []grpc.CallOption) error {
 
 // limit is bound over gRPC: the call's deadline or, while another attempt is possible, an earlier.
 func (u *unary) limit() (context.Context, context.CancelFunc) {
-	now := u.started
+	now, parent := u.started, u.traced()
 	until, inherited := u.deadline, u.inherited
 	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (until == 0 || now+own < until) {
 		until, inherited = now+own, false
 	}
 	if until == 0 {
-		return u.ctx, func() {}
+		return parent, func() {}
 	}
 	h := &u.first
 	if u.attempts > 1 { // the first attempt's may still be in use
 		h = new(hop)
 	}
-	h.Context, h.deadline = u.ctx, u.t.began.Add(max(until-answerTime, now+time.Millisecond))
+	h.Context, h.deadline = parent, u.t.began.Add(max(until-answerTime, now+time.Millisecond))
 	if inherited {
 		return h, func() {}
 	}
 	at := u.t.began.Add(until)
 	if u.local.grpc != nil {
 		l := new(deadline.Limit) // waits for less than package context
-		h.Context = l.Start(u.ctx, at)
+		h.Context = l.Start(parent, at)
 		return h, func() { l.Cancel(nil) }
 	}
-	ctx, cancel := context.WithDeadline(u.ctx, at)
+	ctx, cancel := context.WithDeadline(parent, at)
 	h.Context = ctx
 	return h, cancel
 }

@@ -221,7 +221,7 @@ func (u *unary) hedged(h *hedge, args any, reply proto.Message, opts []grpc.Call
 	if err := u.begin(); err != nil {
 		return err
 	}
-	second := &unary{rpcCall: rpcCall{method: u.method, args: u.args, call: u.fork()}}
+	second := &unary{rpcCall: rpcCall{method: u.method, args: u.args, trace: u.trace, call: u.fork()}}
 	one, two := reply.ProtoReflect().New().Interface(), reply.ProtoReflect().New().Interface()
 	var err, failed error
 	parent := u.ctx

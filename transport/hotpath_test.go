@@ -143,12 +143,12 @@ func TestHotPathAllocates(t *testing.T) { //nolint:paralleltest // others would 
 	}{
 		{"HTTP", 0, false, false, 52, 6_900},
 		{"HTTP, sampled", 1, false, false, 55, 7_400},
-		{"HTTP in process", 0, true, false, 39, 6_700},
-		{"HTTP in process, sampled", 1, true, false, 42, 7_400},
+		{"HTTP in process", 0, true, false, 38, 6_300},
+		{"HTTP in process, sampled", 1, true, false, 41, 7_100},
 		{"gRPC", 0, false, true, 188, 13_600},
 		{"gRPC, sampled", 1, false, true, 190, 14_900},
-		{"gRPC in process", 0, true, true, 42, 4_100},
-		{"gRPC in process, sampled", 1, true, true, 44, 5_100},
+		{"gRPC in process", 0, true, true, 38, 3_950},
+		{"gRPC in process, sampled", 1, true, true, 40, 5_000},
 	} {
 		e := newEnds(t, tt.share, tt.inProcess)
 		call := e.get

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
 )
 
@@ -24,6 +25,8 @@ type rpcCall struct {
 	call
 	method string // with its leading slash
 	args   any    // what a unary call sends
+	trace  inproc.Trace
+	option inproc.Trace // of a unary call: the trace, when nothing else sends it
 }
 
 // connection returns where the attempt goes: to this process, or over the network.

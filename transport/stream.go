@@ -70,7 +70,7 @@ func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 		return err
 	}
 	var ctx context.Context
-	ctx, s.cancel = context.WithCancel(s.ctx)
+	ctx, s.cancel = context.WithCancel(s.traced())
 	if s.ClientStream, err = to.NewStream(ctx, desc, s.method, opts...); err == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"cmp"
+	"context"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -86,7 +88,7 @@ func (c *call) noteAttempts(more attribute.KeyValue, resends attribute.Key) {
 	}
 }
 
-// startRPCSpan starts the client span and sends its trace context on.
+// startRPCSpan starts the client span.
 func (c *rpcCall) startRPCSpan() {
 	if c.startSpan() {
 		name := strings.TrimPrefix(c.method, "/")
@@ -94,14 +96,27 @@ func (c *rpcCall) startRPCSpan() {
 		c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name))
 	}
 	sc := c.span.SpanContext()
-	parent := telemetry.FormatTraceparent(sc)
-	switch state := sc.TraceState(); {
-	case parent == "":
-	case state.Len() > 0:
-		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "traceparent", parent, "tracestate", state.String())
-	default:
-		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "traceparent", parent)
+	c.trace.Parent = telemetry.FormatTraceparent(sc)
+	if c.trace.Parent != "" && sc.TraceState().Len() > 0 {
+		c.trace.State = sc.TraceState().String()
 	}
+}
+
+// traced is the context of an attempt that sends the trace on, unless the option of a unary call
+// within the process does.
+func (c *rpcCall) traced() context.Context {
+	c.option = inproc.Trace{}
+	_, within := c.local.grpc.(*inproc.Channel)
+	switch {
+	case c.trace.Parent == "":
+		return c.ctx
+	case within && c.args != nil:
+		c.option = c.trace
+		return c.ctx
+	case c.trace.State != "":
+		return metadata.AppendToOutgoingContext(c.ctx, "traceparent", c.trace.Parent, "tracestate", c.trace.State)
+	}
+	return metadata.AppendToOutgoingContext(c.ctx, "traceparent", c.trace.Parent)
 }
 
 func (c *rpcCall) endRPCSpan(code codes.Code, err error) {

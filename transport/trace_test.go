@@ -13,7 +13,11 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
+	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -97,4 +101,37 @@ func TestTheSpanOfARefusedCallSaysWhy(t *testing.T) {
 			t.Errorf("gRPC span %q %v", s.Name(), attributes(s))
 		}
 	})
+}
+
+// TestAnRPCWithinTheProcessSendsTheTrace: the channel takes an option for it, other connections the metadata.
+func TestAnRPCWithinTheProcessSendsTheTrace(t *testing.T) {
+	t.Parallel()
+	state, _ := trace.ParseTraceState("vendor=1")
+	for what, wrap := range map[string]func(grpc.ClientConnInterface) grpc.ClientConnInterface{
+		"channel": func(c grpc.ClientConnInterface) grpc.ClientConnInterface { return c },
+		"another": func(c grpc.ClientConnInterface) grpc.ClientConnInterface {
+			return struct{ grpc.ClientConnInterface }{c}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var seen metadata.MD
+			channel := inproc.NewChannel(nil, nil)
+			grpc_health_v1.RegisterHealthServer(channel, &health{check: func(ctx context.Context, _ string) error {
+				seen, _ = metadata.FromIncomingContext(ctx)
+				return nil
+			}})
+			local := new(Local)
+			local.Add("a", nil, wrap(channel))
+			tr := over(t, Options{Resolver: listed("a"), Local: local}, nil)
+			rec := recorded(tr)
+			ctx := trace.ContextWithSpanContext(t.Context(), parentSpan().WithTraceState(state))
+			if err := check(metadata.AppendToOutgoingContext(ctx, "x-user", "1"), tr, ""); err != nil {
+				t.Fatal(err)
+			}
+			want := telemetry.FormatTraceparent(rec.Ended()[0].SpanContext())
+			if got := seen["traceparent"]; len(got) != 1 || got[0] != want || len(seen["tracestate"]) != 1 || seen["tracestate"][0] != "vendor=1" || len(seen["x-user"]) != 1 {
+				t.Errorf("%s: the callee sees %v, want one traceparent %s, tracestate vendor=1 and x-user", what, map[string][]string(seen), want)
+			}
+		})
+	}
 }

@@ -133,7 +133,11 @@ func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts
 	}
 	call.method, call.side.method, call.news = m, m.full, make(chan struct{}, 1)
 	above := deadline.Follow(ctx, call)
-	go call.serve(call.side.context(start(ctx, &call.limit), md))
+	sctx := call.side.context(start(ctx, &call.limit), md)
+	go func() {
+		_ = grow(0)
+		call.serve(sctx)
+	}()
 	<-call.news
 	above.Stop()
 	if !call.done.Load() {
@@ -178,7 +182,6 @@ func (u *unaryCall) finish() {
 }
 
 func (u *unaryCall) serve(ctx context.Context) {
-	_ = grow(0)
 	defer u.limit.Cancel(nil)
 	defer u.finish()
 	defer contain(u.method.full, &u.err)()

@@ -62,13 +62,15 @@ func (t *Transport) Do(caller context.Context, req *http.Request, change *h1.Cha
 		return refusal(req), nil
 	}
 	ex.above = deadline.Follow(caller, ex)
-	go ex.serve(t.handler, sreq)
+	go func() {
+		_ = grow(0) // first of all, with nothing on the stack yet
+		ex.serve(t.handler, sreq)
+	}()
 	return ex.await(req)
 }
 
 // serve runs the handler and ends the exchange, however the handler ends.
 func (ex *exchange) serve(h http.Handler, req *http.Request) {
-	_ = grow(0)
 	returned := false
 	defer func() {
 		// Without a return and without a panic the goroutine was ended by runtime.Goexit.

@@ -523,6 +523,10 @@ func shop() []mutant {
 			"out[k] = values[first:len(values):len(values)]", "out[k] = v", "./internal/inproc", "TestDoSharesNoValues",
 		},
 		{
+			"the trace of an RPC goes on within the process", "internal/inproc/options.go",
+			"	if o.trace != nil {", "	if false {", "./transport", "TestAnRPCWithinTheProcessSendsTheTrace",
+		},
+		{
 			"a call in the process ends with its caller's context", "internal/inproc/channel.go",
 			"above := deadline.Follow(ctx, call)", "var above deadline.Following", "./internal/inproc", "",
 		},
