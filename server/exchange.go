@@ -33,9 +33,8 @@ type exchange struct {
 	bytes  int64
 	status int // 0 until the header is written
 
-	limit    *deadline.Limit
-	ownLimit deadline.Limit
-	allowed  time.Duration // what the deadline was at first; not positive when there was none
+	limit   *deadline.Limit
+	allowed time.Duration // what the deadline was at first; not positive when there was none
 
 	body            body
 	maxBody         int64

@@ -61,7 +61,7 @@ func (x *exchange) limitTime(r *http.Request) context.Context {
 	at, ours := x.server.deadline(r, x.start)
 	x.limit = deadline.Of(ctx)
 	if x.limit == nil || x.limit.Owner() != nil {
-		x.limit = &x.ownLimit
+		x.limit = new(deadline.Limit) // not a part of x, which needs none within the process
 		ctx = x.limit.Start(ctx, at)
 	} else if !at.IsZero() {
 		x.limit.Move(at)

@@ -143,8 +143,8 @@ func TestHotPathAllocates(t *testing.T) { //nolint:paralleltest // others would 
 	}{
 		{"HTTP", 0, false, false, 52, 6_900},
 		{"HTTP, sampled", 1, false, false, 55, 7_400},
-		{"HTTP in process", 0, true, false, 38, 6_300},
-		{"HTTP in process, sampled", 1, true, false, 41, 7_100},
+		{"HTTP in process", 0, true, false, 38, 6_000},
+		{"HTTP in process, sampled", 1, true, false, 41, 6_800},
 		{"gRPC", 0, false, true, 188, 13_600},
 		{"gRPC, sampled", 1, false, true, 190, 14_900},
 		{"gRPC in process", 0, true, true, 38, 3_950},

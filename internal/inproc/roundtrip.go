@@ -41,17 +41,20 @@ func RoundTripper(h http.Handler) *Transport { return &Transport{handler: h} }
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if ctx := req.Context(); ctx.Err() != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, context.Cause(ctx)
+	}
 	return t.Do(req.Context(), req, &h1.Change{})
 }
 
-// Do is RoundTrip in another context, and with a change to header and body of the request.
+// Do is RoundTrip in another context, and with a change to header and body of the request. It does not
+// look whether that context has ended already: the handler may run, with a context that ends.
 func (t *Transport) Do(caller context.Context, req *http.Request, change *h1.Change) (*http.Response, error) {
 	ex := newExchange(caller, req.Method)
 	ex.body = newRequestBody(req, change.Body, ex)
-	if caller.Err() != nil {
-		ex.release()
-		return nil, context.Cause(caller)
-	}
 	sreq, err := serverRequest(start(caller, &ex.limit), req, change.Header[:], ex)
 	if err != nil {
 		ex.release()
