@@ -99,11 +99,12 @@ func decided(ctx context.Context, tx *sql.Tx, order int64, items []item) (ok boo
 	return err == nil, "", err
 }
 
-// missing says which items the stock does not suffice for. It locks their rows, in that order.
+// missing says which items the stock does not suffice for. It locks their rows, in that order, by an
+// update that leaves the key alone: SQLite would look for every reservation of the old one.
 func missing(ctx context.Context, tx *sql.Tx, items []item) (reason string, err error) {
 	for _, it := range items {
 		var available int64
-		err := tx.QueryRowContext(ctx, `UPDATE stock SET sku = sku WHERE sku = $1 RETURNING available`, it.SKU).Scan(&available)
+		err := tx.QueryRowContext(ctx, `UPDATE stock SET available = available WHERE sku = $1 RETURNING available`, it.SKU).Scan(&available)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return "unknown sku " + it.SKU, nil

@@ -535,6 +535,10 @@ func shop() []mutant {
 			"x.limit.Carry(x.span.Context(context.Background()))", "_ = ctx", "./server", "",
 		},
 		{
+			"a reservation costs the same beside many", "shop/inventory/reserve.go",
+			"SET available = available WHERE", "SET sku = sku WHERE", "./shop/inventory", "TestReserveCostsTheSame",
+		},
+		{
 			"an interrupted checkout goes on", "shop/order/store.go",
 			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
 		},
