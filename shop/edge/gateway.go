@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar"
@@ -68,14 +69,22 @@ func setup(app *kaptar.App, set *settings) error {
 	if app.Settings().DeadlineFrom == nil {
 		app.Server().DeadlineFrom = server.Peers{} // nobody outside has a say in how long our services may take
 	}
+	app.Server().Priority = func(route string) server.Priority {
+		if strings.HasPrefix(route, http.MethodGet+" ") {
+			return server.Critical // to look at something costs little, and must not wait behind a flood of orders
+		}
+		return server.Normal
+	}
 	var services []string
 	for _, r := range routes() {
 		services = append(services, r.service)
 		proxy := newProxy(app, r.service)
 		for _, version := range []string{"", "/v1"} {
-			path := version + "/" + r.resource
-			app.Handle(path, proxy)
-			app.Handle(path+"/{rest...}", proxy)
+			for _, method := range []string{"GET ", ""} {
+				path := method + version + "/" + r.resource
+				app.Handle(path, proxy)
+				app.Handle(path+"/{rest...}", proxy)
+			}
 		}
 	}
 	app.HandleFunc("GET /openapi.json", serveOpenAPI(app.Client(), slices.Compact(slices.Sorted(slices.Values(services)))))
