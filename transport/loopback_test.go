@@ -67,7 +67,7 @@ func (s *simServer) listen(t testing.TB, draw func(time.Duration) time.Duration)
 func (s *simulation) dial(t testing.TB, list []discovery.Instance, set transport.Settings) {
 	t.Helper()
 	for range 2 {
-		c := transport.New(&transport.Options{Resolver: discovery.NewStatic(map[string][]discovery.Instance{"work": list}), Default: set})
+		c := transport.New(&transport.Options{Resolver: discovery.NewStatic(map[string][]discovery.Instance{"jobs": list}), Default: set})
 		t.Cleanup(func() { _ = c.Close() }) // it never fails
 		s.clients = append(s.clients, c)
 	}

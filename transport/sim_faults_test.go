@@ -106,7 +106,7 @@ func TestSimFlapping(t *testing.T) {
 		for i := range 140 {
 			at[time.Duration(i)*100*time.Millisecond+1] = func() {
 				for _, c := range s.clients {
-					if state := c.State("work"); state != transport.Closed {
+					if state := c.State("jobs"); state != transport.Closed {
 						t.Errorf("the breaker of the whole service is %s", state)
 					}
 				}

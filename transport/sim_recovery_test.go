@@ -33,7 +33,7 @@ func TestSimRecovery(t *testing.T) {
 				at := map[time.Duration]func(){5 * time.Second: func() { crash.run(s.servers[1]) }}
 				for i := range 100 {
 					at[5*time.Second+time.Duration(i)*50*time.Millisecond+1] = func() {
-						if state := s.clients[0].State("work"); state != transport.Closed {
+						if state := s.clients[0].State("jobs"); state != transport.Closed {
 							t.Errorf("the breaker of the service in front is %s", state)
 						}
 					}
@@ -59,7 +59,7 @@ func TestSimRecovery(t *testing.T) {
 func simChain(t *testing.T, set transport.Settings) *simulation {
 	t.Helper()
 	s := simulate(t, 2, 0, set)
-	known := discovery.NewStatic(map[string][]discovery.Instance{"work": {{HTTP: "s0:80"}}, "store": {{HTTP: "s1:80"}}})
+	known := discovery.NewStatic(map[string][]discovery.Instance{"jobs": {{HTTP: "s0:80"}}, "store": {{HTTP: "s1:80"}}})
 	s.client(t, known, set) // the service's
 	toStore := s.clients[0]
 	s.servers[0].serves(t, func(w http.ResponseWriter, r *http.Request) { passOn(toStore, w, r) })

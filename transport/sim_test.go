@@ -59,7 +59,7 @@ type simCall struct {
 }
 
 const (
-	simURL  = "http://work/"
+	simURL  = "http://jobs/"
 	simSeed = 60
 )
 
@@ -74,7 +74,7 @@ func simulate(t *testing.T, n, clients int, set transport.Settings) *simulation 
 		list = append(list, discovery.Instance{HTTP: "s" + strconv.Itoa(i) + ":80"})
 	}
 	for range clients {
-		s.client(t, discovery.NewStatic(map[string][]discovery.Instance{"work": list}), set)
+		s.client(t, discovery.NewStatic(map[string][]discovery.Instance{"jobs": list}), set)
 	}
 	return s
 }
@@ -143,7 +143,7 @@ func (s *simulation) draw(mean time.Duration) time.Duration {
 func (s *simServer) serves(t testing.TB, h http.HandlerFunc) {
 	t.Helper()
 	tel, err := telemetry.New(t.Context(), telemetry.Options{
-		Service: "work", Log: telemetry.LogOptions{Output: io.Discard, Level: slog.LevelError},
+		Service: "jobs", Log: telemetry.LogOptions{Output: io.Discard, Level: slog.LevelError},
 	})
 	if err != nil {
 		t.Fatal(err)
