@@ -520,7 +520,7 @@ func shop() []mutant {
 		},
 		{
 			"a handler in the process shares no header values with its caller", "internal/inproc/request.go",
-			"out[k] = values[first:len(values):len(values)]", "out[k] = v", "./internal/inproc", "TestDoSharesNoValues",
+			"out[k] = values[first:len(values):len(values)]", "out[k], _ = v, first", "./internal/inproc", "TestDoSharesNoValues",
 		},
 		{
 			"the trace of an RPC goes on within the process", "internal/inproc/options.go",
