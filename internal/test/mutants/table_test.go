@@ -370,7 +370,7 @@ func surroundings() []mutant {
 		},
 		{
 			"a trace goes on over the caller's header", "server/http.go",
-			"x.method, trace.SpanKindServer, parent)", "x.method, trace.SpanKindServer, trace.SpanContext{})", "./server", "",
+			`ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))`, `ParseTraceparent("", "")`, "./server", "",
 		},
 		{
 			"a stop does not wait for a collector that is away", "telemetry/queue.go",
