@@ -5,7 +5,9 @@
 //	func main() { local.Main(services...) }
 //
 // The services are the same that [kaptar.Main] runs; only settings differ, and any of them can be
-// set to a server elsewhere. One process is no fault isolation: a leak or a busy loop in one
+// set to a server elsewhere. The broker asks for a password that is made at the first run and kept
+// in the data directory, whose files nobody but their owner can read. A program in any language that
+// is to join connects to the URL in the file broker.url there. One process is no fault isolation: a leak or a busy loop in one
 // service takes the others along. That is for development and small deployments, and the start-up
 // screen says so.
 //
@@ -70,6 +72,8 @@ type Options struct {
 	Split bool
 	// Screen gets what a person wants to know once everything is up; nil is nowhere.
 	Screen io.Writer
+
+	password string // of the embedded broker; "" for the command config, which shows none
 }
 
 // Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
@@ -116,6 +120,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		return err
 	}
 	defer func() { _ = free.Close() }()
+	o.password = readPassword(o.Dir)
 	if o.Sources, err = o.sources(o.Sources, services); err != nil {
 		return err
 	}
@@ -128,11 +133,15 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, dir: filepath.Join(o.Dir, "nats"), free: free}
+	tightened, err := o.makePrivate()
+	if err != nil {
+		return err
+	}
+	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, password: o.password, dir: filepath.Join(o.Dir, "nats"), free: free}
 	defer broker.stop() // the last to go: the services need it while they stop
 	tell := o.Ready
 	ready := func(all []discovery.Instance, pids map[string]int) {
-		o.show(all, pids, broker.running())
+		o.show(all, pids, broker.running(), tightened)
 		if tell != nil {
 			tell(all)
 		}
@@ -222,7 +231,9 @@ func (p *ports) orFree(port string) string {
 	return port
 }
 
-func (o *Options) brokerURL() string { return "nats://" + o.NATSListen }
+func (o *Options) brokerURL() string {
+	return "nats://" + brokerUser + ":" + cmp.Or(o.password, "password") + "@" + o.NATSListen
+}
 
 // isTerminal reports whether people read what is written to w.
 func isTerminal(w io.Writer) bool {

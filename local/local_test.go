@@ -87,14 +87,14 @@ func TestSources(t *testing.T) {
 		{Name: "plain"},
 		{Name: "other"},
 	}
-	for split, registry := range map[bool]string{false: "", true: "nats://127.0.0.1:1"} {
+	for split, registry := range map[bool]string{false: "", true: "nats://kaptar:password@127.0.0.1:1"} {
 		got, err := local.SourcesOf(&local.Options{Dir: "d", NATSListen: "127.0.0.1:1", Split: split}, given, services)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := map[string]string{
 			"log_format":                 "text",
-			"broker_url":                 "nats://127.0.0.1:1?atomic=true",
+			"broker_url":                 "nats://kaptar:password@127.0.0.1:1?atomic=true",
 			"redis_host":                 "",
 			"services.user.database_url": "sqlite:d/user.db", "services.user.listen": "127.0.0.1:8081", "services.user.grpc_listen": "127.0.0.1:50051",
 			"services.bank.database_url": "sqlite:d/bank.db", "services.bank.grpc_listen": "127.0.0.1:50052",
@@ -223,19 +223,6 @@ func TestDirectoryIsForOneProgram(t *testing.T) {
 	start(t, &three, idle("a"))
 }
 
-// What services keep, password hashes and keys among it, is nobody else's to read.
-func TestDirectoryIsPrivate(t *testing.T) {
-	t.Parallel()
-	opts := local.Options{Dir: filepath.Join(t.TempDir(), "new", "dir"), NATSListen: "127.0.0.1:0"}
-	start(t, &opts, kaptar.Service{Name: "a", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { _, err := app.DB(nil); return err }})
-	for name, want := range map[string]os.FileMode{"": 0o700, "a.db": 0o600, "a.db-wal": 0o600} {
-		info, err := os.Stat(filepath.Join(opts.Dir, name))
-		if err != nil || info.Mode().Perm() != want {
-			t.Errorf("%q in the data directory: %v, %v; want mode %o", name, info, err, want)
-		}
-	}
-}
-
 // writer publishes one event and calls done.
 func writer(done func()) kaptar.Service {
 	return kaptar.Service{Name: "writer", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
@@ -264,7 +251,11 @@ func TestBrokerRunsOnlyWhenUsed(t *testing.T) {
 	} {
 		opts := &local.Options{Dir: t.TempDir(), NATSListen: freeAddress(t), Options: with(test.settings)}
 		if _, ok := test.settings["discovery_url"]; ok {
-			test.settings["discovery_url"] = "nats://" + opts.NATSListen
+			const password = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			test.settings["discovery_url"] = "nats://kaptar:" + password + "@" + opts.NATSListen + "?ttl=5s"
+			if err := os.WriteFile(filepath.Join(opts.Dir, "broker.url"), []byte("nats://kaptar:"+password+"@elsewhere:1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		var screen bytes.Buffer
 		opts.Screen = &screen
@@ -302,6 +293,8 @@ func TestScreen(t *testing.T) {
   broker    nats://` + broker + `   embedded
 
   Data is kept in ` + opts.Dir + `. Each service has /livez, /readyz and /metrics.
+  The broker asks for a password: other programs join with the URL in ` + filepath.Join(opts.Dir, "broker.url") + `.
+  Other users of this machine could read the data directory or files in it (1): now they cannot.
   One process is no fault isolation: this is for development and small deployments.
   Ctrl-C stops gracefully.
 

@@ -20,8 +20,8 @@ import (
 // until all of them have closed it or have ended, however they end. When the process that has taken
 // it is gone already, its children are still stopping: then it waits for them.
 func lockDir(ctx context.Context, dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
+	if err := checkDir(dir); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -20,13 +20,18 @@ import (
 // the usual few milliseconds.
 const startTimeout = 30 * time.Second
 
+// authTimeout is what a client has to send its password; the server's two seconds are too few on a
+// machine that is busy with starting everything at once.
+const authTimeout = 10 * time.Second
+
 // maxPayload leaves room for headers beside the largest message (driver.MaxSize).
 const maxPayload = 2 << 20
 
 // embedded is the broker of one Run, a NATS server which starts when somebody is about to use it.
 type embedded struct {
-	url, listen, dir string
-	free             io.Closer // holds the port until then
+	url, listen   string
+	password, dir string
+	free          io.Closer // holds the port until then
 
 	mu     sync.Mutex
 	server *server.Server // nil: it does not run
@@ -43,27 +48,28 @@ func (e *embedded) start(ctx context.Context) (err error) {
 	defer e.mu.Unlock()
 	if e.server == nil {
 		_ = e.free.Close()
-		if e.server, err = startNATS(ctx, e.listen, e.dir); err != nil {
+		if e.server, err = startNATS(ctx, e.listen, e.password, e.dir); err != nil {
 			return fmt.Errorf("local: embedded broker: %w", err)
 		}
 	}
 	return nil
 }
 
-// running is the URL of the broker, or "" when it does not run.
+// running is where the broker listens, or "" when it does not run.
 func (e *embedded) running() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.server == nil {
 		return ""
 	}
-	return e.url
+	return e.listen
 }
 
-// startNATS starts a NATS server with JetStream on address, its store under dir. Every message is
+// startNATS starts a NATS server with JetStream on address, its store under dir. Clients need the
+// password: other users of the machine reach the address too. Every message is
 // on the disk before it is acknowledged (SyncAlways): the server's own default syncs every two
 // minutes, and what it acknowledged in between is lost with the power.
-func startNATS(ctx context.Context, address, dir string) (*server.Server, error) {
+func startNATS(ctx context.Context, address, password, dir string) (*server.Server, error) {
 	host, portText, _ := net.SplitHostPort(address) // Options.sources has checked it
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 { // the server would take 4222 for 0; Run has chosen one by now
@@ -79,6 +85,7 @@ func startNATS(ctx context.Context, address, dir string) (*server.Server, error)
 	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "kaptar", Host: host, Port: int(port),
+		Username: brokerUser, Password: password, AuthTimeout: authTimeout.Seconds(),
 		JetStream: true, StoreDir: dir, SyncAlways: true,
 		MaxPayload: maxPayload, NoSigs: true, DisableShortFirstPing: true,
 	})

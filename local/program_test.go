@@ -97,7 +97,8 @@ func service(name string) kaptar.Service {
 }
 
 func brokerState(url string) string {
-	address, _, _ := strings.Cut(strings.TrimPrefix(url, "nats://"), "?")
+	_, address, _ := strings.Cut(url, "@")
+	address, _, _ = strings.Cut(address, "?")
 	if listens(address) {
 		return "before the broker"
 	}
@@ -186,6 +187,9 @@ func newProgram(t *testing.T) *program {
 func (p *program) again() *program {
 	return &program{t: p.t, dir: p.dir, nats: p.nats, http: p.http, env: p.env, exited: make(chan struct{})}
 }
+
+// brokerURL is the URL of the embedded broker for programs that are not part of this one.
+func (p *program) brokerURL() string { return strings.TrimSpace(p.read("data/broker.url")) }
 
 func (p *program) write(name, text string) {
 	p.t.Helper()

@@ -11,10 +11,10 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// show prints what a person wants to know once everything is up. broker is the URL of the embedded
-// broker, or "" when it does not run; pids are the services' processes, nil when they share this
-// one.
-func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string) {
+// show prints what a person wants to know once everything is up. broker is where the embedded broker
+// listens, or "" when it does not run; pids are the services' processes, nil when they share this
+// one; tightened is how many files were open to other users.
+func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string, tightened int) {
 	if o.Screen == nil {
 		return
 	}
@@ -41,7 +41,7 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 		fmt.Fprintln(table)
 	}
 	if broker != "" {
-		fmt.Fprintf(table, "  broker\t%s\tembedded", broker)
+		fmt.Fprintf(table, "  broker\tnats://%s\tembedded", broker)
 		if pids != nil {
 			fmt.Fprintf(table, "\tpid %d", os.Getpid())
 		}
@@ -53,6 +53,12 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 		dir = abs
 	}
 	fmt.Fprintf(&b, "\n  Data is kept in %s. Each service has /livez, /readyz and /metrics.\n", dir)
+	if broker != "" {
+		fmt.Fprintf(&b, "  The broker asks for a password: other programs join with the URL in %s.\n", filepath.Join(dir, brokerFile))
+	}
+	if tightened > 0 {
+		fmt.Fprintf(&b, "  Other users of this machine could read the data directory or files in it (%d): now they cannot.\n", tightened)
+	}
 	if pids == nil {
 		fmt.Fprintf(&b, "  One process is no fault isolation: this is for development and small deployments.\n")
 	} else {

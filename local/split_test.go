@@ -290,7 +290,7 @@ func TestSplitSettings(t *testing.T) {
 	p.startSplit(args...)
 	for service, want := range map[string]string{
 		"alpha": "sqlite:env.db nats://elsewhere:4222 redis://dotenv 127.0.0.1:50051 4MiB 7s\n",
-		"beta":  "sqlite:data/beta.db nats://" + p.nats + "?atomic=true redis://dotenv 127.0.0.1:50052 5MiB 7s\n",
+		"beta":  "sqlite:data/beta.db " + p.brokerURL() + "?atomic=true redis://dotenv 127.0.0.1:50052 5MiB 7s\n",
 	} {
 		if got := p.get(service, "/settings"); got != want {
 			t.Errorf("%s: got %q, want %q", service, got, want)
@@ -306,7 +306,7 @@ func TestSplitSettings(t *testing.T) {
 		{"services.beta.max_body ", "5MiB", "# flag --set services.beta.max_body"},
 		{"grpc_listen ", "127.0.0.1:50051", "# local"},
 		{"services.alpha.listen ", p.http["alpha"], "# other.yml:"},
-		{"discovery_url ", "nats://127.0.0.1:", "# local"},
+		{"discovery_url ", "nats://kaptar:xxxxx@127.0.0.1:", "# local"},
 	} {
 		if !slices.ContainsFunc(strings.Split(show.stdout.String(), "\n"), func(line string) bool { return containsAll(line, want) }) {
 			t.Errorf("config --split has no line with %q, but\n%s", want, show.stdout.String())

@@ -73,8 +73,15 @@ func (in *install) HTTP(service string) string { return in.http[service] }
 // GRPC returns the host:port of service's gRPC port, "" when it has none.
 func (in *install) GRPC(service string) string { return in.grpc[service] }
 
-// NATS returns the host:port of the embedded broker.
-func (in *install) NATS() string { return in.nats }
+// brokerURL is the URL of the embedded broker, with its password.
+func (in *install) brokerURL(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(in.Dir, "data", "broker.url"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
 
 // Args is the command line that starts the shop there, without the program.
 func (in *install) Args() []string {

@@ -45,7 +45,7 @@ const (
 
 // shapes are the three of them.
 func shapes() []*shape {
-	embedded := func(t *testing.T, s *site, _ string) wire { return dialNATS(t, "nats://"+s.in.NATS()) }
+	embedded := func(t *testing.T, s *site, _ string) wire { return dialNATS(t, s.in.brokerURL(t)) }
 	file := func(s *site, service string) string {
 		return "sqlite:" + filepath.Join(s.in.Dir, "data", service+".db")
 	}
