@@ -16,6 +16,7 @@ var allowedGlobals = map[string]string{
 	"internal/deadline.never":      "a channel that nobody closes or sends to",
 	"internal/inproc.copyBuffers":  "a sync.Pool: buffers without meaning, given back after each copy",
 	"internal/test/servertest.one": "the servers of a test process; testing has one TestMain too",
+	"internal/strictjson.tables":   "a cache of what does not change: the fields of struct types",
 	"server.opened":                "a count: the descriptors of a process are shared by its servers",
 	"shop/internal/rest.replaced":  "a guard: huma takes its type of errors from variables",
 	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
