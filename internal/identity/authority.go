@@ -1,0 +1,129 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// An Authority is a throw-away CA for one machine, whose key never leaves the memory: for package
+// local and for tests. Its methods may be called concurrently.
+type Authority struct {
+	domain string
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+}
+
+// caLife is how long the certificate of an Authority is good, which is longer than any Run.
+const caLife = 10 * 365 * 24 * time.Hour
+
+// skew is how far a clock may be behind that of an Authority.
+const skew = time.Minute
+
+// NewAuthority makes a CA of a trust domain.
+func NewAuthority(domain string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{domain: domain, key: key}
+	template := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "throw-away CA of " + domain},
+		NotBefore: time.Now().Add(-skew), NotAfter: time.Now().Add(caLife),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = template
+	der, err := a.sign(template, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	a.cert, err = x509.ParseCertificate(der)
+	return a, err
+}
+
+// sign makes a certificate.
+func (a *Authority) sign(template *x509.Certificate, key any) ([]byte, error) {
+	return x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
+}
+
+// Issue makes a key and a certificate of a service that is good for life, in one PEM text.
+func (a *Authority) Issue(service string, life time.Duration) ([]byte, error) {
+	id, err := Parse(scheme + a.domain + "/" + service)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := a.sign(a.leaf(id, life), key.Public())
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return append(pemOf("CERTIFICATE", der), pemOf("PRIVATE KEY", private)...), nil
+}
+
+// leaf is what Issue signs. It is good for tools that ask for localhost too.
+func (a *Authority) leaf(id ID, life time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		NotBefore: time.Now().Add(-skew), NotAfter: time.Now().Add(life),
+		URIs:        []*url.URL{{Scheme: "spiffe", Host: a.domain, Path: "/" + id.Service}},
+		DNSNames:    []string{"localhost"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+}
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// Write puts a new certificate of service with its key into one file of dir, and the CA into
+// another, and returns the settings that name them. Only the user may read them; each is replaced as
+// a whole.
+func (a *Authority) Write(dir, service string, life time.Duration) (*Settings, error) {
+	text, err := a.Issue(service, life)
+	if err != nil {
+		return nil, err
+	}
+	own, ca := filepath.Join(dir, service+".pem"), filepath.Join(dir, "ca.pem")
+	if err := replace(ca, pemOf("CERTIFICATE", a.cert.Raw)); err != nil {
+		return nil, err
+	}
+	return &Settings{Cert: own, Key: own, CA: ca}, replace(own, text)
+}
+
+// replace writes a file beside name and renames it, unless it has that text.
+func replace(name string, text []byte) error {
+	if have, err := os.ReadFile(name); err == nil && string(have) == string(text) {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // nothing else wants it
+		return fmt.Errorf("identity: %w", err)
+	}
+	return nil
+}

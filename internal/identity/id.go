@@ -1,0 +1,82 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"strings"
+)
+
+const (
+	scheme    = "spiffe://"
+	maxID     = 2048 // bytes, as SPIFFE-ID §2.3
+	maxDomain = 255  // bytes, as SPIFFE-ID §2.1
+)
+
+// An ID is a SPIFFE id, of which the last segment is the name of a service: for
+// spiffe://example.org/ns/shop/order-service the Prefix is spiffe://example.org/ns/shop/ and the
+// Service order-service. The zero value is no id.
+type ID struct{ Prefix, Service string }
+
+// String is the id as a URI.
+func (id ID) String() string { return id.Prefix + id.Service }
+
+// Parse reads a SPIFFE id by the rules of SPIFFE-ID §2: a trust domain of lower-case letters, digits,
+// dots, dashes and underscores, and one or more segments of letters, digits, dots, dashes and
+// underscores, none of them empty, "." or "..". There is no port, user, query, fragment or escape.
+// The last segment must be able to name a service: lower-case letters, digits and dashes, a letter
+// first, 63 bytes at most.
+func Parse(uri string) (ID, error) {
+	rest, ok := strings.CutPrefix(uri, scheme)
+	domain, path, _ := strings.Cut(rest, "/")
+	switch {
+	case !ok || len(uri) > maxID:
+		return ID{}, fmt.Errorf("SPIFFE id %.100q: expected spiffe://TRUST-DOMAIN/SERVICE", uri)
+	case domain == "" || len(domain) > maxDomain || strings.ContainsFunc(domain, outside(lower+digits+"._-")):
+		return ID{}, fmt.Errorf("SPIFFE id %.100q: trust domain: expected lower-case letters, digits, dots, dashes and underscores", uri)
+	}
+	segments := strings.Split(path, "/")
+	for _, s := range segments {
+		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, outside(lower+upper+digits+"._-")) {
+			return ID{}, fmt.Errorf("SPIFFE id %.100q: path: expected segments of letters, digits, dots, dashes and underscores", uri)
+		}
+	}
+	service := segments[len(segments)-1]
+	if len(service) > 63 || !strings.Contains(lower, service[:1]) || strings.ContainsFunc(service, outside(lower+digits+"-")) {
+		return ID{}, fmt.Errorf("SPIFFE id %.100q: expected the name of a service behind the last /", uri)
+	}
+	return ID{Prefix: strings.TrimSuffix(uri, service), Service: service}, nil
+}
+
+const (
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits = "0123456789"
+)
+
+func outside(set string) func(rune) bool {
+	return func(r rune) bool { return !strings.ContainsRune(set, r) }
+}
+
+// idOf is the id of a certificate, which must have exactly one URI (X509-SVID §2) and belong to no
+// CA (§4.1).
+func idOf(cert *x509.Certificate) (ID, error) {
+	switch {
+	case len(cert.URIs) != 1:
+		return ID{}, fmt.Errorf("certificate has %d URIs: expected one, spiffe://TRUST-DOMAIN/SERVICE", len(cert.URIs))
+	case cert.IsCA || cert.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return ID{}, fmt.Errorf("certificate of %s is that of a CA: expected one of a service", cert.URIs[0])
+	}
+	return Parse(cert.URIs[0].String())
+}
+
+// ServiceOf is the service whose certificate the peer of a server's connection has shown; false for
+// none, and for one that the handshake has not verified. state may be nil, which is plain text or a
+// call within the process. Whether the certificate is still good says [Identity.CheckPeer].
+func ServiceOf(state *tls.ConnectionState) (service string, ok bool) {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return "", false
+	}
+	id, err := idOf(state.VerifiedChains[0][0])
+	return id.Service, err == nil
+}

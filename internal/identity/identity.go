@@ -1,0 +1,306 @@
+// Package identity is who a service is to others on the network: a certificate whose only URI is a
+// SPIFFE id, its key and the CAs of its peers, read from files and read again when they change. It
+// makes the tls.Config of server and client from them.
+//
+// Peers are the services of the same trust domain: their ids are equal to the own one but for the
+// last segment, which is the name of the service. A client expects the id of the service that it
+// calls, and no DNS name. TLS is 1.3, without session tickets: each connection begins with the
+// certificates of its time.
+package identity
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+// Settings name the files, all PEM. The zero value is no TLS.
+type Settings struct {
+	Cert   string `config:"cert" help:"file of this service's certificate and those between it and the CA, PEM; its one URI is spiffe://TRUST-DOMAIN/SERVICE; without it there is no TLS"`
+	Key    string `config:"key" help:"file of the certificate's private key, PEM"`
+	CA     string `config:"ca" help:"file of the CAs that sign the services' certificates, PEM"`
+	Client string `config:"client" help:"require: callers must show a certificate; none: they are not asked for one, as at a gateway for browsers; default: as the service says, else require"`
+}
+
+// Enabled reports whether there is TLS.
+func (s *Settings) Enabled() bool { return s.Cert != "" }
+
+// Validate is for package config.
+func (s *Settings) Validate() error {
+	switch {
+	case (s.Cert == "") != (s.Key == "") || (s.Cert == "") != (s.CA == ""):
+		return errors.New("expected cert, key and ca, or none of them")
+	case s.Client != "" && s.Client != "require" && s.Client != "none":
+		return fmt.Errorf("client %q: expected require or none", s.Client)
+	}
+	return nil
+}
+
+// interval is how often the files are looked at. They are read once they have stayed the same for
+// as long, so that half-written ones are not taken.
+const interval = time.Second
+
+// An Identity is a service's certificate and its peers' CAs. Load makes one. Its methods may be
+// called concurrently.
+type Identity struct {
+	service string
+	set     Settings
+	log     *slog.Logger
+	current atomic.Pointer[material]
+
+	// For Watch:
+	seen, done [3]os.FileInfo
+	remind     time.Time // when the end of the certificate is told
+}
+
+// material is what was read at one time.
+type material struct {
+	pair  tls.Certificate // with its Leaf
+	id    ID
+	cas   []*x509.Certificate
+	roots *x509.CertPool
+}
+
+// Load reads the files. The certificate must be that of service, be valid now, fit the key, and be
+// signed by one of the CAs for servers and clients.
+func Load(service string, set *Settings, log *slog.Logger) (*Identity, error) {
+	i := &Identity{service: service, set: *set, log: log}
+	i.done = i.stat()
+	i.seen = i.done
+	m, err := i.read()
+	if err != nil {
+		return nil, err
+	}
+	i.take(m)
+	return i, nil
+}
+
+// Expires is when the certificate in force ends.
+func (i *Identity) Expires() time.Time { return i.current.Load().pair.Leaf.NotAfter }
+
+// Watch takes over files that change, until ctx ends, then returns nil. What cannot be used changes
+// nothing, and is told once. A certificate that is in the last third of its life is told of, and
+// again each time that half of the rest is over. renewed is called after each change: connections
+// that are open still have the certificates they began with. Call Watch once.
+func (i *Identity) Watch(ctx context.Context, renewed func()) error {
+	for steady.Sleep(ctx, interval) {
+		if i.look(ctx) {
+			renewed()
+		}
+		i.tellEnd(ctx)
+	}
+	return nil
+}
+
+// look reads the files if they have changed and stand still, and reports whether they are in force.
+func (i *Identity) look(ctx context.Context) bool {
+	now := i.stat()
+	moving := !same(now, i.seen)
+	i.seen = now
+	if moving || same(now, i.done) {
+		return false
+	}
+	m, err := i.read()
+	if !same(i.stat(), now) {
+		return false // they have changed while they were read
+	}
+	i.done = now
+	if err != nil {
+		end := i.Expires()
+		i.log.WarnContext(ctx, "certificates not taken over, the old ones stay in force", "error", err, "expires", end, "left", time.Until(end).Round(time.Second))
+		return false
+	}
+	i.take(m)
+	i.log.InfoContext(ctx, "certificates taken over", "id", m.id.String(), "expires", m.pair.Leaf.NotAfter)
+	return true
+}
+
+// take puts m in force.
+func (i *Identity) take(m *material) {
+	i.current.Store(m)
+	leaf := m.pair.Leaf
+	i.remind = leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+}
+
+// tellEnd says that the certificate ends soon, or has ended.
+func (i *Identity) tellEnd(ctx context.Context) {
+	now := time.Now()
+	if now.Before(i.remind) {
+		return
+	}
+	end := i.Expires()
+	left := end.Sub(now)
+	i.remind = now.Add(max(left/2, time.Minute))
+	text := "the certificate ends soon: renew " + i.set.Cert
+	if left <= 0 {
+		text = "the certificate has expired, and no call works: renew " + i.set.Cert
+	}
+	i.log.WarnContext(ctx, text, "expires", end, "left", left.Round(time.Second))
+}
+
+func (i *Identity) files() [3]string { return [3]string{i.set.Cert, i.set.Key, i.set.CA} }
+
+// stat looks at the files; nil is a missing one.
+func (i *Identity) stat() (info [3]os.FileInfo) {
+	for n, name := range i.files() {
+		info[n], _ = os.Stat(name)
+	}
+	return info
+}
+
+// same compares two states of the files, which may have been replaced.
+func same(a, b [3]os.FileInfo) bool {
+	for n := range a {
+		if a[n] == nil || b[n] == nil {
+			if a[n] != b[n] {
+				return false
+			}
+			continue
+		}
+		if !a[n].ModTime().Equal(b[n].ModTime()) || a[n].Size() != b[n].Size() || !os.SameFile(a[n], b[n]) {
+			return false
+		}
+	}
+	return true
+}
+
+// read reads and checks the files.
+func (i *Identity) read() (*material, error) {
+	var data [3][]byte
+	for n, name := range i.files() {
+		var err error
+		if data[n], err = os.ReadFile(name); err != nil {
+			return nil, fmt.Errorf("tls.%s: %w: expected a file in PEM that this program may read", [3]string{"cert", "key", "ca"}[n], err)
+		}
+	}
+	m := &material{roots: x509.NewCertPool()}
+	var err error
+	if m.cas, err = certificates(data[2]); err != nil {
+		return nil, fmt.Errorf("tls.ca: %s: %w", i.set.CA, err)
+	}
+	if m.pair, err = tls.X509KeyPair(data[0], data[1]); err != nil {
+		return nil, fmt.Errorf("tls.cert and tls.key: %s and %s: %w", i.set.Cert, i.set.Key, err)
+	}
+	if _, err = certificates(data[0]); err == nil {
+		err = m.check(i.service, i.current.Load())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tls.cert: %s: %w", i.set.Cert, err)
+	}
+	return m, nil
+}
+
+// check finds out whether the certificate is one of the service that peers will take. A CA that was
+// known before keeps its old copy: chains that were verified with it end in that (see CheckPeer).
+func (m *material) check(service string, before *material) (err error) {
+	for n, ca := range m.cas {
+		if !ca.IsCA {
+			return fmt.Errorf("tls.ca has the certificate of %q, which is no CA", ca.Subject)
+		}
+		if before != nil {
+			if k := slices.IndexFunc(before.cas, ca.Equal); k >= 0 {
+				m.cas[n] = before.cas[k]
+			}
+		}
+		m.roots.AddCert(m.cas[n])
+	}
+	leaf := m.pair.Leaf
+	now := time.Now()
+	switch m.id, err = idOf(leaf); {
+	case err != nil:
+		return err
+	case m.id.Service != service:
+		return fmt.Errorf("the certificate is for %s: expected %s%s", m.id, m.id.Prefix, service)
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the certificate has expired at %s: renew it", leaf.NotAfter.Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the certificate is not valid before %s: expected one that is, or a clock that is right", leaf.NotBefore.Format(time.RFC3339))
+	}
+	chain := []*x509.Certificate{leaf}
+	for _, der := range m.pair.Certificate[1:] {
+		between, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		chain = append(chain, between)
+	}
+	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if err := m.verify(chain, use); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify checks what a peer shows for a use of its certificate.
+func (m *material) verify(chain []*x509.Certificate, use x509.ExtKeyUsage) error {
+	opts := x509.VerifyOptions{Roots: m.roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}}
+	for _, between := range chain[1:] {
+		opts.Intermediates.AddCert(between)
+	}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return err
+	}
+	return m.checkPeer(chain[0])
+}
+
+// checkPeer checks a certificate whose chain is good: that it is a peer's, and its key strong.
+func (m *material) checkPeer(leaf *x509.Certificate) error {
+	id, err := idOf(leaf)
+	if err != nil {
+		return err
+	}
+	if id.Prefix != m.id.Prefix {
+		return fmt.Errorf("certificate is for %s: expected a service of %s", id, m.id.Prefix)
+	}
+	switch key := leaf.PublicKey.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if key.N.BitLen() < 2048 {
+			return fmt.Errorf("certificate of %s has an RSA key of %d bits: expected 2048 at least", id, key.N.BitLen())
+		}
+	default:
+		return fmt.Errorf("certificate of %s has a key of type %T: expected ECDSA, Ed25519 or RSA", id, key)
+	}
+	return nil
+}
+
+// certificates reads all certificates of a PEM file, which must be whole.
+func certificates(data []byte) (all []*x509.Certificate, err error) {
+	for len(bytes.TrimSpace(data)) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			if bytes.Contains(data, []byte("-----BEGIN")) {
+				return nil, errors.New("a PEM block is cut off")
+			}
+			break // words behind the last one
+		}
+		data = rest
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, cert)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no certificate in it: expected PEM")
+	}
+	return all, nil
+}
