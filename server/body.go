@@ -129,7 +129,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	x.slot.Resume(time.Now())
 	if b.conn != nil && errors.Is(err, io.EOF) {
-		b.conn.spare(time.Time{}) // all of the request is here
+		b.conn.spare(time.Time{}, 0) // all of the request is here
 	}
 	if x.readTimed && errors.Is(err, io.EOF) {
 		// Otherwise the deadline would cut the connection while the handler still works: net/http

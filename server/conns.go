@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,10 @@ func (c *conns) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	wrapped := &conn{Conn: nc, conns: c}
-	wrapped.spare(time.Now().Add(silentTime))
+	if at, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
+		wrapped.client = clientOf(at.Addr())
+	}
+	wrapped.spare(time.Now(), silentTime)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all[wrapped] = struct{}{}
@@ -111,7 +115,9 @@ func (c *conns) watch(limit time.Duration, stop <-chan struct{}) {
 type conn struct {
 	net.Conn
 	conns   *conns
-	spareAt atomic.Int64 // when it may be closed to make room, in Unix nanoseconds; 0: it is worked on
+	client  netip.Prefix
+	since   atomic.Int64 // when the wait for its peer began, in Unix nanoseconds; 0: it is worked on
+	allowed atomic.Int64 // how long that wait may be, when there is no room
 	// For the goroutine that reads:
 	reads int    // since the last request
 	used  bool   // there was one

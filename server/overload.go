@@ -30,8 +30,9 @@ type Limit struct {
 	// to what was accepted; between services it would only be a delay. Default: none.
 	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of the shop's gateway: 1s"`
 	// Connections is how many each port serves at a time; more wait to be accepted, while those that
-	// are idle, or whose request does not come, are closed. Default: half of the descriptors that the
-	// process may have, and three quarters for all servers in it; negative means any number.
+	// are idle, or whose request does not come, are closed. While one client, an address or of IPv6 a
+	// /64, holds more than a quarter of them, only its own are. Default: half of the descriptors that
+	// the process may have, and three quarters for all servers in it; negative means any number.
 	Connections int `config:"connections" default:"0" help:"connections to each port at a time; 0 for half of the descriptors that the process may have, -1 for any number"`
 }
 

@@ -51,6 +51,17 @@ func (p Peers) has(address string) bool {
 	return err != nil || slices.ContainsFunc(p, func(r netip.Prefix) bool { return r.Contains(at.Addr().Unmap().WithZone("")) })
 }
 
+// clientOf is what counts as one client: an address, of IPv6 the /64, which one household has.
+func clientOf(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	client, _ := ip.Prefix(bits) // fails for more bits than there are
+	return client
+}
+
 // hasPeer is has for the caller of an RPC.
 func (p Peers) hasPeer(ctx context.Context) bool {
 	from, ok := peer.FromContext(ctx)

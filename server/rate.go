@@ -93,11 +93,11 @@ func (o *RateOptions) address(r *http.Request) string {
 			return at.Addr().String() // it is not what a proxy writes
 		}
 	}
-	if ip = ip.Unmap().WithZone(""); ip.Is6() {
-		net, _ := ip.Prefix(64)
-		return net.String()
+	client := clientOf(ip)
+	if client.IsSingleIP() {
+		return client.Addr().String()
 	}
-	return ip.String()
+	return client.String()
 }
 
 // counter counts in the process.

@@ -2,9 +2,11 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -12,33 +14,55 @@ import (
 // When there is no room for more connections, those are closed that nobody works for: idle ones at
 // once, others when they have kept a request to themselves for too long.
 const (
-	silentTime = time.Second     // for the head of the first request
-	halfTime   = 5 * time.Second // for the rest of a body
+	silentTime = time.Second            // for the head of the first request
+	halfTime   = 5 * time.Second        // for the rest of a body
+	greedyTime = 200 * time.Millisecond // for either, when the client holds a quarter of all
 	roomPause  = 100 * time.Millisecond
 )
 
-// makeRoom closes some of the connections that may be closed, the oldest first.
+// makeRoom closes some of the connections that may be closed, the oldest first. While a client holds
+// more than a quarter of all, only its own are closed, and it has little time to finish what it has
+// begun to send: nobody fills the server alone, and others keep their connections.
 func (c *conns) makeRoom(now time.Time) {
 	c.mu.Lock()
-	var spare []*conn
+	held := make(map[netip.Prefix]int)
 	for nc := range c.all {
-		if at := nc.spareAt.Load(); at != 0 && at <= now.UnixNano() {
+		if nc.since.Load() != 0 {
+			held[nc.client]++
+		}
+	}
+	var spare, greedy []*conn
+	one := false // client holds too much
+	for nc := range c.all {
+		switch since, allowed := nc.since.Load(), nc.allowed.Load(); {
+		case since == 0:
+		case held[nc.client] > c.limit/4:
+			one = true
+			if since+min(allowed, int64(greedyTime)) <= now.UnixNano() {
+				greedy = append(greedy, nc)
+			}
+		case since+allowed <= now.UnixNano():
 			spare = append(spare, nc)
 		}
 	}
 	c.mu.Unlock()
-	slices.SortFunc(spare, func(a, b *conn) int { return int(a.spareAt.Load() - b.spareAt.Load()) })
+	if one {
+		spare = greedy
+	}
+	slices.SortFunc(spare, func(a, b *conn) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
 	for _, nc := range spare[:min(len(spare), 1+c.limit/64)] {
 		_ = nc.Close() // a handler that waits for it is told by an error
 	}
 }
 
-// spare lets the connection be closed from at on; the zero time says that it is worked on.
-func (c *conn) spare(at time.Time) {
-	if at.IsZero() {
-		c.spareAt.Store(0)
+// spare lets the connection be closed after the time allowed; the zero time for since says that it is
+// worked on.
+func (c *conn) spare(since time.Time, allowed time.Duration) {
+	c.allowed.Store(int64(allowed))
+	if since.IsZero() {
+		c.since.Store(0)
 	} else {
-		c.spareAt.Store(at.UnixNano())
+		c.since.Store(since.UnixNano())
 	}
 }
 
@@ -88,7 +112,7 @@ func withConn(ctx context.Context, nc net.Conn) context.Context {
 func rested(nc net.Conn, state http.ConnState) {
 	if c := innermost(nc); c != nil && state == http.StateIdle {
 		c.reads, c.used, c.head = 0, true, nil
-		c.spare(time.Now())
+		c.spare(time.Now(), 0)
 	}
 }
 
@@ -102,12 +126,12 @@ func (x *exchange) arrive(r *http.Request) bool {
 	if c == nil {
 		return true
 	}
-	c.spare(time.Time{})
+	c.spare(time.Time{}, 0)
 	if r.ProtoMajor != 1 || r.ContentLength == 0 {
 		return true
 	}
 	x.body.conn = c
-	c.spare(x.start.Add(halfTime)) // until its body has come
+	c.spare(x.start, halfTime) // until its body has come
 	if len(r.TransferEncoding) == 0 {
 		return true
 	}

@@ -177,3 +177,48 @@ func TestALengthToldTwiceIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestOneClientCannotFillTheServer holds all connections from one address with halves of requests,
+// while another client keeps an idle connection, and makes new ones.
+func TestOneClientCannotFillTheServer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{Limit: server.Limit{Connections: 32}, Timeout: time.Minute})
+	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	b.start(t)
+	const good = "GET / HTTP/1.1\r\nHost: users\r\n\r\n"
+	ask := func(conn net.Conn) error {
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(conn, good); err != nil {
+			return err
+		}
+		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		return err
+	}
+	kept := dialServer(t, b.HTTPAddr(), "")
+	if err := ask(kept); err != nil {
+		t.Fatal(err)
+	}
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for i := range 64 {
+		conn, err := from.DialContext(t.Context(), "tcp", b.HTTPAddr())
+		if err != nil {
+			t.Skipf("an address of loopback cannot be used here: %v", err) // only Linux has them all
+		}
+		defer conn.Close()
+		half := "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 100\r\n\r\nhalf"
+		if i%2 == 1 {
+			half = "GET / HTTP/1.1\r\nHost:"
+		}
+		if _, err := io.WriteString(conn, half); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		if err := ask(dialServer(t, b.HTTPAddr(), "")); err != nil {
+			t.Fatalf("new connection %d beside 64 halves of another client: %v", i, err)
+		}
+	}
+	if err := ask(kept); err != nil {
+		t.Errorf("the idle connection beside 64 halves of another client: %v, want it kept", err)
+	}
+}

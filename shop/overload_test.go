@@ -30,12 +30,12 @@ type flood struct {
 	users  []int64
 }
 
-// newFlood starts a shop for up to so many clients at once.
-func newFlood(tb testing.TB, clients int) *flood {
+// newFlood starts a shop for up to so many clients at once, with more arguments.
+func newFlood(tb testing.TB, clients int, args ...string) *flood {
 	tb.Helper()
 	f := &flood{TB: tb, in: newInstall(tb, binary)}
 	var err error
-	if f.process, err = f.in.Start(tb.Context(), "--log-level", "ERROR"); err != nil {
+	if f.process, err = f.in.Start(tb.Context(), append([]string{"--log-level", "ERROR"}, args...)...); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = f.Kill() })

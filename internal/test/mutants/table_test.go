@@ -315,6 +315,10 @@ func stores() []mutant {
 func overload() []mutant {
 	return []mutant{
 		{
+			"one client cannot fill a server's connections", "server/room.go",
+			"held[nc.client] > c.limit/4", "held[nc.client] > c.limit*4", "./server", "TestOneClientCannotFillTheServer",
+		},
+		{
 			"the queue has an end", "internal/limit/queue.go",
 			"l.waiting.Load() >= max(2*l.limit.Load(), burst)", "false && burst > 0", "./internal/limit", "TestQueue",
 		},
