@@ -35,6 +35,8 @@ type Settings struct {
 
 	RequestTimeout  time.Duration `config:"request_timeout" default:"5s" help:"deadline of a request that brings none"`
 	DeadlineFrom    server.Peers  `config:"deadline_from" help:"whose X-Request-Timeout-Ms counts: all, none, or ranges such as 10.0.0.0/8; default: as the service says, else all"`
+	TraceFrom       server.Peers  `config:"trace_from" help:"whose traceparent is continued, as in deadline_from; others begin a trace of their own; default: as the service says, else all"`
+	AdminFrom       server.Peers  `config:"admin_from" help:"who is answered at /livez, /readyz and /metrics, as in deadline_from; default: as the service says, else all"`
 	MaxBody         config.Size   `config:"max_body" default:"1MiB" help:"largest request body"`
 	Limit           server.Limit  `config:"limit"`
 	DrainDelay      time.Duration `config:"drain_delay" default:"0s" help:"how long a service that stops still takes requests, so that load balancers see it leave"`

@@ -121,7 +121,8 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			HTTP: set.Listen, GRPC: set.GRPCListen,
 			HTTPSetting: s.settingName(service, "LISTEN"), GRPCSetting: s.settingName(service, "GRPC_LISTEN"),
 			Reflection: set.GRPCReflection || set.Debug,
-			Telemetry:  tel, MaxBody: int64(set.MaxBody), Limit: set.Limit, Timeout: set.RequestTimeout, DeadlineFrom: set.DeadlineFrom,
+			Telemetry:  tel, MaxBody: int64(set.MaxBody), Limit: set.Limit, Timeout: set.RequestTimeout,
+			DeadlineFrom: set.DeadlineFrom, TraceFrom: set.TraceFrom, AdminFrom: set.AdminFrom,
 		}),
 		base: s.base, backends: &s.backends, attached: make(map[any]any),
 	}, nil

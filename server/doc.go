@@ -23,7 +23,7 @@
 //
 // The HTTP port also answers /livez, /readyz and /metrics. They are neither logged nor measured
 // and pass no middleware, as an orchestrator must get its answer whoever it is; a route for one of
-// them is an error of Listen. To keep them from the public, let no proxy pass them on. The health
+// them is an error of Listen. Options.AdminFrom keeps them from the public. The health
 // service of gRPC is treated alike.
 //
 // # Overload

@@ -28,7 +28,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x.method = knownMethod(r.Method)
 	sound := x.arrive(r)
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
-	s.tel.Begin(&x.span, x.method, trace.SpanKindServer, parent)
+	s.begin(&x.span, x.method, parent, s.opts.TraceFrom.has(r.RemoteAddr))
 	x.req = r
 	ctx := x.limitTime(r)
 	if r.Context() == context.Context(x.limit) { // within the process
@@ -53,6 +53,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.limitBody()
 		s.routes.ServeHTTP(x, x.req)
 	}
+}
+
+// begin starts a span as a child of its caller's, or as the root of a trace that is linked to it.
+func (s *Server) begin(span *telemetry.Span, name string, caller trace.SpanContext, trusted bool) {
+	if trusted || !caller.IsValid() {
+		s.tel.Begin(span, name, trace.SpanKindServer, caller)
+		return
+	}
+	s.tel.Begin(span, name, trace.SpanKindServer, trace.SpanContext{})
+	span.AddLink(trace.Link{SpanContext: caller})
 }
 
 // limitTime starts the deadline of r. A call within the process brings a limit along.
@@ -148,7 +158,7 @@ func (x *exchange) finish() {
 }
 
 // log writes the line of the access log. It tells how an answer ended that is a stream or that
-// was not completed.
+// was not completed, and the X-Request-Id of the answer.
 func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end string) {
 	ctx, h := x.req.Context(), x.server.log.Handler()
 	if !h.Enabled(ctx, slog.LevelInfo) {
@@ -166,6 +176,9 @@ func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end 
 	)
 	if x.streaming || end != endFinished {
 		r.AddAttrs(slog.String("end", end))
+	}
+	if id := first(x.Header()["X-Request-Id"]); id != "" {
+		r.AddAttrs(slog.String("request_id", telemetry.Cut(id)))
 	}
 	_ = h.Handle(ctx, r) // as the Logger, which has nobody to tell
 }

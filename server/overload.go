@@ -27,7 +27,8 @@ type Limit struct {
 	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
 	// Hold is how long the answer to a request that is refused for want of room, here or further on, is
 	// kept back. A client that does not heed Retry-After is slowed down by it, and leaves the processors
-	// to what was accepted; between services it would only be a delay. Default: none.
+	// to what was accepted; between services it would only be a delay. So the answer does not have the mark
+	// by which services tell such refusals. Default: none.
 	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of the shop's gateway: 1s"`
 	// Connections is how many each port serves at a time; more wait to be accepted, while those that
 	// are idle, or whose request does not come, are closed. While one client, an address or of IPv6 a
@@ -75,6 +76,7 @@ func (x *exchange) hold() {
 	if d := x.server.opts.Limit.Hold; d > 0 && x.Header().Get(limit.Header) != "" {
 		x.leave()
 		steady.Sleep(x.req.Context(), d)
+		x.Header().Del(limit.Header)
 	}
 }
 

@@ -131,8 +131,8 @@ type call struct {
 // open reports whether an RPC is left to the user's interceptors.
 func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.") }
 
-// begin is the first half of both interceptors. After an error the handler must not run.
-func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*call, error) {
+// beginRPC is the first half of both interceptors. After an error the handler must not run.
+func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*call, error) {
 	c := &call{server: s, start: time.Now(), method: strings.TrimPrefix(fullMethod, "/")}
 	c.quiet = strings.HasPrefix(c.method, "grpc.health.") || strings.HasPrefix(c.method, "grpc.reflection.")
 	var parent trace.SpanContext
@@ -151,7 +151,7 @@ func (s *Server) begin(ctx context.Context, fullMethod string, unary bool) (*cal
 	c.limit.Own(c) // not for a request that this context is used for
 	switch {
 	case !c.quiet:
-		s.tel.Begin(&c.span, c.method, trace.SpanKindServer, parent)
+		s.begin(&c.span, c.method, parent, s.opts.TraceFrom.hasPeer(ctx))
 		c.ctx = c.span.Context(c.ctx)
 	case parent.IsValid():
 		c.ctx = trace.ContextWithRemoteSpanContext(c.ctx, parent)
@@ -235,7 +235,7 @@ func (c *call) describeSpan(st *status.Status) {
 // unary and stream are the innermost interceptors of gRPC itself and the outermost of ours: what
 // the user's do is measured and logged.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	c, err := s.begin(ctx, info.FullMethod, true)
+	c, err := s.beginRPC(ctx, info.FullMethod, true)
 	defer func() { c.end(recover(), &err) }()
 	if err != nil {
 		return nil, err
@@ -247,7 +247,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	c, err := s.begin(ss.Context(), info.FullMethod, false)
+	c, err := s.beginRPC(ss.Context(), info.FullMethod, false)
 	defer func() { c.end(recover(), &err) }()
 	if err != nil {
 		return err

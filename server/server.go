@@ -72,6 +72,16 @@ type Options struct {
 	// can call, it should be empty and not nil: nobody's.
 	DeadlineFrom Peers
 
+	// TraceFrom says whose traces are continued, of a request's header traceparent and of an RPC's
+	// metadata. What anybody else sends begins a new trace, with a link to theirs, so that strangers
+	// do not decide what is sampled. Default: everybody's.
+	TraceFrom Peers
+
+	// AdminFrom says who may ask /livez, /readyz and /metrics, if the request was not passed on by a
+	// proxy: without Forwarded or X-Forwarded-For. To anybody else there are no such routes. Default:
+	// everybody. Calls within the process may always.
+	AdminFrom Peers
+
 	// WriteTimeout is how long a client may leave an HTTP response where it is, without taking any
 	// of it, before its connection is closed; default 30 s, negative means for ever.
 	WriteTimeout time.Duration
@@ -178,15 +188,25 @@ func (s *Server) Mux() *http.ServeMux { return s.mux }
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	var admin http.Handler
 	switch r.URL.Path {
 	case "/livez":
-		s.livez(w, r)
+		admin = http.HandlerFunc(s.livez)
 	case "/readyz":
-		s.readyz(w, r)
+		admin = http.HandlerFunc(s.readyz)
 	case "/metrics":
-		s.scrape.ServeHTTP(w, r)
-	default:
-		s.prepare()
-		s.serve(w, r)
+		admin = s.scrape
 	}
+	if admin != nil && s.isAdmin(r) {
+		admin.ServeHTTP(w, r)
+		return
+	}
+	s.prepare()
+	s.serve(w, r)
+}
+
+// isAdmin reports whether r comes from somebody who runs the service.
+func (s *Server) isAdmin(r *http.Request) bool {
+	direct := len(r.Header["Forwarded"]) == 0 && len(r.Header["X-Forwarded-For"]) == 0
+	return s.opts.AdminFrom == nil || direct && s.opts.AdminFrom.has(r.RemoteAddr)
 }
