@@ -89,23 +89,63 @@ func (x *exchange) limitBody() {
 	if x.req.Body == nil || x.req.Body == http.NoBody {
 		return
 	}
-	x.body.ReadCloser, x.body.x = x.req.Body, x
+	x.body.ReadCloser, x.body.raw, x.body.x = x.req.Body, x.req.Body, x
 	x.req.Body = &x.body
+}
+
+// How long a connection is kept for a body that nobody reads, and for how much of it. net/http does it
+// without a limit of time for up to smallRest.
+const (
+	lingerTime = 2 * time.Second
+	lingerMost = 64 << 20
+	smallRest  = 256 << 10
+)
+
+// linger throws away what a client still sends after its answer: a connection that is closed before
+// is reset, and a client that sends all before it reads would never see the answer.
+func (x *exchange) linger() {
+	b, fault := &x.body, x.bodyFault.Load()
+	if b.conn == nil || b.raw == nil || b.whole || x.streaming || fault != 0 && fault != http.StatusRequestEntityTooLarge {
+		return
+	}
+	rc := http.NewResponseController(x.ResponseWriter)
+	if rc.SetReadDeadline(time.Now().Add(lingerTime)) != nil || x.req.Header["Expect"] != nil {
+		return // a body that waits for a word is not asked for
+	}
+	if fault == 0 && x.req.ContentLength-b.read < smallRest || rc.Flush() != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, b.raw, lingerMost)
 }
 
 // body is the body of a request as the handler reads it.
 type body struct {
 	io.ReadCloser
-	conn    *conn // that it comes over; nil for none, and for one that is shared
+	raw     io.ReadCloser // without a limit
+	conn    *conn         // that it comes over; nil for none, and for one that is shared
 	x       *exchange
 	started bool
+	whole   bool // it was read to its end
+	closed  bool
 	reading atomic.Bool
 	read    int64
 	step    int64 // how much must be read for more time
 }
 
+// Close leaves a connection's body open for linger. net/http closes it in the end.
+func (b *body) Close() error {
+	if b.conn == nil {
+		return b.ReadCloser.Close()
+	}
+	b.closed = true
+	return nil
+}
+
 func (b *body) Read(p []byte) (int, error) {
 	x := b.x
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	if !b.started {
 		b.started = true
 		if err := b.start(); err != nil {
@@ -128,7 +168,8 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	x.slot.Resume(time.Now())
-	if b.conn != nil && errors.Is(err, io.EOF) {
+	b.whole = errors.Is(err, io.EOF)
+	if b.conn != nil && b.whole {
 		b.conn.spare(time.Time{}, 0) // all of the request is here
 	}
 	if x.readTimed && errors.Is(err, io.EOF) {

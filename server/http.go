@@ -155,6 +155,7 @@ func (x *exchange) finish() {
 	if abort {
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection without a word
 	}
+	x.linger()
 }
 
 // log writes the line of the access log. It tells how an answer ended that is a stream or that

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -18,7 +19,7 @@ type Problem struct {
 	Detail   string       `json:"detail,omitempty"`   // what went wrong this time, for people
 	Instance string       `json:"instance,omitempty"` // default: the path of the request
 	TraceID  string       `json:"trace_id,omitempty"` // default: that of the request
-	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong
+	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong; 20 at most are told
 
 	// Dependency names what the failure is due to, such as "user-service" or "bank", if it is not this
 	// service. With a status of 502, 503 or 504 package transport then holds it against nobody: the
@@ -42,6 +43,9 @@ type FieldError struct {
 	Value    any    `json:"value,omitempty"` // what was sent; leave it out when it is secret
 }
 
+// maxErrors is how many of a problem's errors are told: a client can make as many as it likes.
+const maxErrors = 20
+
 // WriteProblem answers r with p as application/problem+json, its empty fields filled in. Headers
 // that told of another body are removed. It must be called before anything else is written to w.
 func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
@@ -50,6 +54,9 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	p.Title = cmp.Or(p.Title, http.StatusText(p.Status))
 	p.Instance = cmp.Or(p.Instance, r.URL.Path)
 	p.TraceID = cmp.Or(p.TraceID, telemetry.TraceID(r.Context()))
+	if more := len(p.Errors) - maxErrors; more > 0 {
+		p.Errors = append(p.Errors[:maxErrors:maxErrors], FieldError{Location: "…", Message: fmt.Sprintf("and %d more", more)})
+	}
 	body, err := json.Marshal(p)
 	if err != nil { // a FieldError.Value that JSON cannot hold
 		for i := range p.Errors {
