@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
@@ -112,18 +113,28 @@ func completer(log *slog.Logger) huma.Transformer {
 	}
 }
 
+// maxErrors is how many of a request's mistakes are told: a client can make as many as it likes.
+const maxErrors = 20
+
 // fieldErrors keeps a value only where it helps and tells nothing twice: whole objects and
-// passwords stay out of bodies that end up in logs.
+// passwords stay out of bodies that end up in logs. Texts that the client made are cut.
 func fieldErrors(details []*huma.ErrorDetail) []server.FieldError {
-	fields := make([]server.FieldError, len(details))
+	fields := make([]server.FieldError, 0, min(len(details), maxErrors+1))
 	for i, d := range details {
-		fields[i] = server.FieldError{Location: d.Location, Message: d.Message}
-		switch d.Value.(type) {
-		case string, bool, int, int64, float64:
-			if d.Location != "body" && d.Value != "" && !strings.HasSuffix(d.Location, "password") {
-				fields[i].Value = d.Value
-			}
+		if i == maxErrors {
+			return append(fields, server.FieldError{Location: "…", Message: fmt.Sprintf("and %d more", len(details)-i)})
 		}
+		f := server.FieldError{Location: telemetry.Cut(d.Location), Message: telemetry.Cut(d.Message)}
+		switch v := d.Value.(type) {
+		case string:
+			f.Value = telemetry.Cut(v)
+		case bool, int, int64, float64:
+			f.Value = v
+		}
+		if d.Location == "body" || d.Value == "" || strings.HasSuffix(d.Location, "password") {
+			f.Value = nil
+		}
+		fields = append(fields, f)
 	}
 	return fields
 }

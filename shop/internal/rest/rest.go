@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -46,6 +47,7 @@ var replaced sync.Once
 // when the request's time was over.
 func New(app *kaptar.App, title string) huma.API {
 	replaced.Do(func() {
+		huma.ValidateStrictCasing = true // "Amount" is no "amount", as whoever else reads it may think
 		huma.NewErrorWithContext = newProblem
 		huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
 			return newProblem(nil, status, detail, errs...)
@@ -57,7 +59,7 @@ func New(app *kaptar.App, title string) huma.API {
 	config.CreateHooks = nil
 	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
 	config.Transformers = append(config.Transformers, completer(app.Logger()))
-	config.Formats = withoutNUL(config.Formats)
+	config.Formats = strict(config.Formats)
 	app.Use(withoutForms, onlyText)
 	api := humago.New(app.Mux(), config)
 	encoded := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
@@ -76,7 +78,8 @@ func New(app *kaptar.App, title string) huma.API {
 // Op describes an operation by its id, its method and path, what it does, and its own errors.
 func Op(id, route, summary string, errors ...int) huma.Operation {
 	method, path, _ := strings.Cut(route, " ")
-	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Errors: errors}
+	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Errors: errors,
+		MaxBodyBytes: -1} // the setting max_body limits it
 }
 
 // withoutForms lets curl -d off from naming JSON: it calls any body a form. A browser does so too
@@ -110,13 +113,17 @@ func onlyText(next http.Handler) http.Handler {
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-// withoutNUL does the same for JSON, where a NUL is an escape that is not escaped itself.
-func withoutNUL(formats map[string]huma.Format) map[string]huma.Format {
+// strict refuses JSON that means something else to others, or costs more than it is worth: with a
+// NUL, which is an escape that is not escaped itself, or with more values than any request has.
+func strict(formats map[string]huma.Format) map[string]huma.Format {
 	nul := regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\u0000`)
 	out := maps.Clone(formats)
 	for name, f := range out {
 		unmarshal := f.Unmarshal
 		f.Unmarshal = func(data []byte, v any) error {
+			if commas(data) > maxValues {
+				return errValues
+			}
 			err := unmarshal(data, v) // in any case: huma checks the other fields too
 			if err == nil && bytes.Contains(data, []byte(`\u0000`)) && nul.Match(data) {
 				return errNUL
@@ -127,6 +134,27 @@ func withoutNUL(formats map[string]huma.Format) map[string]huma.Format {
 	}
 	return out
 }
+
+// maxValues is how many values a body may have, about. Each unknown one is a mistake to be told of.
+const maxValues = 1000
+
+// commas counts those between values.
+func commas(data []byte) (n int) {
+	inText := false
+	for i := 0; i < len(data); i++ {
+		switch {
+		case data[i] == '"':
+			inText = !inText
+		case data[i] == '\\' && inText:
+			i++
+		case data[i] == ',' && !inText:
+			n++
+		}
+	}
+	return n
+}
+
+var errValues = fmt.Errorf("expected at most %d values", maxValues)
 
 var errNUL = errors.New("text with a NUL: expected text without")
 

@@ -37,10 +37,11 @@ type output struct{ Body line }
 func things() kaptar.Service {
 	return kaptar.Service{Name: "things", Version: "v7", Setup: func(app *kaptar.App) error {
 		api := rest.New(app, "Things")
-		huma.Put(api, "/things/{id}", func(_ context.Context, in *input) (*output, error) {
+		huma.Register(api, rest.Op("put", "PUT /things/{id}", "Put", http.StatusConflict), func(_ context.Context, in *input) (*output, error) {
 			return &output{in.Body.Items[0]}, nil
-		}, func(op *huma.Operation) { op.Errors = []int{http.StatusConflict} })
-		huma.Get(api, "/fail/{how}", func(ctx context.Context, in *struct {
+		})
+		fail := rest.Op("fail", "GET /fail/{how}", "Fail", http.StatusConflict, http.StatusUnprocessableEntity)
+		huma.Register(api, fail, func(ctx context.Context, in *struct {
 			How string `path:"how"`
 		}) (*output, error) {
 			switch in.How {
@@ -54,7 +55,7 @@ func things() kaptar.Service {
 				return nil, ctx.Err()
 			}
 			return nil, errors.New("dial tcp 10.0.0.7: connection refused")
-		}, func(op *huma.Operation) { op.Errors = []int{http.StatusConflict, http.StatusUnprocessableEntity} })
+		})
 		return nil
 	}}
 }
@@ -134,6 +135,8 @@ func TestRequests(t *testing.T) {
 		{"no int64", "/things/1", `{"password":"correct horse","items":[{"sku":"tea","quantity":1e30}]}`, 400, []string{"body"}},
 		{"unknown fields", "/things/1", `{"password":"correct horse","admin":true,"items":[{"sku":"tea","quantity":2,"price":0}]}`, 400,
 			[]string{"body.admin", "body.items[0].price"}},
+		{"fields in other letters", "/things/1", `{"Password":"correct horse","items":[{"SKU":"tea","quantity":2}]}`, 400,
+			[]string{"body", "body.Password", "body.items[0]", "body.items[0].SKU"}},
 		{"missing fields", "/things/1", `{"items":[{"sku":"tea"}]}`, 400, []string{"body", "body.items[0]"}},
 		{"out of range", "/things/1", `{"password":"short","items":[{"sku":"","quantity":0}]}`, 400,
 			[]string{"body.items[0].quantity", "body.items[0].sku", "body.password"}},
@@ -167,6 +170,90 @@ func TestRequests(t *testing.T) {
 				t.Errorf("%s: the answer %s repeats the password", tt.name, resp.Body)
 			}
 		}
+	}
+}
+
+// TestTooLarge: the answer names the setting, and is counted under its route.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, things())
+	for _, size := range []int{1<<20 + 1, 11 << 20} {
+		p := checkProblem(t, sys.Do("PUT", "things", "/v1/things/1", strings.Repeat("x", size)), 413, "/v1/things/1")
+		if !strings.Contains(p.Detail, "max_body") {
+			t.Errorf("%d bytes: %s", size, p.Detail)
+		}
+	}
+	if resp := sys.Do("PUT", "things", "/v1/things/1", strings.Repeat(" ", 1<<20)); resp.Status != 400 {
+		t.Errorf("as much as there may be: got %d %s, want 400", resp.Status, resp.Body)
+	}
+	const want = `http_requests_total{endpoint="/v1/things/{id}",method="PUT",service="things",status="413"} 2`
+	if resp := sys.Do("GET", "things", "/metrics", ""); !strings.Contains(resp.Body, want) {
+		t.Errorf("no %s in\n%s", want, resp.Body)
+	}
+}
+
+// TestLongPath: it is told of in short.
+func TestLongPath(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, things())
+	for _, path := range []string{"/nothing/", "/fail/", "/things/"} {
+		sys.Do("GET", "things", path+strings.Repeat("%1b", 15_000), "")
+	}
+	for line := range strings.Lines(sys.Log()) {
+		if len(line) > 20<<10 {
+			t.Errorf("a line of %d bytes: %.200s", len(line), line)
+		}
+	}
+}
+
+// TestManyMistakes: the answer to them stays small, and so does what is kept of them.
+func TestManyMistakes(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, things())
+	body := func(n int, key string) string {
+		var b strings.Builder
+		b.WriteByte('{')
+		for i := range n {
+			fmt.Fprintf(&b, `"%s%d":0,`, key, i)
+		}
+		return b.String() + `"password":"` + strings.Repeat("x", 100) + `"}`
+	}
+	for _, tt := range []struct {
+		body    string
+		errors  int
+		message string // of the last one
+	}{
+		{body(10, "x"), 11, ""}, // items are missing too
+		{body(900, "x"), 21, "and 881 more"},
+		{body(90_000, "x"), 1, "expected at most 1000 values"},
+		{body(5, strings.Repeat("<", 150_000)), 6, ""},
+		{`{"password":"correct horse","items":` + strings.Repeat("[", 100_000), 1, ""},
+		{`{"password":"` + strings.Repeat(`,\",`, 2000) + `","items":[{"sku":"tea","quantity":2}]}`, 0, ""},
+	} {
+		resp := sys.Do("PUT", "things", "/things/1", tt.body)
+		if tt.errors == 0 {
+			if resp.Status != 200 {
+				t.Errorf("%.50s: got %d %s, want 200", tt.body, resp.Status, resp.Body)
+			}
+			continue
+		}
+		p := checkProblem(t, resp, 400, "/things/1")
+		if last := p.Errors[len(p.Errors)-1]; len(p.Errors) != tt.errors || tt.message != "" && last.Message != tt.message {
+			t.Errorf("%.50s: got %d errors, the last %v, want %d, %q", tt.body, len(p.Errors), last, tt.errors, tt.message)
+		}
+		if len(resp.Body) > 80<<10 {
+			t.Errorf("%.50s: an answer of %d bytes", tt.body, len(resp.Body))
+		}
+	}
+}
+
+// BenchmarkManyMistakes tells what a body costs that is all mistakes.
+func BenchmarkManyMistakes(b *testing.B) {
+	sys := kaptartest.Start(b, things())
+	body := "{" + strings.Repeat(`"x":0,`, 90_000) + `"y":0}`
+	b.ReportAllocs()
+	for b.Loop() {
+		sys.Do("PUT", "things", "/things/1", body)
 	}
 }
 
