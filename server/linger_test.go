@@ -36,7 +36,7 @@ func TestAnswerToALargeBody(t *testing.T) {
 		{"/refuses", "Content-Length: 300000", large[:300000], 401},
 		{"/refuses", "Content-Length: 5", "hello", 401},
 		{"/refuses", "Content-Length: 11534336\r\nExpect: 100-continue", "", 401}, // and never asks for the body
-		{"/refuses", "Content-Length: 100", "hello", 401},                          // the rest never comes
+		{"/refuses", "Content-Length: 100", "hello", 401},                         // the rest never comes
 	} {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 		if err != nil {
