@@ -14,9 +14,13 @@ func (sc *scope) check(p *problems) {
 	leaves := map[*schema][][2]string{} // keys and their names in the environment
 	for _, s := range sc.schemas {
 		checkTypes(s.fields, "", types, p)
-		eachLeaf(s.fields, "", func(key string, _ *field) {
-			if !strings.Contains(key, "<") {
-				leaves[s] = append(leaves[s], [2]string{key, EnvName(key)})
+		eachLeaf(s.fields, "", func(key string, f *field) {
+			if strings.Contains(key, "<") {
+				return
+			}
+			leaves[s] = append(leaves[s], [2]string{key, EnvName(key)})
+			if f.secret {
+				leaves[s] = append(leaves[s], [2]string{key, EnvName(key) + fileSuffix})
 			}
 		})
 	}

@@ -40,6 +40,7 @@ type Config struct {
 	dotEnv map[string]variable
 
 	flags, defaults *node
+	files           map[string]fileText
 
 	reading sync.Mutex  // held from reading a source to applying it, so that SetLive and Watch do not undo each other
 	stat    os.FileInfo // of the file, taken before it was read; nil when there is none
@@ -100,7 +101,10 @@ func (c *Config) readFile(p *problems) *node {
 // live is above the file. It returns a new struct for each target, the zero Value for one that it
 // did not fill, and their values one by one.
 func (c *Config) fill(file *node, live texts, in part, p *problems) (values []reflect.Value, slots []*slot) {
-	l := &layers{scope: c.scope, problems: p, file: c.src.File}
+	if c.flags == nil {
+		c.files = map[string]fileText{}
+	}
+	l := &layers{scope: c.scope, problems: p, file: c.src.File, files: c.files}
 	if c.flags == nil { // these two never change
 		c.flags = l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
 		origin := cmp.Or(c.src.DefaultsOrigin, "defaults")

@@ -61,6 +61,13 @@
 // service's name or that of a struct (GATEWAY_LISTN, RETRY_BUGDET) and is nearly right: that is an
 // error.
 //
+// # Secrets in files
+//
+// A variable with _FILE behind the name of a [Secret], or of a list or map of them, names a file that
+// has the value: DATABASE_URL_FILE=/run/secrets/db, USER_SERVICE_DATABASE_URL_FILE. The file is UTF-8
+// text of at most 64 KiB, line ends at its end are dropped, and in a list each line is an item. It is
+// read once, at [Load]. To set the variable itself too, in the same source, is an error.
+//
 // # Maps
 //
 // An entry of a map exists when the file, Defaults or a flag names it, or when an environment

@@ -15,6 +15,7 @@ type layers struct {
 	file     string      // for error texts
 	list     []candidate // for the top: trees of the shape of the YAML file
 	problems *problems
+	files    map[string]fileText // what variables such as DATABASE_URL_FILE name, each read once
 }
 
 // texts turns dotted keys and texts into a tree, with unknown keys where their dots say.
@@ -153,15 +154,14 @@ func (b *envReader) any(prefix string) bool {
 func (b *envReader) read(out *node, fields []*field, prefix, key string, trees []*node) {
 	for _, f := range fields {
 		name := prefix + EnvName(f.name)
-		v, given := b.vars[name]
-		given = given && (v.value != "" || f.empty)
-		if !given && (f.kind == kindLeaf || !b.any(name+"_")) {
+		if !b.any(name) {
 			continue
 		}
 		switch f.kind {
 		case kindLeaf:
-			b.used[name] = true
-			out.set(f.name, newScalar(v.value, v.origin))
+			if value := b.value(f, name, joinKey(key, f.name)); value != nil {
+				out.set(f.name, value)
+			}
 		case kindGroup:
 			group := newMapping("")
 			b.read(group, f.children, name+"_", joinKey(key, f.name), children(trees, f.name))
@@ -175,10 +175,11 @@ func (b *envReader) read(out *node, fields []*field, prefix, key string, trees [
 }
 
 func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node) {
-	if v := b.vars[name]; v.value != "" && f.elem.kind == kindLeaf {
-		b.used[name] = true
-		if pairs := b.pairs(f, newScalar(v.value, v.origin), key); pairs != nil {
-			out.setPath([]string{f.name}, pairs)
+	if f.elem.kind == kindLeaf {
+		if value := b.value(f.elem, name, key); value != nil {
+			if value = b.pairs(f, value, key); value != nil {
+				out.setPath([]string{f.name}, value)
+			}
 		}
 	}
 	entries := slices.Clone(b.services)
@@ -195,9 +196,8 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 			continue
 		}
 		if f.elem.kind == kindLeaf {
-			if v := b.vars[entryName]; v.value != "" {
-				b.used[entryName] = true
-				out.setPath([]string{f.name, entry}, newScalar(v.value, v.origin))
+			if value := b.value(f.elem, entryName, joinKey(key, entry)); value != nil {
+				out.setPath([]string{f.name, entry}, value)
 			}
 			continue
 		}
@@ -259,9 +259,12 @@ func (b *envReader) typos() {
 // dotted returns the names of entries that only variables have, read as words with dots between:
 // TOPICS_EMAIL_SEND_V1_URL is of the topic email.send.v1.
 func (b *envReader) dotted(f *field, name string, known []string) (names []string) {
-	eachLeaf(f.elem.children, "", func(key string, _ *field) {
+	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
 		for _, variable := range b.names {
 			middle, ok := strings.CutPrefix(variable, name+"_")
+			if leaf.secret {
+				middle = strings.TrimSuffix(middle, fileSuffix)
+			}
 			middle, fits := strings.CutSuffix(middle, "_"+EnvName(key))
 			if ok && fits && !slices.ContainsFunc(known, func(k string) bool { return EnvName(k) == middle }) {
 				names = append(names, strings.ToLower(strings.ReplaceAll(middle, "_", ".")))
@@ -276,6 +279,9 @@ func (b *envReader) findUnknown(f *field, name, key string) {
 	var suffixes []string
 	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
 		suffixes = append(suffixes, "_"+EnvName(key))
+		if leaf.secret {
+			suffixes = append(suffixes, "_"+EnvName(key)+fileSuffix)
+		}
 	})
 	for variable := range b.vars {
 		middle, ok := strings.CutPrefix(variable, name+"_")

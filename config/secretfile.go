@@ -1,0 +1,100 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/kaptar/kaptar/internal/redact"
+)
+
+// fileSuffix is at the end of a variable that names a file in which the secret is.
+const fileSuffix = "_FILE"
+
+// maxSecret is how many bytes such a file may have.
+const maxSecret = 64 << 10
+
+// fileText is what such a file has, or what is wrong with it.
+type fileText struct{ text, problem string }
+
+// value returns what the variable called name says of f, itself or by a file; nil is nothing.
+func (b *envReader) value(f *field, name, key string) *node {
+	v, given := b.vars[name]
+	given = given && (v.value != "" || f.empty)
+	b.used[name] = b.used[name] || given
+	file := b.vars[name+fileSuffix]
+	if !f.secret || file.value == "" {
+		if !given {
+			return nil
+		}
+		return newScalar(v.value, v.origin)
+	}
+	b.used[name+fileSuffix] = true
+	if given {
+		b.problems.add(&Error{Key: key, Origin: file.origin, Problem: fmt.Sprintf("%s is set too (%s): unset one of them", name, v.origin)})
+		return nil
+	}
+	read, known := b.files[file.value]
+	if !known {
+		read = readSecret(file.value)
+		b.files[file.value] = read
+	}
+	if read.problem != "" {
+		b.problems.add(&Error{Key: key, Origin: file.origin, Problem: read.problem})
+		return nil
+	}
+	out := newScalar(read.text, "file "+shownPath(file.value))
+	if f.leaf.Kind() == reflect.Slice && strings.Contains(read.text, "\n") {
+		out.kind = kindList
+		for line := range strings.Lines(read.text) {
+			if line = strings.TrimSpace(line); line != "" {
+				out.items = append(out.items, newScalar(line, out.origin))
+			}
+		}
+	}
+	return out
+}
+
+func readSecret(path string) fileText {
+	var data []byte
+	f, err := os.Open(path) //nolint:gosec // G304: whoever sets the variable chooses the file
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
+		_ = f.Close()
+	}
+	text := strings.TrimRight(string(toUTF8(data)), "\r\n")
+	problem := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		problem = "does not exist"
+	case err != nil:
+		if inner, ok := errors.AsType[*fs.PathError](err); ok {
+			err = inner.Err // the path is told already
+		}
+		problem = fmt.Sprintf("cannot be read: %v", err)
+	case len(data) > maxSecret:
+		problem = fmt.Sprintf("has more than %d bytes", maxSecret)
+	case text == "":
+		problem = "is empty"
+	case !utf8.ValidString(text) || strings.Contains(text, "\x00"):
+		problem = "is not UTF-8 text"
+	default:
+		return fileText{text: text}
+	}
+	return fileText{problem: "the file " + shownPath(path) + " " + problem}
+}
+
+// shownPath is path on one line. It may be the secret itself, set by mistake.
+func shownPath(path string) string {
+	if path = redact.URL(path); strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(path)
+	}
+	return path
+}
