@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -60,7 +61,7 @@ func New(app *kaptar.App, title string) huma.API {
 	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
 	config.Transformers = append(config.Transformers, completer(app.Logger()))
 	config.Formats = strict(config.Formats)
-	app.Use(withoutForms, onlyText)
+	app.Use(onlyJSON, onlyText)
 	api := humago.New(app.Mux(), config)
 	encoded := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
 	app.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -82,12 +83,19 @@ func Op(id, route, summary string, errors ...int) huma.Operation {
 		MaxBodyBytes: -1} // the setting max_body limits it
 }
 
-// withoutForms lets curl -d off from naming JSON: it calls any body a form. A browser does so too
-// when a page of another site posts here, so from browsers, which all send Sec-Fetch-Site, a form
-// stays a form.
-func withoutForms(next http.Handler) http.Handler {
+// onlyJSON refuses what a page of another origin can have a browser post here without asking first:
+// a form, plain text, or a body without a type, as fetch sends a Blob. Where no browser is at work it
+// lets curl -d off from naming JSON, which calls any body a form.
+func onlyJSON(next http.Handler) http.Handler {
+	var origins http.CrossOriginProtection
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" && r.Header.Get("Sec-Fetch-Site") == "" {
+		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // an error leaves it empty
+		if kind != "application/json" && origins.Check(r) != nil {
+			server.WriteProblem(w, r, server.Problem{Status: http.StatusUnsupportedMediaType,
+				Detail: "a page of another origin must send JSON, and name it with Content-Type: application/json"})
+			return
+		}
+		if kind == "application/x-www-form-urlencoded" && r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
 			r.Header = r.Header.Clone()
 			r.Header.Set("Content-Type", "application/json")
 		}
