@@ -4,7 +4,7 @@ package edge
 import (
 	"cmp"
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"math"
@@ -44,6 +44,8 @@ func routes() []route {
 	return []route{
 		{"users", "user-service"},
 		{"login", "user-service"},
+		{"refresh", "user-service"},
+		{"logout", "user-service"},
 		{".well-known", "user-service"},
 		{"orders", "order-service"},
 		{"stock", "inventory-service"},
@@ -53,8 +55,8 @@ func routes() []route {
 	}
 }
 
-//go:embed storefront.html
-var storefront []byte
+//go:embed storefront.html storefront.js storefront.css
+var storefront embed.FS
 
 func setup(app *kaptar.App, set *settings) error {
 	hold := &app.Server().Limit.Hold
@@ -89,11 +91,12 @@ func setup(app *kaptar.App, set *settings) error {
 	}
 	app.HandleFunc("GET /openapi.json", serveOpenAPI(app.Client(), slices.Compact(slices.Sorted(slices.Values(services)))))
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	app.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'")
-		_, _ = w.Write(storefront) // a client that went away is no concern of ours
-	})
+	for path, file := range map[string]string{"{$}": "storefront.html", "storefront.js": "storefront.js", "storefront.css": "storefront.css"} {
+		app.HandleFunc("GET /"+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+			http.ServeFileFS(w, r, storefront, file)
+		})
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,5 +101,33 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if !slices.Contains(got.Unavailable, "analytics-service") || slices.Contains(got.Unavailable, "user-service") {
 		t.Errorf("unavailable: got %q, want all but users and orders", got.Unavailable)
+	}
+}
+
+// TestStorefront: the page works under a policy without unsafe-inline, and shows data as text only.
+func TestStorefront(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, Service())
+	for path, want := range map[string]string{"/": "text/html", "/storefront.js": "text/javascript", "/storefront.css": "text/css"} {
+		resp := sys.Do(http.MethodGet, "gateway", path, "")
+		if ct := resp.Header.Get("Content-Type"); resp.Status != http.StatusOK || !strings.HasPrefix(ct, want) {
+			t.Errorf("%s: got %d %s, want 200 %s", path, resp.Status, ct, want)
+		}
+		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'self'") || strings.Contains(csp, "unsafe") {
+			t.Errorf("%s: got the policy %q, want default-src 'self' and nothing unsafe", path, csp)
+		}
+		for _, bad := range []string{"<style", "style=", "<script>", "javascript:"} {
+			if path == "/" && strings.Contains(strings.ToLower(resp.Body), bad) {
+				t.Errorf("the page has %q: script and style belong in files of their own", bad)
+			}
+		}
+		for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "document.cookie"} {
+			if strings.Contains(resp.Body, bad) {
+				t.Errorf("%s has %q", path, bad)
+			}
+		}
+		if handlers := regexp.MustCompile(`<[^>]+\son[a-z]+=`).FindString(resp.Body); path == "/" && handlers != "" {
+			t.Errorf("the page has the inline handler %q", handlers)
+		}
 	}
 }

@@ -116,6 +116,7 @@ type loginOutput struct {
 	Body         struct {
 		Token     string    `json:"token" doc:"A JWT, to be sent as Authorization: Bearer …"`
 		ExpiresAt time.Time `json:"expires_at"`
+		UserID    int64     `json:"user_id" example:"1"`
 	}
 }
 
@@ -128,6 +129,7 @@ func (s *service) postLogin(ctx context.Context, in *loginInput) (*loginOutput, 
 		return nil, err
 	}
 	out := &loginOutput{CacheControl: "no-store"}
+	out.Body.UserID = u.ID
 	out.Body.Token, out.Body.ExpiresAt, err = s.tokens.issue(u.ID, time.Now().UTC())
 	return out, err
 }
