@@ -87,17 +87,21 @@ func (a *App) Tracer() trace.Tracer { return a.telemetry.Tracer() }
 // Metrics returns the registry behind the service's /metrics.
 func (a *App) Metrics() prometheus.Registerer { return a.telemetry.Registry() }
 
-// Mux returns the service's router, for libraries that register on one.
-func (a *App) Mux() *http.ServeMux { return a.server.Mux() }
-
 // Handle registers h for pattern, which has the form of http.ServeMux: "GET /users/{id}".
-func (a *App) Handle(pattern string, h http.Handler) { a.server.Mux().Handle(pattern, h) }
+func (a *App) Handle(pattern string, h http.Handler) { a.server.Handle(pattern, h) }
 
 // HandleFunc registers h for pattern.
-func (a *App) HandleFunc(pattern string, h http.HandlerFunc) { a.server.Mux().Handle(pattern, h) }
+func (a *App) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	a.server.HandleFunc(pattern, h)
+}
 
-// Use puts middleware around all routes of the service at once, those of Mux included; the first
-// that is given is the outermost. It sees every request but those for /livez, /readyz and /metrics,
+// ServeHTTP answers r as the HTTP port does. It makes App fit libraries that register on a router.
+func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.server.Handler().ServeHTTP(w, r)
+}
+
+// Use puts middleware around all routes of the service at once; the first that is given is the
+// outermost. It sees every request but those for /livez, /readyz and /metrics,
 // also one without a route, such as a preflight request. Package server has the order of the chain.
 func (a *App) Use(mw ...func(http.Handler) http.Handler) {
 	a.mu.Lock()

@@ -18,11 +18,11 @@ func BenchmarkChain(b *testing.B) {
 		b.Fatal(err)
 	}
 	s := server.New(server.Options{Telemetry: tel})
-	s.Mux().HandleFunc("POST /users/{id}", func(w http.ResponseWriter, r *http.Request) {
+	s.HandleFunc("POST /users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, "ok")
 	})
-	s.Mux().HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
+	s.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
 	h := s.Handler()
 	for _, method := range []string{"GET", "POST"} {
 		b.Run(method, func(b *testing.B) {

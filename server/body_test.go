@@ -70,12 +70,12 @@ func TestABodyThatFailsIsTheClientsError(t *testing.T) {
 func failingBodies(t *testing.T, opts server.Options) (address string) {
 	t.Helper()
 	b := setup(t, opts)
-	b.Mux().HandleFunc("POST /reads", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /reads", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
-	b.Mux().HandleFunc("POST /forwards", func(w http.ResponseWriter, r *http.Request) { // as a proxy does
+	b.HandleFunc("POST /forwards", func(w http.ResponseWriter, r *http.Request) { // as a proxy does
 		read := make(chan error, 1)
 		go func() {
 			_, err := io.Copy(io.Discard, r.Body)
@@ -90,8 +90,8 @@ func failingBodies(t *testing.T, opts server.Options) (address string) {
 			}
 		}
 	})
-	b.Mux().HandleFunc("POST /ignores", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	b.Mux().HandleFunc("POST /own", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /ignores", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	b.HandleFunc("POST /own", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusUnprocessableEntity)
 	})
@@ -111,7 +111,7 @@ func TestDeadlineFrom(t *testing.T) {
 		b := setup(t, server.Options{DeadlineFrom: from, Timeout: time.Minute})
 		var seen time.Duration
 		var passedOn bool
-		b.Mux().HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) {
+		b.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) {
 			at, _ := r.Context().Deadline()
 			seen, passedOn = time.Until(at), r.Header.Get(deadline.Header) != ""
 		})
@@ -151,7 +151,7 @@ func TestDeadlineFrom(t *testing.T) {
 func TestAnAnswerTellsTheDependency(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		server.WriteProblem(w, r, server.Problem{Status: 503, Dependency: server.DependencyOf(server.DependencyError("bank", io.ErrUnexpectedEOF))})
 	})
 	fail := func() error { return server.DependencyError("bank", status.Error(codes.Unavailable, "no money")) }

@@ -20,23 +20,81 @@ func (s *Server) prepare() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.opts.setDefaults()
+		for _, r := range s.routes {
+			s.wrap(r)
+		}
 		s.limiter = limit.New(limit.Options{Max: s.opts.Limit.Max, Wait: s.opts.Limit.Wait})
-		s.routes = s.mux
+		s.inner = s.mux
 		if len(s.opts.Middleware) == 0 {
 			return
 		}
-		s.routes = http.HandlerFunc(s.dispatch)
+		s.inner = http.HandlerFunc(s.dispatch)
 		for i, mw := range slices.Backward(s.opts.Middleware) {
 			if mw == nil {
 				continue
 			}
-			if h := mw(s.routes); h != nil {
-				s.routes = h
+			if h := mw(s.inner); h != nil {
+				s.inner = h
 			} else {
 				s.mistakes = append(s.mistakes, fmt.Errorf("server: middleware %d returned no handler", i))
 			}
 		}
 	})
+}
+
+// A route is a handler with the route middleware around it.
+type route struct {
+	pattern string
+	http.Handler
+}
+
+// Handle registers h for pattern, which has the form of http.ServeMux: "GET /users/{id}". It panics
+// as http.ServeMux does. A route registered after Listen is not taken, and the log says so.
+func (s *Server) Handle(pattern string, h http.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listening {
+		s.log.Error("server: route " + pattern + " registered after Listen")
+		return
+	}
+	r := &route{pattern, h}
+	s.mux.Handle(pattern, r)
+	s.routes = append(s.routes, r)
+	if s.inner != nil {
+		s.wrap(r)
+	}
+}
+
+// HandleFunc is Handle for a function.
+func (s *Server) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	s.Handle(pattern, http.HandlerFunc(h))
+}
+
+// wrap puts the route middleware around a route; the caller holds mu.
+func (s *Server) wrap(r *route) {
+	for i, mw := range slices.Backward(s.opts.RouteMiddleware) {
+		if r.Handler = mw(r.Handler); r.Handler == nil {
+			s.mistakes = append(s.mistakes, fmt.Errorf("server: route middleware %d returned no handler for %s", i, r.pattern))
+			r.Handler = http.NotFoundHandler()
+		}
+	}
+}
+
+// names are the patterns of the routes and the full methods of the RPCs; the caller holds mu.
+func (s *Server) names() []string {
+	var names []string
+	for _, r := range s.routes {
+		names = append(names, r.pattern)
+	}
+	for _, service := range s.services {
+		for _, m := range service.desc.Methods {
+			names = append(names, "/"+service.desc.ServiceName+"/"+m.MethodName)
+		}
+		for _, m := range service.desc.Streams {
+			names = append(names, "/"+service.desc.ServiceName+"/"+m.StreamName)
+		}
+	}
+	return names
 }
 
 // dispatch is the inner end of the middleware. The request may be a copy of the one that the
@@ -65,7 +123,8 @@ func SetRoute(r *http.Request, pattern string) {
 // own are the paths that the server answers itself.
 var own = []string{"/livez", "/readyz", "/metrics"}
 
-// checkRoutes finds routes that would never be served.
+// checkRoutes finds routes that would never be served, and asks Options.CheckRoutes; the caller holds
+// mu.
 func (s *Server) checkRoutes() error {
 	var errs []error
 	for _, path := range own {
@@ -77,6 +136,9 @@ func (s *Server) checkRoutes() error {
 				break
 			}
 		}
+	}
+	if s.opts.CheckRoutes != nil {
+		errs = append(errs, s.opts.CheckRoutes(s.names()))
 	}
 	return errors.Join(errs...)
 }

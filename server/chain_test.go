@@ -76,7 +76,7 @@ func TestMiddlewareSeesEveryRoute(t *testing.T) {
 	var mu sync.Mutex
 	var order []string
 	b := setup(t, server.Options{Middleware: guarded(&order, &mu)})
-	b.Mux().HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		if !trace.SpanContextFromContext(r.Context()).IsValid() {
 			t.Error("the handler's context has no span")
 		}
@@ -136,7 +136,7 @@ func TestWritersReachThroughMiddleware(t *testing.T) {
 		})
 	}
 	b := setup(t, server.Options{MaxBody: 10, Middleware: []func(http.Handler) http.Handler{plain, unwrapping}})
-	b.Mux().Handle("POST /large", server.MaxBody(100, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.Handle("POST /large", server.MaxBody(100, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		server.SetRoute(r, "/named")
 		n, err := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprint(w, n, err)
@@ -152,7 +152,7 @@ func TestWritersReachThroughMiddleware(t *testing.T) {
 	})
 
 	b = setup(t, server.Options{Middleware: []func(http.Handler) http.Handler{unwrapping}})
-	b.Mux().HandleFunc("GET /flush", func(w http.ResponseWriter, _ *http.Request) {
+	b.HandleFunc("GET /flush", func(w http.ResponseWriter, _ *http.Request) {
 		rc := http.NewResponseController(w)
 		if err := errors.Join(rc.SetReadDeadline(time.Time{}), rc.SetWriteDeadline(time.Time{}), rc.Flush()); err != nil {
 			t.Error(err)
@@ -186,7 +186,7 @@ func TestMiddlewareThatLeavesTheHandlerBehind(t *testing.T) {
 		func(next http.Handler) http.Handler { return http.TimeoutHandler(next, 5*time.Millisecond, "late") },
 		nil,
 	}})
-	b.Mux().HandleFunc("POST /slow", func(http.ResponseWriter, *http.Request) { <-release })
+	b.HandleFunc("POST /slow", func(http.ResponseWriter, *http.Request) { <-release })
 	c := &http.Client{Transport: b.clients(t)["in process"].Transport}
 	if a := do(t, c, "POST", "http://users/slow", strings.NewReader("x")); a.status != 503 || a.body != "late" {
 		t.Errorf("%+v", a)
@@ -209,15 +209,15 @@ func TestMistakesInTheDoors(t *testing.T) {
 	t.Parallel()
 	for pattern, path := range map[string]string{"GET /livez": "/livez", "/readyz": "/readyz", "POST /metrics": "/metrics"} {
 		b := setup(t, server.Options{})
-		b.Mux().HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
+		b.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
 		want := fmt.Sprintf("server: route %q: expected another path, as the server answers %s itself; AddReadiness adds to /readyz, a collector to /metrics", pattern, path)
 		if err := b.Listen(); err == nil || err.Error() != want {
 			t.Errorf("Listen = %v\nwant %s", err, want)
 		}
 	}
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
-	b.Mux().HandleFunc("GET /{name}", func(http.ResponseWriter, *http.Request) {})
+	b.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
+	b.HandleFunc("GET /{name}", func(http.ResponseWriter, *http.Request) {})
 	b.start(t) // a wildcard takes what is left
 	b = setup(t, server.Options{Middleware: []func(http.Handler) http.Handler{func(http.Handler) http.Handler { return nil }}})
 	if err := b.Listen(); err == nil || err.Error() != "server: middleware 0 returned no handler" {
@@ -229,7 +229,7 @@ func TestMistakesInTheDoors(t *testing.T) {
 func TestOptionsAreReadAtTheStart(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	b.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	b.Options().MaxBody = 3
 	b.Options().Middleware = append(b.Options().Middleware, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -302,7 +302,7 @@ func TestTLS(t *testing.T) {
 	pair.StartTLS()
 	defer pair.Close()
 	b := setup(t, server.Options{TLS: &tls.Config{Certificates: pair.TLS.Certificates}})
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Proto, r.TLS != nil) })
+	b.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Proto, r.TLS != nil) })
 	b.GRPC().RegisterService(&echoDesc, echo{onSay: func(_ context.Context, s string) (string, error) { return s, nil }})
 	b.start(t)
 	roots := x509.NewCertPool()
@@ -327,7 +327,7 @@ func TestConnectionsAreCapped(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Limit: server.Limit{Connections: 1}})
 	in, release := make(chan struct{}, 2), make(chan struct{})
-	b.Mux().HandleFunc("GET /", func(http.ResponseWriter, *http.Request) { in <- struct{}{}; <-release })
+	b.HandleFunc("GET /", func(http.ResponseWriter, *http.Request) { in <- struct{}{}; <-release })
 	url := b.start(t)
 	done := make(chan error, 2)
 	for range 2 {

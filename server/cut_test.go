@@ -68,8 +68,8 @@ func TestBodyMustArriveInTime(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	read := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	b.Mux().Handle("POST /plain", read)
-	b.Mux().HandleFunc("POST /stream", func(w http.ResponseWriter, r *http.Request) {
+	b.Handle("POST /plain", read)
+	b.HandleFunc("POST /stream", func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		read(w, r)
 	})

@@ -12,7 +12,7 @@
 //  4. the limit of calls at a time, Options.Limit
 //  5. the limits of the body, in size and time; they take effect when it is read
 //  6. Options.Middleware, the first outermost
-//  7. the mux, and the handler of the route
+//  7. the mux, Options.RouteMiddleware and the handler of the route
 //
 // So what a middleware answers is traced, counted and logged as what a handler answers, under the
 // route that the request was for; a middleware may read the trace from the context, and it sees

@@ -19,7 +19,7 @@ func Example() {
 		return
 	}
 	s := server.New(server.Options{HTTP: "127.0.0.1:0", Telemetry: t})
-	s.Mux().HandleFunc("GET /hello/{name}", func(w http.ResponseWriter, r *http.Request) {
+	s.HandleFunc("GET /hello/{name}", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("name") == "nobody" {
 			server.WriteProblem(w, r, server.Problem{Status: http.StatusNotFound, Detail: "there is nobody", TraceID: "(varies)"})
 			return

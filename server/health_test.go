@@ -107,7 +107,7 @@ func TestLivezAndMetricsNeitherLoggedNorMeasured(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	b.AddReadiness("database", func(context.Context) error { return errors.New("down") })
-	b.Mux().HandleFunc("/", func(http.ResponseWriter, *http.Request) { t.Error("a route took over an operational path") })
+	b.HandleFunc("/", func(http.ResponseWriter, *http.Request) { t.Error("a route took over an operational path") })
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		if a := do(t, c, "GET", url+"/livez", nil); a.status != 200 {

@@ -51,7 +51,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.fail(Problem{Status: http.StatusBadRequest, Detail: "the request has both Content-Length and Transfer-Encoding"})
 	case x.enter(ctx):
 		x.limitBody()
-		s.routes.ServeHTTP(x, x.req)
+		s.inner.ServeHTTP(x, x.req)
 	}
 }
 

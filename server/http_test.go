@@ -25,7 +25,7 @@ func TestRequestIsMeasuredLoggedAndTraced(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	var span trace.SpanContext
-	b.Mux().HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		span = trace.SpanContextFromContext(r.Context())
 		_, _ = io.WriteString(w, "user "+r.PathValue("id"))
 	})
@@ -69,10 +69,10 @@ func TestRequestIsMeasuredLoggedAndTraced(t *testing.T) {
 func TestMuxErrorsAreProblems(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such user", http.StatusNotFound)
 	})
-	b.Mux().HandleFunc("POST /users/{id}", func(http.ResponseWriter, *http.Request) {})
+	b.HandleFunc("POST /users/{id}", func(http.ResponseWriter, *http.Request) {})
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		p := do(t, c, "GET", url+"/nowhere", nil).problem(t, 404)
@@ -101,12 +101,12 @@ func TestMuxErrorsAreProblems(t *testing.T) {
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /before", func(http.ResponseWriter, *http.Request) { panic("boom before") })
-	b.Mux().HandleFunc("GET /after", func(w http.ResponseWriter, _ *http.Request) {
+	b.HandleFunc("GET /before", func(http.ResponseWriter, *http.Request) { panic("boom before") })
+	b.HandleFunc("GET /after", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
 		panic("boom after")
 	})
-	b.Mux().HandleFunc("GET /abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	b.HandleFunc("GET /abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		b.log.b.Reset()
@@ -140,7 +140,7 @@ func TestConnectionSurvivesAPanic(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	var peers []string
-	b.Mux().HandleFunc("GET /panic", func(_ http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /panic", func(_ http.ResponseWriter, r *http.Request) {
 		peers = append(peers, r.RemoteAddr)
 		panic("boom")
 	})
@@ -156,14 +156,14 @@ func TestConnectionSurvivesAPanic(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Timeout: 3 * time.Second})
-	b.Mux().HandleFunc("GET /left", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /left", func(w http.ResponseWriter, r *http.Request) {
 		at, ok := r.Context().Deadline()
 		_, _ = fmt.Fprintf(w, "%v %d", ok, time.Until(at).Round(time.Second)/time.Second)
 	})
 	ran := make(chan struct{}, 10)
-	b.Mux().HandleFunc("GET /ran", func(http.ResponseWriter, *http.Request) { ran <- struct{}{} })
-	b.Mux().HandleFunc("GET /waits", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	b.Mux().HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /ran", func(http.ResponseWriter, *http.Request) { ran <- struct{}{} })
+	b.HandleFunc("GET /waits", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	b.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
 		before := r.Context()
 		w.(http.Flusher).Flush()
 		_, ok := before.Deadline()
@@ -195,7 +195,7 @@ func TestDeadlines(t *testing.T) {
 func TestDeadlinePassedBeforeArrivalInProcess(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /", func(http.ResponseWriter, *http.Request) { t.Error("the handler ran") })
+	b.HandleFunc("GET /", func(http.ResponseWriter, *http.Request) { t.Error("the handler ran") })
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	w := httptest.NewRecorder()
@@ -209,7 +209,7 @@ func TestClientThatGoesAwayIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	here := make(chan struct{}, 1)
-	b.Mux().HandleFunc("GET /slow", func(_ http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /slow", func(_ http.ResponseWriter, r *http.Request) {
 		here <- struct{}{}
 		<-r.Context().Done()
 	})
@@ -229,7 +229,7 @@ func TestClientThatGoesAwayIsNoSuccess(t *testing.T) {
 func TestBodyLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{MaxBody: 1000})
-	b.Mux().HandleFunc("POST /read", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /read", func(w http.ResponseWriter, r *http.Request) {
 		data, err := io.ReadAll(r.Body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -237,7 +237,7 @@ func TestBodyLimit(t *testing.T) {
 		}
 		_, _ = fmt.Fprint(w, len(data))
 	})
-	b.Mux().HandleFunc("POST /silent", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	b.HandleFunc("POST /silent", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	url := b.start(t)
 	type unsized struct{ io.Reader } // hides the length from the client
 	for name, c := range b.clients(t) {
@@ -255,7 +255,7 @@ func TestBodyLimit(t *testing.T) {
 		do(t, c, "POST", url+"/silent", unsized{strings.NewReader(strings.Repeat("x", 1001))}).problem(t, 413)
 	}
 	unlimited := setup(t, server.Options{MaxBody: -1})
-	unlimited.Mux().HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+	unlimited.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprint(w, n)
 	})
@@ -268,7 +268,7 @@ func TestBodyLimit(t *testing.T) {
 func TestWriteProblem(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("POST /users", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /users", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		server.WriteProblem(w, r, server.Problem{
 			Status: 422, Type: "https://example.com/invalid", Title: "Invalid user", Detail: "two fields are wrong", Instance: "/users/new",
@@ -295,7 +295,7 @@ func TestStreamingReachesTheClientAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	more := make(chan struct{})
-	b.Mux().HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
+	b.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "one")
 		w.(http.Flusher).Flush()
 		<-more
@@ -323,7 +323,7 @@ func TestStreamingReachesTheClientAtOnce(t *testing.T) {
 func TestH2CAndLimits(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
+	b.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
 	url := b.start(t)
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)

@@ -124,7 +124,7 @@ func slow(t *testing.T) (b *bundle, url string, release chan struct{}) {
 	b = setup(t, server.Options{Timeout: -1})
 	started := make(chan struct{}, 4)
 	release = make(chan struct{})
-	b.Mux().HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 		started <- struct{}{}
 		select {
 		case <-release:
@@ -246,7 +246,7 @@ func TestShutdownTimeInProcess(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	synctest.Test(t, func(t *testing.T) {
-		b.Mux().HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
+		b.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 			<-r.Context().Done() // lifted from the deadline, yet within reach of the cut
 		})

@@ -83,17 +83,17 @@ func TestLimit(t *testing.T) {
 		entered <- struct{}{}
 		<-r.Context().Done()
 	}
-	b.Mux().HandleFunc("GET /hold", hold)
-	b.Mux().HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /hold", hold)
+	b.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		hold(w, r)
 	})
-	b.Mux().HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 		hold(w, r)
 	})
 	for _, path := range []string{"/quick", "/sheddable", "/critical"} {
-		b.Mux().HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) { ran <- path })
+		b.HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) { ran <- path })
 	}
 	wrapped := newEcho(t, b)
 	url := b.start(t)
@@ -158,11 +158,11 @@ func TestHalfBodiesTakeNoRoom(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{}, 10)
 	b := setup(t, server.Options{Limit: server.Limit{Max: 4, Wait: 20 * time.Millisecond}})
-	b.Mux().HandleFunc("POST /read", func(_ http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /read", func(_ http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		_, _ = io.Copy(io.Discard, r.Body)
 	})
-	b.Mux().HandleFunc("GET /quick", func(http.ResponseWriter, *http.Request) {})
+	b.HandleFunc("GET /quick", func(http.ResponseWriter, *http.Request) {})
 	url := b.start(t)
 	for range 8 {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.HTTPAddr())
@@ -211,11 +211,11 @@ func TestHold(t *testing.T) {
 	const hold = 300 * time.Millisecond
 	entered := make(chan struct{}, 10)
 	b := setup(t, server.Options{Limit: server.Limit{Max: 4, Wait: 10 * time.Millisecond, Hold: hold}, Timeout: -1})
-	b.Mux().HandleFunc("GET /hold", func(_ http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /hold", func(_ http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		<-r.Context().Done()
 	})
-	b.Mux().HandleFunc("GET /full", func(w http.ResponseWriter, _ *http.Request) { // as a proxy passes it on
+	b.HandleFunc("GET /full", func(w http.ResponseWriter, _ *http.Request) { // as a proxy passes it on
 		w.Header().Set("Kaptar-Overload", "queue_full")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})

@@ -32,7 +32,7 @@ func dialServer(t *testing.T, address, send string) net.Conn {
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Limit: server.Limit{Connections: 4}})
-	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	b.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	b.start(t)
 	for i := range 20 { // all of them stay open
 		conn := dialServer(t, b.HTTPAddr(), "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 5\r\n\r\nhello")
@@ -100,7 +100,7 @@ func TestAFewDescriptors(t *testing.T) {
 // serveFewDescriptors serves until the process is killed or its parent has ended.
 func serveFewDescriptors(t *testing.T) {
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return // its connection was closed to make room
 		}
@@ -133,7 +133,7 @@ func TestALengthToldTwiceIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	served := make(chan string, 10)
-	b.Mux().HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		served <- r.URL.Path
 	})

@@ -37,7 +37,7 @@ func dump(h http.Header) string {
 func TestSameWithinTheProcess(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("/saw/", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("/saw/", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		_, _ = fmt.Fprintf(w, "%s %s path=%q raw=%q query=%q force=%v uri=%q host=%q len=%d te=%v body=%q err=%v trailer=%s header=%s",
 			r.Method, r.Proto, r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI, r.Host,
@@ -66,7 +66,7 @@ func TestSameWithinTheProcess(t *testing.T) {
 		"largehead": func(w http.ResponseWriter) { w.Header().Set("X-A", strings.Repeat("x", 70<<10)) },
 	}
 	for name, f := range answers {
-		b.Mux().HandleFunc("/answer/"+name, func(w http.ResponseWriter, _ *http.Request) { f(w) })
+		b.HandleFunc("/answer/"+name, func(w http.ResponseWriter, _ *http.Request) { f(w) })
 	}
 	base := b.start(t)
 	network := &http.Transport{DisableCompression: true}

@@ -42,6 +42,14 @@ type Options struct {
 	// order of the whole chain.
 	Middleware []func(http.Handler) http.Handler
 
+	// RouteMiddleware goes around the handler of each route, the first outermost. It stands inside of
+	// Middleware and of the mux: the request has its Pattern and its path values.
+	RouteMiddleware []func(http.Handler) http.Handler
+
+	// CheckRoutes, if set, is called by Listen with the pattern of every route and the full method of
+	// every RPC, but those of health and reflection. An error keeps the server from listening.
+	CheckRoutes func(routes []string) error
+
 	// Unary and Stream go around all RPCs, the first outermost, except those of the health service.
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
@@ -111,12 +119,13 @@ type Server struct {
 	checks  checks
 
 	prepared sync.Once
-	routes   http.Handler // the mux, with the middleware around it
+	inner    http.Handler // the mux, with the middleware around it
 
 	channel *inproc.Channel
 	health  *health.Server
 
 	mu           sync.Mutex
+	routes       []*route
 	services     []service // the gRPC services of the user
 	mistakes     []error   // in setting up, told by Listen
 	http         *http.Server
@@ -165,9 +174,6 @@ func New(opts Options) *Server {
 // Options returns the options in force, to be changed until Listen or the first call. All but
 // Telemetry are read then, once.
 func (s *Server) Options() *Options { return &s.opts }
-
-// Mux takes the routes of the service.
-func (s *Server) Mux() *http.ServeMux { return s.mux }
 
 // Handler is the whole HTTP side as one handler, the way the network sees it: for calls within the
 // process and for tests.

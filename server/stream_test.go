@@ -26,7 +26,7 @@ func TestStreamEndings(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Timeout: 2 * time.Second})
 	causes, started := make(chan error, 1), make(chan struct{}, 10)
-	b.Mux().HandleFunc("GET /stream/{how}", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /stream/{how}", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context()) // made before it is a stream
 		defer cancel()
 		at, _ := ctx.Deadline()
@@ -105,7 +105,7 @@ func TestLongPoll(t *testing.T) {
 	t.Parallel()
 	const timeout = 1500 * time.Millisecond
 	b := setup(t, server.Options{Timeout: timeout})
-	b.Mux().HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Hour)); err != nil {
 			t.Error(err)
 		}
@@ -115,7 +115,7 @@ func TestLongPoll(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	})
-	b.Mux().HandleFunc("GET /short", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /short", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Millisecond))
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
@@ -156,9 +156,9 @@ func TestUpload(t *testing.T) {
 		}
 		_, _ = fmt.Fprint(w, n)
 	}
-	b.Mux().Handle("POST /large", server.MaxBody(-1, http.HandlerFunc(read)))
-	b.Mux().Handle("POST /small/", server.MaxBody(4, http.HandlerFunc(read)))
-	b.Mux().HandleFunc("POST /plain", read)
+	b.Handle("POST /large", server.MaxBody(-1, http.HandlerFunc(read)))
+	b.Handle("POST /small/", server.MaxBody(4, http.HandlerFunc(read)))
+	b.HandleFunc("POST /plain", read)
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		var a answer
@@ -200,8 +200,8 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	}
 	for what, limit := range map[string]time.Duration{"in their time": 50 * time.Millisecond, "at the stop": time.Hour} {
 		b := setup(t, server.Options{WriteTimeout: limit})
-		b.Mux().HandleFunc("GET /bytes", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 32<<20)) })
-		b.Mux().HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
+		b.HandleFunc("GET /bytes", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 32<<20)) })
+		b.HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 		b.start(t)
 		for range 5 {
 			for _, path := range []string{"/bytes", "/file"} {
@@ -223,7 +223,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		eventually(t, "all handlers to return "+what, func() bool { return len(b.Busy()) == 0 })
 	}
 	b := setup(t, server.Options{WriteTimeout: 5 * time.Second})
-	b.Mux().HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
+	b.HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 	url := b.start(t)
 	if a := do(t, b.clients(t)["network"], "GET", url+"/file", nil); len(a.body) != 32<<20 {
 		t.Errorf("who reads gets %d bytes", len(a.body))
@@ -256,7 +256,7 @@ func TestScrapeThatIsCutIsNoError(t *testing.T) {
 func TestPathsInErrorsAreHarmless(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Timeout: -1})
-	b.Mux().HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	b.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	go func() {
 		_, _ = try(t.Context(), b.clients(t)["in process"], "GET", "http://users/a%1b%5b31mred%ff", nil)
 	}()
@@ -274,7 +274,7 @@ func TestClientThatLeavesIsNoServerError(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
 	in := make(chan struct{}, 1)
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		in <- struct{}{}
 		<-r.Context().Done()
 		http.Error(w, "bad gateway", http.StatusBadGateway)

@@ -30,6 +30,7 @@ type call struct {
 	deadline  time.Duration // 0: none
 	inherited bool          // the deadline is that of ctx
 	again     bool          // may be repeated though the target may have worked on it
+	principal string        // of Options.Principal; "" for none
 	attempts  int
 	first     *call // of two attempts at once, the one with the span; nil for itself
 	attempt

@@ -85,6 +85,7 @@ func (c *conn) prepare(ctx context.Context, method string, into *rpcCall) error 
 		return &callError{text: err.Error(), cause: err, code: codes.Unavailable}
 	}
 	into.method, into.t, into.tg, into.proto, into.ctx = method, c.t, tg, overGRPC, ctx
+	into.identify()
 	return nil
 }
 

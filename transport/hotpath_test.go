@@ -55,7 +55,7 @@ func newEnds(tb testing.TB, share float64, inProcess bool) ends {
 		return t
 	}
 	srv := server.New(server.Options{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", Telemetry: tel("user-service")})
-	srv.Mux().HandleFunc("GET /users/{id}", func(w http.ResponseWriter, _ *http.Request) {
+	srv.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, userJSON)
 	})

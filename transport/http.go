@@ -92,6 +92,7 @@ func (t *Transport) newHTTPCall(req *http.Request) (*httpCall, error) {
 		return nil, err
 	}
 	c := &httpCall{req: req, call: call{t: t, tg: tg, ctx: req.Context(), again: repeatable(req)}}
+	c.identify()
 	c.startHTTPSpan()
 	c.open(false)
 	return c, nil
@@ -250,7 +251,7 @@ func (c *httpCall) exchange(ctx context.Context, body io.ReadCloser) (*http.Resp
 }
 
 // outgoing is the caller's request with the context, address, header and body of an attempt.
-func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [3]h1.Field) *http.Request {
+func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [4]h1.Field) *http.Request {
 	out := c.req.WithContext(ctx)
 	if c.local.http == nil && !c.external {
 		u := *c.req.URL
@@ -298,8 +299,8 @@ func (c *httpCall) outgoingBody() (io.ReadCloser, error) {
 	return u, nil
 }
 
-// header is what an attempt's header has beside the caller's: trace and deadline.
-func (c *httpCall) header() (h [3]h1.Field) {
+// header is what an attempt's header has beside the caller's: trace, deadline and principal.
+func (c *httpCall) header() (h [4]h1.Field) {
 	sc := c.spanOf().SpanContext()
 	if parent := telemetry.FormatTraceparent(sc); parent != "" {
 		h[0] = h1.Field{Name: "Traceparent", Value: parent}
@@ -309,6 +310,9 @@ func (c *httpCall) header() (h [3]h1.Field) {
 	}
 	if left, ok := c.left(c.started); ok {
 		h[2] = h1.Field{Name: deadline.Header, Value: deadline.Format(left - answerTime)}
+	}
+	if c.principal != "" {
+		h[3] = h1.Field{Name: PrincipalHeader, Value: c.principal}
 	}
 	return h
 }

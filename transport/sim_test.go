@@ -149,7 +149,7 @@ func (s *simServer) serves(t testing.TB, h http.HandlerFunc) {
 		t.Fatal(err)
 	}
 	s.real = server.New(server.Options{Telemetry: tel, HTTP: "127.0.0.1:0", Limit: server.Limit{Max: s.limit}})
-	s.real.Mux().HandleFunc("/", h)
+	s.real.HandleFunc("/", h)
 }
 
 // limited puts a real server in front of the slots: its chain decides what comes to the handler, which

@@ -96,27 +96,32 @@ func (c *rpcCall) startRPCSpan() {
 		c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name))
 	}
 	sc := c.span.SpanContext()
+	c.trace.Principal = c.principal
 	c.trace.Parent = telemetry.FormatTraceparent(sc)
 	if c.trace.Parent != "" && sc.TraceState().Len() > 0 {
 		c.trace.State = sc.TraceState().String()
 	}
 }
 
-// traced is the context of an attempt that sends the trace on, unless the option of a unary call
-// within the process does.
+// traced is the context of an attempt that sends trace and principal on, unless the option of a
+// unary call within the process does.
 func (c *rpcCall) traced() context.Context {
 	c.option = inproc.Trace{}
-	_, within := c.local.grpc.(*inproc.Channel)
-	switch {
-	case c.trace.Parent == "":
-		return c.ctx
-	case within && c.args != nil:
+	if _, within := c.local.grpc.(*inproc.Channel); within && c.args != nil {
 		c.option = c.trace
 		return c.ctx
-	case c.trace.State != "":
-		return metadata.AppendToOutgoingContext(c.ctx, "traceparent", c.trace.Parent, "tracestate", c.trace.State)
 	}
-	return metadata.AppendToOutgoingContext(c.ctx, "traceparent", c.trace.Parent)
+	var pairs [6]string
+	list := pairs[:0]
+	for _, p := range [...][2]string{{"traceparent", c.trace.Parent}, {"tracestate", c.trace.State}, {principalKey, c.trace.Principal}} {
+		if p[1] != "" {
+			list = append(list, p[0], p[1])
+		}
+	}
+	if len(list) == 0 {
+		return c.ctx
+	}
+	return metadata.AppendToOutgoingContext(c.ctx, list...)
 }
 
 func (c *rpcCall) endRPCSpan(code codes.Code, err error) {

@@ -16,11 +16,11 @@ import (
 
 const defaultMaxReceive = 4 << 20 // gRPC's own
 
-// A Trace is a call option: the values of the metadata traceparent and tracestate, where not empty. Over
-// the network it has no effect. It spares a context and two copies of the metadata.
+// A Trace is a call option: the values of the metadata traceparent, tracestate and kaptar-principal,
+// where not empty. Over the network it has no effect. It spares a context and two copies of the metadata.
 type Trace struct {
 	grpc.EmptyCallOption
-	Parent, State string
+	Parent, State, Principal string
 }
 
 // callOptions are the options of a call that mean something without a network.
@@ -95,6 +95,7 @@ func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD,
 	if o.trace != nil {
 		appendTo(md, "traceparent", o.trace.Parent)
 		appendTo(md, "tracestate", o.trace.State)
+		appendTo(md, "kaptar-principal", o.trace.Principal)
 	}
 	if err := validate(md); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())

@@ -62,7 +62,7 @@ func New(app *kaptar.App, title string) huma.API {
 	config.Transformers = append(config.Transformers, completer(app.Logger()))
 	config.Formats = strict(config.Formats)
 	app.Use(onlyJSON, onlyText)
-	api := humago.New(app.Mux(), config)
+	api := humago.New(app, config)
 	encoded := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
 	app.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		body, err := encoded()

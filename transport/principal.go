@@ -1,0 +1,34 @@
+package transport
+
+import "google.golang.org/grpc/metadata"
+
+// PrincipalHeader carries who a call between services is made for, as package auth writes it; over
+// gRPC the metadata of that name in lower case does.
+const PrincipalHeader = "Kaptar-Principal"
+
+const principalKey = "kaptar-principal"
+
+// identify asks in whose name the call is made. A header of the request's own, such as one that was
+// copied from an incoming request, is for this service alone.
+func (c *httpCall) identify() {
+	h := c.req.Header
+	if len(h[PrincipalHeader]) > 0 {
+		c.req = c.req.Clone(c.req.Context())
+		c.req.Header.Del(PrincipalHeader)
+	}
+	if c.t.opts.Principal != nil && c.tg.bare && len(h["Authorization"]) == 0 && len(h["X-Api-Key"]) == 0 {
+		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
+	}
+}
+
+// identify does the same for an RPC.
+func (c *rpcCall) identify() {
+	md, _ := metadata.FromOutgoingContext(c.ctx) // a copy, but most calls have none
+	if len(md[principalKey]) > 0 {
+		delete(md, principalKey)
+		c.ctx = metadata.NewOutgoingContext(c.ctx, md)
+	}
+	if c.t.opts.Principal != nil && c.tg.bare && len(md["authorization"]) == 0 && len(md["x-api-key"]) == 0 {
+		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
+	}
+}
