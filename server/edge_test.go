@@ -67,7 +67,7 @@ func TestTraceFrom(t *testing.T) {
 		}
 		b := &bundle{Server: server.New(server.Options{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", Telemetry: tel, TraceFrom: peers(t, from)})}
 		var seen string
-		b.Mux().HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) { seen = telemetry.TraceID(r.Context()) })
+		b.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) { seen = telemetry.TraceID(r.Context()) })
 		b.GRPC().RegisterService(&echoDesc, echo{onSay: func(ctx context.Context, _ string) (string, error) {
 			seen = telemetry.TraceID(ctx)
 			return "", nil
@@ -108,7 +108,7 @@ func TestTraceFrom(t *testing.T) {
 func TestRequestIDIsLogged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Request-Id", "abc") })
+	b.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Request-Id", "abc") })
 	do(t, http.DefaultClient, http.MethodGet, b.start(t)+"/", nil, "X-Request-Id", "theirs")
 	eventually(t, "the line", func() bool { return len(b.lines(t, "request")) == 1 })
 	if got := b.lines(t, "request")[0]["request_id"]; got != "abc" {
@@ -120,7 +120,7 @@ func TestRequestIDIsLogged(t *testing.T) {
 func TestHeldRefusalHasNoMark(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Limit: server.Limit{Hold: time.Millisecond}})
-	b.Mux().HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+	b.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Kaptar-Overload", "queue_full") // of a service that was called
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})

@@ -54,7 +54,7 @@ func (zeros) Read(p []byte) (int, error) {
 func TestReadJSON(t *testing.T) {
 	t.Parallel()
 	s := setup(t, server.Options{MaxBody: 2000})
-	s.Mux().HandleFunc("POST /orders", readsJSON)
+	s.HandleFunc("POST /orders", readsJSON)
 	served := httptest.NewServer(s.Handler())
 	t.Cleanup(served.Close)
 	bare := httptest.NewServer(http.HandlerFunc(readsJSON))
@@ -157,7 +157,7 @@ func TestMaxBodyBoundsForms(t *testing.T) {
 		return n, bytes
 	}
 	s := setup(t, server.Options{MaxBody: limit})
-	s.Mux().HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
+	s.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseMultipartForm(0); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 		}

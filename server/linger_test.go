@@ -17,13 +17,13 @@ import (
 func TestAnswerToALargeBody(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("POST /reads", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("POST /reads", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.ReadAll(r.Body); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 		_ = r.Body.Close() // as some do
 	})
-	b.Mux().HandleFunc("POST /refuses", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	b.HandleFunc("POST /refuses", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
 	address := strings.TrimPrefix(b.start(t), "http://")
 	large := strings.Repeat("x", 11<<20)
 	for _, tc := range []struct {
@@ -59,7 +59,7 @@ func TestAnswerToALargeBody(t *testing.T) {
 func TestFewErrors(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{})
-	b.Mux().HandleFunc("GET /mistakes", func(w http.ResponseWriter, r *http.Request) {
+	b.HandleFunc("GET /mistakes", func(w http.ResponseWriter, r *http.Request) {
 		server.WriteProblem(w, r, server.Problem{Status: 400, Errors: make([]server.FieldError, 90_000)})
 	})
 	a := do(t, http.DefaultClient, "GET", b.start(t)+"/mistakes", nil)

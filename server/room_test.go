@@ -183,7 +183,7 @@ func TestALengthToldTwiceIsRefused(t *testing.T) {
 func TestOneClientCannotFillTheServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, server.Options{Limit: server.Limit{Connections: 32}, Timeout: time.Minute})
-	b.Mux().HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	b.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	b.start(t)
 	const good = "GET / HTTP/1.1\r\nHost: users\r\n\r\n"
 	ask := func(conn net.Conn) error {
