@@ -358,7 +358,7 @@ func surroundings() []mutant {
 		},
 		{
 			"middleware sees every route", "server/chain.go",
-			"				s.routes = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
+			"				s.inner = h\n", "", "./server", "TestMiddlewareSeesEveryRoute",
 		},
 		{
 			"a service that leaves still answers for the drain delay", "lifecycle.go",
