@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 const (
@@ -35,38 +34,29 @@ type client struct {
 	health steady.Health // of those who wait for Consul
 }
 
-// newClient returns a client, and does not call the agent. It fails only for a file of certificates
-// that cannot be used.
-func newClient(s settings) (*client, error) {
+// newClient returns a client, and does not call the agent.
+func newClient(s settings) *client {
 	transport := &http.Transport{
 		// No proxy: an agent is on this machine or near it.
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     90 * time.Second,
 	}
 	scheme := "http"
-	if s.tls {
+	if s.tls.On {
 		scheme = "https"
-		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if s.ca != "" {
-		pem, err := os.ReadFile(s.ca)
-		if err != nil {
-			return nil, fmt.Errorf("%s: parameter ca: %w", s.shown(), err)
+		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return s.tls.Dial(ctx, new(net.Dialer), network, address)
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: parameter ca=%q: the file holds no certificate", s.shown(), s.ca)
-		}
-		transport.TLSClientConfig.RootCAs = pool
 	}
 	return &client{
 		set:  s,
 		base: scheme + "://" + s.address,
 		// The API does not redirect. What does is not Consul, and must not get the token.
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-	}, nil
+	}
 }
 
 // String returns the agent's URL without the token.
@@ -182,12 +172,16 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return failed(plain(err))
 	}
-	if c.set.token != "" {
-		r.Header.Set("X-Consul-Token", c.set.token)
+	token, err := c.token()
+	if err != nil {
+		return failed(err)
+	}
+	if token != "" {
+		r.Header.Set("X-Consul-Token", token)
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
-		return failed(cmp.Or(context.Cause(ctx), plain(err)))
+		return failed(cmp.Or(context.Cause(ctx), tlsfiles.Explain(plain(err))))
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -199,7 +193,7 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	a := answer{body: text, index: indexOf(response.Header)}
 	if response.StatusCode/100 != 2 {
-		return a, &callError{agent: c.String(), what: method + " " + path, code: response.StatusCode, text: c.excerpt(text)}
+		return a, &callError{agent: c.String(), what: method + " " + path, code: response.StatusCode, text: excerpt(text, token)}
 	}
 	return a, nil
 }
@@ -212,12 +206,27 @@ func plain(err error) error {
 	return err
 }
 
+// token returns the token, from its file as that is now; "" is that of nobody.
+func (c *client) token() (string, error) {
+	if c.set.tokenFile == "" {
+		return c.set.token, nil
+	}
+	text, err := os.ReadFile(c.set.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
 // excerpt is one line of an answer, for an error text.
-func (c *client) excerpt(text []byte) string {
+func excerpt(text []byte, token string) string {
 	const most = 300
 	line := strings.Join(strings.Fields(string(text)), " ")
-	if c.set.token != "" {
-		line = strings.ReplaceAll(line, c.set.token, "[redacted]")
+	if token != "" {
+		line = strings.ReplaceAll(line, token, "[redacted]")
+	}
+	if strings.Contains(line, "HTTP request to an HTTPS server") {
+		line += ": add the parameter tls=true"
 	}
 	if len(line) > most {
 		line = strings.ToValidUTF8(line[:most], "") + "…"

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,18 +18,18 @@ func TestParse(t *testing.T) {
 		address: "h:8500", check: checkHTTP, interval: 2 * time.Second, ttl: 10 * time.Second, forget: 10 * time.Minute, root: "kaptar/", passing: true,
 	}
 	for url, change := range map[string]func(*settings){
-		"consul://h":            func(*settings) {},
-		"consul://h:8500/":      func(*settings) {},
-		"consul://h:18500":      func(s *settings) { s.address = "h:18500" },
-		"consul://[::1]":        func(s *settings) { s.address = "[::1]:8500" },
-		"consul://tok-1@h":      func(s *settings) { s.token = "tok-1" },
-		"consul://:tok%2F1@h":   func(s *settings) { s.token = "tok/1" },
-		"consul://h?check=ttl":  func(s *settings) { s.check = checkTTL },
-		"consul://h?passing=0":  func(s *settings) { s.passing = false },
-		"consul://h?root=":      func(s *settings) { s.root = "" },
-		"consul://h?root=a/b-1": func(s *settings) { s.root = "a/b-1/" },
-		"consul://h?tls=true":   func(s *settings) { s.tls = true },
-		"consul://h?ca=f.pem":   func(s *settings) { s.tls, s.ca = true, "f.pem" },
+		"consul://h":              func(*settings) {},
+		"consul://h:8500/":        func(*settings) {},
+		"consul://h:18500":        func(s *settings) { s.address = "h:18500" },
+		"consul://[::1]":          func(s *settings) { s.address = "[::1]:8500" },
+		"consul://tok-1@h":        func(s *settings) { s.token = "tok-1" },
+		"consul://:tok%2F1@h":     func(s *settings) { s.token = "tok/1" },
+		"consul://h?check=ttl":    func(s *settings) { s.check = checkTTL },
+		"consul://h?passing=0":    func(s *settings) { s.passing = false },
+		"consul://h?root=":        func(s *settings) { s.root = "" },
+		"consul://h?root=a/b-1":   func(s *settings) { s.root = "a/b-1/" },
+		"consul://h?tls=true":     func(s *settings) { s.tls.On = true },
+		"consul://h?token_file=t": func(s *settings) { s.tokenFile = "t" },
 		"consul://h?dc=west&interval=5s&ttl=1m&forget=0&check=none&tls=false&passing=true": func(s *settings) {
 			s.datacenter, s.interval, s.ttl, s.forget, s.check = "west", 5*time.Second, time.Minute, 0, checkNone
 		},
@@ -47,56 +45,39 @@ func TestParse(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"consul:":                     "expected consul://",
-		"consul:secret":               "expected consul://",
-		"consul://":                   "expected consul://",
-		"consul://:8500":              "expected consul://",
-		"http://secret@h":             "expected consul://",
-		"consul://secret@h:port":      "expected consul://",
-		"consul://secret@h\x00":       "expected consul://",
-		"consul://u:secret@h":         "consul://[redacted]@h:8500: expected a token before the @",
-		"consul://h/secret":           "consul://h:8500: nothing but ?parameters",
-		"consul://h#secret":           "nothing but ?parameters",
-		"consul://h?token=secret":     `consul://h:8500: unknown parameter "token": expected one of ca, check, dc, forget, interval, passing, root, tls, ttl`,
-		"consul://h?a;b=secret":       "expected ?name=value",
-		"consul://secret@h?check=tcp": `consul://[redacted]@h:8500: parameter check="tcp": expected http, ttl or none`,
-		"consul://h?check=":           "expected http, ttl or none",
-		"consul://h?check=ttl&check=": "parameter check is given 2 times",
-		"consul://h?interval=1ms":     `interval="1ms": expected a duration of 1s or more`,
-		"consul://h?interval=5":       "expected a duration of 1s or more",
-		"consul://h?ttl=0":            "expected a duration of 1s or more",
-		"consul://h?forget=59s":       "expected 0 or a duration from 1m on",
-		"consul://h?passing=yes":      "expected true or false",
-		"consul://h?tls=":             "expected true or false",
-		"consul://h?tls=false&ca=f":   "contradicts ca",
-		"consul://h?ca=":              "expected the name of a file",
-		"consul://h?dc=":              "expected the name of a datacenter",
-		"consul://h?root=/":           "expected segments",
-		"consul://h?root=../x":        "expected segments",
-		"consul://h?root=a//b":        "expected segments",
+		"consul:":                        "expected consul://",
+		"consul:secret":                  "expected consul://",
+		"consul://":                      "expected consul://",
+		"consul://:8500":                 "expected consul://",
+		"http://secret@h":                "expected consul://",
+		"consul://secret@h:port":         "expected consul://",
+		"consul://secret@h\x00":          "expected consul://",
+		"consul://u:secret@h":            "consul://[redacted]@h:8500: expected a token before the @",
+		"consul://h/secret":              "consul://h:8500: nothing but ?parameters",
+		"consul://h#secret":              "nothing but ?parameters",
+		"consul://h?token=secret":        `consul://h:8500: unknown parameter "token": expected one of ca, cert, check, dc, forget, interval, key, passing, root, tls, token_file, ttl`,
+		"consul://h?a;b=secret":          "expected ?name=value",
+		"consul://secret@h?check=tcp":    `consul://[redacted]@h:8500: parameter check="tcp": expected http, ttl or none`,
+		"consul://h?check=":              "expected http, ttl or none",
+		"consul://h?check=ttl&check=":    "parameter check is given 2 times",
+		"consul://h?interval=1ms":        `interval="1ms": expected a duration of 1s or more`,
+		"consul://h?interval=5":          "expected a duration of 1s or more",
+		"consul://h?ttl=0":               "expected a duration of 1s or more",
+		"consul://h?forget=59s":          "expected 0 or a duration from 1m on",
+		"consul://h?passing=yes":         "expected true or false",
+		"consul://h?tls=":                "expected true or false",
+		"consul://h?tls=false&ca=f":      "parameters ca, cert and key are for TLS: expected no tls=false",
+		"consul://h?ca=":                 "expected the name of a file in PEM",
+		"consul://h?ca=/no/file":         "consul://h:8500: ca: open /no/file: no such file",
+		"consul://secret@h?token_file=f": "expected a token or a token_file, not both",
+		"consul://h?dc=":                 "expected the name of a datacenter",
+		"consul://h?root=/":              "expected segments",
+		"consul://h?root=../x":           "expected segments",
+		"consul://h?root=a//b":           "expected segments",
 	} {
 		_, err := parse(url)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("Parse(%q): %v, want %q in the text and no secret", url, err, want)
-		}
-	}
-}
-
-func TestNewReadsCertificates(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	for _, write := range []bool{false, true} {
-		if write {
-			if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s, err := parse("consul://h?ca=" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := newClient(s); err == nil || !strings.Contains(err.Error(), file) {
-			t.Errorf("New with a file that is wrong: %v, want the file in the text", err)
 		}
 	}
 }
@@ -116,10 +97,7 @@ func testClient(t *testing.T, url string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newClient(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newClient(s)
 	t.Cleanup(c.close)
 	return c
 }

@@ -11,8 +11,13 @@
 //	forget=10m           Consul removes an instance that has been red for so long; 0 = never, at least 1m
 //	passing=true         resolve to instances with green checks only; false = to all
 //	dc=NAME              resolve, and keep values, in another datacenter
-//	tls=true, ca=FILE    HTTPS, and the certificates to trust
+//	token_file=FILE      has the ACL token, instead of the URL, and is read for each call
+//	tls=true             HTTPS
+//	ca=FILE              certificates of authorities to trust, in PEM; default: the system's. Implies tls
+//	cert=FILE, key=FILE  the client's certificate and its key, in PEM. Imply tls
 //	root=kaptar/         what every key of a value begins with at Consul; may be empty
+//
+// Files of certificates are read for each new connection, so they can be renewed.
 //
 // The package speaks Consul's HTTP API itself, so there is no vendor's client to reach.
 //
@@ -70,10 +75,7 @@ func Open(url string, opts *drivers.Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul: url: %w", err)
 	}
-	client, err := newClient(set)
-	if err != nil {
-		return nil, fmt.Errorf("consul: url: %w", err)
-	}
+	client := newClient(set)
 	log := slog.New(slog.DiscardHandler)
 	if opts != nil && opts.Log != nil {
 		log = opts.Log

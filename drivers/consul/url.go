@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/params"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // How a registered instance is checked, see settings.check.
@@ -23,8 +24,8 @@ const (
 type settings struct {
 	address    string // host:port of the agent; port 8500 if the URL has none
 	token      string // ACL token; "" = anonymous
-	tls        bool   // tls=true: HTTPS
-	ca         string // ca=FILE: certificates (PEM) to trust instead of the system's; implies TLS
+	tokenFile  string // token_file=FILE: has the token, and is read for each call
+	tls        tlsfiles.Files
 	datacenter string // dc=NAME: whose instances and keys are read; "" = the agent's own
 
 	check    string        // check=http (default), ttl or none
@@ -39,11 +40,7 @@ type settings struct {
 var root = regexp.MustCompile(`^([A-Za-z0-9_-]+/)*$`)
 
 func (s *settings) parameters() map[string]params.Param {
-	return map[string]params.Param{
-		"ca": func(value string) string {
-			s.tls = true
-			return params.Text(&s.ca, "the name of a file")(value)
-		},
+	return s.tls.Parameters(map[string]params.Param{
 		"check": params.Word(&s.check, checkHTTP, checkTTL, checkNone),
 		"dc":    params.Text(&s.datacenter, "the name of a datacenter"),
 		"forget": func(value string) string {
@@ -60,9 +57,10 @@ func (s *settings) parameters() map[string]params.Param {
 			}
 			return params.Unless(root.MatchString(s.root), "segments of letters, digits, - and _, separated by slashes")
 		},
-		"tls": params.Bool(&s.tls),
-		"ttl": params.Duration(&s.ttl, time.Second),
-	}
+		"tls":        params.Bool(&s.tls.On),
+		"token_file": params.Text(&s.tokenFile, "the name of a file"),
+		"ttl":        params.Duration(&s.ttl, time.Second),
+	})
 }
 
 // parse reads a URL. Its errors never show the token.
@@ -89,8 +87,11 @@ func parse(raw string) (settings, error) {
 	if err := params.Read(u.RawQuery, s.parameters()); err != nil {
 		return s, fmt.Errorf("%s: %w", s.shown(), err)
 	}
-	if s.ca != "" && !s.tls {
-		return s, errors.New(s.shown() + ": parameter tls=false contradicts ca")
+	if s.token != "" && s.tokenFile != "" {
+		return s, errors.New(s.shown() + ": expected a token or a token_file, not both")
+	}
+	if err := s.tls.Check("expected no tls=false"); err != nil {
+		return s, fmt.Errorf("%s: %w", s.shown(), err)
 	}
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 const (
 	callTimeout = 10 * time.Second // of each call whose context has no deadline
 	openTimeout = 5 * time.Second
+	dialTimeout = 3 * time.Second // of one host, of several
 )
 
 var _ driver.Broker = (*Broker)(nil)
@@ -137,7 +139,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 	list := append([]kgo.Opt{kgo.ClientID("kaptar")}, b.opts.Client...)
 	list = append(list,
 		kgo.SeedBrokers(a.seeds...),
-		kgo.DialTimeout(3*time.Second),
+		kgo.DialTimeout(dialTimeout),
 		kgo.MetadataMinAge(250*time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
@@ -146,8 +148,12 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		kgo.DisableClientMetrics(),
 		kgo.WithHooks(b.health),
 	)
-	if b.opts.TLS != nil {
-		list = append(list, kgo.DialTLSConfig(b.opts.TLS.Clone()))
+	if a.tls.On {
+		list = append(list, kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return a.tls.Dial(ctx, new(net.Dialer), network, host)
+		}))
 	}
 	if a.user != "" {
 		list = append(list, kgo.SASL(a.mechanism()))

@@ -2,7 +2,6 @@ package kafka_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -171,21 +170,6 @@ func TestLogin(t *testing.T) {
 		}
 		closeNow(t, b)
 	}
-}
-
-func TestTLS(t *testing.T) {
-	t.Parallel()
-	certificate, pool := selfSigned(t)
-	_, url := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))
-	if _, err := kafka.Open(t.Context(), url+"?tls=true", nil); err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("Open with an unknown certificate = %v, want an error that says so", err)
-	}
-	b, err := kafka.Open(t.Context(), url+"?tls=true", &kafka.Options{TLS: &tls.Config{RootCAs: pool}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	publish(t, b, messages("t", "m", 1)...)
-	closeNow(t, b)
 }
 
 func TestTopicSettings(t *testing.T) {

@@ -15,7 +15,12 @@
 //	retention=168h     how long a new topic keeps its messages, acknowledged or not; default 7 days
 //	ack_wait=30s       how long a delivery may stay unacknowledged; default 30 s
 //	tls=true           encrypt; default false
+//	ca=FILE            certificates of authorities to trust, in PEM; default: the system's. Implies tls
+//	cert=FILE          the client's certificate, in PEM. Implies tls
+//	key=FILE           its key, in PEM
 //	sasl=plain         how to log in: plain, scram-sha-256 or scram-sha-512; default plain when the URL has a user
+//
+// Files of certificates are read for each new connection, so they can be renewed.
 //
 // With ACLs, a user needs Describe on the topic; Create on it when it is not there yet, or on the
 // cluster; Write to publish; and to subscribe Read on it and on the group, whose name is below.

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"cmp"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -24,9 +24,6 @@ type Options struct {
 	Replicas   int           // of a new topic; default one on each broker, at most 3
 	Retention  time.Duration // how long a new topic keeps messages; default 7 days
 	AckWait    time.Duration // how long a delivery may stay unacknowledged; default 30 s
-
-	// TLS is used for connections when not nil, and when the URL says tls=true.
-	TLS *tls.Config
 
 	// Client are more options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL.
 	// They are applied before the driver's own.
@@ -45,6 +42,7 @@ type address struct {
 	seeds          []string
 	user, password string
 	sasl           string
+	tls            tlsfiles.Files
 }
 
 // minDuration is the least that a parameter takes.
@@ -57,19 +55,16 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 	fail := func(format string, args ...any) (Options, address, error) {
 		return o, a, fmt.Errorf("kafka: broker url %s: %s", redact.URL(servers), fmt.Sprintf(format, args...))
 	}
-	secure := o.TLS != nil
-	err := params.Read(query, map[string]params.Param{
+	err := params.Read(query, a.tls.Parameters(map[string]params.Param{
 		"partitions": params.Int(&o.Partitions, 1, 10_000), "replicas": params.Int(&o.Replicas, 1, 100),
 		"retention": params.Duration(&o.Retention, minDuration), "ack_wait": params.Duration(&o.AckWait, minDuration),
-		"tls": params.Bool(&secure), "sasl": params.Word(&a.sasl, "plain", "scram-sha-256", "scram-sha-512"),
-	})
-	switch {
-	case err != nil:
+		"tls": params.Bool(&a.tls.On), "sasl": params.Word(&a.sasl, "plain", "scram-sha-256", "scram-sha-512"),
+	}))
+	if err == nil {
+		err = a.tls.Check("want no tls=false")
+	}
+	if err != nil {
 		return fail("%v", err)
-	case !secure:
-		o.TLS = nil
-	case o.TLS == nil:
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	_, hosts, found := strings.Cut(servers, "://")
 	if !found {

@@ -3,9 +3,12 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // explain says what in the URL, or missing from it, made the cluster refuse the connection.
@@ -20,6 +23,14 @@ func (b *Broker) explain(err error) error {
 		return fmt.Errorf("nobody can log in there, and the URL names the user %q: %w", b.user, err)
 	case errors.As(err, &closed) && b.user == "":
 		return fmt.Errorf("the URL names no user and password, which that host seems to want (or tls): %w", err)
+	}
+	switch { // for these the client has no types
+	case tlsfiles.Wrong(err):
+		return tlsfiles.Explain(err)
+	case strings.Contains(err.Error(), "client is using TLS"):
+		return fmt.Errorf("no TLS is spoken at that port: take the broker's port for TLS, or do without: %w", err)
+	case strings.Contains(err.Error(), "tls alert record"):
+		return fmt.Errorf("that port wants TLS: add the parameter tls=true: %w", err)
 	}
 	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)
 }

@@ -124,12 +124,22 @@ func kafkaLogins(s *Server) string {
 	for _, method := range scrams {
 		fmt.Fprintf(&methods, "listener.name.sasl.%s.sasl.jaas.config=%sscram.ScramLoginModule required;\n", strings.ToLower(method), modules)
 	}
+	protocol, files := "SASL_PLAINTEXT", ""
+	if s.opts.TLS != "" {
+		protocol = "SASL_SSL"
+		files = fmt.Sprintf(`ssl.keystore.type=PEM
+ssl.keystore.location=%s
+ssl.truststore.type=PEM
+ssl.truststore.location=%s
+listener.name.sasl.ssl.client.auth=required
+`, s.path("server-both.pem"), s.path("ca.pem"))
+	}
 	return fmt.Sprintf(`listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,SASL://127.0.0.1:%[3]d
 advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d,SASL://127.0.0.1:%[3]d
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:%[7]s
 listener.name.sasl.sasl.enabled.mechanisms=PLAIN,%[4]s
 listener.name.sasl.plain.sasl.jaas.config=%[5]splain.PlainLoginModule required%[6]s;
-`, s.ports[""], s.ports["controller"], s.ports["sasl"], strings.Join(scrams, ","), modules, users.String()) + methods.String()
+`, s.ports[""], s.ports["controller"], s.ports["sasl"], strings.Join(scrams, ","), modules, users.String(), protocol) + methods.String() + files
 }
 
 func (s *Server) jvm(heap string, mainAndArgs ...string) []string {

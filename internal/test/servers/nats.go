@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,23 +23,37 @@ func natsServer() description {
 			minutes: 0.3, gigabytes: 0.2,
 		},
 		prepare: func(_ context.Context, s *Server) error {
+			secure := ""
+			if s.opts.TLS != "" {
+				secure = fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", s.path("server.pem"), s.path("server-key.pem"), s.path("ca.pem"))
+			}
 			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
 listen: %q
 authorization { user: kaptar, password: "s3cr3t" }
 sync: always
 %s
+%s
 jetstream { store_dir: %q, sync_interval: $sync }
-`, s.Addr(""), s.opts.Config, s.path("data")))
+`, s.Addr(""), secure, s.opts.Config, s.path("data")))
 		},
 		command: func(s *Server) command { return command{args: []string{s.program, "-c", s.path("nats.conf")}} },
-		url:     func(s *Server) string { return "nats://kaptar:s3cr3t@" + s.Addr("") },
-		ready:   natsReady,
+		url: func(s *Server) string {
+			query, _ := s.client("?")
+			return "nats://kaptar:s3cr3t@" + s.Addr("") + query
+		},
+		ready: natsReady,
 	}
 }
 
 // natsReady asks JetStream. In a cluster that answers once the servers have elected a leader.
 func natsReady(ctx context.Context, s *Server) error {
-	nc, err := nats.Connect(s.URL())
+	server, query, secure := strings.Cut(s.URL(), "?")
+	_, files := s.client(query)
+	options := []nats.Option{}
+	if secure {
+		options = append(options, nats.RootCAs(files.CA), nats.ClientCert(files.Cert, files.Key))
+	}
+	nc, err := nats.Connect(server, options...)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,11 @@ func postgres() description {
 			}
 		},
 		url: func(s *Server) string {
-			return "postgres://postgres:postgres@" + s.Addr("") + "/postgres?sslmode=disable"
+			mode := "disable"
+			if _, files := s.client(""); files.On {
+				mode = "verify-full&sslrootcert=" + files.CA + "&sslcert=" + files.Cert + "&sslkey=" + files.Key
+			}
+			return "postgres://postgres:postgres@" + s.Addr("") + "/postgres?sslmode=" + mode
 		},
 		ready: func(ctx context.Context, s *Server) error {
 			conn, err := pgx.Connect(ctx, s.URL())
@@ -80,6 +84,15 @@ func preparePostgres(ctx context.Context, s *Server) error {
 	if err := os.Remove(s.path("data/postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	access, secure := s.path("data/pg_hba.conf"), ""
+	if s.opts.TLS != "" {
+		access = s.path("tls_hba.conf")
+		if err := s.write("tls_hba.conf", "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"); err != nil {
+			return err
+		}
+		secure = fmt.Sprintf("ssl = on\nssl_cert_file = '%s'\nssl_key_file = '%s'\nssl_ca_file = '%s'\n",
+			s.path("server.pem"), s.path("server-key.pem"), s.path("ca.pem"))
+	}
 	// The file that initdb made stays as it is, for a later start adds nothing to it.
 	return s.write("postgresql.conf", fmt.Sprintf(`include '%s'
 listen_addresses = '127.0.0.1'
@@ -88,6 +101,6 @@ shared_buffers = 64MB
 max_connections = 200
 hba_file = '%s'
 ident_file = '%s'
-%s
-`, s.path("data/postgresql.conf"), s.path("data/pg_hba.conf"), s.path("data/pg_ident.conf"), s.opts.Config))
+%s%s
+`, s.path("data/postgresql.conf"), access, s.path("data/pg_ident.conf"), secure, s.opts.Config))
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -14,12 +15,17 @@ import (
 
 func rabbitmq() description {
 	return description{
-		example:    "amqp://guest:guest@127.0.0.1:5672",
-		ports:      []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
-		recipe:     recipe{needs: []string{"epmd", "erl"}, find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
-		prepare:    prepareRabbitMQ,
-		command:    rabbitmqCommand,
-		url:        func(s *Server) string { return "amqp://guest:guest@" + s.Addr("") },
+		example: "amqp://guest:guest@127.0.0.1:5672",
+		ports:   []port{{usual: 5672}, {name: "management", usual: 15672}, {name: "prometheus", usual: 15692}, {name: "epmd", inner: true}, {name: "dist", inner: true}},
+		recipe:  recipe{needs: []string{"epmd", "erl"}, find: findRabbitMQ, debian: []debianPackage{{name: "rabbitmq-server"}}, minutes: 0.5, gigabytes: 0.1},
+		prepare: prepareRabbitMQ,
+		command: rabbitmqCommand,
+		url: func(s *Server) string {
+			if query, files := s.client("?"); files.On {
+				return "amqps://guest:guest@" + s.Addr("") + query
+			}
+			return "amqp://guest:guest@" + s.Addr("")
+		},
 		ready:      rabbitmqReady,
 		beforeKill: time.Second,
 	}
@@ -36,8 +42,18 @@ func findRabbitMQ() (string, error) {
 }
 
 func prepareRabbitMQ(_ context.Context, s *Server) error {
+	listen := fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d", s.ports[""])
+	if s.opts.TLS != "" {
+		listen = fmt.Sprintf(`listeners.tcp = none
+listeners.ssl.default = 127.0.0.1:%d
+ssl_options.cacertfile = %s
+ssl_options.certfile = %s
+ssl_options.keyfile = %s
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true`, s.ports[""], s.path("ca.pem"), s.path("server.pem"), s.path("server-key.pem"))
+	}
 	for name, text := range map[string]string{
-		"rabbitmq.conf": fmt.Sprintf(`listeners.tcp.default = 127.0.0.1:%d
+		"rabbitmq.conf": fmt.Sprintf(`%s
 management.tcp.ip = 127.0.0.1
 management.tcp.port = %d
 prometheus.tcp.ip = 127.0.0.1
@@ -50,7 +66,7 @@ vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 64MB
 raft.wal_max_size_bytes = 33554432
 %s
-`, s.ports[""], s.ports["management"], s.ports["prometheus"], s.opts.Config),
+`, listen, s.ports["management"], s.ports["prometheus"], s.opts.Config),
 		"enabled_plugins": "[rabbitmq_consistent_hash_exchange,rabbitmq_management,rabbitmq_prometheus].\n",
 		"env.conf":        "",
 	} {
@@ -80,7 +96,13 @@ func rabbitmqCommand(s *Server) command {
 
 // rabbitmqReady shakes hands, and asks the management interface, which is up a moment later.
 func rabbitmqReady(ctx context.Context, s *Server) error {
-	conn, err := amqp.DialConfig(s.URL(), amqp.Config{Dial: amqp.DefaultDial(2 * time.Second)})
+	_, files := s.client("")
+	secure, err := files.Config()
+	if err != nil {
+		return err
+	}
+	server, _, _ := strings.Cut(s.URL(), "?")
+	conn, err := amqp.DialConfig(server, amqp.Config{Dial: amqp.DefaultDial(2 * time.Second), TLSClientConfig: secure})
 	if err != nil {
 		return err
 	}

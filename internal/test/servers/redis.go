@@ -16,25 +16,34 @@ func redis() description {
 		ports:   []port{{usual: 6379}},
 		recipe:  recipe{needs: []string{"redis-server"}, debian: []debianPackage{{name: "redis-server"}}, minutes: 0.2},
 		prepare: func(_ context.Context, s *Server) error {
+			listen := fmt.Sprintf("port %d", s.ports[""])
+			if s.opts.TLS != "" {
+				listen = fmt.Sprintf("port 0\ntls-port %d\ntls-cert-file server.pem\ntls-key-file server-key.pem\ntls-ca-cert-file ca.pem", s.ports[""])
+			}
 			return s.write("redis.conf", fmt.Sprintf(`bind 127.0.0.1
-port %d
+%s
 dir %q
 save ""
 appendonly yes
 appendfsync always
 daemonize no
 %s
-`, s.ports[""], s.dir, s.opts.Config))
+`, listen, s.dir, s.opts.Config))
 		},
 		command: func(s *Server) command { return command{args: []string{s.program, s.path("redis.conf")}} },
-		url:     func(s *Server) string { return "redis://" + s.Addr("") },
-		ready:   redisReady,
+		url: func(s *Server) string {
+			if query, files := s.client("?"); files.On {
+				return "rediss://" + s.Addr("") + query
+			}
+			return "redis://" + s.Addr("")
+		},
+		ready: redisReady,
 	}
 }
 
 func redisReady(ctx context.Context, s *Server) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", s.Addr(""))
+	_, files := s.client("")
+	conn, err := files.Dial(ctx, new(net.Dialer), "tcp", s.Addr(""))
 	if err != nil {
 		return err
 	}

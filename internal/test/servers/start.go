@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // start is Start with the source of free ports for a test.
@@ -169,6 +172,9 @@ func (s *Server) takenPort() int {
 func (s *Server) launch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if err := s.copyTLS(); err != nil {
+		return err
+	}
 	if s.what.prepare != nil {
 		if err := s.what.prepare(ctx, s); err != nil {
 			return err
@@ -230,6 +236,41 @@ func (s *Server) write(name, text string) error {
 		return err
 	}
 	return s.as.own(path)
+}
+
+// copyTLS copies the files of Options.TLS that the server needs to where its user can read them.
+// PostgreSQL wants nobody else to read the key; Kafka wants it in one file with the certificate.
+func (s *Server) copyTLS() (err error) {
+	if s.opts.TLS == "" {
+		return nil
+	}
+	both := ""
+	for _, name := range []string{"ca.pem", "server-key.pem", "server.pem", "server-both.pem"} {
+		text := []byte(both)
+		if name != "server-both.pem" {
+			if text, err = os.ReadFile(filepath.Join(s.opts.TLS, name)); err != nil {
+				return err
+			}
+		}
+		if name != "ca.pem" {
+			both += string(text)
+		}
+		if err := errors.Join(s.write(name, string(text)), os.Chmod(s.path(name), 0o600)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// client returns the parameters of a URL for TLS, with what stands before them, and the files that
+// they name; without Options.TLS neither.
+func (s *Server) client(before string) (parameters string, files tlsfiles.Files) {
+	if s.opts.TLS == "" {
+		return "", files
+	}
+	at := func(name string) string { return filepath.Join(s.opts.TLS, name) }
+	files = tlsfiles.Files{On: true, CA: at("ca.pem"), Cert: at("client.pem"), Key: at("client-key.pem")}
+	return before + url.Values{"ca": {files.CA}, "cert": {files.Cert}, "key": {files.Key}}.Encode(), files
 }
 
 // path returns the path of a file in the server's folder.

@@ -1,0 +1,125 @@
+// Package tlsfiles is TLS to backends: files that a URL names, and what their errors mean.
+package tlsfiles
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/kaptar/kaptar/internal/params"
+)
+
+// Files say whether and how to connect by TLS. The zero value is without. They are read for each
+// connection, so that certificates are renewed without a restart.
+type Files struct {
+	On bool
+	// CA has the certificates in PEM that may sign the server's; default: those of the system.
+	CA string
+	// Cert and Key are the client's certificate, with what stands between it and the authority,
+	// and its key, in PEM; default: none is shown.
+	Cert, Key string
+}
+
+// Parameters adds ca, cert and key to those of a URL. Any of them turns TLS on.
+func (f *Files) Parameters(known map[string]params.Param) map[string]params.Param {
+	for name, file := range map[string]*string{"ca": &f.CA, "cert": &f.Cert, "key": &f.Key} {
+		text := params.Text(file, "the name of a file in PEM")
+		known[name] = func(value string) string {
+			f.On = true
+			return text(value)
+		}
+	}
+	return known
+}
+
+// Check is called when a URL was read. It fails when there are files and no TLS, or files that
+// cannot be used. wants is what to do about the former.
+func (f *Files) Check(wants string) error {
+	if !f.On && *f != (Files{}) {
+		return errors.New("parameters ca, cert and key are for TLS: " + wants)
+	}
+	_, err := f.Config()
+	return err
+}
+
+// Config reads the files. The result is for one connection, whose server's name it lacks; nil
+// stands for none by TLS.
+func (f *Files) Config() (*tls.Config, error) {
+	if !f.On {
+		return nil, nil //nolint:nilnil // as the field of a client's options
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.CA != "" {
+		pem, err := os.ReadFile(f.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca: %s: expected certificates in PEM", f.CA)
+		}
+	}
+	if (f.Cert == "") != (f.Key == "") {
+		return nil, errors.New("cert and key: one of them is missing, expected both")
+	}
+	if f.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		if err != nil {
+			return nil, fmt.Errorf("cert and key: %s and %s: expected a certificate and its key in PEM: %w", f.Cert, f.Key, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// Dial connects by TLS, or without when that is off. The name of the server is that of address.
+func (f *Files) Dial(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+	config, err := f.Config()
+	switch {
+	case err != nil:
+		return nil, err
+	case config == nil:
+		return d.DialContext(ctx, network, address)
+	}
+	return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, network, address)
+}
+
+// Explain is ExplainAs in the words of a URL.
+func Explain(err error) error { return ExplainAs(err, "ca=FILE", "cert=FILE&key=FILE") }
+
+// ExplainAs adds what to do to an error of a TLS connection, and leaves others as they are. The
+// words are how the settings of the authority and of the client's certificate are called.
+func ExplainAs(err error, ca, cert string) error {
+	var (
+		unknown x509.UnknownAuthorityError
+		invalid x509.CertificateInvalidError
+		name    x509.HostnameError
+		plain   tls.RecordHeaderError
+		remote  *net.OpError
+	)
+	advice := ""
+	switch {
+	case errors.As(err, &unknown):
+		advice = "nobody who is trusted here has signed the server's certificate: name the authority's with " + ca
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		advice = "the server's certificate has expired or is not valid yet: renew it, or set the clock here"
+	case errors.As(err, &name):
+		advice = "the server's certificate is for another host: use a name that is in it, or put this one in"
+	case errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch):
+		advice = "no TLS is spoken at that port: take the server's port for TLS, or do without"
+	case errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
+		advice = "the server refuses the client's certificate, or wants one: name it with " + cert
+	default:
+		return err
+	}
+	return fmt.Errorf("%s: %w", advice, err)
+}
+
+// Wrong reports whether err is about certificates, so that to try again will not help.
+func Wrong(err error) bool { return err != Explain(err) } //nolint:errorlint // the same value
