@@ -48,7 +48,7 @@ func newClient(s settings) *client {
 		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return s.tls.Dial(ctx, new(net.Dialer), network, address)
+			return s.tls.Dial(ctx, network, address)
 		}
 	}
 	return &client{

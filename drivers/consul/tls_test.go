@@ -28,8 +28,8 @@ func guarded(t *testing.T, a *servertest.Authority) *servers.Server {
 	})
 }
 
-// TestTLS also lets the agent come back with another certificate of its authority, and the client's
-// files change: a program that runs goes on.
+// TestTLS also has the agent come back with certificates of another authority: a program whose files
+// change with it goes on.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	a := servertest.NewAuthority(t)
@@ -45,8 +45,7 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := open(t, url, nil)
 			roundTrip(t, p, name)
-			a.Issue("server", nil)
-			a.Issue("client", nil)
+			a.Renew()
 			if err := s.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -152,7 +152,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		list = append(list, kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return a.tls.Dial(ctx, new(net.Dialer), network, host)
+			return a.tls.Dial(ctx, network, host)
 		}))
 	}
 	if a.user != "" {

@@ -19,8 +19,8 @@ func secured(t *testing.T, a *servertest.Authority) *servers.Server {
 	return servertest.Start(t, servers.Kafka, servers.Options{TLS: a.Dir, Logins: map[string]string{"ada": rightPassword}})
 }
 
-// TestTLS also lets the broker come back with another certificate of its authority, and the client's
-// files change: a program that runs goes on.
+// TestTLS also has the broker come back with certificates of another authority: a program whose
+// files change with it goes on.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	a, other := servertest.NewAuthority(t), servertest.NewAuthority(t)
@@ -66,8 +66,7 @@ func TestTLS(t *testing.T) {
 	defer closeNow(t, b)
 	got, _ := start(t, b, driver.Subscription{Topic: "scram-sha-512", Group: "g", From: driver.FromBeginning})
 	ack(t, next(t, got))
-	a.Issue("server", nil)
-	a.Issue("client", nil)
+	a.Renew()
 	restart(t, s)
 	until(t, "a message after the restart", func() bool { return b.Publish(t.Context(), messages("scram-sha-512", "n", 1)) == nil })
 	ack(t, next(t, got))

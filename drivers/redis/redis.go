@@ -3,14 +3,23 @@
 //	import _ "github.com/kaptar/kaptar/drivers/redis"
 //
 // One server, or one primary with replicas, will do; Redis Cluster will not. The URL is
-// redis://user:password@host:6379/0, with the parameters of go-redis; rediss:// is TLS. Nothing
-// connects when it is opened: a service starts without its Redis. As gives a *redis.Client of
-// go-redis on the same server, which the backend closes.
+// redis://user:password@host:6379/0, with the parameters of go-redis but skip_verify. rediss:// is
+// TLS, which has further ones:
+//
+//	ca=FILE              certificates of authorities to trust, in PEM; default: the system's
+//	cert=FILE, key=FILE  the client's certificate and its key, in PEM
+//
+// These files are read for each new connection, so they can be renewed. Nothing connects when the
+// URL is opened: a service starts without its Redis. As gives a *redis.Client of go-redis on the
+// same server, which the backend closes.
 package redis
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -19,7 +28,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 func init() {
@@ -40,6 +51,7 @@ type Session = interface {
 // A backend is one URL.
 type backend struct {
 	opts *redis.Options
+	tls  tlsfiles.Files
 
 	mu     sync.Mutex
 	client *redis.Client // for As
@@ -48,17 +60,52 @@ type backend struct {
 func open(_ context.Context, rawURL string, _ *drivers.Options) (drivers.Backend, error) {
 	const want = "expected redis://user:password@host:6379/0, or rediss:// for TLS"
 	shown, _, _ := strings.Cut(redact.URL(rawURL), "?")
-	if _, err := url.Parse(rawURL); err != nil { // its text repeats the password
+	u, err := url.Parse(rawURL)
+	if err != nil { // its text repeats the password
 		if !strings.Contains(rawURL, "@") { // what looks like the host may be one
 			shown, _, _ = strings.Cut(shown, "://")
 		}
 		return nil, fmt.Errorf("redis: url %q: no URL (is a character of the password not escaped?): %s", shown, want)
 	}
-	opts, err := redis.ParseURL(rawURL)
+	b := new(backend)
+	if err = b.takeFiles(u); err == nil {
+		b.opts, err = redis.ParseURL(u.String())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("redis: url %q: %w: %s", shown, err, want)
 	}
-	return &backend{opts: opts}, nil
+	b.opts.Dialer = b.dialer(cmp.Or(b.opts.DialTimeout, 5*time.Second)) // go-redis's default
+	return b, nil
+}
+
+// takeFiles takes the parameters that go-redis does not have out of a URL, and refuses one that
+// nobody should.
+func (b *backend) takeFiles(u *url.URL) error {
+	known, own, query := b.tls.Parameters(map[string]params.Param{}), url.Values{}, u.Query()
+	for name := range known {
+		if query.Has(name) {
+			own[name] = query[name]
+			query.Del(name)
+		}
+	}
+	if query.Has("skip_verify") {
+		return errors.New("skip_verify is not for here: name the authority of the server's certificate with ca=FILE")
+	}
+	u.RawQuery = query.Encode()
+	if err := params.Read(own.Encode(), known); err != nil {
+		return err
+	}
+	b.tls.On = u.Scheme == "rediss"
+	return b.tls.Check("expected rediss://")
+}
+
+// dialer returns what makes connections, each within limit.
+func (b *backend) dialer(limit time.Duration) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return b.tls.Dial(ctx, network, address)
+	}
 }
 
 // As sets *target to a client, if it is a **redis.Client.

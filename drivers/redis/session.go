@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // Kinds of what is under a key: a value, or the lease of who loads it. DEL takes away both.
@@ -55,6 +58,7 @@ type session struct {
 	take, put *redis.Script
 	count     *redis.Script
 	service   string
+	tls       bool
 
 	mu   sync.Mutex
 	run  string // the server's run id, shortened; noRun when it may not be asked
@@ -68,12 +72,12 @@ const noRun = "-"
 // of a session may be called concurrently.
 func (b *backend) Session(service string, limit time.Duration) Session {
 	opts := *b.opts
-	s := &session{service: service, take: redis.NewScript(takeLease), put: redis.NewScript(putValue), count: redis.NewScript(countOne)}
+	s := &session{service: service, tls: b.tls.On, take: redis.NewScript(takeLease), put: redis.NewScript(putValue), count: redis.NewScript(countOne)}
 	opts.MaxRetries = -1 // the caller decides
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = limit, limit, limit, limit
 	opts.ContextTimeoutEnabled, opts.DialerRetries, opts.DisableIdentity = true, 1, true
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	dial := redis.NewDialer(&opts)
+	dial := b.dialer(limit)
 	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
@@ -94,12 +98,12 @@ func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.D
 	at, kind := s.at(key), kindValue+shape
 	raw, err := s.client.Get(ctx, at).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) && !strings.HasPrefix(err.Error(), "WRONGTYPE ") {
-		return nil, "", explain(err)
+		return nil, "", s.explain(err)
 	}
 	if !bytes.HasPrefix(raw, []byte(kind)) && !bytes.HasPrefix(raw, []byte(kindLease)) {
 		text, err := s.take.Run(ctx, s.client, []string{at}, kind, kindLease+lease, ttl.Milliseconds()).Text()
 		if err != nil {
-			return nil, "", explain(err)
+			return nil, "", s.explain(err)
 		}
 		raw = []byte(text)
 	}
@@ -110,7 +114,7 @@ func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.D
 }
 
 func (s *session) Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error {
-	return explain(s.put.Run(ctx, s.client, []string{s.at(key)}, holder, append([]byte(kindValue+shape), value...), ttl.Milliseconds()).Err())
+	return s.explain(s.put.Run(ctx, s.client, []string{s.at(key)}, holder, append([]byte(kindValue+shape), value...), ttl.Milliseconds()).Err())
 }
 
 func (s *session) Delete(ctx context.Context, keys []string) error {
@@ -118,17 +122,17 @@ func (s *session) Delete(ctx context.Context, keys []string) error {
 	for i, key := range keys {
 		at[i] = s.at(key)
 	}
-	return explain(s.client.Del(ctx, at...).Err())
+	return s.explain(s.client.Del(ctx, at...).Err())
 }
 
 func (s *session) Count(ctx context.Context, key string, every time.Duration, burst int) (time.Duration, error) {
 	us, err := s.count.Run(ctx, s.client, []string{s.at(key)}, max(every.Microseconds(), 1), burst).Int64()
-	return time.Duration(us) * time.Microsecond, explain(err)
+	return time.Duration(us) * time.Microsecond, s.explain(err)
 }
 
 func (s *session) Probe(ctx context.Context) (restarts bool, err error) {
 	if err := s.client.Ping(ctx).Err(); err != nil { // connects, and so learns the run id
-		return false, explain(err)
+		return false, s.explain(err)
 	}
 	key := "probe:" + rand.Text()
 	_, holder, err := s.Take(ctx, key, "", "probe", time.Second)
@@ -191,10 +195,15 @@ func (c *deadConn) Read([]byte) (int, error)  { return 0, c.err }
 func (c *deadConn) Write([]byte) (int, error) { return 0, c.err }
 
 // explain says of an error what to look at.
-func explain(err error) error {
+func (s *session) explain(err error) error {
 	refused, ok := errors.AsType[redis.Error](err)
 	if !ok {
-		return err
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.run == "" && !s.tls && errors.Is(err, io.EOF) {
+			return fmt.Errorf("%w: the server has cut the first connection, as it does when it wants TLS: try rediss://", err)
+		}
+		return tlsfiles.Explain(err)
 	}
 	switch word, _, _ := strings.Cut(refused.Error(), " "); word {
 	case "WRONGPASS", "NOAUTH", "NOPERM":

@@ -78,17 +78,31 @@ func (f *Files) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// Dial connects by TLS, or without when that is off. The name of the server is that of address.
-func (f *Files) Dial(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+// Dial connects by TLS, or without when that is off, until ctx ends. The name that the certificate
+// must have is the host of address.
+func (f *Files) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	config, err := f.Config()
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case config == nil:
-		return d.DialContext(ctx, network, address)
 	}
-	return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, network, address)
+	raw, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil || config == nil {
+		return raw, err
+	}
+	config.ServerName, _, _ = net.SplitHostPort(address) // it was good enough to dial
+	conn := tls.Client(raw, config)
+	if err = conn.HandshakeContext(ctx); err == nil {
+		return conn, nil
+	}
+	_ = raw.Close() // the handshake's error says more
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", errSilent, err)
+	}
+	return nil, err
 }
+
+// errSilent is what a server that waits for the end of a line has to say.
+var errSilent = errors.New("no answer to TLS")
 
 // Explain is ExplainAs in the words of a URL.
 func Explain(err error) error { return ExplainAs(err, "ca=FILE", "cert=FILE&key=FILE") }
@@ -111,7 +125,7 @@ func ExplainAs(err error, ca, cert string) error {
 		advice = "the server's certificate has expired or is not valid yet: renew it, or set the clock here"
 	case errors.As(err, &name):
 		advice = "the server's certificate is for another host: use a name that is in it, or put this one in"
-	case errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &plain) || errors.Is(err, errSilent) || errors.Is(err, http.ErrSchemeMismatch):
 		advice = "no TLS is spoken at that port: take the server's port for TLS, or do without"
 	case errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
 		advice = "the server refuses the client's certificate, or wants one: name it with " + cert

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 )
@@ -43,7 +42,7 @@ daemonize no
 
 func redisReady(ctx context.Context, s *Server) error {
 	_, files := s.client("")
-	conn, err := files.Dial(ctx, new(net.Dialer), "tcp", s.Addr(""))
+	conn, err := files.Dial(ctx, "tcp", s.Addr(""))
 	if err != nil {
 		return err
 	}

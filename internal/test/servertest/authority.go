@@ -32,10 +32,17 @@ type Authority struct {
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{Dir: t.TempDir(), t: t}
+	a.Renew()
+	return a
+}
+
+// Renew makes all of that anew, with the authority: nothing of before is good with it.
+func (a *Authority) Renew() {
+	a.t.Helper()
+	a.certificate = nil
 	a.Issue("ca", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
 	a.Issue("server", nil)
 	a.Issue("client", nil)
-	return a
 }
 
 // Issue writes NAME.pem and NAME-key.pem with a new certificate, after change, if that is not nil.
@@ -47,7 +54,7 @@ func (a *Authority) Issue(name string, change func(*x509.Certificate)) {
 		a.t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name + " " + rand.Text()},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
