@@ -61,3 +61,12 @@ func ExampleErrOpen() {
 	// true
 	// open
 }
+
+func ExampleNewUntrusted() {
+	hooks := transport.NewUntrusted(&transport.UntrustedOptions{HTTPSOnly: true})
+	_, err := hooks.Post("https://169.254.169.254/latest/meta-data/", "application/json", strings.NewReader("{}"))
+	if errors.Is(err, transport.ErrUntrusted) {
+		fmt.Println(err)
+	}
+	// Output: Post "https://169.254.169.254/latest/meta-data/": transport: not allowed: address 169.254.169.254 is link-local
+}

@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs())
 }
 
 // calls: package transport.
@@ -545,6 +545,44 @@ func shop() []mutant {
 		{
 			"an interrupted checkout goes on", "shop/order/store.go",
 			"WHERE step <> 'done' AND next_at <= $1", "WHERE step = 'reserve' AND next_at <= $1", "./shop/order", "",
+		},
+	}
+}
+
+// inputs: what comes from outside.
+func inputs() []mutant {
+	return []mutant{
+		{
+			"JSON with a key twice is refused", "internal/strictjson/strictjson.go",
+			"if err == nil && !seen.add(name) {", "if err == nil && !seen.add(name) && false {", "./internal/strictjson", "TestUnmarshal",
+		},
+		{
+			"JSON has at most 64 levels", "internal/strictjson/strictjson.go",
+			"c.depth > MaxDepth {", "c.depth > MaxDepth<<10 {", "./internal/strictjson", "TestUnmarshal",
+		},
+		{
+			"a field's name in other capitals is refused", "internal/strictjson/fields.go",
+			"if strings.EqualFold(f[i].name, name) {", "if false && strings.EqualFold(f[i].name, name) {", "./internal/strictjson", "TestUnknownKeysAllowed",
+		},
+		{
+			"a body with Content-Encoding is refused", "server/json.go",
+			"!strings.EqualFold(e, \"identity\")", "e == \"identity\"", "./server", "TestReadJSON",
+		},
+		{
+			"files of a multipart form are removed", "server/http.go",
+			"_ = form.RemoveAll()", "_ = form.RemoveAll", "./server", "TestMaxBodyBoundsForms",
+		},
+		{
+			"every address of a user's URL is public, not only the first", "transport/untrusted.go",
+			"for i := range addrs { // all", "for i := range addrs[:1] { // all", "./transport", "TestUntrusted",
+		},
+		{
+			"a redirect leads nowhere that a URL may not", "transport/untrusted.go",
+			"err := u.check(r.URL)", "var err error", "./transport", "TestUntrustedRedirects",
+		},
+		{
+			"no credentials to another host", "transport/untrusted.go",
+			"via[0].URL.Host != r.URL.Host {", "via[0].URL.Host == \"\" {", "./transport", "TestUntrustedHeaders",
 		},
 	}
 }
