@@ -9,15 +9,12 @@
 package rest
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"mime"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +25,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/strictjson"
 	"github.com/kaptar/kaptar/server"
 )
 
@@ -121,10 +119,8 @@ func onlyText(next http.Handler) http.Handler {
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-// strict refuses JSON that means something else to others, or costs more than it is worth: with a
-// NUL, which is an escape that is not escaped itself, or with more values than any request has.
+// strict refuses JSON that others may understand in another way, and that costs more than it is worth.
 func strict(formats map[string]huma.Format) map[string]huma.Format {
-	nul := regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\u0000`)
 	out := maps.Clone(formats)
 	for name, f := range out {
 		unmarshal := f.Unmarshal
@@ -132,11 +128,10 @@ func strict(formats map[string]huma.Format) map[string]huma.Format {
 			if commas(data) > maxValues {
 				return errValues
 			}
-			err := unmarshal(data, v) // in any case: huma checks the other fields too
-			if err == nil && bytes.Contains(data, []byte(`\u0000`)) && nul.Match(data) {
-				return errNUL
+			if err := strictjson.Check(data, nil, true); err != nil { // which fields there are is huma's to say
+				return err
 			}
-			return err
+			return unmarshal(data, v)
 		}
 		out[name] = f
 	}
@@ -163,8 +158,6 @@ func commas(data []byte) (n int) {
 }
 
 var errValues = fmt.Errorf("expected at most %d values", maxValues)
-
-var errNUL = errors.New("text with a NUL: expected text without")
 
 // documentBadRequest turns the 422 that huma adds to operations with errors into our 400.
 func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {

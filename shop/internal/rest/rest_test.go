@@ -137,6 +137,8 @@ func TestRequests(t *testing.T) {
 			[]string{"body.admin", "body.items[0].price"}},
 		{"fields in other letters", "/things/1", `{"Password":"correct horse","items":[{"SKU":"tea","quantity":2}]}`, 400,
 			[]string{"body", "body.Password", "body.items[0]", "body.items[0].SKU"}},
+		{"twice", "/things/1", `{"password":"correct horse","items":[{"sku":"tea","sku":"honey","quantity":2}]}`, 400, []string{"body"}},
+		{"too deep", "/things/1", `{"password":` + strings.Repeat("[", 65) + strings.Repeat("]", 65) + `}`, 400, []string{"body"}},
 		{"missing fields", "/things/1", `{"items":[{"sku":"tea"}]}`, 400, []string{"body", "body.items[0]"}},
 		{"out of range", "/things/1", `{"password":"short","items":[{"sku":"","quantity":0}]}`, 400,
 			[]string{"body.items[0].quantity", "body.items[0].sku", "body.password"}},
