@@ -78,7 +78,11 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 		}
 		e.Time = at
 	}
-	if err := json.Unmarshal(d.Data, &e.Data); err != nil {
+	err := json.Unmarshal(d.Data, &e.Data)
+	if v, ok := any(e.Data).(interface{ Validate() error }); ok && err == nil {
+		err = v.Validate()
+	}
+	if err != nil {
 		return e, Permanent(fmt.Errorf("messaging: %s on %s: %w", d.ID, d.Topic, err))
 	}
 	return e, nil

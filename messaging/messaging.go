@@ -52,6 +52,9 @@ import (
 // A Topic names a stream of events whose data is a T, encoded as JSON. Declare one as a package
 // variable beside T, in a package that its publisher and its consumers share. Put a version into
 // the name, "order.placed.v1", and take a new name for a change that old consumers cannot read.
+//
+// Where T has a method Validate() error, subscriptions call it: an event that it refuses is a dead
+// letter, and no handler sees it.
 type Topic[T any] struct {
 	Name string // words of letters, digits, '-' and '_' joined by '.'
 }

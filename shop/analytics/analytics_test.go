@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +87,28 @@ func TestSales(t *testing.T) {
 	}
 }
 
+// TestHostileEvents: what cannot be is a dead letter, and the sales can still be read.
+func TestHostileEvents(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, Service())
+	for i, e := range []struct{ topic, data string }{
+		{"order.confirmed.v1", `{"order_id":1,"user_id":1,"items":[{"sku":"tea","quantity":1,"price_cents":1}],"total_cents":-100000000}`},
+		{"payment.captured.v1", `{"order_id":1,"user_id":1,"amount_cents":9223372036854775807}`},
+		{"payment.captured.v1", `{"order_id":2,"user_id":1,"amount_cents":9223372036854775807}`},
+		{"payment.captured.v1", `{"order_id":3,"user_id":1,"amount_cents":-9223372036854775808}`},
+	} {
+		sys.Deliver(shoptest.Event(e.topic, fmt.Sprint("hostile-", i), "1", e.data))
+	}
+	shoptest.Eventually(t, "dead letters", func() (bool, string) {
+		metrics := sys.Do("GET", name, "/metrics", "").Body
+		return strings.Contains(metrics, `messaging_processed_total{outcome="dead",service="analytics-service",topic="payment.captured.v1"} 3`+"\n") &&
+			strings.Contains(metrics, `messaging_processed_total{outcome="dead",service="analytics-service",topic="order.confirmed.v1"} 1`+"\n"), metrics
+	})
+	if got := sales(sys); !strings.Contains(got, `"orders":0,"total_cents":0,"captured_cents":0,"by_sku":{}`) {
+		t.Errorf("got %s, want nothing counted", got)
+	}
+}
+
 func TestNothingSold(t *testing.T) {
 	t.Parallel()
 	sys := kaptartest.Start(t, Service())
@@ -125,6 +148,17 @@ func TestStore(t *testing.T) {
 		if err != nil || !maps.Equal(sums, totals{orders: n, totalCents: n * 2500}) ||
 			!maps.Equal(bySKU, map[string]sale{"tea": {2 * n, 1800 * n}, "honey": {n, 700 * n}}) {
 			t.Errorf("got %v, %v, %v", sums, bySKU, err)
+		}
+		for range 2 { // more than there can be: the sum ends at the largest integer
+			err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
+				return s.addTotals(ctx, tx, totals{capturedCents: math.MaxInt64 - 1})
+			})
+			if err != nil {
+				t.Errorf("add: %v", err)
+			}
+		}
+		if sums, _, err := s.read(t.Context()); err != nil || sums[capturedCents] != math.MaxInt64 {
+			t.Errorf("got %v, %v, want %d", sums, err, int64(math.MaxInt64))
 		}
 	})
 }

@@ -40,12 +40,19 @@ func (s store) addTotals(ctx context.Context, tx *sql.Tx, t totals) error {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO totals (name, value) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET value = totals.value + excluded.value`, name, t[name])
+			ON CONFLICT (name) DO UPDATE SET value = `+sum("totals.value", "excluded.value"), name, t[name])
 		if err != nil {
 			return fmt.Errorf("analytics: add %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// sum is a + b, neither of which is negative, or the largest integer. Beyond that PostgreSQL fails, for
+// ever, and SQLite goes on with floats, which nobody here reads.
+func sum(a, b string) string {
+	const most = "9223372036854775807"
+	return "CASE WHEN " + a + " > " + most + " - " + b + " THEN " + most + " ELSE " + a + " + " + b + " END"
 }
 
 // addItems adds to what was sold, in order of sku for the same reason.
@@ -55,8 +62,8 @@ func (s store) addItems(ctx context.Context, tx *sql.Tx, items []events.ItemV1) 
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO sales_by_sku (sku, quantity, total_cents) VALUES ($1, $2, $3)
 			ON CONFLICT (sku) DO UPDATE SET
-				quantity = sales_by_sku.quantity + excluded.quantity,
-				total_cents = sales_by_sku.total_cents + excluded.total_cents`,
+				quantity = `+sum("sales_by_sku.quantity", "excluded.quantity")+`,
+				total_cents = `+sum("sales_by_sku.total_cents", "excluded.total_cents"),
 			i.SKU, i.Quantity, i.Quantity*i.PriceCents)
 		if err != nil {
 			return fmt.Errorf("analytics: add sale of %s: %w", i.SKU, err)

@@ -24,7 +24,7 @@ type moneyInput struct {
 	Key  string `header:"Idempotency-Key" required:"true" maxLength:"200" example:"order-7"`
 	Body struct {
 		OrderID     int64 `json:"order_id" minimum:"1" example:"7"`
-		AmountCents int64 `json:"amount_cents" minimum:"1" example:"1800"`
+		AmountCents int64 `json:"amount_cents" minimum:"1" maximum:"100000000000000" example:"1800"`
 	}
 }
 

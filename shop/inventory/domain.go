@@ -31,6 +31,8 @@ const (
 	shipped  state = "shipped"
 )
 
+const maxItems = 100 // of a reservation, or whose prices are asked for
+
 const defaultPrice = 1000 // cents, of a sku that comes without a price
 
 // unknownSKUError says that there is no such sku in the catalogue.
@@ -46,8 +48,8 @@ var errOtherItems = errors.New("inventory: other items are reserved for the orde
 
 // sorted returns items by sku, the order in which all transactions lock stock, or what is wrong.
 func sorted(items []item) ([]item, error) {
-	if len(items) == 0 {
-		return nil, errors.New("inventory: no items to reserve")
+	if len(items) == 0 || len(items) > maxItems {
+		return nil, fmt.Errorf("inventory: %d items to reserve; expected 1 to %d", len(items), maxItems)
 	}
 	items = slices.SortedFunc(slices.Values(items), func(a, b item) int { return cmp.Compare(a.SKU, b.SKU) })
 	for i, it := range items {

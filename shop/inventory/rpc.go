@@ -18,6 +18,9 @@ type rpc struct {
 }
 
 func (r *rpc) Prices(ctx context.Context, req *inventoryv1.PricesRequest) (*inventoryv1.PricesResponse, error) {
+	if n := len(req.GetSkus()); n > maxItems {
+		return nil, status.Errorf(codes.InvalidArgument, "inventory: prices of %d skus; expected at most %d", n, maxItems)
+	}
 	prices := make(map[string]int64, len(req.GetSkus()))
 	for _, sku := range req.GetSkus() {
 		l, err := r.store.level(ctx, sku)

@@ -150,6 +150,14 @@ func TestServiceRefuses(t *testing.T) {
 			_, err := client.Reserve(t.Context(), &inventoryv1.ReserveRequest{OrderId: 1, Items: []*inventoryv1.Item{{Sku: "tea"}}})
 			return err
 		}, codes.InvalidArgument},
+		"Reserve too much": {func() error {
+			_, err := client.Reserve(t.Context(), &inventoryv1.ReserveRequest{OrderId: 1, Items: slices.Repeat([]*inventoryv1.Item{tea}, 101)})
+			return err
+		}, codes.InvalidArgument},
+		"ask for too many prices": {func() error {
+			_, err := client.Prices(t.Context(), &inventoryv1.PricesRequest{Skus: slices.Repeat([]string{"tea"}, 101)})
+			return err
+		}, codes.InvalidArgument},
 		"Ship what is not reserved": {func() error {
 			_, err := client.Ship(t.Context(), &inventoryv1.ShipRequest{OrderId: 1})
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/shop/internal/rest"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // timeout of one call; less than that of our callers.
@@ -30,7 +31,7 @@ func (b *bank) charge(ctx context.Context, p payment) (status, string, error) {
 		if answer.Reason == "" {
 			answer.Reason = "declined by the bank"
 		}
-		return declined, answer.Reason, nil
+		return declined, telemetry.Cut(answer.Reason), nil
 	case code/100 == 2 && answer.Status == "approved":
 		return captured, "", nil
 	}

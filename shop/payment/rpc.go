@@ -8,6 +8,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/kaptar/kaptar/shop/events"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
 
@@ -18,9 +19,9 @@ type rpc struct {
 }
 
 func (r *rpc) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*paymentv1.ChargeResponse, error) {
-	if req.GetOrderId() <= 0 || req.GetUserId() <= 0 || req.GetAmountCents() <= 0 {
-		return nil, grpcstatus.Errorf(codes.InvalidArgument, "payment: charge of %d cents for order %d of user %d; expected all of them positive",
-			req.GetAmountCents(), req.GetOrderId(), req.GetUserId())
+	if req.GetOrderId() <= 0 || req.GetUserId() <= 0 || req.GetAmountCents() <= 0 || req.GetAmountCents() > events.MaxCents {
+		return nil, grpcstatus.Errorf(codes.InvalidArgument, "payment: charge of %d cents for order %d of user %d; expected all of them positive, and %d cents at most",
+			req.GetAmountCents(), req.GetOrderId(), req.GetUserId(), int64(events.MaxCents))
 	}
 	p, wait, err := r.service.charge(ctx, payment{
 		OrderID: req.GetOrderId(), UserID: req.GetUserId(), AmountCents: req.GetAmountCents(), Status: pending,

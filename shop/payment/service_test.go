@@ -3,6 +3,7 @@ package payment
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -247,6 +248,8 @@ func TestServiceREST(t *testing.T) {
 	}{
 		"no order":               {&paymentv1.ChargeRequest{UserId: 1, AmountCents: 1}, codes.InvalidArgument},
 		"no user":                {&paymentv1.ChargeRequest{OrderId: 1, AmountCents: 1}, codes.InvalidArgument},
+		"more than all orders":   {&paymentv1.ChargeRequest{OrderId: 1, UserId: 1, AmountCents: math.MaxInt64}, codes.InvalidArgument},
+		"a gift":                 {&paymentv1.ChargeRequest{OrderId: 1, UserId: 1, AmountCents: -1}, codes.InvalidArgument},
 		"no amount":              {&paymentv1.ChargeRequest{OrderId: 1, UserId: 1}, codes.InvalidArgument},
 		"other amount":           {&paymentv1.ChargeRequest{OrderId: 9, UserId: 1, AmountCents: 1801}, codes.AlreadyExists},
 		"other user":             {&paymentv1.ChargeRequest{OrderId: 9, UserId: 2, AmountCents: 1800}, codes.AlreadyExists},
