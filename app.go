@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/identity"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
@@ -35,6 +36,7 @@ type App struct {
 	telemetry *telemetry.Telemetry
 	server    *server.Server
 	transport *transport.Transport
+	identity  *identity.Identity // nil without TLS
 	client    *http.Client
 	base      context.Context // ends when the services are told to stop
 	backends  *drivers.Set

@@ -23,6 +23,9 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.checkPorts(); err != nil {
 		return err
 	}
+	if err := s.each((*App).secure); err != nil {
+		return err
+	}
 	if err := s.each(func(a *App) error { return a.server.Listen() }); err != nil {
 		return err
 	}
@@ -209,10 +212,14 @@ func (s *system) closeAll(ctx context.Context) error {
 
 // instance is what discovery is told of a.
 func (a *App) instance() discovery.Instance {
+	scheme := "http"
+	if a.server.Options().TLS != nil {
+		scheme = "https"
+	}
 	in := discovery.Instance{
 		ID: a.id, Service: a.Name(), Version: a.Version(),
 		HTTP: advertised(a.settings.Advertise, a.server.HTTPAddr()),
-		Tags: slices.Concat([]string{"http", a.Version()}, a.settings.Tags), Meta: a.settings.Meta,
+		Tags: slices.Concat([]string{scheme, a.Version()}, a.settings.Tags), Meta: a.settings.Meta,
 	}
 	if a.server.HasGRPC() {
 		in.GRPC = advertised(a.settings.Advertise, a.server.GRPCAddr())

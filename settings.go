@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/identity"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/transport"
 )
@@ -16,6 +17,9 @@ import (
 type Settings struct {
 	Listen     string `config:"listen,own,required" default:":8080" help:"address of the HTTP port"`
 	GRPCListen string `config:"grpc_listen,own,required" default:":50051" help:"address of the gRPC port, which is bound when there is a gRPC service"`
+
+	TLS       identity.Settings `config:"tls"`
+	Plaintext bool              `config:"plaintext" default:"false" help:"without TLS, serve other machines too, whoever can read and write along"`
 
 	GRPCReflection bool `config:"grpc_reflection" default:"false" help:"answer gRPC reflection on other addresses than loopback too; debug does"`
 

@@ -114,7 +114,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	if set.Faults.Enabled {
 		tr.Options().Faults = &s.faults
 	}
-	return &App{
+	app := &App{
 		service: service, id: id, config: settings, settings: set, telemetry: tel, transport: tr,
 		client: &http.Client{Transport: tr},
 		server: server.New(server.Options{
@@ -125,7 +125,11 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			DeadlineFrom: set.DeadlineFrom, TraceFrom: set.TraceFrom, AdminFrom: set.AdminFrom,
 		}),
 		base: s.base, backends: &s.backends, attached: make(map[any]any),
-	}, nil
+	}
+	if err := app.identify(); err != nil {
+		return nil, errors.Join(err, tel.Shutdown(ctx))
+	}
+	return app, nil
 }
 
 // settingName is the environment's name of one service's setting here.

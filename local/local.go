@@ -70,6 +70,9 @@ type Options struct {
 	// Split runs each service as a process of its own: this program again, whose main function must
 	// call Main. It needs a unix.
 	Split bool
+	// MTLS gives each service a certificate of a CA that is made for this Run: calls between
+	// processes and to the ports are encrypted, and only services may call services.
+	MTLS bool
 	// Screen gets what a person wants to know once everything is up; nil is nowhere.
 	Screen io.Writer
 
@@ -90,6 +93,7 @@ func Main(services ...kaptar.Service) {
 	set.StringVar(&o.Dir, "data-dir", DefaultDir, "`DIRECTORY` of databases and the embedded broker's files")
 	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
 	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
+	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
 	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout
@@ -136,6 +140,11 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 	tightened, err := o.makePrivate()
 	if err != nil {
 		return err
+	}
+	if o.MTLS {
+		if err := certify(ctx, o.Dir, services, certLife); err != nil {
+			return fmt.Errorf("local: --mtls: %w", err)
+		}
 	}
 	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, password: o.password, dir: filepath.Join(o.Dir, "nats"), free: free}
 	defer broker.stop() // the last to go: the services need it while they stop
@@ -197,6 +206,10 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 	for _, s := range services {
 		own := "services." + s.Name + "."
 		defaults[own+"database_url"] = "sqlite:" + filepath.Join(o.Dir, s.Name+".db")
+		if o.MTLS {
+			tls := certFiles(o.Dir, s.Name)
+			defaults[own+"tls.cert"], defaults[own+"tls.key"], defaults[own+"tls.ca"] = tls.Cert, tls.Key, tls.CA
+		}
 		// A service that names a port alone listens on it everywhere, which a laptop should not.
 		if s.Listen == "" || strings.HasPrefix(s.Listen, ":") {
 			defaults[own+"listen"] = "127.0.0.1" + http.orFree(s.Listen)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -34,7 +35,11 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 		if s.GRPC != "" {
 			grpc = "grpc " + s.GRPC
 		}
-		fmt.Fprintf(table, "  %s\thttp://%s\t%s", s.Service, s.HTTP, grpc)
+		scheme := "http"
+		if slices.Contains(s.Tags, "https") {
+			scheme = "https"
+		}
+		fmt.Fprintf(table, "  %s\t%s://%s\t%s", s.Service, scheme, s.HTTP, grpc)
 		if pids != nil {
 			fmt.Fprintf(table, "\tpid %d", pids[s.Service])
 		}
@@ -55,6 +60,10 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	fmt.Fprintf(&b, "\n  Data is kept in %s. Each service has /livez, /readyz and /metrics.\n", dir)
 	if broker != "" {
 		fmt.Fprintf(&b, "  The broker asks for a password: other programs join with the URL in %s.\n", filepath.Join(dir, brokerFile))
+	}
+	if o.MTLS {
+		own := certFiles(dir, operator)
+		fmt.Fprintf(&b, "  Services show certificates of a CA made for this run, and ask for one:\n  curl --cacert %s --cert %s …\n", own.CA, own.Cert)
 	}
 	if tightened > 0 {
 		fmt.Fprintf(&b, "  Other users of this machine could read the data directory or files in it (%d): now they cannot.\n", tightened)

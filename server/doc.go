@@ -9,7 +9,7 @@
 //  1. the records: server span, metrics, one line of access log
 //  2. recovery from panics
 //  3. the deadline, from the caller or Options.Timeout
-//  4. the limit of calls at a time, Options.Limit
+//  4. Options.CheckPeer, then the limit of calls at a time, Options.Limit
 //  5. the limits of the body, in size and time; they take effect when it is read
 //  6. Options.Middleware, the first outermost
 //  7. the mux, Options.RouteMiddleware and the handler of the route

@@ -49,6 +49,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline had passed before the work began"})
 	case !sound:
 		x.fail(Problem{Status: http.StatusBadRequest, Detail: "the request has both Content-Length and Transfer-Encoding"})
+	case !s.knows(ctx, r.TLS, connOf(r) != nil):
+		x.fail(noPeer)
 	case x.enter(ctx):
 		x.limitBody()
 		s.inner.ServeHTTP(x, x.req)

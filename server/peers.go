@@ -2,12 +2,17 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/kaptar/kaptar/internal/inproc"
 )
 
 // Peers are ranges of network addresses. Nil stands for all; an empty one that is not nil has none.
@@ -60,6 +65,48 @@ func clientOf(ip netip.Addr) netip.Prefix {
 	}
 	client, _ := ip.Prefix(bits) // fails for more bits than there are
 	return client
+}
+
+// noPeer answers those whom Options.CheckPeer refuses.
+var noPeer = Problem{Status: http.StatusForbidden, Detail: "expected a certificate of a client that this service knows"}
+
+// knows asks Options.CheckPeer about the connection of a request, or of an RPC; it is not asked about
+// calls within the process, which have none.
+func (s *Server) knows(ctx context.Context, state *tls.ConnectionState, network bool) bool {
+	if s.opts.CheckPeer == nil || !network {
+		return true
+	}
+	err := s.opts.CheckPeer(state)
+	if err != nil {
+		s.log.InfoContext(ctx, "caller refused", "error", err)
+	}
+	return err == nil
+}
+
+// tellMetrics answers /metrics: to peers, and on this machine to everybody.
+func (s *Server) tellMetrics(w http.ResponseWriter, r *http.Request) {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err == nil && !at.Addr().Unmap().IsLoopback() && !s.knows(r.Context(), r.TLS, connOf(r) != nil) {
+		WriteProblem(w, r, noPeer)
+		return
+	}
+	s.scrape.ServeHTTP(w, r)
+}
+
+// knowsPeer is knows for the caller of an RPC.
+func (s *Server) knowsPeer(ctx context.Context) bool {
+	if s.opts.CheckPeer == nil {
+		return true
+	}
+	from, ok := peer.FromContext(ctx)
+	if !ok || from.Addr.Network() == inproc.Network {
+		return true
+	}
+	var state *tls.ConnectionState
+	if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+		state = &info.State
+	}
+	return s.knows(ctx, state, true)
 }
 
 // hasPeer is has for the caller of an RPC.

@@ -107,6 +107,12 @@ func withConn(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, innermost(nc))
 }
 
+// connOf is the connection of r; nil for a call within the process.
+func connOf(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
 // rested lets a connection be closed whose request has been answered. That the next one is there
 // net/http does not tell reliably: enter does.
 func rested(nc net.Conn, state http.ConnState) {
@@ -122,7 +128,7 @@ func rested(nc net.Conn, state http.ConnState) {
 // have done the opposite and take what follows for another request. Where that is not to be seen,
 // what follows is not read.
 func (x *exchange) arrive(r *http.Request) bool {
-	c, _ := r.Context().Value(connKey{}).(*conn)
+	c := connOf(r)
 	if c == nil {
 		return true
 	}

@@ -163,6 +163,9 @@ func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*
 	if err := c.ctx.Err(); err != nil {
 		return c, status.FromContextError(err).Err()
 	}
+	if c.open() && !s.knowsPeer(c.ctx) {
+		return c, status.Error(codes.Unauthenticated, noPeer.Detail)
+	}
 	if !c.quiet {
 		return c, c.enter(fullMethod)
 	}

@@ -38,6 +38,12 @@ type Options struct {
 	// GetCertificate. Default: plain text.
 	TLS *tls.Config
 
+	// CheckPeer, if set, is asked about the connection of each request and RPC that comes over the
+	// network; its state is nil for plain text. With an error the answer is 403, or Unauthenticated,
+	// and the log has the reason. /livez, /readyz and the health service of gRPC answer everybody,
+	// and /metrics whoever calls from this machine. Default: everybody may call.
+	CheckPeer func(state *tls.ConnectionState) error
+
 	// Middleware goes around all routes at once, the first outermost. The package comment has the
 	// order of the whole chain.
 	Middleware []func(http.Handler) http.Handler
@@ -201,7 +207,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	case "/readyz":
 		admin = http.HandlerFunc(s.readyz)
 	case "/metrics":
-		admin = s.scrape
+		admin = http.HandlerFunc(s.tellMetrics)
 	}
 	if admin != nil && s.isAdmin(r) {
 		admin.ServeHTTP(w, r)

@@ -5,13 +5,17 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	attrs "google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/kaptar/kaptar/internal/h1"
 )
@@ -69,6 +73,43 @@ func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundT
 	return h1.New(opts)
 }
 
+// inside is the client that Renew puts another one for.
+type inside struct{ atomic.Pointer[http.Transport] }
+
+func (i *inside) RoundTrip(r *http.Request) (*http.Response, error) { return i.Load().RoundTrip(r) }
+
+// CloseIdleConnections is looked for by package h1.
+func (i *inside) CloseIdleConnections() { i.Load().CloseIdleConnections() }
+
+// Renew makes calls from now on use new connections to instances, begun with what TLS says by then.
+// The old ones are closed after their last call. It may be called at any time.
+func (t *Transport) Renew() {
+	t.once.Do(t.start)
+	old := t.inside.Load()
+	t.inside.Store(old.Clone()) // one that gets no more calls keeps no connection
+	t.CloseIdleConnections()
+	old.CloseIdleConnections()
+	for r, address := range t.rpcs.Range {
+		r.(*manual.Resolver).UpdateState(endpoint(address.(string))) //nolint:forcetypeassert // there are no others
+	}
+}
+
+// endpoint resolves to the address of an instance.
+func (t *Transport) endpoint(address string) *manual.Resolver {
+	r := manual.NewBuilderWithScheme("instance")
+	r.InitialState(endpoint(address))
+	r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { t.rpcs.Store(r, address) }
+	r.CloseCallback = func() { t.rpcs.Delete(r) }
+	return r
+}
+
+// endpoint is address as one that grpc-go does not know yet: it makes a connection to it, and closes
+// the one that it has after its last call.
+func endpoint(address string) resolver.State {
+	at := resolver.Address{Addr: address, Attributes: attrs.New(calledKey{}, new(int))}
+	return resolver.State{Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{at}}}}
+}
+
 // dialGRPC makes the connection to one instance, which takes place with the first call. All policy
 // is the engine's, so grpc-go's retries and service configuration are off. It goes on dialling an
 // instance that is down about once a second, so that the breaker's probe finds a connection when
@@ -79,7 +120,9 @@ func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.C
 		creds = credentials.NewTLS(t.tlsFor(tg.service))
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	return grpc.NewClient("passthrough:///"+address,
+	r := t.endpoint(address)
+	return grpc.NewClient(r.Scheme()+":///"+address,
+		grpc.WithResolvers(r),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", addr)

@@ -45,8 +45,8 @@ type Options struct {
 	Base http.RoundTripper
 	// TLS, if not nil, makes calls to instances on the network use TLS: HTTP with https, gRPC with
 	// credentials. An instance must then show a certificate for its service's name, unless
-	// ServerName says otherwise; Certificates are shown to it. With Base the handshake is Base's
-	// affair. External targets have the https of their URL, and plain gRPC.
+	// ServerName says otherwise; Certificates are shown to it. When they change, call Renew. With
+	// Base the handshake is Base's affair. External targets have the https of their URL, and plain gRPC.
 	TLS *tls.Config
 	// Weights are followed at every call; nil for none. Without a weight instances share by load.
 	Weights *Weights
@@ -85,6 +85,8 @@ type Transport struct {
 	weights *Weights
 	client  http.RoundTripper // Options.Client around engine
 	http    http.RoundTripper // to instances of services
+	inside  inside            // what http passes on
+	rpcs    sync.Map          // *manual.Resolver → address, of connections that are not idle
 	httpDNS http.RoundTripper // to external targets: the one that minds proxies and speaks HTTP/2 over TLS
 
 	lookup   func(ctx context.Context, host string) ([]string, error)
@@ -129,7 +131,7 @@ func (t *Transport) start() {
 	t.local, t.weights = cmp.Or(own.Local, new(Local)), cmp.Or(own.Weights, new(Weights))
 	t.id = cmp.Or(own.InstanceID, rand.Text())
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	inside := &http.Transport{
+	plain := &http.Transport{
 		DialContext:         dialer.DialContext,
 		TLSHandshakeTimeout: handshakeTimeout,
 		MaxIdleConns:        0, // bounded per host
@@ -137,15 +139,16 @@ func (t *Transport) start() {
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // the caller decides: unpacking costs a gateway a round of packing
 	}
-	outside := inside.Clone()
+	outside := plain.Clone()
 	outside.Proxy = http.ProxyFromEnvironment
 	outside.ForceAttemptHTTP2 = true
 	outside.DisableCompression = false
 	outside.MaxIdleConns = manyTargets
 	if own.TLS != nil {
-		inside.DialTLSContext = t.dialTLS(dialer)
+		plain.DialTLSContext = t.dialTLS(dialer)
 	}
-	t.http, t.httpDNS = t.lean(dialer, inside), outside
+	t.inside.Store(plain)
+	t.http, t.httpDNS = t.lean(dialer, &t.inside), outside
 	if own.Base != nil {
 		t.http = own.Base
 	}

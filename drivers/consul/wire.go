@@ -19,6 +19,8 @@ const (
 	metaVersion = "version"
 	metaHTTP    = "http"
 	metaGRPC    = "grpc"
+	// tagTLS marks an instance that serves TLS.
+	tagTLS = "https"
 	// metaEncoded is followed by a key that Consul does not take, or that has another meaning here.
 	metaEncoded = "kaptar--"
 )
@@ -40,6 +42,8 @@ type check struct {
 	Name                           string
 	HTTP                           string `json:",omitempty"`
 	GRPC                           string `json:",omitempty"`
+	GRPCUseTLS                     bool   `json:",omitempty"`
+	TLSSkipVerify                  bool   `json:",omitempty"`
 	TTL                            string `json:",omitempty"`
 	Interval                       string `json:",omitempty"`
 	Timeout                        string `json:",omitempty"`
@@ -100,6 +104,10 @@ func checkOf(in discovery.Instance, s settings) *check {
 		c.HTTP = "http://" + in.HTTP + "/readyz"
 	default:
 		c.GRPC = in.GRPC
+	}
+	if slices.Contains(in.Tags, tagTLS) { // the agent does not know SPIFFE ids
+		c.HTTP = strings.Replace(c.HTTP, "http:", "https:", 1)
+		c.GRPCUseTLS, c.TLSSkipVerify = c.GRPC != "", true
 	}
 	c.Interval, c.Timeout = s.interval.String(), "1s"
 	return c

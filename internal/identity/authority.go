@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -75,12 +76,13 @@ func (a *Authority) Issue(service string, life time.Duration) ([]byte, error) {
 	return append(pemOf("CERTIFICATE", der), pemOf("PRIVATE KEY", private)...), nil
 }
 
-// leaf is what Issue signs. It is good for tools that ask for localhost too.
+// leaf is what Issue signs. It is good for tools too that ask for the name of this machine.
 func (a *Authority) leaf(id ID, life time.Duration) *x509.Certificate {
 	return &x509.Certificate{
 		NotBefore: time.Now().Add(-skew), NotAfter: time.Now().Add(life),
 		URIs:        []*url.URL{{Scheme: "spiffe", Host: a.domain, Path: "/" + id.Service}},
 		DNSNames:    []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -90,19 +92,17 @@ func pemOf(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// Write puts a new certificate of service with its key into one file of dir, and the CA into
-// another, and returns the settings that name them. Only the user may read them; each is replaced as
-// a whole.
-func (a *Authority) Write(dir, service string, life time.Duration) (*Settings, error) {
+// Write puts a new certificate of service and its key into set.Cert, and the CA into set.CA. Only
+// the user may read them; each is replaced as a whole.
+func (a *Authority) Write(set Settings, service string, life time.Duration) error {
 	text, err := a.Issue(service, life)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = replace(set.CA, pemOf("CERTIFICATE", a.cert.Raw))
 	}
-	own, ca := filepath.Join(dir, service+".pem"), filepath.Join(dir, "ca.pem")
-	if err := replace(ca, pemOf("CERTIFICATE", a.cert.Raw)); err != nil {
-		return nil, err
+	if err == nil {
+		err = replace(set.Cert, text)
 	}
-	return &Settings{Cert: own, Key: own, CA: ca}, replace(own, text)
+	return err
 }
 
 // replace writes a file beside name and renames it, unless it has that text.

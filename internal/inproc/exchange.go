@@ -229,7 +229,10 @@ func (ex *exchange) collectTrailers() (t http.Header) {
 // address is the network address of both ends of a call that stays in the process.
 type address struct{}
 
-func (address) Network() string { return "inproc" }
+// Network is that of the address which callers and handlers see of each other.
+const Network = "inproc"
+
+func (address) Network() string { return Network }
 func (address) String() string  { return "in-process" }
 
 // start starts the limit of a handler and returns its context: it has the deadline of the caller's,

@@ -71,6 +71,9 @@ func setup(app *kaptar.App, set *settings) error {
 	if app.Settings().DeadlineFrom == nil {
 		app.Server().DeadlineFrom = server.Peers{} // nobody outside has a say in how long our services may take
 	}
+	if app.Settings().TLS.Client == "" {
+		app.Server().CheckPeer = nil // browsers have no certificate
+	}
 	app.Server().Priority = func(route string) server.Priority {
 		if strings.HasPrefix(route, http.MethodGet+" ") {
 			return server.Critical // to look at something costs little, and must not wait behind a flood of orders
