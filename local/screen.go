@@ -35,11 +35,7 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 		if s.GRPC != "" {
 			grpc = "grpc " + s.GRPC
 		}
-		scheme := "http"
-		if slices.Contains(s.Tags, "https") {
-			scheme = "https"
-		}
-		fmt.Fprintf(table, "  %s\t%s://%s\t%s", s.Service, scheme, s.HTTP, grpc)
+		fmt.Fprintf(table, "  %s\t%s://%s\t%s", s.Service, schemeOf(s), s.HTTP, grpc)
 		if pids != nil {
 			fmt.Fprintf(table, "\tpid %d", pids[s.Service])
 		}
@@ -76,4 +72,11 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	}
 	fmt.Fprintf(&b, "  Ctrl-C stops gracefully.\n\n")
 	_, _ = io.WriteString(o.Screen, b.String()) // nobody may be there to read it
+}
+
+func schemeOf(in discovery.Instance) string {
+	if slices.Contains(in.Tags, "https") {
+		return "https"
+	}
+	return "http"
 }

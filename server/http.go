@@ -50,7 +50,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case !sound:
 		x.fail(Problem{Status: http.StatusBadRequest, Detail: "the request has both Content-Length and Transfer-Encoding"})
 	case !s.knows(ctx, r.TLS, connOf(r) != nil):
-		x.fail(noPeer)
+		x.fail(Problem{Status: http.StatusForbidden, Detail: noPeer})
 	case x.enter(ctx):
 		x.limitBody()
 		s.inner.ServeHTTP(x, x.req)

@@ -67,8 +67,8 @@ func clientOf(ip netip.Addr) netip.Prefix {
 	return client
 }
 
-// noPeer answers those whom Options.CheckPeer refuses.
-var noPeer = Problem{Status: http.StatusForbidden, Detail: "expected a certificate of a client that this service knows"}
+// noPeer is what those are told whom Options.CheckPeer refuses.
+const noPeer = "expected a certificate of a client that this service knows"
 
 // knows asks Options.CheckPeer about the connection of a request, or of an RPC; it is not asked about
 // calls within the process, which have none.
@@ -87,7 +87,7 @@ func (s *Server) knows(ctx context.Context, state *tls.ConnectionState, network 
 func (s *Server) tellMetrics(w http.ResponseWriter, r *http.Request) {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && !at.Addr().Unmap().IsLoopback() && !s.knows(r.Context(), r.TLS, connOf(r) != nil) {
-		WriteProblem(w, r, noPeer)
+		WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: noPeer})
 		return
 	}
 	s.scrape.ServeHTTP(w, r)

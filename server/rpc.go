@@ -164,7 +164,7 @@ func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*
 		return c, status.FromContextError(err).Err()
 	}
 	if c.open() && !s.knowsPeer(c.ctx) {
-		return c, status.Error(codes.Unauthenticated, noPeer.Detail)
+		return c, status.Error(codes.Unauthenticated, noPeer)
 	}
 	if !c.quiet {
 		return c, c.enter(fullMethod)
