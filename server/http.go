@@ -28,7 +28,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x.method = knownMethod(r.Method)
 	sound := x.arrive(r)
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
-	s.begin(&x.span, x.method, parent, s.opts.TraceFrom.has(r.RemoteAddr))
+	s.begin(&x.span, x.method, parent, s.opts.TraceFrom.Has(r.RemoteAddr))
 	x.req = r
 	ctx := x.limitTime(r)
 	if r.Context() == context.Context(x.limit) { // within the process
@@ -99,7 +99,7 @@ func exchangeOf(ctx context.Context) *exchange {
 // is no limit beyond that of the context.
 func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bool) {
 	if h := r.Header[deadline.Header]; len(h) > 0 {
-		if s.opts.DeadlineFrom.has(r.RemoteAddr) {
+		if s.opts.DeadlineFrom.Has(r.RemoteAddr) {
 			if d, ok := deadline.Parse(h[0]); ok {
 				return now.Add(d), false
 			}

@@ -46,9 +46,9 @@ func (p *Peers) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// has reports whether p contains address, which is host:port. What is no such address is this
+// Has reports whether p contains address, which is host:port. What is no such address is this
 // process, and contained.
-func (p Peers) has(address string) bool {
+func (p Peers) Has(address string) bool {
 	if p == nil {
 		return true
 	}
@@ -109,8 +109,8 @@ func (s *Server) knowsPeer(ctx context.Context) bool {
 	return s.knows(ctx, state, true)
 }
 
-// hasPeer is has for the caller of an RPC.
+// hasPeer is Has for the caller of an RPC.
 func (p Peers) hasPeer(ctx context.Context) bool {
 	from, ok := peer.FromContext(ctx)
-	return !ok || p.has(from.Addr.String())
+	return !ok || p.Has(from.Addr.String())
 }

@@ -88,7 +88,7 @@ func (o *RateOptions) address(r *http.Request) string {
 	}
 	ip := at.Addr()
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := len(hops) - 1; i >= 0 && len(o.ForwardedFrom) > 0 && o.ForwardedFrom.has(netip.AddrPortFrom(ip, 0).String()); i-- {
+	for i := len(hops) - 1; i >= 0 && len(o.ForwardedFrom) > 0 && o.ForwardedFrom.Has(netip.AddrPortFrom(ip, 0).String()); i-- {
 		if ip, err = netip.ParseAddr(strings.TrimSpace(hops[i])); err != nil {
 			return at.Addr().String() // it is not what a proxy writes
 		}

@@ -220,5 +220,5 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 // isAdmin reports whether r comes from somebody who runs the service.
 func (s *Server) isAdmin(r *http.Request) bool {
 	direct := len(r.Header["Forwarded"]) == 0 && len(r.Header["X-Forwarded-For"]) == 0
-	return s.opts.AdminFrom == nil || direct && s.opts.AdminFrom.has(r.RemoteAddr)
+	return s.opts.AdminFrom == nil || direct && s.opts.AdminFrom.Has(r.RemoteAddr)
 }

@@ -120,7 +120,7 @@ func startCollector(t *testing.T) (*collector, string) {
 // missing says what is not there yet of the trace: one trace id in spans of gateway,
 // order, inventory, payment, bank and, through the outbox, notification and
 // analytics, and the same id in the log records of them.
-func (c *collector) missing() string {
+func (c *collector) missing(traceID string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for service, span := range map[string]string{

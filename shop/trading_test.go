@@ -191,17 +191,17 @@ func metrics(t *testing.T, s *site) {
 	}
 }
 
-// traceID is that of the order whose trace oneTrace looks at.
-const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
+// strangers is a trace that the gateway does not continue: an outsider does not decide what is recorded.
+const strangers = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-// traced places the order that oneTrace looks for when everything has stopped.
+// traced places an order whose answer names the trace that all services took part in.
 func traced(t *testing.T, s *site) {
 	c := s.as(t)
 	s.stockUp(t, "traced", 10)
 	user := c.signUp("traced")
-	a := c.want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "traced", 1), "traceparent: 00-"+traceID+"-00f067aa0ba902b7-01")
+	a := c.want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "traced", 1), "traceparent: 00-"+strangers+"-00f067aa0ba902b7-01")
 	o := s.accepted(t, a, user, "traced", 1, "confirmed")
 	c.answers(fmt.Sprintf("/v1/mails/%d", user), fmt.Sprintf("Order %d is confirmed", o.ID))
 	c.answers("/v1/sales", `"traced":{`)
-	eventually(t, func() string { return s.spans.missing() })
+	eventually(t, func() string { return s.spans.missing(a.header.Get("X-Request-Id")) })
 }

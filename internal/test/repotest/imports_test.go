@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"kv":                     {internal},
 	"kv/":                    {"kv", internal}, // kvtest
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
+	"gateway":                {".", "config", "server", "transport", "cache", "auth", "telemetry", internal},
 	"shop/internal/shoptest": {"kaptartest", "drivers/", "messaging/", "sqldb", internal},
 	"kaptartest":             {".", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
@@ -35,8 +36,8 @@ var mayImport = map[string][]string{
 	"local":                  {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "drivers/", "local", "shop/", internal},
-	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "drivers/", "shop/", internal},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "gateway", "drivers/", "local", "shop/", internal},
+	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "gateway", "drivers/", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.

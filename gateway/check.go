@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+const (
+	maxURL  = 8 << 10 // bytes of the request's target
+	maxHost = 255     // characters of a name, RFC 1035 §2.3.4
+	maxID   = 64      // characters of a request id
+)
+
+// methods are those that are passed on.
+var methods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
+// single are headers that must not come twice: one program takes the first, another the last.
+var single = []string{"Authorization", "Content-Type", "Idempotency-Key", "Origin", "X-Api-Key"}
+
+// check finds what two programs on the way could understand differently, or what is too large. The
+// zero Problem means that r is sound.
+func (g *gateway) check(r *http.Request) (p server.Problem) {
+	switch target := r.RequestURI; {
+	case !slices.Contains(methods, r.Method):
+		return server.Problem{Status: http.StatusMethodNotAllowed, Detail: "the method must be one of " + strings.Join(methods, ", ")}
+	case !goodHost(r.Host):
+		return server.Problem{Status: http.StatusBadRequest, Detail: "the host is not a name or an address"}
+	case len(target) > maxURL:
+		return server.Problem{Status: http.StatusRequestURITooLong, Detail: fmt.Sprintf("the URL is longer than %d bytes", maxURL)}
+	case strings.Contains(target, "#") || !goodPath(r.URL.Path):
+		return server.Problem{Status: http.StatusBadRequest, Detail: "the path must be UTF-8 without control characters, " +
+			"backslashes, empty parts, and parts that are . or .., encoded ones included"}
+	}
+	size := 0
+	for name, values := range r.Header {
+		if len(values) > 1 && slices.Contains(single, name) {
+			return server.Problem{Status: http.StatusBadRequest, Detail: name + " comes more than once"}
+		}
+		for _, v := range values {
+			size += len(name) + len(v) + 32 // as RFC 9113 §10.5.1 counts
+		}
+	}
+	if limit := g.set.MaxHeader; size > int(limit) {
+		return server.Problem{Status: http.StatusRequestHeaderFieldsTooLarge,
+			Detail: fmt.Sprintf("the header is larger than the %d bytes that max_header allows", limit)}
+	}
+	return server.Problem{}
+}
+
+// goodPath reports whether a decoded path has one meaning, also for who decodes it once more.
+func goodPath(path string) bool {
+	for range 2 {
+		if !utf8.ValidString(path) || strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\\' }) {
+			return false
+		}
+		rest, more := strings.TrimPrefix(path, "/"), true
+		for more {
+			var part string
+			part, rest, more = strings.Cut(rest, "/")
+			part, _, _ = strings.Cut(part, ";") // a parameter of the part, as in ..;x
+			if part == "." || part == ".." || part == "" && more {
+				return false
+			}
+		}
+		again, err := url.PathUnescape(path)
+		if err != nil || again == path {
+			break
+		}
+		path = again
+	}
+	return true
+}
+
+// goodHost reports whether host is a name or an address, with or without a port; "" is for HTTP/1.0.
+func goodHost(host string) bool {
+	return len(host) <= maxHost && !strings.ContainsFunc(host, func(c rune) bool {
+		return !isAlphanumeric(c) && !strings.ContainsRune("-._:[]", c)
+	})
+}
+
+func isAlphanumeric(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// isPlain reports whether text is letters, digits and dashes.
+func isPlain(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return !isAlphanumeric(c) && c != '-' })
+}
+
+// requestID is the id that r brings, if it is a good one, or that of its trace.
+func requestID(r *http.Request) string {
+	if v := r.Header["X-Request-Id"]; len(v) == 1 && v[0] != "" && len(v[0]) <= maxID && isPlain(v[0]) {
+		return v[0]
+	}
+	return telemetry.TraceID(r.Context())
+}
+
+// forged are headers that nobody outside has a reason to send, by their canonical names.
+var forged = []string{
+	"X-Request-Timeout-Ms", "Baggage", "Http2-Settings",
+	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Original-Host",
+}
+
+// forwarding are headers that tell of the way of a request, which is for proxies to write.
+var forwarding = []string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip"}
+
+// clean removes from h what a caller must not say; trusted is for one of our proxies.
+func clean(h http.Header, method string, trusted bool) {
+	for key := range h {
+		name := http.CanonicalHeaderKey(key)
+		switch {
+		case !isPlain(name), slices.Contains(forged, name), hasPrefix(name, "Grpc-", "Proxy-"):
+		case hasPrefix(name, "Kaptar-"):
+			if trusted && key == principal {
+				continue // package auth looks whether it is good
+			}
+		case hasPrefix(name, "X-Forwarded-"), slices.Contains(forwarding, name):
+			if trusted {
+				continue
+			}
+		case name == "Upgrade":
+			if method == http.MethodGet && len(h[key]) == 1 && strings.EqualFold(h[key][0], "websocket") {
+				continue
+			}
+		default:
+			continue
+		}
+		delete(h, key)
+	}
+}
+
+func hasPrefix(name string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
