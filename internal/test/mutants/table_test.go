@@ -168,7 +168,7 @@ func calls() []mutant {
 		},
 		{
 			"a deadline from outside has no effect at the edge", "server/http.go",
-			"if s.opts.DeadlineFrom.has(r.RemoteAddr) {", "if true {", "./server", "TestDeadlineFrom",
+			"if s.opts.DeadlineFrom.Has(r.RemoteAddr) {", "if true {", "./server", "TestDeadlineFrom",
 		},
 		{
 			"a body that does not come is answered at the deadline", "server/body.go",
