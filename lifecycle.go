@@ -30,6 +30,7 @@ func (s *system) start(ctx context.Context) error {
 		return err
 	}
 	for _, a := range s.apps {
+		a.warnIfOpen(ctx)
 		s.servers.Go(func() {
 			if err := a.server.Serve(); err != nil {
 				s.cancel(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
@@ -53,6 +54,15 @@ func (s *system) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// warnIfOpen says that whoever reaches the service may call it: package auth checks the routes of one
+// that it protects.
+func (a *App) warnIfOpen(ctx context.Context) {
+	if host, _, err := net.SplitHostPort(a.server.HTTPAddr()); err != nil || net.ParseIP(host).IsLoopback() || a.server.Options().CheckRoutes != nil {
+		return
+	}
+	a.Logger().WarnContext(ctx, "whoever reaches this service may call it: use auth.Protect, or listen on loopback", "http", a.server.HTTPAddr())
 }
 
 // checkPorts finds services that are to listen at one address.

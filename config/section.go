@@ -43,6 +43,7 @@ func Of[T any](c *Config, service string) *T {
 
 // importOf is the package that brings a key of the toolkit, for programs that do not link it.
 var importOf = map[string]string{
+	"auth":       "github.com/kaptar/kaptar/auth",
 	"broker_url": "github.com/kaptar/kaptar/messaging",
 	"topics":     "github.com/kaptar/kaptar/messaging",
 	"redis_host": "github.com/kaptar/kaptar/cache",

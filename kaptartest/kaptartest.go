@@ -22,7 +22,9 @@ package kaptartest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"maps"
 	"net"
 	"net/http"
@@ -37,6 +39,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
@@ -56,12 +59,16 @@ type Options struct {
 	// Beside, if set, is a system whose broker and databases this one shares: what it runs are
 	// further instances of the same services.
 	Beside *System
+	// As is who Do, Client and Conn are for services that package auth protects, unless a request
+	// brings a credential of its own; default nobody. Without a Caller the calls come from outside.
+	As *auth.Principal
 }
 
 // A System is services that run in this process. Its methods may be called concurrently, but for
 // Stop and Restart, which belong to the test's own goroutine.
 type System struct {
 	t        testing.TB
+	as       as
 	own      map[string]string // settings of the test
 	dir      string            // of the databases
 	broker   *broker
@@ -91,11 +98,16 @@ func StartWith(t testing.TB, opts *Options, services ...kaptar.Service) *System 
 		opts = new(Options)
 	}
 	s := &System{t: t, own: opts.Settings, dir: t.TempDir(), broker: newBroker(), spans: tracetest.NewSpanRecorder()}
+	secret := rand.Text() + rand.Text()
 	if opts.Beside != nil {
-		s.dir, s.broker = opts.Beside.dir, opts.Beside.broker
+		s.dir, s.broker, secret = opts.Beside.dir, opts.Beside.broker, opts.Beside.as.secret
 	}
-	s.client = &http.Client{Transport: &http.Transport{DialContext: s.dial}}
-	t.Cleanup(s.client.CloseIdleConnections)
+	if err := s.as.become(opts.As, cmp.Or(opts.Settings["auth.internal_keys"], secret)); err != nil {
+		t.Fatalf("kaptartest: %v", err)
+	}
+	network := &http.Transport{DialContext: s.dial}
+	s.client = &http.Client{Transport: s.as.around(network)}
+	t.Cleanup(network.CloseIdleConnections)
 	s.run(services)
 	return s
 }
@@ -140,7 +152,7 @@ func (s *System) run(services []kaptar.Service) {
 
 // settings are the test's own over those that make a system independent of all others.
 func (s *System) settings(services []kaptar.Service) map[string]string {
-	all := map[string]string{"log_format": "text", "broker_url": brokerURL, "redis_host": ""} // caches are in process
+	all := map[string]string{"log_format": "text", "broker_url": brokerURL, "redis_host": "", "auth.internal_keys": s.as.secret} // caches are in process
 	for _, service := range services {
 		own := "services." + service.Name + "."
 		all[own+"listen"] = "127.0.0.1:0"
@@ -199,7 +211,8 @@ func (s *System) URL(service string) string {
 // Conn returns a connection to a service's gRPC port, closed at the end of the test.
 func (s *System) Conn(service string) *grpc.ClientConn {
 	s.t.Helper()
-	conn, err := grpc.NewClient("passthrough:"+s.endpoint(service).GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:"+s.endpoint(service).GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithChainUnaryInterceptor(s.as.unary(service)), grpc.WithChainStreamInterceptor(s.as.stream(service)))
 	if err != nil {
 		s.t.Fatalf("kaptartest: gRPC of %s: %v", service, err)
 	}

@@ -19,10 +19,11 @@ var mayImport = map[string][]string{
 	"discovery/":             {"discovery", internal}, // discoverytest
 	"kv":                     {internal},
 	"kv/":                    {"kv", internal}, // kvtest
+	"auth":                   {".", "config", "server", "transport", "telemetry", internal},
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
 	"gateway":                {".", "config", "server", "transport", "cache", "auth", "telemetry", internal},
 	"shop/internal/shoptest": {"kaptartest", "drivers/", "messaging/", "sqldb", internal},
-	"kaptartest":             {".", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
+	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
 	"telemetry/":             {"telemetry", internal}, // otlp
 	"sqldb":                  {internal},

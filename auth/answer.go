@@ -1,0 +1,162 @@
+package auth
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/transport"
+)
+
+// errMany is for a call that shows several credentials: which one was meant nobody can say.
+var errMany = &denied{codes.InvalidArgument, "more than one credential was shown: expected one, in Authorization or X-Api-Key"}
+
+// refused is what a caller learns of any credential that is not good.
+const refused = "the credential that was shown is not accepted: it may have expired"
+
+// reasonOf is what log and metric say.
+func reasonOf(err error) string {
+	if r, ok := errors.AsType[refusal](err); ok {
+		return string(r)
+	}
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		return "none_shown"
+	case errors.Is(err, ErrForbidden):
+		return "forbidden"
+	case errors.Is(err, errMany):
+		return "several_shown"
+	}
+	return "issuer_away"
+}
+
+// problem is the answer for an error of authorize.
+func problem(w http.ResponseWriter, r *http.Request, err error) {
+	p := server.Problem{Status: http.StatusServiceUnavailable, Dependency: server.DependencyOf(err), Detail: status.Convert(err).Message()}
+	_, bad := errors.AsType[refusal](err)
+	switch {
+	case bad:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		p.Status, p.Detail = http.StatusUnauthorized, refused
+	case errors.Is(err, ErrUnauthenticated):
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		p.Status = http.StatusUnauthorized
+	case errors.Is(err, ErrForbidden):
+		p.Status = http.StatusForbidden
+	case errors.Is(err, errMany):
+		p.Status = http.StatusBadRequest
+	}
+	server.WriteProblem(w, r, p)
+}
+
+// Require returns h for those whom p allows; the others get a problem: 401, 403, 400 for several
+// credentials, or 503 when an issuer's keys cannot be had. It belongs around a handler inside of a
+// mux, where the values of the path are known.
+func (a *Auth) Require(p Policy, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.serve(&p, h, w, r) })
+}
+
+func (a *Auth) serve(p *Policy, h http.Handler, w http.ResponseWriter, r *http.Request) {
+	shown := shown{r.Header[transport.PrincipalHeader], r.Header["Authorization"], r.Header["X-Api-Key"], peerOf(r.TLS)}
+	who, err := a.authorize(r.Context(), p, &shown, call{request: r})
+	if err != nil {
+		problem(w, r, err)
+		return
+	}
+	h.ServeHTTP(w, r.WithContext(With(r.Context(), who)))
+}
+
+// peerOf returns the service that a connection's certificate names, by its SPIFFE id, if that was
+// verified; "" for none.
+func peerOf(state *tls.ConnectionState) string {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return ""
+	}
+	for _, u := range state.PeerCertificates[0].URIs {
+		if u.Scheme == "spiffe" {
+			return strings.TrimPrefix(u.Path, "/")
+		}
+	}
+	return ""
+}
+
+// Unary is an interceptor that lets a unary RPC pass when its policy allows it. One without a policy
+// is refused. The policies must not change any more.
+func (a *Auth) Unary(policies Policies) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		ctx, err := a.rpc(ctx, policies, info.FullMethod, req)
+		if err != nil {
+			return nil, err
+		}
+		return handler(ctx, req)
+	}
+}
+
+// Stream is Unary for streams. Those of gRPC's health and reflection are not checked.
+func (a *Auth) Stream(policies Policies) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if exempt(info.FullMethod) {
+			return handler(srv, ss)
+		}
+		ctx, err := a.rpc(ss.Context(), policies, info.FullMethod, nil)
+		if err != nil {
+			return err
+		}
+		return handler(srv, &stream{ss, ctx})
+	}
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+// exempt reports whether a method is one of gRPC's own, which tell whether and what the server serves.
+func exempt(method string) bool {
+	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
+}
+
+func (a *Auth) rpc(ctx context.Context, policies Policies, method string, message any) (context.Context, error) {
+	if exempt(method) {
+		return ctx, nil
+	}
+	p := policies.of(method)
+	c := shown{
+		metadata.ValueFromIncomingContext(ctx, strings.ToLower(transport.PrincipalHeader)),
+		metadata.ValueFromIncomingContext(ctx, "authorization"),
+		metadata.ValueFromIncomingContext(ctx, "x-api-key"), "",
+	}
+	if from, ok := peer.FromContext(ctx); ok {
+		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+			c.peer = peerOf(&info.State)
+		}
+	}
+	who, err := a.authorize(ctx, &p, &c, call{message: message})
+	if err != nil {
+		if _, bad := errors.AsType[refusal](err); bad {
+			err = status.Error(codes.Unauthenticated, refused)
+		}
+		return ctx, err
+	}
+	return With(ctx, who), nil
+}
+
+// of returns the policy of a method: its own, or that of its service.
+func (p Policies) of(method string) Policy {
+	if own, ok := p[method]; ok {
+		return own
+	}
+	return p[method[:strings.LastIndexByte(method, '/')+1]+"*"]
+}

@@ -1,0 +1,212 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/telemetry"
+)
+
+// Options say whom an Auth knows. The zero value, and nil, know nobody.
+type Options struct {
+	// Credentials are what is accepted. With Protect, settings win over them field by field.
+	Credentials
+	// Name is the service's own: the audience of internal tokens for it, and the caller in those that it
+	// makes. Protect sets it.
+	Name string
+	// Client fetches issuers' keys; default http.DefaultClient. Protect sets it.
+	Client *http.Client
+	// Log is told why credentials are refused; default slog.Default(). Protect sets it.
+	Log *slog.Logger
+	// Metrics gets auth_checks_total; nil for none. Protect sets it.
+	Metrics prometheus.Registerer
+}
+
+// Auth checks credentials. It may be used concurrently.
+type Auth struct {
+	log      *slog.Logger
+	issuers  []*issuer // in the order of their names
+	keys     []apiKey
+	internal *internal // nil without internal keys
+	checks   *prometheus.CounterVec
+	allowed  prometheus.Counter
+	service  string
+	nobody   *Principal // one for all, as tokens are kept by principal
+}
+
+// An apiKey is the hash of a key and whom it stands for.
+type apiKey struct {
+	hash [sha256.Size]byte
+	who  *Principal
+}
+
+// New returns an Auth for services without kaptar's App: Require, Unary and Stream stand before what
+// they serve, and Run keeps the issuers' keys fresh.
+func New(opts *Options) (*Auth, error) {
+	o := Options{}
+	if opts != nil {
+		o = *opts
+	}
+	if err := o.check(true); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	a := &Auth{log: cmp.Or(o.Log, slog.Default()), service: o.Name, nobody: &Principal{outsider: true}}
+	a.checks = telemetry.Register(cmp.Or[prometheus.Registerer](o.Metrics, prometheus.NewRegistry()), prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "auth_checks_total", Help: "Calls whose policy was checked: allowed, or refused and why.",
+	}, []string{"service", "result", "reason"}))
+	a.allowed = a.checks.WithLabelValues(o.Name, "allowed", "")
+	for _, name := range slices.Sorted(maps.Keys(o.Issuers)) {
+		a.issuers = append(a.issuers, newIssuer(name, &o, a.log))
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Keys)) {
+		key := o.Keys[name]
+		k := apiKey{who: &Principal{Subject: keyPrefix + name, Roles: key.Roles, Scopes: key.Scopes}}
+		_, _ = hex.Decode(k.hash[:], []byte(key.SHA256)) // which was checked
+		a.keys = append(a.keys, k)
+	}
+	if len(o.InternalKeys) > 0 {
+		var err error
+		if a.internal, err = newInternal(o.Name, o.InternalKeys); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func newIssuer(name string, o *Options, log *slog.Logger) *issuer {
+	set := o.Issuers[name]
+	i := &issuer{Issuer: set, name: name, reserved: []string{keyPrefix}}
+	for _, other := range o.Issuers {
+		if len(other.Prefix) > len(set.Prefix) {
+			i.reserved = append(i.reserved, other.Prefix)
+		}
+	}
+	names := set.Algorithms
+	if len(names) == 0 {
+		names = defaultAlgorithms
+	}
+	for _, n := range names {
+		i.allowed = append(i.allowed, jose.SignatureAlgorithm(n))
+	}
+	client := *cmp.Or(o.Client, http.DefaultClient)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	i.keys = &source{issuer: set, client: &client, outage: steady.Outage{
+		What: "keys of issuer", Log: log, Attrs: []slog.Attr{slog.String("issuer", name)},
+	}}
+	return i
+}
+
+// Run keeps the issuers' keys fresh until ctx ends: it fetches them every 5 minutes. Without it they
+// are fetched when a token needs one that is not known. Protect calls it.
+func (a *Auth) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, i := range a.issuers {
+		all.Go(func() { i.keys.keep(ctx) })
+	}
+	all.Wait()
+	return nil
+}
+
+// maxAPIKey is in bytes.
+const maxAPIKey = 512
+
+// apiKey returns whom a key stands for. Which keys there are cannot be told by the time it takes.
+func (a *Auth) apiKey(text string) (*Principal, error) {
+	if len(text) > maxAPIKey {
+		return nil, badAPIKey
+	}
+	hash, found := sha256.Sum256([]byte(text)), -1
+	for i := range a.keys {
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(hash[:], a.keys[i].hash[:]), i, found)
+	}
+	if found < 0 {
+		return nil, badAPIKey
+	}
+	return a.keys[found].who, nil
+}
+
+// shown are the credentials of a call.
+type shown struct {
+	internal, bearer, key []string
+	peer                  string // the service that the connection's certificate names
+}
+
+// principal returns who has shown c: nil when nothing was shown. An error is a refusal, errMany, or
+// that an issuer is away.
+func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
+	switch {
+	case len(c.internal) > 1, len(c.internal) == 0 && len(c.bearer)+len(c.key) > 1:
+		return nil, errMany
+	case len(c.internal) == 1:
+		if a.internal == nil {
+			return nil, badSign
+		}
+		p, err := a.internal.principal(c.internal[0])
+		if err == nil && c.peer != "" && c.peer != p.Caller {
+			return nil, notCaller
+		}
+		return p, err
+	}
+	var p *Principal
+	var err error
+	switch {
+	case len(c.bearer) == 1:
+		scheme, text, ok := strings.Cut(c.bearer[0], " ")
+		if text = strings.TrimLeft(text, " "); !ok || !strings.EqualFold(scheme, "Bearer") {
+			return nil, malformed
+		}
+		p, err = a.bearer(ctx, text)
+	case len(c.key) == 1:
+		p, err = a.apiKey(c.key[0])
+	}
+	if err == nil && c.peer != "" {
+		who := Principal{}
+		if p != nil {
+			who = *p
+		}
+		who.Caller = c.peer
+		p = &who
+	}
+	return p, err
+}
+
+// authorize returns whom a call is made for when the policy allows it. It counts and logs refusals.
+func (a *Auth) authorize(ctx context.Context, p *Policy, s *shown, c call) (*Principal, error) {
+	if p.rule == public {
+		return a.nobody, nil
+	}
+	who, err := a.principal(ctx, s)
+	if err == nil {
+		err = p.check(who, c)
+	}
+	if err != nil {
+		a.refuse(ctx, p, who, err)
+		return nil, err
+	}
+	a.allowed.Inc()
+	return cmp.Or(who, a.nobody), nil
+}
+
+func (a *Auth) refuse(ctx context.Context, p *Policy, who *Principal, err error) {
+	reason := reasonOf(err)
+	a.checks.WithLabelValues(a.service, "refused", reason).Inc()
+	attrs := []slog.Attr{slog.String("reason", reason), slog.String("policy", p.String())}
+	if who != nil {
+		attrs = append(attrs, slog.String("subject", who.Subject), slog.String("caller", who.Caller))
+	}
+	a.log.LogAttrs(ctx, slog.LevelInfo, "call refused", attrs...)
+}

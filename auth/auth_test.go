@@ -1,0 +1,134 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/kaptartest"
+)
+
+// who tells whom a call is made for.
+func who(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name(r.Context())) }
+
+func name(ctx context.Context) string {
+	p := auth.From(ctx)
+	if p == nil {
+		return "nobody"
+	}
+	return fmt.Sprintf("%s by %s", p.Subject, p.Caller)
+}
+
+// named is a gRPC service of one method, test.Who/Get, whose request is the owner.
+func named(get func(ctx context.Context, in *wrapperspb.StringValue) (string, error)) *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{ServiceName: "test.Who", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
+		MethodName: "Get",
+		Handler: func(_ any, ctx context.Context, decode func(any) error, around grpc.UnaryServerInterceptor) (any, error) {
+			in := new(wrapperspb.StringValue)
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			handler := func(ctx context.Context, req any) (any, error) {
+				text, err := get(ctx, req.(*wrapperspb.StringValue))
+				return wrapperspb.String(text), err
+			}
+			return around(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/test.Who/Get"}, handler)
+		},
+	}}}
+}
+
+func ask(ctx context.Context, c grpc.ClientConnInterface, in string) (string, error) {
+	out := new(wrapperspb.StringValue)
+	err := c.Invoke(ctx, "/test.Who/Get", wrapperspb.String(in), out)
+	return out.GetValue(), err
+}
+
+// front calls back for whom it was called.
+func front() kaptar.Service {
+	return kaptar.Service{Name: "front", Setup: func(app *kaptar.App) error {
+		back := app.Conn("back")
+		for _, route := range []string{"GET /mine/{id}", "GET /open", "GET /any"} {
+			app.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+				text, err := ask(r.Context(), back, r.PathValue("id"))
+				if err != nil {
+					http.Error(w, status.Code(err).String(), http.StatusBadGateway)
+					return
+				}
+				fmt.Fprint(w, text)
+			})
+		}
+		return auth.Protect(app, auth.Policies{"GET /mine/{id}": auth.Owner("id"), "GET /open": auth.Public(), "GET /any": auth.Authenticated()}, nil)
+	}}
+}
+
+func back(policy auth.Policy) kaptar.Service {
+	return kaptar.Service{Name: "back", Setup: func(app *kaptar.App) error {
+		app.GRPC().RegisterService(named(func(ctx context.Context, _ *wrapperspb.StringValue) (string, error) { return name(ctx), nil }), nil)
+		return auth.Protect(app, auth.Policies{"/test.Who/*": policy}, nil)
+	}}
+}
+
+func TestPrincipalTravels(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		as     *auth.Principal
+		policy auth.Policy
+		path   string
+		status int
+		body   string
+	}{
+		{"nobody", nil, auth.Authenticated(), "/mine/7", 401, ""},
+		{"owner", &auth.Principal{Subject: "7"}, auth.Owner("value"), "/mine/7", 200, "7 by front"},
+		{"another", &auth.Principal{Subject: "8"}, auth.Owner("value"), "/mine/7", 403, ""},
+		{"another, behind", &auth.Principal{Subject: "8"}, auth.Owner("value"), "/any", 502, "PermissionDenied\n"},
+		{"nobody, by a public route", nil, auth.Authenticated(), "/open", 502, "Unauthenticated\n"},
+		{"nobody, by a service", nil, auth.Service("front"), "/open", 200, " by front"},
+		{"a service", &auth.Principal{Caller: "cron"}, auth.Service("front"), "/any", 200, " by front"},
+		{"for a service", &auth.Principal{Caller: "cron"}, auth.Service("cron"), "/any", 502, "PermissionDenied\n"},
+		{"all scopes", &auth.Principal{Subject: "key:o", Scopes: []string{"*"}}, auth.Scope("x"), "/any", 200, "key:o by front"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			sys := kaptartest.StartWith(t, &kaptartest.Options{As: tc.as}, front(), back(tc.policy))
+			got := sys.Do("GET", "front", tc.path, "")
+			if got.Status != tc.status || tc.body != "" && got.Body != tc.body {
+				t.Errorf("got %d %q, want %d %q", got.Status, got.Body, tc.status, tc.body)
+			}
+		})
+	}
+}
+
+func TestConnIsSomebody(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: &auth.Principal{Subject: "7"}}, back(auth.Owner("value")))
+	if got, err := ask(t.Context(), sys.Conn("back"), "7"); got != "7 by " || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := ask(t.Context(), sys.Conn("back"), "8"); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("for another: %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	ctx := auth.With(t.Context(), &auth.Principal{Subject: "7"})
+	if err := auth.Check(t.Context(), auth.Subject("7")); !errors.Is(err, auth.ErrUnauthenticated) {
+		t.Errorf("nobody: %v", err)
+	}
+	if err := auth.Check(ctx, auth.Subject("8")); !errors.Is(err, auth.ErrForbidden) {
+		t.Errorf("another: %v", err)
+	}
+	if err := auth.Check(ctx, auth.Any(auth.Subject("7"), auth.Scope("x"))); err != nil {
+		t.Errorf("the subject: %v", err)
+	}
+}

@@ -1,0 +1,2 @@
+// Package auth says who is calling, and what they may.
+package auth

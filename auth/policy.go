@@ -1,0 +1,215 @@
+package auth
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// A Policy says who may make a call. The zero value allows nobody.
+type Policy struct {
+	rule  rule
+	names []string
+	of    []Policy
+}
+
+// Policies are policies by what they are for: the pattern of a route, such as "GET /users/{id}", the
+// full method of an RPC, "/user.v1.UserService/GetUser", or all methods of a service that have none
+// of their own, "/user.v1.UserService/*".
+type Policies map[string]Policy
+
+// A rule is a kind of Policy.
+type rule int
+
+const (
+	nobody rule = iota
+	public
+	optional
+	authenticated
+	scope
+	role
+	service
+	owner
+	subject
+	anyOf
+	allOf
+)
+
+// Public allows everybody. Credentials are not looked at: From returns nil.
+func Public() Policy { return Policy{rule: public} }
+
+// Optional allows everybody, but a credential that is shown must be good.
+func Optional() Policy { return Policy{rule: optional} }
+
+// Authenticated allows everybody who has shown a credential: users, machines and services.
+func Authenticated() Policy { return Policy{rule: authenticated} }
+
+// Scope allows who has the scope.
+func Scope(name string) Policy { return Policy{rule: scope, names: []string{name}} }
+
+// Role allows who has the role.
+func Role(name string) Policy { return Policy{rule: role, names: []string{name}} }
+
+// Service allows calls that one of these services makes, for itself or for anybody.
+func Service(names ...string) Policy { return Policy{rule: service, names: names} }
+
+// Owner allows the subject that the route's {param} names, or the field param of the request of a
+// unary RPC: a string or an integer. It allows nobody in Check and on streams.
+func Owner(param string) Policy { return Policy{rule: owner, names: []string{param}} }
+
+// Subject allows that subject. It is for Check in a handler, which has found the owner in the body or
+// in its database; "" is nobody.
+func Subject(id string) Policy { return Policy{rule: subject, names: []string{id}} }
+
+// Any allows who one of the policies allows.
+func Any(policies ...Policy) Policy { return Policy{rule: anyOf, of: policies} }
+
+// All allows who all of the policies allow; without any it allows nobody.
+func All(policies ...Policy) Policy { return Policy{rule: allOf, of: policies} }
+
+// String describes the policy: "owner of {id} or scope users:read".
+func (p Policy) String() string {
+	switch list := strings.Join(p.names, ", "); p.rule {
+	case public:
+		return "public"
+	case optional:
+		return "optional"
+	case authenticated:
+		return "authenticated"
+	case scope:
+		return "scope " + list
+	case role:
+		return "role " + list
+	case service:
+		return "service " + list
+	case owner:
+		return "owner of {" + list + "}"
+	case subject:
+		return "subject " + list
+	case anyOf, allOf:
+		word, parts := " or ", make([]string, len(p.of))
+		if p.rule == allOf {
+			word = " and "
+		}
+		for i, of := range p.of {
+			if parts[i] = of.String(); len(of.of) > 1 && of.rule != p.rule {
+				parts[i] = "(" + parts[i] + ")"
+			}
+		}
+		if len(parts) > 0 {
+			return strings.Join(parts, word)
+		}
+	}
+	return "nobody"
+}
+
+// A call is what Owner looks at: a request, or the message of an RPC; neither in Check.
+type call struct {
+	request *http.Request
+	message any
+}
+
+// owner returns the text of a parameter, "" for none.
+func (c call) owner(param string) string {
+	if c.request != nil {
+		return c.request.PathValue(param)
+	}
+	m, ok := c.message.(proto.Message)
+	if !ok {
+		return ""
+	}
+	r := m.ProtoReflect()
+	field := r.Descriptor().Fields().ByName(protoreflect.Name(param))
+	if field == nil || field.IsList() || field.IsMap() {
+		return ""
+	}
+	switch v := r.Get(field).Interface().(type) {
+	case string:
+		return v
+	case int32:
+		return strconv.FormatInt(int64(v), 10)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case uint32:
+		return strconv.FormatUint(uint64(v), 10)
+	case uint64:
+		return strconv.FormatUint(v, 10)
+	}
+	return ""
+}
+
+// allows reports whether who may make the call; nil is nobody.
+func (p *Policy) allows(who *Principal, c call) bool {
+	switch p.rule {
+	case public, optional:
+		return true
+	case anyOf:
+		return slices.ContainsFunc(p.of, func(of Policy) bool { return of.allows(who, c) })
+	case allOf:
+		return len(p.of) > 0 && !slices.ContainsFunc(p.of, func(of Policy) bool { return !of.allows(who, c) })
+	}
+	if who == nil {
+		return false
+	}
+	switch p.rule {
+	case authenticated:
+		return !who.outsider && (who.Subject != "" || who.Caller != "")
+	case scope:
+		return who.Has(p.names[0])
+	case role:
+		return slices.Contains(who.Roles, p.names[0])
+	case service:
+		return who.Caller != "" && slices.Contains(p.names, who.Caller)
+	case owner:
+		return who.Subject != "" && who.Subject == c.owner(p.names[0])
+	case subject:
+		return who.Subject != "" && who.Subject == p.names[0]
+	}
+	return false
+}
+
+// check returns nil, ErrUnauthenticated or ErrForbidden.
+func (p *Policy) check(who *Principal, c call) error {
+	switch {
+	case p.allows(who, c):
+		return nil
+	case who == nil || who.outsider:
+		return ErrUnauthenticated
+	}
+	return ErrForbidden
+}
+
+// parts calls f for p and all policies in it.
+func (p *Policy) parts(f func(*Policy)) {
+	f(p)
+	for i := range p.of {
+		p.of[i].parts(f)
+	}
+}
+
+// Check reports whether p allows whom ctx is for: nil, ErrUnauthenticated for nobody, or
+// ErrForbidden. It is for handlers that know more than the route, as with Subject.
+func Check(ctx context.Context, p Policy) error { return p.check(From(ctx), call{}) }
+
+// What Check returns. Each has its gRPC status, so a handler of an RPC may return it as it is.
+var (
+	ErrUnauthenticated error = &denied{codes.Unauthenticated, "no credential was shown: expected a bearer token or an API key"}
+	ErrForbidden       error = &denied{codes.PermissionDenied, "this is not allowed for the credential that was shown"}
+)
+
+type denied struct {
+	code codes.Code
+	text string
+}
+
+func (d *denied) Error() string { return "auth: " + d.text }
+
+// GRPCStatus is for package status.
+func (d *denied) GRPCStatus() *status.Status { return status.New(d.code, d.text) }

@@ -1,0 +1,119 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/kaptar/kaptar"
+)
+
+type protectedKey struct{}
+
+// Protect puts policies before all routes and RPCs of app, and the principal of each call into the
+// calls that it leads to. It is called once, during Setup; policies may be filled until the service
+// listens. A route or RPC without a policy, and a policy for none, keep it from that. gRPC's health
+// and reflection need none.
+//
+// The credentials are those of the settings auth.… over those of opts, which may be nil.
+func Protect(app *kaptar.App, policies Policies, opts *Options) error {
+	first := false
+	_, err := kaptar.Attach(app, protectedKey{}, func() (struct{}, error) { first = true; return struct{}{}, nil })
+	if err == nil && !first {
+		err = errors.New("auth: Protect was called already: expected one call, with all policies")
+	}
+	if err != nil {
+		return err
+	}
+	o := Options{}
+	if opts != nil {
+		o = *opts
+	}
+	o.Credentials = kaptar.SectionOf[Settings](app).Auth.over(&o.Credentials)
+	o.Name, o.Client, o.Log, o.Metrics = app.Name(), app.Client(), app.Logger(), app.Metrics()
+	a, err := New(&o)
+	if err != nil {
+		return err
+	}
+	fixed := Policies{} // policies, as they are when the service listens
+	server := app.Server()
+	server.CheckRoutes = func(routes []string) error {
+		maps.Copy(fixed, policies)
+		return fixed.check(routes, a.internal != nil || server.TLS != nil)
+	}
+	server.RouteMiddleware = append(server.RouteMiddleware, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p := fixed[r.Pattern]
+			a.serve(&p, h, w, r)
+		})
+	})
+	app.UseGRPC(a.Unary(fixed), a.Stream(fixed))
+	app.Transport().Principal = a.Token
+	app.Go("keys of issuers", a.Run)
+	return nil
+}
+
+// check finds routes without a policy and policies that cannot work. Policies for all methods of a
+// service become those of each method. callers tells whether services can be told from one another.
+func (p Policies) check(routes []string, callers bool) error {
+	var errs []error
+	used := map[string]bool{}
+	for _, route := range routes {
+		all := route[:strings.LastIndexByte(route, '/')+1] + "*"
+		key := route
+		if _, own := p[route]; !own && route[0] == '/' {
+			key = all
+		}
+		policy, ok := p[key]
+		if !ok {
+			errs = append(errs, fmt.Errorf("auth: %s has no policy: expected one, such as auth.Authenticated(), or auth.Public() for everybody", route))
+			continue
+		}
+		used[key] = true
+		p[route], used[route] = policy, true
+		policy.parts(func(part *Policy) {
+			if err := part.checkOwner(route); err != nil {
+				errs = append(errs, fmt.Errorf("auth: policy of %s: %s: %w", route, part, err))
+			}
+			if part.rule == service && !callers {
+				errs = append(errs, fmt.Errorf("auth: policy of %s: %s: nobody can be told to be a service: "+
+					"set auth.internal_keys, in AUTH_INTERNAL_KEYS, to a secret of 32 bytes or more that all services share", route, part))
+			}
+		})
+	}
+	for _, route := range slices.Sorted(maps.Keys(p)) {
+		if !used[route] {
+			errs = append(errs, fmt.Errorf("auth: policy for %s: there is no such route or RPC", route))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkOwner finds an Owner whose parameter the route does not have.
+func (p *Policy) checkOwner(route string) error {
+	if p.rule != owner {
+		return nil
+	}
+	param := p.names[0]
+	if strings.Contains(route, "{"+param+"}") || strings.Contains(route, "{"+param+"...}") {
+		return nil
+	}
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(route, "/"), "/", "."))
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil && strings.Count(route, "/") == 2 && route[0] == '/' {
+		return nil // an RPC that was not made by protoc: its requests show it
+	}
+	if m, ok := d.(protoreflect.MethodDescriptor); ok {
+		field := m.Input().Fields().ByName(protoreflect.Name(param))
+		if !m.IsStreamingClient() && field != nil && !field.IsList() {
+			return nil
+		}
+	}
+	return errors.New("expected the name of a value of its path, or of a text or an integer in its request")
+}

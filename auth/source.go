@@ -1,0 +1,212 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/server"
+)
+
+const (
+	refreshEvery = 5 * time.Minute
+	askAgain     = 10 * time.Second // the least between two requests because of an unknown key
+	keepStale    = time.Hour        // how long keys are used that cannot be fetched again
+	fetchTimeout = 5 * time.Second
+	firstRetry   = time.Second
+)
+
+// A source is where the keys of an issuer are.
+type source struct {
+	issuer Issuer
+	client *http.Client
+	outage steady.Outage
+	now    atomic.Pointer[keySet]
+
+	mu      sync.Mutex
+	running chan struct{} // closed when the fetch under way is over; nil: none is
+	asked   time.Time     // when the last one began
+	err     error         // of the last one
+}
+
+// set returns the keys in force; nil for none.
+func (s *source) set() *keySet {
+	set := s.now.Load()
+	if set == nil || time.Since(time.Unix(0, set.at.Load())) > keepStale {
+		return nil
+	}
+	return set
+}
+
+// find returns the key for a token, asking the issuer when it is not known.
+func (s *source) find(ctx context.Context, alg jose.SignatureAlgorithm, kid string) (*keySet, any, error) {
+	if set := s.set(); set != nil {
+		if key := set.find(alg, kid); key != nil {
+			return set, key, nil
+		}
+	}
+	err := s.ask(ctx, askAgain)
+	if set := s.set(); set != nil {
+		if key := set.find(alg, kid); key != nil {
+			return set, key, nil
+		}
+	}
+	if err != nil {
+		return nil, nil, s.away(err)
+	}
+	return nil, nil, noKey
+}
+
+// away says whom a failure is due to that is not the caller's.
+func (s *source) away(err error) error {
+	name := server.DependencyOf(err)
+	if u, bad := url.Parse(cmp.Or(s.issuer.JWKSURL, s.issuer.Issuer)); name == "" && bad == nil {
+		name = u.Host
+	}
+	return server.DependencyError(name, status.Error(codes.Unavailable, "the keys of "+name+" cannot be had at the moment"))
+}
+
+// ask fetches the keys, unless that was done within the time given; then it returns what came of it.
+// Calls at the same time share one fetch.
+func (s *source) ask(ctx context.Context, within time.Duration) error {
+	s.mu.Lock()
+	if s.running == nil {
+		if !s.asked.IsZero() && time.Since(s.asked) < within {
+			defer s.mu.Unlock()
+			return s.err
+		}
+		s.running, s.asked = make(chan struct{}), time.Now()
+		go s.run(context.WithoutCancel(ctx), s.running)
+	}
+	running := s.running
+	s.mu.Unlock()
+	select {
+	case <-running:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// run makes a fetch for all who wait.
+func (s *source) run(ctx context.Context, done chan struct{}) {
+	ctx, cancel := context.WithTimeout(With(ctx, nil), fetchTimeout) // in the service's own name
+	defer cancel()
+	err := s.fetch(ctx)
+	s.outage.Note(ctx, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.running = err, nil
+	close(done)
+}
+
+func (s *source) fetch(ctx context.Context) error {
+	from := s.issuer.JWKSURL
+	if from == "" {
+		var err error
+		if from, err = s.discover(ctx); err != nil {
+			return err
+		}
+	}
+	text, err := s.get(ctx, from)
+	if err != nil {
+		return err
+	}
+	set := s.now.Load()
+	if set == nil || set.text != string(text) { // else the tokens that were checked stay so
+		if set, err = parseKeys(text); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+	}
+	set.at.Store(time.Now().UnixNano())
+	s.now.Store(set)
+	return nil
+}
+
+// discover asks the issuer where its keys are, as OpenID Connect Discovery has it.
+func (s *source) discover(ctx context.Context) (string, error) {
+	from := strings.TrimSuffix(s.issuer.Issuer, "/") + "/.well-known/openid-configuration"
+	text, err := s.get(ctx, from)
+	if err != nil {
+		return "", err
+	}
+	at, err := parseDiscovery(text, s.issuer.Issuer)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", from, err)
+	}
+	return at, nil
+}
+
+// parseDiscovery returns the jwks_uri of a discovery document of that issuer.
+func parseDiscovery(text []byte, issuer string) (string, error) {
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		return "", fmt.Errorf("expected a discovery document: %w", err)
+	}
+	if document.Issuer != issuer {
+		return "", fmt.Errorf("its issuer is %.200q: expected exactly %q", document.Issuer, issuer)
+	}
+	if err := checkURL(document.JWKSURI); err != nil {
+		return "", fmt.Errorf("its jwks_uri is %.200q: %w", document.JWKSURI, err)
+	}
+	return document.JWKSURI, nil
+}
+
+var errTooLarge = errors.New("expected at most 64 KiB")
+
+func (s *source) get(ctx context.Context, from string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it has method and URL
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %d: expected 200", from, resp.StatusCode)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", from, err)
+	case len(text) > maxDocument:
+		return nil, fmt.Errorf("%s: %w", from, errTooLarge)
+	}
+	return text, nil
+}
+
+// keep fetches the keys again and again until ctx ends.
+func (s *source) keep(ctx context.Context) {
+	backoff := steady.Backoff{First: firstRetry, Max: time.Minute}
+	for ctx.Err() == nil {
+		pause := refreshEvery
+		if s.ask(ctx, 0) == nil {
+			backoff.Reset()
+		} else {
+			pause = backoff.Next()
+		}
+		steady.Sleep(ctx, pause)
+	}
+}
