@@ -18,9 +18,6 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// errMany is for a call that shows several credentials: which one was meant nobody can say.
-var errMany = &denied{codes.InvalidArgument, "more than one credential was shown: expected one, in Authorization or X-Api-Key"}
-
 // refused is what a caller learns of any credential that is not good.
 const refused = "the credential that was shown is not accepted: it may have expired"
 

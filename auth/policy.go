@@ -199,17 +199,27 @@ func (p *Policy) parts(f func(*Policy)) {
 func Check(ctx context.Context, p Policy) error { return p.check(From(ctx), call{}) }
 
 // What Check returns. Each has its gRPC status, so a handler of an RPC may return it as it is.
-var (
-	ErrUnauthenticated error = &denied{codes.Unauthenticated, "no credential was shown: expected a bearer token or an API key"}
-	ErrForbidden       error = &denied{codes.PermissionDenied, "this is not allowed for the credential that was shown"}
+const (
+	ErrUnauthenticated = denied("no credential was shown: expected a bearer token or an API key")
+	ErrForbidden       = denied("this is not allowed for the credential that was shown")
 )
 
-type denied struct {
-	code codes.Code
-	text string
-}
+// errMany is for a call that shows several credentials: which one was meant nobody can say.
+const errMany = denied("more than one credential was shown: expected one, in Authorization or X-Api-Key")
 
-func (d *denied) Error() string { return "auth: " + d.text }
+// denied is an error that tells its text to the caller.
+type denied string
+
+func (d denied) Error() string { return "auth: " + string(d) }
 
 // GRPCStatus is for package status.
-func (d *denied) GRPCStatus() *status.Status { return status.New(d.code, d.text) }
+func (d denied) GRPCStatus() *status.Status {
+	code := codes.InvalidArgument
+	switch d {
+	case ErrUnauthenticated:
+		code = codes.Unauthenticated
+	case ErrForbidden:
+		code = codes.PermissionDenied
+	}
+	return status.New(code, string(d))
+}
