@@ -128,10 +128,11 @@ func strict(formats map[string]huma.Format) map[string]huma.Format {
 			if commas(data) > maxValues {
 				return errValues
 			}
-			if err := strictjson.Check(data, nil, true); err != nil { // which fields there are is huma's to say
+			wrong := strictjson.Check(data, nil, true)   // which fields there are is huma's to say,
+			if err := unmarshal(data, v); wrong == nil { // and what the others are worth the resolvers'
 				return err
 			}
-			return unmarshal(data, v)
+			return wrong
 		}
 		out[name] = f
 	}
