@@ -54,7 +54,8 @@ func showSecret(name, text string) string {
 	scheme, rest, _ := strings.Cut(text, ":")
 	isURL := strings.HasPrefix(rest, "//") && !strings.ContainsAny(scheme, "/@?# ") ||
 		slices.Contains([]string{"sqlite", "static", "memory"}, scheme)
-	if !isURL || !strings.HasSuffix("_"+name, "_url") {
+	named := slices.ContainsFunc([]string{"_url", "_uri", "_endpoint"}, func(end string) bool { return strings.HasSuffix("_"+name, end) })
+	if !isURL || !named {
 		return Secret(text).String()
 	}
 	shown := redact.URL(text)

@@ -2,7 +2,9 @@
 package redact
 
 import (
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -10,24 +12,24 @@ import (
 const mask = "xxxxx"
 
 // secret fits the names of parameters that are.
-var secret = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|credential`)
+var secret = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|credential|signature|session|cookie|jwt|authoriz|(^|[_.-])(auth|sig|pw)$`)
 
 // URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
-// may be a token, goes; so do parameters with secret's names. rawURL may be several URLs separated
-// by commas, and need not be valid: url.Parse refuses just the passwords that were not escaped.
+// may be a token, goes; so do parameters with secret's names, in a query, in a list of name=value
+// and elsewhere. rawURL may be several URLs separated by commas, and need not be valid: url.Parse
+// refuses just the passwords that were not escaped. It cannot know secrets in a path.
 func URL(rawURL string) string {
 	// A comma may belong to a password that was not escaped, if there is no URL behind it.
-	parts := strings.Split(rawURL, ",")
-	for i := len(parts) - 1; i > 0; i-- {
-		if !strings.Contains(parts[i], "://") {
-			parts[i-1] += "," + parts[i]
-			parts = append(parts[:i], parts[i+1:]...)
+	var out []string
+	begin, at := 0, 0
+	for part := range strings.SplitSeq(rawURL, ",") {
+		if at > 0 && strings.Contains(part, "://") {
+			out = append(out, one(rawURL[begin:at-1]))
+			begin = at
 		}
+		at += len(part) + 1
 	}
-	for i, part := range parts {
-		parts[i] = one(part)
-	}
-	return strings.Join(parts, ",")
+	return strings.Join(append(out, one(rawURL[begin:])), ",")
 }
 
 func one(s string) string {
@@ -35,30 +37,137 @@ func one(s string) string {
 	if i := strings.Index(s, "://"); i >= 0 {
 		head, rest = s[:i+3], s[i+3:]
 	}
+	isURL := head != ""
+	head = mapParameters(head, false)
 	at := strings.LastIndex(rest, "@")
-	if at < 0 && head != "" && strings.HasPrefix(rest, ":") { // a password whose @host was forgotten
-		return head + mask
-	}
-	if at < 0 {
-		return head + parameters(rest)
-	}
-	if user, _, hasPassword := strings.Cut(rest[:at], ":"); hasPassword {
-		head += user + ":"
-	}
-	return head + mask + parameters(rest[at:])
-}
-
-// parameters masks the secret ones behind the question mark of s.
-func parameters(s string) string {
-	head, query, ok := strings.Cut(s, "?")
-	if !ok {
-		return s
-	}
-	params := strings.Split(query, "&")
-	for i, param := range params {
-		if name, _, ok := strings.Cut(param, "="); ok && secret.MatchString(name) {
-			params[i] = name + "=" + mask
+	for _, v := range slices.Backward(values(rest, isURL)) {
+		if v.begin <= at && at < v.end { // of a password further behind
+			at = strings.LastIndex(rest[:v.name], "@")
 		}
 	}
-	return head + "?" + strings.Join(params, "&")
+	switch {
+	case at >= 0:
+		if user, _, hasPassword := strings.Cut(rest[:at], ":"); hasPassword {
+			head += user + ":"
+		}
+		return head + mask + mapParameters(rest[at:], isURL)
+	case isURL && strings.HasPrefix(rest, ":"): // a password whose @host was forgotten
+		return head + mask
+	case isURL:
+		if n := noPort(rest); n >= 0 {
+			return head + rest[:n] + mask
+		}
+	}
+	return head + mapParameters(rest, isURL)
+}
+
+// noPort returns where something stands that can be no port: the password of a URL whose @host was
+// forgotten, or encoded; -1 when there is none.
+func noPort(s string) int {
+	begin, end := 0, strings.IndexAny(s+"/", "/?# \t\n\"'`)")
+	for host := range strings.SplitSeq(s[:end], ",") {
+		i := 0
+		if strings.HasPrefix(host, "[") { // an IPv6 address
+			i = strings.Index(host, "]") + 1
+		}
+		if colon := strings.Index(host[i:], ":"); colon >= 0 {
+			i += colon + 1
+			after := strings.TrimLeft(host[i:], "0123456789")
+			if host[i:] == "" || after != "" && after[0] != ';' {
+				return begin + i
+			}
+		}
+		begin += len(host) + 1
+	}
+	return -1
+}
+
+// Parameters returns the query of a URL, or a text with one, without secrets.
+func Parameters(s string) string { return mapParameters(s, true) }
+
+func mapParameters(s string, query bool) string {
+	var out strings.Builder
+	done := 0
+	for _, v := range values(s, query) {
+		out.WriteString(s[done:v.begin] + mask)
+		done = v.end
+	}
+	return out.String() + s[done:]
+}
+
+// value is where a secret parameter stands: its name, and its value behind the equals sign.
+type value struct{ name, begin, end int }
+
+// What stands before the name of a parameter.
+const (
+	beforeQuery = "?&;#,"
+	beforeWord  = beforeQuery + ":/@'\"`{}()<>| \t\r\n"
+)
+
+// values finds the parameters name=value of s that have secret's names. A value ends at the next &,
+// or, when s is no query, at the next space, or the quote that it began with.
+func values(s string, query bool) (found []value) {
+	before, end := beforeWord, afterWord
+	if query {
+		before, end = beforeQuery, afterQuery
+	}
+	for name := 0; name < len(s); {
+		i := strings.IndexAny(s[name:], before+"=")
+		if i < 0 {
+			break
+		}
+		equals := name + i + len(s[name+i:]) - len(strings.TrimLeft(s[name+i:], " "))
+		inHost := query && (strings.ContainsAny(s[name:name+i], ":/@") || name > 0 && s[name-1] == '=')
+		if equals == len(s) || s[equals] != '=' || inHost || !isSecret(s[name:name+i]) {
+			name += i + 1
+			continue
+		}
+		rest := end(s[equals+1:])
+		found = append(found, value{name, equals + 1, len(s) - len(rest)})
+		name = len(s) - len(rest)
+	}
+	return found
+}
+
+func isSecret(name string) bool {
+	if plain, err := url.QueryUnescape(name); err == nil {
+		name = plain
+	}
+	return secret.MatchString(name)
+}
+
+// afterQuery is the rest of a query behind the value at its start. What is no name=value belongs to
+// the value: an & that was not encoded.
+func afterQuery(s string) string {
+	for {
+		i := strings.IndexByte(s, '&')
+		if i < 0 {
+			return ""
+		}
+		if next, _, _ := strings.Cut(s[i+1:], "&"); strings.Contains(next, "=") {
+			return s[i:]
+		}
+		s = s[i+1:]
+	}
+}
+
+// afterWord is the rest of s behind the word, or the quoted text, at its start.
+func afterWord(s string) string {
+	s = strings.TrimLeft(s, " ")
+	if s == "" || !strings.ContainsRune(`'"{`, rune(s[0])) {
+		return s[strings.IndexAny(s+" ", " \t\r\n"):]
+	}
+	quote := s[0]
+	if quote == '{' {
+		quote = '}'
+	}
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '\\', s[i] == quote && i+1 < len(s) && s[i+1] == quote:
+			i++
+		case s[i] == quote:
+			return s[i+1:]
+		}
+	}
+	return ""
 }
