@@ -60,6 +60,7 @@ const home = "github.com/kaptar/kaptar/drivers/"
 var known = map[string]string{
 	"amqp": "rabbitmq", "amqps": "rabbitmq", "consul": "consul", "dns": "dns", "kafka": "kafka",
 	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats", "redis": "redis", "rediss": "redis",
+	"tls": "nats",
 }
 
 // registered is the one global: what imported packages have registered, by scheme.

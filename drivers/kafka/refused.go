@@ -21,16 +21,15 @@ func (b *Broker) explain(err error) error {
 		return fmt.Errorf("the user %q cannot log in by sasl=%s there: %w", b.user, b.sasl, err)
 	case errors.Is(err, kerr.IllegalSaslState):
 		return fmt.Errorf("nobody can log in there, and the URL names the user %q: %w", b.user, err)
-	case errors.As(err, &closed) && b.user == "":
-		return fmt.Errorf("the URL names no user and password, which that host seems to want (or tls): %w", err)
-	}
-	switch { // for these the client has no types
-	case tlsfiles.Wrong(err):
-		return tlsfiles.Explain(err)
-	case strings.Contains(err.Error(), "client is using TLS"):
+	case strings.Contains(err.Error(), "client is using TLS"): // for this and the next the client has no types
 		return fmt.Errorf("no TLS is spoken at that port: take the broker's port for TLS, or do without: %w", err)
 	case strings.Contains(err.Error(), "tls alert record"):
 		return fmt.Errorf("that port wants TLS: add the parameter tls=true: %w", err)
+	case errors.As(err, &closed) && b.user == "":
+		return fmt.Errorf("the URL names no user and password, which that host seems to want (or tls): %w", err)
+	}
+	if explained := tlsfiles.ExplainFirst(err, b.tls); explained != err { //nolint:errorlint // the same value
+		return explained
 	}
 	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)
 }

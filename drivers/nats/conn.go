@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 const (
@@ -62,7 +63,7 @@ func newConnection(servers string) *connection {
 // it is then tried for ever. One that refuses the credentials is.
 func (c *connection) connect(ctx context.Context, servers string, opts ...nats.Option) error {
 	if err := c.dial(ctx, servers, opts); err != nil {
-		return fmt.Errorf("nats: connect to %s: %w", c.url, redacted(err))
+		return fmt.Errorf("nats: connect to %s: %w", c.url, explained(err))
 	}
 	return nil
 }
@@ -102,7 +103,7 @@ func (c *connection) dial(ctx context.Context, servers string, opts []nats.Optio
 func (c *connection) first(ctx context.Context, failed <-chan error) error {
 	select {
 	case err := <-failed:
-		if unauthorized(err) {
+		if refused(err) {
 			return err
 		}
 	case <-ctx.Done():
@@ -113,8 +114,10 @@ func (c *connection) first(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-func unauthorized(err error) bool {
-	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked)
+// refused reports whether err is about credentials or certificates, and not about reaching a server.
+func refused(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
+		errors.Is(err, nats.ErrSecureConnWanted) || tlsfiles.ExplainFirst(err, cutInTLS(err)) != err //nolint:errorlint // the same value
 }
 
 func (c *connection) options(timeout time.Duration, failed chan<- error) []nats.Option {
@@ -160,8 +163,8 @@ func (c *connection) violated(err error) {
 func (c *connection) disconnected(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lost == nil || unauthorized(err) {
-		c.lost = redacted(err)
+	if c.lost == nil || refused(err) {
+		c.lost = explained(err)
 	}
 	if !c.since.IsZero() {
 		return
@@ -298,13 +301,27 @@ func ended(c <-chan struct{}) bool {
 	}
 }
 
-// redacted hides credentials in errors about URLs, which quote them.
-func redacted(err error) error {
-	if err == nil {
+// explained says what to do about an error and hides credentials in those about URLs, which quote
+// them.
+func explained(err error) error {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, nats.ErrAuthorization):
+		err = fmt.Errorf("the URL's user, password, token or creds is wrong: %w", err)
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		err = fmt.Errorf("the server has no TLS: use nats:// without tls, ca, cert and key: %w", err)
+	default:
+		err = tlsfiles.ExplainFirst(err, cutInTLS(err))
 	}
 	if text := redact.URL(err.Error()); text != err.Error() {
 		return errors.New(text)
 	}
 	return err
+}
+
+// cutInTLS reports whether the server has ended a connection as the first after the handshake, for
+// which the client has no error of its own.
+func cutInTLS(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "after TLS handshake")
 }

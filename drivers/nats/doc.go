@@ -1,5 +1,6 @@
 // Package nats is the backend for NATS with JetStream: events, service discovery and live values
-// over one connection. Importing it makes the URL scheme "nats" known:
+// over one connection. Importing it makes the URL schemes "nats" and "tls" known, the latter for a
+// server that must have TLS:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
@@ -20,6 +21,13 @@
 //	ttl=15s                how long an instance stays without a sign of life; at least 2s; default 15 s. All programs
 //	                       should have the same
 //	bucket=kaptar          the bucket of live values; default kaptar
+//	tls=true               the server must have TLS; one that asks for it gets it in any case
+//	ca=FILE                certificates of authorities to trust, in PEM; default: the system's. Implies tls
+//	cert=FILE, key=FILE    the client's certificate and its key, in PEM. Imply tls
+//	creds=FILE             the user's JWT and seed, as "nsc generate creds" writes them
+//
+// A user without a password is a token. Files are read for each new connection, so they can be
+// renewed.
 //
 // # Events
 //

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,17 +16,20 @@ import (
 )
 
 func init() {
-	drivers.Register("nats", func(ctx context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
-		return Open(ctx, url, &Options{Client: opts.Client})
-	})
+	drivers.Register("nats", open)
+	drivers.Register("tls", open)
+}
+
+func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backend, error) {
+	return Open(ctx, url, &Options{Client: opts.Client})
 }
 
 // Options are what a URL cannot say. The zero value is ready to use.
 type Options struct {
 	// Client is the name of the connection at the server; default "kaptar".
 	Client string
-	// Connect are more options for the connection, for example nats.InProcessServer,
-	// nats.UserCredentials or nats.RootCAs. They are applied before the package's own.
+	// Connect are more options for the connection, for example nats.InProcessServer or nats.Nkey.
+	// They are applied before the package's own.
 	Connect []nats.Option
 }
 
@@ -40,7 +44,7 @@ type Backend struct {
 
 // Open connects to the servers of a URL as described at the package. opts may be nil. A server that
 // does not answer within 5 s, or the deadline of ctx, is no error: it is then tried for ever. One
-// that refuses the credentials is.
+// that refuses the credentials is, and so is a certificate that is not good.
 func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 	set, err := parse(url)
 	if err != nil {
@@ -56,7 +60,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 		b.broker.reconnected()
 		b.registry.refreshAll()
 	}
-	options := append([]nats.Option{nats.Name(cmp.Or(opts.Client, "kaptar"))}, opts.Connect...)
+	options := slices.Concat([]nats.Option{nats.Name(cmp.Or(opts.Client, "kaptar"))}, set.options(), opts.Connect)
 	if err := conn.connect(ctx, set.servers, options...); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package nats
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 const (
@@ -27,6 +29,9 @@ type settings struct {
 	ttl                              time.Duration // of instances
 	bucket                           string        // of values
 	replicas                         int           // of all
+
+	tls   tlsfiles.Files
+	creds string // a file with the user's JWT and seed
 }
 
 // parse reads a URL. Its error says what is wrong, without the password.
@@ -37,7 +42,8 @@ func parse(rawURL string) (settings, error) {
 	}
 	servers, query, _ := strings.Cut(rawURL, "?")
 	s.servers = servers
-	err := params.Read(query, map[string]params.Param{
+	s.tls.On = strings.HasPrefix(servers, "tls:")
+	err := params.Read(query, s.tls.Parameters(map[string]params.Param{
 		"ack_wait": params.Duration(&s.ackWait, minOther), "max_age": params.Duration(&s.maxAge, minOther),
 		"duplicate_window": params.Duration(&s.duplicateWindow, minOther), "ttl": params.Duration(&s.ttl, minTTL),
 		"atomic": params.Bool(&s.atomic), "replicas": params.Int(&s.replicas, 1, 5),
@@ -45,12 +51,40 @@ func parse(rawURL string) (settings, error) {
 			s.bucket = value
 			return params.Unless(bucketName.MatchString(value), "letters, digits, - and _")
 		},
-	})
+		"tls": params.Bool(&s.tls.On), "creds": params.Text(&s.creds, "the name of a file"),
+	}))
+	if err == nil {
+		err = s.tls.Check("expected no tls=false")
+	}
+	if err == nil && s.creds != "" {
+		if _, err = os.Stat(s.creds); err != nil {
+			err = fmt.Errorf("creds: %w", err)
+		}
+	}
 	if err != nil {
 		return s, fmt.Errorf("nats: url %s: %w", redact.URL(servers), err)
 	}
 	s.duplicateWindow = min(s.duplicateWindow, s.maxAge) // the server refuses more
 	return s, nil
+}
+
+// options are those of the connection that the parameters ask for. The files are read whenever one is
+// made.
+func (s *settings) options() []nats.Option {
+	var list []nats.Option
+	if s.creds != "" {
+		list = append(list, nats.UserCredentials(s.creds))
+	}
+	if s.tls.On {
+		list = append(list, nats.Secure())
+	}
+	if s.tls.CA != "" {
+		list = append(list, nats.RootCAs(s.tls.CA))
+	}
+	if s.tls.Cert != "" {
+		list = append(list, nats.ClientCert(s.tls.Cert, s.tls.Key))
+	}
+	return list
 }
 
 // bucketName is what the server takes as the name of a bucket.

@@ -21,6 +21,12 @@
 //	from_beginning=refuse  now: take FromBeginning for FromNow
 //	make_queues=false      true: make the queue of a raw topic, durable, when it is not there
 //
+// amqps:// is TLS, by default at port 5671. Its files are read for each new connection, so they can
+// be renewed:
+//
+//	ca=FILE                certificates of authorities to trust, in PEM; default: the system's
+//	cert=FILE, key=FILE    the client's certificate and its key, in PEM
+//
 // # What lives where
 //
 // A topic is a durable fanout exchange of its name; names that start with "amq." are RabbitMQ's

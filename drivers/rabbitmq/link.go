@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -95,8 +96,9 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 			return raw, conn.SetDeadline(deadline) // the library lifts it after the handshake
 		},
 	}
-	if b.opts.TLS != nil {
-		config.TLSClientConfig = b.opts.TLS.Clone() // the library sets the name of the server in it
+	var err error
+	if config.TLSClientConfig, err = b.opts.tls.Config(); err != nil { // the library sets the name of the server in it
+		return nil, err
 	}
 	conn, err := amqp.DialConfig(server, config)
 	if !stop() && err == nil {
@@ -104,13 +106,13 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, explain(ctx, server, err)
+		return nil, b.explain(ctx, server, err)
 	}
 	return &connection{conn, raw}, nil
 }
 
 // explain says what is wrong with a server's URL.
-func explain(ctx context.Context, server string, err error) error {
+func (b *Broker) explain(ctx context.Context, server string, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -120,8 +122,10 @@ func explain(ctx context.Context, server string, err error) error {
 		return fmt.Errorf("the user %q or its password is wrong: %w", uri.Username, err)
 	case errors.Is(err, amqp.ErrVhost) || code(err) == amqp.NotAllowed:
 		return fmt.Errorf("the virtual host %q does not exist, or the user %q has no access to it: %w", uri.Vhost, uri.Username, err)
+	case code(err) == amqp.FrameError && !b.opts.tls.On:
+		return fmt.Errorf("no AMQP is spoken at that port; if it wants TLS, take amqps://: %w", err)
 	}
-	return err
+	return tlsfiles.ExplainFirst(err, b.opts.tls.On)
 }
 
 // connected makes conn the link's connection. Everything known of the one before is forgotten: the

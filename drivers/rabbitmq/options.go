@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"cmp"
-	"crypto/tls"
 	"fmt"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/params"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
@@ -40,8 +40,7 @@ type Options struct {
 	// Client is the name of the connections at the server; default "kaptar".
 	Client string
 
-	// TLS is used with amqps; nil means the system's certificate authorities.
-	TLS *tls.Config
+	tls tlsfiles.Files // of the URL
 }
 
 const (
@@ -64,12 +63,15 @@ func (o Options) withDefaults() Options {
 func (o Options) withQuery(rawURL string) (Options, string, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
 	order, beginning := "", ""
-	err := params.Read(query, map[string]params.Param{
+	err := params.Read(query, o.tls.Parameters(map[string]params.Param{
 		"partitions": params.Int(&o.Partitions, 1, maxPartitions), "order": params.Word(&order, "key", "none"),
 		"ack_wait": params.Duration(&o.AckWait, minDuration), "balance": params.Duration(&o.Balance, minDuration),
 		"mandatory": params.Bool(&o.Mandatory), "make_queues": params.Bool(&o.MakeQueues),
 		"from_beginning": params.Word(&beginning, "now", "refuse"),
-	})
+	}))
+	if o.tls.On = strings.HasPrefix(servers, "amqps:"); err == nil {
+		err = o.tls.Check("expected amqps://")
+	}
 	if err == nil && (o.Partitions < 0 || o.Partitions > maxPartitions) {
 		err = fmt.Errorf("partitions=%d: expected a number from 1 to %d", o.Partitions, maxPartitions)
 	}

@@ -10,7 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
+	"regexp"
+	"syscall"
 
 	"github.com/kaptar/kaptar/internal/params"
 )
@@ -115,7 +116,6 @@ func ExplainAs(err error, ca, cert string) error {
 		invalid x509.CertificateInvalidError
 		name    x509.HostnameError
 		plain   tls.RecordHeaderError
-		remote  *net.OpError
 	)
 	advice := ""
 	switch {
@@ -127,7 +127,7 @@ func ExplainAs(err error, ca, cert string) error {
 		advice = "the server's certificate is for another host: use a name that is in it, or put this one in"
 	case errors.As(err, &plain) || errors.Is(err, errSilent) || errors.Is(err, http.ErrSchemeMismatch):
 		advice = "no TLS is spoken at that port: take the server's port for TLS, or do without"
-	case errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
+	case err != nil && alert.MatchString(err.Error()):
 		advice = "the server refuses the client's certificate, or wants one: name it with " + cert
 	default:
 		return err
@@ -135,5 +135,15 @@ func ExplainAs(err error, ca, cert string) error {
 	return fmt.Errorf("%s: %w", advice, err)
 }
 
-// Wrong reports whether err is about certificates, so that to try again will not help.
-func Wrong(err error) bool { return err != Explain(err) } //nolint:errorlint // the same value
+// alert is how crypto/tls tells that the server refuses a certificate, or that there is none; some
+// clients keep no more than its words.
+var alert = regexp.MustCompile(`remote error: tls: .*certificate`)
+
+// ExplainFirst is Explain for an error of the first words on a connection, by TLS or not. A server
+// that does not like the client's certificate may cut it before its reason is read.
+func ExplainFirst(err error, tls bool) error {
+	if tls && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return fmt.Errorf("the server has cut the connection; maybe it refuses the client's certificate, or wants one: name it with cert=FILE&key=FILE: %w", err)
+	}
+	return Explain(err)
+}
