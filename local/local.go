@@ -77,6 +77,7 @@ type Options struct {
 	Screen io.Writer
 
 	password string // of the embedded broker; "" for the command config, which shows none
+	operator string // API key; the same
 }
 
 // Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
@@ -124,7 +125,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		return err
 	}
 	defer func() { _ = free.Close() }()
-	o.password = readPassword(o.Dir)
+	o.password, o.operator = readPassword(o.Dir), readOperator(o.Dir)
 	if o.Sources, err = o.sources(o.Sources, services); err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 	defer broker.stop() // the last to go: the services need it while they stop
 	tell := o.Ready
 	ready := func(all []discovery.Instance, pids map[string]int) {
-		o.show(all, pids, broker.running(), tightened)
+		o.show(all, pids, broker.running(), tightened, o.asksWho(settings))
 		if tell != nil {
 			tell(all)
 		}
@@ -195,6 +196,7 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 		"broker_url": o.brokerURL() + "?atomic=true", // pays where each write is synced, as it is there
 		"redis_host": "",                             // each service runs once: its caches can be in its process
 	}
+	o.setKeys(defaults)
 	if o.Split {
 		defaults["discovery_url"] = o.brokerURL()
 	}

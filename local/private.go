@@ -2,54 +2,93 @@ package local
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/kaptar/kaptar/config"
 )
 
-// brokerFile, in the data directory, has the URL of the embedded broker for programs that are not
-// part of this one; brokerUser is the user in it.
+// In the data directory brokerFile has the URL of the embedded broker, for programs that are not part
+// of this one, and operatorFile an API key that allows everything; brokerUser is the user in the
+// former.
 const (
-	brokerFile = "broker.url"
-	brokerUser = "kaptar"
+	brokerFile   = "broker.url"
+	brokerUser   = "kaptar"
+	operatorFile = "operator.key"
 )
 
 // readPassword returns the embedded broker's password that is kept in dir, or a new one if there is
 // none, or if others could read it.
 func readPassword(dir string) string {
-	path := filepath.Join(dir, brokerFile)
-	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && !isOpen(info) {
-		text, _ := os.ReadFile(path) //nolint:gosec // G304: in the data directory
-		u, err := url.Parse(strings.TrimSpace(string(text)))
-		if err == nil && u.User.Username() == brokerUser {
-			if password, _ := u.User.Password(); len(password) >= len(rand.Text()) {
-				return password
-			}
+	u, err := url.Parse(readPrivate(filepath.Join(dir, brokerFile)))
+	if err == nil && u.User.Username() == brokerUser {
+		if password, _ := u.User.Password(); len(password) >= len(rand.Text()) {
+			return password
 		}
 	}
 	return rand.Text()
 }
 
+// readOperator does the same for the operator's API key.
+func readOperator(dir string) string {
+	if key := readPrivate(filepath.Join(dir, operatorFile)); len(key) >= len(rand.Text()) {
+		return key
+	}
+	return rand.Text() + rand.Text()
+}
+
+// readPrivate returns what a file says that nobody else can read; "" for any other.
+func readPrivate(path string) string {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || isOpen(info) {
+		return ""
+	}
+	text, _ := os.ReadFile(path) //nolint:gosec // G304: in the data directory
+	return strings.TrimSpace(string(text))
+}
+
 // makePrivate takes the rights of other users from what is kept in the data directory, and writes
-// the broker's URL into it. It returns how many files were open to others. The directory must be
+// the broker's URL and the operator's key into it. It returns how many files were open to others. The directory must be
 // locked.
 func (o *Options) makePrivate() (tightened int, err error) {
 	if tightened, err = tighten(o.Dir); err != nil {
 		return 0, fmt.Errorf("local: data directory: other users of this machine can read it, and that cannot be changed: %w; "+
 			"choose another with --data-dir", err)
 	}
-	// A new file, since a program that has the old one open, or a link in its stead, could read it.
-	path, text := filepath.Join(o.Dir, brokerFile), o.brokerURL()+"\n"
-	if old, err := os.ReadFile(path); err == nil && string(old) == text { //nolint:gosec // G304: in the data directory
-		return tightened, nil
-	}
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		return 0, fmt.Errorf("local: data directory: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return 0, fmt.Errorf("local: data directory: %w", err)
+	for name, text := range map[string]string{brokerFile: o.brokerURL(), operatorFile: o.operator} {
+		path := filepath.Join(o.Dir, name)
+		if readPrivate(path) == text {
+			continue
+		}
+		// A new file, since a program that has the old one open, or a link in its stead, could read it.
+		if err := os.WriteFile(path+".new", []byte(text+"\n"), 0o600); err != nil {
+			return 0, fmt.Errorf("local: data directory: %w", err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return 0, fmt.Errorf("local: data directory: %w", err)
+		}
 	}
 	return tightened, nil
+}
+
+// setKeys adds how services know one another, by a secret of this Run, and the operator.
+func (o *Options) setKeys(defaults map[string]string) {
+	if o.operator == "" {
+		return // the command config, which makes none
+	}
+	hash := sha256.Sum256([]byte(o.operator))
+	defaults["auth.internal_keys"] = rand.Text() + rand.Text()
+	defaults["auth.keys.operator.sha256"] = hex.EncodeToString(hash[:])
+	defaults["auth.keys.operator.scopes"] = "*"
+}
+
+// asksWho reports whether package auth is linked: then a setting is the operator's key.
+func (o *Options) asksWho(settings *config.Config) bool {
+	hash := o.Sources.Defaults["auth.keys.operator.sha256"]
+	return settings.AnyText(func(text string) bool { return text == hash })
 }

@@ -13,7 +13,7 @@ import (
 
 // ours are the names of what is kept in the data directory. Whatever else stands there is left
 // alone.
-var ours = []string{"lock", brokerFile, brokerFile + ".new", "*.key", "*.db", "*.db-wal", "*.db-shm", "*.db-journal", "nats", "tls"}
+var ours = []string{"lock", brokerFile, brokerFile + ".new", operatorFile + ".new", "*.key", "*.db", "*.db-wal", "*.db-shm", "*.db-journal", "nats", "tls"}
 
 func isOurs(name string) bool {
 	return slices.ContainsFunc(ours, func(pattern string) bool { ok, _ := path.Match(pattern, name); return ok })

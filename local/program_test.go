@@ -5,6 +5,7 @@ package local_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
@@ -55,6 +57,16 @@ func service(name string) kaptar.Service {
 			os.Exit(3)
 		}
 		app.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
+		app.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+			s := kaptar.SectionOf[auth.Settings](app).Auth
+			hash := sha256.New()
+			for _, key := range s.InternalKeys {
+				hash.Write([]byte(key.Reveal()))
+			}
+			for name, key := range s.Keys {
+				fmt.Fprintf(w, "%d %s %x %s", len(s.InternalKeys), name, hash.Sum(nil), key.SHA256)
+			}
+		})
 		app.HandleFunc("GET /settings", func(w http.ResponseWriter, _ *http.Request) {
 			s := app.Settings()
 			broker, redis := kaptar.SectionOf[messaging.Settings](app).BrokerURL, kaptar.SectionOf[cache.Settings](app).RedisURL

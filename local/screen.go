@@ -14,8 +14,8 @@ import (
 
 // show prints what a person wants to know once everything is up. broker is where the embedded broker
 // listens, or "" when it does not run; pids are the services' processes, nil when they share this
-// one; tightened is how many files were open to other users.
-func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string, tightened int) {
+// one; tightened is how many files were open to other users; asksWho says that package auth is linked.
+func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string, tightened int, asksWho bool) {
 	if o.Screen == nil {
 		return
 	}
@@ -56,6 +56,9 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	fmt.Fprintf(&b, "\n  Data is kept in %s. Each service has /livez, /readyz and /metrics.\n", dir)
 	if broker != "" {
 		fmt.Fprintf(&b, "  The broker asks for a password: other programs join with the URL in %s.\n", filepath.Join(dir, brokerFile))
+	}
+	if asksWho {
+		fmt.Fprintf(&b, "  Services ask who is calling. The operator may do everything:\n  curl -H \"X-Api-Key: $(cat %s)\" …\n", filepath.Join(dir, operatorFile))
 	}
 	if o.MTLS {
 		own := certFiles(dir, operator)
