@@ -27,7 +27,7 @@ func TestSections(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]*tea{}
 	src := config.Sources{
-		Defaults: map[string]string{"broker_url": "nats://h", "services.b.redis_host": "h"}, // not linked here
+		Defaults: map[string]string{"broker_url": "nats://h", "services.b.redis_host": "h", "auth.internal_keys": "h"}, // not linked here
 		Env:      []string{"BREW_TIME=4m", "B_BREW_TIME=5m", "BROKER_URL=nats://h", "REDIS_HOST=h", "A_REDIS_URL=x"},
 		Flags:    map[string]string{"sorts.green.price": "7", "tags": "canary,fast", "meta": "zone=a"},
 	}
@@ -57,7 +57,7 @@ func TestMistakesInSections(t *testing.T) {
 	t.Parallel()
 	setup := func(*kaptar.App) error { t.Error("Setup ran"); return nil }
 	src := config.Sources{Flags: map[string]string{
-		"brew_time": "soon", "brew_tiem": "1s", "broker_url": "nats://h", "services.a.topics.t.url": "nats://h", "redis_host": "h", "services.a.redis_url": "h",
+		"brew_time": "soon", "brew_tiem": "1s", "broker_url": "nats://h", "services.a.topics.t.url": "nats://h", "redis_host": "h", "services.a.redis_url": "h", "auth.keys.k.sha256": "h",
 	}}
 	err := kaptar.Run(t.Context(), &kaptar.Options{Sources: src}, kaptar.Service{Name: "a", Setup: setup})
 	if err == nil {
@@ -67,7 +67,7 @@ func TestMistakesInSections(t *testing.T) {
 		`brew_time = "soon": `, `brew_tiem: unknown key, did you mean "brew_time"?`,
 		`broker_url: belongs to package github.com/kaptar/kaptar/messaging, which this program does not import: add import _ "github.com/kaptar/kaptar/messaging"`,
 		`services.a.topics: belongs to package github.com/kaptar/kaptar/messaging,`,
-		`redis_host: belongs to package github.com/kaptar/kaptar/cache,`, `services.a.redis_url: belongs to package github.com/kaptar/kaptar/cache,`,
+		`redis_host: belongs to package github.com/kaptar/kaptar/cache,`, `auth: belongs to package github.com/kaptar/kaptar/auth,`, `services.a.redis_url: belongs to package github.com/kaptar/kaptar/cache,`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)

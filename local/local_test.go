@@ -71,7 +71,7 @@ func TestSections(t *testing.T) {
 		name, _, _ := strings.Cut(k.Name, ".")
 		top[name] = true
 	}
-	got, want := slices.Sorted(maps.Keys(top)), []string{"broker_url", "otel", "redis_host", "redis_url", "topics"}
+	got, want := slices.Sorted(maps.Keys(top)), []string{"auth", "broker_url", "otel", "redis_host", "redis_url", "topics"}
 	if !slices.Equal(got, want) {
 		t.Errorf("keys of the sections of the toolkit's packages: got %q, want %q", got, want)
 	}
@@ -294,6 +294,8 @@ func TestScreen(t *testing.T) {
 
   Data is kept in ` + opts.Dir + `. Each service has /livez, /readyz and /metrics.
   The broker asks for a password: other programs join with the URL in ` + filepath.Join(opts.Dir, "broker.url") + `.
+  Services ask who is calling. The operator may do everything:
+  curl -H "X-Api-Key: $(cat ` + filepath.Join(opts.Dir, "operator.key") + `)" …
   Other users of this machine could read the data directory or files in it (1): now they cannot.
   One process is no fault isolation: this is for development and small deployments.
   Ctrl-C stops gracefully.

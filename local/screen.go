@@ -24,9 +24,10 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	if n := len(services); n != 1 {
 		number = fmt.Sprintf("%d services are", n)
 	}
-	shape := "in one process"
+	shape, warning := "in one process", "  One process is no fault isolation: this is for development and small deployments.\n"
 	if pids != nil {
-		shape = "in processes of their own"
+		shape, warning = "in processes of their own", "  A service that crashes or leaks takes no other along, and is started again when it ends.\n"+
+			"  All share this machine, and the broker in the process that supervises them.\n"
 	}
 	fmt.Fprintf(&b, "\n  %s ready %s.\n\n", number, shape)
 	table := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
@@ -67,13 +68,7 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	if tightened > 0 {
 		fmt.Fprintf(&b, "  Other users of this machine could read the data directory or files in it (%d): now they cannot.\n", tightened)
 	}
-	if pids == nil {
-		fmt.Fprintf(&b, "  One process is no fault isolation: this is for development and small deployments.\n")
-	} else {
-		fmt.Fprintf(&b, "  A service that crashes or leaks takes no other along, and is started again when it ends.\n"+
-			"  All share this machine, and the broker in the process that supervises them.\n")
-	}
-	fmt.Fprintf(&b, "  Ctrl-C stops gracefully.\n\n")
+	fmt.Fprintf(&b, "%s  Ctrl-C stops gracefully.\n\n", warning)
 	_, _ = io.WriteString(o.Screen, b.String()) // nobody may be there to read it
 }
 
