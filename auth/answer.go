@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/http"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/kaptar/kaptar/internal/identity"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/transport"
 )
@@ -64,27 +64,14 @@ func (a *Auth) Require(p Policy, h http.Handler) http.Handler {
 }
 
 func (a *Auth) serve(p *Policy, h http.Handler, w http.ResponseWriter, r *http.Request) {
-	shown := shown{r.Header[transport.PrincipalHeader], r.Header["Authorization"], r.Header["X-Api-Key"], peerOf(r.TLS)}
+	shown := shown{r.Header[transport.PrincipalHeader], r.Header["Authorization"], r.Header["X-Api-Key"], ""}
+	shown.peer, _ = identity.ServiceOf(r.TLS)
 	who, err := a.authorize(r.Context(), p, &shown, call{request: r})
 	if err != nil {
 		problem(w, r, err)
 		return
 	}
 	h.ServeHTTP(w, r.WithContext(With(r.Context(), who)))
-}
-
-// peerOf returns the service that a connection's certificate names, by its SPIFFE id, if that was
-// verified; "" for none.
-func peerOf(state *tls.ConnectionState) string {
-	if state == nil || len(state.VerifiedChains) == 0 {
-		return ""
-	}
-	for _, u := range state.PeerCertificates[0].URIs {
-		if u.Scheme == "spiffe" {
-			return strings.TrimPrefix(u.Path, "/")
-		}
-	}
-	return ""
 }
 
 // Unary is an interceptor that lets a unary RPC pass when its policy allows it. One without a policy
@@ -137,7 +124,7 @@ func (a *Auth) rpc(ctx context.Context, policies Policies, method string, messag
 	}
 	if from, ok := peer.FromContext(ctx); ok {
 		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
-			c.peer = peerOf(&info.State)
+			c.peer, _ = identity.ServiceOf(&info.State)
 		}
 	}
 	who, err := a.authorize(ctx, &p, &c, call{message: message})

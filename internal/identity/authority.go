@@ -50,6 +50,9 @@ func NewAuthority(domain string) (*Authority, error) {
 	return a, err
 }
 
+// PEM is the CA's certificate.
+func (a *Authority) PEM() []byte { return pemOf("CERTIFICATE", a.cert.Raw) }
+
 // sign makes a certificate.
 func (a *Authority) sign(template *x509.Certificate, key any) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
@@ -97,7 +100,7 @@ func pemOf(kind string, der []byte) []byte {
 func (a *Authority) Write(set Settings, service string, life time.Duration) error {
 	text, err := a.Issue(service, life)
 	if err == nil {
-		err = replace(set.CA, pemOf("CERTIFICATE", a.cert.Raw))
+		err = replace(set.CA, a.PEM())
 	}
 	if err == nil {
 		err = replace(set.Cert, text)
