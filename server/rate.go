@@ -52,7 +52,7 @@ func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 	every := time.Duration(float64(time.Second) / opts.Rate)
 	burst := cmp.Or(opts.Burst, int(math.Ceil(2*opts.Rate)))
 	if opts.Key == nil {
-		opts.Key = opts.address
+		opts.Key = func(r *http.Request) string { return ClientAddress(r, opts.ForwardedFrom) }
 	}
 	own := &counter{known: map[string]*list.Element{}}
 	return func(h http.Handler) http.Handler {
@@ -80,18 +80,22 @@ func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 	}
 }
 
-// address is the client of r: the last address on its way that is no proxy's.
-func (o *RateOptions) address(r *http.Request) string {
+// ClientAddress names the client of r by its address, of IPv6 the /64. It is the last one on the way
+// that is none of proxies, which are believed what they say in X-Forwarded-For; a caller within the
+// process is believed too. Nil are no proxies. It is "" for a caller within the process that says nothing.
+func ClientAddress(r *http.Request, proxies Peers) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return "" // within the process
-	}
-	ip := at.Addr()
+	ip, inProcess := at.Addr(), err != nil
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := len(hops) - 1; i >= 0 && len(o.ForwardedFrom) > 0 && o.ForwardedFrom.Has(netip.AddrPortFrom(ip, 0).String()); i-- {
-		if ip, err = netip.ParseAddr(strings.TrimSpace(hops[i])); err != nil {
-			return at.Addr().String() // it is not what a proxy writes
+	for i := len(hops) - 1; i >= 0 && (inProcess || len(proxies) > 0 && proxies.Has(netip.AddrPortFrom(ip, 0).String())); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break // it is not what a proxy writes
 		}
+		ip, inProcess = hop, false
+	}
+	if !ip.IsValid() {
+		return ""
 	}
 	client := clientOf(ip)
 	if client.IsSingleIP() {

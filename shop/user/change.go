@@ -30,7 +30,7 @@ func (s *service) changeEmail(ctx context.Context, id int64, email string) (u us
 		return s.changed.Publish(ctx, tx, cacheKey(id), events.UserV1{UserID: u.ID, Username: u.Username, Email: u.Email})
 	})
 	if _, taken := sqldb.Constraint(err); taken {
-		return user{}, &takenError{email: true}
+		return user{}, new(takenError)
 	}
 	if err != nil {
 		return user{}, err

@@ -4,21 +4,35 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
-func (s *service) routes(api huma.API) {
-	register := rest.Op("register-user", "POST /users", "Register a user", http.StatusConflict)
-	register.DefaultStatus = http.StatusCreated
+// credentialBytes is how long a body with a password may be: 128 characters, escaped, and the rest.
+const credentialBytes = 8 << 10
+
+func (s *service) routes(api huma.API, counter server.Counter) {
+	limited := huma.Middlewares{s.perClient(counter)}
+	credentials := func(op huma.Operation) huma.Operation {
+		op.MaxBodyBytes = credentialBytes
+		return op
+	}
+	register := credentials(rest.Op("register-user", "POST /users", "Register a user", http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable))
+	register.DefaultStatus, register.Middlewares = http.StatusCreated, limited
 	huma.Register(api, register, s.postUser)
 	huma.Register(api, rest.Op("get-user", "GET /users/{id}", "Get a user", http.StatusNotFound), s.getUser)
 	huma.Register(api, rest.Op("change-user", "PATCH /users/{id}", "Change a user", http.StatusNotFound, http.StatusConflict), s.patchUser)
-	huma.Register(api, rest.Op("login", "POST /login", "Exchange a password for a token", http.StatusUnauthorized), s.postLogin)
-	huma.Register(api, rest.Op("get-keys", "GET /.well-known/jwks.json", "Get the key that tokens are signed with"), s.getKeys)
+	login := credentials(rest.Op("login", "POST /login", "Exchange a password for a token", http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable))
+	login.Middlewares = limited
+	huma.Register(api, login, s.postLogin)
+	huma.Register(api, credentials(rest.Op("refresh", "POST /refresh", "Exchange a refresh token for a new token", http.StatusUnauthorized)), s.postRefresh)
+	logout := credentials(rest.Op("logout", "POST /logout", "End the session of a refresh token"))
+	logout.DefaultStatus = http.StatusNoContent
+	huma.Register(api, logout, s.postLogout)
+	huma.Register(api, rest.Op("get-keys", "GET /.well-known/jwks.json", "Get the keys that tokens are signed with"), s.getKeys)
 }
 
 type userOutput struct{ Body user }
@@ -32,7 +46,9 @@ type newUserBody struct {
 type newUserInput struct{ Body newUserBody }
 
 // Resolve checks what the tags above cannot say.
-func (in *newUserInput) Resolve(huma.Context) []error { return resolveEmail(in.Body.Email) }
+func (in *newUserInput) Resolve(huma.Context) []error {
+	return append(resolveEmail(in.Body.Email), resolvePassword(in.Body.Password)...)
+}
 
 func resolveEmail(email string) []error {
 	if err := checkEmail(email); err != nil {
@@ -41,27 +57,33 @@ func resolveEmail(email string) []error {
 	return nil
 }
 
+func resolvePassword(password string) []error {
+	if err := checkPassword(password); err != nil {
+		return []error{&huma.ErrorDetail{Location: "body.password", Message: err.Error()}}
+	}
+	return nil
+}
+
 func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, error) {
 	u := user{Username: canonical(in.Body.Username), Email: canonical(in.Body.Email)}
 	u, err := s.register(ctx, u, in.Body.Password)
 	if taken, ok := errors.AsType[*takenError](err); ok {
-		return nil, conflict(taken, in.Body.Username, in.Body.Email)
+		return nil, conflict(taken, in.Body.Username)
 	}
 	if err != nil {
-		return nil, err
+		return nil, busy(err)
 	}
 	return &userOutput{u}, nil
 }
 
-func conflict(taken *takenError, username, email string) error {
-	var fields []*huma.ErrorDetail
+// conflict names a username, which others may see. Whether an address is known here it does not say
+// in so many words, nor whether it is taken too.
+func conflict(taken *takenError, username string) error {
 	if taken.username {
-		fields = append(fields, &huma.ErrorDetail{Location: "body.username", Message: "is taken", Value: username})
+		return rest.Problem(http.StatusConflict, "there is such a user already",
+			&huma.ErrorDetail{Location: "body.username", Message: "is taken", Value: username})
 	}
-	if taken.email {
-		fields = append(fields, &huma.ErrorDetail{Location: "body.email", Message: "is taken", Value: email})
-	}
-	return rest.Problem(http.StatusConflict, "there is such a user already", fields...)
+	return rest.Problem(http.StatusConflict, "there can be no user with this name and address")
 }
 
 type userInput struct {
@@ -89,7 +111,7 @@ func (in *changeInput) Resolve(huma.Context) []error { return resolveEmail(in.Bo
 func (s *service) patchUser(ctx context.Context, in *changeInput) (*userOutput, error) {
 	u, err := s.changeEmail(ctx, in.ID, canonical(in.Body.Email))
 	if taken, ok := errors.AsType[*takenError](err); ok {
-		return nil, conflict(taken, "", in.Body.Email)
+		return nil, conflict(taken, "")
 	}
 	if err != nil {
 		return nil, problemOf(err)
@@ -102,47 +124,4 @@ func problemOf(err error) error {
 		return rest.Problem(http.StatusNotFound, "there is no user with this id")
 	}
 	return err
-}
-
-type loginInput struct {
-	Body struct {
-		Username string `json:"username" maxLength:"80" example:"ada"`
-		Password string `json:"password" maxLength:"128" example:"correct horse"`
-	}
-}
-
-type loginOutput struct {
-	CacheControl string `header:"Cache-Control"`
-	Body         struct {
-		Token     string    `json:"token" doc:"A JWT, to be sent as Authorization: Bearer …"`
-		ExpiresAt time.Time `json:"expires_at"`
-		UserID    int64     `json:"user_id" example:"1"`
-	}
-}
-
-func (s *service) postLogin(ctx context.Context, in *loginInput) (*loginOutput, error) {
-	u, err := s.login(ctx, in.Body.Username, in.Body.Password)
-	if errors.Is(err, errWrongLogin) {
-		return nil, rest.Problem(http.StatusUnauthorized, "username or password is wrong")
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := &loginOutput{CacheControl: "no-store"}
-	out.Body.UserID = u.ID
-	out.Body.Token, out.Body.ExpiresAt, err = s.tokens.issue(u.ID, time.Now().UTC())
-	return out, err
-}
-
-type keysOutput struct {
-	CacheControl string `header:"Cache-Control"`
-	Body         struct {
-		Keys []jwk `json:"keys"`
-	}
-}
-
-func (s *service) getKeys(context.Context, *struct{}) (*keysOutput, error) {
-	out := &keysOutput{CacheControl: "public, max-age=300"}
-	out.Body.Keys = []jwk{s.tokens.public}
-	return out, nil
 }

@@ -7,78 +7,128 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
+	"regexp"
+	"strconv"
+	"time"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
 )
 
-// Argon2id as OWASP recommends it for logins: 19 MiB, two passes.
+// Lengths of what is made, in bytes.
 const (
-	argonMemory  = 19 * 1024 // KiB
-	argonTime    = 2
-	argonThreads = 1
-	saltBytes    = 16
-	hashBytes    = 32
-	// hashesAtOnce bounds the memory that logins can take: each has argonMemory.
-	hashesAtOnce = 2
+	saltBytes = 16
+	sumBytes  = 32
 )
 
-// passwords hashes and checks, concurrently too; those who find all slots busy wait.
+// maxMemory bounds the KiB that a stored hash can ask for: it is 1 GiB.
+const maxMemory = 1 << 20
+
+// errBusy tells that so many passwords are being hashed that this one had no turn in time.
+var errBusy = errors.New("user: too many passwords to hash at once")
+
+// passwords hashes and checks, concurrently too; those who find all slots busy wait, for a time.
 type passwords struct {
+	params  phc // without salt and sum
+	wait    time.Duration
 	slots   chan struct{}
 	nobodys string // the hash of a password that nobody knows
+	hashed  func() // called for each hash
 }
 
-func newPasswords() (*passwords, error) {
-	p := &passwords{slots: make(chan struct{}, hashesAtOnce)}
+func newPasswords(set argon2id, hashed func()) (*passwords, error) {
+	p := &passwords{
+		params: phc{memory: uint32(set.Memory >> 10), passes: set.Passes, threads: set.Threads},
+		wait:   set.Wait, slots: make(chan struct{}, set.AtOnce), hashed: hashed,
+	}
 	var err error
 	p.nobodys, err = p.hash(context.Background(), rand.Text())
 	return p, err
 }
 
-// hash returns the hash of password with a salt of its own, in PHC string format.
+// hash returns the hash of password with a salt of its own, in PHC string format, or errBusy.
 func (p *passwords) hash(ctx context.Context, password string) (string, error) {
-	salt := make([]byte, saltBytes)
-	rand.Read(salt) // never fails
-	sum, err := p.sum(ctx, password, salt, argonTime, argonMemory, argonThreads)
-	if err != nil {
+	h := p.params
+	h.salt = make([]byte, saltBytes)
+	rand.Read(h.salt) // never fails
+	var err error
+	if h.sum, err = p.sum(ctx, password, h, sumBytes); err != nil {
 		return "", err
 	}
-	encode := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s",
-		argon2.Version, argonMemory, argonTime, argonThreads, encode(salt), encode(sum)), nil
+	return h.String(), nil
 }
 
-// match reports whether hash, which names its parameters, is of password.
-func (p *passwords) match(ctx context.Context, password, hash string) (bool, error) {
-	var version int
-	var memory, passes uint32
-	var threads uint8
-	var salt, want []byte
-	parts := strings.Split(hash, "$")
-	if len(parts) != 6 || parts[1] != "argon2id" {
-		return false, errors.New("user: stored hash is no argon2id hash")
-	}
-	_, errVersion := fmt.Sscanf(parts[2], "v=%d", &version)
-	_, errParams := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &passes, &threads)
-	salt, errSalt := base64.RawStdEncoding.DecodeString(parts[4])
-	want, errSum := base64.RawStdEncoding.DecodeString(parts[5])
-	if err := errors.Join(errVersion, errParams, errSalt, errSum); err != nil {
-		return false, fmt.Errorf("user: stored hash is damaged: %w", err)
-	}
-	got, err := p.sum(ctx, password, salt, passes, memory, threads)
+// match reports whether hash, which names its parameters, is of password, and whether these are
+// others than new hashes have. The error may be errBusy.
+func (p *passwords) match(ctx context.Context, password, hash string) (ok, outdated bool, err error) {
+	h, err := parseHash(hash)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return subtle.ConstantTimeCompare(got, want) == 1, nil
+	got, err := p.sum(ctx, password, h, len(h.sum))
+	if err != nil {
+		return false, false, err
+	}
+	outdated = h.memory != p.params.memory || h.passes != p.params.passes || h.threads != p.params.threads
+	return subtle.ConstantTimeCompare(got, h.sum) == 1, outdated, nil
 }
 
-func (p *passwords) sum(ctx context.Context, password string, salt []byte, passes, memory uint32, threads uint8) ([]byte, error) {
+// sum hashes the password's canonical composition (NFC, as RFC 8265 has it): keyboards differ in how
+// they compose ö.
+func (p *passwords) sum(ctx context.Context, password string, h phc, size int) ([]byte, error) {
+	late := time.NewTimer(p.wait)
+	defer late.Stop()
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
-		return argon2.IDKey([]byte(password), salt, passes, memory, threads, hashBytes), nil
+		p.hashed()
+		return argon2.IDKey(norm.NFC.Bytes([]byte(password)), h.salt, h.passes, h.memory, h.threads, uint32(size)), nil
+	case <-late.C:
+		return nil, errBusy
 	case <-ctx.Done():
 		return nil, fmt.Errorf("user: hash password: %w", ctx.Err())
 	}
+}
+
+// A phc is a hash by Argon2id in the PHC string format, $argon2id$v=19$m=19456,t=2,p=1$salt$sum.
+type phc struct {
+	memory, passes uint32 // in KiB
+	threads        uint8
+	salt, sum      []byte
+}
+
+func (h phc) String() string {
+	encode := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.memory, h.passes, h.threads, encode(h.salt), encode(h.sum))
+}
+
+// check refuses parameters that the algorithm does not take, and those that only a mistake can mean.
+func (h phc) check() error {
+	if h.threads < 1 || h.passes < 1 || h.passes > 100 || h.memory < 8*uint32(h.threads) || h.memory > maxMemory {
+		return fmt.Errorf("argon2: memory %d KiB, passes %d, threads %d: expected 1 to 100 passes, at least 1 thread, and memory of 8 KiB for each up to 1 GiB",
+			h.memory, h.passes, h.threads)
+	}
+	return nil
+}
+
+var phcFormat = regexp.MustCompile(`^\$argon2id\$v=19\$m=([1-9]\d{0,6}),t=([1-9]\d{0,2}),p=([1-9]\d{0,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})$`)
+
+// parseHash reads what String writes: a salt of 8 to 64 bytes and a sum of 16 to 64. Its errors do
+// not repeat the hash.
+func parseHash(s string) (h phc, err error) {
+	part := phcFormat.FindStringSubmatch(s)
+	if part == nil {
+		return phc{}, errors.New("user: stored hash: expected $argon2id$v=19$m=…,t=…,p=…$salt$sum")
+	}
+	memory, _ := strconv.ParseUint(part[1], 10, 32) // by the format it is a number that fits
+	passes, _ := strconv.ParseUint(part[2], 10, 32)
+	threads, errThreads := strconv.ParseUint(part[3], 10, 8)
+	h = phc{memory: uint32(memory), passes: uint32(passes), threads: uint8(threads)}
+	var errSalt, errSum error
+	h.salt, errSalt = base64.RawStdEncoding.Strict().DecodeString(part[4])
+	h.sum, errSum = base64.RawStdEncoding.Strict().DecodeString(part[5])
+	if err := errors.Join(errThreads, errSalt, errSum, h.check()); err != nil {
+		return phc{}, fmt.Errorf("user: stored hash: %w", err)
+	}
+	return h, nil
 }

@@ -1,8 +1,8 @@
 // Package user is user-service: who the shop's users are, and proof of it.
 //
-// It owns the users and their passwords. Others learn of a new user from the event
+// It owns the users, their passwords and their sessions. Others learn of a new user from the event
 // user.registered.v1 and of another address from user.changed.v1, ask UserService over gRPC, and
-// check the tokens of POST /login with the key at /.well-known/jwks.json.
+// check the tokens of POST /login with the keys at /.well-known/jwks.json.
 package user
 
 import (
@@ -11,10 +11,15 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/cache"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/shop/internal/rest"
@@ -27,24 +32,33 @@ var migrations embed.FS
 
 // Service returns user-service.
 func Service() kaptar.Service {
-	return kaptar.Service{Name: "user-service", Version: "v1", Listen: ":8081", GRPCListen: ":50051", Setup: setup}
+	set := new(settings)
+	return kaptar.Service{
+		Name: "user-service", Version: "v1", Listen: ":8081", GRPCListen: ":50051",
+		Settings: set,
+		Setup:    func(app *kaptar.App) error { return setup(app, set) },
+	}
 }
 
 type service struct {
+	set        *settings
+	log        *slog.Logger
 	store      store
 	byID       *cache.Cache[user] // by the id in decimal
 	registered *messaging.Publisher[events.UserV1]
 	changed    *messaging.Publisher[events.UserV1]
 	passwords  *passwords
-	tokens     *tokens
+	keys       *keyring
+	throttle   *throttle
+	logins     *prometheus.CounterVec // by result
 }
 
-func setup(app *kaptar.App) error {
+func setup(app *kaptar.App, set *settings) error {
 	db, err := app.DB(migrations)
 	if err != nil {
 		return err
 	}
-	s := &service{store: store{db}}
+	s := &service{set: set, log: app.Logger(), store: store{db}}
 	if s.registered, err = messaging.NewPublisher(app, events.UserRegistered); err != nil {
 		return err
 	}
@@ -57,14 +71,36 @@ func setup(app *kaptar.App) error {
 	if s.byID, err = cache.New[user](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
 		return err
 	}
-	if s.passwords, err = newPasswords(); err != nil {
+	counter, err := cache.NewCounter(app)
+	if err != nil {
 		return err
 	}
-	if s.tokens, err = newTokens(context.Background(), s.store); err != nil {
+	s.throttle = newThrottle(counter)
+	s.logins = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "user_logins_total", Help: "Logins by result: ok, wrong, throttled, busy, error."}, []string{"result"})
+	hashes := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "user_password_hashes_total", Help: "Passwords that were hashed, for sign-ups and logins."})
+	app.Metrics().MustRegister(s.logins, hashes)
+	if s.passwords, err = newPasswords(set.Argon2, hashes.Inc); err != nil {
 		return err
 	}
-	s.routes(rest.New(app, "Users"))
+	if s.keys, err = newKeyring(app.Context(), s.store, set.SigningKeyAge, set.TokenLife); err != nil {
+		return err
+	}
+	app.Go("sessions and keys", s.tidy)
+	s.routes(rest.New(app, "Users"), counter)
 	userv1.RegisterUserServiceServer(app.GRPC(), &rpc{store: s.store, get: s.get})
+	return nil
+}
+
+// tidy deletes what is over and has the keys take turns.
+func (s *service) tidy(ctx context.Context) error {
+	for steady.Sleep(ctx, s.keys.every()) {
+		now := time.Now()
+		if err := errors.Join(s.keys.refresh(ctx, now), s.store.dropExpired(ctx, now)); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "sessions and signing keys not looked after", "error", err)
+		}
+	}
 	return nil
 }
 
@@ -88,12 +124,37 @@ func (s *service) register(ctx context.Context, u user, password string) (user, 
 	return u, err
 }
 
-// login returns the user, or errWrongLogin, which takes as long when there is no such user.
-func (s *service) login(ctx context.Context, username, password string) (user, error) {
-	var u user
+// A throttledError says after what time the next login may be tried.
+type throttledError struct{ after time.Duration }
+
+func (e *throttledError) Error() string {
+	return fmt.Sprintf("user: too many failed logins: wait %v", e.after)
+}
+
+// login returns the user, or errWrongLogin, errBusy or a *throttledError. It does the same work for a
+// user that there is and for one that there is not.
+func (s *service) login(ctx context.Context, username, password, client string) (u user, err error) {
+	username = canonical(username)
+	bounds := boundsOf(client, username, false)
+	if wait := s.throttle.begin(time.Now(), bounds); wait > 0 {
+		known, err := s.store.knows(ctx, username, client, time.Now())
+		if err != nil {
+			return user{}, err
+		}
+		bounds = boundsOf(client, username, known)
+		if known {
+			wait = s.throttle.begin(time.Now(), bounds)
+		}
+		if wait > 0 {
+			return user{}, &throttledError{wait}
+		}
+	}
+	defer func() {
+		s.throttle.end(ctx, time.Now(), bounds, errors.Is(err, errWrongLogin), err == nil)
+	}()
 	var hash string
-	err := errNotFound
-	if username = canonical(username); usernames.MatchString(username) {
+	err = errNotFound
+	if usernames.MatchString(username) {
 		u, hash, err = s.store.credentials(ctx, username)
 	}
 	if errors.Is(err, errNotFound) {
@@ -101,12 +162,61 @@ func (s *service) login(ctx context.Context, username, password string) (user, e
 	} else if err != nil {
 		return user{}, err
 	}
-	ok, err := s.passwords.match(ctx, password, hash)
+	ok, outdated, err := s.passwords.match(ctx, password, hash)
 	if err != nil {
 		return user{}, fmt.Errorf("user: password of user %d: %w", u.ID, err)
 	}
 	if !ok || u.ID == 0 {
 		return user{}, errWrongLogin
 	}
+	if outdated {
+		s.renew(ctx, u.ID, password, hash)
+	}
 	return u, nil
+}
+
+// renew stores a hash of the password with the parameters of now. What it cannot do the next login
+// does.
+func (s *service) renew(ctx context.Context, id int64, password, old string) {
+	fresh, err := s.passwords.hash(ctx, password)
+	if err == nil {
+		err = s.store.renewHash(ctx, id, old, fresh)
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "hash of a password not renewed", "user_id", id, "error", err)
+	}
+}
+
+// A grant is what a user gets for a password or a refresh token.
+type grant struct {
+	userID  int64
+	token   string
+	expires time.Time
+	refresh refreshToken
+}
+
+// open logs the user in from client.
+func (s *service) open(ctx context.Context, userID int64, client string) (g grant, err error) {
+	now := time.Now()
+	g.userID = userID
+	if g.refresh, err = s.store.open(ctx, userID, client, now, now.Add(s.set.SessionLife)); err != nil {
+		return grant{}, err
+	}
+	g.token, g.expires, err = s.keys.issue(userID, now)
+	return g, err
+}
+
+// refresh changes a refresh token for the next one and a new token. The error may be errNoSession.
+func (s *service) refresh(ctx context.Context, t refreshToken) (g grant, err error) {
+	now := time.Now()
+	var stolen int64
+	g.refresh, g.userID, stolen, err = s.store.rotate(ctx, t, now)
+	if stolen != 0 {
+		s.log.WarnContext(ctx, "refresh token used twice, so its session was ended", "user_id", stolen)
+	}
+	if err != nil {
+		return grant{}, err
+	}
+	g.token, g.expires, err = s.keys.issue(g.userID, now)
+	return g, err
 }

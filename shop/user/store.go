@@ -27,14 +27,11 @@ func (s store) add(ctx context.Context, tx *sql.Tx, u user, hash string) (id int
 
 // whatIsTaken explains, after add failed, which of u's names others have.
 func (s store) whatIsTaken(ctx context.Context, u user) error {
-	var names, emails int
-	err := s.db.QueryRowContext(ctx, `
-		SELECT (SELECT count(*) FROM users WHERE username = $1), (SELECT count(*) FROM users WHERE email = $2)`,
-		u.Username, u.Email).Scan(&names, &emails)
-	if err != nil {
+	var names int
+	if err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM users WHERE username = $1`, u.Username).Scan(&names); err != nil {
 		return fmt.Errorf("user: what is taken: %w", err)
 	}
-	return &takenError{username: names > 0, email: emails > 0}
+	return &takenError{username: names > 0}
 }
 
 // byID returns errNotFound when there is none.
@@ -80,16 +77,48 @@ func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
 	return users, nil
 }
 
-// signingSeed keeps fresh if there is no seed yet, and returns the one that all instances use.
-func (s store) signingSeed(ctx context.Context, fresh string) (seed string, err error) {
-	_, err = s.db.ExecContext(ctx, `INSERT INTO signing_key (id, seed) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, fresh)
+// renewHash stores the hash of a password anew, unless the password has changed meanwhile.
+func (s store) renewHash(ctx context.Context, id int64, old, fresh string) error {
+	_, err := s.db.ExecContext(ctx, `UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3`, fresh, id, old)
 	if err != nil {
-		return "", fmt.Errorf("user: keep signing key: %w", err)
+		return fmt.Errorf("user: renew hash: %w", err)
 	}
-	if err := s.db.QueryRowContext(ctx, `SELECT seed FROM signing_key WHERE id = 1`).Scan(&seed); err != nil {
-		return "", fmt.Errorf("user: signing key: %w", err)
+	return nil
+}
+
+// signingKeys returns all keys by their number.
+func (s store) signingKeys(ctx context.Context) ([]signingKey, error) {
+	keys, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (signingKey, error) {
+		var number, from int64
+		var seed string
+		if err := row.Scan(&number, &seed, &from); err != nil {
+			return signingKey{}, err
+		}
+		return newSigningKey(number, seed, time.UnixMilli(from))
+	}, `SELECT number, seed, signs_from FROM signing_keys ORDER BY number`)
+	if err != nil {
+		return nil, fmt.Errorf("user: signing keys: %w", err)
 	}
-	return seed, nil
+	return keys, nil
+}
+
+// addSigningKey does nothing if there is a key with that number.
+func (s store) addSigningKey(ctx context.Context, number int64, seed string, from time.Time) error {
+	_, err := s.db.ExecContext(ctx, `
+		INSERT INTO signing_keys (number, seed, signs_from) VALUES ($1, $2, $3) ON CONFLICT (number) DO NOTHING`,
+		number, seed, from.UnixMilli())
+	if err != nil {
+		return fmt.Errorf("user: add signing key: %w", err)
+	}
+	return nil
+}
+
+// dropSigningKeys deletes those below number.
+func (s store) dropSigningKeys(ctx context.Context, number int64) error {
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM signing_keys WHERE number < $1`, number); err != nil {
+		return fmt.Errorf("user: drop signing keys: %w", err)
+	}
+	return nil
 }
 
 func notFound(err error) error {

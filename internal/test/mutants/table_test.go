@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs(), logins())
 }
 
 // calls: package transport.
@@ -496,6 +496,44 @@ func surroundings() []mutant {
 }
 
 // shop: the reference application, and what tests it.
+// logins: the shop's user-service.
+func logins() []mutant {
+	return []mutant{
+		{
+			"a refresh token that was used ends its session", "shop/user/session.go",
+			"`DELETE FROM sessions WHERE id = $1 AND expires_at > $2 RETURNING user_id`", "`SELECT user_id FROM sessions WHERE id = $1 AND expires_at > $2`", "./shop/user", "TestRefresh",
+		},
+		{
+			"a key is published before it signs", "shop/user/keys.go",
+			"if !now.Before(from.Add(-k.lead())) {", "if !now.Before(from) {", "./shop/user", "TestOverlap",
+		},
+		{
+			"a key is published until its last token has ended", "shop/user/keys.go",
+			"keys[1].from.Add(k.life+leeway)", "keys[1].from", "./shop/user", "TestOverlap",
+		},
+		{
+			"who is no user costs a hash too", "shop/user/service.go",
+			"		hash = s.passwords.nobodys\n", "		return user{}, errWrongLogin\n", "./shop/user", "TestSameWork",
+		},
+		{
+			"the sixth wrong password waits", "shop/user/throttle.go",
+			"if over := y.failed - b.free; over >= 0 {", "if over := y.failed - b.free; over >= 0 && b.free > 5 {", "./shop/user", "TestSixtyWrongPasswords",
+		},
+		{
+			"strangers do not lock a user out", "shop/user/throttle.go",
+			"if !known {", "if known || true {", "./shop/user", "TestManyStrangers",
+		},
+		{
+			"an address that anybody can write is not believed", "server/rate.go",
+			"(inProcess || len(proxies) > 0 && ", "(inProcess || len(proxies) == 0 || ", "./shop/user", "TestForgedAddress",
+		},
+		{
+			"a body without a type from another site is refused", "shop/internal/rest/rest.go",
+			"if kind != \"application/json\" && origins", "if kind != \"application/json\" && kind != \"\" && origins", "./shop/internal/rest", "TestContentTypes",
+		},
+	}
+}
+
 func shop() []mutant {
 	return []mutant{
 		{

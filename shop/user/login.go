@@ -1,0 +1,149 @@
+package user
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/shop/internal/rest"
+)
+
+// passwordBurst is how many sign-ups and logins a client may send at once.
+const passwordBurst = 60
+
+// clientKey is that of the client's address in the context of what perClient wraps.
+type clientKey struct{}
+
+// perClient bounds the requests of one client that cost a hash, whatever becomes of them.
+func (s *service) perClient(counter server.Counter) func(huma.Context, func(huma.Context)) {
+	limit := server.RateLimit(server.RateOptions{Rate: s.set.PasswordRate, Burst: passwordBurst, Counter: counter, Key: s.clientOf})
+	return func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(ctx)
+		limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			next(huma.WithValue(ctx, clientKey{}, s.clientOf(r)))
+		})).ServeHTTP(w, r)
+	}
+}
+
+// clientOf names the client of r by its address; "" is a caller within the process.
+func (s *service) clientOf(r *http.Request) string {
+	return server.ClientAddress(r, s.set.ForwardedFrom)
+}
+
+type loginInput struct {
+	Body struct {
+		Username string `json:"username" maxLength:"80" example:"ada"`
+		Password string `json:"password" maxLength:"128" example:"correct horse"`
+	}
+}
+
+// Resolve checks what the tags above cannot say.
+func (in *loginInput) Resolve(huma.Context) []error { return resolvePassword(in.Body.Password) }
+
+type grantOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         struct {
+		Token        string    `json:"token" doc:"A JWT, to be sent as Authorization: Bearer …"`
+		ExpiresAt    time.Time `json:"expires_at" doc:"The end of token."`
+		RefreshToken string    `json:"refresh_token" doc:"For one POST /refresh, which gives the next one."`
+		UserID       int64     `json:"user_id" example:"1"`
+	}
+}
+
+func granted(g grant) *grantOutput {
+	out := &grantOutput{CacheControl: "no-store"}
+	out.Body.Token, out.Body.ExpiresAt = g.token, g.expires
+	out.Body.RefreshToken, out.Body.UserID = g.refresh.String(), g.userID
+	return out
+}
+
+func (s *service) postLogin(ctx context.Context, in *loginInput) (*grantOutput, error) {
+	client, _ := ctx.Value(clientKey{}).(string)
+	u, err := s.login(ctx, in.Body.Username, in.Body.Password, client)
+	if err != nil {
+		return nil, s.refused(err)
+	}
+	g, err := s.open(ctx, u.ID, client)
+	if err != nil {
+		return nil, s.refused(err)
+	}
+	s.logins.WithLabelValues("ok").Inc()
+	return granted(g), nil
+}
+
+// refused is the problem for a login that failed, which it counts.
+func (s *service) refused(err error) error {
+	result, problem := "error", err
+	throttled, is := errors.AsType[*throttledError](err)
+	switch {
+	case is:
+		seconds := int(math.Ceil(throttled.after.Seconds()))
+		result = "throttled"
+		problem = huma.ErrorWithHeaders(
+			rest.Problem(http.StatusTooManyRequests, fmt.Sprintf("too many failed logins: try again in %d s", seconds)),
+			http.Header{"Retry-After": {strconv.Itoa(seconds)}})
+	case errors.Is(err, errWrongLogin):
+		result, problem = "wrong", rest.Problem(http.StatusUnauthorized, "username or password is wrong")
+	case errors.Is(err, errBusy):
+		result, problem = "busy", busy(err)
+	}
+	s.logins.WithLabelValues(result).Inc()
+	return problem
+}
+
+// busy is the problem for errBusy, and err itself for all else.
+func busy(err error) error {
+	if errors.Is(err, errBusy) {
+		return rest.Full("too many sign-ups and logins at the moment", time.Second)
+	}
+	return err
+}
+
+type refreshInput struct {
+	Body struct {
+		RefreshToken string `json:"refresh_token" maxLength:"128" doc:"From the last POST /login or POST /refresh."`
+	}
+}
+
+func (s *service) postRefresh(ctx context.Context, in *refreshInput) (*grantOutput, error) {
+	t, err := parseRefreshToken(in.Body.RefreshToken)
+	var g grant
+	if err == nil {
+		g, err = s.refresh(ctx, t)
+	}
+	if errors.Is(err, errNoSession) {
+		return nil, rest.Problem(http.StatusUnauthorized, "the session has ended: log in again")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return granted(g), nil
+}
+
+// postLogout answers 204 to what is no token of a session too: there is nothing left to end.
+func (s *service) postLogout(ctx context.Context, in *refreshInput) (*struct{}, error) {
+	t, err := parseRefreshToken(in.Body.RefreshToken)
+	if err != nil {
+		return nil, nil
+	}
+	return nil, s.store.end(ctx, t)
+}
+
+type keysOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         jose.JSONWebKeySet
+}
+
+func (s *service) getKeys(context.Context, *struct{}) (*keysOutput, error) {
+	maxAge := int(s.keys.cached().Seconds())
+	return &keysOutput{CacheControl: fmt.Sprintf("public, max-age=%d", maxAge), Body: s.keys.public()}, nil
+}
