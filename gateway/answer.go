@@ -8,6 +8,7 @@ import (
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
 )
 
 // guard is the outer part of the chain.
@@ -73,7 +74,7 @@ var defaults = map[string][]string{
 }
 
 // credentials are the headers that say who calls, and are not passed on.
-var credentials = []string{"Authorization", "X-Api-Key", "Cookie", principal}
+var credentials = []string{"Authorization", "X-Api-Key", "Cookie", transport.PrincipalHeader}
 
 // answer completes the header of what is answered.
 type answer struct {

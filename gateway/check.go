@@ -10,6 +10,7 @@ import (
 
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
+	"github.com/kaptar/kaptar/transport"
 )
 
 const (
@@ -120,7 +121,7 @@ func clean(h http.Header, method string, trusted bool) {
 		switch {
 		case !isPlain(name), slices.Contains(forged, name), hasPrefix(name, "Grpc-", "Proxy-"):
 		case hasPrefix(name, "Kaptar-"):
-			if trusted && key == principal {
+			if trusted && key == transport.PrincipalHeader {
 				continue // package auth looks whether it is good
 			}
 		case hasPrefix(name, "X-Forwarded-"), slices.Contains(forwarding, name):

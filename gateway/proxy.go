@@ -15,9 +15,6 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// principal is the header of package auth's internal token.
-const principal = "Kaptar-Principal"
-
 // proxy passes requests on to service as they are.
 func (g *gateway) proxy(service string) http.Handler {
 	return &httputil.ReverseProxy{

@@ -26,7 +26,7 @@ const statusClientGone = 499
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, server: s, start: time.Now(), maxBody: s.opts.MaxBody}
 	x.method = knownMethod(r.Method)
-	sound := x.arrive(r)
+	wrong := x.arrive(r)
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
 	s.begin(&x.span, x.method, parent, s.opts.TraceFrom.Has(r.RemoteAddr))
 	x.req = r
@@ -47,8 +47,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.fail(Problem{Status: http.StatusServiceUnavailable, Detail: "the server has shut down"})
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		x.fail(Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline had passed before the work began"})
-	case !sound:
-		x.fail(Problem{Status: http.StatusBadRequest, Detail: "the request has both Content-Length and Transfer-Encoding"})
+	case wrong != "":
+		x.fail(Problem{Status: http.StatusBadRequest, Detail: wrong})
 	case !s.knows(ctx, r.TLS, connOf(r) != nil):
 		x.fail(Problem{Status: http.StatusForbidden, Detail: noPeer})
 	case x.enter(ctx):

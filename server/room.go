@@ -122,30 +122,60 @@ func rested(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// arrive notes that the connection of r, if it is one of ours, is worked on, and reports whether the
-// request may be. One that tells its length twice, with Content-Length and Transfer-Encoding, may not:
-// net/http reads it by the second and hides the first, and what stands in front of this server may
-// have done the opposite and take what follows for another request. Where that is not to be seen,
-// what follows is not read.
-func (x *exchange) arrive(r *http.Request) bool {
+// arrive notes that the connection of r, if it is one of ours, is worked on, and says what is wrong
+// with how the request is framed, "" for nothing. What stands in front of this server may read it
+// otherwise than net/http, and take what follows for another request: with both Content-Length and
+// Transfer-Encoding net/http goes by the second and hides the first, of HTTP/1.0 it hides the second
+// too; it takes lines that are folded, or end without CR. Where the head is not to be seen at once,
+// what follows a body is not read.
+func (x *exchange) arrive(r *http.Request) (wrong string) {
 	c := connOf(r)
 	if c == nil {
-		return true
+		return ""
 	}
 	c.spare(time.Time{}, 0)
-	if r.ProtoMajor != 1 || r.ContentLength == 0 {
-		return true
+	if r.ProtoMajor != 1 {
+		return ""
 	}
-	x.body.conn = c
-	c.spare(x.start, halfTime) // until its body has come
-	if len(r.TransferEncoding) == 0 {
-		return true
+	if r.ContentLength != 0 {
+		x.body.conn = c
+		c.spare(x.start, halfTime) // until its body has come
 	}
 	head, _, whole := bytes.Cut(c.head, []byte("\r\n\r\n"))
-	head = bytes.ToLower(head)
-	twice := whole && (bytes.Contains(head, []byte("\ncontent-length")) || bytes.HasPrefix(head, []byte("content-length")))
-	if twice || !whole { // longer than one read, begun behind another request, or encrypted
+	close := true
+	switch {
+	case !wholeLines(head):
+		wrong = "a line of the header is folded, or does not end with CR and LF"
+	case len(r.TransferEncoding) > 0 && hasField(head, "content-length"):
+		wrong = "the request has both Content-Length and Transfer-Encoding"
+	case r.ProtoMinor == 0 && hasField(head, "transfer-encoding"):
+		wrong = "HTTP/1.0 has no Transfer-Encoding"
+	default: // longer than one read, begun behind another request, or encrypted
+		close = !whole && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
+	}
+	if close {
 		x.Header().Set("Connection", "close")
 	}
-	return !twice
+	return wrong
+}
+
+// wholeLines reports whether each line of a head ends with CRLF and none continues the one before. The
+// first bytes of a connection's first head are missing, a CR perhaps among them.
+func wholeLines(head []byte) bool {
+	for first := true; ; first = false {
+		i := bytes.IndexByte(head, '\n')
+		if i < 0 {
+			return true
+		}
+		if i == 0 && !first || i > 0 && head[i-1] != '\r' || i+1 < len(head) && (head[i+1] == ' ' || head[i+1] == '\t') {
+			return false
+		}
+		head = head[i+1:]
+	}
+}
+
+// hasField reports whether a head has a field of that name, which is in lower case.
+func hasField(head []byte, name string) bool {
+	head = bytes.ToLower(head)
+	return bytes.HasPrefix(head, []byte(name)) || bytes.Contains(head, []byte("\n"+name))
 }

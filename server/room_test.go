@@ -153,6 +153,15 @@ func TestALengthToldTwiceIsRefused(t *testing.T) {
 			"POST /first HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-LENGTH:4\r\nHost: users\r\n\r\n0\r\n\r\n", 400, false, false,
 		},
 		"both, behind the shortest line": {"P / HTTP/1.1\r\nContent-Length: 4\r\nHost: users\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false, false},
+		"a folded line":                  {"POST /first HTTP/1.1\r\nHost: users\r\nX-A: b\r\n Content-Length: 4\r\n\r\n", 400, false, false},
+		"a folded line without value":    {"GET /first HTTP/1.1\r\nHost: users\r\nX-A:\r\n\tb\r\n\r\n", 400, false, false},
+		"LF alone":                       {"GET /first HTTP/1.1\r\nHost: users\nX-A: b\r\n\r\n", 400, false, false},
+		"LF alone at the end":            {"GET /first HTTP/1.1\r\nHost: users\r\nX-A: b\n\n", 400, false, false},
+		"LF behind the shortest line":    {"PP / HTTP/1.1\r\nHost: users\r\nContent-Length: 0\r\n\r\n", 200, true, false},
+		"chunks of HTTP/1.0": {
+			"POST /first HTTP/1.0\r\nHost: users\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n", 400, false, false,
+		},
+		"a length of HTTP/1.0": {"POST /first HTTP/1.0\r\nHost: users\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na", 200, true, true},
 		"a head of several reads": {"POST /first HTTP/1.1\r\nHost: users\r\nContent-Length: 4\r\nX-Long: " + strings.Repeat("x", 8<<10) +
 			"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, false, true},
 	} {
