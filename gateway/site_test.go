@@ -1,0 +1,161 @@
+package gateway_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/gateway"
+	"github.com/kaptar/kaptar/kaptartest"
+)
+
+// A site is a gateway and a service behind it that notes what reaches it.
+type site struct {
+	t    *testing.T
+	sys  *kaptartest.System
+	addr string
+
+	mu   sync.Mutex
+	seen []*http.Request
+	body []string
+}
+
+// open starts a site; change may be nil.
+func open(t *testing.T, settings map[string]string, change func(*gateway.Options)) *site {
+	t.Helper()
+	s := &site{t: t}
+	note := func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		s.mu.Lock()
+		s.seen, s.body = append(s.seen, r), append(s.body, string(body))
+		s.mu.Unlock()
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		for _, name := range r.URL.Query()["answer"] { // a header that the service answers with
+			name, value, _ := strings.Cut(name, ":")
+			w.Header().Add(name, value)
+		}
+		_, _ = io.WriteString(w, "noted")
+	}
+	users := kaptar.Service{Name: "user-service", Setup: func(app *kaptar.App) error {
+		app.HandleFunc("/", note)
+		return nil
+	}}
+	s.sys = kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, edge(change), users)
+	s.addr = strings.TrimPrefix(s.sys.URL("gateway"), "http://")
+	return s
+}
+
+// take returns what has reached the service since the last take.
+func (s *site) take() (seen []*http.Request, bodies []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, bodies = s.seen, s.body
+	s.seen, s.body = nil, nil
+	return seen, bodies
+}
+
+// targets are the method and target of each.
+func targets(seen []*http.Request) (out []string) {
+	for _, r := range seen {
+		out = append(out, r.Method+" "+r.RequestURI)
+	}
+	return out
+}
+
+// dial connects as one that is not the client of good.
+func (s *site) dial() *net.TCPConn {
+	s.t.Helper()
+	to, err := net.ResolveTCPAddr("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	conn, err := net.DialTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, to)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+// send writes raw, with <host> filled in, and reads all answers until the connection ends.
+func (s *site) send(raw string) (answers []kaptartest.Response) {
+	s.t.Helper()
+	conn := s.dial()
+	go func() { _, _ = io.WriteString(conn, strings.ReplaceAll(raw, "<host>", s.addr)) }() // the answer may come before all is sent
+	r := bufio.NewReader(conn)
+	for {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			if e, ok := err.(net.Error); ok && e.Timeout() {
+				s.t.Fatalf("the connection stays open after %d answers to %.200q", len(answers), raw)
+			}
+			return answers
+		}
+		if resp.StatusCode == http.StatusContinue {
+			continue
+		}
+		text, _ := io.ReadAll(resp.Body) // a short one shows in the test
+		answers = append(answers, kaptartest.Response{Status: resp.StatusCode, Header: resp.Header, Body: string(text)})
+	}
+}
+
+// wellAfter checks that nobody else notices what was done: a good request is served, no breaker is
+// open, and both are ready.
+func (s *site) wellAfter(what string) {
+	s.t.Helper()
+	if a := s.sys.Do(http.MethodGet, "gateway", "/v1/users/good", ""); a.Status != http.StatusOK {
+		s.t.Errorf("%s: then a good request: %d %s, want 200", what, a.Status, a.Body)
+	}
+	if seen, _ := s.take(); len(seen) == 0 || seen[len(seen)-1].RequestURI != "/v1/users/good" {
+		s.t.Errorf("%s: then a good request: the service saw %v", what, targets(seen))
+	}
+	for _, service := range []string{"gateway", "user-service"} {
+		if a := s.sys.Do(http.MethodGet, service, "/readyz", ""); a.Status != http.StatusOK {
+			s.t.Errorf("%s: then /readyz of %s: %d %s", what, service, a.Status, a.Body)
+		}
+	}
+	for line := range strings.Lines(s.sys.Do(http.MethodGet, "gateway", "/metrics", "").Body) {
+		if strings.HasPrefix(line, "breaker_state{") && !strings.HasSuffix(line, " 0\n") {
+			s.t.Errorf("%s: then %s", what, line)
+		}
+	}
+}
+
+// statuses are those of answers. All that the gateway itself refuses are problems.
+func (s *site) statuses(answers []kaptartest.Response) (out []int) {
+	s.t.Helper()
+	for _, a := range answers {
+		out = append(out, a.Status)
+		var problem struct{ Status int }
+		if a.Header.Get("Content-Type") == "application/problem+json" && a.Body != "" { // as for HEAD
+			if err := json.Unmarshal([]byte(a.Body), &problem); err != nil || problem.Status != a.Status {
+				s.t.Errorf("answer %d is no problem: %s", a.Status, a.Body)
+			}
+		}
+	}
+	return out
+}
+
+func same[T comparable](a, b []T) bool { return slices.Equal(a, b) }
+
+// refusal is what New says to opts.
+func refusal(t *testing.T, opts gateway.Options) (err error) {
+	t.Helper()
+	kaptartest.Start(t, kaptar.Service{Name: "gateway", Setup: func(app *kaptar.App) error {
+		err = gateway.New(app, &opts)
+		return nil
+	}})
+	return err
+}
