@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/gateway"
 )
 
@@ -16,10 +17,11 @@ func ExampleNew() {
 		app.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, "see /openapi.json")
 		})
-		return gateway.New(app, &gateway.Options{Settings: set, Routes: []gateway.Route{
+		policies := auth.Policies{"GET /{$}": auth.Public()}
+		return gateway.New(app, &gateway.Options{Settings: set, Policies: policies, Routes: []gateway.Route{
 			{Resource: "users", Service: "user-service"},
 			{Resource: "login", Service: "user-service", RateLimit: 5},
-			{Resource: "orders", Service: "order-service", Versions: []string{"", "v1", "v2"}, MaxBody: 64 << 10},
+			{Resource: "orders", Service: "order-service", Policy: auth.Authenticated(), Versions: []string{"", "v1", "v2"}, MaxBody: 64 << 10},
 		}})
 	}}
 	fmt.Println(service.Name) // kaptar.Main(service)

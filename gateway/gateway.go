@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/server"
@@ -25,6 +27,9 @@ type Route struct {
 	// Versions are the parts of the path in front of the resource, as in /v1/users; "" is for /users.
 	// Default: "" and "v1". Each version of a resource has one route.
 	Versions []string
+	// Policy says who may use the route; default: auth.Optional. The service has policies of its own, and
+	// is told who the caller is.
+	Policy auth.Policy
 	// MaxBody is the largest body of a request in bytes; 0 leaves it to the setting max_body.
 	MaxBody int64
 	// RateLimit is how many requests a second one client may send to this route; 0 is any number. It
@@ -35,6 +40,11 @@ type Route struct {
 // Options are for New.
 type Options struct {
 	Routes []Route
+	// Policies are those of what the service serves beside Routes and /openapi.json, such as a page. New
+	// adds its own; they may be filled until the service listens.
+	Policies auth.Policies
+	// Auth says whom the gateway knows; nil leaves it to the settings auth.…
+	Auth *auth.Options
 	// Title is that of /openapi.json; default: the name of the service.
 	Title string
 	// Settings are usually the Settings of the kaptar.Service, or embedded in them; nil has the
@@ -56,15 +66,20 @@ type gateway struct {
 	origins http.CrossOriginProtection
 	counter server.Counter // nil: each instance counts for itself
 	buffers buffers
+
+	policies auth.Policies
 }
 
 // New makes app a gateway, during Setup: it registers the routes and /openapi.json, which describes
-// all services behind them, and puts the chain of the package comment around everything that app
-// serves. Deadlines and traces of callers do not count, unless the settings deadline_from and
+// all services behind them, and puts the chain of the package comment, with auth.Protect, around
+// everything that app serves. Deadlines and traces of callers do not count, unless the settings deadline_from and
 // trace_from say whose do; what finds no room is told after a second (limit.hold), and requests
 // with the method GET go first.
 func New(app *kaptar.App, opts *Options) error {
-	g := &gateway{app: app}
+	g := &gateway{app: app, policies: opts.Policies}
+	if g.policies == nil {
+		g.policies = auth.Policies{}
+	}
 	if opts.Settings != nil {
 		g.set = *opts.Settings
 	}
@@ -89,7 +104,8 @@ func New(app *kaptar.App, opts *Options) error {
 	}
 	slices.Sort(services)
 	app.HandleFunc("GET /openapi.json", g.openAPI(cmp.Or(opts.Title, app.Name()), slices.Compact(services)))
-	return nil
+	g.policies["GET /openapi.json"] = auth.Public()
+	return auth.Protect(app, g.policies, opts.Auth)
 }
 
 // serverOptions are what is different for a server that anybody can call.
@@ -127,6 +143,9 @@ func (g *gateway) route(r Route) {
 		h = server.MaxBody(r.MaxBody, h)
 	}
 	h = g.rateLimit(r.Resource, r.RateLimit)(h)
+	if reflect.ValueOf(r.Policy).IsZero() {
+		r.Policy = auth.Optional()
+	}
 	if r.Versions == nil {
 		r.Versions = []string{"", "v1"}
 	}
@@ -136,8 +155,10 @@ func (g *gateway) route(r Route) {
 			path = "/" + version + path
 		}
 		for _, method := range []string{"GET ", ""} { // two, so that they have priorities of their own
-			g.app.Handle(method+path, h)
-			g.app.Handle(method+path+"/{rest...}", h)
+			for _, pattern := range []string{method + path, method + path + "/{rest...}"} {
+				g.app.Handle(pattern, h)
+				g.policies[pattern] = r.Policy
+			}
 		}
 	}
 }

@@ -43,7 +43,7 @@ func TestServiceAway(t *testing.T) {
 	t.Parallel()
 	cut := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	slow := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "1s"}}, edge(nil),
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "3s"}}, edge(nil),
 		things("order-service", map[string]http.HandlerFunc{"POST /orders": cut}),
 		things("inventory-service", map[string]http.HandlerFunc{"POST /stock": slow}))
 	for _, c := range []struct {

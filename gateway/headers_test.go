@@ -22,10 +22,10 @@ type outside struct {
 func fromOutside() []outside {
 	return []outside{
 		{"nothing", "", 200, []string{"Authorization"}, []string{"X-Forwarded-For: 127.0.0.2", "X-Forwarded-Host: <host>", "X-Forwarded-Proto: http"}},
-		{"internal token", "Kaptar-Principal: x\r\n", 200, []string{"Kaptar-Principal"}, nil},
-		{"internal token in small letters", "kaptar-principal: x\r\n", 200, []string{"Kaptar-Principal"}, nil},
+		{"internal token", "Kaptar-Principal: x\r\n", 200, nil, nil},
+		{"internal token in small letters", "kaptar-principal: x\r\n", 200, nil, nil},
 		{"internal token, underscored", "Kaptar_Principal: x\r\n", 200, []string{"Kaptar_Principal", "Kaptar_principal"}, nil},
-		{"internal token twice", "Kaptar-Principal: x\r\nKaptar-Principal: y\r\n", 200, []string{"Kaptar-Principal"}, nil},
+		{"internal token twice", "Kaptar-Principal: x\r\nKaptar-Principal: y\r\n", 200, nil, nil},
 		{"mark of overload", "Kaptar-Overload: queue_full\r\n", 200, []string{"Kaptar-Overload"}, nil},
 		{"mark of a dependency", "Kaptar-Dependency: bank\r\n", 200, []string{"Kaptar-Dependency"}, nil},
 		{"anything of the system's", "Kaptar-New: x\r\nKAPTAR-OLD: y\r\n", 200, []string{"Kaptar-New", "Kaptar-Old"}, nil},
@@ -50,7 +50,11 @@ func fromOutside() []outside {
 		{"for one hop", "Keep-Alive: timeout=1\r\nTE: trailers\r\nConnection: Keep-Alive, close\r\n", 200, []string{"Keep-Alive", "Connection"}, []string{"Te: trailers"}},
 		{"named in Connection", "Connection: close, X-Own\r\nX-Own: a\r\n", 200, []string{"X-Own", "Connection"}, nil},
 		{"forwarding named in Connection", "Connection: close, X-Forwarded-For, X-Request-Id, Kaptar-Principal\r\n", 200, nil, []string{"X-Forwarded-For: 127.0.0.2"}},
-		{"credentials", "Authorization: Basic YTpi\r\n", 200, []string{"Authorization"}, nil},
+		{"a key", "X-Api-Key: robot's\r\n", 200, []string{"X-Api-Key", "Authorization"}, nil},
+		{"a wrong key", "X-Api-Key: x\r\n", 401, nil, nil},
+		{"a password", "Authorization: Basic YTpi\r\n", 401, nil, nil},
+		{"a token of nobody's", "Authorization: Bearer a.b.c\r\n", 401, nil, nil},
+		{"a key and a token", "X-Api-Key: robot's\r\nAuthorization: Bearer a.b.c\r\n", 400, nil, nil},
 		{"cookies", "Cookie: a=b\r\n", 200, []string{"Cookie"}, nil},
 		{"two credentials", "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400, nil, nil},
 		{"two keys", "X-Api-Key: a\r\nX-Api-Key: b\r\n", 400, nil, nil},
@@ -70,9 +74,14 @@ func fromOutside() []outside {
 	}
 }
 
+// robot are the settings for a machine whose key is "robot's".
+var robot = map[string]string{
+	"auth.keys.robot.sha256": "3b3478ac33f8d04f243b17615e6df276efcadb10de56cadf7b424a0b485e263c", "auth.keys.robot.scopes": "users:read",
+}
+
 func TestHeadersFromOutside(t *testing.T) {
 	t.Parallel()
-	s := open(t, nil, nil)
+	s := open(t, robot, nil)
 	if n := len(fromOutside()); n < 30 {
 		t.Errorf("there are %d cases, want 30", n)
 	}
@@ -100,6 +109,9 @@ func (s *site) checkSeen(c outside, h http.Header) {
 		} else if len(v) > 0 {
 			s.t.Errorf("%s: the service saw %s: %q", c.name, name, v)
 		}
+	}
+	if token := h["Kaptar-Principal"]; len(token) != 1 || strings.Count(token[0], ".") != 2 {
+		s.t.Errorf("%s: the service saw the internal tokens %q, want one of the gateway's", c.name, token)
 	}
 	for _, line := range c.saw {
 		name, value, _ := strings.Cut(strings.ReplaceAll(line, "<host>", s.addr), ": ")
@@ -212,7 +224,7 @@ const friend = "https://shop.example"
 func TestOtherOrigins(t *testing.T) {
 	t.Parallel()
 	s := open(t, map[string]string{"services.gateway.cors_origins": friend + ",http://localhost:3000"}, nil)
-	own := "http://" + s.addr
+	const own = "http://gateway" // as kaptartest calls it
 	for _, c := range []struct {
 		name, method, origin string
 		header               []string

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/gateway"
 )
 
@@ -33,14 +34,19 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 // setup serves the resources that the outside may reach; anything else is not found.
 func setup(app *kaptar.App, set *settings) error {
+	policies := auth.Policies{"GET /favicon.ico": auth.Public()}
 	for path, file := range map[string]string{"{$}": "storefront.html", "storefront.js": "storefront.js", "storefront.css": "storefront.css"} {
 		app.HandleFunc("GET /"+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Security-Policy", policy)
 			http.ServeFileFS(w, r, storefront, file)
 		})
+		policies["GET /"+path] = auth.Public()
 	}
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Routes: []gateway.Route{
+	users := &auth.Options{Credentials: auth.Credentials{Issuers: map[string]auth.Issuer{"user-service": {
+		Issuer: "user-service", Audience: "shop", JWKSURL: "http://user-service/.well-known/jwks.json", Algorithms: []string{"EdDSA"},
+	}}}}
+	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Auth: users, Policies: policies, Routes: []gateway.Route{
 		{Resource: "users", Service: "user-service"},
 		{Resource: "login", Service: "user-service", RateLimit: set.LoginLimit},
 		{Resource: "refresh", Service: "user-service", RateLimit: set.LoginLimit},

@@ -37,8 +37,8 @@ var mayImport = map[string][]string{
 	"local":                  {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "gateway", "drivers/", "local", "shop/", internal},
-	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "cache", "gateway", "drivers/", "shop/", internal},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "drivers/", "local", "shop/", internal},
+	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "drivers/", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.
