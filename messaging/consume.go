@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/internal/steady"
@@ -120,7 +119,10 @@ func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
 	d.Raw = c.raw
 	storableID(d)
-	ctx := propagation.TraceContext{}.Extract(context.WithoutCancel(stop), &d.Headers)
+	ctx := context.WithoutCancel(stop)
+	if parent := telemetry.ParseTraceparent(d.Headers.Get(driver.HeaderTraceParent), d.Headers.Get(driver.HeaderTraceState)); parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	}
 	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		telemetry.MessagingOperation.String("process"), telemetry.MessagingTopic.String(c.topic), telemetry.MessagingGroup.String(c.opts.Group),
 		telemetry.MessagingID.String(d.ID), telemetry.DeliveryAttempt.Int(d.Attempt)))

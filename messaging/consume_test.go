@@ -220,7 +220,7 @@ func TestWhatCannotBeDecodedIsADeadLetter(t *testing.T) {
 		headers map[string]string
 	}{
 		"unexpected end of JSON":         {`{"n":`, cloudEvent("cut", "k")},
-		"cannot unmarshal string":        {`{"n":"one"}`, cloudEvent("type", "k")},
+		"got string":                     {`{"n":"one"}`, cloudEvent("type", "k")},
 		`ce-specversion is ""`:           {`{"n":1}`, without("ce-specversion")},
 		`ce-specversion is "0.3"`:        {`{"n":1}`, with("ce-specversion", "0.3")},
 		`content type "application/xml"`: {`<n/>`, with("content-type", "application/xml")},

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/kaptar/kaptar/internal/strictjson"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -55,35 +56,48 @@ func storableID(d *driver.Delivery) {
 	}
 }
 
-// decode reads what encode wrote, in whatever language. Its errors are permanent.
+// decode reads what encode wrote, in whatever language. What it cannot read in one way only is
+// refused; its errors are permanent, and short whatever the message has. New keys are ignored, since
+// publishers add to their events.
 func decode[T any](d *driver.Delivery) (Event[T], error) {
 	e := Event[T]{ID: d.ID, Key: d.Key, Attempt: d.Attempt, Source: d.Headers.Get(driver.HeaderSource)}
 	if raw, ok := any(&e.Data).(*Raw); ok {
 		*raw = Raw{Headers: d.Headers.Map(), Body: d.Data}
 		return e, nil
 	}
+	refuse := func(format string, args ...any) (Event[T], error) {
+		return e, Permanent(fmt.Errorf("messaging: %s on %s: "+format, append([]any{d.ID, d.Topic}, args...)...))
+	}
 	if v := d.Headers.Get(driver.HeaderSpecVersion); v != specVersion {
-		return e, Permanent(fmt.Errorf("messaging: %s on %s is no CloudEvent %s: header %s is %q; plain messages need a Topic[messaging.Raw]",
-			d.ID, d.Topic, specVersion, driver.HeaderSpecVersion, v))
+		return refuse("header %s is %.100q: expected a CloudEvent %s; plain messages need a Topic[messaging.Raw]",
+			driver.HeaderSpecVersion, v, specVersion)
+	}
+	if v := d.Headers.Get(driver.HeaderType); v != d.Topic {
+		return refuse("header %s is %.100q: expected the name of the topic", driver.HeaderType, v)
+	}
+	if e.Source == "" {
+		return refuse("header %s is missing", driver.HeaderSource)
+	}
+	if n := d.Size(); n > driver.MaxSize {
+		return refuse("%d bytes with headers: expected at most %d", n, driver.MaxSize)
 	}
 	if ct := d.Headers.Get(driver.HeaderContentType); ct != "" {
 		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
-			return e, Permanent(fmt.Errorf("messaging: %s on %s has content type %q: expected application/json", d.ID, d.Topic, ct))
+			return refuse("content type %.100q: expected application/json", ct)
 		}
 	}
 	if ts := d.Headers.Get(driver.HeaderTime); ts != "" {
-		at, err := time.Parse(time.RFC3339Nano, ts)
-		if err != nil {
-			return e, Permanent(fmt.Errorf("messaging: %s on %s: header %s: %w", d.ID, d.Topic, driver.HeaderTime, err))
+		var err error
+		if e.Time, err = time.Parse(time.RFC3339Nano, ts); err != nil {
+			return refuse("header %s is %.100q: expected a time as in RFC 3339", driver.HeaderTime, ts)
 		}
-		e.Time = at
 	}
-	err := json.Unmarshal(d.Data, &e.Data)
+	err := strictjson.Unmarshal(d.Data, &e.Data, true)
 	if v, ok := any(e.Data).(interface{ Validate() error }); ok && err == nil {
 		err = v.Validate()
 	}
 	if err != nil {
-		return e, Permanent(fmt.Errorf("messaging: %s on %s: %w", d.ID, d.Topic, err))
+		return refuse("data: %w", err)
 	}
 	return e, nil
 }

@@ -3,6 +3,7 @@ package nats
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -85,6 +86,9 @@ func decode(topic string, raw bool, msg *nats.Msg) driver.Message {
 		}
 		m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
 	}
+	slices.SortFunc(m.Headers, func(a, b driver.Header) int { // or the order of the map would choose among two of one name
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
+	})
 	m.Headers.Sort()
 	m.ID = cmp.Or(unescapeValue(msg.Header.Get(nats.MsgIdHdr)), m.Headers.Get(driver.HeaderID))
 	if key, ok := msg.Header[headerKey]; ok && len(key) > 0 {

@@ -1,12 +1,14 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,6 +109,9 @@ func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
 		}
 		m.Headers = append(m.Headers, driver.Header{Name: strings.ToLower(name), Value: value})
 	}
+	slices.SortFunc(m.Headers, func(a, b driver.Header) int { // or the order of the map would choose among two of one name
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
+	})
 	if d.ContentType != "" {
 		m.Headers = append(m.Headers, driver.Header{Name: driver.HeaderContentType, Value: d.ContentType})
 	}

@@ -143,3 +143,26 @@ func TestPartialError(t *testing.T) {
 		t.Errorf("PartialError = %v, want EOF in its chain and the count", err)
 	}
 }
+
+// FuzzHeaders: what is read from JSON is in order, each name once, and survives being written.
+func FuzzHeaders(f *testing.F) {
+	f.Add([]byte(`{"ce-id":"1","a":"\u0000","b":"\ud800"}`))
+	f.Add([]byte(`{"a":"1","a":"2","A":"3"}`))
+	f.Add([]byte(`{"a":1}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, object []byte) {
+		var h, again driver.Headers
+		if h.UnmarshalJSON(object) != nil {
+			return
+		}
+		for i := 1; i < len(h); i++ {
+			if h[i-1].Name >= h[i].Name {
+				t.Fatalf("headers of %q are %v, want ascending names", object, h)
+			}
+		}
+		text, err := h.MarshalJSON()
+		if err != nil || again.UnmarshalJSON(text) != nil || !slices.Equal(h, again) {
+			t.Fatalf("headers %v come back as %v by way of %s, %v", h, again, text, err)
+		}
+	})
+}

@@ -619,6 +619,10 @@ func inputs() []mutant {
 			"err := u.check(r.URL)", "var err error", "./transport", "TestUntrustedRedirects",
 		},
 		{
+			"the event of another topic is a dead letter", "messaging/envelope.go",
+			"v != d.Topic {", "v == \"\" {", "./messaging", "TestHostileEnvelopes",
+		},
+		{
 			"no credentials to another host", "transport/untrusted.go",
 			"via[0].URL.Host != r.URL.Host {", "via[0].URL.Host == \"\" {", "./transport", "TestUntrustedHeaders",
 		},
