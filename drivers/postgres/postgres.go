@@ -3,7 +3,14 @@
 //	import _ "github.com/kaptar/kaptar/drivers/postgres"
 //
 // Its URLs are postgres://user:password@host:5432/db?sslmode=…, as libpq and pgx understand them
-// (postgresql:// too).
+// (postgresql:// too). Only sslmode=verify-full looks whether the server is the one that the URL
+// names; by default, which is prefer, anybody between can read and change everything:
+//
+//	sslmode=verify-full          TLS with a certificate for the host
+//	sslrootcert=FILE             certificates of authorities to trust, in PEM; default: the system's
+//	sslcert=FILE, sslkey=FILE    the client's certificate and its key, in PEM
+//
+// These files are read for each new connection, so they can be renewed.
 //
 // A pool holds at most 20 connections, 10 of them idle for up to 5 minutes, each for up to 30
 // minutes; set others on the *sql.DB. To connect takes at most 10 seconds unless the URL has a
@@ -27,6 +34,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -52,14 +60,22 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
-	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg).Connect)
+	renew := stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
+		again, err := pgx.ParseConfig(rawURL) // which reads the files
+		if err != nil {
+			return errors.New(hide(err.Error(), secrets))
+		}
+		cfg.TLSConfig, cfg.Fallbacks = again.TLSConfig, again.Fallbacks
+		return nil
+	})
+	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg, renew).Connect)
 	db.SetMaxOpenConns(20)
 	db.SetMaxIdleConns(10)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
 		_ = db.Close()
-		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, err), secrets), err: err}
+		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, explain(err)), secrets), err: err}
 	}
 	return db, nil
 }
@@ -83,6 +99,22 @@ func refuse(fsync, sync string) error {
 			"and events already sent would be of orders that do not exist; set it to on for this role, database or URL")
 	}
 	return nil
+}
+
+// explain says what in the URL, or missing from it, made the server refuse the connection.
+func explain(err error) error {
+	pg, refused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case refused && pg.Code == "28P01": // invalid_password
+		return fmt.Errorf("the user or its password is wrong: %w", err)
+	case refused && pg.Code == "28000" && strings.Contains(pg.Message, "certificate"): // invalid_authorization_specification
+		return fmt.Errorf("the server wants another client's certificate: name it with sslcert=FILE&sslkey=FILE: %w", err)
+	case refused && pg.Code == "28000" && strings.Contains(pg.Message, "no encryption"):
+		return fmt.Errorf("if the server takes TLS alone, add sslmode=verify-full&sslrootcert=FILE: %w", err)
+	case err != nil && strings.Contains(err.Error(), "server refused TLS connection"): // has no type
+		return fmt.Errorf("no TLS is spoken at that port: set ssl=on at the server, or do without by sslmode=disable: %w", err)
+	}
+	return tlsfiles.ExplainAs(err, "sslrootcert=FILE", "sslcert=FILE&sslkey=FILE")
 }
 
 // describe returns the URL without its password and parameters for messages, and the secrets to
