@@ -19,6 +19,7 @@ import (
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/identity"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
@@ -185,6 +186,9 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 		url := a.settings.DatabaseURL.Reveal()
 		if url == "" {
 			return nil, fmt.Errorf("kaptar: %s needs a database: set DATABASE_URL (or services.%[1]s.database_url) to sqlite:path or postgres://…", a.Name())
+		}
+		if tlsfiles.Exposed(url) {
+			a.Logger().Warn("the database is on another machine, and its URL does not ask for TLS that looks who answers: add sslmode=verify-full", "setting", "database_url")
 		}
 		db, err := sqldb.Open(a.base, url)
 		if err != nil {

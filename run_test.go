@@ -215,6 +215,27 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+// A database on another machine without TLS is told of, once, without its password.
+func TestRunWarnsOfAPlainDatabase(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]int{
+		"postgres://ada:s3cret@h/db":                      1,
+		"postgres://ada:s3cret@h/db?sslmode=disable":      1,
+		"postgres://ada:s3cret@h/db?sslmode=verify-full":  0,
+		"postgres://ada:s3cret@127.0.0.1/db?sslmode=none": 0,
+	} {
+		var log strings.Builder
+		service := kaptar.Service{Name: "a", Setup: func(app *kaptar.App) error { _, err := app.DB(nil); return err }}
+		opts := &kaptar.Options{Sources: onFreePorts(map[string]string{"database_url": url}, []kaptar.Service{service}), Log: &log}
+		if err := kaptar.Run(t.Context(), opts, service); err == nil {
+			t.Fatal("Run without a driver = nil error, want one")
+		}
+		if got := strings.Count(log.String(), "its URL does not ask for TLS"); got != want || strings.Contains(log.String(), "s3cret") {
+			t.Errorf("%s: %d warnings, want %d, and no password:\n%s", url, got, want, &log)
+		}
+	}
+}
+
 // A wrong database_url changes nothing, the error says whose the database is and what to do, and
 // what it says works.
 func TestRunOwnsDatabase(t *testing.T) {

@@ -31,6 +31,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // A Backend is the connection to what one URL names. All methods may be called concurrently.
@@ -166,9 +167,11 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 		return nil, err
 	}
 	servers, _, _ := strings.Cut(url, "?")
-	err = s.keep(e, backend, &steady.Outage{
-		What: cmp.Or(known[scheme], scheme), Log: opts.Log, Attrs: []slog.Attr{slog.String("url", redact.URL(servers))},
-	})
+	shown := slog.String("url", redact.URL(servers))
+	if tlsfiles.Exposed(url) {
+		opts.Log.LogAttrs(ctx, slog.LevelWarn, "a password goes to another machine without TLS, and who can listen in between reads it: have the URL ask for TLS", shown)
+	}
+	err = s.keep(e, backend, &steady.Outage{What: cmp.Or(known[scheme], scheme), Log: opts.Log, Attrs: []slog.Attr{shown}})
 	if err != nil {
 		return nil, err
 	}

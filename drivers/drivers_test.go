@@ -128,7 +128,7 @@ func TestSetReportsAnOutageOnce(t *testing.T) {
 		b := &backend{closed: &closed}
 		drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) { return b, nil })
 		set := drivers.Set{Options: drivers.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
-		if _, err := set.Open(t.Context(), scheme+"://ada:secret@h?x=1"); err != nil {
+		if _, err := set.Open(t.Context(), scheme+"://ada:secret@localhost?x=1"); err != nil {
 			t.Fatal(err)
 		}
 		b.set(errors.New("refused"))
@@ -141,12 +141,36 @@ func TestSetReportsAnOutageOnce(t *testing.T) {
 		b.set(errors.New("closed"))
 		time.Sleep(time.Minute)
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		url := " url=" + scheme + "://ada:xxxxx@h "
+		url := " url=" + scheme + "://ada:xxxxx@localhost "
 		if len(lines) != 2 || !strings.Contains(lines[0], scheme+` lost, waiting until it is back"`+url+"error=refused") ||
 			!strings.Contains(lines[1], scheme+` is back"`+url+"away=1m0s") {
 			t.Errorf("log is\n%s\nwant that it is lost and that it is back", &log)
 		}
 	})
+}
+
+// TestSetWarnsOfAPlainPassword: once for each URL, and only where somebody can listen.
+func TestSetWarnsOfAPlainPassword(t *testing.T) {
+	t.Parallel()
+	scheme := newScheme()
+	drivers.Register(scheme, func(context.Context, string, *drivers.Options) (drivers.Backend, error) {
+		return &backend{closed: new([]string)}, nil
+	})
+	for at, want := range map[string]int{"ada:secret@h": 1, "ada:secret@h?tls=true": 0, "ada:secret@localhost": 0, "h": 0} {
+		var log bytes.Buffer
+		set := drivers.Set{Options: drivers.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+		for range 2 {
+			if _, err := set.Open(t.Context(), scheme+"://"+at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := set.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(log.String(), `level=WARN msg="a password goes to another machine without TLS`); got != want || strings.Contains(log.String(), "secret") {
+			t.Errorf("%s: %d warnings, want %d, and no password:\n%s", at, got, want, &log)
+		}
+	}
 }
 
 // TestMissingDriver: the error says what to import, whatever the backend is wanted for, and shows

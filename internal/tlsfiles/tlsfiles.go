@@ -141,8 +141,8 @@ var alert = regexp.MustCompile(`remote error: tls: .*certificate`)
 
 // ExplainFirst is Explain for an error of the first words on a connection, by TLS or not. A server
 // that does not like the client's certificate may cut it before its reason is read.
-func ExplainFirst(err error, tls bool) error {
-	if tls && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+func ExplainFirst(err error, secure bool) error {
+	if secure && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return fmt.Errorf("the server has cut the connection; maybe it refuses the client's certificate, or wants one: name it with cert=FILE&key=FILE: %w", err)
 	}
 	return Explain(err)
