@@ -11,6 +11,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // A Client sends the three signals to one collector. Logs and Metrics may be nil: then they stay
@@ -41,6 +42,10 @@ func openClient(ctx context.Context, opts Options) (*Client, error) {
 	if dial == nil {
 		return nil, fmt.Errorf("telemetry: endpoint %s is set (OTEL_EXPORTER_OTLP_ENDPOINT), but no exporter is linked: "+
 			"add import _ \"github.com/kaptar/kaptar/telemetry/otlp\", or unset it to export nothing", redact.URL(opts.Endpoint))
+	}
+	files := tlsfiles.Files{On: u.Scheme == "https", CA: opts.CA, Cert: opts.Cert, Key: opts.Key}
+	if _, err := files.Config(); err != nil {
+		return nil, fmt.Errorf("telemetry: files of OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: %w", err)
 	}
 	return dial(ctx, opts, u)
 }

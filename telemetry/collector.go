@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // collector tells the log when the first of the three signals' exports fails, and when none does.
@@ -63,7 +64,7 @@ func (c *collector) report(ctx context.Context, signal string, export func() err
 	case len(c.failing) == 0:
 		c.outage.Back(ctx)
 	case !failed:
-		c.outage.Lost(ctx, fmt.Errorf("%s not sent, what the queue cannot hold is dropped: %w", signal, err))
+		c.outage.Lost(ctx, fmt.Errorf("%s not sent, what the queue cannot hold is dropped: %w", signal, tlsfiles.ExplainOTLP(err)))
 	}
 	return err
 }

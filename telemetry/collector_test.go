@@ -40,13 +40,13 @@ func newCollector() *collector {
 }
 
 // serveGRPC returns the URL of the collector.
-func (c *collector) serveGRPC(t testing.TB) string {
+func (c *collector) serveGRPC(t testing.TB, opts ...grpc.ServerOption) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
+	s := grpc.NewServer(opts...)
 	coltrace.RegisterTraceServiceServer(s, c)
 	collogs.RegisterLogsServiceServer(s, logsReceiver{c: c})
 	colmetrics.RegisterMetricsServiceServer(s, metricsReceiver{c: c})

@@ -16,6 +16,9 @@ type Settings struct {
 		Endpoint   string                   `config:"exporter_otlp_endpoint" help:"http://host:4317; unset exports nothing"`
 		Protocol   string                   `config:"exporter_otlp_protocol" default:"grpc" help:"grpc or http/protobuf"`
 		Headers    map[string]config.Secret `config:"exporter_otlp_headers" help:"key=value,… sent with each export; a space or comma in a value is %20 or %2C"`
+		CA         string                   `config:"exporter_otlp_certificate" help:"file in PEM: authorities that may sign the collector's certificate; unset is the system's"`
+		Cert       string                   `config:"exporter_otlp_client_certificate" help:"file in PEM: the certificate to show to the collector"`
+		Key        string                   `config:"exporter_otlp_client_key" help:"file in PEM: its key"`
 		Sampler    string                   `config:"traces_sampler" default:"parentbased_always_on" help:"always_on, always_off, traceidratio, or parentbased_…"`
 		SamplerArg float64                  `config:"traces_sampler_arg" default:"1" help:"share of traces for …traceidratio"`
 	} `config:"otel"`
@@ -30,6 +33,6 @@ func (s *Settings) Options() Options {
 		headers[name] = cmp.Or(value, secret.Reveal())
 	}
 	return Options{
-		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
+		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, CA: s.OTel.CA, Cert: s.OTel.Cert, Key: s.OTel.Key, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
 	}
 }

@@ -33,6 +33,11 @@ type Options struct {
 	Protocol string            // "grpc" (default) or "http/protobuf"
 	Headers  map[string]string // sent with each export, for example an API key
 
+	// CA, Cert and Key are files in PEM for https, read for each connection: the authorities that may
+	// sign the collector's certificate, by default the system's, and a certificate to show, with its
+	// key. An http endpoint ignores them.
+	CA, Cert, Key string
+
 	// Timeout is how long one export may try, retries included; default 10 s.
 	Timeout time.Duration
 	// MetricInterval is how often metrics go out; default 10 s.

@@ -108,6 +108,11 @@ var errSilent = errors.New("no answer to TLS")
 // Explain is ExplainAs in the words of a URL.
 func Explain(err error) error { return ExplainAs(err, "ca=FILE", "cert=FILE&key=FILE") }
 
+// ExplainOTLP is ExplainAs in OpenTelemetry's words.
+func ExplainOTLP(err error) error {
+	return ExplainAs(err, "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY")
+}
+
 // ExplainAs adds what to do to an error of a TLS connection, and leaves others as they are. The
 // words are how the settings of the authority and of the client's certificate are called.
 func ExplainAs(err error, ca, cert string) error {

@@ -11,6 +11,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -25,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -49,7 +52,7 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	retry, creds := retries(opts.Timeout), insecure.NewCredentials()
 	host := u.Host
 	if u.Scheme == "https" {
-		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+		creds = secure{credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), files(opts)}
 	}
 	if u.Port() == "" {
 		host += ":4317"
@@ -75,18 +78,63 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	return c, nil
 }
 
+func files(opts telemetry.Options) tlsfiles.Files {
+	return tlsfiles.Files{On: true, CA: opts.CA, Cert: opts.Cert, Key: opts.Key}
+}
+
+// secure makes each connection of gRPC with the files as they are then. An error loses its type on
+// the way through gRPC.
+type secure struct {
+	credentials.TransportCredentials // for all but that
+
+	files tlsfiles.Files
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (s secure) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	config, err := s.files.Config()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return nil, nil, tlsfiles.ExplainOTLP(err)
+	}
+	return conn, info, nil
+}
+
+// Clone implements credentials.TransportCredentials. There is nothing that could change.
+func (s secure) Clone() credentials.TransportCredentials { return s }
+
+// httpClient connects with the files as they are then, too.
+func httpClient(opts telemetry.Options) (*http.Client, error) {
+	f := files(opts)
+	first, err := f.Config()
+	return &http.Client{Timeout: opts.Timeout, Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 90 * time.Second,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return f.Dial(ctx, network, address)
+		},
+		TLSClientConfig: first, // through a proxy, which DialTLSContext is not asked for
+	}}, err
+}
+
 func dialHTTP(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemetry.Client, error) {
 	retry, base := retries(opts.Timeout), strings.TrimSuffix(u.String(), "/")
+	client, err := httpClient(opts)
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
+	}
 	c := &telemetry.Client{}
 	var errs [3]error
 	c.Spans, errs[0] = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"),
-		otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout),
+		otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout), otlptracehttp.WithHTTPClient(client),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig(retry)))
 	c.Logs, errs[1] = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"),
-		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout),
+		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout), otlploghttp.WithHTTPClient(client),
 		otlploghttp.WithRetry(otlploghttp.RetryConfig(retry)))
 	c.Metrics, errs[2] = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"),
-		otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout),
+		otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout), otlpmetrichttp.WithHTTPClient(client),
 		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig(retry)))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
