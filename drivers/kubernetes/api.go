@@ -38,9 +38,27 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.text }
 
+// maxAnswer is the largest list or event that is read: of a service with 100,000 instances.
+const maxAnswer = 64 << 20
+
+// answer is a body of which no more than left bytes are read.
+type answer struct {
+	io.ReadCloser
+	left int
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, fmt.Errorf("more than %d bytes", maxAnswer)
+	}
+	n, err := a.ReadCloser.Read(p[:min(len(p), a.left)])
+	a.left -= n
+	return n, err
+}
+
 // get asks for the slices of a service; verb is "list" or "watch", as Roles call them. The caller
-// closes the body.
-func (a *api) get(ctx context.Context, verb, service string, params url.Values) (io.ReadCloser, error) {
+// closes the answer.
+func (a *api) get(ctx context.Context, verb, service string, params url.Values) (*answer, error) {
 	what := fmt.Sprintf("kubernetes: %s endpointslices of service %s in namespace %s", verb, service, a.opts.Namespace)
 	params.Set("labelSelector", "kubernetes.io/service-name="+service)
 	target := a.opts.Server + "/apis/discovery.k8s.io/v1/namespaces/" + a.opts.Namespace + "/endpointslices?" + params.Encode()
@@ -72,7 +90,7 @@ func (a *api) get(ctx context.Context, verb, service string, params url.Values) 
 		defer resp.Body.Close()
 		return nil, a.refused(what, verb, resp)
 	}
-	return resp.Body, nil
+	return &answer{resp.Body, maxAnswer}, nil
 }
 
 // refused makes an error of an answer, with what to do about it.

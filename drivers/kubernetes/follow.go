@@ -114,7 +114,7 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 		if err := events.Decode(&e); err != nil {
 			worked = worked || time.Since(began) > worksAfter
 			_, syntax := errors.AsType[*json.SyntaxError](err)
-			if _, kind := errors.AsType[*json.UnmarshalTypeError](err); kind || syntax {
+			if _, kind := errors.AsType[*json.UnmarshalTypeError](err); kind || syntax || body.left <= 0 {
 				return worked, f.unreadable(err)
 			}
 			return worked, nil // ended or cut: another watch goes on from here
@@ -122,6 +122,7 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 		if err := f.apply(ctx, e); err != nil {
 			return worked, err
 		}
+		body.left = maxAnswer // for the next event
 		worked = true
 		f.api.health.Note(f, nil)
 	}

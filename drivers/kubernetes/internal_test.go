@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,5 +38,25 @@ func TestInAPod(t *testing.T) {
 	got, err = options{Namespace: "shop", Server: "https://a/"}.withDefaults(getenv, account)
 	if err != nil || got.Server != "https://a" || got.TokenFile != "" || got.CAFile != "" {
 		t.Errorf("with a server: %+v, %v, want nothing of the pod's", got, err)
+	}
+}
+
+type spaces struct{}
+
+func (spaces) Close() error { return nil }
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+// TestAnswersAreBounded: whatever is at the other end, also when it comes unpacked from a little gzip.
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	n, err := io.Copy(io.Discard, &answer{spaces{}, maxAnswer})
+	if n != maxAnswer || err == nil || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+		t.Errorf("an answer without end: %d bytes, %v, want 64 MiB and an error", n, err)
 	}
 }

@@ -623,6 +623,10 @@ func inputs() []mutant {
 			"v != d.Topic {", "v == \"\" {", "./messaging", "TestHostileEnvelopes",
 		},
 		{
+			"an HTTP/2 connection has at most 100 streams", "server/rpc.go",
+			"grpc.MaxConcurrentStreams(100)", "grpc.MaxConcurrentStreams(1000)", "./server", "TestStreamLimit",
+		},
+		{
 			"no credentials to another host", "transport/untrusted.go",
 			"via[0].URL.Host != r.URL.Host {", "via[0].URL.Host == \"\" {", "./transport", "TestUntrustedHeaders",
 		},
