@@ -21,6 +21,7 @@ import (
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // defaultFiles are looked for when --config is not given: there may be one of them.
@@ -70,7 +71,7 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	fmt.Fprintf(stderr, "%s: %s\n", name, redact.Lines(err.Error()))
 	if _, usage := errors.AsType[usageError](err); usage {
 		return 2
 	}

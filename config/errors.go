@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // ErrRestart is in the chain of an Error about a changed value that only a restart can apply.
@@ -34,10 +35,10 @@ func (e *Error) Unwrap() error { return e.cause }
 func (e *Error) line() string {
 	var parts []string
 	if e.Origin != "" {
-		parts = append(parts, e.Origin)
+		parts = append(parts, redact.Visible(e.Origin, ""))
 	}
 	if e.Key != "" || e.Value != "" {
-		what := e.Key
+		what := redact.Visible(e.Key, "")
 		if e.Value != "" {
 			what = strings.TrimSpace(what + " = " + strconv.Quote(e.Value))
 		}

@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
-	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/kaptar/kaptar/internal/redact"
@@ -93,8 +91,5 @@ func readSecret(path string) fileText {
 
 // shownPath is path on one line. It may be the secret itself, set by mistake.
 func shownPath(path string) string {
-	if path = redact.URL(path); strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(path)
-	}
-	return path
+	return redact.Visible(redact.URL(path), "")
 }

@@ -116,7 +116,7 @@ func TestSecretFileProblems(t *testing.T) {
 		"not UTF-8":          {secretFile(t, canary+"\xff"), "is not UTF-8 text"},
 		"NUL":                {secretFile(t, canary+"\x00"), "is not UTF-8 text"},
 		"the secret itself":  {"postgres://u:" + canary + "@h/db", "the file postgres://u:xxxxx@h/db does not exist"},
-		"with control codes": {"/x\x1b[31m\n", `the file "/x\x1b[31m\n" does not exist`},
+		"with control codes": {"/x\x1b[31m\n", `the file /x\x1b[31m\n does not exist`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -103,8 +103,8 @@ func (c *Config) Print(w io.Writer) error {
 	keys, texts := make([]string, len(values)), make([]string, len(values))
 	keyWidth, textWidth := 0, 0
 	for i, v := range values {
-		keys[i], texts[i] = ownKey(v.Service, v.Key), v.Text
-		if strings.ContainsFunc(v.Text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		keys[i], texts[i] = redact.Visible(ownKey(v.Service, v.Key), ""), v.Text
+		if redact.Visible(v.Text, "") != v.Text {
 			texts[i] = fmt.Sprintf("%q", v.Text)
 		}
 		keyWidth = max(keyWidth, utf8.RuneCountInString(keys[i]))
@@ -112,7 +112,7 @@ func (c *Config) Print(w io.Writer) error {
 	}
 	var b strings.Builder
 	for i, v := range values {
-		fmt.Fprintf(&b, "%-*s = %-*s  # %s", keyWidth, keys[i], textWidth, texts[i], v.Origin)
+		fmt.Fprintf(&b, "%-*s = %-*s  # %s", keyWidth, keys[i], textWidth, texts[i], redact.Visible(v.Origin, ""))
 		if v.Live {
 			b.WriteString(", live")
 		}

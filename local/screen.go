@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // show prints what a person wants to know once everything is up. broker is where the embedded broker
@@ -54,6 +55,7 @@ func (o *Options) show(services []discovery.Instance, pids map[string]int, broke
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
+	dir = redact.Visible(dir, "")
 	fmt.Fprintf(&b, "\n  Data is kept in %s. Each service has /livez, /readyz and /metrics.\n", dir)
 	if broker != "" {
 		fmt.Fprintf(&b, "  The broker asks for a password: other programs join with the URL in %s.\n", filepath.Join(dir, brokerFile))

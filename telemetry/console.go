@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 const dim, red, yellow, cyan = "2", "31", "33", "36" // colours of a terminal, by SGR code
@@ -93,7 +95,7 @@ func (h *consoleHandler) Handle(ctx context.Context, r slog.Record) error {
 func (h *consoleHandler) head(line, below *bytes.Buffer, r slog.Record) {
 	at, level, service := r.Time.Format("15:04:05.000"), fmt.Sprintf("%-5s", r.Level), fmt.Sprintf("%-20s", h.service)
 	message, more, _ := strings.Cut(r.Message, "\n")
-	fmt.Fprintf(line, "%s %s %s %s", h.paint(dim, at), h.paint(levelColour(r.Level), level), h.paint(cyan, service), visible(message))
+	fmt.Fprintf(line, "%s %s %s %s", h.paint(dim, at), h.paint(levelColour(r.Level), level), h.paint(cyan, service), redact.Visible(message, "\t"))
 	indent(below, more)
 }
 
@@ -146,34 +148,22 @@ func (h *consoleHandler) attr(line, below *bytes.Buffer, group string, a slog.At
 }
 
 func (h *consoleHandler) pair(line *bytes.Buffer, key, text string) {
+	line.WriteString(" " + h.paint(dim, quoteOdd(key)+"=") + quoteOdd(text))
+}
+
+// quoteOdd quotes what could be taken for more than one word, or is not visible.
+func quoteOdd(text string) string {
 	odd := func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
 	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
-		text = strconv.Quote(text)
+		return strconv.Quote(text)
 	}
-	line.WriteString(" " + h.paint(dim, visible(key)+"=") + text)
+	return text
 }
 
 func indent(below *bytes.Buffer, text string) {
 	for l := range strings.Lines(text) {
-		below.WriteString("    " + visible(strings.TrimRightFunc(l, unicode.IsSpace)) + "\n")
+		below.WriteString("    " + redact.Visible(strings.TrimRightFunc(l, unicode.IsSpace), "\t") + "\n")
 	}
-}
-
-// visible returns s with escapes for what is not printable, but tabs.
-func visible(s string) string {
-	hidden := func(r rune) bool { return r != '\t' && !unicode.IsPrint(r) }
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, hidden) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s { // a bad byte comes as U+FFFD
-		if hidden(r) {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }
 
 // colourful reports whether w is a terminal whose owner has not asked for plain text.

@@ -47,7 +47,7 @@ func TestConsoleShowsControlCharacters(t *testing.T) {
 	if !utf8.ValidString(text) || strings.ContainsAny(text, "\x1b\a\r\u009b") || strings.Contains(text, "\n12:00") {
 		t.Errorf("control characters came through: %q", text)
 	}
-	for _, want := range []string{`a\x1b[2Jb`, "\n    12:00:00.000 INFO  forged\n", `p\x1ba="/x\x1b[31m"`, `    \x1b]0;title\a`, `c1="\u009b1m"`} {
+	for _, want := range []string{`a\x1b[2Jb`, "\n    12:00:00.000 INFO  forged\n", `"p\x1ba"="/x\x1b[31m"`, `    \x1b]0;title\a`, `c1="\u009b1m"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %q", want, text)
 		}

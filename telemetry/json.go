@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
@@ -137,6 +139,9 @@ func (e *jsonEncoder) attr(a slog.Attr) {
 
 func (e *jsonEncoder) key(name string) {
 	for _, group := range e.pending {
+		if e.depth == 0 {
+			group = ownKey(group)
+		}
 		e.name(group)
 		e.buf = append(e.buf, '{')
 		e.depth++
@@ -200,7 +205,14 @@ func (e *jsonEncoder) any(v any) {
 		e.buf = appendString(e.buf, fmt.Sprintf("!ERROR:%v", err))
 		return
 	}
-	e.buf = append(e.buf, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+	text := string(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	for _, r := range text { // what is not printable can only stand in strings
+		if r < utf8.RuneSelf && r != 0x7f || unicode.IsPrint(r) {
+			e.buf = utf8.AppendRune(e.buf, r)
+		} else {
+			e.buf = appendEscape(e.buf, r)
+		}
+	}
 }
 
 // errorText survives an error whose method cannot take a nil receiver.
@@ -219,6 +231,15 @@ func appendTime(b []byte, t time.Time) []byte {
 
 const hexDigits = "0123456789abcdef"
 
+// appendEscape appends r as JSON's \u and its digits.
+func appendEscape(b []byte, r rune) []byte {
+	if r > 0xffff {
+		high, low := utf16.EncodeRune(r)
+		return appendEscape(appendEscape(b, high), low)
+	}
+	return append(b, '\\', 'u', hexDigits[r>>12], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
+}
+
 // appendString quotes s. What is not UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
@@ -235,8 +256,8 @@ func appendString(b []byte, s string) []byte {
 			case r == utf8.RuneError && size == 1:
 				b = append(append(b, s[start:i]...), "\ufffd"...)
 				start = i + size
-			case r < 0xa0: // a control character too, which some terminals obey
-				b = append(append(b, s[start:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
+			case !unicode.IsPrint(r): // a control character, an end of line to some, a change of direction
+				b = appendEscape(append(b, s[start:i]...), r)
 				start = i + size
 			}
 			i += size

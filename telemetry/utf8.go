@@ -3,10 +3,11 @@ package telemetry
 import (
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // maxText is how long a text may be in a span or a log record, and textCut the mark at the end of one
@@ -28,9 +29,9 @@ func Cut(text string) string {
 	return strings.ToValidUTF8(text[:maxOutside], "\ufffd") + textCut
 }
 
-// A cleaner cuts texts that are too long and replaces what is not UTF-8 by U+FFFD, and remembers
-// whether there was any. OTLP refuses a whole batch in which one text is bad, and anybody can send a
-// service such a path or header.
+// A cleaner cuts texts that are too long, replaces what is not UTF-8 by U+FFFD, escapes what is not
+// visible, and remembers whether there was any. OTLP refuses a whole batch in which one text is bad,
+// and anybody can send a service such a path or header.
 type cleaner struct{ bad bool }
 
 // tidy makes of r what can be exported. It is not done while the call lasts.
@@ -74,11 +75,9 @@ func (c *cleaner) text(s string) string {
 	if len(s) > maxText {
 		s, c.bad = s[:maxText]+textCut, true
 	}
-	if utf8.ValidString(s) {
-		return s
-	}
-	c.bad = true
-	return strings.ToValidUTF8(s, "\ufffd")
+	shown := redact.Visible(s, "\n\t") // stacks have lines
+	c.bad = c.bad || shown != s
+	return shown
 }
 
 func (c *cleaner) attr(a attribute.KeyValue) attribute.KeyValue {

@@ -4,22 +4,29 @@ import (
 	"bytes"
 	"io"
 	"sync"
+
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// maxLine is how much of a line is kept back until it is whole.
-const maxLine = 1 << 20
+// maxLine is how much of a line is kept back until it is whole; more stands before the rest of one
+// that is longer.
+const (
+	maxLine = 1 << 20
+	more    = "… "
+)
 
 // Lines is an io.Writer that hands on whole lines only, all that are complete in one Write, so that
 // the outputs of several processes can be joined. It never fails: a process is not held up by an
 // output that nobody reads any more. It needs W.
 type Lines struct {
 	W io.Writer
-	// Prefix is put before each line.
+	// Prefix is put before each line. With one, what is not visible in the lines is escaped.
 	Prefix string
 
-	mu  sync.Mutex
-	buf []byte // what W gets next: whole lines with their prefix, then the start of one
-	cut int    // where the last line begins, behind its prefix
+	mu     sync.Mutex
+	inside bool   // the last line that was handed on is not whole
+	buf    []byte // what W gets next: whole lines with their prefix, then the start of one
+	cut    int    // where the last line begins, behind its prefix
 }
 
 // Write implements io.Writer.
@@ -30,11 +37,14 @@ func (l *Lines) Write(b []byte) (int, error) {
 		line, after, whole := bytes.Cut(rest, []byte("\n"))
 		if len(l.buf) == l.cut {
 			l.buf = append(l.buf, l.Prefix...)
+			if l.inside { // what is in the middle of a line must not look like one
+				l.buf = append(l.buf, more...)
+			}
 		}
 		l.buf = append(l.buf, line...)
 		if whole || len(l.buf)-l.cut >= maxLine {
-			l.buf = append(l.buf, '\n')
-			l.cut = len(l.buf)
+			l.endLine()
+			l.inside = !whole
 		}
 		rest = after
 	}
@@ -47,10 +57,18 @@ func (l *Lines) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.buf) > l.cut {
-		l.buf = append(l.buf, '\n')
-		l.cut = len(l.buf)
+		l.endLine()
 	}
 	l.handOn()
+}
+
+func (l *Lines) endLine() {
+	if l.Prefix != "" { // which a carriage return, or an escape sequence, would overwrite
+		text := l.buf[l.cut+len(l.Prefix):]
+		l.buf = append(l.buf[:l.cut+len(l.Prefix)], redact.Visible(string(bytes.TrimSuffix(text, []byte("\r"))), "\t")...)
+	}
+	l.buf = append(l.buf, '\n')
+	l.cut = len(l.buf)
 }
 
 // handOn writes the whole lines.
