@@ -2,6 +2,7 @@ package consul_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/discovery/discoverytest"
 	"github.com/kaptar/kaptar/drivers/consul"
+	"github.com/kaptar/kaptar/internal/identity"
 	"github.com/kaptar/kaptar/internal/listen"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
@@ -103,6 +105,43 @@ func TestHTTPCheck(t *testing.T) {
 	}
 	server.Close() // as a process that dies
 	w.until()
+}
+
+// TestTLSCheck: the agent asks over TLS, and takes a certificate whose name it does not know.
+func TestTLSCheck(t *testing.T) {
+	t.Parallel()
+	s := servertest.Shared(t, servers.Consul)
+	var sick atomic.Bool
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if sick.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	ca, err := identity.NewAuthority("example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := ca.Issue("order-service", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven}
+	server.StartTLS()
+	defer server.Close()
+	service := name(t)
+	in := discovery.Instance{ID: service + "-1", Service: service, HTTP: server.Listener.Addr().String(), Tags: []string{"https"}}
+	r := open(t, s.URL()+"?interval=1s", nil)
+	register(t, r, in)
+	w := watch(t, r, service)
+	w.until(in)
+	sick.Store(true)
+	w.until()
+	sick.Store(false)
+	w.until(in)
 }
 
 func TestGRPCCheck(t *testing.T) {
