@@ -85,9 +85,12 @@ func TestRenew(t *testing.T) {
 	_ = m.Register(t.Context(), discovery.Instance{ID: "a", Service: "order-service", HTTP: l[0].Addr().String(), GRPC: l[1].Addr().String()})
 	tr := New(&Options{Resolver: m})
 	for name, call := range map[string]func() error{
-		"HTTP":      func() error { _, err := do(t, tr, "GET", orders, nil); return err },
-		"long HTTP": func() error { _, err := do(t, tr, "PUT", orders, strings.NewReader(strings.Repeat("x", 64<<10))); return err },
-		"gRPC":      func() error { return check(t.Context(), tr, "") },
+		"HTTP": func() error { _, err := do(t, tr, "GET", orders, nil); return err },
+		"long HTTP": func() error {
+			_, err := do(t, tr, "PUT", orders, strings.NewReader(strings.Repeat("x", 64<<10)))
+			return err
+		},
+		"gRPC": func() error { return check(t.Context(), tr, "") },
 	} {
 		at := l[0]
 		if name == "gRPC" {
