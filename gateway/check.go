@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -37,9 +38,12 @@ func (g *gateway) check(r *http.Request) (p server.Problem) {
 		return server.Problem{Status: http.StatusBadRequest, Detail: "the host is not a name or an address"}
 	case len(target) > maxURL:
 		return server.Problem{Status: http.StatusRequestURITooLong, Detail: fmt.Sprintf("the URL is longer than %d bytes", maxURL)}
-	case strings.Contains(target, "#") || !goodPath(r.URL.Path):
+	case strings.ContainsAny(target, "# ") || r.ProtoMajor > 1 && target[:1] != "/" || !goodPath(r.URL.Path):
 		return server.Problem{Status: http.StatusBadRequest, Detail: "the path must be UTF-8 without control characters, " +
 			"backslashes, empty parts, and parts that are . or .., encoded ones included"}
+	}
+	if n := r.Header["Content-Length"]; r.ProtoMajor > 1 && len(n) > 0 && (len(n) > 1 || n[0] != strconv.FormatInt(r.ContentLength, 10)) {
+		return server.Problem{Status: http.StatusBadRequest, Detail: "Content-Length is not the length of the body"}
 	}
 	size := 0
 	for name, values := range r.Header {

@@ -44,7 +44,7 @@ func (g *gateway) forward(r *httputil.ProxyRequest) {
 	for _, name := range credentials {
 		delete(r.Out.Header, name)
 	}
-	for _, name := range []string{"Expect", "Traceparent", "Tracestate"} { // ours to say
+	for _, name := range []string{"Content-Length", "Expect", "Traceparent", "Tracestate"} { // ours to say
 		delete(r.Out.Header, name)
 	}
 	trusted := g.trusts(r.In)

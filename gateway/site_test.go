@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -131,6 +132,20 @@ func (s *site) wellAfter(what string) {
 			s.t.Errorf("%s: then %s", what, line)
 		}
 	}
+}
+
+// quiet waits until nothing is under way any more.
+func (s *site) quiet() {
+	s.t.Helper()
+	kaptartest.Eventually(s.t, "nothing is under way", func() error {
+		for _, service := range []string{"gateway", "user-service"} {
+			idle := fmt.Sprintf("server_calls_in_flight{service=%q} 0\n", service)
+			if a := s.sys.Do(http.MethodGet, service, "/metrics", ""); !strings.Contains(a.Body, idle) {
+				return fmt.Errorf("%s has no line %s", service, idle)
+			}
+		}
+		return nil
+	})
 }
 
 // statuses are those of answers. All that the gateway itself refuses are problems.
