@@ -20,12 +20,14 @@ func (s *service) routes(api huma.API, counter server.Counter) {
 		op.MaxBodyBytes = credentialBytes
 		return op
 	}
-	register := credentials(rest.Op("register-user", "POST /users", "Register a user", http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable))
+	register := credentials(rest.Op("register-user", "POST /users", "Register a user",
+		http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable))
 	register.DefaultStatus, register.Middlewares = http.StatusCreated, limited
 	huma.Register(api, register, s.postUser)
 	huma.Register(api, rest.Op("get-user", "GET /users/{id}", "Get a user", http.StatusNotFound), s.getUser)
 	huma.Register(api, rest.Op("change-user", "PATCH /users/{id}", "Change a user", http.StatusNotFound, http.StatusConflict), s.patchUser)
-	login := credentials(rest.Op("login", "POST /login", "Exchange a password for a token", http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable))
+	login := credentials(rest.Op("login", "POST /login", "Exchange a password for a token",
+		http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable))
 	login.Middlewares = limited
 	huma.Register(api, login, s.postLogin)
 	huma.Register(api, credentials(rest.Op("refresh", "POST /refresh", "Exchange a refresh token for a new token", http.StatusUnauthorized)), s.postRefresh)

@@ -115,9 +115,8 @@ type refreshInput struct {
 }
 
 func (s *service) postRefresh(ctx context.Context, in *refreshInput) (*grantOutput, error) {
-	t, err := parseRefreshToken(in.Body.RefreshToken)
-	var g grant
-	if err == nil {
+	g, err := grant{}, errNoSession
+	if t, ok := parseRefreshToken(in.Body.RefreshToken); ok {
 		g, err = s.refresh(ctx, t)
 	}
 	if errors.Is(err, errNoSession) {
@@ -131,11 +130,10 @@ func (s *service) postRefresh(ctx context.Context, in *refreshInput) (*grantOutp
 
 // postLogout answers 204 to what is no token of a session too: there is nothing left to end.
 func (s *service) postLogout(ctx context.Context, in *refreshInput) (*struct{}, error) {
-	t, err := parseRefreshToken(in.Body.RefreshToken)
-	if err != nil {
-		return nil, nil
+	if t, ok := parseRefreshToken(in.Body.RefreshToken); ok {
+		return nil, s.store.end(ctx, t)
 	}
-	return nil, s.store.end(ctx, t)
+	return nil, nil
 }
 
 type keysOutput struct {

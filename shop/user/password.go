@@ -38,8 +38,7 @@ type passwords struct {
 
 func newPasswords(set argon2id, hashed func()) (*passwords, error) {
 	p := &passwords{
-		params: phc{memory: uint32(set.Memory >> 10), passes: set.Passes, threads: set.Threads},
-		wait:   set.Wait, slots: make(chan struct{}, set.AtOnce), hashed: hashed,
+		params: set.params(), wait: set.Wait, slots: make(chan struct{}, set.AtOnce), hashed: hashed,
 	}
 	var err error
 	p.nobodys, err = p.hash(context.Background(), rand.Text())
@@ -52,7 +51,7 @@ func (p *passwords) hash(ctx context.Context, password string) (string, error) {
 	h.salt = make([]byte, saltBytes)
 	rand.Read(h.salt) // never fails
 	var err error
-	if h.sum, err = p.sum(ctx, password, h, sumBytes); err != nil {
+	if h.sum, err = p.sum(ctx, password, h); err != nil {
 		return "", err
 	}
 	return h.String(), nil
@@ -65,7 +64,7 @@ func (p *passwords) match(ctx context.Context, password, hash string) (ok, outda
 	if err != nil {
 		return false, false, err
 	}
-	got, err := p.sum(ctx, password, h, len(h.sum))
+	got, err := p.sum(ctx, password, h)
 	if err != nil {
 		return false, false, err
 	}
@@ -75,14 +74,14 @@ func (p *passwords) match(ctx context.Context, password, hash string) (ok, outda
 
 // sum hashes the password's canonical composition (NFC, as RFC 8265 has it): keyboards differ in how
 // they compose ö.
-func (p *passwords) sum(ctx context.Context, password string, h phc, size int) ([]byte, error) {
+func (p *passwords) sum(ctx context.Context, password string, h phc) ([]byte, error) {
 	late := time.NewTimer(p.wait)
 	defer late.Stop()
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
 		p.hashed()
-		return argon2.IDKey(norm.NFC.Bytes([]byte(password)), h.salt, h.passes, h.memory, h.threads, uint32(size)), nil
+		return argon2.IDKey(norm.NFC.Bytes([]byte(password)), h.salt, h.passes, h.memory, h.threads, sumBytes), nil
 	case <-late.C:
 		return nil, errBusy
 	case <-ctx.Done():
@@ -111,9 +110,9 @@ func (h phc) check() error {
 	return nil
 }
 
-var phcFormat = regexp.MustCompile(`^\$argon2id\$v=19\$m=([1-9]\d{0,6}),t=([1-9]\d{0,2}),p=([1-9]\d{0,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})$`)
+var phcFormat = regexp.MustCompile(`^\$argon2id\$v=19\$m=([1-9]\d{0,6}),t=([1-9]\d{0,2}),p=([1-9]\d{0,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{43})$`)
 
-// parseHash reads what String writes: a salt of 8 to 64 bytes and a sum of 16 to 64. Its errors do
+// parseHash reads what String writes: a salt of 8 to 64 bytes and a sum of 32. Its errors do
 // not repeat the hash.
 func parseHash(s string) (h phc, err error) {
 	part := phcFormat.FindStringSubmatch(s)

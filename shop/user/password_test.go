@@ -40,7 +40,7 @@ func TestPasswords(t *testing.T) {
 	if again, _ := p.hash(t.Context(), "correct horse"); again == hash {
 		t.Errorf("two hashes of one password are the same: no salt")
 	}
-	const older = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzg" // of "password", by nobody here
+	const older = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzhZr4oN7PyKOdAzKhlaoUGw" // of "password", by nobody here
 	for _, tt := range []struct {
 		password, hash string
 		want, outdated bool
@@ -55,7 +55,7 @@ func TestPasswords(t *testing.T) {
 			t.Errorf("match(%q, %s): got %v, %v, %v, want %v, %v", tt.password, tt.hash, got, outdated, err, tt.want, tt.outdated)
 		}
 	}
-	for _, damaged := range []string{"", "secret", "$argon2i$v=19$m=64,t=1,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzg"} {
+	for _, damaged := range []string{"", "secret", "$argon2i$v=19$m=64,t=1,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzhZr4oN7PyKOdAzKhlaoUGw"} {
 		if ok, _, err := p.match(t.Context(), "secret", damaged); ok || err == nil {
 			t.Errorf("match with stored hash %q: got %v, %v, want an error", damaged, ok, err)
 		}
@@ -65,27 +65,27 @@ func TestPasswords(t *testing.T) {
 // TestParseHash has what a stored hash may not be: the algorithm would panic, or take all memory.
 func TestParseHash(t *testing.T) {
 	t.Parallel()
-	const salt, sum = "c29tZXNhbHQ", "Zr4oN7PyKOdAzKhlaoUGzg"
+	const salt, sum = "c29tZXNhbHQ", "Zr4oN7PyKOdAzKhlaoUGzhZr4oN7PyKOdAzKhlaoUGw"
 	for s, good := range map[string]bool{
-		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                 true,
-		"$argon2id$v=19$m=1048576,t=100,p=255$" + salt + "$" + sum:        true,
-		"$argon2id$v=19$m=1048577,t=1,p=1$" + salt + "$" + sum:            false,
-		"$argon2id$v=19$m=9999999999,t=1,p=1$" + salt + "$" + sum:         false,
-		"$argon2id$v=19$m=64,t=0,p=1$" + salt + "$" + sum:                 false,
-		"$argon2id$v=19$m=64,t=101,p=1$" + salt + "$" + sum:               false,
-		"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + sum:                 false,
-		"$argon2id$v=19$m=999999,t=1,p=256$" + salt + "$" + sum:           false,
-		"$argon2id$v=19$m=7,t=1,p=1$" + salt + "$" + sum:                  false,
-		"$argon2id$v=19$m=064,t=1,p=1$" + salt + "$" + sum:                false,
-		"$argon2id$v=19$m=-64,t=1,p=1$" + salt + "$" + sum:                false,
-		"$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + sum:                 false,
-		"$argon2d$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                  false,
-		"$argon2id$v=19$m=64,t=1,p=1$$" + sum:                             false,
-		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$":                       false,
-		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum + "==":          false,
-		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum + "\n":          false,
-		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$Zr4oN7PyKOdAzKhlaoUGzh": false, // bits that no encoder writes
-		"x$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                false,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                                      true,
+		"$argon2id$v=19$m=1048576,t=100,p=255$" + salt + "$" + sum:                             true,
+		"$argon2id$v=19$m=1048577,t=1,p=1$" + salt + "$" + sum:                                 false,
+		"$argon2id$v=19$m=9999999999,t=1,p=1$" + salt + "$" + sum:                              false,
+		"$argon2id$v=19$m=64,t=0,p=1$" + salt + "$" + sum:                                      false,
+		"$argon2id$v=19$m=64,t=101,p=1$" + salt + "$" + sum:                                    false,
+		"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + sum:                                      false,
+		"$argon2id$v=19$m=999999,t=1,p=256$" + salt + "$" + sum:                                false,
+		"$argon2id$v=19$m=7,t=1,p=1$" + salt + "$" + sum:                                       false,
+		"$argon2id$v=19$m=064,t=1,p=1$" + salt + "$" + sum:                                     false,
+		"$argon2id$v=19$m=-64,t=1,p=1$" + salt + "$" + sum:                                     false,
+		"$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + sum:                                      false,
+		"$argon2d$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                                       false,
+		"$argon2id$v=19$m=64,t=1,p=1$$" + sum:                                                  false,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$":                                            false,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum + "==":                               false,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum + "\n":                               false,
+		"$argon2id$v=19$m=64,t=1,p=1$" + salt + "$Zr4oN7PyKOdAzKhlaoUGzhZr4oN7PyKOdAzKhlaoUGx": false, // bits that no encoder writes
+		"x$argon2id$v=19$m=64,t=1,p=1$" + salt + "$" + sum:                                     false,
 	} {
 		h, err := parseHash(s)
 		if (err == nil) != good || good && h.String() != s {
@@ -98,7 +98,7 @@ func TestParseHash(t *testing.T) {
 }
 
 func FuzzParseHash(f *testing.F) {
-	for _, s := range []string{"", "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzg", "$argon2id$v=19$m=0,t=0,p=0$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=1,t=1,p=1$$"} {
+	for _, s := range []string{"", "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$Zr4oN7PyKOdAzKhlaoUGzhZr4oN7PyKOdAzKhlaoUGw", "$argon2id$v=19$m=0,t=0,p=0$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=1,t=1,p=1$$"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -109,7 +109,7 @@ func FuzzParseHash(f *testing.F) {
 		if h.String() != s {
 			t.Errorf("%q is read as %q", s, h)
 		}
-		if h.check() != nil || len(h.salt) < 8 || len(h.sum) < 16 || len(h.sum) > 64 {
+		if h.check() != nil || len(h.salt) < 8 || len(h.sum) != 32 {
 			t.Errorf("%q: got %+v", s, h)
 		}
 	})
@@ -120,10 +120,8 @@ func FuzzParseRefreshToken(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if token, err := parseRefreshToken(s); err == nil && token.String() != s {
+		if token, ok := parseRefreshToken(s); ok && token.String() != s {
 			t.Errorf("%q is read as %q", s, token)
-		} else if err != nil && !errors.Is(err, errNoSession) {
-			t.Errorf("%q: got %v, want errNoSession", s, err)
 		}
 	})
 }

@@ -47,18 +47,18 @@ func (t refreshToken) String() string {
 	return base64.RawURLEncoding.EncodeToString(append(t.session[:], t.secret[:]...))
 }
 
-// parseRefreshToken reads what String writes, or returns errNoSession.
-func parseRefreshToken(s string) (t refreshToken, err error) {
+// parseRefreshToken reads what String writes, and nothing else.
+func parseRefreshToken(s string) (t refreshToken, ok bool) {
 	var raw [len(t.session) + len(t.secret)]byte
 	if len(s) != base64.RawURLEncoding.EncodedLen(len(raw)) {
-		return refreshToken{}, errNoSession
+		return refreshToken{}, false
 	}
 	if n, err := base64.RawURLEncoding.Strict().Decode(raw[:], []byte(s)); err != nil || n != len(raw) {
-		return refreshToken{}, errNoSession
+		return refreshToken{}, false
 	}
 	copy(t.session[:], raw[:])
 	copy(t.secret[:], raw[len(t.session):])
-	return t, nil
+	return t, true
 }
 
 // id is the session, and hash the token, as the database knows them.

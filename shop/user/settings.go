@@ -28,7 +28,6 @@ type argon2id struct {
 
 // Validate refuses what would make every login fail, or a token outlive its key.
 func (s *settings) Validate() error {
-	p := phc{memory: uint32(min(max(s.Argon2.Memory>>10, 0), maxMemory+1)), passes: s.Argon2.Passes, threads: s.Argon2.Threads}
 	switch {
 	case s.TokenLife < time.Second || s.TokenLife > 24*time.Hour:
 		return fmt.Errorf("token_life %v: expected 1s to 24h", s.TokenLife)
@@ -41,5 +40,10 @@ func (s *settings) Validate() error {
 	case s.Argon2.AtOnce == 0 || s.Argon2.Wait <= 0:
 		return fmt.Errorf("argon2: at_once %d, wait %v: expected more than 0", s.Argon2.AtOnce, s.Argon2.Wait)
 	}
-	return p.check()
+	return s.Argon2.params().check()
+}
+
+// params are those of a hash, without salt and sum.
+func (a argon2id) params() phc {
+	return phc{memory: uint32(min(max(a.Memory>>10, 0), maxMemory+1)), passes: a.Passes, threads: a.Threads}
 }
