@@ -26,6 +26,7 @@ var (
 	both    = []int{200, 200}
 	onlyGet = []string{"GET /v1/users/1", "GET /v1/users/last"}
 	onePost = []string{"POST /v1/users/1", "GET /v1/users/last"}
+	broken  = []string{"POST /v1/users/1"} // perhaps, as its body does not end
 )
 
 // framings are requests whose length or end two programs could see at different places, and lines
@@ -76,16 +77,16 @@ func framings() []framing {
 		{"name with a space", get + "X A: b\r\n\r\n", refused, nil},
 		{"name that is not ASCII", get + "X-\xc3\xa4: b\r\n\r\n", refused, nil},
 		{"chunks of HTTP/1.0", "POST /v1/users/1 HTTP/1.0\r\nHost: <host>\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n", refused, nil},
-		{"size in hexadecimal notation", post + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"size with a plus", post + "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"negative size", post + "Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"size beyond all", post + "Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"no size", post + "Transfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"LF alone after a size", post + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"LF alone in an extension", post + "Transfer-Encoding: chunked\r\n\r\n5;\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"LF alone after a chunk", post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"chunk longer than its size", post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
-		{"extension without end", post + "Transfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("x", 8<<10) + "\r\nhello\r\n0\r\n\r\n", refused, []string{"POST /v1/users/1"}},
+		{"size in hexadecimal notation", post + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused, broken},
+		{"size with a plus", post + "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused, broken},
+		{"negative size", post + "Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", refused, broken},
+		{"size beyond all", post + "Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n", refused, broken},
+		{"no size", post + "Transfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n", refused, broken},
+		{"LF alone after a size", post + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", refused, broken},
+		{"LF alone in an extension", post + "Transfer-Encoding: chunked\r\n\r\n5;\nhello\r\n0\r\n\r\n", refused, broken},
+		{"LF alone after a chunk", post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n", refused, broken},
+		{"chunk longer than its size", post + "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", refused, broken},
+		{"extension without end", post + "Transfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("x", 8<<10) + "\r\nhello\r\n0\r\n\r\n", refused, broken},
 		{"trailer that is a length", post + "Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n\r\n0\r\nContent-Length: 60\r\n\r\n", refused, nil},
 		{"trailer that is an encoding", post + "Transfer-Encoding: chunked\r\nTrailer: Transfer-Encoding\r\n\r\n0\r\nTransfer-Encoding: x\r\n\r\n", refused, nil},
 		{"HTTP/0.9", "GET /v1/users/1\r\n\r\n", refused, nil},
@@ -108,24 +109,25 @@ func framings() []framing {
 }
 
 func TestFraming(t *testing.T) {
-	t.Parallel()
-	s := open(t, map[string]string{"services.gateway.rate_limit": "1000"}, nil)
-	if n := len(framings()); n < 50 {
-		t.Errorf("there are %d cases, want 50", n)
-	}
-	for _, f := range framings() {
-		got := s.statuses(s.send(f.raw + last))
-		seen, bodies := s.take()
-		if !same(got, f.status) || !same(targets(seen), f.seen) {
-			t.Errorf("%s: got %v and the service saw %q, want %v and %q", f.name, got, targets(seen), f.status, f.seen)
+	inBoth(t, func(t *testing.T, shape string) {
+		s := open(t, shape, map[string]string{"services.gateway.rate_limit": "1000"}, nil, nil)
+		if n := len(framings()); n < 50 {
+			t.Errorf("there are %d cases, want 50", n)
 		}
-		for i, b := range bodies {
-			if b != "" && b != "hello" {
-				t.Errorf("%s: the body of %s was %.60q", f.name, targets(seen)[i], b)
+		for _, f := range framings() {
+			got := s.statuses(s.send(f.raw + last))
+			seen, bodies := s.take()
+			if !same(got, f.status) || !same(targets(seen), f.seen) && !(same(f.seen, broken) && len(seen) == 0) {
+				t.Errorf("%s: got %v and the service saw %q, want %v and %q", f.name, got, targets(seen), f.status, f.seen)
 			}
+			for i, b := range bodies {
+				if b != "" && b != "hello" {
+					t.Errorf("%s: the body of %s was %.60q", f.name, targets(seen)[i], b)
+				}
+			}
+			s.wellAfter(f.name)
 		}
-		s.wellAfter(f.name)
-	}
+	})
 }
 
 // spelling is one request by its method, target and host.
@@ -179,24 +181,25 @@ func spellings() (all []spelling) {
 }
 
 func TestSpellings(t *testing.T) {
-	t.Parallel()
-	s := open(t, nil, nil)
-	for _, c := range spellings() {
-		host := c.host
-		if host == "" {
-			host = "<host>"
+	inBoth(t, func(t *testing.T, shape string) {
+		s := open(t, shape, nil, nil, nil)
+		for _, c := range spellings() {
+			host := c.host
+			if host == "" {
+				host = "<host>"
+			}
+			what := fmt.Sprintf("%s %.60s of %.60s", c.method, c.target, host)
+			raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", c.method, c.target, host)
+			got := s.statuses(s.send(raw))
+			seen, _ := s.take()
+			saw := ""
+			for _, r := range seen {
+				saw += r.Method + " " + r.Host + r.RequestURI
+			}
+			if !same(got, []int{c.status}) || saw != c.seen {
+				t.Errorf("%s: got %v and the service saw %q, want %d and %q", what, got, saw, c.status, c.seen)
+			}
+			s.wellAfter(what)
 		}
-		what := fmt.Sprintf("%s %.60s of %.60s", c.method, c.target, host)
-		raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", c.method, c.target, host)
-		got := s.statuses(s.send(raw))
-		seen, _ := s.take()
-		saw := ""
-		for _, r := range seen {
-			saw += r.Method + " " + r.Host + r.RequestURI
-		}
-		if !same(got, []int{c.status}) || saw != c.seen {
-			t.Errorf("%s: got %v and the service saw %q, want %d and %q", what, got, saw, c.status, c.seen)
-		}
-		s.wellAfter(what)
-	}
+	})
 }

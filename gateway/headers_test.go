@@ -80,23 +80,24 @@ var robot = map[string]string{
 }
 
 func TestHeadersFromOutside(t *testing.T) {
-	t.Parallel()
-	s := open(t, robot, nil)
-	if n := len(fromOutside()); n < 30 {
-		t.Errorf("there are %d cases, want 30", n)
-	}
-	for _, c := range fromOutside() {
-		answers := s.send("GET /v1/users/1 HTTP/1.1\r\nHost: <host>\r\n" + c.lines + "\r\n" + last)
-		seen, _ := s.take()
-		if len(answers) == 0 || answers[0].Status != c.status || (len(seen) > 0) != (c.status == 200) && seen[0].RequestURI != "/v1/users/last" {
-			t.Errorf("%s: got %v and the service saw %v, want %d", c.name, answers, targets(seen), c.status)
-			continue
+	inBoth(t, func(t *testing.T, shape string) {
+		s := open(t, shape, robot, nil, nil)
+		if n := len(fromOutside()); n < 30 {
+			t.Errorf("there are %d cases, want 30", n)
 		}
-		if c.status == 200 {
-			s.checkSeen(c, seen[0].Header)
+		for _, c := range fromOutside() {
+			answers := s.send("GET /v1/users/1 HTTP/1.1\r\nHost: <host>\r\n" + c.lines + "\r\n" + last)
+			seen, _ := s.take()
+			if len(answers) == 0 || answers[0].Status != c.status || (len(seen) > 0) != (c.status == 200) && seen[0].RequestURI != "/v1/users/last" {
+				t.Errorf("%s: got %v and the service saw %v, want %d", c.name, answers, targets(seen), c.status)
+				continue
+			}
+			if c.status == 200 {
+				s.checkSeen(c, seen[0].Header)
+			}
+			s.wellAfter(c.name)
 		}
-		s.wellAfter(c.name)
-	}
+	})
 }
 
 func (s *site) checkSeen(c outside, h http.Header) {
@@ -127,7 +128,7 @@ func (s *site) checkSeen(c outside, h http.Header) {
 // TestFromProxy: what one of our proxies says of a request counts, what its client says does not.
 func TestFromProxy(t *testing.T) {
 	t.Parallel()
-	s := open(t, map[string]string{"services.gateway.forwarded_from": "127.0.0.0/8", "services.gateway.trace_from": "127.0.0.0/8"}, nil)
+	s := open(t, together, map[string]string{"services.gateway.forwarded_from": "127.0.0.0/8", "services.gateway.trace_from": "127.0.0.0/8"}, nil, nil)
 	answers := s.send("GET /v1/users/1 HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\nX-Forwarded-Proto: https\r\n" +
 		"X-Forwarded-Host: shop.example\r\nX-Real-IP: 10.0.0.1\r\nKaptar-Overload: x\r\nX_Real_IP: y\r\nX-Request-Timeout-Ms: 1\r\n" +
 		"Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n")
@@ -158,7 +159,7 @@ func TestFromProxy(t *testing.T) {
 // TestAdmin: what the gateway says of itself nobody outside can read, however the path is spelled.
 func TestAdmin(t *testing.T) {
 	t.Parallel()
-	s := open(t, map[string]string{"services.gateway.admin_from": "127.0.0.1"}, nil)
+	s := open(t, together, map[string]string{"services.gateway.admin_from": "127.0.0.1"}, nil, nil)
 	for _, path := range []string{"/metrics", "/livez", "/readyz"} {
 		for _, spelled := range []string{path, "/%" + fmt.Sprintf("%x", path[1]) + path[2:], "http://gateway" + path, path + "?x=1"} {
 			for _, method := range []string{"GET", "HEAD", "POST"} {
@@ -180,11 +181,11 @@ func TestAdmin(t *testing.T) {
 // TestAnswers: what services tell each other stays inside, and browsers are told to be careful.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	s := open(t, nil, nil)
+	s := open(t, together, nil, nil, nil)
 	inner := s.sys.Do(http.MethodGet, "gateway", "/v1/users/1?answer=Server:nginx&answer=X-Powered-By:a&answer=Via:b&answer=Kaptar-Dependency:c&answer=Kaptar-Overload:d"+
 		"&answer=Access-Control-Allow-Origin:*&answer=X-Request-Id:e&answer=X-Own:f&answer=Referrer-Policy:same-origin&answer=Cache-Control:max-age%3D60", "", "Cookie", "a=b", "X-Request-Id", "abc")
 	for name, want := range map[string]string{
-		"Server": "", "X-Powered-By": "", "Via": "", "Kaptar-Dependency": "", "Access-Control-Allow-Origin": "", "X-Own": "f", "X-Request-Id": "abc",
+		"Server": "", "X-Powered-By": "", "Via": "", "Kaptar-Dependency": "", "Kaptar-Overload": "", "Access-Control-Allow-Origin": "", "X-Own": "f", "X-Request-Id": "abc",
 		"Referrer-Policy": "same-origin", "Cache-Control": "max-age=60", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 		"Cross-Origin-Opener-Policy": "same-origin", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Strict-Transport-Security": "", "Vary": "",
 	} {
@@ -223,7 +224,7 @@ const friend = "https://shop.example"
 // TestOtherOrigins: pages of origins that the settings name may call, those of others may not.
 func TestOtherOrigins(t *testing.T) {
 	t.Parallel()
-	s := open(t, map[string]string{"services.gateway.cors_origins": friend + ",http://localhost:3000"}, nil)
+	s := open(t, together, map[string]string{"services.gateway.cors_origins": friend + ",http://localhost:3000"}, nil, nil)
 	const own = "http://gateway" // as kaptartest calls it
 	for _, c := range []struct {
 		name, method, origin string

@@ -280,41 +280,46 @@ func floods() []misuse {
 }
 
 func TestHTTP2(t *testing.T) {
-	t.Parallel()
-	s := open(t, nil, nil)
-	for _, m := range slices.Concat(headerMisuses(), frameMisuses(), floods()) {
-		c := s.h2()
-		done := make(chan struct{})
-		go func() { // the other end may stop to read
-			defer close(done)
-			m.do(c)
-		}()
-		if strings.Contains(m.name, "not read") {
-			<-done
+	inBoth(t, func(t *testing.T, shape string) {
+		s := open(t, shape, nil, nil, nil)
+		all := slices.Concat(headerMisuses(), frameMisuses())
+		if shape == together { // what becomes of a flood the service does not see
+			all = append(all, floods()...)
 		}
-		got := c.outcome(1)
-		_ = c.conn.Close()
-		<-done
-		s.quiet()
-		seen, _ := s.take()
-		saw := ""
-		for _, r := range seen {
-			saw += r.Method + " " + r.Host + r.RequestURI
-			if len(r.Trailer) > 0 || r.Header.Get("Kaptar-Overload") != "" || len(r.Header["X-Forwarded-For"]) != 1 {
-				t.Errorf("%s: the service saw %v and the trailer %v", m.name, r.Header, r.Trailer)
+		for _, m := range all {
+			c := s.h2()
+			done := make(chan struct{})
+			go func() { // the other end may stop to read
+				defer close(done)
+				m.do(c)
+			}()
+			if strings.Contains(m.name, "not read") {
+				<-done
 			}
+			got := c.outcome(1)
+			_ = c.conn.Close()
+			<-done
+			s.quiet()
+			seen, _ := s.take()
+			saw := ""
+			for _, r := range seen {
+				saw += r.Method + " " + r.Host + r.RequestURI
+				if len(r.Trailer) > 0 || r.Header.Get("Kaptar-Overload") != "" || len(r.Header["X-Forwarded-For"]) != 1 {
+					t.Errorf("%s: the service saw %v and the trailer %v", m.name, r.Header, r.Trailer)
+				}
+			}
+			if !slices.Contains(m.want, got) || m.seen != "any" && saw != m.seen {
+				t.Errorf("%s: got %s and the service saw %q, want %q and %q", m.name, got, saw, m.want, m.seen)
+			}
+			s.wellAfter(m.name)
 		}
-		if !slices.Contains(m.want, got) || m.seen != "any" && saw != m.seen {
-			t.Errorf("%s: got %s and the service saw %q, want %q and %q", m.name, got, saw, m.want, m.seen)
-		}
-		s.wellAfter(m.name)
-	}
+	})
 }
 
 // TestWindowOfNothing: a client that takes no answer keeps nobody else from theirs.
 func TestWindowOfNothing(t *testing.T) {
 	t.Parallel()
-	s := open(t, nil, nil)
+	s := open(t, together, nil, nil, nil)
 	c := s.h2(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	for i := range 90 {
 		c.open(uint32(2*i+1), true, pseudo("GET", fmt.Sprint("/v1/users/", i))...)

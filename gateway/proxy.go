@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httputil"
@@ -25,9 +26,10 @@ func (g *gateway) proxy(service string) http.Handler {
 			g.forward(r)
 		},
 		ModifyResponse: func(r *http.Response) error {
-			cleanAnswer(r.Header)
+			cleanAnswer(r.Header, r.StatusCode)
 			return nil
 		},
+		ErrorLog: slog.NewLogLogger(g.app.Logger().Handler(), slog.LevelDebug), // the access log tells how an answer ended
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if !errors.Is(err, context.Canceled) {
 				g.app.Logger().WarnContext(r.Context(), "not passed on", "target", service, "error", err)
@@ -63,10 +65,10 @@ func (g *gateway) forward(r *httputil.ProxyRequest) {
 }
 
 // cleanAnswer removes from h what services tell each other, and what nobody outside need know.
-func cleanAnswer(h http.Header) {
+func cleanAnswer(h http.Header, status int) {
 	for key := range h {
 		switch name := http.CanonicalHeaderKey(key); {
-		case name == limit.Header: // for limit.hold, which removes it
+		case name == limit.Header && status == http.StatusServiceUnavailable: // for limit.hold, which removes it
 		case hasPrefix(name, "Kaptar-", "Access-Control-"), name == "Server", name == "X-Powered-By", name == "Via", name == "X-Request-Id":
 			delete(h, key)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -20,19 +21,36 @@ import (
 
 // A site is a gateway and a service behind it that notes what reaches it.
 type site struct {
-	t    *testing.T
-	sys  *kaptartest.System
-	addr string
+	t     *testing.T
+	sys   *kaptartest.System // of the gateway
+	users *kaptartest.System // of the service
+	addr  string
 
 	mu   sync.Mutex
 	seen []*http.Request
 	body []string
 }
 
-// open starts a site; change may be nil.
-func open(t *testing.T, settings map[string]string, change func(*gateway.Options)) *site {
+const together = "in one process"
+
+// inBoth runs f with the gateway and the service in one process, where calls are direct, and over the
+// network.
+func inBoth(t *testing.T, f func(t *testing.T, shape string)) {
+	t.Parallel()
+	for _, shape := range []string{together, "over the network"} {
+		t.Run(shape, func(t *testing.T) {
+			t.Parallel()
+			f(t, shape)
+		})
+	}
+}
+
+// open starts a site. change and handlers, which the service has beside its own, may be nil.
+func open(t *testing.T, shape string, settings map[string]string, change func(*gateway.Options), handlers map[string]http.HandlerFunc) *site {
 	t.Helper()
 	s := &site{t: t}
+	all := map[string]string{"auth.internal_keys": strings.Repeat("k", 32)}
+	maps.Copy(all, settings)
 	note := func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		s.mu.Lock()
@@ -50,9 +68,20 @@ func open(t *testing.T, settings map[string]string, change func(*gateway.Options
 	}
 	users := kaptar.Service{Name: "user-service", Setup: func(app *kaptar.App) error {
 		app.HandleFunc("/", note)
+		for pattern, h := range handlers {
+			app.HandleFunc(pattern, h)
+		}
 		return nil
 	}}
-	s.sys = kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, edge(change), users)
+	if shape == together {
+		s.sys = kaptartest.StartWith(t, &kaptartest.Options{Settings: all}, edge(change), users)
+		s.users = s.sys
+	} else {
+		s.users = kaptartest.StartWith(t, &kaptartest.Options{Settings: all}, users)
+		own := maps.Clone(all)
+		own["discovery_url"] = "static:user-service=" + strings.TrimPrefix(s.users.URL("user-service"), "http://")
+		s.sys = kaptartest.StartWith(t, &kaptartest.Options{Settings: own}, edge(change))
+	}
 	s.addr = strings.TrimPrefix(s.sys.URL("gateway"), "http://")
 	return s
 }
@@ -122,8 +151,8 @@ func (s *site) wellAfter(what string) {
 	if seen, _ := s.take(); len(seen) == 0 || seen[len(seen)-1].RequestURI != "/v1/users/good" {
 		s.t.Errorf("%s: then a good request: the service saw %v", what, targets(seen))
 	}
-	for _, service := range []string{"gateway", "user-service"} {
-		if a := s.sys.Do(http.MethodGet, service, "/readyz", ""); a.Status != http.StatusOK {
+	for service, sys := range map[string]*kaptartest.System{"gateway": s.sys, "user-service": s.users} {
+		if a := sys.Do(http.MethodGet, service, "/readyz", ""); a.Status != http.StatusOK {
 			s.t.Errorf("%s: then /readyz of %s: %d %s", what, service, a.Status, a.Body)
 		}
 	}
@@ -138,9 +167,9 @@ func (s *site) wellAfter(what string) {
 func (s *site) quiet() {
 	s.t.Helper()
 	kaptartest.Eventually(s.t, "nothing is under way", func() error {
-		for _, service := range []string{"gateway", "user-service"} {
+		for service, sys := range map[string]*kaptartest.System{"gateway": s.sys, "user-service": s.users} {
 			idle := fmt.Sprintf("server_calls_in_flight{service=%q} 0\n", service)
-			if a := s.sys.Do(http.MethodGet, service, "/metrics", ""); !strings.Contains(a.Body, idle) {
+			if a := sys.Do(http.MethodGet, service, "/metrics", ""); !strings.Contains(a.Body, idle) {
 				return fmt.Errorf("%s has no line %s", service, idle)
 			}
 		}
