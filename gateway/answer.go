@@ -53,11 +53,12 @@ func (g *gateway) crossOrigin(a *answer, r *http.Request) bool {
 		a.WriteHeader(http.StatusNoContent)
 		return false
 	}
-	changes := *r
+	asker := r
 	if len(r.Header["Upgrade"]) > 0 { // a WebSocket begins with GET, and no preflight asks first
-		changes.Method = http.MethodPost
+		post := *r
+		post.Method, asker = http.MethodPost, &post
 	}
-	if err := g.origins.Check(&changes); err != nil {
+	if err := g.origins.Check(asker); err != nil {
 		a.refuse(r, server.Problem{Status: http.StatusForbidden, Detail: "a page of another origin must not do this: cors_origins does not have it"})
 		return false
 	}

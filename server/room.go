@@ -142,7 +142,7 @@ func (x *exchange) arrive(r *http.Request) (wrong string) {
 		c.spare(x.start, halfTime) // until its body has come
 	}
 	head, _, whole := bytes.Cut(c.head, []byte("\r\n\r\n"))
-	close := true
+	end := true
 	switch {
 	case !wholeLines(head):
 		wrong = "a line of the header is folded, or does not end with CR and LF"
@@ -151,9 +151,9 @@ func (x *exchange) arrive(r *http.Request) (wrong string) {
 	case r.ProtoMinor == 0 && hasField(head, "transfer-encoding"):
 		wrong = "HTTP/1.0 has no Transfer-Encoding"
 	default: // longer than one read, begun behind another request, or encrypted
-		close = !whole && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
+		end = !whole && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
 	}
-	if close {
+	if end {
 		x.Header().Set("Connection", "close")
 	}
 	return wrong
