@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs(), logins())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs(), logins(), edge())
 }
 
 // calls: package transport.
