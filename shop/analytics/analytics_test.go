@@ -43,7 +43,7 @@ func topics() kaptar.Service {
 // first started: it counts each once.
 func TestSales(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, topics())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, topics())
 	sys.Stop()
 	for range 2 {
 		sys.Deliver(shoptest.Event("order.confirmed.v1", "before", "1", fmt.Sprintf(order, 1)))
@@ -90,7 +90,7 @@ func TestSales(t *testing.T) {
 // TestHostileEvents: what cannot be is a dead letter, and the sales can still be read.
 func TestHostileEvents(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, Service())
 	for i, e := range []struct{ topic, data string }{
 		{"order.confirmed.v1", `{"order_id":1,"user_id":1,"items":[{"sku":"tea","quantity":1,"price_cents":1}],"total_cents":-100000000}`},
 		{"payment.captured.v1", `{"order_id":1,"user_id":1,"amount_cents":9223372036854775807}`},
@@ -111,7 +111,7 @@ func TestHostileEvents(t *testing.T) {
 
 func TestNothingSold(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, Service())
 	const want = `{"orders":0,"total_cents":0,"captured_cents":0,"by_sku":{},"placed":0,"cancelled":0,"users":0,"stock_changes":0}`
 	if got := sales(sys); got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -27,6 +28,10 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	sales := store{db}
-	huma.Register(rest.New(app, "Sales"), rest.Op("get-sales", "GET /sales", "Get what was sold so far"), sales.get)
+	api, err := rest.New(app, "Sales", auth.Policies{"GET /sales": auth.Scope("sales:read")})
+	if err != nil {
+		return err
+	}
+	huma.Register(api, rest.Op("get-sales", "GET /sales", "Get what was sold so far"), sales.get)
 	return subscribe(app, sales)
 }

@@ -1,4 +1,5 @@
-// Package customers simulates the shop's customers: they sign up and place orders at the gateway.
+// Package customers simulates the shop's customers: they sign up, log in and
+// place orders at the gateway. What is sold out they put in stock again, as a service of the shop.
 package customers
 
 import (
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -38,7 +40,10 @@ func Service() kaptar.Service {
 		if set.Traffic == 0 {
 			return nil
 		}
-		c := &simulator{app: app, rate: set.Traffic}
+		if err := auth.Protect(app, nil, nil); err != nil { // which signs our calls
+			return err
+		}
+		c := &simulator{app: app, rate: set.Traffic, name: "customer-" + strings.ToLower(rand.Text()[:8]), password: rand.Text()}
 		app.Go("order", c.run)
 		app.Go("report", c.report)
 		return nil
@@ -49,8 +54,13 @@ func Service() kaptar.Service {
 type simulator struct {
 	app            *kaptar.App
 	rate           float64
+	name, password string
 	user           int64 // set before the first order
 	placed, failed atomic.Int64
+
+	mu      sync.Mutex
+	token   string
+	expires time.Time
 }
 
 const (
@@ -58,6 +68,7 @@ const (
 	restockAt   = 50   // when fewer are available,
 	restockTo   = 5000 // this many are put in stock
 	reportEvery = 10 * time.Second
+	expiresSoon = 10 * time.Second // a token that does is not used any more
 )
 
 func (c *simulator) run(ctx context.Context) error {
@@ -109,11 +120,10 @@ func (c *simulator) skus() []string { return []string{"tea", "coffee", "honey"} 
 
 // signUp tries until there is a user to order for, or ctx ends.
 func (c *simulator) signUp(ctx context.Context) bool {
-	name := "customer-" + strings.ToLower(rand.Text()[:8])
-	body := map[string]string{"username": name, "email": name + "@example.com", "password": rand.Text()}
+	body := map[string]string{"username": c.name, "email": c.name + "@example.com", "password": c.password}
 	for {
 		var user struct{ ID int64 }
-		err := c.call(ctx, http.MethodPost, "/v1/users", "", body, &user)
+		err := c.call(ctx, http.MethodPost, "http://gateway/v1/users", nil, body, &user)
 		if err == nil {
 			c.user = user.ID
 			return true
@@ -127,17 +137,37 @@ func (c *simulator) signUp(ctx context.Context) bool {
 	}
 }
 
-// restock keeps the shelves from running empty.
+// bearer returns the user's token, a new one when it is about to expire.
+func (c *simulator) bearer(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Until(c.expires) > expiresSoon {
+		return "Bearer " + c.token, nil
+	}
+	var login struct {
+		Token     string    `json:"token"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+	body := map[string]string{"username": c.name, "password": c.password}
+	if err := c.call(ctx, http.MethodPost, "http://gateway/v1/login", nil, body, &login); err != nil {
+		return "", err
+	}
+	c.token, c.expires = login.Token, login.ExpiresAt
+	return "Bearer " + c.token, nil
+}
+
+// restock keeps the shelves from running empty. It is the shop's own work, behind its gateway.
 func (c *simulator) restock(ctx context.Context) error {
 	for _, sku := range c.skus() {
 		var stock struct{ Available int64 }
-		if err := c.call(ctx, http.MethodGet, "/v1/stock/"+sku, "", nil, &stock); err != nil {
+		url := "http://inventory-service/v1/stock/" + sku
+		if err := c.call(ctx, http.MethodGet, url, nil, nil, &stock); err != nil {
 			return err
 		}
 		if stock.Available >= restockAt {
 			continue
 		}
-		if err := c.call(ctx, http.MethodPut, "/v1/stock/"+sku, "", map[string]int{"available": restockTo}, nil); err != nil {
+		if err := c.call(ctx, http.MethodPut, url, nil, map[string]int{"available": restockTo}, nil); err != nil {
 			return err
 		}
 	}
@@ -145,19 +175,24 @@ func (c *simulator) restock(ctx context.Context) error {
 }
 
 func (c *simulator) order(ctx context.Context) error {
+	bearer, err := c.bearer(ctx)
+	if err != nil {
+		return err
+	}
 	sku := c.skus()[mathrand.IntN(len(c.skus()))]
 	body := map[string]any{"user_id": c.user, "items": []map[string]any{{"sku": sku, "quantity": 1 + mathrand.IntN(3)}}}
-	return c.call(ctx, http.MethodPost, "/v1/orders", rand.Text(), body, nil)
+	header := http.Header{"Authorization": {bearer}, "Idempotency-Key": {rand.Text()}}
+	return c.call(ctx, http.MethodPost, "http://gateway/v1/orders", header, body, nil)
 }
 
 // call sends body as JSON and reads the answer into out.
-func (c *simulator) call(ctx context.Context, method, path, idempotencyKey string, body, out any) error {
-	status, answer, err := rest.Call(ctx, c.app.Client(), method, "http://gateway"+path, idempotencyKey, body)
+func (c *simulator) call(ctx context.Context, method, url string, header http.Header, body, out any) error {
+	status, answer, err := rest.Call(ctx, c.app.Client(), method, url, header, body)
 	switch {
 	case err != nil:
 		return err
 	case status >= 300:
-		return fmt.Errorf("customers: %s %s: %d: %s", method, path, status, answer)
+		return fmt.Errorf("customers: %s %s: %d: %s", method, url, status, answer)
 	case out == nil:
 		return nil
 	}

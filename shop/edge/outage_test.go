@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
@@ -29,7 +30,11 @@ func TestDatabaseAway(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		huma.Register(rest.New(app, "Orders"), rest.Op("get", "GET /orders/{id}", "Get an order"), func(ctx context.Context, in *struct {
+		api, err := rest.New(app, "Orders", auth.Policies{"GET /orders/{id}": auth.Public()})
+		if err != nil {
+			return err
+		}
+		huma.Register(api, rest.Op("get", "GET /orders/{id}", "Get an order"), func(ctx context.Context, in *struct {
 			ID int64 `path:"id"`
 		},
 		) (*struct{ Body int64 }, error) {

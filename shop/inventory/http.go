@@ -7,7 +7,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -25,8 +24,7 @@ type setInput struct {
 
 type levelOutput struct{ Body level }
 
-func routes(app *kaptar.App, st *store) {
-	api := rest.New(app, "Inventory")
+func routes(api huma.API, st *store) {
 	get := rest.Op("get-stock", "GET /stock/{sku}", "How much there is of a sku", http.StatusNotFound)
 	huma.Register(api, get, func(ctx context.Context, in *getInput) (*levelOutput, error) {
 		l, err := st.level(ctx, in.SKU)

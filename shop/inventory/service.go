@@ -8,9 +8,11 @@ import (
 	"strings"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/shop/events"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 )
 
@@ -51,7 +53,15 @@ func setup(app *kaptar.App, set *settings) error {
 		}
 		return server.Normal
 	}
-	routes(app, st)
+	api, err := rest.New(app, "Inventory", auth.Policies{
+		"GET /stock/{sku}":                 auth.Public(),
+		"PUT /stock/{sku}":                 auth.Any(auth.Scope("stock:write"), auth.Service("customers")),
+		"/inventory.v1.InventoryService/*": auth.Service("order-service"),
+	})
+	if err != nil {
+		return err
+	}
+	routes(api, st)
 	if set.Demo {
 		return st.stockDemo(context.Background(), 100)
 	}

@@ -54,7 +54,7 @@ func (l *listener) of(sku string) (heard []string) {
 func TestService(t *testing.T) {
 	t.Parallel()
 	l := new(listener)
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}}, Service(), l.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true"}}, Service(), l.service())
 	client := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
 	reserve := func(order int64, items ...*inventoryv1.Item) *inventoryv1.ReserveResponse {
 		t.Helper()
@@ -110,7 +110,7 @@ func wantBody(t *testing.T, sys *kaptartest.System, sku, want string) {
 
 func TestServiceRefuses(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service")}, Service())
 	wantBody(t, sys, "tea", `{"sku":"tea","available":0,"reserved":0,"price_cents":900}`) // no demo
 	for _, test := range []struct {
 		method, path, body string
@@ -175,7 +175,7 @@ func TestServiceRefuses(t *testing.T) {
 
 func TestPrices(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service")}, Service())
 	client := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
 	resp, err := client.Prices(t.Context(), &inventoryv1.PricesRequest{Skus: []string{"tea", "coffee", "honey"}})
 	if got := resp.GetPriceCents(); err != nil || len(got) != 3 || got["tea"] != 900 || got["coffee"] != 1250 || got["honey"] != 700 {

@@ -45,7 +45,7 @@ func waitFor(t *testing.T, sys *kaptartest.System, topic, outcome string, n int)
 // TestMails delivers each kind of event, each of them twice: one mail each.
 func TestMails(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, Service())
 	const order = `{"order_id":7,"user_id":1,"items":[{"sku":"tea","quantity":2,"price_cents":900}],"total_cents":1800,"reason":"tea is out of stock"}`
 	subjects := []string{"Welcome to the shop, ada", "Order 7 is confirmed", "Order 7 is cancelled"}
 	for i, e := range []struct{ topic, data string }{
@@ -79,7 +79,7 @@ func TestMails(t *testing.T) {
 // TestWorkQueue delivers one piece of work twice, and finds it done once.
 func TestWorkQueue(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, Service())
 	for range 2 {
 		sys.Deliver(shoptest.Event("email.send.v1", "work-1", "5", `{"user_id":5,"subject":"Hello","body":"You"}`))
 	}
@@ -93,7 +93,7 @@ func TestWorkQueue(t *testing.T) {
 // what happened before.
 func TestFromBeginning(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.Start(t, Service()) // makes the topics
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("")}, Service()) // makes the topics
 	sys.Stop()
 	sys.Deliver(shoptest.Event("user.registered.v1", "event-1", "3", `{"user_id":3,"username":"joan","email":"joan@example.com"}`))
 	sys.Restart(Service())

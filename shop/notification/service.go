@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -29,6 +30,10 @@ func setup(app *kaptar.App) error {
 		return err
 	}
 	mails := store{db}
-	huma.Register(rest.New(app, "Mails"), rest.Op("list-mails", "GET /mails/{user_id}", "List the mails to a user, newest first"), mails.get)
+	api, err := rest.New(app, "Mails", auth.Policies{"GET /mails/{user_id}": auth.Any(auth.Owner("user_id"), auth.Scope("mails:read"))})
+	if err != nil {
+		return err
+	}
+	huma.Register(api, rest.Op("list-mails", "GET /mails/{user_id}", "List the mails to a user, newest first"), mails.get)
 	return subscribe(app, mails)
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -51,12 +51,14 @@ type getInput struct {
 
 type getOutput struct{ Body order }
 
-func routes(app *kaptar.App, s *service) {
-	api := rest.New(app, "Orders")
+func routes(api huma.API, s *service) {
 	place := rest.Op("place-order", "POST /orders", "Order something; the answer is a pending order, whose checkout goes on",
 		http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
 	place.DefaultStatus = http.StatusCreated
 	huma.Register(api, place, func(ctx context.Context, in *placeInput) (*placeOutput, error) {
+		if err := auth.Check(ctx, auth.Any(ownerOf(in.Body.UserID), auth.Scope("orders:write"))); err != nil {
+			return nil, err
+		}
 		items := make([]item, len(in.Body.Items))
 		for i, l := range in.Body.Items {
 			items[i] = item{SKU: l.SKU, Quantity: l.Quantity}

@@ -16,7 +16,7 @@ import (
 // bank that fails, one that declines, and one that does neither.
 func TestRealNeighbours(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "200ms"}},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "200ms"}},
 		Service(), inventory.Service(), payment.Service(), user.Service(), bank.Service())
 	var account struct{ ID int64 }
 	sys.Do("POST", "user-service", "/users", `{"username":"grace","email":"grace@example.com","password":"correct horse"}`).Decode(t, &account)

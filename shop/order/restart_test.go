@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/kaptartest"
+	"github.com/kaptar/kaptar/shop/internal/shoptest"
 	"github.com/kaptar/kaptar/shop/inventory"
 	"github.com/kaptar/kaptar/shop/payment"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
@@ -114,7 +115,7 @@ func (g *gate) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*payme
 func neighbours(t *testing.T) (*gate, *kaptartest.System, *ledger, map[string]string) {
 	t.Helper()
 	bank := newLedger()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}}, inventory.Service(), payment.Service(), bank.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true"}}, inventory.Service(), payment.Service(), bank.service())
 	g := &gate{
 		inventory: inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service")),
 		payment:   paymentv1.NewPaymentServiceClient(sys.Conn("payment-service")),
@@ -143,7 +144,7 @@ func TestRestartAtEveryEdge(t *testing.T) {
 	t.Parallel()
 	g, others, bank, sources := neighbours(t)
 	heard := new(listener)
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service(), heard.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: sources}, Service(), heard.service())
 	stock := 100
 	for _, test := range []struct {
 		edges  []string
@@ -202,7 +203,7 @@ func TestRestartAtEveryEdge(t *testing.T) {
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	g, others, bank, sources := neighbours(t)
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: sources}, Service())
 	stock := 100
 	for _, method := range []string{"Reserve", "Charge", "Ship", "Release"} {
 		want := confirmed
@@ -233,9 +234,9 @@ func TestTwoInstances(t *testing.T) {
 	_, others, bank, sources := neighbours(t)
 	heard := new(listener)
 	sources["services.order-service.database_url"] = url
-	first := kaptartest.StartWith(t, &kaptartest.Options{Settings: sources}, Service(), heard.service())
+	first := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: sources}, Service(), heard.service())
 	systems := []*kaptartest.System{
-		first, kaptartest.StartWith(t, &kaptartest.Options{Settings: sources, Beside: first}, Service()),
+		first, kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: sources, Beside: first}, Service()),
 	}
 	var ids []int64
 	for i := range 30 {

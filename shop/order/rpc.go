@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/kaptar/kaptar/auth"
 	orderv1 "github.com/kaptar/kaptar/shop/proto/order/v1"
 )
 
@@ -24,6 +25,9 @@ type rpc struct {
 
 func (r *rpc) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
 	o, err := r.store.get(ctx, req.GetId())
+	if err == nil && auth.Check(ctx, auth.Any(ownerOf(o.UserID), auth.Scope("orders:read"))) != nil {
+		err = errNoOrder // which others have is nobody's business
+	}
 	if errors.Is(err, errNoOrder) {
 		return nil, grpcstatus.Errorf(codes.NotFound, "order: no order %d", req.GetId())
 	}

@@ -8,9 +8,12 @@ package order
 
 import (
 	"embed"
+	"strconv"
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	orderv1 "github.com/kaptar/kaptar/shop/proto/order/v1"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
@@ -35,6 +38,21 @@ func Service() kaptar.Service {
 	}
 }
 
+// policies say who may see and place orders. Those that only show whose an order is in the body or
+// the database are checked there, with ownerOf.
+func policies() auth.Policies {
+	readers := auth.Any(auth.Owner("user_id"), auth.Scope("orders:read"))
+	return auth.Policies{
+		"POST /orders":                                 auth.Authenticated(),
+		"GET /orders/{user_id}":                        readers,
+		"GET /orders/{user_id}/{id}":                   readers,
+		orderv1.OrderService_GetOrder_FullMethodName:   auth.Authenticated(),
+		orderv1.OrderService_ListOrders_FullMethodName: readers,
+	}
+}
+
+func ownerOf(user int64) auth.Policy { return auth.Subject(strconv.FormatInt(user, 10)) }
+
 func setup(app *kaptar.App, set *settings) error {
 	db, err := app.DB(migrations)
 	if err != nil {
@@ -55,7 +73,11 @@ func setup(app *kaptar.App, set *settings) error {
 	waiting.room.Store(alwaysRoom)
 	app.Go("backlog", waiting.run)
 
-	routes(app, &service{
+	api, err := rest.New(app, "Orders", policies())
+	if err != nil {
+		return err
+	}
+	routes(api, &service{
 		store: st, backlog: waiting, inventory: inventory, wake: work.wake, log: app.Logger(),
 		users: userv1.NewUserServiceClient(app.Conn("user-service")),
 	})

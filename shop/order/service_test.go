@@ -26,7 +26,7 @@ const tea = `{"user_id":1,"items":[{"sku":"tea","quantity":2}]}`
 func start(t *testing.T) (*kaptartest.System, *ledger, *listener) {
 	t.Helper()
 	bank, heard := newLedger(), new(listener)
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true"}},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true"}},
 		Service(), inventory.Service(), payment.Service(), users{}.service(), bank.service(), heard.service())
 	return sys, bank, heard
 }
@@ -90,7 +90,7 @@ func TestBankAway(t *testing.T) {
 	t.Parallel()
 	bank, heard := newLedger(), new(listener)
 	bank.fail()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "3s"}},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "3s"}},
 		Service(), inventory.Service(), payment.Service(), users{}.service(), bank.service(), heard.service())
 	o, _ := place(t, sys, "", tea)
 	opened := func() bool {
@@ -200,10 +200,10 @@ func TestNeighbourAway(t *testing.T) {
 			t.Parallel()
 			services := map[string]func() *kaptartest.System{
 				"user-service": func() *kaptartest.System {
-					return kaptartest.StartWith(t, &kaptartest.Options{Settings: quick()}, Service(), inventory.Service())
+					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick()}, Service(), inventory.Service())
 				},
 				"inventory-service": func() *kaptartest.System {
-					return kaptartest.StartWith(t, &kaptartest.Options{Settings: quick()}, Service(), users{}.service())
+					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick()}, Service(), users{}.service())
 				},
 			}
 			_, resp := place(t, services[away](), "", tea)

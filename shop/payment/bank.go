@@ -55,7 +55,7 @@ type bankAnswer struct {
 func (b *bank) post(ctx context.Context, path string, p payment) (int, bankAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	code, text, err := rest.Call(ctx, b.client, http.MethodPost, b.url+path, "order-"+strconv.FormatInt(p.OrderID, 10),
+	code, text, err := rest.Call(ctx, b.client, http.MethodPost, b.url+path, http.Header{"Idempotency-Key": {"order-" + strconv.FormatInt(p.OrderID, 10)}},
 		map[string]int64{"order_id": p.OrderID, "amount_cents": p.AmountCents})
 	if err != nil {
 		return 0, bankAnswer{}, fmt.Errorf("payment: bank: %w", err)

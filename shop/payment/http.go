@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -17,10 +18,13 @@ type orderPath struct {
 
 type paymentOutput struct{ Body payment }
 
-func routes(app *kaptar.App, st *store) {
+func routes(api huma.API, st *store) {
 	get := rest.Op("get-payment", "GET /payments/{order_id}", "The payment of an order", http.StatusNotFound)
-	huma.Register(rest.New(app, "Payments"), get, func(ctx context.Context, in *orderPath) (*paymentOutput, error) {
+	huma.Register(api, get, func(ctx context.Context, in *orderPath) (*paymentOutput, error) {
 		p, err := st.get(ctx, in.OrderID)
+		if err == nil && auth.Check(ctx, auth.Any(auth.Subject(strconv.FormatInt(p.UserID, 10)), auth.Scope("payments:read"))) != nil {
+			err = errNoPayment // which others have made is nobody's business
+		}
 		if errors.Is(err, errNoPayment) {
 			return nil, rest.Problem(http.StatusNotFound, err.Error())
 		}

@@ -8,8 +8,10 @@ import (
 	"strconv"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/shop/events"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
 
@@ -46,6 +48,13 @@ func setup(app *kaptar.App, set *settings) error {
 	}}
 	s := &service{store: st, bank: &bank{client: app.Client(), url: set.BankURL}, log: app.Logger()}
 	paymentv1.RegisterPaymentServiceServer(app.GRPC(), &rpc{service: s})
-	routes(app, st)
+	api, err := rest.New(app, "Payments", auth.Policies{
+		"GET /payments/{order_id}":     auth.Authenticated(), // and the owner's, which only the database knows
+		"/payment.v1.PaymentService/*": auth.Service("order-service"),
+	})
+	if err != nil {
+		return err
+	}
+	routes(api, st)
 	return nil
 }

@@ -78,7 +78,7 @@ func (l *ledger) service() kaptar.Service {
 func start(t *testing.T) (*kaptartest.System, *ledger, paymentv1.PaymentServiceClient) {
 	t.Helper()
 	l := newLedger()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{
 		"clients.bank.retry.max":                "-1",
 		"clients.bank.breaker.recovery_timeout": "200ms",
 	}}, Service(), l.service())
@@ -183,7 +183,7 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	bank := newLedger()
 	bank.will(503, `{}`)
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"clients.bank.breaker.recovery_timeout": "1s"}}, Service(), bank.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"clients.bank.breaker.recovery_timeout": "1s"}}, Service(), bank.service())
 	client := paymentv1.NewPaymentServiceClient(sys.Conn("payment-service"))
 	began := time.Now()
 	for range 20 {

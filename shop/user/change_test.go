@@ -90,7 +90,7 @@ func cached(t *testing.T, sys *kaptartest.System) {
 func TestChange(t *testing.T) {
 	t.Parallel()
 	onEachCache(t, func(t *testing.T, settings map[string]string, outage func()) {
-		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: settings}, Service())
 		sys.Do("POST", name, "/users", ada)
 		cached(t, sys)
 		if resp := sys.Do("PATCH", name, "/users/1", `{"email":"Countess@example.com"}`); resp.Status != 200 || strings.TrimSpace(resp.Body) != countess {
@@ -119,7 +119,7 @@ func TestChange(t *testing.T) {
 
 func TestChangeRefuses(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	for _, tt := range []struct {
@@ -149,7 +149,7 @@ func TestChangeRefuses(t *testing.T) {
 func TestUnknownIsNotKept(t *testing.T) {
 	t.Parallel()
 	onEachCache(t, func(t *testing.T, settings map[string]string, _ func()) {
-		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: settings}, Service())
 		if resp := sys.Do("GET", name, "/users/1", ""); resp.Status != http.StatusNotFound {
 			t.Errorf("got %d %s, want 404", resp.Status, resp.Body)
 		}
@@ -168,7 +168,7 @@ func TestChangedEvent(t *testing.T) {
 			return nil
 		}, nil)
 	}}
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service(), listener)
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service(), listener)
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	sys.Do("PATCH", name, "/users/1", `{"email":"grace@example.com"}`)
@@ -190,7 +190,7 @@ func TestEventInvalidates(t *testing.T) {
 	onEachCache(t, func(t *testing.T, settings map[string]string, _ func()) {
 		path := filepath.Join(t.TempDir(), "user.db")
 		settings["database_url"] = "sqlite:" + path
-		sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: settings}, Service())
+		sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: settings}, Service())
 		sys.Do("POST", name, "/users", ada)
 		cached(t, sys)
 		db, err := sqldb.Open(t.Context(), "sqlite:"+path)

@@ -101,8 +101,8 @@ func TestRotation(t *testing.T) {
 	t.Parallel()
 	set := maps.Clone(inProcess)
 	maps.Copy(set, map[string]string{"database_url": servertest.Database(t), "signing_key_age": "11s", "token_life": "1s", "session_life": "1h"})
-	a := kaptartest.StartWith(t, &kaptartest.Options{Settings: set}, Service())
-	b := kaptartest.StartWith(t, &kaptartest.Options{Settings: set}, Service())
+	a := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: set}, Service())
+	b := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: set}, Service())
 	a.Do("POST", name, "/users", ada)
 	var mu sync.Mutex
 	used := map[string]int{}

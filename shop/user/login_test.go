@@ -18,6 +18,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/kaptartest"
+	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
 // outside are settings under which X-Forwarded-For of a test is believed, as the gateway's is.
@@ -85,7 +86,7 @@ func refresh(sys *kaptartest.System, token string) kaptartest.Response {
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", grace)
 	sys.Do("POST", name, "/users", ada)
 
@@ -124,7 +125,7 @@ func TestLogin(t *testing.T) {
 // TestRefresh: each refresh token is good once, and a stolen one ends the session for both.
 func TestRefresh(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	first := login(t, sys, "ada", "correct horse")
 	other := login(t, sys, "ada", "correct horse")
@@ -164,7 +165,7 @@ func TestRefresh(t *testing.T) {
 
 func TestLogout(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	first := login(t, sys, "ada", "correct horse")
 	var second tokens
@@ -181,7 +182,7 @@ func TestLogout(t *testing.T) {
 func TestTokensAreNotKept(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "user.db")
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"redis_host": "", "database_url": "sqlite:" + path}}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: map[string]string{"redis_host": "", "database_url": "sqlite:" + path}}, Service())
 	sys.Do("POST", name, "/users", ada)
 	got := login(t, sys, "ada", "correct horse")
 	parsed, ok := parseRefreshToken(got.RefreshToken)
@@ -208,7 +209,7 @@ func TestLengths(t *testing.T) {
 	} {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
-			sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"redis_host": "", "database_url": url(t)}}, Service())
+			sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: map[string]string{"redis_host": "", "database_url": url(t)}}, Service())
 			long := func(n int) string { return strings.Repeat("u", n) }
 			address := func(n int) string { return strings.Repeat("é", n-len("@example.com")) + "@example.com" }
 			for i, tt := range []struct {
@@ -250,7 +251,7 @@ func TestLengths(t *testing.T) {
 // TestLongPassword: a password of 1 MiB is refused unread and unhashed.
 func TestLongPassword(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"redis_host": "", "max_body": "4MiB"}}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: map[string]string{"redis_host": "", "max_body": "4MiB"}}, Service())
 	sys.Do("POST", name, "/users", ada)
 	before := metric(t, sys, "user_password_hashes_total")
 	for _, body := range []string{

@@ -257,7 +257,7 @@ func TestFlatMemory(t *testing.T) {
 // TestBusy: a login that finds no slot in time is asked to come again.
 func TestBusy(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: map[string]string{
 		"redis_host": "", "password_rate": "0", "argon2.at_once": "1", "argon2.memory": "64MiB", "argon2.passes": "3", "argon2.wait": "1ms",
 	}}, Service())
 	sys.Do("POST", name, "/users", ada)

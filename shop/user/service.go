@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/cache"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging"
@@ -88,7 +89,21 @@ func setup(app *kaptar.App, set *settings) error {
 		return err
 	}
 	app.Go("sessions and keys", s.tidy)
-	s.routes(rest.New(app, "Users"), counter)
+	api, err := rest.New(app, "Users", auth.Policies{
+		"POST /users":                               auth.Public(),
+		"POST /login":                               auth.Public(),
+		"POST /refresh":                             auth.Public(),
+		"POST /logout":                              auth.Public(),
+		"GET /.well-known/jwks.json":                auth.Public(),
+		"GET /users/{id}":                           auth.Any(auth.Owner("id"), auth.Scope("users:read")),
+		"PATCH /users/{id}":                         auth.Any(auth.Owner("id"), auth.Scope("users:write")),
+		userv1.UserService_GetUser_FullMethodName:   auth.Any(auth.Owner("id"), auth.Scope("users:read"), auth.Service("order-service")),
+		userv1.UserService_ListUsers_FullMethodName: auth.Scope("users:read"),
+	})
+	if err != nil {
+		return err
+	}
+	s.routes(api, counter)
 	userv1.RegisterUserServiceServer(app.GRPC(), &rpc{store: s.store, get: s.get})
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/kaptartest"
+	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
 // try logs in as a client with that address would, by way of the gateway.
@@ -162,8 +163,8 @@ func TestTwoInstances(t *testing.T) {
 	set := outside("redis_url", redis.URL(), "database_url", servertest.Database(t))
 	delete(set, "redis_host")
 	instances := []*kaptartest.System{
-		kaptartest.StartWith(t, &kaptartest.Options{Settings: set}, Service()),
-		kaptartest.StartWith(t, &kaptartest.Options{Settings: set}, Service()),
+		kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: set}, Service()),
+		kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: set}, Service()),
 	}
 	wrong := 0
 	for i := range 30 {
@@ -183,7 +184,7 @@ func TestTwoInstances(t *testing.T) {
 // TestSixtyWrongPasswords is fault 34. The user is not locked out by them.
 func TestSixtyWrongPasswords(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: outside()}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: outside()}, Service())
 	sys.Do("POST", name, "/users", ada)
 	var bodies []string
 	wrong := map[string]int{}
@@ -219,7 +220,7 @@ func TestSixtyWrongPasswords(t *testing.T) {
 // TestManyStrangers try an account from many addresses: where the user has been logged in is still open.
 func TestManyStrangers(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: outside()}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: outside()}, Service())
 	sys.Do("POST", name, "/users", ada)
 	if resp := try(sys, "198.51.100.7", "ada", "correct horse"); resp.Status != http.StatusOK {
 		t.Fatalf("got %d %s", resp.Status, resp.Body)
@@ -244,7 +245,7 @@ func TestManyStrangers(t *testing.T) {
 // TestForgedAddress: who is not named as a proxy is not believed what its address is.
 func TestForgedAddress(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	refused := 0
 	for i := range 20 {
 		if resp := try(sys, fmt.Sprintf("203.0.113.%d", i), "ada", "wrong horse"); resp.Status == http.StatusTooManyRequests {
@@ -259,7 +260,7 @@ func TestForgedAddress(t *testing.T) {
 // TestPasswordRate: what costs a hash is bounded for each client, whatever becomes of it.
 func TestPasswordRate(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: outside("password_rate", "0.01")}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: outside("password_rate", "0.01")}, Service())
 	got := map[int]int{}
 	for i := range 80 {
 		body := fmt.Sprintf(`{"username":"user-%d","email":"%d@example.com","password":"correct horse"}`, i, i)
@@ -279,7 +280,7 @@ func TestPasswordRate(t *testing.T) {
 // TestOneClientsFlood measures everybody else's logins beside 20 tries a second of one client.
 func TestOneClientsFlood(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: outside("argon2.memory", "4MiB", "argon2.passes", "2")}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: outside("argon2.memory", "4MiB", "argon2.passes", "2")}, Service())
 	sys.Do("POST", name, "/users", ada)
 	n := 0
 	p99 := func(logins int) time.Duration {

@@ -63,7 +63,7 @@ func locations(t *testing.T, resp kaptartest.Response, status int) string {
 
 func TestRegister(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 
 	resp := sys.Do("POST", name, "/users", ada)
 	if resp.Status != http.StatusCreated || strings.TrimSpace(resp.Body) != adaJSON {
@@ -98,7 +98,7 @@ func TestRegister(t *testing.T) {
 
 func TestRegisterRefuses(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	refused := map[string]string{ // body: where
 		`{"username":"ad","email":"ada@example.com","password":"correct horse"}`:                               "body.username",
 		`{"username":"` + strings.Repeat("a", 81) + `","email":"ada@example.com","password":"correct horse"}`:  "body.username",
@@ -136,7 +136,7 @@ func TestRegisterRefuses(t *testing.T) {
 // TestRestart finds users and the key where they were.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	old := login(t, sys, "ada", "correct horse")
 	sys.Restart(Service())
@@ -152,7 +152,7 @@ func TestRestart(t *testing.T) {
 
 func TestRPC(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service())
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", grace)
 	client := userv1.NewUserServiceClient(sys.Conn(name))
@@ -239,7 +239,7 @@ func TestRegisteredEvent(t *testing.T) {
 			return nil
 		}, nil)
 	}}
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service(), listener)
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: inProcess}, Service(), listener)
 	sys.Do("POST", name, "/users", ada)
 	sys.Do("POST", name, "/users", ada) // 409: no event
 	sys.Do("POST", name, "/users", grace)
@@ -262,7 +262,7 @@ func TestRegisteredEvent(t *testing.T) {
 func TestWithoutBroker(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "user.db")
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"database_url": "sqlite:" + path, "redis_host": ""}}, Service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As(""), Settings: map[string]string{"database_url": "sqlite:" + path, "redis_host": ""}}, Service())
 	sys.FaultBroker(kaptartest.Fault{Err: errors.New("away")})
 	if resp := sys.Do("POST", name, "/users", ada); resp.Status != http.StatusCreated {
 		t.Fatalf("register: got %d %s, want 201", resp.Status, resp.Body)

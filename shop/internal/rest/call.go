@@ -5,14 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 )
 
 // maxAnswer is how many bytes of an answer Call reads.
 const maxAnswer = 1 << 20
 
-// Call sends body as JSON, unless it is nil, with an Idempotency-Key, unless that is "".
-func Call(ctx context.Context, client *http.Client, method, url, key string, body any) (status int, answer []byte, err error) {
+// Call sends body as JSON, unless it is nil, with header, which may be nil.
+func Call(ctx context.Context, client *http.Client, method, url string, header http.Header, body any) (status int, answer []byte, err error) {
 	var payload bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&payload).Encode(body); err != nil {
@@ -23,11 +24,9 @@ func Call(ctx context.Context, client *http.Client, method, url, key string, bod
 	if err != nil {
 		return 0, nil, err
 	}
+	maps.Copy(req.Header, header)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
-	}
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
 	}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/kaptar/kaptar/auth"
 	mark "github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/server"
@@ -77,6 +78,11 @@ func newProblem(ctx huma.Context, status int, detail string, errs ...error) huma
 	case status >= 500 && detail == unreadable:
 		p.Status, p.Detail = http.StatusBadRequest, "the request body ended before it was complete"
 	case ctx == nil, errors.Is(ctx.Context().Err(), context.Canceled): // the client has left: nobody's error
+	case errors.Is(errors.Join(errs...), auth.ErrUnauthenticated):
+		ctx.SetHeader("WWW-Authenticate", "Bearer")
+		p.Status, p.Detail = http.StatusUnauthorized, auth.ErrUnauthenticated.Error()
+	case errors.Is(errors.Join(errs...), auth.ErrForbidden):
+		p.Status, p.Detail = http.StatusForbidden, auth.ErrForbidden.Error()
 	case status >= 500:
 		p.Detail, p.cause = "an unexpected error occurred", errors.Join(errs...)
 		switch {

@@ -2,9 +2,10 @@
 // checked against the operation's types before the handler runs, an OpenAPI
 // document written from the same types, and errors as RFC 9457 problems.
 //
-// Handlers are registered with package huma:
+// Handlers are registered with package huma, and who may call them stands in one table:
 //
-//	api := rest.New(app, "Users")
+//	api, err := rest.New(app, "Users", auth.Policies{"GET /users/{id}": auth.Owner("id")})
+//	…
 //	huma.Register(api, rest.Op("get-user", "GET /users/{id}", "Get a user"), s.getUser)
 package rest
 
@@ -25,6 +26,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/internal/strictjson"
 	"github.com/kaptar/kaptar/server"
 )
@@ -39,12 +41,25 @@ var replaced sync.Once
 // twice, at its path and below Current. The OpenAPI 3.1 document is at /openapi.json; it is written
 // at the first request for it, so all operations must be registered during Setup.
 //
+// Policies say who may call each operation, which they name without Current, and each RPC. What is
+// not for everybody is answered with Cache-Control: no-store.
+//
 // A request whose parameters or body do not fit the operation's types (no JSON, a wrong type, an
 // unknown or a missing field) gets 400 with one entry in errors for each mistake, and never reaches
 // the handler. An error of a handler is sent as Problem made it; any other error is logged and sent
 // as a 500 that does not say what happened, as 503 when it means that the database is away, or as 504
 // when the request's time was over.
-func New(app *kaptar.App, title string) huma.API {
+func New(app *kaptar.App, title string, policies auth.Policies) (huma.API, error) {
+	all := auth.Policies{"GET /openapi.json": auth.Public()}
+	for pattern, p := range policies {
+		all[pattern] = p
+		if method, path, ok := strings.Cut(pattern, " "); ok {
+			all[method+" "+Current+path] = p
+		}
+	}
+	if err := auth.Protect(app, all, Credentials()); err != nil {
+		return nil, err
+	}
 	replaced.Do(func() {
 		huma.ValidateStrictCasing = true // "Amount" is no "amount", as whoever else reads it may think
 		huma.NewErrorWithContext = newProblem
@@ -56,7 +71,11 @@ func New(app *kaptar.App, title string) huma.API {
 	// Instead of huma's own routes there is one, below. Its hooks add $schema to every body.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil
-	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest)
+	config.OnAddOperation = append(config.OnAddOperation, documentBadRequest, documentPolicy(all))
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "the token of POST /login"},
+		"key":    {Type: "apiKey", In: "header", Name: "X-Api-Key", Description: "the API key of a machine"},
+	}
 	config.Transformers = append(config.Transformers, completer(app.Logger()))
 	config.Formats = strict(config.Formats)
 	app.Use(onlyJSON, onlyText)
@@ -71,7 +90,21 @@ func New(app *kaptar.App, title string) huma.API {
 		w.Header().Set("Content-Type", "application/openapi+json")
 		_, _ = w.Write(body) // an error means that the client has gone
 	})
-	return huma.NewGroup(api, "", Current)
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+		if op := ctx.Operation(); all[op.Method+" "+op.Path].String() != auth.Public().String() {
+			ctx.SetHeader("Cache-Control", "no-store")
+		}
+		next(ctx)
+	})
+	return huma.NewGroup(api, "", Current), nil
+}
+
+// Credentials are those that every service of the shop knows, beside what its settings name: the
+// tokens of user-service, whose subjects are ids of users.
+func Credentials() *auth.Options {
+	return &auth.Options{Credentials: auth.Credentials{Issuers: map[string]auth.Issuer{"user-service": {
+		Issuer: "user-service", Audience: "shop", JWKSURL: "http://user-service/.well-known/jwks.json", Algorithms: []string{"EdDSA"},
+	}}}}
 }
 
 // Op describes an operation by its id, its method and path, what it does, and its own errors.
@@ -159,6 +192,17 @@ func commas(data []byte) (n int) {
 }
 
 var errValues = fmt.Errorf("expected at most %d values", maxValues)
+
+// documentPolicy says in the description who may call an operation.
+func documentPolicy(policies auth.Policies) func(*huma.OpenAPI, *huma.Operation) {
+	return func(_ *huma.OpenAPI, op *huma.Operation) {
+		who := policies[op.Method+" "+op.Path].String()
+		op.Extensions = map[string]any{"x-policy": who}
+		if who != auth.Public().String() {
+			op.Security = []map[string][]string{{"bearer": {}}, {"key": {}}}
+		}
+	}
+}
 
 // documentBadRequest turns the 422 that huma adds to operations with errors into our 400.
 func documentBadRequest(_ *huma.OpenAPI, op *huma.Operation) {

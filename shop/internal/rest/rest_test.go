@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
@@ -35,8 +36,15 @@ type output struct{ Body line }
 
 // things is a service with one operation for each way an operation can end.
 func things() kaptar.Service {
+	return withPolicies(auth.Policies{"PUT /things/{id}": auth.Public(), "GET /fail/{how}": auth.Optional()})
+}
+
+func withPolicies(policies auth.Policies) kaptar.Service {
 	return kaptar.Service{Name: "things", Version: "v7", Setup: func(app *kaptar.App) error {
-		api := rest.New(app, "Things")
+		api, err := rest.New(app, "Things", policies)
+		if err != nil {
+			return err
+		}
 		huma.Register(api, rest.Op("put", "PUT /things/{id}", "Put", http.StatusConflict), func(_ context.Context, in *input) (*output, error) {
 			return &output{in.Body.Items[0]}, nil
 		})
@@ -48,6 +56,10 @@ func things() kaptar.Service {
 			case "conflict":
 				return nil, fmt.Errorf("wrapped: %w", rest.Problem(http.StatusConflict, "it is there already",
 					&huma.ErrorDetail{Location: "body.name", Message: "is taken", Value: "ada"}))
+			case "nobody":
+				return nil, fmt.Errorf("wrapped: %w", auth.ErrUnauthenticated)
+			case "another":
+				return nil, auth.ErrForbidden
 			case "unprocessable":
 				return nil, huma.ErrorWithHeaders(rest.Problem(http.StatusUnprocessableEntity, "no"), http.Header{"Retry-After": {"3"}})
 			case "deadline":
@@ -259,6 +271,28 @@ func BenchmarkManyMistakes(b *testing.B) {
 	}
 }
 
+// TestPolicies: a route without one, or one without a route, keeps the service from starting; private
+// answers are not to be kept.
+func TestPolicies(t *testing.T) {
+	t.Parallel()
+	for _, policies := range []auth.Policies{{}, {"PUT /things/{id}": auth.Public(), "GET /fail/{how}": auth.Public(), "GET /more": auth.Public()}} {
+		service := withPolicies(policies)
+		service.Listen = "127.0.0.1:0"
+		err := kaptar.Run(t.Context(), nil, service)
+		if err == nil || !strings.Contains(err.Error(), "/v1/things/{id}") && !strings.Contains(err.Error(), "/v1/more") {
+			t.Errorf("%v: %v, want an error that names the route", policies, err)
+		}
+	}
+	sys := kaptartest.Start(t, things())
+	for path, want := range map[string]string{"/fail/conflict": "no-store", "/things/1": ""} {
+		method := map[string]string{"no-store": "GET", "": "PUT"}[want]
+		resp := sys.Do(method, "things", path, `{"password":"correct horse","items":[{"sku":"tea","quantity":2}]}`)
+		if got := resp.Header.Get("Cache-Control"); got != want {
+			t.Errorf("%s: got Cache-Control %q, want %q", path, got, want)
+		}
+	}
+}
+
 // TestOnlyText: what no database can hold as text is refused before any is asked, and nothing else.
 func TestOnlyText(t *testing.T) {
 	t.Parallel()
@@ -353,7 +387,17 @@ func TestHandlerErrors(t *testing.T) {
 		t.Errorf("conflict: got %+v", p)
 	}
 
-	resp := sys.Do("GET", "things", "/fail/unprocessable", "")
+	resp := sys.Do("GET", "things", "/fail/nobody", "")
+	checkProblem(t, resp, http.StatusUnauthorized, "/fail/nobody")
+	if resp.Header.Get("WWW-Authenticate") != "Bearer" || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("401 with %v, want WWW-Authenticate: Bearer and no-store", resp.Header)
+	}
+	checkProblem(t, sys.Do("GET", "things", "/fail/another", ""), http.StatusForbidden, "/fail/another")
+	if log := sys.Log(); strings.Contains(log, "request failed") {
+		t.Errorf("logged as a failure of the service:\n%s", log)
+	}
+
+	resp = sys.Do("GET", "things", "/fail/unprocessable", "")
 	checkProblem(t, resp, http.StatusUnprocessableEntity, "/fail/unprocessable") // no 400: the handler's own
 	if got := resp.Header.Get("Retry-After"); got != "3" {
 		t.Errorf("got Retry-After %q, want 3", got)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/auth"
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
@@ -25,6 +26,11 @@ func Event(topic, id, key, data string) driver.Message {
 		driver.HeaderSpecVersion: "1.0", driver.HeaderID: id, driver.HeaderSource: "shoptest", driver.HeaderType: topic,
 		driver.HeaderSubject: key, driver.HeaderTime: time.Now().UTC().Format(time.RFC3339), driver.HeaderContentType: "application/json",
 	})}
+}
+
+// As may do everything, as the service called caller or, when that is "", as a machine from outside.
+func As(caller string) *auth.Principal {
+	return &auth.Principal{Subject: "key:shoptest", Scopes: []string{"*"}, Caller: caller}
 }
 
 // Eventually is kaptartest's for conditions that say what they saw last.
