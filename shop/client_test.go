@@ -19,14 +19,21 @@ type answer struct {
 }
 
 // into decodes the body.
-func (a answer) into(t *testing.T, out any) {
+func (a answer) into(t testing.TB, out any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(a.body), out); err != nil {
 		t.Fatalf("%v in %s", err, a.body)
 	}
 }
 
-// call sends body to service, with headers as "Name: value".
+// as is the client of a user that signUp has made.
+func (c client) as(user int64) client {
+	c.user = user
+	return c
+}
+
+// call sends body to service, with headers as "Name: value". A header that is a credential takes the
+// place of the client's own.
 func (c client) call(method, service, path, body string, headers ...string) answer {
 	c.t.Helper()
 	a, err := c.try(method, service, path, body, headers...)
@@ -38,6 +45,10 @@ func (c client) call(method, service, path, body string, headers ...string) answ
 
 func (c client) try(method, service, path, body string, headers ...string) (answer, error) {
 	req, err := http.NewRequest(method, "http://"+c.HTTP(service)+path, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	headers, err = c.authorized(headers)
 	if err != nil {
 		return answer{}, err
 	}
@@ -95,11 +106,12 @@ func orderBody(user int64, sku string, quantity int) string {
 func (c client) signUp(name string) int64 {
 	c.t.Helper()
 	a := c.want(http.StatusCreated, http.MethodPost, "/v1/users",
-		fmt.Sprintf(`{"username":%q,"email":"%s@example.com","password":"correct horse"}`, name, name))
+		fmt.Sprintf(`{"username":%q,"email":"%s@example.com","password":%q}`, name, name, password), nobody)
 	var user struct {
 		ID int64 `json:"id"`
 	}
 	a.into(c.t, &user)
+	c.knows(user.ID, name)
 	return user.ID
 }
 
@@ -108,7 +120,7 @@ func (c client) orders(user int64) (orders []orderView, problem string) {
 	var page struct {
 		Orders []orderView `json:"orders"`
 	}
-	problem = c.read(fmt.Sprintf("/v1/orders/%d?limit=100", user), &page)
+	problem = c.as(user).read(fmt.Sprintf("/v1/orders/%d?limit=100", user), &page)
 	return page.Orders, problem
 }
 
@@ -118,7 +130,7 @@ const patience = time.Minute
 
 // eventually asks again and again until check returns "", and fails with what it
 // said last.
-func eventually(t *testing.T, check func() string) {
+func eventually(t testing.TB, check func() string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -36,6 +37,7 @@ func TestGRPC(t *testing.T) {
 	if err != nil || health.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: got %v, %v, want SERVING", health, err)
 	}
+	ctx = metadata.AppendToOutgoingContext(ctx, "x-api-key", s.operator())
 	in, out := reflected(ctx, t, conn, "user.v1.UserService", "GetUser")
 	idField := in.Descriptor().Fields().ByName("id")
 	for _, c := range []struct {

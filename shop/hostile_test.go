@@ -14,21 +14,24 @@ import (
 	"time"
 )
 
-// An attack is something that a client can do to the gateway. It is made several times at once.
+// An attack is something that a user can do to the gateway. It is made several times at once.
 type attack struct {
 	name string
-	// request is what is sent, with <user> and <host> filled in; or do does it itself.
+	// request is what is sent, with <user>, <host> and <auth> filled in; or do does it itself.
 	request string
-	do      func(ctx context.Context, host string) error
+	do      func(ctx context.Context, v victim) error
 	end     string // "half": the client sends no more; "close": it goes away; "": it waits for the answer
 	times   int    // 8 when 0
 	slow    bool   // it is answered at the deadline only
 	status  []int  // of the answers; empty: whatever is not an error of the server
 }
 
+// A victim is whom the attacks are made on, and in whose name.
+type victim struct{ host, user, auth string }
+
 // form is the head of a request with headers, and its body.
 func form(line string, body string, headers ...string) string {
-	return line + " HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\nContent-Type: application/json\r\n" +
+	return line + " HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\nContent-Type: application/json\r\n<auth>\r\n" +
 		strings.Join(append(headers, ""), "\r\n") + "\r\n" + body
 }
 
@@ -49,7 +52,7 @@ func attacks() []attack {
 		header := "X-Request-Timeout-Ms: " + ms
 		all = append(all,
 			attack{name: "order with deadline " + ms, request: sized(anUpload, anOrder, header), status: []int{201}},
-			attack{name: "login with deadline " + ms, request: sized("POST /v1/login", aLogin, header), status: []int{401}})
+			attack{name: "login with deadline " + ms, request: sized("POST /v1/login", aLogin, header), status: []int{401, 429}})
 	}
 	for _, bad := range []string{"ZZ\r\n", "-1\r\n", "FFFFFFFFFFFFFFFFFFFF\r\n", "5\r\nhello world", "5;" + strings.Repeat("x", 8000) + "\r\n", "\r\n"} {
 		all = append(all, attack{name: fmt.Sprintf("chunk %.20q", bad), request: form(anUpload, bad, chunked), end: "half", status: []int{400}})
@@ -81,20 +84,20 @@ func attacks() []attack {
 		attack{name: "many headers", request: form("GET /v1/stock/tea", "", strings.Split(strings.Repeat("A: 1\n", 900)+"A: 1", "\n")...)},
 		attack{name: "long path", request: form("GET /v1/stock/"+strings.Repeat("x", 50<<10), "")},
 		attack{name: "upgrade that nobody offers", request: strings.Replace(form("GET /v1/stock/tea", "", "Upgrade: websocket"), "Connection: close", "Connection: Upgrade, close", 1)},
-		attack{name: "answer's mark in the request", request: form("GET /v1/users/999999", "", "Kaptar-Dependency: x"), status: []int{404}},
+		attack{name: "answer's mark in the request", request: form("GET /v1/users/999999", "", "Kaptar-Dependency: x"), status: []int{403}},
 		attack{name: "streams whose body does not come", do: http2(anUpload, true, 0), times: 100, slow: true, status: []int{408}},
 		attack{name: "streams that are reset", do: http2(anUpload, true, 50*time.Millisecond), times: 100},
 		attack{name: "streams that are reset before the answer", do: http2("POST /v1/login", false, 5*time.Millisecond), times: 20},
-		attack{name: "logins all at once", request: sized("POST /v1/login", aLogin), times: 400, status: []int{401, 503}},
+		attack{name: "logins all at once", request: sized("POST /v1/login", aLogin), times: 400, status: []int{401, 429, 503}},
 	)
 }
 
 // http2 makes a request in a stream of HTTP/2, and gives it up after limit unless that is 0.
-func http2(line string, pending bool, limit time.Duration) func(context.Context, string) error {
+func http2(line string, pending bool, limit time.Duration) func(context.Context, victim) error {
 	method, path, _ := strings.Cut(line, " ")
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
-	return func(ctx context.Context, host string) error {
+	return func(ctx context.Context, v victim) error {
 		if limit > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, limit)
@@ -106,11 +109,13 @@ func http2(line string, pending bool, limit time.Duration) func(context.Context,
 			defer w.Close()
 			body = r
 		}
-		req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, body)
+		req, err := http.NewRequestWithContext(ctx, method, "http://"+v.host+path, body)
 		if err != nil {
 			return err
 		}
 		req.Header.Set("Content-Type", "application/json")
+		name, value, _ := strings.Cut(v.auth, ": ")
+		req.Header.Set(name, value)
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
 			if limit > 0 {
@@ -127,11 +132,11 @@ func http2(line string, pending bool, limit time.Duration) func(context.Context,
 }
 
 // once makes the attack one time.
-func (a attack) once(ctx context.Context, host, user string) error {
+func (a attack) once(ctx context.Context, v victim) error {
 	if a.do != nil {
-		return a.do(ctx, host)
+		return a.do(ctx, v)
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", host)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", v.host)
 	if err != nil {
 		return err
 	}
@@ -139,7 +144,7 @@ func (a attack) once(ctx context.Context, host, user string) error {
 	sent := make(chan struct{})
 	go func() { // the answer may come before all is sent
 		defer close(sent)
-		text := strings.NewReplacer("<host>", host, "<user>", user).Replace(a.request)
+		text := strings.NewReplacer("<host>", v.host, "<user>", v.user, "<auth>", v.auth).Replace(a.request)
 		if strings.Contains(a.request, "<user>") { // its length has changed
 			head, body, _ := strings.Cut(text, "\r\n\r\n")
 			_, was, _ := strings.Cut(a.request, "\r\n\r\n")
@@ -177,16 +182,20 @@ func hostile(t *testing.T, s *site) {
 	c := s.as(t)
 	s.stockUp(t, "hostile", 1000)
 	id := c.signUp("victim")
-	user := fmt.Sprint(id)
+	auth, err := c.as(id).credential()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := victim{s.in.HTTP("gateway"), fmt.Sprint(id), auth}
 	var slow []attack
 	for _, a := range attacks() {
 		if a.slow {
 			slow = append(slow, a)
 			continue
 		}
-		s.attack(t, user, a)
+		s.attack(t, v, a)
 	}
-	s.attack(t, user, slow...) // they wait together
+	s.attack(t, v, slow...) // they wait together
 	placed, problem := c.orders(id)
 	if problem != "" {
 		t.Fatal(problem)
@@ -198,7 +207,7 @@ func hostile(t *testing.T, s *site) {
 }
 
 // attack makes the attacks at once and looks what they have done.
-func (s *site) attack(t *testing.T, user string, all ...attack) {
+func (s *site) attack(t *testing.T, v victim, all ...attack) {
 	t.Helper()
 	var running sync.WaitGroup
 	for _, a := range all {
@@ -211,7 +220,7 @@ func (s *site) attack(t *testing.T, user string, all ...attack) {
 			running.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				if err := a.once(ctx, s.in.HTTP("gateway"), user); err != nil {
+				if err := a.once(ctx, v); err != nil {
 					told.Do(func() { t.Errorf("%s: %v", a.name, err) })
 				}
 			})
@@ -227,7 +236,7 @@ func (s *site) attack(t *testing.T, user string, all ...attack) {
 			}
 		}
 	}
-	for _, path := range []string{"/v1/stock/tea", "/v1/users/" + user, "/v1/orders/" + user} {
+	for _, path := range []string{"/v1/stock/tea", "/v1/users/" + v.user, "/v1/orders/" + v.user} {
 		if a := c.call(http.MethodGet, "gateway", path, ""); a.status != http.StatusOK {
 			t.Errorf("%s: then GET %s: %d %s, want 200", what, path, a.status, a.body)
 		}

@@ -49,7 +49,7 @@ func runPython(t *testing.T, s *site, jaeger *servers.Server) {
 	cmd.Dir = filepath.Join("..", "test", "interop")
 	cmd.Env = append(os.Environ(),
 		"CONSUL="+host(servers.Consul), "KAFKA="+host(servers.Kafka), "AMQP="+s.servers[servers.RabbitMQ].URL(),
-		"JAEGER="+jaeger.URL(), "OTLP=http://"+jaeger.Addr("otlp-http"), "PROTO="+proto, "PYTHONDONTWRITEBYTECODE=1")
+		"JAEGER="+jaeger.URL(), "OTLP=http://"+jaeger.Addr("otlp-http"), "PROTO="+proto, "OPERATOR_KEY="+s.in.operator(), "PYTHONDONTWRITEBYTECODE=1")
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

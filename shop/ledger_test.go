@@ -48,7 +48,7 @@ func (s *site) stockUp(t *testing.T, sku string, n int64) {
 // order places an order that has to end as want says.
 func (s *site) order(t *testing.T, user int64, sku string, quantity int, want string) orderView {
 	t.Helper()
-	a := s.as(t).want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, sku, quantity))
+	a := s.as(t).as(user).want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, sku, quantity))
 	return s.accepted(t, a, user, sku, quantity, want)
 }
 
@@ -185,7 +185,7 @@ func mailsOf(c client, user int64) (subjects []string, problem string) {
 			Subject string `json:"subject"`
 		} `json:"mails"`
 	}
-	problem = c.read(fmt.Sprintf("/v1/mails/%d?limit=100", user), &page)
+	problem = c.as(user).read(fmt.Sprintf("/v1/mails/%d?limit=100", user), &page)
 	for _, m := range page.Mails {
 		subjects = append(subjects, m.Subject)
 	}

@@ -51,6 +51,7 @@ func newFlood(tb testing.TB, clients int, args ...string) *flood {
 			tb.Fatal(err)
 		}
 		f.users = append(f.users, user.ID)
+		f.in.knows(user.ID, fmt.Sprint("buyer", i))
 	}
 	path := filepath.Join(f.in.Dir, "data", "order-service.db")
 	if f.orders, err = sqldb.Open(tb.Context(), "sqlite:"+path); err != nil {
@@ -60,13 +61,25 @@ func newFlood(tb testing.TB, clients int, args ...string) *flood {
 	return f
 }
 
-// send returns status 0 when there is no answer.
+// send sends as the operator.
 func (f *flood) send(method, service, path, body string) (status int, answer []byte) {
+	return f.sendAs(0, method, service, path, body)
+}
+
+// sendAs sends as a user. It returns status 0 when there is no answer.
+func (f *flood) sendAs(user int64, method, service, path, body string) (status int, answer []byte) {
 	req, err := http.NewRequestWithContext(f.Context(), method, "http://"+f.in.HTTP(service)+path, strings.NewReader(body))
 	if err != nil {
 		f.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	credential, err := client{install: f.in, t: f.TB, user: user}.credential()
+	if err != nil {
+		f.Error(err)
+		return 0, nil
+	}
+	name, value, _ := strings.Cut(credential, ": ")
+	req.Header.Set(name, value)
 	resp, err := f.http.Do(req)
 	if err != nil {
 		return 0, nil
@@ -87,9 +100,10 @@ func (f *flood) pour(clients int, d time.Duration) map[int]int {
 	for i := range clients {
 		wg.Go(func() {
 			own := map[int]int{}
-			body := orderBody(f.users[i%len(f.users)], "tea", 1)
+			user := f.users[i%len(f.users)]
+			body := orderBody(user, "tea", 1)
 			for ctx.Err() == nil {
-				status, _ := f.send(http.MethodPost, "gateway", "/v1/orders", body)
+				status, _ := f.sendAs(user, http.MethodPost, "gateway", "/v1/orders", body)
 				own[status]++
 			}
 			mu.Lock()
@@ -258,7 +272,7 @@ func TestOverload(t *testing.T) {
 		t.Errorf("%.0f MB, want at most twice the %.0f MB of before and 100", full, idle)
 	}
 	f.drained(time.Minute)
-	if status, body := f.send(http.MethodPost, "gateway", "/v1/orders", orderBody(f.users[0], "tea", 1)); status != http.StatusCreated {
+	if status, body := f.sendAs(f.users[0], http.MethodPost, "gateway", "/v1/orders", orderBody(f.users[0], "tea", 1)); status != http.StatusCreated {
 		t.Errorf("after the load: %d %s, want 201", status, body)
 	}
 }

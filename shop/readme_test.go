@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -46,22 +47,38 @@ func TestReadmeCommands(t *testing.T) {
 
 // curls types the README's curls.
 func curls(t *testing.T, s *shop, block string) {
-	ports := strings.NewReplacer("localhost:8080", s.HTTP("gateway"), "localhost:8082", s.HTTP("order-service"), "localhost:8090", s.HTTP("bank"))
+	ports := strings.NewReplacer("localhost:8080", s.HTTP("gateway"), "localhost:8082", s.HTTP("order-service"), "localhost:8090", s.HTTP("bank"), ".kaptar/", filepath.Join(s.Dir, "data")+"/")
+	env := os.Environ()
+	run := func(command string) ([]byte, error) {
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", command)
+		cmd.Env = env
+		return cmd.CombinedOutput()
+	}
 	for line := range strings.Lines(block) {
-		line = strings.TrimSpace(line)
+		line, comment, _ := strings.Cut(strings.TrimSpace(line), " # ")
+		if name, value, ok := strings.Cut(line, "="); ok && !strings.Contains(name, " ") {
+			out, err := run("printf %s " + ports.Replace(value))
+			if err != nil {
+				t.Fatalf("%s: %v %s", line, err, out)
+			}
+			env = append(env, name+"="+string(out))
+			continue
+		}
 		status := 200
-		switch {
+		switch code, _, told := strings.Cut(comment, ":"); {
+		case told:
+			status, _ = strconv.Atoi(code)
 		case strings.Contains(line, "/users/999"):
 			status = 404
 		case strings.Contains(line, " -d "):
 			status = 201
 		}
-		out, err := exec.CommandContext(t.Context(), "bash", "-c", ports.Replace(line)+` -w '\n%{http_code}'`).CombinedOutput()
+		out, err := run(ports.Replace(line) + ` -w '\n%{http_code}'`)
 		body, code, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		if i := strings.LastIndex(code, "\n"); i >= 0 {
 			code = code[i+1:]
 		}
-		if want := map[int]string{200: "200", 201: "201", 404: "404"}[status]; err != nil || strings.TrimSpace(code) != want {
+		if want := strconv.Itoa(status); err != nil || strings.TrimSpace(code) != want {
 			t.Errorf("%s\ngot %s %v, want status %s", line, out, err, want)
 		}
 		if !strings.Contains(line, "/metrics") && !json.Valid([]byte(body)) {

@@ -115,7 +115,7 @@ func openSite(t *testing.T, sh *shape, extra string) *site {
 }
 
 // as is the site's client for a test.
-func (s *site) as(t *testing.T) client { return client{s.in, t} }
+func (s *site) as(t *testing.T) client { return client{install: s.in, t: t} }
 
 func (s *site) proc(name string) *process {
 	s.mu.Lock()

@@ -35,10 +35,11 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// A client calls the services of one install for one test.
+// A client calls the services of one install for one test, as a user or as the operator.
 type client struct {
 	*install
-	t *testing.T
+	t    testing.TB
+	user int64 // 0: the operator
 }
 
 // A shop is an install of the program with all services in one process.
@@ -52,7 +53,7 @@ func open(t *testing.T, extra string, args ...string) *shop {
 	t.Helper()
 	in := newInstall(t, binary)
 	in.Extra = extra
-	s := &shop{client: client{in, t}}
+	s := &shop{client: client{install: in, t: t}}
 	s.start(args...)
 	return s
 }

@@ -36,7 +36,7 @@ func users(t *testing.T, s *site) {
 		{http.StatusBadRequest, http.MethodPost, "/v1/users", `{"username":"bob"`, []string{`"status":400`, `"errors":[{`, "body"}},
 		{http.StatusBadRequest, http.MethodPost, "/v1/users", `{"username":7,"email":"bob","password":"x"}`, []string{"body.username", "body.email", "body.password"}},
 		{http.StatusConflict, http.MethodPost, "/v1/users", ada, []string{"username"}},
-		{http.StatusConflict, http.MethodPost, "/v1/users", `{"username":"ADA2","email":"Ada@Example.com","password":"correct horse"}`, []string{"email"}},
+		{http.StatusConflict, http.MethodPost, "/v1/users", `{"username":"ADA2","email":"Ada@Example.com","password":"correct horse"}`, []string{"address"}},
 		{http.StatusUnauthorized, http.MethodPost, "/v1/login", `{"username":"ada","password":"wrong horse"}`, nil},
 		{http.StatusUnauthorized, http.MethodPost, "/v1/login", `{"username":"nobody","password":"wrong horse"}`, nil},
 		{http.StatusNotFound, http.MethodPost, "/v1/orders", orderBody(999999, "tea", 1), []string{"999999"}},
@@ -68,7 +68,7 @@ func confirmed(t *testing.T, s *site) {
 	user := c.signUp("confirmed")
 	var placed [2]orderView
 	for i := range placed {
-		a := c.want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "confirmed", 2), "Idempotency-Key: k1")
+		a := c.as(user).want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "confirmed", 2), "Idempotency-Key: k1")
 		a.into(t, &placed[i])
 	}
 	if placed[0].TotalCents != 2*price || placed[1].ID != placed[0].ID {
@@ -78,9 +78,9 @@ func confirmed(t *testing.T, s *site) {
 	s.note(entry{id, user, "confirmed", 2, 2 * price, "confirmed"})
 	c.settled(user, 1, "confirmed")
 	c.answers("/v1/stock/confirmed", `"available":98`, `"reserved":0`)
-	c.answers(fmt.Sprintf("/v1/mails/%d", user), fmt.Sprintf("Order %d is confirmed", id))
+	c.as(user).answers(fmt.Sprintf("/v1/mails/%d", user), fmt.Sprintf("Order %d is confirmed", id))
 	c.answers("/v1/sales", fmt.Sprintf(`"confirmed":{"quantity":2,"total_cents":%d}`, 2*price))
-	c.answers(fmt.Sprintf("/v1/payments/%d", id), "captured")
+	c.as(user).answers(fmt.Sprintf("/v1/payments/%d", id), "captured")
 	if a := c.charges(fmt.Sprintf("?order_id=%d", id)); len(a.Charges) != 1 || a.Charges[0].AmountCents != 2*price {
 		t.Errorf("the bank: got %+v, want one charge of %d", a.Charges, 2*price)
 	}
@@ -153,7 +153,7 @@ func bankOutage(t *testing.T, s *site) {
 		return ""
 	})
 	// Everything that does not need the bank works.
-	c.want(http.StatusOK, http.MethodGet, fmt.Sprintf("/v1/users/%d", user), "")
+	c.as(user).want(http.StatusOK, http.MethodGet, fmt.Sprintf("/v1/users/%d", user), "")
 	for _, service := range []string{"order-service", "payment-service"} {
 		if a := c.call(http.MethodGet, service, "/readyz", ""); a.status != http.StatusOK {
 			t.Errorf("/readyz of %s during the outage: got %d %s, want 200", service, a.status, a.body)
@@ -199,7 +199,7 @@ func traced(t *testing.T, s *site) {
 	c := s.as(t)
 	s.stockUp(t, "traced", 10)
 	user := c.signUp("traced")
-	a := c.want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "traced", 1), "traceparent: 00-"+strangers+"-00f067aa0ba902b7-01")
+	a := c.as(user).want(http.StatusCreated, http.MethodPost, "/v1/orders", orderBody(user, "traced", 1), "traceparent: 00-"+strangers+"-00f067aa0ba902b7-01")
 	o := s.accepted(t, a, user, "traced", 1, "confirmed")
 	c.answers(fmt.Sprintf("/v1/mails/%d", user), fmt.Sprintf("Order %d is confirmed", o.ID))
 	c.answers("/v1/sales", `"traced":{`)

@@ -70,7 +70,7 @@ func (tr *traffic) buy(t *testing.T, users []int64, sku string) {
 // place asks for an order once and reports whether it was accepted. It gives up when
 // the test has failed.
 func (tr *traffic) place(t *testing.T, user int64, sku, key string) bool {
-	c := tr.site.as(t)
+	c := tr.site.as(t).as(user)
 	a, err := c.try(http.MethodPost, "gateway", "/v1/orders", orderBody(user, sku, 1), "Idempotency-Key: "+key)
 	if err != nil {
 		a = answer{body: err.Error()}

@@ -8,6 +8,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/gateway"
+	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
 type settings struct {
@@ -43,10 +44,7 @@ func setup(app *kaptar.App, set *settings) error {
 		policies["GET /"+path] = auth.Public()
 	}
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	users := &auth.Options{Credentials: auth.Credentials{Issuers: map[string]auth.Issuer{"user-service": {
-		Issuer: "user-service", Audience: "shop", JWKSURL: "http://user-service/.well-known/jwks.json", Algorithms: []string{"EdDSA"},
-	}}}}
-	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Auth: users, Policies: policies, Routes: []gateway.Route{
+	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Policies: policies, Auth: rest.Credentials(), Routes: []gateway.Route{
 		{Resource: "users", Service: "user-service"},
 		{Resource: "login", Service: "user-service", RateLimit: set.LoginLimit},
 		{Resource: "refresh", Service: "user-service", RateLimit: set.LoginLimit},

@@ -5,6 +5,7 @@ It wants a running shop whose payment-service has BANK_URL=http://flask-bank, an
     CONSUL, KAFKA      host:port
     AMQP               amqp://user:password@host:port/
     OTLP, JAEGER       http://host:port where Jaeger takes OTLP and answers queries
+    OPERATOR_KEY       the API key of a machine that may do everything
     PROTO              the folder shop/proto
 
 `go test -run TestJoined/python ./shop` starts all of that.
@@ -55,6 +56,7 @@ class Shop:
 
     def __init__(self):
         self.consul = consul.Consul(*split(os.environ["CONSUL"]))
+        self.tokens: dict[int, str] = {}
 
     def instance(self, service: str) -> dict:
         """The first healthy instance of a service."""
@@ -64,19 +66,23 @@ class Shop:
         found = self.instance(service)
         return f"http://{found['Address']}:{found['Port']}{path}"
 
-    def call(self, method: str, service: str, path: str, status: int, **kwargs):
-        answer = requests.request(method, self.url(service, path), timeout=10, **kwargs)
+    def call(self, method: str, service: str, path: str, status: int, user: int | None = None, headers=None, **kwargs):
+        """Calls as a user that sign_up has made, or else as the operator."""
+        credential = {"Authorization": "Bearer " + self.tokens[user]} if user else {"X-Api-Key": os.environ["OPERATOR_KEY"]}
+        answer = requests.request(method, self.url(service, path), timeout=10, headers={**credential, **(headers or {})}, **kwargs)
         assert answer.status_code == status, f"{method} {service}{path}: {answer.status_code} {answer.text}, expected {status}"
         return answer.json()
 
     def sign_up(self) -> int:
         name = "py-" + secrets.token_hex(6)
         body = {"username": name, "email": f"{name}@example.com", "password": "correct horse"}
-        return self.call("POST", "user-service", "/users", 201, json=body)["id"]
+        user = self.call("POST", "user-service", "/users", 201, json=body)["id"]
+        self.tokens[user] = self.call("POST", "user-service", "/login", 200, json={"username": name, "password": body["password"]})["token"]
+        return user
 
     def order(self, user: int, headers=None) -> dict:
         body = {"user_id": user, "items": [{"sku": "tea", "quantity": 2}]}
-        return self.call("POST", "order-service", "/orders", 201, json=body, headers=headers)
+        return self.call("POST", "order-service", "/orders", 201, user, headers, json=body)
 
 
 class Interop(unittest.TestCase):
@@ -102,16 +108,15 @@ class Interop(unittest.TestCase):
 
     def test_requests_orders_and_flask_is_paid(self):
         def confirmed():
-            mine = self.shop.call("GET", "order-service", f"/orders/{self.user}", 200)["orders"]
+            mine = self.shop.call("GET", "order-service", f"/orders/{self.user}", 200, self.user)["orders"]
             return [o for o in mine if o["id"] == self.placed["id"] and o["status"] == "confirmed"]
 
         order = eventually("the order to be confirmed", confirmed)[0]
         self.assertEqual(order["total_cents"], 1800)
         charge = self.bank.charges[f"order-{order['id']}"]
         self.assertEqual((charge["order_id"], charge["amount_cents"]), (order["id"], 1800))
-        with self.assertRaises(AssertionError) as wrong:
-            self.shop.call("GET", "user-service", "/users/999999", 200)
-        self.assertIn("404", str(wrong.exception))
+        self.shop.call("GET", "user-service", "/users/999999", 404)
+        self.shop.call("GET", "user-service", "/users/999999", 403, self.user)
 
     def test_flask_continues_the_trace(self):
         eventually("the charge", lambda: self.trace in self.bank.traces)
@@ -228,11 +233,17 @@ class Interop(unittest.TestCase):
         address = self.shop.instance("user-service")["Meta"]["grpc"]
         with grpc.insecure_channel(address) as channel:
             users = stubs.UserServiceStub(channel)
-            answer = users.GetUser(messages.GetUserRequest(id=self.user), timeout=10)
+            mine = [("authorization", "Bearer " + self.shop.tokens[self.user])]
+            answer = users.GetUser(messages.GetUserRequest(id=self.user), timeout=10, metadata=mine)
             self.assertEqual(answer.user.id, self.user)
-            with self.assertRaises(grpc.RpcError) as missing:
-                users.GetUser(messages.GetUserRequest(id=999_999), timeout=10)
-            self.assertEqual(missing.exception.code(), grpc.StatusCode.NOT_FOUND)
+            for user, metadata, code in [
+                (self.user, None, grpc.StatusCode.UNAUTHENTICATED),
+                (999_999, mine, grpc.StatusCode.PERMISSION_DENIED),
+                (999_999, [("x-api-key", os.environ["OPERATOR_KEY"])], grpc.StatusCode.NOT_FOUND),
+            ]:
+                with self.assertRaises(grpc.RpcError) as refused:
+                    users.GetUser(messages.GetUserRequest(id=user), timeout=10, metadata=metadata)
+                self.assertEqual(refused.exception.code(), code)
 
     def test_prometheus_text_parses(self):
         text = requests.get(self.shop.url("user-service", "/metrics"), timeout=10).text
