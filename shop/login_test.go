@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaptar/kaptar/transport"
 )
 
 const (
@@ -52,7 +54,8 @@ func (c client) authorized(headers []string) ([]string, error) {
 		if h == nobody {
 			return slices.Delete(slices.Clone(headers), i, i+1), nil
 		}
-		if strings.HasPrefix(h, "Authorization: ") || strings.HasPrefix(h, "X-Api-Key: ") {
+		name, _, _ := strings.Cut(h, ": ")
+		if slices.Contains([]string{"Authorization", "X-Api-Key", transport.PrincipalHeader}, name) {
 			return headers, nil
 		}
 	}

@@ -112,7 +112,7 @@ func badMessages(t *testing.T, s *site) {
 	for topic, services := range consumers {
 		for _, service := range services {
 			db := s.openDB(t, service)
-			for body, why := range map[string]string{plain: "no CloudEvent", broken: "JSON"} {
+			for body, why := range map[string]string{plain: "expected a CloudEvent", broken: "JSON"} {
 				eventually(t, func() string {
 					var n int
 					var reason string

@@ -44,12 +44,13 @@ func setup(app *kaptar.App, set *settings) error {
 		policies["GET /"+path] = auth.Public()
 	}
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	// Who logs in again may still show a token that has expired.
 	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Policies: policies, Auth: rest.Credentials(), Routes: []gateway.Route{
 		{Resource: "users", Service: "user-service"},
-		{Resource: "login", Service: "user-service", RateLimit: set.LoginLimit},
-		{Resource: "refresh", Service: "user-service", RateLimit: set.LoginLimit},
-		{Resource: "logout", Service: "user-service"},
-		{Resource: ".well-known", Service: "user-service"},
+		{Resource: "login", Service: "user-service", Policy: auth.Public(), RateLimit: set.LoginLimit},
+		{Resource: "refresh", Service: "user-service", Policy: auth.Public(), RateLimit: set.LoginLimit},
+		{Resource: "logout", Service: "user-service", Policy: auth.Public()},
+		{Resource: ".well-known", Service: "user-service", Policy: auth.Public()},
 		{Resource: "orders", Service: "order-service"},
 		{Resource: "stock", Service: "inventory-service"},
 		{Resource: "payments", Service: "payment-service"},
