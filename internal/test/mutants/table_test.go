@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), inputs(), logins(), edge())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), access(), inputs(), logins(), edge())
 }
 
 // calls: package transport.
@@ -550,7 +550,7 @@ func shop() []mutant {
 		},
 		{
 			"the bank charges an order once", "shop/payment/bank.go",
-			"\"order-\"+strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
+			"\"order-\" + strconv.FormatInt(p.OrderID, 10)", "strconv.FormatInt(time.Now().UnixNano(), 10)", "./shop/payment", "",
 		},
 		{
 			"an order is not confirmed by a payment of another amount", "shop/order/steps.go",

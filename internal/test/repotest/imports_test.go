@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"auth":                   {".", "config", "server", "transport", "telemetry", internal},
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
 	"gateway":                {".", "config", "server", "transport", "cache", "auth", "telemetry", internal},
-	"shop/internal/shoptest": {"kaptartest", "drivers/", "messaging/", "sqldb", internal},
+	"shop/internal/shoptest": {"auth", "kaptartest", "drivers/", "messaging/", "sqldb", internal},
 	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
 	"telemetry/":             {"telemetry", internal}, // otlp
