@@ -21,11 +21,14 @@ const (
 	KaptarGRPC     = "kaptar gRPC"
 	KaptarHTTPHere = "kaptar in-process HTTP"
 	KaptarGRPCHere = "kaptar in-process gRPC"
+	GuardedHTTP    = "kaptar HTTP, protected"
+	GuardedGRPC    = "kaptar gRPC, protected"
 )
 
 // Stacks are the bare ones and kaptar.
 func Stacks() []*Stack {
 	on := "client and server metrics, access log, spans, deadline, retry, breaker, P2C, discovery, concurrency limit"
+	guarded := on + "; principal, internal token and policy"
 	all := Features{ServerSpans: 1, ClientSpans: 1, ServerMetrics: 1, ClientMetrics: 1, Lines: 1}
 	return []*Stack{
 		{Name: BareHTTP, Protocol: HTTP, Base: BareHTTP, On: "nothing", Start: startBareHTTP},
@@ -34,6 +37,8 @@ func Stacks() []*Stack {
 		{Name: KaptarGRPC, Protocol: GRPC, Base: BareGRPC, On: on, Features: all, Start: kaptarStack{rpc: true}.start},
 		{Name: KaptarHTTPHere, Protocol: InProcess, Base: KaptarHTTP, On: on, Features: all, Start: kaptarStack{here: true}.start},
 		{Name: KaptarGRPCHere, Protocol: InProcess, Base: KaptarGRPC, On: on, Features: all, Start: kaptarStack{rpc: true, here: true}.start},
+		{Name: GuardedHTTP, Protocol: Guarded, Base: KaptarHTTP, On: guarded, Features: all, Start: kaptarStack{guarded: true}.start},
+		{Name: GuardedGRPC, Protocol: Guarded, Base: KaptarGRPC, On: guarded, Features: all, Start: kaptarStack{rpc: true, guarded: true}.start},
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	HTTP      = "HTTP"
 	GRPC      = "gRPC"
 	InProcess = "in process"
+	Guarded   = "protected"
 )
 
 // A Stack is one way to make the call.

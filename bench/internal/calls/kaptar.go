@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
@@ -25,6 +27,8 @@ import (
 type kaptarStack struct {
 	rpc  bool // gRPC instead of HTTP
 	here bool // both in one Run, so that calls do not leave the process
+
+	guarded bool // with package auth: a user calls, and the policy asks for the owner or a scope
 }
 
 var errWay = errors.New("the call did not take the way that it is measured for")
@@ -40,18 +44,26 @@ func (k kaptarStack) start(ctx context.Context, env *Env) (*Running, error) {
 			server = app
 			app.HandleFunc("GET /users/{id}", users.serveHTTP)
 			userv1.RegisterUserServiceServer(app.GRPC(), users)
-			return nil
+			return k.protect(app, auth.Policies{
+				"GET /users/{id}": auth.Any(auth.Owner("id"), auth.Scope("users:read")), "/user.v1.UserService/*": auth.Scope("users:read"),
+				"/user.v1.UserService/GetUser": auth.Any(auth.Owner("id"), auth.Scope("users:read")),
+			})
 		}},
-		{Name: "caller", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { client = app; return nil }},
+		{Name: "caller", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { client = app; return k.protect(app, nil) }},
+	}
+	user := &auth.Principal{Subject: strconv.Itoa(UserID), Scopes: []string{"orders:read"}, Roles: []string{"customer"}, Expires: time.Now().Add(time.Hour)}
+	as := func(ctx context.Context) context.Context { return ctx }
+	if k.guarded {
+		as = func(ctx context.Context) context.Context { return auth.With(ctx, user) }
 	}
 	stop, err := k.run(ctx, env, services)
 	if err != nil {
 		return nil, err
 	}
-	family, call := "http_requests_total", func(ctx context.Context) error { return Get(ctx, client.Client(), "http://user-service"+Path) }
+	family, call := "http_requests_total", func(ctx context.Context) error { return Get(as(ctx), client.Client(), "http://user-service"+Path) }
 	if k.rpc {
 		rpc := userv1.NewUserServiceClient(client.Conn("user-service"))
-		family, call = "rpc_requests_total", func(ctx context.Context) error { return GetUserRPC(ctx, rpc) }
+		family, call = "rpc_requests_total", func(ctx context.Context) error { return GetUserRPC(as(ctx), rpc) }
 	}
 	return &Running{
 		Call: call, Flush: env.Spans.wait, Stop: stop,
@@ -66,6 +78,14 @@ func (k kaptarStack) start(ctx context.Context, env *Env) (*Running, error) {
 	}, nil
 }
 
+// protect asks for a principal, if the stack does.
+func (k kaptarStack) protect(app *kaptar.App, policies auth.Policies) error {
+	if !k.guarded {
+		return nil
+	}
+	return auth.Protect(app, policies, nil)
+}
+
 // run runs the services until stop, and waits until they are ready.
 func (k kaptarStack) run(ctx context.Context, env *Env, services []kaptar.Service) (stop func() error, err error) {
 	runs := [][]kaptar.Service{services[:1], services[1:]}
@@ -77,6 +97,7 @@ func (k kaptarStack) run(ctx context.Context, env *Env, services []kaptar.Servic
 	opts := kaptar.Options{
 		Log: env.Lines, Registry: new(discovery.Memory), Ready: func([]discovery.Instance) { ready <- struct{}{} },
 		Sources: config.Sources{Flags: map[string]string{
+			"auth.internal_keys":          strings.Repeat("k", 32),
 			"otel.exporter_otlp_endpoint": "http://counter", "otel.traces_sampler": "parentbased_traceidratio",
 			"otel.traces_sampler_arg": strconv.FormatFloat(env.Sampling, 'g', -1, 64),
 		}},

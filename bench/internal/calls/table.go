@@ -17,6 +17,7 @@ func groups() []group {
 		{HTTP, "HTTP, against " + BareHTTP},
 		{GRPC, "gRPC, against " + BareGRPC},
 		{InProcess, "in process, against kaptar's own calls over loopback"},
+		{Guarded, "with package auth, against the same without"},
 	}
 }
 
@@ -132,6 +133,8 @@ func goalTable(w io.Writer, results []Result) {
 		{KaptarHTTP, 16, "kB", size, true, 7.5, 11},
 		{KaptarGRPC, 16, "× requests/s", rate, false, 0.90, 0.80},
 		{KaptarGRPC, 64, "× requests/s", rate, false, 0.90, 0.80},
+		{GuardedHTTP, 16, "× CPU", cpuTime, false, 1.05, 1.05},
+		{GuardedGRPC, 16, "× CPU", cpuTime, false, 1.05, 1.05},
 		{KaptarHTTPHere, 16, "× requests/s", rate, false, 6, 6},
 		{KaptarGRPCHere, 16, "× requests/s", rate, false, 6, 6},
 	} {
