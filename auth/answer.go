@@ -71,12 +71,17 @@ func (a *Auth) serve(p *Policy, h http.Handler, w http.ResponseWriter, r *http.R
 		problem(w, r, err)
 		return
 	}
-	h.ServeHTTP(w, r.WithContext(With(r.Context(), who)))
+	if ctx := enter(r.Context(), who); ctx != r.Context() {
+		r = r.WithContext(ctx)
+	}
+	h.ServeHTTP(w, r)
 }
 
 // Unary is an interceptor that lets a unary RPC pass when its policy allows it. One without a policy
 // is refused. The policies must not change any more.
-func (a *Auth) Unary(policies Policies) grpc.UnaryServerInterceptor {
+func (a *Auth) Unary(policies Policies) grpc.UnaryServerInterceptor { return a.unary(policies.table()) }
+
+func (a *Auth) unary(policies table) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		ctx, err := a.rpc(ctx, policies, info.FullMethod, req)
 		if err != nil {
@@ -88,6 +93,10 @@ func (a *Auth) Unary(policies Policies) grpc.UnaryServerInterceptor {
 
 // Stream is Unary for streams. Those of gRPC's health and reflection are not checked.
 func (a *Auth) Stream(policies Policies) grpc.StreamServerInterceptor {
+	return a.stream(policies.table())
+}
+
+func (a *Auth) stream(policies table) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if exempt(info.FullMethod) {
 			return handler(srv, ss)
@@ -112,35 +121,51 @@ func exempt(method string) bool {
 	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
 }
 
-func (a *Auth) rpc(ctx context.Context, policies Policies, method string, message any) (context.Context, error) {
+func (a *Auth) rpc(ctx context.Context, policies table, method string, message any) (context.Context, error) {
 	if exempt(method) {
 		return ctx, nil
 	}
-	p := policies.of(method)
-	c := shown{
-		metadata.ValueFromIncomingContext(ctx, strings.ToLower(transport.PrincipalHeader)),
-		metadata.ValueFromIncomingContext(ctx, "authorization"),
-		metadata.ValueFromIncomingContext(ctx, "x-api-key"), "",
-	}
-	if from, ok := peer.FromContext(ctx); ok {
-		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
-			c.peer, _ = identity.ServiceOf(&info.State)
+	p := policies[method]
+	if p == nil {
+		if p = policies[method[:strings.LastIndexByte(method, '/')+1]+"*"]; p == nil {
+			p = new(Policy)
 		}
 	}
-	who, err := a.authorize(ctx, &p, &c, call{message: message})
+	var c shown
+	if p.rule != public {
+		c = shownBy(ctx)
+	}
+	who, err := a.authorize(ctx, p, &c, call{message: message})
 	if err != nil {
 		if _, bad := errors.AsType[refusal](err); bad {
 			err = status.Error(codes.Unauthenticated, refused)
 		}
 		return ctx, err
 	}
-	return With(ctx, who), nil
+	return enter(ctx, who), nil
 }
 
-// of returns the policy of a method: its own, or that of its service.
-func (p Policies) of(method string) Policy {
-	if own, ok := p[method]; ok {
-		return own
+// shownBy returns the credentials of an RPC.
+func shownBy(ctx context.Context) (s shown) {
+	if s.internal = metadata.ValueFromIncomingContext(ctx, "kaptar-principal"); s.internal == nil {
+		s.bearer = metadata.ValueFromIncomingContext(ctx, "authorization")
+		s.key = metadata.ValueFromIncomingContext(ctx, "x-api-key")
 	}
-	return p[method[:strings.LastIndexByte(method, '/')+1]+"*"]
+	if from, ok := peer.FromContext(ctx); ok {
+		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+			s.peer, _ = identity.ServiceOf(&info.State)
+		}
+	}
+	return s
+}
+
+// A table has policies where no call copies them.
+type table map[string]*Policy
+
+func (p Policies) table() table {
+	t := make(table, len(p))
+	for name, policy := range p {
+		t[name] = &policy
+	}
+	return t
 }

@@ -60,7 +60,6 @@ type outgoing struct {
 	Subject  string   `json:"sub,omitempty"`
 	Roles    []string `json:"roles,omitempty"`
 	Scope    string   `json:"scope,omitempty"`
-	IssuedAt int64    `json:"iat"`
 	Expires  int64    `json:"exp"`
 	Until    int64    `json:"until,omitempty"`
 	Nobody   bool     `json:"nobody,omitempty"`
@@ -73,7 +72,7 @@ func (i *internal) token(service string, who *Principal) string {
 		return m.text
 	}
 	ends := now.Add(internalLife)
-	say := outgoing{Issuer: i.name, Audience: service, IssuedAt: now.Unix()}
+	say := outgoing{Issuer: i.name, Audience: service}
 	m := new(made)
 	if who != nil {
 		m.who, say.Nobody = *who, who.outsider

@@ -116,33 +116,30 @@ type call struct {
 	message any
 }
 
-// owner returns the text of a parameter, "" for none.
-func (c call) owner(param string) string {
+// isOf reports whether the parameter names that subject.
+func (c call) isOf(subject, param string) bool {
 	if c.request != nil {
-		return c.request.PathValue(param)
+		return c.request.PathValue(param) == subject
 	}
 	m, ok := c.message.(proto.Message)
 	if !ok {
-		return ""
+		return false
 	}
 	r := m.ProtoReflect()
 	field := r.Descriptor().Fields().ByName(protoreflect.Name(param))
 	if field == nil || field.IsList() || field.IsMap() {
-		return ""
+		return false
 	}
-	switch v := r.Get(field).Interface().(type) {
-	case string:
-		return v
-	case int32:
-		return strconv.FormatInt(int64(v), 10)
-	case int64:
-		return strconv.FormatInt(v, 10)
-	case uint32:
-		return strconv.FormatUint(uint64(v), 10)
-	case uint64:
-		return strconv.FormatUint(v, 10)
+	var text [20]byte
+	switch v := r.Get(field); field.Kind() {
+	case protoreflect.StringKind:
+		return v.String() == subject
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind, protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
+		return string(strconv.AppendInt(text[:0], v.Int(), 10)) == subject
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind, protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return string(strconv.AppendUint(text[:0], v.Uint(), 10)) == subject
 	}
-	return ""
+	return false
 }
 
 // allows reports whether who may make the call; nil is nobody.
@@ -151,9 +148,19 @@ func (p *Policy) allows(who *Principal, c call) bool {
 	case public, optional:
 		return true
 	case anyOf:
-		return slices.ContainsFunc(p.of, func(of Policy) bool { return of.allows(who, c) })
+		for i := range p.of {
+			if p.of[i].allows(who, c) {
+				return true
+			}
+		}
+		return false
 	case allOf:
-		return len(p.of) > 0 && !slices.ContainsFunc(p.of, func(of Policy) bool { return !of.allows(who, c) })
+		for i := range p.of {
+			if !p.of[i].allows(who, c) {
+				return false
+			}
+		}
+		return len(p.of) > 0
 	}
 	if who == nil {
 		return false
@@ -168,7 +175,7 @@ func (p *Policy) allows(who *Principal, c call) bool {
 	case service:
 		return who.Caller != "" && slices.Contains(p.names, who.Caller)
 	case owner:
-		return who.Subject != "" && who.Subject == c.owner(p.names[0])
+		return who.Subject != "" && c.isOf(who.Subject, p.names[0])
 	case subject:
 		return who.Subject != "" && who.Subject == p.names[0]
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/deadline"
 )
 
 // A Principal is who a call is made for. It is shared by calls: nobody may change it.
@@ -53,4 +55,13 @@ func From(ctx context.Context) *Principal {
 // where no call from elsewhere has led to what it does, such as in the handler of an event.
 func With(ctx context.Context, p *Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// enter is With for a call that begins. One that package server serves needs no context of its own.
+func enter(ctx context.Context, p *Principal) context.Context {
+	if l := deadline.Of(ctx); l != nil && ctx.Value(principalKey{}) == nil {
+		l.Give(principalKey{}, p)
+		return ctx
+	}
+	return With(ctx, p)
 }

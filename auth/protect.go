@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -41,19 +42,18 @@ func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 	if err != nil {
 		return err
 	}
-	fixed := Policies{} // policies, as they are when the service listens
-	server := app.Server()
+	fixed := table{} // policies, as they are when the service listens
+	server, none := app.Server(), new(Policy)
 	server.CheckRoutes = func(routes []string) error {
-		maps.Copy(fixed, policies)
+		maps.Copy(fixed, policies.table())
 		return fixed.check(routes, a.internal != nil || server.TLS != nil)
 	}
 	server.RouteMiddleware = append(server.RouteMiddleware, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			p := fixed[r.Pattern]
-			a.serve(&p, h, w, r)
+			a.serve(cmp.Or(fixed[r.Pattern], none), h, w, r)
 		})
 	})
-	app.UseGRPC(a.Unary(fixed), a.Stream(fixed))
+	app.UseGRPC(a.unary(fixed), a.stream(fixed))
 	app.Transport().Principal = a.Token
 	app.Go("keys of issuers", a.Run)
 	return nil
@@ -61,7 +61,7 @@ func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 
 // check finds routes without a policy and policies that cannot work. Policies for all methods of a
 // service become those of each method. callers tells whether services can be told from one another.
-func (p Policies) check(routes []string, callers bool) error {
+func (p table) check(routes []string, callers bool) error {
 	var errs []error
 	used := map[string]bool{}
 	for _, route := range routes {

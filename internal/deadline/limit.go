@@ -3,6 +3,7 @@ package deadline
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type Limit struct {
 	parent context.Context
 	owner  any
 	values context.Context // of Carry; nil for none
+	given  atomic.Pointer[given]
 
 	mu      sync.Mutex
 	at      time.Time // zero: no deadline of its own
@@ -102,6 +104,11 @@ func (l *Limit) Own(v any) { l.owner = v }
 // below it. It must be called before anybody else has the limit.
 func (l *Limit) Carry(ctx context.Context) { l.values = ctx }
 
+type given struct{ key, value any }
+
+// Give adds one value to the context, in the stead of the last one: like Carry, for who has it later.
+func (l *Limit) Give(key, value any) { l.given.Store(&given{key, value}) }
+
 // Owner returns what Own was given.
 func (l *Limit) Owner() any { return l.owner }
 
@@ -185,6 +192,9 @@ func (l *Limit) Deadline() (at time.Time, ok bool) {
 func (l *Limit) Value(key any) any {
 	if key == (limitKey{}) {
 		return l
+	}
+	if g := l.given.Load(); g != nil && g.key == key {
+		return g.value
 	}
 	if l.values != nil {
 		if v := l.values.Value(key); v != nil {

@@ -1,0 +1,126 @@
+package auth_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+)
+
+// pair is a caller and a service on loopback, each in a Run of its own, with or without package auth.
+func pair(tb testing.TB, guarded bool) (caller *kaptar.App) {
+	tb.Helper()
+	policies := auth.Policies{"GET /users/{id}": auth.Any(auth.Owner("id"), auth.Scope("users:read")), "/test.Who/Get": auth.Any(auth.Owner("value"), auth.Scope("users:read"))}
+	protect := func(app *kaptar.App, p auth.Policies) error {
+		if !guarded {
+			return nil
+		}
+		return auth.Protect(app, p, nil)
+	}
+	services := []kaptar.Service{
+		{Name: "users", Listen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
+			app.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ada") })
+			app.GRPC().RegisterService(named(func(context.Context, *wrapperspb.StringValue) (string, error) { return "ada", nil }), nil)
+			return protect(app, policies)
+		}},
+		{Name: "caller", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { caller = app; return protect(app, nil) }},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	opts := kaptar.Options{Log: io.Discard, Registry: new(discovery.Memory), Sources: config.Sources{Flags: map[string]string{
+		"auth.internal_keys": strings.Repeat("k", 32),
+	}}}
+	ready, ended := make(chan bool, 2), make(chan error, 2)
+	opts.Ready = func([]discovery.Instance) { ready <- true }
+	for i := range services {
+		own := opts
+		go func() { ended <- kaptar.Run(ctx, &own, services[i]) }()
+	}
+	tb.Cleanup(func() {
+		cancel()
+		for range services {
+			if err := <-ended; err != nil {
+				tb.Error(err)
+			}
+		}
+	})
+	for range services {
+		select {
+		case <-ready:
+		case err := <-ended:
+			ended <- err
+			tb.Fatal(err)
+		}
+	}
+	return caller
+}
+
+func httpCall(app *kaptar.App) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://users/users/7", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := app.Client().Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "ada" {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
+}
+
+func rpcCall(app *kaptar.App) func(context.Context) error {
+	conn := app.Conn("users")
+	return func(ctx context.Context) error { _, err := ask(ctx, conn, "7"); return err }
+}
+
+// TestHotPathAllocates pins what package auth adds to a call, both ends together: over HTTP the
+// header's name and value and what carries the principal, over gRPC also the interceptor.
+func TestHotPathAllocates(t *testing.T) { //nolint:paralleltest // others would be counted too
+	if raceDetector {
+		t.Skip("the race detector allocates as well")
+	}
+	plain, guarded := pair(t, false), pair(t, true)
+	ctx := auth.With(t.Context(), &auth.Principal{Subject: "7", Roles: []string{"customer"}, Scopes: []string{"orders:read"}})
+	for _, tc := range []struct {
+		name          string
+		call          func(*kaptar.App) func(context.Context) error
+		allocs, bytes int64
+	}{{"HTTP", httpCall, 4, 450}, {"gRPC", rpcCall, 6, 450}} {
+		allocs, bytes := cost(t, ctx, tc.call(plain))
+		more, larger := cost(t, ctx, tc.call(guarded))
+		t.Logf("%s: %d allocations and %d bytes more than %d and %d", tc.name, more-allocs, larger-bytes, allocs, bytes)
+		if more-allocs > tc.allocs || larger-bytes > tc.bytes {
+			t.Errorf("%s: %d allocations and %d bytes more, at most %d and %d are allowed", tc.name, more-allocs, larger-bytes, tc.allocs, tc.bytes)
+		}
+	}
+}
+
+// cost is what a call allocates on average, in all goroutines.
+func cost(t *testing.T, ctx context.Context, call func(context.Context) error) (allocs, bytes int64) {
+	t.Helper()
+	const calls = 3000
+	var before, after runtime.MemStats
+	for i := range 2 * calls {
+		if i == calls { // pools, buffers and connections are there
+			runtime.ReadMemStats(&before)
+		}
+		if err := call(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	return int64(after.Mallocs-before.Mallocs) / calls, int64(after.TotalAlloc-before.TotalAlloc) / calls
+}
