@@ -118,7 +118,8 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	slow := make(chan error, 2)
-	for _, body := range []string{"", strings.Repeat("x", 64<<10)} {
+	bodies := []string{"", strings.Repeat("x", 64<<10)}
+	for _, body := range bodies {
 		go func() { _, err := do(t, tr, "PUT", orders+"/slow", strings.NewReader(body)); slow <- err }()
 		<-inside
 	}
@@ -126,7 +127,12 @@ func TestRenew(t *testing.T) {
 	if err := check(t.Context(), tr, ""); err != nil {
 		t.Errorf("beside a stream: %v", err)
 	}
-	for range 2 {
+	for _, body := range bodies {
+		if _, err := do(t, tr, "PUT", orders, strings.NewReader(body)); err != nil {
+			t.Errorf("beside a call: %v", err)
+		}
+	}
+	for range bodies {
 		if _, err := stream.Recv(); err != nil {
 			t.Errorf("a stream from before: %v", err)
 		}
@@ -135,7 +141,7 @@ func TestRenew(t *testing.T) {
 			t.Errorf("a call from before: %v", err)
 		}
 	}
-	waitFor(t, "the connections of the calls to close", func() bool { return l[0].open.Load() == 0 })
+	waitFor(t, "the connections of the calls to close", func() bool { return l[0].open.Load() == 2 })
 	if err := tr.Close(); err != nil {
 		t.Error(err)
 	}

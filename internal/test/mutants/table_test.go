@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), access(), inputs(), logins(), edge())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), access(), inputs(), logins(), edge(), certificates())
 }
 
 // calls: package transport.
@@ -629,6 +629,44 @@ func inputs() []mutant {
 		{
 			"no credentials to another host", "transport/untrusted.go",
 			"via[0].URL.Host != r.URL.Host {", "via[0].URL.Host == \"\" {", "./transport", "TestUntrustedHeaders",
+		},
+	}
+}
+
+// certificates: package internal/identity and what stands on it.
+func certificates() []mutant {
+	return []mutant{
+		{
+			"a caller takes the certificate of no other service", "internal/identity/tls.go",
+			"err != nil || id.Service != state.ServerName {", "err != nil {", "./internal/identity", "TestCertificates",
+		},
+		{
+			"a service of another trust domain is no peer", "internal/identity/identity.go",
+			"if id.Prefix != m.id.Prefix {", "if id.Prefix == \"\" {", "./internal/identity", "TestCertificates",
+		},
+		{
+			"a connection is never resumed", "internal/identity/tls.go",
+			"SessionTicketsDisabled: true,", "SessionTicketsDisabled: false,", "./internal/identity", "TestNoTickets",
+		},
+		{
+			"a CA that is taken out is out for open connections", "internal/identity/tls.go",
+			"slices.Contains(cas, chain[len(chain)-1])", "slices.Contains(cas, chain[len(chain)-1]) || true", "./internal/identity", "TestCheckPeerMindsTheCA",
+		},
+		{
+			"a half-written certificate is not read", "internal/identity/identity.go",
+			"if moving || same(now, i.done) {", "if moving && false || same(now, i.done) {", "./internal/identity", "TestWatchWaitsForTheWriter",
+		},
+		{
+			"routes are for callers with a certificate", "server/http.go",
+			"case !s.knows(ctx, r.TLS, connOf(r) != nil):", "case !s.knows(ctx, r.TLS, false):", ".", "TestCallersNeedACertificate",
+		},
+		{
+			"a long call has no old connection after Renew", "transport/dial.go",
+			"t.inside.Store(old.Clone())", "t.inside.Store(old)", "./transport", "TestRenew",
+		},
+		{
+			"an address for others, which somebody has set, is refused without TLS", "secure.go",
+			"(values[i].Origin == \"default\" || ", "(values[i].Origin != \"\" || ", ".", "TestPlaintext",
 		},
 	}
 }
