@@ -57,9 +57,8 @@ func (a *App) secure() error {
 
 // confine is secure for the address at, which the setting of that key and variable is for.
 func (a *App) confine(key string, at *string, variable string) error {
-	host, port, err := net.SplitHostPort(*at)
-	ip := net.ParseIP(host)
-	if err != nil || host == "localhost" || ip.IsLoopback() {
+	host, port, _ := net.SplitHostPort(*at)
+	if port == "" || host == "localhost" || net.ParseIP(host).IsLoopback() {
 		return nil // binding reports what is no address
 	}
 	values := a.config.Values()
@@ -71,5 +70,6 @@ func (a *App) confine(key string, at *string, variable string) error {
 		return nil
 	}
 	return fmt.Errorf("%s=%s would serve other machines in plain text, for everybody on the way to read and change: "+
-		"set TLS_CERT, TLS_KEY and TLS_CA, or %[1]s=127.0.0.1:%[3]s behind a proxy on this machine, or PLAINTEXT=true where the network is trusted", variable, *at, port)
+		"set TLS_CERT, TLS_KEY and TLS_CA, or %[1]s=127.0.0.1:%[3]s behind a proxy on this machine, "+
+		"or PLAINTEXT=true where the network is trusted", variable, *at, port)
 }

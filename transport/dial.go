@@ -90,7 +90,7 @@ func (t *Transport) Renew() {
 	t.CloseIdleConnections()
 	old.CloseIdleConnections()
 	for r, address := range t.rpcs.Range {
-		r.(*manual.Resolver).UpdateState(endpoint(address.(string))) //nolint:forcetypeassert // there are no others
+		r.(*manual.Resolver).UpdateState(endpoint(address.(string)))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -24,6 +25,12 @@ func textOf(t *testing.T, cert tls.Certificate) []byte {
 	t.Helper()
 	key := must(x509.MarshalPKCS8PrivateKey(cert.PrivateKey))
 	return append(pemOf("CERTIFICATE", cert.Certificate[0]), pemOf("PRIVATE KEY", key)...)
+}
+
+// keyOf is the second block of what textOf returns.
+func keyOf(text []byte) []byte {
+	_, key := pem.Decode(text)
+	return key
 }
 
 func TestLoad(t *testing.T) {
@@ -48,7 +55,7 @@ func TestLoad(t *testing.T) {
 		"an empty certificate":      {[]byte{}, good, caText, "failed to find any PEM data"},
 		"an empty key":              {good, []byte{}, caText, "failed to find any PEM data"},
 		"an empty CA":               {good, good, []byte{}, "no certificate in it"},
-		"a key alone":               {good[bytes.Index(good, []byte("-----BEGIN PRIVATE")):], good, caText, "failed to find certificate PEM data"},
+		"a key alone":               {keyOf(good), good, caText, "failed to find certificate PEM data"},
 		"a key that is cut off":     {good, cut(good), caText, "found a certificate rather than a key"},
 		"a CA that is cut off":      {good, good, cut(caText), "cut off"},
 		"a second CA is cut off":    {good, good, append(bytes.Clone(caText), cut(caText)...), "cut off"},
