@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln fmt cover
+.PHONY: help build run test test-short servers proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,11 +66,19 @@ lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@$(TOOLS)/golangci-lint run
 
-vuln: ## govulncheck, with the database of VULNDB (default: the public one, and no failure when that is out of reach)
+vuln: ## govulncheck, with the database of VULNDB (default: the public one; also file://, of a checkout of golang/vulndb its folder data/osv)
 	@cd tools/govulncheck && go build -o $(TOOLS)/ golang.org/x/vuln/cmd/govulncheck
 	@out=$$($(TOOLS)/govulncheck $(if $(VULNDB),-db $(VULNDB)) ./... 2>&1); status=$$?; echo "$$out"; \
 	if [ $$status != 0 ] && [ -z '$(VULNDB)' ] && grep -q '^govulncheck: fetching vulnerabilities:' <<<"$$out"; then \
 		echo 'make vuln: NOT CHECKED, the database of vulnerabilities cannot be reached from here'; exit 0; fi; exit $$status
+
+sbom: ## what the shop's binary is made of, with licenses, as CycloneDX in .tmp/sbom.json; the same for the same source
+	@cd tools/cyclonedx && go build -trimpath -o $(TOOLS)/ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o .tmp/shop ./shop
+	@$(TOOLS)/cyclonedx-gomod bin -json -licenses -std -noserial -notimestamp -output .tmp/sbom.json .tmp/shop
+	@diff <(go version -m .tmp/shop | awk '$$1 == "dep" { print $$2 "@" $$3 }' | sort) \
+		<(sed -n 's/^      "purl": "pkg:golang\/\([^?"]*\).*/\1/p' .tmp/sbom.json | sed 's|%2B|+|g' | grep -v '^std@\|^github.com/kaptar/kaptar$$' | sort) || \
+		{ echo 'make sbom: .tmp/sbom.json (>) does not list what is linked (<)' >&2; exit 1; }
 
 fmt: ## gofmt
 	@gofmt -l -w $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
