@@ -199,7 +199,7 @@ func (c counter) Take(ctx context.Context, key string, every time.Duration, burs
 	return c.Counter.Take(ctx, key, every, burst)
 }
 
-// trusts reports whether r comes from one of our proxies, or from within the process.
+// trusts reports whether r comes from one of our proxies.
 func (g *gateway) trusts(r *http.Request) bool {
 	return g.set.ForwardedFrom != nil && g.set.ForwardedFrom.Has(r.RemoteAddr)
 }

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -96,5 +97,26 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if !slices.Contains(got.Unavailable, "inventory-service") || slices.Contains(got.Unavailable, "user-service") {
 		t.Errorf("unavailable: got %q, want all but users and orders", got.Unavailable)
+	}
+}
+
+// TestOpenAPIIsBounded: what a service says of itself cannot fill the gateway, or break it.
+func TestOpenAPIIsBounded(t *testing.T) {
+	t.Parallel()
+	answer := func(status int, body string) map[string]http.HandlerFunc {
+		return map[string]http.HandlerFunc{"GET /openapi.json": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}}
+	}
+	sys := kaptartest.Start(t, edge(nil), things("user-service", answer(200, `{"paths":{"/users":{}},"x":"`+strings.Repeat("x", 4<<20)+`"}`)),
+		things("order-service", answer(200, `{"paths":[]}`)), things("inventory-service", answer(500, `{"paths":{"/stock":{}}}`)))
+	var got struct {
+		Paths       map[string]any
+		Unavailable []string `json:"x-unavailable"`
+	}
+	sys.Do(http.MethodGet, "gateway", "/openapi.json", "").Decode(t, &got)
+	if len(got.Paths) != 0 || len(got.Unavailable) != 3 {
+		t.Errorf("got paths %v and unavailable %q, want no paths and all three", got.Paths, got.Unavailable)
 	}
 }

@@ -60,6 +60,7 @@ func attacks() []attack {
 	for _, path := range []string{"/v1/stock/%00", "/v1/stock/%ff", "/v1/stock/a%00b", "/v1/stock/tea?x=%00", "/v1/users/%ff", "/v1/orders/1/%00", "/v1/payments/%fe"} {
 		all = append(all, attack{name: path, request: form("GET "+path, "")})
 	}
+	all = append(all, edgeAttacks()...)
 	big := strings.Repeat("x", 11<<20)
 	return append(all,
 		attack{name: "a few bytes and silence", request: form(anUpload, "hello", "Content-Length: 100"), slow: true, status: []int{408}},
