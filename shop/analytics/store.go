@@ -32,7 +32,9 @@ type sale struct {
 	TotalCents int64 `json:"total_cents" example:"1800"`
 }
 
-// store is all the SQL of analytics-service; it runs on SQLite and PostgreSQL.
+// store is all the SQL of analytics-service; it runs on SQLite and PostgreSQL. Sums, of what is not
+// negative, end at the largest integer: beyond it PostgreSQL fails, for ever, and SQLite goes on with
+// floats, which nobody here reads.
 type store struct{ db *sql.DB }
 
 // addTotals adds to the sums, in order of name, so that no two transactions wait for each other.
@@ -40,19 +42,14 @@ func (s store) addTotals(ctx context.Context, tx *sql.Tx, t totals) error {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO totals (name, value) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET value = `+sum("totals.value", "excluded.value"), name, t[name])
+			ON CONFLICT (name) DO UPDATE SET value = CASE
+				WHEN totals.value > 9223372036854775807 - excluded.value THEN 9223372036854775807
+				ELSE totals.value + excluded.value END`, name, t[name])
 		if err != nil {
 			return fmt.Errorf("analytics: add %s: %w", name, err)
 		}
 	}
 	return nil
-}
-
-// sum is a + b, neither of which is negative, or the largest integer. Beyond that PostgreSQL fails, for
-// ever, and SQLite goes on with floats, which nobody here reads.
-func sum(a, b string) string {
-	const most = "9223372036854775807"
-	return "CASE WHEN " + a + " > " + most + " - " + b + " THEN " + most + " ELSE " + a + " + " + b + " END"
 }
 
 // addItems adds to what was sold, in order of sku for the same reason.
@@ -62,8 +59,10 @@ func (s store) addItems(ctx context.Context, tx *sql.Tx, items []events.ItemV1) 
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO sales_by_sku (sku, quantity, total_cents) VALUES ($1, $2, $3)
 			ON CONFLICT (sku) DO UPDATE SET
-				quantity = `+sum("sales_by_sku.quantity", "excluded.quantity")+`,
-				total_cents = `+sum("sales_by_sku.total_cents", "excluded.total_cents"),
+				quantity = CASE WHEN sales_by_sku.quantity > 9223372036854775807 - excluded.quantity
+					THEN 9223372036854775807 ELSE sales_by_sku.quantity + excluded.quantity END,
+				total_cents = CASE WHEN sales_by_sku.total_cents > 9223372036854775807 - excluded.total_cents
+					THEN 9223372036854775807 ELSE sales_by_sku.total_cents + excluded.total_cents END`,
 			i.SKU, i.Quantity, i.Quantity*i.PriceCents)
 		if err != nil {
 			return fmt.Errorf("analytics: add sale of %s: %w", i.SKU, err)
