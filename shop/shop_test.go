@@ -54,10 +54,11 @@ func TestStartRefused(t *testing.T) {
 	}
 }
 
-// TestTraffic lets simulated customers order: the orders come through.
+// TestTraffic lets simulated customers order, with tokens that are used for a second: the orders come
+// through, and the shelves are filled.
 func TestTraffic(t *testing.T) {
 	t.Parallel()
-	s := open(t, "", "--traffic", "50")
+	s := open(t, "token_life: 11s\n", "--traffic", "50")
 	eventually(t, func() string {
 		var sales struct{ Orders int64 }
 		s.call(http.MethodGet, "gateway", "/v1/sales", "").into(t, &sales)
@@ -66,6 +67,16 @@ func TestTraffic(t *testing.T) {
 		}
 		return ""
 	})
+	eventually(t, func() string {
+		metrics := s.call(http.MethodGet, "user-service", "/metrics", "").body
+		if strings.Contains(metrics, `user_logins_total{result="ok",service="user-service"} 1`+"\n") || !strings.Contains(metrics, `user_logins_total{result="ok"`) {
+			return "the customers have not logged in again"
+		}
+		return ""
+	})
+	for _, sku := range []string{"tea", "coffee", "honey"} {
+		s.answers("/v1/stock/"+sku, `"available":4`) // of 5000
+	}
 	s.interrupt()
 }
 

@@ -63,6 +63,26 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// FuzzOrder: whatever is taken for an order has a total that can be added up.
+func FuzzOrder(f *testing.F) {
+	f.Add([]byte(`{"order_id":1,"user_id":1,"items":[{"sku":"tea","quantity":2,"price_cents":900}],"total_cents":1800}`))
+	f.Add([]byte(`{"order_id":1,"user_id":1,"items":[{"sku":"tea","quantity":9223372036854775807,"price_cents":2}],"total_cents":-2}`))
+	f.Add([]byte(`{"items":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var o events.OrderV1
+		if json.Unmarshal(data, &o) != nil || o.Validate() != nil {
+			return
+		}
+		var total int64
+		for _, i := range o.Items {
+			total += i.Quantity * i.PriceCents
+		}
+		if o.OrderID < 1 || o.UserID < 1 || o.TotalCents != total || total < 0 || total > events.MaxCents {
+			t.Errorf("taken: %+v", o)
+		}
+	})
+}
+
 func ExamplePaymentCapturedV1_Validate() {
 	fmt.Println(events.PaymentCapturedV1{OrderID: 1, UserID: 1, AmountCents: math.MaxInt64}.Validate())
 	// Output: events: amount_cents 9223372036854775807: expected 1 to 50000000000000

@@ -21,7 +21,8 @@ type rpc struct {
 func (r *rpc) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*paymentv1.ChargeResponse, error) {
 	if req.GetOrderId() <= 0 || req.GetUserId() <= 0 || req.GetAmountCents() <= 0 || req.GetAmountCents() > events.MaxCents {
 		return nil, grpcstatus.Errorf(codes.InvalidArgument,
-			"payment: charge of %d cents for order %d of user %d; expected all of them positive, and %d cents at most", req.GetAmountCents(), req.GetOrderId(), req.GetUserId(), int64(events.MaxCents))
+			"payment: charge of %d cents for order %d of user %d; expected all of them positive, and %d cents at most",
+			req.GetAmountCents(), req.GetOrderId(), req.GetUserId(), int64(events.MaxCents))
 	}
 	p, wait, err := r.service.charge(ctx, payment{
 		OrderID: req.GetOrderId(), UserID: req.GetUserId(), AmountCents: req.GetAmountCents(), Status: pending,
