@@ -87,7 +87,7 @@ func TestExportTLS(t *testing.T) {
 				opts.Service, opts.Log = "s", telemetry.LogOptions{Output: &log, Format: "json"}
 				opts.Timeout, opts.MetricInterval = 5*time.Second, 50*time.Millisecond
 				if c.want != "" {
-					opts.Timeout = 300 * time.Millisecond
+					opts.Timeout = 1500 * time.Millisecond
 				}
 				newTelemetry(t, opts)
 				eventually(t, "an export or its failure", func() bool {

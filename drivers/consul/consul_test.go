@@ -375,7 +375,7 @@ func TestDatacenter(t *testing.T) {
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"consul://secret@h?chek=ttl":           `consul://[redacted]@h:8500: unknown parameter "chek": expected one of ca, check, dc`,
+		"consul://secret@h?chek=ttl":           `consul://[redacted]@h:8500: unknown parameter "chek": expected one of ca, cert, check, dc`,
 		"consul://secret@h?root=a%20b":         `parameter root="a b"`,
 		"consul://secret@h?ca=/does/not/exist": "/does/not/exist",
 	} {

@@ -43,10 +43,9 @@ func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backe
 // concurrently.
 type Broker struct {
 	opts Options
-	url  string // redacted
-	user string // of the URL
-	sasl string // how it logs in
-	tls  bool
+	url  string    // redacted
+	user string    // of the URL
+	sasl string    // how it logs in
 	base []kgo.Opt // what all clients have
 	cl   *kgo.Client
 	adm  *kadm.Client
@@ -84,7 +83,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	}
 	servers, _, _ := strings.Cut(url, "?")
 	b := &Broker{
-		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, tls: a.tls.On, health: newHealth(),
+		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, health: newHealth(),
 		idle: make(chan struct{}), topics: make(map[string]topicInfo), limits: make(map[string]int32),
 		assignments: make(map[topicPartition]*assignment), acks: make(map[topicPartition]map[int64]ackRecord),
 		pinned: make(map[string]kadm.TopicID),

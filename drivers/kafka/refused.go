@@ -28,7 +28,7 @@ func (b *Broker) explain(err error) error {
 	case errors.As(err, &closed) && b.user == "":
 		return fmt.Errorf("the URL names no user and password, which that host seems to want (or tls): %w", err)
 	}
-	if explained := tlsfiles.ExplainFirst(err, b.tls); explained != err { //nolint:errorlint // the same value
+	if explained := tlsfiles.Explain(err); explained != err { //nolint:errorlint // the same value
 		return explained
 	}
 	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)

@@ -200,13 +200,10 @@ func (s *session) explain(err error) error {
 	if !ok {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		switch {
-		case s.run != "":
-			return tlsfiles.Explain(err)
-		case !s.tls && errors.Is(err, io.EOF):
+		if s.run == "" && !s.tls && errors.Is(err, io.EOF) {
 			return fmt.Errorf("%w: the server has cut the first connection, as it does when it wants TLS: try rediss://", err)
 		}
-		return tlsfiles.ExplainFirst(err, s.tls)
+		return tlsfiles.Explain(err)
 	}
 	switch word, _, _ := strings.Cut(refused.Error(), " "); word {
 	case "WRONGPASS", "NOAUTH", "NOPERM":

@@ -82,24 +82,45 @@ func (f *Files) Config() (*tls.Config, error) {
 // Dial connects by TLS, or without when that is off, until ctx ends. The name that the certificate
 // must have is the host of address.
 func (f *Files) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	config, err := f.Config()
-	if err != nil {
-		return nil, err
-	}
 	raw, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil || config == nil {
+	if err != nil || !f.On {
 		return raw, err
 	}
-	config.ServerName, _, _ = net.SplitHostPort(address) // it was good enough to dial
-	conn := tls.Client(raw, config)
-	if err = conn.HandshakeContext(ctx); err == nil {
-		return conn, nil
+	host, _, _ := net.SplitHostPort(address) // it was good enough to dial
+	return f.Handshake(ctx, raw, host)
+}
+
+// Handshake begins TLS on raw, which it closes when that fails, with a server of this name. It
+// offers protocols, if there are any.
+func (f *Files) Handshake(ctx context.Context, raw net.Conn, name string, protocols ...string) (net.Conn, error) {
+	config, err := f.Config()
+	if err == nil {
+		config.ServerName, config.NextProtos = name, protocols
+		secure := tls.Client(raw, config)
+		if err = secure.HandshakeContext(ctx); err == nil {
+			return conn{secure}, nil
+		}
 	}
-	_ = raw.Close() // the handshake's error says more
+	_ = raw.Close() // err says more
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", errSilent, err)
 	}
 	return nil, err
+}
+
+// A conn tells why the server has cut it also to who writes first: a client's certificate is refused
+// after the handshake.
+type conn struct{ *tls.Conn }
+
+// Write implements net.Conn.
+func (c conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		if _, reason := c.Read(make([]byte, 1)); reason != nil && alert.MatchString(reason.Error()) {
+			err = reason
+		}
+	}
+	return n, err
 }
 
 // errSilent is what a server that waits for the end of a line has to say.

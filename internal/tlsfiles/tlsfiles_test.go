@@ -63,7 +63,7 @@ func TestDial(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if state := conn.(*tls.Conn).ConnectionState(); state.Version != tls.VersionTLS13 {
+		if state := conn.(interface{ ConnectionState() tls.ConnectionState }).ConnectionState(); state.Version != tls.VersionTLS13 {
 			t.Errorf("TLS version %#x, want 1.3", state.Version)
 		}
 		return conn.Close()

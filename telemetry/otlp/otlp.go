@@ -78,8 +78,8 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	return c, nil
 }
 
-func files(opts telemetry.Options) tlsfiles.Files {
-	return tlsfiles.Files{On: true, CA: opts.CA, Cert: opts.Cert, Key: opts.Key}
+func files(opts telemetry.Options) *tlsfiles.Files {
+	return &tlsfiles.Files{On: true, CA: opts.CA, Cert: opts.Cert, Key: opts.Key}
 }
 
 // secure makes each connection of gRPC with the files as they are then. An error loses its type on
@@ -87,35 +87,27 @@ func files(opts telemetry.Options) tlsfiles.Files {
 type secure struct {
 	credentials.TransportCredentials // for all but that
 
-	files tlsfiles.Files
+	files *tlsfiles.Files
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (s secure) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	config, err := s.files.Config()
+	host, _, err := net.SplitHostPort(authority)
 	if err != nil {
-		return nil, nil, err
+		host = authority
 	}
-	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
-	if err != nil {
-		return nil, nil, tlsfiles.ExplainOTLP(err)
-	}
-	return conn, info, nil
+	conn, err := s.files.Handshake(ctx, raw, host, "h2")
+	return conn, credentials.TLSInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, tlsfiles.ExplainOTLP(err)
 }
 
 // Clone implements credentials.TransportCredentials. There is nothing that could change.
 func (s secure) Clone() credentials.TransportCredentials { return s }
 
-// httpClient connects with the files as they are then, too.
+// httpClient connects with the files as they are then, too. A proxy is spoken to with those of now.
 func httpClient(opts telemetry.Options) (*http.Client, error) {
-	f := files(opts)
-	first, err := f.Config()
+	config, err := files(opts).Config()
 	return &http.Client{Timeout: opts.Timeout, Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 90 * time.Second,
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return f.Dial(ctx, network, address)
-		},
-		TLSClientConfig: first, // through a proxy, which DialTLSContext is not asked for
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DialTLSContext: files(opts).Dial, IdleConnTimeout: 90 * time.Second,
 	}}, err
 }
 
