@@ -45,11 +45,7 @@ func newClient(s settings) *client {
 	scheme := "http"
 	if s.tls.On {
 		scheme = "https"
-		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return s.tls.Dial(ctx, network, address)
-		}
+		transport.DialTLSContext = s.tls.Dial
 	}
 	return &client{
 		set:  s,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +23,6 @@ import (
 const (
 	callTimeout = 10 * time.Second // of each call whose context has no deadline
 	openTimeout = 5 * time.Second
-	dialTimeout = 3 * time.Second // of one host, of several
 )
 
 var _ driver.Broker = (*Broker)(nil)
@@ -139,7 +137,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 	list := append([]kgo.Opt{kgo.ClientID("kaptar")}, b.opts.Client...)
 	list = append(list,
 		kgo.SeedBrokers(a.seeds...),
-		kgo.DialTimeout(dialTimeout),
+		kgo.DialTimeout(3*time.Second),
 		kgo.MetadataMinAge(250*time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
@@ -149,11 +147,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		kgo.WithHooks(b.health),
 	)
 	if a.tls.On {
-		list = append(list, kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return a.tls.Dial(ctx, network, host)
-		}))
+		list = append(list, kgo.Dialer(a.tls.Dial))
 	}
 	if a.user != "" {
 		list = append(list, kgo.SASL(a.mechanism()))

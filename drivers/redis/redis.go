@@ -15,11 +15,9 @@
 package redis
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -74,7 +72,7 @@ func open(_ context.Context, rawURL string, _ *drivers.Options) (drivers.Backend
 	if err != nil {
 		return nil, fmt.Errorf("redis: url %q: %w: %s", shown, err, want)
 	}
-	b.opts.Dialer = b.dialer(cmp.Or(b.opts.DialTimeout, 5*time.Second)) // go-redis's default
+	b.opts.Dialer = b.tls.Dial // within opts.DialTimeout
 	return b, nil
 }
 
@@ -97,15 +95,6 @@ func (b *backend) takeFiles(u *url.URL) error {
 	}
 	b.tls.On = u.Scheme == "rediss"
 	return b.tls.Check("expected rediss://")
-}
-
-// dialer returns what makes connections, each within limit.
-func (b *backend) dialer(limit time.Duration) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		return b.tls.Dial(ctx, network, address)
-	}
 }
 
 // As sets *target to a client, if it is a **redis.Client.

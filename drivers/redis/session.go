@@ -77,9 +77,8 @@ func (b *backend) Session(service string, limit time.Duration) Session {
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = limit, limit, limit, limit
 	opts.ContextTimeoutEnabled, opts.DialerRetries, opts.DisableIdentity = true, 1, true
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	dial := b.dialer(limit)
 	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
+		conn, err := b.tls.Dial(ctx, network, addr)
 		if err != nil {
 			end, _ := net.Pipe()
 			return &deadConn{end, err}, nil //nolint:nilerr // told at the first use

@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"syscall"
+	"time"
 
 	"github.com/kaptar/kaptar/internal/params"
 )
@@ -79,9 +80,11 @@ func (f *Files) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// Dial connects by TLS, or without when that is off, until ctx ends. The name that the certificate
-// must have is the host of address.
+// Dial connects by TLS, or without when that is off, within 3 s: there may be another host. The name
+// that the certificate must have is the host of address.
 func (f *Files) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
 	raw, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil || !f.On {
 		return raw, err
