@@ -126,7 +126,7 @@ func (a *api) trusting() (*http.Client, error) {
 	if a.opts.CAFile != "" {
 		pem, err := os.ReadFile(a.opts.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
+			return nil, fmt.Errorf("ca: %w", err)
 		}
 		ca = string(pem)
 	}
@@ -139,7 +139,7 @@ func (a *api) trusting() (*http.Client, error) {
 	if ca != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(ca)) {
-			return nil, fmt.Errorf("ca_file %s: it holds no certificate in PEM form", a.opts.CAFile)
+			return nil, fmt.Errorf("ca: %s: it holds no certificate in PEM form", a.opts.CAFile)
 		}
 	}
 	if a.client != nil {

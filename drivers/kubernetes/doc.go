@@ -7,10 +7,10 @@
 // with the pod's own namespace, service account and certificate authority; outside a cluster it
 // says where to go:
 //
-//	kubernetes://namespace?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt
+//	kubernetes://namespace?server=https://127.0.0.1:6443&token_file=/path/token&ca=/path/ca.crt
 //	kubernetes://namespace?server=http://127.0.0.1:8001      (kubectl proxy)
 //
-// The parameters are server, token_file, ca_file and timeout (how long the start of an answer may
+// The parameters are server, token_file, ca and timeout (how long the start of an answer may
 // take, default 10s). Files are read anew for each request, so rotated tokens and authorities are
 // used at once.
 //

@@ -414,7 +414,7 @@ func TestFailuresKeepTheList(t *testing.T) {
 				s.do(func() { s.cuts++ })
 			},
 			heal: func(t *testing.T, s *apiServer) { s.write(t, "ca.crt", s.pem()) },
-			want: []string{"ca_file", "no certificate in PEM form"},
+			want: []string{"ca: ", "no certificate in PEM form"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -500,7 +500,7 @@ func TestMissingToken(t *testing.T) {
 	t.Parallel()
 	s := newAPIServer(t, true)
 	var log journal
-	follow(t, "kubernetes://shop?server="+s.http.URL+"&ca_file="+s.file("ca.crt"), "user", &log)
+	follow(t, "kubernetes://shop?server="+s.http.URL+"&ca="+s.file("ca.crt"), "user", &log)
 	until(t, "the log says why", func() bool { return strings.Contains(log.String(), "no token was sent, name one with token_file") })
 }
 

@@ -101,7 +101,7 @@ func parse(raw string) (options, error) {
 	o.Namespace = u.Host
 	err = params.Read(u.RawQuery, map[string]params.Param{
 		"server": params.Text(&o.Server, "https://host:port"), "timeout": params.Duration(&o.Timeout, shortest),
-		"token_file": params.Text(&o.TokenFile, "the name of a file"), "ca_file": params.Text(&o.CAFile, "the name of a file"),
+		"token_file": params.Text(&o.TokenFile, "the name of a file"), "ca": params.Text(&o.CAFile, "the name of a file in PEM"),
 	})
 	if err != nil {
 		return invalid("%v", err)

@@ -46,7 +46,7 @@ func at(t *testing.T, raw string) *cluster {
 	q := u.Query()
 	c := &cluster{t: t, raw: raw, namespace: u.Host, server: q.Get("server")}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
-	if name := q.Get("ca_file"); name != "" {
+	if name := q.Get("ca"); name != "" {
 		config.RootCAs.AppendCertsFromPEM([]byte(c.read(name)))
 	}
 	if name := q.Get("token_file"); name != "" {

@@ -79,7 +79,7 @@ func (s *apiServer) file(name string) string { return filepath.Join(s.dir, name)
 
 // url is what a user would write.
 func (s *apiServer) url() string {
-	return "kubernetes://shop?server=" + s.http.URL + "&token_file=" + s.file("token") + "&ca_file=" + s.file("ca.crt")
+	return "kubernetes://shop?server=" + s.http.URL + "&token_file=" + s.file("token") + "&ca=" + s.file("ca.crt")
 }
 
 // do changes the server, and wakes whoever waits for that.

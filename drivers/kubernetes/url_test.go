@@ -12,7 +12,7 @@ import (
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
-		"kubernetes://shop?server=https://127.0.0.1:6443&token_file=/t&ca_file=/c&timeout=5s", "kubernetes://shop/?server=http://127.0.0.1:8001",
+		"kubernetes://shop?server=https://127.0.0.1:6443&token_file=/t&ca=/c&timeout=5s", "kubernetes://shop/?server=http://127.0.0.1:8001",
 		"kubernetes://shop?server=https://rancher.example/k8s/clusters/c-1/",
 	} {
 		if _, err := kubernetes.Open(url, nil); err != nil {
@@ -35,7 +35,7 @@ func TestURLs(t *testing.T) {
 		"kubernetes://shop?server=https://a&server=https://b": "parameter server is given 2 times",
 		"kubernetes://shop?server=https://a&timeout=5":        `parameter timeout="5": expected a duration of 10ms or more, such as 30s`,
 		"kubernetes://shop?server=https://a&timeout=1ms":      "of 10ms or more",
-		"kubernetes://shop?server=https://a&token=secret":     `unknown parameter "token": expected one of ca_file, server, timeout, token_file`,
+		"kubernetes://shop?server=https://a&token=secret":     `unknown parameter "token": expected one of ca, server, timeout, token_file`,
 		"kubernetes://shop?server=":                           `parameter server="": expected https://host:port`,
 		"kubernetes://shop?a;secret":                          "parameters cannot be read",
 	} {

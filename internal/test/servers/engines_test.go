@@ -421,7 +421,7 @@ func kubernetesRequest(ctx context.Context, s *servers.Server, method, path, bod
 		return "", err
 	}
 	q := u.Query()
-	authority, err1 := os.ReadFile(q.Get("ca_file"))
+	authority, err1 := os.ReadFile(q.Get("ca"))
 	token, err2 := os.ReadFile(q.Get("token_file"))
 	if err := errors.Join(err1, err2); err != nil {
 		return "", err

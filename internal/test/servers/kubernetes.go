@@ -20,7 +20,7 @@ import (
 
 func kubernetes() description {
 	return description{
-		example: "kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca_file=/path/ca.crt",
+		example: "kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca=/path/ca.crt",
 		ports:   []port{{usual: 6443}, {name: "etcd", inner: true}},
 		recipe: recipe{
 			product: tool("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"), minutes: 3, gigabytes: 1.2,
@@ -29,7 +29,7 @@ func kubernetes() description {
 		prepare: prepareKubernetes,
 		command: kubernetesCommand,
 		url: func(s *Server) string {
-			q := url.Values{"server": {"https://" + s.Addr("")}, "token_file": {s.path("token")}, "ca_file": {s.path("ca.crt")}}
+			q := url.Values{"server": {"https://" + s.Addr("")}, "token_file": {s.path("token")}, "ca": {s.path("ca.crt")}}
 			return "kubernetes://default?" + strings.NewReplacer("%2F", "/", "%3A", ":").Replace(q.Encode()) // as people write it
 		},
 		ready: kubernetesReady,

@@ -144,7 +144,7 @@ func (s *Server) Engine() Engine { return s.engine }
 // kafka://host:port, amqp://guest:guest@host:port, nats://kaptar:s3cr3t@host:port,
 // consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, http://host:port
 // for Prometheus and for Jaeger, whose queries are there, and
-// kubernetes://default?server=https://host:port&token_file=…&ca_file=… with the token of an
+// kubernetes://default?server=https://host:port&token_file=…&ca=… with the token of an
 // administrator.
 func (s *Server) URL() string {
 	if s.given != nil {
