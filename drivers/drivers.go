@@ -169,7 +169,7 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	servers, _, _ := strings.Cut(url, "?")
 	shown := slog.String("url", redact.URL(servers))
 	if tlsfiles.Exposed(url) {
-		opts.Log.LogAttrs(ctx, slog.LevelWarn, "a password goes to another machine without TLS, and who can listen in between reads it: have the URL ask for TLS", shown)
+		opts.Log.LogAttrs(ctx, slog.LevelWarn, "a password goes to another machine without TLS, where others can read it: have the URL ask for TLS", shown)
 	}
 	err = s.keep(e, backend, &steady.Outage{What: cmp.Or(known[scheme], scheme), Log: opts.Log, Attrs: []slog.Attr{shown}})
 	if err != nil {

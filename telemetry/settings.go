@@ -33,6 +33,7 @@ func (s *Settings) Options() Options {
 		headers[name] = cmp.Or(value, secret.Reveal())
 	}
 	return Options{
-		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, CA: s.OTel.CA, Cert: s.OTel.Cert, Key: s.OTel.Key, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
+		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
+		CA: s.OTel.CA, Cert: s.OTel.Cert, Key: s.OTel.Key,
 	}
 }

@@ -146,7 +146,7 @@ func ExplainAs(err error, ca, cert string) error {
 		name    x509.HostnameError
 		plain   tls.RecordHeaderError
 	)
-	advice := ""
+	var advice string
 	switch {
 	case errors.As(err, &unknown):
 		advice = "nobody who is trusted here has signed the server's certificate: name the authority's with " + ca

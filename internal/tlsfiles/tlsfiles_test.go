@@ -99,7 +99,7 @@ func TestDial(t *testing.T) {
 	}
 }
 
-func explained(err error) bool { return tlsfiles.Explain(err) != err } //nolint:errorlint // the same value
+func explained(err error) bool { return tlsfiles.Explain(err) != err }
 
 func TestParameters(t *testing.T) {
 	t.Parallel()

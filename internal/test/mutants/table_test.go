@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), surroundings(), shop(), access(), inputs(), logins(), edge(), certificates())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), shop(), access(), inputs(), logins(), edge(), certificates())
 }
 
 // calls: package transport.
@@ -345,6 +345,44 @@ func overload() []mutant {
 		{
 			"orders are refused that would wait too long", "shop/order/backlog.go",
 			"b.room.Add(-1) < 0", "false", "./shop/order", "TestBacklog|TestFull",
+		},
+	}
+}
+
+// links: TLS to backends.
+func links() []mutant {
+	return []mutant{
+		{
+			"a backend's certificate is verified", "internal/tlsfiles/tlsfiles.go",
+			"&tls.Config{MinVersion: tls.VersionTLS12}", "&tls.Config{InsecureSkipVerify: true}", "./internal/tlsfiles", "TestDial",
+		},
+		{
+			"a backend's certificate is for its host", "internal/tlsfiles/tlsfiles.go",
+			"config.ServerName, config.NextProtos = name, protocols", "config.ServerName, config.NextProtos = \"localhost\"+name[:0], protocols", "./drivers/redis", "TestTLS",
+		},
+		{
+			"NATS verifies by the URL's authority, as of now", "drivers/nats/url.go",
+			"if s.tls.CA != \"\" {", "if s.tls.CA == \"-\" {", "./drivers/nats", "TestTLS",
+		},
+		{
+			"RabbitMQ reads its files for each connection", "drivers/rabbitmq/link.go",
+			"config.TLSClientConfig, err = b.opts.tls.Config()", "config.TLSClientConfig, err = (&tlsfiles.Files{On: true}).Config()", "./drivers/rabbitmq", "TestTLS",
+		},
+		{
+			"PostgreSQL reads its files for each connection", "drivers/postgres/postgres.go",
+			"cfg.TLSConfig, cfg.Fallbacks = again.TLSConfig, again.Fallbacks", "_ = again", "./drivers/postgres", "TestTLS",
+		},
+		{
+			"the collector's certificate is verified", "telemetry/otlp/otlp.go",
+			"conn, err := s.files.Handshake(ctx, raw, host, \"h2\")", "conn, err := s.files.Handshake(ctx, raw, \"localhost\"+host[:0], \"h2\")", "./telemetry", "TestExportTLS",
+		},
+		{
+			"a password in plain text is told of", "internal/tlsfiles/exposed.go",
+			"return secret && !secure &&", "return secret && secure &&", "./drivers", "TestSetWarnsOfAPlainPassword",
+		},
+		{
+			"Consul's token file is read for each call", "drivers/consul/client.go",
+			"if c.set.tokenFile == \"\" {", "if c.set.tokenFile != \"-\" {", "./drivers/consul", "TestTLS",
 		},
 	}
 }

@@ -87,7 +87,7 @@ func preparePostgres(ctx context.Context, s *Server) error {
 	access, secure := s.path("data/pg_hba.conf"), ""
 	if s.opts.TLS != "" {
 		access = s.path("tls_hba.conf")
-		if err := s.write("tls_hba.conf", "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"); err != nil {
+		if err := s.write("tls_hba.conf", "hostssl all postgres 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"); err != nil {
 			return err
 		}
 		secure = fmt.Sprintf("ssl = on\nssl_cert_file = '%s'\nssl_key_file = '%s'\nssl_ca_file = '%s'\n",
