@@ -44,7 +44,11 @@ func (c client) call(method, service, path, body string, headers ...string) answ
 }
 
 func (c client) try(method, service, path, body string, headers ...string) (answer, error) {
-	req, err := http.NewRequest(method, "http://"+c.HTTP(service)+path, strings.NewReader(body))
+	scheme, web := "http://", &http.Client{Timeout: patience}
+	if c.TLS != nil {
+		scheme, web.Transport = "https://", &http.Transport{TLSClientConfig: c.TLS, DisableKeepAlives: true}
+	}
+	req, err := http.NewRequest(method, scheme+c.HTTP(service)+path, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
@@ -56,7 +60,7 @@ func (c client) try(method, service, path, body string, headers ...string) (answ
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Set(name, value)
 	}
-	resp, err := (&http.Client{Timeout: patience}).Do(req)
+	resp, err := web.Do(req)
 	if err != nil {
 		return answer{}, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -38,6 +39,8 @@ type install struct {
 	// Databases are the URLs of databases by service, for services that are started alone: the
 	// program as a whole makes its own.
 	Databases map[string]string
+	// TLS is what callers of the services use; nil is plain text.
+	TLS *tls.Config
 
 	http, grpc map[string]string
 	nats       string
