@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
@@ -34,8 +35,12 @@ func (s *service) perClient(counter server.Counter) func(huma.Context, func(huma
 	}
 }
 
-// clientOf names the client of r by its address; "" is a caller within the process.
+// clientOf names the client of r by its address; "" is a caller within the process. Who proves to be
+// the gateway is believed who its client is, as a proxy in forwarded_from is.
 func (s *service) clientOf(r *http.Request) string {
+	if who := auth.From(r.Context()); who != nil && who.Caller == "gateway" {
+		r = &http.Request{Header: r.Header} // as if it were within the process
+	}
 	return server.ClientAddress(r, s.set.ForwardedFrom)
 }
 

@@ -14,9 +14,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/kaptartest"
+	"github.com/kaptar/kaptar/shop/edge"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
@@ -255,6 +257,45 @@ func TestForgedAddress(t *testing.T) {
 	}
 	if refused < 10 {
 		t.Errorf("%d of 20 tries with forged addresses were refused, want nearly 15", refused)
+	}
+}
+
+// TestGatewayIsBelieved: what proves to be the gateway says who its client is; another service does not.
+func TestGatewayIsBelieved(t *testing.T) {
+	t.Parallel()
+	for caller, want := range map[string]bool{"gateway": true, "order-service": false} {
+		sys := kaptartest.StartWith(t, &kaptartest.Options{As: &auth.Principal{Caller: caller}, Settings: inProcess}, Service())
+		tried := 0
+		for i := range 20 {
+			if resp := try(sys, fmt.Sprintf("203.0.113.%d", i), "ada", "wrong horse"); resp.Status == http.StatusUnauthorized {
+				tried++
+			}
+		}
+		if (tried == 20) != want {
+			t.Errorf("%s: %d of 20 tries with an address each were let through, want all: %v", caller, tried, want)
+		}
+	}
+}
+
+// TestThroughGateway: with the real gateway in between it is its client's address that counts, and a
+// header from outside is no way around.
+func TestThroughGateway(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: inProcess}, Service(), edge.Service())
+	sys.Do("POST", "gateway", "/users", ada)
+	refused := 0
+	for i := range 20 {
+		resp := sys.Do("POST", "gateway", "/v1/login", `{"username":"ada","password":"wrong horse"}`, "X-Forwarded-For", fmt.Sprintf("203.0.113.%d", i))
+		if resp.Status == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "" {
+			refused++
+		}
+	}
+	if refused < 10 {
+		t.Errorf("%d of 20 tries with forged addresses were refused, want nearly 15", refused)
+	}
+	gateway := kaptartest.StartWith(t, &kaptartest.Options{As: &auth.Principal{Caller: "gateway"}, Beside: sys, Settings: inProcess}, Service())
+	if resp := try(gateway, "198.51.100.7", "ada", "correct horse"); resp.Status != http.StatusOK {
+		t.Errorf("another client of the gateway: got %d %s, want 200", resp.Status, resp.Body)
 	}
 }
 
