@@ -72,12 +72,26 @@ func (s *Server) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Re
 
 // wrap puts the route middleware around a route; the caller holds mu.
 func (s *Server) wrap(r *route) {
+	r.Handler = withoutFiles(r.Handler)
 	for i, mw := range slices.Backward(s.opts.RouteMiddleware) {
 		if r.Handler = mw(r.Handler); r.Handler == nil {
 			s.mistakes = append(s.mistakes, fmt.Errorf("server: route middleware %d returned no handler for %s", i, r.pattern))
 			r.Handler = http.NotFoundHandler()
 		}
 	}
+}
+
+// withoutFiles removes the temporary files of a multipart form when h is done. net/http knows only
+// the request that it made, of which h gets a copy.
+func withoutFiles(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if r.MultipartForm != nil {
+				_ = r.MultipartForm.RemoveAll()
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // names are the patterns of the routes and the full methods of the RPCs; the caller holds mu.

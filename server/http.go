@@ -151,9 +151,6 @@ func (x *exchange) finish() {
 	}
 	x.span.End()
 	x.log(rm, now, took, end)
-	if form := x.req.MultipartForm; form != nil { // net/http knows only the request that it made
-		_ = form.RemoveAll()
-	}
 	if abort {
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection without a word
 	}

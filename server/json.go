@@ -30,8 +30,7 @@ const maxJSON = 1 << 20
 //
 // A body of another kind is for the handler to read; MaxBody bounds it too. Of a multipart form,
 // http.Request.ParseMultipartForm keeps what is above its argument in temporary files, which are
-// therefore never larger than MaxBody in all, and are removed when the request ends. Middleware that
-// hands on a copy of the request, as WithContext makes one, must remove those of the copy itself.
+// therefore never larger than MaxBody in all, and are removed when the route's handler returns.
 func ReadJSON(r *http.Request, v any) *Problem {
 	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return refuse(http.StatusUnsupportedMediaType, "header.Content-Encoding", "expected a body without compression")

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -156,7 +157,14 @@ func TestMaxBodyBoundsForms(t *testing.T) {
 		}
 		return n, bytes
 	}
-	s := setup(t, server.Options{MaxBody: limit})
+	// A copy at each level, as authentication makes one.
+	copies := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+		})
+	}
+	around := []func(http.Handler) http.Handler{copies}
+	s := setup(t, server.Options{MaxBody: limit, Middleware: around, RouteMiddleware: around})
 	s.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseMultipartForm(0); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

@@ -645,8 +645,8 @@ func inputs() []mutant {
 			"!strings.EqualFold(e, \"identity\")", "e == \"identity\"", "./server", "TestReadJSON",
 		},
 		{
-			"files of a multipart form are removed", "server/http.go",
-			"_ = form.RemoveAll()", "_ = form.RemoveAll", "./server", "TestMaxBodyBoundsForms",
+			"files of a multipart form are removed", "server/chain.go",
+			"_ = r.MultipartForm.RemoveAll()", "_ = r.MultipartForm.RemoveAll", "./server", "TestMaxBodyBoundsForms",
 		},
 		{
 			"every address of a user's URL is public, not only the first", "transport/untrusted.go",
