@@ -66,8 +66,9 @@ func own(t reflect.Type) bool {
 // fieldsOf returns the fields of a struct as encoding/json names them. Where embedded structs have
 // fields of one name all are listed: no key that has a meaning is refused.
 func fieldsOf(t reflect.Type) fields {
-	if known, ok := tables.Load(t); ok {
-		return known.(fields)
+	if made, ok := tables.Load(t); ok {
+		list, _ := made.(fields)
+		return list
 	}
 	list := collect(t, fields{}, map[reflect.Type]bool{})
 	tables.Store(t, list)
