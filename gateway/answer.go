@@ -54,9 +54,15 @@ func (g *gateway) crossOrigin(a *answer, r *http.Request) bool {
 		return false
 	}
 	asker := r
-	if len(r.Header["Upgrade"]) > 0 { // a WebSocket begins with GET, and no preflight asks first
-		post := *r
-		post.Method, asker = http.MethodPost, &post
+	upgrade, host := len(r.Header["Upgrade"]) > 0, r.Header.Get("X-Forwarded-Host") // which only our proxies can say now
+	if upgrade || host != "" {
+		as := *r
+		if asker = &as; upgrade {
+			as.Method = http.MethodPost // a WebSocket begins with GET, and no preflight asks first
+		}
+		if host != "" {
+			as.Host, _, _ = strings.Cut(host, ",")
+		}
 	}
 	if err := g.origins.Check(asker); err != nil {
 		a.refuse(r, server.Problem{Status: http.StatusForbidden, Detail: "a page of another origin must not do this: cors_origins does not have it"})

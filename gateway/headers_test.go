@@ -149,6 +149,11 @@ func TestFromProxy(t *testing.T) {
 	if got := answers[0].Header.Get("Strict-Transport-Security"); got == "" {
 		t.Error("no Strict-Transport-Security behind a proxy that serves TLS")
 	}
+	for host, want := range map[string]int{"shop.example": 200, "shop.example, inner": 200, "evil.example": 403} { // the page's own origin, behind a proxy that changes Host
+		if a := s.sys.Do(http.MethodPost, "gateway", "/v1/users/1", "", "Origin", friend, "X-Forwarded-Host", host); a.Status != want {
+			t.Errorf("a page of %s where the proxy was asked for %s: %d, want %d", friend, host, a.Status, want)
+		}
+	}
 	for _, path := range []string{"/metrics", "/livez", "/readyz"} {
 		if a := s.sys.Do(http.MethodGet, "gateway", path, ""); a.Status != http.StatusNotFound {
 			t.Errorf("%s by way of a proxy on this machine: %d, want 404", path, a.Status)

@@ -29,7 +29,7 @@ type Limit struct {
 	// kept back. A client that does not heed Retry-After is slowed down by it, and leaves the processors
 	// to what was accepted; between services it would only be a delay. So the answer does not have the mark
 	// by which services tell such refusals. Default: none.
-	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of the shop's gateway: 1s"`
+	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of a gateway: 1s"`
 	// Connections is how many each port serves at a time; more wait to be accepted, while those that
 	// are idle, or whose request does not come, are closed. While one client, an address or of IPv6 a
 	// /64, holds more than a quarter of them, only its own are. Default: half of the descriptors that
