@@ -38,7 +38,7 @@ func (g *gateway) check(r *http.Request) (p server.Problem) {
 		return server.Problem{Status: http.StatusBadRequest, Detail: "the host is not a name or an address"}
 	case len(target) > maxURL:
 		return server.Problem{Status: http.StatusRequestURITooLong, Detail: fmt.Sprintf("the URL is longer than %d bytes", maxURL)}
-	case strings.ContainsAny(target, "# ") || r.ProtoMajor > 1 && target[:1] != "/" || !goodPath(r.URL.Path):
+	case strings.ContainsAny(target, "# ") || r.ProtoMajor > 1 && !strings.HasPrefix(target, "/") || !goodPath(r.URL.Path):
 		return server.Problem{Status: http.StatusBadRequest, Detail: "the path must be UTF-8 without control characters, " +
 			"backslashes, empty parts, and parts that are . or .., encoded ones included"}
 	}
