@@ -118,6 +118,7 @@ type conn struct {
 	client  netip.Prefix
 	since   atomic.Int64 // when the wait for its peer began, in Unix nanoseconds; 0: it is worked on
 	allowed atomic.Int64 // how long that wait may be, when there is no room
+	rested  atomic.Bool  // a request was answered, and nothing read since
 	// For the goroutine that reads:
 	reads int    // since the last request
 	used  bool   // there was one

@@ -82,6 +82,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.early = true
 		return n, err
 	}
+	if c.rested.Swap(false) {
+		c.reads, c.used, c.head = 0, true, nil
+	}
 	c.reads++
 	switch {
 	case c.reads == 1 && (!c.used || len(p) == readBuffer || c.early && len(p) == readBuffer-1),
@@ -117,7 +120,7 @@ func connOf(r *http.Request) *conn {
 // net/http does not tell reliably: enter does.
 func rested(nc net.Conn, state http.ConnState) {
 	if c := innermost(nc); c != nil && state == http.StateIdle {
-		c.reads, c.used, c.head = 0, true, nil
+		c.rested.Store(true)
 		c.spare(time.Now(), 0)
 	}
 }
@@ -141,7 +144,11 @@ func (x *exchange) arrive(r *http.Request) (wrong string) {
 		x.body.conn = c
 		c.spare(x.start, halfTime) // until its body has come
 	}
-	head, _, whole := bytes.Cut(c.head, []byte("\r\n\r\n"))
+	var head []byte
+	whole := false
+	if !c.rested.Load() { // else nothing was read for this request: it came with the one before
+		head, _, whole = bytes.Cut(c.head, []byte("\r\n\r\n"))
+	}
 	end := true
 	switch {
 	case !wholeLines(head):
