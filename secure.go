@@ -18,7 +18,7 @@ import (
 // it, and whoever calls must show one, unless tls.client is none.
 func (a *App) identify() (err error) {
 	set := &a.settings.TLS
-	if !set.Enabled() {
+	if set.Cert == "" {
 		return nil
 	}
 	if a.identity, err = identity.Load(a.Name(), set, a.Logger()); err != nil {

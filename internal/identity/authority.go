@@ -7,11 +7,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -108,25 +106,10 @@ func (a *Authority) Write(set Settings, service string, life time.Duration) erro
 	return err
 }
 
-// replace writes a file beside name and renames it, unless it has that text.
+// replace writes a file beside name and renames it.
 func replace(name string, text []byte) error {
-	if have, err := os.ReadFile(name); err == nil && string(have) == string(text) {
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
-	if err != nil {
+	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // nothing else wants it
-		return fmt.Errorf("identity: %w", err)
-	}
-	return nil
+	return os.Rename(name+".new", name)
 }

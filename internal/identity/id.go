@@ -35,13 +35,13 @@ func Parse(uri string) (ID, error) {
 	case domain == "" || len(domain) > maxDomain || strings.ContainsFunc(domain, outside(lower+digits+"._-")):
 		return ID{}, fmt.Errorf("SPIFFE id %.100q: trust domain: expected lower-case letters, digits, dots, dashes and underscores", uri)
 	}
-	segments := strings.Split(path, "/")
-	for _, s := range segments {
+	service := ""
+	for s := range strings.SplitSeq(path, "/") {
+		service = s
 		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, outside(lower+upper+digits+"._-")) {
 			return ID{}, fmt.Errorf("SPIFFE id %.100q: path: expected segments of letters, digits, dots, dashes and underscores", uri)
 		}
 	}
-	service := segments[len(segments)-1]
 	if len(service) > 63 || !strings.Contains(lower, service[:1]) || strings.ContainsFunc(service, outside(lower+digits+"-")) {
 		return ID{}, fmt.Errorf("SPIFFE id %.100q: expected the name of a service behind the last /", uri)
 	}

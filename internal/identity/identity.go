@@ -36,9 +36,6 @@ type Settings struct {
 	Client string `config:"client" help:"require: callers must show a certificate; none: they are not asked for one, as at a gateway for browsers; default: as the service says, else require"`
 }
 
-// Enabled reports whether there is TLS.
-func (s *Settings) Enabled() bool { return s.Cert != "" }
-
 // Validate is for package config.
 func (s *Settings) Validate() error {
 	switch {
@@ -63,7 +60,7 @@ type Identity struct {
 	current atomic.Pointer[material]
 
 	// For Watch:
-	seen, done [3]os.FileInfo
+	seen, done string    // states of the files, seen last and dealt with
 	remind     time.Time // when the end of the certificate is told
 }
 
@@ -109,13 +106,13 @@ func (i *Identity) Watch(ctx context.Context, renewed func()) error {
 // look reads the files if they have changed and stand still, and reports whether they are in force.
 func (i *Identity) look(ctx context.Context) bool {
 	now := i.stat()
-	moving := !same(now, i.seen)
+	moving := now != i.seen
 	i.seen = now
-	if moving || same(now, i.done) {
+	if moving || now == i.done {
 		return false
 	}
 	m, err := i.read()
-	if !same(i.stat(), now) {
+	if i.stat() != now {
 		return false // they have changed while they were read
 	}
 	i.done = now
@@ -154,28 +151,15 @@ func (i *Identity) tellEnd(ctx context.Context) {
 
 func (i *Identity) files() [3]string { return [3]string{i.set.Cert, i.set.Key, i.set.CA} }
 
-// stat looks at the files; nil is a missing one.
-func (i *Identity) stat() (info [3]os.FileInfo) {
-	for n, name := range i.files() {
-		info[n], _ = os.Stat(name)
-	}
-	return info
-}
-
-// same compares two states of the files, which may have been replaced.
-func same(a, b [3]os.FileInfo) bool {
-	for n := range a {
-		if a[n] == nil || b[n] == nil {
-			if a[n] != b[n] {
-				return false
-			}
-			continue
+// stat is the state of the files, by which a change is seen.
+func (i *Identity) stat() (state string) {
+	for _, name := range i.files() {
+		if info, err := os.Stat(name); err == nil {
+			state += fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size())
 		}
-		if !a[n].ModTime().Equal(b[n].ModTime()) || a[n].Size() != b[n].Size() || !os.SameFile(a[n], b[n]) {
-			return false
-		}
+		state += "\n"
 	}
-	return true
+	return state
 }
 
 // read reads and checks the files.
