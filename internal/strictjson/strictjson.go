@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -152,7 +151,7 @@ func (c *checker) object(t reflect.Type) *Error {
 	} else if t != nil && t.Kind() == reflect.Map {
 		element = t.Elem()
 	}
-	var seen keys
+	seen := map[string]struct{}{} // on the stack, for up to eight keys
 	for {
 		if c.next() != '"' {
 			return c.broken()
@@ -177,9 +176,10 @@ func (c *checker) object(t reflect.Type) *Error {
 				name, element = fields[i].name, fields[i].t
 			}
 		}
-		if err == nil && !seen.add(name) {
+		if _, twice := seen[name]; twice && err == nil {
 			err = &Error{shown(name), "expected this key once"}
 		}
+		seen[name] = struct{}{}
 		if err != nil {
 			return err
 		}
@@ -292,29 +292,4 @@ func (e *Error) In(parent string) *Error {
 // shown is a key as errors show it.
 func shown(key string) string {
 	return strings.Trim(strconv.Quote(key[:min(len(key), 60)]), `"`)
-}
-
-// keys are those of one object.
-type keys struct {
-	few  [16]string
-	n    int
-	many map[string]struct{}
-}
-
-func (k *keys) add(name string) (fresh bool) {
-	if k.n < len(k.few) {
-		fresh = !slices.Contains(k.few[:k.n], name)
-		k.few[k.n] = name
-		k.n++
-		return fresh
-	}
-	if k.many == nil {
-		k.many = make(map[string]struct{}, 2*len(k.few))
-		for _, f := range k.few {
-			k.many[f] = struct{}{}
-		}
-	}
-	_, known := k.many[name]
-	k.many[name] = struct{}{}
-	return !known
 }

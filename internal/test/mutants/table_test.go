@@ -630,7 +630,7 @@ func inputs() []mutant {
 	return []mutant{
 		{
 			"JSON with a key twice is refused", "internal/strictjson/strictjson.go",
-			"if err == nil && !seen.add(name) {", "if err == nil && !seen.add(name) && false {", "./internal/strictjson", "TestUnmarshal",
+			"twice && err == nil {", "twice && err == nil && false {", "./internal/strictjson", "TestUnmarshal",
 		},
 		{
 			"JSON has at most 64 levels", "internal/strictjson/strictjson.go",
@@ -661,7 +661,7 @@ func inputs() []mutant {
 			"v != d.Topic {", "v == \"\" {", "./messaging", "TestHostileEnvelopes",
 		},
 		{
-			"an HTTP/2 connection has at most 100 streams", "server/rpc.go",
+			"a gRPC connection has at most 100 streams", "server/rpc.go",
 			"grpc.MaxConcurrentStreams(100)", "grpc.MaxConcurrentStreams(1000)", "./server", "TestStreamLimit",
 		},
 		{
