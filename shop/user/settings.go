@@ -2,6 +2,7 @@ package user
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/kaptar/kaptar/config"
@@ -35,7 +36,7 @@ func (s *settings) Validate() error {
 		return fmt.Errorf("session_life %v: expected at least token_life, which is %v", s.SessionLife, s.TokenLife)
 	case s.SigningKeyAge < time.Second:
 		return fmt.Errorf("signing_key_age %v: expected at least 1s", s.SigningKeyAge)
-	case s.PasswordRate < 0 || s.PasswordRate > 1e6:
+	case s.PasswordRate < 0 || s.PasswordRate > 1e6 || math.IsNaN(s.PasswordRate):
 		return fmt.Errorf("password_rate %v: expected 0 to 1000000", s.PasswordRate)
 	case s.Argon2.AtOnce == 0 || s.Argon2.Wait <= 0:
 		return fmt.Errorf("argon2: at_once %d, wait %v: expected more than 0", s.Argon2.AtOnce, s.Argon2.Wait)
