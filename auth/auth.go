@@ -127,14 +127,14 @@ const maxAPIKey = 512
 // apiKey returns whom a key stands for. Which keys there are cannot be told by the time it takes.
 func (a *Auth) apiKey(text string) (*Principal, error) {
 	if len(text) > maxAPIKey {
-		return nil, badAPIKey
+		return nil, errAPIKey
 	}
 	hash, found := sha256.Sum256([]byte(text)), -1
 	for i := range a.keys {
 		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(hash[:], a.keys[i].hash[:]), i, found)
 	}
 	if found < 0 {
-		return nil, badAPIKey
+		return nil, errAPIKey
 	}
 	return a.keys[found].who, nil
 }
@@ -153,11 +153,11 @@ func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
 		return nil, errMany
 	case len(c.internal) == 1:
 		if a.internal == nil {
-			return nil, badSign
+			return nil, errSignature
 		}
 		p, err := a.internal.principal(c.internal[0])
 		if err == nil && c.peer != "" && c.peer != p.Caller {
-			return nil, notCaller
+			return nil, errCaller
 		}
 		return p, err
 	}
@@ -167,7 +167,7 @@ func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
 	case len(c.bearer) == 1:
 		scheme, text, ok := strings.Cut(c.bearer[0], " ")
 		if text = strings.TrimLeft(text, " "); !ok || !strings.EqualFold(scheme, "Bearer") {
-			return nil, malformed
+			return nil, errMalformed
 		}
 		p, err = a.bearer(ctx, text)
 	case len(c.key) == 1:
@@ -191,7 +191,7 @@ func (a *Auth) authorize(ctx context.Context, p *Policy, s *shown, c call) (*Pri
 	}
 	who, err := a.principal(ctx, s)
 	if err == nil {
-		err = p.check(who, c)
+		err = check(p, who, c)
 	}
 	if err != nil {
 		a.refuse(ctx, p, who, err)

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -32,9 +33,7 @@ func BenchmarkCheck(b *testing.B) {
 			b.ReportAllocs()
 			h := a.Require(auth.Any(policy, auth.Authenticated()), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			r, w := httptest.NewRequest("GET", "/users/7", nil), httptest.NewRecorder()
-			for name, values := range s {
-				r.Header[name] = values
-			}
+			maps.Copy(r.Header, http.Header(s))
 			r.SetPathValue("id", "7")
 			for b.Loop() {
 				h.ServeHTTP(w, r)

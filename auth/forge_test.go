@@ -19,11 +19,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,10 +53,7 @@ type forge struct {
 	server           *httptest.Server
 	asked            atomic.Int64 // how often the keys were fetched
 	stranger         atomic.Int64 // requests for what an attacker's header names
-
-	mu     sync.Mutex
-	answer func(w http.ResponseWriter) // instead of the keys; nil: the keys
-	keys   []jose.JSONWebKey
+	keys             []jose.JSONWebKey
 }
 
 func newForge(tb testing.TB) *forge {
@@ -89,24 +86,10 @@ func newForge(tb testing.TB) *forge {
 			return
 		}
 		f.asked.Add(1)
-		f.mu.Lock()
-		answer, keys := f.answer, f.keys
-		f.mu.Unlock()
-		if answer != nil {
-			answer(w)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: keys})
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: f.keys})
 	}))
 	tb.Cleanup(f.server.Close)
 	return f
-}
-
-// publish replaces the keys, and what is answered instead of them.
-func (f *forge) publish(answer func(http.ResponseWriter), keys ...jose.JSONWebKey) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.answer, f.keys = answer, keys
 }
 
 func (f *forge) credentials() auth.Credentials {
@@ -285,9 +268,7 @@ func internally(token string) shown { return shown{"Kaptar-Principal": {token}} 
 func over(tb testing.TB, a *auth.Auth, p auth.Policy, s shown) *httptest.ResponseRecorder {
 	tb.Helper()
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
-	for name, values := range s {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, http.Header(s))
 	a.Require(p, http.HandlerFunc(who)).ServeHTTP(w, r)
 	md := metadata.MD{}
 	for name, values := range s {

@@ -108,7 +108,7 @@ func (i *internal) principal(raw string) (*Principal, error) {
 		if now.Before(s.ends.Add(leeway)) {
 			return &s.Principal, nil
 		}
-		return nil, expired
+		return nil, errExpired
 	}
 	t, err := parse(raw)
 	if err != nil {
@@ -117,9 +117,9 @@ func (i *internal) principal(raw string) (*Principal, error) {
 	c := &t.claims
 	switch {
 	case t.header.Typ != internalType:
-		return nil, wrongType
+		return nil, errType
 	case t.header.Alg != string(jose.HS256):
-		return nil, wrongAlg
+		return nil, errAlgorithm
 	}
 	if err := i.signed(t); err != nil {
 		return nil, err
@@ -129,13 +129,13 @@ func (i *internal) principal(raw string) (*Principal, error) {
 	case err != nil:
 		return nil, err
 	case ends.After(now.Add(internalLife + leeway)):
-		return nil, expired
+		return nil, errExpired
 	case len(c.Audience) != 1 || !c.isFor(i.name):
-		return nil, noAudience
+		return nil, errAudience
 	case c.Issuer == nil:
-		return nil, noIssuer
+		return nil, errIssuer
 	case c.Subject != nil && !isSubject(c.Subject), c.Subject == nil && *c.Issuer == "", c.Subject != nil && c.Nobody:
-		return nil, noSubject
+		return nil, errSubject
 	}
 	s := &seen{ends: ends, Principal: Principal{Roles: c.Roles, Scopes: c.scopes(), Caller: *c.Issuer, outsider: c.Nobody}}
 	if c.Subject != nil {

@@ -33,7 +33,7 @@ func (a *Auth) bearer(ctx context.Context, raw string) (*Principal, error) {
 			if now.Before(p.Expires.Add(leeway)) {
 				return p, nil
 			}
-			return nil, expired
+			return nil, errExpired
 		}
 	}
 	t, err := parse(raw)
@@ -41,14 +41,14 @@ func (a *Auth) bearer(ctx context.Context, raw string) (*Principal, error) {
 		return nil, err
 	}
 	if typ := strings.ToLower(t.header.Typ); typ != "jwt" && typ != "at+jwt" && typ != "application/at+jwt" {
-		return nil, wrongType
+		return nil, errType
 	}
 	if t.claims.Issuer == nil {
-		return nil, noIssuer
+		return nil, errIssuer
 	}
 	at := slices.IndexFunc(a.issuers, func(i *issuer) bool { return i.Issuer.Issuer == *t.claims.Issuer })
 	if at < 0 {
-		return nil, noIssuer
+		return nil, errIssuer
 	}
 	return a.issuers[at].check(ctx, t, now)
 }
@@ -56,23 +56,23 @@ func (a *Auth) bearer(ctx context.Context, raw string) (*Principal, error) {
 func (i *issuer) check(ctx context.Context, t *token, now time.Time) (*Principal, error) {
 	alg := jose.SignatureAlgorithm(t.header.Alg)
 	if !slices.Contains(i.allowed, alg) {
-		return nil, wrongAlg
+		return nil, errAlgorithm
 	}
 	ends, err := t.claims.current(now) // before a key is asked for
 	switch {
 	case err != nil:
 		return nil, err
 	case !t.claims.isFor(i.Audience):
-		return nil, noAudience
+		return nil, errAudience
 	case !isSubject(t.claims.Subject):
-		return nil, noSubject
+		return nil, errSubject
 	}
 	p := &Principal{Subject: i.Prefix + *t.claims.Subject, Roles: t.claims.Roles, Scopes: t.claims.scopes(), Expires: ends}
 	if slices.ContainsFunc(i.reserved, func(other string) bool { return strings.HasPrefix(p.Subject, other) }) {
-		return nil, noSubject
+		return nil, errSubject
 	}
 	if len(p.Scopes) > maxScopes || len(p.Roles) > maxScopes {
-		return nil, malformed
+		return nil, errMalformed
 	}
 	p.Scopes = slices.DeleteFunc(p.Scopes, func(s string) bool { return s == allScopes }) // which is ours to give
 	set, key, err := i.keys.find(ctx, alg, t.header.Kid)

@@ -94,17 +94,17 @@ func (p Policy) String() string {
 	case subject:
 		return "subject " + list
 	case anyOf, allOf:
-		word, parts := " or ", make([]string, len(p.of))
+		word, texts := " or ", make([]string, len(p.of))
 		if p.rule == allOf {
 			word = " and "
 		}
 		for i, of := range p.of {
-			if parts[i] = of.String(); len(of.of) > 1 && of.rule != p.rule {
-				parts[i] = "(" + parts[i] + ")"
+			if texts[i] = of.String(); len(of.of) > 1 && of.rule != p.rule {
+				texts[i] = "(" + texts[i] + ")"
 			}
 		}
-		if len(parts) > 0 {
-			return strings.Join(parts, word)
+		if len(texts) > 0 {
+			return strings.Join(texts, word)
 		}
 	}
 	return "nobody"
@@ -142,21 +142,21 @@ func (c call) isOf(subject, param string) bool {
 	return false
 }
 
-// allows reports whether who may make the call; nil is nobody.
-func (p *Policy) allows(who *Principal, c call) bool {
+// allows reports whether p lets who may make the call; nil is nobody.
+func allows(p *Policy, who *Principal, c call) bool {
 	switch p.rule {
 	case public, optional:
 		return true
 	case anyOf:
 		for i := range p.of {
-			if p.of[i].allows(who, c) {
+			if allows(&p.of[i], who, c) {
 				return true
 			}
 		}
 		return false
 	case allOf:
 		for i := range p.of {
-			if !p.of[i].allows(who, c) {
+			if !allows(&p.of[i], who, c) {
 				return false
 			}
 		}
@@ -183,9 +183,9 @@ func (p *Policy) allows(who *Principal, c call) bool {
 }
 
 // check returns nil, ErrUnauthenticated or ErrForbidden.
-func (p *Policy) check(who *Principal, c call) error {
+func check(p *Policy, who *Principal, c call) error {
 	switch {
-	case p.allows(who, c):
+	case allows(p, who, c):
 		return nil
 	case who == nil || who.outsider:
 		return ErrUnauthenticated
@@ -194,16 +194,16 @@ func (p *Policy) check(who *Principal, c call) error {
 }
 
 // parts calls f for p and all policies in it.
-func (p *Policy) parts(f func(*Policy)) {
+func parts(p *Policy, f func(*Policy)) {
 	f(p)
 	for i := range p.of {
-		p.of[i].parts(f)
+		parts(&p.of[i], f)
 	}
 }
 
 // Check reports whether p allows whom ctx is for: nil, ErrUnauthenticated for nobody, or
 // ErrForbidden. It is for handlers that know more than the route, as with Subject.
-func Check(ctx context.Context, p Policy) error { return p.check(From(ctx), call{}) }
+func Check(ctx context.Context, p Policy) error { return check(&p, From(ctx), call{}) }
 
 // What Check returns. Each has its gRPC status, so a handler of an RPC may return it as it is.
 const (

@@ -77,8 +77,8 @@ func (p table) check(routes []string, callers bool) error {
 		}
 		used[key] = true
 		p[route], used[route] = policy, true
-		policy.parts(func(part *Policy) {
-			if err := part.checkOwner(route); err != nil {
+		parts(policy, func(part *Policy) {
+			if err := checkOwner(part, route); err != nil {
 				errs = append(errs, fmt.Errorf("auth: policy of %s: %s: %w", route, part, err))
 			}
 			if part.rule == service && !callers {
@@ -96,7 +96,7 @@ func (p table) check(routes []string, callers bool) error {
 }
 
 // checkOwner finds an Owner whose parameter the route does not have.
-func (p *Policy) checkOwner(route string) error {
+func checkOwner(p *Policy, route string) error {
 	if p.rule != owner {
 		return nil
 	}

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -61,9 +62,7 @@ func TestStart(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			settings := map[string]string{"listen": "127.0.0.1:0", "grpc_listen": "127.0.0.1:0"}
-			for key, value := range tc.settings {
-				settings[key] = value
-			}
+			maps.Copy(settings, tc.settings)
 			err := kaptar.Run(ctx, &kaptar.Options{
 				Log: io.Discard, Sources: config.Sources{Flags: settings}, Ready: func([]discovery.Instance) { cancel() },
 			}, kaptar.Service{Name: "a", Setup: func(app *kaptar.App) error {
@@ -133,7 +132,7 @@ func TestOutsideIsToldNothing(t *testing.T) {
 			req.Header["Kaptar-Principal"] = r.Header["Kaptar-Principal"] // as who copies all headers does
 			resp, err := client.Do(req)
 			if err != nil {
-				http.Error(w, err.Error(), 502)
+				http.Error(w, err.Error(), http.StatusBadGateway)
 				return
 			}
 			defer resp.Body.Close()

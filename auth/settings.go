@@ -89,7 +89,8 @@ func (c *Credentials) check(complete bool) error {
 	}
 	for i, key := range c.InternalKeys {
 		if len(key.Reveal()) < shortest {
-			errs = append(errs, fmt.Errorf("internal_keys: number %d has %d bytes: expected at least %d, as openssl rand -hex 32 makes them", i+1, len(key.Reveal()), shortest))
+			errs = append(errs, fmt.Errorf("internal_keys: number %d has %d bytes: expected at least %d, as openssl rand -hex 32 makes them",
+				i+1, len(key.Reveal()), shortest))
 		}
 	}
 	if n := len(c.InternalKeys); n > mostKeys {
@@ -160,8 +161,6 @@ func (c *Credentials) over(d *Credentials) Credentials {
 		}
 		out.Issuers[name] = own
 	}
-	for name, k := range c.Keys {
-		out.Keys[name] = k
-	}
+	maps.Copy(out.Keys, c.Keys)
 	return out
 }

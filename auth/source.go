@@ -68,7 +68,7 @@ func (s *source) find(ctx context.Context, alg jose.SignatureAlgorithm, kid stri
 	if err != nil {
 		return nil, nil, s.away(err)
 	}
-	return nil, nil, noKey
+	return nil, nil, errKey
 }
 
 // away says whom a failure is due to that is not the caller's.

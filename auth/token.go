@@ -28,26 +28,25 @@ type refusal string
 func (r refusal) Error() string { return "auth: credential refused: " + string(r) }
 
 const (
-	malformed  refusal = "malformed"
-	wrongType  refusal = "type"
-	wrongAlg   refusal = "algorithm"
-	noIssuer   refusal = "issuer"
-	noAudience refusal = "audience"
-	noKey      refusal = "unknown_key"
-	noSubject  refusal = "subject"
-	badSign    refusal = "signature"
-	expired    refusal = "expired"
-	tooEarly   refusal = "not_yet"
-	badAPIKey  refusal = "api_key"
-	notCaller  refusal = "caller" // the connection's certificate is another service's
+	errMalformed refusal = "malformed"
+	errType      refusal = "type"
+	errAlgorithm refusal = "algorithm"
+	errIssuer    refusal = "issuer"
+	errAudience  refusal = "audience"
+	errKey       refusal = "unknown_key"
+	errSubject   refusal = "subject"
+	errSignature refusal = "signature"
+	errExpired   refusal = "expired"
+	errEarly     refusal = "not_yet"
+	errAPIKey    refusal = "api_key"
+	errCaller    refusal = "caller" // the connection's certificate is another service's
 )
 
 // A token is a JWT that was read and not yet believed.
 type token struct {
-	raw     string
-	header  header
-	payload []byte
-	claims  claims
+	raw    string
+	header header
+	claims claims
 }
 
 type header struct {
@@ -89,7 +88,7 @@ func (n *names) UnmarshalJSON(data []byte) error {
 // parse reads a token, whoever has signed it.
 func parse(raw string) (*token, error) {
 	if len(raw) > maxToken || strings.Count(raw, ".") != 2 {
-		return nil, malformed
+		return nil, errMalformed
 	}
 	parts := strings.Split(raw, ".")
 	var decoded [3][]byte
@@ -97,18 +96,18 @@ func parse(raw string) (*token, error) {
 		var err error
 		// Package base64 skips line ends.
 		if decoded[i], err = base64.RawURLEncoding.Strict().DecodeString(part); err != nil || part == "" || strings.ContainsAny(part, "\r\n") {
-			return nil, malformed
+			return nil, errMalformed
 		}
 	}
-	t := &token{raw: raw, payload: decoded[1]}
+	t := &token{raw: raw}
 	for i, into := range []any{&t.header, &t.claims} {
 		// Package json replaces what is not UTF-8, which makes one name of two.
 		if !utf8.Valid(decoded[i]) || decoded[i][0] != '{' || json.Unmarshal(decoded[i], into) != nil {
-			return nil, malformed
+			return nil, errMalformed
 		}
 	}
 	if t.header.Crit != nil || t.header.B64 != nil {
-		return nil, malformed // an extension of which we know none
+		return nil, errMalformed // an extension of which we know none
 	}
 	return t, nil
 }
@@ -117,10 +116,10 @@ func parse(raw string) (*token, error) {
 func (t *token) verify(alg jose.SignatureAlgorithm, key any) error {
 	jws, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{alg})
 	if err != nil {
-		return malformed
+		return errMalformed
 	}
 	if _, err := jws.Verify(key); err != nil {
-		return badSign
+		return errSignature
 	}
 	return nil
 }
@@ -128,20 +127,20 @@ func (t *token) verify(alg jose.SignatureAlgorithm, key any) error {
 // current checks the times of a token, and returns when it ends.
 func (c *claims) current(now time.Time) (time.Time, error) {
 	if c.Expires == nil {
-		return time.Time{}, expired
+		return time.Time{}, errExpired
 	}
 	for _, at := range []*float64{c.Expires, c.NotBefore, c.IssuedAt, c.Until} {
 		if at != nil && (*at < 0 || *at > lastSecond) {
-			return time.Time{}, malformed
+			return time.Time{}, errMalformed
 		}
 	}
 	ends := date(*c.Expires)
 	if !now.Before(ends.Add(leeway)) {
-		return ends, expired
+		return ends, errExpired
 	}
 	for _, at := range []*float64{c.NotBefore, c.IssuedAt} {
 		if at != nil && now.Add(leeway).Before(date(*at)) {
-			return ends, tooEarly
+			return ends, errEarly
 		}
 	}
 	return ends, nil

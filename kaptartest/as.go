@@ -23,7 +23,7 @@ type as struct {
 
 func (a *as) become(who *auth.Principal, secret string) (err error) {
 	o := auth.Options{Credentials: auth.Credentials{}}
-	for _, key := range strings.Split(secret, ",") {
+	for key := range strings.SplitSeq(secret, ",") {
 		o.InternalKeys = append(o.InternalKeys, config.Secret(key))
 	}
 	if who != nil {
@@ -81,7 +81,9 @@ func (a *as) unary(service string) grpc.UnaryClientInterceptor {
 }
 
 func (a *as) stream(service string) grpc.StreamClientInterceptor {
-	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
 		return next(a.outgoing(ctx, service), desc, cc, method, opts...)
 	}
 }
