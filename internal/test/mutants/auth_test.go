@@ -1,0 +1,44 @@
+package mutants
+
+// principals: package auth.
+func principals() []mutant {
+	return []mutant{
+		{
+			"an issuer's algorithms are fixed", "auth/issuer.go",
+			"if !slices.Contains(i.allowed, alg) {", "if false && !slices.Contains(i.allowed, alg) {", "./auth", "TestHostileCredentials",
+		},
+		{
+			"a token names its key where there are several", "auth/keys.go",
+			`if kid == "" && len(s.keys) > 1 {`, `if kid == "" && len(s.keys) > 100 {`, "./auth", "TestHostileCredentials",
+		},
+		{
+			"an extension of a token that we do not know is refused", "auth/token.go",
+			"if t.header.Crit != nil || t.header.B64 != nil {", "if t.header.B64 != nil {", "./auth", "TestHostileCredentials",
+		},
+		{
+			"a token for one service is of no use at another", "auth/internal.go",
+			"case len(c.Audience) != 1 || !c.isFor(i.name):", "case false:", "./auth", "TestReplay",
+		},
+		{
+			"a route without a policy does not start", "auth/protect.go",
+			"return fixed.check(routes, a.internal != nil || server.TLS != nil)", "_ = fixed.check(routes, a.internal != nil || server.TLS != nil); return nil",
+			"./auth", "TestStart",
+		},
+		{
+			"keys of an issuer that is away end", "auth/source.go",
+			"> keepStale {", "> 100*keepStale {", "./auth", "TestIssuerAway",
+		},
+		{
+			"what nobody asks of a service is not its own call", "auth/auth.go",
+			"return a.nobody, nil", "return nil, nil", "./auth", "TestPrincipalTravels",
+		},
+		{
+			"an issuer cannot give all scopes", "auth/issuer.go",
+			"return s == allScopes })", "return false })", "./auth", "TestScopeStar",
+		},
+		{
+			"the token between services does not leave the system", "transport/principal.go",
+			"c.req.Header.Del(PrincipalHeader)", "_ = PrincipalHeader", "./auth", "TestOutsideIsToldNothing",
+		},
+	}
+}
