@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,11 +108,12 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
 	rm.seconds.Observe(seconds)
 	rm.codes.Add(status-100, func() prometheus.Counter {
-		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, strconv.Itoa(status))
+		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, telemetry.StatusLabel(status))
 	})
 }
 
 func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) *rpcMetrics {
+	code = telemetry.KnownCode(code)
 	rm := m.rpcMethods.get(method, func() *rpcMetrics {
 		return &rpcMetrics{
 			seconds: m.rpcTime.WithLabelValues(m.service, method), codes: make(telemetry.Counters, codes.Unauthenticated+1),

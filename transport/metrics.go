@@ -86,13 +86,23 @@ type codeCounter struct {
 	why  string
 }
 
-// target returns the metrics of a target; leave must follow when it is forgotten.
-func (m *metrics) target(name string) *targetMetrics {
+// otherTargets is the target in the series that all targets share for which there is no room.
+const otherTargets = "_other"
+
+// target returns the metrics of a target; leave must follow when it is forgotten. Once there are
+// those of manyTargets, further external ones share one set; so do services once there are twice as
+// many, since a name without a dot, too, can come from a URL that somebody has sent.
+func (m *metrics) target(name string, external bool) *targetMetrics {
 	c := m.breakers
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := seriesKey{m.caller, name}
 	tm := c.series[key]
+	if n := len(c.series); tm == nil && (n >= 2*manyTargets || external && n >= manyTargets) {
+		name = otherTargets
+		key = seriesKey{m.caller, name}
+		tm = c.series[key]
+	}
 	if tm == nil {
 		tm = &targetMetrics{metrics: m, target: name}
 		c.series[key] = tm
@@ -128,10 +138,16 @@ func (m *targetMetrics) leave() {
 	m.faults.DeletePartialMatch(prometheus.Labels{"service": m.caller, "target": m.target})
 }
 
-func (m *targetMetrics) http(status int, took time.Duration) { m.answered(overHTTP, status, "", took) }
+func (m *targetMetrics) http(status int, took time.Duration) {
+	if label := telemetry.StatusLabel(status); label == telemetry.OtherStatus {
+		m.answered(overHTTP, 0, label, took)
+		return
+	}
+	m.answered(overHTTP, status, "", took)
+}
 
 func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
-	m.answered(overGRPC, int(code), "", took)
+	m.answered(overGRPC, int(telemetry.KnownCode(code)), "", took)
 }
 
 // failed counts a call that got no answer; why is a word.
@@ -204,14 +220,14 @@ type seriesKey struct{ caller, target string }
 
 func (c *breakerCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-// Collect shows the worse of two transports of one service with the same target.
+// Collect shows the worst of the targets that share their series.
 func (c *breakerCollector) Collect(ch chan<- prometheus.Metric) {
 	worst := map[seriesKey]float64{}
 	for t := range c.transports.Range {
 		t := t.(*Transport)
 		t.mu.Lock()
-		for name, tg := range t.byName {
-			k := seriesKey{t.caller, name}
+		for _, tg := range t.byName {
+			k := seriesKey{t.caller, tg.metrics.target}
 			worst[k] = max(worst[k], gauges[tg.breaker.state(t.now())])
 		}
 		t.mu.Unlock()

@@ -260,7 +260,7 @@ func (t *Transport) newTarget(name, service, external string) *target {
 	tg.ctx, tg.cancel = context.WithCancel(t.ctx)
 	tg.calls.Store(mathrand.Uint64()) // else the first calls of all callers went to one group
 	tg.refill(nil, t.now())
-	tg.metrics = t.metrics.target(name)
+	tg.metrics = t.metrics.target(name, !tg.bare)
 	if t.opts.Resolver == nil || service == "" {
 		tg.unlisted, tg.made = true, -firstInstance // nobody else can know it
 		tg.useDNS()
