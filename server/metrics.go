@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/kaptar/kaptar/internal/label"
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -108,12 +109,12 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 func (m *metrics) observe(rm *routeMetrics, status int, seconds float64) {
 	rm.seconds.Observe(seconds)
 	rm.codes.Add(status-100, func() prometheus.Counter {
-		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, telemetry.StatusLabel(status))
+		return m.requests.WithLabelValues(m.service, rm.method, rm.endpoint, label.Status(status))
 	})
 }
 
 func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) *rpcMetrics {
-	code = telemetry.KnownCode(code)
+	code = label.Code(code)
 	rm := m.rpcMethods.get(method, func() *rpcMetrics {
 		return &rpcMetrics{
 			seconds: m.rpcTime.WithLabelValues(m.service, method), codes: make(telemetry.Counters, codes.Unauthenticated+1),

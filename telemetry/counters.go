@@ -2,11 +2,9 @@ package telemetry
 
 import (
 	"errors"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/codes"
 )
 
 // Buckets returns the bounds of every histogram of durations, in seconds.
@@ -26,26 +24,6 @@ func Register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
 		}
 	}
 	return c
-}
-
-// OtherStatus is the label of HTTP statuses that are none.
-const OtherStatus = "other"
-
-// StatusLabel is the label of an HTTP status: its digits from 100 to 599, OtherStatus for all others,
-// which a target, or a proxied answer, could make up.
-func StatusLabel(status int) string {
-	if status < 100 || status > 599 {
-		return OtherStatus
-	}
-	return strconv.Itoa(status)
-}
-
-// KnownCode is a gRPC code as a label: Unknown for numbers that gRPC does not define.
-func KnownCode(code codes.Code) codes.Code {
-	if code > codes.Unauthenticated {
-		return codes.Unknown
-	}
-	return code
 }
 
 // Counters are the children of a counter vector by a small number, such as an HTTP status or a gRPC

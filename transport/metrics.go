@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
+	"github.com/kaptar/kaptar/internal/label"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -139,15 +140,15 @@ func (m *targetMetrics) leave() {
 }
 
 func (m *targetMetrics) http(status int, took time.Duration) {
-	if label := telemetry.StatusLabel(status); label == telemetry.OtherStatus {
-		m.answered(overHTTP, 0, label, took)
+	if word := label.Status(status); word == label.Other {
+		m.answered(overHTTP, 0, word, took)
 		return
 	}
 	m.answered(overHTTP, status, "", took)
 }
 
 func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
-	m.answered(overGRPC, int(telemetry.KnownCode(code)), "", took)
+	m.answered(overGRPC, int(label.Code(code)), "", took)
 }
 
 // failed counts a call that got no answer; why is a word.
