@@ -21,7 +21,7 @@ import (
 // serverTLS wants a client's certificate, and reads its files for each connection.
 func serverTLS(a *servertest.Authority, name string) *tls.Config {
 	read := func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		pair, err := tls.LoadX509KeyPair(a.File(name+".pem"), a.File(name+"-key.pem"))
+		pair, err := tls.LoadX509KeyPair(a.File(name+".pem"), a.File(name+".pem"))
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func TestExportTLS(t *testing.T) {
 	a, other := servertest.NewAuthority(t), servertest.NewAuthority(t)
 	a.Issue("expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
-	ca, cert, key := "CERTIFICATE="+a.File("ca.pem"), "CLIENT_CERTIFICATE="+a.File("client.pem"), "CLIENT_KEY="+a.File("client-key.pem")
+	ca, cert, key := "CERTIFICATE="+a.File("ca.pem"), "CLIENT_CERTIFICATE="+a.File("client.pem"), "CLIENT_KEY="+a.File("client.pem")
 	for name, c := range map[string]struct {
 		server string // whose certificate is shown; "" is a server without TLS
 		env    []string

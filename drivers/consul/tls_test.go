@@ -76,14 +76,14 @@ func TestTLSErrors(t *testing.T) {
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
 	ca := "ca=" + a.File("ca.pem")
 	for name, c := range map[string]struct{ url, want string }{
-		"another authority":       {"consul://" + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with ca=FILE"},
-		"system's authority":      {"consul://" + s.Addr("") + "?tls=true", "name the authority's with ca=FILE"},
+		"another authority":       {"consul://" + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
+		"system's authority":      {"consul://" + s.Addr("") + "?tls=true", "name the authority's with the parameter ca"},
 		"expired":                 {"consul://" + a.Serve("expired", nil) + "?" + ca, "certificate has expired or is not valid yet"},
 		"another host":            {"consul://" + a.Serve("elsewhere", nil) + "?" + ca, "certificate is for another host"},
 		"TLS to a plain port":     {"consul://" + plain.Addr("") + "?" + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {"consul://" + s.Addr(""), "add the parameter tls=true"},
-		"no client's certificate": {"consul://" + s.Addr("") + "?" + ca, "or wants one: name it with cert=FILE&key=FILE"},
-		"client's of another":     {"consul://" + s.Addr("") + "?" + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client-key.pem"), "cert=FILE&key=FILE"},
+		"no client's certificate": {"consul://" + s.Addr("") + "?" + ca, "or wants one: name it with the parameters cert and key"},
+		"client's of another":     {"consul://" + s.Addr("") + "?" + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong token":             {"consul://" + wrongToken + "@" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},
 		"no token":                {"consul://" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},
 		"token file":              {s.URL() + "&token_file=/no/token", "token_file: open /no/token: no such file"},
@@ -99,7 +99,7 @@ func TestTLSErrors(t *testing.T) {
 	}
 	for query, want := range map[string]string{
 		"ca=/no/file":                          "ca: open /no/file: no such file",
-		"ca=" + a.File("ca-key.pem"):           "ca-key.pem: expected certificates in PEM",
+		"ca=tls_test.go":                       "tls_test.go: expected certificates in PEM",
 		"cert=" + a.File("client.pem"):         "one of them is missing, expected both",
 		"cert=/no/file&key=/no/file":           "cert and key: /no/file and /no/file: expected a certificate and its key in PEM",
 		a.Query() + "&tls=false":               "parameters ca, cert and key are for TLS: expected no tls=false",

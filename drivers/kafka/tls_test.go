@@ -31,14 +31,14 @@ func TestTLS(t *testing.T) {
 	a.Issue("expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
 	for name, c := range map[string]struct{ url, want string }{
-		"another authority":       {ada + host + "?ca=" + other.File("ca.pem"), "name the authority's with ca=FILE"},
-		"system's authority":      {ada + host + "?tls=true", "name the authority's with ca=FILE"},
+		"another authority":       {ada + host + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
+		"system's authority":      {ada + host + "?tls=true", "name the authority's with the parameter ca"},
 		"expired":                 {ada + a.Serve("expired", nil) + ca, "certificate has expired or is not valid yet"},
 		"another host":            {ada + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {ada + s.Addr("") + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {ada + host, "that port wants TLS: add the parameter tls=true"},
-		"no client's certificate": {ada + host + ca, "or wants one: name it with cert=FILE&key=FILE"},
-		"client's of another":     {ada + host + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client-key.pem"), "cert=FILE&key=FILE"},
+		"no client's certificate": {ada + host + ca, "or wants one: name it with the parameters cert and key"},
+		"client's of another":     {ada + host + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {"kafka://ada:" + wrongPassword + "@localhost:" + port + "?" + a.Query(), `user "ada" or its password is wrong`},
 		"wrong password, scram":   {"kafka://ada:" + wrongPassword + "@" + host + "?sasl=scram-sha-512&" + a.Query(), `user "ada" or its password is wrong`},
 		"no file":                 {ada + host + "?ca=/no/file", "ca: open /no/file: no such file"},

@@ -29,14 +29,14 @@ func TestTLS(t *testing.T) {
 		return err
 	}
 	for name, c := range map[string]struct{ url, want string }{
-		"another authority":       {user + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with ca=FILE"},
-		"system's authority":      {user + s.Addr("") + "?tls=true", "name the authority's with ca=FILE"},
+		"another authority":       {user + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
+		"system's authority":      {user + s.Addr("") + "?tls=true", "name the authority's with the parameter ca"},
 		"expired":                 {user + a.Serve("expired", greet) + ca, "certificate has expired or is not valid yet"},
 		"another host":            {user + a.Serve("elsewhere", greet) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {user + plain.Addr("") + ca, "the server has no TLS"},
-		"plain to a TLS port":     {user + s.Addr(""), "name the authority's with ca=FILE"}, // the client turns to TLS when asked
-		"no client's certificate": {user + s.Addr("") + ca, "or wants one: name it with cert=FILE&key=FILE"},
-		"client's of another":     {user + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client-key.pem"), "cert=FILE&key=FILE"},
+		"plain to a TLS port":     {user + s.Addr(""), "name the authority's with the parameter ca"}, // the client turns to TLS when asked
+		"no client's certificate": {user + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"client's of another":     {user + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {secret + s.Addr("") + "?" + a.Query(), "password, token or creds is wrong"},
 		"no file":                 {user + s.Addr("") + "?ca=/no/file", "ca: open /no/file: no such file"},
 		"no key":                  {user + s.Addr("") + "?cert=" + a.File("client.pem"), "one of them is missing, expected both"},

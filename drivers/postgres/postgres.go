@@ -108,13 +108,13 @@ func explain(err error) error {
 	case refused && pg.Code == "28P01": // invalid_password
 		return fmt.Errorf("the user or its password is wrong: %w", err)
 	case refused && pg.Code == "28000" && strings.Contains(pg.Message, "certificate"): // invalid_authorization_specification
-		return fmt.Errorf("the server wants another client's certificate: name it with sslcert=FILE&sslkey=FILE: %w", err)
+		return fmt.Errorf("the server wants another client's certificate: name it with sslcert and sslkey: %w", err)
 	case refused && pg.Code == "28000" && strings.Contains(pg.Message, "no encryption"):
 		return fmt.Errorf("if the server takes TLS alone, add sslmode=verify-full&sslrootcert=FILE: %w", err)
 	case err != nil && strings.Contains(err.Error(), "server refused TLS connection"): // has no type
 		return fmt.Errorf("no TLS is spoken at that port: set ssl=on at the server, or do without by sslmode=disable: %w", err)
 	}
-	return tlsfiles.ExplainAs(err, "sslrootcert=FILE", "sslcert=FILE&sslkey=FILE")
+	return tlsfiles.ExplainAs(err, "sslrootcert", "sslcert and sslkey")
 }
 
 // describe returns the URL without its password and parameters for messages, and the secrets to

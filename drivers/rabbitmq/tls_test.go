@@ -23,14 +23,14 @@ func TestTLS(t *testing.T) {
 	a.Issue("expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
 	for name, c := range map[string]struct{ url, want string }{
-		"another authority":       {guest + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with ca=FILE"},
-		"system's authority":      {guest + s.Addr(""), "name the authority's with ca=FILE"},
+		"another authority":       {guest + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
+		"system's authority":      {guest + s.Addr(""), "name the authority's with the parameter ca"},
 		"expired":                 {guest + a.Serve("expired", nil) + ca, "certificate has expired or is not valid yet"},
 		"another host":            {guest + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {guest + plain.Addr("") + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {"amqp://guest:guest@" + s.Addr(""), "amqps://"},
-		"no client's certificate": {guest + s.Addr("") + ca, "or wants one: name it with cert=FILE&key=FILE"},
-		"client's of another":     {guest + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client-key.pem"), "cert=FILE&key=FILE"},
+		"no client's certificate": {guest + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"client's of another":     {guest + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {secret + s.Addr("") + "?" + a.Query(), `the user "guest" or its password is wrong`},
 		"wrong virtual host":      {guest + s.Addr("") + "/v?" + a.Query(), `the virtual host "v" does not exist`},
 		"no file":                 {guest + s.Addr("") + "?ca=/no/file", "ca: open /no/file: no such file"},

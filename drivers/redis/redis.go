@@ -87,7 +87,7 @@ func (b *backend) takeFiles(u *url.URL) error {
 		}
 	}
 	if query.Has("skip_verify") {
-		return errors.New("skip_verify is not for here: name the authority of the server's certificate with ca=FILE")
+		return errors.New("skip_verify is not for here: name the authority of the server's certificate with ca")
 	}
 	u.RawQuery = query.Encode()
 	if err := params.Read(own.Encode(), known); err != nil {

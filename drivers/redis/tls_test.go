@@ -51,20 +51,20 @@ func TestTLS(t *testing.T) {
 	a.Issue("expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
 	for name, c := range map[string]struct{ url, want string }{
-		"another authority":       {ada + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with ca=FILE"},
-		"system's authority":      {ada + s.Addr(""), "name the authority's with ca=FILE"},
+		"another authority":       {ada + s.Addr("") + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
+		"system's authority":      {ada + s.Addr(""), "name the authority's with the parameter ca"},
 		"expired":                 {ada + a.Serve("expired", nil) + ca, "certificate has expired or is not valid yet"},
 		"another host":            {ada + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
-		"TLS to a plain port":     {ada + plain.Addr("") + ca, "no TLS is spoken at that port"},
+		"TLS to a plain port":     {ada + plain.Addr("") + ca, "maybe no TLS is spoken at that port"},
 		"plain to a TLS port":     {"redis://ada:" + rightPassword + "@" + s.Addr(""), "rediss://"},
-		"no client's certificate": {ada + s.Addr("") + ca, "or wants one: name it with cert=FILE&key=FILE"},
-		"client's of another":     {ada + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client-key.pem"), "cert=FILE&key=FILE"},
+		"no client's certificate": {ada + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"client's of another":     {ada + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {"rediss://ada:" + wrongPassword + "@" + s.Addr("") + "?" + a.Query(), "check the user and password"},
 		"no user":                 {s.URL(), "check the user and password"},
 		"no file":                 {ada + s.Addr("") + "?ca=/no/file", "ca: open /no/file: no such file"},
 		"no key":                  {ada + s.Addr("") + "?cert=" + a.File("client.pem"), "one of them is missing, expected both"},
 		"no TLS":                  {"redis://h?" + a.Query(), "parameters ca, cert and key are for TLS: expected rediss://"},
-		"skip_verify":             {"rediss://h?skip_verify=true", "name the authority of the server's certificate with ca=FILE"},
+		"skip_verify":             {"rediss://h?skip_verify=true", "name the authority of the server's certificate with ca"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := probe(t, c.url)

@@ -105,7 +105,7 @@ func (f *Files) Handshake(ctx context.Context, raw net.Conn, name string, protoc
 		}
 	}
 	_ = raw.Close() // err says more
-	if ctx.Err() != nil {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", errSilent, err)
 	}
 	return nil, err
@@ -130,7 +130,9 @@ func (c conn) Write(p []byte) (int, error) {
 var errSilent = errors.New("no answer to TLS")
 
 // Explain is ExplainAs in the words of a URL.
-func Explain(err error) error { return ExplainAs(err, "ca=FILE", "cert=FILE&key=FILE") }
+func Explain(err error) error {
+	return ExplainAs(err, "the parameter ca", "the parameters cert and key")
+}
 
 // ExplainOTLP is ExplainAs in OpenTelemetry's words.
 func ExplainOTLP(err error) error {
@@ -154,8 +156,10 @@ func ExplainAs(err error, ca, cert string) error {
 		advice = "the server's certificate has expired or is not valid yet: renew it, or set the clock here"
 	case errors.As(err, &name):
 		advice = "the server's certificate is for another host: use a name that is in it, or put this one in"
-	case errors.As(err, &plain) || errors.Is(err, errSilent) || errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch):
 		advice = "no TLS is spoken at that port: take the server's port for TLS, or do without"
+	case errors.Is(err, errSilent):
+		advice = "maybe no TLS is spoken at that port, or the server is slow"
 	case err != nil && alert.MatchString(err.Error()):
 		advice = "the server refuses the client's certificate, or wants one: name it with " + cert
 	default:
@@ -172,7 +176,7 @@ var alert = regexp.MustCompile(`remote error: tls: .*certificate`)
 // that does not like the client's certificate may cut it before its reason is read.
 func ExplainFirst(err error, secure bool) error {
 	if secure && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
-		return fmt.Errorf("the server has cut the connection; maybe it refuses the client's certificate, or wants one: name it with cert=FILE&key=FILE: %w", err)
+		return fmt.Errorf("the server has cut the connection; maybe it refuses the client's certificate, or wants one: name it with the parameters cert and key: %w", err)
 	}
 	return Explain(err)
 }

@@ -109,15 +109,15 @@ func TestParameters(t *testing.T) {
 	}
 	a := servertest.NewAuthority(t)
 	err := params.Read(a.Query(), f.Parameters(map[string]params.Param{"other": nil}))
-	if want := (tlsfiles.Files{On: true, CA: a.File("ca.pem"), Cert: a.File("client.pem"), Key: a.File("client-key.pem")}); err != nil || f != want {
+	if want := (tlsfiles.Files{On: true, CA: a.File("ca.pem"), Cert: a.File("client.pem"), Key: a.File("client.pem")}); err != nil || f != want {
 		t.Fatalf("Read = %+v, %v, want %+v", f, err, want)
 	}
 	config, err := f.Config()
 	if err != nil || config.RootCAs == nil || len(config.Certificates) != 1 || config.MinVersion != tls.VersionTLS12 {
 		t.Errorf("Config = %+v, %v, want an authority, a certificate and TLS 1.2 at least", config, err)
 	}
-	f.Key = a.File("server-key.pem")
-	if err := f.Check(""); err == nil || !strings.Contains(err.Error(), "server-key.pem: expected a certificate and its key in PEM") {
+	f.Key = a.File("server.pem")
+	if err := f.Check(""); err == nil || !strings.Contains(err.Error(), "server.pem: expected a certificate and its key in PEM") {
 		t.Errorf("Check with another key: %v, want that they are no pair", err)
 	}
 	if err := params.Read("ca=", f.Parameters(map[string]params.Param{})); err == nil || !strings.Contains(err.Error(), "the name of a file in PEM") {

@@ -17,7 +17,7 @@ func consul() description {
 			if s.opts.TLS != "" {
 				http = fmt.Sprintf("http = -1, https = %d", s.ports[""])
 				secure = fmt.Sprintf(`tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = true } }`,
-					s.path("ca.pem"), s.path("server.pem"), s.path("server-key.pem"))
+					s.path("ca.pem"), s.path("server.pem"), s.path("server.pem"))
 			}
 			return s.write("consul.hcl", fmt.Sprintf(`server = true
 bootstrap_expect = 1

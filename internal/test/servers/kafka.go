@@ -132,7 +132,7 @@ ssl.keystore.location=%s
 ssl.truststore.type=PEM
 ssl.truststore.location=%s
 listener.name.sasl.ssl.client.auth=required
-`, s.path("server-both.pem"), s.path("ca.pem"))
+`, s.path("server.pem"), s.path("ca.pem"))
 	}
 	return fmt.Sprintf(`listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d,SASL://127.0.0.1:%[3]d
 advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d,SASL://127.0.0.1:%[3]d

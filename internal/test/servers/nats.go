@@ -25,7 +25,7 @@ func natsServer() description {
 		prepare: func(_ context.Context, s *Server) error {
 			secure := ""
 			if s.opts.TLS != "" {
-				secure = fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", s.path("server.pem"), s.path("server-key.pem"), s.path("ca.pem"))
+				secure = fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", s.path("server.pem"), s.path("server.pem"), s.path("ca.pem"))
 			}
 			return s.write("nats.conf", fmt.Sprintf(`server_name: kaptar
 listen: %q

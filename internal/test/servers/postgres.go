@@ -91,7 +91,7 @@ func preparePostgres(ctx context.Context, s *Server) error {
 			return err
 		}
 		secure = fmt.Sprintf("ssl = on\nssl_cert_file = '%s'\nssl_key_file = '%s'\nssl_ca_file = '%s'\n",
-			s.path("server.pem"), s.path("server-key.pem"), s.path("ca.pem"))
+			s.path("server.pem"), s.path("server.pem"), s.path("ca.pem"))
 	}
 	// The file that initdb made stays as it is, for a later start adds nothing to it.
 	return s.write("postgresql.conf", fmt.Sprintf(`include '%s'

@@ -50,7 +50,7 @@ ssl_options.cacertfile = %s
 ssl_options.certfile = %s
 ssl_options.keyfile = %s
 ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = true`, s.ports[""], s.path("ca.pem"), s.path("server.pem"), s.path("server-key.pem"))
+ssl_options.fail_if_no_peer_cert = true`, s.ports[""], s.path("ca.pem"), s.path("server.pem"), s.path("server.pem"))
 	}
 	for name, text := range map[string]string{
 		"rabbitmq.conf": fmt.Sprintf(`%s

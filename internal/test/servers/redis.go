@@ -17,7 +17,7 @@ func redis() description {
 		prepare: func(_ context.Context, s *Server) error {
 			listen := fmt.Sprintf("port %d", s.ports[""])
 			if s.opts.TLS != "" {
-				listen = fmt.Sprintf("port 0\ntls-port %d\ntls-cert-file server.pem\ntls-key-file server-key.pem\ntls-ca-cert-file ca.pem", s.ports[""])
+				listen = fmt.Sprintf("port 0\ntls-port %d\ntls-cert-file server.pem\ntls-key-file server.pem\ntls-ca-cert-file ca.pem", s.ports[""])
 			}
 			return s.write("redis.conf", fmt.Sprintf(`bind 127.0.0.1
 %s

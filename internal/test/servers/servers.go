@@ -79,8 +79,8 @@ type Options struct {
 	// Addr("sasl") too, for clients that log in as one of them by PLAIN, SCRAM-SHA-256 or
 	// SCRAM-SHA-512. Those of SCRAM are written at the first start in Dir. Other engines ignore it.
 	Logins map[string]string
-	// TLS is a folder with ca.pem, server.pem, server-key.pem, client.pem and client-key.pem, which
-	// are read at each start. With it PostgreSQL, RabbitMQ, NATS, Consul, Redis and the listener
+	// TLS is a folder with ca.pem, server.pem and client.pem, the last two with their keys, which are
+	// read at each start. With it PostgreSQL, RabbitMQ, NATS, Consul, Redis and the listener
 	// "sasl" of Kafka take TLS alone, from clients with a certificate of ca.pem. URL has the
 	// client's files in the parameters ca, cert and key, for PostgreSQL in its own. Other engines
 	// ignore it.

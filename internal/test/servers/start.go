@@ -239,21 +239,15 @@ func (s *Server) write(name, text string) error {
 }
 
 // copyTLS copies the files of Options.TLS that the server needs to where its user can read them.
-// PostgreSQL wants nobody else to read the key; Kafka wants it in one file with the certificate.
-func (s *Server) copyTLS() (err error) {
+// PostgreSQL wants nobody else to.
+func (s *Server) copyTLS() error {
 	if s.opts.TLS == "" {
 		return nil
 	}
-	both := ""
-	for _, name := range []string{"ca.pem", "server-key.pem", "server.pem", "server-both.pem"} {
-		text := []byte(both)
-		if name != "server-both.pem" {
-			if text, err = os.ReadFile(filepath.Join(s.opts.TLS, name)); err != nil {
-				return err
-			}
-		}
-		if name != "ca.pem" {
-			both += string(text)
+	for _, name := range []string{"ca.pem", "server.pem"} {
+		text, err := os.ReadFile(filepath.Join(s.opts.TLS, name))
+		if err != nil {
+			return err
 		}
 		if err := errors.Join(s.write(name, string(text)), os.Chmod(s.path(name), 0o600)); err != nil {
 			return err
@@ -269,7 +263,7 @@ func (s *Server) client(before string) (parameters string, files tlsfiles.Files)
 		return "", files
 	}
 	at := func(name string) string { return filepath.Join(s.opts.TLS, name) }
-	files = tlsfiles.Files{On: true, CA: at("ca.pem"), Cert: at("client.pem"), Key: at("client-key.pem")}
+	files = tlsfiles.Files{On: true, CA: at("ca.pem"), Cert: at("client.pem"), Key: at("client.pem")}
 	return before + url.Values{"ca": {files.CA}, "cert": {files.Cert}, "key": {files.Key}}.Encode(), files
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -45,8 +46,8 @@ func (a *Authority) Renew() {
 	a.Issue("client", nil)
 }
 
-// Issue writes NAME.pem and NAME-key.pem with a new certificate, after change, if that is not nil.
-// Those of a server that runs count for its next start.
+// Issue writes NAME.pem with a new certificate, after change, if that is not nil, and its key. That
+// of a server that runs counts for its next start.
 func (a *Authority) Issue(name string, change func(*x509.Certificate)) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -67,10 +68,8 @@ func (a *Authority) Issue(name string, change func(*x509.Certificate)) {
 	}
 	der, err1 := x509.CreateCertificate(rand.Reader, c, a.certificate, &key.PublicKey, a.key)
 	secret, err2 := x509.MarshalPKCS8PrivateKey(key)
-	err = errors.Join(err1, err2,
-		os.WriteFile(a.File(name+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(a.File(name+"-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
-	if err != nil {
+	text := slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	if err := errors.Join(err1, err2, os.WriteFile(a.File(name+".pem"), text, 0o600)); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -79,7 +78,7 @@ func (a *Authority) Issue(name string, change func(*x509.Certificate)) {
 // then says nothing.
 func (a *Authority) Serve(name string, first func(net.Conn) error) (address string) {
 	a.t.Helper()
-	pair, err1 := tls.LoadX509KeyPair(a.File(name+".pem"), a.File(name+"-key.pem"))
+	pair, err1 := tls.LoadX509KeyPair(a.File(name+".pem"), a.File(name+".pem"))
 	l, err2 := net.Listen("tcp", "127.0.0.1:0")
 	if err := errors.Join(err1, err2); err != nil {
 		a.t.Fatal(err)
@@ -107,5 +106,5 @@ func (a *Authority) File(name string) string { return filepath.Join(a.Dir, name)
 
 // Query is the parameters of a URL for a client with the authority's certificate.
 func (a *Authority) Query() string {
-	return url.Values{"ca": {a.File("ca.pem")}, "cert": {a.File("client.pem")}, "key": {a.File("client-key.pem")}}.Encode()
+	return url.Values{"ca": {a.File("ca.pem")}, "cert": {a.File("client.pem")}, "key": {a.File("client.pem")}}.Encode()
 }
