@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -121,5 +122,25 @@ func TestTheSystemsResolverIsAsked(t *testing.T) {
 	defer tr.Close()
 	if addrs, err := tr.lookup(t.Context(), "localhost"); err != nil || len(addrs) == 0 {
 		t.Errorf("localhost: %v, %v, want an address", addrs, err)
+	}
+}
+
+// TestDNSDoesNotTurnTLSOff: what is called by a bare name must show that service's certificate.
+func TestDNSDoesNotTurnTLSOff(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"payment-service": "https://payment-service:80/", "bank.example.org": "http://bank.example.org/", "payment-service:80": "http://payment-service:80/",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var called string
+			tr := over(t, Options{Resolver: new(discovery.Memory), TLS: new(tls.Config)}, func(r *http.Request) (*http.Response, error) {
+				called = r.URL.String()
+				return reply(r, 200), nil
+			})
+			tr.lookup = func(context.Context, string) ([]string, error) { return []string{"10.0.0.9"}, nil }
+			if status, err := do(t, tr, "GET", "http://"+host+"/", nil); status != 200 || called != want {
+				t.Errorf("%s: %d, %v, called %s, want %s", host, status, err, called, want)
+			}
+		})
 	}
 }

@@ -278,8 +278,11 @@ func (t *target) replace(list []*instance, now time.Duration) {
 	t.changed = make(chan struct{})
 }
 
-// isExternal reports whether calls go to the host as written, through DNS.
-func (t *target) isExternal(in *instance) bool { return in.ID == t.external }
+// isExternal reports whether calls go to the host as written, through DNS. With TLS, a bare name is a
+// service's wherever it is found: what DNS says must not turn a call into plain text.
+func (t *target) isExternal(in *instance) bool {
+	return in.ID == t.external && (!t.bare || t.tr.opts.TLS == nil)
+}
 
 // settingsFor finds what was set for a target under its name, or its host without the port.
 func settingsFor(opts Options, name string) Settings {

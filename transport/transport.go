@@ -46,7 +46,8 @@ type Options struct {
 	// TLS, if not nil, makes calls to instances on the network use TLS: HTTP with https, gRPC with
 	// credentials. An instance must then show a certificate for its service's name, unless
 	// ServerName says otherwise; Certificates are shown to it. When they change, call Renew. With
-	// Base the handshake is Base's affair. External targets have the https of their URL, and plain gRPC.
+	// Base the handshake is Base's affair. External targets have the https of their URL, and plain gRPC;
+	// a bare name that only DNS knows is none then.
 	TLS *tls.Config
 	// Weights are followed at every call; nil for none. Without a weight instances share by load.
 	Weights *Weights

@@ -703,6 +703,10 @@ func certificates() []mutant {
 			"t.inside.Store(old.Clone())", "t.inside.Store(old)", "./transport", "TestRenew",
 		},
 		{
+			"DNS does not turn a call with TLS into plain text", "transport/target.go",
+			" && (!t.bare || t.tr.opts.TLS == nil)", "", "./transport", "TestDNSDoesNotTurnTLSOff",
+		},
+		{
 			"an address for others, which somebody has set, is refused without TLS", "secure.go",
 			"(values[i].Origin == \"default\" || ", "(values[i].Origin != \"\" || ", ".", "TestPlaintext",
 		},
