@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,11 +57,17 @@ func FuzzWire(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	f.Add("ce-id", "%", "Nats-Msg-Id", "%41")
 	f.Add("", "", "Kaptar-Key", "")
+	f.Add("ce-type", "a", "CE-Type", "b")
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
 		header := nats.Header{name1: {value1}, name2: {value2, value1}}
 		m := decode("t", false, &nats.Msg{Header: header})
 		if id := unescapeValue(header.Get("Nats-Msg-Id")); id != "" && m.ID != id {
 			t.Errorf("headers %v give id %q, want %q", header, m.ID, id)
+		}
+		for range 5 { // whatever the order of the map
+			if again := decode("t", false, &nats.Msg{Header: header}); again.Key != m.Key || !slices.Equal(again.Headers, m.Headers) {
+				t.Fatalf("headers %v are read as %v and as %v", header, m, again)
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,28 @@ func FuzzWire(f *testing.F) {
 		}
 		if got := decode("t", false, d); got.ID != id || got.Key != key || got.Headers.Get(name) != value || len(got.Headers) != 1 || string(got.Data) != string(data) {
 			t.Errorf("got %+v, want %+v", got, m)
+		}
+	})
+}
+
+// FuzzDecode: headers of other programs do no harm, and are read in the same way at every delivery,
+// although a table has no order.
+func FuzzDecode(f *testing.F) {
+	f.Add("cloudEvents_id", "1", "cloudEvents:id", "2", "ce-id", "text/plain", "key", int64(7))
+	f.Add("x-death", "\x00", "Kaptar-Key", "k", "CE-Type", "", "", int64(-1))
+	f.Add("content-type", "a", "Content-Type", "b", "", "c", "\xff", int64(1)<<62)
+	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, name3, media, key string, n int64) {
+		d := &amqp.Delivery{MessageId: "1", ContentType: media, RoutingKey: key, Headers: amqp.Table{
+			name1: value1, name2: []byte(value2), name3: n, "x-delivery-count": n, "list": []any{value1}, "table": amqp.Table{name1: value1},
+		}}
+		if attempt(d) < 1 {
+			t.Errorf("attempt %d of %v, want 1 or more", attempt(d), d.Headers)
+		}
+		first := decode("t", false, d)
+		for range 5 {
+			if again := decode("t", false, d); again.Key != first.Key || !slices.Equal(again.Headers, first.Headers) {
+				t.Fatalf("headers %v are read as %v and as %v", d.Headers, first, again)
+			}
 		}
 	})
 }
