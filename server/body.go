@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -105,7 +106,11 @@ const (
 // is reset, and a client that sends all before it reads would never see the answer.
 func (x *exchange) linger() {
 	b, fault := &x.body, x.bodyFault.Load()
-	if b.conn == nil || b.raw == nil || b.whole || x.streaming || fault != 0 && fault != http.StatusRequestEntityTooLarge {
+	if b.conn == nil || !b.mu.TryLock() { // somebody still reads
+		return
+	}
+	defer b.mu.Unlock()
+	if b.raw == nil || b.whole || x.streaming || fault != 0 && fault != http.StatusRequestEntityTooLarge {
 		return
 	}
 	rc := http.NewResponseController(x.ResponseWriter)
@@ -124,6 +129,7 @@ type body struct {
 	raw     io.ReadCloser // without a limit
 	conn    *conn         // that it comes over; nil for none, and for one that is shared
 	x       *exchange
+	mu      sync.Mutex // held by Read; Close waits for it, as that of net/http does
 	started bool
 	whole   bool // it was read to its end
 	closed  bool
@@ -137,12 +143,16 @@ func (b *body) Close() error {
 	if b.conn == nil {
 		return b.ReadCloser.Close()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.closed = true
 	return nil
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	x := b.x
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.closed {
 		return 0, http.ErrBodyReadAfterClose
 	}

@@ -67,3 +67,37 @@ func TestFewErrors(t *testing.T) {
 		t.Errorf("got %d errors, the last %v, want 20 and the number of the others", len(p.Errors), p.Errors[len(p.Errors)-1])
 	}
 }
+
+// TestCloseWaitsForRead: a proxy's transport may still read when its handler is done. Close waits for
+// it, as the race detector sees, and no read comes after.
+func TestCloseWaitsForRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{Timeout: 300 * time.Millisecond})
+	reads := make(chan error, 2)
+	b.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		hello := make([]byte, 5)
+		if _, err := io.ReadFull(r.Body, hello); err != nil {
+			t.Error(err)
+		}
+		go func() {
+			for range 2 {
+				_, err := r.Body.Read(hello)
+				reads <- err
+			}
+		}()
+		w.WriteHeader(http.StatusUnauthorized)
+		_ = r.Body.Close()
+	})
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(b.start(t), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 100\r\n\r\nhello")
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode/100 != 4 {
+		t.Errorf("got %v, %v, want 401 or 408", resp, err)
+	}
+	if first, second := <-reads, <-reads; first == nil || second == nil {
+		t.Errorf("read %v, %v, want errors", first, second)
+	}
+}
