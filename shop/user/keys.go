@@ -44,7 +44,10 @@ type keyring struct {
 // newKeyring reads the keys, and makes the first one if there is none.
 func newKeyring(ctx context.Context, s store, age, life time.Duration) (*keyring, error) {
 	k := &keyring{store: s, age: age, life: life}
-	return k, k.refresh(ctx, time.Now())
+	if err := k.refresh(ctx, time.Now()); err != nil {
+		return nil, fmt.Errorf("user: signing keys: %w", err)
+	}
+	return k, nil
 }
 
 // lead is how long a key is published before it signs.
@@ -128,17 +131,17 @@ func (k *keyring) issue(userID int64, now time.Time) (token string, expires time
 func newSigningKey(number int64, seed string, from time.Time) (signingKey, error) {
 	raw, err := base64.StdEncoding.DecodeString(seed)
 	if err != nil || len(raw) != ed25519.SeedSize {
-		return signingKey{}, fmt.Errorf("user: signing key %d: expected %d bytes in base64", number, ed25519.SeedSize)
+		return signingKey{}, fmt.Errorf("key %d: expected %d bytes in base64", number, ed25519.SeedSize)
 	}
 	key := jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(raw), Algorithm: string(jose.EdDSA), Use: "sig"}
 	thumbprint, err := key.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return signingKey{}, fmt.Errorf("user: signing key %d: %w", number, err)
+		return signingKey{}, fmt.Errorf("key %d: %w", number, err)
 	}
 	key.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, new(jose.SignerOptions).WithType("JWT"))
 	if err != nil {
-		return signingKey{}, fmt.Errorf("user: signing key %d: %w", number, err)
+		return signingKey{}, fmt.Errorf("key %d: %w", number, err)
 	}
 	return signingKey{number, from, signer, key.Public()}, nil
 }

@@ -64,25 +64,28 @@ type grantOutput struct {
 	}
 }
 
-func granted(g grant) *grantOutput {
+// granted is the answer to who has shown a password or a refresh token; t is the next one.
+func (s *service) granted(userID int64, t refreshToken, now time.Time) (*grantOutput, error) {
 	out := &grantOutput{CacheControl: "no-store"}
-	out.Body.Token, out.Body.ExpiresAt = g.token, g.expires
-	out.Body.RefreshToken, out.Body.UserID = g.refresh.String(), g.userID
-	return out
+	out.Body.RefreshToken, out.Body.UserID = t.String(), userID
+	var err error
+	out.Body.Token, out.Body.ExpiresAt, err = s.keys.issue(userID, now)
+	return out, err
 }
 
 func (s *service) postLogin(ctx context.Context, in *loginInput) (*grantOutput, error) {
 	client, _ := ctx.Value(clientKey{}).(string)
+	now := time.Now()
 	u, err := s.login(ctx, in.Body.Username, in.Body.Password, client)
-	if err != nil {
-		return nil, s.refused(err)
+	var t refreshToken
+	if err == nil {
+		t, err = s.store.open(ctx, u.ID, client, now, now.Add(s.set.SessionLife))
 	}
-	g, err := s.open(ctx, u.ID, client)
 	if err != nil {
 		return nil, s.refused(err)
 	}
 	s.logins.WithLabelValues("ok").Inc()
-	return granted(g), nil
+	return s.granted(u.ID, t, now)
 }
 
 // refused is the problem for a login that failed, which it counts.
@@ -120,17 +123,23 @@ type refreshInput struct {
 }
 
 func (s *service) postRefresh(ctx context.Context, in *refreshInput) (*grantOutput, error) {
-	g, err := grant{}, errNoSession
-	if t, ok := parseRefreshToken(in.Body.RefreshToken); ok {
-		g, err = s.refresh(ctx, t)
+	ended := rest.Problem(http.StatusUnauthorized, "the session has ended: log in again")
+	t, ok := parseRefreshToken(in.Body.RefreshToken)
+	if !ok {
+		return nil, ended
+	}
+	now := time.Now()
+	next, userID, stolen, err := s.store.rotate(ctx, t, now)
+	if stolen != 0 {
+		s.log.WarnContext(ctx, "refresh token used twice, so its session was ended", "user_id", stolen)
 	}
 	if errors.Is(err, errNoSession) {
-		return nil, rest.Problem(http.StatusUnauthorized, "the session has ended: log in again")
+		return nil, ended
 	}
 	if err != nil {
 		return nil, err
 	}
-	return granted(g), nil
+	return s.granted(userID, next, now)
 }
 
 // postLogout answers 204 to what is no token of a session too: there is nothing left to end.

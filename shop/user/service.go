@@ -201,37 +201,3 @@ func (s *service) renew(ctx context.Context, id int64, password, old string) {
 		s.log.WarnContext(ctx, "hash of a password not renewed", "user_id", id, "error", err)
 	}
 }
-
-// A grant is what a user gets for a password or a refresh token.
-type grant struct {
-	userID  int64
-	token   string
-	expires time.Time
-	refresh refreshToken
-}
-
-// open logs the user in from client.
-func (s *service) open(ctx context.Context, userID int64, client string) (g grant, err error) {
-	now := time.Now()
-	g.userID = userID
-	if g.refresh, err = s.store.open(ctx, userID, client, now, now.Add(s.set.SessionLife)); err != nil {
-		return grant{}, err
-	}
-	g.token, g.expires, err = s.keys.issue(userID, now)
-	return g, err
-}
-
-// refresh changes a refresh token for the next one and a new token. The error may be errNoSession.
-func (s *service) refresh(ctx context.Context, t refreshToken) (g grant, err error) {
-	now := time.Now()
-	var stolen int64
-	g.refresh, g.userID, stolen, err = s.store.rotate(ctx, t, now)
-	if stolen != 0 {
-		s.log.WarnContext(ctx, "refresh token used twice, so its session was ended", "user_id", stolen)
-	}
-	if err != nil {
-		return grant{}, err
-	}
-	g.token, g.expires, err = s.keys.issue(g.userID, now)
-	return g, err
-}

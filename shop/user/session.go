@@ -31,18 +31,6 @@ type refreshToken struct {
 	secret  [32]byte
 }
 
-// newRefreshToken returns the next token of a session.
-func newRefreshToken(session [16]byte) refreshToken {
-	t := refreshToken{session: session}
-	rand.Read(t.secret[:]) // never fails
-	return t
-}
-
-func newSession() (id [16]byte) {
-	rand.Read(id[:]) // never fails
-	return id
-}
-
 func (t refreshToken) String() string {
 	return base64.RawURLEncoding.EncodeToString(append(t.session[:], t.secret[:]...))
 }
@@ -70,7 +58,8 @@ func (t refreshToken) hash() string {
 
 // open begins a session of a user who has logged in from client.
 func (s store) open(ctx context.Context, userID int64, client string, now, expires time.Time) (t refreshToken, err error) {
-	t = newRefreshToken(newSession())
+	rand.Read(t.session[:]) // never fails
+	rand.Read(t.secret[:])
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO sessions (id, user_id, client, token, previous, rotated_at, expires_at) VALUES ($1, $2, $3, $4, '', $5, $6)`,
@@ -93,7 +82,8 @@ func (s store) open(ctx context.Context, userID int64, client string, now, expir
 // just now, is in the hands of two: the session is deleted, and stolen is whose it was. The
 // error may be errNoSession.
 func (s store) rotate(ctx context.Context, old refreshToken, now time.Time) (next refreshToken, userID, stolen int64, err error) {
-	next = newRefreshToken(old.session)
+	next = refreshToken{session: old.session}
+	rand.Read(next.secret[:]) // never fails
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		userID, stolen = 0, 0
 		err := tx.QueryRowContext(ctx, `

@@ -80,15 +80,12 @@ func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
 // renewHash stores the hash of a password anew, unless the password has changed meanwhile.
 func (s store) renewHash(ctx context.Context, id int64, old, fresh string) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3`, fresh, id, old)
-	if err != nil {
-		return fmt.Errorf("user: renew hash: %w", err)
-	}
-	return nil
+	return err
 }
 
 // signingKeys returns all keys by their number.
 func (s store) signingKeys(ctx context.Context) ([]signingKey, error) {
-	keys, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (signingKey, error) {
+	return sqldb.Select(ctx, s.db, func(row sqldb.Row) (signingKey, error) {
 		var number, from int64
 		var seed string
 		if err := row.Scan(&number, &seed, &from); err != nil {
@@ -96,10 +93,6 @@ func (s store) signingKeys(ctx context.Context) ([]signingKey, error) {
 		}
 		return newSigningKey(number, seed, time.UnixMilli(from))
 	}, `SELECT number, seed, signs_from FROM signing_keys ORDER BY number`)
-	if err != nil {
-		return nil, fmt.Errorf("user: signing keys: %w", err)
-	}
-	return keys, nil
 }
 
 // addSigningKey does nothing if there is a key with that number.
@@ -107,18 +100,13 @@ func (s store) addSigningKey(ctx context.Context, number int64, seed string, fro
 	_, err := s.db.ExecContext(ctx, `
 		INSERT INTO signing_keys (number, seed, signs_from) VALUES ($1, $2, $3) ON CONFLICT (number) DO NOTHING`,
 		number, seed, from.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("user: add signing key: %w", err)
-	}
-	return nil
+	return err
 }
 
 // dropSigningKeys deletes those below number.
 func (s store) dropSigningKeys(ctx context.Context, number int64) error {
-	if _, err := s.db.ExecContext(ctx, `DELETE FROM signing_keys WHERE number < $1`, number); err != nil {
-		return fmt.Errorf("user: drop signing keys: %w", err)
-	}
-	return nil
+	_, err := s.db.ExecContext(ctx, `DELETE FROM signing_keys WHERE number < $1`, number)
+	return err
 }
 
 func notFound(err error) error {
