@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 
@@ -18,14 +19,14 @@ import (
 )
 
 // who tells whom a call is made for.
-func who(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name(r.Context())) }
+func who(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, name(r.Context())) }
 
 func name(ctx context.Context) string {
 	p := auth.From(ctx)
 	if p == nil {
 		return "nobody"
 	}
-	return fmt.Sprintf("%s by %s", p.Subject, p.Caller)
+	return p.Subject + " by " + p.Caller
 }
 
 // named is a gRPC service of one method, test.Who/Get, whose request is the owner.
@@ -43,7 +44,17 @@ func named(get func(ctx context.Context, in *wrapperspb.StringValue) (string, er
 			}
 			return around(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/test.Who/Get"}, handler)
 		},
-	}}}
+	}}, Streams: []grpc.StreamDesc{{StreamName: "Watch", ServerStreams: true, Handler: func(_ any, ss grpc.ServerStream) error {
+		in := new(wrapperspb.StringValue)
+		if err := ss.RecvMsg(in); err != nil {
+			return err
+		}
+		text, err := get(ss.Context(), in)
+		if err != nil {
+			return err
+		}
+		return ss.SendMsg(wrapperspb.String(text))
+	}}}}
 }
 
 func ask(ctx context.Context, c grpc.ClientConnInterface, in string) (string, error) {

@@ -2,12 +2,14 @@ package auth_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"runtime"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/kaptar/kaptar"
@@ -16,10 +18,10 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// pair is a caller and a service on loopback, each in a Run of its own, with or without package auth.
-func pair(tb testing.TB, guarded bool) (caller *kaptar.App) {
+// pair is a caller and a service, each in a Run of its own or here, with or without package auth.
+func pair(tb testing.TB, guarded, here bool) (caller *kaptar.App) {
 	tb.Helper()
-	policies := auth.Policies{"GET /users/{id}": auth.Any(auth.Owner("id"), auth.Scope("users:read")), "/test.Who/Get": auth.Any(auth.Owner("value"), auth.Scope("users:read"))}
+	policies := auth.Policies{"GET /users/{id}": auth.Any(auth.Owner("id"), auth.Scope("users:read")), "/test.Who/Get": auth.Any(auth.Owner("value"), auth.Scope("users:read")), "/test.Who/*": auth.Scope("users:read")}
 	protect := func(app *kaptar.App, p auth.Policies) error {
 		if !guarded {
 			return nil
@@ -28,8 +30,8 @@ func pair(tb testing.TB, guarded bool) (caller *kaptar.App) {
 	}
 	services := []kaptar.Service{
 		{Name: "users", Listen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Setup: func(app *kaptar.App) error {
-			app.HandleFunc("GET /users/{id}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ada") })
-			app.GRPC().RegisterService(named(func(context.Context, *wrapperspb.StringValue) (string, error) { return "ada", nil }), nil)
+			app.HandleFunc("GET /users/{id}", who)
+			app.GRPC().RegisterService(named(func(ctx context.Context, _ *wrapperspb.StringValue) (string, error) { return name(ctx), nil }), nil)
 			return protect(app, policies)
 		}},
 		{Name: "caller", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) error { caller = app; return protect(app, nil) }},
@@ -40,19 +42,23 @@ func pair(tb testing.TB, guarded bool) (caller *kaptar.App) {
 	}}}
 	ready, ended := make(chan bool, 2), make(chan error, 2)
 	opts.Ready = func([]discovery.Instance) { ready <- true }
-	for i := range services {
+	runs := [][]kaptar.Service{services[:1], services[1:]}
+	if here {
+		runs = [][]kaptar.Service{services}
+	}
+	for _, group := range runs {
 		own := opts
-		go func() { ended <- kaptar.Run(ctx, &own, services[i]) }()
+		go func() { ended <- kaptar.Run(ctx, &own, group...) }()
 	}
 	tb.Cleanup(func() {
 		cancel()
-		for range services {
+		for range runs {
 			if err := <-ended; err != nil {
 				tb.Error(err)
 			}
 		}
 	})
-	for range services {
+	for range runs {
 		select {
 		case <-ready:
 		case err := <-ended:
@@ -63,27 +69,38 @@ func pair(tb testing.TB, guarded bool) (caller *kaptar.App) {
 	return caller
 }
 
-func httpCall(app *kaptar.App) func(context.Context) error {
-	return func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://users/users/7", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := app.Client().Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "ada" {
-			return io.ErrUnexpectedEOF
-		}
-		return nil
+func viaHTTP(ctx context.Context, app *kaptar.App) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://users/users/7", nil)
+	if err != nil {
+		return "", err
 	}
+	resp, err := app.Client().Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(text), err
 }
 
-func rpcCall(app *kaptar.App) func(context.Context) error {
-	conn := app.Conn("users")
-	return func(ctx context.Context) error { _, err := ask(ctx, conn, "7"); return err }
+func viaRPC(ctx context.Context, app *kaptar.App) (string, error) {
+	return ask(ctx, app.Conn("users"), "7")
+}
+
+func viaStream(ctx context.Context, app *kaptar.App) (string, error) {
+	ss, err := app.Conn("users").NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Who/Watch")
+	if err != nil {
+		return "", err
+	}
+	out := new(wrapperspb.StringValue)
+	err = errors.Join(ss.SendMsg(wrapperspb.String("7")), ss.CloseSend())
+	if err == nil {
+		err = ss.RecvMsg(out)
+	}
+	return out.GetValue(), err
 }
 
 // TestHotPathAllocates pins what package auth adds to a call, both ends together: over HTTP the
@@ -92,15 +109,15 @@ func TestHotPathAllocates(t *testing.T) { //nolint:paralleltest // others would 
 	if raceDetector {
 		t.Skip("the race detector allocates as well")
 	}
-	plain, guarded := pair(t, false), pair(t, true)
+	plain, guarded := pair(t, false, false), pair(t, true, false)
 	ctx := auth.With(t.Context(), &auth.Principal{Subject: "7", Roles: []string{"customer"}, Scopes: []string{"orders:read"}})
 	for _, tc := range []struct {
 		name          string
-		call          func(*kaptar.App) func(context.Context) error
+		call          func(context.Context, *kaptar.App) (string, error)
 		allocs, bytes int64
-	}{{"HTTP", httpCall, 4, 450}, {"gRPC", rpcCall, 6, 450}} {
-		allocs, bytes := cost(t, ctx, tc.call(plain))
-		more, larger := cost(t, ctx, tc.call(guarded))
+	}{{"HTTP", viaHTTP, 4, 450}, {"gRPC", viaRPC, 6, 450}} {
+		allocs, bytes := cost(t, func() error { _, err := tc.call(ctx, plain); return err })
+		more, larger := cost(t, func() error { _, err := tc.call(ctx, guarded); return err })
 		t.Logf("%s: %d allocations and %d bytes more than %d and %d", tc.name, more-allocs, larger-bytes, allocs, bytes)
 		if more-allocs > tc.allocs || larger-bytes > tc.bytes {
 			t.Errorf("%s: %d allocations and %d bytes more, at most %d and %d are allowed", tc.name, more-allocs, larger-bytes, tc.allocs, tc.bytes)
@@ -109,7 +126,7 @@ func TestHotPathAllocates(t *testing.T) { //nolint:paralleltest // others would 
 }
 
 // cost is what a call allocates on average, in all goroutines.
-func cost(t *testing.T, ctx context.Context, call func(context.Context) error) (allocs, bytes int64) {
+func cost(t *testing.T, call func() error) (allocs, bytes int64) {
 	t.Helper()
 	const calls = 3000
 	var before, after runtime.MemStats
@@ -117,7 +134,7 @@ func cost(t *testing.T, ctx context.Context, call func(context.Context) error) (
 		if i == calls { // pools, buffers and connections are there
 			runtime.ReadMemStats(&before)
 		}
-		if err := call(ctx); err != nil {
+		if err := call(); err != nil {
 			t.Fatal(err)
 		}
 	}

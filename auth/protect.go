@@ -111,9 +111,9 @@ func checkOwner(p *Policy, route string) error {
 	}
 	if m, ok := d.(protoreflect.MethodDescriptor); ok {
 		field := m.Input().Fields().ByName(protoreflect.Name(param))
-		if !m.IsStreamingClient() && field != nil && !field.IsList() {
+		if !m.IsStreamingClient() && !m.IsStreamingServer() && field != nil && !field.IsList() {
 			return nil
 		}
 	}
-	return errors.New("expected the name of a value of its path, or of a text or an integer in its request")
+	return errors.New("expected the name of a value of its path, or of a text or an integer in the request of a unary RPC")
 }

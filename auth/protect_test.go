@@ -28,7 +28,7 @@ func TestStart(t *testing.T) {
 		opts     *auth.Options
 		want     string
 	}{
-		"good":             {auth.Policies{"GET /a/{id}": auth.Owner("id"), "/test.Who/Get": auth.Public()}, nil, nil, ""},
+		"good":             {auth.Policies{"GET /a/{id}": auth.Owner("id"), "/test.Who/Get": auth.Public(), "/test.Who/Watch": auth.Public()}, nil, nil, ""},
 		"by service":       {auth.Policies{"GET /a/{id}": auth.Public(), "/test.Who/*": auth.Public()}, nil, nil, ""},
 		"no route's":       {auth.Policies{"/test.Who/Get": auth.Public()}, nil, nil, "auth: GET /a/{id} has no policy: expected one"},
 		"no RPC's":         {auth.Policies{"GET /a/{id}": auth.Public()}, nil, nil, "auth: /test.Who/Get has no policy"},
@@ -79,6 +79,24 @@ func TestStart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEveryWay: the principal comes through HTTP, RPCs and streams, over the network and within the
+// process.
+func TestEveryWay(t *testing.T) {
+	t.Parallel()
+	for _, here := range []bool{false, true} {
+		caller := pair(t, true, here)
+		ctx := auth.With(t.Context(), &auth.Principal{Subject: "7", Scopes: []string{"users:read"}})
+		for what, call := range map[string]func(context.Context, *kaptar.App) (string, error){"HTTP": viaHTTP, "gRPC": viaRPC, "stream": viaStream} {
+			if got, err := call(ctx, caller); got != "7 by caller" || err != nil {
+				t.Errorf("%s, within the process %v: %q, %v", what, here, got, err)
+			}
+			if got, err := call(auth.With(ctx, &auth.Principal{Subject: "8"}), caller); err == nil {
+				t.Errorf("%s, within the process %v: another user is %q", what, here, got)
+			}
+		}
 	}
 }
 
