@@ -194,7 +194,7 @@ func TestFiles(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none.yml"): "none.yml: the file does not exist",
-		big:                            "big.yml: the file has 1048577 bytes, at most 1048576 are read",
+		big:                            "big.yml: the file has more than 1048576 bytes",
 		dir + "/.":                     ".: expected a file, found a directory",
 	} {
 		got := problemsOf(t, config.Sources{File: path}, config.Target{Into: &processSettings{}})

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // layers are all sources of one reading, highest first.
@@ -129,7 +130,7 @@ func (l *layers) environment(vars map[string]variable, named []*node) *node {
 		if !b.used[name] {
 			key := b.unknown[name]
 			l.problems.add(&Error{Origin: vars[name].origin, Problem: fmt.Sprintf(
-				"%s fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", name, key)})
+				"%s fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", redact.Visible(name, ""), key)})
 		}
 	}
 	b.typos()
@@ -248,7 +249,7 @@ func (b *envReader) typos() {
 					tails[j] = known[j][i+1:]
 				}
 				if like := near.Typo(name[i+1:], tails); like != "" {
-					b.problems.add(&Error{Origin: b.vars[name].origin, Problem: fmt.Sprintf("unknown variable %s, did you mean %q?", name, prefix+like)})
+					b.problems.add(&Error{Origin: b.vars[name].origin, Problem: fmt.Sprintf("unknown variable %s, did you mean %q?", redact.Visible(name, ""), prefix+like)})
 					break
 				}
 			}

@@ -3,9 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"reflect"
 	"strings"
 	"unicode/utf8"
@@ -61,12 +59,7 @@ func (b *envReader) value(f *field, name, key string) *node {
 }
 
 func readSecret(path string) fileText {
-	var data []byte
-	f, err := os.Open(path) //nolint:gosec // G304: whoever sets the variable chooses the file
-	if err == nil {
-		data, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
-		_ = f.Close()
-	}
+	data, err := readLimited(path, maxSecret)
 	text := strings.TrimRight(string(toUTF8(data)), "\r\n")
 	problem := ""
 	switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -26,8 +27,9 @@ func readFile(path string, p *problems) []byte {
 	problem := &Error{Origin: path}
 	info, err := os.Stat(path)
 	if err == nil && !info.IsDir() && info.Size() <= maxFile {
-		data, err = os.ReadFile(path)
+		data, err = readLimited(path, maxFile)
 	}
+	large := len(data) > maxFile // of a device or a pipe, which tells no size
 	switch data = toUTF8(data); {
 	case errors.Is(err, os.ErrNotExist):
 		problem.Problem = "the file does not exist"
@@ -35,8 +37,8 @@ func readFile(path string, p *problems) []byte {
 		problem.Problem, problem.cause = err.Error(), err
 	case info.IsDir():
 		problem.Problem = "expected a file, found a directory"
-	case info.Size() > maxFile:
-		problem.Problem = fmt.Sprintf("the file has %d bytes, at most %d are read", info.Size(), maxFile)
+	case info.Size() > maxFile || large:
+		problem.Problem = fmt.Sprintf("the file has more than %d bytes", maxFile)
 	case !utf8.Valid(data):
 		line := 0
 		for text := range bytes.Lines(data) {
@@ -51,6 +53,17 @@ func readFile(path string, p *problems) []byte {
 	}
 	p.add(problem)
 	return nil
+}
+
+// readLimited reads a file, and one byte more than limit of one that is larger.
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // G304: whoever starts the program chooses the file
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	_ = f.Close()
+	return data, err
 }
 
 // toUTF8 turns a file with a byte order mark, as Windows editors write it, into UTF-8 without one.

@@ -43,9 +43,9 @@ func closest(name string, known []string, most int) (best string) {
 }
 
 // plain makes databaseURL, database-url and DATABASE_URL the same.
-func plain(name string) string {
-	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
-}
+func plain(name string) string { return separators.Replace(strings.ToLower(name)) }
+
+var separators = strings.NewReplacer("_", "", "-", "")
 
 // distance counts the insertions, deletions, changes and swaps of neighbours that turn a into b.
 // Long names are cut: the work grows with the product of the lengths.

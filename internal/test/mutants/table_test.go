@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), shop(), access(), inputs(), logins(), edge(), certificates(), principals())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals())
 }
 
 // calls: package transport.
@@ -709,6 +709,44 @@ func certificates() []mutant {
 		{
 			"an address for others, which somebody has set, is refused without TLS", "secure.go",
 			"(values[i].Origin == \"default\" || ", "(values[i].Origin != \"\" || ", ".", "TestPlaintext",
+		},
+	}
+}
+
+// secrets: who may read what, and what comes out.
+func secrets() []mutant {
+	return []mutant{
+		{
+			"the embedded broker asks for a password", "local/nats.go",
+			"Username: brokerUser, Password: password,", "", "./local", "TestBrokerAsksForItsPassword",
+		},
+		{
+			"the data directory is made private", "local/private_unix.go",
+			"return ignoreMissing(root.Chmod(name, mode))", "return nil", "./local", "TestDirectoryIsPrivate",
+		},
+		{
+			"somebody's other directory is left alone", "local/private_unix.go",
+			"!isOurs(e.Name()) }); i >= 0 {", "!isOurs(e.Name()) }); i >= 1<<30 {", "./local", "TestDirectoryOfOthers",
+		},
+		{
+			"a variable and its file contradict each other", "config/secretfile.go",
+			"if given {\n\t\tb.problems.add", "if given && false {\n\t\tb.problems.add", "./config", "TestSecretTwice",
+		},
+		{
+			"a password behind which the host was forgotten is hidden", "internal/redact/redact.go",
+			"if n := noPort(rest); n >= 0 {", "if n := noPort(rest); n >= 1<<30 {", "./internal/redact", "TestURL",
+		},
+		{
+			"JSON logs have no line separator of Unicode", "telemetry/json.go",
+			"case !unicode.IsPrint(r):", "case r < 0xa0:", "./telemetry", "FuzzRecord",
+		},
+		{
+			"a split service cannot overwrite its name", "internal/proc/lines.go",
+			"if l.Prefix != \"\" {", "if l.Prefix == \"x\" {", "./internal/proc", "TestLines",
+		},
+		{
+			"targets make up no codes", "internal/label/label.go",
+			"if code > codes.Unauthenticated {", "if code > 1<<30 {", "./transport", "TestTargetsMakeUpNoSeries",
 		},
 	}
 }
