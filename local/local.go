@@ -212,7 +212,7 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 			tls := certFiles(o.Dir, s.Name)
 			defaults[own+"tls.cert"], defaults[own+"tls.key"], defaults[own+"tls.ca"] = tls.Cert, tls.Key, tls.CA
 		}
-		// A service that names a port alone listens on it everywhere, which a laptop should not.
+		// A port alone is one of loopback anyway; said here, the log need not tell of it.
 		if s.Listen == "" || strings.HasPrefix(s.Listen, ":") {
 			defaults[own+"listen"] = "127.0.0.1" + http.orFree(s.Listen)
 		}

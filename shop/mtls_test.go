@@ -3,7 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"io"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -106,10 +106,8 @@ func (in *install) refused(t *testing.T, files func(service string) identity.Set
 	} {
 		client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: tc.config}}
 		resp, err := client.Get(tc.url)
-		got := ""
-		if err != nil {
-			got = err.Error()
-		} else {
+		got := fmt.Sprint(err)
+		if err == nil {
 			got = resp.Status
 			_ = resp.Body.Close()
 		}
@@ -120,7 +118,7 @@ func (in *install) refused(t *testing.T, files func(service string) identity.Set
 	}
 	// A caller that discovery sends to another service than it names.
 	set := files("operator")
-	i, err := identity.Load("operator", &set, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	i, err := identity.Load("operator", &set, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -152,14 +153,15 @@ func (i *Identity) tellEnd(ctx context.Context) {
 func (i *Identity) files() [3]string { return [3]string{i.set.Cert, i.set.Key, i.set.CA} }
 
 // stat is the state of the files, by which a change is seen.
-func (i *Identity) stat() (state string) {
+func (i *Identity) stat() string {
+	var state strings.Builder
 	for _, name := range i.files() {
 		if info, err := os.Stat(name); err == nil {
-			state += fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size())
+			fmt.Fprint(&state, info.ModTime().UnixNano(), " ", info.Size())
 		}
-		state += "\n"
+		state.WriteByte('\n')
 	}
-	return state
+	return state.String()
 }
 
 // read reads and checks the files.
