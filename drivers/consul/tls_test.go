@@ -82,7 +82,7 @@ func TestTLSErrors(t *testing.T) {
 		"another host":            {"consul://" + a.Serve("elsewhere", nil) + "?" + ca, "certificate is for another host"},
 		"TLS to a plain port":     {"consul://" + plain.Addr("") + "?" + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {"consul://" + s.Addr(""), "add the parameter tls=true"},
-		"no client's certificate": {"consul://" + s.Addr("") + "?" + ca, "or wants one: name it with the parameters cert and key"},
+		"no client's certificate": {"consul://" + s.Addr("") + "?" + ca, "the parameters cert and key"},
 		"client's of another":     {"consul://" + s.Addr("") + "?" + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong token":             {"consul://" + wrongToken + "@" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},
 		"no token":                {"consul://" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},

@@ -37,7 +37,7 @@ func TestTLS(t *testing.T) {
 		"another host":            {ada + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {ada + s.Addr("") + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {ada + host, "that port wants TLS: add the parameter tls=true"},
-		"no client's certificate": {ada + host + ca, "or wants one: name it with the parameters cert and key"},
+		"no client's certificate": {ada + host + ca, "the parameters cert and key"},
 		"client's of another":     {ada + host + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {"kafka://ada:" + wrongPassword + "@localhost:" + port + "?" + a.Query(), `user "ada" or its password is wrong`},
 		"wrong password, scram":   {"kafka://ada:" + wrongPassword + "@" + host + "?sasl=scram-sha-512&" + a.Query(), `user "ada" or its password is wrong`},

@@ -35,7 +35,7 @@ func TestTLS(t *testing.T) {
 		"another host":            {user + a.Serve("elsewhere", greet) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {user + plain.Addr("") + ca, "the server has no TLS"},
 		"plain to a TLS port":     {user + s.Addr(""), "name the authority's with the parameter ca"}, // the client turns to TLS when asked
-		"no client's certificate": {user + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"no client's certificate": {user + s.Addr("") + ca, "the parameters cert and key"},
 		"client's of another":     {user + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {secret + s.Addr("") + "?" + a.Query(), "password, token or creds is wrong"},
 		"no file":                 {user + s.Addr("") + "?ca=/no/file", "ca: open /no/file: no such file"},

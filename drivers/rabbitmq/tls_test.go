@@ -29,7 +29,7 @@ func TestTLS(t *testing.T) {
 		"another host":            {guest + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {guest + plain.Addr("") + ca, "no TLS is spoken at that port"},
 		"plain to a TLS port":     {"amqp://guest:guest@" + s.Addr(""), "amqps://"},
-		"no client's certificate": {guest + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"no client's certificate": {guest + s.Addr("") + ca, "the parameters cert and key"},
 		"client's of another":     {guest + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {secret + s.Addr("") + "?" + a.Query(), `the user "guest" or its password is wrong`},
 		"wrong virtual host":      {guest + s.Addr("") + "/v?" + a.Query(), `the virtual host "v" does not exist`},

@@ -57,7 +57,7 @@ func TestTLS(t *testing.T) {
 		"another host":            {ada + a.Serve("elsewhere", nil) + ca, "certificate is for another host"},
 		"TLS to a plain port":     {ada + plain.Addr("") + ca, "maybe no TLS is spoken at that port"},
 		"plain to a TLS port":     {"redis://ada:" + rightPassword + "@" + s.Addr(""), "rediss://"},
-		"no client's certificate": {ada + s.Addr("") + ca, "or wants one: name it with the parameters cert and key"},
+		"no client's certificate": {ada + s.Addr("") + ca, "the parameters cert and key"},
 		"client's of another":     {ada + s.Addr("") + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
 		"wrong password":          {"rediss://ada:" + wrongPassword + "@" + s.Addr("") + "?" + a.Query(), "check the user and password"},
 		"no user":                 {s.URL(), "check the user and password"},

@@ -118,12 +118,18 @@ type conn struct{ *tls.Conn }
 // Write implements net.Conn.
 func (c conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+	if wasCut(err) {
 		if _, reason := c.Read(make([]byte, 1)); reason != nil && alert.MatchString(reason.Error()) {
 			err = reason
 		}
 	}
 	return n, err
+}
+
+// wasCut reports whether err is of a connection that the other side has ended, or who reads from it
+// because of that.
+func wasCut(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }
 
 // errSilent is what a server that waits for the end of a line has to say.
@@ -175,8 +181,8 @@ var alert = regexp.MustCompile(`remote error: tls: .*certificate`)
 // ExplainFirst is Explain for an error of the first words on a connection, by TLS or not. A server
 // that does not like the client's certificate may cut it before its reason is read.
 func ExplainFirst(err error, secure bool) error {
-	if secure && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
-		return fmt.Errorf("the server has cut the connection; maybe it refuses the client's certificate, or wants one: name it with the parameters cert and key: %w", err)
+	if secure && wasCut(err) {
+		return fmt.Errorf("the server has cut the connection: maybe it refuses the client's certificate, or wants one: set the parameters cert and key: %w", err)
 	}
 	return Explain(err)
 }
