@@ -104,8 +104,8 @@ func (s *site) checkSeen(c outside, h http.Header) {
 	s.t.Helper()
 	for _, name := range append(c.gone, "X-Request-Timeout-Ms") {
 		if v := h[name]; name == "X-Request-Timeout-Ms" {
-			if len(v) != 1 || len(v[0]) != 4 { // our own five seconds
-				s.t.Errorf("%s: the service's time is %v ms, want what is left of our 5 s", c.name, v)
+			if len(v) != 1 || len(v[0]) != 5 { // our own fifteen seconds
+				s.t.Errorf("%s: the service's time is %v ms, want what is left of our 15 s", c.name, v)
 			}
 		} else if len(v) > 0 {
 			s.t.Errorf("%s: the service saw %s: %q", c.name, name, v)

@@ -49,7 +49,7 @@ func inBoth(t *testing.T, f func(t *testing.T, shape string)) {
 func open(t *testing.T, shape string, settings map[string]string, change func(*gateway.Options), handlers map[string]http.HandlerFunc) *site {
 	t.Helper()
 	s := &site{t: t}
-	all := map[string]string{"auth.internal_keys": strings.Repeat("k", 32)}
+	all := map[string]string{"auth.internal_keys": strings.Repeat("k", 32), "request_timeout": "15s"}
 	maps.Copy(all, settings)
 	note := func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
