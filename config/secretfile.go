@@ -61,7 +61,7 @@ func (b *envReader) value(f *field, name, key string) *node {
 func readSecret(path string) fileText {
 	data, err := readLimited(path, maxSecret)
 	text := strings.TrimRight(string(toUTF8(data)), "\r\n")
-	problem := ""
+	var problem string
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		problem = "does not exist"

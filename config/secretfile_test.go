@@ -31,7 +31,6 @@ func secretFile(t *testing.T, text string) string {
 
 func TestSecretFiles(t *testing.T) {
 	t.Parallel()
-	const key = "services.user-service."
 	for name, test := range map[string]struct {
 		variable, text, yaml string
 		key, want            string

@@ -4,6 +4,7 @@ package local_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/local"
 )
 
@@ -96,7 +98,9 @@ func TestDirectoryOfOthers(t *testing.T) {
 	}
 	opts := local.Options{Dir: dir, NATSListen: "127.0.0.1:0"}
 	first := opts
-	err := local.Run(t.Context(), &first, idle("a"))
+	ctx, cancel := context.WithCancel(t.Context())
+	first.Ready = func([]discovery.Instance) { cancel() } // or it would run for ever
+	err := local.Run(ctx, &first, idle("a"))
 	for _, want := range []string{dir, "letter.txt", "--data-dir", "chmod 700"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Run = %v, want an error with %q", err, want)

@@ -41,7 +41,7 @@ func TestClientsMakeUpNoSeries(t *testing.T) {
 	})
 	say := echo{onSay: func(_ context.Context, s string) (string, error) {
 		n, _ := strconv.Atoi(s)
-		return "", status.Error(codes.Code(n), "made up") //nolint:gosec // G115: that is the point
+		return "", status.Error(codes.Code(n), "made up")
 	}}
 	b.GRPC().RegisterService(&echoDesc, say)
 	b.start(t)

@@ -25,7 +25,7 @@ func TestTargetsMakeUpNoSeries(t *testing.T) {
 	for n := range 10_000 {
 		_, _ = do(t, tr, "POST", fmt.Sprintf("http://10.0.0.1:80/%d", n), nil) // many open the breaker
 		tr.of("10.0.0.1:80").metrics.http(n, time.Millisecond)
-		tm.grpc(codes.Code(n), time.Millisecond) //nolint:gosec // G115: a range from 0
+		tm.grpc(codes.Code(n), time.Millisecond)
 	}
 	if n := series(t, tel); n > 530 {
 		t.Errorf("10,000 statuses and codes made %d series, want 530 at most", n)

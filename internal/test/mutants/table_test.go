@@ -722,7 +722,7 @@ func secrets() []mutant {
 		},
 		{
 			"the data directory is made private", "local/private_unix.go",
-			"return ignoreMissing(root.Chmod(name, mode))", "return nil", "./local", "TestDirectoryIsPrivate",
+			"return ignoreMissing(root.Chmod(name, mode))", "return ignoreMissing(root.Chmod(name, mode|0o077))", "./local", "TestDirectoryIsPrivate",
 		},
 		{
 			"somebody's other directory is left alone", "local/private_unix.go",
