@@ -36,3 +36,19 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSize: a size is never negative, and its text means the same.
+func FuzzSize(f *testing.F) {
+	for _, seed := range []string{"", "0", "512", "64KiB", "1 mb", "-1", "9223372036854775807", "9223372036854775808B", "8388608TiB", "1e3", "0x10", "１", " 1B "} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var s, again config.Size
+		if s.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if err := again.UnmarshalText([]byte(s.String())); err != nil || s < 0 || again != s {
+			t.Errorf("%q is %d, whose text %q is %d, %v", text, s, s.String(), again, err)
+		}
+	})
+}

@@ -40,6 +40,9 @@ func (p *Peers) UnmarshalText(text []byte) error {
 		if err != nil {
 			return fmt.Errorf("%q: expected all, none, or addresses and ranges such as 10.0.0.0/8, separated by commas", entry)
 		}
+		if at := prefix.Addr(); at.Is4In6() && prefix.Bits() >= 96 { // connections are compared as IPv4
+			prefix = netip.PrefixFrom(at.Unmap(), prefix.Bits()-96)
+		}
 		out = append(out, prefix)
 	}
 	*p = out
