@@ -142,6 +142,49 @@ func TestUnknownKeys(t *testing.T) {
 	})
 }
 
+// TestFirstKeys: who waits for the first keys does not wait as long as for further ones.
+func TestFirstKeys(t *testing.T) {
+	t.Parallel()
+	for _, run := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o, one := new(origin), newPen("one")
+			o.set("/jwks", 503, "")
+			a := with(t, o, byURL, run)
+			synctest.Wait()
+			expect(t, a, "before the issuer is there", one.token(), 503)
+			for range 10 {
+				expect(t, a, "again", one.token(), 503)
+			}
+			if n := o.asked.Load(); n != 1 {
+				t.Errorf("run %t: asked %d times at once, want once", run, n)
+			}
+			time.Sleep(5 * time.Minute)
+			o.set("/jwks", 200, keySet(one))
+			time.Sleep(time.Second)
+			n := o.asked.Load()
+			expect(t, a, "a second after it is there", one.token(), 200)
+			if run && o.asked.Load() != n {
+				t.Error("the keys were not there before the call")
+			}
+		})
+	}
+}
+
+// TestFirstKeysAreAskedFor by a call a second after the last one found none.
+func TestFirstKeysAreAskedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, one := new(origin), newPen("one")
+		a := with(t, o, byURL, false)
+		expect(t, a, "before the issuer is there", one.token(), 503)
+		o.set("/jwks", 200, keySet(one))
+		time.Sleep(time.Second - 1)
+		expect(t, a, "just before a second", one.token(), 503)
+		time.Sleep(1)
+		expect(t, a, "a second later", one.token(), 200)
+	})
+}
+
 func TestKeysAreFetchedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -25,9 +25,9 @@ import (
 const (
 	refreshEvery = 5 * time.Minute
 	askAgain     = 10 * time.Second // the least between two requests because of an unknown key
+	askFirst     = time.Second      // the same, and the most until the next try, while no key is known
 	keepStale    = time.Hour        // how long keys are used that cannot be fetched again
 	fetchTimeout = 5 * time.Second
-	firstRetry   = time.Second
 )
 
 // A source is where the keys of an issuer are.
@@ -54,12 +54,14 @@ func (s *source) set() *keySet {
 
 // find returns the key for a token, asking the issuer when it is not known.
 func (s *source) find(ctx context.Context, alg jose.SignatureAlgorithm, kid string) (*keySet, any, error) {
+	within := askFirst
 	if set := s.set(); set != nil {
 		if key := set.find(alg, kid); key != nil {
 			return set, key, nil
 		}
+		within = askAgain
 	}
-	err := s.ask(ctx, askAgain)
+	err := s.ask(ctx, within)
 	if set := s.set(); set != nil {
 		if key := set.find(alg, kid); key != nil {
 			return set, key, nil
@@ -199,13 +201,13 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 
 // keep fetches the keys again and again until ctx ends.
 func (s *source) keep(ctx context.Context) {
-	backoff := steady.Backoff{First: firstRetry, Max: time.Minute}
+	backoff := steady.Backoff{First: askFirst, Max: time.Minute}
 	for ctx.Err() == nil {
 		pause := refreshEvery
 		if s.ask(ctx, 0) == nil {
 			backoff.Reset()
-		} else {
-			pause = backoff.Next()
+		} else if pause = backoff.Next(); s.set() == nil {
+			pause = min(pause, askFirst)
 		}
 		steady.Sleep(ctx, pause)
 	}
