@@ -74,6 +74,9 @@ func Any(policies ...Policy) Policy { return Policy{rule: anyOf, of: policies} }
 // All allows who all of the policies allow; without any it allows nobody.
 func All(policies ...Policy) Policy { return Policy{rule: allOf, of: policies} }
 
+// IsZero reports whether p is the zero value.
+func (p Policy) IsZero() bool { return p.rule == nobody }
+
 // String describes the policy: "owner of {id} or scope users:read".
 func (p Policy) String() string {
 	switch list := strings.Join(p.names, ", "); p.rule {

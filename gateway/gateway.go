@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -143,7 +142,7 @@ func (g *gateway) route(r Route) {
 		h = server.MaxBody(r.MaxBody, h)
 	}
 	h = g.rateLimit(r.Resource, r.RateLimit)(h)
-	if reflect.ValueOf(r.Policy).IsZero() {
+	if r.Policy.IsZero() {
 		r.Policy = auth.Optional()
 	}
 	if r.Versions == nil {
