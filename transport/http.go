@@ -311,8 +311,8 @@ func (c *httpCall) header() (h [4]h1.Field) {
 	if left, ok := c.left(c.started); ok {
 		h[2] = h1.Field{Name: deadline.Header, Value: deadline.Format(left - answerTime)}
 	}
-	if c.principal != "" {
-		h[3] = h1.Field{Name: PrincipalHeader, Value: c.principal}
+	if principal := c.sends(); principal != "" {
+		h[3] = h1.Field{Name: PrincipalHeader, Value: principal}
 	}
 	return h
 }

@@ -32,3 +32,12 @@ func (c *rpcCall) identify() {
 		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
 	}
 }
+
+// sends is the principal for the instance of the attempt: what DNS has found for a bare name need not
+// be the service, unless its certificate shows it.
+func (c *call) sends() string {
+	if c.external {
+		return ""
+	}
+	return c.principal
+}

@@ -96,7 +96,6 @@ func (c *rpcCall) startRPCSpan() {
 		c.span.SetAttributes(telemetry.RPCSystem.String("grpc"), telemetry.RPCMethod.String(name))
 	}
 	sc := c.span.SpanContext()
-	c.trace.Principal = c.principal
 	c.trace.Parent = telemetry.FormatTraceparent(sc)
 	if c.trace.Parent != "" && sc.TraceState().Len() > 0 {
 		c.trace.State = sc.TraceState().String()
@@ -106,7 +105,7 @@ func (c *rpcCall) startRPCSpan() {
 // traced is the context of an attempt that sends trace and principal on, unless the option of a
 // unary call within the process does.
 func (c *rpcCall) traced() context.Context {
-	c.option = inproc.Trace{}
+	c.option, c.trace.Principal = inproc.Trace{}, c.sends()
 	if _, within := c.local.grpc.(*inproc.Channel); within && c.args != nil {
 		c.option = c.trace
 		return c.ctx

@@ -55,8 +55,9 @@ type Options struct {
 	Faults *Faults
 	// Principal says in whose name a call to a service is made: what it returns is sent as
 	// PrincipalHeader, unless it is "" or the call brings Authorization or X-Api-Key of its own. It is
-	// asked for services by their bare names, without a dot or port, and not for external targets. No
-	// other call has that header: one that the caller has set is removed. Nil is nobody.
+	// asked for services by their bare names, without a dot or port, and not sent to external targets,
+	// such as a bare name that without TLS only DNS knows. No other call has that header: one that the
+	// caller has set is removed. Nil is nobody.
 	Principal func(ctx context.Context, service string) string
 	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred while
 	// those that are not ejected are at least half of an even share, which is the number of all

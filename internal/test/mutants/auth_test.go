@@ -37,8 +37,20 @@ func principals() []mutant {
 			"return s == allScopes })", "return false })", "./auth", "TestScopeStar",
 		},
 		{
+			"the first keys are asked for every second", "auth/source.go",
+			"within := askFirst", "within := askAgain", "./auth", "TestFirstKeysAreAskedFor",
+		},
+		{
+			"the first keys are fetched before a call needs them", "auth/source.go",
+			"pause = min(pause, askFirst)", "_ = min(pause, askFirst)", "./auth", "TestFirstKeys",
+		},
+		{
 			"the token between services does not leave the system", "transport/principal.go",
 			"c.req.Header.Del(PrincipalHeader)", "_ = PrincipalHeader", "./auth", "TestOutsideIsToldNothing",
+		},
+		{
+			"DNS is not believed who a service is", "transport/principal.go",
+			"if c.external {", "if false {", "./transport", "TestPrincipalGoesToServices",
 		},
 	}
 }
