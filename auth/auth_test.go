@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/kaptartest"
 )
 
@@ -141,5 +143,24 @@ func TestCheck(t *testing.T) {
 	}
 	if err := auth.Check(ctx, auth.Any(auth.Subject("7"), auth.Scope("x"))); err != nil {
 		t.Errorf("the subject: %v", err)
+	}
+}
+
+// TestSettingsOfTheEnvironment: in a container there is nothing else.
+func TestSettingsOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	var set auth.Settings
+	_, err := config.Load(config.Sources{Env: []string{
+		"AUTH_KEYS_NIGHT_REPORTS_SHA256=" + strings.Repeat("ab", 32), "AUTH_KEYS_NIGHT_REPORTS_SCOPES=orders:read,users:read",
+		"AUTH_ISSUERS_SHOP_ISSUER=user-service", "AUTH_ISSUERS_SHOP_AUDIENCE=shop", "AUTH_ISSUERS_SHOP_JWKS_URL=http://user-service/jwks",
+	}}, config.Target{Service: "order-service", Into: &set})
+	got := fmt.Sprint(set.Auth.Keys, set.Auth.Issuers)
+	want := fmt.Sprint(map[string]auth.Key{"night-reports": {SHA256: strings.Repeat("ab", 32), Scopes: []string{"orders:read", "users:read"}}},
+		map[string]auth.Issuer{"shop": {Issuer: "user-service", Audience: "shop", JWKSURL: "http://user-service/jwks"}})
+	if err != nil || got != want {
+		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+	if _, err := config.Load(config.Sources{Env: []string{"AUTH_KEYS_REPORTS_SCOPE=*"}}, config.Target{Into: new(auth.Settings)}); err == nil {
+		t.Error("a scope that no key gets is no error")
 	}
 }

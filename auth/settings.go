@@ -25,8 +25,8 @@ type Settings struct {
 
 // Credentials are what a service accepts, and what it shows to others.
 type Credentials struct {
-	Issuers map[string]Issuer `config:"issuers"`
-	Keys    map[string]Key    `config:"keys"`
+	Issuers map[string]Issuer `config:"issuers,dashed"`
+	Keys    map[string]Key    `config:"keys,dashed"`
 	// InternalKeys sign the tokens between services with the first, and all are accepted: a new key
 	// goes to the end everywhere, then to the front, then the old one goes.
 	InternalKeys []config.Secret `config:"internal_keys" help:"secrets of 32 bytes or more that all services share; the first signs the tokens between services, all are accepted"`

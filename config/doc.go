@@ -23,8 +23,9 @@
 //	}
 //
 // The options are required (some source must give a value that is not empty), own, empty,
-// services and, for a map whose keys are words with dots between, dotted: then a variable may be the
-// first to name an entry (TOPICS_EMAIL_SEND_V1_URL). The key "services" is reserved.
+// services and, for a map whose keys are words with dots or dashes between, dotted or dashed: then a
+// variable may be the first to name an entry (TOPICS_EMAIL_SEND_V1_URL). With dashed every variable
+// that begins with the map's name must be of an entry. The key "services" is reserved.
 //
 // # Services
 //

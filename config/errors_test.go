@@ -228,7 +228,7 @@ func TestBadSchemas(t *testing.T) {
 		}{}}}, `D: default "5": add a unit, such as 5s`},
 		{"option", []config.Target{{Into: &struct {
 			A int `config:"a,requird"`
-		}{}}}, `unknown option "requird" in the config tag, expected required, own, empty, services or dotted`},
+		}{}}}, `unknown option "requird" in the config tag, expected required, own, empty, services, dotted or dashed`},
 		{"live option", []config.Target{{Into: &struct {
 			A int `config:"a,live"`
 		}{}}}, "option live: the field's type must be config.Live[int]"},

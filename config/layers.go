@@ -128,9 +128,7 @@ func (l *layers) environment(vars map[string]variable, named []*node) *node {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.unknown)) {
 		if !b.used[name] {
-			key := b.unknown[name]
-			l.problems.add(&Error{Origin: vars[name].origin, Problem: fmt.Sprintf(
-				"%s fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", redact.Visible(name, ""), key)})
+			l.problems.add(&Error{Origin: vars[name].origin, Problem: redact.Visible(name, "") + " " + b.unknown[name]})
 		}
 	}
 	b.typos()
@@ -142,7 +140,7 @@ type envReader struct {
 	vars    map[string]variable
 	names   []string // of vars, sorted
 	used    map[string]bool
-	unknown map[string]string // variables that fit a map of structs: the map's key
+	unknown map[string]string // variables that fit a map of structs: what is wrong unless an entry uses it
 }
 
 // any reports whether the name of some variable begins with prefix.
@@ -187,8 +185,8 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 	for _, tree := range trees {
 		entries = append(entries, tree.names...)
 	}
-	if f.dotted && f.elem.kind == kindGroup {
-		entries = append(entries, b.dotted(f, name, entries)...)
+	if (f.dotted || f.dashed) && f.elem.kind == kindGroup {
+		entries = append(entries, b.worded(f, name, entries)...)
 	}
 	slices.Sort(entries)
 	for _, entry := range slices.Compact(entries) {
@@ -257,9 +255,13 @@ func (b *envReader) typos() {
 	}
 }
 
-// dotted returns the names of entries that only variables have, read as words with dots between:
-// TOPICS_EMAIL_SEND_V1_URL is of the topic email.send.v1.
-func (b *envReader) dotted(f *field, name string, known []string) (names []string) {
+// worded returns the names of entries that only variables have, read as words with dots or dashes
+// between: TOPICS_EMAIL_SEND_V1_URL is of the topic email.send.v1.
+func (b *envReader) worded(f *field, name string, known []string) (names []string) {
+	between := "."
+	if f.dashed {
+		between = "-"
+	}
 	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
 		for _, variable := range b.names {
 			middle, ok := strings.CutPrefix(variable, name+"_")
@@ -267,15 +269,16 @@ func (b *envReader) dotted(f *field, name string, known []string) (names []strin
 				middle = strings.TrimSuffix(middle, fileSuffix)
 			}
 			middle, fits := strings.CutSuffix(middle, "_"+EnvName(key))
-			if ok && fits && !slices.ContainsFunc(known, func(k string) bool { return EnvName(k) == middle }) {
-				names = append(names, strings.ToLower(strings.ReplaceAll(middle, "_", ".")))
+			if ok && fits && !slices.Contains(strings.Split(middle, "_"), "") && !slices.ContainsFunc(known, func(k string) bool { return EnvName(k) == middle }) {
+				names = append(names, strings.ToLower(strings.ReplaceAll(middle, "_", between)))
 			}
 		}
 	})
 	return names
 }
 
-// findUnknown notes the variables that fit a field of some entry of the map f.
+// findUnknown notes the variables that fit a field of some entry of the map f, and of one whose names
+// have dashes all others that begin with its name.
 func (b *envReader) findUnknown(f *field, name, key string) {
 	var suffixes []string
 	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
@@ -286,8 +289,11 @@ func (b *envReader) findUnknown(f *field, name, key string) {
 	})
 	for variable := range b.vars {
 		middle, ok := strings.CutPrefix(variable, name+"_")
-		if ok && slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(middle, s) && len(middle) > len(s) }) {
-			b.unknown[variable] = key
+		switch {
+		case ok && slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(middle, s) && len(middle) > len(s) }):
+			b.unknown[variable] = fmt.Sprintf("fits %s.<name>, but no entry or service has such a name: name the entry in the settings file", key)
+		case ok && f.dashed:
+			b.unknown[variable] = fmt.Sprintf("is no part of %s: expected %s_<NAME> and then one of %s", key, name, strings.Join(suffixes, ", "))
 		}
 	}
 }

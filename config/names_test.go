@@ -195,3 +195,39 @@ func TestDottedNames(t *testing.T) {
 		t.Errorf("topics are %v, %v; want %v", into.Topics, err, want)
 	}
 }
+
+// TestDashedNames: a variable may be the first to name an entry, and one that begins with the name of
+// the map and is of no entry is an error.
+func TestDashedNames(t *testing.T) {
+	t.Parallel()
+	type entry struct {
+		Sum    string   `config:"sum"`
+		KeyURL string   `config:"key_url"`
+		Scopes []string `config:"scopes"`
+	}
+	type settings struct {
+		Keys map[string]entry `config:"keys,dashed"`
+	}
+	load := func(env ...string) (into settings, err error) {
+		_, err = config.Load(config.Sources{Defaults: map[string]string{"keys.the_robot.sum": "a"}, Env: env},
+			config.Target{Service: "user-service", Into: &into})
+		return into, err
+	}
+	got, err := load("KEYS_REPORTS_SUM=b", "KEYS_NIGHT_2_REPORTS_KEY_URL=c", "KEYS_SUM_SUM=d", "KEYS_THE_ROBOT_SCOPES=e,f",
+		"USER_SERVICE_KEYS_OWN_SUM=g", "USER_SERVICE_KEYS_REPORTS_SCOPES=h", "KEYS=", "KEYSTONE_X=i")
+	want := map[string]entry{
+		"reports": {Sum: "b", Scopes: []string{"h"}}, "night-2-reports": {KeyURL: "c"}, "sum": {Sum: "d"},
+		"the_robot": {Sum: "a", Scopes: []string{"e", "f"}}, "own": {Sum: "g"},
+	}
+	if err != nil || fmt.Sprint(got.Keys) != fmt.Sprint(want) {
+		t.Errorf("the keys are %v, %v; want %v", got.Keys, err, want)
+	}
+	for _, variable := range []string{
+		"KEYS_REPORTS_SUN", "KEYS_REPORTS_URL", "KEYS_REPORTS", "KEYS_SUM", "KEYS__SUM", "KEYS_", "KEYS_A__B_SUM", "KEYS_A__SUM", "KEYS_reports_sum",
+		"USER_SERVICE_KEYS_REPORTS_SUN",
+	} {
+		if got, err := load(variable + "=b"); err == nil || !strings.Contains(err.Error(), variable) {
+			t.Errorf("%s: %v, %v; want an error", variable, got.Keys, err)
+		}
+	}
+}

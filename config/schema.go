@@ -31,7 +31,7 @@ type field struct {
 	hasDef, required, own, live, secret bool
 	empty                               bool        // an empty environment variable is a value
 	services                            bool        // kindMap: the entries' names are those of services, most often
-	dotted                              bool        // kindMap: the entries' names are words with dots between, most often
+	dotted, dashed                      bool        // kindMap: the entries' names are words with dots or dashes between, most often
 	inherit                             [][2]string // kindMap: fields of the entries and the plain keys that they fall back to
 }
 
@@ -192,7 +192,7 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 	if strings.Trim(f.name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		s.failf(f.owner, "key %q: expected lower-case letters, digits, _ and -", f.name)
 	}
-	known := map[string]*bool{"required": &f.required, "own": &f.own, "empty": &f.empty, "services": &f.services, "dotted": &f.dotted}
+	known := map[string]*bool{"required": &f.required, "own": &f.own, "empty": &f.empty, "services": &f.services, "dotted": &f.dotted, "dashed": &f.dashed}
 	for option := range strings.SplitSeq(options, ",") {
 		switch is := known[option]; {
 		case is != nil:
@@ -200,7 +200,7 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 		case option == "live" && !reflect.PointerTo(f.typ).Implements(typeLive):
 			s.failf(f.owner, "option live: the field's type must be config.Live[%s]", f.typ)
 		case option != "" && option != "live":
-			s.failf(f.owner, "unknown option %q in the config tag, expected required, own, empty, services or dotted", option)
+			s.failf(f.owner, "unknown option %q in the config tag, expected required, own, empty, services, dotted or dashed", option)
 		}
 	}
 }

@@ -49,6 +49,10 @@ func principals() []mutant {
 			"c.req.Header.Del(PrincipalHeader)", "_ = PrincipalHeader", "./auth", "TestOutsideIsToldNothing",
 		},
 		{
+			"a variable of API keys that is none is told", "config/layers.go",
+			"case ok && f.dashed:", "case false:", "./config", "TestDashedNames",
+		},
+		{
 			"DNS is not believed who a service is", "transport/principal.go",
 			"if c.external {", "if false {", "./transport", "TestPrincipalGoesToServices",
 		},
