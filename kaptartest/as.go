@@ -48,20 +48,22 @@ func (a *as) token(ctx context.Context, service string) string {
 // credentials are what a request may bring itself.
 var credentials = []string{"authorization", "x-api-key", strings.ToLower(transport.PrincipalHeader)}
 
-type roundTripper func(*http.Request) (*http.Response, error)
+// A network is the transport of the test's HTTP calls. It embeds http.Transport so that
+// http.Client's CloseIdleConnections reaches it: a connection to services that have stopped must not
+// be used again.
+type network struct {
+	*http.Transport
+	as *as
+}
 
 // RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func (a *as) around(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		own := slices.ContainsFunc(credentials, func(name string) bool { return r.Header.Get(name) != "" })
-		if token := a.token(r.Context(), r.URL.Host); token != "" && !own {
-			r = r.Clone(r.Context())
-			r.Header.Set(transport.PrincipalHeader, token)
-		}
-		return next.RoundTrip(r)
-	})
+func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
+	own := slices.ContainsFunc(credentials, func(name string) bool { return r.Header.Get(name) != "" })
+	if token := n.as.token(r.Context(), r.URL.Host); token != "" && !own {
+		r = r.Clone(r.Context())
+		r.Header.Set(transport.PrincipalHeader, token)
+	}
+	return n.Transport.RoundTrip(r)
 }
 
 // outgoing is ctx with the metadata of a call to service.

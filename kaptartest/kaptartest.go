@@ -105,9 +105,8 @@ func StartWith(t testing.TB, opts *Options, services ...kaptar.Service) *System 
 	if err := s.as.become(opts.As, cmp.Or(opts.Settings["auth.internal_keys"], secret)); err != nil {
 		t.Fatalf("kaptartest: %v", err)
 	}
-	network := &http.Transport{DialContext: s.dial}
-	s.client = &http.Client{Transport: s.as.around(network)}
-	t.Cleanup(network.CloseIdleConnections)
+	s.client = &http.Client{Transport: network{&http.Transport{DialContext: s.dial}, &s.as}}
+	t.Cleanup(s.client.CloseIdleConnections)
 	s.run(services)
 	return s
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,4 +239,33 @@ func TestRestart(t *testing.T) {
 	sys.Restart(loans(), bank(), counter(&handled))
 	lend(t, sys, "2", http.StatusOK)
 	reaches(t, &handled, 2)
+}
+
+// TestCloseIdleConnections: what Restart relies on, as a call on a connection to services that have
+// stopped fails now and then.
+func TestCloseIdleConnections(t *testing.T) {
+	t.Parallel()
+	sys := kaptartest.Start(t, bank())
+	var reused bool
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+	call := func() {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://bank/livez", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := sys.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	call()
+	if call(); !reused {
+		t.Error("the second call made a connection of its own")
+	}
+	sys.Client().CloseIdleConnections()
+	if call(); reused {
+		t.Error("a call took a connection that was to be closed")
+	}
 }

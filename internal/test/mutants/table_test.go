@@ -231,6 +231,10 @@ func client() []mutant {
 func events() []mutant {
 	return []mutant{
 		{
+			"a test's calls leave the connections to services that have stopped", "kaptartest/as.go",
+			"\t*http.Transport\n", "\tTransport http.RoundTripper\n", "./kaptartest", "TestCloseIdleConnections",
+		},
+		{
 			"a test's system has a broker of its own", "kaptartest/kaptartest.go",
 			"Backends:      map[string]drivers.Backend{brokerURL: s.broker},", "Backends:      map[string]drivers.Backend{brokerURL: newBroker()},", "./kaptartest", "",
 		},
