@@ -188,7 +188,8 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 			return nil, fmt.Errorf("kaptar: %s needs a database: set DATABASE_URL (or services.%[1]s.database_url) to sqlite:path or postgres://…", a.Name())
 		}
 		if tlsfiles.Exposed(url) {
-			a.Logger().Warn("the database is on another machine, and its URL does not ask for TLS that looks who answers: add sslmode=verify-full", "setting", "database_url")
+			a.Logger().Warn("the database is on another machine, and its URL does not ask for TLS that looks who answers: "+
+				"add sslmode=verify-full", "setting", "database_url")
 		}
 		db, err := sqldb.Open(a.base, url)
 		if err != nil {

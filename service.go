@@ -17,8 +17,9 @@ type Service struct {
 	Version string
 	// Listen is the HTTP address when the setting listen is not given; default ":8080". GRPCListen
 	// is the same for gRPC and grpc_listen; default ":50051", bound only when Setup registers a
-	// gRPC service. Without TLS, and unless plaintext is set, a port alone is one of loopback. Services that run in one program need different ones; under package local those
-	// without one get the next free numbers.
+	// gRPC service. Without TLS, and unless plaintext is set, a port alone is one of loopback.
+	// Services that run in one program need different ones; under package local those without one
+	// get the next free numbers.
 	Listen     string
 	GRPCListen string
 	// Settings is a pointer to a struct that is filled from the configuration before Setup runs

@@ -269,7 +269,7 @@ func TestBusy(t *testing.T) {
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
 		s := &service{
 			store: store{db}, passwords: p, throttle: newThrottle(nil),
-			logins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "logins_total"}, []string{"result"}),
+			logins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "logins_total", Help: "Logins."}, []string{"result"}),
 		}
 		for i := range 20 {
 			in, user := new(loginInput), new(newUserInput)
