@@ -174,7 +174,7 @@ func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
 		p, err = a.apiKey(c.key[0])
 	}
 	if err == nil && c.peer != "" {
-		who := Principal{}
+		who := Principal{outsider: true} // a certificate does not say for whom the call is made
 		if p != nil {
 			who = *p
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/transport"
 )
 
 // hostile are credentials that somebody makes up, by name, and the status that each gets. A few
@@ -308,6 +309,19 @@ func TestHostileCredentials(t *testing.T) {
 	}
 	if n, most := f.asked.Load(), 2+2*int64(time.Since(began)/(10*time.Second)+1); n > most {
 		t.Errorf("the keys were fetched %d times, want at most %d: once for each issuer and 10 s", n, most)
+	}
+}
+
+// TestScopeWithSpaces: a scope is the same at the next service.
+func TestScopeWithSpaces(t *testing.T) {
+	t.Parallel()
+	a := newForge(t).new(t)
+	user := &auth.Principal{Subject: "7", Scopes: []string{"orders:read sales:read *", "users:read"}}
+	shown := shown{transport.PrincipalHeader: {a.Token(auth.With(t.Context(), user), "orders")}}
+	for scope, status := range map[string]int{"orders:read sales:read *": 200, "users:read": 200, "sales:read": 403, "orders:read": 403} {
+		if w := over(t, a, auth.Scope(scope), shown); w.Code != status {
+			t.Errorf("%s: status %d, want %d: %s", scope, w.Code, status, w.Body)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ type outgoing struct {
 	Audience string   `json:"aud"`
 	Subject  string   `json:"sub,omitempty"`
 	Roles    []string `json:"roles,omitempty"`
-	Scope    string   `json:"scope,omitempty"`
+	SCP      []string `json:"scp,omitempty"` // a list, as a scope of an issuer may have spaces
 	Expires  int64    `json:"exp"`
 	Until    int64    `json:"until,omitempty"`
 	Nobody   bool     `json:"nobody,omitempty"`
@@ -76,7 +76,7 @@ func (i *internal) token(service string, who *Principal) string {
 	m := new(made)
 	if who != nil {
 		m.who, say.Nobody = *who, who.outsider
-		say.Subject, say.Roles, say.Scope = who.Subject, who.Roles, strings.Join(who.Scopes, " ")
+		say.Subject, say.Roles, say.SCP = who.Subject, who.Roles, who.Scopes
 		if !who.Expires.IsZero() {
 			say.Until = who.Expires.Unix()
 			if who.Expires.Before(ends) {

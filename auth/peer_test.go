@@ -29,6 +29,38 @@ import (
 // TestPeer: who has a certificate is the service that it names, and speaks for nobody else.
 func TestPeer(t *testing.T) {
 	t.Parallel()
+	testPeer(t, auth.Service("front"), map[string]peerCase{
+		"its certificate":             {"front", "", 200, codes.OK, " by front"},
+		"its certificate and token":   {"front", "front", 200, codes.OK, " by front"},
+		"its token alone":             {"", "front", 200, codes.OK, " by front"},
+		"another's certificate":       {"other", "", 401, codes.Unauthenticated, ""},
+		"another's token":             {"other", "other", 403, codes.PermissionDenied, ""},
+		"its token, by another":       {"other", "front", 401, codes.Unauthenticated, ""},
+		"another's token, by it":      {"front", "other", 401, codes.Unauthenticated, ""},
+		"neither certificate nor key": {"", "", 401, codes.Unauthenticated, ""},
+	})
+}
+
+// TestPeerForNobody: a service that sends no token may be one that passes on what a stranger has sent,
+// so its certificate does not make the call one of somebody's.
+func TestPeerForNobody(t *testing.T) {
+	t.Parallel()
+	testPeer(t, auth.Authenticated(), map[string]peerCase{
+		"a certificate alone":     {"front", "", 401, codes.Unauthenticated, ""},
+		"a certificate and token": {"front", "front", 200, codes.OK, " by front"},
+	})
+}
+
+type peerCase struct {
+	peer, token string // "" is none
+	status      int
+	code        codes.Code
+	who         string
+}
+
+// testPeer calls a route and an RPC that have policy.
+func testPeer(t *testing.T, policy auth.Policy, cases map[string]peerCase) {
+	t.Helper()
 	ca, err := identity.NewAuthority("example.org")
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +84,8 @@ func TestPeer(t *testing.T) {
 		return i, a
 	}
 	back, a := service("back")
-	policies := auth.Policies{"/test.Who/Get": auth.Service("front")}
-	web := httptest.NewUnstartedServer(a.Require(policies["/test.Who/Get"], http.HandlerFunc(who)))
+	policies := auth.Policies{"/test.Who/Get": policy}
+	web := httptest.NewUnstartedServer(a.Require(policy, http.HandlerFunc(who)))
 	web.TLS = back.Server(true)
 	web.StartTLS()
 	t.Cleanup(web.Close)
@@ -65,21 +97,7 @@ func TestPeer(t *testing.T) {
 	rpc.RegisterService(named(func(ctx context.Context, _ *wrapperspb.StringValue) (string, error) { return name(ctx), nil }), nil)
 	go func() { _ = rpc.Serve(l) }()
 	t.Cleanup(rpc.Stop)
-	for name, tc := range map[string]struct {
-		peer, token string // "" is none
-		status      int
-		code        codes.Code
-		who         string
-	}{
-		"its certificate":             {"front", "", 200, codes.OK, " by front"},
-		"its certificate and token":   {"front", "front", 200, codes.OK, " by front"},
-		"its token alone":             {"", "front", 200, codes.OK, " by front"},
-		"another's certificate":       {"other", "", 403, codes.PermissionDenied, ""},
-		"another's token":             {"other", "other", 403, codes.PermissionDenied, ""},
-		"its token, by another":       {"other", "front", 401, codes.Unauthenticated, ""},
-		"another's token, by it":      {"front", "other", 401, codes.Unauthenticated, ""},
-		"neither certificate nor key": {"", "", 401, codes.Unauthenticated, ""},
-	} {
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			peer := "front"

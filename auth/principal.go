@@ -21,7 +21,8 @@ type Principal struct {
 	// Expires is when the credential ends that it has shown; the zero time is never.
 	Expires time.Time
 
-	// outsider is nobody, for whom Caller has made the call: it is no call of the caller's own.
+	// outsider is nobody, for whom Caller has made the call: it is no call of the caller's own, as far
+	// as is known.
 	outsider bool
 }
 

@@ -37,13 +37,19 @@ func TestConnectionAge(t *testing.T) {
 		l <- at
 		begun := time.Now()
 		f := http2.NewFramer(client, client)
-		go func() { _, _ = io.WriteString(client, http2.ClientPreface); _ = f.WriteSettings() }()
+		written := make(chan struct{}) // while the server writes, too
+		go func() {
+			defer close(written)
+			_, _ = io.WriteString(client, http2.ClientPreface)
+			_ = f.WriteSettings()
+		}()
 		for {
 			frame, err := f.ReadFrame()
 			if err != nil {
 				t.Fatal("no GOAWAY:", err)
 			}
 			if ping, ok := frame.(*http2.PingFrame); ok && !ping.IsAck() {
+				<-written // a Framer writes one frame at a time
 				_ = f.WritePing(true, ping.Data)
 			}
 			if _, away := frame.(*http2.GoAwayFrame); away {

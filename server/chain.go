@@ -58,11 +58,11 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 		return
 	}
 	r := &route{pattern, h}
-	s.mux.Handle(pattern, r)
-	s.routes = append(s.routes, r)
-	if s.inner != nil {
+	if s.inner != nil { // and calls within the process come: never to a route without its middleware
 		s.wrap(r)
 	}
+	s.mux.Handle(pattern, r)
+	s.routes = append(s.routes, r)
 }
 
 // HandleFunc is Handle for a function.

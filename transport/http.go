@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/internal/deadline"
@@ -41,7 +40,7 @@ type httpCall struct {
 // modify req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances,
 // context.DeadlineExceeded, context.Canceled or the network's error. A response is returned
 // whatever its status is. Its body must be read to the end or closed: until then the call counts as
-// in flight and holds its deadline.
+// in flight and holds its deadline. A redirect to a service from anywhere else is not followed.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.once.Do(t.start)
 	return t.client.RoundTrip(req)
@@ -86,6 +85,9 @@ func (e engine) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) newHTTPCall(req *http.Request) (*httpCall, error) {
 	if req.URL == nil || req.URL.Host == "" || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
 		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", req.URL.Redacted())
+	}
+	if err := strayed(req); err != nil {
+		return nil, err
 	}
 	tg, err := t.target(req.URL.Host, req.URL.Scheme == "https")
 	if err != nil {
@@ -186,16 +188,6 @@ func (c *httpCall) failed(resp *http.Response) outcome {
 		return neutral
 	}
 	return failure
-}
-
-// wellFormed reports whether the request is one that can be sent: inner transports refuse others.
-func wellFormed(req *http.Request) bool {
-	for name, values := range req.Header {
-		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
-			return false
-		}
-	}
-	return req.Method == "" || httpguts.ValidHeaderFieldName(req.Method)
 }
 
 // bound returns the context of an attempt. It has the deadline of the call; while another attempt

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	otelcodes "go.opentelemetry.io/otel/codes"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/telemetry"
@@ -167,4 +169,14 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close() // the caller's own error, which it can see itself
 	}
+}
+
+// wellFormed reports whether the request is one that can be sent: inner transports refuse others.
+func wellFormed(req *http.Request) bool {
+	for name, values := range req.Header {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return false
+		}
+	}
+	return req.Method == "" || httpguts.ValidHeaderFieldName(req.Method)
 }

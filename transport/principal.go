@@ -1,6 +1,12 @@
 package transport
 
-import "google.golang.org/grpc/metadata"
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+)
 
 // PrincipalHeader carries who a call between services is made for, as package auth writes it; over
 // gRPC the metadata of that name in lower case does.
@@ -40,4 +46,21 @@ func (c *call) sends() string {
 		return ""
 	}
 	return c.principal
+}
+
+// strayed finds a request with which a client follows a redirect to a service from anywhere else:
+// whoever wrote that would choose what is called in this service's name.
+func strayed(req *http.Request) error {
+	if req.Response == nil || strings.ContainsAny(req.URL.Host, ".:") {
+		return nil
+	}
+	from := "another host"
+	if before := req.Response.Request; before != nil && before.URL != nil {
+		from = before.URL.Host
+	}
+	if strings.EqualFold(from, req.URL.Host) {
+		return nil
+	}
+	return fmt.Errorf("transport: a redirect of %s to the service %s, which would be called in this service's name, is not followed: "+
+		"expected one within %[1]s, or to a host with a dot", from, req.URL.Host)
 }

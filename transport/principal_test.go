@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -51,6 +52,49 @@ func TestPrincipalGoesToServices(t *testing.T) {
 		md, _ := metadata.FromOutgoingContext(c.traced())
 		if len(md[principalKey]) != want {
 			t.Errorf("an RPC, external %t: metadata %v, want %d principals", external, md, want)
+		}
+	}
+}
+
+// TestRedirectToService: who is called does not choose what else is called in our name.
+func TestRedirectToService(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		from, to string
+		calls    int
+	}{
+		{"https://hooks.example/", "http://order-service/", 1},
+		{"https://hooks.example/", "http://ORDER-SERVICE/", 1},
+		{"http://user-service/", "http://order-service/", 1},
+		{"http://order-service:80/", "http://order-service/", 1},
+		{"http://order-service/", "/orders", 2},
+		{"http://order-service/", "http://Order-Service/orders", 2},
+		{"http://order-service/", "https://hooks.example/", 2},
+		{"https://hooks.example/", "https://other.example/", 2},
+	} {
+		for _, status := range []int{302, 307} {
+			synctest.Test(t, func(t *testing.T) {
+				m := new(discovery.Memory)
+				_ = m.Register(t.Context(), newInstance("a"))
+				_ = m.Register(t.Context(), discovery.Instance{Service: "user-service", ID: "u", HTTP: "u:80"})
+				calls := 0
+				tr := over(t, Options{Resolver: m}, func(r *http.Request) (*http.Response, error) {
+					if calls++; calls > 1 {
+						return reply(r, 200), nil
+					}
+					resp := reply(r, status)
+					resp.Header.Set("Location", tt.to)
+					return resp, nil
+				})
+				tr.lookup = func(context.Context, string) ([]string, error) { return []string{"10.0.0.9"}, nil }
+				resp, err := (&http.Client{Transport: tr}).Post(tt.from, "text/plain", strings.NewReader("x"))
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				if calls != tt.calls || (err == nil) != (tt.calls == 2) {
+					t.Errorf("%d from %s to %s: %d calls, %v, want %d calls", status, tt.from, tt.to, calls, err, tt.calls)
+				}
+			})
 		}
 	}
 }

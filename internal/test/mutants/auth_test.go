@@ -16,6 +16,14 @@ func principals() []mutant {
 			"if t.header.Crit != nil || t.header.B64 != nil {", "if t.header.B64 != nil {", "./auth", "TestHostileCredentials",
 		},
 		{
+			"a certificate alone does not say for whom a call is", "auth/auth.go",
+			"who := Principal{outsider: true}", "who := Principal{}", "./auth", "TestPeerForNobody",
+		},
+		{
+			"a redirect does not lead to a service from anywhere else", "transport/principal.go",
+			"if strings.EqualFold(from, req.URL.Host) {", "if from != \"\" {", "./transport", "TestRedirectToService",
+		},
+		{
 			"a token for one service is of no use at another", "auth/internal.go",
 			"case len(c.Audience) != 1 || !c.isFor(i.name):", "case false:", "./auth", "TestReplay",
 		},
