@@ -428,7 +428,7 @@ func TestFailuresKeepTheList(t *testing.T) {
 			tc.fail(t, s)
 			until(t, "the log says that it failed", func() bool { return log.lines() > 0 })
 			if !strings.Contains(name, "authority") { // nobody is asked then
-				more(t, s, 4)
+				more(t, s, 2)
 			}
 			got := log.String()
 			for _, want := range append(tc.want, "level=WARN", "service user") {
