@@ -10,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/principal"
 )
 
 const (
@@ -170,6 +171,6 @@ func (a *Auth) Token(ctx context.Context, service string) string {
 	if a.internal == nil {
 		return ""
 	}
-	who, _ := ctx.Value(principalKey{}).(*Principal)
+	who, _ := ctx.Value(principal.Key{}).(*Principal)
 	return a.internal.token(service, who)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/principal"
 )
 
 // A Principal is who a call is made for. It is shared by calls: nobody may change it.
@@ -40,12 +41,10 @@ func (p *Principal) same(q *Principal) bool {
 		slices.Equal(p.Roles, q.Roles) && slices.Equal(p.Scopes, q.Scopes)
 }
 
-type principalKey struct{}
-
 // From returns who the call of ctx is made for; nil is nobody. What a service does on behalf of
 // nobody has that service as Caller, and no Subject.
 func From(ctx context.Context) *Principal {
-	p, _ := ctx.Value(principalKey{}).(*Principal)
+	p, _ := ctx.Value(principal.Key{}).(*Principal)
 	if p != nil && p.outsider && p.Caller == "" {
 		return nil
 	}
@@ -55,13 +54,13 @@ func From(ctx context.Context) *Principal {
 // With returns a context whose calls are made for p. With nil a service calls for itself, as it does
 // where no call from elsewhere has led to what it does, such as in the handler of an event.
 func With(ctx context.Context, p *Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
+	return context.WithValue(ctx, principal.Key{}, p)
 }
 
 // enter is With for a call that begins. One that package server serves needs no context of its own.
 func enter(ctx context.Context, p *Principal) context.Context {
-	if l := deadline.Of(ctx); l != nil && ctx.Value(principalKey{}) == nil {
-		l.Give(principalKey{}, p)
+	if l := deadline.Of(ctx); l != nil && ctx.Value(principal.Key{}) == nil {
+		l.Give(principal.Key{}, p)
 		return ctx
 	}
 	return With(ctx, p)

@@ -133,8 +133,9 @@ func newCache[T any](stop context.Context, e engine, name string, ttl time.Durat
 // Get returns the value of key, from the cache or from load.
 //
 // Callers in this process that miss the same key at the same time share one load. It runs with the
-// values of the first one's context and has 30 seconds; whoever cannot wait goes with the error of
-// their own context. load must not read through a transaction that has not committed. Its error, or
+// values of the first one's context, the principal of package auth included, and what it returns is
+// for all who ask for the key: what depends on who asks needs them in the key. It has 30 seconds;
+// whoever cannot wait goes with the error of their own context. load must not read through a transaction that has not committed. Its error, or
 // panic, goes as an error to all who share it and is not kept; neither is a value of more than 1
 // MiB of JSON.
 func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Context) (T, error)) (T, error) {

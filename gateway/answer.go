@@ -1,9 +1,13 @@
 package gateway
 
 import (
+	"bufio"
+	"context"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/server"
@@ -15,7 +19,7 @@ import (
 func (g *gateway) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		trusted := g.trusts(r)
-		a := &answer{ResponseWriter: w, gateway: g, id: requestID(r), secure: r.TLS != nil}
+		a := &answer{ResponseWriter: w, gateway: g, ctx: r.Context(), id: requestID(r), secure: r.TLS != nil}
 		if p := g.check(r); p.Status != 0 {
 			a.refuse(r, p)
 			return
@@ -87,6 +91,7 @@ var credentials = []string{"Authorization", "X-Api-Key", "Cookie", transport.Pri
 type answer struct {
 	http.ResponseWriter
 	gateway  *gateway
+	ctx      context.Context // of the request
 	id       string
 	origin   string // that may read the answer; "": the gateway's own alone
 	secure   bool   // over TLS
@@ -111,6 +116,16 @@ func (a *answer) Write(b []byte) (int, error) {
 		a.WriteHeader(http.StatusOK)
 	}
 	return a.ResponseWriter.Write(b)
+}
+
+// Hijack is what http.ResponseController looks for. The end of the request's context ends the wait for
+// what the client sends: after the service has closed its end, ReverseProxy waits for nothing else.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
+	if err == nil {
+		context.AfterFunc(a.ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	}
+	return conn, rw, err
 }
 
 // FlushError is what http.ResponseController looks for.

@@ -326,7 +326,7 @@ func TestHTTP2(t *testing.T) {
 				}
 			}
 			if !slices.Contains(m.want, got) || m.seen != "any" && saw != m.seen {
-				t.Errorf("%s: got %s and the service saw %q, want %q and %q", m.name, got, saw, m.want, m.seen)
+				t.Errorf("%s: got %s and the service saw %.200q, want %q and %q", m.name, got, saw, m.want, m.seen)
 			}
 			s.wellAfter(m.name)
 		}

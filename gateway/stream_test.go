@@ -103,6 +103,37 @@ func TestStreams(t *testing.T) {
 	})
 }
 
+// TestSocketWithOneEnd: a client that stays, after the service has gone, does not keep the gateway from
+// stopping.
+func TestSocketWithOneEnd(t *testing.T) {
+	inBoth(t, func(t *testing.T, shape string) {
+		s := open(t, shape, nil, nil, map[string]http.HandlerFunc{"GET /v1/users/socket": func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbye\n")
+			_ = rw.Flush()
+			_ = conn.Close()
+		}})
+		socket := s.dial()
+		_, _ = io.WriteString(socket, strings.ReplaceAll(upgrade, "<host>", s.addr)+"\r\n")
+		echo := bufio.NewReader(socket)
+		if head, err := http.ReadResponse(echo, nil); err != nil || head.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("upgrade: %v, %v", head, err)
+		}
+		if line, err := echo.ReadString('\n'); line != "bye\n" || err != nil {
+			t.Errorf("the service said %q, %v", line, err)
+		}
+		began := time.Now()
+		s.sys.Stop()
+		if took := time.Since(began); took > 1900*time.Millisecond {
+			t.Errorf("the gateway took %v to stop, want less than the 2 s that streams have", took)
+		}
+	})
+}
+
 // TestSocketsAreGuarded: an upgrade is a request like others, until it is answered.
 func TestSocketsAreGuarded(t *testing.T) {
 	t.Parallel()

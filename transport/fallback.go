@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/principal"
 )
 
 // A Fallback answers a call whose target cannot: its breaker is open, it has no instances, it did not
@@ -99,7 +100,7 @@ func (u *unary) insteadOf(err error, reply any, opts []grpc.CallOption) error {
 // LastGood keeps last good answers in memory, and gives them for as long as the target cannot: it is a
 // fallback of the calls that it stands around, in place of their context's. It keeps answers to GET with
 // status 200, a length of up to 64 KiB and no Cache-Control: no-store, and answers to unary gRPC calls,
-// each for the same request with the same headers only, and 8 MiB in all. The zero value is ready to use;
+// each for the same request with the same headers and the same principal only, and 8 MiB in all. The zero value is ready to use;
 // it must not be copied and not be changed after the first call.
 type LastGood struct {
 	MaxAge time.Duration // of an answer that is given; default 5 minutes
@@ -127,7 +128,7 @@ func (l *LastGood) Client(next http.RoundTripper) http.RoundTripper {
 		if req.Method != http.MethodGet && req.Method != "" {
 			return next.RoundTrip(req)
 		}
-		key, failed := keyOf(req.URL.String(), req.Header), false
+		key, failed := keyOf(req.Context(), req.URL.String(), req.Header), false
 		ctx := WithFallback(req.Context(), Fallback{HTTP: func(_ *http.Request, err error) (*http.Response, error) {
 			failed = true
 			k, ok := l.get(key)
@@ -167,7 +168,7 @@ func (l *LastGood) Unary(ctx context.Context, method string, req, reply any, cc 
 		return next(ctx, method, req, reply, cc, opts...)
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)
-	key, failed := keyOf(method+" "+string(wire), md), false
+	key, failed := keyOf(ctx, method+" "+string(wire), md), false
 	err = next(WithFallback(ctx, Fallback{Unary: func(_ context.Context, _ string, _, _ any, err error) error {
 		failed = true
 		if k, ok := l.get(key); ok {
@@ -208,9 +209,12 @@ func (l *LastGood) get(key string) (kept, bool) {
 	return k, ok && time.Since(k.at) <= cmp.Or(l.MaxAge, 5*time.Minute)
 }
 
-// keyOf names a request with all its headers but those that differ from call to call.
-func keyOf(request string, headers map[string][]string) string {
+// keyOf names a request with whom it is made for, and all its headers but those that differ from call
+// to call.
+func keyOf(ctx context.Context, request string, headers map[string][]string) string {
 	var b strings.Builder
+	b.WriteString(principal.Tag(ctx))
+	b.WriteByte(0)
 	b.WriteString(request)
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		switch lower := strings.ToLower(name); {

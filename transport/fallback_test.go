@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/principal"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -199,6 +200,52 @@ func TestLastGood(t *testing.T) {
 		time.Sleep(time.Hour)
 		if got, _ := ask("GET", "/orders/1", "Authorization", "ada"); got == 200 {
 			t.Error("an answer of more than an hour ago was given")
+		}
+	})
+}
+
+// TestLastGoodIsForOne: what was answered to one is given to nobody else.
+func TestLastGoodIsForOne(t *testing.T) {
+	t.Parallel()
+	type who struct {
+		Subject string
+		Scopes  []string
+	}
+	synctest.Test(t, func(t *testing.T) {
+		down := false
+		good := new(LastGood)
+		opts := Options{Resolver: listed("a"), Client: []func(http.RoundTripper) http.RoundTripper{good.Client}}
+		tr := over(t, opts, func(r *http.Request) (*http.Response, error) {
+			if down {
+				return reply(r, 503), nil
+			}
+			return reply(r, 200), nil
+		})
+		next := func(ctx context.Context, method string, in, out any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+			if f, _ := ctx.Value(fallbackKey{}).(Fallback); down {
+				return f.Unary(ctx, method, in, out, errors.New("down"))
+			}
+			return nil
+		}
+		ask := func(as any) (code int, rpc error) {
+			ctx := context.WithValue(t.Context(), principal.Key{}, as)
+			req, _ := http.NewRequestWithContext(ctx, http.MethodGet, orders, http.NoBody)
+			if resp, err := tr.RoundTrip(req); err == nil {
+				code = resp.StatusCode
+				_ = resp.Body.Close()
+			}
+			return code, good.Unary(ctx, "/a/b", new(grpc_health_v1.HealthCheckRequest), new(grpc_health_v1.HealthCheckResponse), nil, next)
+		}
+		ada := &who{"ada", []string{"a", "b"}}
+		_, _ = ask(ada)
+		down = true
+		for _, other := range []any{nil, &who{}, &who{"eve", ada.Scopes}, &who{"ada", nil}, &who{"ada", []string{`a" "b`}}} {
+			if status, err := ask(other); status == 200 || err == nil {
+				t.Errorf("%+v: %d and %v, want no answer that was given to another", other, status, err)
+			}
+		}
+		if status, err := ask(&who{"ada", []string{"a", "b"}}); status != 200 || err != nil {
+			t.Errorf("the same one: %d and %v, want the last good answer", status, err)
 		}
 	})
 }

@@ -24,6 +24,10 @@ func principals() []mutant {
 			"if strings.EqualFold(from, req.URL.Host) {", "if from != \"\" {", "./transport", "TestRedirectToService",
 		},
 		{
+			"what was answered to one is given to nobody else", "transport/fallback.go",
+			"b.WriteString(principal.Tag(ctx))", "_ = principal.Tag(ctx)", "./transport", "TestLastGoodIsForOne",
+		},
+		{
 			"a token for one service is of no use at another", "auth/internal.go",
 			"case len(c.Audience) != 1 || !c.isFor(i.name):", "case false:", "./auth", "TestReplay",
 		},

@@ -8,6 +8,10 @@ func edge() []mutant {
 			"if trusted && key == transport.PrincipalHeader {", "if trusted || key == transport.PrincipalHeader {", "./gateway", "TestStolenToken",
 		},
 		{
+			"a socket whose service has gone does not keep the gateway from stopping", "gateway/answer.go",
+			"_ = conn.SetReadDeadline(time.Unix(1, 0))", "_ = conn.SetWriteDeadline(time.Unix(1, 0))", "./gateway", "TestSocketWithOneEnd",
+		},
+		{
 			"X_Forwarded_For does not get through as another name", "gateway/check.go",
 			"case !isPlain(name), slices", "case false, slices", "./gateway", "TestHeadersFromOutside",
 		},
