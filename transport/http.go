@@ -84,7 +84,7 @@ func (e engine) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (t *Transport) newHTTPCall(req *http.Request) (*httpCall, error) {
 	if req.URL == nil || req.URL.Host == "" || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
-		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", req.URL.Redacted())
+		return nil, fmt.Errorf("transport: url %q: expected http://service/… or https://host/…", shown(req.URL))
 	}
 	if err := strayed(req); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -49,11 +50,19 @@ func spanAttrs(target string) []attribute.KeyValue {
 	return attrs
 }
 
+// shown is u for spans and errors: without user and query, in which anything may be a secret.
+func shown(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return (&url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
+
 func (c *httpCall) startHTTPSpan() {
 	method := cmp.Or(c.req.Method, http.MethodGet)
 	if c.startSpan() {
 		c.span.SetName(method + " " + c.tg.name)
-		c.span.SetAttributes(telemetry.HTTPMethod.String(method), telemetry.URLFull.String(c.req.URL.Redacted()))
+		c.span.SetAttributes(telemetry.HTTPMethod.String(method), telemetry.URLFull.String(shown(c.req.URL)))
 	}
 }
 

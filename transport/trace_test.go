@@ -49,7 +49,7 @@ func TestAClientSpanForEachCall(t *testing.T) {
 			return reply(r, 404), nil
 		})
 		rec := recorded(tr)
-		req, _ := http.NewRequestWithContext(trace.ContextWithSpanContext(t.Context(), parentSpan()), "GET", "http://order-service/orders/1", nil)
+		req, _ := http.NewRequestWithContext(trace.ContextWithSpanContext(t.Context(), parentSpan()), "GET", "http://ada:secret@order-service/orders/1?t=secret#secret", nil)
 		req.Header.Set("Traceparent", "00-ffffffffffffffffffffffffffffffff-ffffffffffffffff-01")
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
