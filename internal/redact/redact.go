@@ -82,9 +82,7 @@ func noPort(s string) int {
 	return -1
 }
 
-// Parameters returns the query of a URL, or a text with one, without secrets.
-func Parameters(s string) string { return mapParameters(s, true) }
-
+// mapParameters hides the secrets of s, which is a query or a text with parameters in it.
 func mapParameters(s string, query bool) string {
 	var out strings.Builder
 	done := 0
