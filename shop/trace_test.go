@@ -101,14 +101,14 @@ func (m metricSide) Export(_ context.Context, in *metricspb.ExportMetricsService
 }
 
 // startCollector serves one on loopback and returns its address.
-func startCollector(t *testing.T) (*collector, string) {
+func startCollector(t *testing.T, opts ...grpc.ServerOption) (*collector, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &collector{spans: make(map[string]map[string][]string), logs: make(map[string]map[string]bool), metrics: make(map[string]bool)}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(opts...)
 	tracepb.RegisterTraceServiceServer(srv, c)
 	logspb.RegisterLogsServiceServer(srv, logSide{collector: c})
 	metricspb.RegisterMetricsServiceServer(srv, metricSide{collector: c})

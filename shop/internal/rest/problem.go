@@ -122,8 +122,8 @@ func completer(log *slog.Logger) huma.Transformer {
 // maxErrors is how many of a request's mistakes are told: a client can make as many as it likes.
 const maxErrors = 20
 
-// fieldErrors keeps a value only where it helps and tells nothing twice: whole objects and
-// passwords stay out of bodies that end up in logs. Texts that the client made are cut.
+// fieldErrors keeps a value only where it helps and tells nothing twice: whole objects, passwords
+// and tokens stay out of bodies that end up in logs. Texts that the client made are cut.
 func fieldErrors(details []*huma.ErrorDetail) []server.FieldError {
 	fields := make([]server.FieldError, 0, min(len(details), maxErrors+1))
 	for i, d := range details {
@@ -137,7 +137,7 @@ func fieldErrors(details []*huma.ErrorDetail) []server.FieldError {
 		case bool, int, int64, float64:
 			f.Value = v
 		}
-		if d.Location == "body" || d.Value == "" || strings.HasSuffix(d.Location, "password") {
+		if d.Location == "body" || d.Value == "" || strings.HasSuffix(d.Location, "password") || strings.HasSuffix(d.Location, "token") {
 			f.Value = nil
 		}
 		fields = append(fields, f)
