@@ -752,5 +752,21 @@ func secrets() []mutant {
 			"targets make up no codes", "internal/label/label.go",
 			"if code > codes.Unauthenticated {", "if code > 1<<30 {", "./transport", "TestTargetsMakeUpNoSeries",
 		},
+		{
+			"series are of routes, not of paths", "server/http.go",
+			"m.route(x.method, x.route())", "m.route(x.method, x.req.URL.Path)", "./shop", "TestOutsidersMakeUpNoSeries",
+		},
+		{
+			"the access log has no query", "server/http.go",
+			"name: telemetry.Cut(r.URL.Path)}", "name: telemetry.Cut(r.RequestURI)}", "./shop", "TestNoSecretOfTheShopComesOut",
+		},
+		{
+			"the span of a call has no query", "transport/trace.go",
+			"telemetry.URLFull.String(shown(c.req.URL))", "telemetry.URLFull.String(c.req.URL.String())", "./shop", "TestNoSecretOfTheShopComesOut",
+		},
+		{
+			"a problem does not show tokens", "shop/internal/rest/problem.go",
+			"strings.HasSuffix(d.Location, \"token\")", "false", "./shop", "TestNoSecretOfTheShopComesOut",
+		},
 	}
 }
