@@ -2,45 +2,45 @@ package inventory
 
 import (
 	"database/sql"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
 )
 
-// TestReserveCostsTheSame: a reservation does not get slower with the number of those before it.
+// TestReserveCostsTheSame: a reservation does not get slower with the number of those before it. The
+// quickest of many is compared, which others on this machine disturb least.
 func TestReserveCostsTheSame(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
 		s := &store{db, quiet}
 		set(t, s, "tea", 1_000_000)
 		order := int64(0)
-		median := func() time.Duration {
-			times := make([]time.Duration, 51)
-			for i := range times {
+		quickest := func() time.Duration {
+			best := time.Hour
+			for range 51 {
 				order++
 				began := time.Now()
 				if ok, reason, err := s.reserve(t.Context(), order, []item{{"tea", 1}}); !ok || err != nil {
 					t.Fatalf("reserve: %q, %v", reason, err)
 				}
-				times[i] = time.Since(began)
+				best = min(best, time.Since(began))
 			}
-			slices.Sort(times)
-			return times[len(times)/2]
+			return best
 		}
-		median() // connections and statements
-		few := median()
+		quickest() // connections and statements
+		few := quickest()
 		for _, statement := range []string{
 			`INSERT INTO reservations (order_id, state, changed_at)
 				WITH RECURSIVE n (id) AS (SELECT 1000 UNION ALL SELECT id + 1 FROM n WHERE id < 101000) SELECT id, 'shipped', 0 FROM n`,
 			`INSERT INTO reservation_items (order_id, sku, quantity) SELECT order_id, 'tea', 1 FROM reservations WHERE order_id >= 1000`,
+			`ANALYZE`, // as PostgreSQL does by itself within a minute
 		} {
 			if _, err := db.Exec(statement); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if many := median(); many > 5*few {
+		if many := quickest(); many > 5*few {
 			t.Errorf("a reservation takes %v beside 100,000, %v beside some", many, few)
 		}
 	})

@@ -348,29 +348,33 @@ func TestOneClientsFlood(t *testing.T) {
 			}
 		}
 	}
-	var alone, beside []time.Duration
-	var memory []uint64
-	for range 4 {
-		alone = append(alone, others()...)
-		memory = append(memory, heap())
-		ctx, stop := context.WithCancel(t.Context())
-		var flooding sync.WaitGroup
-		flooding.Go(func() { flood(ctx) })
-		beside = append(beside, others()...)
-		stop()
-		flooding.Wait()
-		memory = append(memory, heap())
-	}
 	p99 := func(took []time.Duration) time.Duration {
 		slices.Sort(took)
 		return took[len(took)*99/100]
 	}
-	was, is := p99(alone), p99(beside)
-	t.Logf("p99 of everybody else's logins: %v alone, %v beside the flood (%.1f×), %d of whose %d tries were refused; heap in MiB: %v",
-		was, is, float64(is)/float64(was), refused, tried, memory)
-	if is > 10*was { // loosely: others use this machine too
-		t.Errorf("p99 %v beside the flood, %v alone", is, was)
+	var was, is time.Duration
+	for range 3 { // others use this machine too: a flood that delays somebody does so each time
+		var alone, beside []time.Duration
+		var memory []uint64
+		for range 4 {
+			alone = append(alone, others()...)
+			memory = append(memory, heap())
+			ctx, stop := context.WithCancel(t.Context())
+			var flooding sync.WaitGroup
+			flooding.Go(func() { flood(ctx) })
+			beside = append(beside, others()...)
+			stop()
+			flooding.Wait()
+			memory = append(memory, heap())
+		}
+		was, is = p99(alone), p99(beside)
+		t.Logf("p99 of everybody else's logins: %v alone, %v beside the flood (%.1f×), %d of whose %d tries were refused; heap in MiB: %v",
+			was, is, float64(is)/float64(was), refused, tried, memory)
+		if is <= 10*was {
+			return
+		}
 	}
+	t.Errorf("p99 %v beside the flood, %v alone", is, was)
 }
 
 // heap is the memory in use, in MiB.
