@@ -19,8 +19,16 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/shop/events"
+	"github.com/kaptar/kaptar/transport"
 )
 
 // canary is a secret that stands nowhere else.
@@ -107,6 +115,35 @@ func (w *watch) people() (user int64) {
 	w.send(200, http.MethodGet, "gateway", fmt.Sprintf("/v1/orders/%d", who.ID), "", "X-Api-Key: "+w.secrets["API key"])
 	w.send(403, http.MethodGet, "analytics-service", "/sales", "", "X-Api-Key: "+w.secrets["API key"])
 	return who.ID
+}
+
+// machines call services as other services do, with the internal key that is about to go.
+func (w *watch) machines() {
+	as, err := auth.New(&auth.Options{Name: "customers", Credentials: auth.Credentials{InternalKeys: []config.Secret{config.Secret(w.secrets["old internal key"])}}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	token := as.Token(auth.With(w.t.Context(), nil), "inventory-service")
+	w.send(200, http.MethodPut, "inventory-service", "/stock/tea", `{"available":1000}`, transport.PrincipalHeader+": "+token)
+	w.send(401, http.MethodPut, "inventory-service", "/stock/tea", `{"available":1000}`, transport.PrincipalHeader+": "+token+"x")
+	w.send(401, http.MethodGet, "user-service", "/users/1", "", transport.PrincipalHeader+": "+token)
+	conn, err := grpc.NewClient(w.GRPC("user-service"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, pair := range []string{
+		"authorization: Bearer " + w.secrets["bad token"], "x-api-key: " + w.secrets["wrong API key"], "cookie: " + w.secrets["credential of another kind"],
+		"kaptar-principal: " + token, "authorization: Basic " + w.secrets["credential of another kind"],
+	} {
+		name, value, _ := strings.Cut(pair, ": ")
+		ctx := metadata.AppendToOutgoingContext(w.t.Context(), name, value)
+		err := conn.Invoke(ctx, "/user.v1.UserService/GetUser", new(emptypb.Empty), new(emptypb.Empty))
+		if status.Code(err) != codes.Unauthenticated {
+			w.t.Errorf("RPC with %.25q: got %v, want Unauthenticated", pair, err)
+		}
+		w.out["RPC with "+name] = fmt.Sprint(err)
+	}
 }
 
 // mistakes shows credentials where they do not belong, and those that are not good.
@@ -238,6 +275,7 @@ func TestNoSecretOfTheShopComesOut(t *testing.T) {
 	t.Parallel()
 	w := newWatch(t)
 	user := w.people()
+	w.machines()
 	w.mistakes(user)
 	w.failures(t, user)
 	broker, err := url.Parse(w.brokerURL(t))
