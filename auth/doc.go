@@ -31,10 +31,10 @@
 // Conn, carry it on: not what was shown, but an internal token for the service that is called, good
 // for a minute. It names the caller, so Service can be asked for, and is signed by the first of the
 // setting auth.internal_keys, which all services share. Where the connection shows a certificate
-// of a service, it must be the caller's; of a call without a token it is the Caller, on behalf of nobody.
-// External hosts get nothing, nor does a bare name that only DNS knows, unless its certificate shows the
-// service, and
-// a call with an Authorization or X-Api-Key of its own is left as it is.
+// of a service, it must be the caller's; of a call without a token it is the Caller, on behalf of
+// nobody. External hosts get nothing, nor does a bare name that only DNS knows, unless its
+// certificate shows the service, and a call with an Authorization or X-Api-Key of its own is left as
+// it is.
 //
 // Without a principal in its context a service calls for itself, as in the handler of an event. In
 // the handler of a route that is public it calls on behalf of nobody: then only Service, Optional and

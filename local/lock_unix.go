@@ -23,7 +23,8 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	// It is written to, so it must not be a link to another file.
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)
 	}

@@ -66,6 +66,7 @@ func (o *Options) makePrivate() (tightened int, err error) {
 			continue
 		}
 		// A new file, since a program that has the old one open, or a link in its stead, could read it.
+		_ = os.Remove(path + ".new") // which may be such a link, too
 		if err := os.WriteFile(path+".new", []byte(text+"\n"), 0o600); err != nil {
 			return 0, fmt.Errorf("local: data directory: %w", err)
 		}

@@ -117,8 +117,16 @@ func TestDirectoryWithLinks(t *testing.T) {
 	t.Parallel()
 	dir, outside := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "outside")
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(outside, []byte("mine"), 0o600), os.Chmod(outside, 0o644),
-		os.Symlink(outside, filepath.Join(dir, "broker.url")), os.Symlink(outside, filepath.Join(dir, "x.db"))); err != nil {
+		os.Symlink(outside, filepath.Join(dir, "broker.url")), os.Symlink(outside, filepath.Join(dir, "x.db")),
+		os.Symlink(outside, filepath.Join(dir, "broker.url.new")), os.Symlink(outside, filepath.Join(dir, "operator.key.new"))); err != nil {
 		t.Fatal(err)
+	}
+	lock := filepath.Join(t.TempDir(), "lock")
+	if err := os.Symlink(outside, lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := local.Run(t.Context(), &local.Options{Dir: filepath.Dir(lock), NATSListen: "127.0.0.1:0"}, idle("a")); err == nil {
+		t.Error("a lock that is a link was taken")
 	}
 	start(t, &local.Options{Dir: dir, NATSListen: "127.0.0.1:0"}, idle("a"))
 	info, err := os.Stat(outside)
