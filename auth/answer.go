@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -26,13 +27,8 @@ func reasonOf(err error) string {
 	if r, ok := errors.AsType[refusal](err); ok {
 		return string(r)
 	}
-	switch {
-	case errors.Is(err, ErrUnauthenticated):
-		return "none_shown"
-	case errors.Is(err, ErrForbidden):
-		return "forbidden"
-	case errors.Is(err, errMany):
-		return "several_shown"
+	if d, ok := errors.AsType[denied](err); ok {
+		return answers[d].reason
 	}
 	return "issuer_away"
 }
@@ -40,18 +36,14 @@ func reasonOf(err error) string {
 // problem is the answer for an error of authorize.
 func problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := server.Problem{Status: http.StatusServiceUnavailable, Dependency: server.DependencyOf(err), Detail: status.Convert(err).Message()}
-	_, bad := errors.AsType[refusal](err)
-	switch {
-	case bad:
+	if d, ok := errors.AsType[denied](err); ok {
+		p.Status = answers[d].status
+	}
+	if _, bad := errors.AsType[refusal](err); bad {
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		p.Status, p.Detail = http.StatusUnauthorized, refused
-	case errors.Is(err, ErrUnauthenticated):
+	} else if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		p.Status = http.StatusUnauthorized
-	case errors.Is(err, ErrForbidden):
-		p.Status = http.StatusForbidden
-	case errors.Is(err, errMany):
-		p.Status = http.StatusBadRequest
 	}
 	server.WriteProblem(w, r, p)
 }
@@ -98,9 +90,6 @@ func (a *Auth) Stream(policies Policies) grpc.StreamServerInterceptor {
 
 func (a *Auth) stream(policies table) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		if exempt(info.FullMethod) {
-			return handler(srv, ss)
-		}
 		ctx, err := a.rpc(ss.Context(), policies, info.FullMethod, nil)
 		if err != nil {
 			return err
@@ -116,20 +105,13 @@ type stream struct {
 
 func (s *stream) Context() context.Context { return s.ctx }
 
-// exempt reports whether a method is one of gRPC's own, which tell whether and what the server serves.
-func exempt(method string) bool {
-	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
-}
-
 func (a *Auth) rpc(ctx context.Context, policies table, method string, message any) (context.Context, error) {
-	if exempt(method) {
-		return ctx, nil
+	if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
+		return ctx, nil // they tell whether and what the server serves
 	}
 	p := policies[method]
 	if p == nil {
-		if p = policies[method[:strings.LastIndexByte(method, '/')+1]+"*"]; p == nil {
-			p = new(Policy)
-		}
+		p = cmp.Or(policies[method[:strings.LastIndexByte(method, '/')+1]+"*"], new(Policy))
 	}
 	var c shown
 	if p.rule != public {

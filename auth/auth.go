@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaptar/kaptar/internal/steady"
@@ -89,18 +88,14 @@ func New(opts *Options) (*Auth, error) {
 
 func newIssuer(name string, o *Options, log *slog.Logger) *issuer {
 	set := o.Issuers[name]
-	i := &issuer{Issuer: set, name: name, reserved: []string{keyPrefix}}
+	i := &issuer{Issuer: set, reserved: []string{keyPrefix}}
 	for _, other := range o.Issuers {
 		if len(other.Prefix) > len(set.Prefix) {
 			i.reserved = append(i.reserved, other.Prefix)
 		}
 	}
-	names := set.Algorithms
-	if len(names) == 0 {
-		names = defaultAlgorithms
-	}
-	for _, n := range names {
-		i.allowed = append(i.allowed, jose.SignatureAlgorithm(n))
+	if len(i.Algorithms) == 0 {
+		i.Algorithms = defaultAlgorithms
 	}
 	client := *cmp.Or(o.Client, http.DefaultClient)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -12,8 +12,6 @@ import (
 // An issuer checks the tokens of one Issuer.
 type issuer struct {
 	Issuer
-	name     string
-	allowed  []jose.SignatureAlgorithm
 	reserved []string // prefixes of others that are longer than the own one
 	keys     *source
 }
@@ -54,10 +52,10 @@ func (a *Auth) bearer(ctx context.Context, raw string) (*Principal, error) {
 }
 
 func (i *issuer) check(ctx context.Context, t *token, now time.Time) (*Principal, error) {
-	alg := jose.SignatureAlgorithm(t.header.Alg)
-	if !slices.Contains(i.allowed, alg) {
+	if !slices.Contains(i.Algorithms, t.header.Alg) {
 		return nil, errAlgorithm
 	}
+	alg := jose.SignatureAlgorithm(t.header.Alg)
 	ends, err := t.claims.current(now) // before a key is asked for
 	switch {
 	case err != nil:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -133,14 +132,9 @@ func (c call) isOf(subject, param string) bool {
 	if field == nil || field.IsList() || field.IsMap() {
 		return false
 	}
-	var text [20]byte
-	switch v := r.Get(field); field.Kind() {
-	case protoreflect.StringKind:
-		return v.String() == subject
-	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind, protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
-		return string(strconv.AppendInt(text[:0], v.Int(), 10)) == subject
-	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind, protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-		return string(strconv.AppendUint(text[:0], v.Uint(), 10)) == subject
+	switch r.Get(field).Interface().(type) {
+	case string, int32, int64, uint32, uint64:
+		return r.Get(field).String() == subject
 	}
 	return false
 }
@@ -223,13 +217,15 @@ type denied string
 func (d denied) Error() string { return "auth: " + string(d) }
 
 // GRPCStatus is for package status.
-func (d denied) GRPCStatus() *status.Status {
-	code := codes.InvalidArgument
-	switch d {
-	case ErrUnauthenticated:
-		code = codes.Unauthenticated
-	case ErrForbidden:
-		code = codes.PermissionDenied
-	}
-	return status.New(code, string(d))
+func (d denied) GRPCStatus() *status.Status { return status.New(answers[d].code, string(d)) }
+
+// answers are what the caller gets, and the reason in log and metric.
+var answers = map[denied]struct {
+	code   codes.Code
+	status int
+	reason string
+}{
+	ErrUnauthenticated: {codes.Unauthenticated, http.StatusUnauthorized, "none_shown"},
+	ErrForbidden:       {codes.PermissionDenied, http.StatusForbidden, "forbidden"},
+	errMany:            {codes.InvalidArgument, http.StatusBadRequest, "several_shown"},
 }

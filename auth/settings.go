@@ -142,16 +142,13 @@ func checkURL(text string) error {
 
 // over returns c with what d has for what c leaves open.
 func (c *Credentials) over(d *Credentials) Credentials {
-	out := Credentials{Issuers: maps.Clone(d.Issuers), Keys: maps.Clone(d.Keys), InternalKeys: c.InternalKeys}
+	out := Credentials{Issuers: map[string]Issuer{}, Keys: map[string]Key{}, InternalKeys: c.InternalKeys}
 	if len(out.InternalKeys) == 0 {
 		out.InternalKeys = d.InternalKeys
 	}
-	if out.Issuers == nil {
-		out.Issuers = map[string]Issuer{}
-	}
-	if out.Keys == nil {
-		out.Keys = map[string]Key{}
-	}
+	maps.Copy(out.Issuers, d.Issuers)
+	maps.Copy(out.Keys, d.Keys)
+	maps.Copy(out.Keys, c.Keys)
 	for name, i := range c.Issuers {
 		own := out.Issuers[name]
 		own.Issuer, own.Audience = cmp.Or(i.Issuer, own.Issuer), cmp.Or(i.Audience, own.Audience)
@@ -161,6 +158,5 @@ func (c *Credentials) over(d *Credentials) Credentials {
 		}
 		out.Issuers[name] = own
 	}
-	maps.Copy(out.Keys, c.Keys)
 	return out
 }

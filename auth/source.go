@@ -3,7 +3,6 @@ package auth
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -173,8 +172,6 @@ func parseDiscovery(text []byte, issuer string) (string, error) {
 	return document.JWKSURI, nil
 }
 
-var errTooLarge = errors.New("expected at most 64 KiB")
-
 func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -194,7 +191,7 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", from, err)
 	case len(text) > maxDocument:
-		return nil, fmt.Errorf("%s: %w", from, errTooLarge)
+		return nil, fmt.Errorf("%s: more than %d bytes: expected a document of that size at most", from, maxDocument)
 	}
 	return text, nil
 }
