@@ -15,12 +15,17 @@ const PrincipalHeader = "Kaptar-Principal"
 const principalKey = "kaptar-principal"
 
 // identify asks in whose name the call is made. A header of the request's own, such as one that was
-// copied from an incoming request, is for this service alone.
+// copied from an incoming request, is for this service alone, and an API key for the host that it was
+// meant for: http.Client takes an Authorization to no other host, but that along.
 func (c *httpCall) identify() {
 	h := c.req.Header
-	if len(h[PrincipalHeader]) > 0 {
+	away := len(h["X-Api-Key"]) > 0 && !strings.EqualFold(origin(c.req), c.req.URL.Host)
+	if away || len(h[PrincipalHeader]) > 0 {
 		c.req = c.req.Clone(c.req.Context())
 		c.req.Header.Del(PrincipalHeader)
+		if away {
+			c.req.Header.Del("X-Api-Key")
+		}
 	}
 	if c.t.opts.Principal != nil && c.tg.bare && len(h["Authorization"]) == 0 && len(h["X-Api-Key"]) == 0 {
 		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
@@ -46,6 +51,14 @@ func (c *call) sends() string {
 		return ""
 	}
 	return c.principal
+}
+
+// origin is the host that a client has asked before it followed redirects.
+func origin(req *http.Request) string {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req.URL.Host
 }
 
 // strayed finds a request with which a client follows a redirect to a service from anywhere else:

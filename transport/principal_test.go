@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -97,4 +98,36 @@ func TestRedirectToService(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestRedirectWithKey: an API key is for the host that it was sent to first.
+func TestRedirectWithKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ways := map[string]string{
+			"https://api.example/": "https://api.example/2", "https://api.example/2": "https://evil.example/", "https://evil.example/": "https://evil.example/2",
+		}
+		var keys []string
+		tr := over(t, Options{}, func(r *http.Request) (*http.Response, error) {
+			keys = append(keys, r.URL.String()+" "+r.Header.Get("X-Api-Key"))
+			to := ways[r.URL.String()]
+			if to == "" {
+				return reply(r, 200), nil
+			}
+			resp := reply(r, 302)
+			resp.Header.Set("Location", to)
+			return resp, nil
+		})
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.example/", http.NoBody)
+		req.Header.Set("X-Api-Key", "k")
+		resp, err := (&http.Client{Transport: tr}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		want := []string{"https://api.example/ k", "https://api.example/2 k", "https://evil.example/ ", "https://evil.example/2 "}
+		if !slices.Equal(keys, want) {
+			t.Errorf("asked with keys %q, want %q", keys, want)
+		}
+	})
 }

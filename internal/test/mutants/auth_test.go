@@ -24,6 +24,10 @@ func principals() []mutant {
 			"if strings.EqualFold(from, req.URL.Host) {", "if from != \"\" {", "./transport", "TestRedirectToService",
 		},
 		{
+			"an API key follows no redirect to another host", "transport/principal.go",
+			"		if away {", "		if false {", "./transport", "TestRedirectWithKey",
+		},
+		{
 			"what was answered to one is given to nobody else", "transport/fallback.go",
 			"b.WriteString(principal.Tag(ctx))", "_ = principal.Tag(ctx)", "./transport", "TestLastGoodIsForOne",
 		},
