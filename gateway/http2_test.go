@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaptar/kaptar/kaptartest"
 )
 
 // An h2 is a connection of HTTP/2 without TLS on which anything can be sent.
@@ -350,5 +352,13 @@ func TestWindowOfNothing(t *testing.T) {
 	if got := c.outcome(1); got != "200" { // the header needs no window
 		t.Errorf("a stream without a window: %s, want its header", got)
 	}
+	seen := 0
+	kaptartest.Eventually(t, "the service has seen all requests", func() error {
+		if more, _ := s.take(); seen+len(more) < 110 {
+			seen += len(more)
+			return fmt.Errorf("%d of 110", seen)
+		}
+		return nil
+	})
 	s.wellAfter("streams that take nothing")
 }

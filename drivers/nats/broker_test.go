@@ -304,13 +304,18 @@ func TestInProcess(t *testing.T) {
 
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline, tick := time.After(30*time.Second), time.NewTicker(5*time.Millisecond)
+	untilAfter(t, 30*time.Second, what, done)
+}
+
+func untilAfter(t *testing.T, most time.Duration, what string, done func() bool) {
+	t.Helper()
+	deadline, tick := time.After(most), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !done() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("waited 30s for %s", what)
+			t.Fatalf("waited %v for %s", most, what)
 		}
 	}
 }

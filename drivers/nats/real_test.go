@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -153,7 +154,19 @@ func TestLeaderKilled(t *testing.T) {
 	if !slices.Equal(stored, want) {
 		t.Errorf("the stream has %d messages, want the %d that were published, each once and in order; lost %v", len(stored), len(want), missing(want, stored))
 	}
-	until(t, "all deliveries", func() bool {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		t.Logf("not delivered: %v", missing(want, slices.Collect(maps.Keys(delivered))))
+		if k, err := client(t, c.URL()).Consumer(context.Background(), "t", "g"); err == nil {
+			t.Logf("the consumer: %+v", k.CachedInfo())
+		}
+	})
+	// 30 s were too few in one run of twenty, for a reason that the log below is to tell.
+	untilAfter(t, 90*time.Second, "all deliveries", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(delivered) == len(want)
