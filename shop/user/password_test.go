@@ -286,3 +286,16 @@ func TestBusy(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkHash is what a login costs, with the settings as they are by default.
+func BenchmarkHash(b *testing.B) {
+	p, err := newPasswords(argon2id{Memory: 19 << 20, Passes: 2, Threads: 1, AtOnce: 1, Wait: time.Second}, func() {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := p.hash(b.Context(), "correct horse"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
