@@ -80,14 +80,23 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
+	uri, err := amqp.ParseURI(server)
+	if err != nil {
+		return nil, err
+	}
+	uri.Scheme = "amqp" // the library hides why a server ends a connection by TLS, so TLS begins here
 	var raw *wire
 	stop := func() bool { return true }
-	config := amqp.Config{
+	conn, err := amqp.DialConfig(uri.String(), amqp.Config{
 		Heartbeat:  heartbeat,
 		Properties: amqp.Table{"product": "kaptar", "connection_name": b.opts.Client},
 		Dial: func(network, address string) (net.Conn, error) {
-			d := net.Dialer{Deadline: deadline}
-			conn, err := d.DialContext(ctx, network, address)
+			bounded, cancel := context.WithDeadline(ctx, deadline)
+			defer cancel()
+			conn, err := new(net.Dialer).DialContext(bounded, network, address)
+			if err == nil && b.opts.tls.On {
+				conn, err = b.opts.tls.Handshake(bounded, conn, uri.Host)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -95,34 +104,33 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 			return raw, conn.SetDeadline(deadline) // the library lifts it after the handshake
 		},
-	}
-	var err error
-	if config.TLSClientConfig, err = b.opts.tls.Config(); err != nil { // the library sets the name of the server in it
-		return nil, err
-	}
-	conn, err := amqp.DialConfig(server, config)
+	})
 	if !stop() && err == nil {
 		_ = raw.Close()
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, b.explain(ctx, server, err)
+		return nil, b.explain(ctx, &uri, raw, err)
 	}
 	return &connection{conn, raw}, nil
 }
 
-// explain says what is wrong with a server's URL.
-func (b *Broker) explain(ctx context.Context, server string, err error) error {
+// explain says what is wrong with a server's URL. The library has no more to say than that the
+// connection is over when its reader was faster than its first write: raw, unless it is nil, has why.
+func (b *Broker) explain(ctx context.Context, uri *amqp.URI, raw *wire, err error) error {
+	over := code(err) == amqp.FrameError || code(err) == amqp.ChannelError
+	if over && raw != nil {
+		err = raw.reason(err)
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	uri, _ := amqp.ParseURI(server) // was parsed before
 	switch {
 	case errors.Is(err, amqp.ErrCredentials):
 		return fmt.Errorf("the user %q or its password is wrong: %w", uri.Username, err)
 	case errors.Is(err, amqp.ErrVhost) || code(err) == amqp.NotAllowed:
 		return fmt.Errorf("the virtual host %q does not exist, or the user %q has no access to it: %w", uri.Vhost, uri.Username, err)
-	case code(err) == amqp.FrameError && !b.opts.tls.On:
+	case over && !b.opts.tls.On:
 		return fmt.Errorf("no AMQP is spoken at that port; if it wants TLS, take amqps://: %w", err)
 	}
 	return tlsfiles.ExplainFirst(err, b.opts.tls.On)

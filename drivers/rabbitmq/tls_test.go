@@ -39,15 +39,20 @@ func TestTLS(t *testing.T) {
 		"no check":                {guest + "h?verify=verify_none", `unknown parameter "verify"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, err := rabbitmq.Open(t.Context(), c.url, nil)
-			if err == nil {
-				closeNow(t, b)
-				t.Fatal("Open = nil error, want one")
+			tries := 1
+			if strings.HasSuffix(c.want, "cert and key") {
+				tries = 50 // a refused certificate is told before the first word or after it
 			}
-			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "Secret2") || strings.Contains(err.Error(), ":guest@") {
-				t.Errorf("Open = %v, want %q and no password", err, c.want)
+			for range tries {
+				b, err := rabbitmq.Open(t.Context(), c.url, nil)
+				if err == nil {
+					closeNow(t, b)
+					t.Fatal("Open = nil error, want one")
+				}
+				if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "Secret2") || strings.Contains(err.Error(), ":guest@") {
+					t.Fatalf("Open = %v, want %q and no password", err, c.want)
+				}
 			}
-			t.Log(err)
 		})
 	}
 	b := open(t, s.URL(), options())

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,25 @@ type wire struct {
 	mu      sync.Mutex
 	holders int
 	held    []byte
+
+	ended atomic.Pointer[error] // the first of Read: not under mu, which a slow write holds
+}
+
+// Read implements net.Conn.
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.ended.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// reason returns why the connection has ended, and err when that is not known.
+func (w *wire) reason(err error) error {
+	if ended := w.ended.Load(); ended != nil {
+		return *ended
+	}
+	return err
 }
 
 // Write implements net.Conn. An error may be that of an earlier write that was held back.

@@ -5,7 +5,10 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // TestHold: small writes go together, in order, and at the latest when one of the holders releases
@@ -75,3 +78,39 @@ func TestHoldLost(t *testing.T) {
 		t.Errorf("Read after a failed release = %v, want that it is closed", err)
 	}
 }
+
+// TestReason: the library has only "not open" to say when the server's refusal was read before the
+// first write. The error tells what was read, by TLS and without.
+func TestReason(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		tls  bool
+		read error
+		want string
+	}{
+		"certificate refused": {true, errors.New("remote error: tls: certificate required"), "the parameters cert and key: remote error: tls: certificate required"},
+		"cut":                 {true, syscall.ECONNRESET, "the parameters cert and key: connection reset by peer"},
+		"end by TLS":          {true, io.EOF, "EOF"},
+		"end without TLS":     {false, io.EOF, "take amqps://: EOF"},
+	} {
+		near, far := net.Pipe()
+		_ = far.Close()
+		w := &wire{Conn: broken{near, c.read}}
+		if _, err := w.Read(make([]byte, 1)); err == nil {
+			t.Fatalf("%s: Read = nil error, want one", name)
+		}
+		b := &Broker{}
+		b.opts.tls.On = c.tls
+		if err := b.explain(t.Context(), &amqp.URI{}, w, amqp.ErrClosed); !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%s: explain = %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// broken is a connection from which nothing but err is read.
+type broken struct {
+	net.Conn
+	err error
+}
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }

@@ -369,8 +369,12 @@ func links() []mutant {
 			"if s.tls.CA != \"\" {", "if s.tls.CA == \"-\" {", "./drivers/nats", "TestTLS",
 		},
 		{
+			"a refused certificate is told also when RabbitMQ's client lost it", "drivers/rabbitmq/link.go",
+			"if over && raw != nil {", "if false && over && raw != nil {", "./drivers/rabbitmq", "TestReason",
+		},
+		{
 			"RabbitMQ reads its files for each connection", "drivers/rabbitmq/link.go",
-			"config.TLSClientConfig, err = b.opts.tls.Config()", "config.TLSClientConfig, err = (&tlsfiles.Files{On: true}).Config()", "./drivers/rabbitmq", "TestTLS",
+			"b.opts.tls.Handshake(bounded", "(&tlsfiles.Files{On: true}).Handshake(bounded", "./drivers/rabbitmq", "TestTLS",
 		},
 		{
 			"PostgreSQL reads its files for each connection", "drivers/postgres/postgres.go",
