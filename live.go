@@ -35,18 +35,19 @@ func settingOf(key string) string {
 	return key
 }
 
-// store returns where live settings stand: settings_url or discovery_url of the first service; nil
-// when that keeps no values.
-func (s *system) store(ctx context.Context) (kv.Store, error) {
-	app := s.apps[0]
-	url, key := app.settings.SettingsURL.Reveal(), "settings_url"
+// Store returns where the values stand that services follow while they run, such as live settings and
+// weights of calls: the store behind settings_url, else behind discovery_url. It is nil, without an
+// error, when neither keeps values, as with services that run in one process. It may be called at any
+// time, and nobody closes the store.
+func (a *App) Store(ctx context.Context) (kv.Store, error) {
+	url, key := a.settings.SettingsURL.Reveal(), "settings_url"
 	if url == "" {
-		url, key = app.settings.DiscoveryURL.Reveal(), "discovery_url"
+		url, key = a.settings.DiscoveryURL.Reveal(), "discovery_url"
 		if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
 			return nil, nil
 		}
 	}
-	backend, err := app.Backend(ctx, url)
+	backend, err := a.Backend(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("kaptar: %s: %w", key, err)
 	}

@@ -53,6 +53,17 @@ type Program struct {
 	// Sources adds to the sources that the command config shows what Run adds to them; nil is
 	// nothing.
 	Sources func(src config.Sources, services []Service) (config.Sources, error)
+	// Commands are further commands, such as that of package rollout.
+	Commands []Command
+}
+
+// A Command is one that a package adds to a program.
+type Command struct {
+	// Name is what is typed, and Help one line about it.
+	Name, Help string
+	// Run gets all that is typed after the name, flags such as --help included, and returns the exit
+	// code. It prints its errors itself. ctx ends at the first SIGINT or SIGTERM.
+	Run func(ctx context.Context, args []string, stdout, stderr io.Writer) int
 }
 
 // Main runs the command line args and returns the exit code. It may be called once.
@@ -71,12 +82,20 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
+	}
 	fmt.Fprintf(stderr, "%s: %s\n", name, redact.Lines(err.Error()))
 	if _, usage := errors.AsType[usageError](err); usage {
 		return 2
 	}
 	return 1
 }
+
+// An exitCode is that of a Command other than 0, which has printed why.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // A usageError is a command line that cannot be understood.
 type usageError struct{ error }
@@ -154,6 +173,9 @@ func (p *Program) command(name string) *cobra.Command {
 			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), p.versions()) },
 		},
 	)
+	for _, c := range p.Commands {
+		root.AddCommand(c.cobra())
+	}
 	all := root.PersistentFlags()
 	all.StringVar(&f.file, "config", "", "configuration `FILE` (default "+strings.Join(defaultFiles, " or ")+", if there is one)")
 	all.StringArrayVar(&f.set, "set", nil, "any setting, as in --set services."+p.Services[0].Name+".listen=:9000; may be repeated")
@@ -163,6 +185,19 @@ func (p *Program) command(name string) *cobra.Command {
 		configCmd.Flags().AddGoFlagSet(p.Flags)
 	}
 	return root
+}
+
+// cobra is c under the program's root.
+func (c Command) cobra() *cobra.Command {
+	return &cobra.Command{
+		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if code := c.Run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr()); code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
 }
 
 // noCommand refuses what is typed after the program's name and is no command.

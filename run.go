@@ -102,7 +102,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	if err := sys.setup(ctx, services, loaded); err != nil || ctx.Err() != nil {
 		return errors.Join(err, sys.close())
 	}
-	store, err := sys.store(ctx)
+	store, err := sys.apps[0].Store(ctx) // the first service speaks for all
 	if err != nil {
 		return errors.Join(err, sys.close())
 	}

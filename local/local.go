@@ -43,6 +43,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/listen"
+	"github.com/kaptar/kaptar/rollout"
 
 	_ "github.com/kaptar/kaptar/drivers/nats"   // events, and with --split how services find each other
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the default databases
@@ -81,7 +82,7 @@ type Options struct {
 }
 
 // Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
-// commands are the same as kaptar.Main's; run embeds nothing.
+// commands are kaptar.Main's, where run embeds nothing, and rollout (see package rollout).
 func Main(services ...kaptar.Service) {
 	args := os.Args[1:]
 	if len(args) == 1 {
@@ -95,7 +96,7 @@ func Main(services ...kaptar.Service) {
 	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
 	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
-	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources}
+	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources, Commands: []kaptar.Command{rollout.Command()}}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout
 		return Run(ctx, o, services...)

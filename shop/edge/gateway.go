@@ -8,6 +8,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/gateway"
+	"github.com/kaptar/kaptar/rollout"
 	"github.com/kaptar/kaptar/shop/internal/rest"
 )
 
@@ -44,6 +45,9 @@ func setup(app *kaptar.App, set *settings) error {
 		policies["GET /"+path] = auth.Public()
 	}
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	if err := rollout.Control(app, nil); err != nil {
+		return err
+	}
 	// Who logs in again may still show a token that has expired.
 	return gateway.New(app, &gateway.Options{Title: "Shop", Settings: &set.Settings, Policies: policies, Auth: rest.Credentials(), Routes: []gateway.Route{
 		{Resource: "users", Service: "user-service"},

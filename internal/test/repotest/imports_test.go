@@ -22,6 +22,9 @@ var mayImport = map[string][]string{
 	"auth":                   {".", "config", "server", "transport", "telemetry", internal},
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
 	"gateway":                {".", "config", "server", "transport", "cache", "auth", "telemetry", internal},
+	"rollout":                {".", "discovery", "drivers", "kv", "rollout/analysis", "transport", internal},
+	"rollout/":               {"rollout", "rollout/", ".", internal},
+	"rollout/analysis":       {internal},
 	"shop/internal/shoptest": {"auth", "kaptartest", "drivers/", "messaging/", "sqldb", internal},
 	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
@@ -34,11 +37,11 @@ var mayImport = map[string][]string{
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
 	"drivers":                {internal},
 	"drivers/":               {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
-	"local":                  {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", internal},
+	"local":                  {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "drivers/", "local", "shop/", internal},
-	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "drivers/", "shop/", internal},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "shop/", internal},
+	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.
