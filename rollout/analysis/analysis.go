@@ -1,0 +1,325 @@
+package analysis
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Kind says what a metric is and how it is compared.
+type Kind string
+
+const (
+	// Proportion is a share of calls that were bad. It is Failed when the canary's is surely above
+	// stable's, Successful when it is surely below stable's + Tolerance. Differences of less than about
+	// half of the tolerance are not looked for.
+	Proportion Kind = "proportion"
+
+	// Quantile is a distribution, such as of latencies. It is Failed when a larger share of the canary's
+	// calls than of stable's is surely above stable's quantile, Successful when the share above stable's
+	// quantile × (1+Tolerance) is surely below 1-Quantile. What lies between two bounds of the histogram
+	// is not seen: with bounds that are further apart than 1+Tolerance there is no success.
+	Quantile Kind = "quantile"
+
+	// Level is a gauge, such as memory: Failed when the canary's was more than stable's × (1+Tolerance) in
+	// two intervals running, Successful when it was not in two. This is a limit and no test: it knows
+	// nothing of chance.
+	Level Kind = "level"
+)
+
+// Metric is one comparison. Its JSON and YAML keys are the fields' names in lower case.
+type Metric struct {
+	Name string `json:"name" yaml:"name"` // unique, required
+
+	// Kind is Proportion when empty.
+	Kind Kind `json:"kind,omitempty" yaml:"kind"`
+
+	// Tolerance is the difference that is not to be promoted: in points of a Proportion (default 0.01, one
+	// point), as a share of stable's value for Quantile (default 0.2) and Level (default 0.5).
+	Tolerance float64 `json:"tolerance,omitempty" yaml:"tolerance"`
+
+	// Quantile is which one, for that kind alone; default 0.95.
+	Quantile float64 `json:"quantile,omitempty" yaml:"quantile"`
+}
+
+// Defaults are the metrics "errors" and "latency".
+func Defaults() []Metric {
+	return []Metric{{Name: "errors", Kind: Proportion}, {Name: "latency", Kind: Quantile}}
+}
+
+// Options are the limits of a test; nil and zero fields are the defaults.
+type Options struct {
+	// Alpha bounds the probability that a version which is not worse is Failed, over all metrics and for
+	// however long the test runs; default 0.01.
+	Alpha float64 `json:"alpha,omitempty" yaml:"alpha"`
+
+	// Beta bounds the probability that a version which is worse by the tolerance is Successful; default 0.01.
+	Beta float64 `json:"beta,omitempty" yaml:"beta"`
+
+	// MinSamples is the number of calls of each version before anything is concluded; default 30. The
+	// evidence is sound without it, but the first calls of a process are not like those after them.
+	MinSamples uint64 `json:"minsamples,omitempty" yaml:"minsamples"` //nolint:tagliatelle // as the field
+}
+
+// Bucket is the number of samples above Lower and up to Upper, which may be +Inf.
+type Bucket struct {
+	Lower, Upper float64
+	Count        uint64
+}
+
+// Observation is what one version did in one interval, as one metric sees it: differences, not totals.
+type Observation struct {
+	Count, Bad uint64   // Proportion: calls, and those among them that were bad
+	Histogram  []Bucket // Quantile: by ascending bounds; empty buckets may be missing
+	Level      float64  // Level: the mean of the instances
+}
+
+// Test collects the evidence of one release. Make it by New, or by UnmarshalJSON from what MarshalJSON
+// wrote, which holds metrics, options and evidence. It is not for concurrent use.
+type Test struct {
+	options Options
+	looks   int
+	metrics []*metric
+}
+
+// metric is a Metric with its evidence.
+type metric struct {
+	Metric
+	Looks  int         // intervals with samples
+	Worse  *evidence   `json:",omitempty"`
+	Within *evidence   `json:",omitempty"`
+	Canary *history    `json:",omitempty"`
+	Stable *history    `json:",omitempty"`
+	Above  int         // Level: intervals running above the limit
+	Below  int         // Level: intervals running below it
+	Levels *[2]float64 `json:",omitempty"` // Level: the last, canary's and stable's
+}
+
+// New makes a test without evidence. Metrics without a name, with the name of another, of an unknown
+// kind or with a number out of range are refused, and so is a test without any.
+func New(metrics []Metric, opts *Options) (*Test, error) {
+	t := &Test{}
+	if opts != nil {
+		t.options = *opts
+	}
+	if err := t.options.check(); err != nil {
+		return nil, err
+	}
+	if len(metrics) == 0 {
+		return nil, errors.New("analysis: no metrics: want one at least, such as those of Defaults")
+	}
+	seen := map[string]bool{}
+	for _, m := range metrics {
+		if err := m.check(); err != nil {
+			return nil, err
+		}
+		if seen[m.Name] {
+			return nil, fmt.Errorf("analysis: metric %q: it is there twice, want each once", m.Name)
+		}
+		seen[m.Name] = true
+		t.metrics = append(t.metrics, newMetric(m))
+	}
+	return t, nil
+}
+
+func newMetric(m Metric) *metric {
+	out := &metric{Metric: m}
+	if m.Kind != Level {
+		out.Worse, out.Within, out.Canary, out.Stable = newEvidence(), newEvidence(), &history{}, &history{}
+	}
+	return out
+}
+
+func (o *Options) check() error {
+	orDefault(&o.Alpha, 0.01)
+	orDefault(&o.Beta, 0.01)
+	if o.MinSamples == 0 {
+		o.MinSamples = 30
+	}
+	for name, v := range map[string]float64{"alpha": o.Alpha, "beta": o.Beta} {
+		if !(v > 0 && v < 1) {
+			return fmt.Errorf("analysis: %s: %g: want a probability between 0 and 1, such as 0.01", name, v)
+		}
+	}
+	return nil
+}
+
+func (m *Metric) check() error {
+	if m.Name == "" {
+		return errors.New("analysis: a metric has no name: want one, such as errors")
+	}
+	switch m.Kind {
+	case "", Proportion:
+		m.Kind = Proportion
+		orDefault(&m.Tolerance, 0.01)
+	case Quantile:
+		orDefault(&m.Tolerance, 0.2)
+		orDefault(&m.Quantile, 0.95)
+	case Level:
+		orDefault(&m.Tolerance, 0.5)
+	default:
+		return fmt.Errorf("analysis: metric %q: kind %q: want proportion, quantile or level", m.Name, m.Kind)
+	}
+	if most := m.mostTolerance(); !(m.Tolerance >= 0.0001 && m.Tolerance <= most) {
+		return fmt.Errorf("analysis: metric %q: tolerance %g: want 0.0001 to %g", m.Name, m.Tolerance, most)
+	}
+	if m.Kind == Quantile && !(m.Quantile >= 0.01 && m.Quantile <= 0.999) {
+		return fmt.Errorf("analysis: metric %q: quantile %g: want 0.01 to 0.999", m.Name, m.Quantile)
+	}
+	if m.Kind != Quantile && m.Quantile != 0 {
+		return fmt.Errorf("analysis: metric %q: quantile %g: a %s has none", m.Name, m.Quantile, m.Kind)
+	}
+	return nil
+}
+
+// mostTolerance is the largest that makes sense: half of all calls, or a hundred times stable's value.
+func (m *Metric) mostTolerance() float64 {
+	if m.Kind == Proportion {
+		return 0.5
+	}
+	return 100
+}
+
+func orDefault(v *float64, d float64) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Add takes what was observed in one interval, by name of metric. A version or metric without calls may
+// be missing; intervals before the canary gets any are welcome, since they tell what stable is like.
+// Names that New was not given, more bad calls than calls, levels that are negative or no number and
+// histograms whose bounds are not ascending or differ between the versions are refused, and then
+// nothing of the interval is taken.
+func (t *Test) Add(canary, stable map[string]Observation) error {
+	for version, all := range map[string]map[string]Observation{"canary": canary, "stable": stable} {
+		if err := t.checkAll(version, all); err != nil {
+			return err
+		}
+	}
+	for _, m := range t.metrics {
+		if m.Kind != Quantile {
+			continue
+		}
+		if err := sameBounds(m.Name, canary[m.Name].Histogram, stable[m.Name].Histogram, m.Canary.Buckets, m.Stable.Buckets); err != nil {
+			return err
+		}
+	}
+	t.looks++
+	for _, m := range t.metrics {
+		c, inCanary := canary[m.Name]
+		s, inStable := stable[m.Name]
+		switch m.Kind {
+		case Proportion:
+			m.addProportion(c, s)
+		case Quantile:
+			m.addQuantile(c, s)
+		case Level:
+			if inCanary && inStable {
+				m.addLevel(c.Level, s.Level)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Test) checkAll(version string, all map[string]Observation) error {
+	for name, o := range all {
+		m := t.find(name)
+		if m == nil {
+			return fmt.Errorf("analysis: metric %q of %s: not one of the test's, which are %s", name, version, t.names())
+		}
+		if err := o.check(m.Kind); err != nil {
+			return fmt.Errorf("analysis: metric %q of %s: %w", name, version, err)
+		}
+	}
+	return nil
+}
+
+func (t *Test) find(name string) *metric {
+	for _, m := range t.metrics {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+func (t *Test) names() (list []string) {
+	for _, m := range t.metrics {
+		list = append(list, m.Name)
+	}
+	return list
+}
+
+// mostCount bounds what one interval can have, so that sums stay exact as float64.
+const mostCount = 1 << 40
+
+func (o Observation) check(k Kind) error {
+	switch {
+	case k == Proportion && o.Bad > o.Count:
+		return fmt.Errorf("%d bad of %d calls: want no more bad ones than calls", o.Bad, o.Count)
+	case k == Proportion && o.Count > mostCount:
+		return fmt.Errorf("%d calls: want the difference to the interval before, %d at most", o.Count, uint64(mostCount))
+	case k == Level && !(o.Level >= 0 && o.Level <= math.MaxFloat64):
+		return fmt.Errorf("level %g: want a number from 0", o.Level)
+	case k == Quantile:
+		return checkBuckets(o.Histogram)
+	}
+	return nil
+}
+
+// NextStep forgets the evidence for success, and keeps the evidence against the canary: one test for a
+// whole release, whose every step asks anew whether the canary is good under more calls, while the
+// probability of aborting a good version is Alpha for all steps together.
+func (t *Test) NextStep() {
+	for _, m := range t.metrics {
+		m.Below = 0
+		if m.Within != nil {
+			m.Within = newEvidence()
+		}
+	}
+}
+
+// state is a Test as JSON.
+type state struct {
+	Options Options
+	Looks   int
+	Metrics []*metric
+}
+
+// MarshalJSON writes all of the test, a few kB for each metric.
+func (t *Test) MarshalJSON() ([]byte, error) {
+	return json.Marshal(state{t.options, t.looks, t.metrics})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. It refuses what no test can have written.
+func (t *Test) UnmarshalJSON(text []byte) error {
+	var s state
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("analysis: state of a test: %w", err)
+	}
+	var metrics []Metric
+	for _, m := range s.Metrics {
+		if m == nil {
+			return errors.New("analysis: state of a test: a metric is null, want what MarshalJSON wrote")
+		}
+		metrics = append(metrics, m.Metric)
+	}
+	made, err := New(metrics, &s.Options)
+	if err != nil {
+		return fmt.Errorf("state of a test: %w", err)
+	}
+	for i, m := range s.Metrics {
+		m.Metric = made.metrics[i].Metric
+		if err := m.checkState(); err != nil {
+			return fmt.Errorf("analysis: state of a test: metric %q: %w", m.Name, err)
+		}
+	}
+	if s.Looks < 0 {
+		return fmt.Errorf("analysis: state of a test: %d looks: want a number from 0", s.Looks)
+	}
+	*t = Test{made.options, s.Looks, s.Metrics}
+	return nil
+}

@@ -1,0 +1,135 @@
+package analysis
+
+import (
+	"errors"
+	"math"
+)
+
+// evidence is an e-process against a hypothesis: a mixture over bets of different size, and over the
+// interval in which each begins.
+type evidence struct {
+	Bets   int       // intervals in which there was a bet
+	Active []float64 // the capital of each bet that has begun
+	Best   float64   // the greatest value so far, which is what Ville's inequality is about
+}
+
+// mostCapital keeps capital finite, also in JSON. It only takes evidence away.
+const mostCapital = 1e300
+
+func newEvidence() *evidence { return &evidence{Best: 1} }
+
+// sample is what one interval had: calls and hits of canary and stable.
+type sample struct{ nc, kc, ns, ks float64 }
+
+// add bets on an interval. Each of thetas is a pair of rates, canary's and stable's, chosen without
+// knowledge of s.kc and s.ks; the hypothesis is the half-plane beyond the line pc = ps+delta on whose
+// other side they are. The number of pairs must be the same for each call.
+func (e *evidence) add(s sample, delta float64, thetas ...[2]float64) {
+	if s.nc == 0 || s.ns == 0 {
+		return
+	}
+	if len(e.Active) != len(thetas) {
+		e.Active = make([]float64, len(thetas))
+	}
+	e.Bets++
+	t := float64(e.Bets)
+	total := 1 / (t + 1) // the capital of bets that have not begun
+	for i, theta := range thetas {
+		capital := e.Active[i] + 1/(t*(t+1)*float64(len(thetas)))
+		e.Active[i] = min(mostCapital, capital*math.Exp(min(700, logRatio(s, theta[0], theta[1], delta))))
+		total += e.Active[i]
+	}
+	e.Best = max(e.Best, min(mostCapital, total))
+}
+
+// logRatio is the logarithm of an interval's likelihood under (tc, ts) divided by that under the
+// nearest point of the line pc = ps+delta.
+func logRatio(s sample, tc, ts, delta float64) float64 {
+	qs := nearest(s.nc, s.ns, tc, ts, delta)
+	qc := qs + delta
+	return weigh(s.kc, tc/qc) + weigh(s.nc-s.kc, (1-tc)/(1-qc)) + weigh(s.ks, ts/qs) + weigh(s.ns-s.ks, (1-ts)/(1-qs))
+}
+
+// weigh is n·ln(ratio), 0 when nothing happened.
+func weigh(n, ratio float64) float64 {
+	if n == 0 {
+		return 0
+	}
+	return n * math.Log(ratio)
+}
+
+// nearest returns the stable rate x for which nc·KL(tc‖x+delta) + ns·KL(ts‖x) is least. The function is
+// convex and its derivative changes sign between ts and tc-delta: Newton's method there, bisection
+// where that leaves it.
+func nearest(nc, ns, tc, ts, delta float64) float64 {
+	if delta == 0 {
+		return (nc*tc + ns*ts) / (nc + ns)
+	}
+	low := max(min(ts, tc-delta), tiny, tiny-delta)
+	high := min(max(ts, tc-delta), 1-tiny, 1-tiny-delta)
+	x := (nc*(tc-delta) + ns*ts) / (nc + ns)
+	for range 60 {
+		if !(x > low && x < high) {
+			x = low + (high-low)/2
+		}
+		vc, vs := (x+delta)*(1-x-delta), x*(1-x)
+		slope := nc*(x+delta-tc)/vc + ns*(x-ts)/vs
+		if slope > 0 {
+			high = x
+		} else {
+			low = x
+		}
+		// The curvature of KL at the point that it is measured from, which is positive.
+		step := slope / (nc*curve(tc, x+delta) + ns*curve(ts, x))
+		if math.Abs(step) < 1e-14 || high-low < 1e-15 {
+			break
+		}
+		x -= step
+	}
+	return x
+}
+
+// curve is the second derivative of KL(t‖q) by q.
+func curve(t, q float64) float64 { return t/(q*q) + (1-t)/((1-q)*(1-q)) }
+
+// tiny keeps rates away from 0 and 1, where nothing could be lost by a bet.
+const tiny = 1e-7
+
+// rate estimates a rate from k hits among n, never 0 or 1 (Krichevsky and Trofimov's estimate).
+func rate(k, n float64) float64 { return inside((k + 0.5) / (n + 1)) }
+
+func inside(p float64) float64 { return min(max(p, tiny), 1-tiny) }
+
+// lifts are the differences that are looked for: from the least that matters to nearly everything.
+func lifts(least float64) [5]float64 {
+	var out [5]float64
+	for i := range out {
+		out[i] = least * math.Pow(max(1, 0.8/least), float64(i)/float64(len(out)-1))
+	}
+	return out
+}
+
+// worse are the bets that the canary's rate is above stable's rate ts + delta.
+func worse(ts, delta, least float64) [][2]float64 {
+	var out [][2]float64
+	for _, lift := range lifts(least) {
+		tc := ts + delta + lift
+		if tc >= 1 {
+			tc = inside((ts + delta + 1) / 2)
+		}
+		out = append(out, [2]float64{tc, ts})
+	}
+	return out
+}
+
+func (e *evidence) check() error {
+	if e == nil || e.Bets < 0 || !(e.Best >= 1 && e.Best <= mostCapital) || len(e.Active) > 16 {
+		return errors.New("evidence: want what MarshalJSON wrote")
+	}
+	for _, a := range e.Active {
+		if !(a >= 0 && a <= mostCapital) {
+			return errors.New("evidence: want what MarshalJSON wrote")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package analysis
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// history is what earlier intervals told of one version: all of it for the reader, and the recent part,
+// in which each interval counts 2 % less than the next, for bets. So bets follow a rate that changes
+// with the time of day.
+type history struct {
+	Calls, Bad  uint64
+	Recent, Hit float64  // calls, and bad ones among them
+	Buckets     []weight `json:",omitempty"` // ascending and disjoint
+}
+
+const (
+	remember    = 0.98
+	mostBuckets = 1000
+)
+
+// weight is a Bucket of the recent past.
+type weight struct{ Lower, Upper, Weight float64 }
+
+func (h *history) count(calls, bad uint64) {
+	h.Calls += calls
+	h.Bad += bad
+	h.Recent = h.Recent*remember + float64(calls)
+	h.Hit = h.Hit*remember + float64(bad)
+}
+
+// take adds an interval's histogram, whose bounds fit.
+func (h *history) take(buckets []Bucket) {
+	kept := h.Buckets[:0]
+	for _, w := range h.Buckets {
+		if w.Weight *= remember; w.Weight > 0.001 {
+			kept = append(kept, w)
+		}
+	}
+	h.Buckets = kept
+	at, calls := 0, uint64(0)
+	for _, b := range buckets {
+		if b.Count == 0 {
+			continue
+		}
+		calls += b.Count
+		for at < len(h.Buckets) && h.Buckets[at].Lower < b.Lower {
+			at++
+		}
+		if at == len(h.Buckets) || h.Buckets[at].Lower != b.Lower {
+			h.Buckets = slices.Insert(h.Buckets, at, weight{b.Lower, finite(b.Upper), 0})
+		}
+		h.Buckets[at].Weight += float64(b.Count)
+	}
+	h.count(calls, 0)
+}
+
+// finite is upper, which JSON can write.
+func finite(upper float64) float64 { return min(upper, math.MaxFloat64) }
+
+// at finds the bucket of the q-quantile, and the weights above its lower and its upper bound.
+func (h *history) at(q float64) (b weight, aboveLower, aboveUpper, all float64) {
+	for _, w := range h.Buckets {
+		all += w.Weight
+	}
+	for _, w := range slices.Backward(h.Buckets) {
+		b, aboveUpper, aboveLower = w, aboveLower, aboveLower+w.Weight
+		if aboveLower >= (1-q)*all {
+			break
+		}
+	}
+	return b, aboveLower, aboveUpper, all
+}
+
+// quantile estimates one for the reader, 0 without samples.
+func (h *history) quantile(q float64) float64 {
+	b, lower, upper, all := h.at(q)
+	if all == 0 {
+		return 0
+	}
+	if b.Upper == math.MaxFloat64 {
+		return b.Lower
+	}
+	return b.Upper - (b.Upper-b.Lower)*((1-q)*all-upper)/(lower-upper)
+}
+
+func checkBuckets(buckets []Bucket) error {
+	if len(buckets) > mostBuckets {
+		return fmt.Errorf("%d buckets: want %d at most", len(buckets), mostBuckets)
+	}
+	before := math.Inf(-1)
+	for _, b := range buckets {
+		if !(b.Lower >= before && b.Lower < b.Upper) || math.IsInf(b.Lower, 0) {
+			return fmt.Errorf("a bucket from %g to %g after one to %g: want bounds that ascend", b.Lower, b.Upper, before)
+		}
+		if b.Lower < 0 {
+			return fmt.Errorf("a bucket from %g to %g: want bounds from 0", b.Lower, b.Upper)
+		}
+		if b.Count > mostCount {
+			return fmt.Errorf("%d samples in a bucket: want the difference to the interval before, %d at most", b.Count, uint64(mostCount))
+		}
+		before = b.Upper
+	}
+	return nil
+}
+
+// sameBounds refuses intervals of two versions that overlap without being equal.
+func sameBounds(name string, canary, stable []Bucket, known ...[]weight) error {
+	lists := append([][]weight{weights(canary), weights(stable)}, known...)
+	for i, a := range lists[:2] {
+		for _, b := range lists[i+1:] {
+			if x, y, ok := overlap(a, b); !ok {
+				return fmt.Errorf("analysis: metric %q: buckets from %g to %g and from %g to %g: want the same bounds for both versions and all intervals",
+					name, x.Lower, x.Upper, y.Lower, y.Upper)
+			}
+		}
+	}
+	return nil
+}
+
+func weights(buckets []Bucket) []weight {
+	out := make([]weight, 0, len(buckets))
+	for _, b := range buckets {
+		out = append(out, weight{b.Lower, finite(b.Upper), float64(b.Count)})
+	}
+	return out
+}
+
+func overlap(a, b []weight) (x, y weight, ok bool) {
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		x, y = a[i], b[j]
+		switch {
+		case x.Lower == y.Lower && x.Upper == y.Upper:
+			i++
+			j++
+		case x.Upper <= y.Lower:
+			i++
+		case y.Upper <= x.Lower:
+			j++
+		default:
+			return x, y, false
+		}
+	}
+	return x, y, true
+}
+
+func (h *history) check() error {
+	if h == nil || !(h.Recent >= 0 && h.Hit >= 0 && h.Hit <= h.Recent && h.Recent <= math.MaxFloat64) || h.Bad > h.Calls || len(h.Buckets) > 2*mostBuckets {
+		return errors.New("history: want what MarshalJSON wrote")
+	}
+	before := 0.0
+	for _, w := range h.Buckets {
+		if !(w.Lower >= before && w.Lower < w.Upper && w.Weight > 0 && w.Weight <= math.MaxFloat64/4/mostBuckets) {
+			return errors.New("history: want what MarshalJSON wrote")
+		}
+		before = w.Upper
+	}
+	return nil
+}
