@@ -20,6 +20,14 @@
 //	go build -o shop ./shop && kill 4242
 //
 // The supervisor starts the new program for that service within a second.
+//
+// Another version can also run beside the one that there is, as one more process on free ports, with
+// the same database and settings. The supervisor follows keys in the embedded broker's store: as long
+// as local/user-service/v2 has the absolute path of a binary, that runs, if it says that its
+// user-service is v2, and it is started again as the others are, also by the next run. The key
+// local-status/user-service/v2 says "starting", "ready" or what is wrong. Whoever has the broker's
+// password can so run any program as the user of this one. Without --split, or without
+// the embedded broker, nobody follows the keys, and there is no status.
 package local
 
 import (
@@ -158,12 +166,14 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		}
 	}
 	if o.Split {
+		store := ""
 		if settings.AnyText(broker.has) {
 			if err := broker.start(ctx); err != nil {
 				return err
 			}
+			store = broker.url
 		}
-		return o.runSplit(ctx, settings, lock, ready, services)
+		return o.runSplit(ctx, settings, lock, store, ready, services)
 	}
 	o.Prepare = func(ctx context.Context, url string) error {
 		if !broker.has(url) {

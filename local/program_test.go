@@ -48,7 +48,9 @@ type testSettings struct {
 // service is one that tells of itself and does what it is asked to.
 func service(name string) kaptar.Service {
 	set := new(testSettings)
-	return kaptar.Service{Name: name, Settings: set, Listen: ":8080", Setup: func(app *kaptar.App) error {
+	// A link to the test binary that is called v2 is a program whose services have that version.
+	version, _ := strings.CutPrefix(filepath.Base(os.Args[0]), "local.test")
+	return kaptar.Service{Name: name, Version: version, Settings: set, Listen: ":8080", Setup: func(app *kaptar.App) error {
 		switch set.OnStart {
 		case "fail":
 			return errors.New("no luck today")

@@ -22,9 +22,9 @@ import (
 const stopExtra = 2 * time.Second
 
 // runSplit supervises a process for each service. They read the settings that have been checked
-// here again, each its own.
+// here again, each its own. store is the URL of the embedded broker, "" when it does not run.
 func (o *Options) runSplit(
-	ctx context.Context, settings *config.Config, lock *os.File, ready func([]discovery.Instance, map[string]int), services []kaptar.Service,
+	ctx context.Context, settings *config.Config, lock *os.File, store string, ready func([]discovery.Instance, map[string]int), services []kaptar.Service,
 ) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -49,10 +49,14 @@ func (o *Options) runSplit(
 		in.Timeout = max(in.Timeout, config.Of[kaptar.Settings](settings, service.Name).ShutdownTimeout+stopExtra)
 	}
 	s.timeout = in.Timeout
-	s.start = func(service string, reports io.Writer) (*proc.Process, error) {
-		cmd := exec.Command(self, childFlag+service) //nolint:gosec // G204: this program itself
-		cmd.Stdout = &proc.Lines{W: &sharedWriter{mu: output, w: os.Stdout}, Prefix: service + ": "}
-		cmd.Stderr = &proc.Lines{W: logs, Prefix: service + ": "}
+	s.start = func(c child, reports io.Writer) (*proc.Process, error) {
+		in, path := in, self
+		if c.binary != "" {
+			in.Sources, path = onFreePorts(in.Sources, settings, c), c.binary
+		}
+		cmd := exec.Command(path, childFlag+c.service) //nolint:gosec // G204: this program itself, or what its user names
+		cmd.Stdout = &proc.Lines{W: &sharedWriter{mu: output, w: os.Stdout}, Prefix: c.name() + ": "}
+		cmd.Stderr = &proc.Lines{W: logs, Prefix: c.name() + ": "}
 		cmd.ExtraFiles = []*os.File{lock}
 		return proc.Start(cmd, &proc.Options{Input: in, Outputs: []io.Writer{reports, &proc.Lines{W: logs}}})
 	}
@@ -60,6 +64,13 @@ func (o *Options) runSplit(
 		output.Lock()
 		defer output.Unlock()
 		ready(all, pids)
+	}
+	if store != "" {
+		screen := io.Discard
+		if o.Screen != nil {
+			screen = &sharedWriter{mu: output, w: o.Screen}
+		}
+		s.beside = (&besides{supervisor: s, url: store, screen: screen, byKey: map[string]beside{}}).follow
 	}
 	return s.run(ctx)
 }

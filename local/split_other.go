@@ -18,7 +18,7 @@ const childFlag = "--split-service="
 // errNoSplit tells that the system has neither process groups nor SIGTERM.
 var errNoSplit = errors.New("local: --split needs a unix: leave it out to run all services in one process")
 
-func (*Options) runSplit(context.Context, *config.Config, *os.File, func([]discovery.Instance, map[string]int), []kaptar.Service) error {
+func (*Options) runSplit(context.Context, *config.Config, *os.File, string, func([]discovery.Instance, map[string]int), []kaptar.Service) error {
 	return errNoSplit
 }
 

@@ -30,12 +30,14 @@ const lateStop = time.Second
 // A supervisor keeps a process for each service.
 type supervisor struct {
 	names   []string
-	start   func(service string, reports io.Writer) (*proc.Process, error)
+	start   func(c child, reports io.Writer) (*proc.Process, error)
 	timeout time.Duration // from SIGTERM to SIGKILL
 	log     *slog.Logger
 	ready   func(all []discovery.Instance, pids map[string]int) // called once, when all are
+	beside  func(ctx context.Context)                           // called after it, until ctx ends; nil: nothing
 
-	running sync.Map // keys are the names of services whose process runs
+	running sync.Map      // keys are the names of children that run
+	up      chan struct{} // closed when all are ready
 
 	mu        sync.Mutex
 	instances map[string]discovery.Instance
@@ -50,11 +52,20 @@ func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.instances, s.pids = map[string]discovery.Instance{}, map[string]int{}
-	s.pending = len(s.names)
+	s.pending, s.up = len(s.names), make(chan struct{})
 	errs := make([]error, len(s.names))
 	var services sync.WaitGroup
 	for i, name := range s.names {
 		services.Go(func() { errs[i] = s.keep(ctx, cancel, name) })
+	}
+	if s.beside != nil {
+		services.Go(func() {
+			select {
+			case <-s.up:
+				s.beside(ctx)
+			case <-ctx.Done():
+			}
+		})
 	}
 	done := make(chan struct{})
 	go func() {
@@ -86,7 +97,7 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 	var everReady bool
 	var last end
 	proc.Keep(ctx, func() {
-		last = s.runOne(ctx, name, func(r report) {
+		last = s.runOne(ctx, child{service: name}, func(r report) {
 			if everReady {
 				s.log.Info("service "+name+" is ready again", "pid", r.PID, "http", r.Ready.HTTP, "grpc", r.Ready.GRPC)
 				return
@@ -113,11 +124,10 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 	return err
 }
 
-// runOne runs one process of the service to its end. ready has been called, if at all, when it
-// returns.
-func (s *supervisor) runOne(ctx context.Context, name string, ready func(report)) end {
-	e := end{service: name}
-	p, err := s.start(name, reports(func(r report) {
+// runOne runs one process to its end. ready has been called, if at all, when it returns.
+func (s *supervisor) runOne(ctx context.Context, c child, ready func(report)) end {
+	e := end{service: c.name()}
+	p, err := s.start(c, reports(func(r report) {
 		if e.reported = r.Error; r.Ready != nil {
 			ready(r)
 		}
@@ -126,8 +136,8 @@ func (s *supervisor) runOne(ctx context.Context, name string, ready func(report)
 		e.err = fmt.Errorf("local: %w", err)
 		return e
 	}
-	s.running.Store(name, nil)
-	defer s.running.Delete(name)
+	s.running.Store(e.service, nil)
+	defer s.running.Delete(e.service)
 	unhook := context.AfterFunc(ctx, func() { p.Stop(s.timeout) })
 	defer unhook()
 	e.err = p.Wait()
@@ -165,6 +175,7 @@ func (s *supervisor) started(cancel func(), failed bool) {
 			all[i] = s.instances[name]
 		}
 		s.ready(all, s.pids)
+		close(s.up)
 	}
 }
 

@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
 	"drivers":                {internal},
 	"drivers/":               {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
-	"local":                  {".", "config", "discovery", "drivers/", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", internal},
+	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
 	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "shop/", internal},
