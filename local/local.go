@@ -166,14 +166,12 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		}
 	}
 	if o.Split {
-		store := ""
-		if settings.AnyText(broker.has) {
-			if err := broker.start(ctx); err != nil {
-				return err
-			}
-			store = broker.url
+		if !settings.AnyText(broker.has) {
+			broker.url = ""
+		} else if err := broker.start(ctx); err != nil {
+			return err
 		}
-		return o.runSplit(ctx, settings, lock, store, ready, services)
+		return o.runSplit(ctx, settings, lock, broker.url, ready, services)
 	}
 	o.Prepare = func(ctx context.Context, url string) error {
 		if !broker.has(url) {
