@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Pr
 	@go build -o $(TOOLS)/servers ./tools/servers
 	@$(TOOLS)/servers install
 	@$(TOOLS)/servers start
+
+image: ## the shop as an image in .tmp/shop.tar, for docker load, podman load and ctr images import; VERSION=v1 is its tag
+	@go run ./tools/image -version '$(VERSION)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(if $(TAGS),-tags '$(TAGS)')
 
 proto: ## generate the Go code of shop/proto
 	@command -v protoc >/dev/null || { \

@@ -9,6 +9,8 @@
 package main
 
 import (
+	"cmp"
+
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/consul"     // consul://
 	_ "github.com/kaptar/kaptar/drivers/dns"        // dns://
@@ -17,7 +19,6 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/postgres"   // postgres://
 	_ "github.com/kaptar/kaptar/drivers/rabbitmq"   // amqp://
 	_ "github.com/kaptar/kaptar/drivers/redis"      // redis://
-	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/shop/analytics"
 	"github.com/kaptar/kaptar/shop/bank"
 	"github.com/kaptar/kaptar/shop/customers"
@@ -29,11 +30,13 @@ import (
 	"github.com/kaptar/kaptar/shop/user"
 )
 
-func main() { local.Main(services()...) }
+// version is set by the linker, as tools/image does (-X main.version=v2): the version of all
+// services in this program. Empty, each has its own.
+var version string
 
 // services are all parts of the shop, in the order in which people meet them.
 func services() []kaptar.Service {
-	return []kaptar.Service{
+	all := []kaptar.Service{
 		edge.Service(),
 		user.Service(),
 		order.Service(),
@@ -44,4 +47,8 @@ func services() []kaptar.Service {
 		bank.Service(),
 		customers.Service(),
 	}
+	for i := range all {
+		all[i].Version = cmp.Or(version, all[i].Version)
+	}
+	return all
 }

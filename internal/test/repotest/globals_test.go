@@ -19,6 +19,7 @@ var allowedGlobals = map[string]string{
 	"internal/strictjson.tables":   "a cache of what does not change: the fields of struct types",
 	"server.opened":                "a count: the descriptors of a process are shared by its servers",
 	"shop/internal/rest.replaced":  "a guard: huma takes its type of errors from variables",
+	"shop.version":                 "a constant that the linker sets: which version this program is",
 	"sqldb.registry":               "the schemes of imported driver packages, as in database/sql",
 	"telemetry.dial":               "the OTLP exporters, if they are linked, as in database/sql",
 	"telemetry.encoders":           "a sync.Pool: buffers without meaning, given back after each record",

@@ -40,7 +40,8 @@ var mayImport = map[string][]string{
 	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "shop/", internal},
+	"tools/image":            {},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "telemetry/", "shop/", internal},
 	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "shop/", internal},
 }
 
