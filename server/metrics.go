@@ -59,8 +59,9 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 		return telemetry.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		return telemetry.Register(reg, prometheus.NewHistogramVec(
-			prometheus.HistogramOpts{Name: name, Help: help, Buckets: telemetry.Buckets()}, labels))
+		return telemetry.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: telemetry.Buckets(), NativeHistogramBucketFactor: telemetry.NativeFactor,
+		}, labels))
 	}
 	return &metrics{
 		service: service,

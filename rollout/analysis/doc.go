@@ -29,9 +29,9 @@
 // as in Turner and Grünwald, "Exact anytime-valid confidence intervals for contingency tables and
 // beyond" (2023, arXiv 2203.09785).
 //
-// A bet may begin at any interval: the one of interval t begins with capital 1/(t(t+1)), which is 1 in
-// all. So evidence is not used up by a long time in which nothing happened, and a version that becomes
-// worse an hour after its start is still found.
+// A bet may begin in any interval: three quarters of the capital of 1 in the first, the rest spread over all
+// that follow. So evidence is not used up by a long time in which nothing happened, and a version that
+// becomes worse an hour after its start is still found.
 //
 // Latency is tested by shares of calls above bounds of the histogram, see Quantile.
 package analysis

@@ -32,14 +32,22 @@ func (e *evidence) add(s sample, delta float64, thetas ...[2]float64) {
 		e.Active = make([]float64, len(thetas))
 	}
 	e.Bets++
-	t := float64(e.Bets)
-	total := 1 / (t + 1) // the capital of bets that have not begun
+	begins, total := capital(e.Bets)
 	for i, theta := range thetas {
-		capital := e.Active[i] + 1/(t*(t+1)*float64(len(thetas)))
+		capital := e.Active[i] + begins/float64(len(thetas))
 		e.Active[i] = min(mostCapital, capital*math.Exp(min(700, logRatio(s, theta[0], theta[1], delta))))
 		total += e.Active[i]
 	}
 	e.Best = max(e.Best, min(mostCapital, total))
+}
+
+// capital divides 1 among all intervals t = 1, 2, … in which a bet can begin: what begins in t, and what
+// is left for those after it.
+func capital(t int) (begins, left float64) {
+	if t == 1 {
+		return 0.75, 0.25
+	}
+	return 0.25 / (float64(t) * float64(t-1)), 0.25 / float64(t)
 }
 
 // logRatio is the logarithm of an interval's likelihood under (tc, ts) divided by that under the
@@ -100,19 +108,11 @@ func rate(k, n float64) float64 { return inside((k + 0.5) / (n + 1)) }
 
 func inside(p float64) float64 { return min(max(p, tiny), 1-tiny) }
 
-// lifts are the differences that are looked for: from the least that matters to nearly everything.
-func lifts(least float64) [5]float64 {
-	var out [5]float64
-	for i := range out {
-		out[i] = least * math.Pow(max(1, 0.8/least), float64(i)/float64(len(out)-1))
-	}
-	return out
-}
-
-// worse are the bets that the canary's rate is above stable's rate ts + delta.
+// worse are the bets that the canary's rate is above stable's rate ts + delta: by the least that matters
+// up to 30 times it.
 func worse(ts, delta, least float64) [][2]float64 {
-	var out [][2]float64
-	for _, lift := range lifts(least) {
+	out := make([][2]float64, 0, 4)
+	for lift := least; len(out) < 4; lift *= math.Sqrt(10) {
 		tc := ts + delta + lift
 		if tc >= 1 {
 			tc = inside((ts + delta + 1) / 2)

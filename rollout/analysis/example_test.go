@@ -26,9 +26,9 @@ func Example() {
 	// Running after 1 intervals
 	//   errors Running: canary 10 % of 20 calls, stable 1.05 % of 380, limit 2.05 %; worse 1 of 100, within 1 of 100; missing: 10 more calls of the canary
 	// Running after 2 intervals
-	//   errors Running: canary 10 % of 40 calls, stable 1.05 % of 760, limit 2.05 %; worse 3 of 100, within 1 of 100; missing: evidence for either
+	//   errors Running: canary 10 % of 40 calls, stable 1.05 % of 760, limit 2.05 %; worse 4.68 of 100, within 1 of 100; missing: evidence for either
 	// Running after 3 intervals
-	//   errors Running: canary 10 % of 60 calls, stable 1.05 % of 1140, limit 2.05 %; worse 21.4 of 100, within 1 of 100; missing: evidence for either
+	//   errors Running: canary 10 % of 60 calls, stable 1.05 % of 1140, limit 2.05 %; worse 37.6 of 100, within 1 of 100; missing: evidence for either
 	// Failed after 4 intervals
-	//   errors Failed: canary 10 % of 80 calls, stable 1.05 % of 1520, limit 2.05 %; worse 202 of 100, within 1 of 100
+	//   errors Failed: canary 10 % of 80 calls, stable 1.05 % of 1520, limit 2.05 %; worse 370 of 100, within 1 of 100
 }
