@@ -304,11 +304,7 @@ func TestInProcess(t *testing.T) {
 
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	untilAfter(t, 30*time.Second, what, done)
-}
-
-func untilAfter(t *testing.T, most time.Duration, what string, done func() bool) {
-	t.Helper()
+	const most = 30 * time.Second
 	deadline, tick := time.After(most), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !done() {

@@ -130,6 +130,23 @@ func TestLeaderKilled(t *testing.T) {
 			}
 		}
 	}
+	// all waits until everything is delivered. The first contact may be cut, so that the leader is
+	// not killed before it.
+	all := func(what string) {
+		t.Helper()
+		until(t, what, func() bool {
+			select {
+			case err := <-result:
+				t.Fatalf("Subscribe = %v while this test waits for %s, want that it goes on", err, what)
+			default:
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			return len(delivered) == len(want)
+		})
+	}
+	sent(1)
+	all("the first deliveries")
 	for range 2 {
 		sent(10)
 		js := client(t, c.URL())
@@ -154,7 +171,7 @@ func TestLeaderKilled(t *testing.T) {
 	if !slices.Equal(stored, want) {
 		t.Errorf("the stream has %d messages, want the %d that were published, each once and in order; lost %v", len(stored), len(want), missing(want, stored))
 	}
-	t.Cleanup(func() {
+	defer func() {
 		if !t.Failed() {
 			return
 		}
@@ -164,13 +181,8 @@ func TestLeaderKilled(t *testing.T) {
 		if k, err := client(t, c.URL()).Consumer(context.Background(), "t", "g"); err == nil {
 			t.Logf("the consumer: %+v", k.CachedInfo())
 		}
-	})
-	// 30 s were too few in one run of twenty, for a reason that the log below is to tell.
-	untilAfter(t, 90*time.Second, "all deliveries", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(delivered) == len(want)
-	})
+	}()
+	all("all deliveries")
 	stop()
 	if err := <-result; err != nil {
 		t.Errorf("Subscribe = %v, want nil", err)
