@@ -85,10 +85,7 @@ func TestExportTLS(t *testing.T) {
 				var log buffer
 				opts := options(t, append(c.env, "ENDPOINT="+endpoint, "PROTOCOL="+protocol)...)
 				opts.Service, opts.Log = "s", telemetry.LogOptions{Output: &log, Format: "json"}
-				opts.Timeout, opts.MetricInterval = 5*time.Second, 50*time.Millisecond
-				if c.want != "" {
-					opts.Timeout = 1500 * time.Millisecond
-				}
+				opts.Timeout, opts.MetricInterval = 5*time.Second, 50*time.Millisecond // gRPC tells of a failed handshake when the time is over
 				newTelemetry(t, opts)
 				eventually(t, "an export or its failure", func() bool {
 					col.mu.Lock()
