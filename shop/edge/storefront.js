@@ -5,7 +5,7 @@ const money = cents => (cents / 100).toFixed(2);
 const products = ["tea", "coffee", "honey"];
 
 // The session is this tab's alone: no cookie, nothing in a URL, and gone when the tab is closed.
-// It has user (id and username), token, expires_at and refresh_token.
+// It has user (id, username and, where the shop knows it, display_name), token, expires_at and refresh_token.
 let session = JSON.parse(sessionStorage.getItem("session") || "null");
 
 function keep(s) {
@@ -14,7 +14,7 @@ function keep(s) {
   else sessionStorage.removeItem("session");
   $("guest").hidden = Boolean(s);
   $("logout").hidden = !s;
-  $("who").textContent = s ? `Logged in as ${s.user.username}` : "";
+  $("who").textContent = s ? `Logged in as ${s.user.display_name || s.user.username}` : "";
   $("order").querySelector("button").disabled = !s;
 }
 
@@ -119,6 +119,8 @@ async function logIn(username, password) {
   keep({ user: { id: user_id, username }, ...tokens });
   for (const form of [$("login"), $("signup")]) form.reset();
   for (const out of ["login-out", "signup-out", "order-out"]) say(out, "");
+  const { display_name } = await api("GET", "/users/" + user_id);
+  if (session?.user.id === user_id) keep({ ...session, user: { ...session.user, display_name } });
   await showMine();
 }
 

@@ -17,17 +17,28 @@ const cacheTTL = time.Minute
 
 // get returns the user with that id, or errNotFound.
 func (s *service) get(ctx context.Context, id int64) (user, error) {
-	return s.byID.Get(ctx, cacheKey(id), func(ctx context.Context) (user, error) { return s.store.byID(ctx, id) })
+	if err := s.set.spoil(ctx); err != nil {
+		return user{}, err
+	}
+	e, err := s.byID.Get(ctx, cacheKey(id), func(ctx context.Context) (entry, error) {
+		u, err := s.store.byID(ctx, id)
+		return toEntry(u), err
+	})
+	if err != nil || e.complete() {
+		return e.user, err
+	}
+	_ = s.byID.Delete(ctx, cacheKey(id)) // an older version has put it there
+	return s.store.byID(ctx, id)
 }
 
-// changeEmail takes a canonical address. The error may be errNotFound or a *takenError.
-func (s *service) changeEmail(ctx context.Context, id int64, email string) (u user, err error) {
+// change takes a canonical address. The error may be errNotFound or a *takenError.
+func (s *service) change(ctx context.Context, u user) (_ user, err error) {
 	err = sqldb.InTx(ctx, s.store.db, func(ctx context.Context, tx *sql.Tx) error {
 		var err error
-		if u, err = s.store.setEmail(ctx, tx, id, email); err != nil {
+		if u, err = s.store.change(ctx, tx, u); err != nil {
 			return err
 		}
-		return s.changed.Publish(ctx, tx, cacheKey(id), events.UserV1{UserID: u.ID, Username: u.Username, Email: u.Email})
+		return s.changed.Publish(ctx, tx, cacheKey(u.ID), events.UserV1{UserID: u.ID, Username: u.Username, Email: u.Email})
 	})
 	if _, taken := sqldb.Constraint(err); taken {
 		return user{}, new(takenError)
@@ -35,11 +46,11 @@ func (s *service) changeEmail(ctx context.Context, id int64, email string) (u us
 	if err != nil {
 		return user{}, err
 	}
-	_ = s.byID.Delete(ctx, cacheKey(id)) // what it cannot do now, onChanged does until it has succeeded
+	_ = s.byID.Delete(ctx, cacheKey(u.ID)) // what it cannot do now, onChanged does until it has succeeded
 	return u, nil
 }
 
-// onChanged deletes the user from the cache once more, as changeEmail may have been
+// onChanged deletes the user from the cache once more, as change may have been
 // cut off after its transaction, or Redis away.
 func (s *service) onChanged(ctx context.Context, _ *sql.Tx, e messaging.Event[events.UserV1]) error {
 	if time.Since(e.Time) > 2*cacheTTL {

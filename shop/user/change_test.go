@@ -217,7 +217,7 @@ func TestSetEmail(t *testing.T) {
 		addUser(t, s, user{Username: "grace", Email: "grace@example.com"})
 		set := func(id int64, email string) (u user, err error) {
 			err = sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
-				u, err = s.setEmail(ctx, tx, id, email)
+				u, err = s.change(ctx, tx, user{ID: id, Email: email})
 				return err
 			})
 			return u, err

@@ -13,6 +13,7 @@ type user struct {
 	ID       int64  `json:"id" example:"1"`
 	Username string `json:"username" example:"ada"`          // lower-case
 	Email    string `json:"email" example:"ada@example.com"` // lower-case
+	Profile
 }
 
 var (

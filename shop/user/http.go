@@ -43,6 +43,7 @@ type newUserBody struct {
 	Username string `json:"username" minLength:"3" maxLength:"80" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, dashes and underscores" example:"ada" doc:"Unique; upper and lower case are the same."`
 	Email    string `json:"email" example:"ada@example.com" doc:"Unique; upper and lower case are the same."`
 	Password string `json:"password" minLength:"8" maxLength:"128" example:"correct horse"`
+	Profile
 }
 
 type newUserInput struct{ Body newUserBody }
@@ -67,7 +68,7 @@ func resolvePassword(password string) []error {
 }
 
 func (s *service) postUser(ctx context.Context, in *newUserInput) (*userOutput, error) {
-	u := user{Username: canonical(in.Body.Username), Email: canonical(in.Body.Email)}
+	u := user{Username: canonical(in.Body.Username), Email: canonical(in.Body.Email), Profile: in.Body.Profile}
 	u, err := s.register(ctx, u, in.Body.Password)
 	if taken, ok := errors.AsType[*takenError](err); ok {
 		return nil, conflict(taken, in.Body.Username)
@@ -104,6 +105,7 @@ type changeInput struct {
 	ID   int64 `path:"id" minimum:"1" example:"1"`
 	Body struct {
 		Email string `json:"email" example:"ada@example.com" doc:"Unique; upper and lower case are the same."`
+		Profile
 	}
 }
 
@@ -111,7 +113,7 @@ type changeInput struct {
 func (in *changeInput) Resolve(huma.Context) []error { return resolveEmail(in.Body.Email) }
 
 func (s *service) patchUser(ctx context.Context, in *changeInput) (*userOutput, error) {
-	u, err := s.changeEmail(ctx, in.ID, canonical(in.Body.Email))
+	u, err := s.change(ctx, user{ID: in.ID, Email: canonical(in.Body.Email), Profile: in.Body.Profile})
 	if taken, ok := errors.AsType[*takenError](err); ok {
 		return nil, conflict(taken, "")
 	}

@@ -54,5 +54,7 @@ func (r *rpc) ListUsers(req *userv1.ListUsersRequest, stream grpc.ServerStreamin
 }
 
 func message(u user) *userv1.User {
-	return &userv1.User{Id: u.ID, Username: u.Username, Email: u.Email}
+	m := &userv1.User{Id: u.ID, Username: u.Username, Email: u.Email}
+	u.fill(m)
+	return m
 }

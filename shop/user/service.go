@@ -8,7 +8,6 @@ package user
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,14 +27,11 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-//go:embed migrations
-var migrations embed.FS
-
 // Service returns user-service.
 func Service() kaptar.Service {
 	set := new(settings)
 	return kaptar.Service{
-		Name: "user-service", Version: "v1", Listen: ":8081", GRPCListen: ":50051",
+		Name: "user-service", Version: version, Listen: ":8081", GRPCListen: ":50051",
 		Settings: set,
 		Setup:    func(app *kaptar.App) error { return setup(app, set) },
 	}
@@ -45,7 +41,7 @@ type service struct {
 	set        *settings
 	log        *slog.Logger
 	store      store
-	byID       *cache.Cache[user] // by the id in decimal
+	byID       *cache.Cache[entry] // by the id in decimal
 	registered *messaging.Publisher[events.UserV1]
 	changed    *messaging.Publisher[events.UserV1]
 	passwords  *passwords
@@ -69,7 +65,7 @@ func setup(app *kaptar.App, set *settings) error {
 	if err := messaging.Subscribe(app, events.UserChanged, s.onChanged, nil); err != nil {
 		return err
 	}
-	if s.byID, err = cache.New[user](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
+	if s.byID, err = cache.New[entry](app, "users", &cache.Options{TTL: cacheTTL}); err != nil {
 		return err
 	}
 	counter, err := cache.NewCounter(app)
@@ -89,6 +85,7 @@ func setup(app *kaptar.App, set *settings) error {
 		return err
 	}
 	app.Go("sessions and keys", s.tidy)
+	set.start(app)
 	api, err := rest.New(app, "Users", auth.Policies{
 		"POST /users":                               auth.Optional(), // so that the gateway can be told from others,
 		"POST /login":                               auth.Optional(), // which is believed who its client is

@@ -10,6 +10,7 @@ import (
 )
 
 type settings struct {
+	release
 	TokenLife     time.Duration `config:"token_life" default:"15m" help:"how long the token of a login is good; at most 24h"`
 	SessionLife   time.Duration `config:"session_life" default:"720h" help:"how long after a login its token can be refreshed"`
 	SigningKeyAge time.Duration `config:"signing_key_age" default:"720h" help:"how long a key signs tokens before the next one does"`

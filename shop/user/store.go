@@ -22,7 +22,7 @@ func (s store) add(ctx context.Context, tx *sql.Tx, u user, hash string) (id int
 	if err != nil {
 		return 0, fmt.Errorf("user: add: %w", err)
 	}
-	return id, nil
+	return id, u.save(ctx, tx, id)
 }
 
 // whatIsTaken explains, after add failed, which of u's names others have.
@@ -35,19 +35,22 @@ func (s store) whatIsTaken(ctx context.Context, u user) error {
 }
 
 // byID returns errNotFound when there is none.
-func (s store) byID(ctx context.Context, id int64) (user, error) {
-	u := user{ID: id}
-	err := s.db.QueryRowContext(ctx, `SELECT username, email FROM users WHERE id = $1`, id).Scan(&u.Username, &u.Email)
+func (s store) byID(ctx context.Context, id int64) (u user, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, id).Scan(u.fields()...)
 	if err != nil {
 		return user{}, notFound(err)
 	}
 	return u, nil
 }
 
-// setEmail returns the user with the new address, errNotFound, or a violation as add does.
-func (s store) setEmail(ctx context.Context, tx *sql.Tx, id int64, email string) (user, error) {
-	u := user{ID: id, Email: email}
-	err := tx.QueryRowContext(ctx, `UPDATE users SET email = $1 WHERE id = $2 RETURNING username`, email, id).Scan(&u.Username)
+// change gives the user of that id another address and profile. It returns the user as stored,
+// errNotFound, or a violation as add does.
+func (s store) change(ctx context.Context, tx *sql.Tx, u user) (user, error) {
+	err := u.save(ctx, tx, u.ID)
+	if err != nil {
+		return user{}, err
+	}
+	err = tx.QueryRowContext(ctx, `UPDATE users SET email = $1 WHERE id = $2 RETURNING `+userColumns, u.Email, u.ID).Scan(u.fields()...)
 	if err != nil {
 		return user{}, notFound(err)
 	}
@@ -57,8 +60,8 @@ func (s store) setEmail(ctx context.Context, tx *sql.Tx, id int64, email string)
 // credentials returns the user with that name and the hash of the password, or errNotFound.
 func (s store) credentials(ctx context.Context, username string) (u user, hash string, err error) {
 	err = s.db.QueryRowContext(ctx, `
-		SELECT id, username, email, password_hash FROM users WHERE username = $1`, username).
-		Scan(&u.ID, &u.Username, &u.Email, &hash)
+		SELECT `+userColumns+`, password_hash FROM users WHERE username = $1`, username).
+		Scan(append(u.fields(), &hash)...)
 	if err != nil {
 		return user{}, "", notFound(err)
 	}
@@ -68,9 +71,9 @@ func (s store) credentials(ctx context.Context, username string) (u user, hash s
 // after returns up to limit users whose id is greater than id, in order of id.
 func (s store) after(ctx context.Context, id int64, limit int) ([]user, error) {
 	users, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (u user, err error) {
-		err = row.Scan(&u.ID, &u.Username, &u.Email)
+		err = row.Scan(u.fields()...)
 		return u, err
-	}, `SELECT id, username, email FROM users WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)
+	}, `SELECT `+userColumns+` FROM users WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("user: list: %w", err)
 	}

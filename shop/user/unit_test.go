@@ -81,6 +81,6 @@ func TestCheckEmail(t *testing.T) {
 
 func ExampleService() {
 	users := Service()
-	fmt.Println(users.Name, users.Version, users.Listen, users.GRPCListen)
-	// Output: user-service v1 :8081 :50051
+	fmt.Println(users.Name, users.Listen, users.GRPCListen)
+	// Output: user-service :8081 :50051
 }

@@ -1,0 +1,3 @@
+-- +goose Up
+-- v1 leaves it out, and reads rows that have it.
+ALTER TABLE users ADD COLUMN display_name TEXT;
