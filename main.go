@@ -34,6 +34,7 @@ const dotEnvFile = ".env" // read if it exists
 // wrong; errors are printed. The commands are
 //
 //	run [service...]     run the services named, or all
+//	migrate [service...] migrate the databases of the services named, or all, and end
 //	config [service...]  print every setting with its value and where it came from
 //	version              print the versions, as --version does
 //
@@ -167,6 +168,11 @@ func (p *Program) command(name string) *cobra.Command {
 			SuggestFor: []string{"start", "strat", "serve", "up"},
 			ValidArgs:  p.serviceNames(),
 			RunE:       func(cmd *cobra.Command, args []string) error { return p.run(cmd, f, args, Run) },
+		},
+		&cobra.Command{
+			Use: "migrate [service...]", Short: "Migrate the databases of the services named, or of all, as run does before it serves, and end",
+			ValidArgs: p.serviceNames(),
+			RunE:      func(cmd *cobra.Command, args []string) error { return p.run(cmd, f, args, migrate) },
 		},
 		&cobra.Command{
 			Use: "version", Short: "Print the versions of the program, the services and Go", Args: noCommand,

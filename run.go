@@ -80,24 +80,10 @@ func (o *Options) load(services []Service) (*config.Config, error) {
 // settings at once (config.Errors) or every failed Setup, before anything listens; the cause when a
 // task or a server failed; and what was still running when the shutdown's time was over.
 func Run(ctx context.Context, opts *Options, services ...Service) error {
-	if opts == nil {
-		opts = new(Options)
+	sys, loaded, err := prepare(ctx, opts, services)
+	if err != nil {
+		return err
 	}
-	loaded := opts.loaded
-	if loaded == nil {
-		var err error
-		if loaded, err = opts.Load(services...); err != nil {
-			return err
-		}
-	}
-	sys := &system{opts: opts, local: new(transport.Local), shared: cmp.Or[discovery.Registry](opts.Registry, new(discovery.Memory))}
-	for url, backend := range opts.Backends {
-		if err := sys.backends.Add(url, backend); err != nil {
-			return err
-		}
-	}
-	sys.backends.Prepare = opts.Prepare
-	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer sys.cancel(nil)
 	if err := sys.setup(ctx, services, loaded); err != nil || ctx.Err() != nil {
 		return errors.Join(err, sys.close())
@@ -124,6 +110,41 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 		cause = context.Cause(sys.base)
 	}
 	return errors.Join(cause, sys.stop())
+}
+
+// prepare reads the settings of services, unless that has been done, for a system that has no apps
+// yet.
+func prepare(ctx context.Context, opts *Options, services []Service) (*system, *config.Config, error) {
+	if opts == nil {
+		opts = new(Options)
+	}
+	loaded := opts.loaded
+	if loaded == nil {
+		var err error
+		if loaded, err = opts.Load(services...); err != nil {
+			return nil, nil, err
+		}
+	}
+	sys := &system{opts: opts, local: new(transport.Local), shared: cmp.Or[discovery.Registry](opts.Registry, new(discovery.Memory))}
+	for url, backend := range opts.Backends {
+		if err := sys.backends.Add(url, backend); err != nil {
+			return nil, nil, err
+		}
+	}
+	sys.backends.Prepare = opts.Prepare
+	sys.base, sys.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return sys, loaded, nil
+}
+
+// migrate runs the Setups of services, which migrate their databases, and closes what they opened.
+// Nothing listens, and no task starts.
+func migrate(ctx context.Context, opts *Options, services ...Service) error {
+	sys, loaded, err := prepare(ctx, opts, services)
+	if err != nil {
+		return err
+	}
+	err = sys.setup(ctx, services, loaded)
+	return errors.Join(err, sys.close())
 }
 
 // unlessStopped is err, or nil for one that only says that ctx has ended.
