@@ -36,8 +36,9 @@ func wallText(all []file) (offences []string) {
 
 var (
 	replaces = regexp.MustCompile(`(?m)^\s*replace\s|=>`)
-	// staging is how tools/kubernetes comes by the modules that Kubernetes takes from its own folders: published ones, the same everywhere.
-	staging = regexp.MustCompile(`replace \(\n(\tk8s\.io/[a-z-]+ => k8s\.io/[a-z-]+ v[0-9.]+\n)+\)`)
+	// published is how the modules in tools/ come by what Kubernetes takes from its own folders, and Argo Rollouts from elsewhere: modules
+	// that are published, the same everywhere.
+	published = regexp.MustCompile(`replace \(\n(\t[a-z0-9./-]+ => [a-z0-9]+\.[a-zA-Z0-9./-]+ v[0-9a-f.-]+\n)+\)`)
 )
 
 // measured is how the modules of bench/ come by what they measure: this checkout, whose modules nobody else may name so.
@@ -50,8 +51,8 @@ var measured = map[string]string{
 func wallReplace(all []file) (offences []string) {
 	for _, f := range all {
 		text := strings.Replace(f.text, measured[f.path], "", 1)
-		if f.path == "tools/kubernetes/go.mod" {
-			text = staging.ReplaceAllString(text, "")
+		if strings.HasPrefix(f.path, "tools/") {
+			text = published.ReplaceAllString(text, "")
 		}
 		if (f.path == "go.mod" || f.is("/go.mod")) && replaces.MatchString(text) {
 			offences = append(offences, f.path+": replace directive")

@@ -45,10 +45,13 @@ type product struct {
 	program  string   // the path below the folder; empty: the folder
 	make     func(ctx context.Context, part string, progress func(line string)) error
 
-	// Without make: the programs that a Go module in tools/, or ours, builds. The first is called
-	// like the product.
-	pkgs []string
-	tags string
+	// Without make: the programs that a Go module in tools/, or ours, builds. Where the product has
+	// a program, that is the first; the others are called like their packages.
+	pkgs    []string
+	tags    string
+	ldflags string
+	// files of modules that the module requires, as "module//file": they lie beside the programs.
+	files []string
 }
 
 // tool returns the product of the Go module tools/name.
@@ -109,22 +112,39 @@ func (p product) build(ctx context.Context, part string, progress func(line stri
 	if err != nil {
 		return err
 	}
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=", "CGO_ENABLED=0")
+		return cmd
+	}
 	n := 0
 	for i, pkg := range p.pkgs {
 		to := path.Base(pkg)
-		if i == 0 {
-			to = p.name
+		if i == 0 && p.program != "" {
+			to = p.program
 		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w", "-tags", p.tags, "-o", filepath.Join(part, to), pkg)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=")
-		if err := follow(cmd, func(line string) {
+		if err := follow(command("build", "-v", "-trimpath", "-ldflags", "-s -w "+p.ldflags, "-tags", p.tags, "-o", filepath.Join(part, to), pkg), func(line string) {
 			if !strings.Contains(line, " ") {
 				n++
 				line = fmt.Sprintf("%d packages compiled, %s", n, line)
 			}
 			progress(line)
 		}); err != nil {
+			return err
+		}
+	}
+	for _, f := range p.files {
+		module, file, _ := strings.Cut(f, "//")
+		out, err := command("list", "-m", "-f", "{{.Dir}}", module).Output()
+		if err != nil {
+			return fmt.Errorf("go list -m %s: %w", module, err)
+		}
+		text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), file))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(part, path.Base(file)), text, 0o644)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -64,20 +64,26 @@ func onPath(program string) func() bool {
 // tools returns what tests need beside engines.
 func tools() map[string]recipe {
 	return map[string]recipe{
-		"python": python(),
-		"curl":   {needs: []string{"curl"}, debian: []debianPackage{{name: "curl"}}, minutes: 0.1},
-		"cc":     {needs: []string{"cc"}, debian: []debianPackage{{name: "gcc"}, {name: "libc6-dev"}}, minutes: 0.3, gigabytes: 0.2},
+		"python":  python(),
+		"curl":    {needs: []string{"curl"}, debian: []debianPackage{{name: "curl"}}, minutes: 0.1},
+		"cc":      {needs: []string{"cc"}, debian: []debianPackage{{name: "gcc"}, {name: "libc6-dev"}}, minutes: 0.3, gigabytes: 0.2},
+		"cluster": cluster(),
 	}
 }
 
-// Installable returns the names that Install knows: all engines, python, curl, and cc, the C
-// compiler that the race detector needs.
+// Installable returns the names that Install knows and that are of use here: all engines, python,
+// curl, cc, the C compiler that the race detector needs, and cluster, what package cluster needs,
+// where that can run.
 func Installable() []string {
 	var names []string
 	for _, e := range Engines() {
 		names = append(names, string(e))
 	}
-	return append(names, "python", "curl", "cc")
+	names = append(names, "python", "curl", "cc")
+	if ClusterRuns() == nil {
+		names = append(names, "cluster")
+	}
+	return names
 }
 
 func recipeOf(name string) (recipe, error) {
@@ -109,8 +115,7 @@ const progressInterval = 10 * time.Second
 
 // Install installs what is missing of names, which are some of Installable: Debian packages, as
 // root or through sudo without a password; Kafka's jars by Maven; Python packages by pip; Consul,
-// Jaeger, Prometheus and kube-apiserver built from tools/ of the repository that the working folder
-// is in, and NATS in the version of its go.mod. What is built or fetched lies in the user's cache
+// Jaeger, Prometheus and Kubernetes built from tools/ of the repository that the working folder is in, and NATS in the version of its go.mod. What is built or fetched lies in the user's cache
 // folder, under a name made from its versions.
 //
 // It first writes what it is going to install, and then every 10 s how far it is; when nothing is

@@ -23,7 +23,7 @@ func kubernetes() description {
 		example: "kubernetes://default?server=https://127.0.0.1:6443&token_file=/path/token&ca=/path/ca.crt",
 		ports:   []port{{usual: 6443}, {name: "etcd", inner: true}},
 		recipe: recipe{
-			product: tool("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"), minutes: 3, gigabytes: 1.2,
+			product: kubernetesProduct(), minutes: 4.5, gigabytes: 2,
 			needs: []string{"etcd"}, debian: []debianPackage{{"etcd-server", onPath("etcd")}},
 		},
 		prepare: prepareKubernetes,
@@ -36,6 +36,15 @@ func kubernetes() description {
 	}
 }
 
+// kubernetesProduct is all programs of Kubernetes in one: the engine and the cluster are built once.
+func kubernetesProduct() product {
+	const version = "-X k8s.io/component-base/version."
+	p := tool("kubernetes", ".")
+	p.sources = append(p.sources, "tools/kubernetes/main.go")
+	p.ldflags = version + "gitVersion=v1.34.3 " + version + "gitMajor=1 " + version + "gitMinor=34"
+	return p
+}
+
 // administrator is the token of a user who may do everything.
 const administrator = "kaptar"
 
@@ -45,7 +54,7 @@ const administrator = "kaptar"
 func prepareKubernetes(_ context.Context, s *Server) error {
 	files := [][2]string{{"token", administrator}, {"tokens.csv", administrator + `,admin,admin,"system:masters"` + "\n"}}
 	if _, err := os.Stat(s.path("ca.crt")); err != nil {
-		key, certificate, err := selfSigned()
+		key, certificate, err := SelfSigned("127.0.0.1")
 		if err != nil {
 			return err
 		}
@@ -59,8 +68,9 @@ func prepareKubernetes(_ context.Context, s *Server) error {
 	return nil
 }
 
-// selfSigned returns a key and a certificate for 127.0.0.1, in PEM.
-func selfSigned() (key, certificate string, err error) {
+// SelfSigned returns a key and a certificate for names and addresses, in PEM, that an API server
+// can use: it is its own authority too.
+func SelfSigned(hosts ...string) (key, certificate string, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err
@@ -70,9 +80,16 @@ func selfSigned() (key, certificate string, err error) {
 		return "", "", err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, h)
+		}
 	}
 	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -91,7 +108,7 @@ func kubernetesCommand(s *Server) command {
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", s.ports["etcd"])
 	return command{
 		args: append([]string{
-			s.program, "--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+			s.program, "kube-apiserver", "--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
 			fmt.Sprintf("--secure-port=%d", s.ports[""]), "--tls-cert-file=" + s.path("ca.crt"), "--tls-private-key-file=" + s.path("key.pem"),
 			"--token-auth-file=" + s.path("tokens.csv"), "--authorization-mode=RBAC", "--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + s.path("key.pem"), "--service-account-signing-key-file=" + s.path("key.pem"),
