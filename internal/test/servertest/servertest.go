@@ -20,6 +20,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaptar/kaptar/internal/test/cluster"
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
@@ -114,6 +115,31 @@ func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*server
 		absent(t, e, err, "")
 	}
 	return started
+}
+
+// Cluster starts a Kubernetes cluster for this test, which is closed after it; the end of its logs
+// is in that of a test that failed. TestMain must call cluster.Init first. Where a cluster cannot run,
+// see servers.ClusterRuns, the test is skipped; otherwise what is missing is missing as it is for
+// Start.
+func Cluster(t testing.TB) *cluster.Cluster {
+	t.Helper()
+	short(t, "cluster")
+	if err := servers.ClusterRuns(); err != nil {
+		t.Skip(err)
+	}
+	c, err := cluster.Start(t.Context())
+	if err != nil {
+		absent(t, "cluster", err, "")
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.Logs())
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("servertest: %v", err)
+		}
+	})
+	return c
 }
 
 // Need ends the test as Start does when the server is missing, and starts nothing.
