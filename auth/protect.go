@@ -2,6 +2,7 @@ package auth
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -55,8 +56,17 @@ func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 	})
 	app.UseGRPC(a.unary(fixed), a.stream(fixed))
 	app.Transport().Principal = a.Token
+	app.Transport().Sticky = sticky
 	app.Go("keys of issuers", a.Run)
 	return nil
+}
+
+// sticky is whom a call is made for, who stays with the version of a service that has weights.
+func sticky(ctx context.Context) string {
+	if p := From(ctx); p != nil {
+		return p.Subject
+	}
+	return ""
 }
 
 // check finds routes without a policy and policies that cannot work. Policies for all methods of a

@@ -55,6 +55,7 @@ type Options struct {
 type Settings struct {
 	RateLimit     float64      `config:"rate_limit" default:"0" help:"requests a second of one client, by its address; 0 for any number"`
 	ForwardedFrom server.Peers `config:"forwarded_from" help:"proxies in front, such as 10.0.0.0/8, whose X-Forwarded-For names the client; default: none"`
+	TestersFrom   server.Peers `config:"testers_from" help:"who may choose the versions of services with the header Kaptar-Version, such as 10.1.0.0/16; default: none"`
 	CORSOrigins   []string     `config:"cors_origins" help:"other origins whose pages may call the gateway, such as https://shop.example; default: none"`
 	MaxHeader     config.Size  `config:"max_header" default:"32KiB" help:"largest header of a request, 32 bytes for each field included"`
 }
@@ -119,6 +120,9 @@ func (g *gateway) serverOptions() {
 	}
 	if o.TraceFrom == nil {
 		o.TraceFrom = server.Peers{}
+	}
+	if o.VersionFrom = g.set.TestersFrom; o.VersionFrom == nil {
+		o.VersionFrom = server.Peers{}
 	}
 	if o.AdminFrom == nil {
 		o.AdminFrom = server.Peers{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

@@ -29,6 +29,7 @@ func fromOutside() []outside {
 		{"mark of overload", "Kaptar-Overload: queue_full\r\n", 200, []string{"Kaptar-Overload"}, nil},
 		{"mark of a dependency", "Kaptar-Dependency: bank\r\n", 200, []string{"Kaptar-Dependency"}, nil},
 		{"anything of the system's", "Kaptar-New: x\r\nKAPTAR-OLD: y\r\n", 200, []string{"Kaptar-New", "Kaptar-Old"}, nil},
+		{"versions of services", "Kaptar-Version: user-service=v2\r\n", 200, []string{"Kaptar-Version"}, nil},
 		{"deadline that has passed", "X-Request-Timeout-Ms: 0\r\n", 200, nil, nil},
 		{"deadline of a day", "X-Request-Timeout-Ms: 86400000\r\n", 200, nil, nil},
 		{"deadline, underscored", "X_Request_Timeout_Ms: 0\r\n", 200, []string{"X_request_timeout_ms", "X_Request_Timeout_Ms"}, nil},
@@ -304,4 +305,33 @@ func TestOptionsRefused(t *testing.T) {
 			t.Errorf("%+v: got %v, want an error about %s", c.opts, err, c.want)
 		}
 	}
+}
+
+// TestTesters: whoever testers_from names chooses the versions that its requests get, nobody else
+// does, and what services say among themselves does not come from outside.
+func TestTesters(t *testing.T) {
+	inBoth(t, func(t *testing.T, shape string) {
+		for _, tt := range []struct{ from, lines, want string }{
+			{"", "Kaptar-Version: user-service=v2\r\n", ""},
+			{"none", "Kaptar-Version: user-service=v2\r\n", ""},
+			{"10.0.0.0/8", "Kaptar-Version: user-service=v2\r\n", ""},
+			{"10.0.0.0/8", "Kaptar-Version: user-service=v2\r\nX-Forwarded-For: 10.0.0.1\r\n", ""},
+			{"127.0.0.0/8", "kaptar-version:user-service=v2,order-service=v3\r\n", "user-service=v2, order-service=v3"},
+			{"127.0.0.0/8", "Kaptar-Version: user-service=v2\r\nKaptar-Version: order-service=v3\r\n", ""},
+			{"127.0.0.0/8", "Kaptar_Version: user-service=v2\r\n", ""},
+			{"127.0.0.0/8", "Kaptar-Version: user-service=v2;\r\n", ""},
+			{"127.0.0.0/8", "Kaptar-Version: user-service=v2\r\nConnection: close, Kaptar-Version\r\n", "user-service=v2"},
+			{"127.0.0.0/8", "", ""},
+		} {
+			s := open(t, shape, map[string]string{"services.gateway.testers_from": tt.from}, nil, nil)
+			answers := s.send("GET /v1/users/1 HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\n" + tt.lines + "\r\n")
+			seen, _ := s.take()
+			if len(answers) != 1 || answers[0].Status != 200 || len(seen) != 1 {
+				t.Fatalf("%q from %q: got %v, and the service saw %v", tt.lines, tt.from, answers, targets(seen))
+			}
+			if got := strings.Join(seen[0].Header["Kaptar-Version"], "|"); got != tt.want {
+				t.Errorf("%q with testers_from %q: the service saw %q, want %q", tt.lines, tt.from, got, tt.want)
+			}
+		}
+	})
 }

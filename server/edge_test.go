@@ -3,12 +3,16 @@ package server_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/kaptar/kaptar/internal/inproc"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -126,5 +130,74 @@ func TestHeldRefusalHasNoMark(t *testing.T) {
 	})
 	if a := do(t, http.DefaultClient, http.MethodGet, b.start(t)+"/", nil); a.status != http.StatusServiceUnavailable || a.header.Get("Kaptar-Overload") != "" {
 		t.Errorf("got %d %v, want 503 without a mark", a.status, a.header)
+	}
+}
+
+// TestVersionFrom: the versions that a caller asks for reach what the handler calls, from those whose
+// wishes count, if they can be read and come once.
+func TestVersionFrom(t *testing.T) {
+	t.Parallel()
+	for from, counts := range map[string]bool{"": true, "127.0.0.1": true, "none": false, "10.0.0.0/8": false} {
+		b := setup(t, server.Options{VersionFrom: peers(t, from)})
+		var seen string
+		var header []string
+		b.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) {
+			seen, header = wanted.From(r.Context()).Text(), r.Header[wanted.Header]
+		})
+		b.GRPC().RegisterService(&echoDesc, echo{onSay: func(ctx context.Context, _ string) (string, error) {
+			seen = wanted.From(ctx).Text()
+			return "", nil
+		}})
+		url := b.start(t)
+		for _, tt := range []struct {
+			values []string
+			want   string
+		}{
+			{[]string{"user-service=v2,order-service=v3"}, "user-service=v2, order-service=v3"},
+			{[]string{"user-service=v2", "order-service=v3"}, ""},
+			{[]string{"user-service"}, ""},
+			{[]string{"user-service=v2;q=1"}, ""},
+			{[]string{strings.Repeat("x", 3000) + "=v2"}, ""},
+			{nil, ""},
+		} {
+			md := metadata.MD{}
+			for _, v := range tt.values {
+				md.Append(wanted.Metadata, v)
+			}
+			get := func(url string, rt http.RoundTripper) int {
+				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/", nil)
+				req.Header[wanted.Header] = tt.values
+				resp, err := rt.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode
+			}
+			rpc := func(conn grpc.ClientConnInterface) int {
+				if _, err := say(metadata.NewOutgoingContext(t.Context(), md), conn, ""); err != nil {
+					t.Fatal(err)
+				}
+				return 200
+			}
+			for what, call := range map[string]func() int{
+				"request":                    func() int { return get(url, http.DefaultTransport) },
+				"RPC":                        func() int { return rpc(b.dial(t)) },
+				"request within the process": func() int { return get("http://users", inproc.RoundTripper(b.Handler())) },
+				"RPC within the process":     func() int { return rpc(b.InProcess()) },
+			} {
+				want := tt.want
+				if !counts && !strings.HasSuffix(what, "process") {
+					want = ""
+				}
+				seen, header = "not called", nil
+				if status := call(); status != 200 || seen != want {
+					t.Errorf("wishes from %q: a %s with %.80q: %d, the handler's calls want %q, want %q", from, what, tt.values, status, seen, want)
+				}
+				if !counts && what == "request" && len(header) > 0 {
+					t.Errorf("the handler saw %q", header)
+				}
+			}
+		}
 	}
 }

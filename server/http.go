@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar/internal/deadline"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -30,11 +31,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	parent := telemetry.ParseTraceparent(first(r.Header["Traceparent"]), first(r.Header["Tracestate"]))
 	s.begin(&x.span, x.method, parent, s.opts.TraceFrom.Has(r.RemoteAddr))
 	x.req = r
+	wants := s.wants(r)
 	ctx := x.limitTime(r)
 	if r.Context() == context.Context(x.limit) { // within the process
-		x.limit.Carry(x.span.Context(context.Background()))
+		x.limit.Carry(wants.Context(x.span.Context(context.Background())))
 	} else {
-		ctx = x.span.Context(ctx)
+		ctx = wants.Context(x.span.Context(ctx))
 		x.req = r.WithContext(ctx)
 	}
 	x.flight = flight{limit: x.limit, x: x, method: telemetry.Cut(r.Method), name: telemetry.Cut(r.URL.Path)}
@@ -114,6 +116,22 @@ func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bo
 		return time.Time{}, false
 	}
 	return now.Add(s.opts.Timeout), true
+}
+
+// wants reads which versions of other services the calls of a request ask for. What anybody but
+// Options.VersionFrom says is removed, and what cannot be read, or comes twice, has no effect.
+func (s *Server) wants(r *http.Request) *wanted.Set {
+	h := r.Header[wanted.Header]
+	switch {
+	case len(h) == 0:
+		return nil
+	case !s.opts.VersionFrom.Has(r.RemoteAddr):
+		delete(r.Header, wanted.Header)
+		return nil
+	case len(h) > 1:
+		return nil
+	}
+	return wanted.Parse(h[0])
 }
 
 // first is the value of a header that comes once.

@@ -27,6 +27,7 @@ import (
 	"github.com/kaptar/kaptar/internal/dependency"
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -155,6 +156,9 @@ func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*
 		c.ctx = c.span.Context(c.ctx)
 	case parent.IsValid():
 		c.ctx = trace.ContextWithRemoteSpanContext(c.ctx, parent)
+	}
+	if h := metadata.ValueFromIncomingContext(ctx, wanted.Metadata); len(h) == 1 && s.opts.VersionFrom.hasPeer(ctx) {
+		c.ctx = wanted.Parse(h[0]).Context(c.ctx)
 	}
 	c.flight = flight{limit: &c.limit, name: fullMethod}
 	if !s.flights.add(&c.flight) {

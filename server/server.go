@@ -91,6 +91,12 @@ type Options struct {
 	// do not decide what is sampled. Default: everybody's.
 	TraceFrom Peers
 
+	// VersionFrom says whose wishes for versions of other services count, of a request's header
+	// Kaptar-Version and of an RPC's metadata, such as "user-service=v2, order-service=v3" (see
+	// transport.WithVersion). What anybody else sends, what comes twice and what is anything but such a
+	// list has no effect. Default: everybody's.
+	VersionFrom Peers
+
 	// AdminFrom says who may ask /livez, /readyz and /metrics, if the request was not passed on by a
 	// proxy: without Forwarded or X-Forwarded-For. To anybody else there are no such routes. Default:
 	// everybody. Calls within the process may always.

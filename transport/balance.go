@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"context"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -21,15 +20,6 @@ func (p protocol) String() string {
 		return "grpc"
 	}
 	return "http"
-}
-
-type versionKey struct{}
-
-// WithVersion makes calls with the context prefer instances of this version, as discovery knows it,
-// whatever the weights of versions say: so a release is tried before others get it. While no such
-// instance is listed, the call goes where it went otherwise.
-func WithVersion(ctx context.Context, version string) context.Context {
-	return context.WithValue(ctx, versionKey{}, version)
 }
 
 // groups are what a call chooses from: first a group by weight, then an instance of it by load.

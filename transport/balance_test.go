@@ -177,7 +177,7 @@ func TestTheOnlyInstanceIsNeverEjected(t *testing.T) {
 // pick makes the choice for a call over HTTP.
 func pick(tg *target) *instance {
 	now := tg.tr.now()
-	return tg.choices(now).pick(context.Background(), overHTTP, &tg.calls, now, nil)
+	return (&call{t: tg.tr, tg: tg, ctx: context.Background()}).choose(now)
 }
 
 // known makes a target of order-service with instances that a registry has told.
@@ -215,11 +215,11 @@ func TestPickIsFair(t *testing.T) {
 			}
 		}
 		first := tg.instances()[0]
-		again := tg.choices(0).pick(t.Context(), overHTTP, &tg.calls, 0, first)
+		again := (&call{t: tg.tr, tg: tg, ctx: t.Context(), attempt: attempt{in: first}}).choose(0)
 		if (again == first) != (n == 1) {
 			t.Errorf("%d instances, the first to be avoided: picked %s", n, again.ID)
 		}
-		if in := tg.choices(0).pick(t.Context(), overGRPC, &tg.calls, 0, nil); in != nil {
+		if in := (&call{t: tg.tr, tg: tg, ctx: t.Context(), proto: overGRPC}).choose(0); in != nil {
 			t.Error("picked an instance that does not serve gRPC")
 		}
 	}

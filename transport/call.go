@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -31,6 +33,9 @@ type call struct {
 	inherited bool          // the deadline is that of ctx
 	again     bool          // may be repeated though the target may have worked on it
 	principal string        // of Options.Principal; "" for none
+	versions  string        // that the context wants, for the next service; "" for none
+	wants     *wanted.Set   // nil for nothing
+	alone     bool          // one instance is asked, which nothing else is to notice
 	attempts  int
 	first     *call // of two attempts at once, the one with the span; nil for itself
 	attempt
@@ -76,7 +81,9 @@ func (c *call) open(stream bool) {
 	case own == 0 && c.deadline == 0:
 		c.deadline = c.began + defaultTimeout
 	}
-	c.tg.budget.deposit(c.began)
+	if !c.alone {
+		c.tg.budget.deposit(c.began)
+	}
 }
 
 // left is the time until the deadline; ok is false when there is none.
@@ -102,13 +109,16 @@ func (c *call) begin() error {
 		}
 		now = c.t.now()
 	}
-	in := c.tg.choices(now).pick(c.ctx, c.proto, &c.tg.calls, now, c.in)
-	if in == nil {
+	in := c.choose(now)
+	switch {
+	case in == nil && c.alone:
+		return c.tg.fail(codes.Unavailable, fmt.Sprintf("instance %s is not listed, or does not serve %s", c.wants.Instance, c.proto), ErrNoInstances)
+	case in == nil:
 		return c.tg.fail(codes.Unavailable, "no instance serves "+c.proto.String(), ErrNoInstances)
 	}
-	p, wait, ok := c.tg.breaker.acquire(now)
-	if !ok {
-		return &OpenError{Target: c.tg.name, RetryAfter: wait}
+	p, err := c.permitted(now)
+	if err != nil {
+		return err
 	}
 	in.inFlight.Add(1)
 	c.attempts++
@@ -119,16 +129,33 @@ func (c *call) begin() error {
 	return nil
 }
 
+// permitted asks the breaker.
+func (c *call) permitted(now time.Duration) (permit, error) {
+	if c.alone {
+		return permit{}, nil
+	}
+	p, wait, ok := c.tg.breaker.acquire(now)
+	if !ok {
+		return p, &OpenError{Target: c.tg.name, RetryAfter: wait}
+	}
+	return p, nil
+}
+
 // record tells breaker and balancer what came of an attempt. A latency of 0 says nothing.
 func (c *call) record(out outcome, took time.Duration) {
 	now := c.t.now()
 	c.recorded = true
+	if c.alone {
+		return
+	}
 	switch c.tg.breaker.record(c.permit, out, now) {
 	case opened:
+		c.in.metrics.seldom(c.t.metrics.openings)
 		c.tg.log.LogAttrs(c.ctx, slog.LevelWarn, "breaker opened", slog.String("target", c.tg.name),
 			slog.Int("failures", c.tg.breaker.threshold), slog.Duration("recovery_timeout", c.tg.breaker.recovery))
 		c.t.probe(c.tg)
 	case reopened:
+		c.in.metrics.seldom(c.t.metrics.openings)
 		c.t.probe(c.tg)
 	case closed:
 		c.tg.log.LogAttrs(c.ctx, slog.LevelInfo, "breaker closed", slog.String("target", c.tg.name))
@@ -140,6 +167,7 @@ func (c *call) record(out outcome, took time.Duration) {
 		c.in.succeeded(now, took)
 	case out == failure:
 		if c.in.failed(now, took) && c.tg.maybeEject(c.in, now) {
+			c.in.metrics.seldom(c.t.metrics.ejections)
 			c.t.probe(c.tg)
 		}
 	}
@@ -185,7 +213,7 @@ func (c *call) mayRepeat(now time.Duration) bool {
 // repeat decides whether a failed attempt is made again. The pause is asked, if not negative.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
-	if c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
+	if c.alone || c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
 		return 0, false
 	}
 	now := c.t.now()

@@ -154,7 +154,7 @@ func TestATargetIsNotForgottenUnderACall(t *testing.T) {
 		}
 		c.record(success, 1)
 		c.in.release()
-		tg.metrics.http(200, 1)
+		tg.metrics.none.http(200, 1)
 		tg.metrics.inc(tr.metrics.retries)
 	})
 }

@@ -126,7 +126,7 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 		return err
 	}
 	u.args = args
-	u.again = ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method)
+	u.again = !u.alone && (ctx.Value(idempotentKey{}) != nil || u.tg.idempotent(method))
 	u.startRPCSpan()
 	u.open(false)
 	var h *hedge

@@ -18,6 +18,7 @@ import (
 	"github.com/kaptar/kaptar/internal/h1"
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -155,7 +156,7 @@ func (c *httpCall) send() (*http.Response, error) {
 	case resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols || c.permit.probe:
 		// The breaker does not wait for what may be an endless stream.
 		c.record(success, took)
-	default:
+	case !c.alone:
 		c.in.succeeded(c.t.now(), took)
 	}
 	return resp, nil
@@ -243,7 +244,7 @@ func (c *httpCall) exchange(ctx context.Context, body io.ReadCloser) (*http.Resp
 }
 
 // outgoing is the caller's request with the context, address, header and body of an attempt.
-func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [4]h1.Field) *http.Request {
+func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [5]h1.Field) *http.Request {
 	out := c.req.WithContext(ctx)
 	if c.local.http == nil && !c.external {
 		u := *c.req.URL
@@ -291,8 +292,8 @@ func (c *httpCall) outgoingBody() (io.ReadCloser, error) {
 	return u, nil
 }
 
-// header is what an attempt's header has beside the caller's: trace, deadline and principal.
-func (c *httpCall) header() (h [4]h1.Field) {
+// header is what an attempt's header has beside the caller's: trace, deadline, principal and versions.
+func (c *httpCall) header() (h [5]h1.Field) {
 	sc := c.spanOf().SpanContext()
 	if parent := telemetry.FormatTraceparent(sc); parent != "" {
 		h[0] = h1.Field{Name: "Traceparent", Value: parent}
@@ -303,8 +304,12 @@ func (c *httpCall) header() (h [4]h1.Field) {
 	if left, ok := c.left(c.started); ok {
 		h[2] = h1.Field{Name: deadline.Header, Value: deadline.Format(left - answerTime)}
 	}
-	if principal := c.sends(); principal != "" {
+	principal, versions := c.sends()
+	if principal != "" {
 		h[3] = h1.Field{Name: PrincipalHeader, Value: principal}
+	}
+	if versions != "" {
+		h[4] = h1.Field{Name: wanted.Header, Value: versions}
 	}
 	return h
 }

@@ -91,7 +91,7 @@ func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error
 			closeBody(c.req)
 		}
 		why := reason(err)
-		c.tg.metrics.failed(overHTTP, why, took)
+		c.counts().failed(overHTTP, why, took)
 		other := c.insteadOf(nil, err)
 		c.endHTTPSpan(why, err)
 		if other != nil {
@@ -99,7 +99,7 @@ func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error
 		}
 		return nil, err
 	}
-	c.tg.metrics.http(resp.StatusCode, took)
+	c.counts().http(resp.StatusCode, took)
 	c.endHTTPHead(resp.StatusCode)
 	if resp.StatusCode >= http.StatusInternalServerError {
 		if other := c.insteadOf(resp, nil); other != nil {

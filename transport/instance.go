@@ -40,7 +40,9 @@ const (
 // instance is what a target remembers of one. Times are durations since the transport was made.
 type instance struct {
 	ID, HTTP, GRPC string
-	version, zone  string        // the registry may change them; guarded by the target's mu
+	version        string // as discovery knows it
+	metrics        *versionMetrics
+	zone           string        // the registry may change it; guarded by the target's mu
 	rank           uint64        // among the instances that this caller could have in its subset
 	born           time.Duration // when it appeared; in the past for those that were there from the start
 	stale          *atomic.Bool  // the target's: set when an ejection begins or ends
@@ -77,7 +79,7 @@ func rank(caller, id string) uint64 {
 
 // same reports whether the registry still means this instance.
 func (in *instance) same(as *discovery.Instance) bool {
-	return in.ID == as.ID && in.HTTP == as.HTTP && in.GRPC == as.GRPC
+	return in.ID == as.ID && in.HTTP == as.HTTP && in.GRPC == as.GRPC && in.version == as.Version
 }
 
 // beats reports whether a call goes to in and not to other, where both are drawn for it in random
@@ -229,6 +231,7 @@ func (in *instance) release() {
 // leave marks the instance as no longer listed. Calls under way go on.
 func (in *instance) leave() {
 	in.gone.Store(true)
+	in.metrics.drop()
 	if in.inFlight.Load() == 0 {
 		in.closeConn()
 	}

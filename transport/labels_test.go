@@ -24,13 +24,13 @@ func TestTargetsMakeUpNoSeries(t *testing.T) {
 	tm := tr.metrics.target("codes", false)
 	for n := range 10_000 {
 		_, _ = do(t, tr, "POST", fmt.Sprintf("http://10.0.0.1:80/%d", n), nil) // many open the breaker
-		tr.of("10.0.0.1:80").metrics.http(n, time.Millisecond)
-		tm.grpc(codes.Code(n), time.Millisecond)
+		tr.of("10.0.0.1:80").metrics.none.http(n, time.Millisecond)
+		tm.none.grpc(codes.Code(n), time.Millisecond)
 	}
 	if n := series(t, tel); n > 530 {
 		t.Errorf("10,000 statuses and codes made %d series, want 530 at most", n)
 	}
-	if list := tm.codes[overGRPC].Load(); len(*list) > 17 {
+	if list := tm.none.codes[overGRPC].Load(); len(*list) > 17 {
 		t.Errorf("10,000 codes are searched for in a list of %d, want 17", len(*list))
 	}
 	const each = 4 // series
@@ -41,7 +41,7 @@ func TestTargetsMakeUpNoSeries(t *testing.T) {
 		t.Errorf("10,000 external targets made %d series, want those of %d", n, manyTargets)
 	}
 	for n := range 10_000 {
-		tr.metrics.target(fmt.Sprintf("made-up-%d", n), false).http(200, time.Millisecond)
+		tr.metrics.target(fmt.Sprintf("made-up-%d", n), false).none.http(200, time.Millisecond)
 	}
 	if n := series(t, tel); n > 530+2*manyTargets*each {
 		t.Errorf("10,000 names made %d series, want those of %d targets", n, 2*manyTargets)

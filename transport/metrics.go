@@ -1,16 +1,12 @@
 package transport
 
 import (
-	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
-	"github.com/kaptar/kaptar/internal/label"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -26,6 +22,8 @@ type metrics struct {
 	hedgesWon *prometheus.CounterVec
 	fallbacks *prometheus.CounterVec
 	faults    *prometheus.CounterVec
+	ejections *prometheus.CounterVec
+	openings  *prometheus.CounterVec
 }
 
 func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *metrics {
@@ -33,13 +31,14 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 		caller: caller,
 		requests: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_requests_total",
-			Help: "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them from an answer.",
-		}, []string{"service", "target", "protocol", "code"})),
+			Help: "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them from an answer, " +
+				"and by the version of the instance that the last attempt went to.",
+		}, []string{"service", "target", "version", "protocol", "code"})),
 		duration: telemetry.Register(registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "client_request_duration_seconds",
 			Help:    "Time from the call to the response's head (HTTP) or end (gRPC), retries included.",
 			Buckets: telemetry.Buckets(),
-		}, []string{"service", "target", "protocol"})),
+		}, []string{"service", "target", "version", "protocol"})),
 		retries: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "client_retries_total",
 			Help: "Attempts after the first.",
@@ -58,6 +57,13 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 			Name: "client_faults_total",
 			Help: "Attempts that were made to fail or wait on purpose, by what struck them: delay, status, abort or drop.",
 		}, []string{"service", "target", "kind"})),
+		ejections: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "client_ejections_total", Help: "Instances that were left out for a while because they failed several times in a row.",
+		}, []string{"service", "target", "version"})),
+		openings: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "breaker_openings_total",
+			Help: "How often the breaker opened, failed probes included, by the version of the instance whose failure did it.",
+		}, []string{"service", "target", "version"})),
 		breakers: telemetry.Register(registry, &breakerCollector{
 			desc:   prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
 			series: map[seriesKey]*targetMetrics{},
@@ -67,16 +73,15 @@ func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *me
 	return m
 }
 
-// targetMetrics has the series of one target, each made when it is first needed, and looked up once.
-// Transports that share their metrics share it.
+// targetMetrics has the series of one target. Transports that share their metrics share it.
 type targetMetrics struct {
 	*metrics
 	target   string
-	users    int // transports that know the target; guarded by the collector's mu
-	duration [protocols]atomic.Pointer[prometheus.Observer]
-	codes    [protocols]atomic.Pointer[[]codeCounter]
+	users    int        // transports that know the target; guarded by the collector's mu
 	mu       sync.Mutex // of changes
 	left     bool       // the series are deleted: a last call must not make them again
+	versions []*versionMetrics
+	none     *versionMetrics // of calls that got to no instance, or to one without a version
 }
 
 // codeCounter counts calls that ended with an HTTP status or gRPC code or, with a word for why, in
@@ -106,6 +111,7 @@ func (m *metrics) target(name string, external bool) *targetMetrics {
 	}
 	if tm == nil {
 		tm = &targetMetrics{metrics: m, target: name}
+		tm.none = &versionMetrics{targetMetrics: tm}
 		c.series[key] = tm
 		m.retries.WithLabelValues(m.caller, name) // from 0 on, or a rate would not see the first
 	}
@@ -125,35 +131,14 @@ func (m *targetMetrics) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.left = true
-	for p := range protocols {
-		m.metrics.duration.DeleteLabelValues(m.caller, m.target, p.String())
-		if list := m.codes[p].Load(); list != nil {
-			for _, counter := range *list {
-				m.requests.DeleteLabelValues(m.caller, m.target, p.String(), counter.label(p))
-			}
-		}
+	m.forget(m.none)
+	for _, v := range m.versions {
+		m.forget(v)
 	}
 	for _, vec := range []*prometheus.CounterVec{m.retries, m.hedges, m.hedgesWon, m.fallbacks} {
 		vec.DeleteLabelValues(m.caller, m.target)
 	}
 	m.faults.DeletePartialMatch(prometheus.Labels{"service": m.caller, "target": m.target})
-}
-
-func (m *targetMetrics) http(status int, took time.Duration) {
-	if word := label.Status(status); word == label.Other {
-		m.answered(overHTTP, 0, word, took)
-		return
-	}
-	m.answered(overHTTP, status, "", took)
-}
-
-func (m *targetMetrics) grpc(code codes.Code, took time.Duration) {
-	m.answered(overGRPC, int(label.Code(code)), "", took)
-}
-
-// failed counts a call that got no answer; why is a word.
-func (m *targetMetrics) failed(p protocol, why string, took time.Duration) {
-	m.answered(p, 0, why, took)
 }
 
 // inc counts one in a vector of service and target. What is seldom is looked up each time.
@@ -163,39 +148,6 @@ func (m *targetMetrics) inc(vec *prometheus.CounterVec) {
 	if !m.left {
 		vec.WithLabelValues(m.caller, m.target).Inc()
 	}
-}
-
-func (m *targetMetrics) answered(p protocol, code int, why string, took time.Duration) {
-	if observer, list := m.duration[p].Load(), m.codes[p].Load(); observer != nil {
-		for i := range *list { // few: a search is faster than a map
-			if counter := &(*list)[i]; counter.code == code && counter.why == why {
-				counter.Inc()
-				(*observer).Observe(took.Seconds())
-				return
-			}
-		}
-	}
-	m.first(p, codeCounter{code: code, why: why}, took)
-}
-
-// first counts the first call with a code.
-func (m *targetMetrics) first(p protocol, c codeCounter, took time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.left {
-		return
-	}
-	var list []codeCounter
-	if old := m.codes[p].Load(); old != nil {
-		list = *old
-	}
-	c.Counter = m.requests.WithLabelValues(m.caller, m.target, p.String(), c.label(p))
-	c.Inc()
-	list = append(slices.Clip(list), c) // of two callers at once both add it, which does no harm
-	m.codes[p].Store(&list)
-	observer := m.metrics.duration.WithLabelValues(m.caller, m.target, p.String())
-	observer.Observe(took.Seconds())
-	m.duration[p].Store(&observer)
 }
 
 func (c codeCounter) label(p protocol) string {

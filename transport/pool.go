@@ -2,10 +2,8 @@ package transport
 
 import (
 	"cmp"
-	"context"
 	"math"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,21 +13,12 @@ import (
 type pool struct {
 	groups   [protocols]groups
 	versions [protocols]map[string]groups // nil while there is one version only
+	shares   [protocols][]share           // of versions that have weights and instances; none while fewer than two do
 	until    time.Duration                // when the next ejection ends
 
 	// What it was made with.
 	weights *map[string]*shares
 	local   *map[string]localEntry
-}
-
-// pick chooses an instance, if possible another than avoid. It is nil when none may have the call.
-func (p *pool) pick(ctx context.Context, proto protocol, calls *atomic.Uint64, now time.Duration, avoid *instance) *instance {
-	if versions := p.versions[proto]; versions != nil {
-		if version, ok := ctx.Value(versionKey{}).(string); ok && len(versions[version]) > 0 {
-			return versions[version].pick(calls, now, avoid)
-		}
-	}
-	return p.groups[proto].pick(calls, now, avoid)
 }
 
 // choices returns the pool that is right now. Callers that come while another one makes it use the
@@ -63,11 +52,11 @@ func (t *target) refill(list []*instance, now time.Duration) {
 	}
 	for proto := range protocols {
 		serving := keep(list, func(in *instance) bool { return in.serves(proto, local) })
-		p.groups[proto] = s.of(serving)
+		p.groups[proto], p.shares[proto] = s.of(serving)
 		if several {
 			p.versions[proto] = map[string]groups{}
 			for version, members := range byVersion(serving) {
-				p.versions[proto][version] = s.within([]part{{members, 1}})
+				p.versions[proto][version] = s.within([]part{{members: members, share: 1}})
 			}
 		}
 	}
@@ -78,6 +67,7 @@ func (t *target) refill(list []*instance, now time.Duration) {
 type part struct {
 	members []*instance
 	share   float64
+	version string // when it is one that has a weight
 }
 
 // selection makes groups of the instances that serve a protocol.
@@ -89,11 +79,18 @@ type selection struct {
 }
 
 // of applies all there is.
-func (s selection) of(all []*instance) groups {
-	if s.shares != nil && len(s.shares.versions) > 0 {
-		return s.within(s.versions(all))
+func (s selection) of(all []*instance) (groups, []share) {
+	if s.shares == nil || len(s.shares.versions) == 0 {
+		return s.within([]part{{members: all, share: 1}}), nil
 	}
-	return s.within([]part{{all, 1}})
+	parts := s.up(s.versions(all))
+	var shares []share
+	for _, p := range parts {
+		if len(parts) > 1 {
+			shares = append(shares, share{p.version, p.share, hash(0, p.version)})
+		}
+	}
+	return s.out(parts), shares
 }
 
 // versions splits instances by the weights of their versions. Those of a version without a weight
@@ -108,35 +105,43 @@ func (s selection) versions(all []*instance) (parts []part) {
 		case !ok:
 			rest = append(rest, members...)
 		case weight > 0:
-			parts = append(parts, part{members, float64(weight)})
+			parts = append(parts, part{members, float64(weight), version})
 		}
 	}
 	if !known {
-		return []part{{rest, 1}}
+		return []part{{members: rest, share: 1}}
 	}
 	return parts
 }
 
-// within applies health, zone and then either the weights of instances or the subset. The share of a
-// part that has no healthy instance goes to the others.
-func (s selection) within(parts []part) groups {
-	var up, down, out []part
+// within applies health, zone and then either the weights of instances or the subset.
+func (s selection) within(parts []part) groups { return s.out(s.up(parts)) }
+
+// up applies health and zone. The share of a part that has no healthy instance goes to the others.
+func (s selection) up(parts []part) []part {
+	var up, down []part
 	for _, p := range parts {
 		if s.shares != nil {
 			p.members = keep(p.members, func(in *instance) bool { return s.shares.of(in) > 0 })
 		}
 		if members := s.healthy(p.members); len(members) > 0 {
-			up = append(up, part{members, p.share})
+			up = append(up, part{members, p.share, p.version})
 		} else if len(p.members) > 0 {
 			down = append(down, p)
 		}
 	}
 	if len(up) == 0 {
-		up = down
+		return down
 	}
+	return up
+}
+
+// out applies the weights of instances, or the subset.
+func (s selection) out(up []part) groups {
+	var out []part
 	for _, p := range up {
 		if s.shares == nil {
-			out = append(out, part{s.limit(p.members), p.share})
+			out = append(out, part{members: s.limit(p.members), share: p.share})
 		} else {
 			out = append(out, s.shares.split(p)...)
 		}

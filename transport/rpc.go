@@ -136,10 +136,10 @@ func (c *rpcCall) finish(err error) {
 	took := c.t.now() - c.began
 	code := status.Code(err)
 	if errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
-		c.tg.metrics.failed(overGRPC, reason(err), took)
+		c.counts().failed(overGRPC, reason(err), took)
 		code = codes.Unavailable
 	} else {
-		c.tg.metrics.grpc(code, took)
+		c.counts().grpc(code, took)
 	}
 	c.endRPCSpan(code, err)
 }

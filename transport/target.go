@@ -230,7 +230,7 @@ func (t *target) update(list []discovery.Instance) {
 				next[i].born = now - warmUp // it is not new, but the list is
 			}
 		}
-		next[i].version, next[i].zone = told.Version, told.Meta["zone"]
+		next[i].zone = told.Meta["zone"]
 	}
 	gone = append(gone, old...)
 	t.found, t.watchErr = true, nil
@@ -265,8 +265,9 @@ func (t *target) useExternal() {
 
 // remember makes a new instance.
 func (t *target) remember(as *discovery.Instance, now time.Duration) *instance {
-	in := &instance{ID: as.ID, HTTP: as.HTTP, GRPC: as.GRPC, born: now, rank: rank(t.tr.id, as.ID), stale: &t.stale}
+	in := &instance{ID: as.ID, HTTP: as.HTTP, GRPC: as.GRPC, version: as.Version, born: now, rank: rank(t.tr.id, as.ID), stale: &t.stale}
 	in.heard.Store(int64(now))
+	in.metrics = t.metrics.of(in.version)
 	return in
 }
 

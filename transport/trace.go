@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/kaptar/kaptar/internal/inproc"
+	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -111,17 +112,20 @@ func (c *rpcCall) startRPCSpan() {
 	}
 }
 
-// traced is the context of an attempt that sends trace and principal on, unless the option of a
+// traced is the context of an attempt that sends trace, principal and versions on, unless the option of a
 // unary call within the process does.
 func (c *rpcCall) traced() context.Context {
-	c.option, c.trace.Principal = inproc.Trace{}, c.sends()
+	c.option = inproc.Trace{}
+	c.trace.Principal, c.trace.Version = c.sends()
 	if _, within := c.local.grpc.(*inproc.Channel); within && c.args != nil {
 		c.option = c.trace
 		return c.ctx
 	}
-	var pairs [6]string
+	var pairs [8]string
 	list := pairs[:0]
-	for _, p := range [...][2]string{{"traceparent", c.trace.Parent}, {"tracestate", c.trace.State}, {principalKey, c.trace.Principal}} {
+	for _, p := range [...][2]string{
+		{"traceparent", c.trace.Parent}, {"tracestate", c.trace.State}, {principalKey, c.trace.Principal}, {wanted.Metadata, c.trace.Version},
+	} {
 		if p[1] != "" {
 			list = append(list, p[0], p[1])
 		}

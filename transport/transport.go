@@ -59,6 +59,11 @@ type Options struct {
 	// such as a bare name that without TLS only DNS knows. No other call has that header: one that the
 	// caller has set is removed. Nil is nobody.
 	Principal func(ctx context.Context, service string) string
+	// Sticky is the key by which a call gets its version while weights of versions are set, such as the
+	// user that it is made for: all calls to a service with one key go to one version, whoever makes
+	// them, and a version whose share grows keeps its keys. Calls with the key "" are shared out one by
+	// one, as all are without it. Nil has no keys.
+	Sticky func(ctx context.Context) string
 	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred while
 	// those that are not ejected are at least half of an even share, which is the number of all
 	// instances divided by the number of zones. Empty prefers none.

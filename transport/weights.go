@@ -101,7 +101,7 @@ func (s *shares) split(p part) (parts []part) {
 		total += float64(n)
 	}
 	for n, members := range byWeight {
-		parts = append(parts, part{members, p.share * float64(n) * float64(len(members)) / total})
+		parts = append(parts, part{members: members, share: p.share * float64(n) * float64(len(members)) / total})
 	}
 	return parts
 }

@@ -197,17 +197,3 @@ func TestAnEjectedVersionLeavesItsShare(t *testing.T) {
 		t.Errorf("with both ejected %v, want half each, and none at a version without a weight", got)
 	}
 }
-
-func TestWithVersion(t *testing.T) {
-	t.Parallel()
-	w := weights(t, map[string]string{"order-service/version/v1": "1", "order-service/version/v2": "0"})
-	tg := known(t, Options{Weights: w}, versioned(map[string]int{"v1": 3, "v2": 1})...)
-	for version, want := range map[string]string{"v2": "v2-", "v1": "v1-", "v9": "v1-"} {
-		ctx := WithVersion(t.Context(), version)
-		for range 50 {
-			if in := tg.choices(0).pick(ctx, overHTTP, &tg.calls, 0, nil); !strings.HasPrefix(in.ID, want) {
-				t.Fatalf("asked for %s: picked %s, want %s", version, in.ID, want)
-			}
-		}
-	}
-}

@@ -35,7 +35,7 @@ func TestChange(t *testing.T) {
 	req.Header = http.Header{"Traceparent": {"theirs", "twice"}, "X": {"1", "2"}}
 	change := &Change{
 		Host: "10.0.0.1:80", Body: io.NopCloser(strings.NewReader("hello")),
-		Header: [4]Field{{"Traceparent", "ours"}, {}, {"Y", "3"}},
+		Header: [5]Field{{"Traceparent", "ours"}, {}, {"Y", "3"}},
 	}
 	resp, err := tr.Do(t.Context(), req, change)
 	if err != nil {

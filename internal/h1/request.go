@@ -34,7 +34,7 @@ type message struct {
 type Change struct {
 	Host   string        // where to connect; default that of the URL. The server is told the request's
 	TLS    bool          // also if the URL says http
-	Header [4]Field      // stand for the request's fields of those names
+	Header [5]Field      // stand for the request's fields of those names
 	Body   io.ReadCloser // stands for the request's, if it has one and this is not nil
 }
 
@@ -43,7 +43,8 @@ type Field struct{ Name, Value string }
 
 // sets reports whether the field is one of c's.
 func (c *Change) sets(name string) bool {
-	return name == c.Header[0].Name || name == c.Header[1].Name || name == c.Header[2].Name || name == c.Header[3].Name
+	h := &c.Header
+	return name == h[0].Name || name == h[1].Name || name == h[2].Name || name == h[3].Name || name == h[4].Name
 }
 
 // encode writes the head of req. It reports false if the request is not lean, or not valid: then

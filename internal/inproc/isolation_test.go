@@ -326,7 +326,7 @@ func TestDoSharesNoValues(t *testing.T) {
 			values := header["X-Tags"]
 			req := newRequest(t, "GET", "http://s/", nil)
 			req.Header = header
-			change := &h1.Change{Header: [4]h1.Field{{Name: "Traceparent", Value: "new"}}}
+			change := &h1.Change{Header: [5]h1.Field{{Name: "Traceparent", Value: "new"}}}
 			resp, err := inproc.RoundTripper(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				tags, trace := strings.Join(r.Header["X-Tags"], "|"), strings.Join(r.Header["Traceparent"], "|")
 				if tags != "a|b" || trace != "new" || len(r.Header) != 2 {

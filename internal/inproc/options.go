@@ -12,15 +12,17 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/kaptar/kaptar/internal/wanted"
 )
 
 const defaultMaxReceive = 4 << 20 // gRPC's own
 
-// A Trace is a call option: the values of the metadata traceparent, tracestate and kaptar-principal,
-// where not empty. Over the network it has no effect. It spares a context and two copies of the metadata.
+// A Trace is a call option: the values of the metadata traceparent, tracestate, kaptar-principal
+// and kaptar-version, where not empty. Over the network it has no effect. It spares a context and two copies of the metadata.
 type Trace struct {
 	grpc.EmptyCallOption
-	Parent, State, Principal string
+	Parent, State, Principal, Version string
 }
 
 // callOptions are the options of a call that mean something without a network.
@@ -96,6 +98,7 @@ func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD,
 		appendTo(md, "traceparent", o.trace.Parent)
 		appendTo(md, "tracestate", o.trace.State)
 		appendTo(md, "kaptar-principal", o.trace.Principal)
+		appendTo(md, wanted.Metadata, o.trace.Version)
 	}
 	if err := validate(md); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())

@@ -1,0 +1,140 @@
+// Package wanted is where a context has what it asks of the calls that are made with it: versions of
+// services, which travel on from service to service, and one instance, which does not.
+package wanted
+
+import (
+	"context"
+	"strings"
+)
+
+// Header carries the versions over HTTP, as "user-service=v2, order-service=v3", and Metadata over
+// gRPC.
+const (
+	Header   = "Kaptar-Version"
+	Metadata = "kaptar-version"
+)
+
+// What a header can hold: it is sent along with every call of a request.
+const (
+	maxText    = 1024 // bytes
+	maxEntries = 16
+	maxName    = 64 // bytes of a service or a version
+)
+
+// A Set is what a context wants. Nil, and the zero value, want nothing. A Set is not changed.
+type Set struct {
+	Instance string // ID of the instance that alone may have the calls; "" for any
+	text     string
+	versions []version
+}
+
+type version struct{ service, version string }
+
+// Parse reads a header. It is strict: what is not exactly as described there, is too long, or names a
+// service twice, wants nothing.
+func Parse(text string) *Set {
+	if text == "" || len(text) > maxText || strings.Count(text, ",") >= maxEntries {
+		return nil
+	}
+	s := new(Set)
+	for entry := range strings.SplitSeq(text, ",") {
+		service, name, _ := strings.Cut(strings.Trim(entry, " "), "=")
+		if !good(service) || !good(name) || s.Version(service) != "" {
+			return nil
+		}
+		s.versions = append(s.versions, version{service, name})
+	}
+	s.text = s.format()
+	return s
+}
+
+// good reports whether a name can stand in the header: letters, digits and "-", "_", ".", "+", "~".
+func good(name string) bool {
+	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(c rune) bool {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.ContainsRune("-_.+~", c):
+			return false
+		}
+		return true
+	})
+}
+
+func (s *Set) format() string {
+	var b strings.Builder
+	for i, v := range s.versions {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(v.service + "=" + v.version)
+	}
+	return b.String()
+}
+
+// Text is what Header is to say; "" for nothing.
+func (s *Set) Text() string {
+	if s == nil {
+		return ""
+	}
+	return s.text
+}
+
+// Version is the version of service that is wanted; "" for any.
+func (s *Set) Version(service string) string {
+	if s == nil {
+		return ""
+	}
+	for _, v := range s.versions {
+		if v.service == service {
+			return v.version
+		}
+	}
+	return ""
+}
+
+// With returns s with another wish for a version of service, "" for none. It is s itself when no
+// header can hold that.
+func (s *Set) With(service, name string) *Set {
+	out := new(Set)
+	if s != nil {
+		out.Instance = s.Instance
+		for _, v := range s.versions {
+			if v.service != service {
+				out.versions = append(out.versions, v)
+			}
+		}
+	}
+	if name != "" {
+		out.versions = append(out.versions, version{service, name})
+	}
+	out.text = out.format()
+	if !good(service) || name != "" && !good(name) || len(out.versions) > maxEntries || len(out.text) > maxText {
+		return s
+	}
+	return out
+}
+
+// Only returns s with the wish for an instance.
+func (s *Set) Only(instance string) *Set {
+	out := new(Set)
+	if s != nil {
+		*out = *s
+	}
+	out.Instance = instance
+	return out
+}
+
+type key struct{}
+
+// From returns what ctx wants, nil for nothing.
+func From(ctx context.Context) *Set {
+	s, _ := ctx.Value(key{}).(*Set)
+	return s
+}
+
+// Context returns a context below ctx that wants what s does; ctx itself when s is nil.
+func (s *Set) Context(ctx context.Context) context.Context {
+	if s == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, key{}, s)
+}
