@@ -620,7 +620,7 @@ func shop() []mutant {
 		},
 		{
 			"the span of a request in the process is in its context", "server/http.go",
-			"x.limit.Carry(x.span.Context(context.Background()))", "_ = ctx", "./server", "",
+			"x.limit.Carry(wants.Context(x.span.Context(context.Background())))", "_ = ctx", "./server", "",
 		},
 		{
 			"a reservation costs the same beside many", "shop/inventory/reserve.go",
