@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net/url"
+	"os"
 	"sync"
 )
 
@@ -16,6 +18,7 @@ type Lease struct {
 	db     *sql.DB
 	name   string
 	conn   *sql.Conn // PostgreSQL: the session that holds the lock
+	file   *os.File  // SQLite: what holds it; nil in memory
 
 	mu       sync.Mutex
 	released bool
@@ -25,18 +28,17 @@ type Lease struct {
 //
 // On PostgreSQL it is a session advisory lock on a connection taken out of the pool: it spans all
 // processes on the database and ends with the session, so a dead process holds nothing. A
-// transaction pooler in between breaks it. On SQLite it spans the users of db only: a SQLite file
-// belongs to one process.
+// transaction pooler in between breaks it. On SQLite it is the lock (flock) of a file beside the
+// database's, with the name of the lease in its own: it spans the processes of one machine, ends with
+// the process, and the file stays. Of a database in memory, and where there is no flock, it spans the
+// users of db.
 func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	d := driverOf(db)
 	if d == nil {
 		return nil, errors.New("sqldb: TryLease: the database was not opened by sqldb.Open")
 	}
 	if d.Dialect == SQLite {
-		if _, held := d.leases.LoadOrStore(name, true); held {
-			return nil, nil
-		}
-		return &Lease{driver: d, db: db, name: name}, nil
+		return trySQLite(ctx, d, db, name)
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -53,6 +55,28 @@ func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 		return nil, nil
 	}
 	return &Lease{driver: d, db: db, name: name, conn: conn}, nil
+}
+
+func trySQLite(ctx context.Context, d *dbDriver, db *sql.DB, name string) (*Lease, error) {
+	if _, held := d.leases.LoadOrStore(name, true); held {
+		return nil, nil
+	}
+	var path string // "" in memory
+	err := db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path)
+	var file *os.File
+	if err == nil && path != "" {
+		file, err = lockFile(path + "-lease-" + url.PathEscape(name))
+	}
+	if err != nil || path != "" && file == nil {
+		d.leases.Delete(name)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
+	case path != "" && file == nil:
+		return nil, nil
+	}
+	return &Lease{driver: d, db: db, name: name, file: file}, nil
 }
 
 // Check asks the database whether the lease is still held; nil means yes. On SQLite it is until
@@ -104,6 +128,9 @@ func (l *Lease) Release() {
 	}
 	l.released = true
 	if l.conn == nil {
+		if l.file != nil {
+			_ = l.file.Close() // which gives its lock up
+		}
 		l.driver.leases.Delete(l.name)
 		return
 	}

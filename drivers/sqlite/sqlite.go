@@ -13,6 +13,10 @@
 //
 // Connections have journal_mode=WAL, synchronous=FULL, foreign_keys=ON and busy_timeout=5000, and
 // begin transactions with BEGIN IMMEDIATE unless they are read-only. Up to 8 are open.
+//
+// Several processes of one machine may share a file, as two versions of a service do during a release.
+// Each shares commits among its own writers; those of another process are waited for by looking again
+// after up to 100 ms, so many writers in several processes are slower than in one.
 package sqlite
 
 import (

@@ -86,8 +86,8 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 // One relay per database is at work. On PostgreSQL it holds a session advisory lock, on a
 // connection of its own over which it also reads, so it stops sending when it loses the session;
 // the others try each second to succeed it. A relay stopped for long in the middle of a batch can
-// still send events that its successor sent too. On SQLite the lock spans the *sql.DB: the file
-// must belong to one process.
+// still send events that its successor sent too. On SQLite it is the lock of a file: see
+// [sqldb.TryLease].
 //
 // It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms
 // while something does, and at once after a full batch. It remembers no position: it reads the
