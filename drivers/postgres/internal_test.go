@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -22,6 +23,24 @@ func TestRefuse(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("refuse(%s, %s) = %v, want %q", c.fsync, c.sync, err, c.want)
 		}
+	}
+}
+
+func TestMaxConns(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		want int // 0: refused
+	}{{"2", 2}, {"8", 8}, {"10000", 10000}, {"1", 0}, {"0", 0}, {"-3", 0}, {"10001", 0}, {"8.0", 0}, {"", 0}, {"99999999999999999999", 0}} {
+		cfg := new(pgx.ConnConfig)
+		cfg.RuntimeParams = map[string]string{"pool_max_conns": c.text, "application_name": "a"}
+		got, err := takeMaxConns(cfg)
+		if got != c.want || (err == nil) != (c.want > 0) || err == nil && len(cfg.RuntimeParams) != 1 {
+			t.Errorf("pool_max_conns=%s: %d, %v, and %v for the server; want %d", c.text, got, err, cfg.RuntimeParams, c.want)
+		}
+	}
+	if got, err := takeMaxConns(new(pgx.ConnConfig)); got != 20 || err != nil {
+		t.Errorf("by default %d, %v; want 20", got, err)
 	}
 }
 

@@ -12,7 +12,8 @@
 //
 // These files are read for each new connection, so they can be renewed.
 //
-// A pool holds at most 20 connections, 10 of them idle for up to 5 minutes, each for up to 30
+// A pool holds at most 20 connections, or pool_max_conns of the URL: all instances of all services
+// share the server's max_connections. Half of them may be idle for up to 5 minutes, each for up to 30
 // minutes; set others on the *sql.DB. To connect takes at most 10 seconds unless the URL has a
 // connect_timeout. A server with fsync=off, or a session with synchronous_commit=off, is refused.
 package postgres
@@ -26,6 +27,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +38,15 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 	"github.com/kaptar/kaptar/sqldb"
+)
+
+// The size of a pool. The parameter has the name that pgxpool gave it. The relay of the outbox keeps
+// one connection for itself, so one alone would never be enough.
+const (
+	maxConnsParam = "pool_max_conns"
+	defaultConns  = 20
+	leastConns    = 2
+	mostConns     = 10_000
 )
 
 func init() {
@@ -57,6 +68,10 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open %s: %s", where, hide(err.Error(), secrets))
 	}
+	conns, err := takeMaxConns(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: open %s: %w", where, err)
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
@@ -69,8 +84,8 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		return nil
 	})
 	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg, renew).Connect)
-	db.SetMaxOpenConns(20)
-	db.SetMaxIdleConns(10)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns((conns + 1) / 2)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
@@ -78,6 +93,20 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, explain(err)), secrets), err: err}
 	}
 	return db, nil
+}
+
+// takeMaxConns takes pool_max_conns out of what would be sent to the server.
+func takeMaxConns(cfg *pgx.ConnConfig) (int, error) {
+	text, ok := cfg.RuntimeParams[maxConnsParam]
+	if !ok {
+		return defaultConns, nil
+	}
+	delete(cfg.RuntimeParams, maxConnsParam)
+	n, err := strconv.Atoi(text)
+	if err != nil || n < leastConns || n > mostConns {
+		return 0, fmt.Errorf("%s=%s: expected a number from %d to %d", maxConnsParam, redact.Visible(text, ""), leastConns, mostConns)
+	}
+	return n, nil
 }
 
 // verify refuses settings under which an acknowledged commit can be lost.
@@ -105,6 +134,8 @@ func refuse(fsync, sync string) error {
 func explain(err error) error {
 	pg, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
+	case refused && pg.Code == "53300": // too_many_connections
+		return fmt.Errorf("the server has no connection left: raise its max_connections, or lower %s in the URLs of its clients: %w", maxConnsParam, err)
 	case refused && pg.Code == "28P01": // invalid_password
 		return fmt.Errorf("the user or its password is wrong: %w", err)
 	case refused && pg.Code == "28000" && strings.Contains(pg.Message, "certificate"): // invalid_authorization_specification
