@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net/url"
 	"strings"
@@ -28,13 +27,16 @@ func prepareReal(t *testing.T, s *site) {
 	s.in.Databases = make(map[string]string)
 	for _, service := range serviceNames() {
 		name := strings.ReplaceAll(service, "-", "_")
-		s.in.Databases[service] = createDatabase(t, s.servers[servers.Postgres].URL(), name)
+		s.in.Databases[service] = createDatabase(t, s.servers[servers.Postgres].URL(), name) + poolSize
 	}
-	s.in.Extra += fmt.Sprintf("auth:\n  internal_keys: [%s]\n  keys:\n    operator: {sha256: %x, scopes: ['*']}\n", internalKeys, sha256.Sum256([]byte(operatorKey)))
+	s.in.Extra += knownKeys(operatorKey)
 	s.in.Extra += fmt.Sprintf("broker_url: %q\ndiscovery_url: %q\nredis_url: %q\ntopics:\n  %s:\n    url: %q\ndemo: true\n",
 		s.servers[servers.Kafka].URL()+"?partitions=4&ack_wait=6s", s.servers[servers.Consul].URL(), s.servers[servers.Redis].URL(),
 		events.EmailSend.Name, s.servers[servers.RabbitMQ].URL()+"?partitions=2")
 }
+
+// poolSize keeps three processes of each service below what the server has.
+const poolSize = "&pool_max_conns=8"
 
 // createDatabase makes a database and returns its URL.
 func createDatabase(t *testing.T, admin, name string) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -276,7 +277,7 @@ func (s *site) keepLogs() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, p := range s.procs {
-		file := filepath.Join(dir, name+".log")
+		file := filepath.Join(dir, cmp.Or(name, "all")+".log")
 		if err := os.WriteFile(file, []byte(s.past[name]+p.Log()), 0o600); err != nil {
 			return err.Error()
 		}

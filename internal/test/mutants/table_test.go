@@ -411,6 +411,22 @@ func surroundings() []mutant {
 			"		steady.Sleep(s.base, delay)", "		_ = steady.Sleep", ".", "TestDrainDelay",
 		},
 		{
+			"a service that stops leaves discovery before its ports close", "lifecycle.go",
+			"	s.deregister(context.Background())\n", "	_ = s.deregister\n", "./shop", "TestRollingRestart/split",
+		},
+		{
+			"a service that stops serves until a balancer has seen it leave", "lifecycle.go",
+			"		steady.Sleep(s.base, delay)", "		_ = steady.Sleep", "./shop", "TestRollingRestart/split",
+		},
+		{
+			"one process sends the outbox of an SQLite file", "sqldb/lockfile_unix.go",
+			"syscall.LOCK_EX|", "syscall.LOCK_SH|", "./sqldb", "TestLeaseOfAFile",
+		},
+		{
+			"pool_max_conns bounds the connections to PostgreSQL", "drivers/postgres/postgres.go",
+			"	return n, nil\n", "	return defaultConns, nil\n", "./drivers/postgres", "TestMaxConns",
+		},
+		{
 			"a flushed answer is a stream, which no deadline cuts", "server/exchange.go",
 			"		x.limit.Move(time.Time{})\n", "", "./server", "TestStream",
 		},
