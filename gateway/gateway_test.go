@@ -70,6 +70,23 @@ func TestServiceAway(t *testing.T) {
 	}
 }
 
+// TestProblemWithoutEnd: a service's problem whose body does not come in time is the gateway's.
+func TestProblemWithoutEnd(t *testing.T) {
+	t.Parallel()
+	half := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "20")
+		w.WriteHeader(http.StatusGatewayTimeout)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "200ms"}}, edge(nil),
+		things("inventory-service", map[string]http.HandlerFunc{"POST /stock": half}))
+	resp := sys.Do(http.MethodPost, "gateway", "/stock", "")
+	if want := "inventory-service did not answer in time"; resp.Status != http.StatusGatewayTimeout || !strings.Contains(resp.Body, want) {
+		t.Errorf("got %d %s, want 504 with %q", resp.Status, resp.Body, want)
+	}
+}
+
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	describe := func(schema string) map[string]http.HandlerFunc {

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -27,7 +29,7 @@ func (g *gateway) proxy(service string) http.Handler {
 		},
 		ModifyResponse: func(r *http.Response) error {
 			cleanAnswer(r.Header, r.StatusCode)
-			return nil
+			return complete(r)
 		},
 		ErrorLog: slog.NewLogLogger(g.app.Logger().Handler(), slog.LevelDebug), // the access log tells how an answer ended
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -62,6 +64,22 @@ func (g *gateway) forward(r *httputil.ProxyRequest) {
 			r.Out.Header[name] = v
 		}
 	}
+}
+
+// complete reads the whole answer of a service that says it has failed. Its time is the request's,
+// less the way: a problem about that comes at the very end, and if its body is late the caller
+// should get ours, and not the end of the connection.
+func complete(r *http.Response) error {
+	if r.StatusCode < 500 || r.ContentLength <= 0 || r.ContentLength > 64<<10 {
+		return nil
+	}
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	_ = r.Body.Close() // was read
+	r.Body = io.NopCloser(bytes.NewReader(text))
+	return nil
 }
 
 // cleanAnswer removes from h what services tell each other, and what nobody outside need know.

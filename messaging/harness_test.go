@@ -23,8 +23,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// patience is how long a test waits for what is bound to happen.
-const patience = 15 * time.Second
+// timeout is how long a test waits for what is bound to happen, or for some more of it.
+const timeout = 15 * time.Second
 
 type placed struct {
 	N    int    `json:"n"`
@@ -59,8 +59,8 @@ func (n *natsServer) start() {
 		n.t.Fatal(err)
 	}
 	s.Start()
-	if !s.ReadyForConnections(patience) {
-		n.t.Fatalf("broker is not ready after %v", patience)
+	if !s.ReadyForConnections(timeout) {
+		n.t.Fatalf("broker is not ready after %v", timeout)
 	}
 	n.s, n.port = s, s.Addr().(*net.TCPAddr).Port
 }
@@ -84,7 +84,7 @@ func (n *natsServer) raw(topic, data string, headers map[string]string) {
 	for name, value := range headers {
 		m.Header[name] = []string{value}
 	}
-	answer, err := conn.RequestMsg(m, patience)
+	answer, err := conn.RequestMsg(m, timeout)
 	if err != nil || strings.Contains(string(answer.Data), "error") {
 		n.t.Fatalf("raw message %s: %v, %v", data, answer, err)
 	}
@@ -231,10 +231,23 @@ func (s *store) deadLetters(t *testing.T) []outbox.DeadLetter {
 	return dead
 }
 
+// arrive waits until the store has n effects of key, for as long as some more come: how fast the disk
+// is has nothing to do with it.
+func (s *store) arrive(t *testing.T, key string, n int) {
+	t.Helper()
+	for have := 0; have < n; {
+		before := have
+		eventually(t, fmt.Sprintf("%d effects of key %s after %d", n, key, before), func() bool {
+			have = len(s.effects(t, key))
+			return have > before
+		})
+	}
+}
+
 // waitFor waits until the store has as many effects as want and compares them.
 func (s *store) waitFor(t *testing.T, key string, want ...int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d effects of key %s", len(want), key), func() bool { return len(s.effects(t, key)) >= len(want) })
+	s.arrive(t, key, len(want))
 	if got := s.effects(t, key); !slices.Equal(got, want) {
 		t.Fatalf("effects of key %s: got %v, want %v", key, got, want)
 	}
@@ -243,7 +256,7 @@ func (s *store) waitFor(t *testing.T, key string, want ...int) {
 // waitForAll is waitFor in whatever order; want is sorted.
 func (s *store) waitForAll(t *testing.T, key string, want ...int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d effects of key %s", len(want), key), func() bool { return len(s.effects(t, key)) >= len(want) })
+	s.arrive(t, key, len(want))
 	if got := s.effects(t, key); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
 		t.Fatalf("effects of key %s: got %v, want %v in any order", key, got, want)
 	}
@@ -264,11 +277,11 @@ func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(patience); !done(); {
+	for end := time.After(timeout); !done(); {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("waited %v for %s", patience, what)
+			t.Fatalf("waited %v for %s", timeout, what)
 		}
 	}
 }
@@ -277,8 +290,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-from:
-	case <-time.After(patience):
-		t.Fatalf("waited %v for %s", patience, what)
+	case <-time.After(timeout):
+		t.Fatalf("waited %v for %s", timeout, what)
 	}
 	return v
 }

@@ -192,7 +192,7 @@ func TestHostileEnvelopes(t *testing.T) {
 						if e.edit["ce-id"] != nil {
 							delete(m.Header, "Nats-Msg-Id")
 						}
-						if answer, err := conn.RequestMsg(m, patience); err != nil || strings.Contains(string(answer.Data), "error") {
+						if answer, err := conn.RequestMsg(m, timeout); err != nil || strings.Contains(string(answer.Data), "error") {
 							t.Fatalf("%s: %v %v", e.name, answer, err)
 						}
 					}

@@ -196,7 +196,7 @@ func TestPlainNATS(t *testing.T) {
 	checkRaw(t, "nats", r.events())
 	seen := make(map[string]bool)
 	for range 20 {
-		m, err := answers.NextMsg(patience)
+		m, err := answers.NextMsg(timeout)
 		if err != nil {
 			t.Fatal(err)
 		}
