@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kaptar/kaptar/drivers/kafka"
 	"github.com/kaptar/kaptar/internal/test/servers"
@@ -169,6 +172,31 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%q: Subscribe = %v, want nil", query, err)
 		}
 		closeNow(t, b)
+	}
+}
+
+// TestFencedBrokers: a cluster that has not heard of its brokers for a while makes the topic later.
+// What it says is Kafka 3.9's.
+func TestFencedBrokers(t *testing.T) {
+	t.Parallel()
+	cluster, url := fake(t)
+	var asked atomic.Int64
+	cluster.ControlKey(int16(kmsg.CreateTopics), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if asked.Add(1) > 2 {
+			return nil, nil, false
+		}
+		answer := r.ResponseKind().(*kmsg.CreateTopicsResponse)
+		topic := kmsg.NewCreateTopicsResponseTopic()
+		topic.Topic, topic.ErrorCode = r.(*kmsg.CreateTopicsRequest).Topics[0].Topic, kerr.InvalidReplicationFactor.Code
+		topic.ErrorMessage = new("Unable to replicate the partition 1 time(s): All brokers are currently fenced.")
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
+	b := open(t, url)
+	defer closeNow(t, b)
+	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil || asked.Load() != 3 {
+		t.Errorf("Declare = %v after %d requests, want nil after the third", err, asked.Load())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -151,7 +152,8 @@ func (b *Broker) exists(ctx context.Context, name string) (id kadm.TopicID, ther
 	return detail.ID, len(detail.Partitions) > 0, nil
 }
 
-// create makes a topic; that another program was faster is no error.
+// create makes a topic; that another program was faster is no error. Brokers that the controller has
+// not heard of for a while, as in a cluster that starts, are waited for until ctx ends.
 func (b *Broker) create(ctx context.Context, name string) error {
 	replicas := b.opts.Replicas
 	if replicas == 0 {
@@ -170,7 +172,13 @@ func (b *Broker) create(ctx context.Context, name string) error {
 	if replicas >= 3 {
 		config["min.insync.replicas"] = new("2")
 	}
-	answer, err := b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name) //nolint:gosec // at most 10 000 and 100
+	create := func() (kadm.CreateTopicResponse, error) {
+		return b.adm.CreateTopic(ctx, int32(b.opts.Partitions), int16(replicas), config, name) //nolint:gosec // at most 10 000 and 100
+	}
+	answer, err := create()
+	for errors.Is(err, kerr.InvalidReplicationFactor) && strings.Contains(answer.ErrMessage, "fenced") && steady.Sleep(ctx, pingAgain) {
+		answer, err = create()
+	}
 	if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil
 	}

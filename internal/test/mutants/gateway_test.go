@@ -8,6 +8,10 @@ func edge() []mutant {
 			"if trusted && key == transport.PrincipalHeader {", "if trusted || key == transport.PrincipalHeader {", "./gateway", "TestStolenToken",
 		},
 		{
+			"a problem whose body the deadline cuts becomes the gateway's", "gateway/proxy.go",
+			"return complete(r)", "return nil", "./gateway", "TestProblemWithoutEnd",
+		},
+		{
 			"a socket whose service has gone does not keep the gateway from stopping", "gateway/answer.go",
 			"_ = conn.SetReadDeadline(time.Unix(1, 0))", "_ = conn.SetWriteDeadline(time.Unix(1, 0))", "./gateway", "TestSocketWithOneEnd",
 		},
