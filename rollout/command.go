@@ -1,22 +1,235 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/kv"
+)
+
+// Exit codes of the command, beside 0 for done or Healthy.
+const (
+	exitError    = 1
+	exitUsage    = 2
+	exitDegraded = 3
+	exitPaused   = 4
 )
 
 // Command returns the command rollout with what people and pipelines type: start, status, list, pause,
 // promote, abort, undo. more are further commands under it, such as that of package rollout/export.
 //
-// Exit codes: 0 done, or Healthy; 1 an error; 2 a wrong command line; 3 Degraded; 4 Paused.
+// Exit codes: 0 done, or Healthy; 1 an error; 2 a wrong command line; 3 Degraded, which is aborted or
+// taken back; 4 Paused, so that somebody has to look. A release that goes on is 0.
 func Command(more ...kaptar.Command) kaptar.Command {
-	return kaptar.Command{Name: "rollout", Help: "Release a version of a service step by step, and take it back", Run: run}
+	return kaptar.Command{
+		Name: "rollout", Help: "Release a version of a service step by step, and take it back",
+		Run: func(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+			return run(ctx, args, stdout, stderr, more)
+		},
+	}
 }
 
-func run(_ context.Context, _ []string, _, stderr io.Writer) int {
-	fmt.Fprintln(stderr, "not yet")
-	return 1
+// A cli is one run of the command.
+type cli struct {
+	stdout, stderr io.Writer
+	name           string // of the program, as it is typed
+	url            string // --store
+	code           int
+	backends       drivers.Set
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, more []kaptar.Command) int {
+	c := &cli{stdout: stdout, stderr: stderr, name: filepath.Base(os.Args[0])}
+	c.backends.Options.Client = "rollout"
+	root := c.root(more)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = c.backends.Close(end) // what was written is there
+	if err == nil {
+		return c.code
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", c.name, redact.Lines(err.Error()))
+	if _, usage := errors.AsType[usageError](err); usage {
+		return exitUsage
+	}
+	return exitError
+}
+
+const help = `Release a version of a service beside the one that is there, step by step, and take it back.
+
+The new version must run already, or come by --binary or --wait. The gateway, or whoever else calls
+rollout.Control, then leads the release: it gives the version its share of the calls, measures both
+versions, goes on when the new one is as good, and back when it is worse.
+
+The store with the releases is that of --store, else SETTINGS_URL, else DISCOVERY_URL, else the
+embedded one of a program that runs in this directory (.kaptar/broker.url).
+
+Exit codes: 0 done or Healthy, 1 an error, 2 a wrong command line, 3 Degraded (aborted or taken back),
+4 Paused (somebody has to look).`
+
+const examples = `  %[1]s start user-service v2 --binary ./shop-v2 --watch   on one machine, from another binary
+  %[1]s start user-service v2 --plan plan.yml              by a plan of your own
+  %[1]s start user-service v2 --strategy blueGreen         a preview first, all calls at once later
+  %[1]s status user-service --watch                        follow it
+  %[1]s promote user-service                               go on after a pause
+  %[1]s abort user-service                                 all calls back to the stable version
+  %[1]s undo user-service                                  back to the version before`
+
+func (c *cli) root(more []kaptar.Command) *cobra.Command {
+	path := c.name + " rollout"
+	root := &cobra.Command{
+		Use: "rollout", Long: help, Example: fmt.Sprintf(examples, path), SilenceUsage: true, SilenceErrors: true,
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			var known []string
+			for _, sub := range cmd.Commands() {
+				known = append(known, sub.Name())
+			}
+			return usageError{fmt.Errorf("unknown command %q: expected one of %s", args[0], strings.Join(known, ", "))}
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().StringVar(&c.url, "store", "", "`URL` of the store, such as nats://localhost:4222 or consul://localhost:8500")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand())
+	var full bool
+	promote := c.change("promote", "Go on after a pause; of a blue-green release, switch to the new version",
+		func(r Release) (Release, error) { return r.Promote(time.Now(), full) })
+	promote.Flags().BoolVar(&full, "full", false, "skip all steps and analyses that are left")
+	root.AddCommand(promote,
+		c.change("pause", "Stay at the current share until somebody promotes", func(r Release) (Release, error) { return r.Pause(time.Now()) }),
+		c.change("abort", "Give all calls back to the stable version", func(r Release) (Release, error) { return r.Abort(time.Now(), "") }),
+		c.change("undo", "Go back to the version before, at once", func(r Release) (Release, error) { return r.Undo(time.Now()) }))
+	for _, m := range more {
+		root.AddCommand(&cobra.Command{Use: m.Name, Short: m.Help, DisableFlagParsing: true, Run: func(cmd *cobra.Command, args []string) {
+			c.code = m.Run(cmd.Context(), args, c.stdout, c.stderr)
+		}})
+	}
+	return root
+}
+
+// exactly wants as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("%s: expected %s, got %d: see %[1]s --help", cmd.CommandPath(), strings.Join(names, " and "), len(args))}
+		}
+		return nil
+	}
+}
+
+// change is a command that changes the release of a service.
+func (c *cli) change(name, short string, f func(Release) (Release, error)) *cobra.Command {
+	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: exactly("SERVICE"), RunE: func(cmd *cobra.Command, args []string) error {
+		ctx, service := cmd.Context(), args[0]
+		store, _, err := c.open(ctx)
+		if err != nil {
+			return err
+		}
+		_, r, err := update(ctx, store, service, func(r Release) (Release, error) {
+			if r.Service == "" {
+				return r, c.unknown(ctx, store, service)
+			}
+			return f(r)
+		})
+		if err == nil {
+			err = apply(ctx, store, service)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.stdout, redact.Lines(r.line()))
+		return nil
+	}}
+}
+
+// unknown is the error for a service without a release.
+func (c *cli) unknown(ctx context.Context, store kv.Store, service string) error {
+	all, err := values(ctx, store, releasesPrefix)
+	if err != nil {
+		return err
+	}
+	var known []string
+	for name := range all {
+		known = append(known, name)
+	}
+	slices.Sort(known)
+	hint := fmt.Sprintf("begin one with %s rollout start %s VERSION", c.name, service)
+	if like := near.Find(service, known); like != "" {
+		hint = "did you mean " + like + "?"
+	}
+	return fmt.Errorf("there is no release of %s: %s", service, hint)
+}
+
+// brokerFile has the URL of the broker that package local embeds.
+const brokerFile = ".kaptar/broker.url"
+
+// openTime bounds the connection to the store.
+const openTime = 10 * time.Second
+
+// open returns the store, and the resolver beside it; nil when that is not known.
+func (c *cli) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
+	discoveryURL := os.Getenv("DISCOVERY_URL")
+	url := cmp.Or(c.url, os.Getenv("SETTINGS_URL"), discoveryURL)
+	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
+		text, err := os.ReadFile(brokerFile)
+		if err != nil {
+			return nil, nil, usageError{fmt.Errorf("which store? Run it where a --split program runs, or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)}
+		}
+		url = strings.TrimSpace(string(text))
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	backend, err := c.backends.Open(ctx, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	keeps, ok := backend.(interface{ Store() (kv.Store, error) })
+	if !ok {
+		return nil, nil, usageError{fmt.Errorf("store %s keeps no values: expected nats:// or consul://", redact.URL(url))}
+	}
+	store, err := keeps.Store()
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.url == "" && discoveryURL != "" && discoveryURL != url {
+		if backend, err = c.backends.Open(ctx, discoveryURL); err != nil {
+			return nil, nil, err
+		}
+	}
+	if lists, ok := backend.(interface {
+		Registry() (discovery.Registry, error)
+	}); ok {
+		registry, err := lists.Registry()
+		return store, registry, err
+	}
+	return store, nil, nil
 }

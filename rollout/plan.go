@@ -2,7 +2,19 @@ package rollout
 
 import (
 	"encoding"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
 // A Plan says how a version is released. The zero value is a canary through 5, 25 and 50 % with an
@@ -66,12 +78,11 @@ type StepAnalysis struct {
 }
 
 // BlueGreen keeps the new version as a preview, which testers alone reach, until it is promoted. Then
-// it gets all calls at once and is compared with what the old version did before.
+// it gets all calls at once and is compared with what the old version did just before.
 type BlueGreen struct {
-	// AutoPromote promotes without waiting for somebody, after AutoPromoteAfter.
-	AutoPromote bool `json:"autoPromote,omitempty" yaml:"autoPromote"`
-	// AutoPromoteAfter is how long the preview must have been there; default Analysis.Interval, since
-	// the old version has to be measured.
+	// AutoPromote promotes without waiting for somebody, when the preview has been there for
+	// AutoPromoteAfter; default 2m, in which the old version is measured.
+	AutoPromote      bool     `json:"autoPromote,omitempty"      yaml:"autoPromote"`
 	AutoPromoteAfter Duration `json:"autoPromoteAfter,omitempty" yaml:"autoPromoteAfter"`
 }
 
@@ -82,11 +93,28 @@ type Analysis struct {
 	Interval Duration `json:"interval,omitempty" yaml:"interval"`
 	// Timeout is that of steps without one; default 10m.
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
-	// Callers are services whose calls to the released one count too; default: the one that controls.
+	// Metrics are compared beside "errors" (calls that failed) and "latency", which always are; one with
+	// such a name and no source changes its tolerance.
+	Metrics []Metric `json:"metrics,omitempty" yaml:"metrics"`
+	// Callers are services whose failed calls to the released one count too, since a call that did not
+	// arrive is in nobody else's numbers; default: the service that controls.
 	Callers []string `json:"callers,omitempty" yaml:"callers"`
 	// MaxStableErrors is the share of failed calls of the stable version above which a release does not
 	// begin, from 0 to 1; default 0.1.
 	MaxStableErrors *float64 `json:"maxStableErrors,omitempty" yaml:"maxStableErrors"`
+}
+
+// A Metric is one that the services' /metrics have.
+type Metric struct {
+	analysis.Metric `yaml:",inline"`
+
+	// Source is its name there: a counter or histogram for a proportion, a histogram for a quantile, a
+	// gauge for a level.
+	Source string `json:"source,omitempty" yaml:"source"`
+	// Labels say which series count, and Bad which of those are bad, in a proportion. The values are
+	// regular expressions for the whole value: status: "5.."
+	Labels map[string]string `json:"labels,omitempty" yaml:"labels"`
+	Bad    map[string]string `json:"bad,omitempty"    yaml:"bad"`
 }
 
 // A Duration is written as "90s" or "10m" in YAML and JSON.
@@ -97,24 +125,244 @@ var (
 	_ encoding.TextUnmarshaler = (*Duration)(nil)
 )
 
+func (d Duration) String() string { return time.Duration(d).String() }
+
 // MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(text []byte) error {
 	t, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q: expected a duration such as 90s or 10m", text)
+	}
 	*d = Duration(t)
-	return err
+	return nil
 }
 
+// The limits of what a plan can hold: the state of a release must fit into one value of the store.
+const (
+	maxPlan    = 32 << 10 // bytes of YAML
+	maxSteps   = 50
+	maxMetrics = 10
+)
+
 // ReadPlan reads a plan from a file of YAML and checks it. Unknown keys are errors.
-func ReadPlan(file string) (Plan, error) { return Plan{}, nil }
+func ReadPlan(file string) (Plan, error) {
+	info, err := os.Stat(file)
+	if err == nil && (info.IsDir() || info.Size() > maxPlan) {
+		return Plan{}, fmt.Errorf("rollout: plan: %s: expected a file of at most %d bytes", file, maxPlan)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Plan{}, fmt.Errorf("rollout: plan: %w", err)
+	}
+	return ParsePlan(file, text)
+}
 
 // ParsePlan is ReadPlan for the content of a file; name is the file's in errors.
-func ParsePlan(name string, text []byte) (Plan, error) { return Plan{}, nil }
+func ParsePlan(name string, text []byte) (p Plan, err error) {
+	if len(text) > maxPlan {
+		return Plan{}, fmt.Errorf("rollout: plan: %s: expected at most %d bytes", name, maxPlan)
+	}
+	if err := yaml.UnmarshalWithOptions(text, &p, yaml.Strict()); err != nil {
+		return Plan{}, fmt.Errorf("rollout: plan: %s%w", name, mistake(err))
+	}
+	if err := p.Check(); err != nil {
+		return Plan{}, fmt.Errorf("rollout: plan: %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// mistake is the first line of an error of YAML, which shows the source below it, with what was meant.
+func mistake(err error) error {
+	e, ok := errors.AsType[yaml.Error](err)
+	if !ok {
+		return fmt.Errorf(": %w", err)
+	}
+	text, at := e.GetMessage(), ""
+	if token := e.GetToken(); token != nil {
+		at = fmt.Sprintf(":%d", token.Position.Line)
+		if _, unknown := errors.AsType[*yaml.UnknownFieldError](err); unknown {
+			known := keysOf(reflect.TypeFor[Plan](), nil)
+			text = fmt.Sprintf("unknown key %q: expected one of %s", token.Value, strings.Join(known, ", "))
+			if like := near.Find(token.Value, known); like != "" {
+				text = fmt.Sprintf("unknown key %q: did you mean %s?", token.Value, like)
+			}
+		}
+	}
+	return fmt.Errorf("%s: %s", at, text)
+}
+
+// keysOf adds the keys that a plan can have, at whatever depth, to known.
+func keysOf(t reflect.Type, known []string) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return known
+	}
+	for f := range t.Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" && !slices.Contains(known, name) {
+			known = append(known, name)
+		}
+		known = keysOf(f.Type, known)
+	}
+	return known
+}
 
 // WithDefaults returns the plan with everything filled in that it leaves to defaults.
-func (p Plan) WithDefaults() Plan { return p }
+func (p Plan) WithDefaults() Plan {
+	or := func(d *Duration, value time.Duration) {
+		if *d == 0 {
+			*d = Duration(value)
+		}
+	}
+	or(&p.Analysis.Interval, 10*time.Second)
+	or(&p.Analysis.Timeout, 10*time.Minute)
+	if p.Analysis.MaxStableErrors == nil {
+		p.Analysis.MaxStableErrors = new(0.1)
+	}
+	if p.Events == "" {
+		p.Events = EventsStable
+	}
+	switch {
+	case p.BlueGreen != nil:
+		blue := *p.BlueGreen
+		or(&blue.AutoPromoteAfter, 2*time.Minute)
+		p.BlueGreen = &blue
+	case p.Canary == nil || len(p.Canary.Steps) == 0:
+		p.Canary = new(Canary)
+		for _, weight := range []int{5, 25, 50} {
+			p.Canary.Steps = append(p.Canary.Steps, Step{SetWeight: &weight}, Step{Analysis: new(StepAnalysis)})
+		}
+	}
+	return p
+}
 
 // Check returns what is wrong with the plan, all at once.
-func (p Plan) Check() error { return nil }
+func (p Plan) Check() error {
+	p = p.WithDefaults()
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if p.Canary != nil && p.BlueGreen != nil {
+		wrong("canary and blueGreen: expected one of them")
+	}
+	if p.Canary != nil {
+		errs = append(errs, checkSteps(p.Canary.Steps))
+	}
+	if p.BlueGreen != nil && p.BlueGreen.AutoPromoteAfter < p.Analysis.Interval {
+		wrong("blueGreen.autoPromoteAfter: %v: expected analysis.interval, %v, at least", p.BlueGreen.AutoPromoteAfter, p.Analysis.Interval)
+	}
+	if p.Events != EventsStable && p.Events != EventsShare {
+		wrong("events: %q: expected stable or share", p.Events)
+	}
+	a := p.Analysis
+	if a.Interval < Duration(time.Second) || a.Interval > Duration(time.Hour) {
+		wrong("analysis.interval: %v: expected 1s to 1h", a.Interval)
+	}
+	if a.Timeout < a.Interval {
+		wrong("analysis.timeout: %v: expected the interval, %v, at least", a.Timeout, a.Interval)
+	}
+	if most := *a.MaxStableErrors; !(most >= 0 && most <= 1) {
+		wrong("analysis.maxStableErrors: %g: expected a share from 0 to 1", most)
+	}
+	if len(a.Metrics) > maxMetrics || len(a.Callers) > maxMetrics {
+		wrong("analysis: %d metrics and %d callers: expected at most %d of each", len(a.Metrics), len(a.Callers), maxMetrics)
+	}
+	for _, m := range a.Metrics {
+		if err := m.check(); err != nil {
+			wrong("analysis.metrics: %s: %w", m.Name, err)
+		}
+	}
+	if _, err := analysis.New(p.metrics(), nil); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// checkSteps checks those of a canary.
+func checkSteps(steps []Step) error {
+	var errs []error
+	weight := 0
+	if len(steps) > maxSteps {
+		errs = append(errs, fmt.Errorf("canary.steps: %d: expected at most %d", len(steps), maxSteps))
+	}
+	for i, s := range steps {
+		wrong := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("canary.steps[%d]: "+format, append([]any{i}, args...)...))
+		}
+		switch {
+		case s.fields() != 1:
+			wrong("expected one of setWeight, pause and analysis, as in - pause: {} or - analysis: {}")
+		case s.SetWeight != nil && (*s.SetWeight < 1 || *s.SetWeight > 100):
+			wrong("setWeight: %d: expected a share from 1 to 100", *s.SetWeight)
+		case s.SetWeight != nil && *s.SetWeight <= weight:
+			wrong("setWeight: %d: expected more than the %d before it; abort takes calls away again", *s.SetWeight, weight)
+		case s.SetWeight != nil:
+			weight = *s.SetWeight
+		case s.Pause != nil && s.Pause.Duration < 0, s.Analysis != nil && s.Analysis.Timeout < 0:
+			wrong("expected a duration of 0s or more")
+		case s.Analysis != nil && weight == 0:
+			wrong("analysis: expected a setWeight before it: a version that gets no calls cannot be compared")
+		case s.Analysis != nil && weight == 100:
+			wrong("analysis: expected a setWeight below 100 before it: the stable version gets no calls to compare with")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s Step) fields() (n int) {
+	for _, is := range []bool{s.SetWeight != nil, s.Pause != nil, s.Analysis != nil} {
+		if is {
+			n++
+		}
+	}
+	return n
+}
+
+// Names of the metrics that every analysis has.
+const (
+	errorsMetric  = "errors"
+	latencyMetric = "latency"
+)
+
+func (m Metric) builtIn() bool { return m.Name == errorsMetric || m.Name == latencyMetric }
+
+func (m Metric) check() error {
+	switch {
+	case m.builtIn() && (m.Source != "" || len(m.Labels) > 0 || len(m.Bad) > 0):
+		return errors.New("it has a source already: expected another name")
+	case m.builtIn():
+		return nil
+	case m.Source == "":
+		return errors.New("expected a source: the name of a metric in /metrics")
+	case (m.Kind == analysis.Proportion || m.Kind == "") != (len(m.Bad) > 0):
+		return errors.New(`bad: expected for a proportion, and for that alone, the labels of what is bad, such as status: "5.."`)
+	}
+	for _, labels := range []map[string]string{m.Labels, m.Bad} {
+		for name, value := range labels {
+			if _, err := regexp.Compile(value); err != nil {
+				return fmt.Errorf("label %s: %q: expected a regular expression: %w", name, value, err)
+			}
+		}
+	}
+	return nil
+}
+
+// metrics are those of the analysis.
+func (p Plan) metrics() []analysis.Metric {
+	all := analysis.Defaults()
+	for _, m := range p.Analysis.Metrics {
+		i := slices.IndexFunc(all, func(d analysis.Metric) bool { return m.builtIn() && d.Name == m.Name })
+		if i < 0 {
+			all = append(all, m.Metric)
+			continue
+		}
+		if m.Kind == "" {
+			m.Kind = all[i].Kind
+		}
+		all[i] = m.Metric
+	}
+	return all
+}

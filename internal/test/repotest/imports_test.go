@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"auth":                   {".", "config", "server", "transport", "telemetry", internal},
 	"cache":                  {".", "config", "drivers", "telemetry", internal},
 	"gateway":                {".", "config", "server", "transport", "cache", "auth", "telemetry", internal},
-	"rollout":                {".", "discovery", "drivers", "kv", "rollout/analysis", "transport", internal},
+	"rollout":                {".", "discovery", "drivers", "kv", "rollout/analysis", "telemetry", "transport", internal},
 	"rollout/":               {"rollout", "rollout/", ".", internal},
 	"rollout/analysis":       {internal},
 	"shop/internal/shoptest": {"auth", "kaptartest", "drivers/", "messaging/", "sqldb", internal},

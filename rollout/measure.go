@@ -1,0 +1,234 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/kaptar/kaptar/rollout/analysis"
+)
+
+// A numbers is what one instance, or one version, has counted of one metric: totals, or what came on top
+// in an interval.
+type numbers struct {
+	count, bad float64
+	hist       buckets
+	level      float64
+	levels     int // instances that have the level
+}
+
+// A source is where the numbers of a metric stand in /metrics.
+type source struct {
+	metric string            // of the analysis
+	name   string            // in /metrics
+	labels map[string]string // of the series that count, as regular expressions
+	bad    map[string]string // of those that are bad; of a gauge and of a latency none
+	level  bool
+	// never tells that the series are a caller's, and that those count alone whose call never arrived: the
+	// others are in the numbers of the instance that was called.
+	never bool
+}
+
+// failedCodes are the gRPC codes that breakers count as failures, and failedStatus the HTTP statuses.
+const (
+	failedCodes  = "Unavailable|DeadlineExceeded|Internal|ResourceExhausted"
+	failedStatus = "5.."
+)
+
+// sources are those of the released service's own instances.
+func (r Release) sources() []source {
+	own := map[string]string{"service": regexp.QuoteMeta(r.Service)}
+	all := []source{
+		{metric: errorsMetric, name: "http_requests_total", labels: own, bad: map[string]string{"status": failedStatus}},
+		{metric: errorsMetric, name: "rpc_requests_total", labels: own, bad: map[string]string{"code": failedCodes}},
+		{metric: latencyMetric, name: "http_request_duration_seconds", labels: own},
+		{metric: latencyMetric, name: "rpc_request_duration_seconds", labels: own},
+	}
+	for _, m := range r.Plan.Analysis.Metrics {
+		if !m.builtIn() {
+			all = append(all, source{metric: m.Name, name: m.Source, labels: m.Labels, bad: m.Bad, level: m.Kind == analysis.Level})
+		}
+	}
+	return all
+}
+
+// callerSources are those of a caller's instances: its calls to a version that got no answer.
+func (r Release) callerSources(version string) []source {
+	return []source{{metric: errorsMetric, name: "client_requests_total", never: true, labels: map[string]string{
+		"target": regexp.QuoteMeta(r.Service), "version": regexp.QuoteMeta(version), "code": "error|timeout",
+	}}}
+}
+
+// startName is the gauge by which the restart of a process is seen.
+const startName = "process_start_time_seconds"
+
+// scrape is what one instance said.
+type scrape struct {
+	families map[string]*dto.MetricFamily
+	start    float64
+}
+
+// maxScrape bounds the body of /metrics in bytes.
+const maxScrape = 16 << 20
+
+// read reads an answer of /metrics, as text or protobuf, and keeps the families that keep has.
+func read(h http.Header, body io.Reader, keep map[string]bool) (*scrape, error) {
+	limited := &io.LimitedReader{R: body, N: maxScrape}
+	decoder := expfmt.NewDecoder(limited, expfmt.ResponseFormat(h))
+	s := &scrape{families: map[string]*dto.MetricFamily{}}
+	for {
+		family := new(dto.MetricFamily)
+		err := decoder.Decode(family)
+		switch {
+		case limited.N <= 0:
+			return nil, fmt.Errorf("more than %d bytes", maxScrape)
+		case errors.Is(err, io.EOF):
+			return s, nil
+		case err != nil:
+			return nil, err
+		case family.GetName() == startName && len(family.GetMetric()) > 0:
+			s.start = value(family.GetMetric()[0])
+		case keep[family.GetName()]:
+			s.families[family.GetName()] = family
+		}
+	}
+}
+
+// totals are the numbers that a scrape has of sources, by metric.
+func (s *scrape) totals(sources []source, match func(pattern, text string) bool) map[string]*numbers {
+	out := map[string]*numbers{}
+	for _, from := range sources {
+		n := out[from.metric]
+		if n == nil {
+			n = &numbers{hist: buckets{}}
+			out[from.metric] = n
+		}
+		for _, m := range s.families[from.name].GetMetric() {
+			labels := map[string]string{}
+			for _, pair := range m.GetLabel() {
+				labels[pair.GetName()] = pair.GetValue()
+			}
+			fits := func(patterns map[string]string) bool {
+				for name, pattern := range patterns {
+					if !match(pattern, labels[name]) {
+						return false
+					}
+				}
+				return true
+			}
+			if !fits(from.labels) {
+				continue
+			}
+			if from.level {
+				n.level, n.levels = n.level+value(m), 1
+				continue
+			}
+			n.count += value(m)
+			if from.never || len(from.bad) > 0 && fits(from.bad) {
+				n.bad += value(m)
+			}
+			if m.Histogram != nil {
+				n.hist.add(analysis.Buckets(m.Histogram))
+			}
+		}
+	}
+	return out
+}
+
+// value is the number of a series; of a histogram how many samples it has. What is no number, or no
+// sensible one, is 0.
+func value(m *dto.Metric) (v float64) {
+	switch {
+	case m.Counter != nil:
+		v = m.Counter.GetValue()
+	case m.Gauge != nil:
+		v = m.Gauge.GetValue()
+	case m.Untyped != nil:
+		v = m.Untyped.GetValue()
+	case m.Histogram != nil:
+		v = float64(m.Histogram.GetSampleCount()) + m.Histogram.GetSampleCountFloat()
+	}
+	if !(v >= 0 && v < 1e18) {
+		return 0
+	}
+	return v
+}
+
+// since is what came on top of before. When anything has become less, the instance has begun anew,
+// and all of n is new.
+func (n *numbers) since(before *numbers) *numbers {
+	hist, ok := n.hist.since(before.hist)
+	if !ok || n.count < before.count || n.bad < before.bad {
+		return n
+	}
+	return &numbers{count: n.count - before.count, bad: n.bad - before.bad, hist: hist, level: n.level, levels: n.levels}
+}
+
+// plus adds up the numbers of instances.
+func (n *numbers) plus(o *numbers) {
+	n.count += o.count
+	n.bad += o.bad
+	n.level += o.level
+	n.levels += o.levels
+	for at, count := range o.hist {
+		n.hist[at] += count
+	}
+}
+
+// observation is n as package analysis takes it.
+func (n *numbers) observation() analysis.Observation {
+	o := analysis.Observation{Count: uint64(n.count), Bad: uint64(min(n.bad, n.count))}
+	if len(n.hist) > 0 {
+		o.Histogram = n.hist.list()
+	}
+	if n.levels > 0 {
+		o.Level = n.level / float64(n.levels)
+	}
+	return o
+}
+
+// matcher matches whole texts by regular expressions, each compiled once. One that is none, which
+// Plan.Check refuses, matches nothing.
+func matcher() func(pattern, text string) bool {
+	compiled := map[string]*regexp.Regexp{}
+	return func(pattern, text string) bool {
+		re, ok := compiled[pattern]
+		if !ok {
+			re, _ = regexp.Compile("^(?:" + pattern + ")$")
+			compiled[pattern] = re
+		}
+		return re != nil && re.MatchString(text)
+	}
+}
+
+// names are those of all sources.
+func names(lists ...[]source) map[string]bool {
+	out := map[string]bool{}
+	for _, list := range lists {
+		for _, s := range list {
+			out[s.name] = true
+		}
+	}
+	return out
+}
+
+// observations are those of a version, for metrics that package analysis is to compare.
+func observations(all map[string]*numbers) map[string]analysis.Observation {
+	out := map[string]analysis.Observation{}
+	for name, n := range all {
+		if n.levels > 0 || n.count > 0 {
+			out[name] = n.observation()
+		}
+	}
+	return out
+}
+
+// protobuf is asked for because native histograms, whose buckets are fine enough to compare, are not in
+// the text.
+var protobuf = strings.Join([]string{string(expfmt.NewFormat(expfmt.TypeProtoDelim)), "text/plain;version=0.0.4;q=0.5"}, ",")
