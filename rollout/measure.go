@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
-	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -30,8 +30,8 @@ type source struct {
 	labels map[string]string // of the series that count, as regular expressions
 	bad    map[string]string // of those that are bad; of a gauge and of a latency none
 	level  bool
-	// never tells that the series are a caller's, and that those count alone whose call never arrived: the
-	// others are in the numbers of the instance that was called.
+	// never tells that all of it is bad, and in no numbers of the instance that was called: calls that never
+	// arrived.
 	never bool
 }
 
@@ -58,11 +58,17 @@ func (r Release) sources() []source {
 	return all
 }
 
-// callerSources are those of a caller's instances: its calls to a version that got no answer.
+// callerSources are those of a caller's instances: its calls to a version that got no answer, and the
+// ejections and openings of breakers that came of them.
 func (r Release) callerSources(version string) []source {
-	return []source{{metric: errorsMetric, name: "client_requests_total", never: true, labels: map[string]string{
-		"target": regexp.QuoteMeta(r.Service), "version": regexp.QuoteMeta(version), "code": "error|timeout",
-	}}}
+	labels := map[string]string{"target": regexp.QuoteMeta(r.Service), "version": regexp.QuoteMeta(version)}
+	unanswered := maps.Clone(labels)
+	unanswered["code"] = "error|timeout"
+	return []source{
+		{metric: errorsMetric, name: "client_requests_total", never: true, labels: unanswered},
+		{metric: errorsMetric, name: "client_ejections_total", never: true, labels: labels},
+		{metric: errorsMetric, name: "breaker_openings_total", never: true, labels: labels},
+	}
 }
 
 // startName is the gauge by which the restart of a process is seen.
@@ -228,7 +234,3 @@ func observations(all map[string]*numbers) map[string]analysis.Observation {
 	}
 	return out
 }
-
-// protobuf is asked for because native histograms, whose buckets are fine enough to compare, are not in
-// the text.
-var protobuf = strings.Join([]string{string(expfmt.NewFormat(expfmt.TypeProtoDelim)), "text/plain;version=0.0.4;q=0.5"}, ",")

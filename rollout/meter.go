@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
+
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/transport"
@@ -171,7 +173,8 @@ func (m *meter) scrape(ctx context.Context, in discovery.Instance, keep map[stri
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", protobuf)
+	// Native histograms, whose buckets are fine enough to compare, are not in the text.
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim))+",text/plain;version=0.0.4;q=0.5")
 	resp, err := m.client.Do(req)
 	if err != nil {
 		return nil, err
