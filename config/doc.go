@@ -60,7 +60,8 @@
 // field has the option empty; so does a YAML key without a value. A YAML "" and an empty flag are
 // values: the empty string. A variable that nobody knows is ignored, unless it begins with a
 // service's name or that of a struct (GATEWAY_LISTN, RETRY_BUGDET) and is nearly right: that is an
-// error.
+// error. What Kubernetes tells a pod about Services (USER_SERVICE_PORT=tcp://10.0.0.1:8081 and its like)
+// is no setting: it is ignored as a whole.
 //
 // # Secrets in files
 //

@@ -11,13 +11,15 @@ import (
 // variable is an environment variable and where it was set.
 type variable struct{ value, origin string }
 
-// environment indexes os.Environ()'s form. The last of a repeated name wins, as in os/exec.
+// environment indexes os.Environ()'s form, without the service links of Kubernetes. The last of a
+// repeated name wins, as in os/exec.
 func environment(environ []string) map[string]variable {
 	out := map[string]variable{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		out[name] = variable{value, "environment " + name}
 	}
+	dropServiceLinks(out)
 	return out
 }
 
