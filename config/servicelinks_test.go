@@ -3,7 +3,9 @@ package config_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,17 +14,14 @@ import (
 
 // linked are the variables that a kubelet makes of a Service with the ports http and grpc.
 func linked(service, host string, http, grpc int) []string {
-	address := host
-	if strings.Contains(host, ":") {
-		address = "[" + host + "]"
-	}
+	url := func(port int) string { return "tcp://" + net.JoinHostPort(host, strconv.Itoa(port)) }
 	set := map[string]string{
 		"_SERVICE_HOST": host, "_SERVICE_PORT": fmt.Sprint(http), "_SERVICE_PORT_HTTP": fmt.Sprint(http), "_SERVICE_PORT_GRPC": fmt.Sprint(grpc),
-		"_PORT": fmt.Sprintf("tcp://%s:%d", address, http),
+		"_PORT": url(http),
 	}
 	for _, port := range []int{http, grpc} {
 		p := fmt.Sprintf("_PORT_%d_TCP", port)
-		set[p], set[p+"_PROTO"], set[p+"_PORT"], set[p+"_ADDR"] = fmt.Sprintf("tcp://%s:%d", address, port), "tcp", fmt.Sprint(port), host
+		set[p], set[p+"_PROTO"], set[p+"_PORT"], set[p+"_ADDR"] = url(port), "tcp", fmt.Sprint(port), host
 	}
 	var env []string
 	for _, rest := range slices.Sorted(maps.Keys(set)) {
