@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -56,17 +57,37 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// get asks for the slices of a service; verb is "list" or "watch", as Roles call them. The caller
-// closes the answer.
-func (a *api) get(ctx context.Context, verb, service string, params url.Values) (*answer, error) {
-	what := fmt.Sprintf("kubernetes: %s endpointslices of service %s in namespace %s", verb, service, a.opts.Namespace)
-	params.Set("labelSelector", "kubernetes.io/service-name="+service)
-	target := a.opts.Server + "/apis/discovery.k8s.io/v1/namespaces/" + a.opts.Namespace + "/endpointslices?" + params.Encode()
+// A query selects objects of the namespace.
+type query struct {
+	resource string // "pods", as Roles call it
+	path     string // of its group and version: "/api/v1"
+	selector string // of labels
+	what     string // the objects, for people
+}
+
+// group is the query's, as Roles call it.
+func (q query) group() string {
+	group, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(q.path, "/apis/"), "/api/v1"), "/")
+	return group
+}
+
+// get asks for objects; verb is "list" or "watch", as Roles call them. Of pods it gets the metadata
+// alone. The caller closes the answer.
+func (a *api) get(ctx context.Context, verb string, q query, params url.Values) (*answer, error) {
+	what := fmt.Sprintf("kubernetes: %s %s in namespace %s", verb, q.what, a.opts.Namespace)
+	params.Set("labelSelector", q.selector)
+	target := a.opts.Server + q.path + "/namespaces/" + a.opts.Namespace + "/" + q.resource + "?" + params.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	req.Header.Set("Accept", "application/json")
+	accept := "application/json"
+	if q.resource == "pods" && verb == "list" {
+		accept += ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	} else if q.resource == "pods" {
+		accept += ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	}
+	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "kaptar")
 	if a.opts.TokenFile != "" {
 		token, err := os.ReadFile(a.opts.TokenFile)
@@ -88,13 +109,13 @@ func (a *api) get(ctx context.Context, verb, service string, params url.Values) 
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		return nil, a.refused(what, verb, resp)
+		return nil, a.refused(what, verb, q, resp)
 	}
 	return &answer{resp.Body, maxAnswer}, nil
 }
 
 // refused makes an error of an answer, with what to do about it.
-func (a *api) refused(what, verb string, resp *http.Response) error {
+func (a *api) refused(what, verb string, q query, resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read may say something
 	var s status
 	if json.Unmarshal(body, &s) != nil || s.Message == "" {
@@ -109,7 +130,7 @@ func (a *api) refused(what, verb string, resp *http.Response) error {
 		}
 	case http.StatusForbidden:
 		hint = fmt.Sprintf("; bind a Role to the service account that allows the verb %s (get, list and watch are needed) on the resource "+
-			"endpointslices of apiGroup discovery.k8s.io in namespace %s", verb, a.opts.Namespace)
+			"%s of apiGroup %s in namespace %s", verb, q.resource, cmp.Or(q.group(), `""`), a.opts.Namespace)
 	case http.StatusNotFound:
 		hint = "; is this an API server of Kubernetes 1.21 or newer?"
 	}

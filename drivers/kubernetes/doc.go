@@ -20,9 +20,12 @@
 //
 // An endpoint is listed while it is ready and not terminating. Its addresses are the ports named
 // "http" and "grpc"; a single port without a name is HTTP, or gRPC if its appProtocol is grpc. ID
-// is the name of the pod, or service@address for an endpoint without one; Meta has "zone" and
-// "node" where Kubernetes knows them; Version and Tags are empty. An endpoint in several slices is
-// listed once, with IPv4 before IPv6.
+// is the name of the pod, or service@address for an endpoint without one; Version is its label
+// app.kubernetes.io/version; Meta has "zone" and "node" where Kubernetes knows them; Tags are empty.
+// An endpoint in several slices is listed once, with IPv4 before IPv6.
+//
+// Of pods only the metadata is read, of those in the namespace that have that label, once for all
+// services that are watched. When that is forbidden, a warning says so and versions are empty.
 //
 // The service account needs this and no more:
 //
@@ -32,6 +35,9 @@
 //	rules:
 //	- apiGroups: [discovery.k8s.io]
 //	  resources: [endpointslices]
+//	  verbs: [get, list, watch]
+//	- apiGroups: [""]
+//	  resources: [pods]
 //	  verbs: [get, list, watch]
 //	---
 //	apiVersion: rbac.authorization.k8s.io/v1

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
-	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
@@ -22,21 +20,19 @@ const (
 	worksAfter = 5 * time.Second // a watch that stands so long counts as working, events or not
 )
 
-// follower is one Watch.
-type follower struct {
+// follower lists and watches the objects that a query selects.
+type follower[T interface{ meta() meta }] struct {
 	api     *api
-	log     *slog.Logger
-	service string
-	tell    func([]discovery.Instance)
+	query   query
+	changed func(ctx context.Context, all map[string]T) // by name; it may not keep all
+	note    func(err error) (pause time.Duration)       // nil: it works; the pause is how long to wait at least
 
-	slices  map[string]endpointSlice // by name
-	version string                   // of slices; "" = they have to be listed
-	warned  bool                     // about ports
+	all     map[string]T
+	version string // of all; "" = they have to be listed
 }
 
 // run lists and watches until ctx ends.
-func (f *follower) run(ctx context.Context) {
-	defer f.api.health.Note(f, nil)
+func (f *follower[T]) run(ctx context.Context) {
 	backoff := steady.Backoff{Max: 5 * time.Second}
 	for {
 		worked, err := false, f.list(ctx)
@@ -55,7 +51,7 @@ func (f *follower) run(ctx context.Context) {
 			}
 			// Gone happens when nothing changed for long; to list again is all there is to do.
 			if ctx.Err() == nil && !(refused && r.code == http.StatusGone) {
-				f.api.health.Note(f, err)
+				pause = max(pause, f.note(err))
 			}
 		}
 		if !steady.Sleep(ctx, pause) {
@@ -65,40 +61,43 @@ func (f *follower) run(ctx context.Context) {
 }
 
 // list fetches everything, if it has to be.
-func (f *follower) list(ctx context.Context) error {
+func (f *follower[T]) list(ctx context.Context) error {
 	if f.version != "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.api.opts.Timeout)
 	defer cancel()
-	body, err := f.api.get(ctx, "list", f.service, url.Values{})
+	body, err := f.api.get(ctx, "list", f.query, url.Values{})
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	var l sliceList
+	var l struct {
+		Metadata meta `json:"metadata"`
+		Items    []T  `json:"items"`
+	}
 	if err := json.NewDecoder(body).Decode(&l); err != nil {
-		return fmt.Errorf("kubernetes: list endpointslices of service %s: the answer cannot be read: %w", f.service, err)
+		return fmt.Errorf("kubernetes: list %s: the answer cannot be read: %w", f.query.what, err)
 	}
 	if l.Metadata.ResourceVersion == "" {
-		return fmt.Errorf("kubernetes: list endpointslices of service %s: the answer has no resourceVersion", f.service)
+		return fmt.Errorf("kubernetes: list %s: the answer has no resourceVersion", f.query.what)
 	}
-	f.slices = make(map[string]endpointSlice, len(l.Items))
-	for _, s := range l.Items {
-		f.slices[s.Metadata.Name] = s
+	f.all = make(map[string]T, len(l.Items))
+	for _, item := range l.Items {
+		f.all[item.meta().Name] = item
 	}
 	f.version = l.Metadata.ResourceVersion
-	f.show(ctx)
+	f.changed(ctx, f.all)
 	return nil
 }
 
 // watch reads events from f.version on until the stream ends, which is no error.
-func (f *follower) watch(ctx context.Context) (worked bool, err error) {
+func (f *follower[T]) watch(ctx context.Context) (worked bool, err error) {
 	ask := watchFor - rand.N(watchFor/5)
 	// The server ends the watch; a connection that died silently must not keep us longer.
 	ctx, cancel := context.WithTimeout(ctx, ask+30*time.Second)
 	defer cancel()
-	body, err := f.api.get(ctx, "watch", f.service, url.Values{
+	body, err := f.api.get(ctx, "watch", f.query, url.Values{
 		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {f.version},
 		"timeoutSeconds": {strconv.Itoa(int(ask.Seconds()))},
 	})
@@ -107,7 +106,7 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 	}
 	defer body.Close()
 	began := time.Now()
-	calm := time.AfterFunc(worksAfter, func() { f.api.health.Note(f, nil) })
+	calm := time.AfterFunc(worksAfter, func() { f.note(nil) })
 	defer calm.Stop()
 	for events := json.NewDecoder(body); ; {
 		var e event
@@ -124,47 +123,38 @@ func (f *follower) watch(ctx context.Context) (worked bool, err error) {
 		}
 		body.left = maxAnswer // for the next event
 		worked = true
-		f.api.health.Note(f, nil)
+		f.note(nil)
 	}
 }
 
-func (f *follower) unreadable(err error) error {
-	return fmt.Errorf("kubernetes: watch endpointslices of service %s: an event cannot be read: %w", f.service, err)
+func (f *follower[T]) unreadable(err error) error {
+	return fmt.Errorf("kubernetes: watch %s: an event cannot be read: %w", f.query.what, err)
 }
 
 // apply takes one event.
-func (f *follower) apply(ctx context.Context, e event) error {
+func (f *follower[T]) apply(ctx context.Context, e event) error {
 	if e.Type == "ERROR" {
 		var s status
 		if err := json.Unmarshal(e.Object, &s); err != nil {
 			return f.unreadable(err)
 		}
-		return &refusal{code: s.Code, text: fmt.Sprintf("kubernetes: watch endpointslices of service %s: %d: %s", f.service, s.Code, s.Message)}
+		return &refusal{code: s.Code, text: fmt.Sprintf("kubernetes: watch %s: %d: %s", f.query.what, s.Code, s.Message)}
 	}
-	var s endpointSlice
-	if err := json.Unmarshal(e.Object, &s); err != nil {
+	var item T
+	if err := json.Unmarshal(e.Object, &item); err != nil {
 		return f.unreadable(err)
 	}
-	if s.Metadata.ResourceVersion == "" {
+	m := item.meta()
+	if m.ResourceVersion == "" {
 		return f.unreadable(io.ErrUnexpectedEOF)
 	}
-	f.version = s.Metadata.ResourceVersion
+	f.version = m.ResourceVersion
 	switch e.Type {
 	case "ADDED", "MODIFIED":
-		f.slices[s.Metadata.Name] = s
+		f.all[m.Name] = item
 	case "DELETED":
-		delete(f.slices, s.Metadata.Name)
+		delete(f.all, m.Name)
 	}
-	f.show(ctx)
+	f.changed(ctx, f.all)
 	return nil
-}
-
-// show tells the list that there is now.
-func (f *follower) show(ctx context.Context) {
-	list, unserved := instances(f.service, f.slices)
-	if len(list) == 0 && unserved > 0 && !f.warned {
-		f.warned = true
-		f.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "target", f.service, "endpoints", unserved)
-	}
-	f.tell(list)
 }

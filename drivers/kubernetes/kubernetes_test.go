@@ -46,6 +46,11 @@ func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j,
 // by commas.
 func follow(t *testing.T, url, service string, log *journal) <-chan string {
 	t.Helper()
+	return watch(t, url, service, log, show)
+}
+
+func watch(t *testing.T, url, service string, log *journal, show func([]discovery.Instance) string) <-chan string {
+	t.Helper()
 	set := new(drivers.Set)
 	if log != nil {
 		set.Options.Log = log.logger()

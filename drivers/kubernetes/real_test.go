@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
@@ -141,11 +142,9 @@ func TestRealChanges(t *testing.T) {
 	changes(t, c, c.raw, fresh())
 }
 
-// The Role of the package comment is what a service account needs, and without it the log says so.
-func TestRealRole(t *testing.T) {
-	t.Parallel()
-	c := shared(t)
-	name := fresh()
+// account makes a service account and returns the URL of a client that is it.
+func (c *cluster) account(name string) string {
+	c.t.Helper()
 	base := "/api/v1/namespaces/" + c.namespace + "/serviceaccounts"
 	c.send(http.MethodPost, base, "application/json", `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"`+name+`"}}`)
 	_, answer := c.send(http.MethodPost, base+"/"+name+"/token", "application/json",
@@ -156,28 +155,59 @@ func TestRealRole(t *testing.T) {
 		} `json:"status"`
 	}
 	if err := json.Unmarshal([]byte(answer), &granted); err != nil || granted.Status.Token == "" {
-		t.Fatalf("no token in %s: %v", answer, err)
+		c.t.Fatalf("no token in %s: %v", answer, err)
 	}
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("wrong"), 0o600); err != nil {
-		t.Fatal(err)
+	file := filepath.Join(c.t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(granted.Status.Token), 0o600); err != nil {
+		c.t.Fatal(err)
 	}
 	u, err := url.Parse(c.raw)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	q := u.Query()
 	q.Set("token_file", file)
 	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// without returns the URL of a client that may do what the package comment says, except with a
+// resource.
+func (c *cluster) without(resource, name string) string {
+	c.t.Helper()
+	raw := c.account(name)
+	group := "/apis/rbac.authorization.k8s.io/v1/namespaces/" + c.namespace
+	for i, text := range strings.Split(c.documented(name), "---\n") {
+		c.send(http.MethodPost, group+[]string{"/roles", "/rolebindings"}[i], "application/yaml", strings.ReplaceAll(text, resource, "nothing"))
+	}
+	return raw
+}
+
+// The Role of the package comment is what a service account needs, and without it the log says so.
+func TestRealRole(t *testing.T) {
+	t.Parallel()
+	c := shared(t)
+	name := fresh()
+	base := "/api/v1/namespaces/" + c.namespace + "/serviceaccounts"
+	raw := c.account(name)
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := u.Query().Get("token_file")
+	token := c.read(file)
+	if err := os.WriteFile(file, []byte("wrong"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 
 	var log journal
-	lists := follow(t, u.String(), name, &log)
+	lists := follow(t, raw, name, &log)
 	until(t, "the log says that the token is wrong", func() bool { return strings.Contains(log.String(), "401 Unauthorized") })
-	if err := os.WriteFile(file, []byte(granted.Status.Token), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var denied journal
-	follow(t, u.String(), name, &denied)
+	follow(t, raw, name, &denied)
 	until(t, "the log says what is forbidden", func() bool {
 		return strings.Contains(denied.String(), "403 Forbidden") && strings.Contains(denied.String(), "the verb list (get, list and watch are needed)")
 	})
@@ -193,6 +223,69 @@ func TestRealRole(t *testing.T) {
 	for _, path := range []string{group + "/roles/" + name, group + "/rolebindings/" + name, base + "/" + name} {
 		c.send(http.MethodDelete, path, "application/json", "")
 	}
+}
+
+// TestRealVersions: the version of an instance is the label of its pod, from the first list on, and
+// follows it. Who may not read pods gets instances without versions, and one warning.
+func TestRealVersions(t *testing.T) {
+	t.Parallel()
+	c := shared(t)
+	name := fresh()
+	pods := "/api/v1/namespaces/" + c.namespace + "/pods"
+	label := func(pod, version string) {
+		c.send(http.MethodPatch, pods+"/"+pod, "application/merge-patch+json", `{"metadata":{"labels":{"app.kubernetes.io/version":`+version+`}}}`)
+	}
+	create := func(pod string) {
+		c.send(http.MethodPost, pods, "application/json", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"`+pod+`"},"spec":{"containers":[{"name":"c","image":"none"}]}}`)
+		t.Cleanup(func() { // the test's own context has ended
+			u := c.server + pods + "/" + pod + "?gracePeriodSeconds=0"
+			if req, err := http.NewRequest(http.MethodDelete, u, nil); err == nil {
+				req.Header.Set("Authorization", "Bearer "+c.token)
+				if resp, err := c.client.Do(req); err == nil {
+					_ = resp.Body.Close()
+				}
+			}
+		})
+	}
+	a, b := name+"-a", name+"-b"
+	create(a)
+	create(b)
+	label(a, `"v1"`)
+	c.put(slice(name, name, pod(a, "10.0.0.1", true), pod(b, "10.0.0.2", true)))
+	defer c.delete(name)
+	var denied journal
+	refused := versions(t, c.without("pods", name), name, &denied)
+	lists := versions(t, c.raw, name, nil)
+	expect(t, lists, "v1,")
+	expect(t, refused, ",")
+	label(b, `"v2"`)
+	expect(t, lists, "v1,v2")
+	label(a, `"v2"`)
+	expect(t, lists, "v2,v2")
+	label(b, `null`)
+	expect(t, lists, "v2,")
+	create(name + "-c") // of another service
+	label(name+"-c", `"v3"`)
+	c.put(slice(name, name, pod(a, "10.0.0.1", true), pod(name+"-c", "10.0.0.3", true)))
+	expect(t, lists, "v2,v3")
+	expect(t, refused, ",")
+	text := denied.String()
+	if strings.Count(text, "\n") != 1 || !strings.Contains(text, "the versions of instances are unknown") || !strings.Contains(text, "403 Forbidden") ||
+		!strings.Contains(text, `the verb list (get, list and watch are needed) on the resource pods of apiGroup \"\" in namespace `+c.namespace) {
+		t.Errorf("log %q, want one line: what is denied, and the Role that helps", text)
+	}
+}
+
+// versions returns the versions of the lists told by Watch, joined by commas.
+func versions(t *testing.T, url, service string, log *journal) <-chan string {
+	t.Helper()
+	return watch(t, url, service, log, func(list []discovery.Instance) string {
+		var all []string
+		for _, in := range list {
+			all = append(all, in.Version)
+		}
+		return strings.Join(all, ",")
+	})
 }
 
 // TestRealServerGoesAway: a server that hangs, and one that is killed, leave the last list; what

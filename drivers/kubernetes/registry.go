@@ -2,7 +2,11 @@ package kubernetes
 
 import (
 	"context"
+	"log/slog"
+	"maps"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
@@ -21,7 +25,8 @@ type nothing = discovery.Static
 // and change nothing: Kubernetes knows its pods. All methods may be called concurrently.
 type Registry struct {
 	nothing
-	api api
+	api  api
+	pods pods
 }
 
 var _ discovery.Registry = (*Registry)(nil)
@@ -64,6 +69,63 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	if !label.MatchString(service) {
 		return r.nothing.Watch(ctx, service, update)
 	}
-	(&follower{api: &r.api, log: r.api.opts.Logger, service: service, tell: discovery.Changes(update)}).run(ctx)
+	s := &watched{name: service, pods: &r.pods, log: r.api.opts.Logger, tell: discovery.Changes(update)}
+	s.watch(ctx, &r.api)
 	return nil
+}
+
+// watched is one Watch.
+type watched struct {
+	name string
+	pods *pods
+	log  *slog.Logger
+
+	mu     sync.Mutex // from the endpoints and from the pods comes one list at a time
+	tell   func([]discovery.Instance)
+	slices map[string]endpointSlice // nil: not known yet
+	ended  bool
+	warned bool // about ports
+}
+
+// watch tells the lists until ctx ends.
+func (s *watched) watch(ctx context.Context, api *api) {
+	stop := s.pods.follow(api, s)
+	defer func() {
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		stop()
+	}()
+	f := follower[endpointSlice]{api: api, query: query{
+		resource: "endpointslices", path: "/apis/discovery.k8s.io/v1", selector: "kubernetes.io/service-name=" + s.name,
+		what: "endpointslices of service " + s.name,
+	}}
+	f.changed = func(ctx context.Context, all map[string]endpointSlice) {
+		s.mu.Lock()
+		s.slices = maps.Clone(all)
+		s.mu.Unlock()
+		s.show(ctx)
+	}
+	f.note = func(err error) time.Duration {
+		api.health.Note(s, err)
+		return 0
+	}
+	f.run(ctx)
+	api.health.Note(s, nil)
+}
+
+// show tells the list that there is now.
+func (s *watched) show(ctx context.Context) {
+	s.pods.wait(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.slices == nil {
+		return
+	}
+	list, unserved := instances(s.name, s.slices, s.pods.version)
+	if len(list) == 0 && unserved > 0 && !s.warned {
+		s.warned = true
+		s.log.WarnContext(ctx, "the service has endpoints but no port named http or grpc", "target", s.name, "endpoints", unserved)
+	}
+	s.tell(list)
 }

@@ -15,8 +15,12 @@ import (
 // The parts of the API's objects that are of use here; the names are those of the API.
 type (
 	meta struct {
-		Name            string `json:"name"`
-		ResourceVersion string `json:"resourceVersion"`
+		Name            string            `json:"name"`
+		ResourceVersion string            `json:"resourceVersion"`
+		Labels          map[string]string `json:"labels"`
+	}
+	pod struct { // as PartialObjectMetadata
+		Metadata meta `json:"metadata"`
 	}
 	endpointSlice struct {
 		Metadata    meta       `json:"metadata"`
@@ -44,10 +48,6 @@ type (
 		Protocol    string `json:"protocol"`
 		AppProtocol string `json:"appProtocol"`
 	}
-	sliceList struct {
-		Metadata meta            `json:"metadata"`
-		Items    []endpointSlice `json:"items"`
-	}
 	event struct {
 		Type   string          `json:"type"`
 		Object json.RawMessage `json:"object"`
@@ -57,6 +57,9 @@ type (
 		Message string `json:"message"`
 	}
 )
+
+func (s endpointSlice) meta() meta { return s.Metadata }
+func (p pod) meta() meta           { return p.Metadata }
 
 // usable reports whether new requests may go to the endpoint. What is not said counts as good.
 // serving and terminating count too, because a Service that publishes addresses early calls every
@@ -83,9 +86,9 @@ func (s endpointSlice) ports() (http, grpc int) {
 	return http, grpc
 }
 
-// instances merges the slices of a service. unserved counts endpoints that have
-// neither port.
-func instances(service string, all map[string]endpointSlice) (list []discovery.Instance, unserved int) {
+// instances merges the slices of a service; version is that of a pod. unserved counts endpoints
+// that have neither port.
+func instances(service string, all map[string]endpointSlice, version func(pod string) string) (list []discovery.Instance, unserved int) {
 	found := map[string]discovery.Instance{}
 	// IPv4 sorts before IPv6; the rest of the order only has to be the same each time.
 	ordered := slices.SortedFunc(maps.Values(all), func(a, b endpointSlice) int {
@@ -103,6 +106,7 @@ func instances(service string, all map[string]endpointSlice) (list []discovery.I
 				continue
 			}
 			in := e.instance(service, http, grpc)
+			in.Version = version(e.pod())
 			have, twice := found[in.ID]
 			if twice && family[in.ID] != s.AddressType {
 				continue
@@ -121,6 +125,14 @@ func boolean(b bool) int {
 	return 0
 }
 
+// pod returns the name of the endpoint's pod, or "".
+func (e endpoint) pod() string {
+	if e.TargetRef.Kind != "Pod" {
+		return ""
+	}
+	return e.TargetRef.Name
+}
+
 func (e endpoint) instance(service string, http, grpc int) discovery.Instance {
 	in := discovery.Instance{Service: service}
 	// Addresses of one endpoint are interchangeable, the first is the one to use.
@@ -132,9 +144,7 @@ func (e endpoint) instance(service string, http, grpc int) discovery.Instance {
 		in.HTTP = net.JoinHostPort(e.Addresses[0], strconv.Itoa(http))
 		in.ID = service + "@" + in.HTTP
 	}
-	if e.TargetRef.Kind == "Pod" && e.TargetRef.Name != "" {
-		in.ID = e.TargetRef.Name
-	}
+	in.ID = cmp.Or(e.pod(), in.ID)
 	known := map[string]string{"zone": e.Zone, "node": e.NodeName}
 	maps.DeleteFunc(known, func(_, value string) bool { return value == "" })
 	if len(known) > 0 {
