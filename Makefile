@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom release reproducible fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,8 +65,10 @@ bench-calls: ## kaptar's calls beside its rivals', into docs/performance.md; ARG
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
 	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))
 
-lint: ## golangci-lint with .golangci.yml, in the version of tools/golangci
+lint: ## golangci-lint with .golangci.yml and actionlint for the workflows, in the versions of tools/
 	@cd tools/golangci && go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@cd tools/actionlint && go build -o $(TOOLS)/ github.com/rhysd/actionlint/cmd/actionlint
+	@$(TOOLS)/actionlint -shellcheck= -pyflakes= # which are not the same on all machines
 	@$(TOOLS)/golangci-lint run
 
 vuln: ## govulncheck, with the database of VULNDB (default: the public one; also file://, of a checkout of golang/vulndb its folder data/osv)
@@ -82,6 +84,19 @@ sbom: ## what the shop's binary is made of, with licenses, as CycloneDX in .tmp/
 	@diff <(go version -m .tmp/shop | awk '$$1 == "dep" { print $$2 "@" $$3 }' | sort) \
 		<(sed -n 's/^      "purl": "pkg:golang\/\([^?"]*\).*/\1/p' .tmp/sbom.json | sed 's|%2B|+|g' | grep -v '^std@\|^github.com/kaptar/kaptar$$' | sort) || \
 		{ echo 'make sbom: .tmp/sbom.json (>) does not list what is linked (<)' >&2; exit 1; }
+
+release: ## what a release has, in dist: VERSION=v1.2.3; PLATFORMS=linux/amd64 for less
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run ./tools/release -version '$(VERSION)' -revision "$$(git rev-parse HEAD)" \
+		$(if $(PLATFORMS),-platforms '$(PLATFORMS)')
+
+reproducible: ## a release twice, here and from a copy elsewhere without a cache, in another time zone: the same bytes; VERSION, PLATFORMS
+	@$(MAKE) release VERSION='$(or $(VERSION),v0.0.0-dev)' PLATFORMS='$(or $(PLATFORMS),linux/amd64)'
+	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; mkdir "$$copy/source"; \
+	git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$$copy/source"; \
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) revision=$$(git rev-parse HEAD) GOCACHE=$$copy/cache TZ=Asia/Kathmandu LC_ALL=C; \
+	umask 077; cd "$$copy/source" && go run ./tools/release -version '$(or $(VERSION),v0.0.0-dev)' -revision "$$revision" \
+		-platforms '$(or $(PLATFORMS),linux/amd64)' >/dev/null && \
+	diff '$(CURDIR)/dist/SHA256SUMS' dist/SHA256SUMS && echo 'make reproducible: ok, two builds, the same bytes'
 
 fmt: ## gofmt
 	@gofmt -l -w $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')

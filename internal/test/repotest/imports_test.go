@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
 	"tools/image":            {},
+	"tools/release":          {},
 	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "telemetry/", "shop/", internal},
 	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "shop/", internal},
 }
