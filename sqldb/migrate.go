@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pressly/goose/v3"
@@ -30,8 +33,19 @@ var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // CONCURRENTLY; such a file can be left half applied.
 //
 // A file that was edited after it was applied is an error: its checksum is kept in the table
-// <table>_sums. So is a version in the database that no file has: a newer program has migrated it.
-// Any number of processes may call Migrate at once: one works, the others wait until ctx ends.
+// <table>_files. Any number of processes may call Migrate at once: one works, the others wait until
+// ctx ends.
+//
+// Two versions of a program run on one database during a release. So a file is refused when the
+// database has others already and a statement in it would break the version that runs, unless the
+// file has the line
+//
+//	-- kaptar:contract NUMBER REASON
+//
+// NUMBER is the lowest migration whose programs can live with it, which is the file's own number if
+// no older one can. That is kept in <table>_files: an older program starts on the database of a newer
+// one if it has the migration that each of the newer files asks for. [CheckMigrations] says in a test
+// what Migrate would refuse.
 func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) error {
 	d := driverOf(db)
 	if d == nil {
@@ -52,26 +66,24 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 		return err
 	}
 	dialect := goose.DialectPostgres
-	var session goose.ProviderOption
+	lock := sessionLocker(postgresLocker{locker})
 	if d.Dialect == SQLite {
 		locker.exists = countSQLiteTable
 		dialect = goose.DialectSQLite3
-		session = goose.WithSessionLocker(sqliteLocker{locker, d})
+		lock = sqliteLocker{locker, d}
 		if err := d.queue.acquire(ctx, true); err != nil { // our own writers need not see SQLITE_BUSY
 			return fmt.Errorf("sqldb: migrate: %w", err)
 		}
 		defer d.queue.handOver(true)
-	} else {
-		session = goose.WithSessionLocker(postgresLocker{locker})
 	}
-	provider, err := goose.NewProvider(dialect, db, dir, session,
+	provider, err := goose.NewProvider(dialect, db, dir, goose.WithSessionLocker(lock),
 		goose.WithTableName(table), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("sqldb: migrate %s: %w", d.Dialect, err)
 	}
 	applied, err := provider.Up(ctx)
 	if err == nil && len(applied) == 0 { // goose takes no lock when it sees nothing to do, so nobody has looked yet
-		err = locker.checkAlone(ctx, db)
+		err = locker.checkAlone(ctx, db, lock)
 	}
 	if err != nil {
 		return migrateError(d.Dialect, err)
@@ -119,10 +131,74 @@ func dialectDir(migrations fs.FS, dialect Dialect) (fs.FS, error) {
 	return nil, fmt.Errorf("sqldb: migrate: the database is %s, and there are migrations for %s only", dialect, strings.Join(have, ", "))
 }
 
+// CheckMigrations reports every statement that would break the version of a program that runs while
+// the next one migrates the database, in files of all dialects without a line -- kaptar:contract (see
+// [Migrate]). It is for a test of whoever owns the migrations. What a file creates nobody uses yet,
+// so a file with a first schema passes.
+//
+// It knows statements, not what they mean: an UPDATE that the running version cannot live with
+// passes, and so does what a function does that is called.
+func CheckMigrations(migrations fs.FS) error {
+	var errs []error
+	var none error
+	found := false
+	for _, dialect := range []Dialect{Postgres, SQLite} {
+		dir, err := dialectDir(migrations, dialect)
+		if err != nil {
+			none = err
+			continue
+		}
+		found = true
+		known, err := readFiles(dir, dialect)
+		errs = append(errs, err)
+		for _, v := range slices.Sorted(maps.Keys(known)) {
+			for _, b := range known[v].breaks {
+				errs = append(errs, fmt.Errorf("sqldb: migrate %s: %s", dialect, b))
+			}
+		}
+	}
+	if !found {
+		return none
+	}
+	return errors.Join(errs...)
+}
+
 // A file is one migration.
 type file struct {
-	name string
-	sum  string // of its text without spaces around it, whatever its line ends are
+	name   string
+	sum    string   // of its text without spaces around it, whatever its line ends are
+	needs  int64    // the migration that a program must have to live with it; 0: any can
+	breaks []string // its statements that break a version that runs, as errors say it
+}
+
+// review fills needs and breaks. text is that of the file, whose number is v.
+func (f *file) review(v int64, text string, dialect Dialect) error {
+	marked := false
+	for _, m := range mark.FindAllStringSubmatch(text, -1) {
+		marked = true
+		needs, err := strconv.ParseInt(m[2], 10, 64)
+		if m[1] != "contract" || err != nil || needs < 1 || needs > v || m[3] == "" {
+			return fmt.Errorf("%s: %q: expected -- kaptar:contract NUMBER REASON, with the number of this migration or one before", f.name, strings.TrimSpace(m[0]))
+		}
+		f.needs = max(f.needs, needs)
+	}
+	up := gooseUp.FindStringIndex(text)[1]
+	if down := gooseDown.FindStringIndex(text); down != nil && down[0] > up {
+		text = text[:down[0]]
+	}
+	all, err := statements(text[up:], dialect)
+	if err != nil {
+		return fmt.Errorf("%s: after -- +goose Up: %w", f.name, err)
+	}
+	r := review{dialect, map[string]bool{}}
+	for _, s := range all {
+		if why := r.breaks(s.norm); why != "" && !marked {
+			f.needs = v
+			f.breaks = append(f.breaks, fmt.Sprintf("%s:%d: %.100s: %s; or mark the file with -- kaptar:contract NUMBER REASON, once no version that it breaks runs any more",
+				f.name, s.line+strings.Count(text[:up], "\n"), strings.Join(strings.Fields(s.text), " "), why))
+		}
+	}
+	return nil
 }
 
 // readFiles returns the files by number. It refuses those that goose would pass over and those that
@@ -151,8 +227,12 @@ func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
 		if dialect == SQLite && noTransaction.Match(text) {
 			return nil, fmt.Errorf("sqldb: migrate %s: %s: NO TRANSACTION is not possible on sqlite", dialect, name)
 		}
-		text = bytes.TrimSpace(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")))
-		known[v] = file{name, fmt.Sprintf("%x", sha256.Sum256(text))}
+		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+		f := file{name: name, sum: fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text)))}
+		if err := f.review(v, string(text), dialect); err != nil {
+			return nil, fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
+		}
+		known[v] = f
 	}
 	if len(known) == 0 {
 		return nil, fmt.Errorf("sqldb: migrate %s: the folder holds no .sql file", dialect)
@@ -161,6 +241,8 @@ func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
 }
 
 var (
+	mark          = regexp.MustCompile(`(?mi)^[ \t]*--[ \t]*kaptar:(\S*)[ \t]*(\S*)[ \t]*(.*)$`)
+	gooseDown     = regexp.MustCompile(`(?mi)^\s*--\s*\+goose\s+Down\b`)
 	gooseUp       = regexp.MustCompile(`(?mi)^\s*--\s*\+goose\s+Up\b`)
 	noTransaction = regexp.MustCompile(`(?mi)^\s*--\s*\+goose\s+NO\s+TRANSACTION\b`)
 )

@@ -1,13 +1,14 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,67 +34,96 @@ type migrateLocker struct {
 	table  string
 	exists string // counts a table
 	known  map[int64]file
+
+	unrecorded bool // check has found something applied that record has not seen
 }
 
-func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB) error {
+// sessionLocker is goose's.
+type sessionLocker interface {
+	SessionLock(ctx context.Context, conn *sql.Conn) error
+	SessionUnlock(ctx context.Context, conn *sql.Conn) error
+}
+
+// checkAlone is check without the lock, which it takes if there is something to record: who applied
+// it on PostgreSQL was killed in between.
+func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock sessionLocker) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return l.check(ctx, conn)
+	if err := l.check(ctx, conn); err != nil || !l.unrecorded {
+		return err
+	}
+	if err := lock.SessionLock(ctx, conn); err != nil {
+		return err
+	}
+	return lock.SessionUnlock(ctx, conn)
 }
 
-// check finds versions in the database that no file has, and files that were edited since.
+// check finds versions in the database that this program cannot live with, files that were edited
+// since, and those to come that a running version cannot live with.
 func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
-	versions, err := l.applied(ctx, conn, l.table, "''")
+	versions, err := l.applied(ctx, conn, l.table, "'', 0")
 	if err != nil {
 		return err
 	}
-	var unknown []string
-	for _, a := range versions {
-		if _, ok := l.known[a.version]; a.version > 0 && !ok {
-			unknown = append(unknown, strconv.FormatInt(a.version, 10))
-		}
+	records, err := l.applied(ctx, conn, l.table+"_files", "sum, needs")
+	if err != nil {
+		return err
 	}
-	if unknown = slices.Compact(unknown); len(unknown) > 0 {
-		return &ownError{"the database is newer than this program: it has version " + strings.Join(unknown, ", ") +
-			" in " + l.table + ", which no file has; run the newer program or restore the older database"}
-	}
-	sums, err := l.applied(ctx, conn, l.table+"_sums", "sum")
-	for _, a := range sums {
-		if f, ok := l.known[a.version]; ok && f.sum != a.sum {
+	pending := maps.Clone(l.known)
+	for v := range versions {
+		record, recorded := records[v]
+		f, known := l.known[v]
+		_, lives := l.known[record.needs]
+		delete(pending, v)
+		switch {
+		case v == 0: // goose's own
+		case !known && (!recorded || record.needs > 0 && !lives):
+			return &ownError{fmt.Sprintf("the database is newer than this program: it has version %d in %s, which only programs with migration %d can live with; "+
+				"run the newer program or restore the older database", v, l.table, cmp.Or(record.needs, v))}
+		case known && !recorded:
+			l.unrecorded = true
+		case known && f.sum != record.sum:
 			return &ownError{fmt.Sprintf("%s was edited after it was applied: put it back as it was, and write the change as a new file; "+
-				"if the database has that change already: DELETE FROM %s_sums WHERE version_id = %d", f.name, l.table, a.version)}
+				"if the database has that change already: DELETE FROM %s_files WHERE version_id = %d", f.name, l.table, v)}
 		}
 	}
-	return err
+	if len(pending) == len(l.known) {
+		return nil // nobody runs on it yet
+	}
+	for _, v := range slices.Sorted(maps.Keys(pending)) {
+		if len(pending[v].breaks) > 0 {
+			return &ownError{"a running version would break, nothing was applied: " + strings.Join(pending[v].breaks, "; ")}
+		}
+	}
+	return nil
 }
 
-type applied struct {
-	version int64
-	sum     string
-}
-
-// applied returns the rows of a table that may be missing, with sum the expression for theirs.
-func (l *migrateLocker) applied(ctx context.Context, conn *sql.Conn, table, sum string) ([]applied, error) {
+// applied returns the rows of a table that may be missing, with columns the expressions for theirs.
+func (l *migrateLocker) applied(ctx context.Context, conn *sql.Conn, table, columns string) (map[int64]file, error) {
 	var n int
 	if err := conn.QueryRowContext(ctx, l.exists, table).Scan(&n); err != nil || n == 0 {
 		return nil, err
 	}
-	return Select(ctx, conn, func(row Row) (a applied, err error) {
-		err = row.Scan(&a.version, &a.sum)
-		return a, err
-	}, "SELECT version_id, "+sum+" FROM "+table+" ORDER BY version_id")
+	byVersion := map[int64]file{}
+	_, err := Select(ctx, conn, func(row Row) (v int64, err error) {
+		var f file
+		err = row.Scan(&v, &f.sum, &f.needs)
+		byVersion[v] = f
+		return v, err
+	}, "SELECT version_id, "+columns+" FROM "+table)
+	return byVersion, err
 }
 
-// record keeps the checksums of what is applied.
+// record keeps the checksums of what is applied, and who can live with it.
 func (l *migrateLocker) record(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+l.table+"_sums (version_id BIGINT PRIMARY KEY, sum TEXT NOT NULL)")
+	_, err := conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+l.table+"_files (version_id BIGINT PRIMARY KEY, sum TEXT NOT NULL, needs BIGINT NOT NULL)")
 	for v, f := range l.known {
 		if err == nil {
-			_, err = conn.ExecContext(ctx, "INSERT INTO "+l.table+"_sums SELECT version_id, CAST($1 AS TEXT) FROM "+l.table+
-				" WHERE version_id = $2 ON CONFLICT (version_id) DO NOTHING", f.sum, v)
+			_, err = conn.ExecContext(ctx, "INSERT INTO "+l.table+"_files SELECT DISTINCT version_id, CAST($1 AS TEXT), CAST($2 AS BIGINT) FROM "+l.table+
+				" WHERE version_id = $3 ON CONFLICT (version_id) DO NOTHING", f.sum, f.needs, v)
 		}
 	}
 	return err

@@ -13,8 +13,6 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
-
 // eachDialect runs test on every dialect, with the URL of a fresh database.
 func eachDialect(t *testing.T, test func(t *testing.T, url string)) {
 	for _, d := range []struct {

@@ -298,7 +298,7 @@ func stores() []mutant {
 		},
 		{
 			"an edited migration is refused", "sqldb/migratelock.go",
-			"f.sum != a.sum {", "f.sum < a.sum && false {", "./sqldb", "TestMigrateEdited",
+			"f.sum != record.sum:", "f.sum < record.sum && false:", "./sqldb", "TestMigrateEdited",
 		},
 		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",

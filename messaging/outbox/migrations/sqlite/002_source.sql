@@ -1,3 +1,4 @@
+-- kaptar:contract 2 the key of the inbox has one column more; no version without it was released
 -- +goose Up
 ALTER TABLE kaptar_outbox ADD COLUMN raw BOOLEAN NOT NULL DEFAULT FALSE;
 

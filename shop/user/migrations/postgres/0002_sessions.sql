@@ -1,3 +1,4 @@
+-- kaptar:contract 2 the table signing_key is gone; no version that used it was released
 -- +goose Up
 -- A login that can be refreshed. Its refresh token is known by its SHA-256; previous is the one that
 -- was good before.
