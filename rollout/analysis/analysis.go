@@ -16,13 +16,13 @@ const (
 	// half of the tolerance are not looked for.
 	Proportion Kind = "proportion"
 
-	// Quantile is a distribution, such as of latencies. It is Failed when a larger share of the canary's
-	// calls than of stable's is surely above stable's quantile, Successful when the share above stable's
-	// quantile × (1+Tolerance) is surely below 1-Quantile. What lies between two bounds of the histogram
-	// is not seen: with bounds that are further apart than 1+Tolerance there is no success.
+	// Quantile is a distribution, such as of latencies. It is Failed when the canary's is surely above
+	// stable's, by more than about a quarter of the tolerance; Successful when it is surely below
+	// stable's + the tolerance. What lies between two bounds of the histogram is not seen: if the bounds
+	// are further apart than the tolerance there is no success.
 	Quantile Kind = "quantile"
 
-	// Level is a gauge, such as memory: Failed when the canary's was more than stable's × (1+Tolerance) in
+	// Level is a gauge, such as memory: Failed when the canary's was more than stable's + the tolerance in
 	// two intervals running, Successful when it was not in two. This is a limit and no test: it knows
 	// nothing of chance.
 	Level Kind = "level"
@@ -38,6 +38,10 @@ type Metric struct {
 	// Tolerance is the difference that is not to be promoted: in points of a Proportion (default 0.01, one
 	// point), as a share of stable's value for Quantile (default 0.2) and Level (default 0.5).
 	Tolerance float64 `json:"tolerance,omitempty" yaml:"tolerance"`
+
+	// Least is the difference of a Quantile or Level that is always tolerated, in its unit; default 0.005
+	// for Quantile, five milliseconds. So a service that answers in two may take three.
+	Least float64 `json:"least,omitempty" yaml:"least"`
 
 	// Quantile is which one, for that kind alone; default 0.95.
 	Quantile float64 `json:"quantile,omitempty" yaml:"quantile"`
@@ -81,6 +85,7 @@ type Test struct {
 	options Options
 	looks   int
 	metrics []*metric
+	scratch [2][]weight // of the interval that is added
 }
 
 // metric is a Metric with its evidence.
@@ -156,6 +161,7 @@ func (m *Metric) check() error {
 	case Quantile:
 		orDefault(&m.Tolerance, 0.2)
 		orDefault(&m.Quantile, 0.95)
+		orDefault(&m.Least, 0.005)
 	case Level:
 		orDefault(&m.Tolerance, 0.5)
 	default:
@@ -169,6 +175,9 @@ func (m *Metric) check() error {
 	}
 	if m.Kind != Quantile && m.Quantile != 0 {
 		return fmt.Errorf("analysis: metric %q: quantile %g: a %s has none", m.Name, m.Quantile, m.Kind)
+	}
+	if !(m.Least >= 0 && m.Least <= math.MaxFloat64) || m.Kind == Proportion && m.Least != 0 {
+		return fmt.Errorf("analysis: metric %q: least %g: want a number from 0, of a quantile or a level", m.Name, m.Least)
 	}
 	return nil
 }
@@ -188,7 +197,10 @@ func orDefault(v *float64, d float64) {
 }
 
 // Add takes what was observed in one interval, by name of metric. A version or metric without calls may
-// be missing; intervals before the canary gets any are welcome, since they tell what stable is like.
+// be missing. Intervals before the canary gets any are welcome: they tell what stable is like, and
+// without one the canary's first interval is only learned from. In an interval without calls of
+// stable, as after the switch of a blue-green release, the canary is compared with stable's recent past, and what has
+// changed for both since then counts against it.
 // Names that New was not given, more bad calls than calls, levels that are negative or no number and
 // histograms whose bounds are not ascending or differ between the versions are refused, and then
 // nothing of the interval is taken.
@@ -202,7 +214,9 @@ func (t *Test) Add(canary, stable map[string]Observation) error {
 		if m.Kind != Quantile {
 			continue
 		}
-		if err := sameBounds(m.Name, canary[m.Name].Histogram, stable[m.Name].Histogram, m.Canary.Buckets, m.Stable.Buckets); err != nil {
+		c, s := weights(t.scratch[0][:0], canary[m.Name].Histogram), weights(t.scratch[1][:0], stable[m.Name].Histogram)
+		t.scratch = [2][]weight{c, s}
+		if err := sameBounds(m.Name, c, s, m.Canary.Buckets, m.Stable.Buckets); err != nil {
 			return err
 		}
 	}
@@ -320,6 +334,6 @@ func (t *Test) UnmarshalJSON(text []byte) error {
 	if s.Looks < 0 {
 		return fmt.Errorf("analysis: state of a test: %d looks: want a number from 0", s.Looks)
 	}
-	*t = Test{made.options, s.Looks, s.Metrics}
+	*t = Test{options: made.options, looks: s.Looks, metrics: s.Metrics}
 	return nil
 }

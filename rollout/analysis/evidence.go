@@ -25,7 +25,7 @@ type sample struct{ nc, kc, ns, ks float64 }
 // knowledge of s.kc and s.ks; the hypothesis is the half-plane beyond the line pc = ps+delta on whose
 // other side they are. The number of pairs must be the same for each call.
 func (e *evidence) add(s sample, delta float64, thetas ...[2]float64) {
-	if s.nc == 0 || s.ns == 0 {
+	if s.nc == 0 {
 		return
 	}
 	if len(e.Active) != len(thetas) {
@@ -54,7 +54,7 @@ func capital(t int) (begins, left float64) {
 // nearest point of the line pc = ps+delta.
 func logRatio(s sample, tc, ts, delta float64) float64 {
 	qs := nearest(s.nc, s.ns, tc, ts, delta)
-	qc := qs + delta
+	qc := inside(qs + delta)
 	return weigh(s.kc, tc/qc) + weigh(s.nc-s.kc, (1-tc)/(1-qc)) + weigh(s.ks, ts/qs) + weigh(s.ns-s.ks, (1-ts)/(1-qs))
 }
 
@@ -70,6 +70,9 @@ func weigh(n, ratio float64) float64 {
 // convex and its derivative changes sign between ts and tc-delta: Newton's method there, bisection
 // where that leaves it.
 func nearest(nc, ns, tc, ts, delta float64) float64 {
+	if ns == 0 {
+		return ts
+	}
 	if delta == 0 {
 		return (nc*tc + ns*ts) / (nc + ns)
 	}
@@ -106,6 +109,16 @@ const tiny = 1e-7
 // rate estimates a rate from k hits among n, never 0 or 1 (Krichevsky and Trofimov's estimate).
 func rate(k, n float64) float64 { return inside((k + 0.5) / (n + 1)) }
 
+// known is an estimate of stable's rate from n calls. When it has none in this interval, as after the
+// switch of a blue-green release, the estimate stands for it: then it is moved by three standard errors to the side
+// on which there is less evidence.
+func known(ts, n, ns, side float64) float64 {
+	if ns > 0 {
+		return ts
+	}
+	return inside(ts + side*3*math.Sqrt(ts*(1-ts)/(n+1)))
+}
+
 func inside(p float64) float64 { return min(max(p, tiny), 1-tiny) }
 
 // worse are the bets that the canary's rate is above stable's rate ts + delta: by the least that matters
@@ -120,6 +133,13 @@ func worse(ts, delta, least float64) [][2]float64 {
 		out = append(out, [2]float64{tc, ts})
 	}
 	return out
+}
+
+// better bets that the canary's rate is tc when stable's is ts, if that is below ts + delta.
+func (e *evidence) better(s sample, delta, tc, ts float64) {
+	if tc < ts+delta {
+		e.add(s, delta, [2]float64{tc, ts})
+	}
 }
 
 func (e *evidence) check() error {

@@ -107,8 +107,7 @@ func checkBuckets(buckets []Bucket) error {
 }
 
 // sameBounds refuses intervals of two versions that overlap without being equal.
-func sameBounds(name string, canary, stable []Bucket, known ...[]weight) error {
-	lists := append([][]weight{weights(canary), weights(stable)}, known...)
+func sameBounds(name string, lists ...[]weight) error {
 	for i, a := range lists[:2] {
 		for _, b := range lists[i+1:] {
 			if x, y, ok := overlap(a, b); !ok {
@@ -120,12 +119,11 @@ func sameBounds(name string, canary, stable []Bucket, known ...[]weight) error {
 	return nil
 }
 
-func weights(buckets []Bucket) []weight {
-	out := make([]weight, 0, len(buckets))
+func weights(list []weight, buckets []Bucket) []weight {
 	for _, b := range buckets {
-		out = append(out, weight{b.Lower, finite(b.Upper), float64(b.Count)})
+		list = append(list, weight{b.Lower, finite(b.Upper), float64(b.Count)})
 	}
-	return out
+	return list
 }
 
 func overlap(a, b []weight) (x, y weight, ok bool) {

@@ -10,46 +10,47 @@ func (m *metric) addProportion(c, s Observation) {
 	if m.Stable.Recent > 0 {
 		n := sample{float64(c.Count), float64(c.Bad), float64(s.Count), float64(s.Bad)}
 		ts := rate(m.Stable.Hit, m.Stable.Recent)
-		m.Worse.add(n, 0, worse(ts, 0, m.Tolerance)...)
-		m.Within.add(n, m.Tolerance, [2]float64{ts, ts}) // a canary like stable
+		m.Worse.add(n, 0, worse(known(ts, m.Stable.Recent, n.ns, 1), 0, m.Tolerance)...)
+		m.Within.better(n, m.Tolerance, ts, known(ts, m.Stable.Recent, n.ns, -1)) // a canary like stable
 	}
-	m.note(c.Count, s.Count)
+	m.note(c.Count)
 	m.Canary.count(c.Count, c.Bad)
 	m.Stable.count(s.Count, s.Bad)
 }
 
-// note counts an interval in which both versions had calls.
-func (m *metric) note(canary, stable uint64) {
-	if canary > 0 && stable > 0 {
+// note counts an interval in which the canary had calls.
+func (m *metric) note(canary uint64) {
+	if canary > 0 {
 		m.Looks++
 	}
 }
 
+// allowed is the difference to stable's value that a Quantile or Level may have.
+func (m *metric) allowed(stable float64) float64 { return max(stable*m.Tolerance, m.Least) }
+
 // addQuantile tests shares above bounds that earlier intervals of stable tell. Let b be the bucket of
-// stable's quantile Q. A canary that is not slower has no larger share above b's upper bound than
-// stable has. One that is slower by the tolerance or more, with tails as stable's, has above v, the
-// lower bound × (1+tolerance), at least the share that stable has above the lower bound. Both are half-planes
-// for any bound; the distance between shares at the bound and at Q, which is known from before, is
-// allowed for, so that the bounds' place does not matter. Samples in the bucket of v count as above it.
+// stable's quantile Q. A canary that is not slower has no larger share above b's upper bound, or above
+// any greater number, than stable has above that bound. One that is slower by the tolerance or more, with tails as
+// stable's, has above v = b's lower bound + the tolerance at least the share that stable has above the
+// lower bound. Both are half-planes for any bound; the distance between the share at the bound and
+// 1-Q, which is known from before, is allowed for, so that it does not matter where in b Q lies.
+// Samples in the bucket of v count as above it.
 func (m *metric) addQuantile(c, s Observation) {
 	b, aboveLower, aboveUpper, all := m.Stable.at(m.Quantile)
 	tail := 1 - m.Quantile
 	if all > 0 {
 		if b.Upper < math.MaxFloat64 {
-			delta := max(0, tail-aboveUpper/all)
-			m.Worse.add(above(c, s, b.Upper, b.Upper), delta, worse(rate(aboveUpper, all), delta, tail/2)...)
+			n, delta := above(c, s, b.Upper+m.allowed(b.Upper)/4, b.Upper), max(0, tail-aboveUpper/all)
+			m.Worse.add(n, delta, worse(known(rate(aboveUpper, all), all, n.ns, 1), delta, tail/2)...)
 		}
-		v := b.Lower * (1 + m.Tolerance)
-		ts, tc, delta := rate(aboveLower, all), m.Stable.reaching(v, all), tail-aboveLower/all
-		if tc < ts+delta {
-			m.Within.add(above(c, s, v, b.Lower), delta, [2]float64{tc, ts})
-		}
+		v := b.Lower + m.allowed(b.Lower)
+		n := above(c, s, v, b.Lower)
+		m.Within.better(n, tail-aboveLower/all, m.Stable.reaching(v, all), known(rate(aboveLower, all), all, n.ns, -1))
 	}
 	before := m.Canary.Calls
-	beforeStable := m.Stable.Calls
 	m.Canary.take(c.Histogram)
 	m.Stable.take(s.Histogram)
-	m.note(m.Canary.Calls-before, m.Stable.Calls-beforeStable)
+	m.note(m.Canary.Calls - before)
 }
 
 // reaching estimates the share of samples that may be above v.
@@ -86,7 +87,7 @@ const running = 2
 func (m *metric) addLevel(canary, stable float64) {
 	m.Looks++
 	m.Levels = &[2]float64{canary, stable}
-	if canary > stable*(1+m.Tolerance) {
+	if canary > stable+m.allowed(stable) {
 		m.Above, m.Below = m.Above+1, 0
 	} else {
 		m.Above, m.Below = 0, m.Below+1

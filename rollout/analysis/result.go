@@ -51,22 +51,28 @@ type MetricResult struct {
 // pass 1 / Beta for every metric, which needs no correction: a bad version is promoted only if its bad
 // metric passes as well.
 func (t *Test) Result() Result {
-	r := Result{Phase: Successful, Looks: t.looks}
+	r := Result{Phase: t.whole(), Looks: t.looks}
 	for _, m := range t.metrics {
-		one := t.result(m)
-		switch {
-		case one.Phase == Failed:
-			r.Phase = Failed
-		case one.Phase == Running && r.Phase == Successful:
-			r.Phase = Running
-		}
-		r.Metrics = append(r.Metrics, one)
+		r.Metrics = append(r.Metrics, t.result(m))
 	}
 	return r
 }
 
+func (t *Test) whole() Phase {
+	all := Successful
+	for _, m := range t.metrics {
+		switch t.phase(m) {
+		case Failed:
+			return Failed
+		case Running:
+			all = Running
+		}
+	}
+	return all
+}
+
 func (t *Test) result(m *metric) MetricResult {
-	r := MetricResult{Name: m.Name, Kind: m.Kind, Phase: Running}
+	r := MetricResult{Name: m.Name, Kind: m.Kind}
 	switch m.Kind {
 	case Level:
 		r.CanarySamples, r.StableSamples = uint64(m.Looks), uint64(m.Looks)
@@ -74,34 +80,49 @@ func (t *Test) result(m *metric) MetricResult {
 		if m.Levels != nil {
 			r.Canary, r.Stable = m.Levels[0], m.Levels[1]
 		}
-		r.Limit = r.Stable * (1 + m.Tolerance)
+		r.Limit = r.Stable + m.allowed(r.Stable)
 	default:
 		r.CanarySamples, r.StableSamples = m.Canary.Calls, m.Stable.Calls
 		r.Worse, r.Within = m.Worse.Best, m.Within.Best
-		r.WorseLimit, r.WithinLimit = float64(len(t.metrics))/t.options.Alpha, 1/t.options.Beta
+		r.WorseLimit, r.WithinLimit = t.worseLimit(), 1/t.options.Beta
 		if m.Kind == Quantile {
 			r.Canary, r.Stable = m.Canary.quantile(m.Quantile), m.Stable.quantile(m.Quantile)
-			r.Limit = r.Stable * (1 + m.Tolerance)
+			r.Limit = r.Stable + m.allowed(r.Stable)
 		} else {
 			r.Canary, r.Stable = share(m.Canary), share(m.Stable)
 			r.Limit = r.Stable + m.Tolerance
 		}
 	}
-	least := t.options.MinSamples
-	if m.Kind == Level {
-		least = 0
-	}
-	switch {
-	case min(r.CanarySamples, r.StableSamples) < least:
+	r.Phase = t.phase(m)
+	if least := t.options.MinSamples; r.Phase == Running && m.Kind != Level && min(r.CanarySamples, r.StableSamples) < least {
 		r.Missing = fewer(least, r.CanarySamples, r.StableSamples)
-	case r.Worse >= r.WorseLimit:
-		r.Phase = Failed
-	case r.Within >= r.WithinLimit:
-		r.Phase = Successful
-	default:
+	} else if r.Phase == Running {
 		r.Missing = m.missing(r)
 	}
 	return r
+}
+
+// phase is what is concluded of one metric.
+func (t *Test) phase(m *metric) Phase {
+	if m.Kind == Level {
+		return concluded(float64(m.Above), running, float64(m.Below), running)
+	}
+	if min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples {
+		return Running
+	}
+	return concluded(m.Worse.Best, t.worseLimit(), m.Within.Best, 1/t.options.Beta)
+}
+
+func (t *Test) worseLimit() float64 { return float64(len(t.metrics)) / t.options.Alpha }
+
+func concluded(worse, worseLimit, within, withinLimit float64) Phase {
+	switch {
+	case worse >= worseLimit:
+		return Failed
+	case within >= withinLimit:
+		return Successful
+	}
+	return Running
 }
 
 func share(h *history) float64 {
@@ -127,7 +148,7 @@ func (m *metric) missing(r MetricResult) string {
 	}
 	if m.Kind == Quantile && m.Within.Bets == 0 && m.Looks > 1 {
 		b, _, _, _ := m.Stable.at(m.Quantile)
-		return fmt.Sprintf("a histogram with a bound between %s and %s", seconds(b.Lower), seconds(b.Lower*(1+m.Tolerance)))
+		return fmt.Sprintf("a histogram with a bound between %s and %s", seconds(b.Lower), seconds(b.Lower+m.allowed(b.Lower)))
 	}
 	if r.Within <= 2 {
 		return "evidence for either"

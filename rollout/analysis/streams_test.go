@@ -35,8 +35,8 @@ func newPoisson(mean float64) *poisson {
 	return p
 }
 
-func (p *poisson) draw(r *rand.Rand) uint64 {
-	u := r.Float64()
+func (p *poisson) draw(r *rand.PCG) uint64 {
+	u := float64(r.Uint64()>>11) * 0x1p-53
 	at := int(p.guide[int(u*float64(len(p.guide)))])
 	for p.cdf[at] < u {
 		at++
@@ -51,7 +51,7 @@ func newErrors(calls, rate float64) errorStream {
 	return errorStream{newPoisson(calls * (1 - rate)), newPoisson(calls * rate)}
 }
 
-func (s errorStream) draw(r *rand.Rand) Observation {
+func (s errorStream) draw(r *rand.PCG) Observation {
 	bad := s.bad.draw(r)
 	return Observation{Count: bad + s.good.draw(r), Bad: bad}
 }
@@ -62,29 +62,48 @@ type latencyStream struct {
 	counts  []*poisson
 }
 
-// newLatencies has the bounds that a native histogram of that schema has, in seconds. Tails of less than one in ten
-// million are in the outermost buckets.
-func newLatencies(calls float64, schema int, cdf func(float64) float64) *latencyStream {
+// newLatencies has the bounds of a native histogram with telemetry.NativeFactor. Buckets with less than 0.88 or
+// more than 0.99 below them are one each, since nothing of them is looked at for a p95.
+func newLatencies(calls float64, cdf func(float64) float64, least, most float64) *latencyStream {
 	s := &latencyStream{}
-	step := math.Exp2(-float64(schema))
-	bound := func(i int) float64 { return math.Exp2(float64(i) * step) }
-	for i := int(-12 / step); i < int(6/step); i++ {
-		low, high := cdf(bound(i)), cdf(bound(i+1))
-		if high < 1e-7 || low > 1-1e-7 {
-			continue
+	from, below := 0.0, 0.0
+	add := func(to, share float64) {
+		if share > 1e-9 {
+			s.buckets = append(s.buckets, Bucket{Lower: from, Upper: to})
+			s.counts = append(s.counts, newPoisson(calls*share))
 		}
-		s.buckets = append(s.buckets, Bucket{Lower: bound(i), Upper: bound(i + 1)})
-		s.counts = append(s.counts, newPoisson(calls*(high-low)))
+		from = to
 	}
+	for i := -160; i <= 100; i++ {
+		bound := math.Exp2(float64(i) / 16)
+		if bound >= least && bound <= most {
+			add(bound, cdf(bound)-below)
+			below = cdf(bound)
+		}
+	}
+	add(math.Inf(1), 1-below)
 	return s
 }
 
 // draw overwrites what it returned before.
-func (s *latencyStream) draw(r *rand.Rand) Observation {
+func (s *latencyStream) draw(r *rand.PCG) Observation {
 	for i, c := range s.counts {
 		s.buckets[i].Count = c.draw(r)
 	}
 	return Observation{Histogram: s.buckets}
+}
+
+// inverse finds the quantile of a distribution.
+func inverse(cdf func(float64) float64, q float64) float64 {
+	low, high := 1e-6, 1e4
+	for range 100 {
+		if mid := math.Sqrt(low * high); cdf(mid) < q {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return high
 }
 
 // The distributions of latency, in seconds, of a version that is slower by a factor.
