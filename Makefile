@@ -3,8 +3,8 @@ MAKEFLAGS += --no-print-directory
 TOOLS := $(CURDIR)/.tmp/bin
 
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
-# the repository. They are tested without it.
-NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/...
+# the repository or do sums. They are tested without it.
+NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom release reproducible fmt cover

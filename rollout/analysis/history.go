@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -12,8 +13,8 @@ import (
 // with the time of day.
 type history struct {
 	Calls, Bad  uint64
-	Recent, Hit float64  // calls, and bad ones among them
-	Buckets     []weight `json:",omitempty"` // ascending and disjoint
+	Recent, Hit float64 // calls, and bad ones among them
+	Buckets     spans   `json:",omitempty"` // ascending and disjoint
 }
 
 const (
@@ -23,6 +24,42 @@ const (
 
 // weight is a Bucket of the recent past.
 type weight struct{ Lower, Upper, Weight float64 }
+
+// spans are buckets. Their JSON is one list for each run of adjacent ones: the lower bound, then the
+// upper bound and the weight of each.
+type spans []weight
+
+// MarshalJSON implements json.Marshaler.
+func (s spans) MarshalJSON() ([]byte, error) {
+	var runs [][]float64
+	for i, w := range s {
+		if i == 0 || s[i-1].Upper != w.Lower {
+			runs = append(runs, []float64{w.Lower})
+		}
+		last := &runs[len(runs)-1]
+		*last = append(*last, w.Upper, w.Weight)
+	}
+	return json.Marshal(runs)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *spans) UnmarshalJSON(text []byte) error {
+	var runs [][]float64
+	if err := json.Unmarshal(text, &runs); err != nil {
+		return err
+	}
+	*s = nil
+	for _, run := range runs {
+		for i := 2; i < len(run); i += 2 {
+			lower := run[0]
+			if i > 2 {
+				lower = run[i-3]
+			}
+			*s = append(*s, weight{lower, run[i-1], run[i]})
+		}
+	}
+	return nil
+}
 
 func (h *history) count(calls, bad uint64) {
 	h.Calls += calls
@@ -35,7 +72,7 @@ func (h *history) count(calls, bad uint64) {
 func (h *history) take(buckets []Bucket) {
 	kept := h.Buckets[:0]
 	for _, w := range h.Buckets {
-		if w.Weight *= remember; w.Weight > 0.001 {
+		if w.Weight = math.Round(1000*remember*w.Weight) / 1000; w.Weight > 0 { // short numbers in JSON
 			kept = append(kept, w)
 		}
 	}
@@ -83,7 +120,7 @@ func (h *history) quantile(q float64) float64 {
 	if b.Upper == math.MaxFloat64 {
 		return b.Lower
 	}
-	return b.Upper - (b.Upper-b.Lower)*((1-q)*all-upper)/(lower-upper)
+	return b.Upper - (b.Upper-b.Lower)*(((1-q)*all-upper)/(lower-upper))
 }
 
 func checkBuckets(buckets []Bucket) error {

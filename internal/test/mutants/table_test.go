@@ -790,3 +790,39 @@ func secrets() []mutant {
 		},
 	}
 }
+
+// comparisons: package rollout/analysis.
+func comparisons() []mutant {
+	const file, pkg = "rollout/analysis/result.go", "./rollout/analysis"
+	return []mutant{
+		{
+			"evidence stays valid however often one looks, a p-value does not", file,
+			"	return concluded(m.Worse.Best, t", `	z := (share(m.Canary) - share(m.Stable)) / math.Sqrt(share(m.Stable)*(1/float64(m.Canary.Calls)+1/float64(m.Stable.Calls))+1e-9)
+	return concluded(2/math.Erfc(z/math.Sqrt2), t`, pkg, "TestSimulations/all/equal,_1_%",
+		},
+		{
+			"each metric is given its part of alpha", file,
+			"return float64(len(t.metrics)) / t.options.Alpha", "return 1 / t.options.Alpha", pkg, "TestCorrection",
+		},
+		{
+			"the first calls of a process conclude nothing", file,
+			"if min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples {", "if false {", pkg, "TestMinimumOfSamples",
+		},
+		{
+			"a version that becomes worse after an hour is caught", "rollout/analysis/evidence.go",
+			"	return 0.25 / (float64(t) * float64(t-1)), ", "	return 0, ", pkg, "TestLateRegression",
+		},
+		{
+			"the tolerance is not promoted", "rollout/analysis/kinds.go",
+			"m.Within.better(n, m.Tolerance, ts,", "m.Within.better(n, 1.5*m.Tolerance, ts,", pkg, "TestSimulations/all/1_%_errors_and_1_point",
+		},
+		{
+			"samples that may be above the limit count as above it", "rollout/analysis/kinds.go",
+			"		if w.Upper > v {", "		if w.Lower >= v {", pkg, "TestCoarseBounds",
+		},
+		{
+			"evidence against the canary survives a step", "rollout/analysis/analysis.go",
+			"			m.Within = newEvidence()\n		}\n	}", "			m.Within, m.Worse = newEvidence(), newEvidence()\n		}\n	}", pkg, "TestNextStep",
+		},
+	}
+}
