@@ -52,6 +52,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/listen"
 	"github.com/kaptar/kaptar/rollout"
+	"github.com/kaptar/kaptar/rollout/export"
 
 	_ "github.com/kaptar/kaptar/drivers/nats"   // events, and with --split how services find each other
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the default databases
@@ -104,7 +105,7 @@ func Main(services ...kaptar.Service) {
 	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
 	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
-	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources, Commands: []kaptar.Command{rollout.Command()}}
+	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources, Commands: []kaptar.Command{rollout.Command(export.Command())}}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout
 		return Run(ctx, o, services...)

@@ -9,11 +9,12 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/nats"   // nats://
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // sqlite:
 	"github.com/kaptar/kaptar/rollout"
+	"github.com/kaptar/kaptar/rollout/export"
 	_ "github.com/kaptar/kaptar/telemetry/otlp" // OTEL_EXPORTER_OTLP_ENDPOINT
 )
 
 // The image has no embedded engines: they would be a fifth of it, and the command run uses none.
 func main() {
-	program := &kaptar.Program{Services: services(), Commands: []kaptar.Command{rollout.Command()}}
+	program := &kaptar.Program{Services: services(), Commands: []kaptar.Command{rollout.Command(export.Command())}}
 	os.Exit(program.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -116,6 +116,7 @@ func New(metrics []Metric, opts *Options) (*Test, error) {
 	}
 	seen := map[string]bool{}
 	for _, m := range metrics {
+		m = m.WithDefaults()
 		if err := m.check(); err != nil {
 			return nil, err
 		}
@@ -150,10 +151,8 @@ func (o *Options) check() error {
 	return nil
 }
 
-func (m *Metric) check() error {
-	if m.Name == "" {
-		return errors.New("analysis: a metric has no name: want one, such as errors")
-	}
+// WithDefaults returns the metric with everything filled in that it leaves to defaults.
+func (m Metric) WithDefaults() Metric {
 	switch m.Kind {
 	case "", Proportion:
 		m.Kind = Proportion
@@ -164,7 +163,15 @@ func (m *Metric) check() error {
 		orDefault(&m.Least, 0.005)
 	case Level:
 		orDefault(&m.Tolerance, 0.5)
-	default:
+	}
+	return m
+}
+
+func (m Metric) check() error {
+	if m.Name == "" {
+		return errors.New("analysis: a metric has no name: want one, such as errors")
+	}
+	if m.Kind != Proportion && m.Kind != Quantile && m.Kind != Level {
 		return fmt.Errorf("analysis: metric %q: kind %q: want proportion, quantile or level", m.Name, m.Kind)
 	}
 	if most := m.mostTolerance(); !(m.Tolerance >= 0.0001 && m.Tolerance <= most) {
@@ -183,7 +190,7 @@ func (m *Metric) check() error {
 }
 
 // mostTolerance is the largest that makes sense: half of all calls, or a hundred times stable's value.
-func (m *Metric) mostTolerance() float64 {
+func (m Metric) mostTolerance() float64 {
 	if m.Kind == Proportion {
 		return 0.5
 	}

@@ -42,8 +42,8 @@ var mayImport = map[string][]string{
 	"tools/servers":          {internal},
 	"tools/image":            {},
 	"tools/release":          {},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "local", "telemetry/", "shop/", internal},
-	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "drivers/", "shop/", internal},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "drivers/", "local", "telemetry/", "shop/", internal},
+	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "drivers/", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.
