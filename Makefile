@@ -23,10 +23,10 @@ test: ## everything: installs the servers that are missing, then vet and all tes
 	@$(TOOLS)/servers install || [ -z "$$CI" ]
 	@status=0; race=-race; \
 	[ "$$(go env CGO_ENABLED)" = 1 ] || { race=; echo 'no C compiler, so no race detector'; }; \
-	echo 'vet'; go vet ./... || status=1; \
+	echo 'vet'; go vet ./... && go vet -tags user_v2 ./shop/user || status=1; \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$without; } | $(TOOLS)/testreport || status=1; \
+	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$without; go test -timeout 20m -json -tags user_v2 ./shop/user; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
 test-short: ## the tests that need Go alone; the others are counted as skipped

@@ -15,6 +15,9 @@ import (
 // names another one to test: one with a fault in it, which the suite has to find.
 var binary string
 
+// built is a folder for what is built during the tests.
+var built string
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
@@ -24,6 +27,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	built = dir
 	if binary = os.Getenv("KAPTAR_SHOP_BINARY"); binary != "" {
 		return m.Run()
 	}
