@@ -6,10 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/discovery"
@@ -46,21 +49,13 @@ func Control(app *kaptar.App, opts *Options) error {
 		app.Logger().Info("no store, so no releases: set settings_url or discovery_url to nats:// or consul://")
 		return nil
 	}
-	c := &controller{
-		store: store, log: app.Logger(), caller: app.Name(), metrics: newMetrics(app.Metrics()),
-		outage: &steady.Outage{What: "releases", Log: app.Logger()},
-		meter: func() *meter {
-			outage := &steady.Outage{What: "discovery", Log: app.Logger()}
-			resolver := opts.Resolver
-			if resolver == nil {
-				resolver = app.Transport().Resolver
-			}
-			return &meter{client: app.Client(), resolver: resolver, note: outage.Note}
-		},
+	resolver := opts.Resolver
+	if resolver == nil {
+		resolver = app.Transport().Resolver
 	}
-	l := &lease{store: store, name: app.Name() + " " + rand.Text(), life: cmp.Or(opts.Lease, 10*time.Second), note: c.outage.Note}
+	c := newController(app.Name(), store, resolver, app.Client(), app.Logger(), app.Metrics())
 	app.Go("releases", func(ctx context.Context) error {
-		l.campaign(ctx, c.lead)
+		c.campaign(ctx, cmp.Or(opts.Lease, 10*time.Second))
 		return nil
 	})
 	return nil
@@ -74,6 +69,24 @@ type controller struct {
 	metrics *metrics
 	outage  *steady.Outage // of the store
 	meter   func() *meter
+}
+
+func newController(
+	caller string, store kv.Store, resolver discovery.Resolver, client *http.Client, log *slog.Logger, registry prometheus.Registerer,
+) *controller {
+	return &controller{
+		store: store, log: log, caller: caller, metrics: newMetrics(registry), outage: &steady.Outage{What: "releases", Log: log},
+		meter: func() *meter {
+			outage := &steady.Outage{What: "discovery", Log: log}
+			return &meter{client: client, resolver: resolver, note: outage.Note}
+		},
+	}
+}
+
+// campaign controls while it has the lease, until ctx ends.
+func (c *controller) campaign(ctx context.Context, life time.Duration) {
+	l := &lease{store: c.store, name: c.caller + " " + rand.Text(), life: life, note: c.outage.Note}
+	l.campaign(ctx, c.lead)
 }
 
 // maxServices bounds how many releases are controlled, and so the series of metrics.

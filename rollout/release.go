@@ -31,6 +31,10 @@ const (
 // defaultWait is how long a release waits for its first instances.
 const defaultWait = Duration(time.Minute)
 
+// minSamples is how many calls of each version say something. A version whose calls all fail gets few,
+// since callers eject its instances.
+const minSamples = 10
+
 // A Release is the state of a service's last or current release, as it stands in the store. Its methods
 // are pure: they return the state that follows, and leave the receiver as it is.
 type Release struct {
@@ -88,7 +92,7 @@ func New(service, stable, version string, plan Plan, now time.Time) (Release, er
 		err = fmt.Errorf("%s is the stable version already: release another one", version)
 	}
 	if err == nil {
-		r.Test, err = analysis.New(r.Plan.metrics(), nil)
+		r.Test, err = analysis.New(r.Plan.metrics(), &analysis.Options{MinSamples: minSamples})
 	}
 	if err != nil {
 		return Release{}, fmt.Errorf("rollout: start: %s: %w", service, err)
