@@ -46,7 +46,7 @@ func (r Release) Advance(now time.Time, o Observed) Release {
 	case result.Phase == analysis.Failed:
 		next = next.abort(r.Canary + " is worse: " + failed(result))
 	case next.Away >= limit && o.Instances[r.Canary] == 0:
-		next = next.abort(fmt.Sprintf("%s has no instance any more", r.Canary))
+		next = next.abort(r.Canary + " has no instance any more")
 	case next.Away >= limit && r.Reason == "":
 		next.Phase, next.Reason = Paused, pausedInconclusive
 		next.Message = fmt.Sprintf("%s has no instance any more: start it, then promote goes on; promote --full makes %s the stable version", r.Stable, r.Canary)
@@ -66,16 +66,16 @@ func (r Release) begin(o Observed) Release {
 	case o.Instances[r.Canary] == 0 && late:
 		return r.abort(fmt.Sprintf("no instance of %s came within %v: start one and release it again", r.Canary, r.Wait))
 	case o.Instances[r.Canary] == 0:
-		r.Message = fmt.Sprintf("waiting for an instance of %s", r.Canary)
+		r.Message = "waiting for an instance of " + r.Canary
 		return r
 	case r.Force:
 	case o.Instances[r.Stable] == 0 && late:
 		return r.abort(fmt.Sprintf("the stable version, %s, has no instance: start one, or use --force if %s is the mend", r.Stable, r.Canary))
 	case o.Instances[r.Stable] == 0:
-		r.Message = fmt.Sprintf("waiting for an instance of %s", r.Stable)
+		r.Message = "waiting for an instance of " + r.Stable
 		return r
 	case o.Stable == nil && late && o.Missing != "":
-		return r.abort(fmt.Sprintf("nothing could be measured: %s", o.Missing))
+		return r.abort("nothing could be measured: " + o.Missing)
 	case o.Stable == nil:
 		r.Message = strings.TrimSuffix(fmt.Sprintf("measuring %s: %s", r.Stable, o.Missing), ": ")
 		return r

@@ -24,10 +24,12 @@ import (
 // A world has instances of two versions of the service users, whose numbers grow with the time by what
 // the weights in the store say.
 type world struct {
-	kv.Memory
-	registry discovery.Memory
+	kv.Store
+
+	registry discovery.Registry
 	rate     float64 // calls a second
 	bad      float64 // share of v2's calls that fail
+	lease    time.Duration
 
 	mu    sync.Mutex
 	at    time.Time
@@ -35,11 +37,11 @@ type world struct {
 	fails map[string]float64
 }
 
-func newWorld(t *testing.T, bad float64) *world {
+func newWorld(t *testing.T, bad float64, store kv.Store, registry discovery.Registry) *world {
 	t.Helper()
-	w := &world{rate: 400, bad: bad, at: time.Now(), calls: map[string]float64{}, fails: map[string]float64{}}
+	w := &world{Store: store, registry: registry, rate: 400, lease: 10 * time.Second, bad: bad, at: time.Now(), calls: map[string]float64{}, fails: map[string]float64{}}
 	for _, in := range []discovery.Instance{{ID: "u1", Version: "v1"}, {ID: "u2", Version: "v2"}} {
-		in.Service = "users"
+		in.Service, in.HTTP = "users", "127.0.0.1:1"+in.ID[1:]
 		if err := w.registry.Register(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
@@ -101,10 +103,10 @@ func (w *world) control(t *testing.T, store kv.Store) *control {
 	ctx, cancel := context.WithCancel(context.Background())
 	registry := prometheus.NewRegistry()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	c := &control{newController("edge", store, &w.registry, &http.Client{Transport: w}, log, registry), registry, cancel, make(chan struct{})}
+	c := &control{newController("edge", store, w.registry, &http.Client{Transport: w}, log, registry), registry, cancel, make(chan struct{})}
 	go func() {
 		defer close(c.ended)
-		c.campaign(ctx, 10*time.Second)
+		c.campaign(ctx, w.lease)
 	}()
 	return c
 }
@@ -186,7 +188,7 @@ func TestControl(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, tc.bad)
+				w := newWorld(t, tc.bad, new(kv.Memory), new(discovery.Memory))
 				w.begin(t, shortPlan)
 				c := w.control(t, w)
 				defer c.kill()
@@ -272,7 +274,7 @@ func TestControllerKilledAtAnyCall(t *testing.T) {
 				n, over := 1, false
 				for ; !over && n < 1000; n++ {
 					synctest.Test(t, func(t *testing.T) {
-						w := newWorld(t, bad)
+						w := newWorld(t, bad, new(kv.Memory), new(discovery.Memory))
 						w.begin(t, shortPlan)
 						store := &cut{Store: w, left: n, after: after}
 						killed := make(chan struct{})
@@ -308,12 +310,12 @@ func TestControllerKilledAtAnyCall(t *testing.T) {
 func TestTwoControllers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t, 0, new(kv.Memory), new(discovery.Memory))
 		w.begin(t, shortPlan)
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		for range 2 {
-			c := newController("edge", w, &w.registry, &http.Client{Transport: w}, slog.New(slog.DiscardHandler), nil)
+			c := newController("edge", w, w.registry, &http.Client{Transport: w}, slog.New(slog.DiscardHandler), nil)
 			all.Go(func() { c.lead(ctx) })
 		}
 		r := w.await(t)

@@ -139,8 +139,8 @@ func (s *scrape) totals(sources []source, match func(pattern, text string) bool)
 			if from.never || len(from.bad) > 0 && fits(from.bad) {
 				n.bad += value(m)
 			}
-			if m.Histogram != nil {
-				n.hist.add(analysis.Buckets(m.Histogram))
+			if h := m.GetHistogram(); h != nil {
+				n.hist.add(analysis.Buckets(h))
 			}
 		}
 	}
@@ -149,17 +149,9 @@ func (s *scrape) totals(sources []source, match func(pattern, text string) bool)
 
 // value is the number of a series; of a histogram how many samples it has. What is no number, or no
 // sensible one, is 0.
-func value(m *dto.Metric) (v float64) {
-	switch {
-	case m.Counter != nil:
-		v = m.Counter.GetValue()
-	case m.Gauge != nil:
-		v = m.Gauge.GetValue()
-	case m.Untyped != nil:
-		v = m.Untyped.GetValue()
-	case m.Histogram != nil:
-		v = float64(m.Histogram.GetSampleCount()) + m.Histogram.GetSampleCountFloat()
-	}
+func value(m *dto.Metric) float64 {
+	v := m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue() // it is one of them
+	v += float64(m.GetHistogram().GetSampleCount())
 	if !(v >= 0 && v < 1e18) {
 		return 0
 	}

@@ -17,9 +17,10 @@ var testTime = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC) //nolint:gocheckno
 // seen is an interval in which each version answered calls, of which some failed.
 func seen(canary, canaryBad, stable, stableBad int) Observed {
 	one := func(calls, bad int) map[string]analysis.Observation {
+		all, slow := uint64(calls), uint64(calls-calls*19/20)
 		return map[string]analysis.Observation{
-			errorsMetric:  {Count: uint64(calls), Bad: uint64(bad)},                                                                                                                             //nolint:gosec // of tests
-			latencyMetric: {Histogram: []analysis.Bucket{{Lower: .01, Upper: .0104, Count: uint64(calls) * 19 / 20}, {Lower: .0104, Upper: .0108, Count: uint64(calls) - uint64(calls)*19/20}}}, //nolint:gosec // of tests
+			errorsMetric:  {Count: all, Bad: uint64(bad)},
+			latencyMetric: {Histogram: []analysis.Bucket{{Lower: .01, Upper: .0104, Count: all - slow}, {Lower: .0104, Upper: .0108, Count: slow}}},
 		}
 	}
 	return Observed{
@@ -287,7 +288,7 @@ func FuzzRelease(f *testing.F) {
 		f.Add(seed, []byte("aPaQaRaSaTaUaVaWaXaaaaaaaaaaaa"))
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
-		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // of a test
+		random := rand.New(rand.NewPCG(seed, 0))
 		r := start(t, somePlan(random))
 		now := testTime
 		for _, e := range events[:min(len(events), 300)] {
@@ -334,7 +335,7 @@ func somePlan(random *rand.Rand) (p Plan) {
 
 func event(r Release, now time.Time, e byte, random *rand.Rand) Release {
 	var next Release
-	err := error(nil)
+	var err error
 	switch e % 16 {
 	case 0:
 		next, err = r.Promote(now, false)

@@ -147,7 +147,7 @@ func (o startOptions) choose(before Release, versions map[string]int) (stable st
 	}
 	names := slices.Sorted(maps.Keys(versions))
 	others := slices.DeleteFunc(slices.Clone(names), func(v string) bool { return v == o.version })
-	told := fmt.Sprintf("%s has no instance", o.service)
+	told := o.service + " has no instance"
 	if len(names) > 0 {
 		told = fmt.Sprintf("%s has instances of %s", o.service, strings.Join(names, ", "))
 	}
@@ -165,8 +165,8 @@ func (o startOptions) choose(before Release, versions map[string]int) (stable st
 	case stable == "":
 		return "", fmt.Errorf("which version is the stable one? %s: say --stable VERSION", told)
 	case versions[stable] == 0 && !o.force:
-		return "", fmt.Errorf("the stable version, %s, is not running: %s. Start it, or name the one that has the calls with --stable, or use --force if %s is the mend",
-			stable, told, o.version)
+		return "", fmt.Errorf("the stable version, %s, is not running: %s. Start it, or name the one that has the calls with --stable, "+
+			"or use --force if %s is the mend", stable, told, o.version)
 	}
 	return stable, nil
 }

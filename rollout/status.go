@@ -145,12 +145,10 @@ func (r Release) line() string {
 		text += fmt.Sprintf(", step %d of %d", r.Step+1, len(r.Steps()))
 	}
 	weights := r.Weights()
-	for _, version := range []string{r.Canary, r.Stable} {
-		if version != "" {
-			text += fmt.Sprintf(", %s %d %%", version, weights[version])
-		}
+	if r.Canary != "" {
+		text += fmt.Sprintf(", %s %d %%", r.Canary, weights[r.Canary])
 	}
-	return text + ": " + r.Message
+	return text + fmt.Sprintf(", %s %d %%: %s", r.Stable, weights[r.Stable], r.Message)
 }
 
 // watch shows the release of a service at each change, until it is over or waits for somebody.
@@ -195,10 +193,12 @@ func (c *cli) watch(ctx context.Context, store kv.Store, service string) error {
 	}
 	c.code = last.exitCode()
 	if ctx.Err() != nil && !last.Done() && last.Phase != Paused {
-		fmt.Fprintf(c.stderr, "\nno longer watching; the release goes on. %[1]s rollout status %[2]s --watch looks again, %[1]s rollout abort %[2]s takes it back\n", c.name, service)
+		fmt.Fprintf(c.stderr, "\nno longer watching; the release goes on: %[1]s rollout status %[2]s --watch looks again, "+
+			"%[1]s rollout abort %[2]s takes it back\n", c.name, service)
 		c.code = exitError
+		return nil
 	}
-	return nil
+	return apply(ctx, store, service) // so that they are written when this returns
 }
 
 // silence is when somebody who watches is told that nothing changes.
@@ -290,7 +290,8 @@ func table(r Release, colours bool) string {
 		if m.Missing != "" && !r.Done() {
 			result += ", needs " + m.Missing
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", redact.Visible(m.Name, ""), value(m.Canary, m.CanarySamples), value(m.Stable, m.StableSamples), number(m.Kind, m.Limit), result)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", redact.Visible(m.Name, ""),
+			value(m.Canary, m.CanarySamples), value(m.Stable, m.StableSamples), number(m.Kind, m.Limit), result)
 	}
 	_ = w.Flush() // to memory
 	return b.String()

@@ -42,6 +42,7 @@ func encode(r Release) ([]byte, error) {
 // decode reads what encode wrote, and refuses what it cannot have written.
 func decode(text []byte) (r Release, err error) {
 	if err = json.Unmarshal(text, &r); err == nil {
+		r.Plan = r.Plan.WithDefaults()
 		err = r.check()
 	}
 	if err != nil {
@@ -51,7 +52,6 @@ func decode(text []byte) (r Release, err error) {
 }
 
 func (r Release) check() error {
-	r.Plan = r.Plan.WithDefaults()
 	phases := []Phase{Progressing, Paused, Healthy, Degraded}
 	switch {
 	case r.Service == "" || r.Stable == "" || (r.Canary == "") != (r.Phase == Healthy) || keyName(r.Stable) == keyName(r.Canary):

@@ -114,7 +114,7 @@ func edge(c *calls, pause time.Duration) kaptar.Service {
 					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://users/users", nil)
 					resp, err := app.Client().Do(req)
 					if ctx.Err() != nil {
-						break
+						return nil //nolint:nilerr // the program stops
 					}
 					c.all.Add(1)
 					if err != nil || resp.StatusCode >= 500 {
