@@ -101,7 +101,8 @@ func (r *release) make(ctx context.Context, platforms []string, notes string) er
 		if system == "windows" {
 			binary += ".exe"
 		}
-		err := r.command(ctx, ".", []string{"CGO_ENABLED=0", "GOOS=" + system, "GOARCH=" + arch}, "build", "-ldflags=-s -w -X main.version="+r.version, "-o", binary, "./shop")
+		err := r.command(ctx, ".", []string{"CGO_ENABLED=0", "GOOS=" + system, "GOARCH=" + arch},
+			"build", "-ldflags=-s -w -X main.version="+r.version, "-o", binary, "./shop")
 		if err == nil && i == 0 {
 			err = r.command(ctx, "tools/cyclonedx", nil, "tool", "cyclonedx-gomod", "bin", "-json", "-licenses", "-std", "-noserial", "-notimestamp",
 				"-version", r.version, "-output", filepath.Join(r.out, "shop-"+r.version+".sbom.json"), binary)
@@ -142,7 +143,8 @@ func (r *release) empty() error {
 func (r *release) command(ctx context.Context, dir string, env []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // version and platforms are of the user, and no shell sees them
 	cmd.Dir = filepath.Join(r.source, dir)
-	cmd.Env = append(append(os.Environ(), "GOFLAGS=-trimpath -buildvcs=false -mod=readonly", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=", "GOARM64=", "GOFIPS140="), env...)
+	cmd.Env = append(os.Environ(), "GOFLAGS=-trimpath -buildvcs=false -mod=readonly", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=", "GOARM64=", "GOFIPS140=")
+	cmd.Env = append(cmd.Env, env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("release: go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}

@@ -15,7 +15,7 @@ func TestVersions(t *testing.T) {
 	for version, good := range map[string]bool{
 		"v1.2.3": true, "v0.0.0": true, "v10.20.30": true, "v1.2.3-rc.1": true, "v1.2.3-0": true, "v1.2.3-a-b.c": true,
 		"": false, "1.2.3": false, "v1.2": false, "v1.2.3.4": false, "v01.2.3": false, "v1.2.3-": false, "v1.2.3-rc..1": false, "v1.2.3+build": false,
-		"v1.2.3/x": false, "v1.2.3-../x": false, "v1.2.3 ": false, "v1.2.3\n": false, "v1.2.3-$(id)": false, "-v1.2.3": false, "V1.2.3": false,
+		"v1.2.3/x": false, "v1.2.3-../x": false, "v1.2.3\t": false, "v1.2.3\n": false, "v1.2.3-$(id)": false, "-v1.2.3": false, "V1.2.3": false,
 		"v1.2.99999999999": false, "v1.2.3-é": false,
 	} {
 		err := run(t.Context(), []string{"-version", version, "-source", t.TempDir(), "-notes"}, new(bytes.Buffer))

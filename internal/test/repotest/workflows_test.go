@@ -250,7 +250,7 @@ esac
 func canary(t *testing.T, codes string, args ...string) (out string, asked []string, code int) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "kubectl"), []byte(kubectl), 0o700); err != nil { //nolint:gosec // is run
+	if err := os.WriteFile(filepath.Join(dir, "kubectl"), []byte(kubectl), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(root, "deploy", "canary"), args...)
