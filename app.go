@@ -173,6 +173,12 @@ func (a *App) Client() *http.Client { return a.client }
 // share one breaker and one set of instances per target. It is cheap and needs no closing.
 func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport.Conn(service) }
 
+// EventShare says which events the service's subscriptions handle, while the weights in the store give
+// a release its share. It is for package messaging, which asks again and again.
+func (a *App) EventShare() *transport.EventShare {
+	return a.transport.EventShare(a.Name(), a.Version())
+}
+
 // DB returns the service's database, opened from the setting database_url at the first call and
 // closed after the service has stopped. A database belongs to one service: one that is another's,
 // or that has tables already, is refused, unless database_from says otherwise (see sqldb.Own). With

@@ -99,6 +99,8 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	sys.goTask(sys.apps[0], task{"settings file", true, func(ctx context.Context) error { return loaded.Watch(ctx, sys.logChanges) }})
 	if store != nil {
 		sys.followStore(loaded, store)
+	} else {
+		sys.applyWeights(nil) // so that it is known that there are none
 	}
 	if opts.Ready != nil {
 		opts.Ready(sys.listening())

@@ -34,6 +34,7 @@ type bus struct {
 	brokers    map[string]driver.Broker // by URL
 	routes     map[string]driver.Broker // by topic
 	subscribed map[[2]string]bool       // topics and groups of this service's subscriptions
+	turns      *turns                   // nil until there is one
 	middleware []func(Handler) Handler
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -25,7 +27,8 @@ const (
 	retried   outcome = "retry"
 	dead      outcome = "dead"
 	dropped   outcome = "dropped"
-	stopped   outcome = "" // the service stops: to be handed back, and not counted
+	passed    outcome = "passed" // given back, as another version of the service is to handle it
+	stopped   outcome = ""       // the service stops: to be handed back, and not counted
 )
 
 const (
@@ -54,6 +57,11 @@ type consumer struct {
 	opts    SubscribeOptions // without zero values
 	autoAck bool
 	running chan struct{} // holds a value for each handler that runs
+	shares  bool          // the broker gives what is given back to any member of the group
+
+	passed   atomic.Bool // versions have shared the events, so the broker counts more than attempts
+	mu       sync.Mutex
+	failures map[string]int // of events, by ID, since then
 
 	handle          func(context.Context, *driver.Delivery) (outcome, error)
 	storeDeadLetter func(ctx context.Context, d *driver.Delivery, reason error) error // nil with autoAck
@@ -71,13 +79,14 @@ func (c *consumer) start() error {
 	if err != nil {
 		return err
 	}
+	_, c.shares = br.(driver.Sharer)
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
 	return nil
 }
 
-// run subscribes until stop ends, again and again if the driver gives up, and returns when what was
-// delivered is acknowledged or handed back.
-func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscription) error {
+// consume subscribes until stop ends, again and again if the driver gives up, and returns when what was
+// delivered is acknowledged or handed back. It reports whether the broker was closed.
+func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Subscription) (over bool) {
 	ctx := context.WithoutCancel(stop)
 	lanes := &lanes{
 		stop: stop, process: func(d *driver.Delivery) bool { return c.process(stop, d) },
@@ -101,14 +110,14 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 		})
 		works.Stop()
 		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
-			return nil
+			return stop.Err() == nil
 		}
 		if time.Since(begun) > worksAfter { // this failure has nothing to do with an earlier one
 			failures = 0
 		}
 		outage.Lost(ctx, err)
 		if !steady.Sleep(stop, steady.Delay(failures, time.Second, 10*time.Second)) {
-			return nil
+			return false
 		}
 	}
 }
@@ -120,6 +129,11 @@ func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	d.Raw = c.raw
 	storableID(d)
 	ctx := context.WithoutCancel(stop)
+	if c.passOn(ctx, d) {
+		c.bus.metrics.processed.WithLabelValues(c.topic, string(passed)).Inc()
+		return true
+	}
+	c.count(d)
 	if parent := telemetry.ParseTraceparent(d.Headers.Get(driver.HeaderTraceParent), d.Headers.Get(driver.HeaderTraceState)); parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
@@ -137,6 +151,7 @@ func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 		span.RecordError(err)
 		span.SetStatus(codes.Error, err.Error())
 	}
+	c.counted(d, result)
 	if result == stopped {
 		return false
 	}

@@ -170,5 +170,9 @@ func newConsumer[T any](app *kaptar.App, of Topic[T], opts *SubscribeOptions) (*
 			app.Name(), topic, all.Group, all.Group+".second")
 	}
 	b.subscribed[key] = true
+	if b.turns == nil {
+		b.turns = newTurns(app)
+		app.Go("events by version", b.turns.follow)
+	}
 	return &consumer{bus: b, topic: topic, raw: of.raw(), opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

@@ -15,21 +15,25 @@ import (
 // transports at once.
 type Weights struct {
 	mu     sync.Mutex
-	values map[string]uint64
+	values map[string]string
 	table  atomic.Pointer[map[string]*shares] // by service; replaced as a whole
 }
 
 const maxWeight = 1_000_000
 
 // shares are the weights of one service.
-type shares struct{ versions, instances map[string]uint64 }
+type shares struct {
+	versions, instances map[string]uint64
+	events              string // the version that alone handles events; "" for none
+}
 
 // Set replaces all weights. A key is one of
 //
 //	order-service/version/v2            the share of all instances of a version
 //	order-service/instance/order-7f9c   the share of an instance among those of its version
+//	order-service/events                the version that alone handles events (see EventShare)
 //
-// and a value a whole number up to a million: how many calls go there compared with the others, 0 for
+// and a value a version or else a whole number up to a million: how many calls go there compared with the others, 0 for
 // none. Shares are exact to a few calls, however fast instances are. Versions come first. When one
 // that has a weight other than 0 is listed, versions without get no calls; without any such weight
 // all versions are one. The weight of an instance that has none is 100. In keys, characters other than letters, digits, "-",
@@ -41,33 +45,37 @@ func (w *Weights) Set(weights map[string]string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var errs []error
-	values, table := make(map[string]uint64, len(weights)), map[string]*shares{}
+	values, table := make(map[string]string, len(weights)), map[string]*shares{}
 	for key, text := range weights {
+		service, rest, _ := strings.Cut(key, "/")
+		kind, name, _ := strings.Cut(rest, "/")
+		if service == "" || (name == "" || kind != "version" && kind != "instance") && rest != "events" {
+			errs = append(errs, fmt.Errorf("transport: weight %s: expected SERVICE/version/VERSION, SERVICE/instance/ID or SERVICE/events", key))
+			continue
+		}
 		n, err := strconv.ParseUint(text, 10, 63)
-		if err != nil || n > maxWeight {
+		if rest != "events" && (err != nil || n > maxWeight) {
 			errs = append(errs, fmt.Errorf("transport: weight %s: %q: expected a whole number from 0 to %d", key, text, maxWeight))
 			old, ok := w.values[key]
 			if !ok {
 				continue
 			}
-			n = old
+			text = old
+			n, _ = strconv.ParseUint(old, 10, 63) // it was one
 		}
-		service, rest, _ := strings.Cut(key, "/")
-		kind, name, _ := strings.Cut(rest, "/")
-		if service == "" || name == "" || kind != "version" && kind != "instance" {
-			errs = append(errs, fmt.Errorf("transport: weight %s: expected SERVICE/version/VERSION or SERVICE/instance/ID", key))
-			continue
-		}
-		values[key] = n
+		values[key] = text
 		s := table[service]
 		if s == nil {
-			s = &shares{map[string]uint64{}, map[string]uint64{}}
+			s = &shares{versions: map[string]uint64{}, instances: map[string]uint64{}}
 			table[service] = s
 		}
-		if kind == "version" {
+		switch kind {
+		case "version":
 			s.versions[name] = n
-		} else {
+		case "instance":
 			s.instances[name] = n
+		default:
+			s.events = text
 		}
 	}
 	if w.table.Load() == nil || !maps.Equal(values, w.values) {

@@ -155,6 +155,9 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 }
 
+// SharesMessages implements driver.Sharer: members are equal.
+func (b *Broker) SharesMessages() {}
+
 // Healthy implements driver.HealthReporter: nil until Close.
 func (b *Broker) Healthy() error {
 	if b.closed() {

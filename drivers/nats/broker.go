@@ -66,6 +66,9 @@ func (b *broker) reconnected() {
 	}
 }
 
+// SharesMessages implements driver.Sharer: the server gives a message to the member that asks next.
+func (b *broker) SharesMessages() {}
+
 // Healthy implements driver.HealthReporter.
 func (b *broker) Healthy() error {
 	if b.isClosed() {

@@ -59,6 +59,14 @@ type Broker interface {
 	Close(ctx context.Context) error
 }
 
+// A Sharer is a Broker whose group has its messages in common: one that a member gave back with
+// Nack(0) goes to any of its members. With other brokers a message belongs to a partition, and comes
+// again to the member that has that.
+type Sharer interface {
+	// SharesMessages does nothing.
+	SharesMessages()
+}
+
 // A HealthReporter is a Broker that knows the state of its connection. Use it for readiness.
 type HealthReporter interface {
 	// Healthy returns nil while the broker can be reached, else an error that says since when it

@@ -1,0 +1,187 @@
+package messaging
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/messaging/driver"
+)
+
+const (
+	// shareEvery is how often a service looks which events are its version's.
+	shareEvery = time.Second
+
+	// shareWait is how long after its start a service handles no events because it does not know that
+	// yet: without the store of weights it goes on as if there were none.
+	shareWait = 10 * time.Second
+
+	// Another version's event is given back so often, the first times at once and then after growing
+	// pauses, about 20 s in all: then its version has no time for it, and it is handled here.
+	mostPasses  = 32
+	quickPasses = 8
+	firstPass   = 10 * time.Millisecond
+	longestPass = time.Second
+
+	mostFailures = 10_000 // events whose failures are remembered
+)
+
+// A share says which events are those of this version of the service; see kaptar.App.EventShare.
+type share interface {
+	Known() bool
+	None() bool
+	Partly() bool
+	Missing() string
+	Has(key string) bool
+}
+
+// turns say whether, and which, events are the service's.
+type turns struct {
+	app       *kaptar.App
+	last      atomic.Pointer[share] // nil: not known yet
+	consuming atomic.Int64          // subscriptions
+
+	mu    sync.Mutex
+	begun time.Time // when it was first looked
+	told  string    // which version is missing
+}
+
+func newTurns(app *kaptar.App) *turns {
+	t := &turns{app: app}
+	gauge := func(name, help string, is func(s share) bool) {
+		app.Metrics().MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": app.Name()},
+		}, func() float64 {
+			if s := t.last.Load(); s != nil && is(*s) {
+				return 1
+			}
+			return 0
+		}))
+	}
+	gauge("messaging_paused", "Whether this instance leaves all events to another version of the service, and has finished those that it had: 1 or 0.",
+		func(s share) bool { return s.None() && t.consuming.Load() == 0 })
+	gauge("messaging_version_missing", "Whether no instance is of a version that handles the events, which wait in the broker: 1 or 0.",
+		func(s share) bool { return s.Missing() != "" })
+	return t
+}
+
+// follow looks until stop ends.
+func (t *turns) follow(stop context.Context) error {
+	for more := true; more; more = steady.Sleep(stop, shareEvery) {
+		t.look(stop)
+	}
+	return nil
+}
+
+// look asks which events are the service's now; nil is not known yet.
+func (t *turns) look(ctx context.Context) share {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.begun.IsZero() {
+		t.begun = time.Now()
+	}
+	var s share = t.app.EventShare()
+	if !s.Known() && time.Since(t.begun) < shareWait {
+		return nil
+	}
+	if last := t.last.Swap(&s); last == nil && s.None() || last != nil && (*last).None() != s.None() {
+		t.app.Logger().InfoContext(ctx, "events by version", "handles_events", !s.None(), "version", t.app.Version())
+	}
+	if m := s.Missing(); m != "" && m != t.told {
+		t.app.Logger().WarnContext(ctx, "events wait for a version of the service that has no instance: start one, "+
+			"or change the weight "+t.app.Name()+"/events or those of its versions", "version", m)
+	}
+	t.told = s.Missing()
+	return s
+}
+
+// now is what look has found last, or finds.
+func (t *turns) now(ctx context.Context) share {
+	if s := t.last.Load(); s != nil {
+		return *s
+	}
+	return t.look(ctx)
+}
+
+// over reports whether the service has no events to handle, as far as is known.
+func (t *turns) over(ctx context.Context) bool {
+	s := t.now(ctx)
+	return s == nil || s.None()
+}
+
+// run consumes while the service has events to handle, and until stop ends.
+func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscription) error {
+	turns := c.bus.turns
+	for done := false; !done; {
+		if turns.over(stop) {
+			done = !steady.Sleep(stop, shareEvery/10)
+			continue
+		}
+		turn, end := context.WithCancel(stop)
+		go func() {
+			defer end()
+			for steady.Sleep(turn, shareEvery/10) {
+				if turns.over(turn) {
+					return
+				}
+			}
+		}()
+		turns.consuming.Add(1)
+		done = c.consume(turn, br, sub) || stop.Err() != nil
+		turns.consuming.Add(-1)
+		end()
+	}
+	return nil
+}
+
+// passOn gives d back if it is another version's.
+func (c *consumer) passOn(ctx context.Context, d *driver.Delivery) bool {
+	s := c.bus.turns.now(ctx)
+	if s == nil || !c.shares || !s.Partly() {
+		return false
+	}
+	c.passed.Store(true)
+	if d.Attempt > mostPasses || s.Has(cmp.Or(d.Key, d.ID)) {
+		return false
+	}
+	after := time.Duration(0)
+	if d.Attempt > quickPasses {
+		after = steady.Delay(d.Attempt-quickPasses-1, firstPass, longestPass)
+	}
+	c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, after) })
+	return true
+}
+
+// count gives d the number of its attempt: the broker's, unless that may count deliveries to members
+// which passed the event on. Then it is the number of failures here, which a restart forgets.
+func (c *consumer) count(d *driver.Delivery) {
+	if !c.passed.Load() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.Attempt = min(d.Attempt, c.failures[d.ID]+1)
+}
+
+// counted notes what came of d for the next count.
+func (c *consumer) counted(d *driver.Delivery, result outcome) {
+	if !c.passed.Load() || result == stopped {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if result != retried {
+		delete(c.failures, d.ID)
+		return
+	}
+	if c.failures == nil || len(c.failures) >= mostFailures {
+		c.failures = map[string]int{}
+	}
+	c.failures[d.ID]++
+}
