@@ -29,7 +29,8 @@
 // # What is removed
 //
 // Of requests, always: headers whose name has other characters than letters, digits and dashes (to
-// CGI and its heirs X_Forwarded_For and X-Forwarded-For are one name); Kaptar-*, X-Request-Timeout-Ms,
+// CGI and its heirs X_Forwarded_For and X-Forwarded-For are one name); Kaptar-* (Kaptar-Version, which
+// chooses versions of services, counts from Settings.TestersFrom); X-Request-Timeout-Ms,
 // Grpc-*, Proxy-*, Baggage; what asks a framework for another method or path than those of the
 // request, as X-HTTP-Method-Override and X-Original-URL do; an Upgrade to anything but WebSocket;
 // trailers; what Connection names and all that is for one hop. Unless they come from a proxy in

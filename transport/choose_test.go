@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -261,5 +263,130 @@ func TestRepeatsKeepTheVersion(t *testing.T) {
 		if again := chosen(t.Context(), tg, first); again.version != first.version || first.version == "v1" && again == first {
 			t.Fatalf("after %s the next attempt goes to %s, want its version, and another instance if there is one", first.ID, again.ID)
 		}
+	}
+}
+
+// TestHedgesKeepVersionAndPrincipal: the second attempt goes to the version of the first, in the same
+// name and with the same wishes.
+func TestHedgesKeepVersionAndPrincipal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		registry := new(discovery.Memory)
+		for _, in := range versioned(map[string]int{"v1": 2, "v2": 2}) {
+			_ = registry.Register(t.Context(), in)
+		}
+		var mu sync.Mutex
+		var seen []string
+		tr := over(t, Options{
+			Resolver: registry, Default: hedging(10 * ms), Principal: func(context.Context, string) string { return "of 7" },
+			Weights: weights(t, map[string]string{"order-service/version/v1": "1", "order-service/version/v2": "1"}),
+		}, func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			seen = append(seen, r.URL.Host[:2]+" "+r.Header.Get(PrincipalHeader)+" "+r.Header.Get(wanted.Header))
+			first := len(seen)%2 == 1
+			mu.Unlock()
+			if first {
+				time.Sleep(time.Second)
+			}
+			return reply(r, 200), nil
+		})
+		for range 20 {
+			seen = nil
+			req, _ := http.NewRequestWithContext(WithVersion(t.Context(), "user-service", "v3"), "GET", orders, nil)
+			if status, err := send(t, tr, req); status != 200 || err != nil {
+				t.Fatalf("%d, %v", status, err)
+			}
+			if len(seen) != 2 || seen[0] != seen[1] || seen[0][2:] != " of 7 user-service=v3" {
+				t.Errorf("the attempts were %q, want two that are alike, as 7 and with the wish", seen)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// TestCountsByVersion: calls without an answer, ejections and openings are those of the version that
+// failed; a version that nobody lists any more makes room for others, and made-up ones share a series.
+func TestCountsByVersion(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t, io.Discard)
+		registry := new(discovery.Memory)
+		for _, in := range versioned(map[string]int{"v1": 3, "v2": 1}) {
+			_ = registry.Register(t.Context(), in)
+		}
+		w := weights(t, map[string]string{"order-service/version/v1": "1", "order-service/version/v2": "1"})
+		tr := over(t, Options{Resolver: registry, Telemetry: tel, Weights: w, Default: Settings{Retry: RetrySettings{Max: -1}}}, func(r *http.Request) (*http.Response, error) {
+			if strings.HasPrefix(r.URL.Host, "v2") {
+				return nil, errors.New("connection refused")
+			}
+			return reply(r, 200), nil
+		})
+		tr.http = roundTripper(func(next http.RoundTripper) roundTripper {
+			return func(r *http.Request) (*http.Response, error) {
+				if r.URL.Path == "/readyz" {
+					return nil, errors.New("connection refused")
+				}
+				return next.RoundTrip(r)
+			}
+		}(tr.http))
+		for range 20 {
+			_, _ = do(t, tr, "GET", orders, nil)
+		}
+		for _, tt := range []struct {
+			name   string
+			labels []string
+			want   float64
+		}{
+			{"client_requests_total", []string{"version=v2", "code=error"}, 5},
+			{"client_requests_total", []string{"version=v1", "code=200"}, 15},
+			{"client_requests_total", []string{"version=v1", "code=error"}, 0},
+			{"client_ejections_total", []string{"version=v2"}, 1},
+			{"client_ejections_total", []string{"version=v1"}, 0},
+			{"breaker_openings_total", []string{"version=v2"}, 0},
+		} {
+			if got, _ := metric(t, tel, tt.name, append(tt.labels, "target=order-service")...); got != tt.want {
+				t.Errorf("%s%v is %v, want %v", tt.name, tt.labels, got, tt.want)
+			}
+		}
+		_ = w.Set(map[string]string{"order-service/version/v2": "1", "order-service/version/v1": "0"}) // all of it is ejected
+		for range 6 {
+			_, _ = do(t, tr, "GET", orders, nil)
+		}
+		if got, _ := metric(t, tel, "breaker_openings_total", "version=v2", "target=order-service"); got != 1 {
+			t.Errorf("breaker_openings_total of v2 is %v, want 1", got)
+		}
+	})
+}
+
+func TestVersionsMakeUpNoSeries(t *testing.T) {
+	t.Parallel()
+	tel := newTelemetry(t, io.Discard)
+	tr := over(t, Options{Resolver: listed("a"), Telemetry: tel}, nil)
+	tm := tr.metrics.target("order-service", false)
+	base := series(t, tel)
+	for n := range 100 { // releases, one after another
+		v := tm.of(fmt.Sprintf("v%d", n))
+		v.http(200, ms)
+		v.drop()
+	}
+	each := 4 // requests, duration, ejections, openings
+	if n := series(t, tel); n > base+mostVersions*each {
+		t.Errorf("100 versions one after another made %d series, want those of %d", n-base, mostVersions)
+	}
+	if got, _ := metric(t, tel, "client_requests_total", "version=v99"); got != 1 {
+		t.Errorf("the last version has %v calls, want 1", got)
+	}
+	gone := tm.of("v99")
+	for n := range 1000 { // all at once
+		tm.of(fmt.Sprintf("made-up-%d\xff%s", n, strings.Repeat("x", 500))).http(200, ms)
+	}
+	gone.http(200, ms)
+	if n := series(t, tel); n > base+(mostVersions+1)*each {
+		t.Errorf("1000 versions at once made %d series, want those of %d", n-base, mostVersions+1)
+	}
+	tm.leave()
+	gone.http(500, ms)
+	if n := series(t, tel); n > base {
+		t.Errorf("when the target is forgotten, %d series are left", n-base)
 	}
 }

@@ -28,7 +28,8 @@
 //     (see Options.Zone), and of a large service one caller uses a part (see Settings.Subset). Five
 //     failures in a row eject an instance for 30 s, the next time for 60 s, and so on up to 300 s,
 //     but never more than half of a target's instances. With Options.Weights, the weights decide
-//     first how many calls a version or instance gets.
+//     first how many calls a version or instance gets. While versions have weights, further attempts
+//     of a call stay with the version of the first one, and with Options.Sticky all calls with one key do.
 //   - Breaker. There is one for each target. Settings.Breaker.FailureThreshold failed attempts in a
 //     row open it, and after RecoveryTimeout it lets one probe through. Failures are transport
 //     errors, silence until a deadline, 5xx, and the gRPC codes Unavailable, DeadlineExceeded,

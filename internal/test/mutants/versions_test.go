@@ -31,5 +31,37 @@ func versions() []mutant {
 			"what is in a string is no statement, and what is behind it is one", "sqldb/lex.go",
 			`[eE]'(?:[^'\\]|\\.|'')*'|`, "", "./sqldb", "TestBreaking|TestStatements",
 		},
+		{
+			"of users each version has its share", "transport/choose.go",
+			"return s.weight / -math.Log(u)", "return s.weight * u", "./transport", "TestSticky",
+		},
+		{
+			"a retry keeps the version of its call", "transport/choose.go",
+			"if c.in != nil && slices.ContainsFunc(", "if c.in == nil && slices.ContainsFunc(", "./transport", "TestRepeatsKeepTheVersion",
+		},
+		{
+			"a question to one instance goes to no other", "transport/principal.go",
+			`c.alone = c.wants != nil && c.wants.Instance != ""; c.alone`, "c.alone = false; c.alone", "./transport", "TestWithInstance",
+		},
+		{
+			"versions that are wished for are not told outside", "transport/principal.go",
+			"	if c.tg.bare {\n		c.versions", "	if true {\n		c.versions", "./transport", "TestVersionsTravel",
+		},
+		{
+			"nobody outside chooses versions but testers", "gateway/gateway.go",
+			"o.VersionFrom = g.set.TestersFrom; o.VersionFrom == nil", "o.VersionFrom = g.set.TestersFrom; false", "./gateway", "TestTesters",
+		},
+		{
+			"versions make up no series", "transport/versions.go",
+			"if i < 0 && len(m.versions) >= mostVersions {", "if false {", "./transport", "TestVersionsMakeUpNoSeries",
+		},
+		{
+			"what another version gives back is no attempt of a handler", "messaging/versions.go",
+			"d.Attempt = min(d.Attempt, c.failures[d.ID]+1)", "_ = d", "./messaging", "TestFailuresOfSharedEvents",
+		},
+		{
+			"a version whose turn is over leaves its group", "messaging/versions.go",
+			"if turns.over(turn) {", "if false {", "./messaging", "TestEventsOfOneVersion/NATS",
+		},
 	}
 }
