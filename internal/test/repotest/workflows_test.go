@@ -223,6 +223,9 @@ func TestDeployScript(t *testing.T) {
 	if _, asked, code := canary(t, "0", "user-service", "v1"); code != 2 || asked != nil {
 		t.Errorf("without an image: exit code %d after %q, want 2 and nothing done", code, asked)
 	}
+	if out, asked, code := canary(t, "4", "gateway", "v1", "i"); code != 4 || asked[0] != "apply Deployment" {
+		t.Errorf("without a database: exit code %d after %q, want 4 and no migration; it says\n%s", code, asked, out)
+	}
 	if out, asked, code := canary(t, "refused", "user-service", "v1", "i"); code != 1 || slices.Contains(asked, "watch") {
 		t.Errorf("a start that is refused: exit code %d after %q, want 1 and no wait; it says\n%s", code, asked, out)
 	}
@@ -235,12 +238,12 @@ case "$*" in
 'get deployment'*) echo '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"user-service","uid":"u","labels":{"a":"b"}},"status":{"replicas":3},
 	"spec":{"replicas":3,"selector":{"matchLabels":{"app.kubernetes.io/name":"user-service","track":"stable"}},"template":{
 	"metadata":{"labels":{"app.kubernetes.io/name":"user-service","track":"stable","app.kubernetes.io/version":"v1"}},
-	"spec":{"containers":[{"name":"shop","image":"old","args":["run","user-service"],"ports":[{}],"livenessProbe":{}}]}}}}' ;;
+	"spec":{"containers":[{"name":"shop","image":"old","args":["run","user-service"],"envFrom":[{"secretRef":{"name":"user-service-database"}}],"ports":[{}],"livenessProbe":{}}]}}}}' ;;
 apply*) cat >"$DIR/applied"; echo "apply $(jq -r .kind "$DIR/applied")" >>"$DIR/asked"; cp "$DIR/applied" "$DIR/$(jq -r .kind "$DIR/applied").json" ;;
 'exec deployment/gateway -- /shop rollout start '*) [ "$CODES" != refused ] || exit 1; echo start >>"$DIR/asked" ;;
 'exec deployment/gateway -- /shop rollout status '*)
 	n=$(grep -c watch "$DIR/asked"); echo watch >>"$DIR/asked"; set -- $CODES; shift "$n"; exit "$1" ;;
-'delete job'* | 'get secret'*) ;;
+'delete job'*) ;;
 *) set -- $*; case $1 in delete | rollout) echo "$1 $2" ;; *) echo "$1" ;; esac >>"$DIR/asked" ;;
 esac
 `
@@ -263,7 +266,7 @@ func canary(t *testing.T, codes string, args ...string) (out string, asked []str
 	for line := range strings.Lines(string(lines)) {
 		asked = append(asked, strings.TrimSpace(line))
 	}
-	if len(args) < 3 || codes == "refused" {
+	if len(args) < 3 || codes == "refused" || args[0] != "user-service" {
 		return string(text), asked, code
 	}
 	for kind, wants := range map[string][]string{
