@@ -33,7 +33,7 @@ test-short: ## the tests that need Go alone; the others are counted as skipped
 	@go build -o $(TOOLS)/ ./internal/test/repotest/testreport
 	@go test -short -json ./... | $(TOOLS)/testreport
 
-servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server, until Ctrl-C
+servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs and Kubernetes' API server, until Ctrl-C
 	@go build -o $(TOOLS)/servers ./tools/servers
 	@$(TOOLS)/servers install
 	@$(TOOLS)/servers start

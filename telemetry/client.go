@@ -32,9 +32,14 @@ func RegisterClient(open func(ctx context.Context, opts Options, endpoint *url.U
 var dial func(context.Context, Options, *url.URL) (*Client, error) // nil: not linked
 
 func openClient(ctx context.Context, opts Options) (*Client, error) {
-	u, err := url.Parse(opts.Endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", redact.URL(opts.Endpoint))
+	u, err := endpoint(opts.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if opts.LogsEndpoint != "" {
+		if _, err := endpoint(opts.LogsEndpoint); err != nil {
+			return nil, err
+		}
 	}
 	if opts.Protocol != "grpc" && opts.Protocol != "http/protobuf" {
 		return nil, fmt.Errorf("telemetry: unknown OTLP protocol %q; known are grpc and http/protobuf", opts.Protocol)
@@ -48,6 +53,14 @@ func openClient(ctx context.Context, opts Options) (*Client, error) {
 		return nil, fmt.Errorf("telemetry: files of OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: %w", err)
 	}
 	return dial(ctx, opts, u)
+}
+
+func endpoint(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", redact.URL(text))
+	}
+	return u, nil
 }
 
 // close ends the span and log clients (metricSender ends its own), then what they share.

@@ -15,6 +15,7 @@ type Settings struct {
 	OTel struct {
 		Endpoint   string                   `config:"exporter_otlp_endpoint" help:"http://host:4317; unset exports nothing"`
 		Protocol   string                   `config:"exporter_otlp_protocol" default:"grpc" help:"grpc or http/protobuf"`
+		Logs       string                   `config:"exporter_otlp_logs_endpoint" help:"where log records go instead, over HTTP: http://host:9428/insert/opentelemetry/v1/logs"`
 		Headers    map[string]config.Secret `config:"exporter_otlp_headers" help:"key=value,… sent with each export; a space or comma in a value is %20 or %2C"`
 		CA         string                   `config:"exporter_otlp_certificate" help:"file in PEM: authorities that may sign the collector's certificate; unset is the system's"`
 		Cert       string                   `config:"exporter_otlp_client_certificate" help:"file in PEM: the certificate to show to the collector"`
@@ -34,6 +35,6 @@ func (s *Settings) Options() Options {
 	}
 	return Options{
 		Endpoint: s.OTel.Endpoint, Protocol: s.OTel.Protocol, Headers: headers, Sampler: s.OTel.Sampler, SamplerArg: s.OTel.SamplerArg,
-		CA: s.OTel.CA, Cert: s.OTel.Cert, Key: s.OTel.Key,
+		LogsEndpoint: s.OTel.Logs, CA: s.OTel.CA, Cert: s.OTel.Cert, Key: s.OTel.Key,
 	}
 }

@@ -25,3 +25,17 @@ func TestHeaders(t *testing.T) {
 		t.Errorf("config shows, %v:\n%s", err, &out)
 	}
 }
+
+// TestLogsEndpoint: a place for logs alone is a mistake that is told at the start, as is one that is no
+// URL.
+func TestLogsEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []telemetry.Options{
+		{Service: "a", LogsEndpoint: "http://127.0.0.1:9428/insert"},
+		{Service: "a", Endpoint: "http://127.0.0.1:4317", LogsEndpoint: "127.0.0.1:9428"},
+	} {
+		if _, err := telemetry.New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "is not a URL such as http://localhost:4317") {
+			t.Errorf("endpoints %q and %q: %v, want an error", opts.Endpoint, opts.LogsEndpoint, err)
+		}
+	}
+}

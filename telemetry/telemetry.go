@@ -33,6 +33,10 @@ type Options struct {
 	Protocol string            // "grpc" (default) or "http/protobuf"
 	Headers  map[string]string // sent with each export, for example an API key
 
+	// LogsEndpoint is the whole URL that gets log records instead, over HTTP, as in
+	// "http://host:9428/insert/opentelemetry/v1/logs"; "" is Endpoint, without which it is an error.
+	LogsEndpoint string
+
 	// CA, Cert and Key are files in PEM for https, read for each connection: the authorities that may
 	// sign the collector's certificate, by default the system's, and a certificate to show, with its
 	// key. An http endpoint ignores them.
@@ -102,7 +106,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	res := resourceOf(opts)
 	t.provider = &tracerProvider{sampled: sampled, res: res, processor: opts.SpanProcessor}
-	if opts.Endpoint != "" {
+	if opts.Endpoint != "" || opts.LogsEndpoint != "" {
 		// An outage goes to the local log only: it has no business in the queue of the collector.
 		t.export, err = newExporter(ctx, opts, res, t.registry, slog.New(handler))
 		if err != nil {

@@ -7,6 +7,7 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -66,9 +67,13 @@ func dialGRPC(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	c.Spans, errs[0] = otlptracegrpc.New(ctx, otlptracegrpc.WithGRPCConn(conn),
 		otlptracegrpc.WithHeaders(opts.Headers), otlptracegrpc.WithTimeout(opts.Timeout),
 		otlptracegrpc.WithRetry(retry))
-	c.Logs, errs[1] = otlploggrpc.New(ctx, otlploggrpc.WithGRPCConn(conn),
-		otlploggrpc.WithHeaders(opts.Headers), otlploggrpc.WithTimeout(opts.Timeout),
-		otlploggrpc.WithRetry(otlploggrpc.RetryConfig(retry)))
+	if opts.LogsEndpoint != "" {
+		c.Logs, errs[1] = logsOverHTTP(ctx, opts, opts.LogsEndpoint)
+	} else {
+		c.Logs, errs[1] = otlploggrpc.New(ctx, otlploggrpc.WithGRPCConn(conn),
+			otlploggrpc.WithHeaders(opts.Headers), otlploggrpc.WithTimeout(opts.Timeout),
+			otlploggrpc.WithRetry(otlploggrpc.RetryConfig(retry)))
+	}
 	c.Metrics, errs[2] = otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithGRPCConn(conn),
 		otlpmetricgrpc.WithHeaders(opts.Headers), otlpmetricgrpc.WithTimeout(opts.Timeout),
 		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig(retry)))
@@ -122,9 +127,7 @@ func dialHTTP(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	c.Spans, errs[0] = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"),
 		otlptracehttp.WithHeaders(opts.Headers), otlptracehttp.WithTimeout(opts.Timeout), otlptracehttp.WithHTTPClient(client),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig(retry)))
-	c.Logs, errs[1] = otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"),
-		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout), otlploghttp.WithHTTPClient(client),
-		otlploghttp.WithRetry(otlploghttp.RetryConfig(retry)))
+	c.Logs, errs[1] = logsOverHTTP(ctx, opts, cmp.Or(opts.LogsEndpoint, base+"/v1/logs"))
 	c.Metrics, errs[2] = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"),
 		otlpmetrichttp.WithHeaders(opts.Headers), otlpmetrichttp.WithTimeout(opts.Timeout), otlpmetrichttp.WithHTTPClient(client),
 		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig(retry)))
@@ -132,4 +135,15 @@ func dialHTTP(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 		return nil, fmt.Errorf("telemetry: endpoint %q: %w", opts.Endpoint, err)
 	}
 	return c, nil
+}
+
+// logsOverHTTP sends log records to a URL, the whole of it.
+func logsOverHTTP(ctx context.Context, opts telemetry.Options, endpoint string) (*otlploghttp.Exporter, error) {
+	client, err := httpClient(opts)
+	if err != nil {
+		return nil, err
+	}
+	return otlploghttp.New(ctx, otlploghttp.WithEndpointURL(endpoint),
+		otlploghttp.WithHeaders(opts.Headers), otlploghttp.WithTimeout(opts.Timeout), otlploghttp.WithHTTPClient(client),
+		otlploghttp.WithRetry(otlploghttp.RetryConfig(retries(opts.Timeout))))
 }

@@ -34,9 +34,9 @@ func main() {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "servers",
-		Short: "install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server",
+		Short: "install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs and Kubernetes' API server",
 		Long: `Installs and runs the real servers that kaptar works with, without containers. An engine is one of
-postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes. Without a name a command means all of them.`,
+postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, victorialogs, kubernetes. Without a name a command means all of them.`,
 		Example: `  go run ./tools/servers install
   go run ./tools/servers start redis consul
   go run ./tools/servers clean`,
@@ -47,7 +47,7 @@ postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes. 
 		Use:   "install [name...]",
 		Short: "get what is missing",
 		Long: `Says what is missing and gets it: Debian packages as root or by sudo without a password, Kafka's jars by Maven,
-Consul, Jaeger, Prometheus and kube-apiserver built from tools/, and NATS in the version of go.mod. What is fetched and built
+Consul, Jaeger, VictoriaLogs, Prometheus and kube-apiserver built from tools/, and NATS in the version of go.mod. What is fetched and built
 lies in the user's cache folder. Besides engines a name is python, what test/interop needs; curl; or cc, the C compiler
 of the race detector. Without a name all of them are installed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -221,7 +221,7 @@ func TestTableNamesOneOfAKind(t *testing.T) {
 	t.Parallel()
 	var running []*servers.Server
 	for e, url := range map[servers.Engine]string{
-		servers.Kafka: "kafka://127.0.0.1:9092", servers.RabbitMQ: "amqp://guest:guest@127.0.0.1:5672", servers.Jaeger: "http://127.0.0.1:16686",
+		servers.Kafka: "kafka://127.0.0.1:9092", servers.RabbitMQ: "amqp://guest:guest@127.0.0.1:5672", servers.Jaeger: "http://127.0.0.1:16686", servers.VictoriaLogs: "http://127.0.0.1:9428",
 		servers.NATS: "nats://kaptar:s3cr3t@127.0.0.1:4222", servers.Consul: "consul://127.0.0.1:8500",
 		servers.Kubernetes: "kubernetes://default?server=https://127.0.0.1:6443",
 	} {
@@ -240,7 +240,7 @@ func TestTableNamesOneOfAKind(t *testing.T) {
 			t.Errorf("%d servers for %s give\n%s\nwant one that is set, and the others as comments", others+1, name, &out)
 		}
 	}
-	for _, want := range []string{"export OTEL_EXPORTER_OTLP_ENDPOINT='http://127.0.0.1:4317'", "management 127.0.0.1:15672"} {
+	for _, want := range []string{"export OTEL_EXPORTER_OTLP_ENDPOINT='http://127.0.0.1:4317'", "/insert/opentelemetry/v1/logs'", "management 127.0.0.1:15672"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, &out)
 		}

@@ -214,6 +214,8 @@ func setting(s *servers.Server) (name, value string) {
 		return "REDIS_URL", s.URL()
 	case servers.Jaeger:
 		return "OTEL_EXPORTER_OTLP_ENDPOINT", "http://" + s.Addr("otlp-grpc")
+	case servers.VictoriaLogs:
+		return "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", s.URL() + "/insert/opentelemetry/v1/logs"
 	}
 	return "", ""
 }

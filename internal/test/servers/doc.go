@@ -1,5 +1,5 @@
 // Package servers starts the real servers that kaptar is tested with: PostgreSQL, Kafka, RabbitMQ,
-// NATS, Consul, Redis, Prometheus, Jaeger and Kubernetes' API server.
+// NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs and Kubernetes' API server.
 //
 //	s, err := servers.Start(ctx, servers.Redis, nil)
 //	…

@@ -43,7 +43,7 @@ type command struct {
 func describe(e Engine) (description, error) {
 	of, ok := map[Engine]func() description{
 		Postgres: postgres, Kafka: kafka, RabbitMQ: rabbitmq, NATS: natsServer, Consul: consul,
-		Redis: redis, Prometheus: prometheus, Jaeger: jaeger, Kubernetes: kubernetes,
+		Redis: redis, Prometheus: prometheus, Jaeger: jaeger, VictoriaLogs: victoriaLogs, Kubernetes: kubernetes,
 	}[e]
 	if !ok {
 		return description{}, fmt.Errorf("servers: no engine %q, want one of %s", e, strings.Join(Installable()[:len(Engines())], ", "))

@@ -103,6 +103,21 @@ func uses() map[servers.Engine]use {
 				return found.Data.Key, err
 			},
 		},
+		servers.VictoriaLogs: {
+			write: func(ctx context.Context, s *servers.Server) error {
+				_, err := request(ctx, http.MethodPost, s.URL()+"/insert/jsonline", `{"_time":"0","_msg":"value","trace_id":"abcd","service.name":"orders"}`)
+				return err
+			},
+			read: func(ctx context.Context, s *servers.Server) (string, error) {
+				return poll(ctx, func() (string, error) {
+					text, err := request(ctx, http.MethodGet, s.URL()+"/select/logsql/query?query=trace_id:abcd", "")
+					if err == nil && !strings.Contains(text, `"_msg":"value"`) {
+						err = fmt.Errorf("no record: %s", text)
+					}
+					return "value", err
+				})
+			},
+		},
 		servers.Jaeger: { // it keeps nothing
 			write: jaegerWrite,
 			read: func(ctx context.Context, s *servers.Server) (string, error) {

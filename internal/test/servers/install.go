@@ -115,7 +115,7 @@ const progressInterval = 10 * time.Second
 
 // Install installs what is missing of names, which are some of Installable: Debian packages, as
 // root or through sudo without a password; Kafka's jars by Maven; Python packages by pip; Consul,
-// Jaeger, Prometheus and Kubernetes built from tools/ of the repository that the working folder is in, and NATS in the version of its go.mod. What is built or fetched lies in the user's cache
+// Jaeger, VictoriaLogs, Prometheus and Kubernetes built from tools/ of the repository that the working folder is in, and NATS in the version of its go.mod. What is built or fetched lies in the user's cache
 // folder, under a name made from its versions.
 //
 // It first writes what it is going to install, and then every 10 s how far it is; when nothing is

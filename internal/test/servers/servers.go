@@ -29,12 +29,14 @@ const (
 	Redis      Engine = "redis"
 	Prometheus Engine = "prometheus"
 	Jaeger     Engine = "jaeger"
-	Kubernetes Engine = "kubernetes" // the API server alone, with etcd
+	// VictoriaLogs keeps logs.
+	VictoriaLogs Engine = "victorialogs"
+	Kubernetes   Engine = "kubernetes" // the API server alone, with etcd
 )
 
 // Engines returns all engines.
 func Engines() []Engine {
-	return []Engine{Postgres, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, Kubernetes}
+	return []Engine{Postgres, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs, Kubernetes}
 }
 
 // Parse returns the engine of that name. The error for another name lists those that are known.
@@ -143,7 +145,7 @@ func (s *Server) Engine() Engine { return s.engine }
 // URL returns where the server answers. It stays the same over Kill and Restart. The forms are
 // kafka://host:port, amqp://guest:guest@host:port, nats://kaptar:s3cr3t@host:port,
 // consul://host:port, redis://host:port, postgres://…/postgres?sslmode=disable, http://host:port
-// for Prometheus and for Jaeger, whose queries are there, and
+// for Prometheus, Jaeger and VictoriaLogs, whose queries are there, and
 // kubernetes://default?server=https://host:port&token_file=…&ca=… with the token of an
 // administrator.
 func (s *Server) URL() string {
