@@ -15,7 +15,7 @@ func TestBucketsOfAScrape(t *testing.T) {
 	for name, factor := range map[string]float64{"classic": 0, "native": 1.05} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", Buckets: []float64{.001, .01, .1, 1, 10}, NativeHistogramBucketFactor: factor})
+			h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x_seconds", Help: "of a test", Buckets: []float64{.001, .01, .1, 1, 10}, NativeHistogramBucketFactor: factor})
 			for _, v := range values {
 				h.Observe(v)
 			}

@@ -25,8 +25,13 @@ func (m *metric) note(canary uint64) {
 	}
 }
 
-// allowed is the difference to stable's value that a Quantile or Level may have.
-func (m *metric) allowed(stable float64) float64 { return max(stable*m.Tolerance, m.Least) }
+// allowed is the difference to stable's value that the canary may have.
+func (m *metric) allowed(stable float64) float64 {
+	if m.Kind == Proportion {
+		return m.Tolerance
+	}
+	return max(stable*m.Tolerance, m.Least)
+}
 
 // addQuantile tests shares above bounds that earlier intervals of stable tell. Let b be the bucket of
 // stable's quantile Q. A canary that is not slower has no larger share above b's upper bound, or above

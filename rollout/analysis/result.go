@@ -72,51 +72,42 @@ func (t *Test) whole() Phase {
 }
 
 func (t *Test) result(m *metric) MetricResult {
-	r := MetricResult{Name: m.Name, Kind: m.Kind}
-	switch m.Kind {
-	case Level:
-		r.CanarySamples, r.StableSamples = uint64(m.Looks), uint64(m.Looks)
-		r.Worse, r.Within, r.WorseLimit, r.WithinLimit = float64(m.Above), float64(m.Below), running, running
-		if m.Levels != nil {
-			r.Canary, r.Stable = m.Levels[0], m.Levels[1]
-		}
-		r.Limit = r.Stable + m.allowed(r.Stable)
-	default:
+	r := MetricResult{Name: m.Name, Kind: m.Kind, Phase: t.phase(m)}
+	r.Worse, r.WorseLimit, r.Within, r.WithinLimit = t.evidence(m)
+	if m.Kind == Level {
+		r.CanarySamples, r.StableSamples = uint64(m.Looks), uint64(m.Looks) //nolint:gosec // not negative
+	} else {
 		r.CanarySamples, r.StableSamples = m.Canary.Calls, m.Stable.Calls
-		r.Worse, r.Within = m.Worse.Best, m.Within.Best
-		r.WorseLimit, r.WithinLimit = t.worseLimit(), 1/t.options.Beta
-		if m.Kind == Quantile {
-			r.Canary, r.Stable = m.Canary.quantile(m.Quantile), m.Stable.quantile(m.Quantile)
-			r.Limit = r.Stable + m.allowed(r.Stable)
-		} else {
-			r.Canary, r.Stable = share(m.Canary), share(m.Stable)
-			r.Limit = r.Stable + m.Tolerance
-		}
 	}
-	r.Phase = t.phase(m)
-	if least := t.options.MinSamples; r.Phase == Running && m.Kind != Level && min(r.CanarySamples, r.StableSamples) < least {
-		r.Missing = fewer(least, r.CanarySamples, r.StableSamples)
-	} else if r.Phase == Running {
-		r.Missing = m.missing(r)
+	switch {
+	case m.Kind == Proportion:
+		r.Canary, r.Stable = share(m.Canary), share(m.Stable)
+	case m.Kind == Quantile:
+		r.Canary, r.Stable = m.Canary.quantile(m.Quantile), m.Stable.quantile(m.Quantile)
+	case m.Levels != nil:
+		r.Canary, r.Stable = m.Levels[0], m.Levels[1]
+	}
+	r.Limit = r.Stable + m.allowed(r.Stable)
+	if r.Phase == Running {
+		r.Missing = m.missing(r, t.options.MinSamples)
 	}
 	return r
 }
 
-// phase is what is concluded of one metric.
-func (t *Test) phase(m *metric) Phase {
+// evidence is what a metric has against the canary and for it, and how much is wanted.
+func (t *Test) evidence(m *metric) (worse, worseLimit, within, withinLimit float64) {
 	if m.Kind == Level {
-		return concluded(float64(m.Above), running, float64(m.Below), running)
+		return float64(m.Above), running, float64(m.Below), running
 	}
-	if min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples {
-		return Running
-	}
-	return concluded(m.Worse.Best, t.worseLimit(), m.Within.Best, 1/t.options.Beta)
+	return m.Worse.Best, float64(len(t.metrics)) / t.options.Alpha, m.Within.Best, 1 / t.options.Beta
 }
 
-func (t *Test) worseLimit() float64 { return float64(len(t.metrics)) / t.options.Alpha }
-
-func concluded(worse, worseLimit, within, withinLimit float64) Phase {
+// phase is what is concluded of one metric.
+func (t *Test) phase(m *metric) Phase {
+	worse, worseLimit, within, withinLimit := t.evidence(m)
 	switch {
+	case m.Kind != Level && min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples:
+		return Running
 	case worse >= worseLimit:
 		return Failed
 	case within >= withinLimit:
@@ -132,19 +123,16 @@ func share(h *history) float64 {
 	return float64(h.Bad) / float64(h.Calls)
 }
 
-// fewer says how many calls there are fewer than least.
-func fewer(least, canary, stable uint64) string {
-	if canary >= least {
-		return fmt.Sprintf("%d more calls of stable", least-stable)
-	}
-	return fmt.Sprintf("%d more calls of the canary", least-canary)
-}
-
-// missing says what a metric with enough samples waits for. The number of calls is a guess by the
-// evidence so far, which grows by a factor for each call.
-func (m *metric) missing(r MetricResult) string {
-	if m.Kind == Level {
+// missing says what a metric waits for. The number of calls is a guess by the evidence so far, which
+// grows by a factor for each call.
+func (m *metric) missing(r MetricResult, least uint64) string {
+	switch {
+	case m.Kind == Level:
 		return "another interval"
+	case r.CanarySamples < least:
+		return fmt.Sprintf("%d more calls of the canary", least-r.CanarySamples)
+	case r.StableSamples < least:
+		return fmt.Sprintf("%d more calls of stable", least-r.StableSamples)
 	}
 	if m.Kind == Quantile && m.Within.Bets == 0 && m.Looks > 1 {
 		b, _, _, _ := m.Stable.at(m.Quantile)
@@ -169,7 +157,7 @@ func (r Result) String() string {
 
 // String is the result in one line:
 //
-//	errors Running: canary 1.02 % of 1200 calls, stable 0.98 % of 22800, limit 1.98 %; worse 0.3 of 200, within 31 of 100; missing: about 410 more calls of the canary
+//	errors Failed: canary 10 % of 80 calls, stable 1.05 % of 1520, limit 2.05 %; worse 370 of 100, within 1 of 100
 func (m MetricResult) String() string {
 	number := func(v float64) string { return fmt.Sprintf("%.4g", v) }
 	switch m.Kind {

@@ -30,7 +30,7 @@ func newPoisson(mean float64) *poisson {
 	p.cdf[len(p.cdf)-1] = 1
 	for i := range p.guide {
 		at, _ := slices.BinarySearch(p.cdf, float64(i)/float64(len(p.guide)))
-		p.guide[i] = int32(min(at, len(p.cdf)-1)) //nolint:gosec // a small index
+		p.guide[i] = int32(min(at, len(p.cdf)-1))
 	}
 	return p
 }
@@ -41,7 +41,7 @@ func (p *poisson) draw(r *rand.PCG) uint64 {
 	for p.cdf[at] < u {
 		at++
 	}
-	return uint64(p.first + at) //nolint:gosec // not negative
+	return uint64(p.first + at)
 }
 
 // errorStream draws the calls of one version and interval, and the bad ones among them.

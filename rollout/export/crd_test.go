@@ -56,7 +56,7 @@ func TestDefinitions(t *testing.T) {
 			if err := yaml.Unmarshal(doc, &obj); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			schema := schemas[obj["kind"].(string)] //nolint:forcetypeassert // ours
+			schema := schemas[obj["kind"].(string)]
 			if schema == nil {
 				continue
 			}

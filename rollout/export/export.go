@@ -78,16 +78,12 @@ func Argo(plan rollout.Plan, opts Options) ([]byte, error) {
 		return nil, fmt.Errorf("export: plan: %w", err)
 	}
 	plan = plan.WithDefaults()
-	template, err := o.template(plan)
-	if err != nil {
-		return nil, err
-	}
 	spec := object{
 		"replicas":             o.Replicas,
 		"revisionHistoryLimit": 3,
 		"workloadRef":          object{"apiVersion": "apps/v1", "kind": "Deployment", "name": o.Service, "scaleDown": "onsuccess"},
 	}
-	list := []object{o.object("argoproj.io/v1alpha1", "Rollout", o.Service, spec), template}
+	list := []object{o.object("argoproj.io/v1alpha1", "Rollout", o.Service, spec), o.template(plan)}
 	if plan.BlueGreen != nil {
 		spec["strategy"] = object{"blueGreen": o.blueGreen(plan)}
 		return write(append(list, o.service("preview")))

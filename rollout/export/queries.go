@@ -18,7 +18,7 @@ const (
 )
 
 // template is the AnalysisTemplate with the metrics of a plan.
-func (o Options) template(plan rollout.Plan) (object, error) {
+func (o Options) template(plan rollout.Plan) object {
 	interval := plan.Analysis.Interval
 	q := queries{service: o.Service, window: max(time.Minute, 4*time.Duration(interval))}
 	q.before = q.window
@@ -38,7 +38,7 @@ func (o Options) template(plan rollout.Plan) (object, error) {
 	}
 	return o.object("argoproj.io/v1alpha1", "AnalysisTemplate", o.Service, object{
 		"args": []any{object{"name": "canary-hash"}, object{"name": "stable-hash"}}, "metrics": metrics,
-	}), nil
+	})
 }
 
 // all are the metrics that package rollout compares, with their sources.

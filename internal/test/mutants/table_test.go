@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals(), versions(), clusters(), pipeline())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals(), comparisons(), versions(), clusters(), pipeline())
 }
 
 // calls: package transport.
@@ -797,16 +797,18 @@ func comparisons() []mutant {
 	return []mutant{
 		{
 			"evidence stays valid however often one looks, a p-value does not", file,
-			"	return concluded(m.Worse.Best, t", `	z := (share(m.Canary) - share(m.Stable)) / math.Sqrt(share(m.Stable)*(1/float64(m.Canary.Calls)+1/float64(m.Stable.Calls))+1e-9)
-	return concluded(2/math.Erfc(z/math.Sqrt2), t`, pkg, "TestSimulations/all/equal,_1_%",
+			"	worse, worseLimit, within, withinLimit := t.evidence(m)\n", `	worse, worseLimit, within, withinLimit := t.evidence(m)
+	z := (share(m.Canary) - share(m.Stable)) / math.Sqrt(share(m.Stable)*(1/float64(m.Canary.Calls)+1/float64(m.Stable.Calls))+1e-9)
+	worse = 2 / math.Erfc(z/math.Sqrt2)
+`, pkg, "TestSimulations/all/equal,_1_%",
 		},
 		{
 			"each metric is given its part of alpha", file,
-			"return float64(len(t.metrics)) / t.options.Alpha", "return 1 / t.options.Alpha", pkg, "TestCorrection",
+			"float64(len(t.metrics)) / t.options.Alpha, ", "1 / t.options.Alpha, ", pkg, "TestCorrection",
 		},
 		{
 			"the first calls of a process conclude nothing", file,
-			"if min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples {", "if false {", pkg, "TestMinimumOfSamples",
+			"m.Kind != Level && min(m.Canary.Calls, m.Stable.Calls) < t.options.MinSamples:", "false:", pkg, "TestMinimumOfSamples",
 		},
 		{
 			"a version that becomes worse after an hour is caught", "rollout/analysis/evidence.go",
