@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
@@ -168,47 +165,10 @@ func ParsePlan(name string, text []byte) (p Plan, err error) {
 	if err := yaml.UnmarshalWithOptions(text, &p, yaml.Strict()); err != nil {
 		return Plan{}, fmt.Errorf("rollout: plan: %s%w", name, mistake(err))
 	}
-	if err := p.Check(); err != nil {
+	if err := errors.Join(fractions(text), p.Check()); err != nil {
 		return Plan{}, fmt.Errorf("rollout: plan: %s: %w", name, err)
 	}
 	return p, nil
-}
-
-// mistake is the first line of an error of YAML, which shows the source below it, with what was meant.
-func mistake(err error) error {
-	e, ok := errors.AsType[yaml.Error](err)
-	if !ok {
-		return fmt.Errorf(": %w", err)
-	}
-	text, at := e.GetMessage(), ""
-	if token := e.GetToken(); token != nil {
-		at = fmt.Sprintf(":%d", token.Position.Line)
-		if _, unknown := errors.AsType[*yaml.UnknownFieldError](err); unknown {
-			known := keysOf(reflect.TypeFor[Plan](), nil)
-			text = fmt.Sprintf("unknown key %q: expected one of %s", token.Value, strings.Join(known, ", "))
-			if like := near.Find(token.Value, known); like != "" {
-				text = fmt.Sprintf("unknown key %q: did you mean %s?", token.Value, like)
-			}
-		}
-	}
-	return fmt.Errorf("%s: %s", at, text)
-}
-
-// keysOf adds the keys that a plan can have, at whatever depth, to known.
-func keysOf(t reflect.Type, known []string) []string {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct {
-		return known
-	}
-	for f := range t.Fields() {
-		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" && !slices.Contains(known, name) {
-			known = append(known, name)
-		}
-		known = keysOf(f.Type, known)
-	}
-	return known
 }
 
 // WithDefaults returns the plan with everything filled in that it leaves to defaults.

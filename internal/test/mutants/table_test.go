@@ -423,6 +423,10 @@ func surroundings() []mutant {
 			"syscall.LOCK_EX|", "syscall.LOCK_SH|", "./sqldb", "TestLeaseOfAFile",
 		},
 		{
+			"a weight of 7.5 is refused, not taken as 7", "rollout/mistake.go",
+			"if step.SetWeight != math.Trunc(step.SetWeight) {", "if false && math.Trunc(1) == 0 {", "./rollout", "TestPlans",
+		},
+		{
 			"pool_max_conns bounds the connections to PostgreSQL", "drivers/postgres/postgres.go",
 			"	return n, nil\n", "	return defaultConns, nil\n", "./drivers/postgres", "TestMaxConns",
 		},
