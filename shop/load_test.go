@@ -22,13 +22,14 @@ import (
 // A load is orders, each with some reads beside it, that customers begin at a fixed rate, whatever
 // comes of them. Customers take turns, and so do the doors that they come through.
 type load struct {
+	loadOptions
 	site  *site
 	doors []door
 	users []int64
 	skus  []string
-	rate  int // orders a second
 
 	stop chan struct{}
+	turn atomic.Uint64 // among the tokens
 	done sync.WaitGroup
 
 	mu     sync.Mutex
@@ -41,6 +42,15 @@ type load struct {
 // manySKUs are so many that orders seldom wait for the row of another's.
 const manySKUs = 40
 
+// loadOptions say what a load is made of.
+type loadOptions struct {
+	rate   int      // orders a second
+	users  int      // that order; each has room for as many orders as a page has
+	reads  []string // paths
+	each   int      // reads beside an order
+	tokens []string // credentials of those who call, in turn; nil: users for their orders, the operator for reads
+}
+
 // A door is a way to the gateways.
 type door struct {
 	name   string
@@ -50,16 +60,16 @@ type door struct {
 }
 
 // beginLoad has users sign up and begins to order.
-func (s *site) beginLoad(t *testing.T, rate, users int, doors ...door) *load {
+func (s *site) beginLoad(t *testing.T, opts loadOptions, doors ...door) *load {
 	t.Helper()
-	l := &load{site: s, doors: doors, rate: rate, stop: make(chan struct{})}
+	l := &load{loadOptions: opts, site: s, doors: doors, stop: make(chan struct{})}
 	for i := range manySKUs {
 		l.skus = append(l.skus, fmt.Sprint("load-", i))
 		s.stockUp(t, l.skus[i], 100_000)
 	}
-	for i := range users {
+	for i := range opts.users {
 		user := s.as(t).signUp(fmt.Sprint("load-", i))
-		if _, err := s.as(t).as(user).credential(); err != nil { // logs in
+		if _, err := l.credential(t, user); err != nil { // logs in
 			t.Fatal(err)
 		}
 		l.users = append(l.users, user)
@@ -73,12 +83,8 @@ func (s *site) beginLoad(t *testing.T, rate, users int, doors ...door) *load {
 	return l
 }
 
-// readsEach are the reads beside an order.
-const readsEach = 4
-
 // run begins an order and its reads at each tick. Ticks that came late are caught up with.
 func (l *load) run(t *testing.T) {
-	paths := []string{"/v1/stock/" + l.skus[0], "/v1/users/1", "/v1/orders/1", "/v1/payments/1", "/v1/mails/1", "/v1/sales"}
 	began := time.Now()
 	tick := time.NewTicker(time.Second / time.Duration(l.rate))
 	defer tick.Stop()
@@ -91,8 +97,8 @@ func (l *load) run(t *testing.T) {
 		for due := int(time.Since(began).Seconds() * float64(l.rate)); n < due; n++ {
 			d, i := l.doors[n%len(l.doors)], n
 			l.done.Go(func() { l.count("order", d, i, func() string { return l.order(t, d, i) }) })
-			for i := range readsEach {
-				l.done.Go(func() { l.read(t, l.doors[i%len(l.doors)], paths[(n*readsEach+i)%len(paths)]) })
+			for i := range l.each {
+				l.done.Go(func() { l.read(t, l.doors[i%len(l.doors)], l.reads[(n*l.each+i)%len(l.reads)]) })
 			}
 		}
 	}
@@ -142,12 +148,25 @@ func (l *load) order(t *testing.T, d door, n int) (problem string) {
 	return ""
 }
 
+// credential is the header of the next call, as user or as the operator.
+func (l *load) credential(t *testing.T, user int64) (string, error) {
+	if len(l.tokens) > 0 {
+		return "Authorization: Bearer " + l.tokens[l.turn.Add(1)%uint64(len(l.tokens))], nil
+	}
+	return l.site.as(t).as(user).credential()
+}
+
+// allReads reads from all services; user 1 has an order, a payment and mails.
+func allReads() []string {
+	return []string{"/v1/stock/load-0", "/v1/users/1", "/v1/orders/1", "/v1/payments/1", "/v1/mails/1", "/v1/sales"}
+}
+
 // callTime is more than any call may take.
 const callTime = 10 * time.Second
 
 // call makes a call as user, or 0 for the operator. header has a name, then its value.
 func (l *load) call(t *testing.T, d door, user int64, method, path, body string, header ...string) (status int, answer string, err error) {
-	credential, err := l.site.as(t).as(user).credential()
+	credential, err := l.credential(t, user)
 	if err != nil {
 		return 0, "", err
 	}
@@ -193,6 +212,45 @@ func (l *load) end(t *testing.T) (calls int, failed []failedCall) {
 	at := func(q float64) time.Duration { return l.took[int(float64(len(l.took)-1)*q)].Round(time.Millisecond) }
 	t.Logf("%d calls at %d orders a second, %d failed; p50 %v, p99 %v, longest %v", l.calls, l.rate, len(l.failed), at(0.5), at(0.99), at(1))
 	return l.calls, l.failed
+}
+
+// A mark is a moment of a load.
+type mark struct {
+	at    time.Time
+	calls int
+	fails int
+}
+
+// mark is this moment.
+func (l *load) mark() mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return mark{time.Now(), l.calls, len(l.failed)}
+}
+
+// since returns how many calls ended since m, and which of them have failed.
+func (l *load) since(m mark) (calls int, failed []failedCall) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls - m.calls, slices.Clone(l.failed[m.fails:])
+}
+
+// wantNone checks that no call has failed since m.
+func (l *load) wantNone(t *testing.T, m mark) {
+	t.Helper()
+	calls, failed := l.since(m)
+	if len(failed) > 0 || calls == 0 {
+		t.Errorf("%d of %d calls failed, such as\n%s", len(failed), calls, some(failed, m.at))
+	}
+}
+
+// some shows the first of failed calls.
+func some(failed []failedCall, began time.Time) string {
+	var what []string
+	for _, c := range failed[:min(10, len(failed))] {
+		what = append(what, c.began.Sub(began).Round(time.Millisecond).String()+" "+c.what)
+	}
+	return strings.Join(what, "\n")
 }
 
 // byTransport is the door of a service that finds the gateways by discovery, as customers does.

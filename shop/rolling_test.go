@@ -2,7 +2,6 @@ package main
 
 import (
 	"flag"
-	"strings"
 	"testing"
 	"time"
 )
@@ -11,9 +10,9 @@ import (
 var rollingRate = flag.Int("rolling", 20, "orders a second beside TestRollingRestart, in each of two shapes")
 
 // rolling are the settings of all services: what a service that stops gives others to see it leave,
-// which is five looks of the balancer; and no repeats, which would hide the calls that come to a
-// process that is gone.
-const rolling = "drain_delay: 500ms\nretry: {max: -1}\n"
+// which is five looks of the balancer; no repeats, which would hide the calls that come to a process
+// that is gone; and time for calls while the machine is busy with other tests.
+const rolling = "drain_delay: 500ms\nretry: {max: -1}\nlimit: {wait: 4s}\n"
 
 // TestRollingRestart restarts every process of every service, three of each, one after the other,
 // while customers order: no call fails, no event is lost, and everything takes effect once.
@@ -30,7 +29,7 @@ func TestRollingRestart(t *testing.T) {
 			for n := range instancesEach {
 				gateways = append(gateways, f.at("gateway", n))
 			}
-			l := f.beginLoad(t, *rollingRate, 20+*rollingRate, f.byTransport(t), byBalancer(t, gateways))
+			l := f.beginLoad(t, loadOptions{rate: *rollingRate, users: 20 + *rollingRate, reads: allReads(), each: 4}, f.byTransport(t), byBalancer(t, gateways))
 			began := time.Now()
 			for _, service := range fleetNames() {
 				from := time.Now()
@@ -42,11 +41,7 @@ func TestRollingRestart(t *testing.T) {
 			t.Logf("%d processes were restarted in %v", instancesEach*len(fleetNames()), time.Since(began).Round(time.Second))
 			calls, failed := l.end(t)
 			if len(failed) > 0 {
-				var what []string
-				for _, c := range failed[:min(10, len(failed))] {
-					what = append(what, c.began.Sub(began).String()+" "+c.what)
-				}
-				t.Errorf("%d of %d calls failed, such as\n%s", len(failed), calls, strings.Join(what, "\n"))
+				t.Errorf("%d of %d calls failed, such as\n%s", len(failed), calls, some(failed, began))
 			}
 			f.audit(t)
 			f.once(t)

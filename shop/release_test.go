@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/kv"
+	"github.com/kaptar/kaptar/rollout"
+)
+
+// released is the service of which the tests release a second version.
+const released = "user-service"
+
+// secondVersion builds the shop with v2 of user-service, once for all tests.
+var secondVersion = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(binary), "shop-v2")
+	out, err := exec.Command("go", "build", "-tags", "user_v2", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("build v2: %w\n%s", err, out)
+	}
+	return path, err
+})
+
+// A stage is a split shop in which releases are rehearsed, under a load of many users.
+type stage struct {
+	*site
+	store kv.Store
+	v2    string // path
+	load  *load
+}
+
+func openStage(t *testing.T) *stage {
+	t.Helper()
+	v2, err := secondVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var split *shape
+	for _, sh := range shapes() {
+		if sh.name == splitShape {
+			split = sh
+		}
+	}
+	s := &stage{site: openSite(t, split, waiting), v2: v2}
+	backends := new(drivers.Set)
+	t.Cleanup(func() { _ = backends.Close(context.Background()) })
+	backend, err := backends.Open(t.Context(), s.in.brokerURL(t))
+	if err == nil {
+		s.store, err = backend.(interface{ Store() (kv.Store, error) }).Store()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// rollout runs the command and returns what it printed and its exit code.
+func (s *stage) rollout(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.in.Binary, append([]string{"rollout"}, args...)...)
+	cmd.Dir, cmd.Env = s.in.Dir, append(os.Environ(), "DISCOVERY_URL="+s.in.brokerURL(t))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // the exit code tells
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// want runs the command and checks its exit code.
+func (s *stage) want(t *testing.T, code int, args ...string) (stdout string) {
+	t.Helper()
+	stdout, stderr, got := s.rollout(t, args...)
+	if got != code {
+		t.Fatalf("rollout %s: exit code %d, want %d:\n%s%s", strings.Join(args, " "), got, code, stdout, stderr)
+	}
+	return stdout
+}
+
+// plan writes a plan and returns its file.
+func (s *stage) plan(t *testing.T, yaml string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "plan.yml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// release returns the state of the release.
+func (s *stage) release(t *testing.T) (r rollout.Release) {
+	t.Helper()
+	e, err := s.store.Get(t.Context(), "releases/"+released)
+	if errors.Is(err, kv.ErrNotFound) {
+		return r
+	}
+	if err == nil {
+		err = json.Unmarshal(e.Value, &r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// follow calls each with every state of the release in which step, weight or phase is another than
+// before, until it is over or each returns false.
+func (s *stage) follow(t *testing.T, each func(rollout.Release) bool) rollout.Release {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	var last rollout.Release
+	err := s.store.Watch(ctx, "releases/"+released, func(list []kv.Entry) {
+		for _, e := range list {
+			var r rollout.Release
+			if err := json.Unmarshal(e.Value, &r); err != nil || ctx.Err() != nil {
+				continue
+			}
+			if r.Step == last.Step && r.Weight == last.Weight && r.Phase == last.Phase && r.Begun == last.Begun && last.Service != "" {
+				continue
+			}
+			if last = r; !each(r) || r.Done() {
+				cancel()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+// bad makes v2 bad in a way, or good by "".
+func (s *stage) bad(t *testing.T, how string) {
+	t.Helper()
+	if _, err := s.store.Put(t.Context(), "settings/"+released+"/bad", []byte(how)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begin releases a version by a plan; v2 is started if it does not run. The command goes on, and ended
+// returns what it printed and its exit code.
+func (s *stage) begin(t *testing.T, version, yaml string) (ended func() (stdout string, code int)) {
+	t.Helper()
+	before := s.release(t).Started
+	type end struct {
+		stdout string
+		code   int
+	}
+	done := make(chan end, 1)
+	args := []string{"start", released, version, "--plan", s.plan(t, yaml), "--watch"}
+	if version == "v2" {
+		args = append(args, "--binary", s.v2)
+	}
+	go func() {
+		stdout, stderr, code := s.rollout(t, args...)
+		done <- end{stdout + stderr, code}
+	}()
+	eventually(t, func() string {
+		if s.release(t).Started.Equal(before) {
+			return "the release does not begin"
+		}
+		return ""
+	})
+	return func() (string, int) {
+		e := <-done
+		return e.stdout, e.code
+	}
+}
+
+// beside is the line of the screen that tells of v2's process.
+var beside = regexp.MustCompile(`user-service v2 runs beside +https?://(\S+) .*pid (\d+)`)
+
+// addresses are where the processes of both versions listen. It waits for v2.
+func (s *stage) addresses(t *testing.T) (v1, v2 string) {
+	t.Helper()
+	eventually(t, func() string {
+		found := beside.FindAllStringSubmatch(s.proc(everything).screen.String(), -1)
+		if len(found) == 0 {
+			return "v2 does not run"
+		}
+		v2 = found[len(found)-1][1]
+		return ""
+	})
+	return s.in.HTTP(released), v2
+}
+
+// counted are the series of calls that a version has answered, other than scrapes and logins, which are
+// of nobody.
+var counted = regexp.MustCompile(`(?m)^(?:http_requests_total\{endpoint="(?:/v1)?/users/\{id\}"|rpc_requests_total\{[^}]*GetUser)[^}]*\} (\S+)$`)
+
+// answered returns how many calls the process at address has answered.
+func (s *stage) answered(t *testing.T, address string) (n float64) {
+	t.Helper()
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range counted.FindAllStringSubmatch(text.String(), -1) {
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += v
+	}
+	return n
+}
+
+// A share is how many calls each version has answered while v2 had a weight.
+type share struct {
+	weight int
+	v1, v2 float64
+}
+
+func (s share) off() float64 { return math.Abs(100*s.v2/(s.v1+s.v2) - float64(s.weight)) }
+
+// spreading is how long the services may take to hear of a weight.
+const spreading = 300 * time.Millisecond
+
+// canary follows a release and measures the share that v2 has at each weight.
+func (s *stage) canary(t *testing.T) (last rollout.Release, shares []share) {
+	t.Helper()
+	one, two := "", ""
+	now := share{weight: 0}
+	next := func(weight int) {
+		if weight == now.weight {
+			return
+		}
+		if one == "" {
+			one, two = s.addresses(t)
+		}
+		if now.weight > 0 {
+			now.v1, now.v2 = s.answered(t, one)-now.v1, s.answered(t, two)-now.v2
+			shares = append(shares, now)
+		}
+		<-time.After(spreading)
+		now = share{weight, s.answered(t, one), s.answered(t, two)}
+	}
+	last = s.follow(t, func(r rollout.Release) bool {
+		next(r.Weights()["v2"])
+		return true
+	})
+	<-time.After(time.Second)
+	next(-1)
+	return last, shares
+}
+
+// tokens are credentials of n subjects that may read users and order for others, signed by
+// user-service's own key: a release gives each subject the same version in all services, and shares
+// that are exact take many of them.
+func (s *stage) tokens(t *testing.T, n int) (tokens []string) {
+	t.Helper()
+	var set struct {
+		Keys []struct {
+			KID string `json:"kid"`
+		} `json:"keys"`
+	}
+	s.as(t).call(http.MethodGet, released, "/.well-known/jwks.json", "").into(t, &set)
+	key := jose.JSONWebKey{Key: signingKey(t, s.openDB(t, released)), KeyID: set.Keys[0].KID}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, new(jose.SignerOptions).WithType("JWT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		text, err := jwt.Signed(signer).Claims(struct {
+			jwt.Claims
+			Scope string `json:"scope"`
+		}{jwt.Claims{
+			Issuer: released, Audience: jwt.Audience{"shop"}, Subject: strconv.Itoa(firstSubject + i),
+			IssuedAt: jwt.NewNumericDate(time.Now()), Expiry: jwt.NewNumericDate(time.Now().Add(12 * time.Hour)),
+		}, "users:read orders:write"}).Serialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, text)
+	}
+	return tokens
+}
