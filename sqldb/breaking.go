@@ -31,11 +31,12 @@ const (
 	col   = `^ALTER TABLE ALTER (?:COLUMN )?\S+ `
 	// constant is a default that PostgreSQL does not work out for each row.
 	constant = ` DEFAULT (?:\( )?(?:[-+] )?(?:'|TRUE|FALSE|NULL|NOW \( \)|CURRENT_\w+|ARRAY \[ \])` +
-		`(?: : : [\w ]+(?:\( [', ]+ \))?(?: \[ \])?)?(?: \))?(?:$| NOT NULL| NULL| COLLATE | CONSTRAINT )`
+		`(?: : : [\w ]+(?:\( [', ]+ \))?(?: \[ \])?)?(?: \))?(?:$| (?:NOT )?NULL| COLLATE | CONSTRAINT )`
 )
 
 var (
-	createsTable = regexp.MustCompile(`^CREATE (?:(?:TEMP|TEMPORARY|UNLOGGED|VIRTUAL|MATERIALIZED|RECURSIVE) )*(?:TABLE|VIEW|SEQUENCE|TYPE) (IF NOT EXISTS )?` + name)
+	createsTable = regexp.MustCompile(`^CREATE (?:(?:TEMP|TEMPORARY|UNLOGGED|VIRTUAL|MATERIALIZED|RECURSIVE) )*` +
+		`(?:TABLE|VIEW|SEQUENCE|TYPE) (IF NOT EXISTS )?` + name)
 	createsIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX (?:CONCURRENTLY )?(IF NOT EXISTS )?(?:` + name + ` )?ON (?:ONLY )?` + name)
 	drops        = regexp.MustCompile(`^DROP (?:TABLE|VIEW|INDEX|SEQUENCE|TYPE) (?:CONCURRENTLY )?(?:IF EXISTS )?(.*?)(?: CASCADE| RESTRICT)?$`)
 	alters       = regexp.MustCompile(`^ALTER TABLE (?:IF EXISTS )?(?:ONLY )?` + name + ` (?:\* )?(.*)$`)
@@ -58,7 +59,8 @@ var rules = []struct {
 	{"", regexp.MustCompile(`^ALTER TYPE \S+(?: \. \S+)* ADD VALUE `), ""},
 	{"", regexp.MustCompile(`^DROP `), dropped},
 	{"", regexp.MustCompile(`^TRUNCATE `), truncated},
-	{"", regexp.MustCompile(`^(?:SELECT|INSERT|UPDATE|DELETE|MERGE|REPLACE|WITH|VALUES|SET|RESET|COMMENT|GRANT|ANALYZE|PRAGMA)(?: |$)|^END$`), ""}, // END of a trigger
+	{"", regexp.MustCompile(`^(?:SELECT|INSERT|UPDATE|DELETE|MERGE|REPLACE|WITH|VALUES|SET|RESET|COMMENT|GRANT|ANALYZE|PRAGMA)(?: |$)`), ""},
+	{"", regexp.MustCompile(`^END$`), ""}, // of a trigger
 	{"", regexp.MustCompile(`^ALTER TABLE ADD (?:CONSTRAINT|UNIQUE|PRIMARY|CHECK|FOREIGN|EXCLUDE|NOT) `), constrained},
 	{"", regexp.MustCompile(added + ` (?:UNIQUE|PRIMARY KEY|CHECK \()`), constrained},
 	{Postgres, regexp.MustCompile(added + ` REFERENCES `), referencing},
@@ -98,7 +100,7 @@ func (r *review) breaks(norm string) string {
 		return ""
 	}
 	if m := drops.FindStringSubmatch(norm); m != nil {
-		for _, name := range strings.Split(m[1], " , ") {
+		for name := range strings.SplitSeq(m[1], " , ") {
 			if !r.created[name] {
 				return dropped
 			}

@@ -19,11 +19,15 @@ type statement struct {
 // tokens has for each dialect, as groups: spaces and comments, strings and numbers, names in quotes,
 // what begins something that does not end, and words.
 var tokens = map[Dialect]*regexp.Regexp{
-	Postgres: regexp.MustCompile(`^(?s:(\s+|--[^\n]*|/\*.*?\*/)|('(?:[^']|'')*'|[eE]'(?:[^'\\]|\\.|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*")|([eE]?'|"|/\*)|` + letters + `)`),
-	SQLite:   regexp.MustCompile(`^(?s:(\s+|--[^\n]*|/\*.*?\*/)|('(?:[^']|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*"|\x60(?:[^\x60]|\x60\x60)*\x60|\[[^\]]*\])|(['"\x60[]|/\*)|` + letters + `)`),
+	Postgres: regexp.MustCompile(blank + `('(?:[^']|'')*'|[eE]'(?:[^'\\]|\\.|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*")|([eE]?'|"|/\*)|` + letters + `)`),
+	SQLite:   regexp.MustCompile(blank + `('(?:[^']|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*"|\x60(?:[^\x60]|\x60\x60)*\x60|\[[^\]]*\])|(['"\x60[]|/\*)|` + letters + `)`),
 }
 
-const letters = `([A-Za-z_\x{80}-\x{10ffff}][\w$\x{80}-\x{10ffff}]*)`
+// These are the groups that both have.
+const (
+	blank   = `^(?s:(\s+|--[^\n]*|/\*.*?\*/)|`
+	letters = `([A-Za-z_\x{80}-\x{10ffff}][\w$\x{80}-\x{10ffff}]*)`
+)
 
 // dollarTag begins a string of PostgreSQL that ends with the same.
 var dollarTag = regexp.MustCompile(`^\$([A-Za-z_\x{80}-\x{10ffff}][\w\x{80}-\x{10ffff}]*)?\$`)

@@ -194,7 +194,8 @@ func (f *file) review(v int64, text string, dialect Dialect) error {
 	for _, s := range all {
 		if why := r.breaks(s.norm); why != "" && !marked {
 			f.needs = v
-			f.breaks = append(f.breaks, fmt.Sprintf("%s:%d: %.100s: %s; or mark the file with -- kaptar:contract NUMBER REASON, once no version that it breaks runs any more",
+			f.breaks = append(f.breaks, fmt.Sprintf("%s:%d: %.100s: %s; "+
+				"or mark the file with -- kaptar:contract NUMBER REASON, once no version that it breaks runs any more",
 				f.name, s.line+strings.Count(text[:up], "\n"), strings.Join(strings.Fields(s.text), " "), why))
 		}
 	}

@@ -3,6 +3,7 @@ package sqldb_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	osexec "os/exec"
 	"strings"
@@ -81,9 +82,7 @@ func TestMigrateBreaking(t *testing.T) {
 	eachDialect(t, func(t *testing.T, url string) {
 		db := open(t, url)
 		breaking := release("v1")
-		for name, text := range files("002_z.sql", "-- +goose Up\nCREATE TABLE z (n BIGINT);\n", "003_n.sql", "-- +goose Up\nALTER TABLE a RENAME COLUMN n TO o;\n") {
-			breaking[name] = text
-		}
+		maps.Copy(breaking, files("002_z.sql", "-- +goose Up\nCREATE TABLE z (n BIGINT);\n", "003_n.sql", "-- +goose Up\nALTER TABLE a RENAME COLUMN n TO o;\n"))
 		migrate := func(v fstest.MapFS) error { return sqldb.Migrate(t.Context(), db, v, "") }
 		if err := migrate(release("v1")); err != nil {
 			t.Fatal(err)
