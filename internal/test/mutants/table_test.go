@@ -827,6 +827,10 @@ func comparisons() []mutant {
 			"		if w.Upper > v {", "		if w.Lower >= v {", pkg, "TestCoarseBounds",
 		},
 		{
+			"latencies are measured finely enough for a release", "server/metrics.go",
+			"NativeHistogramBucketFactor: telemetry.NativeFactor,", "NativeHistogramBucketFactor: 0 * telemetry.NativeFactor,", "./server", "TestLatenciesAreFine",
+		},
+		{
 			"evidence against the canary survives a step", "rollout/analysis/analysis.go",
 			"			m.Within = newEvidence()\n		}\n	}", "			m.Within, m.Worse = newEvidence(), newEvidence()\n		}\n	}", pkg, "TestNextStep",
 		},
