@@ -83,7 +83,7 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if code, ok := errors.AsType[exitCode](err); ok {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", name, redact.Lines(err.Error()))
@@ -93,10 +93,10 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// An exitCode is that of a Command other than 0, which has printed why.
-type exitCode int
+// An exitError is the exit code of a Command, other than 0, which has printed why.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // A usageError is a command line that cannot be understood.
 type usageError struct{ error }
@@ -199,7 +199,7 @@ func (c Command) cobra() *cobra.Command {
 		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if code := c.Run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr()); code != 0 {
-				return exitCode(code)
+				return exitError(code)
 			}
 			return nil
 		},

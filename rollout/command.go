@@ -202,7 +202,8 @@ func (c *cli) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
 	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
 		text, err := os.ReadFile(brokerFile)
 		if err != nil {
-			return nil, nil, usageError{fmt.Errorf("which store? Run it where a --split program runs, or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)}
+			return nil, nil, usageError{fmt.Errorf("which store? Run it where a --split program runs, "+
+				"or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)}
 		}
 		url = strings.TrimSpace(string(text))
 	}

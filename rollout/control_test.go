@@ -388,3 +388,71 @@ func TestLease(t *testing.T) {
 		}
 	})
 }
+
+// A watched store calls after each write.
+type watched struct {
+	kv.Store
+
+	after func(key string)
+}
+
+func (w *watched) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	n, err := w.Store.Put(ctx, key, value)
+	w.after(key)
+	return n, err
+}
+
+// TestWeightsAtEveryMoment looks at the shares between any two writes.
+func TestWeightsAtEveryMoment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0, new(kv.Memory), new(discovery.Memory))
+	r := w.begin(t, "")
+	for _, weight := range []int{5, 50, 95, 100, 0, 100, 30, 0} {
+		from := w.share("v2")
+		r.Weight = weight
+		lower, upper := min(from, float64(weight)/100), max(from, float64(weight)/100)
+		store := &watched{w, func(key string) {
+			if got := w.share("v2"); got < lower || got > upper {
+				t.Errorf("from %g to %d %%: the share is %g after the write of %s", from, weight, got, key)
+			}
+		}}
+		if err := write(t.Context(), store, r); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.share("v2"); got != float64(weight)/100 {
+			t.Errorf("the share is %g, want %d %%", got, weight)
+		}
+	}
+	if _, err := w.Put(t.Context(), "weights/users/version/v0", []byte("7")); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(t.Context(), w, r); err != nil || strings.Contains(w.weights(t), "v0") {
+		t.Errorf("a version that is no part of the release keeps its weight: %v, %s", err, w.weights(t))
+	}
+}
+
+// TestSlowWriter aborts a release while another writes the weights of what was before.
+func TestSlowWriter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0, new(kv.Memory), new(discovery.Memory))
+	r := w.begin(t, "")
+	r.Weight, r.Begun, r.Step = 50, true, 1
+	if _, _, err := update(t.Context(), w, "users", func(Release) (Release, error) { return r, nil }); err != nil {
+		t.Fatal(err)
+	}
+	once := sync.OnceFunc(func() {
+		abort := func(r Release) (Release, error) { return r.Abort(time.Now(), "") }
+		if _, _, err := update(t.Context(), w, "users", abort); err != nil {
+			t.Error(err)
+		}
+		if err := apply(t.Context(), w, "users"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := apply(t.Context(), &watched{w, func(string) { once() }}, "users"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.weights(t), "map[users/events:v1 users/version/v1:100 users/version/v2:0]"; got != want {
+		t.Errorf("after the abort: %s, want %s", got, want)
+	}
+}

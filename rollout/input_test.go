@@ -43,7 +43,7 @@ func TestPlans(t *testing.T) {
 		"analysis: {metrics: [{name: errors, source: x}]}":                                            "errors: it has a source already",
 		"analysis: {metrics: [{name: memory, kind: level}]}":                                          "memory: expected a source",
 		"analysis: {metrics: [{name: a, source: a_total}]}":                                           "a: bad: expected for a proportion",
-		"analysis: {metrics: [{name: a, source: a, kind: levle}]}":                                    `kind "levle"`,
+		"analysis: {metrics: [{name: a, source: a, kind: levels}]}":                                   `kind "levels"`,
 		"analysis: {metrics: [{name: a, source: a, bad: {s: '('}}]}":                                  "label s: \"(\": expected a regular expression",
 		"analysis: {metrics: [{name: a, source: a, kind: level}, {name: a, source: b, kind: level}]}": "twice",
 		"[":                            "plan.yml:1: ",

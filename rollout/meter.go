@@ -130,7 +130,9 @@ func (m *meter) instances(service string, callers []string) (own, others []disco
 
 // scrapeAll asks all instances at once. It returns the totals of those that answered by their id, the
 // versions that are among them, and what was wrong with one that did not.
-func (m *meter) scrapeAll(ctx context.Context, r Release, own, others []discovery.Instance) (totals map[string]*total, reached map[string]bool, missing string) {
+func (m *meter) scrapeAll(ctx context.Context, r Release, own, others []discovery.Instance) (
+	totals map[string]*total, reached map[string]bool, missing string,
+) {
 	mine := r.sources()
 	byVersion := map[string][]source{r.Canary: r.callerSources(r.Canary), r.Stable: r.callerSources(r.Stable)}
 	keep := names(mine, byVersion[r.Stable])

@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// real is a world on a server.
-func real(t *testing.T, url string, bad float64) *world {
+// open is a world on a server.
+func open(t *testing.T, url string, bad float64) *world {
 	t.Helper()
 	set := new(drivers.Set)
 	t.Cleanup(func() { _ = set.Close(context.Background()) })
@@ -91,7 +91,7 @@ func TestRealStores(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			query := map[servers.Engine]string{servers.Consul: "?check=ttl"}[engine] // nobody listens
-			w := real(t, servertest.Start(t, engine).URL()+query, 0)
+			w := open(t, servertest.Start(t, engine).URL()+query, 0)
 			w.begin(t, "canary: {steps: [setWeight: 20, analysis: {}, setWeight: 50, pause: {duration: 2s}]}\nanalysis: {interval: 1s}")
 			first, second := w.control(t, w), w.control(t, w)
 			r := w.ended(t, first)
@@ -109,7 +109,7 @@ func TestRealStores(t *testing.T) {
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	url := servertest.Start(t, servers.NATS).URL()
-	w := real(t, url, 0)
+	w := open(t, url, 0)
 	file := filepath.Join(t.TempDir(), "plan.yml")
 	plans := func(text string) string {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -144,7 +144,7 @@ func TestCommand(t *testing.T) {
 		line{"start users v2 --strategy blueGreen --plan " + file, 2, "is a plan for a canary"},
 		line{"start users", 2, "expected SERVICE and VERSION, got 1"},
 		line{"start users v2 --wieght 5", 2, "unknown flag"},
-		line{"strat users v2", 2, "unknown command"},
+		line{"begin users v2", 2, "unknown command"},
 		line{"start users v2 --plan " + file, 0, "nobody controls releases now"},
 		line{"start users v2", 1, "a release of users is going on already"},
 		line{"status user", 1, "did you mean users?"},
@@ -188,7 +188,7 @@ func TestCommand(t *testing.T) {
 func TestWatchEnds(t *testing.T) {
 	t.Parallel()
 	url := servertest.Start(t, servers.NATS).URL()
-	w := real(t, url, 0)
+	w := open(t, url, 0)
 	before := w.begin(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer

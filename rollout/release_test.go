@@ -392,3 +392,19 @@ func holds(t *testing.T, before, r Release, e byte) {
 		t.Fatal("no table")
 	}
 }
+
+// TestClocks lets the clocks of the controllers be anywhere: time is counted, not compared.
+func TestClocks(t *testing.T) {
+	t.Parallel()
+	r := start(t, plan(t, "canary: {steps: [setWeight: 5, pause: {duration: 1m}]}"))
+	r = r.Advance(testTime, seen(1, 0, 1, 0))
+	for i := range 5 {
+		r = r.Advance(testTime.Add(time.Duration(1-2*(i%2))*1000*time.Hour), seen(1, 0, 1, 0))
+		if r.Done() {
+			t.Fatalf("the pause of 1m has ended after %d s", 10*(i+1))
+		}
+	}
+	if r = r.Advance(testTime, seen(1, 0, 1, 0)); r.Phase != Healthy {
+		t.Errorf("after 1m: %s, want Healthy", r.line())
+	}
+}
