@@ -412,6 +412,9 @@ func TestWeightsAtEveryMoment(t *testing.T) {
 		r.Weight = weight
 		lower, upper := min(from, float64(weight)/100), max(from, float64(weight)/100)
 		store := &watched{w, func(key string) {
+			if strings.Contains(w.weights(t), "v1:0 users/version/v2:0]") {
+				t.Errorf("from %g to %d %%: no version has a weight, so all are one", from, weight)
+			}
 			if got := w.share("v2"); got < lower || got > upper {
 				t.Errorf("from %g to %d %%: the share is %g after the write of %s", from, weight, got, key)
 			}
