@@ -90,13 +90,12 @@ release: ## what a release has, in dist: VERSION=v1.2.3; PLATFORMS=linux/amd64 f
 		$(if $(PLATFORMS),-platforms '$(PLATFORMS)')
 
 reproducible: ## a release twice, here and from a copy elsewhere without a cache, in another time zone: the same bytes; VERSION, PLATFORMS
-	@$(MAKE) release VERSION='$(or $(VERSION),v0.0.0-dev)' PLATFORMS='$(or $(PLATFORMS),linux/amd64)'
 	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; mkdir "$$copy/source"; \
 	git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$$copy/source"; \
-	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) revision=$$(git rev-parse HEAD) GOCACHE=$$copy/cache TZ=Asia/Kathmandu LC_ALL=C; \
-	umask 077; cd "$$copy/source" && go run ./tools/release -version '$(or $(VERSION),v0.0.0-dev)' -revision "$$revision" \
-		-platforms '$(or $(PLATFORMS),linux/amd64)' >/dev/null && \
-	diff '$(CURDIR)/dist/SHA256SUMS' dist/SHA256SUMS && echo 'make reproducible: ok, two builds, the same bytes'
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	set -- go run ./tools/release -version '$(or $(VERSION),v0.0.0-dev)' -platforms '$(or $(PLATFORMS),linux/amd64)' -revision "$$(git rev-parse HEAD)"; \
+	"$$@"; cd "$$copy/source"; umask 077; GOCACHE=$$copy/cache TZ=Asia/Kathmandu LC_ALL=C "$$@" >/dev/null; \
+	diff '$(CURDIR)/dist/SHA256SUMS' dist/SHA256SUMS; echo 'make reproducible: ok, two builds, the same bytes'
 
 fmt: ## gofmt
 	@gofmt -l -w $$(git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
