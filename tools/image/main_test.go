@@ -178,11 +178,9 @@ func checkConfig(t *testing.T, text []byte, layer string) {
 	}
 }
 
-// checkLayer compares the list of files, and looks into them.
-func checkLayer(t *testing.T, layer []byte) {
-	t.Helper()
-	lines, files := unpack(t, layer)
-	want := []string{
+// layerLines are all files of the image.
+func layerLines() []string {
+	return []string{
 		"5 0700 65532:65532 data/ 0",
 		"5 0755 0:0 etc/ 0",
 		"0 0644 0:0 etc/group 0",
@@ -193,6 +191,13 @@ func checkLayer(t *testing.T, layer []byte) {
 		"0 0755 0:0 shop 0",
 		"5 1777 0:0 tmp/ 0",
 	}
+}
+
+// checkLayer compares the list of files, and looks into them.
+func checkLayer(t *testing.T, layer []byte) {
+	t.Helper()
+	lines, files := unpack(t, layer)
+	want := layerLines()
 	if fmt.Sprint(lines) != fmt.Sprint(want) {
 		t.Errorf("the image has\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
