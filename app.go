@@ -232,7 +232,7 @@ func (a *App) ownDatabase(err error) error {
 	variable := config.EnvName(a.Name()) + "_DATABASE_URL"
 	return fmt.Errorf("%w; nothing was changed. Give each service a database of its own: set %s or services.%[3]s.database_url. "+
 		"If this one is meant, as after a new name, start once with --set services.%[3]s.database_from=OWNER, or =%[4]s where no owner is recorded; "+
-		"tables that got there by mistake must be dropped first", err, variable, a.Name(), sqldb.Unowned)
+		"if tables got there by mistake, drop the database and create it anew instead", err, variable, a.Name(), sqldb.Unowned)
 }
 
 // Backend returns the server behind a URL such as nats://host:4222, as the drivers that the

@@ -4,7 +4,7 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals(), rollouts(), comparisons(), versions(), clusters(), pipeline())
+	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals(), rollouts(), comparisons(), versions(), clusters(), pipeline(), deployment())
 }
 
 // calls: package transport.
