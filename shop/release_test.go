@@ -47,7 +47,8 @@ type stage struct {
 	load  *load
 }
 
-func openStage(t *testing.T) *stage {
+// openStage starts the shop, with more settings.
+func openStage(t *testing.T, extra string) *stage {
 	t.Helper()
 	v2, err := secondVersion()
 	if err != nil {
@@ -59,7 +60,7 @@ func openStage(t *testing.T) *stage {
 			split = sh
 		}
 	}
-	s := &stage{site: openSite(t, split, waiting), v2: v2}
+	s := &stage{site: openSite(t, split, waiting+extra), v2: v2}
 	backends := new(drivers.Set)
 	t.Cleanup(func() { _ = backends.Close(context.Background()) })
 	backend, err := backends.Open(t.Context(), s.in.brokerURL(t))

@@ -14,7 +14,7 @@ import (
 // nothing has changed.
 func TestReleasesRefused(t *testing.T) {
 	t.Parallel()
-	s := openStage(t)
+	s := openStage(t, "")
 	canary := func(steps string) string { return s.plan(t, "canary: {steps: ["+steps+"]}\n") }
 	missing := filepath.Join(t.TempDir(), "missing")
 	text := filepath.Join(t.TempDir(), "text")
@@ -97,7 +97,7 @@ func (s *stage) goesOn(t *testing.T) {
 // next one goes on, and the release ends as it would have.
 func TestControllerKilled(t *testing.T) {
 	t.Parallel()
-	s := openStage(t)
+	s := openStage(t, "release_lease: 3s\n")
 	s.load = s.beginLoad(t, loadOptions{rate: 10, users: 30, reads: []string{"/v1/users/1"}, each: 9, tokens: s.tokens(t, subjects)},
 		byBalancer(t, []string{s.in.HTTP("gateway")}))
 	for _, c := range []struct {

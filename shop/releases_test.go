@@ -55,7 +55,7 @@ func analyses(interval time.Duration, weights ...int) string {
 // no call fails but those that a bad version spoils, and those are few.
 func TestReleases(t *testing.T) {
 	t.Parallel()
-	s := openStage(t)
+	s := openStage(t, "")
 	s.load = s.beginLoad(t, loadOptions{
 		rate: *releaseRate, users: 20 + 2**releaseRate, reads: []string{"/v1/users/1"}, each: max(1, 200 / *releaseRate - 1), tokens: s.tokens(t, subjects),
 	}, byBalancer(t, []string{s.in.HTTP("gateway")}))

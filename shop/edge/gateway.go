@@ -3,7 +3,9 @@ package edge
 
 import (
 	"embed"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
@@ -14,7 +16,16 @@ import (
 
 type settings struct {
 	gateway.Settings
-	LoginLimit float64 `config:"login_rate_limit" default:"0" help:"logins a second of one client, by its address; 0 for any number"`
+	LoginLimit   float64       `config:"login_rate_limit" default:"0" help:"logins a second of one client, by its address; 0 for any number"`
+	ReleaseLease time.Duration `config:"release_lease" default:"10s" help:"how long the gateway that controls releases may be silent before another one does"`
+}
+
+// Validate refuses a lease that is shorter than a busy machine stands still.
+func (s *settings) Validate() error {
+	if s.ReleaseLease < time.Second {
+		return fmt.Errorf("release_lease %v: expected 1s at least", s.ReleaseLease)
+	}
+	return nil
 }
 
 // Service is the gateway on port 8080. It has no state.
@@ -45,7 +56,7 @@ func setup(app *kaptar.App, set *settings) error {
 		policies["GET /"+path] = auth.Public()
 	}
 	app.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	if err := rollout.Control(app, nil); err != nil {
+	if err := rollout.Control(app, &rollout.Options{Lease: set.ReleaseLease}); err != nil {
 		return err
 	}
 	// Who logs in again may still show a token that has expired.
