@@ -151,7 +151,38 @@ func twoVersions(t *testing.T, dialect, version string) {
 		t.Run(name, func(t *testing.T) { run(t, s) })
 	}
 	s.audit(t)
+	turnBad(t, store, v1, v2, named.ID)
 	restartV1(t, s, store, v1)
+}
+
+// turnBad makes v2 fail each fifth read while it runs, which v1 knows nothing of.
+func turnBad(t *testing.T, store kv.Store, v1, v2 client, id int64) {
+	t.Helper()
+	failed := func(c client) (n int) {
+		for range 10 {
+			if c.call(http.MethodGet, "user-service", fmt.Sprintf("/users/%d", id), "").status == http.StatusInternalServerError {
+				n++
+			}
+		}
+		return n
+	}
+	for value, want := range map[string]int{"errors": 2, "slow": 0} {
+		if _, err := store.Put(t.Context(), "settings/user-service/bad", []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() string {
+			if n := failed(v2); n != want {
+				return fmt.Sprintf("bad=%s: %d of 10 reads of v2 fail, want %d", value, n, want)
+			}
+			return ""
+		})
+	}
+	if n := failed(v1); n > 0 {
+		t.Errorf("%d of 10 reads of v1 fail", n)
+	}
+	if err := store.Delete(t.Context(), "settings/user-service/bad"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A userView is a user as REST shows it.

@@ -5,6 +5,7 @@ package user
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"testing"
 
@@ -56,6 +57,21 @@ func TestFlaws(t *testing.T) {
 		}
 		if failed != want {
 			t.Errorf("bad=%s: %d of 100 reads fail, want %d", name, failed, want)
+		}
+	}
+}
+
+// What v1 has put into the cache is known by what it lacks.
+func TestEntryOfV1(t *testing.T) {
+	t.Parallel()
+	own, err := json.Marshal(toEntry(user{1, "ada", "ada@example.com", Profile{"Ada"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{string(own): true, `{"id":1,"username":"ada","email":"ada@example.com"}`: false} {
+		var e entry
+		if err := json.Unmarshal([]byte(text), &e); err != nil || e.complete() != want || e.Username != "ada" {
+			t.Errorf("%s: %+v, %v, complete %t, want %t", text, e, err, e.complete(), want)
 		}
 	}
 }
