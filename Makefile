@@ -41,6 +41,11 @@ servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Pr
 image: ## the shop as an image in .tmp/shop.tar, for docker load, podman load and ctr images import; VERSION=v1 is its tag
 	@go run ./tools/image -version '$(VERSION)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(if $(TAGS),-tags '$(TAGS)')
 
+cluster: ## a Kubernetes of one node on this machine, with real containers and the shop of deploy/kubernetes, until Ctrl-C (Linux, root)
+	@go build -o $(TOOLS)/servers ./tools/servers
+	@$(TOOLS)/servers install cluster postgres
+	@$(TOOLS)/servers cluster
+
 proto: ## generate the Go code of shop/proto
 	@command -v protoc >/dev/null || { \
 		echo 'make proto needs protoc 21.12 or later. Debian: apt install protobuf-compiler; macOS: brew install protobuf' >&2; exit 1; }

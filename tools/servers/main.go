@@ -3,6 +3,7 @@
 //	go run ./tools/servers install          # everything that is missing
 //	go run ./tools/servers start redis kafka # in the foreground, until Ctrl-C
 //	go run ./tools/servers clean            # removes their data
+//	go run ./tools/servers cluster          # a Kubernetes with the shop, until Ctrl-C
 //
 // It is for people and for CI. Tests start their servers themselves.
 package main
@@ -18,10 +19,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kaptar/kaptar/internal/test/cluster"
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 func main() {
+	cluster.Init()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
@@ -47,9 +50,10 @@ postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, victorialogs
 		Use:   "install [name...]",
 		Short: "get what is missing",
 		Long: `Says what is missing and gets it: Debian packages as root or by sudo without a password, Kafka's jars by Maven,
-Consul, Jaeger, VictoriaLogs, Prometheus and kube-apiserver built from tools/, and NATS in the version of go.mod. What is fetched and built
-lies in the user's cache folder. Besides engines a name is python, what test/interop needs; curl; or cc, the C compiler
-of the race detector. Without a name all of them are installed.`,
+Consul, Jaeger, VictoriaLogs, Prometheus and Kubernetes built from tools/, and NATS in the version of go.mod. What is
+fetched and built lies in the user's cache folder. Besides engines a name is python, what test/interop needs; curl; cc, the C compiler of the
+race detector; or cluster, what the command cluster needs. Without a name all of them are installed, the last one where it
+can run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = servers.Installable()
@@ -71,7 +75,7 @@ this command. As root they run as the user nobody, who has to be able to reach t
 		Short: "remove the data of servers that do not run",
 	}, func(_ context.Context, out io.Writer, dir string, chosen []servers.Engine) error {
 		return clean(out, dir, chosen)
-	}))
+	}), clusterCommand())
 	return root
 }
 

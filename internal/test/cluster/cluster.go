@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,13 +30,16 @@ const (
 
 // A Cluster is a running Kubernetes. Its methods may be called concurrently, except Close.
 type Cluster struct {
-	dir     string
-	kube    string // the file with all programs
-	addons  string // the folder of what runs in the cluster
-	node    *proc.Process
-	forward []net.Listener
-	api     *http.Client
-	once    sync.Once
+	dir        string
+	kube       string // the file with all programs
+	addons     string // the folder of what runs in the cluster
+	repository string // the folder of this module
+	node       *proc.Process
+	api        *http.Client
+	postgres   *servers.Server // of Shop
+	life       context.Context // ends with Close
+	end        context.CancelFunc
+	once       sync.Once
 }
 
 // Start starts a cluster and waits until its node takes pods and CoreDNS answers, 90 s at most. The
@@ -57,9 +61,14 @@ func start(ctx context.Context) (c *Cluster, err error) {
 		return nil, errors.New("main, or TestMain, has to call cluster.Init first")
 	}
 	c = &Cluster{}
+	c.life, c.end = context.WithCancel(context.Background())
 	if c.kube, c.addons, err = servers.Cluster(); err != nil {
 		return nil, err
 	}
+	if c.repository, err = servers.Repository("tools/addons"); err != nil {
+		return nil, err
+	}
+	c.repository = filepath.Dir(filepath.Dir(c.repository))
 	if c.dir, err = os.MkdirTemp("", "kaptar-cluster-"); err != nil {
 		return nil, err
 	}
@@ -237,7 +246,7 @@ func (c *Cluster) Programs() string { return c.kube }
 // imagePullPolicy: Never; there is no registry.
 func (c *Cluster) Import(ctx context.Context, image io.Reader) error {
 	cmd := exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "images", "import", "-")
-	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.containerd())
+	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.Containerd())
 	cmd.Stdin = image
 	if out, err := run(cmd); err != nil {
 		return fmt.Errorf("cluster: import an image: %w: %s", err, out)
@@ -258,7 +267,7 @@ func (c *Cluster) ImportProgram(ctx context.Context, tag, program string) error 
 // that of the pod's status, with or without containerd://.
 func (c *Cluster) KillContainer(ctx context.Context, id string) error {
 	cmd := exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", strings.TrimPrefix(id, "containerd://"))
-	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.containerd())
+	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.Containerd())
 	if _, err := run(cmd); err != nil {
 		return fmt.Errorf("cluster: kill container %s: %w", id, err)
 	}
@@ -272,29 +281,50 @@ func (c *Cluster) Forward(ctx context.Context, from, to string) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("cluster: forward to %s: %w", to, err)
 	}
-	c.forward = append(c.forward, l)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			go c.serve(conn, to)
-		}
-	}()
+	go c.relay(l, func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, "tcp", to) })
 	return l.Addr().String(), nil
 }
 
+// Expose is the other direction: it listens on a port of the cluster's node, and hands connections
+// to an address of this machine.
+func (c *Cluster) Expose(ctx context.Context, port int, to string) error {
+	var l net.Listener
+	err := c.inside(func() (err error) {
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(nodeIP, strconv.Itoa(port)))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: expose %s: %w", to, err)
+	}
+	go c.relay(l, func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", to) })
+	return nil
+}
+
+// relay serves what l accepts until Close.
+func (c *Cluster) relay(l net.Listener, dial func(context.Context) (net.Conn, error)) {
+	stop := context.AfterFunc(c.life, func() { _ = l.Close() })
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return // closed
+		}
+		go c.serve(conn, dial)
+	}
+}
+
 // serve copies both ways until both have ended.
-func (c *Cluster) serve(conn net.Conn, to string) {
+func (c *Cluster) serve(conn net.Conn, dial func(context.Context) (net.Conn, error)) {
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.life, 5*time.Second)
 	defer cancel()
-	inner, err := c.Dial(ctx, "tcp", to)
+	other, err := dial(ctx)
 	if err != nil {
 		return
 	}
-	defer inner.Close()
+	defer other.Close()
+	stop := context.AfterFunc(c.life, func() { _ = errors.Join(conn.Close(), other.Close()) })
+	defer stop()
 	var both sync.WaitGroup
 	pipe := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from)
@@ -302,9 +332,33 @@ func (c *Cluster) serve(conn net.Conn, to string) {
 			_ = to.CloseWrite() // a connection that broke ends here too
 		}
 	}
-	both.Go(func() { pipe(inner, conn) })
-	both.Go(func() { pipe(conn, inner) })
+	both.Go(func() { pipe(other, conn) })
+	both.Go(func() { pipe(conn, other) })
 	both.Wait()
+}
+
+// ArgoRollouts starts the controller of Argo Rollouts, with its definitions, in the namespace
+// argo-rollouts.
+func (c *Cluster) ArgoRollouts(ctx context.Context) error {
+	const image = "quay.io/argoproj/argo-rollouts:latest" // as its manifests name it
+	if err := c.ImportProgram(ctx, image, filepath.Join(c.addons, "rollouts-controller")); err != nil {
+		return err
+	}
+	manifests, err := os.ReadFile(filepath.Join(c.addons, "install.yaml"))
+	if err != nil {
+		return fmt.Errorf("cluster: argo rollouts: %w", err)
+	}
+	local := strings.ReplaceAll(string(manifests), "imagePullPolicy: Always", "imagePullPolicy: Never")
+	for _, step := range []struct{ input, args string }{
+		{"", "create namespace argo-rollouts"},
+		{local, "-n argo-rollouts apply --server-side -f -"}, // the definitions are too large for an annotation
+		{"", "-n argo-rollouts rollout status deployment/argo-rollouts --timeout=60s"},
+	} {
+		if _, err := c.Kubectl(ctx, step.input, strings.Fields(step.args)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Logs returns the end of what each program of the cluster has printed, for a test that failed.
@@ -321,14 +375,15 @@ func (c *Cluster) Logs() string {
 // Close ends the cluster and removes what it has left. The second call does nothing.
 func (c *Cluster) Close() (err error) {
 	c.once.Do(func() {
-		for _, l := range c.forward {
-			_ = l.Close()
-		}
+		c.end()
 		if c.node != nil {
 			c.node.Kill()
 			<-c.node.Done()
 		}
-		if err = sweep(c.dir); err != nil {
+		if c.postgres != nil {
+			err = c.postgres.Close()
+		}
+		if err = errors.Join(err, sweep(c.dir)); err != nil {
 			err = fmt.Errorf("cluster: close: %w", err)
 		}
 	})

@@ -26,7 +26,7 @@ func writeImage(w io.Writer, tag, program string) error {
 	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"User": "65532:65532", "Entrypoint": []string{"/" + name}, "WorkingDir": "/"},
+		"config": map[string]any{"User": "65532:65532", "Entrypoint": []string{"/" + name}, "Env": []string{"PATH=/"}, "WorkingDir": "/"},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
 	if err != nil {

@@ -264,8 +264,8 @@ func sweep(dir string) (err error) {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// containerd returns where containerd listens, as seen from outside.
-func (c *Cluster) containerd() string {
+// Containerd returns where containerd listens, as seen from this machine.
+func (c *Cluster) Containerd() string {
 	return fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", c.node.PID())
 }
 

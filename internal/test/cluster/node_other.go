@@ -19,6 +19,9 @@ func (c *Cluster) Dial(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-func (c *Cluster) startNode() error   { return errors.ErrUnsupported }
-func (c *Cluster) containerd() string { return "" }
-func sweep(dir string) error          { return os.RemoveAll(dir) }
+// Containerd returns nothing on this system.
+func (c *Cluster) Containerd() string { return "" }
+
+func (c *Cluster) startNode() error          { return errors.ErrUnsupported }
+func (c *Cluster) inside(func() error) error { return errors.ErrUnsupported }
+func sweep(dir string) error                 { return os.RemoveAll(dir) }

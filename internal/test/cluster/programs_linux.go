@@ -34,7 +34,8 @@ func (n *node) second() [][]string {
 	}
 	return [][]string{
 		client("kube-controller-manager", "--use-service-account-credentials=true", "--service-account-private-key-file="+at("key.pem"),
-			"--root-ca-file="+at("ca.crt"), "--kube-api-qps=1000", "--kube-api-burst=1000", "--concurrent-deployment-syncs=2"),
+			"--root-ca-file="+at("ca.crt"), "--kube-api-qps=1000", "--kube-api-burst=1000", "--concurrent-deployment-syncs=2",
+			"--horizontal-pod-autoscaler-sync-period=2s"),
 		client("kube-scheduler"),
 		{
 			n.Kubernetes, "kubelet", "--config=" + at("kubelet.yaml"), "--kubeconfig=" + at("kubelet.conf"), "--root-dir=/var/lib/kubelet",

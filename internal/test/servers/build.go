@@ -72,7 +72,7 @@ func (p product) folder() (string, error) {
 	files := make([]string, len(p.sources))
 	for i, source := range p.sources {
 		var err error
-		if files[i], err = repository(source); err != nil {
+		if files[i], err = Repository(source); err != nil {
 			return "", err
 		}
 	}
@@ -108,7 +108,7 @@ func (p product) build(ctx context.Context, part string, progress func(line stri
 	if p.requires != "" {
 		module = here
 	}
-	dir, err := repository(module)
+	dir, err := Repository(module)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ const here = "internal/test/servers"
 
 // required returns the version of a module that our go.mod requires.
 func required(module string) (string, error) {
-	dir, err := repository(here)
+	dir, err := Repository(here)
 	if err != nil {
 		return "", err
 	}
@@ -212,8 +212,8 @@ func cached(name string) (string, error) {
 	return filepath.Join(cache, "kaptar", "servers", name), err
 }
 
-// repository looks for a path from the working folder upwards: tests run in their package's folder.
-func repository(path string) (string, error) {
+// Repository looks for a path from the working folder upwards: tests run in their package's folder.
+func Repository(path string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

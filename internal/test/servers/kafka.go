@@ -40,7 +40,7 @@ func kafka() description {
 const kafkaPOM = "tools/kafka/pom.xml"
 
 func fetchKafka(ctx context.Context, part string, progress func(line string)) error {
-	pom, err := repository(kafkaPOM)
+	pom, err := Repository(kafkaPOM)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func python() recipe {
 // fetchPython makes a virtual environment. Its python finds the packages wherever the folder is
 // moved to, unlike the scripts beside it.
 func fetchPython(ctx context.Context, part string, progress func(line string)) error {
-	list, err := repository(pythonPackages)
+	list, err := Repository(pythonPackages)
 	if err != nil {
 		return err
 	}

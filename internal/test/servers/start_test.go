@@ -166,7 +166,7 @@ func TestToolsAreModules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path, err := repository(what.product.sources[0])
+		path, err := Repository(what.product.sources[0])
 		if err != nil {
 			t.Error(err)
 			continue
