@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,6 +49,7 @@ type loadOptions struct {
 	users  int      // that order; each has room for as many orders as a page has
 	reads  []string // paths
 	each   int      // reads beside an order
+	name   string   // what names of users and skus begin with; default "load-". A site has one load of a name
 	tokens []string // credentials of those who call, in turn; nil: users for their orders, the operator for reads
 }
 
@@ -63,12 +65,13 @@ type door struct {
 func (s *site) beginLoad(t *testing.T, opts loadOptions, doors ...door) *load {
 	t.Helper()
 	l := &load{loadOptions: opts, site: s, doors: doors, stop: make(chan struct{})}
+	l.name = cmp.Or(l.name, "load-")
 	for i := range manySKUs {
-		l.skus = append(l.skus, fmt.Sprint("load-", i))
+		l.skus = append(l.skus, fmt.Sprint(l.name, i))
 		s.stockUp(t, l.skus[i], 100_000)
 	}
 	for i := range opts.users {
-		user := s.as(t).signUp(fmt.Sprint("load-", i))
+		user := s.as(t).signUp(fmt.Sprint(l.name, i))
 		if _, err := l.credential(t, user); err != nil { // logs in
 			t.Fatal(err)
 		}
@@ -136,7 +139,7 @@ func (l *load) count(what string, d door, order int, call func() string) {
 // order places the n-th order and says what went wrong.
 func (l *load) order(t *testing.T, d door, n int) (problem string) {
 	user, sku := l.users[max(n, 0)%len(l.users)], l.skus[max(n, 0)%len(l.skus)]
-	status, body, err := l.call(t, d, user, http.MethodPost, "/v1/orders", orderBody(user, sku, 1), "Idempotency-Key", fmt.Sprint("load-", n))
+	status, body, err := l.call(t, d, user, http.MethodPost, "/v1/orders", orderBody(user, sku, 1), "Idempotency-Key", fmt.Sprint(l.name, n))
 	var o orderView
 	if err == nil && status == http.StatusCreated {
 		err = json.Unmarshal([]byte(body), &o)

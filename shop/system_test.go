@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kaptar/kaptar/internal/test/cluster"
 )
 
 // binary is the shop's program, built once for all tests here. KAPTAR_SHOP_BINARY
@@ -18,7 +20,10 @@ var binary string
 // built is a folder for what is built during the tests.
 var built string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	cluster.Init()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "shop")
