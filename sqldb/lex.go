@@ -19,13 +19,13 @@ type statement struct {
 // tokens has for each dialect, as groups: spaces and comments, strings and numbers, names in quotes,
 // what begins something that does not end, and words.
 var tokens = map[Dialect]*regexp.Regexp{
-	Postgres: regexp.MustCompile(blank + `('(?:[^']|'')*'|[eE]'(?:[^'\\]|\\.|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*")|([eE]?'|"|/\*)|` + letters + `)`),
-	SQLite:   regexp.MustCompile(blank + `('(?:[^']|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*"|\x60(?:[^\x60]|\x60\x60)*\x60|\[[^\]]*\])|(['"\x60[]|/\*)|` + letters + `)`),
+	Postgres: regexp.MustCompile(blank + `[eE]'(?:[^'\\]|\\.|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*")|([eE]?'|"|/\*)|` + letters + `)`),
+	SQLite:   regexp.MustCompile(blank + `[0-9][\w.]*)|("(?:[^"]|"")*"|\x60(?:[^\x60]|\x60\x60)*\x60|\[[^\]]*\])|(['"\x60[]|/\*)|` + letters + `)`),
 }
 
-// These are the groups that both have.
+// These both have: how the groups begin, and the last one.
 const (
-	blank   = `^(?s:(\s+|--[^\n]*|/\*.*?\*/)|`
+	blank   = `^(?s:(\s+|--[^\n]*|/\*.*?\*/)|('(?:[^']|'')*'|`
 	letters = `([A-Za-z_\x{80}-\x{10ffff}][\w$\x{80}-\x{10ffff}]*)`
 )
 
