@@ -174,7 +174,7 @@ func unsure(r Release, result analysis.Result) string {
 	for _, m := range result.Metrics {
 		switch {
 		case m.CanarySamples == 0 && m.Name == errorsMetric:
-			return fmt.Sprintf("no call reached %s, send it some", r.Canary)
+			return fmt.Sprintf("no call reached %s at %d %%, send it some (of a few users, who keep their version, it may have none)", r.Canary, r.Weight)
 		case m.Phase == analysis.Running:
 			texts = append(texts, m.Name+" needs "+m.Missing)
 		}

@@ -131,7 +131,7 @@ func TestRefusals(t *testing.T) {
 		"no canary yet":            {with(func(o *Observed) { o.Instances = map[string]int{"v1": 1} }), 5, false, Progressing, "waiting for an instance of v2"},
 		"discovery away":           {Observed{Elapsed: time.Hour}, 9, false, Progressing, "waiting for"},
 		"nothing measured":         {Observed{Elapsed: 10 * time.Second, Instances: map[string]int{"v1": 1, "v2": 1}, Missing: "it answers 403"}, 6, false, Degraded, "nothing could be measured: it answers 403"},
-		"no calls":                 {seen(0, 0, 0, 0), 62, false, Paused, "no call reached v2, send it some: promote goes on, abort goes back to v1"},
+		"no calls":                 {seen(0, 0, 0, 0), 62, false, Paused, "no call reached v2 at 5 %, send it some (of a few users, who keep their version, it may have none): promote goes on, abort goes back to v1"},
 		"too few calls":            {seen(0, 0, 1000, 0), 62, false, Paused, "no call reached v2"},
 		"canary gone":              {with(func(o *Observed) { o.Instances = map[string]int{"v1": 1} }), -2, false, Degraded, "v2 has no instance any more"},
 		"canary restarts":          {with(func(o *Observed) { o.Instances = map[string]int{"v1": 1} }), -1, false, Progressing, "comparing"},
