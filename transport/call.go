@@ -33,7 +33,6 @@ type call struct {
 	inherited bool          // the deadline is that of ctx
 	again     bool          // may be repeated though the target may have worked on it
 	principal string        // of Options.Principal; "" for none
-	versions  string        // that the context wants, for the next service; "" for none
 	wants     *wanted.Set   // nil for nothing
 	alone     bool          // one instance is asked, which nothing else is to notice
 	attempts  int

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -388,5 +390,43 @@ func TestVersionsMakeUpNoSeries(t *testing.T) {
 	gone.http(500, ms)
 	if n := series(t, tel); n > base {
 		t.Errorf("when the target is forgotten, %d series are left", n-base)
+	}
+}
+
+// TestRegistryWithoutVersions: what static: and dns: list has no versions, so weights of versions and
+// wishes for them change nothing. With versions, one without a weight gets no calls beside one with.
+func TestRegistryWithoutVersions(t *testing.T) {
+	t.Parallel()
+	table, err := discovery.ParseStatic("order-service=a:80,order-service=b:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := weights(t, map[string]string{"order-service/version/v1": "1", "order-service/version/v2": "0"})
+	versioned, unknown := new(discovery.Memory), listed("c")
+	for id, version := range map[string]string{"d": "v1", "e": "v2", "f": "v3"} {
+		in := newInstance(id)
+		in.Version = version
+		_ = versioned.Register(t.Context(), in)
+		_ = unknown.Register(t.Context(), in)
+	}
+	for _, tt := range []struct {
+		registry discovery.Resolver
+		version  string
+		want     string
+	}{{table, "", "a b"}, {table, "v2", "a b"}, {versioned, "", "d"}, {versioned, "v9", "d"}, {versioned, "v3", "f"}, {unknown, "", "d"}} {
+		got := map[string]bool{}
+		tr := over(t, Options{Resolver: tt.registry, Weights: w, Sticky: func(context.Context) string { return "" }}, func(r *http.Request) (*http.Response, error) {
+			got[strings.TrimSuffix(r.URL.Host, ":80")] = true
+			return reply(r, 200), nil
+		})
+		for range 40 {
+			req, _ := http.NewRequestWithContext(WithVersion(t.Context(), "order-service", tt.version), "GET", orders, nil)
+			if _, err := send(t, tr, req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all := strings.Join(slices.Sorted(maps.Keys(got)), " "); all != tt.want {
+			t.Errorf("asked for version %q: called %s, want %s", tt.version, all, tt.want)
+		}
 	}
 }

@@ -154,7 +154,7 @@ func race(after time.Duration, first, second func() (good bool), cancelFirst, ca
 func (c *call) fork() call {
 	return call{
 		t: c.t, tg: c.tg, proto: c.proto, first: c, began: c.began, deadline: c.deadline,
-		inherited: c.inherited, again: c.again, principal: c.principal, versions: c.versions, wants: c.wants, attempts: c.attempts, attempt: c.attempt,
+		inherited: c.inherited, again: c.again, principal: c.principal, wants: c.wants, attempts: c.attempts, attempt: c.attempt,
 	}
 }
 

@@ -53,9 +53,6 @@ func (c *rpcCall) identify() {
 // want notes what the context asks of its calls.
 func (c *call) want() {
 	c.wants = wanted.From(c.ctx)
-	if c.tg.bare {
-		c.versions = c.wants.Text()
-	}
 	if c.alone = c.wants != nil && c.wants.Instance != ""; c.alone {
 		c.again = false
 	}
@@ -67,7 +64,10 @@ func (c *call) sends() (principal, versions string) {
 	if c.external {
 		return "", ""
 	}
-	return c.principal, c.versions
+	if c.tg.bare {
+		versions = c.wants.Text()
+	}
+	return c.principal, versions
 }
 
 // origin is the host that a client has asked before it followed redirects.

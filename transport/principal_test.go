@@ -49,7 +49,7 @@ func TestPrincipalGoesToServices(t *testing.T) {
 		})
 	}
 	for external, want := range map[bool]int{false: 1, true: 0} {
-		c := rpcCall{call: call{ctx: t.Context(), principal: "of order-service", attempt: attempt{external: external}}}
+		c := rpcCall{call: call{tg: new(target), ctx: t.Context(), principal: "of order-service", attempt: attempt{external: external}}}
 		md, _ := metadata.FromOutgoingContext(c.traced())
 		if len(md[principalKey]) != want {
 			t.Errorf("an RPC, external %t: metadata %v, want %d principals", external, md, want)

@@ -45,7 +45,7 @@ func versions() []mutant {
 		},
 		{
 			"versions that are wished for are not told outside", "transport/principal.go",
-			"	if c.tg.bare {\n		c.versions", "	if true {\n		c.versions", "./transport", "TestVersionsTravel",
+			"	if c.tg.bare {\n		versions", "	if true {\n		versions", "./transport", "TestVersionsTravel",
 		},
 		{
 			"nobody outside chooses versions but testers", "gateway/gateway.go",
