@@ -32,7 +32,8 @@
 //     graceful stop finishes the handlers that run and hands back the rest, which comes at the next
 //     start, but brokers do not promise in which order; after a kill it comes after the driver's
 //     ack-wait time, 30 s by default.
-//   - Several instances of the service consume at once: each gets a share of every key.
+//   - Several instances of the service consume at once: each gets a share of every key. While versions
+//     of the service share events by weight, a key belongs to one version.
 //
 // A handler for which that matters keeps the number or time of the last change that it applied
 // beside its data, and drops older ones. Keys share up to 256 unfinished events of a subscription:

@@ -12,6 +12,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/transport"
 )
 
 const (
@@ -32,20 +33,11 @@ const (
 	mostFailures = 10_000 // events whose failures are remembered
 )
 
-// A share says which events are those of this version of the service; see kaptar.App.EventShare.
-type share interface {
-	Known() bool
-	None() bool
-	Partly() bool
-	Missing() string
-	Has(key string) bool
-}
-
 // turns say whether, and which, events are the service's.
 type turns struct {
 	app       *kaptar.App
-	last      atomic.Pointer[share] // nil: not known yet
-	consuming atomic.Int64          // subscriptions
+	last      atomic.Pointer[transport.EventShare] // nil: not known yet
+	consuming atomic.Int64                         // subscriptions
 
 	mu    sync.Mutex
 	begun time.Time // when it was first looked
@@ -54,20 +46,20 @@ type turns struct {
 
 func newTurns(app *kaptar.App) *turns {
 	t := &turns{app: app}
-	gauge := func(name, help string, is func(s share) bool) {
+	gauge := func(name, help string, is func(s *transport.EventShare) bool) {
 		app.Metrics().MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": app.Name()},
 		}, func() float64 {
-			if s := t.last.Load(); s != nil && is(*s) {
+			if s := t.last.Load(); s != nil && is(s) {
 				return 1
 			}
 			return 0
 		}))
 	}
 	gauge("messaging_paused", "Whether this instance leaves all events to another version of the service, and has finished those that it had: 1 or 0.",
-		func(s share) bool { return s.None() && t.consuming.Load() == 0 })
+		func(s *transport.EventShare) bool { return s.None && t.consuming.Load() == 0 })
 	gauge("messaging_version_missing", "Whether no instance is of a version that handles the events, which wait in the broker: 1 or 0.",
-		func(s share) bool { return s.Missing() != "" })
+		func(s *transport.EventShare) bool { return s.Missing != "" })
 	return t
 }
 
@@ -80,31 +72,31 @@ func (t *turns) follow(stop context.Context) error {
 }
 
 // look asks which events are the service's now; nil is not known yet.
-func (t *turns) look(ctx context.Context) share {
+func (t *turns) look(ctx context.Context) *transport.EventShare {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.begun.IsZero() {
 		t.begun = time.Now()
 	}
-	var s share = t.app.EventShare()
-	if !s.Known() && time.Since(t.begun) < shareWait {
+	s := t.app.EventShare()
+	if s.Unknown && time.Since(t.begun) < shareWait {
 		return nil
 	}
-	if last := t.last.Swap(&s); last == nil && s.None() || last != nil && (*last).None() != s.None() {
-		t.app.Logger().InfoContext(ctx, "events by version", "handles_events", !s.None(), "version", t.app.Version())
+	if last := t.last.Swap(s); last == nil && s.None || last != nil && last.None != s.None {
+		t.app.Logger().InfoContext(ctx, "events by version", "handles_events", !s.None, "version", t.app.Version())
 	}
-	if m := s.Missing(); m != "" && m != t.told {
+	if m := s.Missing; m != "" && m != t.told {
 		t.app.Logger().WarnContext(ctx, "events wait for a version of the service that has no instance: start one, "+
 			"or change the weight "+t.app.Name()+"/events or those of its versions", "version", m)
 	}
-	t.told = s.Missing()
+	t.told = s.Missing
 	return s
 }
 
 // now is what look has found last, or finds.
-func (t *turns) now(ctx context.Context) share {
+func (t *turns) now(ctx context.Context) *transport.EventShare {
 	if s := t.last.Load(); s != nil {
-		return *s
+		return s
 	}
 	return t.look(ctx)
 }
@@ -112,7 +104,7 @@ func (t *turns) now(ctx context.Context) share {
 // over reports whether the service has no events to handle, as far as is known.
 func (t *turns) over(ctx context.Context) bool {
 	s := t.now(ctx)
-	return s == nil || s.None()
+	return s == nil || s.None
 }
 
 // run consumes while the service has events to handle, and until stop ends.
@@ -143,7 +135,7 @@ func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscr
 // passOn gives d back if it is another version's.
 func (c *consumer) passOn(ctx context.Context, d *driver.Delivery) bool {
 	s := c.bus.turns.now(ctx)
-	if s == nil || !c.shares || !s.Partly() {
+	if s == nil || !c.shares || !s.Partly {
 		return false
 	}
 	c.passed.Store(true)

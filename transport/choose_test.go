@@ -323,14 +323,13 @@ func TestCountsByVersion(t *testing.T) {
 			}
 			return reply(r, 200), nil
 		})
-		tr.http = roundTripper(func(next http.RoundTripper) roundTripper {
-			return func(r *http.Request) (*http.Response, error) {
-				if r.URL.Path == "/readyz" {
-					return nil, errors.New("connection refused")
-				}
-				return next.RoundTrip(r)
+		network := tr.http
+		tr.http = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/readyz" {
+				return nil, errors.New("connection refused")
 			}
-		}(tr.http))
+			return network.RoundTrip(r)
+		})
 		for range 20 {
 			_, _ = do(t, tr, "GET", orders, nil)
 		}

@@ -5,41 +5,26 @@ import (
 )
 
 // An EventShare says which events of its subscriptions the instances of one version of a service
-// handle, by the weights of its versions. Package messaging follows it. Nil handles all.
+// handle, by the weights of its versions. Package messaging follows it.
 type EventShare struct {
+	// Unknown holds until the weights have been read once and, where versions share events, the registry
+	// has said which of them have instances.
+	Unknown bool
+	// None says that all events are left to other versions, and Partly that some are.
+	None, Partly bool
+	// Missing is what the events wait for, if no instance that is listed is of a version that handles
+	// them; else "".
+	Missing string
+
 	service, version string
-	unknown, none    bool
-	missing          string
-	shares           []share // none: the version handles all events
+	shares           []share
 }
-
-// Known is false until the weights have been read once and, where versions share events, the registry
-// has said which of them have instances.
-func (e *EventShare) Known() bool { return e == nil || !e.unknown }
-
-// None reports whether all events are left to other versions.
-func (e *EventShare) None() bool { return e != nil && e.none }
-
-// Missing says which versions the events wait for, if none of them has an instance: nobody handles them
-// then. It is "" if somebody does, or if that is not known.
-func (e *EventShare) Missing() string {
-	if e == nil {
-		return ""
-	}
-	return e.missing
-}
-
-// Partly reports whether some events are the version's and others are not.
-func (e *EventShare) Partly() bool { return e != nil && !e.none && len(e.shares) > 1 }
 
 // Has reports whether an event with this key is the version's. All instances say the same of a key, if
 // they know the same weights and versions, and a version whose share grows keeps the keys that it has.
 func (e *EventShare) Has(key string) bool {
-	switch {
-	case e.None():
-		return false
-	case !e.Partly():
-		return true
+	if !e.Partly {
+		return !e.None
 	}
 	return rendezvous(e.shares, hash(hash(0, e.service), key)) == e.version
 }
@@ -53,7 +38,7 @@ func (t *Transport) EventShare(service, version string) *EventShare {
 	e := &EventShare{service: service, version: storeName(version)}
 	table := t.weights.table.Load()
 	if table == nil {
-		e.unknown = true
+		e.Unknown = true
 		return e
 	}
 	s := (*table)[service]
@@ -61,16 +46,16 @@ func (t *Transport) EventShare(service, version string) *EventShare {
 	case s == nil:
 		return e
 	case s.events != "":
-		if e.none = storeName(s.events) != e.version; e.none {
+		if e.None = storeName(s.events) != e.version; e.None {
 			listed, _ := t.versionsOf(service)
 			if len(listed) > 0 && !slices.Contains(listed, storeName(s.events)) {
-				e.missing = s.events
+				e.Missing = s.events
 			}
 		}
 		return e
 	case len(s.versions) > 0:
 		listed, known := t.versionsOf(service)
-		e.unknown = !known
+		e.Unknown = !known
 		e.byWeight(s.versions, listed)
 	}
 	return e
@@ -84,14 +69,10 @@ func (e *EventShare) byWeight(weights map[string]uint64, listed []string) {
 			e.shares = append(e.shares, share{version, float64(weight), hash(0, version)})
 		}
 	}
-	switch {
-	case own > 0:
-	case len(e.shares) > 0:
-		e.none = true
-	case weighed:
-		if e.none = true; len(listed) > 0 {
-			e.missing = "any with a weight"
-		}
+	e.None = own == 0 && (weighed || len(e.shares) > 0)
+	e.Partly = own > 0 && len(e.shares) > 1
+	if e.None && len(e.shares) == 0 && len(listed) > 0 {
+		e.Missing = "any with a weight"
 	}
 }
 

@@ -91,7 +91,7 @@ func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error
 			closeBody(c.req)
 		}
 		why := reason(err)
-		c.counts().failed(overHTTP, why, took)
+		c.counts().answered(overHTTP, 0, why, took)
 		other := c.insteadOf(nil, err)
 		c.endHTTPSpan(why, err)
 		if other != nil {

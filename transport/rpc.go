@@ -136,7 +136,7 @@ func (c *rpcCall) finish(err error) {
 	took := c.t.now() - c.began
 	code := status.Code(err)
 	if errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
-		c.counts().failed(overGRPC, reason(err), took)
+		c.counts().answered(overGRPC, 0, reason(err), took)
 		code = codes.Unavailable
 	} else {
 		c.counts().grpc(code, took)

@@ -110,11 +110,6 @@ func (m *versionMetrics) grpc(code codes.Code, took time.Duration) {
 	m.answered(overGRPC, int(label.Code(code)), "", took)
 }
 
-// failed counts a call that got no answer; why is a word.
-func (m *versionMetrics) failed(p protocol, why string, took time.Duration) {
-	m.answered(p, 0, why, took)
-}
-
 // seldom counts one in a vector of service, target and version.
 func (m *versionMetrics) seldom(vec *prometheus.CounterVec) {
 	m.mu.Lock()
@@ -124,6 +119,7 @@ func (m *versionMetrics) seldom(vec *prometheus.CounterVec) {
 	}
 }
 
+// answered counts a call; why is a word for one that got no answer.
 func (m *versionMetrics) answered(p protocol, code int, why string, took time.Duration) {
 	if m == nil {
 		return

@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"sqldb":                  {internal},
 	"server":                 {"telemetry", internal},
 	"transport":              {"discovery", "telemetry", internal},
-	"messaging":              {".", "messaging/", "sqldb", "telemetry", "config", internal},
+	"messaging":              {".", "messaging/", "sqldb", "telemetry", "config", "transport", internal},
 	"messaging/outbox":       {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
 	"drivers":                {internal},
