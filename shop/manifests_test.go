@@ -19,6 +19,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 // The parts of manifests that are looked at.
@@ -113,11 +114,15 @@ type manifests map[string]manifest
 // kustomize renders an overlay of deploy/kubernetes.
 func kustomize(t *testing.T, overlay string) manifests {
 	t.Helper()
-	kubectl, err := exec.LookPath("kubectl")
+	args := []string{"kubectl", "kustomize", "../deploy/kubernetes/overlays/" + overlay}
+	program, _, err := servers.Cluster() // whose first argument is a program's name
 	if err != nil {
-		t.Skip("kubectl is not installed, which has kustomize: go run ./tools/servers install kubernetes, or your system's package")
+		if program, err = exec.LookPath("kubectl"); err != nil {
+			t.Skip("there is no kubectl, which has kustomize: go run ./tools/servers install cluster, or your system's package")
+		}
+		args = args[1:]
 	}
-	out, err := exec.CommandContext(t.Context(), kubectl, "kustomize", "../deploy/kubernetes/overlays/"+overlay).Output()
+	out, err := exec.CommandContext(t.Context(), program, args...).Output()
 	if err != nil {
 		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %s", err, failed.Stderr)
