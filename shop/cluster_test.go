@@ -154,7 +154,7 @@ func (k *kube) entrance() door {
 func (k *kube) under(t *testing.T, f func()) {
 	t.Helper()
 	name := fmt.Sprintf("load-%d-", len(k.entries()))
-	reads := append(allReads()[1:], "/v1/stock/"+name+"0")
+	reads := slices.Concat(allReads()[1:], []string{"/v1/stock/" + name + "0"})
 	l := k.beginLoad(t, loadOptions{rate: *clusterRate, users: 10 + *clusterRate, reads: reads, each: 4, name: name}, k.entrance())
 	began := time.Now()
 	f()
