@@ -33,7 +33,7 @@ func versions() []mutant {
 		},
 		{
 			"of users each version has its share", "transport/choose.go",
-			"return s.weight / -math.Log(u)", "return s.weight * u", "./transport", "TestSticky",
+			"return s.weight / -math.Log(u)", "return s.weight * math.Sqrt(u)", "./transport", "TestSticky",
 		},
 		{
 			"a retry keeps the version of its call", "transport/choose.go",
@@ -45,7 +45,7 @@ func versions() []mutant {
 		},
 		{
 			"versions that are wished for are not told outside", "transport/principal.go",
-			"	if c.tg.bare {\n		versions", "	if true {\n		versions", "./transport", "TestVersionsTravel",
+			"	if c.external {\n		return \"\", \"\"", "	if false {\n		return \"\", \"\"", "./transport", "TestVersionsTravel",
 		},
 		{
 			"nobody outside chooses versions but testers", "gateway/gateway.go",
