@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -69,8 +70,10 @@ func TestTraffic(t *testing.T) {
 	})
 	eventually(t, func() string {
 		metrics := s.call(http.MethodGet, "user-service", "/metrics", "").body
-		if strings.Contains(metrics, `user_logins_total{result="ok",service="user-service"} 1`+"\n") || !strings.Contains(metrics, `user_logins_total{result="ok"`) {
-			return "the customers have not logged in again"
+		logins := regexp.MustCompile(`user_logins_total{result="ok"} (\d+)`).FindStringSubmatch(metrics)
+		users := regexp.MustCompile(`http_requests_total{.*/users",.*status="201"} (\d+)`).FindStringSubmatch(metrics)
+		if logins == nil || users == nil || len(logins[1]) < len(users[1]) || len(logins[1]) == len(users[1]) && logins[1] <= users[1] {
+			return fmt.Sprintf("%q logins of %q customers: they have not logged in again", logins, users)
 		}
 		return ""
 	})

@@ -44,6 +44,7 @@ func Service() kaptar.Service {
 			return err
 		}
 		c := &simulator{app: app, rate: set.Traffic, name: "customer-" + strings.ToLower(rand.Text()[:8]), password: rand.Text()}
+		app.Go("sign up", c.join)
 		app.Go("order", c.run)
 		app.Go("report", c.report)
 		return nil
@@ -54,14 +55,25 @@ func Service() kaptar.Service {
 type simulator struct {
 	app            *kaptar.App
 	rate           float64
-	name, password string
-	user           int64 // set before the first order
+	name, password string // of all customers, whose names have a number behind
 	placed, failed atomic.Int64
+
+	mu        sync.Mutex
+	customers []*customer
+}
+
+// A customer is a user of the shop.
+type customer struct {
+	id   int64
+	name string
 
 	mu      sync.Mutex
 	token   string
 	expires time.Time
 }
+
+// maxCustomers are so many that a canary with 5 % of the users has some of them.
+const maxCustomers = 100
 
 const (
 	atOnce      = 64   // orders on their way; more are not begun
@@ -71,10 +83,39 @@ const (
 	expiresSoon = 10 * time.Second // a token that does is not used any more
 )
 
-func (c *simulator) run(ctx context.Context) error {
-	if !c.signUp(ctx) {
+// join signs up one customer a second, since each costs the hash of a password and later another.
+func (c *simulator) join(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for n := 0; n < maxCustomers; {
+		if next, err := c.signUp(ctx, fmt.Sprintf("%s-%d", c.name, n)); err == nil {
+			c.mu.Lock()
+			c.customers = append(c.customers, next)
+			c.mu.Unlock()
+			n++
+		} else if ctx.Err() == nil {
+			c.app.Logger().WarnContext(ctx, "not signed up yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// anybody is one of the customers that there are, nil before the first.
+func (c *simulator) anybody() *customer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.customers) == 0 {
 		return nil
 	}
+	return c.customers[mathrand.IntN(len(c.customers))]
+}
+
+func (c *simulator) run(ctx context.Context) error {
 	var orders sync.WaitGroup
 	defer orders.Wait()
 	tick := time.NewTicker(time.Duration(float64(time.Second) / c.rate))
@@ -86,11 +127,15 @@ func (c *simulator) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		who := c.anybody()
+		if who == nil {
+			continue
+		}
 		select {
 		case slots <- struct{}{}:
 			orders.Go(func() {
 				defer func() { <-slots }()
-				c.once(ctx, n)
+				c.once(ctx, n, who)
 			})
 		default:
 			c.failed.Add(1) // the shop is too slow for this rate
@@ -99,13 +144,13 @@ func (c *simulator) run(ctx context.Context) error {
 }
 
 // once places one order, or counts a failure.
-func (c *simulator) once(ctx context.Context, n int) {
+func (c *simulator) once(ctx context.Context, n int, who *customer) {
 	var err error
 	if n%50 == 0 {
 		err = c.restock(ctx)
 	}
 	if err == nil {
-		err = c.order(ctx)
+		err = c.order(ctx, who)
 	}
 	switch {
 	case err == nil:
@@ -118,42 +163,32 @@ func (c *simulator) once(ctx context.Context, n int) {
 
 func (c *simulator) skus() []string { return []string{"tea", "coffee", "honey"} }
 
-// signUp tries until there is a user to order for, or ctx ends.
-func (c *simulator) signUp(ctx context.Context) bool {
-	body := map[string]string{"username": c.name, "email": c.name + "@example.com", "password": c.password}
-	for {
-		var user struct{ ID int64 }
-		err := c.call(ctx, http.MethodPost, "http://gateway/v1/users", nil, body, &user)
-		if err == nil {
-			c.user = user.ID
-			return true
-		}
-		c.app.Logger().WarnContext(ctx, "not signed up yet", "error", err)
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(time.Second):
-		}
+func (c *simulator) signUp(ctx context.Context, name string) (*customer, error) {
+	body := map[string]string{"username": name, "email": name + "@example.com", "password": c.password}
+	var user struct{ ID int64 }
+	if err := c.call(ctx, http.MethodPost, "http://gateway/v1/users", nil, body, &user); err != nil {
+		return nil, err
 	}
+	return &customer{id: user.ID, name: name}, nil
 }
 
-// bearer returns the user's token, a new one when it is about to expire.
-func (c *simulator) bearer(ctx context.Context) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Until(c.expires) > expiresSoon {
-		return "Bearer " + c.token, nil
+// bearer returns the customer's token, a new one when it is about to expire.
+func (c *simulator) bearer(ctx context.Context, who *customer) (string, error) {
+	who.mu.Lock()
+	defer who.mu.Unlock()
+	if time.Until(who.expires) > expiresSoon {
+		return "Bearer " + who.token, nil
 	}
 	var login struct {
 		Token     string    `json:"token"`
 		ExpiresAt time.Time `json:"expires_at"`
 	}
-	body := map[string]string{"username": c.name, "password": c.password}
+	body := map[string]string{"username": who.name, "password": c.password}
 	if err := c.call(ctx, http.MethodPost, "http://gateway/v1/login", nil, body, &login); err != nil {
 		return "", err
 	}
-	c.token, c.expires = login.Token, login.ExpiresAt
-	return "Bearer " + c.token, nil
+	who.token, who.expires = login.Token, login.ExpiresAt
+	return "Bearer " + who.token, nil
 }
 
 // restock keeps the shelves from running empty. It is the shop's own work, behind its gateway.
@@ -174,13 +209,13 @@ func (c *simulator) restock(ctx context.Context) error {
 	return nil
 }
 
-func (c *simulator) order(ctx context.Context) error {
-	bearer, err := c.bearer(ctx)
+func (c *simulator) order(ctx context.Context, who *customer) error {
+	bearer, err := c.bearer(ctx, who)
 	if err != nil {
 		return err
 	}
 	sku := c.skus()[mathrand.IntN(len(c.skus()))]
-	body := map[string]any{"user_id": c.user, "items": []map[string]any{{"sku": sku, "quantity": 1 + mathrand.IntN(3)}}}
+	body := map[string]any{"user_id": who.id, "items": []map[string]any{{"sku": sku, "quantity": 1 + mathrand.IntN(3)}}}
 	header := http.Header{"Authorization": {bearer}, "Idempotency-Key": {rand.Text()}}
 	return c.call(ctx, http.MethodPost, "http://gateway/v1/orders", header, body, nil)
 }
