@@ -47,7 +47,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("UsualPorts(%q) = %v, want one for the empty name", e, servers.UsualPorts(e))
 		}
 	}
-	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, kubernetes`) {
+	if _, err := servers.Parse("mysql"); err == nil || !strings.Contains(err.Error(), `"mysql", want one of postgres, kafka, rabbitmq, nats, consul, redis, prometheus, jaeger, victorialogs, kubernetes`) {
 		t.Errorf("Parse of an unknown engine = %v, want an error with those that are known", err)
 	}
 	if _, err := servers.Start(t.Context(), "mysql", nil); err == nil || errors.Is(err, servers.ErrMissing) {
