@@ -220,17 +220,17 @@ var errCut = errors.New("cut off")
 func (c *cut) try(do func() error) error {
 	c.mu.Lock()
 	c.left--
-	dead, now := c.left < 0, c.left == 0
+	dead, now, end := c.left < 0, c.left == 0, c.end
 	c.mu.Unlock()
 	if dead || now && !c.after {
 		if now {
-			c.end()
+			end()
 		}
 		return errCut
 	}
 	err := do()
 	if now {
-		c.end()
+		end()
 		return errCut
 	}
 	return err
@@ -285,6 +285,13 @@ func TestControllerKilledAtAnyCall(t *testing.T) {
 						store.mu.Unlock()
 						second := w.control(t, w)
 						r := w.await(t)
+						for range 60 { // the second one may take over only now
+							if w.weights(t) == weights {
+								break
+							}
+							time.Sleep(time.Second)
+							synctest.Wait()
+						}
 						second.kill()
 						first.kill()
 						select {

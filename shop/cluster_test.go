@@ -29,8 +29,8 @@ type kube struct {
 }
 
 // TestCluster is about the manifests of deploy/kubernetes on a real cluster, one for all of it.
+// It is not parallel: the load has the machine to itself.
 func TestCluster(t *testing.T) {
-	t.Parallel()
 	k := openKube(t)
 	for _, part := range []struct {
 		name string

@@ -15,15 +15,14 @@ var rollingRate = flag.Int("rolling", 20, "orders a second beside TestRollingRes
 const rolling = "drain_delay: 500ms\nretry: {max: -1}\nlimit: {wait: 4s}\nrequest_timeout: 20s\n"
 
 // TestRollingRestart restarts every process of every service, three of each, one after the other,
-// while customers order: no call fails, no event is lost, and everything takes effect once.
+// while customers order: no call fails, no event is lost, and everything takes effect once. It is not
+// parallel: the load has the machine to itself.
 func TestRollingRestart(t *testing.T) {
-	t.Parallel()
 	for _, sh := range shapes() {
 		if sh.name == oneProcess {
 			continue // there is one
 		}
 		t.Run(sh.name, func(t *testing.T) {
-			t.Parallel()
 			f := openFleet(t, sh, rolling)
 			var gateways []string
 			for n := range instancesEach {
