@@ -22,12 +22,12 @@ import (
 )
 
 // argoPlan is released by Argo Rollouts in a minute: its export takes six looks at each analysis, the
-// first when the new pod has been scraped a few times.
+// first after 30 s.
 const argoPlan = `canary:
   steps:
     - setWeight: 50
     - analysis: {}
-analysis: {interval: 7s}
+analysis: {interval: 5s}
 `
 
 // argo: what rollout export writes is run by the controller of Argo Rollouts, which asks a

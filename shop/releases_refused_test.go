@@ -97,6 +97,9 @@ func (s *stage) goesOn(t *testing.T) {
 // next one goes on, and the release ends as it would have.
 func TestControllerKilled(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("go test -short leaves out what takes minutes")
+	}
 	s := openStage(t, "release_lease: 3s\n")
 	s.load = s.beginLoad(t, loadOptions{rate: 10, users: 30, reads: []string{"/v1/users/1"}, each: 9, tokens: s.tokens(t, subjects)},
 		byBalancer(t, []string{s.in.HTTP("gateway")}))

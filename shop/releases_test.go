@@ -55,6 +55,9 @@ func analyses(interval time.Duration, weights ...int) string {
 // no call fails but those that a bad version spoils, and those are few. It is not parallel: the load has
 // the machine to itself.
 func TestReleases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("go test -short leaves out what takes minutes")
+	}
 	s := openStage(t, "")
 	s.load = s.beginLoad(t, loadOptions{
 		rate: *releaseRate, users: 20 + 2**releaseRate, reads: []string{"/v1/users/1"}, each: max(1, 200 / *releaseRate - 1), tokens: s.tokens(t, subjects),

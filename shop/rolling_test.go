@@ -18,6 +18,9 @@ const rolling = "drain_delay: 500ms\nretry: {max: -1}\nlimit: {wait: 4s}\nreques
 // while customers order: no call fails, no event is lost, and everything takes effect once. It is not
 // parallel: the load has the machine to itself.
 func TestRollingRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("go test -short leaves out what takes minutes")
+	}
 	for _, sh := range shapes() {
 		if sh.name == oneProcess {
 			continue // there is one

@@ -26,10 +26,11 @@ func (o Options) template(plan rollout.Plan) object {
 		q.before = 10 * time.Minute // stable had its calls before the switch
 	}
 	var metrics []any
+	// The first look waits for half the window: new pods have to be found, and scraped twice.
 	for _, m := range all(plan) {
 		query, limit := q.query(m)
 		metrics = append(metrics, object{
-			"name": m.Name, "interval": seconds(interval), "initialDelay": seconds(interval), "count": checks, "failureLimit": failuresAtAll,
+			"name": m.Name, "interval": seconds(interval), "initialDelay": seconds(rollout.Duration(q.window / 2)), "count": checks, "failureLimit": failuresAtAll,
 			// Without calls there is no number, and the analysis is Inconclusive: neither condition holds.
 			"successCondition": fmt.Sprintf("len(result) > 0 && result[0] <= %g", limit),
 			"failureCondition": fmt.Sprintf("len(result) > 0 && result[0] > %g", limit),
