@@ -1,9 +1,11 @@
 package outside
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -48,5 +50,18 @@ func TestParts(t *testing.T) {
 	})
 	if n := len(sys.Events(Actions.Name)); n != 0 {
 		t.Errorf("%d events went to the test's own broker", n)
+	}
+}
+
+// TestCommand: a command that this module adds to a program, with its arguments and exit code.
+func TestCommand(t *testing.T) {
+	greet := kaptar.Command{Name: "greet", Help: "greet somebody", Run: func(_ context.Context, args []string, stdout, _ io.Writer) int {
+		fmt.Fprintln(stdout, "hello", args)
+		return 3
+	}}
+	var out bytes.Buffer
+	program := kaptar.Program{Services: []kaptar.Service{{Name: "store"}}, Commands: []kaptar.Command{greet}}
+	if code := program.Main([]string{"greet", "ada", "--loud"}, &out, &out); code != 3 || out.String() != "hello [ada --loud]\n" {
+		t.Errorf("greet = %d with %q, want 3 with hello [ada --loud]", code, &out)
 	}
 }
