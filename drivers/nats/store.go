@@ -43,7 +43,12 @@ func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 	}
 	var entry jetstream.KeyValueEntry
 	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) (err error) {
-		entry, err = c.Get(ctx, key)
+		// A server on a busy machine once did not find a key that others were writing, for a moment.
+		for range 3 {
+			if entry, err = c.Get(ctx, key); !errors.Is(err, jetstream.ErrKeyNotFound) {
+				break
+			}
+		}
 		return err
 	})
 	switch {

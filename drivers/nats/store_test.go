@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -333,5 +334,38 @@ func TestClose(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "closed") {
 		t.Errorf("Get after Close = %v, want an error that says so", err)
+	}
+}
+
+// TestGetWhileWritten: a key that is there is found while it is written again and again.
+func TestGetWhileWritten(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, servertest.Start(t, servers.NATS).URL())
+	if _, err := s.Put(t.Context(), "releases/a", []byte("0")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.Put(ctx, "releases/a", make([]byte, 4000)); err != nil && ctx.Err() == nil {
+					t.Errorf("Put = %v", err)
+				}
+			}
+		})
+	}
+	missed := 0
+	for range 3_000 {
+		if _, err := s.Get(t.Context(), "releases/a"); errors.Is(err, kv.ErrNotFound) {
+			missed++
+		} else if err != nil {
+			t.Errorf("Get = %v", err)
+		}
+	}
+	stop()
+	writers.Wait()
+	if missed > 0 {
+		t.Errorf("%d of 3000 Gets did not find a key that is there", missed)
 	}
 }
