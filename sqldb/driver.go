@@ -25,6 +25,9 @@ type Driver struct {
 	Retryable func(err error) bool
 	// Away is what [Away] answers for an error of this dialect; nil is always false.
 	Away func(err error) bool
+	// Notification waits for a notification on conn, a connection of the driver that listens, and
+	// returns its payload. When ctx ends, conn stays usable. nil: the dialect has none.
+	Notification func(ctx context.Context, conn any) (payload string, err error)
 }
 
 // A GroupConn is what a connection of SQLite must be, so that the writers of a process can share a
@@ -83,7 +86,7 @@ func driverFor(scheme string) (*Driver, error) {
 // OpenDB returns the database whose connections connect makes, as the functions of this package
 // know it. It is for the Open of a driver, which then sets the limits of the pool.
 func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *sql.DB {
-	own := &dbDriver{Driver: d, connect: connect}
+	own := &dbDriver{Driver: d, connect: connect, session: leaseSession{turn: make(chan struct{}, 1)}}
 	if d.Dialect == SQLite {
 		own.queue = &writeQueue{}
 	}
@@ -95,8 +98,10 @@ func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *
 type dbDriver struct {
 	*Driver
 	connect func(ctx context.Context) (driver.Conn, error)
-	queue   *writeQueue // SQLite only
-	leases  sync.Map    // of bool by name: those that are held; SQLite only
+	queue   *writeQueue  // SQLite only
+	leases  sync.Map     // of bool by name: those that are held
+	session leaseSession // PostgreSQL only
+	signals signals
 }
 
 func driverOf(db *sql.DB) *dbDriver {
@@ -115,3 +120,9 @@ type connector struct{ driver *dbDriver }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) { return c.driver.connect(ctx) }
 func (c connector) Driver() driver.Driver                            { return c.driver }
+
+// Close is called by that of the database.
+func (c connector) Close() error {
+	c.driver.signals.close()
+	return nil
+}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"time"
 )
 
 // Lease is leadership under a name: at most one holder at a time. Its methods may be called
@@ -24,90 +25,118 @@ type Lease struct {
 	released bool
 }
 
+// sessionTimeout bounds what is done on the session of the leases.
+const sessionTimeout = 5 * time.Second
+
+var errSessionLost = errors.New("the session that held it is lost")
+
 // TryLease takes the lease called name, or returns nil when another holds it.
 //
-// On PostgreSQL it is a session advisory lock on a connection taken out of the pool: it spans all
-// processes on the database and ends with the session, so a dead process holds nothing. A
-// transaction pooler in between breaks it. On SQLite it is the lock (flock) of a file beside the
-// database's, with the name of the lease in its own: it spans the processes of one machine, ends with
-// the process, and the file stays. Of a database in memory, and where there is no flock, it spans the
-// users of db.
+// On PostgreSQL it is a session advisory lock: it spans all processes on the database and ends with
+// the session, so a dead process holds nothing. All leases of one db share one session, on a
+// connection taken out of the pool; a process that holds none keeps none. A transaction pooler in
+// between breaks it. On SQLite it is the lock (flock) of a file beside the database's, with the name
+// of the lease in its own: it spans the processes of one machine, ends with the process, and the file
+// stays. Of a database in memory, and where there is no flock, it spans the users of db.
 func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	d := driverOf(db)
 	if d == nil {
 		return nil, errors.New("sqldb: TryLease: the database was not opened by sqldb.Open")
 	}
-	if d.Dialect == SQLite {
-		return trySQLite(ctx, d, db, name)
-	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
-	}
-	var ok bool
-	err = conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock("+leaseKey+")", name).Scan(&ok)
-	if err != nil {
-		discard(conn) // the lock may have been granted to it
-		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
-	}
-	if !ok {
-		_ = conn.Close()
-		return nil, nil
-	}
-	return &Lease{driver: d, db: db, name: name, conn: conn}, nil
-}
-
-func trySQLite(ctx context.Context, d *dbDriver, db *sql.DB, name string) (*Lease, error) {
 	if _, held := d.leases.LoadOrStore(name, true); held {
 		return nil, nil
 	}
-	var path string // "" in memory
-	err := db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path)
-	var file *os.File
-	if err == nil && path != "" {
-		file, err = lockFile(path + "-lease-" + url.PathEscape(name))
+	l := &Lease{driver: d, db: db, name: name}
+	try := l.tryPostgres
+	if d.Dialect == SQLite {
+		try = l.trySQLite
 	}
-	if err != nil || path != "" && file == nil {
+	ok, err := try(ctx)
+	if err != nil || !ok {
 		d.leases.Delete(name)
 	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("sqldb: lease %s: %w", name, err)
-	case path != "" && file == nil:
+	case !ok:
 		return nil, nil
 	}
-	return &Lease{driver: d, db: db, name: name, file: file}, nil
+	return l, nil
+}
+
+func (l *Lease) tryPostgres(ctx context.Context) (ok bool, err error) {
+	err = l.driver.session.use(ctx, func(ctx context.Context, s *leaseSession) error {
+		if s.conn == nil {
+			if s.conn, err = l.db.Conn(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock("+leaseKey+")", l.name).Scan(&ok); err != nil {
+			s.discard() // the lock may have been granted to it
+			return err
+		}
+		if ok {
+			l.conn = s.conn
+			s.held++
+		}
+		return nil
+	})
+	return ok, err
+}
+
+func (l *Lease) trySQLite(ctx context.Context) (ok bool, err error) {
+	var path string // "" in memory
+	err = l.db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path)
+	if err != nil || path == "" {
+		return err == nil, err
+	}
+	l.file, err = lockFile(path + "-lease-" + url.PathEscape(l.name))
+	return l.file != nil, err
 }
 
 // Check asks the database whether the lease is still held; nil means yes. On SQLite it is until
 // Release.
 func (l *Lease) Check(ctx context.Context) error {
-	if err := l.ended(); err != nil || l.conn == nil {
-		return err
+	if l.conn == nil {
+		return l.ended()
 	}
 	var held bool
-	err := l.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
-		AND objsubid = 1 AND granted AND classid::bigint << 32 | objid::bigint = `+leaseKey+`)`, l.name).Scan(&held)
+	err := l.Use(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		return conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+			AND objsubid = 1 AND granted AND classid::bigint << 32 | objid::bigint = `+leaseKey+`)`, l.name).Scan(&held)
+	})
 	if err == nil && !held {
-		err = errors.New("the session no longer holds the lock; is there a transaction pooler in between?")
+		err = fmt.Errorf("sqldb: lease %s: the session no longer holds the lock; is there a transaction pooler in between?", l.name)
 	}
+	return err
+}
+
+// Use runs f, which must be short, with a connection: on PostgreSQL the session that holds the
+// lease. When a query over it succeeds, nobody else had the lease then, at no extra round trip. Users of
+// the leases of one db wait for each other. The ctx that f gets ends after 5 seconds, and not with
+// that of the caller, because a query that is broken off ends the session.
+func (l *Lease) Use(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) error {
+	if err := l.ended(); err != nil {
+		return err
+	}
+	if l.conn == nil {
+		conn, err := l.db.Conn(ctx)
+		if err != nil {
+			return fmt.Errorf("sqldb: lease %s: %w", l.name, err)
+		}
+		defer conn.Close()
+		return f(ctx, conn)
+	}
+	err := l.driver.session.use(ctx, func(ctx context.Context, s *leaseSession) error {
+		if s.conn != l.conn {
+			return errSessionLost
+		}
+		return f(ctx, l.conn)
+	})
 	if err != nil {
 		return fmt.Errorf("sqldb: lease %s: %w", l.name, err)
 	}
 	return nil
-}
-
-// QueryContext runs a query, on PostgreSQL over the session that holds the lease: when it returns no
-// error, nobody else had the lease then, at no extra round trip. The session waits until the rows
-// are closed.
-func (l *Lease) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if err := l.ended(); err != nil {
-		return nil, err
-	}
-	if l.conn == nil {
-		return l.db.QueryContext(ctx, query, args...)
-	}
-	return l.conn.QueryContext(ctx, query, args...)
 }
 
 func (l *Lease) ended() error {
@@ -127,14 +156,61 @@ func (l *Lease) Release() {
 		return
 	}
 	l.released = true
+	defer l.driver.leases.Delete(l.name)
+	if l.file != nil {
+		_ = l.file.Close() // which gives its lock up
+	}
 	if l.conn == nil {
-		if l.file != nil {
-			_ = l.file.Close() // which gives its lock up
-		}
-		l.driver.leases.Delete(l.name)
 		return
 	}
-	discard(l.conn) // ends the session, and the lock with it, also when the connection is half broken
+	_ = l.driver.session.use(context.Background(), func(ctx context.Context, s *leaseSession) error {
+		if s.conn != l.conn {
+			return nil
+		}
+		s.held--
+		if s.held > 0 {
+			if _, err := s.conn.ExecContext(ctx, "SELECT pg_advisory_unlock("+leaseKey+")", l.name); err == nil {
+				return nil
+			}
+		}
+		s.discard() // ends the session, and the lock with it, also when the connection is half broken
+		return nil
+	})
+}
+
+// A leaseSession is the connection that holds all leases of one database.
+type leaseSession struct {
+	turn chan struct{} // full while somebody uses the rest
+	conn *sql.Conn     // nil for none
+	held int           // leases on it
+}
+
+// use runs f alone, with a ctx that ends after sessionTimeout.
+func (s *leaseSession) use(ctx context.Context, f func(context.Context, *leaseSession) error) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() {
+		if s.conn != nil && s.held == 0 {
+			_ = s.conn.Close() // back to the pool
+			s.conn = nil
+		}
+		<-s.turn
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sessionTimeout)
+	defer cancel()
+	return f(ctx, s)
+}
+
+// discard ends the session, and all leases with it.
+func (s *leaseSession) discard() {
+	discard(s.conn)
+	s.conn, s.held = nil, 0
 }
 
 // leaseKey is a lock number for the name $1 in the current schema, since services may share a

@@ -31,7 +31,7 @@ func TestMaxConns(t *testing.T) {
 	for _, c := range []struct {
 		text string
 		want int // 0: refused
-	}{{"2", 2}, {"8", 8}, {"10000", 10000}, {"1", 0}, {"0", 0}, {"-3", 0}, {"10001", 0}, {"8.0", 0}, {"", 0}, {"99999999999999999999", 0}} {
+	}{{"4", 4}, {"8", 8}, {"10000", 10000}, {"3", 0}, {"0", 0}, {"-3", 0}, {"10001", 0}, {"8.0", 0}, {"", 0}, {"99999999999999999999", 0}} {
 		cfg := new(pgx.ConnConfig)
 		cfg.RuntimeParams = map[string]string{"pool_max_conns": c.text, "application_name": "a"}
 		got, err := takeMaxConns(cfg)

@@ -40,12 +40,12 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// The size of a pool. The parameter has the name that pgxpool gave it. The relay of the outbox keeps
-// one connection for itself, so one alone would never be enough.
+// The size of a pool. The parameter has the name that pgxpool gave it. One connection is for the leases
+// and one for what other processes tell (see sqldb.TryLease and sqldb.Signal).
 const (
 	maxConnsParam = "pool_max_conns"
 	defaultConns  = 20
-	leastConns    = 2
+	leastConns    = 4
 	mostConns     = 10_000
 )
 
@@ -54,7 +54,7 @@ func init() {
 }
 
 func dialect() *sqldb.Driver {
-	return &sqldb.Driver{Dialect: sqldb.Postgres, Open: open, Unique: unique, Retryable: retryable, Away: away}
+	return &sqldb.Driver{Dialect: sqldb.Postgres, Open: open, Unique: unique, Retryable: retryable, Away: away, Notification: notification}
 }
 
 func open(ctx context.Context, rawURL string) (*sql.DB, error) {
@@ -191,6 +191,18 @@ type redactedError struct {
 
 func (e *redactedError) Error() string { return e.text }
 func (e *redactedError) Unwrap() error { return e.err }
+
+func notification(ctx context.Context, conn any) (string, error) {
+	c, ok := conn.(*stdlib.Conn)
+	if !ok {
+		return "", fmt.Errorf("postgres: notification: a connection of type %T: expected one of this package", conn)
+	}
+	n, err := c.Conn().WaitForNotification(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.Payload, nil
+}
 
 func retryable(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)

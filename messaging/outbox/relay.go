@@ -155,22 +155,27 @@ type batch struct {
 const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox ORDER BY id LIMIT $1`
 
 func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (b batch, err error) {
-	b.ids, err = sqldb.Select(ctx, lease, func(row sqldb.Row) (id int64, err error) {
-		var m driver.Message
-		var headers sql.RawBytes
-		if err := row.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw); err != nil {
-			return 0, err
-		}
-		if err := m.Headers.UnmarshalJSON(headers); err != nil {
-			return 0, fmt.Errorf("row %d: %w", id, err)
-		}
-		b.msgs = append(b.msgs, m)
-		return id, nil
-	}, selectBatch, batchSize)
+	err = lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		b.ids, err = sqldb.Select(ctx, conn, b.scan, selectBatch, batchSize)
+		return err
+	})
 	if err != nil {
 		return b, fmt.Errorf("outbox: read: %w", err)
 	}
 	return b, nil
+}
+
+func (b *batch) scan(row sqldb.Row) (id int64, err error) {
+	var m driver.Message
+	var headers sql.RawBytes
+	if err := row.Scan(&id, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw); err != nil {
+		return 0, err
+	}
+	if err := m.Headers.UnmarshalJSON(headers); err != nil {
+		return 0, fmt.Errorf("row %d: %w", id, err)
+	}
+	b.msgs = append(b.msgs, m)
+	return id, nil
 }
 
 // deliver sends b, if there is anything in it, and deletes what was sent.
