@@ -41,6 +41,7 @@ type App struct {
 	client    *http.Client
 	base      context.Context // ends when the services are told to stop
 	backends  *drivers.Set
+	offline   bool
 
 	mu       sync.Mutex
 	db       *sql.DB
@@ -71,6 +72,11 @@ func (a *App) Name() string { return a.service.Name }
 
 // Version returns the version of the service.
 func (a *App) Version() string { return a.service.Version }
+
+// Offline reports whether a Command opened the app (see Call.Apps): nothing is served, no task starts,
+// and no registry, store of settings or collector is asked. Packages whose work needs a server that may
+// be away then connect to none by themselves, so that what the database has can be seen without it.
+func (a *App) Offline() bool { return a.offline }
 
 // Settings returns the toolkit's settings of this service, already checked.
 func (a *App) Settings() *Settings { return a.settings }

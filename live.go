@@ -37,9 +37,12 @@ func settingOf(key string) string {
 
 // Store returns where the values stand that services follow while they run, such as live settings and
 // weights of calls: the store behind settings_url, else behind discovery_url. It is nil, without an
-// error, when neither keeps values, as with services that run in one process. It may be called at any
-// time, and nobody closes the store.
+// error, when neither keeps values, as with services that run in one process, and when Offline. It may
+// be called at any time, and nobody closes the store.
 func (a *App) Store(ctx context.Context) (kv.Store, error) {
+	if a.offline {
+		return nil, nil
+	}
 	url, key := a.settings.SettingsURL.Reveal(), "settings_url"
 	if url == "" {
 		url, key = a.settings.DiscoveryURL.Reveal(), "discovery_url"

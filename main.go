@@ -47,24 +47,19 @@ func Main(services ...Service) {
 // whoever makes a program do something else without a command, as package local does.
 type Program struct {
 	Services []Service
-	// Flags are more flags, for no command and for the command config; nil is none.
+	// Flags are more flags, for no command and for the command config; those that take a value are
+	// also for Commands. nil is none.
 	Flags *flag.FlagSet
 	// Run is called when there is no command; default is what the command run does.
 	Run func(ctx context.Context, opts *Options, services ...Service) error
 	// Sources adds to the sources that the command config shows what Run adds to them; nil is
 	// nothing.
 	Sources func(src config.Sources, services []Service) (config.Sources, error)
+	// Beside does for what a Command opens (see Call.Apps) what Sources does for the command config;
+	// default is Sources.
+	Beside func(src config.Sources, services []Service) (config.Sources, error)
 	// Commands are further commands, such as that of package rollout.
 	Commands []Command
-}
-
-// A Command is one that a package adds to a program.
-type Command struct {
-	// Name is what is typed, and Help one line about it.
-	Name, Help string
-	// Run gets all that is typed after the name, flags such as --help included, and returns the exit
-	// code. It prints its errors itself. ctx ends at the first SIGINT or SIGTERM.
-	Run func(ctx context.Context, args []string, stdout, stderr io.Writer) int
 }
 
 // Main runs the command line args and returns the exit code. It may be called once.
@@ -92,11 +87,6 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	}
 	return 1
 }
-
-// An exitError is the exit code of a Command, other than 0, which has printed why.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // A usageError is a command line that cannot be understood.
 type usageError struct{ error }
@@ -180,7 +170,7 @@ func (p *Program) command(name string) *cobra.Command {
 		},
 	)
 	for _, c := range p.Commands {
-		root.AddCommand(c.cobra())
+		root.AddCommand(p.cobra(c))
 	}
 	all := root.PersistentFlags()
 	all.StringVar(&f.file, "config", "", "configuration `FILE` (default "+strings.Join(defaultFiles, " or ")+", if there is one)")
@@ -191,19 +181,6 @@ func (p *Program) command(name string) *cobra.Command {
 		configCmd.Flags().AddGoFlagSet(p.Flags)
 	}
 	return root
-}
-
-// cobra is c under the program's root.
-func (c Command) cobra() *cobra.Command {
-	return &cobra.Command{
-		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if code := c.Run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr()); code != 0 {
-				return exitError(code)
-			}
-			return nil
-		},
-	}
 }
 
 // noCommand refuses what is typed after the program's name and is no command.

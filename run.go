@@ -141,11 +141,20 @@ func prepare(ctx context.Context, opts *Options, services []Service) (*system, *
 // migrate runs the Setups of services, which migrate their databases, and closes what they opened.
 // Nothing listens, and no task starts.
 func migrate(ctx context.Context, opts *Options, services ...Service) error {
+	return offline(ctx, opts, services, false, func(context.Context, []*App) error { return nil })
+}
+
+// offline runs the Setups of services, calls use and closes what they opened. Nothing listens, and no
+// task starts. told says whether their Apps are told so.
+func offline(ctx context.Context, opts *Options, services []Service, told bool, use func(context.Context, []*App) error) error {
 	sys, loaded, err := prepare(ctx, opts, services)
 	if err != nil {
 		return err
 	}
-	err = sys.setup(ctx, services, loaded)
+	sys.offline = told
+	if err = sys.setup(ctx, services, loaded); err == nil && ctx.Err() == nil {
+		err = guard(func() error { return use(ctx, sys.apps) })
+	}
 	return errors.Join(err, sys.close())
 }
 
@@ -179,6 +188,7 @@ type system struct {
 	faulty  bool                    // there are some
 	base    context.Context         // the services' own; its cause is what made them fail
 	cancel  context.CancelCauseFunc // stops Run because of an error; the first one counts
+	offline bool                    // see App.Offline
 
 	shared   discovery.Registry // of services that name none
 	backends drivers.Set        // what URLs name, each opened once for all services

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/server"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
@@ -92,6 +94,9 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	options.Service, options.Version, options.InstanceID = service.Name, service.Version, id
 	options.Log = telemetry.LogOptions{Output: cmp.Or[io.Writer](s.opts.Log, os.Stderr), Format: set.LogFormat, Level: set}
 	options.SpanProcessor = s.opts.SpanProcessor
+	if s.offline { // what a person wants to know comes from the command
+		options.Endpoint, options.LogsEndpoint, options.Log.Level = "", "", slog.LevelWarn
+	}
 	tel, err := telemetry.New(ctx, options)
 	if err != nil {
 		return nil, err
@@ -102,9 +107,11 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			s.backends.Options.Client = service.Name
 		}
 	}
-	registry, err := s.registry(ctx, set)
-	if err != nil {
-		return nil, errors.Join(err, tel.Shutdown(ctx))
+	var registry discovery.Registry = new(discovery.Memory)
+	if !s.offline {
+		if registry, err = s.registry(ctx, set); err != nil {
+			return nil, errors.Join(err, tel.Shutdown(ctx))
+		}
 	}
 	tr := transport.New(&transport.Options{
 		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
@@ -124,7 +131,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			Telemetry:  tel, MaxBody: int64(set.MaxBody), Limit: set.Limit, Timeout: set.RequestTimeout,
 			DeadlineFrom: set.DeadlineFrom, TraceFrom: set.TraceFrom, AdminFrom: set.AdminFrom,
 		}),
-		base: s.base, backends: &s.backends, attached: make(map[any]any),
+		base: s.base, backends: &s.backends, attached: make(map[any]any), offline: s.offline,
 	}
 	if err := app.identify(); err != nil {
 		return nil, errors.Join(err, tel.Shutdown(ctx))

@@ -1,4 +1,7 @@
 package local
 
-// SourcesOf is what the command config shows.
-var SourcesOf = (*Options).sources
+// SourcesOf is what the command config shows, and BesideOf what other commands use.
+var (
+	SourcesOf = (*Options).sources
+	BesideOf  = (*Options).beside
+)

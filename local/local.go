@@ -39,6 +39,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,7 +106,10 @@ func Main(services ...kaptar.Service) {
 	set.StringVar(&o.NATSListen, "nats-listen", DefaultNATSListen, "`ADDRESS` of the embedded broker; port 0 is a free one")
 	set.BoolVar(&o.Split, "split", false, "run each service as a process of its own")
 	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
-	program := &kaptar.Program{Services: services, Flags: set, Sources: o.sources, Commands: []kaptar.Command{rollout.Command(export.Command())}}
+	program := &kaptar.Program{
+		Services: services, Flags: set, Sources: o.sources, Beside: o.beside,
+		Commands: []kaptar.Command{rollout.Command(export.Command())},
+	}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout
 		return Run(ctx, o, services...)
@@ -233,6 +237,22 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 	maps.Copy(defaults, src.Defaults)
 	src.Defaults, src.DefaultsOrigin = defaults, cmp.Or(src.DefaultsOrigin, "local")
 	return src, nil
+}
+
+// beside returns src with the defaults that the services have which run in o.Dir, or ran there last.
+// Without that directory their databases are in memory, so that nothing is left behind.
+func (o *Options) beside(src config.Sources, services []kaptar.Service) (config.Sources, error) {
+	if u, err := url.Parse(readPrivate(filepath.Join(o.Dir, brokerFile))); err == nil && u.Host != "" {
+		o.NATSListen = u.Host
+	}
+	o.password, o.operator = readPassword(o.Dir), readOperator(o.Dir)
+	src, err := o.sources(src, services)
+	if _, missing := os.Stat(o.Dir); err == nil && missing != nil {
+		for _, s := range services {
+			src.Defaults["services."+s.Name+".database_url"] = "sqlite::memory:"
+		}
+	}
+	return src, err
 }
 
 // ports numbers the services that name no port, past those that others name.

@@ -116,6 +116,35 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestSourcesBeside: a command uses the broker, the password and the keys of the program that runs in the directory, and leaves no
+// directory behind where there is none.
+func TestSourcesBeside(t *testing.T) {
+	t.Parallel()
+	opts := &local.Options{Dir: t.TempDir(), NATSListen: "127.0.0.1:0"}
+	_, stop := start(t, opts, writer(func() {}))
+	text, err := os.ReadFile(filepath.Join(opts.Dir, "broker.url"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"while it runs", "afterwards"} {
+		got, err := local.BesideOf(&local.Options{Dir: opts.Dir, NATSListen: local.DefaultNATSListen}, config.Sources{}, []kaptar.Service{{Name: "a"}})
+		if want := strings.TrimSpace(string(text)) + "?atomic=true"; err != nil || got.Defaults["broker_url"] != want {
+			t.Errorf("%s: broker %q, %v, want %q", when, got.Defaults["broker_url"], err, want)
+		}
+		if want := "sqlite:" + filepath.Join(opts.Dir, "a.db"); got.Defaults["services.a.database_url"] != want || got.Defaults["auth.internal_keys"] == "" {
+			t.Errorf("%s: got %v, want the database %s and keys", when, got.Defaults, want)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	none := filepath.Join(t.TempDir(), "none")
+	got, err := local.BesideOf(&local.Options{Dir: none, NATSListen: local.DefaultNATSListen}, config.Sources{}, []kaptar.Service{{Name: "a"}})
+	if _, missing := os.Stat(none); err != nil || missing == nil || got.Defaults["services.a.database_url"] != "sqlite::memory:" {
+		t.Errorf("without a directory: %v, %v, %v, want a database in memory and no directory made", got.Defaults, err, missing)
+	}
+}
+
 // start runs services on opts until the test ends or stop is called, and returns where they are.
 func start(t *testing.T, opts *local.Options, services ...kaptar.Service) (at []discovery.Instance, stop func() error) {
 	t.Helper()

@@ -134,8 +134,11 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 }
 
 // declare opens the broker of sub's topic and makes sure that the topic exists, and the group if
-// there is one.
+// there is one. Of an app that is offline it does nothing, and the broker is nil.
 func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
+	if b.app.Offline() {
+		return nil, nil
+	}
 	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
 	defer cancel()
 	br, err := b.broker(ctx, sub.Topic)

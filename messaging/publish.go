@@ -3,6 +3,7 @@ package messaging
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"go.opentelemetry.io/otel/trace"
@@ -82,6 +83,9 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	return &DirectPublisher[T]{topic, b, br}, nil
 }
 
+// errOffline tells that a command has opened the service (see kaptar.App.Offline).
+var errOffline = errors.New("messaging: publish: a command has opened this service, and it has no broker then")
+
 // PublishNow sends the event to the broker without the outbox and returns when the broker has it.
 // It is not part of any transaction: a crash before or after can lose the event or publish one
 // whose cause was rolled back. Use it for what may be lost.
@@ -91,6 +95,9 @@ func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T)
 	m, err := encode(ctx, p.topic, p.bus.app.Name(), key, data)
 	if err != nil {
 		return err
+	}
+	if p.broker == nil {
+		return errOffline
 	}
 	if err := p.broker.Publish(ctx, []driver.Message{m}); err != nil {
 		return fmt.Errorf("messaging: publish to %s: %w", p.topic.Name, err)

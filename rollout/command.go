@@ -38,9 +38,7 @@ const (
 func Command(more ...kaptar.Command) kaptar.Command {
 	return kaptar.Command{
 		Name: "rollout", Help: "Release a version of a service step by step, and take it back",
-		Run: func(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-			return run(ctx, args, stdout, stderr, more)
-		},
+		Run: func(ctx context.Context, call *kaptar.Call) int { return run(ctx, call, more) },
 	}
 }
 
@@ -56,13 +54,13 @@ type cli struct {
 // usageError is a command line that cannot be understood.
 type usageError struct{ error }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, more []kaptar.Command) int {
-	c := &cli{stdout: stdout, stderr: stderr, name: filepath.Base(os.Args[0])}
+func run(ctx context.Context, call *kaptar.Call, more []kaptar.Command) int {
+	c := &cli{stdout: call.Stdout, stderr: call.Stderr, name: filepath.Base(os.Args[0])}
 	c.backends.Options.Client = "rollout"
 	root := c.root(more)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetArgs(call.Args)
+	root.SetOut(call.Stdout)
+	root.SetErr(call.Stderr)
 	err := root.ExecuteContext(ctx)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -70,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, more []ka
 	if err == nil {
 		return c.code
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", c.name, redact.Lines(err.Error()))
+	fmt.Fprintf(c.stderr, "%s: %s\n", c.name, redact.Lines(err.Error()))
 	if _, usage := errors.AsType[usageError](err); usage {
 		return exitUsage
 	}
@@ -130,7 +128,7 @@ func (c *cli) root(more []kaptar.Command) *cobra.Command {
 		c.change("undo", "Go back to the version before, at once", func(r Release) (Release, error) { return r.Undo(time.Now()) }))
 	for _, m := range more {
 		root.AddCommand(&cobra.Command{Use: m.Name, Short: m.Help, DisableFlagParsing: true, Run: func(cmd *cobra.Command, args []string) {
-			c.code = m.Run(cmd.Context(), args, c.stdout, c.stderr)
+			c.code = m.Run(cmd.Context(), &kaptar.Call{Args: args, Stdout: c.stdout, Stderr: c.stderr})
 		}})
 	}
 	return root

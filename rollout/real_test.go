@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	_ "github.com/kaptar/kaptar/drivers/consul" // consul://
@@ -126,7 +127,7 @@ func TestCommand(t *testing.T) {
 		t.Helper()
 		for _, l := range lines {
 			var out bytes.Buffer
-			if code := Command().Run(t.Context(), append(strings.Fields(l.args), "--store", url), &out, &out); code != l.code || !strings.Contains(out.String(), l.want) {
+			if code := Command().Run(t.Context(), &kaptar.Call{Args: append(strings.Fields(l.args), "--store", url), Stdout: &out, Stderr: &out}); code != l.code || !strings.Contains(out.String(), l.want) {
 				t.Errorf("rollout %s: exit code %d, want %d with %q in\n%s", l.args, code, l.code, l.want, &out)
 			}
 		}
@@ -178,7 +179,7 @@ func TestCommand(t *testing.T) {
 		Weights                map[string]int
 		Analysis               struct{ Phase string }
 	}
-	code := Command().Run(t.Context(), []string{"status", "users", "--json", "--store", url}, &out, &out)
+	code := Command().Run(t.Context(), &kaptar.Call{Args: []string{"status", "users", "--json", "--store", url}, Stdout: &out, Stderr: &out})
 	if err := json.Unmarshal(out.Bytes(), &status); code != 0 || err != nil || status.Phase != "Healthy" || status.Weights["v2"] != 100 {
 		t.Errorf("status --json: %d, %v, %+v\n%s", code, err, status, &out)
 	}
@@ -193,7 +194,7 @@ func TestWatchEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer
 	shown := writer(func(p []byte) (int, error) { cancel(); return out.Write(p) })
-	if code := Command().Run(ctx, []string{"status", "users", "--watch", "--store", url}, shown, &errs); code != 1 {
+	if code := Command().Run(ctx, &kaptar.Call{Args: []string{"status", "users", "--watch", "--store", url}, Stdout: shown, Stderr: &errs}); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if got := errs.String(); !strings.Contains(got, "the release goes on") || !strings.Contains(got, "rollout abort users takes it back") {
@@ -213,11 +214,11 @@ func TestNoStore(t *testing.T) { //nolint:paralleltest // it changes the environ
 	t.Setenv("DISCOVERY_URL", "memory:")
 	t.Chdir(t.TempDir())
 	var out bytes.Buffer
-	if code := Command().Run(t.Context(), []string{"list"}, &out, &out); code != 2 || !strings.Contains(out.String(), "which store?") {
+	if code := Command().Run(t.Context(), &kaptar.Call{Args: []string{"list"}, Stdout: &out, Stderr: &out}); code != 2 || !strings.Contains(out.String(), "which store?") {
 		t.Errorf("without a store: exit code %d, %s, want 2 and what to do", code, &out)
 	}
 	out.Reset()
-	if code := Command().Run(t.Context(), nil, &out, &out); code != 0 || !strings.Contains(out.String(), "start user-service v2 --binary") {
+	if code := Command().Run(t.Context(), &kaptar.Call{Stdout: &out, Stderr: &out}); code != 0 || !strings.Contains(out.String(), "start user-service v2 --binary") {
 		t.Errorf("without a command: exit code %d, %s, want 0 and examples", code, &out)
 	}
 	if err := os.Mkdir(".kaptar", 0o700); err != nil {
@@ -227,7 +228,7 @@ func TestNoStore(t *testing.T) { //nolint:paralleltest // it changes the environ
 		t.Fatal(err)
 	}
 	out.Reset()
-	if code := Command().Run(t.Context(), []string{"list"}, &out, &out); code != 1 || strings.Contains(out.String(), "s3cret") {
+	if code := Command().Run(t.Context(), &kaptar.Call{Args: []string{"list"}, Stdout: &out, Stderr: &out}); code != 1 || strings.Contains(out.String(), "s3cret") {
 		t.Errorf("with a store that is away: exit code %d, %s, want 1 and no password", code, &out)
 	}
 }

@@ -19,13 +19,13 @@ import (
 func Command() kaptar.Command {
 	return kaptar.Command{
 		Name: "export", Help: "Write a plan for Argo Rollouts, or weights for the Gateway API",
-		Run: func(_ context.Context, args []string, stdout, stderr io.Writer) int {
-			cmd := command(stdout)
-			cmd.SetArgs(args)
-			cmd.SetOut(stdout)
-			cmd.SetErr(stderr)
+		Run: func(_ context.Context, call *kaptar.Call) int {
+			cmd := command(call.Stdout)
+			cmd.SetArgs(call.Args)
+			cmd.SetOut(call.Stdout)
+			cmd.SetErr(call.Stderr)
 			if err := cmd.Execute(); err != nil {
-				fmt.Fprintln(stderr, err)
+				fmt.Fprintln(call.Stderr, err)
 				return 2
 			}
 			return 0

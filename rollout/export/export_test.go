@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/rollout"
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
@@ -118,7 +119,7 @@ func TestCommand(t *testing.T) {
 		{"user-service --plam x", 2, "unknown flag"},
 	} {
 		var out, errs bytes.Buffer
-		if code := Command().Run(t.Context(), strings.Fields(tc.args), &out, &errs); code != tc.code || !strings.Contains(out.String()+errs.String(), tc.want) {
+		if code := Command().Run(t.Context(), &kaptar.Call{Args: strings.Fields(tc.args), Stdout: &out, Stderr: &errs}); code != tc.code || !strings.Contains(out.String()+errs.String(), tc.want) {
 			t.Errorf("export %s: %d, %s%s want %d and %q", tc.args, code, out.String(), errs.String(), tc.code, tc.want)
 		}
 	}

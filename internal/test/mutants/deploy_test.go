@@ -25,7 +25,7 @@ func deployment() []mutant {
 		},
 		{
 			"migrate closes what it opened", "run.go",
-			"err = sys.setup(ctx, services, loaded)\n\treturn errors.Join(err, sys.close())", "err = sys.setup(ctx, services, loaded)\n\treturn err", ".", "TestMigrateCommand",
+			"\t}\n\treturn errors.Join(err, sys.close())\n}\n\n// unlessStopped", "\t}\n\treturn err\n}\n\n// unlessStopped", ".", "TestMigrateCommand",
 		},
 		{
 			"an endpoint for logs alone is told", "telemetry/telemetry.go",

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"io"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -55,8 +54,8 @@ func TestParts(t *testing.T) {
 
 // TestCommand: a command that this module adds to a program, with its arguments and exit code.
 func TestCommand(t *testing.T) {
-	greet := kaptar.Command{Name: "greet", Help: "greet somebody", Run: func(_ context.Context, args []string, stdout, _ io.Writer) int {
-		fmt.Fprintln(stdout, "hello", args)
+	greet := kaptar.Command{Name: "greet", Help: "greet somebody", Run: func(_ context.Context, call *kaptar.Call) int {
+		fmt.Fprintln(call.Stdout, "hello", call.Args)
 		return 3
 	}}
 	var out bytes.Buffer
