@@ -224,7 +224,7 @@ func (s *store) effects(t *testing.T, key string) []int {
 
 func (s *store) deadLetters(t *testing.T) []outbox.DeadLetter {
 	t.Helper()
-	dead, err := outbox.DeadLetters(context.Background(), s.db)
+	dead, err := outbox.DeadLetters(context.Background(), s.db, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,11 @@ import (
 // letter, and no handler sees it.
 type Topic[T any] struct {
 	Name string // words of letters, digits, '-' and '_' joined by '.'
+
+	// Ordered gives the events of a key numbers, 1, 2, 3, as part of the publisher's transaction, and
+	// consumers handle them in that order; see Order in the package comment. It has no effect on a
+	// topic of Raw, nor on events without a number, such as those of PublishNow.
+	Ordered bool
 }
 
 // raw reports whether the topic is one of programs without kaptar.

@@ -52,7 +52,11 @@ func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data
 	if err != nil {
 		return err
 	}
-	if err := outbox.Add(ctx, tx, m); err != nil {
+	add := outbox.Add
+	if p.topic.Ordered && !m.Raw {
+		add = outbox.AddOrdered
+	}
+	if err := add(ctx, tx, m); err != nil {
 		return fmt.Errorf("messaging: publish to %s: %w", p.topic.Name, err)
 	}
 	sqldb.AfterCommit(ctx, func() {

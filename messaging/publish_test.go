@@ -198,7 +198,7 @@ func TestEventThatTheBrokerRefusesHoldsUpNothing(t *testing.T) {
 	start(t, t.TempDir(), map[string]string{"broker_url": broker.url()}, shop.service(), store.service())
 	shop.publish(t, "k", placed{N: 1}, placed{N: 2, Text: strings.Repeat("x", 20_000)}, placed{N: 3})
 	store.waitFor(t, "*", 1, 3)
-	dead, err := outbox.DeadLetters(t.Context(), shop.db)
+	dead, err := outbox.DeadLetters(t.Context(), shop.db, nil)
 	if err != nil || len(dead) != 1 || dead[0].Group != "shop" || !strings.Contains(dead[0].Reason, "too large") || len(dead[0].Message.Data) < 20_000 {
 		t.Errorf("dead letters of the publisher: got %d, %v, want the one that was refused, with its data and the reason", len(dead), err)
 	}

@@ -142,7 +142,7 @@ func TestPlainPrograms(t *testing.T) {
 				if len(lines) != count {
 					t.Errorf("Python read %d messages, want %d", len(lines), count)
 				}
-				if dead, err := outbox.DeadLetters(t.Context(), r.db); err != nil || len(dead) != 0 {
+				if dead, err := outbox.DeadLetters(t.Context(), r.db, nil); err != nil || len(dead) != 0 {
 					t.Errorf("dead letters: %+v, %v; want none", dead, err)
 				}
 			})

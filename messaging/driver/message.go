@@ -17,6 +17,7 @@ const (
 	HeaderType        = "ce-type"
 	HeaderTime        = "ce-time"
 	HeaderSubject     = "ce-subject"
+	HeaderSequence    = "ce-sequence" // of an ordered topic: the number in the order of the key, from 1
 	HeaderSpecVersion = "ce-specversion"
 	HeaderContentType = "content-type"
 	HeaderTraceParent = "traceparent"

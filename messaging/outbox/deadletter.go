@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,21 +15,46 @@ import (
 
 const maxReason = 16 << 10
 
-// DeadLetter is a message that a group could not handle.
+// The kinds of dead letters.
+const (
+	Consume = "consume" // a group could not handle it; the default
+	Publish = "publish" // the broker refused it
+)
+
+// The states of dead letters.
+const (
+	Retrying = "retrying" // is tried again by itself, at DueAt
+	Dead     = "dead"     // waits for an operator; the default
+	Parked   = "parked"   // of an ordered topic: waits for an earlier one of its key
+
+	// dropped is a parked one that an operator dropped, which keeps its number until its turn.
+	dropped = "dropped"
+)
+
+// ErrNoDeadLetter is in the chain of the error for a dead letter that is not there, or was changed
+// since it was read.
+var ErrNoDeadLetter = errors.New("no such dead letter")
+
+// A DeadLetter is a message that was set aside.
 type DeadLetter struct {
-	ID       int64 // given by AddDeadLetter
-	Group    string
+	ID       int64  // given by the database
+	Kind     string // Consume or Publish; "" is taken as Consume
+	State    string // Retrying, Dead or Parked; "" is taken as Dead
+	Group    string // of the consumer, or the publishing service
 	Message  driver.Message
+	Seq      int64     // the message's number in the order of its key; 0 for none
 	Reason   string    // the last error; cut at 16 KiB
-	Attempts int       // tries so far; 0 is taken as 1
+	Attempts int       // tries so far; 0 is taken as 1 by AddDeadLetter
+	Retries  int       // how many of them since it was set aside or replayed
 	FirstAt  time.Time // first failure; zero is taken as LastAt; millisecond precision
 	LastAt   time.Time // last failure; zero is taken as now
+	DueAt    time.Time // of Retrying: when it is tried next; zero for none
+	Rev      int64     // grows with each change: what was read is current while it has this one
 }
 
 // AddDeadLetter stores d as part of tx, which should be the one with the inbox mark (see
-// [MarkHandled]): after its commit the message can be acknowledged. A message that is there already
-// for the same group, as after a failed replay, gets the new Reason and LastAt, and the sum of the
-// Attempts.
+// [Inbox.SetAside]): after its commit the message can be acknowledged. A message that is there
+// already for the same group gets the new Reason and LastAt, and the sum of the Attempts.
 func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	m := &d.Message
 	if d.Group == "" || m.ID == "" {
@@ -40,18 +66,26 @@ func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	}
 	d.LastAt = cmp.Or(d.LastAt, time.Now())
 	d.FirstAt = cmp.Or(d.FirstAt, d.LastAt)
+	seq := sql.NullInt64{Int64: d.Seq, Valid: d.Seq != 0}
 	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_dead_letters
-		(grp, msgid, source, topic, key, headers, payload, raw, reason, attempts, first_at, last_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		(kind, state, grp, msgid, source, topic, key, headers, payload, raw, seq, reason, attempts, first_at, last_at, due_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (grp, msgid, source) DO UPDATE SET reason = excluded.reason, last_at = excluded.last_at,
-			attempts = kaptar_dead_letters.attempts + excluded.attempts`,
-		d.Group, m.ID, source(m), clean(m.Topic), clean(m.Key), string(headers), payload(m.Data), m.Raw,
-		clean(d.Reason[:min(len(d.Reason), maxReason)]), cmp.Or(d.Attempts, 1), d.FirstAt.UnixMilli(), d.LastAt.UnixMilli())
+			attempts = kaptar_dead_letters.attempts + excluded.attempts, rev = kaptar_dead_letters.rev + 1`,
+		cmp.Or(d.Kind, Consume), cmp.Or(d.State, Dead), d.Group, m.ID, source(m), clean(m.Topic), clean(m.Key), string(headers), payload(m.Data),
+		m.Raw, seq, cutReason(d.Reason), cmp.Or(d.Attempts, 1), d.FirstAt.UnixMilli(), d.LastAt.UnixMilli(), millis(d.DueAt))
 	if err != nil {
 		return fmt.Errorf("outbox: dead letter %q of group %q: %w", m.ID, d.Group, err)
 	}
 	return nil
 }
+
+// millis is t as the tables keep it, NULL for the zero time.
+func millis(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.UnixMilli(), Valid: !t.IsZero()}
+}
+
+func cutReason(s string) string { return clean(s[:min(len(s), maxReason)]) }
 
 // clean drops what PostgreSQL's text cannot hold: a dead letter must not fail for the oddness that
 // made it one.
@@ -59,20 +93,89 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// DeadLetters returns all dead letters, oldest first, whole: as much memory as they take.
-func DeadLetters(ctx context.Context, db *sql.DB) ([]DeadLetter, error) {
-	all, err := sqldb.Select(ctx, db, func(row sqldb.Row) (d DeadLetter, err error) {
-		var headers []byte
-		var first, last int64
-		m := &d.Message
-		if err := row.Scan(&d.ID, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw, &d.Reason, &d.Attempts, &first, &last); err != nil {
-			return d, err
+// A Filter selects dead letters. Empty fields select all.
+type Filter struct {
+	Kind, State, Group, Topic, Key string
+	MessageID                      string
+	Reason                         string    // is somewhere in the reason, in whatever case
+	Since, Until                   time.Time // of the last failure: from, and before
+	After                          int64     // only those with a higher ID: the last one of the page before
+	Limit                          int       // at most so many; 0 means all
+}
+
+// where returns the condition of f and its arguments.
+func (f *Filter) where() (condition string, args []any) {
+	condition = "state <> '" + dropped + "'"
+	add := func(given bool, text string, arg any) {
+		if given {
+			args = append(args, arg)
+			condition += fmt.Sprintf(" AND "+text, len(args))
 		}
-		d.FirstAt, d.LastAt = time.UnixMilli(first), time.UnixMilli(last)
-		return d, m.Headers.UnmarshalJSON(headers)
-	}, `SELECT id, grp, msgid, topic, key, headers, payload, raw, reason, attempts, first_at, last_at FROM kaptar_dead_letters ORDER BY id`)
+	}
+	for _, equal := range [][2]string{
+		{"kind", f.Kind}, {"state", f.State}, {"grp", f.Group}, {"topic", f.Topic}, {"key", f.Key}, {"msgid", f.MessageID},
+	} {
+		add(equal[1] != "", equal[0]+" = $%d", equal[1])
+	}
+	pattern := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(strings.ToLower(f.Reason))
+	add(f.Reason != "", `lower(reason) LIKE $%d ESCAPE '\'`, "%"+pattern+"%")
+	add(!f.Since.IsZero(), "last_at >= $%d", f.Since.UnixMilli())
+	add(!f.Until.IsZero(), "last_at < $%d", f.Until.UnixMilli())
+	add(f.After != 0, "id > $%d", f.After)
+	return condition, args
+}
+
+const letterColumns = `id, kind, state, grp, msgid, topic, key, headers, payload, raw, seq, reason, attempts, retries, first_at, last_at, due_at, rev`
+
+// DeadLetters returns the dead letters that f selects, nil for all, by ID. They are whole: set Limit
+// where there can be many. q is a *sql.DB or *sql.Tx.
+func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error) {
+	if f == nil {
+		f = &Filter{}
+	}
+	where, args := f.where()
+	query := "SELECT " + letterColumns + " FROM kaptar_dead_letters WHERE " + where + " ORDER BY id"
+	if f.Limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d", f.Limit)
+	}
+	all, err := sqldb.Select(ctx, q, scanLetter, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: dead letters: %w", err)
 	}
 	return all, nil
+}
+
+// GetDeadLetter returns one dead letter. ErrNoDeadLetter is in the chain of its error when there is
+// none with that id. q is a *sql.DB or *sql.Tx.
+func GetDeadLetter(ctx context.Context, q querier, id int64) (DeadLetter, error) {
+	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+" FROM kaptar_dead_letters WHERE id = $1 AND state <> '"+dropped+"'", id)
+	if err == nil && len(all) == 0 {
+		err = ErrNoDeadLetter
+	}
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("outbox: dead letter %d: %w", id, err)
+	}
+	return all[0], nil
+}
+
+// A querier is a *sql.DB, *sql.Tx or *sql.Conn.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func scanLetter(row sqldb.Row) (d DeadLetter, err error) {
+	var headers []byte
+	var first, last int64
+	var seq, due sql.NullInt64
+	m := &d.Message
+	err = row.Scan(&d.ID, &d.Kind, &d.State, &d.Group, &m.ID, &m.Topic, &m.Key, &headers, &m.Data, &m.Raw, &seq, &d.Reason,
+		&d.Attempts, &d.Retries, &first, &last, &due, &d.Rev)
+	if err != nil {
+		return d, err
+	}
+	d.Seq, d.FirstAt, d.LastAt = seq.Int64, time.UnixMilli(first), time.UnixMilli(last)
+	if due.Valid {
+		d.DueAt = time.UnixMilli(due.Int64)
+	}
+	return d, m.Headers.UnmarshalJSON(headers)
 }

@@ -19,6 +19,8 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,11 +50,8 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 // where transactions that touch the key wait for each other, as they do when each updates the row
 // that the key names.
 func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
-	if err := m.Validate(); err != nil {
-		return fmt.Errorf("outbox: add: %w", err)
-	}
-	if strings.ContainsRune(m.Key, 0) {
-		return fmt.Errorf("outbox: add: key %q of message %q holds a NUL, which databases refuse: %w", m.Key, m.ID, driver.ErrInvalid)
+	if err := check(&m); err != nil {
+		return err
 	}
 	headers, err := m.Headers.MarshalJSON()
 	if err != nil {
@@ -64,6 +63,42 @@ func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 		return fmt.Errorf("outbox: add message %q to topic %q: %w", m.ID, m.Topic, err)
 	}
 	return nil
+}
+
+// check says why no broker, or no database, would take m.
+func check(m *driver.Message) error {
+	if err := m.Validate(); err != nil {
+		return fmt.Errorf("outbox: add: %w", err)
+	}
+	if strings.ContainsRune(m.Key, 0) {
+		return fmt.Errorf("outbox: add: key %q of message %q holds a NUL, which databases refuse: %w", m.Key, m.ID, driver.ErrInvalid)
+	}
+	return nil
+}
+
+const maxOrderedKey = 255 // bytes; an index takes no text of any length
+
+// AddOrdered is [Add] for a message of an ordered topic. It takes the next number of m's topic and
+// key, 1 for the first, as the header ce-sequence. The numbers have no gaps, and until tx ends other
+// transactions wait that take a number of the same key: messages of one key are sent in the order
+// of their commits. A key of more than 255 bytes is refused with driver.ErrInvalid.
+func AddOrdered(ctx context.Context, tx *sql.Tx, m driver.Message) error {
+	if len(m.Key) > maxOrderedKey {
+		return fmt.Errorf("outbox: add: key %.100q of message %q has %d bytes: expected at most %d on an ordered topic: %w",
+			m.Key, m.ID, len(m.Key), maxOrderedKey, driver.ErrInvalid)
+	}
+	if err := check(&m); err != nil {
+		return err
+	}
+	var seq int64
+	err := tx.QueryRowContext(ctx, `INSERT INTO kaptar_sequences (topic, key, seq) VALUES ($1, $2, 1)
+		ON CONFLICT (topic, key) DO UPDATE SET seq = kaptar_sequences.seq + 1 RETURNING seq`, m.Topic, m.Key).Scan(&seq)
+	if err != nil {
+		return fmt.Errorf("outbox: number of message %q to topic %q: %w", m.ID, m.Topic, err)
+	}
+	m.Headers = slices.Clone(m.Headers)
+	m.Headers.Set(driver.HeaderSequence, strconv.FormatInt(seq, 10))
+	return Add(ctx, tx, m)
 }
 
 // payload makes NULL impossible: drivers take a nil slice for it.

@@ -343,7 +343,7 @@ func TestMigrationKeepsMarks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		all, err := outbox.DeadLetters(t.Context(), db)
+		all, err := outbox.DeadLetters(t.Context(), db, nil)
 		if err != nil || len(all) != 3 || all[0].Attempts != 2 || all[1].Attempts != 2 || all[2].Attempts != 1 {
 			t.Errorf("%s: dead letters after the migration: %+v, %v; want the two old ones again and a new one", dialect, all, err)
 		}
@@ -406,7 +406,7 @@ func TestAddDeadLetter(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := outbox.DeadLetters(t.Context(), db)
+		got, err := outbox.DeadLetters(t.Context(), db, nil)
 		if err != nil || len(got) != 2 {
 			t.Fatalf("DeadLetters = %d, %v; want 2", len(got), err)
 		}
