@@ -106,6 +106,7 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 		works := time.AfterFunc(worksAfter, func() { outage.Back(ctx) })
 		err := br.Subscribe(stop, sub, func(d driver.Delivery) {
 			outage.Back(ctx)
+			arrive(&d, c.raw)
 			lanes.deliver(d)
 		})
 		works.Stop()
@@ -126,8 +127,6 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 // and then process returns false; a try that has begun may finish.
 func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
 	begun := time.Now()
-	d.Raw = c.raw
-	storableID(d)
 	ctx := context.WithoutCancel(stop)
 	if c.passOn(ctx, d) {
 		c.bus.metrics.processed.WithLabelValues(c.topic, string(passed)).Inc()

@@ -4,19 +4,24 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"mime"
 	"time"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/kaptar/kaptar/internal/strictjson"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// specVersion is the version of CloudEvents spoken here.
-const specVersion = "1.0"
+const (
+	specVersion      = "1.0" // the version of CloudEvents spoken here
+	headerDataSchema = "ce-dataschema"
+	mostHeaders      = 10 // that an event has: those of CloudEvents, traceparent and tracestate
+)
 
 // encode makes a message of data, with the span of ctx as its origin. The outbox and the drivers
 // check it.
@@ -29,18 +34,29 @@ func encode[T any](ctx context.Context, topic Topic[T], source, key string, data
 	if raw, ok := any(data).(Raw); ok {
 		m.Raw, m.Data, m.Headers = true, raw.Body, driver.HeadersOf(raw.Headers)
 	} else {
-		if m.Data, err = json.Marshal(data); err != nil {
+		media := mediaJSON
+		if message, ok := any(data).(proto.Message); ok {
+			media = mediaProtobuf
+			m.Data, err = proto.Marshal(message)
+		} else {
+			m.Data, err = json.Marshal(data)
+		}
+		if err != nil {
 			return driver.Message{}, fmt.Errorf("messaging: encode event for %s: %w", topic.Name, err)
 		}
-		m.Headers = driver.Headers{
-			{Name: driver.HeaderID, Value: m.ID},
-			{Name: driver.HeaderSource, Value: source},
-			{Name: driver.HeaderSpecVersion, Value: specVersion},
-			{Name: driver.HeaderSubject, Value: key},
-			{Name: driver.HeaderTime, Value: time.Now().UTC().Format(time.RFC3339Nano)},
-			{Name: driver.HeaderType, Value: topic.Name},
-			{Name: driver.HeaderContentType, Value: "application/json"},
+		m.Headers = make(driver.Headers, 0, mostHeaders)
+		if topic.DataSchema != "" {
+			m.Headers = append(m.Headers, driver.Header{Name: headerDataSchema, Value: topic.DataSchema})
 		}
+		m.Headers = append(m.Headers,
+			driver.Header{Name: driver.HeaderID, Value: m.ID},
+			driver.Header{Name: driver.HeaderSource, Value: source},
+			driver.Header{Name: driver.HeaderSpecVersion, Value: specVersion},
+			driver.Header{Name: driver.HeaderSubject, Value: key},
+			driver.Header{Name: driver.HeaderTime, Value: time.Now().UTC().Format(time.RFC3339Nano)},
+			driver.Header{Name: driver.HeaderType, Value: topic.Name},
+			driver.Header{Name: driver.HeaderContentType, Value: media},
+		)
 	}
 	headers := m.Headers // alone, or the whole message would escape to the heap
 	propagation.TraceContext{}.Inject(ctx, &headers)
@@ -68,6 +84,12 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 	refuse := func(format string, args ...any) (Event[T], error) {
 		return e, Permanent(fmt.Errorf("messaging: %s on %s: "+format, append([]any{d.ID, d.Topic}, args...)...))
 	}
+	if m, structured, err := unfold(&d.Message); err != nil {
+		return refuse("%w", err)
+	} else if structured { // an operator has edited what could not be read
+		d = &driver.Delivery{Message: m, Attempt: d.Attempt}
+		e.ID, e.Key, e.Source = d.ID, d.Key, d.Headers.Get(driver.HeaderSource)
+	}
 	if v := d.Headers.Get(driver.HeaderSpecVersion); v != specVersion {
 		return refuse("header %s is %.100q: expected a CloudEvent %s; plain messages need a Topic[messaging.Raw]",
 			driver.HeaderSpecVersion, v, specVersion)
@@ -81,23 +103,63 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 	if n := d.Size(); n > driver.MaxSize {
 		return refuse("%d bytes with headers: expected at most %d", n, driver.MaxSize)
 	}
-	if ct := d.Headers.Get(driver.HeaderContentType); ct != "" {
-		if media, _, err := mime.ParseMediaType(ct); err != nil || media != "application/json" {
-			return refuse("content type %.100q: expected application/json", ct)
-		}
-	}
 	if ts := d.Headers.Get(driver.HeaderTime); ts != "" {
 		var err error
 		if e.Time, err = time.Parse(time.RFC3339Nano, ts); err != nil {
 			return refuse("header %s is %.100q: expected a time as in RFC 3339", driver.HeaderTime, ts)
 		}
 	}
-	err := strictjson.Unmarshal(d.Data, &e.Data, true)
+	err := decodeData(d, &e.Data)
 	if v, ok := any(e.Data).(interface{ Validate() error }); ok && err == nil {
-		err = v.Validate()
+		if err = v.Validate(); err != nil {
+			err = fmt.Errorf("data: %w", err)
+		}
 	}
 	if err != nil {
-		return refuse("data: %w", err)
+		return refuse("%w", err)
 	}
 	return e, nil
+}
+
+// decodeData reads the data of d into data, a *T, in the format that the content type names. JSON is
+// what a T without a format of its own takes; a message of protobuf takes both. Keys and fields that
+// T does not have are ignored, and a protobuf message keeps them.
+func decodeData[T any](d *driver.Delivery, data *T) error {
+	contentType := d.Headers.Get(driver.HeaderContentType)
+	media, err := mediaType(contentType)
+	if err != nil {
+		return err
+	}
+	message, ok := any(*data).(proto.Message)
+	switch {
+	case !ok && (media == mediaJSON || media == ""):
+		err = strictjson.Unmarshal(d.Data, data, true)
+	case !ok:
+		return fmt.Errorf("content type %.100q: expected %s", contentType, mediaJSON)
+	default:
+		message = message.ProtoReflect().New().Interface() // of a nil *T too
+		*data = message.(T)                                //nolint:forcetypeassert // it is of the type of *data
+		switch media {
+		case mediaProtobuf:
+			err = proto.Unmarshal(d.Data, message)
+		case mediaJSON:
+			if err = strictjson.Check(d.Data, nil, true); err == nil {
+				err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(d.Data, message)
+			}
+		default:
+			return fmt.Errorf("content type %.100q: expected %s or %s", contentType, mediaProtobuf, mediaJSON)
+		}
+		if err != nil && !isStrict(err) { // protobuf's errors repeat values, which may be secret
+			err = fmt.Errorf("expected a %s in %s", message.ProtoReflect().Descriptor().FullName(), media)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	return nil
+}
+
+func isStrict(err error) bool {
+	_, strict := errors.AsType[*strictjson.Error](err)
+	return strict
 }

@@ -79,7 +79,20 @@ func envelopes() []envelope {
 		{"time long ago", one("ce-time", "0000-01-01T00:00:00Z"), "", ""},
 		{"time far ahead", one("ce-time", "9999-12-31T23:59:59Z"), "", ""},
 		{"XML", one("content-type", "application/xml"), "", `content type "application/xml": expected application/json`},
-		{"structured mode", one("content-type", "application/cloudevents+json"), "", `content type "application/cloudevents+json"`},
+		{"structured mode", one("content-type", "application/cloudevents+json"), structured(`"data":{"n":%d}`), ""},
+		{"structured, with a charset", one("content-type", "application/cloudevents+json; charset=UTF-8"), structured(`"subject":"k","data":{"n":%d}`), ""},
+		{"structured, whatever the headers say", map[string][]string{"content-type": {"application/cloudevents+json"}, "ce-type": {"order.cancelled.v1"}}, structured(`"data":{"n":%d}`), ""},
+		{"structured, of binary mode's data", one("content-type", "application/cloudevents+json"), "", `attribute id is missing`},
+		{"structured, the type of another topic", one("content-type", "application/cloudevents+json"),
+			strings.Replace(structured(`"data":{"n":%d}`), orders.Name, "order.cancelled.v1", 1), `header ce-type is "order.cancelled.v1": expected the name of the topic`},
+		{"structured, no source", one("content-type", "application/cloudevents+json"),
+			strings.Replace(structured(`"data":{"n":%d}`), `"source"`, `"sauce"`, 1), "header ce-source is missing"},
+		{"structured, an old specversion", one("content-type", "application/cloudevents+json"),
+			strings.Replace(structured(`"data":{"n":%d}`), `"1.0"`, `"0.3"`, 1), `header ce-specversion is "0.3"`},
+		{"structured, data with a wrong number", one("content-type", "application/cloudevents+json"), structured(`"data":{"n":"secret"}`), "data: n: expected a whole number of type int, got string"},
+		{"structured, text", one("content-type", "application/cloudevents+json"), structured(`"datacontenttype":"text/plain","data":"secret"`), `content type "text/plain": expected application/json`},
+		{"a batch", one("content-type", "application/cloudevents-batch+json"), "[]", "a batch of events: expected one event in each message"},
+		{"protobuf", one("content-type", "application/protobuf"), "\x08\x07", `content type "application/protobuf": expected application/json`},
 		{"text", one("content-type", "text/plain"), "", `content type "text/plain"`},
 		{"a content type that is none", one("content-type", "application/json; ="), "", `content type "application/json; ="`},
 		{"a content type of 20 KB", one("content-type", longer(20_000)), "", `content type "` + longer(100) + `":`},
@@ -110,6 +123,11 @@ func envelopes() []envelope {
 		{"500 KB of text", nil, data + `,"text":"` + longer(500_000) + `"}`, ""},
 	}
 	return all
+}
+
+// structured is an event in structured mode, with its last members; its id is that of the case.
+func structured(members string) string {
+	return `{"specversion":"1.0","id":"s-%d","source":"elsewhere","type":"` + orders.Name + `",` + members + `}`
 }
 
 // headers are those of case n as they go over the wire.

@@ -17,7 +17,8 @@
 //     it handled. See [Subscribe].
 //   - An event is known by its source and its ID, as in CloudEvents.
 //   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a W3C traceparent,
-//     so that clients in any language can read and write it. Plain messages of programs that know
+//     so that clients in any language can read and write it. Events in structured mode
+//     (application/cloudevents+json) are read too; their key is partitionkey, else subject. Plain messages of programs that know
 //     nothing of CloudEvents come and go as [Raw].
 //
 // # Order
@@ -50,7 +51,9 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Topic names a stream of events whose data is a T, encoded as JSON. Declare one as a package
+// A Topic names a stream of events whose data is a T. A T that is a pointer to a generated message
+// of protobuf is sent as application/protobuf, and read from that and from application/json, as the
+// content type of each event says; any other T is JSON. Declare one as a package
 // variable beside T, in a package that its publisher and its consumers share. Put a version into
 // the name, "order.placed.v1", and take a new name for a change that old consumers cannot read.
 //
@@ -63,6 +66,11 @@ type Topic[T any] struct {
 	// consumers handle them in that order; see Order in the package comment. It has no effect on a
 	// topic of Raw, nor on events without a number, such as those of PublishNow.
 	Ordered bool
+
+	// DataSchema is the absolute URI of the schema of the data, which goes out with each event as the
+	// attribute dataschema; "" is none. It is for people and other programs: nothing here reads it.
+	// Where schemas are committed files, it is the address of the topic's own.
+	DataSchema string
 }
 
 // raw reports whether the topic is one of programs without kaptar.
