@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/kaptar/kaptar/drivers/memory"
 	"github.com/kaptar/kaptar/internal/steady"
@@ -43,6 +44,9 @@ type broker struct {
 var (
 	_ driver.Broker         = (*broker)(nil)
 	_ driver.HealthReporter = (*broker)(nil)
+	_ driver.LagReporter    = (*broker)(nil)
+	_ driver.Resetter       = (*broker)(nil)
+	_ driver.Retainer       = (*broker)(nil)
 )
 
 func newBroker() *broker {
@@ -79,6 +83,24 @@ func (b *broker) events(topic string) []driver.Message {
 func (b *broker) Healthy() error {
 	f, _ := b.state()
 	return f.Err
+}
+
+func (b *broker) Lag(ctx context.Context, sub driver.Subscription) ([]driver.PartitionLag, error) {
+	if f, _ := b.state(); f.Err != nil {
+		return nil, f.Err
+	}
+	return b.inner.Lag(ctx, sub)
+}
+
+func (b *broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
+	if f, _ := b.state(); f.Err != nil {
+		return f.Err
+	}
+	return b.inner.Reset(ctx, sub, to)
+}
+
+func (b *broker) Retention(ctx context.Context, topic string) (time.Duration, error) {
+	return b.inner.Retention(ctx, topic)
 }
 
 func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {

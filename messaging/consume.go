@@ -79,7 +79,8 @@ func (c *consumer) start() error {
 	if err != nil {
 		return err
 	}
-	_, c.shares = br.(driver.Sharer)
+	_, shares := br.(driver.Sharer)
+	c.shares = shares && !sub.Ordered
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,6 +22,9 @@ const (
 
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
+var _ driver.LagReporter = (*Broker)(nil)
+var _ driver.Resetter = (*Broker)(nil)
+var _ driver.Retainer = (*Broker)(nil)
 
 func init() {
 	drivers.Register("memory", func(_ context.Context, url string, _ *drivers.Options) (drivers.Backend, error) {
@@ -108,7 +112,8 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return nil
 }
 
-// Subscribe implements driver.Broker. It never fails once it runs.
+// Subscribe implements driver.Broker. It never fails once it runs. With Ordered a partition moves
+// when its owner holds nothing of it any more.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -119,9 +124,15 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 		b.mu.Unlock()
 		return fmt.Errorf("memory: subscribe %s to %s: %w", sub.Group, sub.Topic, driver.ErrClosed)
 	}
+	g := b.topic(sub.Topic).group(sub, cmp.Or(b.AckWait, defaultAckWait))
+	if len(g.members) > 0 && g.ordered != sub.Ordered {
+		b.mu.Unlock()
+		return fmt.Errorf("memory: subscribe %s to %s: the group has members with Ordered %t: stop them before others join with Ordered %t",
+			sub.Group, sub.Topic, g.ordered, sub.Ordered)
+	}
 	b.calls.Add(1)
-	m.group = b.topic(sub.Topic).group(sub, cmp.Or(b.AckWait, defaultAckWait))
-	m.group.members[m] = struct{}{}
+	m.group, g.ordered = g, sub.Ordered
+	g.join(m)
 	b.mu.Unlock()
 
 	defer b.calls.Done()
@@ -130,8 +141,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	m.run(ctx, deliver)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(m.group.members, m)
-	m.group.wakeAll()
+	m.group.leave(m)
 	return nil
 }
 
@@ -164,6 +174,60 @@ func (b *Broker) Healthy() error {
 		return fmt.Errorf("memory: %w", driver.ErrClosed)
 	}
 	return nil
+}
+
+// Lag implements driver.LagReporter.
+func (b *Broker) Lag(ctx context.Context, sub driver.Subscription) (list []driver.PartitionLag, err error) {
+	err = b.with(ctx, "lag", sub, func(g *group) error {
+		list = g.lag()
+		return nil
+	})
+	return list, err
+}
+
+// Reset implements driver.Resetter. It fails while the group has members.
+func (b *Broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
+	return b.with(ctx, "reset", sub, func(g *group) error {
+		if len(g.members) > 0 {
+			return fmt.Errorf("the group has %d members: stop them first", len(g.members))
+		}
+		g.move(func(s *stored) bool { return !s.at.Before(to) })
+		return nil
+	})
+}
+
+// with calls do with a group that exists.
+func (b *Broker) with(ctx context.Context, verb string, sub driver.Subscription, do func(*group) error) error {
+	err := sub.Validate()
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch t := b.topics[sub.Topic]; {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case b.closed():
+		err = driver.ErrClosed
+	case t == nil || t.groups[sub.Group] == nil:
+		err = errors.New("there is no such group: it is made when it subscribes first")
+	default:
+		err = do(t.groups[sub.Group])
+	}
+	if err != nil {
+		return fmt.Errorf("memory: %s of group %s in topic %s: %w", verb, sub.Group, sub.Topic, err)
+	}
+	return nil
+}
+
+// Retention implements driver.Retainer: messages are kept for ever.
+func (b *Broker) Retention(_ context.Context, topic string) (time.Duration, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.topics[topic] == nil {
+		return 0, fmt.Errorf("memory: retention of topic %s: there is no such topic: it is made when it is declared first", topic)
+	}
+	return 0, nil
 }
 
 func (b *Broker) closed() bool { return b.ctx.Err() != nil }

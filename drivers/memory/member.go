@@ -45,7 +45,14 @@ func (m *member) next() (*driver.Delivery, time.Time) {
 	if e == nil {
 		return nil, again
 	}
-	return &driver.Delivery{Message: clone(m.group.topic.log[e.index]), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}, again
+	return &driver.Delivery{Message: clone(m.group.topic.log[e.index].Message), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}, again
+}
+
+func (m *member) wakeUp() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // a wake-up waits already
+	}
 }
 
 // A delivery is an entry given to a member once.

@@ -5,16 +5,25 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/partition"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 // A topic is a log of messages and the positions of its groups in it. Broker.mu guards it.
 type topic struct {
-	log    []driver.Message
+	log    []stored
+	parts  [partition.Count][]int // indexes in log of the messages of each partition
 	groups map[string]*group
 	window time.Duration        // how long an ID is remembered
 	ids    map[string]time.Time // when an ID was stored
 	recent []string             // the same IDs, oldest first
+}
+
+// A stored message is one with the time when it came.
+type stored struct {
+	driver.Message
+	at        time.Time
+	partition int
 }
 
 func (t *topic) add(m driver.Message, now time.Time) {
@@ -27,7 +36,9 @@ func (t *topic) add(m driver.Message, now time.Time) {
 	}
 	t.ids[m.ID] = now
 	t.recent = append(t.recent, m.ID)
-	t.log = append(t.log, m)
+	p := partition.Of(m.Key)
+	t.parts[p] = append(t.parts[p], len(t.log))
+	t.log = append(t.log, stored{m, now, p})
 	for _, g := range t.groups {
 		g.wakeAll()
 	}
@@ -36,9 +47,9 @@ func (t *topic) add(m driver.Message, now time.Time) {
 func (t *topic) group(sub driver.Subscription, ackWait time.Duration) *group {
 	g := t.groups[sub.Group]
 	if g == nil {
-		g = &group{topic: t, ackWait: ackWait, members: make(map[*member]struct{})}
+		g = &group{topic: t, ackWait: ackWait}
 		if sub.From == driver.FromNow {
-			g.next = len(t.log)
+			g.move(func(*stored) bool { return false })
 		}
 		t.groups[sub.Group] = g
 	}
@@ -49,26 +60,45 @@ func (t *topic) group(sub driver.Subscription, ackWait time.Duration) *group {
 type group struct {
 	topic   *topic
 	ackWait time.Duration
-	next    int      // index of the first message never delivered
-	open    []*entry // delivered and not acknowledged, by index
-	members map[*member]struct{}
+	next    [partition.Count]int // index in the topic's partition of the first message never delivered
+	open    []*entry             // delivered and not acknowledged, by index
+	members []*member            // in the order in which they came
+
+	ordered bool                     // as the members say
+	owners  [partition.Count]*member // with ordered
+	heirs   [partition.Count]*member // who should have each partition
 }
 
 // An entry is a message that is delivered and not acknowledged.
 type entry struct {
-	index   int
-	attempt int
-	holder  *member   // nil: nobody has it
-	due     time.Time // when it may be delivered again; with a holder, its time is over then
+	index     int
+	partition int
+	attempt   int
+	holder    *member   // nil: nobody has it
+	due       time.Time // when it may be delivered again; with a holder, its time is over then
+}
+
+// move makes the group go on with the first messages of which keep says so, and forget all else.
+func (g *group) move(keep func(*stored) bool) {
+	g.open = nil
+	for p, list := range g.topic.parts {
+		g.next[p] = len(list)
+		if i := slices.IndexFunc(list, func(index int) bool { return keep(&g.topic.log[index]) }); i >= 0 {
+			g.next[p] = i
+		}
+	}
 }
 
 // take returns the next message that may be delivered now, handed to m; or nil and when to ask
 // again, where the zero time means: when woken.
 func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
+	g.handOver(now)
 	held := 0
 	for _, e := range g.open {
 		if !e.due.After(now) {
-			next = cmp.Or(next, e)
+			if next == nil && g.mayTake(m, e.partition) {
+				next = e
+			}
 			continue
 		}
 		if e.holder == m {
@@ -78,17 +108,77 @@ func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 			again = e.due
 		}
 	}
-	if held >= m.limit || next == nil && g.next == len(g.topic.log) {
+	if held >= m.limit {
 		return nil, again // one of its own deliveries may be the one that ends
 	}
 	if next == nil {
-		next = &entry{index: g.next}
-		g.open = append(g.open, next)
-		g.next++
+		if next = g.first(m); next == nil {
+			return nil, again
+		}
 	}
 	next.attempt++
 	next.holder, next.due = m, now.Add(g.ackWait)
 	return next, time.Time{}
+}
+
+// first makes an entry of the oldest message never delivered that m may have, or returns nil.
+func (g *group) first(m *member) *entry {
+	var oldest *entry
+	for p, list := range g.topic.parts {
+		if i := g.next[p]; i < len(list) && g.mayTake(m, p) && (oldest == nil || list[i] < oldest.index) {
+			oldest = &entry{index: list[i], partition: p}
+		}
+	}
+	if oldest != nil {
+		g.next[oldest.partition]++
+		at, _ := g.find(oldest.index)
+		g.open = slices.Insert(g.open, at, oldest)
+	}
+	return oldest
+}
+
+func (g *group) mayTake(m *member, p int) bool {
+	return !g.ordered || g.owners[p] == m && g.heirs[p] == m
+}
+
+// join and leave change the members, and who should have what.
+func (g *group) join(m *member) {
+	g.members = append(g.members, m)
+	g.shareOut()
+}
+
+func (g *group) leave(m *member) {
+	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
+	g.shareOut()
+}
+
+func (g *group) shareOut() {
+	clear(g.heirs[:])
+	for p, i := range partition.Share(len(g.members)) {
+		if i >= 0 {
+			g.heirs[p] = g.members[i]
+		}
+	}
+	g.wakeAll()
+}
+
+// handOver gives partitions to those who should have them, once the owners before hold nothing there.
+func (g *group) handOver(now time.Time) {
+	if !g.ordered {
+		return
+	}
+	var held [partition.Count]bool
+	for _, e := range g.open {
+		held[e.partition] = held[e.partition] || e.holder != nil && e.due.After(now)
+	}
+	for p, m := range g.heirs {
+		if g.owners[p] != m && !held[p] {
+			g.owners[p] = m
+			if m != nil {
+				m.wakeUp()
+			}
+		}
+	}
 }
 
 // find returns where in open an index is or would be.
@@ -97,10 +187,28 @@ func (g *group) find(index int) (int, bool) {
 }
 
 func (g *group) wakeAll() {
-	for m := range g.members {
-		select {
-		case m.wake <- struct{}{}:
-		default: // a wake-up waits already
+	for _, m := range g.members {
+		m.wakeUp()
+	}
+}
+
+// lag returns what waits in each partition.
+func (g *group) lag() []driver.PartitionLag {
+	list := make([]driver.PartitionLag, partition.Count)
+	count := func(index int) {
+		l, s := &list[g.topic.log[index].partition], &g.topic.log[index]
+		if l.Waiting++; l.Oldest.IsZero() || s.at.Before(l.Oldest) {
+			l.Oldest = s.at
 		}
 	}
+	for p, indexes := range g.topic.parts {
+		list[p].Partition = partition.Name(p)
+		for _, index := range indexes[g.next[p]:] {
+			count(index)
+		}
+	}
+	for _, e := range g.open {
+		count(e.index)
+	}
+	return list
 }

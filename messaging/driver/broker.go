@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrClosed is in the chain of errors of a broker after its Close.
@@ -61,10 +62,44 @@ type Broker interface {
 
 // A Sharer is a Broker whose group has its messages in common: one that a member gave back with
 // Nack(0) goes to any of its members. With other brokers a message belongs to a partition, and comes
-// again to the member that has that.
+// again to the member that has that; so it is of every broker for a Subscription with Ordered.
 type Sharer interface {
 	// SharesMessages does nothing.
 	SharesMessages()
+}
+
+// A LagReporter is a Broker that knows how far behind its groups are.
+type LagReporter interface {
+	// Lag says what waits for sub.Group in sub.Topic, of each partition that the broker tells apart,
+	// in the order of their names. It asks the broker once or a few times, so call it every few
+	// seconds at most; it makes and changes nothing. A group that the broker does not know is an
+	// error.
+	Lag(ctx context.Context, sub Subscription) ([]PartitionLag, error)
+}
+
+// A PartitionLag is what waits for a group in one partition of a topic.
+type PartitionLag struct {
+	Partition string    // as the broker's own tools name it; empty where the group has the topic as a whole
+	Waiting   int64     // messages that are not acknowledged, in flight or not
+	Oldest    time.Time // when the oldest of them was stored; zero: none waits, or it is not known
+}
+
+// A Resetter is a Broker that can move a group to another place in its topic.
+type Resetter interface {
+	// Reset makes sub.Group go on with the first message stored at the time to or later, the zero
+	// time being the oldest that the broker still has; a time in the future is the end of the topic.
+	// What the group has acknowledged counts no more. Its members must have left before: while one
+	// is there Reset fails and changes nothing, or ends that member's Subscribe with an error, as the
+	// driver documents. The error has errors.ErrUnsupported in its chain where the broker keeps no
+	// history.
+	Reset(ctx context.Context, sub Subscription, to time.Time) error
+}
+
+// A Retainer is a Broker that knows how long it keeps messages.
+type Retainer interface {
+	// Retention returns how long a topic keeps a message at most, acknowledged or not; 0 is for ever.
+	// A topic that does not exist is an error.
+	Retention(ctx context.Context, topic string) (time.Duration, error)
 }
 
 // A HealthReporter is a Broker that knows the state of its connection. Use it for readiness.
@@ -87,6 +122,16 @@ type Subscription struct {
 	// calls by that name: the Kafka topic, the RabbitMQ queue, the NATS subject. Each driver says
 	// what becomes of groups, keys and IDs there, where such a program knows none.
 	Raw bool
+
+	// Ordered gives all messages of a key to one member of the group at a time, in order: the topic's
+	// partitions are shared out evenly among the members, and move when one joins, leaves or dies.
+	// Messages that were with a member which left or died come before later ones of their key,
+	// except where the driver says that its broker cannot do that. All members of a group say the
+	// same: one that says otherwise gets an error from Subscribe while the others are there, and may
+	// try again. The group keeps its position when Ordered changes. A key is not held back while a
+	// message of it waits after Nack, so a group with Ordered hands back what it has of a key from
+	// its end. Not for topics with Raw where the driver says so.
+	Ordered bool
 
 	// MaxInFlight limits the unacknowledged deliveries of this member; 0 means 64.
 	MaxInFlight int
