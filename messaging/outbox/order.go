@@ -1,0 +1,310 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+const (
+	// FirstWait is how long the first event of a key that comes waits for those with lower numbers.
+	FirstWait = 30 * time.Second
+
+	// GapWait is how long an event waits for a missing one of its key.
+	GapWait = 5 * time.Minute
+)
+
+// An Inbox is what one group has handled or set aside, so that nothing is handled twice.
+//
+// A message of an ordered topic (header ce-sequence, a number from 1, and a key of at most 255
+// bytes) is known by its source, key and number, and comes after the one before it. Any other is
+// known by its source and ID.
+type Inbox struct {
+	Group   string
+	Ordered bool // the messages are of an ordered topic
+	FromNow bool // the group does not wait for the past of a key: the first number that comes is its first
+}
+
+// A Turn says what became of a message, or is to be done with it.
+type Turn int
+
+// The turns. After the commit a message can be acknowledged with each but Early.
+const (
+	Handle    Turn = iota // the caller has its effect in the same transaction
+	Duplicate             // it was handled or set aside before
+	Aside                 // it is set aside, as SetAside was told
+	Joined                // it is parked behind another of its key that was set aside
+	Early                 // earlier ones of its key have not come: nothing was written
+	Stray                 // it is a dead letter, since its number is not one that can come now
+)
+
+// Take marks m as handled, as part of tx, if it is its turn. held is how long m has waited since it
+// was [Early] first; from GapWait on it waits no longer and becomes a dead letter. A second
+// transaction with the same message, or one of the same key of an ordered topic, waits for the first
+// to end.
+func (b *Inbox) Take(ctx context.Context, tx *sql.Tx, m *driver.Message, held time.Duration) (Turn, error) {
+	seq, numbered := b.number(m)
+	if !numbered {
+		first, err := MarkHandled(ctx, tx, b.Group, m)
+		if err == nil && !first {
+			return Duplicate, nil
+		}
+		return Handle, err
+	}
+	res, err := tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET handled = $5, tail = $5, msgid = $6
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND handled = $7 AND tail = $7`,
+		b.Group, m.Topic, source(m), m.Key, seq, m.ID, seq-1)
+	var n int64
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("outbox: number %d of key %q for group %q: %w", seq, m.Key, b.Group, err)
+	}
+	if n == 1 {
+		return Handle, nil
+	}
+	return b.numbered(ctx, tx, m, seq, held, nil)
+}
+
+// SetAside is [Inbox.Take] for a message that could not be handled: instead of [Handle] it stores d,
+// and returns [Aside]. d.Group and d.Seq are set here.
+func (b *Inbox) SetAside(ctx context.Context, tx *sql.Tx, d DeadLetter, held time.Duration) (Turn, error) {
+	d.Group = b.Group
+	seq, numbered := b.number(&d.Message)
+	if numbered {
+		d.Seq = seq
+		return b.numbered(ctx, tx, &d.Message, seq, held, &d)
+	}
+	first, err := MarkHandled(ctx, tx, b.Group, &d.Message)
+	if err == nil && !first {
+		return Duplicate, nil
+	}
+	if err == nil {
+		err = AddDeadLetter(ctx, tx, d)
+	}
+	return Aside, err
+}
+
+// number returns m's place in the order of its key.
+func (b *Inbox) number(m *driver.Message) (int64, bool) {
+	if !b.Ordered || m.Raw || len(m.Key) > maxOrderedKey || clean(m.Key) != m.Key {
+		return 0, false
+	}
+	seq, err := strconv.ParseInt(m.Headers.Get(driver.HeaderSequence), 10, 64)
+	return seq, err == nil && seq > 0
+}
+
+// An order is how far a group has come with a key.
+type order struct {
+	group, topic, source, key string
+
+	first, handled, tail int64
+	msgid                string // of tail
+}
+
+// lock reads o's row and locks it until tx ends.
+func (o *order) lock(ctx context.Context, tx *sql.Tx) (found bool, err error) {
+	err = tx.QueryRowContext(ctx, `UPDATE kaptar_inbox_keys SET handled = handled
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 RETURNING first, handled, tail, msgid`,
+		o.group, o.topic, o.source, o.key).Scan(&o.first, &o.handled, &o.tail, &o.msgid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// save writes what lock read, changed.
+func (o *order) save(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET first = $5, handled = $6, tail = $7, msgid = $8
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4`, o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid)
+	return err
+}
+
+// insert makes o's row unless there is one.
+func (o *order) insert(ctx context.Context, tx *sql.Tx) (done bool, err error) {
+	res, err := tx.ExecContext(ctx, `INSERT INTO kaptar_inbox_keys (grp, topic, source, key, first, handled, tail, msgid)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+		o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+// numbered is Take where the next number after the last one handled has not come, and SetAside with
+// failed.
+func (b *Inbox) numbered(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
+	o := &order{group: b.Group, topic: m.Topic, source: source(m), key: m.Key}
+	turn, err := b.place(ctx, tx, o, m, seq, held, failed)
+	if err != nil {
+		return 0, fmt.Errorf("outbox: number %d of key %q for group %q: %w", seq, m.Key, b.Group, err)
+	}
+	return turn, nil
+}
+
+func (b *Inbox) place(ctx context.Context, tx *sql.Tx, o *order, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
+	for {
+		found, err := o.lock(ctx, tx)
+		if err != nil {
+			return 0, err
+		}
+		if found {
+			break
+		}
+		if seq > 1 && !b.FromNow && held < FirstWait {
+			return Early, nil
+		}
+		o.first, o.handled, o.tail, o.msgid = seq, seq, seq, m.ID
+		if failed != nil {
+			o.handled--
+		}
+		switch done, err := o.insert(ctx, tx); {
+		case err != nil:
+			return 0, err
+		case done && failed != nil:
+			return Aside, AddDeadLetter(ctx, tx, *failed)
+		case done:
+			return Handle, nil
+		}
+	}
+	switch {
+	case seq < o.first:
+		return o.stray(ctx, tx, m, fmt.Sprintf("number %d came after number %d, with which the order of key %q began here: "+
+			"it may have been handled before that; replay it if it was not", seq, o.first, m.Key))
+	case seq == o.tail && m.ID != o.msgid:
+		return o.rewound(ctx, tx, m, seq, o.msgid)
+	case seq <= o.handled:
+		return Duplicate, nil
+	case seq <= o.tail:
+		return o.within(ctx, tx, m, seq, failed)
+	case seq == o.tail+1 && o.handled == o.tail:
+		return o.next(ctx, tx, m, seq, failed)
+	case seq == o.tail+1:
+		return Joined, o.park(ctx, tx, m, seq, Parked, fmt.Sprintf("waits for number %d of its key", o.handled+1))
+	case held < GapWait:
+		return Early, nil
+	}
+	return Stray, o.park(ctx, tx, m, seq, Dead, missing(o.tail+1, seq))
+}
+
+// missing says why number seq cannot be handled.
+func missing(from, seq int64) string {
+	return fmt.Sprintf("numbers %d to %d of its key have not come: it is handled by itself after them if they do; "+
+		"replay it to go on without them", from, seq-1)
+}
+
+// next handles or sets aside the number after the tail.
+func (o *order) next(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, failed *DeadLetter) (Turn, error) {
+	o.tail, o.msgid = seq, m.ID
+	if failed == nil {
+		o.handled = seq
+		return Handle, o.save(ctx, tx)
+	}
+	if err := o.save(ctx, tx); err != nil {
+		return 0, err
+	}
+	return Aside, AddDeadLetter(ctx, tx, *failed)
+}
+
+// within is for a number between the last one handled and the tail: one that is set aside, or that
+// was missing.
+func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, failed *DeadLetter) (Turn, error) {
+	var id string
+	err := tx.QueryRowContext(ctx, `SELECT msgid FROM kaptar_dead_letters
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq = $5`, o.group, o.topic, o.source, o.key, seq).Scan(&id)
+	switch {
+	case err == nil && id == m.ID:
+		return Duplicate, nil
+	case err == nil:
+		return o.rewound(ctx, tx, m, seq, id)
+	case !errors.Is(err, sql.ErrNoRows):
+		return 0, err
+	case seq > o.handled+1:
+		return Joined, o.park(ctx, tx, m, seq, Parked, fmt.Sprintf("waits for number %d of its key", o.handled+1))
+	case failed != nil:
+		return Aside, AddDeadLetter(ctx, tx, *failed)
+	}
+	return Handle, o.advance(ctx, tx, seq)
+}
+
+// park keeps m, in the order of its key.
+func (o *order) park(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, state, reason string) error {
+	if seq > o.tail {
+		o.tail, o.msgid = seq, m.ID
+		if err := o.save(ctx, tx); err != nil {
+			return err
+		}
+	}
+	return AddDeadLetter(ctx, tx, DeadLetter{State: state, Group: o.group, Message: *m, Seq: seq, Reason: reason})
+}
+
+func (o *order) rewound(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, id string) (Turn, error) {
+	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q was event %s before: the publisher's database seems to be an older copy "+
+		"of what it was; replay the event if it should be handled", seq, m.Key, id))
+}
+
+// stray makes m a dead letter that is in no order.
+func (o *order) stray(ctx context.Context, tx *sql.Tx, m *driver.Message, reason string) (Turn, error) {
+	first, err := MarkHandled(ctx, tx, o.group, m)
+	if err != nil {
+		return 0, err
+	}
+	if !first {
+		return Duplicate, nil
+	}
+	return Stray, AddDeadLetter(ctx, tx, DeadLetter{Group: o.group, Message: *m, Reason: reason})
+}
+
+// advance notes that number seq is handled, and makes the one after it the next to be tried. Where
+// numbers before seq are missing they are given up: such a one is a stray should it come.
+func (o *order) advance(ctx context.Context, tx *sql.Tx, seq int64) error {
+	if seq <= o.handled {
+		return nil
+	}
+	if seq > o.handled+1 {
+		o.first = seq
+	}
+	o.handled = seq
+	type row struct {
+		id, seq int64
+		state   string
+	}
+	for dropping := true; dropping; {
+		rows, err := sqldb.Select(ctx, tx, func(r sqldb.Row) (one row, err error) { return one, r.Scan(&one.id, &one.seq, &one.state) },
+			`SELECT id, seq, state FROM kaptar_dead_letters WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5
+			ORDER BY seq LIMIT 1`, o.group, o.topic, o.source, o.key, o.handled)
+		if err != nil {
+			return err
+		}
+		dropping = false
+		for _, r := range rows {
+			switch {
+			case r.state == dropped:
+				_, err = tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters WHERE id = $1`, r.id)
+				dropping = true
+				if r.seq > o.handled+1 {
+					o.first = r.seq
+				}
+				o.handled = r.seq
+			case r.seq == o.handled+1:
+				_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'retrying', due_at = $2, rev = rev + 1 WHERE id = $1`,
+					r.id, time.Now().UnixMilli())
+			case r.state == Parked: // nobody would look at it
+				_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'dead', reason = $2, rev = rev + 1 WHERE id = $1`,
+					r.id, missing(o.handled+1, r.seq))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return o.save(ctx, tx)
+}

@@ -1,0 +1,168 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// ErrNotFirst is in the chain of the error for a dead letter of an ordered topic that has to wait
+// for an earlier one of its key.
+var ErrNotFirst = errors.New("an earlier event of its key is set aside: replay or drop that one first")
+
+// Due are dead letters of a group and topic that are tried again.
+type Due struct {
+	Group, Topic string
+	At           time.Time // when the first of them is
+}
+
+// NextDue returns when dead letters are to be tried again, by group and topic.
+func NextDue(ctx context.Context, q querier) ([]Due, error) {
+	all, err := sqldb.Select(ctx, q, func(row sqldb.Row) (d Due, err error) {
+		var at int64
+		err = row.Scan(&d.Group, &d.Topic, &at)
+		d.At = time.UnixMilli(at)
+		return d, err
+	}, `SELECT grp, topic, min(due_at) FROM kaptar_dead_letters WHERE state = 'retrying' GROUP BY grp, topic`)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: due dead letters: %w", err)
+	}
+	return all, nil
+}
+
+// DueDeadLetters returns at most limit dead letters of a group and topic that are to be tried again
+// now, those that are due longest first.
+func DueDeadLetters(ctx context.Context, q querier, group, topic string, limit int) ([]DeadLetter, error) {
+	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
+		WHERE state = 'retrying' AND grp = $1 AND topic = $2 AND due_at <= $3 ORDER BY due_at, id LIMIT $4`,
+		group, topic, time.Now().UnixMilli(), limit)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: due dead letters of %s: %w", topic, err)
+	}
+	return all, nil
+}
+
+// TakeDeadLetter takes d, as it was read, out of what is set aside, as part of tx, in which the
+// caller has d's effect. Of an ordered topic the next one of the key is then to be tried.
+// ErrNoDeadLetter is in the chain of the error when d is not to be tried again, or was changed.
+func TakeDeadLetter(ctx context.Context, tx *sql.Tx, d *DeadLetter) error {
+	return d.remove(ctx, tx, "AND state = 'retrying'")
+}
+
+// remove deletes d and lets the rest of its key follow.
+func (d *DeadLetter) remove(ctx context.Context, tx *sql.Tx, condition string) error {
+	o, found, err := d.lock(ctx, tx) // before the dead letter, as everybody does
+	if err != nil {
+		return err
+	}
+	err = d.change(ctx, tx, `DELETE FROM kaptar_dead_letters WHERE id = $1 AND rev = $2 `+condition)
+	if err == nil && found {
+		if err = o.advance(ctx, tx, d.Seq); err != nil {
+			err = fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
+		}
+	}
+	return err
+}
+
+// lock locks the order that d is in, if there is one.
+func (d *DeadLetter) lock(ctx context.Context, tx *sql.Tx) (o *order, found bool, err error) {
+	o = &order{group: d.Group, topic: d.Message.Topic, source: source(&d.Message), key: d.Message.Key}
+	if d.Seq == 0 {
+		return o, false, nil
+	}
+	if found, err = o.lock(ctx, tx); err != nil {
+		return o, false, fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
+	}
+	return o, found, nil
+}
+
+// change runs a statement on d's row, $1 and $2 being its ID and Rev.
+func (d *DeadLetter) change(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
+	res, err := tx.ExecContext(ctx, statement, append([]any{d.ID, d.Rev}, args...)...)
+	var n int64
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	if err == nil && n != 1 {
+		err = ErrNoDeadLetter
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
+	}
+	return nil
+}
+
+// DeadLetterFailed notes, as part of tx, that d, as it was read, failed again because of reason. It
+// is tried again at due; the zero time is never.
+func DeadLetterFailed(ctx context.Context, tx *sql.Tx, d *DeadLetter, reason string, due time.Time) error {
+	state := Retrying
+	if due.IsZero() {
+		state = Dead
+	}
+	return d.change(ctx, tx, `UPDATE kaptar_dead_letters SET state = $3, reason = $4, due_at = $5, last_at = $6,
+		attempts = attempts + 1, retries = retries + 1, rev = rev + 1 WHERE id = $1 AND rev = $2`,
+		state, cutReason(reason), millis(due), time.Now().UnixMilli())
+}
+
+// ReplayDeadLetter lets a dead letter be tried again now, with attempts that start anew, as part of
+// tx. One that the broker refused goes back into the outbox. ErrNotFirst is in the chain of the
+// error when an earlier one of the key is set aside too. Where earlier ones are missing the key
+// goes on without them.
+func ReplayDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
+	d, err := GetDeadLetter(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	if d.Kind == Publish {
+		if err := d.remove(ctx, tx, ""); err != nil {
+			return err
+		}
+		return Add(ctx, tx, d.Message)
+	}
+	first, err := d.first(ctx, tx)
+	if err == nil && !first {
+		err = fmt.Errorf("outbox: dead letter %d: %w", id, ErrNotFirst)
+	}
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, tx, `UPDATE kaptar_dead_letters SET state = 'retrying', due_at = $3, attempts = 0, retries = 0, rev = rev + 1
+		WHERE id = $1 AND rev = $2`, time.Now().UnixMilli())
+}
+
+// DropDeadLetter gives a dead letter up, as part of tx. The next one of its key is tried then, if it
+// was the first that is set aside.
+func DropDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
+	d, err := GetDeadLetter(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	first, err := d.first(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if first {
+		return d.remove(ctx, tx, "")
+	}
+	return d.change(ctx, tx, `UPDATE kaptar_dead_letters SET state = '`+dropped+`', payload = $3, due_at = NULL, rev = rev + 1
+		WHERE id = $1 AND rev = $2`, []byte{})
+}
+
+// first reports whether d does not wait for another one of its key, and locks the key.
+func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
+	o, found, err := d.lock(ctx, tx)
+	if err != nil || !found {
+		return err == nil, err
+	}
+	var earlier bool
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM kaptar_dead_letters
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq < $5)`, o.group, o.topic, o.source, o.key, d.Seq).Scan(&earlier)
+	if err != nil {
+		return false, fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
+	}
+	return !earlier, nil
+}
