@@ -110,10 +110,8 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 		}
 	}
 	err := decodeData(d, &e.Data)
-	if v, ok := any(e.Data).(interface{ Validate() error }); ok && err == nil {
-		if err = v.Validate(); err != nil {
-			err = fmt.Errorf("data: %w", err)
-		}
+	if err == nil {
+		err = validate(e.Data)
 	}
 	if err != nil {
 		return refuse("%w", err)

@@ -71,6 +71,9 @@ type Topic[T any] struct {
 	// attribute dataschema; "" is none. It is for people and other programs: nothing here reads it.
 	// Where schemas are committed files, it is the address of the topic's own.
 	DataSchema string
+
+	// Older are earlier versions, whose events subscriptions handle too: Upcast makes them.
+	Older []Older[T]
 }
 
 // raw reports whether the topic is one of programs without kaptar.

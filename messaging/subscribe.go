@@ -90,7 +90,19 @@ func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error
 func Subscribe[T any](
 	app *kaptar.App, topic Topic[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
-	c, err := newConsumer(app, topic, opts)
+	for _, version := range topic.versions() {
+		if err := subscribe(app, version, handler, opts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribe is Subscribe to one version of a topic.
+func subscribe[T any](
+	app *kaptar.App, version Older[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
+) error {
+	c, err := newConsumer(app, version.topic, version.raw, opts)
 	if err != nil {
 		return err
 	}
@@ -99,7 +111,7 @@ func Subscribe[T any](
 		return err
 	}
 	c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
-		event, err := decode[T](d)
+		event, err := version.decode(d)
 		if err != nil {
 			return "", err
 		}
@@ -134,25 +146,29 @@ func Subscribe[T any](
 // acknowledged before handler runs, so it is handled at most once, and lost when handler fails,
 // which is logged. Use it for what may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
-	c, err := newConsumer(app, topic, opts)
-	if err != nil {
-		return err
-	}
-	c.autoAck, c.opts.Tries = true, 1
-	c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
-		event, err := decode[T](d)
+	for _, version := range topic.versions() {
+		c, err := newConsumer(app, version.topic, version.raw, opts)
 		if err != nil {
-			return "", err
+			return err
 		}
-		return handled, handler(ctx, event)
+		c.autoAck, c.opts.Tries = true, 1
+		c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
+			event, err := version.decode(d)
+			if err != nil {
+				return "", err
+			}
+			return handled, handler(ctx, event)
+		}
+		if err := c.start(); err != nil {
+			return err
+		}
 	}
-	return c.start()
+	return nil
 }
 
 // newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
 // group: each event would reach one of the two at random.
-func newConsumer[T any](app *kaptar.App, of Topic[T], opts *SubscribeOptions) (*consumer, error) {
-	topic := of.Name
+func newConsumer(app *kaptar.App, topic string, raw bool, opts *SubscribeOptions) (*consumer, error) {
 	b, err := busOf(app)
 	if err != nil {
 		return nil, err
@@ -174,5 +190,5 @@ func newConsumer[T any](app *kaptar.App, of Topic[T], opts *SubscribeOptions) (*
 		b.turns = newTurns(app)
 		app.Go("events by version", b.turns.follow)
 	}
-	return &consumer{bus: b, topic: topic, raw: of.raw(), opts: all, running: make(chan struct{}, all.Concurrency)}, nil
+	return &consumer{bus: b, topic: topic, raw: raw, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

@@ -40,8 +40,8 @@ func access() []mutant {
 			"_, _ = io.CopyN(io.Discard, b.raw, lingerMost)", "_ = b.raw", "./server", "TestAnswerToALargeBody",
 		},
 		{
-			"an event that refuses itself is a dead letter", "messaging/envelope.go",
-			"err = v.Validate()", "_ = v.Validate", "./messaging", "TestValidate",
+			"an event that refuses itself is a dead letter", "messaging/upcast.go",
+			"err := v.Validate(); err", "err := error(nil); err", "./messaging", "TestValidate",
 		},
 		{
 			"sums of sales end at the largest integer", "shop/analytics/store.go",
