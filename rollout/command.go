@@ -3,11 +3,9 @@ package rollout
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,15 +15,14 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/kv"
 )
 
-// Exit codes of the command, beside 0 for done or Healthy.
+// Exit codes of the command, beside those of package cli: 0 is for done or Healthy.
 const (
-	exitError    = 1
-	exitUsage    = 2
 	exitDegraded = 3
 	exitPaused   = 4
 )
@@ -42,8 +39,8 @@ func Command(more ...kaptar.Command) kaptar.Command {
 	}
 }
 
-// A cli is one run of the command.
-type cli struct {
+// A command is one run of it.
+type command struct {
 	stdout, stderr io.Writer
 	name           string // of the program, as it is typed
 	url            string // --store
@@ -51,28 +48,15 @@ type cli struct {
 	backends       drivers.Set
 }
 
-// usageError is a command line that cannot be understood.
-type usageError struct{ error }
-
 func run(ctx context.Context, call *kaptar.Call, more []kaptar.Command) int {
-	c := &cli{stdout: call.Stdout, stderr: call.Stderr, name: filepath.Base(os.Args[0])}
+	c := &command{stdout: call.Stdout, stderr: call.Stderr, name: cli.Program()}
 	c.backends.Options.Client = "rollout"
 	root := c.root(more)
-	root.SetArgs(call.Args)
-	root.SetOut(call.Stdout)
-	root.SetErr(call.Stderr)
-	err := root.ExecuteContext(ctx)
+	code := cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = c.backends.Close(end) // what was written is there
-	if err == nil {
-		return c.code
-	}
-	fmt.Fprintf(c.stderr, "%s: %s\n", c.name, redact.Lines(err.Error()))
-	if _, usage := errors.AsType[usageError](err); usage {
-		return exitUsage
-	}
-	return exitError
+	return cmp.Or(code, c.code)
 }
 
 const help = `Release a version of a service beside the one that is there, step by step, and take it back.
@@ -95,28 +79,10 @@ const examples = `  %[1]s start user-service v2 --binary ./shop-v2 --watch   on 
   %[1]s abort user-service                                 all calls back to the stable version
   %[1]s undo user-service                                  back to the version before`
 
-func (c *cli) root(more []kaptar.Command) *cobra.Command {
+func (c *command) root(more []kaptar.Command) *cobra.Command {
 	path := c.name + " rollout"
-	root := &cobra.Command{
-		Use: "rollout", Long: help, Example: fmt.Sprintf(examples, path), SilenceUsage: true, SilenceErrors: true,
-		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			var known []string
-			for _, sub := range cmd.Commands() {
-				known = append(known, sub.Name())
-			}
-			return usageError{fmt.Errorf("unknown command %q: expected one of %s", args[0], strings.Join(known, ", "))}
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root := cli.New("rollout", help, fmt.Sprintf(examples, path), nil)
 	root.PersistentFlags().StringVar(&c.url, "store", "", "`URL` of the store, such as nats://localhost:4222 or consul://localhost:8500")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
-	})
 	root.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand())
 	var full bool
 	promote := c.change("promote", "Go on after a pause; of a blue-green release, switch to the new version",
@@ -134,19 +100,9 @@ func (c *cli) root(more []kaptar.Command) *cobra.Command {
 	return root
 }
 
-// exactly wants as many arguments as there are names.
-func exactly(names ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usageError{fmt.Errorf("%s: expected %s, got %d: see %[1]s --help", cmd.CommandPath(), strings.Join(names, " and "), len(args))}
-		}
-		return nil
-	}
-}
-
 // change is a command that changes the release of a service.
-func (c *cli) change(name, short string, f func(Release) (Release, error)) *cobra.Command {
-	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: exactly("SERVICE"), RunE: func(cmd *cobra.Command, args []string) error {
+func (c *command) change(name, short string, f func(Release) (Release, error)) *cobra.Command {
+	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: cli.Exactly("SERVICE"), RunE: func(cmd *cobra.Command, args []string) error {
 		ctx, service := cmd.Context(), args[0]
 		store, _, err := c.open(ctx)
 		if err != nil {
@@ -170,7 +126,7 @@ func (c *cli) change(name, short string, f func(Release) (Release, error)) *cobr
 }
 
 // unknown is the error for a service without a release.
-func (c *cli) unknown(ctx context.Context, store kv.Store, service string) error {
+func (c *command) unknown(ctx context.Context, store kv.Store, service string) error {
 	all, err := values(ctx, store, releasesPrefix)
 	if err != nil {
 		return err
@@ -194,14 +150,14 @@ const brokerFile = ".kaptar/broker.url"
 const openTime = 10 * time.Second
 
 // open returns the store, and the resolver beside it; nil when that is not known.
-func (c *cli) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
+func (c *command) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
 	discoveryURL := os.Getenv("DISCOVERY_URL")
 	url := cmp.Or(c.url, os.Getenv("SETTINGS_URL"), discoveryURL)
 	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
 		text, err := os.ReadFile(brokerFile)
 		if err != nil {
-			return nil, nil, usageError{fmt.Errorf("which store? Run it where a --split program runs, "+
-				"or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)}
+			return nil, nil, cli.Usagef("which store? Run it where a --split program runs, "+
+				"or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)
 		}
 		url = strings.TrimSpace(string(text))
 	}
@@ -213,7 +169,7 @@ func (c *cli) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
 	}
 	keeps, ok := backend.(interface{ Store() (kv.Store, error) })
 	if !ok {
-		return nil, nil, usageError{fmt.Errorf("store %s keeps no values: expected nats:// or consul://", redact.URL(url))}
+		return nil, nil, cli.Usagef("store %s keeps no values: expected nats:// or consul://", redact.URL(url))
 	}
 	store, err := keeps.Store()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/kaptar/kaptar/internal/cli"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -27,10 +28,10 @@ type startOptions struct {
 	watch, force             bool
 }
 
-func (c *cli) startCommand() *cobra.Command {
+func (c *command) startCommand() *cobra.Command {
 	var o startOptions
 	cmd := &cobra.Command{
-		Use: "start SERVICE VERSION", Short: "Release a version", Args: exactly("SERVICE", "VERSION"),
+		Use: "start SERVICE VERSION", Short: "Release a version", Args: cli.Exactly("SERVICE", "VERSION"),
 		Long: "Release a version of a service. By default it gets 5, 25 and 50 % of the calls, each until it is known to be\n" +
 			"as good as the stable version, then all of them.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +50,7 @@ func (c *cli) startCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) start(ctx context.Context, o startOptions) error {
+func (c *command) start(ctx context.Context, o startOptions) error {
 	plan, err := o.readPlan()
 	if err != nil {
 		return err
@@ -118,17 +119,17 @@ func (o startOptions) readPlan() (plan Plan, err error) {
 	case "":
 	case "canary":
 		if plan.BlueGreen != nil {
-			return plan, usageError{fmt.Errorf("--strategy canary: %s is a plan for blueGreen", o.plan)}
+			return plan, cli.Usagef("--strategy canary: %s is a plan for blueGreen", o.plan)
 		}
 	case "blueGreen":
 		if plan.Canary != nil {
-			return plan, usageError{fmt.Errorf("--strategy blueGreen: %s is a plan for a canary", o.plan)}
+			return plan, cli.Usagef("--strategy blueGreen: %s is a plan for a canary", o.plan)
 		}
 		if plan.BlueGreen == nil {
 			plan.BlueGreen = new(BlueGreen)
 		}
 	default:
-		return plan, usageError{fmt.Errorf("--strategy %s: expected canary or blueGreen", o.strategy)}
+		return plan, cli.Usagef("--strategy %s: expected canary or blueGreen", o.strategy)
 	}
 	return plan, nil
 }

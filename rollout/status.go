@@ -6,16 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"github.com/kaptar/kaptar/internal/cli"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
@@ -23,10 +21,10 @@ import (
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
-func (c *cli) statusCommand() *cobra.Command {
+func (c *command) statusCommand() *cobra.Command {
 	var follow, asJSON bool
 	cmd := &cobra.Command{
-		Use: "status SERVICE", Short: "Show the release of a service", Args: exactly("SERVICE"),
+		Use: "status SERVICE", Short: "Show the release of a service", Args: cli.Exactly("SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			store, _, err := c.open(ctx)
@@ -47,7 +45,7 @@ func (c *cli) statusCommand() *cobra.Command {
 			if asJSON {
 				return c.json(r.shown())
 			}
-			fmt.Fprint(c.stdout, table(r, c.colours()))
+			fmt.Fprint(c.stdout, table(r, cli.Colours(c.stdout)))
 			return nil
 		},
 	}
@@ -56,10 +54,10 @@ func (c *cli) statusCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) listCommand() *cobra.Command {
+func (c *command) listCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the releases of all services", Args: exactly(),
+		Use: "list", Short: "List the releases of all services", Args: cli.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, _, err := c.open(cmd.Context())
 			if err != nil {
@@ -96,7 +94,7 @@ func (c *cli) listCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) json(v any) error {
+func (c *command) json(v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err == nil {
 		fmt.Fprintf(c.stdout, "%s\n", text)
@@ -152,10 +150,10 @@ func (r Release) line() string {
 }
 
 // watch shows the release of a service at each change, until it is over or waits for somebody.
-func (c *cli) watch(ctx context.Context, store kv.Store, service string) error {
+func (c *command) watch(ctx context.Context, store kv.Store, service string) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &screen{cli: c, terminal: isTerminal(c.stdout)}
+	s := &screen{command: c, terminal: cli.IsTerminal(c.stdout)}
 	silent := time.AfterFunc(silence, func() {
 		fmt.Fprintln(c.stderr, "nothing has changed for a while: does a service run that calls rollout.Control, such as the gateway?")
 	})
@@ -195,7 +193,7 @@ func (c *cli) watch(ctx context.Context, store kv.Store, service string) error {
 	if ctx.Err() != nil && !last.Done() && last.Phase != Paused {
 		fmt.Fprintf(c.stderr, "\nno longer watching; the release goes on: %[1]s rollout status %[2]s --watch looks again, "+
 			"%[1]s rollout abort %[2]s takes it back\n", c.name, service)
-		c.code = exitError
+		c.code = cli.Failed
 		return nil
 	}
 	return apply(ctx, store, service) // so that they are written when this returns
@@ -206,7 +204,7 @@ const silence = 45 * time.Second
 
 // A screen shows a release: as a table that is drawn again on a terminal, else as a line for each change.
 type screen struct {
-	*cli
+	*command
 
 	terminal bool
 	lines    int // of the table that stands there
@@ -224,20 +222,12 @@ func (s *screen) show(r Release) {
 		}
 		return
 	}
-	text := table(r, s.colours())
+	text := table(r, cli.Colours(s.stdout))
 	if s.lines > 0 {
 		fmt.Fprintf(s.stdout, "\x1b[%dA\x1b[J", s.lines)
 	}
 	fmt.Fprint(s.stdout, text)
 	s.lines = strings.Count(text, "\n")
-}
-
-// colours reports whether the output is for people who want colours.
-func (c *cli) colours() bool { return isTerminal(c.stdout) && os.Getenv("NO_COLOR") == "" }
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // colour is the escape sequence of a phase.

@@ -1,0 +1,143 @@
+// Package cli is what the commands of kaptar's packages have in common: how wrong command lines are
+// told, exit codes, tables.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kaptar/kaptar/internal/near"
+	"github.com/kaptar/kaptar/internal/redact"
+)
+
+// Exit codes.
+const (
+	Failed = 1
+	Wrong  = 2 // the command line
+)
+
+// Program is the name of the program, as it is typed.
+func Program() string { return filepath.Base(os.Args[0]) }
+
+// A UsageError is a command line that cannot be understood.
+type UsageError struct{ error }
+
+// Unwrap returns what is wrong with it.
+func (e UsageError) Unwrap() error { return e.error }
+
+// Usagef is fmt.Errorf for a UsageError.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
+
+// Code is the exit code of a command that has printed why.
+type Code int
+
+func (c Code) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// New returns the command name of the program, for commands below it. Flags may be nil.
+func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
+	path := Program() + " " + name
+	cmd := &cobra.Command{
+		Use: name, Long: long, Example: example, SilenceUsage: true, SilenceErrors: true,
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			var known []string
+			for _, sub := range cmd.Commands() {
+				if sub.IsAvailableCommand() {
+					known = append(known, sub.Name())
+				}
+			}
+			hint := ""
+			if like := near.Find(args[0], known); like != "" {
+				hint = "did you mean " + like + "? "
+			}
+			return Usagef("unknown command %q: %sexpected one of %s", args[0], hint, strings.Join(known, ", "))
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Usagef("%w: see %s --help", err, cmd.CommandPath())
+	})
+	cmd.PersistentFlags().AddGoFlagSet(flags)
+	return cmd
+}
+
+// Exactly wants as many arguments as there are names.
+func Exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return Usagef("%s: expected %s, got %d: see %[1]s --help", cmd.CommandPath(), strings.Join(names, " and "), len(args))
+		}
+		return nil
+	}
+}
+
+// Run runs root with args, prints the error and returns the exit code: 0, Failed, Wrong or a Code.
+func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if code, ok := errors.AsType[Code](err); ok {
+		return int(code)
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", Program(), redact.Lines(err.Error()))
+	if _, usage := errors.AsType[UsageError](err); usage {
+		return Wrong
+	}
+	return Failed
+}
+
+// Table prints rows in columns, the first row as their heads. What cannot be seen is escaped.
+func Table(w io.Writer, rows [][]string) error {
+	var b strings.Builder
+	columns := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = redact.Visible(cell, "")
+		}
+		fmt.Fprintln(columns, strings.Join(row, "\t"))
+	}
+	_ = columns.Flush() // into b
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// JSON prints v, indented.
+func JSON(w io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		_, err = fmt.Fprintln(w, string(text))
+	}
+	return err
+}
+
+// IsTerminal reports whether people read what is written to w, or write what is read from it.
+func IsTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Colours reports whether w is for people who want colours.
+func Colours(w io.Writer) bool { return IsTerminal(w) && os.Getenv("NO_COLOR") == "" }
