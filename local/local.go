@@ -54,6 +54,7 @@ import (
 	"github.com/kaptar/kaptar/internal/listen"
 	"github.com/kaptar/kaptar/rollout"
 	"github.com/kaptar/kaptar/rollout/export"
+	"github.com/kaptar/kaptar/saga"
 
 	_ "github.com/kaptar/kaptar/drivers/nats"   // events, and with --split how services find each other
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the default databases
@@ -108,7 +109,7 @@ func Main(services ...kaptar.Service) {
 	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
 	program := &kaptar.Program{
 		Services: services, Flags: set, Sources: o.sources, Beside: o.beside,
-		Commands: []kaptar.Command{rollout.Command(export.Command())},
+		Commands: []kaptar.Command{rollout.Command(export.Command()), saga.Command()},
 	}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout

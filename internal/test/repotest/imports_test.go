@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
 	"telemetry":              {"config", internal},
 	"telemetry/":             {"telemetry", internal}, // otlp
+	"saga":                   {".", "config", "sqldb", "telemetry", internal},
 	"sqldb":                  {internal},
 	"server":                 {"telemetry", internal},
 	"transport":              {"discovery", "telemetry", internal},
@@ -37,13 +38,13 @@ var mayImport = map[string][]string{
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
 	"drivers":                {internal},
 	"drivers/":               {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
-	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", internal},
+	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", "saga", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
 	"tools/image":            {},
 	"tools/release":          {},
-	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "drivers/", "local", "telemetry/", "shop/", internal},
-	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "drivers/", "shop/", internal},
+	"shop":                   {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "saga", "drivers/", "local", "telemetry/", "shop/", internal},
+	"shop/":                  {".", "config", "discovery", "telemetry", "server", "transport", "sqldb", "messaging", "messaging/", "auth", "cache", "gateway", "rollout", "rollout/", "saga", "drivers/", "shop/", internal},
 }
 
 // wallImports finds imports against mayImport, and packages for which it has no entry.

@@ -1,0 +1,5 @@
+package saga
+
+const crashURL = "X_CRASH"
+
+func crashChild(string) int { return 0 }

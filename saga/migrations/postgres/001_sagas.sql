@@ -1,0 +1,27 @@
+-- +goose Up
+CREATE TABLE kaptar_sagas (
+    name        TEXT   NOT NULL,
+    id          TEXT   NOT NULL,
+    version     BIGINT NOT NULL, -- of the definition
+    status      TEXT   NOT NULL, -- running, cancelling, compensating, completed, compensated
+    step        TEXT   NOT NULL, -- the one to be done, or taken back, next; '' when the saga is over
+    state       TEXT   NOT NULL, -- JSON
+    attempts    BIGINT NOT NULL, -- of this step that failed
+    due_at      BIGINT,          -- NULL: the saga is over
+    revision    BIGINT NOT NULL, -- counts the changes of this row
+    reason      TEXT   NOT NULL, -- why it is compensated
+    error       TEXT   NOT NULL, -- of the last attempt, if that failed
+    traceparent TEXT   NOT NULL, -- of whoever started it
+    created_at  BIGINT NOT NULL,
+    updated_at  BIGINT NOT NULL,
+    PRIMARY KEY (name, id)
+) WITH (
+    -- A step that goes on at once changes no indexed column, so with room in its page it costs no
+    -- index entry.
+    fillfactor = 60,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX kaptar_sagas_due ON kaptar_sagas (name, version, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX kaptar_sagas_over ON kaptar_sagas (updated_at) WHERE due_at IS NULL;
