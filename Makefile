@@ -7,7 +7,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls mutants lint vuln sbom release reproducible fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-events mutants lint vuln sbom release reproducible fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-drivers: ## each message driver against its bare client library, on real s
 
 bench-calls: ## kaptar's calls beside its rivals', into docs/performance.md; ARGS='-rounds 3 -stacks kaptar,bare' for less
 	@cd bench/calls && go run . -docs ../../docs $(ARGS)
+
+bench-events: ## events from commit to effect beside Watermill, into docs/performance.md; ARGS='-rounds 2 -parts drain' for less
+	@cd bench/events && go run . -docs ../../docs $(ARGS)
 
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
 	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))

@@ -43,8 +43,9 @@ var (
 
 // measured is how the modules of bench/ come by what they measure: this checkout, whose modules nobody else may name so.
 var measured = map[string]string{
-	"bench/go.mod":       "\nreplace github.com/kaptar/kaptar => ../\n",
-	"bench/calls/go.mod": "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
+	"bench/go.mod":        "\nreplace github.com/kaptar/kaptar => ../\n",
+	"bench/calls/go.mod":  "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
+	"bench/events/go.mod": "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
 }
 
 // wallReplace finds module files that work only in this checkout.

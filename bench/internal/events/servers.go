@@ -1,0 +1,135 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	_ "github.com/kaptar/kaptar/drivers/postgres"
+	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// Servers are what the stacks run on: NATS in this process and a PostgreSQL server, each started
+// when it is first needed.
+type Servers struct {
+	dir       string
+	postgres  *servers.Server
+	nats      map[bool]*server.Server // by whether it syncs always
+	databases atomic.Int64
+}
+
+// NewServers returns servers with their files in a temporary folder, which Close removes.
+func NewServers() (*Servers, error) {
+	dir, err := os.MkdirTemp("", "bench-events-")
+	return &Servers{dir: dir, nats: map[bool]*server.Server{}}, err
+}
+
+// Close stops the servers.
+func (s *Servers) Close() (err error) {
+	for _, n := range s.nats {
+		n.Shutdown()
+		n.WaitForShutdown()
+	}
+	if s.postgres != nil {
+		err = s.postgres.Close()
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// broker returns the URL of a NATS server with JetStream on the disk.
+func (s *Servers) broker(durable bool) (string, error) {
+	if running, ok := s.nats[durable]; ok {
+		return running.ClientURL(), nil
+	}
+	started, err := server.NewServer(&server.Options{
+		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: filepath.Join(s.dir, fmt.Sprint("nats-", durable)),
+		SyncAlways: durable, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return "", err
+	}
+	started.Start()
+	s.nats[durable] = started
+	if !started.ReadyForConnections(10 * time.Second) {
+		return "", errors.New("events: the NATS server is not ready after 10 s")
+	}
+	return started.ClientURL(), nil
+}
+
+// database returns the URL of an empty database.
+func (s *Servers) database(ctx context.Context, d Dialect) (string, error) {
+	name := fmt.Sprint("bench_", s.databases.Add(1))
+	address := "sqlite:" + filepath.Join(s.dir, name+".db")
+	if d == Postgres {
+		admin, err := s.admin(ctx)
+		if err != nil {
+			return "", err
+		}
+		db, err := sqldb.Open(ctx, admin)
+		if err != nil {
+			return "", err
+		}
+		defer db.Close()
+		if _, err := db.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
+			return "", err
+		}
+		u, err := url.Parse(admin)
+		if err != nil {
+			return "", err
+		}
+		u.Path = "/" + name
+		address = u.String()
+	}
+	return address, nil
+}
+
+// admin returns the URL of the PostgreSQL server: that of KAPTAR_TEST_POSTGRES, or one of its own.
+func (s *Servers) admin(ctx context.Context) (string, error) {
+	if given := os.Getenv("KAPTAR_TEST_POSTGRES"); given != "" {
+		return given, nil
+	}
+	if s.postgres == nil {
+		if err := servers.Install(ctx, os.Stderr, string(servers.Postgres)); err != nil {
+			return "", err
+		}
+		started, err := servers.Start(ctx, servers.Postgres, nil)
+		if err != nil {
+			return "", err
+		}
+		s.postgres = started
+	}
+	return s.postgres.URL(), nil
+}
+
+// env returns what a stack works with.
+func (s *Servers) env(ctx context.Context, stack *Stack, durable bool, capacity int) (*Env, error) {
+	e := &Env{Durable: durable, Log: newLog(capacity)}
+	// The broker's streams are named after topics.
+	e.Topic = fmt.Sprint("order.placed.", strings.Map(plain, stack.Name), s.databases.Load())
+	var err error
+	if e.Broker, err = s.broker(durable); err != nil {
+		return nil, err
+	}
+	if e.Publisher, err = s.database(ctx, stack.Database); err != nil {
+		return nil, err
+	}
+	e.Handle, err = s.database(ctx, stack.Database)
+	return e, err
+}
+
+func plain(r rune) rune {
+	if r >= 'a' && r <= 'z' {
+		return r
+	}
+	return -1
+}

@@ -1,0 +1,97 @@
+package events
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+)
+
+// Measure is [Drain] or [Writers].
+type Measure = func(ctx context.Context, on *Servers, list []*Stack, durable bool, s Settings) ([]Series, error)
+
+// A Title is what a table says of itself, and kaptar's goals: what it must be times the best of the
+// others in the same round, on a broker that is not durable and on one that is; 0 is none.
+type Title struct {
+	Title, Text string
+	Goals       [2]float64
+}
+
+// The tables of both measures.
+var (
+	DrainTable = Title{"Drain", "A backlog in the outbox until the last effect is committed. × is against the better of Watermill's schemas " +
+		"in the same round, without its deduplicator.", [2]float64{2.5, 8}}
+	WritersTable = Title{"16 writers at full speed", "Writers that wait for nothing but their commits, until the last effect is committed. × as above.", [2]float64{}}
+)
+
+// Table writes what was measured without (of) and with (durable) a durable broker.
+func Table(w io.Writer, title Title, of, durable []Series) {
+	fmt.Fprintf(w, "\n### %s\n\n%s\n\n| stack | events/s, default fsync | × | events/s, fsync of each message | × |\n|---|--:|--:|--:|--:|\n", title.Title, title.Text)
+	for i := range of {
+		fmt.Fprintf(w, "| %s |", of[i].Stack.Name)
+		for j, list := range [][]Series{of, durable} {
+			middle, least, most := spread(list[i].Rate)
+			fmt.Fprintf(w, " %.0f (%.0f to %.0f) | %s |", middle, least, most, times(list, i, title.Goals[j]))
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// times says how series i compares with the best of the others, and whether it missed its goal.
+func times(list []Series, i int, goal float64) string {
+	if !list[i].Stack.Ours {
+		return ""
+	}
+	var ratios []float64
+	for round, rate := range list[i].Rate {
+		best := 0.0
+		for _, other := range list {
+			if !other.Stack.Ours {
+				best = max(best, other.Rate[round])
+			}
+		}
+		ratios = append(ratios, rate/best)
+	}
+	middle, least, most := spread(ratios)
+	if math.IsInf(middle, 0) {
+		return "" // without others
+	}
+	text := fmt.Sprintf("**%.2f** (%.2f to %.2f)", middle, least, most)
+	if goal > 0 {
+		text += fmt.Sprintf(", goal %g", goal)
+		if middle < goal {
+			text += " (missed)"
+		}
+	}
+	return text
+}
+
+// LatencyTable writes the latencies of all stacks and rates.
+func LatencyTable(w io.Writer, all []Series) {
+	fmt.Fprintf(w, "\n### Latency\n\nFrom the return of the commit to the beginning of the handler, in ms, default fsync.\n\n"+
+		"| stack | events/s | p50 | p99 |\n|---|--:|--:|--:|\n")
+	for _, s := range all {
+		fmt.Fprintf(w, "| %s | %.0f | %.2f | %.1f |\n", s.Stack.Name, 1/s.Every.Seconds(), quantile(s.Late, 0.5), quantile(s.Late, 0.99))
+	}
+}
+
+func quantile(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return math.NaN()
+	}
+	return sorted[int(q*float64(len(sorted)-1))]
+}
+
+// spread returns the median, the least and the greatest of list.
+func spread(list []float64) (middle, least, most float64) {
+	list = slices.Sorted(slices.Values(list))
+	n := len(list)
+	if n == 0 {
+		return math.NaN(), math.NaN(), math.NaN()
+	}
+	return (list[(n-1)/2] + list[n/2]) / 2, list[0], list[n-1]
+}
+
+func rate(n int64, took time.Duration) float64 { return float64(n) / took.Seconds() }
