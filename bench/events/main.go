@@ -28,9 +28,6 @@ import (
 	"github.com/kaptar/kaptar/bench/internal/events"
 )
 
-// batch is Watermill's SubscribeBatchSize: its default is 100.
-var batch = flag.Int("batch", 500, "rows that Watermill's forwarder reads at once")
-
 // rivals are Watermill in its two schemas, without and with its deduplicator.
 func rivals() []*events.Stack {
 	watermill := func(name, on string, r rival) *events.Stack {
@@ -133,9 +130,9 @@ func (m *measurement) part(name string) error {
 	list := m.some(append(events.Stacks(), rivals()...))
 	switch name {
 	case "drain":
-		return m.both(events.DrainTable, events.Drain, list)
+		return m.both(events.DrainTitle(), events.Drain, list)
 	case "writers":
-		return m.both(events.WritersTable, events.Writers, list)
+		return m.both(events.WritersTitle(), events.Writers, list)
 	case "latency":
 		list = m.some(append(events.Stacks(), polling()...))
 		var all []events.Series

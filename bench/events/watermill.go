@@ -22,6 +22,7 @@ import (
 )
 
 const (
+	batch       = 500 // rows that the forwarder reads at once; the default is 100
 	outboxTopic = "outbox"
 	group       = "mail"
 	handlers    = 16 // at the same time, as kaptar's
@@ -174,9 +175,9 @@ func payload(string) string { return "BYTEA" }
 // adapters are the schema with batches of 500 and rows deleted where that can be.
 func (w *running) adapters() (sql.SchemaAdapter, sql.OffsetsAdapter) {
 	if w.queue {
-		return sql.PostgreSQLQueueSchema{GeneratePayloadType: payload, SubscribeBatchSize: *batch}, sql.PostgreSQLQueueOffsetsAdapter{DeleteOnAck: true}
+		return sql.PostgreSQLQueueSchema{GeneratePayloadType: payload, SubscribeBatchSize: batch}, sql.PostgreSQLQueueOffsetsAdapter{DeleteOnAck: true}
 	}
-	return sql.DefaultPostgreSQLSchema{GeneratePayloadType: payload, SubscribeBatchSize: *batch}, sql.DefaultPostgreSQLOffsetsAdapter{}
+	return sql.DefaultPostgreSQLSchema{GeneratePayloadType: payload, SubscribeBatchSize: batch}, sql.DefaultPostgreSQLOffsetsAdapter{}
 }
 
 // Relay implements events.Running.
