@@ -2,12 +2,12 @@ package messaging
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -15,6 +15,8 @@ import (
 
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -24,11 +26,14 @@ type outcome string
 const (
 	handled   outcome = "ok"
 	duplicate outcome = "duplicate"
-	retried   outcome = "retry"
-	dead      outcome = "dead"
+	retrying  outcome = "retrying" // set aside, to be tried again
+	dead      outcome = "dead"     // set aside for an operator
+	parked    outcome = "parked"   // set aside behind an earlier one of its key
 	dropped   outcome = "dropped"
 	passed    outcome = "passed" // given back, as another version of the service is to handle it
 	stopped   outcome = ""       // the service stops: to be handed back, and not counted
+	waits     outcome = "-"      // earlier ones of its key have not come: not counted
+	held      outcome = "held"   // it could not be set aside: not counted
 )
 
 const (
@@ -45,8 +50,15 @@ const (
 
 	firstBackoff = 100 * time.Millisecond // between tries in place
 	maxBackoff   = 5 * time.Second
-	firstDelay   = 10 * time.Second // between deliveries
-	maxDelay     = 15 * time.Minute
+	firstDelay   = time.Second // until what was set aside is tried again
+	maxDelay     = time.Minute
+
+	// maxWaiting events of a key wait for one that is tried in place; then it is set aside, so that
+	// they leave room for other keys.
+	maxWaiting = 32
+
+	// maxEarly events of all keys wait for earlier ones of theirs.
+	maxEarly = 64
 )
 
 // A consumer handles the deliveries of one topic for one group.
@@ -54,23 +66,27 @@ type consumer struct {
 	bus     *bus
 	topic   string
 	raw     bool
+	ordered bool
 	opts    SubscribeOptions // without zero values
 	autoAck bool
 	running chan struct{} // holds a value for each handler that runs
 	shares  bool          // the broker gives what is given back to any member of the group
 
-	passed   atomic.Bool // versions have shared the events, so the broker counts more than attempts
-	mu       sync.Mutex
-	failures map[string]int // of events, by ID, since then
+	// These are zero with autoAck.
+	db      *sql.DB
+	inbox   outbox.Inbox // changes only while nothing is consumed
+	circuit *circuit
+	retrier *retrier
+	retries chan struct{} // holds a value for each event that is tried again
 
-	handle          func(context.Context, *driver.Delivery) (outcome, error)
-	storeDeadLetter func(ctx context.Context, d *driver.Delivery, reason error) error // nil with autoAck
+	// handle decodes d and calls the handler, in the transaction in which enter has returned handled.
+	handle func(ctx context.Context, d *driver.Delivery, enter func(ctx context.Context, tx *sql.Tx) (outcome, error)) (outcome, error)
 }
 
 // start declares the topic and the group, and registers the consuming task.
 func (c *consumer) start() error {
 	sub := driver.Subscription{
-		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
+		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, Ordered: c.ordered, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
 	}
 	if err := sub.Validate(); err != nil {
 		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
@@ -90,12 +106,17 @@ func (c *consumer) start() error {
 func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Subscription) (over bool) {
 	ctx := context.WithoutCancel(stop)
 	lanes := &lanes{
-		stop: stop, process: func(d *driver.Delivery) bool { return c.process(stop, d) },
-		unordered: c.opts.Unordered, room: make(chan struct{}, 2*sub.MaxInFlight),
+		stop: stop, process: func(w *work, waiting func() int) progress { return c.process(stop, w, waiting) },
+		unordered: c.opts.Unordered && !c.ordered, room: make(chan struct{}, 2*sub.MaxInFlight), maxEarly: maxEarly,
 	}
 	lanes.open(extendEvery, func(d *driver.Delivery) { c.tell(ctx, "extend", d, d.Extend) })
 	defer func() { // after the subscription has ended, which would get them again
-		for _, d := range lanes.close() {
+		undone := lanes.close()
+		c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group).Set(0)
+		if c.ordered {
+			slices.Reverse(undone) // as drivers ask
+		}
+		for _, d := range undone {
 			c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, 0) })
 		}
 	}()
@@ -124,70 +145,137 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 	}
 }
 
-// process handles d until the broker is told what became of it. stop ends waiting for the next try,
-// and then process returns false; a try that has begun may finish.
-func (c *consumer) process(stop context.Context, d *driver.Delivery) bool {
+// process handles w until the broker is told what became of it, or its turn has not come. stop ends
+// waiting for the next try; a try that has begun may finish. waiting says how many wait behind w.
+func (c *consumer) process(stop context.Context, w *work, waiting func() int) progress {
 	begun := time.Now()
 	ctx := context.WithoutCancel(stop)
-	if c.passOn(ctx, d) {
+	if w.tries == 0 && c.passOn(ctx, w.Delivery) {
 		c.bus.metrics.processed.WithLabelValues(c.topic, string(passed)).Inc()
-		return true
+		return done
 	}
-	c.count(d)
-	if parent := telemetry.ParseTraceparent(d.Headers.Get(driver.HeaderTraceParent), d.Headers.Get(driver.HeaderTraceState)); parent.IsValid() {
+	w.Attempt = w.tries + 1 // the broker's number says nothing of tries
+	if parent := origin(w.Headers); parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
-	ctx, span := c.bus.app.Tracer().Start(ctx, "process "+c.topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		telemetry.MessagingOperation.String("process"), telemetry.MessagingTopic.String(c.topic), telemetry.MessagingGroup.String(c.opts.Group),
-		telemetry.MessagingID.String(d.ID), telemetry.DeliveryAttempt.Int(d.Attempt)))
+	ctx, span := c.span(ctx, w.Delivery)
 	defer span.End()
 
-	result, err := c.try(stop, ctx, d)
-	switch {
-	case err == nil && !c.autoAck:
-		c.tell(ctx, "ack", d, d.Ack)
-	case err != nil:
-		result, err = c.failed(stop, ctx, d, err)
+	result, err := c.finish(stop, ctx, w, waiting)
+	if err != nil {
 		span.RecordError(err)
 		span.SetStatus(codes.Error, err.Error())
 	}
-	c.counted(d, result)
-	if result == stopped {
-		return false
+	c.noteGap(ctx, w, result == waits)
+	switch result {
+	case stopped:
+		return undone
+	case waits:
+		return early
+	}
+	if !c.autoAck {
+		c.tell(ctx, "ack", w.Delivery, w.Ack)
 	}
 	c.bus.metrics.processed.WithLabelValues(c.topic, string(result)).Inc()
 	c.bus.metrics.duration.WithLabelValues(c.topic).Observe(time.Since(begun).Seconds())
-	return true
+	return done
+}
+
+// origin is the span in which an event was published.
+func origin(h driver.Headers) trace.SpanContext {
+	return telemetry.ParseTraceparent(h.Get(driver.HeaderTraceParent), h.Get(driver.HeaderTraceState))
+}
+
+// span begins the span of an event's handling.
+func (c *consumer) span(ctx context.Context, d *driver.Delivery, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	return c.bus.app.Tracer().Start(ctx, "process "+c.topic, append(opts, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+		telemetry.MessagingOperation.String("process"), telemetry.MessagingTopic.String(c.topic), telemetry.MessagingGroup.String(c.opts.Group),
+		telemetry.MessagingID.String(d.ID), telemetry.DeliveryAttempt.Int(d.Attempt)))...)
+}
+
+// finish tries w and sets it aside when that fails. What can neither be handled nor set aside, as
+// while the database is away, is held here and tried again.
+func (c *consumer) finish(stop, ctx context.Context, w *work, waiting func() int) (outcome, error) {
+	for failures := 0; ; failures++ {
+		result, err := c.try(stop, ctx, w, waiting)
+		if err != nil {
+			result, err = c.failed(stop, ctx, w, err)
+		}
+		if result != held {
+			return result, err
+		}
+		if !steady.Sleep(stop, steady.Delay(failures, firstBackoff, 2*maxBackoff)) {
+			return stopped, err
+		}
+	}
 }
 
 // errStopped is the error of a delivery whose handler was not called, since the service stops.
 var errStopped = errors.New("messaging: the service stops")
 
-// try calls the handler until it succeeds, fails for good or has used up its tries in place.
-func (c *consumer) try(stop, ctx context.Context, d *driver.Delivery) (result outcome, err error) {
-	for try := range c.opts.Tries {
-		if try > 0 && !steady.Sleep(stop, steady.Delay(try-1, firstBackoff, maxBackoff)) {
+// try calls the handler until it succeeds, fails for good or has used up its tries in place. Those
+// while the circuit is open do not count.
+func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (result outcome, err error) {
+	for failures := 0; ; {
+		probe, ok := c.circuit.enter(stop)
+		if !ok {
 			return "", errors.Join(errStopped, err)
 		}
 		select {
 		case c.running <- struct{}{}:
 		case <-stop.Done():
+			c.circuit.note(ctx, w.Key, probe, stopped, nil)
 			return "", errors.Join(errStopped, err)
 		}
 		if c.autoAck {
-			c.tell(ctx, "ack", d, d.Ack)
+			c.tell(ctx, "ack", w.Delivery, w.Ack)
 		}
-		result, err = c.call(ctx, d)
+		w.Attempt = w.tries + 1
+		result, err = c.call(ctx, w.Delivery, func(ctx context.Context, tx *sql.Tx) (outcome, error) {
+			turn, err := c.inbox.Take(ctx, tx, &w.Message, w.waited())
+			return outcomeOf(turn), err
+		})
 		<-c.running
+		c.circuit.note(ctx, w.Key, probe, result, err)
 		if err == nil || isPermanent(err) {
-			break
+			return result, err
+		}
+		if w.tries++; w.failed.IsZero() {
+			w.failed = time.Now()
+		}
+		if c.circuit.isOpen() {
+			continue
+		}
+		if failures++; failures >= c.opts.Tries {
+			return result, err
+		}
+		switch waited, crowded := pause(stop, steady.Delay(failures-1, firstBackoff, maxBackoff), waiting); {
+		case !waited:
+			return "", errors.Join(errStopped, err)
+		case crowded:
+			return result, err
 		}
 	}
-	return result, err
+}
+
+// pause waits for d, or until so many wait that it must end. It reports false when stop ended.
+func pause(stop context.Context, d time.Duration, waiting func() int) (waited, crowded bool) {
+	const look = 50 * time.Millisecond
+	for ; d > 0; d -= look {
+		if waiting() >= maxWaiting {
+			return true, true
+		}
+		if !steady.Sleep(stop, min(d, look)) {
+			return false, false
+		}
+	}
+	return true, waiting() >= maxWaiting
 }
 
 // call calls the handler once, bound in time and with panics turned into errors.
-func (c *consumer) call(ctx context.Context, d *driver.Delivery) (result outcome, err error) {
+func (c *consumer) call(
+	ctx context.Context, d *driver.Delivery, enter func(context.Context, *sql.Tx) (outcome, error),
+) (result outcome, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	defer func() {
@@ -197,47 +285,103 @@ func (c *consumer) call(ctx context.Context, d *driver.Delivery) (result outcome
 	}()
 	result = handled // what middleware takes care of itself
 	err = c.bus.wrap(func(ctx context.Context, d *driver.Delivery) (err error) {
-		result, err = c.handle(ctx, d)
+		result, err = c.handle(ctx, d, enter)
 		return err
 	})(ctx, d)
 	return result, err
 }
 
-// failed does with d what is to be done after err, the error of its last try.
-func (c *consumer) failed(stop, ctx context.Context, d *driver.Delivery, err error) (outcome, error) {
-	log := c.bus.app.Logger().With("topic", c.topic, "group", c.opts.Group, "id", d.ID, "attempt", d.Attempt)
+// failed does with w what is to be done after err, the error of its last try.
+func (c *consumer) failed(stop, ctx context.Context, w *work, err error) (outcome, error) {
+	log := c.bus.app.Logger().With("topic", c.topic, "group", c.opts.Group, "id", w.ID, "attempts", w.tries)
 	switch {
 	case errors.Is(err, errStopped):
 		return stopped, err
 	case c.autoAck:
 		log.ErrorContext(ctx, "event dropped", "error", err)
 		return dropped, err
-	case d.Attempt < c.opts.Deliveries && !isPermanent(err):
-		if stop.Err() != nil {
-			return stopped, err
-		}
-		delay := redeliveryDelay(d.Attempt)
-		log.WarnContext(ctx, "event failed, it will be delivered again", "after_ms", delay.Milliseconds(), "error", err)
-		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, delay) })
-		return retried, err
+	case stop.Err() != nil && !isPermanent(err):
+		return stopped, err
 	}
-	if failure := c.storeDeadLetter(ctx, d, err); failure != nil { // then it comes again
-		log.ErrorContext(ctx, "dead letter not written", "error", failure)
-		c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, firstDelay) })
-		return retried, errors.Join(err, failure)
+	result, failure := c.setAside(ctx, w, err)
+	switch {
+	case failure != nil:
+		log.ErrorContext(ctx, "event neither handled nor set aside, it is held", "error", errors.Join(err, failure))
+		return held, errors.Join(err, failure)
+	case result == retrying:
+		log.WarnContext(ctx, "event set aside, it will be tried again", "error", err)
+	case result == dead:
+		log.ErrorContext(ctx, "event is a dead letter", "error", err)
+	case result == waits || result == duplicate:
+		err = nil
 	}
-	log.ErrorContext(ctx, "event is a dead letter", "error", err)
-	c.tell(ctx, "ack", d, d.Ack)
-	return dead, err
+	return result, err
 }
 
-// redeliveryDelay is how long to wait after the delivery of that number failed.
-func redeliveryDelay(attempt int) time.Duration {
-	delay := firstDelay
-	for range attempt - 1 {
-		delay = min(delay*3, maxDelay)
+// setAside keeps w, which failed because of err, in the database.
+func (c *consumer) setAside(ctx context.Context, w *work, err error) (result outcome, failure error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	letter := outbox.DeadLetter{
+		State: outbox.Retrying, Message: w.Message, Reason: err.Error(), Attempts: max(w.tries, 1), FirstAt: w.failed, DueAt: time.Now().Add(firstDelay),
 	}
-	return delay
+	if isPermanent(err) {
+		letter.State, letter.DueAt = outbox.Dead, time.Time{}
+	}
+	failure = sqldb.InTx(ctx, c.db, func(ctx context.Context, tx *sql.Tx) error {
+		turn, err := c.inbox.SetAside(ctx, tx, letter, w.waited())
+		if result = outcomeOf(turn); turn == outbox.Aside && letter.State == outbox.Dead {
+			result = dead
+		}
+		return err
+	})
+	if failure == nil && result == retrying {
+		c.retrier.signal.Notify()
+	}
+	return result, failure
+}
+
+// outcomeOf is what a turn makes of an event.
+func outcomeOf(t outbox.Turn) outcome {
+	switch t {
+	case outbox.Handle:
+		return handled
+	case outbox.Aside:
+		return retrying
+	case outbox.Joined:
+		return parked
+	case outbox.Early:
+		return waits
+	case outbox.Stray:
+		return dead
+	}
+	return duplicate
+}
+
+// waited is how long w has waited for earlier ones of its key.
+func (w *work) waited() time.Duration {
+	switch {
+	case w.forced:
+		return outbox.GapWait
+	case w.early.IsZero():
+		return 0
+	}
+	return time.Since(w.early)
+}
+
+// noteGap counts w among the keys with a gap once it has waited for long.
+func (c *consumer) noteGap(ctx context.Context, w *work, waits bool) {
+	gaps := c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group)
+	switch {
+	case waits && !w.counted && w.waited() >= outbox.FirstWait:
+		w.counted = true
+		gaps.Inc()
+		c.bus.app.Logger().WarnContext(ctx, "events of a key are missing, later ones wait for them", "topic", c.topic, "group", c.opts.Group,
+			"key", w.Key, "id", w.ID, "number", w.seq())
+	case !waits && w.counted:
+		w.counted = false
+		gaps.Dec()
+	}
 }
 
 // tell tells the broker what became of d. A failure is only logged: the event comes again and the

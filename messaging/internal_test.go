@@ -12,14 +12,17 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-func TestRedeliveryDelay(t *testing.T) {
+func TestRetryDelay(t *testing.T) {
 	t.Parallel()
-	for attempt, want := range map[int]time.Duration{
-		0: 10 * time.Second, 1: 10 * time.Second, 2: 30 * time.Second, 3: 90 * time.Second, 5: 810 * time.Second, 6: 15 * time.Minute, 9: 15 * time.Minute,
-	} {
-		if got := redeliveryDelay(attempt); got != want {
-			t.Errorf("redeliveryDelay(%d) = %v, want %v", attempt, got, want)
+	all := time.Duration(0)
+	for retries, want := range []time.Duration{time.Second, 3 * time.Second, 9 * time.Second, 27 * time.Second, time.Minute, time.Minute} {
+		if got := retryDelay(retries); got != want {
+			t.Errorf("retryDelay(%d) = %v, want %v", retries, got, want)
 		}
+		all += want
+	}
+	if all != 160*time.Second {
+		t.Errorf("the retries take %v, the documentation says about 2.5 min", all)
 	}
 }
 
@@ -44,8 +47,10 @@ func TestStorableID(t *testing.T) {
 
 const maxHeld = 512
 
-func testLanes(stop context.Context, process func(*driver.Delivery) bool, again time.Duration, extend func(*driver.Delivery)) *lanes {
-	l := &lanes{stop: stop, process: process, room: make(chan struct{}, maxHeld)}
+func testLanes(stop context.Context, process func(*work) progress, again time.Duration, extend func(*driver.Delivery)) *lanes {
+	l := &lanes{
+		stop: stop, process: func(w *work, _ func() int) progress { return process(w) }, room: make(chan struct{}, maxHeld), maxEarly: 2,
+	}
 	l.open(again, extend)
 	return l
 }
@@ -55,9 +60,9 @@ func TestLanesExtendWhatTheyHold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		extended := make(map[string]int)
-		l := testLanes(t.Context(), func(*driver.Delivery) bool {
+		l := testLanes(t.Context(), func(*work) progress {
 			time.Sleep(25 * time.Second)
-			return true
+			return done
 		}, 10*time.Second, func(d *driver.Delivery) { extended[d.ID]++ })
 		for _, id := range []string{"first", "second"} {
 			l.deliver(driver.Delivery{Message: driver.Message{ID: id, Key: "k"}})
@@ -77,10 +82,10 @@ func TestLanesHandBackInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, cancel := context.WithCancel(t.Context())
 		var begun atomic.Int64
-		l := testLanes(stop, func(*driver.Delivery) bool {
+		l := testLanes(stop, func(*work) progress {
 			begun.Add(1)
 			<-stop.Done()
-			return false
+			return undone
 		}, time.Hour, nil)
 		const keys, each = 3, 100
 		for n := range each {
@@ -108,9 +113,9 @@ func TestFullLanesStop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		stop, cancel := context.WithCancel(t.Context())
-		l := testLanes(stop, func(*driver.Delivery) bool {
+		l := testLanes(stop, func(*work) progress {
 			<-stop.Done()
-			return false
+			return undone
 		}, time.Hour, nil)
 		var delivered atomic.Int64
 		go func() {
@@ -127,6 +132,48 @@ func TestFullLanesStop(t *testing.T) {
 		synctest.Wait()
 		if n, undone := delivered.Load(), len(l.close()); n != maxHeld+10 || undone != maxHeld+10 {
 			t.Errorf("after the stop: got %d delivered, %d undone, want %d of both", n, undone, maxHeld+10)
+		}
+	})
+}
+
+// What comes too soon stands aside, is looked at again, and follows the one that it waits for; when
+// too many do, one more is forced.
+func TestLanesLetEarlyOnesWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		next, log := int64(1), ""
+		l := testLanes(t.Context(), func(w *work) progress {
+			if w.seq() != next && !w.forced {
+				return early
+			}
+			next = w.seq() + 1
+			log += fmt.Sprint(w.seq(), " ")
+			return done
+		}, 10*time.Second, func(*driver.Delivery) {})
+		deliver := func(n ...int) {
+			for _, n := range n {
+				l.deliver(driver.Delivery{Message: driver.Message{Key: "k", Headers: driver.Headers{{Name: driver.HeaderSequence, Value: fmt.Sprint(n)}}}})
+				synctest.Wait()
+			}
+		}
+		deliver(1, 4, 3)
+		if l.early != 2 || len(l.room) != 2 {
+			t.Errorf("%d early, room for %d taken, want 2 of both", l.early, len(l.room))
+		}
+		deliver(2)
+		if log != "1 2 3 4 " || len(l.lanes) != 0 || len(l.room) != 0 {
+			t.Errorf("order: got %s, %d lanes, room for %d taken, want 1 2 3 4 and nothing left", log, len(l.lanes), len(l.room))
+		}
+		deliver(7, 9, 12)
+		if log != "1 2 3 4 12 " {
+			t.Errorf("order: got %s, want 12 forced", log)
+		}
+		next = 7
+		time.Sleep(10 * time.Second) // the next tick
+		synctest.Wait()
+		deliver(8)
+		if undone := l.close(); log != "1 2 3 4 12 7 8 9 " || len(undone) != 0 {
+			t.Errorf("order: got %s, %d undone, want 7 at the tick, and 8 and 9 after it", log, len(undone))
 		}
 	})
 }

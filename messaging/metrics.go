@@ -14,8 +14,10 @@ import (
 // metrics are one service's figures about its events.
 type metrics struct {
 	published *prometheus.CounterVec   // by topic
-	processed *prometheus.CounterVec   // by topic and outcome: ok, duplicate, retry, dead, dropped
+	processed *prometheus.CounterVec   // by topic and outcome: ok, duplicate, retrying, dead, parked, dropped, passed
 	duration  *prometheus.HistogramVec // by topic
+	circuit   *prometheus.GaugeVec     // by topic and group
+	gaps      *prometheus.GaugeVec     // by topic and group
 }
 
 func newMetrics(app *kaptar.App) *metrics {
@@ -25,14 +27,19 @@ func newMetrics(app *kaptar.App) *metrics {
 	}
 	m := &metrics{
 		published: counter("messaging_published_total", "Events committed to the outbox, or sent without it.", "topic"),
-		processed: counter("messaging_processed_total", "Deliveries by what became of them.", "topic", "outcome"),
+		processed: counter("messaging_processed_total", "Deliveries, and retries of what was set aside, by what became of them.", "topic", "outcome"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "messaging_process_duration_seconds", ConstLabels: service,
 			Help:    "Time from delivery to the end of its handling.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"topic"}),
 	}
-	app.Metrics().MustRegister(m.published, m.processed, m.duration)
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: service}, []string{"topic", "group"})
+	}
+	m.circuit = gauge("messaging_circuit_open", "Whether a subscription has stopped its handlers, since nearly all of them fail: 1 or 0.")
+	m.gaps = gauge("messaging_gap_keys", "Keys of an ordered topic whose events wait for missing ones longer than 30 s.")
+	app.Metrics().MustRegister(m.published, m.processed, m.duration, m.circuit, m.gaps)
 	return m
 }
 

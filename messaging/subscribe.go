@@ -30,29 +30,30 @@ type SubscribeOptions struct {
 	// Timeout bounds each try of the handler; default 30 s. The handler's context ends with it.
 	Timeout time.Duration
 
-	// Tries is how often one delivery is tried in place, after waits of 100 ms, doubled up to 5 s,
-	// before the broker is asked to deliver the event again; default 5. Not used by
-	// SubscribeAutoAck.
+	// Tries is how often an event is tried in place, after waits of 100 ms, doubled up to 5 s, before
+	// it is set aside; default 5, about 3 s in all. While 32 events of its key wait behind it, it is
+	// set aside after the first. Not used by SubscribeAutoAck.
 	Tries int
 
-	// Deliveries is how often the broker delivers an event, after waits of 10 s, tripled up to
-	// 15 min, before it becomes a dead letter; default 10. Not used by SubscribeAutoAck.
-	Deliveries int
+	// Retries is how often an event that was set aside is tried again, after waits of 1 s, tripled up
+	// to 1 min, before it is a dead letter; default 6, about 2.5 min in all. Not used by
+	// SubscribeAutoAck.
+	Retries int
 
 	// Concurrency is how many handlers of this instance run at the same time; default 16.
 	Concurrency int
 
 	// Unordered lets events of one key run side by side and overtake each other. The default is one
-	// event of a key at a time, in the order of the broker.
+	// event of a key at a time, in the order of the broker. It has no effect on an ordered topic.
 	Unordered bool
 }
 
-// The defaults of SubscribeOptions. Tries in place cover a lost lock or a short outage, about 3 s
-// in all; the deliveries cover about an hour and a half.
+// The defaults of SubscribeOptions. Tries in place cover a lost lock or a short outage; the retries
+// reach a decision before an operator would.
 const (
 	defaultTimeout     = 30 * time.Second
 	defaultTries       = 5
-	defaultDeliveries  = 10
+	defaultRetries     = 6
 	defaultConcurrency = 16
 )
 
@@ -66,11 +67,11 @@ func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error
 	all.From = cmp.Or(all.From, FromBeginning)
 	all.Timeout = cmp.Or(all.Timeout, defaultTimeout)
 	all.Tries = cmp.Or(all.Tries, defaultTries)
-	all.Deliveries = cmp.Or(all.Deliveries, defaultDeliveries)
+	all.Retries = cmp.Or(all.Retries, defaultRetries)
 	all.Concurrency = cmp.Or(all.Concurrency, defaultConcurrency)
-	if all.Timeout < 0 || all.Tries < 0 || all.Deliveries < 0 || all.Concurrency < 0 {
-		return all, fmt.Errorf("timeout %v, tries %d, deliveries %d, concurrency %d: expected none below 0, and 0 for the default",
-			all.Timeout, all.Tries, all.Deliveries, all.Concurrency)
+	if all.Timeout < 0 || all.Tries < 0 || all.Retries < 0 || all.Concurrency < 0 {
+		return all, fmt.Errorf("timeout %v, tries %d, retries %d, concurrency %d: expected none below 0, and 0 for the default",
+			all.Timeout, all.Tries, all.Retries, all.Concurrency)
 	}
 	return all, nil
 }
@@ -82,11 +83,18 @@ func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error
 // that the group handled before is only acknowledged. handler must do everything through tx and
 // ctx, and may run again after its transaction was rolled back.
 //
-// When handler fails, panics or exceeds its timeout, its transaction is rolled back. It is tried
-// again in place and then by redelivery, as the options say, while events of other keys go on;
-// during redelivery later events of its own key go on too. After the last delivery, or at once when
-// the error is Permanent or the event cannot be decoded, the event becomes a dead letter: a row in
-// kaptar_dead_letters with the reason, written in the transaction that marks it as handled.
+// When handler fails, panics or exceeds its timeout, its transaction is rolled back, and it is tried
+// again in place, as the options say, while events of other keys go on. Then the event is set aside:
+// it becomes a row of kaptar_dead_letters, in one transaction with the mark, and the broker is told
+// that it is done. One of the service's instances tries it again from there; at last, or at once when
+// the error is Permanent or the event cannot be decoded, it is a dead letter that waits for an
+// operator. On an ordered topic the later events of its key wait with it, elsewhere they go on. An
+// event that can neither be handled nor set aside, since the database is away, stays here and is
+// tried again.
+//
+// While 10 of the last 20 tries fail, of 3 keys or more and not Permanent, the subscription stops its
+// handlers and sets nothing aside: what they need is away. It tries one event at a time, after 1 s,
+// doubled up to 30 s, until one succeeds.
 func Subscribe[T any](
 	app *kaptar.App, topic Topic[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
@@ -102,7 +110,7 @@ func Subscribe[T any](
 func subscribe[T any](
 	app *kaptar.App, version Older[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
-	c, err := newConsumer(app, version.topic, version.raw, opts)
+	c, err := newConsumer(app, version.topic, version.raw, version.ordered && !version.raw, opts)
 	if err != nil {
 		return err
 	}
@@ -110,34 +118,23 @@ func subscribe[T any](
 	if err != nil {
 		return err
 	}
-	c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
+	if err := c.transactional(s.db); err != nil {
+		return err
+	}
+	c.handle = func(ctx context.Context, d *driver.Delivery, enter func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
 		event, err := version.decode(d)
 		if err != nil {
 			return "", err
 		}
-		result := handled
+		var result outcome
 		err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.MarkHandled(ctx, tx, c.opts.Group, &d.Message)
-			if err != nil {
+			var err error
+			if result, err = enter(ctx, tx); err != nil || result != handled {
 				return err
 			}
-			if !first {
-				result = duplicate
-				return nil
-			}
-			result = handled
 			return handler(ctx, tx, event)
 		})
 		return result, err
-	}
-	c.storeDeadLetter = func(ctx context.Context, d *driver.Delivery, reason error) error {
-		return sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-			first, err := outbox.MarkHandled(ctx, tx, c.opts.Group, &d.Message)
-			if err != nil || !first {
-				return err
-			}
-			return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: c.opts.Group, Message: d.Message, Reason: reason.Error(), Attempts: d.Attempt})
-		})
 	}
 	return c.start()
 }
@@ -147,12 +144,12 @@ func subscribe[T any](
 // which is logged. Use it for what may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
 	for _, version := range topic.versions() {
-		c, err := newConsumer(app, version.topic, version.raw, opts)
+		c, err := newConsumer(app, version.topic, version.raw, version.ordered && !version.raw, opts)
 		if err != nil {
 			return err
 		}
 		c.autoAck, c.opts.Tries = true, 1
-		c.handle = func(ctx context.Context, d *driver.Delivery) (outcome, error) {
+		c.handle = func(ctx context.Context, d *driver.Delivery, _ func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
 			event, err := version.decode(d)
 			if err != nil {
 				return "", err
@@ -166,9 +163,19 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx c
 	return nil
 }
 
+// transactional gives c what keeps its events in db.
+func (c *consumer) transactional(db *sql.DB) (err error) {
+	c.db, c.circuit, c.retries = db, newCircuit(c), make(chan struct{}, retryAtOnce)
+	c.inbox = outbox.Inbox{Group: c.opts.Group, Ordered: c.ordered, FromNow: c.opts.From == FromNow}
+	if c.retrier, err = c.bus.retrierOf(db); err == nil {
+		c.retrier.add(c)
+	}
+	return err
+}
+
 // newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
 // group: each event would reach one of the two at random.
-func newConsumer(app *kaptar.App, topic string, raw bool, opts *SubscribeOptions) (*consumer, error) {
+func newConsumer(app *kaptar.App, topic string, raw, ordered bool, opts *SubscribeOptions) (*consumer, error) {
 	b, err := busOf(app)
 	if err != nil {
 		return nil, err
@@ -190,5 +197,5 @@ func newConsumer(app *kaptar.App, topic string, raw bool, opts *SubscribeOptions
 		b.turns = newTurns(app)
 		app.Go("events by version", b.turns.follow)
 	}
-	return &consumer{bus: b, topic: topic, raw: raw, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
+	return &consumer{bus: b, topic: topic, raw: raw, ordered: ordered, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/messaging"
+	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
 // setupError runs a service and returns why it did not come up.
@@ -116,7 +117,7 @@ func TestGroupsOfOneService(t *testing.T) {
 	wait("", 1, 2, 3, 4)
 }
 
-// TestLimitsOfSubscription: timeout, tries and deliveries are what the options say.
+// TestLimitsOfSubscription: timeout, tries and retries are what the options say.
 func TestLimitsOfSubscription(t *testing.T) {
 	t.Parallel()
 	var tries atomic.Int64
@@ -125,13 +126,13 @@ func TestLimitsOfSubscription(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	store.opts = &messaging.SubscribeOptions{Timeout: time.Second, Tries: 2, Deliveries: 1} // a try begins with that of its transaction
+	store.opts = &messaging.SubscribeOptions{Timeout: time.Second, Tries: 2, Retries: 1} // a try begins with that of its transaction
 	broker := startBroker(t)
 	start(t, t.TempDir(), map[string]string{"broker_url": broker.url()}, store.service())
 	broker.raw(orders.Name, `{"n":1}`, cloudEvent("1", "k"))
-	eventually(t, "the dead letter", func() bool { return len(store.deadLetters(t)) == 1 })
-	if got := tries.Load(); got != 2 {
-		t.Errorf("tries: got %d, want 2", got)
+	eventually(t, "the dead letter", func() bool { d := store.deadLetters(t); return len(d) == 1 && d[0].State == outbox.Dead })
+	if got, d := tries.Load(), store.deadLetters(t)[0]; got != 3 || d.Attempts != 3 || d.Retries != 1 {
+		t.Errorf("tries: got %d, in the dead letter %d with %d retries, want 2 and one retry", got, d.Attempts, d.Retries)
 	}
 	if reason := store.deadLetters(t)[0].Reason; !strings.Contains(reason, context.DeadlineExceeded.Error()) {
 		t.Errorf("reason: got %q, want the timeout", reason)
@@ -184,7 +185,7 @@ func TestOptionsBelowZero(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
 	for name, opts := range map[string]*messaging.SubscribeOptions{
-		"timeout": {Timeout: -1}, "tries": {Tries: -1}, "deliveries": {Deliveries: -1}, "concurrency": {Concurrency: -1}, "group": {Group: "a b"},
+		"timeout": {Timeout: -1}, "tries": {Tries: -1}, "retries": {Retries: -1}, "concurrency": {Concurrency: -1}, "group": {Group: "a b"},
 	} {
 		err := setupError(t, map[string]string{"broker_url": broker.url()}, kaptar.Service{Name: "shop", Setup: func(app *kaptar.App) error {
 			return messaging.Subscribe(app, orders, func(context.Context, *sql.Tx, messaging.Event[placed]) error { return errors.New("unused") }, opts)

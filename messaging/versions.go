@@ -29,8 +29,6 @@ const (
 	quickPasses = 8
 	firstPass   = 10 * time.Millisecond
 	longestPass = time.Second
-
-	mostFailures = 10_000 // events whose failures are remembered
 )
 
 // turns say whether, and which, events are the service's.
@@ -138,7 +136,6 @@ func (c *consumer) passOn(ctx context.Context, d *driver.Delivery) bool {
 	if s == nil || !c.shares || !s.Partly {
 		return false
 	}
-	c.passed.Store(true)
 	if d.Attempt > mostPasses || s.Has(cmp.Or(d.Key, d.ID)) {
 		return false
 	}
@@ -148,32 +145,4 @@ func (c *consumer) passOn(ctx context.Context, d *driver.Delivery) bool {
 	}
 	c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, after) })
 	return true
-}
-
-// count gives d the number of its attempt: the broker's, unless that may count deliveries to members
-// which passed the event on. Then it is the number of failures here, which a restart forgets.
-func (c *consumer) count(d *driver.Delivery) {
-	if !c.passed.Load() {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	d.Attempt = min(d.Attempt, c.failures[d.ID]+1)
-}
-
-// counted notes what came of d for the next count.
-func (c *consumer) counted(d *driver.Delivery, result outcome) {
-	if !c.passed.Load() || result == stopped {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if result != retried {
-		delete(c.failures, d.ID)
-		return
-	}
-	if c.failures == nil || len(c.failures) >= mostFailures {
-		c.failures = map[string]int{}
-	}
-	c.failures[d.ID]++
 }

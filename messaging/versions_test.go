@@ -155,39 +155,6 @@ func TestVersionsShareEvents(t *testing.T) {
 	}
 }
 
-// TestFailuresOfSharedEvents: what is given back by other versions is no attempt of the handler.
-func TestFailuresOfSharedEvents(t *testing.T) {
-	t.Parallel()
-	r := newRelease(t, "")
-	r.set("version/v1", "1")
-	r.set("version/v2", "1")
-	r.opts = messaging.SubscribeOptions{Tries: 1, Deliveries: 2}
-	v1, s := r.run("v1")
-	r.run("v2")
-	from := 0
-	eventually(t, "both versions to know of each other", func() bool {
-		r.publish(from, from+1)
-		from++
-		return v1.processed("store", "passed") != ""
-	})
-	r.each(s, from)
-	const events = 100
-	failed := make(chan int, 2*events)
-	r.mu.Lock()
-	r.failing = func(n int) error {
-		failed <- n
-		return fmt.Errorf("event %d", n)
-	}
-	r.mu.Unlock()
-	r.publish(from, from+events)
-	for range events {
-		receive(t, "the first attempt of each", failed)
-	}
-	if dead := s.deadLetters(t); len(dead) != 0 {
-		t.Errorf("%d of %d events are dead letters after one attempt of two", len(dead), events)
-	}
-}
-
 // TestEventsOfOneVersion: the others leave the group until it is their turn, on every broker; nothing
 // is lost at the switch, nor while nobody of that version is there.
 func TestEventsOfOneVersion(t *testing.T) {

@@ -166,3 +166,18 @@ func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 	}
 	return !earlier, nil
 }
+
+// NextOfKey returns the dead letter after d in the order of its key if it is to be tried again, nil
+// if there is none.
+func NextOfKey(ctx context.Context, q querier, d *DeadLetter) (*DeadLetter, error) {
+	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying' ORDER BY seq LIMIT 1`,
+		d.Group, d.Message.Topic, source(&d.Message), d.Message.Key, d.Seq)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: dead letter after %d: %w", d.ID, err)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return &all[0], nil
+}

@@ -264,7 +264,7 @@ func events() []mutant {
 		},
 		{
 			"the broker is told after the effect", "messaging/consume.go",
-			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", d, d.Ack)", "./messaging", "",
+			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", w.Delivery, w.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", w.Delivery, w.Ack)", "./messaging", "",
 		},
 		{
 			"a permanent error is not tried again", "messaging/consume.go",

@@ -56,10 +56,6 @@ func versions() []mutant {
 			"if i < 0 && len(m.versions) >= mostVersions {", "if false {", "./transport", "TestVersionsMakeUpNoSeries",
 		},
 		{
-			"what another version gives back is no attempt of a handler", "messaging/versions.go",
-			"d.Attempt = min(d.Attempt, c.failures[d.ID]+1)", "_ = d", "./messaging", "TestFailuresOfSharedEvents",
-		},
-		{
 			"a version whose turn is over leaves its group", "messaging/versions.go",
 			"if turns.over(turn) {", "if false {", "./messaging", "TestEventsOfOneVersion/NATS",
 		},

@@ -1,0 +1,168 @@
+package messaging
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaptar/kaptar/internal/steady"
+)
+
+const (
+	circuitTries    = 20 // the last tries that count
+	circuitFailures = 10 // so many of them failed
+	circuitKeys     = 3  // of so many keys, or one bad key could open it
+	firstProbe      = time.Second
+	lastProbe       = 30 * time.Second
+)
+
+// A circuit stops the handlers of a subscription while nearly all of them fail, as in an outage of
+// what they need: then one try at a time finds out whether that is over, and no event is set aside
+// for it. nil is a circuit that never opens.
+type circuit struct {
+	open   prometheus.Gauge
+	outage steady.Outage // tells the log
+
+	mu      sync.Mutex
+	last    []attempt // ring; the oldest is at next once it is full
+	next    int
+	opened  bool
+	probing bool
+	delay   time.Duration // after the next probe that fails
+	probeAt time.Time
+	changed chan struct{} // closed when a probe ended; nil while nobody waits
+}
+
+// An attempt is a try of a handler.
+type attempt struct {
+	key    string
+	failed bool
+}
+
+func newCircuit(c *consumer) *circuit {
+	return &circuit{
+		open: c.bus.metrics.circuit.WithLabelValues(c.topic, c.opts.Group),
+		outage: steady.Outage{What: "what the handler needs", Log: c.bus.app.Logger(), Attrs: []slog.Attr{
+			slog.String("topic", c.topic), slog.String("group", c.opts.Group),
+		}},
+	}
+}
+
+// enter waits until a handler may be called, and reports false when stop ended before. probe is to
+// be given to note.
+func (c *circuit) enter(stop context.Context) (probe, ok bool) {
+	for {
+		if stop.Err() != nil {
+			return false, false
+		}
+		probe, ok, after, changed := c.try()
+		if ok {
+			return probe, true
+		}
+		timer := time.NewTimer(after)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-stop.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// try is enter without waiting: it says when to ask again.
+func (c *circuit) try() (probe, ok bool, after time.Duration, changed <-chan struct{}) {
+	if c == nil {
+		return false, true, 0, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.opened {
+		return false, true, 0, nil
+	}
+	after = time.Until(c.probeAt)
+	if !c.probing && after <= 0 {
+		c.probing = true
+		return true, true, 0, nil
+	}
+	if c.probing {
+		after = lastProbe
+	}
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return false, false, after, c.changed
+}
+
+// isOpen reports whether failures do not count now.
+func (c *circuit) isOpen() bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opened
+}
+
+// note says what became of a try. One that no handler was called for, or that failed for good, says
+// nothing about what handlers need.
+func (c *circuit) note(ctx context.Context, key string, probe bool, result outcome, err error) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	silent := err == nil && result != handled || err != nil && isPermanent(err)
+	switch {
+	case probe:
+		c.probing = false
+		if err == nil && !silent {
+			c.opened, c.last, c.next = false, c.last[:0], 0
+			c.open.Set(0)
+			c.outage.Back(ctx)
+		} else if !silent {
+			c.probeAt = time.Now().Add(c.delay)
+			c.delay = min(2*c.delay, lastProbe)
+		}
+		if c.changed != nil {
+			close(c.changed)
+			c.changed = nil
+		}
+	case !c.opened && !silent:
+		c.add(attempt{key, err != nil})
+		if c.broken() {
+			c.opened, c.delay, c.probeAt = true, 2*firstProbe, time.Now().Add(firstProbe)
+			c.open.Set(1)
+			c.outage.Lost(ctx, err)
+		}
+	}
+}
+
+func (c *circuit) add(a attempt) {
+	if len(c.last) < circuitTries {
+		c.last = append(c.last, a)
+		return
+	}
+	c.last[c.next] = a
+	c.next = (c.next + 1) % circuitTries
+}
+
+func (c *circuit) broken() bool {
+	failures, keys := 0, make([]string, 0, circuitKeys)
+	for _, a := range c.last {
+		if !a.failed {
+			continue
+		}
+		failures++
+		known := len(keys) == circuitKeys
+		for _, k := range keys {
+			known = known || k == a.key
+		}
+		if !known {
+			keys = append(keys, a.key)
+		}
+	}
+	return failures >= circuitFailures && len(keys) == circuitKeys
+}
