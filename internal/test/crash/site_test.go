@@ -1,0 +1,287 @@
+package crash
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/proc"
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// A site is the servers and the processes of one run.
+type site struct {
+	t       *testing.T
+	dir     string
+	random  *rand.Rand // of the test's goroutine
+	engines []*engine
+	members []*member
+	// settings are those of all processes, by key, and databases the URLs by service.
+	settings, databases map[string]string
+
+	kills    atomic.Int64 // SIGKILLs that ended a process
+	failures atomic.Int64 // processes that ended by themselves, as those do that find no broker at their start
+}
+
+// An engine is a server that can be killed.
+type engine struct {
+	*servers.Server
+	busy atomic.Bool // it is killed or started
+}
+
+// A shape makes the servers of a site, and its settings and databases.
+type shape struct {
+	name string
+	open func(s *site)
+}
+
+func shapes() []shape {
+	return []shape{{"SQLite and NATS", (*site).sqliteNATS}, {"PostgreSQL, Kafka and RabbitMQ", (*site).servers}}
+}
+
+// startServers starts servers, all at the same time.
+func (s *site) startServers(all ...servers.Engine) (urls []string) {
+	s.t.Helper()
+	s.engines = make([]*engine, len(all))
+	var starts sync.WaitGroup
+	for i, e := range all {
+		servertest.Need(s.t, e)
+		starts.Go(func() { s.engines[i] = &engine{Server: servertest.Start(s.t, e)} })
+	}
+	starts.Wait()
+	for _, e := range s.engines {
+		if e == nil {
+			s.t.FailNow() // Start has said why
+		}
+		urls = append(urls, e.URL())
+	}
+	return urls
+}
+
+func (s *site) sqliteNATS() {
+	s.settings["broker_url"] = s.startServers(servers.NATS)[0] + "?atomic=true&ack_wait=6s"
+	for _, service := range []string{"bank", "ledger"} {
+		s.databases[service] = "sqlite:" + filepath.Join(s.dir, service+".db")
+	}
+}
+
+// servers has the log on Kafka and the rest on RabbitMQ.
+func (s *site) servers() {
+	urls := s.startServers(servers.Postgres, servers.Kafka, servers.RabbitMQ)
+	s.settings["topics."+logTopic+".url"] = urls[1] + "?partitions=6&ack_wait=6s"
+	s.settings["broker_url"] = urls[2] + "?partitions=6&ack_wait=6s&from_beginning=now"
+	admin, err := sqldb.Open(context.Background(), urls[0])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer admin.Close()
+	at, err := url.Parse(urls[0])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, service := range []string{"bank", "ledger"} {
+		if _, err := admin.ExecContext(context.Background(), "CREATE DATABASE "+service+" TEMPLATE template0"); err != nil {
+			s.t.Fatal(err)
+		}
+		at.Path = service
+		s.databases[service] = at.String()
+	}
+}
+
+// openSite starts the servers of a shape; settings are of all processes.
+func openSite(t *testing.T, sh shape, seed uint64, settings map[string]string) *site {
+	t.Helper()
+	s := &site{
+		t: t, dir: t.TempDir(), random: rand.New(rand.NewPCG(seed, 0)),
+		settings: map[string]string{"log_format": "text"}, databases: map[string]string{},
+	}
+	sh.open(s)
+	s.settings["dir"] = s.dir
+	for key, value := range settings {
+		s.settings[key] = value
+	}
+	return s
+}
+
+// A member is a process that is started again whenever it has ended, as an orchestrator does.
+type member struct {
+	name string
+	site *site
+	args []string
+	log  tail
+
+	mu  sync.Mutex
+	now *proc.Process
+}
+
+// run starts a process of a service, until the end of the test.
+func (s *site) run(name, service string, settings map[string]string) *member {
+	s.t.Helper()
+	m := &member{name: name, site: s, args: []string{"run", service, "--set", "member=" + name, "--set", "database_url=" + s.databases[service]}}
+	for _, more := range []map[string]string{s.settings, settings} {
+		for key, value := range more {
+			m.args = append(m.args, "--set", key+"="+value)
+		}
+	}
+	s.members = append(s.members, m)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for starts := 0; ctx.Err() == nil; starts++ {
+			m.once(ctx, starts)
+		}
+	}()
+	s.t.Cleanup(func() {
+		cancel()
+		<-done
+		if s.t.Failed() {
+			s.t.Logf("the log of %s:\n%s", name, m.log.String())
+		}
+	})
+	return m
+}
+
+// stopTime is what a process has for a graceful stop.
+const stopTime = 20 * time.Second
+
+// once runs the process until it ends.
+func (m *member) once(ctx context.Context, starts int) {
+	cmd := exec.Command(os.Args[0], append(m.args, "--set", fmt.Sprint("seed=", starts))...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.site.dir, append(os.Environ(), asProgram+"=1"), &m.log, &m.log
+	p, err := proc.Start(cmd, nil)
+	if err != nil {
+		m.site.t.Errorf("start %s: %v", m.name, err)
+		steady.Sleep(ctx, time.Second)
+		return
+	}
+	m.mu.Lock()
+	m.now = p
+	m.mu.Unlock()
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		p.Stop(stopTime)
+	}
+	err = p.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == -1 { // a signal
+		m.site.kills.Add(1)
+	} else if ctx.Err() == nil {
+		m.site.failures.Add(1)
+		steady.Sleep(ctx, 200*time.Millisecond)
+	}
+}
+
+// kill ends the process, if there is one just now.
+func (m *member) kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now != nil {
+		m.now.Kill()
+	}
+}
+
+// kill kills the server and starts it again. It does nothing while that goes on already.
+func (e *engine) kill(s *site) {
+	if e.busy.Swap(true) {
+		return
+	}
+	defer e.busy.Store(false)
+	if err := e.Kill(); err != nil {
+		s.t.Errorf("kill %s: %v", e.Engine(), err)
+	}
+	s.kills.Add(1)
+	if err := e.Restart(context.Background()); err != nil {
+		s.t.Errorf("restart %s: %v", e.Engine(), err)
+	}
+}
+
+// A tail is the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const tailLength = 16 << 10
+
+func (l *tail) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, b...)
+	if len(l.text) > 4*tailLength {
+		l.text = append(l.text[:0], l.text[len(l.text)-tailLength:]...)
+	}
+	return len(b), nil
+}
+
+func (l *tail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}
+
+// killUntil kills processes and servers at random moments, now and then two at once, until so many
+// SIGKILLs have struck. A server is one of six.
+func (s *site) killUntil(n int64, progress func()) {
+	var restarts sync.WaitGroup
+	defer restarts.Wait()
+	for s.kills.Load() < n {
+		victims := 1
+		if s.random.IntN(6) == 0 {
+			victims = 2
+		}
+		for range victims {
+			if s.random.IntN(6) == 0 {
+				e := s.engines[s.random.IntN(len(s.engines))]
+				restarts.Go(func() { e.kill(s) })
+			} else {
+				s.members[s.random.IntN(len(s.members))].kill()
+			}
+		}
+		<-time.After(time.Duration(100+s.random.IntN(900)) * time.Millisecond)
+		if progress != nil {
+			progress()
+		}
+	}
+}
+
+// halt ends the writing, and the kills from inside.
+func (s *site) halt() {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, haltFile), nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// db opens the database of a service beside its processes.
+func (s *site) db(service string) *sql.DB {
+	s.t.Helper()
+	db, err := sqldb.Open(context.Background(), s.databases[service])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// bytes is how long a file of the site is.
+func (s *site) bytes(name string) int64 {
+	info, err := os.Stat(filepath.Join(s.dir, name))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
