@@ -35,9 +35,9 @@ func TestCrash(t *testing.T) {
 			}
 			begun := time.Now()
 			s.start()
+			bank, ledger := s.waitForTables()
 			s.killUntil(int64(n), nil)
 			s.halt()
-			bank, ledger := s.db("bank"), s.db("ledger")
 			calm := time.Now()
 			s.finish(bank, ledger, liveness)
 			r := s.record(bank, ledger)

@@ -76,7 +76,7 @@ type settings struct {
 }
 
 func (s *settings) topic(name string) messaging.Topic[entry] {
-	return messaging.Topic[entry]{Name: name}
+	return messaging.Topic[entry]{Name: name, Ordered: name != noteTopic && s.Broken != noOrder}
 }
 
 // halted reports whether the run is over.
@@ -119,20 +119,28 @@ func bankService() kaptar.Service {
 		if err := b.open(app.Context()); err != nil {
 			return err
 		}
+		if set.Broken == cursor {
+			return b.relayByCursor(app)
+		}
 		for _, name := range []string{logTopic, taskTopic, noteTopic} {
 			if b.topics[name], err = messaging.NewPublisher(app, set.topic(name)); err != nil {
 				return err
 			}
 		}
-		for i := range set.Writers {
-			random := rand.New(rand.NewPCG(uint64(set.Seed), uint64(i)))
-			app.Go(fmt.Sprint("writer ", i), func(ctx context.Context) error {
-				b.write(ctx, random)
-				return nil
-			})
-		}
+		b.start(app)
 		return nil
 	}}
+}
+
+// start starts the writers.
+func (b *bank) start(app *kaptar.App) {
+	for i := range b.set.Writers {
+		random := rand.New(rand.NewPCG(uint64(b.set.Seed), uint64(i)))
+		app.Go(fmt.Sprint("writer ", i), func(ctx context.Context) error {
+			b.write(ctx, random)
+			return nil
+		})
+	}
 }
 
 // open opens the accounts.
@@ -169,7 +177,7 @@ func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 	topic, key := []string{logTopic, taskTopic, noteTopic}[random.IntN(3)], fmt.Sprint("key-", random.IntN(keys))
 	e := entry{ID: uuid.NewString(), Amount: 1 + random.Int64N(9)}
 	e.Poison = topic == noteTopic && random.IntN(100) == 0
-	if err := b.topics[topic].Publish(ctx, tx, key, e); err != nil {
+	if err := b.publish(ctx, tx, topic, key, e); err != nil {
 		return err
 	}
 	poison := 0
@@ -198,6 +206,13 @@ func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 	return nil
 }
 
+func (b *bank) publish(ctx context.Context, tx *sql.Tx, topic, key string, e entry) error {
+	if b.set.Broken == cursor {
+		return addByHand(ctx, tx, topic, key, e)
+	}
+	return b.topics[topic].Publish(ctx, tx, key, e)
+}
+
 const ledgerTables = `
 CREATE TABLE effects (pos INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL, amount BIGINT NOT NULL, member TEXT NOT NULL);
 CREATE TABLE totals (key TEXT PRIMARY KEY, total BIGINT NOT NULL);
@@ -213,7 +228,8 @@ func ledgerService() kaptar.Service {
 	set := new(settings)
 	return kaptar.Service{Name: "ledger", Listen: "127.0.0.1:0", Settings: set, Setup: func(app *kaptar.App) (err error) {
 		l := &ledger{set: set}
-		if _, err := app.DB(migrations(ledgerTables)); err != nil {
+		db, err := app.DB(migrations(ledgerTables))
+		if err != nil {
 			return err
 		}
 		const flags = os.O_APPEND | os.O_CREATE | os.O_WRONLY
@@ -224,7 +240,7 @@ func ledgerService() kaptar.Service {
 			return err
 		}
 		for _, name := range []string{logTopic, taskTopic, noteTopic} {
-			if err := messaging.Subscribe(app, set.topic(name), l.handle(name), nil); err != nil {
+			if err := l.subscribe(app, db, name); err != nil {
 				return err
 			}
 		}
@@ -232,12 +248,22 @@ func ledgerService() kaptar.Service {
 	}}
 }
 
+func (l *ledger) subscribe(app *kaptar.App, db *sql.DB, name string) error {
+	handle := l.handle(name)
+	if l.set.Broken == ackFirst {
+		return messaging.SubscribeAutoAck(app, l.set.topic(name), func(ctx context.Context, e messaging.Event[entry]) error {
+			return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return handle(ctx, tx, e) })
+		}, nil)
+	}
+	return messaging.Subscribe(app, l.set.topic(name), handle, nil)
+}
+
 // watch counts deliveries, and ends the process now and then when an event was handled and not
 // acknowledged.
 func (l *ledger) watch(next messaging.Handler) messaging.Handler {
 	return func(ctx context.Context, d *driver.Delivery) error {
 		_, _ = l.deliveries.Write([]byte{'.'})
-		err := next(ctx, d)
+		err := next(ctx, l.set.disguise(d))
 		if err == nil {
 			l.edge()
 		}

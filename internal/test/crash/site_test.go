@@ -32,6 +32,8 @@ type site struct {
 	// settings are those of all processes, by key, and databases the URLs by service.
 	settings, databases map[string]string
 
+	quiet time.Duration // at least, between two kills
+
 	kills    atomic.Int64 // SIGKILLs that ended a process
 	failures atomic.Int64 // processes that ended by themselves, as those do that find no broker at their start
 }
@@ -83,6 +85,7 @@ func (s *site) servers() {
 	urls := s.startServers(servers.Postgres, servers.Kafka, servers.RabbitMQ)
 	s.settings["topics."+logTopic+".url"] = urls[1] + "?partitions=6&ack_wait=6s"
 	s.settings["broker_url"] = urls[2] + "?partitions=6&ack_wait=6s&from_beginning=now"
+	s.quiet = time.Second
 	admin, err := sqldb.Open(context.Background(), urls[0])
 	if err != nil {
 		s.t.Fatal(err)
@@ -251,7 +254,7 @@ func (s *site) killUntil(n int64, progress func()) {
 				s.members[s.random.IntN(len(s.members))].kill()
 			}
 		}
-		<-time.After(time.Duration(100+s.random.IntN(900)) * time.Millisecond)
+		<-time.After(s.quiet + time.Duration(100+s.random.IntN(900))*time.Millisecond)
 		if progress != nil {
 			progress()
 		}
@@ -266,15 +269,26 @@ func (s *site) halt() {
 	}
 }
 
-// db opens the database of a service beside its processes.
-func (s *site) db(service string) *sql.DB {
+// waitForTables opens both databases, beside the processes, once these have made their tables.
+func (s *site) waitForTables() (bank, ledger *sql.DB) {
 	s.t.Helper()
-	db, err := sqldb.Open(context.Background(), s.databases[service])
-	if err != nil {
-		s.t.Fatal(err)
+	ctx, cancel := context.WithTimeout(context.Background(), liveness)
+	defer cancel()
+	var all [2]*sql.DB
+	for i, service := range []string{"bank", "ledger"} {
+		db, err := sqldb.Open(ctx, s.databases[service])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { _ = db.Close() })
+		all[i] = db
+		for db.QueryRowContext(ctx, `SELECT 1 FROM kaptar_groups WHERE FALSE`).Scan(new(int)) != sql.ErrNoRows {
+			if !steady.Sleep(ctx, 50*time.Millisecond) {
+				s.t.Fatalf("%s has no tables after %v", service, liveness)
+			}
+		}
 	}
-	s.t.Cleanup(func() { _ = db.Close() })
-	return db
+	return all[0], all[1]
 }
 
 // bytes is how long a file of the site is.
