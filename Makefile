@@ -3,11 +3,12 @@ MAKEFLAGS += --no-print-directory
 TOOLS := $(CURDIR)/.tmp/bin
 
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
-# the repository or do sums. They are tested without it, and ./shop alone: its loads need the machine.
-NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./rollout/analysis/...
+# the repository or do sums. They are tested without it, and those of ALONE alone: their loads need the machine.
+ALONE := ./shop ./internal/test/crash
+NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-events mutants lint vuln sbom release reproducible fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-events crash soak mutants lint vuln sbom release reproducible fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +27,8 @@ test: ## everything: installs the servers that are missing, then vet and all tes
 	echo 'vet'; go vet ./... && go vet -tags user_v2 ./shop/user || status=1; \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$' <<<"$$without"); \
-	go test -timeout 30m -json ./shop; go test -timeout 20m -json -tags user_v2 ./shop/user; } | $(TOOLS)/testreport || status=1; \
+	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$\|/internal/test/crash$$' <<<"$$without"); \
+	go test -p 1 -timeout 30m -json $(ALONE); go test -timeout 20m -json -tags user_v2 ./shop/user; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
 test-short: ## the tests that need Go alone; the others are counted as skipped
@@ -70,6 +71,12 @@ bench-calls: ## kaptar's calls beside its rivals', into docs/performance.md; ARG
 
 bench-events: ## events from commit to effect beside Watermill, into docs/performance.md; ARGS='-rounds 2 -parts drain' for less
 	@cd bench/events && go run . -docs ../../docs $(ARGS)
+
+crash: ## kill writers, relays, consumers, brokers and databases N times in each of two shapes and check every event; SEED=5 for the same again
+	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestCrash$$' -kills $(or $(N),100) $(if $(SEED),-seed $(SEED))
+
+soak: ## a steady load for SOAK=10m with the broker away in the middle: tables, heap and goroutines stay what they were
+	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestSoak$$' -soak $(or $(SOAK),10m)
 
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
 	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))

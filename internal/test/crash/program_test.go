@@ -26,6 +26,7 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -176,7 +177,12 @@ var errUndone = errors.New("changed its mind")
 func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 	topic, key := []string{logTopic, taskTopic, noteTopic}[random.IntN(3)], fmt.Sprint("key-", random.IntN(keys))
 	e := entry{ID: uuid.NewString(), Amount: 1 + random.Int64N(9)}
-	e.Poison = topic == noteTopic && random.IntN(100) == 0
+	switch random.IntN(100) {
+	case 0:
+		e.Poison = topic == noteTopic
+	case 1: // it is set aside, and an ordered key waits
+		e.Until = time.Now().Add(time.Duration(4+random.IntN(4)) * time.Second).UnixMilli()
+	}
 	if err := b.publish(ctx, tx, topic, key, e); err != nil {
 		return err
 	}
@@ -251,6 +257,9 @@ func ledgerService() kaptar.Service {
 func (l *ledger) subscribe(app *kaptar.App, db *sql.DB, name string) error {
 	handle := l.handle(name)
 	if l.set.Broken == ackFirst {
+		if err := outbox.Migrate(app.Context(), db); err != nil { // for the test, which reads the tables
+			return err
+		}
 		return messaging.SubscribeAutoAck(app, l.set.topic(name), func(ctx context.Context, e messaging.Event[entry]) error {
 			return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return handle(ctx, tx, e) })
 		}, nil)

@@ -29,7 +29,9 @@ func count(t *testing.T, db *sql.DB, query string) int64 {
 func open(t *testing.T, bank, ledger *sql.DB) map[string]int64 {
 	t.Helper()
 	return map[string]int64{
-		"rows of the outbox": count(t, bank, `SELECT count(*) FROM kaptar_outbox`),
+		"rows of the outbox":             count(t, bank, `SELECT count(*) FROM kaptar_outbox`),
+		"events that are tried again":    count(t, ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'retrying'`),
+		"events that wait for their key": count(t, ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'parked'`),
 	}
 }
 
@@ -68,9 +70,11 @@ func (s *site) record(bank, ledger *sql.DB) *Record {
 		r.Totals[b.of] = b.n
 	}
 	r.Rows = map[string]int64{
-		"inbox marks": count(t, ledger, `SELECT count(*) FROM kaptar_inbox`), "sequences": 0,
+		"marks of events":        count(t, ledger, `SELECT count(*) FROM kaptar_inbox`),
+		"marks of keys":          count(t, ledger, `SELECT count(*) FROM kaptar_inbox_keys`),
+		"last numbers of topics": count(t, bank, `SELECT count(*) FROM kaptar_sequences`),
 	}
-	r.Bounds = map[string]int64{"inbox marks": int64(len(r.Committed)), "sequences": 2 * keys}
+	r.Bounds = map[string]int64{"marks of events": int64(len(r.Committed)), "marks of keys": 2 * keys, "last numbers of topics": 2 * keys}
 	return r
 }
 
@@ -80,7 +84,7 @@ func (s *site) finish(bank, ledger *sql.DB, limit time.Duration) {
 	begun := time.Now()
 	for time.Since(begun) < limit {
 		left := count(s.t, bank, `SELECT count(*) FROM committed`) -
-			count(s.t, ledger, `SELECT (SELECT count(DISTINCT id) FROM effects) + (SELECT count(*) FROM kaptar_dead_letters)`)
+			count(s.t, ledger, `SELECT (SELECT count(DISTINCT id) FROM effects) + (SELECT count(*) FROM kaptar_dead_letters WHERE state = 'dead')`)
 		for _, n := range open(s.t, bank, ledger) {
 			left += n
 		}

@@ -46,12 +46,13 @@ type engine struct {
 
 // A shape makes the servers of a site, and its settings and databases.
 type shape struct {
-	name string
-	open func(s *site)
+	name  string
+	open  func(s *site)
+	kills int // of TestCrash without the flag
 }
 
 func shapes() []shape {
-	return []shape{{"SQLite and NATS", (*site).sqliteNATS}, {"PostgreSQL, Kafka and RabbitMQ", (*site).servers}}
+	return []shape{{"SQLite and NATS", (*site).sqliteNATS, 40}, {"PostgreSQL, Kafka and RabbitMQ", (*site).servers, 24}}
 }
 
 // startServers starts servers, all at the same time.
