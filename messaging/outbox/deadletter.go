@@ -29,6 +29,10 @@ const (
 
 	// dropped is a parked one that an operator dropped, which keeps its number until its turn.
 	dropped = "dropped"
+	// missed is a number that did not come and that the key went on without. It has no message.
+	missed = "missed"
+
+	visible = "state NOT IN ('" + dropped + "', '" + missed + "')"
 )
 
 // ErrNoDeadLetter is in the chain of the error for a dead letter that is not there, or was changed
@@ -105,7 +109,7 @@ type Filter struct {
 
 // where returns the condition of f and its arguments.
 func (f *Filter) where() (condition string, args []any) {
-	condition = "state <> '" + dropped + "'"
+	condition = visible
 	add := func(given bool, text string, arg any) {
 		if given {
 			args = append(args, arg)
@@ -148,7 +152,7 @@ func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error
 // GetDeadLetter returns one dead letter. ErrNoDeadLetter is in the chain of its error when there is
 // none with that id. q is a *sql.DB or *sql.Tx.
 func GetDeadLetter(ctx context.Context, q querier, id int64) (DeadLetter, error) {
-	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+" FROM kaptar_dead_letters WHERE id = $1 AND state <> '"+dropped+"'", id)
+	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+" FROM kaptar_dead_letters WHERE id = $1 AND "+visible, id)
 	if err == nil && len(all) == 0 {
 		err = ErrNoDeadLetter
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 
 	// GapWait is how long an event waits for a missing one of its key.
 	GapWait = 5 * time.Minute
+
+	maxMissed = 1000 // numbers that a key went on without and that are remembered at a time
 )
 
 // An Inbox is what one group has handled or set aside, so that nothing is handled twice.
@@ -182,7 +185,7 @@ func (b *Inbox) place(ctx context.Context, tx *sql.Tx, o *order, m *driver.Messa
 	case seq == o.tail && m.ID != o.msgid:
 		return o.rewound(ctx, tx, m, seq, o.msgid)
 	case seq <= o.handled:
-		return Duplicate, nil
+		return o.past(ctx, tx, m, seq)
 	case seq <= o.tail:
 		return o.within(ctx, tx, m, seq, failed)
 	case seq == o.tail+1 && o.handled == o.tail:
@@ -263,14 +266,58 @@ func (o *order) stray(ctx context.Context, tx *sql.Tx, m *driver.Message, reason
 	return Stray, AddDeadLetter(ctx, tx, DeadLetter{Group: o.group, Message: *m, Reason: reason})
 }
 
+// past is for a number up to the last one handled. It was handled then, unless the key went on
+// without it.
+func (o *order) past(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64) (Turn, error) {
+	res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq = $5 AND state = '`+missed+`'`,
+		o.group, o.topic, o.source, o.key, seq)
+	var n int64
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	if err != nil || n == 0 {
+		return Duplicate, err
+	}
+	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q came after an operator had the key go on without it", seq, m.Key))
+}
+
+// skip gives the numbers before seq up that are not handled. Those that have come meanwhile are dead
+// letters in no order; those that have not are remembered, so that such a one is not taken for a
+// duplicate should it come.
+func (o *order) skip(ctx context.Context, tx *sql.Tx, seq int64) error {
+	const inRange = ` WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND seq < $6`
+	args := []any{o.group, o.topic, o.source, o.key, o.handled, seq}
+	came, err := sqldb.Select(ctx, tx, func(r sqldb.Row) (n int64, err error) { return n, r.Scan(&n) },
+		`SELECT seq FROM kaptar_dead_letters`+inRange, args...)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET seq = NULL, state = 'dead', due_at = NULL, rev = rev + 1, reason = $7`+
+			inRange+` AND state <> '`+dropped+`'`, append(args, "it came after an operator had its key go on without it")...)
+	}
+	for n := o.handled + 1; err == nil && n < seq; n++ {
+		if n < seq-maxMissed { // too many to remember: anything below is a stray
+			n = seq - maxMissed
+			o.first = n
+		}
+		if slices.Contains(came, n) {
+			continue
+		}
+		err = AddDeadLetter(ctx, tx, DeadLetter{State: missed, Group: o.group, Seq: n, Message: driver.Message{
+			ID: fmt.Sprintf("number %d of %s %q", n, o.topic, o.key), Topic: o.topic, Key: o.key,
+			Headers: driver.Headers{{Name: driver.HeaderSource, Value: o.source}},
+		}})
+	}
+	return err
+}
+
 // advance notes that number seq is handled, and makes the one after it the next to be tried. Where
-// numbers before seq are missing they are given up: such a one is a stray should it come.
+// numbers before seq are missing the key goes on without them.
 func (o *order) advance(ctx context.Context, tx *sql.Tx, seq int64) error {
 	if seq <= o.handled {
 		return nil
 	}
-	if seq > o.handled+1 {
-		o.first = seq
+	if err := o.skip(ctx, tx, seq); err != nil {
+		return err
 	}
 	o.handled = seq
 	type row struct {
@@ -290,8 +337,8 @@ func (o *order) advance(ctx context.Context, tx *sql.Tx, seq int64) error {
 			case r.state == dropped:
 				_, err = tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters WHERE id = $1`, r.id)
 				dropping = true
-				if r.seq > o.handled+1 {
-					o.first = r.seq
+				if err == nil {
+					err = o.skip(ctx, tx, r.seq)
 				}
 				o.handled = r.seq
 			case r.seq == o.handled+1:

@@ -160,7 +160,8 @@ func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 	}
 	var earlier bool
 	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM kaptar_dead_letters
-		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq < $5)`, o.group, o.topic, o.source, o.key, d.Seq).Scan(&earlier)
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND seq < $6)`,
+		o.group, o.topic, o.source, o.key, o.handled, d.Seq).Scan(&earlier)
 	if err != nil {
 		return false, fmt.Errorf("outbox: dead letter %d: %w", d.ID, err)
 	}
