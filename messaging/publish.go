@@ -11,6 +11,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/messaging/schema"
 	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -84,7 +85,8 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	if err != nil {
 		return nil, err
 	}
-	return &DirectPublisher[T]{topic, b, br}, nil
+	use := schema.Use{Topic: topic.Name, Publishes: true, Ordered: topic.Ordered, Raw: topic.raw()}
+	return &DirectPublisher[T]{topic, b, br}, note(app, use, topic.Schema)
 }
 
 // errOffline tells that a command has opened the service (see kaptar.App.Offline).

@@ -10,6 +10,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/messaging/schema"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -110,7 +111,7 @@ func Subscribe[T any](
 func subscribe[T any](
 	app *kaptar.App, version Older[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
-	c, err := newConsumer(app, version.topic, version.raw, version.ordered && !version.raw, opts)
+	c, err := newConsumer(app, version, opts)
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func subscribe[T any](
 // which is logged. Use it for what may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
 	for _, version := range topic.versions() {
-		c, err := newConsumer(app, version.topic, version.raw, version.ordered && !version.raw, opts)
+		c, err := newConsumer(app, version, opts)
 		if err != nil {
 			return err
 		}
@@ -175,7 +176,8 @@ func (c *consumer) transactional(db *sql.DB) (err error) {
 
 // newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
 // group: each event would reach one of the two at random.
-func newConsumer(app *kaptar.App, topic string, raw, ordered bool, opts *SubscribeOptions) (*consumer, error) {
+func newConsumer[T any](app *kaptar.App, version Older[T], opts *SubscribeOptions) (*consumer, error) {
+	topic := version.topic
 	b, err := busOf(app)
 	if err != nil {
 		return nil, err
@@ -193,9 +195,12 @@ func newConsumer(app *kaptar.App, topic string, raw, ordered bool, opts *Subscri
 			app.Name(), topic, all.Group, all.Group+".second")
 	}
 	b.subscribed[key] = true
+	if err := note(app, schema.Use{Topic: topic, Group: all.Group, Ordered: version.ordered, Raw: version.raw}, version.schema); err != nil {
+		return nil, err
+	}
 	if b.turns == nil {
 		b.turns = newTurns(app)
 		app.Go("events by version", b.turns.follow)
 	}
-	return &consumer{bus: b, topic: topic, raw: raw, ordered: ordered, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
+	return &consumer{bus: b, topic: topic, raw: version.raw, ordered: version.ordered && !version.raw, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
 }

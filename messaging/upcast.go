@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/schema"
 )
 
 // An Older is an earlier version of a topic, and how its events are read as those of a later one with
@@ -12,6 +13,7 @@ type Older[T any] struct {
 	topic        string
 	ordered, raw bool
 	decode       func(d *driver.Delivery) (Event[T], error)
+	schema       func() *schema.Schema
 }
 
 // Upcast returns what Topic.Older needs so that a topic's subscriptions also handle what is still
@@ -43,14 +45,14 @@ func Upcast[Old, New any](from Topic[Old], up func(Old) (New, error)) []Older[Ne
 				return e, Permanent(fmt.Errorf("messaging: %s on %s: read as a later version: %w", d.ID, d.Topic, err))
 			}
 			return e, nil
-		}})
+		}, version.schema})
 	}
 	return all
 }
 
 // versions are the topic itself and those that its subscriptions read as it.
 func (t Topic[T]) versions() []Older[T] {
-	return append([]Older[T]{{t.Name, t.Ordered, t.raw(), decode[T]}}, t.Older...)
+	return append([]Older[T]{{t.Name, t.Ordered, t.raw(), decode[T], t.Schema}}, t.Older...)
 }
 
 // validate asks data itself, if it has a method for that.

@@ -7,8 +7,8 @@ import "github.com/kaptar/kaptar/messaging"
 
 // Somebody signed up, and something about a user is different now. From user-service; key: user id.
 var (
-	UserRegistered = messaging.Topic[UserV1]{Name: "user.registered.v1"}
-	UserChanged    = messaging.Topic[UserV1]{Name: "user.changed.v1"}
+	UserRegistered = messaging.Topic[UserV1]{Name: "user.registered.v1", DataSchema: schemas + "user.registered.v1.json"}
+	UserChanged    = messaging.Topic[UserV1]{Name: "user.changed.v1", DataSchema: schemas + "user.changed.v1.json"}
 )
 
 // UserV1 is the data of the user's topics: the user as it is then.
@@ -20,9 +20,9 @@ type UserV1 struct {
 
 // How orders begin, and how they end. From order-service; key: order id.
 var (
-	OrderPlaced    = messaging.Topic[OrderV1]{Name: "order.placed.v1"}
-	OrderConfirmed = messaging.Topic[OrderV1]{Name: "order.confirmed.v1"}
-	OrderCancelled = messaging.Topic[OrderV1]{Name: "order.cancelled.v1"}
+	OrderPlaced    = messaging.Topic[OrderV1]{Name: "order.placed.v1", DataSchema: schemas + "order.placed.v1.json"}
+	OrderConfirmed = messaging.Topic[OrderV1]{Name: "order.confirmed.v1", DataSchema: schemas + "order.confirmed.v1.json"}
+	OrderCancelled = messaging.Topic[OrderV1]{Name: "order.cancelled.v1", DataSchema: schemas + "order.cancelled.v1.json"}
 )
 
 // OrderV1 is the data of the order's topics.
@@ -42,7 +42,7 @@ type ItemV1 struct {
 }
 
 // StockChanged has what is available of a sku and reserved now. From inventory-service; key: sku.
-var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1"}
+var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1", DataSchema: schemas + "stock.changed.v1.json"}
 
 // StockChangedV1 is the data of StockChanged.
 type StockChangedV1 struct {
@@ -52,7 +52,7 @@ type StockChangedV1 struct {
 }
 
 // PaymentCaptured says that the bank paid for an order. From payment-service; key: order id.
-var PaymentCaptured = messaging.Topic[PaymentCapturedV1]{Name: "payment.captured.v1"}
+var PaymentCaptured = messaging.Topic[PaymentCapturedV1]{Name: "payment.captured.v1", DataSchema: schemas + "payment.captured.v1.json"}
 
 // PaymentCapturedV1 is the data of PaymentCaptured.
 type PaymentCapturedV1 struct {
@@ -62,7 +62,7 @@ type PaymentCapturedV1 struct {
 }
 
 // EmailSend is notification-service's work queue: one mail to send per event. Key: user id.
-var EmailSend = messaging.Topic[EmailSendV1]{Name: "email.send.v1"}
+var EmailSend = messaging.Topic[EmailSendV1]{Name: "email.send.v1", DataSchema: schemas + "email.send.v1.json"}
 
 // EmailSendV1 is the data of EmailSend.
 type EmailSendV1 struct {

@@ -1,0 +1,112 @@
+package schema
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A Service is what a service does with topics.
+type Service struct {
+	Name, Version string
+	Uses          []Use
+}
+
+// A Use is one topic that a service publishes to or reads.
+type Use struct {
+	Topic     string
+	Publishes bool
+	Group     string  // of a subscription
+	Ordered   bool    // the events of a key have numbers
+	Raw       bool    // the topic is one of programs without CloudEvents
+	Schema    *Schema // of the data; nil for Raw
+}
+
+// object is an object of a document; its keys are written in order.
+type object = map[string]any
+
+// AsyncAPI returns a document of AsyncAPI 3.0 with the topics of services as channels, one message for
+// each, and one operation for each publisher and consumer group. It is the same for the same services.
+func AsyncAPI(title, version string, services []Service) ([]byte, error) {
+	channels, operations, messages, schemas := object{}, object{}, object{}, object{}
+	for _, s := range services {
+		for _, u := range s.Uses {
+			channels[u.Topic] = object{
+				"address":  u.Topic,
+				"messages": object{"event": object{"$ref": "#/components/messages/" + u.Topic}},
+			}
+			if m := u.message(); messages[u.Topic] == nil || m["payload"] != nil {
+				messages[u.Topic] = m
+			}
+			if u.Schema != nil {
+				inner := *u.Schema
+				inner.Dialect, inner.ID = "", ""
+				schemas[u.Topic] = inner.under("#/components/schemas/" + u.Topic)
+			}
+			name, action := s.Name+".publishes."+u.Topic, "send"
+			if !u.Publishes {
+				name, action = u.Group+".reads."+u.Topic, "receive"
+			}
+			operations[name] = object{
+				"action": action, "title": s.Name + " " + s.Version,
+				"channel":  object{"$ref": "#/channels/" + u.Topic},
+				"messages": []object{{"$ref": "#/channels/" + u.Topic + "/messages/event"}},
+			}
+		}
+	}
+	return json.MarshalIndent(object{
+		"asyncapi": "3.0.0", "info": object{"title": title, "version": version}, "defaultContentType": "application/json",
+		"channels": channels, "operations": operations, "components": object{"messages": messages, "schemas": schemas},
+	}, "", "  ")
+}
+
+// message describes the events of a topic: CloudEvents in binary mode, or whatever others send.
+func (u *Use) message() object {
+	m := object{"name": u.Topic}
+	if u.Raw || u.Schema == nil {
+		return m
+	}
+	text := func(does string) object { return object{"type": "string", "description": does} }
+	headers := object{
+		"ce-specversion": object{"type": "string", "const": "1.0"},
+		"ce-type":        object{"type": "string", "const": u.Topic},
+		"ce-id":          text("with the source what an event is known by"),
+		"ce-source":      text("the service that published it"),
+		"ce-subject":     text("the key that order is kept by"),
+		"ce-time":        object{"type": "string", "format": "date-time"},
+		"traceparent":    text("the origin, as in W3C Trace Context"),
+	}
+	if u.Ordered {
+		headers["ce-sequence"] = text("the number of the event among those of its source and key, from 1 without gaps")
+	}
+	if u.Schema.ID != "" {
+		headers["ce-dataschema"] = object{"type": "string", "const": u.Schema.ID}
+	}
+	m["headers"] = object{"type": "object", "properties": headers, "required": []string{"ce-id", "ce-source", "ce-specversion", "ce-type"}}
+	m["contentType"] = "application/json"
+	if u.Schema.ContentType != "" {
+		m["contentType"] = u.Schema.ContentType
+	}
+	m["payload"] = object{"$ref": "#/components/schemas/" + u.Topic}
+	return m
+}
+
+// under returns a copy of s whose references are to where root stands in a document.
+func (s *Schema) under(root string) *Schema {
+	if s == nil {
+		return nil
+	}
+	c := *s
+	if rest, ok := strings.CutPrefix(s.Ref, "#"); ok {
+		c.Ref = root + rest
+	}
+	c.Items, c.Additional = s.Items.under(root), s.Additional.under(root)
+	for _, m := range []*map[string]*Schema{&c.Properties, &c.Defs} {
+		*m = maps.Clone(*m)
+		for _, name := range slices.Collect(maps.Keys(*m)) {
+			(*m)[name] = (*m)[name].under(root)
+		}
+	}
+	return &c
+}
