@@ -71,7 +71,7 @@ func (b *backlog) update(now count) {
 func (s *store) count(ctx context.Context) (c count, err error) {
 	c.at = time.Now()
 	err = s.db.QueryRowContext(ctx, `
-		SELECT (SELECT count(*) FROM (SELECT 1 FROM orders WHERE step <> 'done' LIMIT $1) AS waiting),
+		SELECT (SELECT count(*) FROM (SELECT 1 FROM orders WHERE status = 'pending' LIMIT $1) AS waiting),
 			COALESCE((SELECT max(id) FROM orders), 0)`, countMost).Scan(&c.waiting, &c.newest)
 	if err != nil {
 		return c, fmt.Errorf("order: count: %w", err)

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 func TestBacklog(t *testing.T) {
@@ -52,17 +54,19 @@ func TestBacklog(t *testing.T) {
 func TestCount(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
-		st := &store{db: db, publish: func(context.Context, *sql.Tx, order) error { return nil }}
+		st := &store{db: db, publish: nothing, begin: nothing}
 		if c, err := st.count(t.Context()); err != nil || c.waiting != 0 || c.newest != 0 {
 			t.Errorf("without orders: %+v, %v", c, err)
 		}
 		for range 3 {
-			if _, _, err := st.place(t.Context(), order{UserID: 1, Items: []item{{SKU: "tea", Quantity: 1}}}, "", ""); err != nil {
+			if _, _, err := st.place(t.Context(), order{UserID: 1, Items: []item{{SKU: "tea", Quantity: 1}}}, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
-		jobs, err := st.due(t.Context(), 1)
-		if err = errors.Join(err, st.move(t.Context(), &jobs[0], checkout{Step: done, Status: confirmed}, 0)); err != nil {
+		err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error {
+			return st.end(ctx, tx, &order{ID: 1}, saga.Outcome{Status: saga.Completed})
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if c, err := st.count(t.Context()); err != nil || c.waiting != 2 || c.newest != 3 {
@@ -77,11 +81,11 @@ func TestFull(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
 		s := &service{
-			store:   &store{db: db, publish: func(context.Context, *sql.Tx, order) error { return nil }},
+			store:   &store{db: db, publish: nothing, begin: nothing},
 			backlog: &backlog{most: time.Second}, // without room
 		}
 		items := []item{{SKU: "tea", Quantity: 1}}
-		if _, _, err := s.store.place(t.Context(), order{UserID: 1, Items: items}, "before", ""); err != nil {
+		if _, _, err := s.store.place(t.Context(), order{UserID: 1, Items: items}, "before"); err != nil {
 			t.Fatal(err)
 		}
 		_, _, err := s.place(t.Context(), 1, items, "new")

@@ -1,92 +1,80 @@
 package order
 
-import "time"
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"time"
 
-// A checkout is how far an order is:
-//
-//	reserve ──ok──▶ charge ──ok──▶ ship ──ok──▶ done, confirmed
-//	   │               │
-//	   │            refused ──▶ release ──ok──▶ done, cancelled
-//	   └──refused──────────────────────────────▶ done, cancelled
-//
-// Each move is written down before the next step begins, and each step may be done again, so a
-// checkout that was interrupted anywhere goes on from what is written. Once the money is taken
-// there is no way back: ship, like release, is tried until it works.
-type checkout struct {
-	Step     step
-	Attempts int // of this step that came to nothing
-	Status   status
-	Reason   string // why the order is, or is going to be, cancelled
-}
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
-type step string
-
-const (
-	reserve step = "reserve"
-	charge  step = "charge"
-	ship    step = "ship"
-	release step = "release"
-	done    step = "done"
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/saga"
+	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
+	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
 
-// An answer is what came of a step.
-type answer struct {
-	Outcome outcome
-	Reason  string        // why it was refused, or is to be tried again
-	After   time.Duration // when to try again; 0: when it makes sense
-}
-
-type outcome int
-
-const (
-	again   outcome = iota // nobody knows: the step has to be done again
-	ok                     // the step is done
-	refused                // the step cannot be done, and was not
-)
-
-// next is all the rules: where c stands after a, and how long from now its next step is due.
-func next(c checkout, a answer) (checkout, time.Duration) {
-	switch {
-	case c.Step == done:
-		return c, 0 // a late answer
-	case c.Step == reserve && a.Outcome == ok:
-		return c.to(charge), 0
-	case c.Step == reserve && a.Outcome == refused:
-		return c.end(cancelled, a.Reason), 0
-	case c.Step == charge && a.Outcome == ok:
-		return c.to(ship), 0
-	case c.Step == charge && a.Outcome == refused:
-		c.Reason = a.Reason
-		return c.to(release), 0
-	case c.Step == ship && a.Outcome == ok:
-		return c.end(confirmed, ""), 0
-	case c.Step == release && a.Outcome == ok:
-		return c.end(cancelled, c.Reason), 0
+// newCheckout has each order reserved, charged and shipped. When one of the first two is refused the
+// order is cancelled and what was reserved released; once the money is taken there is no way back.
+// The order's id makes each call safe to repeat.
+func newCheckout(app *kaptar.App, st *store) error {
+	inventory := inventoryv1.NewInventoryServiceClient(app.Conn("inventory-service"))
+	payment := paymentv1.NewPaymentServiceClient(app.Conn("payment-service"))
+	reserve := func(ctx context.Context, o *order) error {
+		req := &inventoryv1.ReserveRequest{OrderId: o.ID}
+		for _, it := range o.Items {
+			req.Items = append(req.Items, &inventoryv1.Item{Sku: it.SKU, Quantity: it.Quantity})
+		}
+		resp, err := inventory.Reserve(ctx, req)
+		if err == nil && !resp.GetReserved() {
+			return saga.Refuse(resp.GetReason())
+		}
+		return answer(err)
 	}
-	c.Attempts++
-	if a.After > 0 {
-		return c, min(a.After, longestWait)
+	release := func(ctx context.Context, o *order) error {
+		_, err := inventory.Release(ctx, &inventoryv1.ReleaseRequest{OrderId: o.ID})
+		return err
 	}
-	return c, backoff(c.Attempts)
+	charge := func(ctx context.Context, o *order) error {
+		resp, err := payment.Charge(ctx, &paymentv1.ChargeRequest{OrderId: o.ID, UserId: o.UserID, AmountCents: o.TotalCents})
+		switch {
+		case err != nil:
+			return answer(err)
+		case resp.GetAmountCents() != o.TotalCents || resp.GetUserId() != o.UserID:
+			return saga.Refuse(fmt.Sprintf("the payment is of %d cents by user %d", resp.GetAmountCents(), resp.GetUserId()))
+		case resp.GetStatus() == paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED:
+			return nil
+		case resp.GetStatus() == paymentv1.PaymentStatus_PAYMENT_STATUS_DECLINED:
+			return saga.Refuse("payment declined: " + resp.GetReason())
+		case resp.GetStatus() == paymentv1.PaymentStatus_PAYMENT_STATUS_REFUNDED:
+			return saga.Refuse("the payment was refunded")
+		}
+		return saga.After(resp.GetRetryAfter().AsDuration(), fmt.Errorf("payment-service: %s", resp.GetReason()))
+	}
+	ship := func(ctx context.Context, o *order) error {
+		_, err := inventory.Ship(ctx, &inventoryv1.ShipRequest{OrderId: o.ID})
+		return err
+	}
+	checkout, err := saga.New(app, saga.Definition[order]{
+		Name: "checkout", MaxBackoff: 5 * time.Second, End: st.end,
+		Steps: []saga.Step[order]{
+			{Name: "reserve", Do: reserve, Undo: release},
+			{Name: "charge", Do: charge, Pivot: true},
+			{Name: "ship", Do: ship},
+		},
+	})
+	st.begin = func(ctx context.Context, tx *sql.Tx, o order) error {
+		return checkout.Start(ctx, tx, strconv.FormatInt(o.ID, 10), o)
+	}
+	return err
 }
 
-func (c checkout) to(s step) checkout {
-	c.Step, c.Attempts = s, 0
-	return c
-}
-
-func (c checkout) end(s status, reason string) checkout {
-	c = c.to(done)
-	c.Status, c.Reason = s, reason
-	return c
-}
-
-const (
-	firstWait   = 200 * time.Millisecond
-	longestWait = 5 * time.Second
-)
-
-// backoff is the pause after so many attempts: doubled with each of them.
-func backoff(attempts int) time.Duration {
-	return min(firstWait<<min(attempts-1, 10), longestWait)
+// answer is err, or a refusal when the id is known for another order: that stays so.
+func answer(err error) error {
+	if grpcstatus.Code(err) == codes.AlreadyExists {
+		return saga.Refuse(grpcstatus.Convert(err).Message())
+	}
+	return err
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
-	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -24,7 +23,6 @@ type service struct {
 	backlog   *backlog
 	users     userv1.UserServiceClient
 	inventory inventoryv1.InventoryServiceClient
-	wake      func() // tells the worker that there is an order
 	log       *slog.Logger
 }
 
@@ -48,11 +46,10 @@ func (s *service) place(ctx context.Context, user int64, items []item, key strin
 	if err := s.price(ctx, items); err != nil {
 		return order{}, false, err
 	}
-	o, isNew, err := s.store.place(ctx, order{UserID: user, Items: items, TotalCents: total(items)}, key, traceparent(ctx))
+	o, isNew, err := s.store.place(ctx, order{UserID: user, Items: items, TotalCents: total(items)}, key)
 	if err != nil || !isNew {
 		return s.replay(o, items, err)
 	}
-	s.wake()
 	return o, false, nil
 }
 
@@ -120,11 +117,4 @@ func badSKU(items []item, i int, what string) error {
 func (s *service) away(ctx context.Context, service string, err error) error {
 	s.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
 	return rest.Away(service, fmt.Sprintf("order: %s cannot be asked at the moment; nothing was ordered", service), err)
-}
-
-// traceparent is the W3C trace context of the request in ctx, for the checkout to go on with.
-func traceparent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier.Get("traceparent")
 }

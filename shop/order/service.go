@@ -1,9 +1,8 @@
 // Package order is the shop's order-service: it takes orders, and sees each one
 // through its checkout.
 //
-// The checkout is a saga: stock is reserved, money is charged, stock is shipped, and when one of
-// the first two is refused the order is cancelled. checkout.go says what comes after what, steps.go
-// calls the other services, worker.go drives every order to its end, across restarts.
+// The checkout is a saga, in checkout.go: stock is reserved, money is charged, stock is shipped, and
+// when one of the first two is refused the order is cancelled.
 package order
 
 import (
@@ -16,7 +15,6 @@ import (
 	"github.com/kaptar/kaptar/shop/internal/rest"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	orderv1 "github.com/kaptar/kaptar/shop/proto/order/v1"
-	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
 )
 
@@ -63,12 +61,10 @@ func setup(app *kaptar.App, set *settings) error {
 		return err
 	}
 	st := &store{db: db, publish: events.publish}
-	inventory := inventoryv1.NewInventoryServiceClient(app.Conn("inventory-service"))
-	work := newWorker(app, st, &steps{
-		inventory: inventory,
-		payment:   paymentv1.NewPaymentServiceClient(app.Conn("payment-service")),
-	})
-	app.Go("checkout", work.run)
+	if err := newCheckout(app, st); err != nil {
+		return err
+	}
+	app.Go("adopt", st.adopt)
 	waiting := &backlog{store: st, most: set.CheckoutWait}
 	waiting.room.Store(alwaysRoom)
 	app.Go("backlog", waiting.run)
@@ -78,8 +74,9 @@ func setup(app *kaptar.App, set *settings) error {
 		return err
 	}
 	routes(api, &service{
-		store: st, backlog: waiting, inventory: inventory, wake: work.wake, log: app.Logger(),
-		users: userv1.NewUserServiceClient(app.Conn("user-service")),
+		store: st, backlog: waiting, log: app.Logger(),
+		users:     userv1.NewUserServiceClient(app.Conn("user-service")),
+		inventory: inventoryv1.NewInventoryServiceClient(app.Conn("inventory-service")),
 	})
 	orderv1.RegisterOrderServiceServer(app.GRPC(), &rpc{store: st})
 	return nil

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -347,31 +346,5 @@ func listOverRPC(t *testing.T, client orderv1.OrderServiceClient) {
 		if _, err := client.ListOrders(t.Context(), bad); grpcstatus.Code(err) != codes.InvalidArgument {
 			t.Errorf("ListOrders %v: %v; want InvalidArgument", bad, err)
 		}
-	}
-}
-
-// TestRoom: an order is driven once at a time, and no more than atOnce of them.
-func TestRoom(t *testing.T) {
-	t.Parallel()
-	w := &worker{freed: make(chan struct{}, 1), driven: make(map[int64]bool)}
-	for id := range int64(atOnce) {
-		if !w.begin(id) {
-			t.Fatalf("no room for order %d of %d", id+1, atOnce)
-		}
-		if due := w.without([]job{{order: order{ID: id}}, {order: order{ID: -1}}}); len(due) != 1 || due[0].ID != -1 {
-			t.Errorf("order %d is driven twice: %v", id, due)
-		}
-	}
-	if w.begin(atOnce) {
-		t.Errorf("more than %d orders are driven", atOnce)
-	}
-	w.end(0)
-	select {
-	case <-w.freed:
-	case <-time.After(time.Second):
-		t.Error("the worker is not told that there is room again")
-	}
-	if !w.begin(atOnce) {
-		t.Error("no room after an order has ended")
 	}
 }

@@ -9,32 +9,23 @@ import (
 	"math"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A store keeps orders and checkouts. A new status is published in its own transaction.
+// A store keeps orders. A new status is published in its own transaction, and so begins the checkout.
 type store struct {
-	db      *sql.DB
-	publish func(ctx context.Context, tx *sql.Tx, o order) error
+	db             *sql.DB
+	publish, begin func(ctx context.Context, tx *sql.Tx, o order) error
 }
-
-// A job is an order in its checkout.
-type job struct {
-	order
-	checkout
-	Version     int64
-	Traceparent string // of the request that placed the order
-}
-
-// errMoved: somebody else has moved the checkout since the job was read.
-var errMoved = errors.New("order: the checkout has moved on")
 
 const columns = `id, user_id, status, reason, items, total_cents`
 
-// scan reads columns, and then more. A pending order has no reason yet: that is the checkout's.
-func scan(row sqldb.Row, more ...any) (o order, err error) {
+// scan reads columns. A pending order has no reason yet: older versions kept that of the checkout there.
+func scan(row sqldb.Row) (o order, err error) {
 	var items string
-	err = row.Scan(append([]any{&o.ID, &o.UserID, &o.Status, &o.Reason, &items, &o.TotalCents}, more...)...)
+	err = row.Scan(&o.ID, &o.UserID, &o.Status, &o.Reason, &items, &o.TotalCents)
 	if o.Status == pending {
 		o.Reason = ""
 	}
@@ -47,20 +38,20 @@ func scan(row sqldb.Row, more ...any) (o order, err error) {
 	return o, err
 }
 
-// place writes a new order, or returns the one that the user has placed under key, if not "".
-func (s *store) place(ctx context.Context, o order, key, traceparent string) (now order, isNew bool, err error) {
+// place writes a new order and begins its checkout, or returns the one that the user has placed under key, if not "".
+func (s *store) place(ctx context.Context, o order, key string) (now order, isNew bool, err error) {
 	items, err := json.Marshal(o.Items)
 	if err != nil {
 		return order{}, false, err
 	}
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		at := time.Now().UnixMilli()
+		// The last two columns tell an older version, which may run beside, that there is nothing to do.
 		now, err = scan(tx.QueryRowContext(ctx, `
-			INSERT INTO orders (user_id, idempotency_key, items, total_cents, status, created_at, step, next_at, traceparent)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			INSERT INTO orders (user_id, idempotency_key, items, total_cents, status, created_at, step, next_at)
+			VALUES ($1, $2, $3, $4, $5, $6, 'done', 0)
 			ON CONFLICT (user_id, idempotency_key) DO NOTHING
 			RETURNING `+columns,
-			o.UserID, sql.NullString{String: key, Valid: key != ""}, string(items), o.TotalCents, pending, at, reserve, at, traceparent))
+			o.UserID, sql.NullString{String: key, Valid: key != ""}, string(items), o.TotalCents, pending, time.Now().UnixMilli()))
 		isNew = err == nil
 		if errors.Is(err, errNoOrder) {
 			now, err = scan(tx.QueryRowContext(ctx, `SELECT `+columns+` FROM orders WHERE user_id = $1 AND idempotency_key = $2`, o.UserID, key))
@@ -69,7 +60,7 @@ func (s *store) place(ctx context.Context, o order, key, traceparent string) (no
 			return fmt.Errorf("order: place: %w", err)
 		}
 		if isNew {
-			return s.publish(ctx, tx, now)
+			return errors.Join(s.publish(ctx, tx, now), s.begin(ctx, tx, now))
 		}
 		return nil
 	})
@@ -92,7 +83,7 @@ func (s *store) list(ctx context.Context, user, before int64, limit int) (orders
 	if before == 0 {
 		before = math.MaxInt64
 	}
-	orders, err = sqldb.Select(ctx, s.db, func(row sqldb.Row) (order, error) { return scan(row) },
+	orders, err = sqldb.Select(ctx, s.db, scan,
 		`SELECT `+columns+` FROM orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, user, before, limit+1)
 	if err != nil {
 		return nil, 0, fmt.Errorf("order: list: %w", err)
@@ -103,46 +94,45 @@ func (s *store) list(ctx context.Context, user, before int64, limit int) (orders
 	return orders, next, nil
 }
 
-// due returns up to limit jobs whose next step is due, the longest waiting first.
-func (s *store) due(ctx context.Context, limit int) ([]job, error) {
-	jobs, err := sqldb.Select(ctx, s.db, func(row sqldb.Row) (j job, err error) {
-		j.order, err = scan(row, &j.Step, &j.Attempts, &j.checkout.Status, &j.checkout.Reason, &j.Version, &j.Traceparent)
-		return j, err
-	}, `
-		SELECT `+columns+`, step, attempts, status, reason, version, traceparent FROM orders
-		WHERE step <> 'done' AND next_at <= $1 ORDER BY next_at, id LIMIT $2`, time.Now().UnixMilli(), limit)
-	if err != nil {
-		return nil, fmt.Errorf("order: due: %w", err)
+// end writes down, as part of tx, how an order's checkout ended.
+func (s *store) end(ctx context.Context, tx *sql.Tx, o *order, out saga.Outcome) error {
+	o.Status, o.Reason = confirmed, out.Reason
+	if out.Status == saga.Compensated {
+		o.Status = cancelled
 	}
-	return jobs, nil
+	if _, err := tx.ExecContext(ctx, `UPDATE orders SET status = $1, reason = $2 WHERE id = $3`, o.Status, o.Reason, o.ID); err != nil {
+		return fmt.Errorf("order: end %d: %w", o.ID, err)
+	}
+	return s.publish(ctx, tx, *o)
 }
 
-// move takes j's checkout to after, with its next step due in wait, and publishes
-// the end if that is one. It returns errMoved when j is not how it was read.
-func (s *store) move(ctx context.Context, j *job, after checkout, wait time.Duration) error {
-	moved := *j
-	moved.checkout, moved.Version = after, j.Version+1
-	moved.order.Status, moved.order.Reason = after.Status, after.Reason
-	err := sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `
-			UPDATE orders SET step = $1, attempts = $2, status = $3, reason = $4, next_at = $5, version = $6
-			WHERE id = $7 AND version = $8`,
-			after.Step, after.Attempts, after.Status, after.Reason, time.Now().Add(wait).UnixMilli(), moved.Version, j.ID, j.Version)
-		if err != nil {
-			return fmt.Errorf("order: move %d to %s: %w", j.ID, after.Step, err)
+const (
+	adoptEvery = 5 * time.Second
+	adoptMost  = 100 // at a time
+)
+
+// adopt begins the checkouts anew that an older version has begun, until ctx ends: such a version may
+// place orders beside this one, and each step may be done again. It goes when no older version with
+// checkouts of its own can be there any more, with the columns step, attempts, next_at, version and
+// traceparent.
+func (s *store) adopt(ctx context.Context) error {
+	for more := true; more; more = steady.Sleep(ctx, adoptEvery) {
+		for n := adoptMost; n == adoptMost && ctx.Err() == nil; {
+			err := sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+				orders, err := sqldb.Select(ctx, tx, scan, `
+					UPDATE orders SET step = 'done', version = version + 1
+					WHERE id IN (SELECT id FROM orders WHERE step <> 'done' ORDER BY next_at LIMIT $1) AND step <> 'done'
+					RETURNING `+columns, adoptMost)
+				for _, o := range orders {
+					err = errors.Join(err, s.begin(ctx, tx, o))
+				}
+				n = len(orders)
+				return err
+			})
+			if err != nil {
+				break // the database is away, which is told elsewhere
+			}
 		}
-		if n, err := r.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
-			return errMoved
-		}
-		if after.Status == j.order.Status {
-			return nil
-		}
-		return s.publish(ctx, tx, moved.order)
-	})
-	if err == nil {
-		*j = moved
 	}
-	return err
+	return nil
 }

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // records is a publish function that keeps what it is given, in the transaction.
@@ -42,6 +43,8 @@ func records(t *testing.T, db *sql.DB) (publish func(context.Context, *sql.Tx, o
 	}
 }
 
+func nothing(context.Context, *sql.Tx, order) error { return nil }
+
 func teaFor(user int64) order {
 	return order{UserID: user, Items: []item{{"tea", 2, 900}}, TotalCents: 1800}
 }
@@ -50,12 +53,12 @@ func TestStorePlace(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
 		publish, published := records(t, db)
-		s := &store{db, publish}
+		s := &store{db, publish, begun(t, db)}
 		ids := make([]int64, 8)
 		var wg sync.WaitGroup
 		for i := range ids {
 			wg.Go(func() {
-				o, _, err := s.place(t.Context(), teaFor(1), "k", "")
+				o, _, err := s.place(t.Context(), teaFor(1), "k")
 				if err != nil {
 					t.Errorf("place %d at the same time: %v", i, err)
 				}
@@ -69,11 +72,11 @@ func TestStorePlace(t *testing.T) {
 			}
 		}
 		for user, key := range map[int64]string{1: "other", 2: "k", 3: ""} {
-			if o, isNew, err := s.place(t.Context(), teaFor(user), key, ""); err != nil || !isNew || o.ID == ids[0] {
+			if o, isNew, err := s.place(t.Context(), teaFor(user), key); err != nil || !isNew || o.ID == ids[0] {
 				t.Errorf("place for user %d with key %q = order %d, new %v, %v; want a new one", user, key, o.ID, isNew, err)
 			}
 		}
-		if _, isNew, err := s.place(t.Context(), teaFor(3), "", ""); err != nil || !isNew {
+		if _, isNew, err := s.place(t.Context(), teaFor(3), ""); err != nil || !isNew {
 			t.Errorf("second order without a key: new %v, %v; want a new one", isNew, err)
 		}
 		if got := published(); len(got) != 5 {
@@ -91,98 +94,93 @@ func TestStorePlace(t *testing.T) {
 	})
 }
 
-func TestStoreMove(t *testing.T) {
+// begun is a begin function that keeps the ids it is given, in the transaction.
+func begun(t *testing.T, db *sql.DB) func(context.Context, *sql.Tx, order) error {
+	t.Helper()
+	if _, err := db.Exec(`CREATE TABLE begun (id BIGINT PRIMARY KEY)`); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, tx *sql.Tx, o order) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO begun (id) VALUES ($1)`, o.ID)
+		return err
+	}
+}
+
+func TestStoreEnd(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
 		publish, published := records(t, db)
-		s := &store{db, publish}
-		if _, _, err := s.place(t.Context(), teaFor(1), "", "00-parent"); err != nil {
-			t.Fatal(err)
-		}
-		j := one(t, s)
-		if j.Traceparent != "00-parent" || j.Step != reserve || j.checkout.Status != pending {
-			t.Fatalf("due = %+v; want the order as it was placed", j)
-		}
-		stale := j
-		if err := s.move(t.Context(), &j, checkout{Step: release, Attempts: 2, Status: pending, Reason: "why"}, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.move(t.Context(), &stale, checkout{Step: charge, Status: pending}, 0); !errors.Is(err, errMoved) {
-			t.Errorf("move of a job that has moved: %v; want errMoved", err)
-		}
-		if got := one(t, s); got.checkout != (checkout{release, 2, pending, "why"}) || got.order.Reason != "" {
-			t.Errorf("after the move the job is %+v; want release, 2 attempts, and the reason for the checkout alone", got)
-		}
-		if err := s.move(t.Context(), &j, j.checkout, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-		if due, err := s.due(t.Context(), 10); err != nil || len(due) != 0 {
-			t.Errorf("due = %+v, %v; want nothing for an hour", due, err)
-		}
-		if err := s.move(t.Context(), &j, checkout{Step: done, Status: cancelled, Reason: "why"}, 0); err != nil {
-			t.Fatal(err)
-		}
-		if due, err := s.due(t.Context(), 10); err != nil || len(due) != 0 {
-			t.Errorf("due = %+v, %v; want nothing of what is done", due, err)
-		}
-		if o, err := s.get(t.Context(), j.ID); err != nil || o.Status != cancelled || o.Reason != "why" {
-			t.Errorf("get = %+v, %v; want it cancelled with its reason", o, err)
-		}
-		if got := fmt.Sprint(published()); got != fmt.Sprintf("[%d pending  %[1]d cancelled why]", j.ID) {
-			t.Errorf("published %s; want that it was placed and cancelled, each once", got)
-		}
-	})
-}
-
-// TestStoreMoveIsAtomic: an order whose end cannot be published has not ended.
-func TestStoreMoveIsAtomic(t *testing.T) {
-	t.Parallel()
-	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
-		full := errors.New("outbox is full")
-		s := &store{db, func(_ context.Context, _ *sql.Tx, o order) error {
-			if o.Status == confirmed {
-				return full
+		s := &store{db, publish, begun(t, db)}
+		for out, want := range map[saga.Outcome]string{
+			{Status: saga.Completed}:                  "confirmed ",
+			{Status: saga.Compensated, Reason: "why"}: "cancelled why",
+		} {
+			o, _, err := s.place(t.Context(), teaFor(1), "")
+			if err != nil {
+				t.Fatal(err)
 			}
-			return nil
-		}}
-		if _, _, err := s.place(t.Context(), teaFor(1), "", ""); err != nil {
-			t.Fatal(err)
-		}
-		j := one(t, s)
-		if err := s.move(t.Context(), &j, checkout{Step: done, Status: confirmed}, 0); !errors.Is(err, full) {
-			t.Errorf("move = %v; want the publisher's error", err)
-		}
-		if got := one(t, s); got.Step != reserve || got.Version != j.Version || j.Step != reserve {
-			t.Errorf("the job is %+v, in hand %+v; want both where they were", got, j)
+			if err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error { return s.end(ctx, tx, &o, out) }); err != nil {
+				t.Fatal(err)
+			}
+			now, err := s.get(t.Context(), o.ID)
+			if got := fmt.Sprintf("%s %s", now.Status, now.Reason); err != nil || got != want {
+				t.Errorf("after %+v the order is %s, %v; want %s", out, got, err, want)
+			}
+			if want = fmt.Sprintf("%d %s", o.ID, want); published()[len(published())-1] != want {
+				t.Errorf("published %q; want %q at last", published(), want)
+			}
 		}
 	})
 }
 
-func TestStoreDueOrder(t *testing.T) {
+// TestOlderVersion: orders whose checkout an older version has begun, or begins beside this one, are
+// taken over once each, and one that is placed here looks done to it.
+func TestOlderVersion(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
-		s := &store{db, func(context.Context, *sql.Tx, order) error { return nil }}
-		for range 3 {
-			if _, _, err := s.place(t.Context(), teaFor(1), "", ""); err != nil {
+		publish, _ := records(t, db)
+		s := &store{db, publish, begun(t, db)}
+		if _, _, err := s.place(t.Context(), teaFor(1), ""); err != nil {
+			t.Fatal(err)
+		}
+		older := func(step string, status status) {
+			t.Helper()
+			_, err := db.Exec(`INSERT INTO orders (user_id, items, total_cents, status, reason, created_at, step, next_at) VALUES (1, '[]', 1, $1, 'why', 1, $2, 1)`, status, step)
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := db.Exec(`UPDATE orders SET next_at = next_at - 1000 * id`); err != nil {
-			t.Fatal(err)
+		for range 3 * adoptMost / 4 {
+			older("reserve", pending)
+			older("release", pending)
+			older("done", cancelled)
 		}
-		due, err := s.due(t.Context(), 2)
-		if err != nil || len(due) != 2 || due[0].ID != 3 || due[1].ID != 2 {
-			t.Errorf("due(2) = %+v, %v; want orders 3 and 2, which wait longest", due, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var adopting sync.WaitGroup
+		for range 2 {
+			adopting.Go(func() { s.adopt(ctx) })
 		}
+		wait := func(want int) {
+			shoptest.Eventually(t, fmt.Sprintf("%d checkouts", want), func() (bool, string) {
+				var got, left int
+				err := db.QueryRow(`SELECT (SELECT count(*) FROM begun), (SELECT count(*) FROM orders WHERE step <> 'done')`).Scan(&got, &left)
+				return err == nil && got == want && left == 0, fmt.Sprint(got, left, err)
+			})
+		}
+		wait(1 + 2*(3*adoptMost/4))
+		older("ship", pending)
+		wait(2 + 2*(3*adoptMost/4))
+		cancel()
+		adopting.Wait()
 	})
 }
 
 func TestStoreList(t *testing.T) {
 	t.Parallel()
 	shoptest.OnEachDialect(t, migrations, func(t *testing.T, db *sql.DB) {
-		s := &store{db, func(context.Context, *sql.Tx, order) error { return nil }}
+		s := &store{db, nothing, nothing}
 		for i := range 7 {
-			if _, _, err := s.place(t.Context(), teaFor(int64(1+i%2)), "", ""); err != nil {
+			if _, _, err := s.place(t.Context(), teaFor(int64(1+i%2)), ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -209,14 +207,4 @@ func TestStoreList(t *testing.T) {
 			t.Errorf("list of nobody = %#v, %d, %v; want an empty page", orders, next, err)
 		}
 	})
-}
-
-// one returns the only job that is due.
-func one(t *testing.T, s *store) job {
-	t.Helper()
-	due, err := s.due(t.Context(), 10)
-	if err != nil || len(due) != 1 {
-		t.Fatalf("due = %+v, %v; want one job", due, err)
-	}
-	return due[0]
 }

@@ -5,8 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/kaptartest"
+	"github.com/kaptar/kaptar/shop/internal/shoptest"
+	"github.com/kaptar/kaptar/shop/inventory"
 	inventoryv1 "github.com/kaptar/kaptar/shop/proto/inventory/v1"
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
@@ -17,7 +19,7 @@ import (
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	sys, _, _ := start(t)
-	inventory := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
+	stock := inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service"))
 	payment := paymentv1.NewPaymentServiceClient(sys.Conn("payment-service"))
 	for i, test := range []struct {
 		before func(id int64) error
@@ -28,7 +30,7 @@ func TestStrangers(t *testing.T) {
 			if _, err := payment.Refund(t.Context(), &paymentv1.RefundRequest{OrderId: id}); err == nil {
 				t.Error("an order that was never charged can be refunded")
 			}
-			_, err := inventory.Release(t.Context(), &inventoryv1.ReleaseRequest{OrderId: id})
+			_, err := stock.Release(t.Context(), &inventoryv1.ReleaseRequest{OrderId: id})
 			return err
 		}, confirmed, ""},
 		{func(id int64) error {
@@ -40,7 +42,7 @@ func TestStrangers(t *testing.T) {
 			return err
 		}, cancelled, "another amount or user"},
 		{func(id int64) error {
-			_, err := inventory.Reserve(t.Context(), &inventoryv1.ReserveRequest{OrderId: id, Items: []*inventoryv1.Item{{Sku: "honey", Quantity: 1}}})
+			_, err := stock.Reserve(t.Context(), &inventoryv1.ReserveRequest{OrderId: id, Items: []*inventoryv1.Item{{Sku: "honey", Quantity: 1}}})
 			return err
 		}, cancelled, "other items are reserved"},
 	} {
@@ -58,27 +60,37 @@ func TestStrangers(t *testing.T) {
 	wantStock(t, sys, "98/0")
 }
 
-// answers is a payment-service that says what it likes.
-type answers struct {
-	paymentv1.PaymentServiceClient
-	resp *paymentv1.ChargeResponse
+// payments is a payment-service that has captured for each order what it likes.
+type payments struct {
+	paymentv1.UnimplementedPaymentServiceServer
+	of map[int64]*paymentv1.ChargeResponse
 }
 
-func (a answers) Charge(context.Context, *paymentv1.ChargeRequest, ...grpc.CallOption) (*paymentv1.ChargeResponse, error) {
-	return a.resp, nil
+func (p payments) Charge(_ context.Context, req *paymentv1.ChargeRequest) (*paymentv1.ChargeResponse, error) {
+	return p.of[req.GetOrderId()], nil
 }
 
 func TestPaymentIsCompared(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		user, cents int64
-		want        outcome
-	}{{1, 1800, ok}, {1, 1, refused}, {2, 1800, refused}, {0, 0, refused}} {
-		s := &steps{payment: answers{resp: &paymentv1.ChargeResponse{
-			Status: paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED, UserId: test.user, AmountCents: test.cents,
-		}}}
-		if got := s.take(t.Context(), order{ID: 1, UserID: 1, TotalCents: 1800}, charge); got.Outcome != test.want {
-			t.Errorf("%d cents captured of user %d, 1800 of user 1 wanted: %+v; want %d", test.cents, test.user, got, test.want)
+	captured := func(user, cents int64) *paymentv1.ChargeResponse {
+		return &paymentv1.ChargeResponse{Status: paymentv1.PaymentStatus_PAYMENT_STATUS_CAPTURED, UserId: user, AmountCents: cents}
+	}
+	p := payments{of: map[int64]*paymentv1.ChargeResponse{1: captured(1, 1800), 2: captured(1, 1), 3: captured(2, 1800), 4: captured(0, 0)}}
+	service := kaptar.Service{Name: "payment-service", Setup: func(app *kaptar.App) error {
+		paymentv1.RegisterPaymentServiceServer(app.GRPC(), p)
+		return nil
+	}}
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true"}},
+		Service(), inventory.Service(), users{}.service(), service)
+	for id := int64(1); id <= 4; id++ {
+		want := cancelled
+		if id == 1 {
+			want = confirmed
+		}
+		place(t, sys, "", tea)
+		if o := ended(t, sys, 1, id); o.Status != want || want == cancelled && !strings.HasPrefix(o.Reason, "the payment is of ") {
+			t.Errorf("%v for 1800 of user 1: %+v; want it %s", p.of[id], o, want)
 		}
 	}
+	wantStock(t, sys, "98/0")
 }
