@@ -181,22 +181,22 @@ func (w *running) adapters() (sql.SchemaAdapter, sql.OffsetsAdapter) {
 }
 
 // Relay implements events.Running.
-func (w *running) Relay(ctx context.Context, first, n int) (time.Time, error) {
+func (w *running) Relay(ctx context.Context, first, n int) error {
 	schema, offsets := w.adapters()
 	from, err := sql.NewSubscriber(sql.BeginnerFromStdSQL(w.publisher), sql.SubscriberConfig{
 		SchemaAdapter: schema, OffsetsAdapter: offsets, PollInterval: w.poll, InitializeSchema: true,
 	}, nil)
 	if err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if err := from.SubscribeInitialize(outboxTopic); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	to, err := nats.NewPublisher(nats.PublisherConfig{
 		URL: w.env.Broker, Marshaler: &nats.NATSMarshaler{}, JetStream: nats.JetStreamConfig{TrackMsgId: true},
 	}, nil)
 	if err != nil {
-		return time.Time{}, err
+		return err
 	}
 	w.closers = append(w.closers, to.Close)
 	for i := first; i < first+n; i += 500 {
@@ -209,18 +209,18 @@ func (w *running) Relay(ctx context.Context, first, n int) (time.Time, error) {
 			return nil
 		})
 		if err != nil {
-			return time.Time{}, err
+			return err
 		}
 	}
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 5 * time.Second}, watermill.NopLogger{})
 	if err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if _, err := forwarder.NewForwarder(from, to, nil, forwarder.Config{ForwarderTopic: outboxTopic, Router: router}); err != nil {
-		return time.Time{}, err
+		return err
 	}
-	begun := time.Now()
-	return begun, w.run(ctx, router)
+	w.env.Begin()
+	return w.run(ctx, router)
 }
 
 // publish writes an order and its event, as part of tx.

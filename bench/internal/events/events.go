@@ -42,8 +42,8 @@ const (
 // A Running stack.
 type Running interface {
 	// Relay commits n orders with their events, numbered from first, while nothing sends them, and
-	// then starts the sending, at the time that it returns.
-	Relay(ctx context.Context, first, n int) (begun time.Time, err error)
+	// then calls env.Begin and starts the sending.
+	Relay(ctx context.Context, first, n int) error
 	// Write commits one order with its event. It is called after Relay, by several goroutines.
 	Write(ctx context.Context, n int) error
 	// Close stops both services.
@@ -57,7 +57,13 @@ type Env struct {
 	Topic             string // the stack's own
 	Publisher, Handle string // URLs of databases, empty at first
 	Log               *Log
+
+	dataDir string // of PostgreSQL, "" when it is not used, or somebody else's
+	begun   sample
 }
+
+// Begin starts the clock.
+func (e *Env) Begin() { e.begun = e.sample() }
 
 // An Order is what an event tells of. It has about 200 bytes of JSON.
 type Order struct {

@@ -61,7 +61,7 @@ func Effects(ctx context.Context, on *Servers, stack *Stack, f *Faults, n int) (
 	if err != nil {
 		return 0, 0, err
 	}
-	if _, err := running.Relay(ctx, 0, n); err != nil {
+	if err := running.Relay(ctx, 0, n); err != nil {
 		return 0, 0, errors.Join(err, running.Close())
 	}
 	for tries, quiet := f.tries.Load(), time.Now(); time.Since(quiet) < 3*time.Second && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {

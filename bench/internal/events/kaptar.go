@@ -96,7 +96,7 @@ func (r *kaptarRunning) handle(ctx context.Context, tx *sql.Tx, e messaging.Even
 }
 
 // Relay implements Running. During Setup nothing is sent.
-func (r *kaptarRunning) Relay(ctx context.Context, first, n int) (begun time.Time, err error) {
+func (r *kaptarRunning) Relay(ctx context.Context, first, n int) error {
 	publisher := kaptar.Service{Name: "order-service", Setup: func(app *kaptar.App) (err error) {
 		if r.pub, err = messaging.NewPublisher(app, r.topic()); err != nil {
 			return err
@@ -117,14 +117,14 @@ func (r *kaptarRunning) Relay(ctx context.Context, first, n int) (begun time.Tim
 				return err
 			}
 		}
-		begun = time.Now()
+		r.env.Begin()
 		return nil
 	}}
 	if err := r.run(ctx, publisher, r.env.Publisher); err != nil || r.way != elsewhere {
-		return begun, err
+		return err
 	}
 	time.Sleep(100 * time.Millisecond) // until the first instance leads
-	return begun, r.run(ctx, publisher, r.env.Publisher)
+	return r.run(ctx, publisher, r.env.Publisher)
 }
 
 func (r *kaptarRunning) publish(ctx context.Context, tx *sql.Tx, n int) error {

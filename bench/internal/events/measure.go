@@ -26,6 +26,8 @@ type Series struct {
 	Durable bool
 	Rate    []float64     // events a second, by round
 	Late    []float64     // ms from the commit to the handler, of all rounds, in order
+	Self    []float64     // µs of CPU of this process per event, by round
+	Server  []float64     // the same of PostgreSQL
 	Doubly  int           // effects more than events
 	Every   time.Duration // of latencies: the pause between two events
 }
@@ -38,12 +40,11 @@ func Drain(ctx context.Context, on *Servers, list []*Stack, durable bool, s Sett
 	}
 	return rounds(ctx, on, list, durable, s, n*s.Rounds+n, func(ctx context.Context, t *turn) error {
 		t.env.Log.expect(n)
-		begun, err := t.running.Relay(ctx, t.first, n)
-		if err != nil {
+		if err := t.running.Relay(ctx, t.first, n); err != nil {
 			return err
 		}
 		end, err := t.env.Log.wait(ctx)
-		t.wrote, t.rate = n, float64(n)/end.Sub(begun).Seconds()
+		t.count(n, end)
 		return err
 	})
 }
@@ -53,17 +54,17 @@ func Writers(ctx context.Context, on *Servers, list []*Stack, durable bool, s Se
 	capacity := int(s.Time.Seconds()*30_000+1000) * (s.Rounds + 1)
 	return rounds(ctx, on, list, durable, s, capacity, func(ctx context.Context, t *turn) error {
 		t.env.Log.expect(math.MaxInt32)
-		begun, err := t.running.Relay(ctx, t.first, 0)
-		if err != nil {
+		if err := t.running.Relay(ctx, t.first, 0); err != nil {
 			return err
 		}
+		t.env.Begin()
 		var next atomic.Int64
 		next.Store(int64(t.first))
 		var work sync.WaitGroup
 		failures := make(chan error, s.Writers)
 		for range s.Writers {
 			work.Go(func() {
-				for time.Since(begun) < s.Time {
+				for time.Since(t.env.begun.at) < s.Time {
 					if err := t.running.Write(ctx, int(next.Add(1)-1)); err != nil {
 						failures <- err
 						return
@@ -72,7 +73,6 @@ func Writers(ctx context.Context, on *Servers, list []*Stack, durable bool, s Se
 			})
 		}
 		work.Wait()
-		t.wrote = int(next.Load()) - t.first
 		select {
 		case err := <-failures:
 			return err
@@ -80,7 +80,7 @@ func Writers(ctx context.Context, on *Servers, list []*Stack, durable bool, s Se
 		}
 		t.env.Log.expectAll(int(next.Load()))
 		end, err := t.env.Log.wait(ctx)
-		t.rate = float64(t.wrote) / end.Sub(begun).Seconds()
+		t.count(int(next.Load())-t.first, end)
 		return err
 	})
 }
@@ -91,7 +91,7 @@ func Latency(ctx context.Context, on *Servers, list []*Stack, every time.Duratio
 	n := int(s.Time / every)
 	series, err := rounds(ctx, on, list, false, s, (n+1)*(s.Rounds+1), func(ctx context.Context, t *turn) error {
 		t.env.Log.expect(n)
-		if _, err := t.running.Relay(ctx, t.first, 0); err != nil {
+		if err := t.running.Relay(ctx, t.first, 0); err != nil {
 			return err
 		}
 		committed, failures := make([]time.Time, n), make(chan error, n)
@@ -137,6 +137,14 @@ type turn struct {
 	wrote int
 	rate  float64
 	late  []float64
+
+	self, server float64
+}
+
+// count notes that n events were written, and handled by end.
+func (t *turn) count(n int, end time.Time) {
+	t.wrote, t.rate = n, float64(n)/end.Sub(t.env.begun.at).Seconds()
+	t.self, t.server = t.env.since(t.env.begun, n)
 }
 
 // rounds lets the stacks take turns. The first round warms up and does not count.
@@ -163,7 +171,9 @@ func rounds(ctx context.Context, on *Servers, list []*Stack, durable bool, s Set
 			}
 			s.Note("round %d, durable %t: %s: %.0f/s", round, durable, list[i].Name, t.rate)
 			if round > 0 {
-				series[i].Rate, series[i].Late, series[i].Doubly = append(series[i].Rate, t.rate), append(series[i].Late, t.late...), doubly
+				one := &series[i]
+				one.Rate, one.Late, one.Doubly = append(one.Rate, t.rate), append(one.Late, t.late...), doubly
+				one.Self, one.Server = append(one.Self, t.self), append(one.Server, t.server)
 			}
 		}
 	}

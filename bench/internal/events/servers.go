@@ -123,7 +123,9 @@ func (s *Servers) env(ctx context.Context, stack *Stack, durable bool, capacity 
 	if e.Publisher, err = s.database(ctx, stack.Database); err != nil {
 		return nil, err
 	}
-	e.Handle, err = s.database(ctx, stack.Database)
+	if e.Handle, err = s.database(ctx, stack.Database); stack.Database == Postgres && s.postgres != nil {
+		e.dataDir = s.postgres.Dir()
+	}
 	return e, err
 }
 

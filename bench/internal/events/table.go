@@ -31,12 +31,15 @@ func WritersTitle() Title {
 
 // Table writes what was measured without (of) and with (durable) a durable broker.
 func Table(w io.Writer, title Title, of, durable []Series) {
-	fmt.Fprintf(w, "\n### %s\n\n%s\n\n| stack | events/s, default fsync | × | events/s, fsync of each message | × |\n|---|--:|--:|--:|--:|\n", title.Title, title.Text)
+	fmt.Fprintf(w, "\n### %s\n\n%s\n\n| stack | events/s, default fsync | × | CPU, µs | of PostgreSQL, µs | events/s, fsync of each message | × | CPU, µs | of PostgreSQL, µs |\n"+
+		"|---|--:|--:|--:|--:|--:|--:|--:|--:|\n", title.Title, title.Text)
 	for i := range of {
 		fmt.Fprintf(w, "| %s |", of[i].Stack.Name)
 		for j, list := range [][]Series{of, durable} {
 			middle, least, most := spread(list[i].Rate)
-			fmt.Fprintf(w, " %.0f (%.0f to %.0f) | %s |", middle, least, most, times(list, i, title.Goals[j]))
+			self, _, _ := spread(list[i].Self)
+			server, _, _ := spread(list[i].Server)
+			fmt.Fprintf(w, " %.0f (%.0f to %.0f) | %s | %s | %s |", middle, least, most, times(list, i, title.Goals[j]), whole(self), whole(server))
 		}
 		fmt.Fprintln(w)
 	}
@@ -95,6 +98,14 @@ func spread(list []float64) (middle, least, most float64) {
 		return math.NaN(), math.NaN(), math.NaN()
 	}
 	return (list[(n-1)/2] + list[n/2]) / 2, list[0], list[n-1]
+}
+
+// whole writes v, and nothing for NaN.
+func whole(v float64) string {
+	if math.IsNaN(v) {
+		return ""
+	}
+	return fmt.Sprintf("%.0f", v)
 }
 
 func rate(n int64, took time.Duration) float64 { return float64(n) / took.Seconds() }
