@@ -203,3 +203,28 @@ func TestOpenPostgresRefusesRelaxedDurability(t *testing.T) {
 		t.Errorf("Open with synchronous_commit=off: %v; want it refused", err)
 	}
 }
+
+// Handlers that run side by side, again and again, must not make the pool close connections only to
+// open new ones.
+func TestPostgresKeepsConnections(t *testing.T) {
+	t.Parallel()
+	db := open(t, servertest.Database(t))
+	for range 3 {
+		var conns []*sql.Conn
+		for range 16 {
+			conn, err := db.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := db.Stats().MaxIdleClosed; got != 0 {
+		t.Errorf("%d connections were closed because others were idle, want 0", got)
+	}
+}

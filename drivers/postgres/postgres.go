@@ -13,9 +13,9 @@
 // These files are read for each new connection, so they can be renewed.
 //
 // A pool holds at most 20 connections, or pool_max_conns of the URL: all instances of all services
-// share the server's max_connections. Half of them may be idle for up to 5 minutes, each for up to 30
-// minutes; set others on the *sql.DB. To connect takes at most 10 seconds unless the URL has a
-// connect_timeout. A server with fsync=off, or a session with synchronous_commit=off, is refused.
+// share the server's max_connections. Each may be idle for a minute and live for 30; set other times
+// on the *sql.DB. To connect takes at most 10 seconds unless the URL has a connect_timeout. A server
+// with fsync=off, or a session with synchronous_commit=off, is refused.
 package postgres
 
 import (
@@ -85,8 +85,8 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	})
 	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg, renew).Connect)
 	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns((conns + 1) / 2)
-	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetMaxIdleConns(conns) // with fewer, 16 handlers would close and open one at every second event
+	db.SetConnMaxIdleTime(time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
 		_ = db.Close()

@@ -293,6 +293,10 @@ func stores() []mutant {
 			"url: redact.URL(servers)", `url: servers + redact.URL("")`, "./drivers/kafka", "TestLoginReal",
 		},
 		{
+			"connections in use again and again stay open", "drivers/postgres/postgres.go",
+			"db.SetMaxIdleConns(conns)", "db.SetMaxIdleConns((conns + 1) / 2)", "./sqldb", "TestPostgresKeepsConnections",
+		},
+		{
 			"a database with tables is taken by nobody", "sqldb/owner.go",
 			"from != Unowned {", "false {", "./sqldb", "TestOwnTables",
 		},
