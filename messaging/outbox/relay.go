@@ -3,11 +3,11 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/steady"
@@ -24,18 +24,23 @@ const (
 	backoffMax  = 5 * time.Second
 	deleteGrace = 2 * time.Second
 	leaseName   = "outbox relay"
+	signalName  = "outbox"
 )
 
 // RelayOptions configure a Relay. The zero value and nil are ready to use.
 type RelayOptions struct {
-	Log *slog.Logger // told when sending begins to fail and when it recovers; nil logs nothing
+	Log  *slog.Logger  // told when sending begins to fail and when it recovers; nil logs nothing
+	Keep time.Duration // how long sent events are kept for Resend; 0, the default, keeps none
 }
 
 // Relay sends the events of one database's outbox. Its methods may be called concurrently.
 type Relay struct {
-	db   *sql.DB
-	send func(context.Context, []driver.Message) error
-	wake chan struct{}
+	db     *sql.DB
+	send   func(context.Context, []driver.Message) error
+	keep   time.Duration
+	signal *sqldb.Signal
+	poll   time.Duration // idlePoll, but in tests
+	every  time.Duration // boundEvery, but in tests
 
 	outage steady.Outage
 }
@@ -48,22 +53,18 @@ type Relay struct {
 // first messages are sent; else that none is. It is not called concurrently, and must return when
 // its ctx ends.
 func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
-	r := &Relay{db: db, send: send, wake: make(chan struct{}, 1)}
+	r := &Relay{db: db, send: send, signal: sqldb.NewSignal(db, signalName), poll: idlePoll, every: boundEvery}
 	r.outage.What = "outbox relay"
 	if opts != nil {
-		r.outage.Log = opts.Log
+		r.outage.Log, r.keep = opts.Log, opts.Keep
 	}
 	return r
 }
 
-// Wake makes a running relay look into the outbox now; call it after a commit, through
-// sqldb.AfterCommit. It never blocks. While sending fails it does not shorten the pause.
-func (r *Relay) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+// Wake makes the relay that leads look into the outbox now, wherever it runs: see [sqldb.Signal]. Call
+// it after a commit, through sqldb.AfterCommit. It never blocks. While sending fails it does not
+// shorten the pause.
+func (r *Relay) Wake() { r.signal.Notify() }
 
 // Backlog returns how many committed events wait, and the age of the oldest, 0 for none.
 func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
@@ -83,16 +84,16 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 // database or broker that fails is tried again, after 100 ms at first and up to 5 s, and told to
 // the log once.
 //
-// One relay per database is at work. On PostgreSQL it holds a session advisory lock, on a
-// connection of its own over which it also reads, so it stops sending when it loses the session;
-// the others try each second to succeed it. A relay stopped for long in the middle of a batch can
-// still send events that its successor sent too. On SQLite it is the lock of a file: see
-// [sqldb.TryLease].
+// One relay per database is at work: see [sqldb.TryLease]; the others try each second to succeed it.
+// On PostgreSQL it reads over the session that holds the lease, and asks whether it still does before
+// it sends a batch. A relay that is stopped for long in the middle of a batch can still send events
+// that its successor sent too.
 //
 // It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms
 // while something does, and at once after a full batch. It remembers no position: it reads the
 // lowest ids, in order, and deletes those that were sent by id. Events of transactions that commit
-// late, with ids lower than those already sent, are read then.
+// late, with ids lower than those already sent, are read then. What it costs does not grow with the
+// backlog, nor while PostgreSQL cannot remove the deleted rows: see bound.
 func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
@@ -116,8 +117,13 @@ func (r *Relay) Run(ctx context.Context) error {
 // lead sends while the lease is held. The reads go over its session: when that is lost nothing is
 // sent.
 func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, backoff *steady.Backoff) {
+	l := leader{Relay: r, lease: lease, bound: bound{every: r.every}}
+	if err := l.prepare(ctx); err != nil {
+		r.failed(ctx, backoff, err)
+		return
+	}
 	for ctx.Err() == nil {
-		batch, err := r.fetch(ctx, lease)
+		batch, err := l.fetch(ctx)
 		if err != nil {
 			r.failed(ctx, backoff, err)
 			return
@@ -126,14 +132,18 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, backoff *steady.Ba
 			r.failed(ctx, backoff, err)
 			continue
 		}
+		l.bound.delivered(batch.ids)
 		backoff.Reset()
 		r.outage.Back(ctx)
+		if err := l.purge(ctx); err != nil {
+			r.failed(ctx, backoff, err)
+		}
 		switch len(batch.ids) {
 		case 0:
-			r.pause(ctx, jitter(idlePoll))
+			r.signal.Wait(ctx, jitter(r.poll))
 		case batchSize: // more waits
 		default:
-			r.pause(ctx, jitter(busyPoll))
+			r.signal.Wait(ctx, jitter(min(busyPoll, r.poll)))
 		}
 	}
 }
@@ -152,13 +162,51 @@ type batch struct {
 	msgs []driver.Message
 }
 
-const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox ORDER BY id LIMIT $1`
+const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox WHERE id > $1 ORDER BY id LIMIT $2`
 
-func (r *Relay) fetch(ctx context.Context, lease *sqldb.Lease) (b batch, err error) {
-	err = lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) error {
-		b.ids, err = sqldb.Select(ctx, conn, b.scan, selectBatch, batchSize)
+// A leader is a Relay while it has the lease.
+type leader struct {
+	*Relay
+
+	lease  *sqldb.Lease
+	bound  bound
+	purged time.Time // when a look found no more to purge
+}
+
+// keepIndex makes PostgreSQL read the outbox by its index. An outbox is empty most of the time, and
+// the plan that is kept from then reads and sorts the whole table for each batch of a backlog, until
+// statistics are made again.
+const keepIndex = "SET LOCAL enable_seqscan = off"
+
+func (l *leader) prepare(ctx context.Context) error {
+	if sqldb.DialectOf(l.db) != sqldb.Postgres {
+		return nil
+	}
+	err := l.lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		_, err := conn.ExecContext(ctx, strings.Replace(keepIndex, "LOCAL ", "", 1)) // the session ends with the lease
 		return err
 	})
+	if err != nil {
+		return fmt.Errorf("outbox: prepare to read: %w", err)
+	}
+	return nil
+}
+
+// fetch reads the next batch, and makes sure that it is ours to send.
+func (l *leader) fetch(ctx context.Context) (b batch, err error) {
+	postgres := sqldb.DialectOf(l.db) == sqldb.Postgres
+	err = l.lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		if postgres {
+			if err := l.bound.look(ctx, conn); err != nil {
+				return err
+			}
+		}
+		b.ids, err = sqldb.Select(ctx, conn, b.scan, selectBatch, l.bound.least(), batchSize)
+		return err
+	})
+	if err == nil && len(b.ids) > 0 {
+		err = l.lease.Check(ctx)
+	}
 	if err != nil {
 		return b, fmt.Errorf("outbox: read: %w", err)
 	}
@@ -203,37 +251,7 @@ func (r *Relay) deliver(ctx context.Context, b batch) error {
 	return sendErr
 }
 
-func (r *Relay) remove(ctx context.Context, ids []int64) error {
-	query, list := `DELETE FROM kaptar_outbox WHERE id = ANY($1)`, any(ids) // pgx takes the slice as an array
-	if sqldb.DialectOf(r.db) == sqldb.SQLite {
-		text, err := json.Marshal(ids)
-		if err != nil {
-			return fmt.Errorf("outbox: delete: %w", err)
-		}
-		query, list = `DELETE FROM kaptar_outbox WHERE id IN (SELECT value FROM json_each($1))`, string(text)
-	}
-	err := sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, query, list)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("outbox: delete %d sent rows: %w", len(ids), err)
-	}
-	return nil
-}
-
 // jitter spreads d by ± 20 %.
 func jitter(d time.Duration) time.Duration {
 	return d*4/5 + rand.N(d*2/5+1)
-}
-
-// pause waits for d, or until the relay is woken.
-func (r *Relay) pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-r.wake:
-	case <-ctx.Done():
-	}
 }

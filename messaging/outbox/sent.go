@@ -1,0 +1,134 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+const (
+	sentEvery   = time.Minute
+	sentSlice   = 2000
+	resendSlice = 500
+)
+
+const columns = "msgid, topic, key, headers, payload, raw"
+
+// inList is a condition on id that holds for a list of ids, the parameter that is bound to listOf.
+func inList(dialect sqldb.Dialect, parameter string) string {
+	if dialect == sqldb.SQLite {
+		return "id IN (SELECT value FROM json_each(" + parameter + "))"
+	}
+	return "id = ANY(" + parameter + ")"
+}
+
+func listOf(dialect sqldb.Dialect, ids []int64) (any, error) {
+	if dialect == sqldb.SQLite {
+		text, err := json.Marshal(ids)
+		return string(text), err
+	}
+	return ids, nil // pgx takes the slice as an array
+}
+
+// remove deletes what was sent, and keeps it elsewhere if it is to be kept.
+func (r *Relay) remove(ctx context.Context, ids []int64) error {
+	dialect := sqldb.DialectOf(r.db)
+	list, err := listOf(dialect, ids)
+	if err != nil {
+		return fmt.Errorf("outbox: delete: %w", err)
+	}
+	err = sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
+		if dialect == sqldb.Postgres {
+			if _, err := tx.ExecContext(ctx, keepIndex); err != nil {
+				return err
+			}
+		}
+		if r.keep > 0 {
+			_, err := tx.ExecContext(ctx, "INSERT INTO kaptar_outbox_sent (id, "+columns+", created_at, sent_at) SELECT id, "+columns+
+				", created_at, $1 FROM kaptar_outbox WHERE "+inList(dialect, "$2")+" ON CONFLICT (id) DO NOTHING", time.Now().UnixMilli(), list)
+			if err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM kaptar_outbox WHERE "+inList(dialect, "$1"), list)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: delete %d sent rows: %w", len(ids), err)
+	}
+	return nil
+}
+
+// purge forgets a slice of the sent events that are older than they are kept for. While there are
+// more of them it does so at each call, else once a minute.
+func (l *leader) purge(ctx context.Context) error {
+	if time.Since(l.purged) < sentEvery {
+		return nil
+	}
+	var n int64
+	err := sqldb.InTx(ctx, l.db, func(ctx context.Context, tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_outbox_sent WHERE id IN (
+			SELECT id FROM kaptar_outbox_sent WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)`, time.Now().Add(-l.keep).UnixMilli(), sentSlice)
+		if err == nil {
+			n, err = res.RowsAffected()
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: forget sent events: %w", err)
+	}
+	if n < sentSlice {
+		l.purged = time.Now()
+	}
+	return nil
+}
+
+// Resend puts the events that were sent since a time, and that are kept (see RelayOptions.Keep), back
+// into the outbox of db, with the ids that they had, and returns how many. It is for a broker that has
+// lost what it had: consumers know what they have handled by its id, and handle the rest. topic
+// bounds it to one topic; "" is all.
+//
+// Events go out after those that wait, in the order they had. It works in slices: when it fails,
+// those that it counts are in the outbox, and the others are still kept.
+func Resend(ctx context.Context, db *sql.DB, since time.Time, topic string) (n int, err error) {
+	dialect, signal := sqldb.DialectOf(db), sqldb.NewSignal(db, signalName)
+	const chosen = " FROM kaptar_outbox_sent WHERE sent_at >= $1 AND ($2 = '' OR topic = $2)"
+	// Meanwhile the relay sends what was put back, which gets higher ids.
+	var last sql.NullInt64
+	if err := db.QueryRowContext(ctx, "SELECT max(id)"+chosen, since.UnixMilli(), topic).Scan(&last); err != nil {
+		return 0, fmt.Errorf("outbox: resend: %w", err)
+	}
+	for {
+		var ids []int64
+		err := sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) (err error) {
+			ids, err = sqldb.Select(ctx, tx, func(row sqldb.Row) (id int64, err error) { return id, row.Scan(&id) },
+				"SELECT id"+chosen+" AND id <= $3 ORDER BY id LIMIT $4", since.UnixMilli(), topic, last.Int64, resendSlice)
+			if err != nil || len(ids) == 0 {
+				return err
+			}
+			list, err := listOf(dialect, ids)
+			if err != nil {
+				return err
+			}
+			sqldb.AfterCommit(ctx, signal.Notify)
+			_, err = tx.ExecContext(ctx, "INSERT INTO kaptar_outbox ("+columns+", created_at) SELECT "+columns+
+				", $1 FROM kaptar_outbox_sent WHERE "+inList(dialect, "$2")+" ORDER BY id", time.Now().UnixMilli(), list)
+			if err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, "DELETE FROM kaptar_outbox_sent WHERE "+inList(dialect, "$1"), list)
+			return err
+		})
+		if err != nil {
+			return n, fmt.Errorf("outbox: resend: %w", err)
+		}
+		if len(ids) == 0 {
+			return n, nil
+		}
+		n += len(ids)
+	}
+}
