@@ -1,0 +1,203 @@
+package outbox_test
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// postgres opens two pools on one migrated database, as two processes have them.
+func postgres(t testing.TB) (one, two *sql.DB) {
+	t.Helper()
+	url := servertest.Database(t)
+	one, two = open(t, url), open(t, url)
+	if err := outbox.Migrate(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	return one, two
+}
+
+func begin(t testing.TB, db *sql.DB, m driver.Message) *sql.Tx {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback() })
+	if err := outbox.Add(t.Context(), tx, m); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// fill puts n events into the outbox by one statement.
+func fill(t testing.TB, db *sql.DB, n int) {
+	t.Helper()
+	bytes := "repeat('x', 200)::bytea"
+	if sqldb.DialectOf(db) == sqldb.SQLite {
+		bytes = "zeroblob(200)"
+	}
+	exec(t, db, `WITH RECURSIVE s(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM s WHERE i + 1 < $1)
+		INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, raw, created_at)
+		SELECT 'bulk-' || i, 'order.placed.v1', 'k', '{}', `+bytes+`, FALSE, 1 FROM s`, n)
+}
+
+// A transaction that has its id before others and is open for long holds nobody up, is not skipped, and
+// its event comes before a later one of its key. Each send is one look at the locks, so the relay
+// has every opportunity to take what was sent for a bound.
+func TestBoundKeepsLateCommits(t *testing.T) {
+	t.Parallel()
+	db, _ := postgres(t)
+	late := begin(t, db, message("late", 0))
+	var b broker
+	r := outbox.NewRelay(db, b.send, nil).BoundOften()
+	start(t, r)
+	for i := range 20 {
+		add(t, db, message("early", i))
+		r.Wake()
+		eventually(t, "others are sent meanwhile", b.has(i+1))
+	}
+	b.mu.Lock() // the relay is in no batch between here and Unlock
+	if err := late.Commit(); err != nil {
+		t.Error(err)
+	}
+	add(t, db, message("late", 1))
+	b.mu.Unlock()
+	r.Wake()
+	eventually(t, "all are sent", func() bool { return len(b.all()) == 22 && count(t, db, "kaptar_outbox") == 0 })
+	if all := b.all(); all[20].ID != "late-0" || all[21].ID != "late-1" {
+		t.Errorf("the last two are %s and %s, want late-0 and late-1: the order of their commits", all[20].ID, all[21].ID)
+	}
+}
+
+// The commit comes after the read of a batch with higher ids and before the relay looks who writes: the
+// writer is over by then, and its row has not been read.
+func TestBoundWaitsForAnotherRead(t *testing.T) {
+	t.Parallel()
+	db, _ := postgres(t)
+	late := begin(t, db, message("late", 0))
+	add(t, db, message("early", 0))
+	var b broker
+	b.fail = func(batch []driver.Message) error {
+		if batch[0].Key == "early" {
+			return late.Commit()
+		}
+		return nil
+	}
+	start(t, outbox.NewRelay(db, b.send, nil).BoundOften().Poll(10*time.Millisecond))
+	eventually(t, "both are sent", func() bool { return len(b.all()) == 2 && count(t, db, "kaptar_outbox") == 0 })
+}
+
+// A prepared transaction has no session, and its locks another name than before.
+func TestBoundWaitsForPrepared(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, "postgres")
+	db := open(t, s.URL())
+	exec(t, db, "ALTER SYSTEM SET max_prepared_transactions = 2")
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is back", func() bool { return db.PingContext(t.Context()) == nil })
+	if err := outbox.Migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	run := func(query string) {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), query); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+	run("BEGIN")
+	run(`INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, created_at) VALUES ('late', 't', 'k', '{}', '', 1)`)
+	var b broker
+	r := outbox.NewRelay(db, b.send, nil).BoundOften().Poll(10 * time.Millisecond)
+	start(t, r)
+	add(t, db, message("early", 0))
+	eventually(t, "the early one is sent", b.has(1))
+	run("PREPARE TRANSACTION 'late'")
+	for i := range 10 {
+		add(t, db, message("early", i+1))
+		eventually(t, "another is sent", b.has(i+2))
+	}
+	run("COMMIT PREPARED 'late'")
+	eventually(t, "the late one is sent", func() bool {
+		return slices.ContainsFunc(b.all(), func(m driver.Message) bool { return m.ID == "late" })
+	})
+}
+
+func number(t *testing.T, db *sql.DB, query string) (n int) {
+	t.Helper()
+	if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// blocks returns how many pages of the outbox and its index were asked for.
+func blocks(t *testing.T, db *sql.DB) int {
+	t.Helper()
+	return number(t, db, `SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read FROM pg_statio_user_tables
+		WHERE relname = 'kaptar_outbox'`)
+}
+
+// A backlog is drained at a cost that does not grow: with plans from when the table was empty, and with
+// a transaction that keeps vacuum from removing what was sent. Pages are counted, not time.
+func TestBacklogCostsTheSameToItsEnd(t *testing.T) {
+	t.Parallel()
+	db, relayed := postgres(t)
+	const rows = 100_000
+	exec(t, db, "VACUUM ANALYZE kaptar_outbox") // as it is most of the time: nothing in it
+	exec(t, db, "ALTER TABLE kaptar_outbox SET (autovacuum_enabled = false)")
+	snapshot, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snapshot.Rollback()
+	if _, err := snapshot.Exec("SELECT count(*) FROM kaptar_outbox"); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan int, rows)
+	r := outbox.NewRelay(relayed, func(_ context.Context, batch []driver.Message) error {
+		sent <- len(batch)
+		return nil
+	}, nil).BoundOften().Poll(5 * time.Millisecond)
+	stop := start(t, r)
+	eventually(t, "the plan is kept of a read of an empty table", func() bool {
+		return number(t, db, "SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relname = 'kaptar_outbox'") > 50
+	})
+	for i := range 20 { // and that of the delete
+		add(t, db, message("first", i))
+		r.Wake()
+		<-sent
+	}
+	eventually(t, "all are deleted", func() bool { return count(t, db, "kaptar_outbox") == 0 })
+	fill(t, db, rows)
+	var before int
+	eventually(t, "the statistics have the insert", func() bool { n := blocks(t, db); same := n == before; before = n; return same && n > rows })
+	r.Wake()
+	for n := 0; n < rows; {
+		n += <-sent
+	}
+	eventually(t, "all are deleted", func() bool { return count(t, db, "kaptar_outbox") == 0 })
+	stop()
+	if err := relayed.Close(); err != nil { // sessions hand in their figures when they end
+		t.Fatal(err)
+	}
+	var after int
+	eventually(t, "the statistics have the drain", func() bool { n := blocks(t, db); same := n == after; after = n; return same && n > before })
+	if perRow := float64(after-before) / rows; perRow > 5.5 {
+		t.Errorf("pages asked for per row of the drain = %.1f, want at most 5.5", perRow)
+	}
+}
