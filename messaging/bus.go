@@ -70,7 +70,8 @@ func (b *bus) store() (*store, error) {
 		if err := outbox.Migrate(b.app.Context(), db); err != nil {
 			return nil, fmt.Errorf("messaging: %s: %w", b.app.Name(), err)
 		}
-		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger()})}
+		keep := kaptar.SectionOf[Settings](b.app).Outbox.Keep
+		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: keep})}
 		rows := backlog{s.relay, b.app.Name()}
 		b.app.Metrics().MustRegister(rows)
 		b.app.OnStop("outbox", func(context.Context) error { // before the database, which the backlog reads

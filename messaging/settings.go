@@ -1,6 +1,10 @@
 package messaging
 
-import "github.com/kaptar/kaptar/config"
+import (
+	"time"
+
+	"github.com/kaptar/kaptar/config"
+)
 
 func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/messaging") }
 
@@ -8,6 +12,10 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/messagi
 type Settings struct {
 	BrokerURL config.Secret            `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
 	Topics    map[string]TopicSettings `config:"topics,dotted"`
+
+	Outbox struct {
+		Keep time.Duration `config:"keep" default:"0s" help:"how long sent events are kept, to be sent again to a broker that lost them; 0s keeps none"`
+	} `config:"outbox"`
 }
 
 // TopicSettings are what can be set for one topic.
