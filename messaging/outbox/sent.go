@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/sqldb"
@@ -16,28 +17,31 @@ const (
 	resendSlice = 500
 )
 
-const columns = "msgid, topic, key, headers, payload, raw"
+// These take a list of ids, in PostgreSQL's words; see idList.
+const (
+	keepSent = `INSERT INTO kaptar_outbox_sent (id, msgid, topic, key, headers, payload, raw, created_at, sent_at)
+		SELECT id, msgid, topic, key, headers, payload, raw, created_at, $1 FROM kaptar_outbox WHERE id = ANY($2) ON CONFLICT (id) DO NOTHING`
+	deleteSent = `DELETE FROM kaptar_outbox WHERE id = ANY($1)`
+	putBack    = `INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, raw, created_at)
+		SELECT msgid, topic, key, headers, payload, raw, $1 FROM kaptar_outbox_sent WHERE id = ANY($2) ORDER BY id`
+	deletePut = `DELETE FROM kaptar_outbox_sent WHERE id = ANY($1)`
+)
 
-// inList is a condition on id that holds for a list of ids, the parameter that is bound to listOf.
-func inList(dialect sqldb.Dialect, parameter string) string {
-	if dialect == sqldb.SQLite {
-		return "id IN (SELECT value FROM json_each(" + parameter + "))"
-	}
-	return "id = ANY(" + parameter + ")"
-}
+var idLists = strings.NewReplacer("= ANY($1)", "IN (SELECT value FROM json_each($1))", "= ANY($2)", "IN (SELECT value FROM json_each($2))")
 
-func listOf(dialect sqldb.Dialect, ids []int64) (any, error) {
+// idList returns a statement that takes a list of ids, and the list, as dialect has them.
+func idList(dialect sqldb.Dialect, ids []int64) (statement func(string) string, list any, err error) {
 	if dialect == sqldb.SQLite {
 		text, err := json.Marshal(ids)
-		return string(text), err
+		return idLists.Replace, string(text), err
 	}
-	return ids, nil // pgx takes the slice as an array
+	return strings.Clone, ids, nil // pgx takes the slice as an array
 }
 
 // remove deletes what was sent, and keeps it elsewhere if it is to be kept.
 func (r *Relay) remove(ctx context.Context, ids []int64) error {
 	dialect := sqldb.DialectOf(r.db)
-	list, err := listOf(dialect, ids)
+	statement, list, err := idList(dialect, ids)
 	if err != nil {
 		return fmt.Errorf("outbox: delete: %w", err)
 	}
@@ -48,13 +52,11 @@ func (r *Relay) remove(ctx context.Context, ids []int64) error {
 			}
 		}
 		if r.keep > 0 {
-			_, err := tx.ExecContext(ctx, "INSERT INTO kaptar_outbox_sent (id, "+columns+", created_at, sent_at) SELECT id, "+columns+
-				", created_at, $1 FROM kaptar_outbox WHERE "+inList(dialect, "$2")+" ON CONFLICT (id) DO NOTHING", time.Now().UnixMilli(), list)
-			if err != nil {
+			if _, err := tx.ExecContext(ctx, statement(keepSent), time.Now().UnixMilli(), list); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM kaptar_outbox WHERE "+inList(dialect, "$1"), list)
+		_, err := tx.ExecContext(ctx, statement(deleteSent), list)
 		return err
 	})
 	if err != nil {
@@ -110,17 +112,15 @@ func Resend(ctx context.Context, db *sql.DB, since time.Time, topic string) (n i
 			if err != nil || len(ids) == 0 {
 				return err
 			}
-			list, err := listOf(dialect, ids)
+			statement, list, err := idList(dialect, ids)
 			if err != nil {
 				return err
 			}
 			sqldb.AfterCommit(ctx, signal.Notify)
-			_, err = tx.ExecContext(ctx, "INSERT INTO kaptar_outbox ("+columns+", created_at) SELECT "+columns+
-				", $1 FROM kaptar_outbox_sent WHERE "+inList(dialect, "$2")+" ORDER BY id", time.Now().UnixMilli(), list)
-			if err != nil {
+			if _, err = tx.ExecContext(ctx, statement(putBack), time.Now().UnixMilli(), list); err != nil {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, "DELETE FROM kaptar_outbox_sent WHERE "+inList(dialect, "$1"), list)
+			_, err = tx.ExecContext(ctx, statement(deletePut), list)
 			return err
 		})
 		if err != nil {
