@@ -4,7 +4,31 @@ import "slices"
 
 // mutants are the promises that a reader of the README would hold us to.
 func mutants() []mutant {
-	return slices.Concat(calls(), overload(), client(), events(), stores(), links(), surroundings(), secrets(), shop(), access(), inputs(), logins(), edge(), certificates(), principals(), rollouts(), comparisons(), versions(), clusters(), pipeline(), deployment(), sagas())
+	return slices.Concat(
+		calls(),
+		overload(),
+		client(),
+		events(),
+		stores(),
+		links(),
+		surroundings(),
+		secrets(),
+		shop(),
+		access(),
+		inputs(),
+		logins(),
+		edge(),
+		certificates(),
+		principals(),
+		rollouts(),
+		comparisons(),
+		versions(),
+		clusters(),
+		pipeline(),
+		deployment(),
+		sagas(),
+		outboxes(),
+	)
 }
 
 // calls: package transport.
@@ -248,7 +272,7 @@ func events() []mutant {
 		},
 		{
 			"events leave the outbox in order", "messaging/outbox/relay.go",
-			"FROM kaptar_outbox ORDER BY id LIMIT", "FROM kaptar_outbox ORDER BY id DESC LIMIT", "./messaging/outbox", "",
+			"WHERE id > $1 ORDER BY id LIMIT", "WHERE id > $1 ORDER BY id DESC LIMIT", "./messaging/outbox", "",
 		},
 		{
 			"the inbox lets an event have its effect once", "messaging/outbox/inbox.go",

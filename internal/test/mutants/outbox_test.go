@@ -1,0 +1,43 @@
+package mutants
+
+// outboxes: the corners of messaging/outbox's relay, and package sqldb's signals and leases.
+func outboxes() []mutant {
+	return []mutant{
+		{
+			"the bound of the outbox waits for who may still commit", "messaging/outbox/bound.go",
+			"len(writers) == 0", "true", "./messaging/outbox", "TestBoundKeepsLateCommits",
+		},
+		{
+			"the bound of the outbox waits for a read after their commits", "messaging/outbox/bound.go",
+			"b.clear && (last >= b.next || len(ids) < batchSize)", "b.noted && b.next > 0", "./messaging/outbox", "TestBoundWaitsForAnotherRead|TestBoundKeepsLateCommits",
+		},
+		{
+			"the relay does not read what it has deleted", "messaging/outbox/bound.go",
+			"		return b.id\n", "		return 0\n", "./messaging/outbox", "TestBacklogCostsTheSameToItsEnd",
+		},
+		{
+			"the relay does not read the whole table for a batch", "messaging/outbox/relay.go",
+			"if err := l.prepare(ctx); err != nil {", "if err := l.prepare(nil); ctx == nil {", "./messaging/outbox", "TestBacklogCostsTheSameToItsEnd",
+		},
+		{
+			"the relay asks whether it leads before it sends", "messaging/outbox/relay.go",
+			"err = l.lease.Check(ctx)", "_ = l.lease.Check", "./messaging/outbox", "TestRelayAsksBeforeItSends",
+		},
+		{
+			"what is sent again keeps its order", "messaging/outbox/sent.go",
+			"WHERE id = ANY($2) ORDER BY id`", "WHERE id = ANY($2) ORDER BY id DESC`", "./messaging/outbox", "TestKeepAndResend",
+		},
+		{
+			"other processes are woken", "sqldb/signal.go",
+			"		s.signals.tell(s.name)\n", "", "./sqldb", "TestSignalAcrossProcesses",
+		},
+		{
+			"a process sends ten NOTIFYs a second at most", "sqldb/signal.go",
+			"if !steady.Sleep(h.ctx, notifyEvery) {", "if h.ctx.Err() != nil {", "./sqldb", "TestSignalIsDebounced",
+		},
+		{
+			"a lease that is given up leaves the others of its session", "sqldb/lease.go",
+			"if s.held > 0 {", "if s.held < 0 {", "./sqldb", "TestLeasesShareASession",
+		},
+	}
+}
