@@ -14,6 +14,9 @@ import (
 
 var _ driver.Broker = (*broker)(nil)
 var _ driver.HealthReporter = (*broker)(nil)
+var _ driver.LagReporter = (*broker)(nil)
+var _ driver.Resetter = (*broker)(nil)
+var _ driver.Retainer = (*broker)(nil)
 
 // A broker is the side of a backend for events: it implements driver.Broker. Its methods may be
 // called concurrently.
@@ -37,6 +40,9 @@ type broker struct {
 
 	questions map[*question]struct{}
 
+	groups  *bucket   // who has which partition of the groups with Ordered
+	changed time.Time // when the connection was made again last
+
 	// joined has when the stream was made in which a group was found or made, by stream and
 	// consumer.
 	joined map[string]time.Time
@@ -54,6 +60,7 @@ func newBroker(conn *connection, set settings) *broker {
 		set: set, conn: conn, atomicMin: atomicMin, ackTimeout: callTimeout, done: make(chan struct{}), idle: make(chan struct{}),
 		topics: make(map[string]topicInfo), pullers: make(map[*puller]struct{}), joined: make(map[string]time.Time),
 		inboxes: make(map[*replyInbox]struct{}), questions: make(map[*question]struct{}),
+		groups: &bucket{conn: conn, cfg: bucketConfig{name: groupsBucket, description: "kaptar groups", replicas: set.replicas, check: checkEvery}},
 	}
 }
 
@@ -61,6 +68,7 @@ func newBroker(conn *connection, set settings) *broker {
 func (b *broker) reconnected() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.changed = time.Now()
 	for p := range b.pullers {
 		p.restart()
 	}
@@ -83,7 +91,7 @@ func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
 		return err
 	}
 	if sub.Group != "" {
-		if _, err := b.join(ctx, sub); err != nil {
+		if _, err := b.join(ctx, sub); err != nil && !errors.Is(err, errOtherKind) { // the group is there
 			return fmt.Errorf("nats: declare group %s of topic %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
 		}
 		return nil

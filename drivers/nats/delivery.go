@@ -103,6 +103,11 @@ func (p *puller) release(l *pending) {
 	defer p.mu.Unlock()
 	if _, open := p.pending[l]; open {
 		delete(p.pending, l)
+		p.flight.end()
+		if p.emptied != nil && len(p.pending) == 0 {
+			close(p.emptied)
+			p.emptied = nil
+		}
 		if p.free() > 0 {
 			p.wakeUp()
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
 // registrantURL makes this test binary a process that registers and waits to be killed.
@@ -26,6 +28,7 @@ func TestMain(m *testing.M) {
 		registrant(url)
 		return
 	}
+	drivertest.Process(func(ctx context.Context, url string) (driver.Broker, error) { return openBroker(ctx, url, nil) })
 	servertest.Main(m)
 }
 

@@ -74,6 +74,18 @@ type testBroker struct {
 func (b *testBroker) Close(ctx context.Context) error { return b.backend.Close(ctx) }
 func (b *testBroker) Healthy() error                  { return b.Broker.(driver.HealthReporter).Healthy() }
 
+func (b *testBroker) Lag(ctx context.Context, sub driver.Subscription) ([]driver.PartitionLag, error) {
+	return b.Broker.(driver.LagReporter).Lag(ctx, sub)
+}
+
+func (b *testBroker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
+	return b.Broker.(driver.Resetter).Reset(ctx, sub, to)
+}
+
+func (b *testBroker) Retention(ctx context.Context, topic string) (time.Duration, error) {
+	return b.Broker.(driver.Retainer).Retention(ctx, topic)
+}
+
 func openBroker(ctx context.Context, url string, opts *nats.Options) (*testBroker, error) {
 	backend, err := nats.Open(ctx, url, opts)
 	if err != nil {
@@ -101,7 +113,7 @@ func open(tb testing.TB, url string) *testBroker {
 
 func harness(t *testing.T, url string) drivertest.Harness {
 	return drivertest.Harness{
-		Broker: open(t, url), AckWait: testAckWait, Ordered: true, Dedup: true,
+		Broker: open(t, url), AckWait: testAckWait, Ordered: true, Dedup: true, ProcessURL: url, Retention: 7 * 24 * time.Hour,
 		Open: func(t *testing.T) driver.Broker { return open(t, url) },
 	}
 }

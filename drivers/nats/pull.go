@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,17 +30,59 @@ type puller struct {
 	stream   string
 	created  time.Time // the stream
 	consumer string
+	limit    int           // of messages received and neither acknowledged nor given back
+	flight   *flight       // of the Subscribe call
+	may      func() bool   // whether anything may be delivered now; nil: always
 	wake     chan struct{} // holds one wake-up of run
 
 	mu        sync.Mutex
 	inbox     *nats.Subscription // nil: not subscribed
 	queue     []arrival          // received and not delivered
 	pending   map[*pending]struct{}
-	requested int       // messages that the server was asked for and did not send
-	heard     time.Time // last word from the server
-	stale     bool      // the server forgot what it was asked for
-	refused   bool      // whether the last pull was
+	emptied   chan struct{} // closed when none is pending; nil: nobody waits for that
+	requested int           // messages that the server was asked for and did not send
+	heard     time.Time     // last word from the server
+	stale     bool          // the server forgot what it was asked for
+	refused   bool          // whether the last pull was
 	fatal     error
+}
+
+// A flight counts the deliveries in flight of one Subscribe call, which may have several pullers.
+type flight struct {
+	limit int
+
+	mu      sync.Mutex
+	n       int
+	waiting map[*puller]struct{} // those that had to wait for room
+}
+
+// take counts one more, if there is room.
+func (f *flight) take(p *puller) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n >= f.limit {
+		f.waiting[p] = struct{}{}
+		return false
+	}
+	f.n++
+	return true
+}
+
+// end counts one less.
+func (f *flight) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n--
+	for p := range f.waiting {
+		p.wakeUp()
+	}
+	clear(f.waiting)
+}
+
+func (f *flight) full() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.n >= f.limit
 }
 
 type arrival struct {
@@ -59,6 +102,10 @@ func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	}()
 	backoff := steady.Backoff{Max: 2 * time.Second} // after a refused pull
 	for ctx.Err() == nil && !p.b.isClosed() {
+		if p.may != nil && !p.may() {
+			p.pause(ctx, minWait, false)
+			continue
+		}
 		if msg, l := p.next(time.Now()); l != nil {
 			backoff.Reset()
 			deliver(l.delivery(msg))
@@ -104,6 +151,10 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 		if now.Sub(a.at) >= p.b.set.ackWait {
 			continue // the server gives it to somebody else by now
 		}
+		if !p.flight.take(p) {
+			p.queue = slices.Insert(p.queue, 0, a)
+			return nil, nil
+		}
 		l := &pending{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.set.ackWait)}
 		p.pending[l] = struct{}{}
 		if p.inbox != nil && !p.stale && !p.refused && p.fatal == nil {
@@ -142,7 +193,7 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 		return minWait, false, nil
 	}
 	wait = silence
-	if p.requested == 0 && !earliest.IsZero() {
+	if !earliest.IsZero() {
 		wait = min(wait, max(earliest.Sub(now), time.Millisecond))
 	}
 	return wait, false, nil
@@ -165,8 +216,8 @@ func (p *puller) ask(now time.Time) error {
 // free returns how many messages to ask for: 0 while the server owes some and the free slots are
 // few. The caller holds p.mu.
 func (p *puller) free() int {
-	free := p.sub.MaxInFlight - len(p.pending) - len(p.queue) - p.requested
-	if p.requested > 0 && free < p.sub.MaxInFlight/4 {
+	free := p.limit - len(p.pending) - len(p.queue) - p.requested
+	if p.requested > 0 && free < p.limit/4 {
 		return 0
 	}
 	return max(free, 0)
@@ -176,12 +227,13 @@ func (p *puller) free() int {
 // be. The caller holds p.mu.
 func (p *puller) expire(now time.Time) time.Time {
 	var earliest time.Time
-	if len(p.pending) < p.sub.MaxInFlight && p.requested > 0 {
+	if len(p.pending) < p.limit && p.requested > 0 && !p.flight.full() {
 		return earliest // enough slots: no need to look through all
 	}
 	for l := range p.pending {
 		if !l.ends.After(now) {
 			delete(p.pending, l)
+			p.flight.end()
 		} else if earliest.IsZero() || l.ends.Before(earliest) {
 			earliest = l.ends
 		}
@@ -200,7 +252,7 @@ func (p *puller) resubscribe() error {
 	if err != nil {
 		return err
 	}
-	if err := inbox.SetPendingLimits(-1, -1); err != nil { // at most MaxInFlight messages come
+	if err := inbox.SetPendingLimits(-1, -1); err != nil { // at most p.limit messages come
 		return err
 	}
 	p.inbox = inbox

@@ -39,9 +39,14 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	b.mu.Unlock()
 	defer b.calls.Done()
 
-	p, err := b.join(ctx, sub)
-	if err == nil {
-		err = p.run(ctx, deliver)
+	info, err := b.join(ctx, sub)
+	switch {
+	case err != nil:
+	case sub.Ordered:
+		err = b.newMember(info, sub, deliver).run(ctx)
+	default:
+		f := &flight{limit: sub.MaxInFlight, waiting: make(map[*puller]struct{})}
+		err = b.newPuller(info, sub, escapeName(sub.Group), sub.MaxInFlight, f).run(ctx, deliver)
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
 		return fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
@@ -51,72 +56,90 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 
 func (b *broker) isClosed() bool { return ended(b.done) }
 
-// join makes sure that the group has its consumer and makes a puller for it.
-func (b *broker) join(ctx context.Context, sub driver.Subscription) (*puller, error) {
+// join makes sure that the group has its consumer, or with Ordered its consumers.
+func (b *broker) join(ctx context.Context, sub driver.Subscription) (topicInfo, error) {
 	if err := b.Healthy(); err != nil {
-		return nil, err
+		return topicInfo{}, err
 	}
 	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
 	info, err := b.topic(ctx, sub.Topic, sub.Raw)
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	ctx, done := b.askAbout(ctx, info.stream)
 	defer done()
-	var consumer string
-	err = insist(ctx, func(ctx context.Context) (err error) {
-		consumer, err = b.consumer(ctx, info, sub)
-		return err
-	})
+	err = insist(ctx, func(ctx context.Context) error { return b.consumers(ctx, info, sub) })
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // deleted since this broker saw it
 		b.forget(sub.Topic)
 		if info, err = b.topic(ctx, sub.Topic, sub.Raw); err == nil {
-			consumer, err = b.consumer(ctx, info, sub)
+			err = b.consumers(ctx, info, sub)
 		}
 	}
 	if err != nil {
-		return nil, b.cause(ctx, err)
+		return info, b.cause(ctx, err)
 	}
-	return &puller{
-		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer,
-		wake: make(chan struct{}, 1), pending: make(map[*pending]struct{}),
-	}, nil
+	return info, nil
 }
 
-// consumer returns the name of the group's consumer, made at sub.From if there was none. When this
-// Broker had the group in a stream that was deleted, the group gets all of the new one: what came
-// there before it is back is newer than the group.
-func (b *broker) consumer(ctx context.Context, info topicInfo, sub driver.Subscription) (string, error) {
-	stream, name := info.stream, escapeName(sub.Group)
-	b.mu.Lock()
-	before, was := b.joined[stream+"/"+name]
-	b.mu.Unlock()
-	config := jetstream.ConsumerConfig{
-		Durable: name, Description: "kaptar group " + sub.Group,
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.set.ackWait, MaxAckPending: maxAckPending, MaxDeliver: -1,
-		DeliverPolicy: jetstream.DeliverNewPolicy,
+func (b *broker) newPuller(info topicInfo, sub driver.Subscription, consumer string, limit int, f *flight) *puller {
+	return &puller{
+		b: b, sub: sub, stream: info.stream, created: info.created, consumer: consumer, limit: limit, flight: f,
+		wake: make(chan struct{}, 1), pending: make(map[*pending]struct{}),
 	}
+}
+
+// consumers makes the consumers of a group that there are not yet, at sub.From or where the group is
+// by those of the other kind. When this Broker had the group in a stream that was deleted, the group
+// gets all of the new one: what came there before it is back is newer than the group.
+func (b *broker) consumers(ctx context.Context, info topicInfo, sub driver.Subscription) error {
+	name := escapeName(sub.Group)
+	b.mu.Lock()
+	before, was := b.joined[info.stream+"/"+name]
+	b.mu.Unlock()
+	config := b.groupConfig(sub.Group)
 	if sub.From == driver.FromBeginning || was && !before.Equal(info.created) {
 		config.DeliverPolicy = jetstream.DeliverAllPolicy
 	}
-	have, err := b.conn.js.Consumer(ctx, stream, name)
+	var err error
+	if sub.Ordered {
+		err = b.partitionConsumers(ctx, info, sub, config)
+	} else {
+		err = b.wholeConsumer(ctx, info, sub, config)
+	}
+	if err == nil {
+		b.mu.Lock()
+		b.joined[info.stream+"/"+name] = info.created
+		b.mu.Unlock()
+	}
+	return err
+}
+
+// groupConfig is that of a group's consumer from now on.
+func (b *broker) groupConfig(group string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: escapeName(group), Description: "kaptar group " + group,
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.set.ackWait, MaxAckPending: maxAckPending, MaxDeliver: -1,
+		DeliverPolicy: jetstream.DeliverNewPolicy,
+	}
+}
+
+// ensure makes a consumer, unless there is one; that gets the AckWait.
+func (b *broker) ensure(ctx context.Context, stream string, config jetstream.ConsumerConfig) error {
+	have, err := b.conn.js.Consumer(ctx, stream, config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
-			have, err = b.conn.js.Consumer(ctx, stream, name) // another member was faster and starts elsewhere
+			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member was faster and starts elsewhere
 		}
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
-	b.mu.Lock()
-	b.joined[stream+"/"+name] = info.created
-	b.mu.Unlock()
 	if current := have.CachedInfo().Config; current.AckWait != b.set.ackWait {
 		current.AckWait = b.set.ackWait
 		_, err = b.conn.js.UpdateConsumer(ctx, stream, current)
 	}
-	return name, err
+	return err
 }
 
 // gone returns why the consumer will never answer, or nil if that is not known.

@@ -9,12 +9,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/kaptar/kaptar/internal/partition"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 const (
-	partitions = 16
-	headerKey  = "Kaptar-Key"
+	headerKey = "Kaptar-Key"
 
 	// headerRoom is what the driver's own headers may need above those of the message.
 	headerRoom = 256
@@ -26,16 +26,9 @@ var nameEscaper = strings.NewReplacer(".", "_", "_", "=")
 
 func escapeName(topicOrGroup string) string { return nameEscaper.Replace(topicOrGroup) }
 
-// subject is where a message goes. All messages of a key have one subject, so that a later version
-// can give each partition to one member.
-func subject(topic, key string) string {
-	h := uint32(2166136261) // FNV-1a; hash/fnv would copy the key
-	for i := range len(key) {
-		h = (h ^ uint32(key[i])) * 16777619
-	}
-	h %= partitions
-	return topic + ".p" + string([]byte{'0' + byte(h/10), '0' + byte(h%10)})
-}
+// subject is where a message goes. All messages of a key have one subject, so that
+// a group with Ordered can give each partition to one member.
+func subject(topic, key string) string { return topic + "." + partition.Name(partition.Of(key)) }
 
 // encode makes the message for the wire. It refuses what the server would refuse for its size.
 func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {

@@ -38,9 +38,20 @@ type Harness struct {
 	// cannot be another.
 	Open func(t *testing.T) driver.Broker
 
+	// ProcessURL is what the function given to Process opens, in a process of its own. "": no member
+	// can be one.
+	ProcessURL string
+
+	// Parts is how many members a group with Ordered can have at work; 0 means 3, and a negative
+	// number that the broker refuses Ordered with errors.ErrUnsupported.
+	Parts int
+
 	// Restart stops the server, lets its connections break and starts it again with what it stored.
 	// nil: cannot be restarted.
 	Restart func(t *testing.T)
+
+	// Retention is what topics of the broker have.
+	Retention time.Duration
 
 	Ordered     bool // keeps the order per key for a group with one member
 	KeyAffinity bool // gives all messages of a key to one member of a group
@@ -59,6 +70,7 @@ type Case struct {
 // Cases returns all cases in a fixed order.
 func Cases() []Case {
 	replay := func(h Harness) bool { return !h.NoReplay }
+	ordered := func(h Harness) bool { return h.Parts >= 0 }
 	return []Case{
 		{Name: "NoGoroutineLeft", Run: with(testNoGoroutineLeft), Needs: func(h Harness) bool { return h.Open != nil }},
 		{Name: "FromBeginning", Run: with(testFromBeginning), Needs: replay},
@@ -90,8 +102,23 @@ func Cases() []Case {
 		{Name: "InvalidSubscription", Run: with(testInvalidSubscription)},
 		{Name: "CancelEndsSubscribe", Run: with(testCancelEndsSubscribe)},
 		{Name: "CloseEndsAll", Run: with(testCloseEndsAll)},
+		{Name: "OrderedShares", Run: with(testOrderedShares, "g"), Needs: ordered},
+		{Name: "OrderedStorm", Run: with(testOrderedStorm, "g"), Needs: ordered},
+		{Name: "OrderedComesAgain", Run: with(testOrderedComesAgain, "g"), Needs: ordered},
+		{Name: "OrderedMemberDies", Run: with(testOrderedMemberDies, "g"), Needs: func(h Harness) bool { return ordered(h) && h.ProcessURL != "" }},
+		{Name: "OrderedRefused", Run: with(testOrderedRefused), Needs: func(h Harness) bool { return h.Parts < 0 }},
+		{Name: "Lag", Run: with(testLag, "g"), Needs: has[driver.LagReporter]},
+		{Name: "LagOrdered", Run: with(testLagOrdered), Needs: func(h Harness) bool { return ordered(h) && has[driver.LagReporter](h) }},
+		{Name: "Reset", Run: with(testReset, "g"), Needs: has[driver.Resetter]},
+		{Name: "Retention", Run: with(testRetention, "g"), Needs: has[driver.Retainer]},
 		{Name: "RestartLosesNothing", Run: with(testRestartLosesNothing, "g"), Needs: func(h Harness) bool { return h.Restart != nil }},
 	}
+}
+
+// has reports whether the broker implements T.
+func has[T any](h Harness) bool {
+	_, ok := h.Broker.(T)
+	return ok
 }
 
 // Run runs all cases that the harness has the capabilities for, each with a harness of its own from

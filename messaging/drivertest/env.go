@@ -28,7 +28,7 @@ func with(test func(e *env), groups ...string) func(*testing.T, Harness) {
 		if h.Broker == nil || h.AckWait <= 0 {
 			t.Fatal("drivertest: a Harness needs Broker and AckWait")
 		}
-		h.Wait = cmp.Or(h.Wait, 30*time.Second)
+		h.Wait, h.Parts = cmp.Or(h.Wait, 30*time.Second), cmp.Or(h.Parts, 3)
 		e := &env{T: t, Harness: h, topic: "t" + strings.ToLower(rand.Text()) + ".v1"}
 		t.Cleanup(func() { e.close(h.Broker) })
 		e.ready(groups...)
