@@ -11,14 +11,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 const commitEvery = 100 * time.Millisecond
 
 // errMoved is why a message that was acknowledged comes again.
-var errMoved = errors.New("another member has the partition by now; the message comes again")
+var errMoved = errors.New("another member has the partition by now, so the message comes again")
 
 // A delivery is an entry given to the program once. The member's mu guards it.
 type delivery struct {
@@ -33,19 +31,13 @@ func (l *delivery) Ack(ctx context.Context) error {
 	err := l.change(ctx, "ack", func() {
 		if late = l.e.c.ended && l.e.state != finished; !late {
 			m.finish(l.e)
-			l.done = true
 		}
+		l.done = true
 	})
-	if err != nil || !late {
-		return err
+	if err == nil && late {
+		err = fmt.Errorf("kafka: ack at %s: %w", m.b.url, errMoved)
 	}
-	if err := m.b.ackLate(ctx, l.e); err != nil {
-		return fmt.Errorf("kafka: ack at %s: %w", m.b.url, err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l.done = true
-	return nil
+	return err
 }
 
 // Nack implements driver.Acker.
@@ -89,74 +81,32 @@ func (l *delivery) change(ctx context.Context, verb string, do func()) error {
 // current reports whether this delivery is the one in flight. The caller holds the member's mu.
 func (l *delivery) current() bool { return l.e.state == inFlight && l.e.attempts == l.attempt }
 
-// ackLate finishes an entry whose assignment has ended: at the member of this Broker that has the
-// partition now, or, when its own member left, by a commit to the group.
-func (b *Broker) ackLate(ctx context.Context, e *entry) error {
-	c := e.c
-	b.mu.Lock()
-	if b.isClosed() {
-		b.mu.Unlock()
-		return driver.ErrClosed
+// remember notes how often a message was delivered. The caller holds b.mu.
+func (b *Broker) remember(p topicPartition, offset int64, attempts int32) {
+	if b.attempts[p] == nil {
+		b.attempts[p] = make(map[int64]int32)
 	}
-	b.remember(c.partition, e.offset, ackRecord{attempts: e.attempts, done: true})
-	if heir := b.assignments[c.partition]; heir != nil {
-		heir.m.mu.Lock()
-		if again := heir.find(e.offset); again != nil {
-			heir.m.finish(again)
-		}
-		heir.m.mu.Unlock()
-		b.mu.Unlock()
-		return nil
-	}
-	b.mu.Unlock()
-
-	c.m.mu.Lock()
-	c.m.finish(e)
-	position, left := c.position(), c.left
-	c.m.mu.Unlock()
-	if !left {
-		return errMoved
-	}
-	select {
-	case <-c.m.gone:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	ctx, cancel := b.bound(ctx)
-	defer cancel()
-	if err := b.commitLate(ctx, c.partition, position); err != nil {
-		return b.cause(ctx, err)
-	}
-	return nil
-}
-
-// remember notes a message. The caller holds b.mu.
-func (b *Broker) remember(p topicPartition, offset int64, now ackRecord) {
-	if b.acks[p] == nil {
-		b.acks[p] = make(map[int64]ackRecord)
-	}
-	now.done = now.done || b.acks[p][offset].done
-	b.acks[p][offset] = now
+	b.attempts[p][offset] = attempts
 }
 
 // recall returns what is remembered of a message and forgets it. The caller holds b.mu.
-func (b *Broker) recall(p topicPartition, offset int64) ackRecord {
-	if len(b.acks) == 0 { // nearly always
-		return ackRecord{}
+func (b *Broker) recall(p topicPartition, offset int64) int32 {
+	if len(b.attempts) == 0 { // nearly always
+		return 0
 	}
-	m, ok := b.acks[p][offset]
+	n, ok := b.attempts[p][offset]
 	if ok {
-		delete(b.acks[p], offset)
-		if len(b.acks[p]) == 0 {
-			delete(b.acks, p)
+		delete(b.attempts[p], offset)
+		if len(b.attempts[p]) == 0 {
+			delete(b.attempts, p)
 		}
 	}
-	return m
+	return n
 }
 
 // prune forgets what is before the offset of the group. The caller holds b.mu.
 func (b *Broker) prune(p topicPartition, start int64) {
-	maps.DeleteFunc(b.acks[p], func(offset int64, _ ackRecord) bool { return offset < start })
+	maps.DeleteFunc(b.attempts[p], func(offset int64, _ int32) bool { return offset < start })
 }
 
 // commits calls commit now and then until ctx ends.

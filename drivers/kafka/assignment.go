@@ -28,7 +28,6 @@ type assignment struct {
 	committed int64 // -1: nothing was committed by this assignment
 	closing   bool  // no more deliveries: it is about to end
 	ended     bool
-	left      bool // ended since the member left, not since another one has the partition
 }
 
 // An entry is a fetched record that is not acknowledged.
@@ -52,12 +51,6 @@ const (
 	waiting               // for redelivery
 	finished
 )
-
-// An ackRecord is what the Broker remembers of a message after its assignment ended.
-type ackRecord struct {
-	attempts int32
-	done     bool
-}
 
 // position is the offset before which everything is finished; -1 if nothing was fetched.
 func (c *assignment) position() int64 {

@@ -27,6 +27,9 @@ const (
 
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
+var _ driver.LagReporter = (*Broker)(nil)
+var _ driver.Resetter = (*Broker)(nil)
+var _ driver.Retainer = (*Broker)(nil)
 
 func init() {
 	drivers.Register("kafka", open)
@@ -57,14 +60,13 @@ type Broker struct {
 
 	health *health
 
-	declaring   sync.Mutex // one declaration at a time: most ask for the same topic
-	pinning     sync.Mutex // one new group at a time
-	mu          sync.Mutex // held by Close while ctx ends
-	topics      map[string]topicInfo
-	limits      map[string]int32               // by Kafka's name of the topic; what a batch may have
-	assignments map[topicPartition]*assignment // partitions that members of this Broker have
-	acks        map[topicPartition]map[int64]ackRecord
-	pinned      map[string]kadm.TopicID // on which topic a group has its offsets; one that was made again has another ID
+	declaring sync.Mutex // one declaration at a time: most ask for the same topic
+	pinning   sync.Mutex // one new group at a time
+	mu        sync.Mutex // held by Close while ctx ends
+	topics    map[string]topicInfo
+	limits    map[string]int32                   // by Kafka's name of the topic; what a batch may have
+	attempts  map[topicPartition]map[int64]int32 // of messages whose assignment ended
+	pinned    map[string]kadm.TopicID            // on which topic a group has its offsets; one that was made again has another ID
 }
 
 // Open connects to the cluster at a URL as described at the package. nil options are the zero
@@ -83,8 +85,8 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	b := &Broker{
 		opts: o.withDefaults(), url: redact.URL(servers), user: a.user, sasl: a.sasl, health: newHealth(),
 		idle: make(chan struct{}), topics: make(map[string]topicInfo), limits: make(map[string]int32),
-		assignments: make(map[topicPartition]*assignment), acks: make(map[topicPartition]map[int64]ackRecord),
-		pinned: make(map[string]kadm.TopicID),
+		attempts: make(map[topicPartition]map[int64]int32),
+		pinned:   make(map[string]kadm.TopicID),
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, err)

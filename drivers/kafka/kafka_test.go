@@ -53,7 +53,7 @@ func conformance(t *testing.T, url string) {
 			}
 			h := drivertest.Harness{
 				Broker: open(t, url), AckWait: testAckWait, Ordered: true, KeyAffinity: true,
-				Open: func(t *testing.T) driver.Broker { return open(t, url) },
+				Open: func(t *testing.T) driver.Broker { return open(t, url) }, ProcessURL: url, Retention: 7 * 24 * time.Hour,
 			}
 			if c.Needs != nil && !c.Needs(h) {
 				closeNow(t, h.Broker.(*kafka.Broker))

@@ -21,7 +21,8 @@ const (
 	fetchWait    = 500 * time.Millisecond // as other clients; partitions that come during a fetch may have to wait for its end
 	drainTime    = 2 * time.Second
 	leaveTime    = 3 * time.Second
-	lookAgain    = 5 * time.Second // for a topic that may have been deleted
+	leaveLate    = 10 * time.Second // how long what is in flight keeps a member that ends in the group
+	lookAgain    = 5 * time.Second  // for a topic that may have been deleted
 )
 
 // A member is one Subscribe call: a client of its own that is in the group. One goroutine takes
@@ -39,7 +40,6 @@ type member struct {
 	wake  chan struct{} // holds a wake-up of deliver
 	none  chan struct{} // of await
 	dirty chan struct{} // of commit
-	gone  chan struct{} // closed once the member has left the group
 
 	committing sync.Mutex // one commit at a time, so that an older one cannot come last
 
@@ -60,7 +60,7 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	return &member{
 		b: b, sub: sub, topic: topic, group: groupName(sub), begun: time.Now(),
 		wake: make(chan struct{}, 1), none: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
-		gone: make(chan struct{}), assignments: make(map[int32]*assignment), inFlight: list{kind: byEnd},
+		assignments: make(map[int32]*assignment), inFlight: list{kind: byEnd},
 	}
 }
 
@@ -84,22 +84,36 @@ func (m *member) options() []kgo.Opt {
 		kgo.OnPartitionsAssigned(m.assigned),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { m.revoked(ctx, lost[m.topic]) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
-			_ = m.endAssignments(lost[m.topic], false)
+			_ = m.endAssignments(lost[m.topic])
 		}),
 	}
 }
 
-// run delivers until ctx ends or something fails for good.
+// run delivers until ctx ends or something fails for good. The member stays in the group until what
+// was delivered is acknowledged or given back, so that no other one gets it too, or later ones of its
+// key.
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	awaiting, stop := context.WithCancel(ctx)
+	committing, end := context.WithCancel(m.b.life)
 	var tasks sync.WaitGroup
-	tasks.Go(func() { m.await(ctx) })
-	tasks.Go(func() { m.commits(ctx) })
+	tasks.Go(func() { m.await(awaiting) })
+	tasks.Go(func() { m.commits(committing) })
 	err := m.deliver(ctx, deliver)
 	stop()
-	tasks.Wait()
-	m.leave()
+	partitions, busy := m.finishUp()
+	left := make(chan struct{})
+	m.b.calls.Go(func() {
+		defer close(left)
+		if busy {
+			m.drain(committing, partitions, min(leaveLate, m.b.opts.AckWait))
+		}
+		end()
+		tasks.Wait()
+		m.leave()
+	})
+	if !busy {
+		<-left
+	}
 	return err
 }
 

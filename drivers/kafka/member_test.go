@@ -21,7 +21,7 @@ func BenchmarkMember(b *testing.B) {
 			{Key: "ce_id", Value: []byte(id)}, {Key: "ce_type", Value: []byte("bench.event.v1")}, {Key: "content-type", Value: []byte("application/json")},
 		}}
 	}
-	broker := &Broker{opts: (&Options{}).withDefaults(), assignments: map[topicPartition]*assignment{}, acks: map[topicPartition]map[int64]ackRecord{}}
+	broker := &Broker{opts: (&Options{}).withDefaults(), attempts: map[topicPartition]map[int64]int32{}}
 	m := newMember(broker, driver.Subscription{Topic: "bench", Group: "g", MaxInFlight: 512}, "bench")
 	var err error
 	if m.cl, err = kgo.NewClient(kgo.SeedBrokers("127.0.0.1:9")); err != nil { // it has nothing to ask

@@ -1,15 +1,23 @@
 package kafka_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers/kafka"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	drivertest.Process(func(ctx context.Context, url string) (driver.Broker, error) {
+		return kafka.Open(ctx, url, &kafka.Options{AckWait: testAckWait, Partitions: 4})
+	})
+	servertest.Main(m)
+}
 
 func TestConformanceReal(t *testing.T) { conformance(t, servertest.Shared(t, servers.Kafka).URL()) }
 

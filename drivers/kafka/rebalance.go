@@ -12,14 +12,11 @@ import (
 
 // assigned begins assignments; the client calls it before it fetches.
 func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
-	m.b.mu.Lock()
-	defer m.b.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range got[m.topic] {
-		c := &assignment{m: m, partition: topicPartition{m.group, m.topic, p}, next: -1, committed: -1}
+		c := &assignment{m: m, partition: topicPartition{m.group, m.topic, p}, next: -1, committed: -1, closing: m.leaving}
 		m.assignments[p] = c
-		m.b.assignments[c.partition] = c
 	}
 }
 
@@ -76,12 +73,7 @@ func (m *member) record(c *assignment, e *entry) {
 		c.committed = -1
 	}
 	c.next = e.offset + 1
-	seen := m.b.recall(c.partition, e.offset)
-	e.c, e.attempts = c, seen.attempts
-	if seen.done {
-		e.state = finished
-		return
-	}
+	e.c, e.attempts = c, m.b.recall(c.partition, e.offset)
 	c.open.push(e)
 }
 
@@ -98,9 +90,9 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 	}
 	m.mu.Unlock()
 	if !leaving {
-		m.drain(ctx, partitions)
+		m.drain(ctx, partitions, drainTime)
 	}
-	offsets := m.endAssignments(partitions, leaving)
+	offsets := m.endAssignments(partitions)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	_ = m.commit(ctx, offsets) // what is not committed comes again
@@ -122,9 +114,9 @@ func (m *member) dropDue(c *assignment) {
 	signal(m.wake)
 }
 
-// drain waits until nothing of the partitions is in flight, for drainTime at most.
-func (m *member) drain(ctx context.Context, partitions []int32) {
-	timeout := time.NewTimer(drainTime)
+// drain waits until nothing of the partitions is in flight, for the given time at most.
+func (m *member) drain(ctx context.Context, partitions []int32, most time.Duration) {
+	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	for {
 		m.mu.Lock()
@@ -154,9 +146,8 @@ func (m *member) drain(ctx context.Context, partitions []int32) {
 	}
 }
 
-// endAssignments gives partitions up and returns their offsets. left says that this member goes of
-// its own will, so that what is acknowledged later may be committed while the group is empty.
-func (m *member) endAssignments(partitions []int32, left bool) map[int32]kgo.EpochOffset {
+// endAssignments gives partitions up and returns their offsets.
+func (m *member) endAssignments(partitions []int32) map[int32]kgo.EpochOffset {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
 	m.mu.Lock()
@@ -171,31 +162,37 @@ func (m *member) endAssignments(partitions []int32, left bool) map[int32]kgo.Epo
 			c.closing = true
 			m.dropDue(c)
 		}
-		c.ended, c.left = true, left
+		c.ended = true
 		for e := c.open.first; e != nil; e = e.links[byOffset].next {
 			if e.state == inFlight {
 				m.endFlight(e)
 				e.state = waiting
 			}
 			if e.attempts > 0 {
-				m.b.remember(c.partition, e.offset, ackRecord{attempts: e.attempts})
+				m.b.remember(c.partition, e.offset, e.attempts)
 			}
 		}
 		delete(m.assignments, p)
-		if m.b.assignments[c.partition] == c {
-			delete(m.b.assignments, c.partition)
-		}
 	}
 	return offsets
 }
 
-// leave commits what is acknowledged, leaves the group and ends the client.
-func (m *member) leave() {
-	defer close(m.gone)
+// finishUp ends all deliveries, and returns the partitions and whether something is in flight.
+func (m *member) finishUp() (partitions []int32, busy bool) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.leaving = true
 	m.queue, m.queued = nil, 0
-	m.mu.Unlock()
+	for p, c := range m.assignments {
+		c.closing = true
+		m.dropDue(c)
+		partitions = append(partitions, p)
+	}
+	return partitions, m.inFlight.n > 0
+}
+
+// leave commits what is acknowledged, leaves the group and ends the client.
+func (m *member) leave() {
 	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
 	defer cancel()
 	if m.b.health.link().Err() == nil {
@@ -205,5 +202,5 @@ func (m *member) leave() {
 	m.mu.Lock()
 	rest := slices.Collect(maps.Keys(m.assignments))
 	m.mu.Unlock()
-	m.endAssignments(rest, true)
+	m.endAssignments(rest)
 }

@@ -21,8 +21,8 @@ import (
 // AckWait is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
 //
 // Ack returns before the offset is committed, which happens ten times a second and before a
-// partition is given up. After Subscribe returned it commits before it returns. It fails when
-// another program has the partition by then.
+// partition is given up. A member whose Subscribe returned keeps its partitions until nothing is in
+// flight, for 10 s or AckWait at most. Ack fails when the partition was given up by then.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -157,25 +157,4 @@ func (b *Broker) pinnedNow(sub driver.Subscription) {
 	if now, ok := b.topics[sub.Topic]; ok {
 		b.pinned[groupName(sub)] = now.id
 	}
-}
-
-// commitLate commits for an assignment whose member has left: possible while the group has no
-// member. It never goes back.
-func (b *Broker) commitLate(ctx context.Context, p topicPartition, offset int64) error {
-	b.pinning.Lock()
-	defer b.pinning.Unlock()
-	have, err := b.adm.FetchOffsetsForTopics(ctx, p.group, p.topic)
-	if err != nil {
-		return err
-	}
-	if o, ok := have.Lookup(p.topic, p.partition); ok && o.At >= offset {
-		return nil
-	}
-	offsets := make(kadm.Offsets)
-	offsets.AddOffset(p.topic, p.partition, offset, -1)
-	err = b.adm.CommitAllOffsets(ctx, p.group, offsets)
-	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) {
-		return errMoved
-	}
-	return err
 }

@@ -30,6 +30,9 @@ var (
 
 var _ driver.Broker = (*Broker)(nil)
 var _ driver.HealthReporter = (*Broker)(nil)
+var _ driver.LagReporter = (*Broker)(nil)
+var _ driver.Resetter = (*Broker)(nil)
+var _ driver.Retainer = (*Broker)(nil)
 
 func init() {
 	drivers.Register("amqp", open)
@@ -58,6 +61,8 @@ type Broker struct {
 
 	mu    sync.Mutex     // held by Close while ctx ends
 	sizes map[string]int // how many queues the groups have, by their exchange
+
+	members map[*member]struct{} // that have something
 }
 
 // Open connects to the servers of a URL as described at the package. nil options are the zero
@@ -74,7 +79,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	}
 	b := &Broker{
 		opts: o.withDefaults(), url: redact.URL(servers), turns: make(chan struct{}, maxChannels), idle: make(chan struct{}),
-		sizes: make(map[string]int),
+		sizes: make(map[string]int), members: make(map[*member]struct{}),
 	}
 	if b.servers, err = splitHosts(servers); err != nil {
 		return nil, err
@@ -201,6 +206,13 @@ func (b *Broker) Close(ctx context.Context) error {
 		b.sub.cut()
 		return fmt.Errorf("rabbitmq: close: cut, a deliver function or the server still kept it: %w", context.Cause(ctx))
 	}
+}
+
+// forget is for a member that has nothing any more.
+func (b *Broker) forget(m *member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.members, m)
 }
 
 func (b *Broker) isClosed() bool { return b.ctx.Err() != nil }

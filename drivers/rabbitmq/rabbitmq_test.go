@@ -16,11 +16,16 @@ import (
 
 const testAckWait = time.Second
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	drivertest.Process(func(ctx context.Context, url string) (driver.Broker, error) {
+		return rabbitmq.Open(ctx, url, options())
+	})
+	servertest.Main(m)
+}
 
-// options have two partitions: each is a quorum queue, which takes the server some 20 ms to make.
+// options have few partitions: each is a quorum queue, which takes the server some 20 ms to make.
 func options() *rabbitmq.Options {
-	return &rabbitmq.Options{AckWait: testAckWait, Partitions: 2, Balance: 200 * time.Millisecond}
+	return &rabbitmq.Options{AckWait: testAckWait, Partitions: 3, Balance: 200 * time.Millisecond}
 }
 
 func open(tb testing.TB, url string, o *rabbitmq.Options) *rabbitmq.Broker {
@@ -55,13 +60,19 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			url := servertest.VHost(t) + "?order=" + order
 			can := drivertest.Harness{Ordered: true, NoReplay: true, KeyAffinity: order == "key", Open: func(*testing.T) driver.Broker { return nil }}
+			can.Broker, can.ProcessURL = (*rabbitmq.Broker)(nil), url
+			if order == "none" {
+				can.Parts = -1
+			}
 			for _, c := range drivertest.Cases() {
 				if c.Needs != nil && !c.Needs(can) {
 					continue // TestCrash has those about restarts
 				}
 				t.Run(c.Name, func(t *testing.T) {
 					t.Parallel()
-					c.Run(t, harness(t, url))
+					h := harness(t, url)
+					h.Parts, h.ProcessURL = can.Parts, url
+					c.Run(t, h)
 				})
 			}
 		})

@@ -137,6 +137,14 @@ func (s *session) maybeDrained() {
 // end forgets the session: its messages are the server's again.
 func (s *session) end() {
 	m := s.m
+	defer func() {
+		m.mu.Lock()
+		last := m.ctx.Err() != nil && len(m.sessions) == 0
+		m.mu.Unlock()
+		if last {
+			m.b.forget(m)
+		}
+	}()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.over, s.draining = true, true

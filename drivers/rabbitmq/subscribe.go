@@ -52,6 +52,10 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 
 // supports returns an error for what RabbitMQ cannot do.
 func (b *Broker) supports(sub driver.Subscription) error {
+	if sub.Ordered && (b.opts.Unordered || sub.Raw) {
+		return fmt.Errorf("rabbitmq: subscribe %s to %s with Ordered: %w: with order=none, and in a raw topic, members share one queue message by message: "+
+			"remove order=none from the broker's URL, or subscribe without Ordered", sub.Group, sub.Topic, errors.ErrUnsupported)
+	}
 	if sub.From == driver.FromBeginning && !b.opts.BeginningIsNow && !sub.Raw {
 		return fmt.Errorf("rabbitmq: subscribe %s to %s from the beginning: %w: RabbitMQ keeps no messages for groups to come: "+
 			"choose FromNow, or add the parameter from_beginning=now to the broker's URL",
@@ -81,6 +85,9 @@ type member struct {
 func newMember(b *Broker, sub driver.Subscription, g *group) *member {
 	m := &member{b: b, sub: sub, group: g, wake: make(chan struct{}, 1), sessions: make(map[*session]bool)}
 	m.ctx, m.left = context.WithCancel(b.ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.members[m] = struct{}{}
 	return m
 }
 
@@ -156,7 +163,11 @@ func (m *member) leave() {
 			free = append(free, s)
 		}
 	}
+	none := len(m.sessions) == 0
 	m.mu.Unlock()
+	if none {
+		m.b.forget(m)
+	}
 	timer := time.NewTimer(partWait)
 	defer timer.Stop()
 	for _, s := range free {

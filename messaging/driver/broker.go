@@ -71,7 +71,7 @@ type Sharer interface {
 // A LagReporter is a Broker that knows how far behind its groups are.
 type LagReporter interface {
 	// Lag says what waits for sub.Group in sub.Topic, of each partition that the broker tells apart,
-	// in the order of their names. It asks the broker once or a few times, so call it every few
+	// in their order. It asks the broker once or a few times, so call it every few
 	// seconds at most; it makes and changes nothing. A group that the broker does not know is an
 	// error.
 	Lag(ctx context.Context, sub Subscription) ([]PartitionLag, error)
