@@ -41,11 +41,12 @@ var (
 	published = regexp.MustCompile(`replace \(\n(\t[a-z0-9./-]+ => [a-z0-9]+\.[a-zA-Z0-9./-]+ v[0-9a-f.-]+\n)+\)`)
 )
 
-// measured is how the modules of bench/ come by what they measure: this checkout, whose modules nobody else may name so.
+// measured is how the modules of bench/ and examples/ come by what they measure and show: this checkout, whose modules nobody else may name so.
 var measured = map[string]string{
-	"bench/go.mod":        "\nreplace github.com/kaptar/kaptar => ../\n",
-	"bench/calls/go.mod":  "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
-	"bench/events/go.mod": "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
+	"bench/go.mod":          "\nreplace github.com/kaptar/kaptar => ../\n",
+	"bench/calls/go.mod":    "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
+	"bench/events/go.mod":   "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
+	"examples/river/go.mod": "\nreplace github.com/kaptar/kaptar => ../../\n",
 }
 
 // wallReplace finds module files that work only in this checkout.

@@ -1,0 +1,5 @@
+-- +goose Up
+CREATE TABLE orders (
+    id    BIGINT PRIMARY KEY,
+    cents BIGINT NOT NULL
+);
