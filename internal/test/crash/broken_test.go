@@ -173,14 +173,14 @@ func TestMutants(t *testing.T) {
 			bank := map[string]string{"writers": "4"}
 			maps.Copy(bank, m.bank)
 			s.run("writer", "bank", bank)
-			bankDB, ledgerDB := s.waitForTables()
+			b := s.books(false)
 			foreign := s.foreign(10)
-			for count(t, ledgerDB, `SELECT count(*) FROM effects`) < 400 {
+			for count(t, b.ledger, `SELECT count(*) FROM effects`) < 400 {
 				<-time.After(100 * time.Millisecond)
 			}
 			s.halt()
-			s.still(ledgerDB)
-			r := s.record(bankDB, ledgerDB)
+			s.still(b.ledger)
+			r := s.record(b)
 			r.Committed = append(r.Committed, foreign...)
 			found := Check(r)
 			t.Logf("%d events, %d kills; lost %d, ghosts %d, twice %d, order breaks %d", len(r.Committed), s.kills.Load(),

@@ -30,6 +30,13 @@ type Effect struct {
 	Amount     int64
 }
 
+// A Saga is one that has ended: with its amount moved if it was completed, and with nothing moved if not.
+type Saga struct {
+	ID        string
+	Amount    int64
+	Completed bool
+}
+
 // A Record is what the databases of publishers and of one consumer group say after a run.
 type Record struct {
 	Committed []Event  // in any order
@@ -40,6 +47,8 @@ type Record struct {
 	// Money is what was in all accounts at first, and Accounts what each has now.
 	Money    int64
 	Accounts map[string]int64
+	// Sagas are those that have ended. Each moves money to an account of its own.
+	Sagas []Saga
 	// Open are what is not finished yet: rows of outboxes, events that are tried again or parked, sagas.
 	Open map[string]int64
 	// Rows are the sizes of tables and other things, and Bounds the largest that they may have.
@@ -131,7 +140,8 @@ func order(r *Record) (problems []string) {
 	return problems
 }
 
-// money finds accounts whose sum has changed, and totals that are not the sum of what was applied.
+// money finds accounts whose sum has changed, totals that are not the sum of what was applied, and sagas
+// that have moved something else than they should.
 func money(r *Record) (problems []string) {
 	sum := int64(0)
 	for _, balance := range r.Accounts {
@@ -139,6 +149,15 @@ func money(r *Record) (problems []string) {
 	}
 	if sum != r.Money {
 		problems = append(problems, fmt.Sprintf("the accounts hold %d, want %d", sum, r.Money))
+	}
+	for _, saga := range r.Sagas {
+		moved := int64(0)
+		if saga.Completed {
+			moved = saga.Amount
+		}
+		if got := r.Accounts[saga.ID]; got != moved {
+			problems = append(problems, fmt.Sprintf("saga %+v has moved %d, want %d", saga, got, moved))
+		}
 	}
 	want := map[string]int64{}
 	for _, e := range r.Committed {

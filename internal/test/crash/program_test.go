@@ -27,6 +27,7 @@ import (
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -35,7 +36,7 @@ const asProgram = "KAPTAR_TEST_CRASH_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		program := &kaptar.Program{Services: []kaptar.Service{bankService(), ledgerService()}}
+		program := &kaptar.Program{Services: []kaptar.Service{bankService(), ledgerService(), vaultService()}}
 		os.Exit(program.Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	servertest.Main(m)
@@ -65,7 +66,7 @@ type entry struct {
 	Poison bool  `json:"poison,omitempty"`
 }
 
-// settings are those of both services.
+// settings are those of all services.
 type settings struct {
 	Dir     string        `config:"dir" help:"the site's folder"`
 	Seed    int           `config:"seed" help:"of what is random"`
@@ -73,6 +74,7 @@ type settings struct {
 	Writers int           `config:"writers" default:"0" help:"transactions at a time"`
 	Pause   time.Duration `config:"pause" default:"20ms" help:"between two of a writer"`
 	Edge    int           `config:"edge" default:"0" help:"of so many handlers one kills its process at an edge; 0: none"`
+	Vault   string        `config:"vault" help:"URL of the vault"`
 	Member  string        `config:"member" help:"name of this process"`
 }
 
@@ -101,6 +103,7 @@ CREATE TABLE committed (
     id TEXT PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, seq BIGINT, amount BIGINT NOT NULL, poison BIGINT NOT NULL,
     UNIQUE (topic, key, seq)
 );
+CREATE TABLE ended (id TEXT PRIMARY KEY, status TEXT NOT NULL, amount BIGINT NOT NULL);
 `
 
 // A bank moves money between accounts and tells of it.
@@ -108,6 +111,7 @@ type bank struct {
 	set    *settings
 	db     *sql.DB
 	topics map[string]*messaging.Publisher[entry]
+	sagas  *saga.Sagas[transfer]
 }
 
 func bankService() kaptar.Service {
@@ -127,6 +131,9 @@ func bankService() kaptar.Service {
 			if b.topics[name], err = messaging.NewPublisher(app, set.topic(name)); err != nil {
 				return err
 			}
+		}
+		if err := b.transfers(app); err != nil {
+			return err
 		}
 		b.start(app)
 		return nil
@@ -198,11 +205,16 @@ func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 		e.ID, topic, key, e.Amount, poison); err != nil {
 		return err
 	}
-	from, to := random.IntN(accounts-1), 0
-	to = from + 1 + random.IntN(accounts-1-from)
+	from := random.IntN(accounts - 1)
+	to := from + 1 + random.IntN(accounts-1-from)
 	amount := e.Amount * int64(1-2*random.IntN(2))
 	for _, change := range [][2]int64{{int64(from), -amount}, {int64(to), amount}} { // in ascending order
 		if _, err := tx.ExecContext(ctx, `UPDATE accounts SET balance = balance + $1 WHERE id = $2`, change[1], change[0]); err != nil {
+			return err
+		}
+	}
+	if b.set.Vault != "" && random.IntN(20) == 0 {
+		if err := b.begin(ctx, tx, to, e.Amount); err != nil {
 			return err
 		}
 	}
@@ -274,15 +286,15 @@ func (l *ledger) watch(next messaging.Handler) messaging.Handler {
 		_, _ = l.deliveries.Write([]byte{'.'})
 		err := next(ctx, l.set.disguise(d))
 		if err == nil {
-			l.edge()
+			edge(l.set)
 		}
 		return err
 	}
 }
 
 // edge kills this process, one time in so many.
-func (l *ledger) edge() {
-	if n := l.set.Edge; n > 0 && rand.IntN(2*n) == 0 && !l.set.halted() {
+func edge(set *settings) {
+	if n := set.Edge; n > 0 && rand.IntN(2*n) == 0 && !set.halted() {
 		kill(os.Getpid())
 	}
 }
@@ -314,7 +326,7 @@ func (l *ledger) handle(topic string) func(context.Context, *sql.Tx, messaging.E
 			e.Key, e.Data.Amount); err != nil {
 			return err
 		}
-		l.edge()
+		edge(l.set)
 		return nil
 	}
 }

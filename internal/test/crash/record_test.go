@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -25,29 +26,33 @@ func count(t *testing.T, db *sql.DB, query string) int64 {
 	return rows(t, db, query, func(row sqldb.Row) (n int64, err error) { return n, row.Scan(&n) })[0]
 }
 
-// open is what is not finished, by its name.
-func open(t *testing.T, bank, ledger *sql.DB) map[string]int64 {
+// open says what is not finished, by its name.
+func (b *books) open(t *testing.T) map[string]int64 {
 	t.Helper()
-	return map[string]int64{
-		"rows of the outbox":             count(t, bank, `SELECT count(*) FROM kaptar_outbox`),
-		"events that are tried again":    count(t, ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'retrying'`),
-		"events that wait for their key": count(t, ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'parked'`),
+	n := map[string]int64{
+		"rows of the outbox":             count(t, b.bank, `SELECT count(*) FROM kaptar_outbox`),
+		"events that are tried again":    count(t, b.ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'retrying'`),
+		"events that wait for their key": count(t, b.ledger, `SELECT count(*) FROM kaptar_dead_letters WHERE state = 'parked'`),
 	}
+	if b.vault != nil {
+		n["sagas"] = count(t, b.bank, `SELECT count(*) FROM kaptar_sagas WHERE due_at IS NOT NULL`)
+	}
+	return n
 }
 
 // record reads what a run has left.
-func (s *site) record(bank, ledger *sql.DB) *Record {
+func (s *site) record(b *books) *Record {
 	t := s.t
 	t.Helper()
 	r := &Record{
-		Totals: map[string]int64{}, Accounts: map[string]int64{}, Money: accounts * deposit, Open: open(t, bank, ledger),
-		Committed: rows(t, bank, `SELECT id, topic, key, coalesce(seq, 0), amount, poison FROM committed`, func(row sqldb.Row) (e Event, err error) {
+		Totals: map[string]int64{}, Accounts: map[string]int64{}, Money: accounts * deposit, Open: b.open(t),
+		Committed: rows(t, b.bank, `SELECT id, topic, key, coalesce(seq, 0), amount, poison FROM committed`, func(row sqldb.Row) (e Event, err error) {
 			return e, row.Scan(&e.ID, &e.Topic, &e.Key, &e.Seq, &e.Amount, &e.Poison)
 		}),
-		Applied: rows(t, ledger, `SELECT id, topic, key, amount FROM effects ORDER BY pos`, func(row sqldb.Row) (e Effect, err error) {
+		Applied: rows(t, b.ledger, `SELECT id, topic, key, amount FROM effects ORDER BY pos`, func(row sqldb.Row) (e Effect, err error) {
 			return e, row.Scan(&e.ID, &e.Topic, &e.Key, &e.Amount)
 		}),
-		Dead: rows(t, ledger, `SELECT payload, topic, key FROM kaptar_dead_letters`, func(row sqldb.Row) (e Effect, err error) {
+		Dead: rows(t, b.ledger, `SELECT payload, topic, key FROM kaptar_dead_letters`, func(row sqldb.Row) (e Effect, err error) {
 			var payload []byte
 			var data entry
 			if err := row.Scan(&payload, &e.Topic, &e.Key); err != nil {
@@ -62,30 +67,41 @@ func (s *site) record(bank, ledger *sql.DB) *Record {
 		of string
 		n  int64
 	}
-	scan := func(row sqldb.Row) (b balance, err error) { return b, row.Scan(&b.of, &b.n) }
-	for _, b := range rows(t, bank, `SELECT CAST(id AS TEXT), balance FROM accounts`, scan) {
-		r.Accounts[b.of] = b.n
+	scan := func(row sqldb.Row) (a balance, err error) { return a, row.Scan(&a.of, &a.n) }
+	for _, a := range rows(t, b.bank, `SELECT CAST(id AS TEXT), balance FROM accounts`, scan) {
+		r.Accounts[a.of] = a.n
 	}
-	for _, b := range rows(t, ledger, `SELECT key, total FROM totals`, scan) {
-		r.Totals[b.of] = b.n
+	for _, a := range rows(t, b.ledger, `SELECT key, total FROM totals`, scan) {
+		r.Totals[a.of] = a.n
+	}
+	if b.vault != nil {
+		for _, a := range rows(t, b.vault, `SELECT id, CAST(sum(amount) AS BIGINT) FROM moves GROUP BY id`, scan) {
+			r.Accounts[a.of] = a.n
+		}
+		r.Sagas = rows(t, b.bank, `SELECT id, status, amount FROM ended`, func(row sqldb.Row) (e Saga, err error) {
+			var status string
+			err = row.Scan(&e.ID, &status, &e.Amount)
+			e.Completed = status == string(saga.Completed)
+			return e, err
+		})
 	}
 	r.Rows = map[string]int64{
-		"marks of events":        count(t, ledger, `SELECT count(*) FROM kaptar_inbox`),
-		"marks of keys":          count(t, ledger, `SELECT count(*) FROM kaptar_inbox_keys`),
-		"last numbers of topics": count(t, bank, `SELECT count(*) FROM kaptar_sequences`),
+		"marks of events":        count(t, b.ledger, `SELECT count(*) FROM kaptar_inbox`),
+		"marks of keys":          count(t, b.ledger, `SELECT count(*) FROM kaptar_inbox_keys`),
+		"last numbers of topics": count(t, b.bank, `SELECT count(*) FROM kaptar_sequences`),
 	}
 	r.Bounds = map[string]int64{"marks of events": int64(len(r.Committed)), "marks of keys": 2 * keys, "last numbers of topics": 2 * keys}
 	return r
 }
 
 // finish waits until everything is finished that was committed, a minute after the last kill.
-func (s *site) finish(bank, ledger *sql.DB, limit time.Duration) {
+func (s *site) finish(b *books, limit time.Duration) {
 	s.t.Helper()
 	begun := time.Now()
 	for time.Since(begun) < limit {
-		left := count(s.t, bank, `SELECT count(*) FROM committed`) -
-			count(s.t, ledger, `SELECT (SELECT count(DISTINCT id) FROM effects) + (SELECT count(*) FROM kaptar_dead_letters WHERE state = 'dead')`)
-		for _, n := range open(s.t, bank, ledger) {
+		left := count(s.t, b.bank, `SELECT count(*) FROM committed`) -
+			count(s.t, b.ledger, `SELECT (SELECT count(DISTINCT id) FROM effects) + (SELECT count(*) FROM kaptar_dead_letters WHERE state = 'dead')`)
+		for _, n := range b.open(s.t) {
 			left += n
 		}
 		if left <= 0 {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -76,7 +77,7 @@ func (s *site) startServers(all ...servers.Engine) (urls []string) {
 
 func (s *site) sqliteNATS() {
 	s.settings["broker_url"] = s.startServers(servers.NATS)[0] + "?atomic=true&ack_wait=6s"
-	for _, service := range []string{"bank", "ledger"} {
+	for _, service := range []string{"bank", "ledger", "vault"} {
 		s.databases[service] = "sqlite:" + filepath.Join(s.dir, service+".db")
 	}
 }
@@ -96,7 +97,7 @@ func (s *site) servers() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, service := range []string{"bank", "ledger"} {
+	for _, service := range []string{"bank", "ledger", "vault"} {
 		if _, err := admin.ExecContext(context.Background(), "CREATE DATABASE "+service+" TEMPLATE template0"); err != nil {
 			s.t.Fatal(err)
 		}
@@ -114,9 +115,7 @@ func openSite(t *testing.T, sh shape, seed uint64, settings map[string]string) *
 	}
 	sh.open(s)
 	s.settings["dir"] = s.dir
-	for key, value := range settings {
-		s.settings[key] = value
-	}
+	maps.Copy(s.settings, settings)
 	return s
 }
 
@@ -270,26 +269,35 @@ func (s *site) halt() {
 	}
 }
 
-// waitForTables opens both databases, beside the processes, once these have made their tables.
-func (s *site) waitForTables() (bank, ledger *sql.DB) {
+// A books is the databases of the services, opened beside their processes.
+type books struct{ bank, ledger, vault *sql.DB }
+
+// books waits until the services have made their tables. Without a saga there is no vault.
+func (s *site) books(withVault bool) *books {
+	s.t.Helper()
+	b := new(books)
+	s.open("bank", "kaptar_groups", &b.bank)
+	s.open("ledger", "kaptar_groups", &b.ledger)
+	if withVault {
+		s.open("vault", "moves", &b.vault)
+	}
+	return b
+}
+
+func (s *site) open(service, table string, db **sql.DB) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), liveness)
 	defer cancel()
-	var all [2]*sql.DB
-	for i, service := range []string{"bank", "ledger"} {
-		db, err := sqldb.Open(ctx, s.databases[service])
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		s.t.Cleanup(func() { _ = db.Close() })
-		all[i] = db
-		for db.QueryRowContext(ctx, `SELECT 1 FROM kaptar_groups WHERE FALSE`).Scan(new(int)) != sql.ErrNoRows {
-			if !steady.Sleep(ctx, 50*time.Millisecond) {
-				s.t.Fatalf("%s has no tables after %v", service, liveness)
-			}
+	var err error
+	if *db, err = sqldb.Open(ctx, s.databases[service]); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = (*db).Close() })
+	for !errors.Is((*db).QueryRowContext(ctx, `SELECT 1 FROM `+table+` WHERE 1 = 0`).Scan(new(int)), sql.ErrNoRows) {
+		if !steady.Sleep(ctx, 50*time.Millisecond) {
+			s.t.Fatalf("%s has no tables after %v", service, liveness)
 		}
 	}
-	return all[0], all[1]
 }
 
 // bytes is how long a file of the site is.

@@ -2,7 +2,6 @@ package crash
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,7 +34,7 @@ func TestSoak(t *testing.T) {
 	t.Parallel()
 	s := openSite(t, shapes()[0], 1, nil)
 	addresses := s.startMeasured()
-	bank, ledger := s.waitForTables()
+	b := s.books(false)
 	samples := [parts][]sample{}
 	for part := range parts {
 		if part == 2 {
@@ -45,7 +44,7 @@ func TestSoak(t *testing.T) {
 		}
 		for end := time.Now().Add(*soak / parts); time.Now().Before(end); {
 			<-time.After(max(*soak/150, 200*time.Millisecond))
-			samples[part] = append(samples[part], s.sample(bank, ledger, addresses))
+			samples[part] = append(samples[part], s.sample(b, addresses))
 		}
 		if part == 2 {
 			if err := s.engines[0].Restart(t.Context()); err != nil {
@@ -56,8 +55,8 @@ func TestSoak(t *testing.T) {
 	}
 	s.halt()
 	calm := time.Now()
-	s.finish(bank, ledger, liveness)
-	r := s.record(bank, ledger)
+	s.finish(b, liveness)
+	r := s.record(b)
 	s.bounds(r, samples)
 	s.report(r, calm.Add(-*soak), calm)
 }
@@ -83,11 +82,11 @@ func (s *site) startMeasured() (addresses map[string]string) {
 }
 
 // sample measures.
-func (s *site) sample(bank, ledger *sql.DB, addresses map[string]string) sample {
+func (s *site) sample(b *books, addresses map[string]string) sample {
 	s.t.Helper()
 	m := sample{
-		outbox: count(s.t, bank, `SELECT count(*) FROM kaptar_outbox`), inbox: count(s.t, ledger, `SELECT count(*) FROM kaptar_inbox`),
-		keys: count(s.t, ledger, `SELECT count(*) FROM kaptar_inbox_keys`), heap: map[string]float64{}, goroutines: map[string]float64{},
+		outbox: count(s.t, b.bank, `SELECT count(*) FROM kaptar_outbox`), inbox: count(s.t, b.ledger, `SELECT count(*) FROM kaptar_inbox`),
+		keys: count(s.t, b.ledger, `SELECT count(*) FROM kaptar_inbox_keys`), heap: map[string]float64{}, goroutines: map[string]float64{},
 	}
 	for name, address := range addresses {
 		heap, goroutines, err := measure(s.t.Context(), address)
