@@ -93,7 +93,7 @@ func (s *site) start() {
 func (s *site) report(r *Record, begun, calm time.Time) {
 	s.t.Helper()
 	found := Check(r)
-	s.t.Logf("%d events in %v: %d kills, %d starts failed, %d duplicates suppressed; lost %d, ghosts %d, twice %d, order breaks %d, money %d, open %d, dead letters %d, %d sagas over; finished after %v",
+	s.t.Logf("%d events in %v: %d kills, %d starts failed, %d deliveries of what was handled or waits for its key; lost %d, ghosts %d, twice %d, order breaks %d, money %d, open %d, dead letters %d, %d sagas over; finished after %v",
 		len(r.Committed), time.Since(begun).Round(time.Second), s.kills.Load(), s.failures.Load(), s.bytes(deliveryFile)-s.bytes(handledFile),
 		len(found[Lost]), len(found[Ghosts]), len(found[Twice]), len(found[Order]), len(found[Money]), len(found[Liveness]), len(r.Dead), len(r.Sagas), time.Since(calm).Round(100*time.Millisecond))
 	for checker, problems := range found {
