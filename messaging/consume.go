@@ -85,9 +85,7 @@ type consumer struct {
 
 // start declares the topic and the group, and registers the consuming task.
 func (c *consumer) start() error {
-	sub := driver.Subscription{
-		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, Ordered: c.ordered, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
-	}
+	sub := c.subscription()
 	if err := sub.Validate(); err != nil {
 		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
 	}
@@ -99,6 +97,12 @@ func (c *consumer) start() error {
 	c.shares = shares && !sub.Ordered
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
 	return nil
+}
+
+func (c *consumer) subscription() driver.Subscription {
+	return driver.Subscription{
+		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, Ordered: c.ordered, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
+	}
 }
 
 // consume subscribes until stop ends, again and again if the driver gives up, and returns when what was

@@ -122,13 +122,20 @@ func subscribe[T any](
 	if err := c.transactional(s.db); err != nil {
 		return err
 	}
-	c.handle = func(ctx context.Context, d *driver.Delivery, enter func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
-		event, err := version.decode(d)
+	c.handle = inTx(s.db, version.decode, handler)
+	return c.start()
+}
+
+// inTx is the consumer.handle of a handler that runs in a transaction of db.
+func inTx[T any](
+	db *sql.DB, decode func(*driver.Delivery) (Event[T], error), handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error,
+) func(context.Context, *driver.Delivery, func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
+	return func(ctx context.Context, d *driver.Delivery, enter func(context.Context, *sql.Tx) (outcome, error)) (result outcome, err error) {
+		event, err := decode(d)
 		if err != nil {
 			return "", err
 		}
-		var result outcome
-		err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
+		err = sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
 			var err error
 			if result, err = enter(ctx, tx); err != nil || result != handled {
 				return err
@@ -137,7 +144,6 @@ func subscribe[T any](
 		})
 		return result, err
 	}
-	return c.start()
 }
 
 // SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead letters: each event is

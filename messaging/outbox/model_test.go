@@ -254,3 +254,39 @@ func FuzzInbox(f *testing.F) {
 		newModel(t, db).run(script[:min(len(script), 200)])
 	})
 }
+
+// TestTakeDeadLetterOnce: of those who try one at the same time, one has its effect.
+func TestTakeDeadLetterOnce(t *testing.T) {
+	t.Parallel()
+	eachDialect(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		m := newModel(t, db)
+		inbox := &outbox.Inbox{Group: "g", Ordered: true}
+		err := m.tx(false, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := inbox.SetAside(ctx, tx, outbox.DeadLetter{Message: numbered("k", 1), State: outbox.Retrying, DueAt: time.Now()}, 0)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		letter := m.letters(outbox.Retrying)[0]
+		results := make(chan error, 4)
+		for range cap(results) {
+			go func() {
+				results <- m.tx(false, func(ctx context.Context, tx *sql.Tx) error { return outbox.TakeDeadLetter(ctx, tx, &letter) })
+			}()
+		}
+		taken := 0
+		for range cap(results) {
+			switch err := <-results; {
+			case err == nil:
+				taken++
+			case !errors.Is(err, outbox.ErrNoDeadLetter):
+				t.Errorf("TakeDeadLetter: got %v, want ErrNoDeadLetter", err)
+			}
+		}
+		if taken != 1 {
+			t.Errorf("taken %d times, want once", taken)
+		}
+	})
+}

@@ -9,6 +9,7 @@ func mutants() []mutant {
 		overload(),
 		client(),
 		events(),
+		consumers(),
 		stores(),
 		links(),
 		surroundings(),

@@ -1,0 +1,48 @@
+package mutants
+
+// consumers: what a group does with its events.
+func consumers() []mutant {
+	const model = "TestInboxModel/sqlite"
+	return []mutant{
+		{
+			"what could not be set aside is not acknowledged", "messaging/consume.go",
+			"case failure != nil:\n\t\tlog.Error", "case failure != nil && w.tries < 0:\n\t\tlog.Error", "./messaging", "TestScenario13",
+		},
+		{
+			"an event that was set aside is tried again until the retries are used up", "messaging/retrier.go",
+			"letter.Retries+1 >= c.opts.Retries", "letter.Retries >= 0", "./messaging", "TestScenario12",
+		},
+		{
+			"an outage makes no dead letters", "messaging/circuit.go",
+			"failures >= circuitFailures &&", "failures > circuitTries &&", "./messaging", "TestCircuit",
+		},
+		{
+			"a failing key leaves room for others", "messaging/consume.go",
+			"maxWaiting = 32", "maxWaiting = 1 << 20", "./messaging", "TestPoisonLeavesRoom",
+		},
+		{
+			"later events of a failed one's key wait for it", "messaging/outbox/order.go",
+			"case seq == o.tail+1 && o.handled == o.tail:", "case seq == o.tail+1:", "./messaging/outbox", model,
+		},
+		{
+			"an event waits for missing ones of its key", "messaging/outbox/order.go",
+			"case held < GapWait:", "case held < 0:", "./messaging", "TestGap",
+		},
+		{
+			"the inbox lets the next number of a key alone go first", "messaging/outbox/order.go",
+			"AND handled = $7 AND tail = $7`", "AND handled <= $7 AND tail <= $7`", "./messaging/outbox", model,
+		},
+		{
+			"a number that comes again with another event is no duplicate", "messaging/outbox/order.go",
+			"case seq == o.tail && m.ID != o.msgid:", "case false:", "./messaging", "TestPublisherFromABackup",
+		},
+		{
+			"what is set aside is taken by one", "messaging/outbox/retry.go",
+			"if err == nil && n != 1 {", "if err == nil && n > 1 {", "./messaging/outbox", "TestTakeDeadLetterOnce/sqlite",
+		},
+		{
+			"the numbers of a key have no gap", "messaging/outbox/outbox.go",
+			"seq = kaptar_sequences.seq + 1", "seq = kaptar_sequences.seq + 2", "./messaging/outbox", "TestAddOrdered/sqlite",
+		},
+	}
+}
