@@ -13,6 +13,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -192,6 +193,31 @@ func TestOlderVersionRefused(t *testing.T) {
 	if got := r.all[0]; got.Data != (weighedV3{1, "g"}) || got.ID != "good" {
 		t.Errorf("handled %+v, want the good one", got)
 	}
+
+	// A replay goes through the same versions.
+	r.mu.Lock()
+	r.fails[13] = false
+	r.mu.Unlock()
+	for _, d := range st.deadLetters(t) {
+		if d.Message.ID == "thirteen" || d.Message.ID == "words" {
+			err := sqldb.InTx(t.Context(), r.db, func(ctx context.Context, tx *sql.Tx) error { return outbox.ReplayDeadLetter(ctx, tx, d.ID) })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "the replay", func() bool { return len(st.deadLetters(t)) == len(want)-1 && r.count() == 2 })
+	if got := r.all[1]; got.Data != (weighedV3{13, "g"}) || got.ID != "thirteen" || got.Source != "elsewhere" || got.Key != "k" {
+		t.Errorf("handled %+v, want the old event with its identity, read as the new one", got)
+	}
+	eventually(t, "the other one", func() bool {
+		for _, d := range st.deadLetters(t) {
+			if d.Message.ID == "words" {
+				return d.State == outbox.Dead && d.Reason == want["words"]
+			}
+		}
+		return false
+	})
 }
 
 // TestOlderTwice: one version cannot be subscribed to twice in a group, whichever way.
