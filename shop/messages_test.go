@@ -128,6 +128,77 @@ func badMessages(t *testing.T, s *site) {
 	}
 }
 
+// foreignEvents publishes what programs without kaptar may: two publishers with the same ids, events in
+// structured mode, and what is not to be believed.
+func foreignEvents(t *testing.T, s *site) {
+	user := s.as(t).signUp("far")
+	confirmed, mails, captured := s.wire(t, s, events.OrderConfirmed.Name), s.wire(t, s, events.EmailSend.Name), s.wire(t, s, events.PaymentCaptured.Name)
+
+	hostile := map[string]struct {
+		wire
+		event
+		why       string
+		consumers []string
+	}{
+		"all the money": {captured, event{topic: events.PaymentCaptured.Name, id: "far-3", key: "far",
+			body: `{"order_id":930101,"user_id":1,"amount_cents":9223372036854775807}`}, "amount_cents 9223372036854775807", []string{"analytics-service"}},
+		"all the money again": {captured, event{topic: events.PaymentCaptured.Name, id: "far-4", key: "far", structured: true,
+			body: `{"order_id":930102,"user_id":1,"amount_cents":9223372036854775807}`}, "amount_cents 9223372036854775807", []string{"analytics-service"}},
+		"less than nothing": {confirmed, event{topic: events.OrderConfirmed.Name, id: "far-5", key: "far",
+			body: fmt.Sprintf(`{"order_id":930103,"user_id":%d,"items":[{"sku":"far","quantity":1,"price_cents":1}],"total_cents":-100000000}`, user)},
+			"total_cents -100000000", []string{"analytics-service", "notification-service"}},
+		"another topic's": {confirmed, event{topic: events.OrderConfirmed.Name, kind: events.OrderCancelled.Name, id: "far-6", key: "far",
+			body: confirmation("", "", 930_104, user, "far").body}, `ce-type is "order.cancelled.v1"`, []string{"analytics-service", "notification-service"}},
+		"another topic's, structured": {confirmed, event{topic: events.OrderConfirmed.Name, kind: events.OrderCancelled.Name, id: "far-7", key: "far", structured: true,
+			body: confirmation("", "", 930_105, user, "far").body}, `ce-type is "order.cancelled.v1"`, []string{"analytics-service", "notification-service"}},
+		"a mail to nobody": {mails, event{topic: events.EmailSend.Name, id: "far-8", key: "far", structured: true,
+			body: `{"user_id":0,"subject":"far","body":""}`}, "user_id 0", []string{"notification-service"}},
+	}
+	for _, h := range hostile {
+		h.publish(t, h.event)
+	}
+	for i, e := range []event{{source: "/far/a"}, {source: "/far/b"}, {source: "/far/c", structured: true}} { // one id, three events
+		good := confirmation("far-1", fmt.Sprint("far", i), int64(930_001+i), user, "far")
+		good.source, good.structured = e.source, e.structured
+		for range 2 { // each twice
+			confirmed.publish(t, good)
+		}
+		s.stray(1)
+	}
+	mail := letter("far-2", user, "structured")
+	mail.structured = true
+	mails.publish(t, mail)
+	mails.publish(t, mail)
+
+	s.sold(t, "far", 3)
+	s.arrived(t, user, "structured")
+	for i := range 3 {
+		subject := fmt.Sprintf("Order %d is confirmed", 930_001+i)
+		if all := s.arrived(t, user, subject); count(all, subject) != 1 || count(all, "structured") > 1 {
+			t.Errorf("mails %q, want each once", all)
+		}
+	}
+	for name, h := range hostile {
+		for _, service := range h.consumers {
+			db := s.openDB(t, service)
+			eventually(t, func() string {
+				var n int
+				var reason string
+				err := db.QueryRowContext(t.Context(), `SELECT count(*), coalesce(max(reason), '') FROM kaptar_dead_letters
+					WHERE topic = $1 AND grp = $2 AND msgid = $3 AND state = 'dead'`, h.topic, service, h.id).Scan(&n, &reason)
+				if err != nil || n != 1 || !strings.Contains(reason, h.why) {
+					return fmt.Sprintf("%s: %d dead letters of %s with %q, %v; want one because of %s", name, n, service, reason, err, h.why)
+				}
+				return ""
+			})
+		}
+	}
+	var got sales
+	if problem := s.as(t).read("/v1/sales", &got); problem != "" {
+		t.Errorf("the sales cannot be read: %s", problem)
+	}
+}
+
 // processed finds how many deliveries a service has handled, by topic and outcome.
 var processed = regexp.MustCompile(`(?m)^messaging_processed_total\{outcome="(?:ok|duplicate)",service="([^"]+)",topic="([^"]+)"\} (\d+)$`)
 

@@ -38,6 +38,7 @@ func scenarios() []scenario {
 		{name: "one trace through all services", run: traced},
 		{name: "duplicate messages", run: duplicates},
 		{name: "messages that nobody can handle", run: badMessages},
+		{name: "events of programs without kaptar, good and hostile", run: foreignEvents},
 		{name: "clients that do what they can to close a service", run: hostile, alone: true},
 		{name: "order declined by the bank", run: declined, alone: true},
 		{name: "bank outage", run: bankOutage, alone: true},

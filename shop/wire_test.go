@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -25,19 +27,42 @@ type wire interface {
 // An event is a message of a program in another language.
 type event struct {
 	topic, id, key, body string
-	// noCloudEvent leaves out what makes it one.
-	noCloudEvent bool
+	// source and kind are those of CloudEvents; default /suite and the topic.
+	source, kind string
+	// noCloudEvent leaves out what makes it one; structured has it in the body instead of headers.
+	noCloudEvent, structured bool
 }
 
-// attributes are those of CloudEvents, without a prefix.
+// attributes are those of CloudEvents that go as headers, without a prefix.
 func (e event) attributes() map[string]string {
-	if e.noCloudEvent {
+	if e.noCloudEvent || e.structured {
 		return nil
 	}
+	return e.all()
+}
+
+func (e event) all() map[string]string {
 	return map[string]string{
-		"specversion": "1.0", "id": e.id, "source": "/suite", "type": e.topic, "subject": e.key,
+		"specversion": "1.0", "id": e.id, "source": cmp.Or(e.source, "/suite"), "type": cmp.Or(e.kind, e.topic), "subject": e.key,
 		"time": time.Now().UTC().Format(time.RFC3339),
 	}
+}
+
+// payload is the body of the message, and its content type; "" is none.
+func (e event) payload(t *testing.T) (body []byte, contentType string) {
+	t.Helper()
+	if !e.structured {
+		return []byte(e.body), ""
+	}
+	members := map[string]any{"data": json.RawMessage(e.body)}
+	for name, value := range e.all() {
+		members[name] = value
+	}
+	body, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body, "application/cloudevents+json; charset=UTF-8"
 }
 
 // natsWire is NATS with JetStream.
@@ -59,7 +84,11 @@ func dialNATS(t *testing.T, url string) wire {
 
 func (w natsWire) publish(t *testing.T, e event) {
 	t.Helper()
-	msg := &nats.Msg{Subject: e.topic + ".p00", Data: []byte(e.body), Header: nats.Header{}}
+	body, contentType := e.payload(t)
+	msg := &nats.Msg{Subject: e.topic + ".p00", Data: body, Header: nats.Header{}}
+	if contentType != "" {
+		msg.Header.Set("Content-Type", contentType)
+	}
 	for name, value := range e.attributes() {
 		msg.Header["ce-"+name] = []string{value}
 	}
@@ -109,7 +138,11 @@ func dialKafka(_ *testing.T, url string) wire { return kafkaWire{strings.TrimPre
 
 func (w kafkaWire) publish(t *testing.T, e event) {
 	t.Helper()
-	r := &kgo.Record{Topic: e.topic, Key: []byte(e.key), Value: []byte(e.body)}
+	body, contentType := e.payload(t)
+	r := &kgo.Record{Topic: e.topic, Key: []byte(e.key), Value: body}
+	if contentType != "" {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: "content-type", Value: []byte(contentType)})
+	}
 	for name, value := range e.attributes() {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_" + name, Value: []byte(value)})
 	}
@@ -170,7 +203,8 @@ func dialRabbit(t *testing.T, url string) wire {
 
 func (w rabbitWire) publish(t *testing.T, e event) {
 	t.Helper()
-	msg := amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(e.body), Headers: amqp.Table{}}
+	body, contentType := e.payload(t)
+	msg := amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: contentType, Body: body, Headers: amqp.Table{}}
 	for name, value := range e.attributes() {
 		msg.Headers["cloudEvents_"+name] = value
 	}
