@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ type Command struct {
 type Call struct {
 	// Args are all that is typed after the name, flags such as --help included.
 	Args           []string
+	Stdin          io.Reader // nil is nothing
 	Stdout, Stderr io.Writer
 	// Flags are flags of the program that say which settings Apps reads: --config, --set and those of
 	// Program.Flags that take a value. A command that calls Apps adds them to its own and parses them
@@ -77,7 +79,7 @@ func (p *Program) cobra(c Command) *cobra.Command {
 	return &cobra.Command{
 		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			call := &Call{Args: args, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), program: p, settings: &flags{values: map[string]string{}}}
+			call := &Call{Args: args, Stdin: os.Stdin, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), program: p, settings: &flags{values: map[string]string{}}}
 			call.Flags = p.commandFlags(call.settings)
 			if code := c.Run(cmd.Context(), call); code != 0 {
 				return exitError(code)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -30,6 +31,14 @@ type Principal struct {
 // Has reports whether p has the scope; nil has none.
 func (p *Principal) Has(scope string) bool {
 	return p != nil && slices.ContainsFunc(p.Scopes, func(s string) bool { return s == scope || s == allScopes })
+}
+
+// Name says who p is in one word, for records: Subject, or else Caller.
+func (p *Principal) Name() string {
+	if p == nil {
+		return ""
+	}
+	return cmp.Or(p.Subject, p.Caller)
 }
 
 // allScopes stands for every scope.

@@ -52,6 +52,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/listen"
+	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/rollout"
 	"github.com/kaptar/kaptar/rollout/export"
 	"github.com/kaptar/kaptar/saga"
@@ -93,7 +94,8 @@ type Options struct {
 }
 
 // Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
-// commands are kaptar.Main's, where run embeds nothing, and rollout (see package rollout).
+// commands are kaptar.Main's, where run embeds nothing, rollout (see package rollout) and those of
+// messaging.Commands.
 func Main(services ...kaptar.Service) {
 	args := os.Args[1:]
 	if len(args) == 1 {
@@ -109,7 +111,7 @@ func Main(services ...kaptar.Service) {
 	set.BoolVar(&o.MTLS, "mtls", false, "give each service a certificate, of a throw-away CA, and serve with TLS")
 	program := &kaptar.Program{
 		Services: services, Flags: set, Sources: o.sources, Beside: o.beside,
-		Commands: []kaptar.Command{rollout.Command(export.Command()), saga.Command()},
+		Commands: append([]kaptar.Command{rollout.Command(export.Command()), saga.Command()}, messaging.Commands()...),
 	}
 	program.Run = func(ctx context.Context, opts *kaptar.Options, services ...kaptar.Service) error {
 		o.Options, o.Screen = *opts, os.Stdout

@@ -33,7 +33,9 @@ type bus struct {
 	mu         sync.Mutex
 	brokers    map[string]driver.Broker // by URL
 	routes     map[string]driver.Broker // by topic
-	subscribed map[[2]string]bool       // topics and groups of this service's subscriptions
+	subscribed map[[2]string]*consumer  // by topic and group
+	publishes  map[string]check         // by topic
+	stored     *store                   // nil: it keeps no events
 	turns      *turns                   // nil until there is one
 	middleware []func(Handler) Handler
 }
@@ -44,7 +46,8 @@ type busKey struct{}
 func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
 		b := &bus{
-			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]bool),
+			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]*consumer),
+			publishes: make(map[string]check),
 		}
 		b.metrics = newMetrics(app)
 		return b, nil
@@ -78,6 +81,9 @@ func (b *bus) store() (*store, error) {
 			b.app.Metrics().Unregister(rows)
 			return nil
 		})
+		b.mu.Lock()
+		b.stored = s
+		b.mu.Unlock()
 		b.app.Go("outbox relay", s.relay.Run)
 		b.app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, db, b.app.Logger()) })
 		return s, nil

@@ -79,6 +79,7 @@ type consumer struct {
 	retrier *retrier
 	retries chan struct{} // holds a value for each event that is tried again
 
+	check check // of the data; nil with autoAck
 	// handle decodes d and calls the handler, in the transaction in which enter has returned handled.
 	handle func(ctx context.Context, d *driver.Delivery, enter func(ctx context.Context, tx *sql.Tx) (outcome, error)) (outcome, error)
 }

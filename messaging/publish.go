@@ -85,6 +85,9 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	b.publishes[topic.Name] = checkOf(decode[T])
+	b.mu.Unlock()
 	use := schema.Use{Topic: topic.Name, Publishes: true, Ordered: topic.Ordered, Raw: topic.raw()}
 	return &DirectPublisher[T]{topic, b, br}, note(app, use, topic.Schema)
 }

@@ -122,6 +122,7 @@ func subscribe[T any](
 	if err := c.transactional(s.db); err != nil {
 		return err
 	}
+	c.check = checkOf(version.decode)
 	c.handle = inTx(s.db, version.decode, handler)
 	return c.start()
 }
@@ -195,12 +196,11 @@ func newConsumer[T any](app *kaptar.App, version Older[T], opts *SubscribeOption
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := [2]string{topic, all.Group}
-	if b.subscribed[key] {
+	if b.subscribed[key] != nil {
 		return nil, fmt.Errorf("messaging: %s subscribes to %s twice in group %s, so that each event would reach only one of the two handlers: "+
 			"give one of them a group of its own (SubscribeOptions.Group, for example %q), or do both in one handler",
 			app.Name(), topic, all.Group, all.Group+".second")
 	}
-	b.subscribed[key] = true
 	if err := note(app, schema.Use{Topic: topic, Group: all.Group, Ordered: version.ordered, Raw: version.raw}, version.schema); err != nil {
 		return nil, err
 	}
@@ -208,5 +208,9 @@ func newConsumer[T any](app *kaptar.App, version Older[T], opts *SubscribeOption
 		b.turns = newTurns(app)
 		app.Go("events by version", b.turns.follow)
 	}
-	return &consumer{bus: b, topic: topic, raw: version.raw, ordered: version.ordered && !version.raw, opts: all, running: make(chan struct{}, all.Concurrency)}, nil
+	c := &consumer{
+		bus: b, topic: topic, raw: version.raw, ordered: version.ordered && !version.raw, opts: all, running: make(chan struct{}, all.Concurrency),
+	}
+	b.subscribed[key] = c
+	return c, nil
 }

@@ -39,10 +39,10 @@ func (e UsageError) Unwrap() error { return e.error }
 // Usagef is fmt.Errorf for a UsageError.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// Code is the exit code of a command that has printed why.
-type Code int
+// An ExitError is the exit code of a command that has printed why.
+type ExitError int
 
-func (c Code) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (e ExitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // New returns the command name of the program, for commands below it. Flags may be nil.
 func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
@@ -86,7 +86,7 @@ func Exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// Run runs root with args, prints the error and returns the exit code: 0, Failed, Wrong or a Code.
+// Run runs root with args, prints the error and returns the exit code: 0, Failed, Wrong or an ExitError.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -95,7 +95,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	if err == nil {
 		return 0
 	}
-	if code, ok := errors.AsType[Code](err); ok {
+	if code, ok := errors.AsType[ExitError](err); ok {
 		return int(code)
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", Program(), redact.Lines(err.Error()))

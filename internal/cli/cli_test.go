@@ -29,7 +29,7 @@ func TestRun(t *testing.T) {
 		root := cli.New("things", "what it is for", "", nil)
 		bad := &cobra.Command{Use: "bad", RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flag("code").Changed {
-				return cli.Code(4)
+				return cli.ExitError(4)
 			}
 			return errors.New("no luck")
 		}}

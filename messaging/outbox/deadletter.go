@@ -105,6 +105,7 @@ type Filter struct {
 	Since, Until                   time.Time // of the last failure: from, and before
 	After                          int64     // only those with a higher ID: the last one of the page before
 	Limit                          int       // at most so many; 0 means all
+	IDs                            []int64   // only these; nil means all
 }
 
 // where returns the condition of f and its arguments.
@@ -126,6 +127,9 @@ func (f *Filter) where() (condition string, args []any) {
 	add(!f.Since.IsZero(), "last_at >= $%d", f.Since.UnixMilli())
 	add(!f.Until.IsZero(), "last_at < $%d", f.Until.UnixMilli())
 	add(f.After != 0, "id > $%d", f.After)
+	if f.IDs != nil { // numbers: there is nothing to quote
+		condition += " AND id IN (" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(f.IDs)), ", "), "[]") + ")"
+	}
 	return condition, args
 }
 

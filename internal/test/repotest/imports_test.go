@@ -33,12 +33,12 @@ var mayImport = map[string][]string{
 	"sqldb":                  {internal},
 	"server":                 {"telemetry", internal},
 	"transport":              {"discovery", "telemetry", internal},
-	"messaging":              {".", "messaging/", "sqldb", "telemetry", "config", "transport", internal},
+	"messaging":              {".", "messaging/", "sqldb", "telemetry", "config", "transport", "server", internal},
 	"messaging/outbox":       {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
 	"drivers":                {internal},
 	"drivers/":               {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
-	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging/", "sqldb", "rollout", "rollout/", "saga", internal},
+	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging", "messaging/", "sqldb", "rollout", "rollout/", "saga", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"tools/servers":          {internal},
 	"tools/image":            {},
