@@ -197,9 +197,7 @@ func (o *operator) current(d *outbox.DeadLetter) error {
 	if d.Kind == outbox.Publish {
 		return nil
 	}
-	o.bus.mu.Lock()
-	defer o.bus.mu.Unlock()
-	if o.bus.subscribed[[2]string{d.Message.Topic, d.Group}] == nil {
+	if o.consumer(d) == nil {
 		return badf("dead letter %d: %s has no subscription to %s in group %s any more: drop it, or subscribe again",
 			d.ID, o.bus.app.Name(), d.Message.Topic, d.Group)
 	}
@@ -246,14 +244,22 @@ func (o *operator) edit(ctx context.Context, id int64, data []byte, headers map[
 	return err
 }
 
-// checkOf is how the data of d is read; nil when that is not known.
-func (o *operator) checkOf(d *outbox.DeadLetter) check {
+// consumer returns whose event d is; nil when there is no such subscription.
+func (o *operator) consumer(d *outbox.DeadLetter) *consumer {
 	o.bus.mu.Lock()
 	defer o.bus.mu.Unlock()
+	group, _, _ := strings.Cut(d.Group, "#") // the generation of a group that was reset
+	return o.bus.subscribed[[2]string{d.Message.Topic, group}]
+}
+
+// checkOf is how the data of d is read; nil when that is not known.
+func (o *operator) checkOf(d *outbox.DeadLetter) check {
 	if d.Kind == outbox.Publish {
+		o.bus.mu.Lock()
+		defer o.bus.mu.Unlock()
 		return o.bus.publishes[d.Message.Topic]
 	}
-	if c := o.bus.subscribed[[2]string{d.Message.Topic, d.Group}]; c != nil {
+	if c := o.consumer(d); c != nil {
 		return c.check
 	}
 	return nil

@@ -118,10 +118,12 @@ func (f *Filter) where() (condition string, args []any) {
 		}
 	}
 	for _, equal := range [][2]string{
-		{"kind", f.Kind}, {"state", f.State}, {"grp", f.Group}, {"topic", f.Topic}, {"key", f.Key}, {"msgid", f.MessageID},
+		{"kind", f.Kind}, {"state", f.State}, {"topic", f.Topic}, {"key", f.Key}, {"msgid", f.MessageID},
 	} {
 		add(equal[1] != "", equal[0]+" = $%d", equal[1])
 	}
+	// A group that was reset has a generation behind its name.
+	add(f.Group != "", "(grp = $%[1]d OR substr(grp, 1, length(CAST($%[1]d AS TEXT)) + 1) = CAST($%[1]d AS TEXT) || '#')", f.Group)
 	pattern := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(strings.ToLower(f.Reason))
 	add(f.Reason != "", `lower(reason) LIKE $%d ESCAPE '\'`, "%"+pattern+"%")
 	add(!f.Since.IsZero(), "last_at >= $%d", f.Since.UnixMilli())
