@@ -297,7 +297,7 @@ func events() []mutant {
 		},
 		{
 			"a second subscription in one group is refused", "messaging/subscribe.go",
-			"if b.subscribed[key] {", "if false {", "./messaging", "TestSecondSubscription",
+			"if b.subscribed[key] != nil {", "if b.subscribed[key] == nil && false {", "./messaging", "TestSecondSubscription",
 		},
 		{
 			"raw bytes stay what they are", "messaging/envelope.go",
