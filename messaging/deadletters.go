@@ -339,7 +339,7 @@ func (c *letters) read(file string) (data []byte, err error) {
 	if data, err = io.ReadAll(io.LimitReader(in, driver.MaxSize+1)); err != nil {
 		return nil, fmt.Errorf("--data: %w", err)
 	}
-	return data, nil // EditDeadLetter refuses what is too large
+	return data, nil // Edit refuses what is too large
 }
 
 func (c *letters) auditCommand() *cobra.Command {

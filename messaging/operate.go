@@ -161,7 +161,8 @@ func (o *operator) change(ctx context.Context, ids []int64, action string, who b
 				err = do(ctx, tx, &d)
 			}
 			if err == nil {
-				err = outbox.AddAudit(ctx, tx, outbox.Audit{Who: who.Who, Why: who.Why, Action: action}, &d)
+				kept := record{Who: who.Who, Why: who.Why, Action: action}.of(&d)
+				err = kept.add(ctx, tx)
 			}
 			if err != nil {
 				return fmt.Errorf("messaging: %s: %s: %w", o.bus.app.Name(), action, err)
@@ -188,7 +189,7 @@ func (o *operator) replay(ctx context.Context, ids []int64, rate int, begin time
 		if err := outbox.ReplayDeadLetter(ctx, tx, d.ID); err != nil {
 			return err
 		}
-		return outbox.DelayDeadLetter(ctx, tx, d.ID, begin.Add(time.Duration(nth-1)*time.Second/time.Duration(rate)))
+		return d.Delay(ctx, tx, begin.Add(time.Duration(nth-1)*time.Second/time.Duration(rate)))
 	})
 }
 
@@ -228,7 +229,7 @@ func (o *operator) edit(ctx context.Context, id int64, data []byte, headers map[
 			}
 		}
 		edited.Headers = driver.HeadersOf(all)
-		if err := outbox.EditDeadLetter(ctx, tx, d, edited); err != nil {
+		if err := d.Edit(ctx, tx, edited); err != nil {
 			return err
 		}
 		if check := o.checkOf(d); check != nil {
@@ -350,40 +351,6 @@ func (o *operator) numbers(ctx context.Context, f outbox.Filter, limit int) (ids
 		f.After = ids[len(ids)-1]
 	}
 	return ids[:min(len(ids), limit)], nil
-}
-
-// A record is an audit record as it is shown.
-type record struct {
-	Service   string          `json:"service"`
-	ID        int64           `json:"id"`
-	At        time.Time       `json:"at"`
-	Who       string          `json:"who"`
-	Why       string          `json:"why"`
-	Action    string          `json:"action"`
-	Group     string          `json:"group"`
-	Topic     string          `json:"topic"`
-	Key       string          `json:"key"`
-	MessageID string          `json:"message_id,omitempty"`
-	Before    json.RawMessage `json:"before"`
-}
-
-func (o *operator) audit(ctx context.Context, before int64, limit int) ([]record, error) {
-	if limit < 1 || limit > mostListed {
-		return nil, badf("limit %d: expected 1 to %d", limit, mostListed)
-	}
-	all, err := outbox.Audits(ctx, o.db, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("messaging: %s: %w", o.bus.app.Name(), err)
-	}
-	records := make([]record, 0, len(all))
-	for i := range all {
-		a := &all[i]
-		m := &a.Message
-		records = append(records, record{
-			o.bus.app.Name(), a.ID, a.At.UTC(), a.Who, a.Why, a.Action, a.Group, m.Topic, m.Key, m.ID, json.RawMessage(a.Before),
-		})
-	}
-	return records, nil
 }
 
 // isBad reports whether err is one of whoever asks.

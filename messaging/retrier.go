@@ -223,7 +223,7 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	defer span.End()
 	begun := time.Now()
 	result, err := c.call(ctx, d, func(ctx context.Context, tx *sql.Tx) (outcome, error) {
-		return handled, outbox.TakeDeadLetter(ctx, tx, letter)
+		return handled, letter.Take(ctx, tx)
 	})
 	<-c.running
 	gone := errors.Is(err, outbox.ErrNoDeadLetter)
@@ -243,7 +243,7 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	if err != nil || gone || letter.Seq == 0 || stop.Err() != nil || c.circuit.isOpen() {
 		return nil
 	}
-	if next, err = outbox.NextOfKey(ctx, c.db, letter); err != nil {
+	if next, err = letter.Next(ctx, c.db); err != nil {
 		c.bus.app.Logger().WarnContext(ctx, "next event of a key not read, it will be tried later", "topic", c.topic, "key", d.Key, "error", err)
 	}
 	return next
@@ -260,7 +260,7 @@ func (c *consumer) failedAgain(ctx context.Context, letter *outbox.DeadLetter, e
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	failure := sqldb.InTx(ctx, c.db, func(ctx context.Context, tx *sql.Tx) error {
-		return outbox.DeadLetterFailed(ctx, tx, letter, err.Error(), due)
+		return letter.Failed(ctx, tx, err.Error(), due)
 	})
 	switch {
 	case failure != nil:

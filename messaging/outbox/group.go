@@ -26,17 +26,17 @@ func (g *Group) Inbox() string {
 	return g.Name + "#" + strconv.FormatInt(g.Generation, 10)
 }
 
-// ResetGroup has a group begin again at the time to, the zero time being the beginning, as part of tx.
-// Who consumes for it sees that in Groups.
-func ResetGroup(ctx context.Context, tx *sql.Tx, name, topic string, to time.Time) (Group, error) {
-	g := Group{Name: name, Topic: topic, To: to, Pending: true}
+// Reset has g, of which Name, Topic and To count, begin again, as part of tx. Who consumes for it sees
+// that in Groups.
+func (g *Group) Reset(ctx context.Context, tx *sql.Tx) error {
+	g.Pending = true
 	err := tx.QueryRowContext(ctx, `INSERT INTO kaptar_groups (grp, topic, generation, reset_to, state) VALUES ($1, $2, 1, $3, 'pending')
 		ON CONFLICT (grp, topic) DO UPDATE SET generation = kaptar_groups.generation + 1, reset_to = excluded.reset_to, state = 'pending'
-		RETURNING generation`, name, topic, millis(to)).Scan(&g.Generation)
+		RETURNING generation`, g.Name, g.Topic, millis(g.To)).Scan(&g.Generation)
 	if err != nil {
-		return g, fmt.Errorf("outbox: reset of group %q: %w", name, err)
+		return fmt.Errorf("outbox: reset of group %q: %w", g.Name, err)
 	}
-	return g, nil
+	return nil
 }
 
 // Groups returns all groups that were ever reset.
@@ -57,8 +57,8 @@ func Groups(ctx context.Context, q querier) ([]Group, error) {
 	return all, nil
 }
 
-// GroupIsReset notes that the broker has begun g's generation, unless there is a later one.
-func GroupIsReset(ctx context.Context, tx *sql.Tx, g *Group) error {
+// Done notes that the broker has begun g's generation, unless there is a later one.
+func (g *Group) Done(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE kaptar_groups SET state = 'done' WHERE grp = $1 AND topic = $2 AND generation = $3`, g.Name, g.Topic, g.Generation)
 	if err != nil {
 		return fmt.Errorf("outbox: reset of group %q: %w", g.Name, err)
@@ -74,7 +74,7 @@ const earlier = ` FROM kaptar_dead_letters WHERE topic = $2 AND kind = 'consume'
 // called again. An event without a number stays set aside: it is marked as handled, unless that was
 // already done. One of an ordered topic waits for an operator from now on, under the group's old name,
 // since its key begins again: the group gets it again if the broker still has it.
-func CarryOver(ctx context.Context, tx *sql.Tx, g *Group) error {
+func (g *Group) CarryOver(ctx context.Context, tx *sql.Tx) error {
 	for _, statement := range []string{
 		`DELETE FROM kaptar_dead_letters WHERE id IN (SELECT id` + earlier + ` AND state = '` + dropped + `')`,
 		`UPDATE kaptar_dead_letters SET state = 'dead', seq = NULL, due_at = NULL, rev = rev + 1,

@@ -125,9 +125,9 @@ func (m *model) retry(d outbox.DeadLetter, fail, crash bool) {
 			if d.Retries > 1 {
 				due = time.Time{}
 			}
-			return outbox.DeadLetterFailed(ctx, tx, &d, "again", due)
+			return d.Failed(ctx, tx, "again", due)
 		}
-		return outbox.TakeDeadLetter(ctx, tx, &d)
+		return d.Take(ctx, tx)
 	})
 	if err == nil && !fail {
 		m.apply(d.Message.ID, d.Seq)
@@ -273,7 +273,7 @@ func TestTakeDeadLetterOnce(t *testing.T) {
 		results := make(chan error, 4)
 		for range cap(results) {
 			go func() {
-				results <- m.tx(false, func(ctx context.Context, tx *sql.Tx) error { return outbox.TakeDeadLetter(ctx, tx, &letter) })
+				results <- m.tx(false, func(ctx context.Context, tx *sql.Tx) error { return letter.Take(ctx, tx) })
 			}()
 		}
 		taken := 0
@@ -282,7 +282,7 @@ func TestTakeDeadLetterOnce(t *testing.T) {
 			case err == nil:
 				taken++
 			case !errors.Is(err, outbox.ErrNoDeadLetter):
-				t.Errorf("TakeDeadLetter: got %v, want ErrNoDeadLetter", err)
+				t.Errorf("Take: got %v, want ErrNoDeadLetter", err)
 			}
 		}
 		if taken != 1 {

@@ -46,10 +46,10 @@ func DueDeadLetters(ctx context.Context, q querier, group, topic string, limit i
 	return all, nil
 }
 
-// TakeDeadLetter takes d, as it was read, out of what is set aside, as part of tx, in which the
+// Take takes d, as it was read, out of what is set aside, as part of tx, in which the
 // caller has d's effect. Of an ordered topic the next one of the key is then to be tried.
 // ErrNoDeadLetter is in the chain of the error when d is not to be tried again, or was changed.
-func TakeDeadLetter(ctx context.Context, tx *sql.Tx, d *DeadLetter) error {
+func (d *DeadLetter) Take(ctx context.Context, tx *sql.Tx) error {
 	return d.remove(ctx, tx, "AND state = 'retrying'")
 }
 
@@ -96,9 +96,9 @@ func (d *DeadLetter) change(ctx context.Context, tx *sql.Tx, statement string, a
 	return nil
 }
 
-// DeadLetterFailed notes, as part of tx, that d, as it was read, failed again because of reason. It
+// Failed notes, as part of tx, that d, as it was read, failed again because of reason. It
 // is tried again at due; the zero time is never.
-func DeadLetterFailed(ctx context.Context, tx *sql.Tx, d *DeadLetter, reason string, due time.Time) error {
+func (d *DeadLetter) Failed(ctx context.Context, tx *sql.Tx, reason string, due time.Time) error {
 	state := Retrying
 	if due.IsZero() {
 		state = Dead
@@ -168,9 +168,9 @@ func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 	return !earlier, nil
 }
 
-// NextOfKey returns the dead letter after d in the order of its key if it is to be tried again, nil
+// Next returns the dead letter after d in the order of its key if it is to be tried again, nil
 // if there is none.
-func NextOfKey(ctx context.Context, q querier, d *DeadLetter) (*DeadLetter, error) {
+func (d *DeadLetter) Next(ctx context.Context, q querier) (*DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying' ORDER BY seq LIMIT 1`,
 		d.Group, d.Message.Topic, source(&d.Message), d.Message.Key, d.Seq)
