@@ -15,6 +15,7 @@ import (
 
 var (
 	kills = flag.Int("kills", 0, "how often TestCrash kills something in each shape; 0: 40 and 24")
+	pause = flag.Duration("pause", 10*time.Millisecond, "of each of the four writers of TestCrash, between two transactions")
 	seed  = flag.Uint64("seed", 0, "of what is random in TestCrash; 0: another each time")
 )
 
@@ -85,7 +86,7 @@ func (s *site) start() {
 	unhold()
 	at := fmt.Sprint("127.0.0.1:", ports[0])
 	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"})
-	s.run("writer", "bank", map[string]string{"writers": "4", "vault": "http://" + at, "breaker.recovery_timeout": "1s"})
+	s.run("writer", "bank", map[string]string{"writers": "4", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"})
 	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"})
 }
 
