@@ -165,6 +165,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 		}
 	}
 	broker := &embedded{url: o.brokerURL(), listen: o.NATSListen, password: o.password, dir: filepath.Join(o.Dir, "nats"), free: free}
+	broker.log = o.brokerLog(ctx, settings, services)
 	defer broker.stop() // the last to go: the services need it while they stop
 	tell := o.Ready
 	ready := func(all []discovery.Instance, pids map[string]int) {

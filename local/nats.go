@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -27,14 +28,20 @@ const authTimeout = 10 * time.Second
 // maxPayload leaves room for headers beside the largest message (driver.MaxSize).
 const maxPayload = 2 << 20
 
+// maxStore is beyond any disk: the server's own limit is what was free when it started, and stays when
+// there is more.
+const maxStore = 1 << 50
+
 // embedded is the broker of one Run, a NATS server which starts when somebody is about to use it.
 type embedded struct {
 	url, listen   string
 	password, dir string
 	free          io.Closer // holds the port until then
+	log           *slog.Logger
 
 	mu     sync.Mutex
 	server *server.Server // nil: it does not run
+	over   chan struct{}  // closed by stop; nil: it was never started
 }
 
 // has reports whether a URL is that of the embedded broker, with whatever parameters.
@@ -46,11 +53,13 @@ func (e *embedded) has(url string) bool {
 func (e *embedded) start(ctx context.Context) (err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.server == nil {
+	if e.over == nil {
 		_ = e.free.Close()
-		if e.server, err = startNATS(ctx, e.listen, e.password, e.dir); err != nil {
+		if e.server, err = e.open(ctx); err != nil {
 			return fmt.Errorf("local: embedded broker: %w", err)
 		}
+		e.over = make(chan struct{})
+		go e.tend()
 	}
 	return nil
 }
@@ -59,7 +68,7 @@ func (e *embedded) start(ctx context.Context) (err error) {
 func (e *embedded) running() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.server == nil {
+	if e.over == nil {
 		return ""
 	}
 	return e.listen
@@ -69,7 +78,7 @@ func (e *embedded) running() string {
 // password: other users of the machine reach the address too. Every message is
 // on the disk before it is acknowledged (SyncAlways): the server's own default syncs every two
 // minutes, and what it acknowledged in between is lost with the power.
-func startNATS(ctx context.Context, address, password, dir string) (*server.Server, error) {
+func startNATS(ctx context.Context, address, password, dir string, to *slog.Logger) (*server.Server, error) {
 	host, portText, _ := net.SplitHostPort(address) // Options.sources has checked it
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 { // the server would take 4222 for 0; Run has chosen one by now
@@ -86,13 +95,13 @@ func startNATS(ctx context.Context, address, password, dir string) (*server.Serv
 	s, err := server.NewServer(&server.Options{
 		ServerName: "kaptar", Host: host, Port: int(port),
 		Username: brokerUser, Password: password, AuthTimeout: authTimeout.Seconds(),
-		JetStream: true, StoreDir: dir, SyncAlways: true,
+		JetStream: true, StoreDir: dir, SyncAlways: true, JetStreamMaxStore: maxStore,
 		MaxPayload: maxPayload, NoSigs: true, DisableShortFirstPing: true,
 	})
 	if err != nil {
 		return nil, err
 	}
-	log := newServerLog()
+	log := newServerLog(to)
 	s.SetLoggerV2(log, false, false, false)
 	started := make(chan struct{})
 	go func() {
@@ -133,13 +142,20 @@ const stopTimeout = 5 * time.Second
 func (e *embedded) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.server == nil {
+	if e.over == nil {
 		return
 	}
-	e.server.Shutdown()
+	close(e.over)
+	if e.server != nil {
+		shutDown(e.server)
+	}
+}
+
+func shutDown(s *server.Server) {
+	s.Shutdown()
 	stopped := make(chan struct{})
 	go func() {
-		e.server.WaitForShutdown()
+		s.WaitForShutdown()
 		close(stopped)
 	}()
 	select {
@@ -148,15 +164,15 @@ func (e *embedded) stop() {
 	}
 }
 
-// serverLog keeps the broker's last complaint for the error that needs it. The rest of what it logs
-// is about its clients, which log it themselves.
+// serverLog passes the broker's complaints on, and keeps the last one for the error that needs it.
 type serverLog struct {
+	to    *slog.Logger
 	fatal chan error   // gets what keeps the server from starting
 	last  atomic.Value // the last complaint, a string
 }
 
-func newServerLog() *serverLog {
-	l := &serverLog{fatal: make(chan error, 1)}
+func newServerLog(to *slog.Logger) *serverLog {
+	l := &serverLog{to: to, fatal: make(chan error, 1)}
 	l.last.Store("no reason given")
 	return l
 }
@@ -166,8 +182,14 @@ var _ server.Logger = (*serverLog)(nil)
 func (l *serverLog) Noticef(string, ...any)         {}
 func (l *serverLog) Debugf(string, ...any)          {}
 func (l *serverLog) Tracef(string, ...any)          {}
-func (l *serverLog) Warnf(format string, v ...any)  { l.last.Store(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Errorf(format string, v ...any) { l.last.Store(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any)  { l.tell(slog.LevelWarn, format, v) }
+func (l *serverLog) Errorf(format string, v ...any) { l.tell(slog.LevelError, format, v) }
+
+func (l *serverLog) tell(level slog.Level, format string, v []any) {
+	text := strings.TrimSpace(fmt.Sprintf(format, v...))
+	l.last.Store(text)
+	l.to.Log(context.Background(), level, "embedded broker: "+text)
+}
 
 // Fatalf implements server.Logger. It must return: the server calls it instead of returning an
 // error, and then stops starting.

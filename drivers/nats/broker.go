@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -39,6 +41,8 @@ type broker struct {
 	inboxes map[*replyInbox]struct{} // all of them
 
 	questions map[*question]struct{}
+
+	working steady.Health // of topics and groups, while the server can be reached
 
 	groups  *bucket   // who has which partition of the groups with Ordered
 	changed time.Time // when the connection was made again last
@@ -77,8 +81,11 @@ func (b *broker) reconnected() {
 // SharesMessages implements driver.Sharer: the server gives a message to the member that asks next.
 func (b *broker) SharesMessages() {}
 
-// Healthy implements driver.HealthReporter.
-func (b *broker) Healthy() error {
+// Healthy implements driver.HealthReporter. It also reports a topic whose last Publish the server
+// left unanswered or refused for want of room, and a group whose last Subscribe failed.
+func (b *broker) Healthy() error { return cmp.Or(b.reachable(), b.working.Err()) }
+
+func (b *broker) reachable() error {
 	if b.isClosed() {
 		return fmt.Errorf("nats: %w", driver.ErrClosed)
 	}
@@ -96,7 +103,7 @@ func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
 		}
 		return nil
 	}
-	if err := b.Healthy(); err != nil {
+	if err := b.reachable(); err != nil {
 		return err
 	}
 	ctx, cancel := b.conn.bound(ctx)

@@ -153,7 +153,7 @@ func (b *broker) Lag(ctx context.Context, sub driver.Subscription) ([]driver.Par
 	if err := sub.Validate(); err != nil {
 		return nil, err
 	}
-	if err := b.Healthy(); err != nil {
+	if err := b.reachable(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := b.conn.bound(ctx)
@@ -216,7 +216,7 @@ func lagOf(ctx context.Context, stream jetstream.Stream, consumer, name string) 
 func (b *broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
 	err := sub.Validate()
 	if err == nil {
-		err = b.Healthy()
+		err = b.reachable()
 	}
 	if err != nil {
 		return err
@@ -259,7 +259,7 @@ func (b *broker) reset(ctx context.Context, info topicInfo, sub driver.Subscript
 
 // Retention implements driver.Retainer.
 func (b *broker) Retention(ctx context.Context, topic string) (time.Duration, error) {
-	if err := b.Healthy(); err != nil {
+	if err := b.reachable(); err != nil {
 		return 0, err
 	}
 	ctx, cancel := b.conn.bound(ctx)

@@ -40,7 +40,7 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("nats: publish: %w", err)
 	}
-	if err := b.Healthy(); err != nil {
+	if err := b.reachable(); err != nil {
 		return err
 	}
 	p := &publication{b: b, msgs: msgs, wire: make([]nats.Msg, len(msgs)), stored: make([]bool, len(msgs)), link: b.conn.currentLink()}
@@ -56,8 +56,13 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	for _, indexes := range byTopic(msgs) {
 		topic := msgs[indexes[0]].Topic
 		if err := p.send(ctx, topic, indexes); err != nil {
-			return p.failed(ctx, topic, err)
+			err = p.failed(ctx, topic, err)
+			if !errors.Is(ctx.Err(), context.Canceled) && !b.isClosed() {
+				b.working.Note(topic, err)
+			}
+			return err
 		}
+		b.working.Note(topic, nil)
 	}
 	return nil
 }

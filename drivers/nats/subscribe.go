@@ -39,7 +39,11 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	b.mu.Unlock()
 	defer b.calls.Done()
 
+	group := [2]string{sub.Topic, sub.Group}
 	info, err := b.join(ctx, sub)
+	if err == nil {
+		b.working.Note(group, nil)
+	}
 	switch {
 	case err != nil:
 	case sub.Ordered:
@@ -49,8 +53,13 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 		err = b.newPuller(info, sub, escapeName(sub.Group), sub.MaxInFlight, f).run(ctx, deliver)
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
-		return fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
+		err = fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
+		if !errors.Is(err, errOtherKind) {
+			b.working.Note(group, err)
+		}
+		return err
 	}
+	b.working.Note(group, nil)
 	return nil
 }
 
@@ -58,7 +67,7 @@ func (b *broker) isClosed() bool { return ended(b.done) }
 
 // join makes sure that the group has its consumer, or with Ordered its consumers.
 func (b *broker) join(ctx context.Context, sub driver.Subscription) (topicInfo, error) {
-	if err := b.Healthy(); err != nil {
+	if err := b.reachable(); err != nil {
 		return topicInfo{}, err
 	}
 	ctx, cancel := b.conn.bound(ctx)
@@ -128,6 +137,9 @@ func (b *broker) groupConfig(group string) jetstream.ConsumerConfig {
 func (b *broker) ensure(ctx context.Context, stream string, config jetstream.ConsumerConfig) error {
 	have, err := b.conn.js.Consumer(ctx, stream, config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if config, err = b.fromHere(ctx, stream, config); err != nil {
+			return err
+		}
 		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
 			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member was faster and starts elsewhere
 		}
@@ -140,6 +152,20 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 		_, err = b.conn.js.UpdateConsumer(ctx, stream, current)
 	}
 	return err
+}
+
+// fromHere makes a consumer from now one from the next message on: should the server lose what the
+// group has done, it then begins there again, and not at a later now.
+func (b *broker) fromHere(ctx context.Context, stream string, config jetstream.ConsumerConfig) (jetstream.ConsumerConfig, error) {
+	if config.DeliverPolicy != jetstream.DeliverNewPolicy {
+		return config, nil
+	}
+	s, err := b.conn.js.Stream(ctx, stream)
+	if err != nil {
+		return config, err
+	}
+	config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, s.CachedInfo().State.LastSeq+1
+	return config, nil
 }
 
 // gone returns why the consumer will never answer, or nil if that is not known.

@@ -30,6 +30,7 @@ func mutants() []mutant {
 		deployment(),
 		sagas(),
 		outboxes(),
+		groups(),
 	)
 }
 
