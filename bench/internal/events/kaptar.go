@@ -27,8 +27,9 @@ const (
 
 // kaptarStack is two services as kaptar.Run runs them, with the defaults of all settings.
 type kaptarStack struct {
-	way    way
-	faults *Faults
+	way     way
+	ordered bool // the topic's keys are numbered
+	faults  *Faults
 }
 
 // Faulty returns what opens kaptar with faults in its handler.
@@ -83,7 +84,7 @@ func tables(app *kaptar.App) (*sql.DB, error) {
 }
 
 func (r *kaptarRunning) topic() messaging.Topic[Order] {
-	return messaging.Topic[Order]{Name: r.env.Topic}
+	return messaging.Topic[Order]{Name: r.env.Topic, Ordered: r.ordered}
 }
 
 func (r *kaptarRunning) handle(ctx context.Context, tx *sql.Tx, e messaging.Event[Order]) error {

@@ -24,11 +24,12 @@ type Settings struct {
 type Series struct {
 	Stack   *Stack
 	Durable bool
-	Rate    []float64     // events a second, by round
-	Late    []float64     // ms from the commit to the handler, of all rounds, in order
-	Self    []float64     // µs of CPU of this process per event, by round
-	Server  []float64     // the same of PostgreSQL
-	Doubly  int           // effects more than events
+	Rate    []float64 // events a second, by round
+	Late    []float64 // ms from the commit to the handler, of all rounds, in order
+	Self    []float64 // µs of CPU of this process per event, by round
+	Server  []float64 // the same of PostgreSQL
+	Doubly  int       // effects more than events
+	env     *Env
 	Every   time.Duration // of latencies: the pause between two events
 }
 
@@ -155,7 +156,7 @@ func rounds(ctx context.Context, on *Servers, list []*Stack, durable bool, s Set
 		if envs[i], err = on.env(ctx, stack, durable, capacity); err != nil {
 			return nil, err
 		}
-		series[i] = Series{Stack: stack, Durable: durable}
+		series[i] = Series{Stack: stack, Durable: durable, env: envs[i]}
 	}
 	for round := range s.Rounds + 1 {
 		for j := range list {

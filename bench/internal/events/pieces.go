@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ import (
 
 // Pieces measures parts of kaptar alone, and writes their tables.
 func Pieces(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
-	return errors.Join(wakes(ctx, w, on, s), relays(ctx, w, on, s), writes(ctx, w, on, s))
+	return errors.Join(wakes(ctx, w, on, s), relays(ctx, w, on, s), inboxes(ctx, w, on, s), writes(ctx, w, on, s))
 }
 
 // wakes measures how a commit comes to the relay's notice.
@@ -104,13 +105,55 @@ func relay(ctx context.Context, on *Servers, d Dialect, n int) (float64, error) 
 	return rate(int64(n), took), <-ended
 }
 
+// inboxes measures the inbox by message id beside that of ordered topics, by key.
+func inboxes(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
+	var list []*Stack
+	for _, d := range []Dialect{SQLite, Postgres} {
+		list = append(list,
+			&Stack{Name: "by message id, " + string(d), Database: d, Open: kaptarStack{}.open},
+			&Stack{Name: "by key, " + string(d), Database: d, Open: kaptarStack{ordered: true}.open},
+		)
+	}
+	series, err := Drain(ctx, on, list, false, s)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n### Inbox by message id and by key\n\nA drain as above, without and with `Ordered`. Size is that of the table in PostgreSQL after all rounds, indexes included.\n\n"+
+		"| inbox | events/s | CPU, µs | of PostgreSQL, µs | events | kB |\n|---|--:|--:|--:|--:|--:|\n")
+	for i, one := range series {
+		middle, least, most := spread(one.Rate)
+		self, _, _ := spread(one.Self)
+		server, _, _ := spread(one.Server)
+		size := math.NaN()
+		if one.Stack.Database == Postgres {
+			if size, err = tableSize(ctx, one.env.Handle, []string{"kaptar_inbox", "kaptar_inbox_keys"}[i%2]); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(w, "| %s | %.0f (%.0f to %.0f) | %s | %s | %d | %s |\n",
+			one.Stack.Name, middle, least, most, whole(self), whole(server), s.Events*(s.Rounds+1), whole(size))
+	}
+	return nil
+}
+
+// tableSize returns the kB of a table in PostgreSQL, with its indexes.
+func tableSize(ctx context.Context, url, table string) (kB float64, err error) {
+	db, err := sqldb.Open(ctx, url)
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	err = db.QueryRowContext(ctx, `SELECT pg_total_relation_size($1::text::regclass) / 1024.0`, table).Scan(&kB)
+	return kB, err
+}
+
 // writes measures transactions of an order, of an order and its event, and of an ordered topic's.
 func writes(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
-	fmt.Fprintf(w, "\n### Transactions\n\nCommits a second, with nobody sending.\n\n| database | writers | an order | and its event |\n|---|--:|--:|--:|\n")
+	fmt.Fprintf(w, "\n### Transactions\n\nCommits a second, with nobody sending.\n\n| database | writers | an order | and its event | of an ordered topic |\n|---|--:|--:|--:|--:|\n")
 	for _, d := range []Dialect{SQLite, Postgres} {
 		for _, writers := range []int{1, s.Writers} {
 			fmt.Fprintf(w, "| %s | %d |", d, writers)
-			rates := make([][]float64, 2)
+			rates := make([][]float64, 3)
 			for range s.Rounds {
 				for i := range rates {
 					r, err := commits(ctx, on, d, writers, i, s.Time/2)
@@ -139,7 +182,7 @@ func commits(ctx context.Context, on *Servers, d Dialect, writers, with int, dur
 	if err != nil {
 		return 0, err
 	}
-	r := &kaptarRunning{env: env}
+	r := &kaptarRunning{kaptarStack: kaptarStack{ordered: with == 2}, env: env}
 	result := 0.0
 	err = r.run(ctx, kaptar.Service{Name: "order-service", Setup: func(app *kaptar.App) (err error) {
 		if r.pub, err = messaging.NewPublisher(app, r.topic()); err != nil {
