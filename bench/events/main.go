@@ -1,7 +1,7 @@
 // Command events measures events from a committed transaction to a handler's effect, through kaptar
 // and through Watermill, side by side in one process, and prints tables of Markdown:
 //
-//	go run . [-rounds 5] [-stacks kaptar] [-parts drain,writers,latency,pieces,redelivery] [-events 4000] [-time 2s] [-docs ../../docs]
+//	go run . [-rounds 4] [-stacks kaptar] [-parts drain,writers,latency,pieces,redelivery] [-events 4000] [-time 1500ms] [-docs ../../docs]
 //
 // With -docs it also writes them into performance.md of that folder. How it measures is in package
 // bench/internal/events, what the figures say in docs/performance.md. It is a module of its own for
@@ -64,9 +64,9 @@ func main() {
 
 func run(ctx context.Context) error {
 	s := events.Settings{Note: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
-	flag.IntVar(&s.Rounds, "rounds", 5, "measured rounds, after one that warms up")
+	flag.IntVar(&s.Rounds, "rounds", 4, "measured rounds, after one that warms up")
 	flag.IntVar(&s.Events, "events", 4000, "events of a backlog, half of them on a durable broker")
-	flag.DurationVar(&s.Time, "time", 2*time.Second, "time of the writers in a turn")
+	flag.DurationVar(&s.Time, "time", 1500*time.Millisecond, "time of the writers in a turn")
 	flag.IntVar(&s.Writers, "writers", 16, "writers at full speed")
 	names := flag.String("stacks", "", "comma-separated parts of names; default all")
 	parts := flag.String("parts", "drain,writers,latency,pieces,redelivery", "what is measured")
@@ -132,12 +132,15 @@ func (m *measurement) part(name string) error {
 	case "drain":
 		return m.both(events.DrainTitle(), events.Drain, list)
 	case "writers":
+		list = slices.DeleteFunc(list, func(st *events.Stack) bool { return strings.HasSuffix(st.Name, "deduplicator") }) // which changes nothing here
 		return m.both(events.WritersTitle(), events.Writers, list)
 	case "latency":
 		list = m.some(append(events.Stacks(), polling()...))
+		few := m.s
+		few.Rounds = min(few.Rounds, 2) // each has hundreds of latencies
 		var all []events.Series
 		for _, every := range []time.Duration{5 * time.Millisecond, 2 * time.Millisecond} {
-			series, err := events.Latency(m.ctx, m.on, list, every, m.s)
+			series, err := events.Latency(m.ctx, m.on, list, every, few)
 			if err != nil {
 				return err
 			}
