@@ -2,13 +2,16 @@ package kafka_test
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kaptar/kaptar/drivers/kafka"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
@@ -44,6 +47,28 @@ func closeNow(tb testing.TB, b *kafka.Broker) {
 	}
 }
 
+// A link is a proxy as drivertest has it.
+type link struct{ *servertest.Proxy }
+
+func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
+func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
+
+// linked opens a connection to the only broker at url, which tells its clients its own address, by
+// way of a proxy.
+func linked(t *testing.T, url string) (driver.Broker, drivertest.Link) {
+	t.Helper()
+	p := servertest.NewProxy(t, url[strings.LastIndexAny(url, "/@")+1:])
+	b, err := kafka.Open(t.Context(), url, &kafka.Options{AckWait: testAckWait, Partitions: 4, Client: []kgo.Opt{
+		kgo.Dialer(func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, p.Addr())
+		}),
+	}})
+	if err != nil {
+		t.Fatalf("Open(%s) by a proxy = %v", url, err)
+	}
+	return b, link{p}
+}
+
 // conformance runs the suite.
 func conformance(t *testing.T, url string) {
 	for i, c := range drivertest.Cases() {
@@ -54,6 +79,7 @@ func conformance(t *testing.T, url string) {
 			h := drivertest.Harness{
 				Broker: open(t, url), AckWait: testAckWait, Ordered: true, KeyAffinity: true,
 				Open: func(t *testing.T) driver.Broker { return open(t, url) }, ProcessURL: url, Retention: 7 * 24 * time.Hour,
+				Linked: func(t *testing.T) (driver.Broker, drivertest.Link) { return linked(t, url) },
 			}
 			if c.Needs != nil && !c.Needs(h) {
 				closeNow(t, h.Broker.(*kafka.Broker))

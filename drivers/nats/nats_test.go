@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/kaptar/kaptar/drivers/nats"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
@@ -115,8 +116,25 @@ func harness(t *testing.T, url string) drivertest.Harness {
 	return drivertest.Harness{
 		Broker: open(t, url), AckWait: testAckWait, Ordered: true, Dedup: true, ProcessURL: url, Retention: 7 * 24 * time.Hour,
 		Open: func(t *testing.T) driver.Broker { return open(t, url) },
+		Linked: func(t *testing.T) (driver.Broker, drivertest.Link) {
+			first, _, _ := strings.Cut(url[strings.LastIndexAny(url, "/@")+1:], ",")
+			first, _, _ = strings.Cut(first, "?")
+			p := servertest.NewProxy(t, first)
+			servers, query, _ := strings.Cut(url, "?")
+			servers = servers[:strings.LastIndexAny(servers, "/@")+1] + p.Addr()
+			if query != "" {
+				servers += "?" + query
+			}
+			return open(t, servers), link{p}
+		},
 	}
 }
+
+// A link is a proxy as drivertest has it.
+type link struct{ *servertest.Proxy }
+
+func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
+func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package rabbitmq_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,8 +51,20 @@ func harness(t *testing.T, url string) drivertest.Harness {
 	return drivertest.Harness{
 		Broker: open(t, url, options()), AckWait: testAckWait, Ordered: true, NoReplay: true, CountsAhead: true,
 		Open: func(t *testing.T) driver.Broker { return open(t, url, options()) },
+		Linked: func(t *testing.T) (driver.Broker, drivertest.Link) {
+			at := strings.LastIndex(url, "@")
+			address, vhost, _ := strings.Cut(url[at+1:], "/")
+			p := servertest.NewProxy(t, address)
+			return open(t, url[:at+1]+p.Addr()+"/"+vhost, options()), link{p}
+		},
 	}
 }
+
+// A link is a proxy as drivertest has it.
+type link struct{ *servertest.Proxy }
+
+func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
+func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
@@ -61,6 +74,7 @@ func TestConformance(t *testing.T) {
 			url := servertest.VHost(t) + "?order=" + order
 			can := drivertest.Harness{Ordered: true, NoReplay: true, KeyAffinity: order == "key", Open: func(*testing.T) driver.Broker { return nil }}
 			can.Broker, can.ProcessURL = (*rabbitmq.Broker)(nil), url
+			can.Linked = func(*testing.T) (driver.Broker, drivertest.Link) { return nil, nil }
 			if order == "none" {
 				can.Parts = -1
 			}

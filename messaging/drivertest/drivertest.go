@@ -38,6 +38,9 @@ type Harness struct {
 	// cannot be another.
 	Open func(t *testing.T) driver.Broker
 
+	// Linked opens one more connection, over a link that can be made bad. nil: there is none.
+	Linked func(t *testing.T) (driver.Broker, Link)
+
 	// ProcessURL is what the function given to Process opens, in a process of its own. "": no member
 	// can be one.
 	ProcessURL string
@@ -58,6 +61,16 @@ type Harness struct {
 	Dedup       bool // stores an ID once within its duplicate window
 	NoReplay    bool // keeps no history: FromBeginning is refused with errors.ErrUnsupported
 	CountsAhead bool // Attempt also counts what a member had fetched and was not given to handle
+}
+
+// A Link is the way between a connection and the server.
+type Link interface {
+	// Slow delays what goes over it, or lets so many bytes a second through; 0 is none, and all.
+	Slow(delay time.Duration, rate int)
+	// Block keeps back what goes to the server, or what comes from it, with the connections open.
+	Block(up, down bool)
+	// Cut ends the connections; new ones can be made.
+	Cut()
 }
 
 // A Case is one promise of package driver.
@@ -111,6 +124,7 @@ func Cases() []Case {
 		{Name: "LagOrdered", Run: with(testLagOrdered), Needs: func(h Harness) bool { return ordered(h) && has[driver.LagReporter](h) }},
 		{Name: "Reset", Run: with(testReset, "g"), Needs: has[driver.Resetter]},
 		{Name: "Retention", Run: with(testRetention, "g"), Needs: has[driver.Retainer]},
+		{Name: "BadLink", Run: with(testBadLink, "g"), Needs: func(h Harness) bool { return h.Linked != nil }},
 		{Name: "RestartLosesNothing", Run: with(testRestartLosesNothing, "g"), Needs: func(h Harness) bool { return h.Restart != nil }},
 	}
 }

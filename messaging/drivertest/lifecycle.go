@@ -145,14 +145,21 @@ func testRestartLosesNothing(e *env) {
 	next.sees("marker0")
 }
 
+// insistTimeout bounds one try: an answer that is late may never come.
+const insistTimeout = 5 * time.Second
+
 // insist publishes until it works.
-func (e *env) insist(batch []driver.Message) {
+func (e *env) insist(batch []driver.Message) { e.insistOn(e.Broker, batch) }
+
+func (e *env) insistOn(b driver.Broker, batch []driver.Message) {
 	ctx, cancel := context.WithTimeout(e.Context(), e.Wait)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := e.Broker.Publish(ctx, batch)
+		once, end := context.WithTimeout(ctx, insistTimeout)
+		err := b.Publish(once, batch)
+		end()
 		if err == nil {
 			return
 		}

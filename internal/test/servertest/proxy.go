@@ -1,14 +1,14 @@
 package servertest
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// A Proxy stands before a server and can keep its answers back, cut the connections and refuse new
-// ones. Its methods may be called concurrently.
+// A Proxy stands before a server and can keep its answers back, be slow, cut the connections and
+// refuse new ones. Its methods may be called concurrently.
 type Proxy struct {
 	listener net.Listener
 	server   string
@@ -18,6 +18,17 @@ type Proxy struct {
 	conns   []net.Conn
 	refused bool
 	hold    chan struct{} // answers go through once it is closed
+
+	bad     Bad
+	changed chan struct{} // closed when bad is another one
+}
+
+// Bad says what is wrong with the way to a server. The zero value is nothing.
+type Bad struct {
+	Delay time.Duration // of each piece, each way
+	Rate  int           // bytes a second, each way; 0: as they come
+	Up    bool          // nothing reaches the server
+	Down  bool          // nothing reaches the client
 }
 
 // NewProxy returns a proxy for the server at host:port, on a free port of 127.0.0.1, until the end
@@ -28,7 +39,7 @@ func NewProxy(t testing.TB, server string) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{listener: l, server: server, hold: make(chan struct{}), held: make(chan struct{}, 1)}
+	p := &Proxy{listener: l, server: server, hold: make(chan struct{}), held: make(chan struct{}, 1), changed: make(chan struct{})}
 	close(p.hold)
 	go func() {
 		for {
@@ -73,6 +84,51 @@ func (p *Proxy) Release() {
 	p.release()
 }
 
+// Be makes the way bad, or with the zero value good again: then what was kept back goes on.
+func (p *Proxy) Be(bad Bad) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bad = bad
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// now returns what is wrong, and a channel that closes when that is something else.
+func (p *Proxy) now() (Bad, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bad, p.changed
+}
+
+// pass writes a piece as the way allows.
+func (p *Proxy) pass(to net.Conn, piece []byte, up bool) error {
+	bad, _ := p.now()
+	if bad.Delay > 0 {
+		<-time.After(bad.Delay)
+	}
+	for len(piece) > 0 {
+		bad, changed := p.now()
+		n := len(piece)
+		switch {
+		case up && bad.Up || !up && bad.Down:
+			<-changed
+			continue
+		case bad.Rate > 0:
+			select {
+			case <-changed:
+				continue
+			case <-time.After(time.Second):
+				n = min(n, bad.Rate)
+			}
+		}
+		if _, err := to.Write(piece[:n]); err != nil {
+			return err
+		}
+		piece = piece[n:]
+	}
+	return nil
+}
+
 // Cut ends all connections.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -105,8 +161,22 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	p.conns = append(p.conns, client, server)
-	go func() { _, _ = io.Copy(server, client) }()
+	go p.ask(client, server)
 	go p.answer(server, client)
+}
+
+func (p *Proxy) ask(client, server net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := client.Read(buf)
+		if err == nil {
+			err = p.pass(server, buf[:n], true)
+		}
+		if err != nil {
+			_ = server.Close()
+			return
+		}
+	}
 }
 
 func (p *Proxy) answer(server, client net.Conn) {
@@ -129,7 +199,7 @@ func (p *Proxy) answer(server, client net.Conn) {
 			}
 			<-hold
 		}
-		if _, err := client.Write(buf[:n]); err != nil {
+		if p.pass(client, buf[:n], false) != nil {
 			return
 		}
 	}
