@@ -20,11 +20,6 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// inboxRetention is how long handled events are remembered; a duplicate that comes later would be
-// applied again. 7 days is also how long brokers keep messages by default, so nothing can come
-// later.
-const inboxRetention = 7 * 24 * time.Hour
-
 // A bus is what the publishers and subscriptions of one service share.
 type bus struct {
 	app     *kaptar.App
@@ -73,8 +68,11 @@ func (b *bus) store() (*store, error) {
 		if err := outbox.Migrate(b.app.Context(), db); err != nil {
 			return nil, fmt.Errorf("messaging: %s: %w", b.app.Name(), err)
 		}
-		keep := kaptar.SectionOf[Settings](b.app).Outbox.Keep
-		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: keep})}
+		set := kaptar.SectionOf[Settings](b.app)
+		if set.Inbox.Retention < 0 {
+			return nil, fmt.Errorf("messaging: %s: inbox.retention is %v: expected a duration, or 0s for ever", b.app.Name(), set.Inbox.Retention)
+		}
+		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: set.Outbox.Keep})}
 		rows := backlog{s.relay, b.app.Name()}
 		b.app.Metrics().MustRegister(rows)
 		b.app.OnStop("outbox", func(context.Context) error { // before the database, which the backlog reads
@@ -85,7 +83,7 @@ func (b *bus) store() (*store, error) {
 		b.stored = s
 		b.mu.Unlock()
 		b.app.Go("outbox relay", s.relay.Run)
-		b.app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, db, b.app.Logger()) })
+		b.app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, db, set.Inbox.Retention, b.app.Logger()) })
 		return s, nil
 	})
 }
@@ -226,11 +224,36 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 }
 
 // purge forgets handled events that cannot come again, until ctx ends.
-func purge(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	for more := true; more; more = steady.Sleep(ctx, time.Hour) {
-		if _, err := outbox.PurgeInbox(ctx, db, inboxRetention); err != nil && ctx.Err() == nil {
+func purge(ctx context.Context, db *sql.DB, retention time.Duration, log *slog.Logger) error {
+	for more := retention > 0; more; more = steady.Sleep(ctx, time.Hour) {
+		if _, err := outbox.PurgeInbox(ctx, db, retention); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "inbox not purged", "error", err)
 		}
+	}
+	return nil
+}
+
+// remembers is an error if br keeps the events of a topic for longer than the inbox remembers them:
+// a group that has lost its position would handle them again. What is kept for ever is not refused,
+// since no inbox could remember it; brokers that keep what is not acknowledged say that too.
+func (b *bus) remembers(br driver.Broker, topic string) error {
+	retainer, ok := br.(driver.Retainer)
+	inbox := kaptar.SectionOf[Settings](b.app).Inbox.Retention
+	if !ok || inbox == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
+	defer cancel()
+	broker, err := retainer.Retention(ctx, topic)
+	if err != nil { // as without the right to ask
+		b.app.Logger().WarnContext(ctx, "the broker does not tell how long it keeps events: inbox.retention must not be shorter",
+			"topic", topic, "inbox.retention", inbox.String(), "error", err)
+		return nil
+	}
+	if broker > inbox {
+		return fmt.Errorf("messaging: %s: the broker keeps events of %s for %v and the inbox remembers them for %v, so one that comes again "+
+			"could be handled twice: set inbox.retention to %v or more, 0s being for ever, or let the broker keep them for less",
+			b.app.Name(), topic, broker, inbox, broker)
 	}
 	return nil
 }

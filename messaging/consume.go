@@ -94,6 +94,11 @@ func (c *consumer) start() error {
 	if err != nil {
 		return err
 	}
+	if !c.autoAck {
+		if err := c.bus.remembers(br, c.topic); err != nil {
+			return err
+		}
+	}
 	_, shares := br.(driver.Sharer)
 	c.shares = shares && !sub.Ordered
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })

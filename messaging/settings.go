@@ -16,9 +16,16 @@ type Settings struct {
 	Outbox struct {
 		Keep time.Duration `config:"keep" default:"0s" help:"how long sent events are kept, to be sent again to a broker that lost them; 0s keeps none"`
 	} `config:"outbox"`
+
+	Inbox InboxSettings `config:"inbox"`
 }
 
 // TopicSettings are what can be set for one topic.
 type TopicSettings struct {
 	URL config.Secret `config:"url" help:"the broker of this topic, when it is not broker_url"`
+}
+
+// InboxSettings are what can be set for all subscriptions of a service.
+type InboxSettings struct {
+	Retention time.Duration `config:"retention" default:"168h" help:"how long it is remembered that an event was handled; 0s is for ever"`
 }
