@@ -10,35 +10,55 @@
 //   - Delivery is at least once; effects inside the consumer's own database happen once. Effects
 //     elsewhere (mail, cards) can happen again after a crash: pass Event.ID on as an idempotency
 //     key.
-//   - Order is kept per topic, key and consumer group, while one process consumes, with the
-//     exceptions under Order. There is none across keys.
-//   - A handler that fails is tried again in place, then by redelivery, and is at last put aside as
-//     a dead letter in the consumer's own database, in the same transaction that would have marked
-//     it handled. See [Subscribe].
-//   - An event is known by its source and its ID, as in CloudEvents.
+//   - Order is kept per topic, key and consumer group on a topic that is Ordered; elsewhere while one
+//     process consumes and nothing fails. See Order. There is none across keys.
+//   - A handler that fails is tried again in place. Then the event is set aside: it becomes a row of
+//     kaptar_dead_letters in the consumer's own database, in the same transaction that marks it as
+//     handled, and only then is it acknowledged. It is "retrying", tried again by itself, then "dead",
+//     waiting for an operator; or "parked", waiting for an earlier one of its key. What can be neither
+//     handled nor set aside is not acknowledged. See [Subscribe].
+//   - An event is known by its source and its ID, as in CloudEvents, for as long as the setting
+//     inbox.retention says (168h). One of an ordered topic is known by its source, key and number, for
+//     ever.
 //   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a W3C traceparent,
 //     so that clients in any language can read and write it. Events in structured mode
-//     (application/cloudevents+json) are read too; their key is partitionkey, else subject. Plain messages of programs that know
-//     nothing of CloudEvents come and go as [Raw].
+//     (application/cloudevents+json) are read too; their key is partitionkey, else subject. Plain
+//     messages of programs that know nothing of CloudEvents come and go as [Raw].
 //
 // # Order
 //
-// A consuming service handles one event of a key at a time, in the order of the broker, and retries
-// in place hold back the later events of that key only. An event is handled after later ones of its
-// key in these cases:
+// A consuming service handles one event of a key at a time, in the order of the broker. On a topic
+// that is not Ordered an event is handled after later ones of its key when it failed at all tries in
+// place, when its consumer ended or lost the broker before it was handled, and when several instances
+// consume at once. Handlers for which that matters keep the number or time of the last change that
+// they applied beside their data, or the topic is Ordered:
 //
-//   - It failed at all tries in place. It then waits for its redelivery, or is a dead letter, while
-//     the later ones go on.
-//   - It was not handled when the consuming process ended or lost its connection to the broker. A
-//     graceful stop finishes the handlers that run and hands back the rest, which comes at the next
-//     start, but brokers do not promise in which order; after a kill it comes after the driver's
-//     ack-wait time, 30 s by default.
-//   - Several instances of the service consume at once: each gets a share of every key. While versions
-//     of the service share events by weight, a key belongs to one version.
+//   - The publisher gives each event of a key a number, 1, 2, 3, in the transaction that publishes it:
+//     one more statement, and transactions with the same key wait for each other until they commit. A
+//     key has at most 255 bytes.
+//   - The consumer handles the numbers of a key one after the other, with any number of instances: the
+//     broker gives a key to one member of the group at a time (partitions, see the driver), and the
+//     inbox takes a number only after the one before it.
+//   - One that fails and is set aside holds back those of its key: they are set aside behind it as
+//     parked, and tried in order once it is handled, or an operator has dropped it. Other keys go on.
+//   - Of numbers that are missing the later ones wait here: after 30 s they are logged and counted
+//     (messaging_gap_keys), after 5 min the first of them is dead with a reason that names what is
+//     missing, and the others are parked behind it. When the missing ones come after all they are
+//     handled first, and the rest follows by itself; an operator's replay goes on without them. No
+//     more than 64 events of a subscription wait so; one more is set aside at once.
+//   - The first number of a key that a group sees is where its order begins: 1; or another one at once
+//     in a group FromNow, and after 30 s in one FromBeginning, whose broker may have forgotten the
+//     rest. A number from before that is a dead letter when it comes, as it may have been handled by
+//     another group or not at all. So is a number that was another event before: then the publisher's
+//     database was restored from a backup, as far as the last number shows it.
 //
-// A handler for which that matters keeps the number or time of the last change that it applied
-// beside its data, and drops older ones. Keys share up to 256 unfinished events of a subscription:
-// a key that has more than that waiting leaves no room for others.
+// An event without a number (header ce-sequence), such as one of PublishNow, of another program or of
+// a topic of [Raw], is handled on an ordered topic as on any other. Publish to a topic for which
+// Ordered is new begins at number 1 of each key, and what the broker still has without numbers is
+// handled beside them: consumers and broker should have caught up before.
+//
+// Keys share up to 256 unfinished events of a subscription. A key whose handler is slow can fill that
+// and leave no room for others; one whose handler fails cannot, since it is set aside.
 //
 // The broker is a URL, the setting broker_url, or topics.<name>.url for one topic; its driver is
 // linked by importing its package, such as drivers/nats.
@@ -108,7 +128,7 @@ type Event[T any] struct {
 	Source  string    // the service that published it
 	Key     string    // what its order is kept by
 	Time    time.Time // when it was published
-	Attempt int       // which delivery this is, 1 for the first
+	Attempt int       // which try this is, 1 for the first; it begins anew when the process ends, or with an operator's replay
 	Data    T
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
@@ -88,13 +89,24 @@ func TestFirstSight(t *testing.T) {
 func TestPublisherFromABackup(t *testing.T) {
 	t.Parallel()
 	inBubble(t, true, nil, func(b *bubble) {
+		b.broker.DuplicateWindow = -1
+		const before, skewed, after = "01900000-0000-7000-8000-000000000000", "01900000-e000-7000-8000-000000000000", "01900001-0000-7000-8000-000000000000"
 		b.publish("k", 1, 2)
-		b.send(bubbleEvent("k", 20, 2))
-		b.wait(0)
-		b.want("k", 1, 2)
-		if d := b.aside("k-20 dead"); len(d) == 1 && !strings.Contains(d[0].Reason, "the publisher's database seems to be an older copy") {
-			b.Errorf("reason: got %q", d[0].Reason)
+		for _, e := range []driver.Message{bubbleEvent("k", 30, 3), bubbleEvent("k", 31, 1), bubbleEvent("k", 32, 2)} {
+			e.ID = map[string]string{"k-30": before, "k-31": skewed, "k-32": after}[e.ID] // 57 s and 65 s later
+			b.send(e)
+			b.wait(0)
 		}
+		b.publish("k", 1, 2)
+		e := bubbleEvent("k", 20, 3)
+		b.send(e)
+		b.wait(0)
+		for _, d := range b.aside("k-20 dead", after+" dead") {
+			if !strings.Contains(d.Reason, "the publisher's database seems to be an older copy") {
+				b.Errorf("reason: got %q", d.Reason)
+			}
+		}
+		b.want("k", 1, 2, 30)
 	})
 }
 

@@ -3,11 +3,14 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/sqldb"
@@ -182,8 +185,8 @@ func (b *Inbox) place(ctx context.Context, tx *sql.Tx, o *order, m *driver.Messa
 	case seq < o.first:
 		return o.stray(ctx, tx, m, fmt.Sprintf("number %d came after number %d, with which the order of key %q began here: "+
 			"it may have been handled before that; replay it if it was not", seq, o.first, m.Key))
-	case seq == o.tail && m.ID != o.msgid:
-		return o.rewound(ctx, tx, m, seq, o.msgid)
+	case seq == o.tail && m.ID != o.msgid, seq < o.tail && madeAfter(m.ID, o.msgid):
+		return o.rewound(ctx, tx, m, seq, o.tail, o.msgid)
 	case seq <= o.handled:
 		return o.past(ctx, tx, m, seq)
 	case seq <= o.tail:
@@ -227,7 +230,7 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 	case err == nil && id == m.ID:
 		return Duplicate, nil
 	case err == nil:
-		return o.rewound(ctx, tx, m, seq, id)
+		return o.rewound(ctx, tx, m, seq, seq, id)
 	case !errors.Is(err, sql.ErrNoRows):
 		return 0, err
 	case seq > o.handled+1:
@@ -249,9 +252,24 @@ func (o *order) park(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int
 	return AddDeadLetter(ctx, tx, DeadLetter{State: state, Group: o.group, Message: *m, Seq: seq, Reason: reason})
 }
 
-func (o *order) rewound(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, id string) (Turn, error) {
-	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q was event %s before: the publisher's database seems to be an older copy "+
-		"of what it was; replay the event if it should be handled", seq, m.Key, id))
+// rewound is for a number that cannot be a duplicate, as number other was event id before.
+func (o *order) rewound(ctx context.Context, tx *sql.Tx, m *driver.Message, seq, other int64, id string) (Turn, error) {
+	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q came after number %d, event %s, and is another event or a newer one: "+
+		"the publisher's database seems to be an older copy of what it was; replay the event if it should be handled", seq, m.Key, other, id))
+}
+
+// madeAfter reports whether two ids tell the time at which they were made, as those of kaptar do
+// (UUID version 7), and a was made so long after b that clocks which differ do not explain it.
+func madeAfter(a, b string) bool {
+	var at [2]time.Time
+	for i, id := range []string{a, b} {
+		u, err := uuid.Parse(id)
+		if err != nil || u.Version() != 7 {
+			return false
+		}
+		at[i] = time.UnixMilli(int64(binary.BigEndian.Uint64(u[:8]) >> 16))
+	}
+	return at[0].Sub(at[1]) > time.Minute
 }
 
 // stray makes m a dead letter that is in no order.

@@ -4,14 +4,15 @@
 // committed or neither. A [Relay] sends what is committed and deletes a row only after the broker
 // has it. A crash in between sends the row again: delivery is at least once.
 //
-// Inbox: [MarkHandled] marks a message as handled in the transaction of its effect, so that the
-// second delivery of a message has no effect: effects happen once in the service's own database.
+// Inbox: [Inbox.Take] marks a message as handled in the transaction of its effect, so that the
+// second delivery of a message has no effect: effects happen once in the service's own database. Of an
+// ordered topic ([AddOrdered]) it takes the messages of a key in the order of their numbers.
 //
-// Dead letters: [AddDeadLetter] keeps a message that cannot be handled, in the same transaction, so
-// that it can be acknowledged without being lost.
+// Dead letters: [Inbox.SetAside] keeps a message that could not be handled, with the same mark, so
+// that it can be acknowledged without being lost. It is tried again from there ([TakeDeadLetter]), and
+// operators replay or drop it.
 //
-// The tables kaptar_outbox, kaptar_inbox and kaptar_dead_letters are made by [Migrate], on SQLite
-// and PostgreSQL.
+// The tables, all named kaptar_…, are made by [Migrate], on SQLite and PostgreSQL.
 package outbox
 
 import (

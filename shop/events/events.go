@@ -41,8 +41,9 @@ type ItemV1 struct {
 	PriceCents int64  `json:"price_cents"` // of one piece
 }
 
-// StockChanged has what is available of a sku and reserved now. From inventory-service; key: sku.
-var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1", DataSchema: schemas + "stock.changed.v1.json"}
+// StockChanged has what is available of a sku and reserved now. From inventory-service; key: sku, in
+// order, as the last one counts.
+var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1", Ordered: true, DataSchema: schemas + "stock.changed.v1.json"}
 
 // StockChangedV1 is the data of StockChanged.
 type StockChangedV1 struct {
