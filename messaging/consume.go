@@ -16,7 +16,6 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
-	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
 )
 
@@ -299,99 +298,6 @@ func (c *consumer) call(
 		return err
 	})(ctx, d)
 	return result, err
-}
-
-// failed does with w what is to be done after err, the error of its last try.
-func (c *consumer) failed(stop, ctx context.Context, w *work, err error) (outcome, error) {
-	log := c.bus.app.Logger().With("topic", c.topic, "group", c.opts.Group, "id", w.ID, "attempts", w.tries)
-	switch {
-	case errors.Is(err, errStopped):
-		return stopped, err
-	case c.autoAck:
-		log.ErrorContext(ctx, "event dropped", "error", err)
-		return dropped, err
-	case stop.Err() != nil && !isPermanent(err):
-		return stopped, err
-	}
-	result, failure := c.setAside(ctx, w, err)
-	switch {
-	case failure != nil:
-		log.ErrorContext(ctx, "event neither handled nor set aside, it is held", "error", errors.Join(err, failure))
-		return held, errors.Join(err, failure)
-	case result == retrying:
-		log.WarnContext(ctx, "event set aside, it will be tried again", "error", err)
-	case result == dead:
-		log.ErrorContext(ctx, "event is a dead letter", "error", err)
-	case result == waits || result == duplicate:
-		err = nil
-	}
-	return result, err
-}
-
-// setAside keeps w, which failed because of err, in the database.
-func (c *consumer) setAside(ctx context.Context, w *work, err error) (result outcome, failure error) {
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-	defer cancel()
-	letter := outbox.DeadLetter{
-		State: outbox.Retrying, Message: w.Message, Reason: err.Error(), Attempts: max(w.tries, 1), FirstAt: w.failed, DueAt: time.Now().Add(firstDelay),
-	}
-	if isPermanent(err) {
-		letter.State, letter.DueAt = outbox.Dead, time.Time{}
-	}
-	failure = sqldb.InTx(ctx, c.db, func(ctx context.Context, tx *sql.Tx) error {
-		turn, err := c.inbox.SetAside(ctx, tx, letter, w.waited())
-		if result = outcomeOf(turn); turn == outbox.Aside && letter.State == outbox.Dead {
-			result = dead
-		}
-		return err
-	})
-	if failure == nil && result == retrying {
-		c.retrier.signal.Notify()
-	}
-	return result, failure
-}
-
-// outcomeOf is what a turn makes of an event.
-func outcomeOf(t outbox.Turn) outcome {
-	switch t {
-	case outbox.Handle:
-		return handled
-	case outbox.Aside:
-		return retrying
-	case outbox.Joined:
-		return parked
-	case outbox.Early:
-		return waits
-	case outbox.Stray:
-		return dead
-	}
-	return duplicate
-}
-
-// waited is how long w has waited for earlier ones of its key.
-func (w *work) waited() time.Duration {
-	switch {
-	case w.forced:
-		return outbox.GapWait
-	case w.early.IsZero():
-		return 0
-	}
-	return time.Since(w.early)
-}
-
-// noteGap counts w among the keys with a gap once it has waited for long.
-func (c *consumer) noteGap(ctx context.Context, w *work, waits bool) {
-	gaps := c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group)
-	switch {
-	case waits && !w.counted && w.waited() >= outbox.FirstWait:
-		w.counted = true
-		gaps.Inc()
-		c.bus.app.Logger().WarnContext(ctx, "events of a key are missing, later ones wait for them", "topic", c.topic, "group", c.opts.Group,
-			"key", w.Key, "id", w.ID, "number", w.seq())
-	case !waits && w.counted:
-		w.counted = false
-		gaps.Dec()
-	}
 }
 
 // tell tells the broker what became of d. A failure is only logged: the event comes again and the

@@ -5,7 +5,7 @@ func consumers() []mutant {
 	const model = "TestInboxModel/sqlite"
 	return []mutant{
 		{
-			"what could not be set aside is not acknowledged", "messaging/consume.go",
+			"what could not be set aside is not acknowledged", "messaging/failure.go",
 			"case failure != nil:\n\t\tlog.Error", "case failure != nil && w.tries < 0:\n\t\tlog.Error", "./messaging", "TestScenario13",
 		},
 		{
