@@ -34,7 +34,7 @@ func consumers() []mutant {
 		},
 		{
 			"a number that comes again with another event is no duplicate", "messaging/outbox/order.go",
-			"case seq == o.tail && m.ID != o.msgid:", "case false:", "./messaging", "TestPublisherFromABackup",
+			"case seq == o.tail && m.ID != o.msgid,", "case false,", "./messaging", "TestPublisherFromABackup",
 		},
 		{
 			"what is set aside is taken by one", "messaging/outbox/retry.go",
