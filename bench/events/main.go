@@ -132,7 +132,7 @@ func (m *measurement) part(name string) error {
 	case "drain":
 		return m.both(events.DrainTitle(), events.Drain, list)
 	case "writers":
-		list = slices.DeleteFunc(list, func(st *events.Stack) bool { return strings.HasSuffix(st.Name, "deduplicator") }) // which changes nothing here
+		list = slices.DeleteFunc(list, func(st *events.Stack) bool { return strings.HasSuffix(st.Name, "deduplicator") }) // whose cost is in the drain
 		return m.both(events.WritersTitle(), events.Writers, list)
 	case "latency":
 		list = m.some(append(events.Stacks(), polling()...))

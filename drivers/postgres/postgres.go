@@ -85,7 +85,7 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	})
 	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg, renew).Connect)
 	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns) // with fewer, 16 handlers would close and open one at every second event
+	db.SetMaxIdleConns(conns) // with fewer, 16 handlers would close some only to open others
 	db.SetConnMaxIdleTime(time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
