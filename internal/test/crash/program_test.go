@@ -194,6 +194,9 @@ func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 	if err := b.publish(ctx, tx, topic, key, e); err != nil {
 		return err
 	}
+	if sqldb.DialectOf(b.db) == sqldb.Postgres && random.IntN(100) == 0 { // others overtake it; on SQLite they would wait
+		steady.Sleep(ctx, time.Duration(random.IntN(2000))*time.Millisecond)
+	}
 	poison := 0
 	if e.Poison {
 		poison = 1

@@ -11,8 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,13 +39,15 @@ type site struct {
 	quiet time.Duration // at least, between two kills
 
 	kills    atomic.Int64 // SIGKILLs that ended a process
+	pauses   atomic.Int64
 	failures atomic.Int64 // processes that ended by themselves, as those do that find no broker at their start
 }
 
 // An engine is a server that can be killed.
 type engine struct {
 	*servers.Server
-	busy atomic.Bool // it is killed or started
+	busy  atomic.Bool // it is killed or started
+	kills atomic.Int64
 }
 
 // A shape makes the servers of a site, and its settings and databases.
@@ -126,6 +131,8 @@ type member struct {
 	args []string
 	log  tail
 
+	kills atomic.Int64
+
 	mu  sync.Mutex
 	now *proc.Process
 }
@@ -182,6 +189,7 @@ func (m *member) once(ctx context.Context, starts int) {
 	err = p.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == -1 { // a signal
 		m.site.kills.Add(1)
+		m.kills.Add(1)
 	} else if ctx.Err() == nil {
 		m.site.failures.Add(1)
 		steady.Sleep(ctx, 200*time.Millisecond)
@@ -197,19 +205,39 @@ func (m *member) kill() {
 	}
 }
 
-// kill kills the server and starts it again. It does nothing while that goes on already.
+// kill kills the server and starts it again.
 func (e *engine) kill(s *site) {
-	if e.busy.Swap(true) {
-		return
-	}
 	defer e.busy.Store(false)
 	if err := e.Kill(); err != nil {
 		s.t.Errorf("kill %s: %v", e.Engine(), err)
 	}
 	s.kills.Add(1)
+	e.kills.Add(1)
 	if err := e.Restart(context.Background()); err != nil {
 		s.t.Errorf("restart %s: %v", e.Engine(), err)
 	}
+}
+
+// pause stops the process with SIGSTOP for a while, as a machine does that swaps or migrates. Its
+// connections and leases stay, and what it was given comes to others meanwhile.
+func (m *member) pause(d time.Duration) {
+	m.mu.Lock()
+	p := m.now
+	m.mu.Unlock()
+	if p == nil || p.Signal(syscall.SIGSTOP) != nil {
+		return // it has just ended
+	}
+	m.site.pauses.Add(1)
+	select {
+	case <-time.After(d):
+	case <-p.Done(): // killed
+	}
+	_ = p.Signal(syscall.SIGCONT) // it may have ended
+}
+
+// restarting reports whether a server is away. Two at a time would leave no time in which processes start.
+func (s *site) restarting() bool {
+	return slices.ContainsFunc(s.engines, func(e *engine) bool { return e.busy.Load() })
 }
 
 // A tail is the end of what is written to it.
@@ -237,21 +265,33 @@ func (l *tail) String() string {
 }
 
 // killUntil kills processes and servers at random moments, now and then two at once, until so many
-// SIGKILLs have struck. A server is one of six.
+// SIGKILLs have struck, and pauses some processes. Everybody is killed once; then a server is one of
+// six, a pause one of eight.
 func (s *site) killUntil(n int64, progress func()) {
-	var restarts sync.WaitGroup
-	defer restarts.Wait()
-	for s.kills.Load() < n {
-		victims := 1
-		if s.random.IntN(6) == 0 {
-			victims = 2
-		}
-		for range victims {
-			if s.random.IntN(6) == 0 {
-				e := s.engines[s.random.IntN(len(s.engines))]
-				restarts.Go(func() { e.kill(s) })
-			} else {
-				s.members[s.random.IntN(len(s.members))].kill()
+	var later sync.WaitGroup
+	defer later.Wait()
+	first := s.random.Perm(len(s.members) + len(s.engines))
+	for s.kills.Load() < n || len(first) > 0 {
+		for range 1 + s.random.IntN(6)/5 {
+			victim, must := s.random.IntN(len(s.members)), len(first) > 0
+			switch {
+			case must:
+				victim, first = first[0], first[1:]
+			case s.random.IntN(6) == 0:
+				victim = len(s.members) + s.random.IntN(len(s.engines))
+			case s.random.IntN(8) == 0:
+				m, d := s.members[victim], time.Duration(1+s.random.IntN(9))*time.Second // and so longer than the brokers wait
+				later.Go(func() { m.pause(d) })
+				continue
+			}
+			switch at := victim - len(s.members); {
+			case at < 0:
+				s.members[victim].kill()
+			case !s.restarting():
+				s.engines[at].busy.Store(true)
+				later.Go(func() { s.engines[at].kill(s) })
+			case must: // later
+				first = append(first, victim)
 			}
 		}
 		<-time.After(s.quiet + time.Duration(100+s.random.IntN(900))*time.Millisecond)
@@ -259,6 +299,18 @@ func (s *site) killUntil(n int64, progress func()) {
 			progress()
 		}
 	}
+}
+
+// toll says how often each was killed.
+func (s *site) toll() string {
+	var parts []string
+	for _, m := range s.members {
+		parts = append(parts, fmt.Sprint(m.name, " ", m.kills.Load()))
+	}
+	for _, e := range s.engines {
+		parts = append(parts, fmt.Sprint(e.Engine(), " ", e.kills.Load()))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // halt ends the writing, and the kills from inside.
