@@ -8,7 +8,7 @@ ALONE := ./shop ./internal/test/crash
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-events crash soak mutants lint vuln sbom release reproducible fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-sagas bench-events crash soak mutants lint vuln sbom release reproducible fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-drivers: ## each message driver against its bare client library, on real s
 
 bench-calls: ## kaptar's calls beside its rivals', into docs/performance.md; ARGS='-rounds 3 -stacks kaptar,bare' for less
 	@cd bench/calls && go run . -docs ../../docs $(ARGS)
+
+bench-sagas: ## the steps of sagas beside DBOS Transact on one PostgreSQL, and both killed; ARGS='-rounds 3 -sagas 500 -kills 3' for less
+	@cd bench/sagas && go run . $(ARGS)
 
 bench-events: ## events from commit to effect beside Watermill, into docs/performance.md; ARGS='-rounds 2 -parts drain' for less
 	@cd bench/events && go run . -docs ../../docs $(ARGS)

@@ -136,7 +136,7 @@ func (g *registry) purge(ctx context.Context) error {
 	for n := int64(purgeSlice); n == purgeSlice && ctx.Err() == nil; {
 		err := sqldb.InTx(ctx, g.db, func(ctx context.Context, tx *sql.Tx) error {
 			r, err := tx.ExecContext(ctx, `DELETE FROM kaptar_sagas WHERE (name, id) IN
-				(SELECT name, id FROM kaptar_sagas WHERE due_at IS NULL AND updated_at < $1 LIMIT $2)`, before, purgeSlice)
+				(SELECT name, id FROM kaptar_sagas WHERE ended_at < $1 LIMIT $2)`, before, purgeSlice)
 			if err == nil {
 				n, err = r.RowsAffected()
 			}

@@ -47,7 +47,7 @@ func scan(r sqldb.Row) (w row, err error) {
 func insert(ctx context.Context, tx *sql.Tx, d *definition, w row) error {
 	r, err := tx.ExecContext(ctx, `
 		INSERT INTO kaptar_sagas (name, id, version, status, step, state, attempts, due_at, revision, reason, error, traceparent, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0, '', '', $8, $9, $9) ON CONFLICT (name, id) DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0, '', '', $8, $9, $9) ON CONFLICT (id, name) DO NOTHING`,
 		d.name, w.id, d.version, w.Status, w.Step, string(w.state), w.due, w.traceparent, w.created)
 	if err != nil {
 		return err
@@ -104,10 +104,12 @@ func (w *row) to(after position, wait time.Duration, state []byte) *move {
 	return m
 }
 
-// What the statement updates from, by dialect: one parameter, whatever the number of moves.
+// What the statement updates from, by dialect: one parameter, whatever the number of moves. PostgreSQL
+// keeps the plan that it makes while the table is small; the comparison of id with itself has it expect
+// one row, for which it looks into the index, and not 100, for which it would read all of the table.
 var moved = map[sqldb.Dialect]string{
-	sqldb.Postgres: `json_to_recordset($1::json) AS m(id TEXT, revision BIGINT, status TEXT, step TEXT, state TEXT, attempts BIGINT,
-		due BIGINT, reason TEXT, error TEXT)`,
+	sqldb.Postgres: `(SELECT * FROM json_to_recordset($1::json) AS r(id TEXT, revision BIGINT, status TEXT, step TEXT, state TEXT,
+		attempts BIGINT, due BIGINT, reason TEXT, error TEXT) WHERE id = id || '') AS m`,
 	sqldb.SQLite: `(SELECT value ->> 'id' AS id, value ->> 'revision' AS revision, value ->> 'status' AS status, value ->> 'step' AS step,
 		value ->> 'state' AS state, value ->> 'attempts' AS attempts, value ->> 'due' AS due, value ->> 'reason' AS reason,
 		value ->> 'error' AS error FROM json_each($1)) AS m`,
@@ -124,7 +126,8 @@ func (r *runner) update(ctx context.Context, q interface {
 	}
 	return sqldb.Select(ctx, q, func(row sqldb.Row) (id string, err error) { err = row.Scan(&id); return id, err }, `
 		UPDATE kaptar_sagas SET status = m.status, step = m.step, state = m.state, attempts = m.attempts, reason = m.reason, error = m.error,
-			due_at = CASE m.due WHEN -1 THEN due_at WHEN 0 THEN NULL ELSE m.due END, revision = kaptar_sagas.revision + 1, updated_at = $2
+			due_at = CASE m.due WHEN -1 THEN due_at WHEN 0 THEN NULL ELSE m.due END, ended_at = CASE m.due WHEN 0 THEN CAST($2 AS BIGINT) END,
+			revision = kaptar_sagas.revision + 1, updated_at = CAST($2 AS BIGINT)
 		FROM `+moved[r.dialect]+`
 		WHERE kaptar_sagas.name = $3 AND kaptar_sagas.version = $4 AND kaptar_sagas.id = m.id AND kaptar_sagas.revision = m.revision
 		RETURNING kaptar_sagas.id`, string(list), time.Now().UnixMilli(), r.def.name, r.def.version)

@@ -14,7 +14,8 @@ CREATE TABLE kaptar_sagas (
     traceparent TEXT   NOT NULL, -- of whoever started it
     created_at  BIGINT NOT NULL,
     updated_at  BIGINT NOT NULL,
-    PRIMARY KEY (name, id)
+    ended_at    BIGINT,          -- NULL: the saga is not over
+    PRIMARY KEY (id, name)
 );
 CREATE INDEX kaptar_sagas_due ON kaptar_sagas (name, version, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX kaptar_sagas_over ON kaptar_sagas (updated_at) WHERE due_at IS NULL;
+CREATE INDEX kaptar_sagas_ended ON kaptar_sagas (ended_at) WHERE ended_at IS NOT NULL;

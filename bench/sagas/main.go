@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/test/servers"
+)
+
+// A system runs checkouts on a database.
+type system interface {
+	// run starts a checkout and returns when it is over.
+	run(ctx context.Context, id string) error
+	close()
+}
+
+// opens are the systems by name. Their checkouts call s.
+var opens = map[string]func(ctx context.Context, url string, s *services) (system, error){"kaptar": openKaptar, "dbos": openDBOS}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sagas:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	rounds := flag.Int("rounds", 7, "measured rounds of each")
+	sagas := flag.Int("sagas", 2000, "checkouts of a round")
+	at := flag.Int("at", 64, "checkouts at a time")
+	kills := flag.Int("kills", 10, "how often each is killed")
+	only := flag.String("only", "", "kaptar or dbos alone")
+	child := flag.String("child", "", "run checkouts of this system on the database of KAPTAR_SAGAS_URL: used by the kill test")
+	flag.Parse()
+	if *child != "" {
+		return runChild(ctx, *child, *sagas, *at)
+	}
+	base, stop, err := postgres(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	names := slices.DeleteFunc([]string{"kaptar", "dbos"}, func(n string) bool { return *only != "" && n != *only })
+	rates, err := measure(ctx, base, names, *rounds, *sagas, *at)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d CPUs, PostgreSQL with synchronous_commit on; medians (min–max) of %d rounds of %d checkouts of 3 steps, %d at a time\n\n",
+		runtime.Version(), runtime.NumCPU(), *rounds, *sagas, *at)
+	fmt.Println("| | steps a second | |")
+	fmt.Println("|---|---|---|")
+	for _, name := range names {
+		fmt.Printf("| %s | %s | %.1f× |\n", name, spread(rates[name]), median(rates[name])/median(rates[names[len(names)-1]]))
+	}
+	fmt.Println()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, killed(ctx, base, name, *kills))
+	}
+	return errors.Join(errs...)
+}
+
+// postgres starts a server, unless the environment names one that runs.
+func postgres(ctx context.Context) (url string, stop func(), err error) {
+	if given := os.Getenv("KAPTAR_TEST_POSTGRES"); given != "" {
+		return given, func() {}, nil
+	}
+	if err := servers.Install(ctx, os.Stderr, string(servers.Postgres)); err != nil {
+		return "", nil, err
+	}
+	s, err := servers.Start(ctx, servers.Postgres, nil)
+	if err != nil {
+		return "", nil, err
+	}
+	return s.URL(), func() { _ = s.Close() }, nil
+}
+
+// database makes an empty one and returns its URL.
+func database(ctx context.Context, base, name string) (string, error) {
+	db, err := sql.Open("pgx", base)
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	for _, statement := range []string{"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)", "CREATE DATABASE " + name} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return "", err
+		}
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		return "", err
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}
+
+// measure runs rounds of all systems in turn and returns their steps a second. The first round of
+// each does not count.
+func measure(ctx context.Context, base string, names []string, rounds, sagas, at int) (map[string][]float64, error) {
+	open := make(map[string]system)
+	for _, name := range names {
+		url, err := database(ctx, base, "sagas_"+name)
+		if err != nil {
+			return nil, err
+		}
+		if open[name], err = opens[name](ctx, url, new(services)); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		defer open[name].close()
+	}
+	rates := make(map[string][]float64)
+	for round := range rounds + 1 {
+		for _, name := range names {
+			began := time.Now()
+			if err := all(ctx, open[name], fmt.Sprint(round, "-"), sagas, at); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			rate := 3 * float64(sagas) / time.Since(began).Seconds()
+			fmt.Fprintf(os.Stderr, "round %d: %s %.0f steps a second\n", round, name, rate)
+			if round > 0 {
+				rates[name] = append(rates[name], rate)
+			}
+		}
+	}
+	return rates, nil
+}
+
+// all runs sagas checkouts, at at a time.
+func all(ctx context.Context, sys system, prefix string, sagas, at int) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, at)
+	for worker := range at {
+		wg.Go(func() {
+			for n := next.Add(1); n <= int64(sagas) && errs[worker] == nil; n = next.Add(1) {
+				errs[worker] = sys.run(ctx, prefix+strconv.FormatInt(n, 10))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
+
+func spread(v []float64) string {
+	return fmt.Sprintf("%.0f (%s–%s)", median(v), strings.TrimSuffix(fmt.Sprintf("%.0f", slices.Min(v)), ".0"), fmt.Sprintf("%.0f", slices.Max(v)))
+}

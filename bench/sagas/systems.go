@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dbos-inc/dbos-transact-golang/dbos"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/discovery"
+	_ "github.com/kaptar/kaptar/drivers/postgres"
+	"github.com/kaptar/kaptar/saga"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// ours is kaptar's side.
+type ours struct {
+	db    *sql.DB
+	sagas *saga.Sagas[order]
+	stop  func()
+	done  chan error
+
+	mu   sync.Mutex
+	ends map[string]chan struct{}
+}
+
+func openKaptar(ctx context.Context, url string, s *services) (system, error) {
+	o := &ours{ends: make(map[string]chan struct{}), done: make(chan error, 1)}
+	ready := make(chan struct{})
+	service := kaptar.Service{Name: "bench", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) (err error) {
+		if o.db, err = app.DB(nil); err != nil {
+			return err
+		}
+		if s.db != nil { // effects are wanted
+			o.sagas, err = kaptarCheckout(app, s)
+			return err
+		}
+		o.sagas, err = kaptarSteps(app, o)
+		return err
+	}}
+	ctx, o.stop = context.WithCancel(ctx)
+	go func() {
+		o.done <- kaptar.Run(ctx, &kaptar.Options{
+			Log:     os.Stderr,
+			Sources: config.Sources{Defaults: map[string]string{"database_url": url, "database_from": "unowned", "grpc_listen": "127.0.0.1:0", "log_level": "error"}},
+			Ready:   func([]discovery.Instance) { close(ready) },
+		}, service)
+	}()
+	select {
+	case err := <-o.done:
+		return nil, errors.Join(err, errors.New("did not start"))
+	case <-ready:
+		return o, nil
+	}
+}
+
+// kaptarSteps is a checkout of three steps that do nothing. Its End, which tells run, costs it a
+// transaction of its own.
+func kaptarSteps(app *kaptar.App, o *ours) (*saga.Sagas[order], error) {
+	nothing := func(context.Context, *order) error { return nil }
+	return saga.New(app, saga.Definition[order]{
+		Name: "checkout",
+		Steps: []saga.Step[order]{
+			{Name: "reserve", Do: nothing, Undo: nothing}, {Name: "charge", Do: nothing, Pivot: true}, {Name: "ship", Do: nothing},
+		},
+		End: func(ctx context.Context, _ *sql.Tx, ord *order, _ saga.Outcome) error {
+			sqldb.AfterCommit(ctx, func() { o.ended(ord.ID) })
+			return nil
+		},
+	})
+}
+
+func (o *ours) ended(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.ends[id])
+	delete(o.ends, id)
+}
+
+func (o *ours) start(ctx context.Context, id string) error {
+	return sqldb.InTx(ctx, o.db, func(ctx context.Context, tx *sql.Tx) error { return o.sagas.Start(ctx, tx, id, order{id, 100}) })
+}
+
+func (o *ours) run(ctx context.Context, id string) error {
+	end := make(chan struct{})
+	o.mu.Lock()
+	o.ends[id] = end
+	o.mu.Unlock()
+	if err := o.start(ctx, id); err != nil {
+		return err
+	}
+	select {
+	case <-end:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *ours) close() {
+	o.stop()
+	<-o.done
+}
+
+// theirs is the side of DBOS.
+type theirs struct {
+	ctx      dbos.Context
+	pool     *pgxpool.Pool
+	workflow func(dbos.Context, order) (string, error)
+}
+
+func openDBOS(ctx context.Context, url string, s *services) (system, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = 20
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := dbos.NewContext(ctx, dbos.Config{AppName: "bench", SystemDBPool: pool, ApplicationVersion: "1", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		return nil, err
+	}
+	t := &theirs{ctx: c, pool: pool, workflow: dbosSteps}
+	if s.db != nil { // effects are wanted
+		source, err := dbos.NewDataSource(c, pool) // its own transaction then has the step too
+		if err != nil {
+			return nil, err
+		}
+		t.workflow = dbosCheckout(s, source)
+	}
+	dbos.RegisterWorkflow(c, t.workflow, dbos.WithWorkflowName("checkout"))
+	return t, dbos.Launch(c)
+}
+
+// dbosSteps is a checkout of three steps that do nothing.
+func dbosSteps(ctx dbos.Context, _ order) (string, error) {
+	nothing := func(context.Context) (string, error) { return "", nil }
+	for _, name := range []string{"reserve", "charge", "ship"} {
+		if _, err := dbos.RunAsStep(ctx, nothing, dbos.WithStepName(name)); err != nil {
+			return "", err
+		}
+	}
+	return "completed", nil
+}
+
+func (t *theirs) run(_ context.Context, id string) error {
+	h, err := dbos.RunWorkflow(t.ctx, t.workflow, order{id, 100}, dbos.WithWorkflowID(id))
+	if err != nil {
+		return err
+	}
+	_, err = h.GetResult()
+	return err
+}
+
+func (t *theirs) close() {
+	dbos.Shutdown(t.ctx, 5*time.Second)
+	t.pool.Close()
+}
