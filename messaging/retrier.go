@@ -253,7 +253,11 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 func (c *consumer) failedAgain(ctx context.Context, letter *outbox.DeadLetter, err error) outcome {
 	log := c.bus.app.Logger().With(slog.String("topic", c.topic), slog.String("group", c.opts.Group), slog.String("id", letter.Message.ID),
 		slog.Int("attempts", letter.Attempts+1))
-	result, due := retrying, time.Now().Add(retryDelay(letter.Retries+1))
+	waits := letter.Retries
+	if letter.Attempts > letter.Retries { // it was tried in place, and has waited once since
+		waits++
+	}
+	result, due := retrying, time.Now().Add(retryDelay(waits))
 	if isPermanent(err) || letter.Retries+1 >= c.opts.Retries {
 		result, due = dead, time.Time{}
 	}

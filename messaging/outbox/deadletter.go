@@ -48,7 +48,7 @@ type DeadLetter struct {
 	Message  driver.Message
 	Seq      int64     // the message's number in the order of its key; 0 for none
 	Reason   string    // the last error; cut at 16 KiB
-	Attempts int       // tries so far; 0 is taken as 1 by AddDeadLetter
+	Attempts int       // tries so far; 0 is taken as 1 by AddDeadLetter, unless it is Parked
 	Retries  int       // how many of them since it was set aside or replayed
 	FirstAt  time.Time // first failure; zero is taken as LastAt; millisecond precision
 	LastAt   time.Time // last failure; zero is taken as now
@@ -71,13 +71,16 @@ func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	d.LastAt = cmp.Or(d.LastAt, time.Now())
 	d.FirstAt = cmp.Or(d.FirstAt, d.LastAt)
 	seq := sql.NullInt64{Int64: d.Seq, Valid: d.Seq != 0}
+	if d.Attempts == 0 && d.State != Parked {
+		d.Attempts = 1
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO kaptar_dead_letters
 		(kind, state, grp, msgid, source, topic, key, headers, payload, raw, seq, reason, attempts, first_at, last_at, due_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (grp, msgid, source) DO UPDATE SET reason = excluded.reason, last_at = excluded.last_at,
 			attempts = kaptar_dead_letters.attempts + excluded.attempts, rev = kaptar_dead_letters.rev + 1`,
 		cmp.Or(d.Kind, Consume), cmp.Or(d.State, Dead), d.Group, m.ID, source(m), clean(m.Topic), clean(m.Key), string(headers), payload(m.Data),
-		m.Raw, seq, cutReason(d.Reason), cmp.Or(d.Attempts, 1), d.FirstAt.UnixMilli(), d.LastAt.UnixMilli(), millis(d.DueAt))
+		m.Raw, seq, cutReason(d.Reason), d.Attempts, d.FirstAt.UnixMilli(), d.LastAt.UnixMilli(), millis(d.DueAt))
 	if err != nil {
 		return fmt.Errorf("outbox: dead letter %q of group %q: %w", m.ID, d.Group, err)
 	}
