@@ -223,9 +223,10 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 	})
 }
 
-// purge forgets handled events that cannot come again, until ctx ends.
+// purge forgets handled events that cannot come again, until ctx ends: every hour, or sooner when they
+// are kept for less than a working day.
 func purge(ctx context.Context, db *sql.DB, retention time.Duration, log *slog.Logger) error {
-	for more := retention > 0; more; more = steady.Sleep(ctx, time.Hour) {
+	for more := retention > 0; more; more = steady.Sleep(ctx, min(time.Hour, retention/8)) {
 		if _, err := outbox.PurgeInbox(ctx, db, retention); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "inbox not purged", "error", err)
 		}

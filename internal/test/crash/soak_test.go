@@ -33,6 +33,11 @@ const parts = 5
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	s := openSite(t, shapes()[0], 1, nil)
+	if forgets() { // within the run; the broker must not keep events for longer, and must keep them for an outage
+		kept := (*soak * 3 / 10).String()
+		s.settings["inbox.retention"] = kept
+		s.settings["broker_url"] += "&max_age=" + kept
+	}
 	addresses := s.startMeasured()
 	b := s.books(false)
 	samples := [parts][]sample{}
@@ -60,6 +65,9 @@ func TestSoak(t *testing.T) {
 	s.bounds(r, samples)
 	s.report(r, calm.Add(-*soak), calm)
 }
+
+// forgets reports whether the run is long enough for the inbox to forget events in it.
+func forgets() bool { return *soak >= 5*time.Minute }
 
 // startMeasured starts a writer and three consumers whose metrics can be read, and returns where.
 func (s *site) startMeasured() (addresses map[string]string) {
@@ -177,6 +185,9 @@ func (s *site) bounds(r *Record, samples [parts][]sample) {
 		r.Rows[what], r.Bounds[what] = int64(now), int64(limit)
 	}
 	bound("rows of the outbox, median", median(after, outboxOf), 2*median(before, outboxOf)+100)
+	if forgets() {
+		bound("marks of events, last", float64(after[len(after)-1].inbox), 1.5*float64(before[len(before)-1].inbox))
+	}
 	for _, m := range s.members {
 		heap := func(m1 sample) (float64, bool) { v, ok := m1.heap[m.name]; return v, ok }
 		goroutines := func(m1 sample) (float64, bool) { v, ok := m1.goroutines[m.name]; return v, ok }
