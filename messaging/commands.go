@@ -23,6 +23,7 @@ import (
 func Commands() []kaptar.Command {
 	return []kaptar.Command{
 		{Name: "deadletters", Help: "List events that were set aside, and replay, edit or drop them", Run: runDeadLetters},
+		{Name: "events", Help: "List topics and groups with what waits, and have a group begin again", Run: runEvents},
 	}
 }
 

@@ -78,6 +78,8 @@ type consumer struct {
 	retrier *retrier
 	retries chan struct{} // holds a value for each event that is tried again
 
+	generations *generations
+
 	check check // of the data; nil with autoAck
 	// handle decodes d and calls the handler, in the transaction in which enter has returned handled.
 	handle func(ctx context.Context, d *driver.Delivery, enter func(ctx context.Context, tx *sql.Tx) (outcome, error)) (outcome, error)
@@ -100,14 +102,8 @@ func (c *consumer) start() error {
 	}
 	_, shares := br.(driver.Sharer)
 	c.shares = shares && !sub.Ordered
-	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.run(ctx, br, sub) })
+	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.runGenerations(ctx, br, sub) })
 	return nil
-}
-
-func (c *consumer) subscription() driver.Subscription {
-	return driver.Subscription{
-		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, Ordered: c.ordered, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
-	}
 }
 
 // consume subscribes until stop ends, again and again if the driver gives up, and returns when what was
@@ -242,11 +238,11 @@ func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (
 		w.Attempt = w.tries + 1
 		result, err = c.call(ctx, w.Delivery, func(ctx context.Context, tx *sql.Tx) (outcome, error) {
 			turn, err := c.inbox.Take(ctx, tx, &w.Message, w.waited())
-			return outcomeOf(turn), err
+			return outcomeOf(turn), c.current(ctx, tx, turn, err)
 		})
 		<-c.running
 		c.circuit.note(ctx, w.Key, probe, result, err)
-		if err == nil || isPermanent(err) {
+		if err == nil || isPermanent(err) || errors.Is(err, errStopped) {
 			return result, err
 		}
 		if w.tries++; w.failed.IsZero() {

@@ -49,6 +49,7 @@ func (c *consumer) setAside(ctx context.Context, w *work, err error) (result out
 	}
 	failure = sqldb.InTx(ctx, c.db, func(ctx context.Context, tx *sql.Tx) error {
 		turn, err := c.inbox.SetAside(ctx, tx, letter, w.waited())
+		err = c.current(ctx, tx, turn, err)
 		if result = outcomeOf(turn); turn == outbox.Aside && letter.State == outbox.Dead {
 			result = dead
 		}

@@ -175,6 +175,9 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx c
 func (c *consumer) transactional(db *sql.DB) (err error) {
 	c.db, c.circuit, c.retries = db, newCircuit(c), make(chan struct{}, retryAtOnce)
 	c.inbox = outbox.Inbox{Group: c.opts.Group, Ordered: c.ordered, FromNow: c.opts.From == FromNow}
+	if c.generations, err = c.bus.generationsOf(db); err != nil {
+		return err
+	}
 	if c.retrier, err = c.bus.retrierOf(db); err == nil {
 		c.retrier.add(c)
 	}

@@ -1,0 +1,292 @@
+package messaging
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/cli"
+	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// lagTimeout bounds a question to a broker.
+const lagTimeout = 5 * time.Second
+
+// A flow is one topic of a service as it is shown: what it publishes, or what one of its groups reads.
+type flow struct {
+	Service    string           `json:"service"`
+	Topic      string           `json:"topic"`
+	Group      string           `json:"group,omitempty"` // "": the service publishes to the topic
+	Generation int64            `json:"generation,omitempty"`
+	Partitions []partition      `json:"partitions,omitempty"`
+	Lag        *int64           `json:"lag,omitempty"` // nil: not known
+	Oldest     *time.Time       `json:"oldest,omitempty"`
+	LagError   string           `json:"lag_error,omitempty"`
+	SetAside   map[string]int64 `json:"set_aside,omitempty"` // by state
+	Outbox     *int             `json:"outbox,omitempty"`    // of a publisher: what waits in the service's outbox, of all topics
+}
+
+// A partition is what waits for a group in one partition.
+type partition struct {
+	Name    string     `json:"name"`
+	Waiting int64      `json:"waiting"`
+	Oldest  *time.Time `json:"oldest,omitempty"`
+}
+
+// lag asks the broker what waits for c's group.
+func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
+	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	br, err := c.bus.broker(ctx, c.topic)
+	if err != nil {
+		return nil, err
+	}
+	reporter, ok := br.(driver.LagReporter)
+	if !ok {
+		return nil, errors.New("this broker does not know")
+	}
+	return reporter.Lag(ctx, c.subscription())
+}
+
+// flows returns all topics of the service.
+func (o *operator) flows(ctx context.Context) ([]flow, error) {
+	var all []flow
+	counts, err := outbox.CountDeadLetters(ctx, o.db)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := outbox.Groups(ctx, o.db)
+	if err != nil {
+		return nil, err
+	}
+	waiting, _, err := o.bus.stored.relay.Backlog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.bus.mu.Lock()
+	consumers, topics := slices.Collect(maps.Values(o.bus.subscribed)), slices.Sorted(maps.Keys(o.bus.publishes))
+	o.bus.mu.Unlock()
+	count := func(f *flow, kind string) {
+		for _, n := range counts {
+			if group, _, _ := strings.Cut(n.Group, "#"); n.Topic == f.Topic && n.Kind == kind && (group == f.Group || kind == outbox.Publish) {
+				if f.SetAside == nil {
+					f.SetAside = map[string]int64{}
+				}
+				f.SetAside[n.State] += n.N
+			}
+		}
+	}
+	for _, topic := range topics {
+		f := flow{Service: o.bus.app.Name(), Topic: topic, Outbox: &waiting}
+		count(&f, outbox.Publish)
+		all = append(all, f)
+	}
+	slices.SortFunc(consumers, func(a, b *consumer) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.opts.Group, b.opts.Group))
+	})
+	for _, c := range consumers {
+		f := flow{Service: o.bus.app.Name(), Topic: c.topic, Group: c.opts.Group}
+		for _, g := range groups {
+			if g.Name == f.Group && g.Topic == f.Topic {
+				f.Generation = g.Generation
+			}
+		}
+		count(&f, outbox.Consume)
+		f.measure(c.lag(ctx))
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// measure notes what a broker has answered.
+func (f *flow) measure(all []driver.PartitionLag, err error) {
+	if err != nil {
+		f.LagError = err.Error()
+		return
+	}
+	f.Lag = new(int64)
+	for _, p := range all {
+		*f.Lag += p.Waiting
+		shown := partition{Name: p.Partition, Waiting: p.Waiting}
+		if at := p.Oldest.UTC(); !p.Oldest.IsZero() {
+			shown.Oldest = &at
+			if f.Oldest == nil || at.Before(*f.Oldest) {
+				f.Oldest = &at
+			}
+		}
+		f.Partitions = append(f.Partitions, shown)
+	}
+}
+
+const eventsHelp = `Topics of the services, who publishes and who handles their events, and how far behind each consumer
+group is. reset has a group handle again what the broker still has from some time on; what a handler
+has done by then it does again.
+
+Exit codes: 0 done, 1 an error, 2 a wrong command line.`
+
+const eventsExamples = `  %[1]s list                             topics, groups, what waits
+  %[1]s list order-service --json        the same for programs, with each partition
+  %[1]s reset analytics-service order.completed.v1 --to beginning --why "new report"
+  %[1]s reset analytics-service order.completed.v1 --to -2h --why "wrong tax since noon"`
+
+func runEvents(ctx context.Context, call *kaptar.Call) int {
+	c := &command{Call: call}
+	root := cli.New("events", eventsHelp, fmt.Sprintf(eventsExamples, cli.Program()+" events"), call.Flags)
+	list := c.eventsCommand()
+	root.RunE = list.RunE
+	root.Flags().AddFlagSet(list.Flags())
+	root.AddCommand(append(catalogueCommands(call), list, c.resetCommand(), c.resendCommand())...)
+	return cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
+}
+
+func (c *command) eventsCommand() *cobra.Command {
+	return c.withJSON(&cobra.Command{
+		Use: "list [SERVICE…]", Short: "List topics and groups, with what waits and what is set aside",
+		RunE: func(cmd *cobra.Command, services []string) error {
+			all := []flow{}
+			err := c.each(cmd.Context(), services, func(ctx context.Context, o *operator) error {
+				some, err := o.flows(ctx)
+				all = append(all, some...)
+				return err
+			})
+			switch {
+			case err != nil:
+				return err
+			case c.json:
+				return cli.JSON(c.Stdout, all)
+			}
+			return c.flowTable(all)
+		},
+	})
+}
+
+func (c *command) flowTable(all []flow) error {
+	rows, now := [][]string{{"SERVICE", "TOPIC", "ROLE", "GROUP", "WAITING", "OLDEST", "RETRYING", "DEAD", "PARKED"}}, time.Now()
+	unknown := map[string]string{}
+	for i := range all {
+		f := &all[i]
+		row := []string{f.Service, f.Topic, "consumer", f.Group, f.waiting(), "", "", "", ""}
+		if f.Group == "" {
+			row[2], row[4] = "publisher", fmt.Sprintf("%d in the outbox", *f.Outbox)
+		}
+		if f.Oldest != nil {
+			row[5] = age(*f.Oldest, now)
+		}
+		for at, state := range []string{outbox.Retrying, outbox.Dead, outbox.Parked} {
+			row[6+at] = strconv.FormatInt(f.SetAside[state], 10)
+		}
+		if f.LagError != "" {
+			unknown[f.LagError] = f.Service
+		}
+		rows = append(rows, row)
+	}
+	if err := cli.Table(c.Stdout, rows); err != nil {
+		return err
+	}
+	for _, reason := range slices.Sorted(maps.Keys(unknown)) {
+		fmt.Fprintf(c.Stderr, "What waits is not known: %s: %s\n", unknown[reason], redact.Lines(reason))
+	}
+	return nil
+}
+
+// waiting is the lag with the partitions that have some.
+func (f *flow) waiting() string {
+	if f.Lag == nil {
+		return "?"
+	}
+	var parts []string
+	for _, p := range f.Partitions {
+		if p.Waiting > 0 && p.Name != "" {
+			parts = append(parts, fmt.Sprintf("%s: %d", p.Name, p.Waiting))
+		}
+	}
+	text := strconv.FormatInt(*f.Lag, 10)
+	if len(parts) > 0 {
+		text += " (" + strings.Join(parts, ", ") + ")"
+	}
+	return text
+}
+
+func (c *command) resetCommand() *cobra.Command {
+	r := new(reset)
+	cmd := &cobra.Command{
+		Use: "reset SERVICE TOPIC", Short: "Have a consumer group begin again", Args: cli.Exactly("SERVICE", "TOPIC"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(c.known(args[0]), c.validate()); err != nil {
+				return err
+			}
+			r.Topic, r.by = args[1], c.by
+			return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {
+				g, err := o.reset(ctx, r)
+				if err != nil {
+					return err
+				}
+				return c.awaitReset(ctx, o, &g)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&r.To, "to", "", "`WHEN` it begins: beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h (required)")
+	cmd.Flags().StringVar(&r.Group, "group", "", "the group, if the service has several for the topic")
+	return c.withBy(cmd)
+}
+
+func (c *command) resendCommand() *cobra.Command {
+	var since, topic string
+	cmd := &cobra.Command{
+		Use: "resend SERVICE", Short: "Send again what a broker has lost, as far as outbox.keep has it", Args: cli.Exactly("SERVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(c.known(args[0]), c.validate()); err != nil {
+				return err
+			}
+			return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {
+				n, err := o.resend(ctx, since, topic, c.by)
+				if err == nil {
+					_, err = fmt.Fprintf(c.Stdout, "%d events are in the outbox again.\n", n)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&since, "since", "", "`WHEN` the first of them was sent: an age as in 10m, or a time as in 2026-11-29T10:00:00Z (required)")
+	cmd.Flags().StringVar(&topic, "topic", "", "only this topic")
+	return c.withBy(cmd)
+}
+
+// awaitReset waits until the broker has been told.
+func (c *command) awaitReset(ctx context.Context, o *operator, g *outbox.Group) error {
+	sqldb.NewSignal(o.db, groupsSignal).Notify()
+	for begun := time.Now(); steady.Sleep(ctx, watchEvery); {
+		groups, err := outbox.Groups(ctx, o.db)
+		if err != nil {
+			return err
+		}
+		for _, now := range groups {
+			if now.Name == g.Name && now.Topic == g.Topic && (now.Generation > g.Generation || !now.Pending) {
+				_, err := fmt.Fprintf(c.Stdout, "Group %s of %s begins again.\n", g.Name, g.Topic)
+				return err
+			}
+		}
+		switch silent := time.Since(begun); {
+		case silent > nobodyAfter && o.nobody(ctx):
+			fmt.Fprintf(c.Stderr, "No process of %s is there. The reset is written down: the group begins again at the next start.\n", o.bus.app.Name())
+			return nil
+		case silent > stuckAfter:
+			fmt.Fprintf(c.Stderr, "The reset is written down, but not done yet: see the log of %s. It tries again until the broker does it.\n", o.bus.app.Name())
+			return cli.ExitError(cli.Failed)
+		}
+	}
+	return ctx.Err()
+}
