@@ -295,7 +295,7 @@ func events() []mutant {
 		},
 		{
 			"a permanent error is not tried again", "messaging/consume.go",
-			"if err == nil || isPermanent(err) {", "if err == nil {", "./messaging", "",
+			"if err == nil || isPermanent(err) || errors", "if err == nil || errors", "./messaging", "",
 		},
 		{
 			"a second subscription in one group is refused", "messaging/subscribe.go",
