@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,6 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
-	"github.com/kaptar/kaptar/sqldb"
 )
 
 // lagTimeout bounds a question to a broker.
@@ -97,17 +97,21 @@ func (o *operator) flows(ctx context.Context) ([]flow, error) {
 	slices.SortFunc(consumers, func(a, b *consumer) int {
 		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.opts.Group, b.opts.Group))
 	})
-	for _, c := range consumers {
-		f := flow{Service: o.bus.app.Name(), Topic: c.topic, Group: c.opts.Group}
+	at := len(all)
+	all = append(all, make([]flow, len(consumers))...)
+	var asked sync.WaitGroup
+	for i, c := range consumers {
+		f := &all[at+i]
+		*f = flow{Service: o.bus.app.Name(), Topic: c.topic, Group: c.opts.Group}
 		for _, g := range groups {
 			if g.Name == f.Group && g.Topic == f.Topic {
 				f.Generation = g.Generation
 			}
 		}
-		count(&f, outbox.Consume)
-		f.measure(c.lag(ctx))
-		all = append(all, f)
+		count(f, outbox.Consume)
+		asked.Go(func() { f.measure(c.lag(ctx)) })
 	}
+	asked.Wait()
 	return all, nil
 }
 
@@ -267,7 +271,6 @@ func (c *command) resendCommand() *cobra.Command {
 
 // awaitReset waits until the broker has been told.
 func (c *command) awaitReset(ctx context.Context, o *operator, g *outbox.Group) error {
-	sqldb.NewSignal(o.db, groupsSignal).Notify()
 	for begun := time.Now(); steady.Sleep(ctx, watchEvery); {
 		groups, err := outbox.Groups(ctx, o.db)
 		if err != nil {

@@ -154,6 +154,7 @@ func (o *operator) change(ctx context.Context, ids []int64, action string, who b
 	if n := len(ids); n == 0 || n > mostNamed {
 		return badf("%d dead letters: expected 1 to %d at once", n, mostNamed)
 	}
+	defer sqldb.NewSignal(o.db, retryLease).Notify()
 	return sqldb.InTx(ctx, o.db, func(ctx context.Context, tx *sql.Tx) error {
 		for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
 			d, err := outbox.GetDeadLetter(ctx, tx, id)

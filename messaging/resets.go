@@ -79,7 +79,9 @@ func (g *generations) follow(stop context.Context) error {
 	outage := &steady.Outage{What: "groups in the database", Log: g.log}
 	for stop.Err() == nil {
 		g.signal.Wait(stop, groupsPoll)
-		outage.Note(stop, g.read(stop))
+		if err := g.read(stop); stop.Err() == nil {
+			outage.Note(stop, err)
+		}
 	}
 	return nil
 }
@@ -294,6 +296,7 @@ func (o *operator) reset(ctx context.Context, r *reset) (g outbox.Group, err err
 		}
 		return kept.add(ctx, tx)
 	})
+	sqldb.NewSignal(o.db, groupsSignal).Notify()
 	return g, err
 }
 
