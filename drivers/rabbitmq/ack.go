@@ -28,7 +28,7 @@ type deliveryState int
 const (
 	fetched  deliveryState = iota
 	held                   // delivered
-	delaying               // Nack with a delay is under way
+	delaying               // given back, from some time on
 	finished
 	gone
 )
@@ -103,7 +103,7 @@ func (l *delivery) tell(verb string, state deliveryState, word func(bool) error)
 // Nack implements driver.Acker.
 func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 	if after > 0 {
-		return l.delay(ctx, after)
+		return l.later(ctx, after)
 	}
 	if mine, err := l.take(ctx, "nack", finished); !mine {
 		return err
@@ -124,25 +124,17 @@ func (l *delivery) giveBack(state deliveryState) error {
 	return l.tell("nack", state, func(bool) error { return l.raw.Nack(false, true) })
 }
 
-// delay puts a copy of the message into a queue of the server that gives it back later, and then
-// acknowledges the message itself. If that fails the message stays here for the time, but for
-// AckWait at most.
-func (l *delivery) delay(ctx context.Context, after time.Duration) error {
-	b := l.s.m.b
-	if mine, err := l.take(ctx, "nack", delaying); !mine {
-		return err
-	}
-	if err := b.putAside(ctx, l.s.m.group, l.raw, l.attempt, after); err != nil {
-		m := l.s.m
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if !l.s.over {
-			l.state = held
-			l.hold(min(after, b.opts.AckWait))
+// later gives the message back after a time, until which the member keeps it.
+func (l *delivery) later(ctx context.Context, after time.Duration) error {
+	mine, err := l.take(ctx, "nack", delaying)
+	if mine {
+		l.s.m.mu.Lock()
+		defer l.s.m.mu.Unlock()
+		if !l.s.over { // else it is back already
+			l.hold(min(after, driver.MaxNack))
 		}
-		return fmt.Errorf("rabbitmq: nack with a delay of %v: %w", after, err)
 	}
-	return l.tell("nack", finished, l.raw.Ack)
+	return err
 }
 
 // hold sets the time after which the message goes back. The caller holds member.mu.
@@ -172,7 +164,7 @@ func (l *delivery) Extend(ctx context.Context) error {
 func (l *delivery) expire() {
 	m := l.s.m
 	m.mu.Lock()
-	if l.state != held {
+	if l.state != held && l.state != delaying {
 		m.mu.Unlock()
 		return
 	}
@@ -181,7 +173,11 @@ func (l *delivery) expire() {
 		m.mu.Unlock()
 		return
 	}
-	l.state = gone // not finished: a late Ack has to say so
+	next := gone // not finished: a late Ack has to say so
+	if l.state == delaying {
+		next = finished
+	}
+	l.state = next
 	m.mu.Unlock()
-	_ = l.giveBack(gone) // fails only with the connection, whose end gives it back too
+	_ = l.giveBack(next) // fails only with the connection, whose end gives it back too
 }

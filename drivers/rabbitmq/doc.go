@@ -76,11 +76,8 @@
 //
 // AckWait is counted by the member. RabbitMQ itself gives a message back when its member's
 // connection ends, or, closing the channel, after 30 minutes (consumer_timeout); so do not extend a
-// delivery for longer. Nack with a delay stores a copy in a queue "topic:group:delay:16s", one for
-// each power of two of seconds, where it waits for its time without holding a slot of the member,
-// and outlives crashes of both sides; a crash in the middle makes the message come twice. Behind a
-// longer delay of its queue it waits for up to twice its time. Attempt counts with
-// x-delivery-count, which also counts what was fetched by a member and not delivered to the
+// delivery for longer. Nack with a delay gives the message back after that time, driver.MaxNack at
+// most; until then it holds a slot of the member. Attempt counts with x-delivery-count, which also counts what was fetched by a member and not delivered to the
 // program.
 //
 // # CloudEvents

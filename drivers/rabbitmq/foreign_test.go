@@ -94,7 +94,7 @@ func TestQueues(t *testing.T) {
 	url := servertest.VHost(t)
 	b := open(t, url, options())
 	defer closeNow(t, b)
-	m := join(t, b, driver.Subscription{Topic: "t", Group: "g"})
+	join(t, b, driver.Subscription{Topic: "t", Group: "g"})
 	ch := plain(t, url)
 	for _, queue := range []string{"t:g:0", "t:g:1"} {
 		args := amqp.Table{
@@ -105,29 +105,10 @@ func TestQueues(t *testing.T) {
 			t.Fatalf("queue %s: %v", queue, err)
 		}
 	}
-	var batch []driver.Message
-	for n := range 60 {
-		batch = append(batch, message("t", fmt.Sprint("m", n), fmt.Sprint("key", n)))
-	}
-	if err := b.Publish(t.Context(), batch); err != nil {
-		t.Fatal(err)
-	}
-	for range batch {
-		if err := m.next(t).Nack(t.Context(), time.Hour); err != nil {
-			t.Fatal(err)
-		}
-	}
-	until(t, "all messages to wait", func() bool {
-		q, err := ch.QueueDeclarePassive("t:g:delay:1h8m16s", true, false, false, false, nil)
-		if err != nil {
-			t.Fatalf("the queue of the delay: %v", err)
-		}
-		return q.Messages == len(batch)
-	})
 }
 
-// TestRawQueue: a queue of other programs is used as they made it; what is put aside comes back to
-// it; and without it nothing is lost.
+// TestRawQueue: a queue of other programs is used as they made it; what is given back comes
+// again; and without it nothing is lost.
 func TestRawQueue(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)

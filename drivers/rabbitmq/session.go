@@ -119,6 +119,14 @@ func (s *session) drain() {
 		return
 	}
 	s.draining = true
+	for l := range s.deliveries {
+		if l.state == delaying { // goes back with the channel
+			l.timer.Stop()
+			l.state = finished
+			delete(s.deliveries, l)
+			s.m.open--
+		}
+	}
 	s.m.queue = slices.DeleteFunc(s.m.queue, func(l *delivery) bool { return l.s == s })
 	s.maybeDrained()
 }

@@ -152,50 +152,6 @@ func TestPartitionsStay(t *testing.T) {
 	}
 }
 
-// TestDelaysDoNotBlock: a long delay does not hold up a short one, and nobody has to be there for a
-// delay to pass. Afterwards the message is as it was.
-func TestDelaysDoNotBlock(t *testing.T) {
-	t.Parallel()
-	url := servertest.VHost(t)
-	b := open(t, url, options())
-	defer closeNow(t, b)
-	sub := driver.Subscription{Topic: "t", Group: "g"}
-	m := join(t, b, sub)
-	sent := message("t", "short", strings.Repeat("long key ", 50))
-	sent.Headers = driver.HeadersOf(map[string]string{"ce-id": "short", "content-type": "a/b"})
-	if err := b.Publish(t.Context(), []driver.Message{message("t", "long", "k"), sent}); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		d := m.next(t)
-		after := 700 * time.Millisecond
-		if d.ID == "long" {
-			after = time.Hour
-		}
-		if err := d.Nack(t.Context(), after); err != nil {
-			t.Fatalf("Nack of %s = %v", d.ID, err)
-		}
-		if err := d.Ack(t.Context()); err != nil {
-			t.Errorf("Ack after Nack = %v, want nil", err)
-		}
-	}
-	m.stop()
-	if err := m.ended(t); err != nil {
-		t.Fatal(err)
-	}
-	m = join(t, b, sub)
-	d := m.next(t)
-	if d.ID != "short" || d.Attempt < 2 || d.Key != sent.Key || len(d.Headers) != 2 || d.Headers.Get("content-type") != "a/b" || string(d.Data) != "short" {
-		t.Errorf("after its delay came %+v, attempt %d; want %+v, attempt 2 or more", d.Message, d.Attempt, sent)
-	}
-	if err := d.Nack(t.Context(), 100*time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
-	if again := m.next(t); again.ID != "short" || again.Attempt <= d.Attempt {
-		t.Errorf("after a second delay came %s, attempt %d; want short, above %d", again.ID, again.Attempt, d.Attempt)
-	}
-}
-
 // TestLateAck: an Ack after the time is over says that the message comes again.
 func TestLateAck(t *testing.T) {
 	t.Parallel()

@@ -20,8 +20,7 @@ import (
 
 // Names of header fields. Those of a driver.Message are lower-case, so none is the same.
 const (
-	headerKey     = "Kaptar-Key"     // the key, when the routing key cannot hold it
-	headerAttempt = "Kaptar-Attempt" // deliveries before the message was put aside
+	headerKey = "Kaptar-Key" // the key, when the routing key cannot hold it
 
 	attributePrefix = "cloudEvents_" // what the AMQP binding prefers; "cloudEvents:" is understood too
 	headerPrefix    = "ce-"
@@ -99,8 +98,6 @@ func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
 		case name == headerKey:
 			m.Key = value
 			continue
-		case name == headerAttempt:
-			continue
 		case raw:
 			m.Headers = append(m.Headers, driver.Header{Name: name, Value: value})
 			continue
@@ -133,13 +130,13 @@ func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
 
 // attempt returns how often the message was delivered to the group, with this time.
 func attempt(d *amqp.Delivery) int {
-	n := 1
-	for _, name := range []string{headerAttempt, "x-delivery-count"} {
-		if count, ok := number(d.Headers[name]); ok && count > 0 && count < math.MaxInt32 {
-			n += int(count)
-		}
+	if count, ok := number(d.Headers["x-delivery-count"]); ok && count > 0 && count < math.MaxInt32 {
+		return 1 + int(count)
 	}
-	return n
+	if d.Redelivered { // by a queue that does not count
+		return 2
+	}
+	return 1
 }
 
 // reserved tells the header fields that RabbitMQ writes, or takes for its own.

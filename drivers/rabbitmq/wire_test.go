@@ -12,19 +12,6 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-func TestLevel(t *testing.T) {
-	t.Parallel()
-	for after, want := range map[time.Duration]time.Duration{
-		1: time.Second, time.Second: time.Second, time.Second + 1: 2 * time.Second, 10 * time.Second: 16 * time.Second,
-		15 * time.Minute: 1024 * time.Second, 1<<63 - 1: 1 << 62 / time.Second * 0,
-	} {
-		got := level(after)
-		if want != 0 && got != want || got <= 0 {
-			t.Errorf("level(%v) = %v, want %v", after, got, want)
-		}
-	}
-}
-
 // TestDecodeForeign: what clients of other kinds write.
 func TestDecodeForeign(t *testing.T) {
 	t.Parallel()

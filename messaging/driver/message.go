@@ -28,6 +28,9 @@ const (
 // them takes by default.
 const MaxSize = 1 << 20
 
+// MaxNack is the longest time that every driver keeps a message back for; see [Acker].
+const MaxNack = 10 * time.Second
+
 // ErrTooLarge is in the chain of the error for a message whose Size is above MaxSize, or above the
 // broker's own limit.
 var ErrTooLarge = errors.New("message too large")
@@ -155,8 +158,11 @@ type Acker interface {
 	// deduplicate. An error means that the message will come again; there is no need to try again.
 	Ack(ctx context.Context) error
 
-	// Nack asks for redelivery to the group after at least the given time; 0 is at once. Messages
-	// that wait so do not count as in flight.
+	// Nack asks for redelivery to the group after the given time; 0 is at once, and a driver may
+	// take more than MaxNack for MaxNack. A message whose member leaves or dies may come sooner.
+	// Messages that wait so may count as in flight. It is for what others should have now, not for
+	// failures: whoever wants to try again later keeps the message in a database, as package
+	// messaging does.
 	Nack(ctx context.Context, after time.Duration) error
 
 	// Extend starts the time anew after which the broker takes the member for dead and delivers the

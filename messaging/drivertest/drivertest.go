@@ -96,7 +96,7 @@ func Cases() []Case {
 		{Name: "SimilarNames", Run: with(testSimilarNames)},
 		{Name: "DeclareTwice", Run: with(testDeclareTwice)},
 		{Name: "NackRedelivers", Run: with(testNackRedelivers, "g")},
-		{Name: "NackFreesTheSlot", Run: with(testNackFreesTheSlot, "g")},
+		{Name: "NackGoesOn", Run: with(testNackGoesOn, "g")},
 		{Name: "UnackedComesAgain", Run: with(testUnackedComesAgain, "g")},
 		{Name: "UnackedGoesToNewMember", Run: with(testUnackedGoesToNewMember, "g")},
 		{Name: "ExtendHoldsTheMessage", Run: with(testExtendHoldsTheMessage, "g")},

@@ -46,7 +46,7 @@ func (l *ledger) join(b driver.Broker, name string) *member {
 	return l.e.joinOn(b, l.e.ordered(), func(d driver.Delivery) {
 		l.came(name, d)
 		l.acks.Add(1)
-		time.AfterFunc(3*time.Millisecond, func() {
+		time.AfterFunc(10*time.Millisecond, func() {
 			defer l.acks.Done()
 			l.mu.Lock()
 			if l.open[d.Key]--; l.open[d.Key] == 0 {
@@ -116,6 +116,17 @@ func (l *ledger) until(what string, done func() bool) {
 			l.e.Fatalf("waited %v for %s; the last number of each key is %v, the last member %v", l.e.Wait, what, l.last, l.member)
 		}
 	}
+}
+
+// burst sends some numbers from n on, and returns the next.
+func (l *ledger) burst(n int) int {
+	l.e.Helper()
+	for range 15 {
+		l.send(n)
+		n++
+		<-time.After(20 * time.Millisecond)
+	}
+	return n
 }
 
 // all waits until number n of every key has come.
@@ -191,14 +202,15 @@ func testOrderedShares(e *env) {
 	for i := range b {
 		names = append(names, fmt.Sprint(i))
 		members = append(members, l.join(b[i], names[i]))
-		n = l.balanced(n, names...)
+		n = l.balanced(l.burst(n), names...) // partitions move with messages in flight
 	}
 	parts := l.parts()
 	e.Logf("of %d keys the members have %v", orderedKeys, parts)
 	for len(members) > 1 {
+		n = l.burst(n)
 		members[0].stop()
 		members, names = members[1:], names[1:]
-		n = l.balanced(n, names...)
+		n = l.balanced(l.burst(n), names...)
 	}
 	members[0].stop()
 	e.once(l)
