@@ -11,6 +11,7 @@ func mutants() []mutant {
 		events(),
 		consumers(),
 		crashes(),
+		types(),
 		stores(),
 		links(),
 		surroundings(),
