@@ -30,6 +30,7 @@ const (
 	noSource = "source" // an event is known by its id alone
 	noOrder  = "order"  // no topic is ordered
 	ackFirst = "ack"    // the broker is told before the commit
+	normal   = "normal" // SQLite does not sync each commit
 	cursor   = "cursor" // the relay remembers the last id that it has sent
 )
 
@@ -161,11 +162,11 @@ func TestMutants(t *testing.T) {
 			s := openSite(t, m.shape, 1, map[string]string{"broken": m.broken})
 			s.settings["broker_url"] = strings.Replace(s.settings["broker_url"], "ack_wait=6s", "ack_wait=2s", 1)
 			for i := range 3 {
-				s.run(fmt.Sprint("ledger-", i), "ledger", m.ledger)
+				s.run(fmt.Sprint("ledger-", i), "ledger", m.ledger, nil)
 			}
 			bank := map[string]string{"writers": "4"}
 			maps.Copy(bank, m.bank)
-			s.run("writer", "bank", bank)
+			s.run("writer", "bank", bank, nil)
 			b := s.books(false)
 			foreign := s.foreign(10)
 			for count(t, b.ledger, `SELECT count(*) FROM effects`) < 400 {

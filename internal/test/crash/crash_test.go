@@ -90,7 +90,7 @@ func about(db *sql.DB, table string) string {
 // and one of the vault.
 func (s *site) start() {
 	for i := range 3 {
-		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"})
+		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"}, nil)
 	}
 	ports, unhold, err := servers.FreePorts(1)
 	if err != nil {
@@ -98,9 +98,9 @@ func (s *site) start() {
 	}
 	unhold()
 	at := fmt.Sprint("127.0.0.1:", ports[0])
-	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"})
-	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"})
-	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"})
+	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"}, nil)
+	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
+	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
 }
 
 // report logs the figures and fails the test for what the checkers have found.

@@ -121,6 +121,12 @@ func bankService() kaptar.Service {
 		if b.db, err = app.DB(migrations(bankTables)); err != nil {
 			return err
 		}
+		if set.Broken == normal {
+			b.db.SetMaxOpenConns(1) // that one has it
+			if _, err := b.db.ExecContext(app.Context(), `PRAGMA synchronous=NORMAL`); err != nil {
+				return err
+			}
+		}
 		if err := b.open(app.Context()); err != nil {
 			return err
 		}

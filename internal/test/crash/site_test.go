@@ -126,10 +126,11 @@ func openSite(t *testing.T, sh shape, seed uint64, settings map[string]string) *
 
 // A member is a process that is started again whenever it has ended, as an orchestrator does.
 type member struct {
-	name string
-	site *site
-	args []string
-	log  tail
+	name      string
+	site      *site
+	args, env []string
+	before    func()
+	log       tail
 
 	kills atomic.Int64
 
@@ -137,10 +138,11 @@ type member struct {
 	now *proc.Process
 }
 
-// run starts a process of a service, until the end of the test.
-func (s *site) run(name, service string, settings map[string]string) *member {
+// run starts a process of a service, until the end of the test, with more variables of its environment.
+// before is called before each start, and nil is nothing.
+func (s *site) run(name, service string, settings map[string]string, before func(), env ...string) *member {
 	s.t.Helper()
-	m := &member{name: name, site: s, args: []string{"run", service, "--set", "member=" + name, "--set", "database_url=" + s.databases[service]}}
+	m := &member{name: name, site: s, before: before, env: append(env, asProgram+"=1"), args: []string{"run", service, "--set", "member=" + name, "--set", "database_url=" + s.databases[service]}}
 	for _, more := range []map[string]string{s.settings, settings} {
 		for key, value := range more {
 			m.args = append(m.args, "--set", key+"="+value)
@@ -170,8 +172,11 @@ const stopTime = 20 * time.Second
 
 // once runs the process until it ends.
 func (m *member) once(ctx context.Context, starts int) {
+	if m.before != nil {
+		m.before()
+	}
 	cmd := exec.Command(os.Args[0], append(m.args, "--set", fmt.Sprint("seed=", starts))...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.site.dir, append(os.Environ(), asProgram+"=1"), &m.log, &m.log
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.site.dir, append(os.Environ(), m.env...), &m.log, &m.log
 	p, err := proc.Start(cmd, nil)
 	if err != nil {
 		m.site.t.Errorf("start %s: %v", m.name, err)
