@@ -125,6 +125,7 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 			r.wake()
 		}
 	})
+	read := func(ctx context.Context, limit int) ([]row, error) { return r.due(ctx, lease, limit) }
 	var due []row
 	look, more := true, false
 	for ctx.Err() == nil {
@@ -132,7 +133,7 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 		// many wait.
 		if len(due) == 0 && (look || more) {
 			var err error
-			if due, more, err = r.look(ctx, lease); err != nil {
+			if due, more, err = r.look(ctx, read); err != nil {
 				return err
 			}
 			backoff.Reset()
@@ -153,12 +154,12 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 }
 
 // look reads what is due and does not run here, and says whether there may be more.
-func (r *runner) look(ctx context.Context, lease *sqldb.Lease) (due []row, more bool, err error) {
+func (r *runner) look(ctx context.Context, read func(ctx context.Context, limit int) ([]row, error)) (due []row, more bool, err error) {
 	r.mu.Lock()
 	r.ended = make(map[string]bool)
 	r.mu.Unlock()
 	limit := 2 * r.def.concurrency // some of which run already
-	due, err = r.due(ctx, lease, limit)
+	due, err = read(ctx, limit)
 	if err != nil {
 		return nil, false, err
 	}

@@ -27,5 +27,17 @@ func sagas() []mutant {
 			"the last step that was done is undone first", "saga/machine.go",
 			"for i--; i >= 0; i-- {", "for i = 0; i < len(p.steps); i++ {", "./saga", "TestSimulation",
 		},
+		{
+			"an answer that comes when the saga has moved on changes nothing", "saga/store.go",
+			"= m.id AND kaptar_sagas.revision = m.revision", "= m.id", "./saga", "TestLateAnswers",
+		},
+		{
+			"a saga is not begun as it was before its last steps", "saga/runner.go",
+			"return r.running[w.id] || r.ended[w.id] })", "return r.running[w.id] })", "./saga", "TestStaleLook",
+		},
+		{
+			"an effect is in the transaction that writes its step down", "saga/step.go",
+			"if err = r.updateOne(ctx, tx, w.to(after, 0, text)); err", "if err = r.write(context.WithoutCancel(context.Background()), w.to(after, 0, text)); err", "./saga", "TestCrashAtEveryEdge/postgres",
+		},
 	}
 }
