@@ -37,8 +37,7 @@ type bubble struct {
 
 	mu      sync.Mutex
 	fail    func(key string, n int) error // what the handler returns, after its effect
-	tries   int
-	attempt []int // of all tries
+	attempt []int                         // of all tries
 }
 
 // inBubble runs test with a subscription to the ordered or unordered topic "t".
@@ -92,9 +91,15 @@ func (b *bubble) handle(ctx context.Context, tx *sql.Tx, e Event[int]) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tries++
 	b.attempt = append(b.attempt, e.Attempt)
 	return b.fail(e.Key, e.Data)
+}
+
+// count returns how often the handler was called.
+func (b *bubble) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.attempt)
 }
 
 // set changes what the handler returns.

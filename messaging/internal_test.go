@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -141,8 +142,11 @@ func TestFullLanesStop(t *testing.T) {
 func TestLanesLetEarlyOnesWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		next, log := int64(1), ""
 		l := testLanes(t.Context(), func(w *work) progress {
+			mu.Lock()
+			defer mu.Unlock()
 			if w.seq() != next && !w.forced {
 				return early
 			}
@@ -168,7 +172,9 @@ func TestLanesLetEarlyOnesWait(t *testing.T) {
 		if log != "1 2 3 4 12 " {
 			t.Errorf("order: got %s, want 12 forced", log)
 		}
+		mu.Lock()
 		next = 7
+		mu.Unlock()
 		time.Sleep(10 * time.Second) // the next tick
 		synctest.Wait()
 		deliver(8)
