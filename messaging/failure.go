@@ -91,6 +91,9 @@ func (w *work) waited() time.Duration {
 
 // noteGap counts w among the keys with a gap once it has waited for long.
 func (c *consumer) noteGap(ctx context.Context, w *work, waits bool) {
+	if !waits && !w.counted { // nearly always
+		return
+	}
 	gaps := c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group)
 	switch {
 	case waits && !w.counted && w.waited() >= outbox.FirstWait:

@@ -45,7 +45,8 @@
 //     (messaging_gap_keys), after 5 min the first of them is dead with a reason that names what is
 //     missing, and the others are parked behind it. When the missing ones come after all they are
 //     handled first, and the rest follows by itself; an operator's replay goes on without them. No
-//     more than 64 events of a subscription wait so; one more is set aside at once.
+//     more than 64 events of a subscription wait so; one more is set aside at once. An event that the
+//     broker refuses, a dead letter of the publisher, is missing everywhere until it is replayed.
 //   - The first number of a key that a group sees is where its order begins: 1; or another one at once
 //     in a group FromNow, and after 30 s in one FromBeginning, whose broker may have forgotten the
 //     rest. A number from before that is a dead letter when it comes, as it may have been handled by
