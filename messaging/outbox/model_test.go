@@ -273,7 +273,7 @@ func TestTakeDeadLetterOnce(t *testing.T) {
 		results := make(chan error, 4)
 		for range cap(results) {
 			go func() {
-				results <- m.tx(false, func(ctx context.Context, tx *sql.Tx) error { return letter.Take(ctx, tx) })
+				results <- m.tx(false, letter.Take)
 			}()
 		}
 		taken := 0

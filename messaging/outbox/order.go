@@ -98,7 +98,7 @@ func (b *Inbox) SetAside(ctx context.Context, tx *sql.Tx, d DeadLetter, held tim
 	return Aside, err
 }
 
-// number returns m's place in the order of its key.
+// number returns m's number in the order of its key.
 func (b *Inbox) number(m *driver.Message) (int64, bool) {
 	if !b.Ordered || m.Raw || len(m.Key) > maxOrderedKey || clean(m.Key) != m.Key {
 		return 0, false
@@ -149,14 +149,14 @@ func (o *order) insert(ctx context.Context, tx *sql.Tx) (done bool, err error) {
 // failed.
 func (b *Inbox) numbered(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
 	o := &order{group: b.Group, topic: m.Topic, source: source(m), key: m.Key}
-	turn, err := b.place(ctx, tx, o, m, seq, held, failed)
+	turn, err := b.turn(ctx, tx, o, m, seq, held, failed)
 	if err != nil {
 		return 0, fmt.Errorf("outbox: number %d of key %q for group %q: %w", seq, m.Key, b.Group, err)
 	}
 	return turn, nil
 }
 
-func (b *Inbox) place(ctx context.Context, tx *sql.Tx, o *order, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
+func (b *Inbox) turn(ctx context.Context, tx *sql.Tx, o *order, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
 	for {
 		found, err := o.lock(ctx, tx)
 		if err != nil {

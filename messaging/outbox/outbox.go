@@ -9,7 +9,7 @@
 // ordered topic ([AddOrdered]) it takes the messages of a key in the order of their numbers.
 //
 // Dead letters: [Inbox.SetAside] keeps a message that could not be handled, with the same mark, so
-// that it can be acknowledged without being lost. It is tried again from there ([TakeDeadLetter]), and
+// that it can be acknowledged without being lost. It is tried again from there ([DeadLetter.Take]), and
 // operators replay or drop it.
 //
 // The tables, all named kaptar_…, are made by [Migrate], on SQLite and PostgreSQL.
