@@ -245,14 +245,15 @@ func FuzzInbox(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 2, 0x10, 4, 0, 6, 8, 0, 0, 8})
 	f.Add([]byte{0, 0, 0, 0xc4, 0, 6, 12, 0, 8, 0, 0, 2})
 	f.Add([]byte{0, 0, 0x10, 2, 0, 4, 0, 6, 13, 1, 13, 0, 8, 0})
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, script []byte) {
-		db := open(t, fmt.Sprintf("sqlite:%s/fuzz-%d.db", dir, rand.Uint64()))
-		if err := outbox.Migrate(t.Context(), db); err != nil {
-			t.Fatal(err)
-		}
-		newModel(t, db).run(script[:min(len(script), 200)])
-	})
+	db, err := sqldb.Open(context.Background(), "sqlite::memory:")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { db.Close() })
+	if err := outbox.Migrate(context.Background(), db); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) { newModel(t, db).run(script[:min(len(script), 200)]) })
 }
 
 // TestTakeDeadLetterOnce: of those who try one at the same time, one has its effect.

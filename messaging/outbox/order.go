@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -233,12 +232,26 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 		return o.rewound(ctx, tx, m, seq, seq, id)
 	case !errors.Is(err, sql.ErrNoRows):
 		return 0, err
-	case seq > o.handled+1:
-		return Joined, o.park(ctx, tx, m, seq, Parked, fmt.Sprintf("waits for number %d of its key", o.handled+1))
-	case failed != nil:
-		return Aside, AddDeadLetter(ctx, tx, *failed)
+	case seq == o.handled+1 && failed == nil:
+		return Handle, o.advance(ctx, tx, seq)
 	}
-	return Handle, o.advance(ctx, tx, seq)
+	letter := DeadLetter{State: Parked, Group: o.group, Message: *m, Seq: seq, Reason: fmt.Sprintf("waits for number %d of its key", o.handled+1)}
+	// One that an operator had the key go on with, without those before, waits for this one.
+	res, err := tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'parked', due_at = NULL, rev = rev + 1
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying'`, o.group, o.topic, o.source, o.key, seq)
+	var n int64
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case seq == o.handled+1:
+		return Aside, AddDeadLetter(ctx, tx, *failed)
+	case n > 0: // which is the one to go on with now
+		letter.State, letter.DueAt = Retrying, time.Now()
+	}
+	return Joined, AddDeadLetter(ctx, tx, letter)
 }
 
 // park keeps m, in the order of its key.
@@ -300,25 +313,13 @@ func (o *order) past(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int
 	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q came after an operator had the key go on without it", seq, m.Key))
 }
 
-// skip gives the numbers before seq up that are not handled. Those that have come meanwhile are dead
-// letters in no order; those that have not are remembered, so that such a one is not taken for a
-// duplicate should it come.
-func (o *order) skip(ctx context.Context, tx *sql.Tx, seq int64) error {
-	const inRange = ` WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND seq < $6`
-	args := []any{o.group, o.topic, o.source, o.key, o.handled, seq}
-	came, err := sqldb.Select(ctx, tx, func(r sqldb.Row) (n int64, err error) { return n, r.Scan(&n) },
-		`SELECT seq FROM kaptar_dead_letters`+inRange, args...)
-	if err == nil {
-		_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET seq = NULL, state = 'dead', due_at = NULL, rev = rev + 1, reason = $7`+
-			inRange+` AND state <> '`+dropped+`'`, append(args, "it came after an operator had its key go on without it")...)
-	}
+// skip gives the numbers before seq up that are not handled and have not come. They are remembered,
+// so that such a one is not taken for a duplicate should it come.
+func (o *order) skip(ctx context.Context, tx *sql.Tx, seq int64) (err error) {
 	for n := o.handled + 1; err == nil && n < seq; n++ {
 		if n < seq-maxMissed { // too many to remember: anything below is a stray
 			n = seq - maxMissed
 			o.first = n
-		}
-		if slices.Contains(came, n) {
-			continue
 		}
 		err = AddDeadLetter(ctx, tx, DeadLetter{State: missed, Group: o.group, Seq: n, Message: driver.Message{
 			ID: fmt.Sprintf("number %d of %s %q", n, o.topic, o.key), Topic: o.topic, Key: o.key,
