@@ -81,6 +81,14 @@ crash: ## kill writers, relays, consumers, brokers and databases N times in each
 soak: ## a steady load for SOAK=10m with the broker away in the middle: tables, heap and goroutines stay what they were
 	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestSoak$$' -soak $(or $(SOAK),10m)
 
+schemas: ## compare the shop's events with those of the last release, and fail if running consumers could not live with a change; SINCE=v1.2.3
+	@tag='$(SINCE)'; [ -n "$$tag" ] || tag=$$(git describe --tags --abbrev=0 --match 'v*' HEAD^ 2>/dev/null) || \
+		{ echo 'make schemas: there is no release to compare with'; exit 0; }; \
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	git archive "$$tag" shop/events/schema 2>/dev/null | tar -x -C "$$dir" 2>/dev/null || \
+		{ echo "make schemas: $$tag has no shop/events/schema"; exit 0; }; \
+	go run ./shop events check "$$dir/shop/events/schema"
+
 mutants: ## break the promises one at a time and see that tests notice; SINCE=main: those that the change touches; FOR=10m: no longer
 	@go test -count=1 -v -timeout 0 ./internal/test/mutants -run '^TestMutants$$' -mutants '$(or $(SINCE),all)' $(if $(FOR),-for $(FOR))
 

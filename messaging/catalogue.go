@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -86,29 +87,35 @@ func Catalogue(app *kaptar.App) (schema.Service, error) {
 
 // catalogueCommands are the commands below events that need neither broker nor data.
 func catalogueCommands(call *kaptar.Call) []*cobra.Command {
-	print := func(name, short string, text func(services []schema.Service) ([]byte, error)) *cobra.Command {
-		return &cobra.Command{Use: name + " [SERVICE...]", Short: short, RunE: func(cmd *cobra.Command, args []string) error {
+	printed := func(name, short string, text func(services []schema.Service) ([]byte, error)) *cobra.Command {
+		return &cobra.Command{Use: name + " [SERVICE…]", Short: short, RunE: func(cmd *cobra.Command, args []string) error {
 			services, err := catalogues(cmd.Context(), call, args)
 			if err != nil {
 				return err
 			}
 			out, err := text(services)
-			if err == nil {
+			if err == nil && out != nil {
 				_, err = fmt.Fprintf(call.Stdout, "%s\n", out)
 			}
 			return err
 		}}
 	}
+	dir := ""
+	schemas := printed("schema", "Print the JSON Schema of each topic's data", func(services []schema.Service) ([]byte, error) {
+		if dir != "" {
+			return nil, writeSchemas(dir, schemasOf(services))
+		}
+		return json.MarshalIndent(schemasOf(services), "", "  ")
+	})
+	schemas.Flags().StringVar(&dir, "dir", "", "write each into `DIR` as TOPIC.json instead, for check")
 	check := &cobra.Command{
 		Use: "check DIR", Args: cli.Exactly("DIR"),
 		Short: "Compare the schemas with those that a release has in DIR; 1 if a change breaks consumers",
 		RunE:  func(cmd *cobra.Command, args []string) error { return checkSchemas(cmd.Context(), call, args[0]) },
 	}
 	return []*cobra.Command{
-		print("schema", "Print the JSON Schema of each topic's data", func(services []schema.Service) ([]byte, error) {
-			return json.MarshalIndent(schemasOf(services), "", "  ")
-		}),
-		print("asyncapi", "Print all topics, publishers and consumer groups as a document of AsyncAPI 3.0", func(services []schema.Service) ([]byte, error) {
+		schemas,
+		printed("asyncapi", "Print all topics, publishers and consumer groups as a document of AsyncAPI 3.0", func(services []schema.Service) ([]byte, error) {
 			version := ""
 			for _, s := range services {
 				version = cmp.Or(version, s.Version)
@@ -145,6 +152,22 @@ func schemasOf(services []schema.Service) map[string]*schema.Schema {
 		}
 	}
 	return all
+}
+
+func writeSchemas(dir string, all map[string]*schema.Schema) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	for topic, s := range all {
+		text, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, topic+".json"), append(text, '\n'), 0o644); err != nil { //nolint:gosec // nothing secret
+			return err
+		}
+	}
+	return nil
 }
 
 func checkSchemas(ctx context.Context, call *kaptar.Call, dir string) error {
