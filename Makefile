@@ -8,7 +8,7 @@ ALONE := ./shop ./internal/test/crash
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-sagas bench-events crash soak mutants lint vuln sbom release reproducible fmt cover
+.PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-sagas bench-events crash soak schemas mutants lint vuln sbom release reproducible fmt cover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
