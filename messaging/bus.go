@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -14,7 +13,6 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/internal/redact"
-	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -83,7 +81,17 @@ func (b *bus) store() (*store, error) {
 		b.stored = s
 		b.mu.Unlock()
 		b.app.Go("outbox relay", s.relay.Run)
-		b.app.Go("inbox purge", func(ctx context.Context) error { return purge(ctx, db, set.Inbox.Retention, b.app.Logger()) })
+		if set.Inbox.Retention == 0 {
+			return s, nil
+		}
+		every := max(time.Second, min(time.Hour, set.Inbox.Retention/8))
+		err = b.app.Every("inbox purge", every, func(ctx context.Context, _ kaptar.Due) error {
+			_, err := outbox.PurgeInbox(ctx, db, set.Inbox.Retention)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("messaging: inbox: %w", err)
+		}
 		return s, nil
 	})
 }
@@ -221,17 +229,6 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 	return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
 		return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: b.app.Name(), Message: m, Reason: reason.Error()})
 	})
-}
-
-// purge forgets handled events that cannot come again, until ctx ends: every hour, or sooner when they
-// are kept for less than a working day.
-func purge(ctx context.Context, db *sql.DB, retention time.Duration, log *slog.Logger) error {
-	for more := retention > 0; more; more = steady.Sleep(ctx, min(time.Hour, retention/8)) {
-		if _, err := outbox.PurgeInbox(ctx, db, retention); err != nil && ctx.Err() == nil {
-			log.WarnContext(ctx, "inbox not purged", "error", err)
-		}
-	}
-	return nil
 }
 
 // remembers is an error if br keeps the events of a topic for longer than the inbox remembers them:

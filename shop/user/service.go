@@ -84,7 +84,12 @@ func setup(app *kaptar.App, set *settings) error {
 	if s.keys, err = newKeyring(app.Context(), s.store, set.SigningKeyAge, set.TokenLife); err != nil {
 		return err
 	}
-	app.Go("sessions and keys", s.tidy)
+	app.Go("signing keys", s.changeKeys)
+	if err := app.Every("expired sessions", time.Minute, func(ctx context.Context, due kaptar.Due) error {
+		return s.store.dropExpired(ctx, due.At)
+	}); err != nil {
+		return err
+	}
 	set.start(app)
 	api, err := rest.New(app, "Users", auth.Policies{
 		"POST /users":                               auth.Optional(), // so that the gateway can be told from others,
@@ -105,12 +110,11 @@ func setup(app *kaptar.App, set *settings) error {
 	return nil
 }
 
-// tidy deletes what is over and has the keys take turns.
-func (s *service) tidy(ctx context.Context) error {
+// changeKeys has the keys take turns, and learns of those of other instances.
+func (s *service) changeKeys(ctx context.Context) error {
 	for steady.Sleep(ctx, s.keys.every()) {
-		now := time.Now()
-		if err := errors.Join(s.keys.refresh(ctx, now), s.store.dropExpired(ctx, now)); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "sessions and signing keys not looked after", "error", err)
+		if err := s.keys.refresh(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "signing keys not looked after", "error", err)
 		}
 	}
 	return nil

@@ -39,5 +39,21 @@ func outboxes() []mutant {
 			"a lease that is given up leaves the others of its session", "sqldb/lease.go",
 			"if s.held > 0 {", "if s.held < 0 {", "./sqldb", "TestLeasesShareASession",
 		},
+		{
+			"a schedule does not drift with its runs", "internal/schedule/schedule.go",
+			"		last = at\n", "		last = r.Now()\n", "./internal/schedule", "TestEveryDoesNotDrift",
+		},
+		{
+			"a clock that goes back does not stop a schedule", "internal/schedule/schedule.go",
+			"last.Sub(now) > job.Next(last).Sub(last)", "false", "./internal/schedule", "TestClockIsSet",
+		},
+		{
+			"a run that was broken off is begun again", "internal/schedule/schedule.go",
+			"if err != nil && ctx.Err() != nil {", "if err == ctx.Err() && err != nil && false {", "./internal/schedule", "TestStopWaitsForTheRun",
+		},
+		{
+			"a time that comes twice in autumn is due once", "internal/schedule/cron.go",
+			"return c.everyHour || delta >= 0 || t.Sub(start) >= -delta", "return t.Sub(start) >= 0 || delta >= 0", "./internal/schedule", "TestCron",
+		},
 	}
 }

@@ -1,0 +1,204 @@
+// Package schedule runs functions at set times, in one of the processes on a database. It is behind
+// kaptar's App.Every and App.Cron, which say what users can rely on.
+package schedule
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+const (
+	leaseName  = "schedules"
+	leasePoll  = 5 * time.Second // of those that do not lead, and how often the leader asks whether it does
+	longest    = time.Minute     // of a sleep: the clock may be set meanwhile
+	saveWithin = 5 * time.Second // what is written after a run is, though the program stops
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 5 * time.Second
+)
+
+// Migrate creates the table kaptar_schedules in db, or brings it up to date.
+func Migrate(ctx context.Context, db *sql.DB) error {
+	return sqldb.Migrate(ctx, db, migrations, "kaptar_schedules_schema")
+}
+
+// A Job is a function and when it is due.
+type Job struct {
+	Name string
+	Spec string // says whether Next is another than before
+	Next func(after time.Time) time.Time
+	Run  func(ctx context.Context, at time.Time, missed int) error
+}
+
+// Every is the Next of a job that is due again and again after d.
+func Every(d time.Duration) func(time.Time) time.Time {
+	return func(t time.Time) time.Time { return t.Add(d) }
+}
+
+// A Runner runs jobs. Its fields are not changed while it does.
+type Runner struct {
+	DB   *sql.DB // migrated
+	Jobs []Job
+	Now  func() time.Time // the clock
+	Log  *slog.Logger
+	Ran  func(job string, err error) // is told of each run that ended
+}
+
+// Run runs the jobs until ctx ends and those that run have returned. A database that is away is tried
+// again.
+func (r *Runner) Run(ctx context.Context) error {
+	outage := steady.Outage{What: "schedules", Log: r.Log}
+	backoff := &steady.Backoff{First: backoffMin, Max: backoffMax}
+	for ctx.Err() == nil {
+		lease, err := sqldb.TryLease(ctx, r.DB, leaseName)
+		if err == nil && lease == nil {
+			outage.Back(ctx)
+			steady.Sleep(ctx, leasePoll)
+			continue
+		}
+		if err == nil {
+			err = r.lead(ctx, lease, func() { outage.Back(ctx); backoff.Reset() })
+			lease.Release()
+		}
+		if err != nil && ctx.Err() == nil {
+			outage.Lost(ctx, err)
+			steady.Sleep(ctx, backoff.Next())
+		}
+	}
+	return nil
+}
+
+// lead runs the jobs while the lease is held.
+func (r *Runner) lead(ctx context.Context, lease *sqldb.Lease, well func()) error {
+	last, err := r.load(ctx)
+	if err != nil {
+		return err
+	}
+	well()
+	leading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var jobs sync.WaitGroup
+	for i, job := range r.Jobs {
+		jobs.Go(func() {
+			if err := r.follow(leading, lease, job, last[i]); err != nil {
+				stop(err)
+			}
+		})
+	}
+	for steady.Sleep(leading, leasePoll) {
+		if err := lease.Check(leading); err != nil && leading.Err() == nil {
+			stop(err)
+		}
+	}
+	jobs.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(leading)
+}
+
+// load returns the time that was last dealt with, for each job. One that is new, or due at other times
+// than before, begins now.
+func (r *Runner) load(ctx context.Context) (last []time.Time, err error) {
+	last = make([]time.Time, len(r.Jobs))
+	err = sqldb.InTx(ctx, r.DB, func(ctx context.Context, tx *sql.Tx) error {
+		for i, job := range r.Jobs {
+			var due int64
+			err := tx.QueryRowContext(ctx, `INSERT INTO kaptar_schedules (name, spec, due_at) VALUES ($1, $2, $3)
+				ON CONFLICT (name) DO UPDATE SET spec = excluded.spec,
+					due_at = CASE WHEN kaptar_schedules.spec = excluded.spec THEN kaptar_schedules.due_at ELSE excluded.due_at END
+				RETURNING due_at`, job.Name, job.Spec, r.Now().UnixMilli()).Scan(&due)
+			if err != nil {
+				return fmt.Errorf("schedule %s: %w", job.Name, err)
+			}
+			last[i] = time.UnixMilli(due)
+		}
+		return nil
+	})
+	return last, err
+}
+
+// follow runs one job when it is due, until ctx ends. An error is the database's.
+func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last time.Time) error {
+	for ctx.Err() == nil {
+		now := time.UnixMilli(r.Now().UnixMilli())
+		if last.Sub(now) > job.Next(last).Sub(last) {
+			last = now // the clock was far ahead then: do not wait for it to get there
+		}
+		at, n := last, 0
+		next := job.Next(last)
+		for ; !next.After(now); next = job.Next(next) {
+			at, n = next, n+1
+		}
+		if n == 0 {
+			if !steady.Sleep(ctx, min(next.Sub(now), longest)) {
+				return nil
+			}
+			continue
+		}
+		if err := lease.Check(ctx); err != nil {
+			return err
+		}
+		err := r.run(ctx, job, at, n-1)
+		if err != nil && ctx.Err() != nil {
+			break // it was broken off, and is due again at the next start
+		}
+		if err := r.save(ctx, job, at, err); err != nil {
+			return err
+		}
+		last = at
+	}
+	return nil
+}
+
+// run contains a panic of the job.
+func (r *Runner) run(ctx context.Context, job Job, at time.Time, missed int) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+			r.Log.ErrorContext(ctx, "scheduled run panicked", "schedule", job.Name, "due", at, "panic", p, "stack", string(debug.Stack()))
+		} else if err != nil && ctx.Err() == nil {
+			r.Log.ErrorContext(ctx, "scheduled run failed", "schedule", job.Name, "due", at, "error", err)
+		}
+		if err == nil || ctx.Err() == nil {
+			r.Ran(job.Name, err)
+		}
+	}()
+	return job.Run(ctx, at, missed)
+}
+
+func (r *Runner) save(ctx context.Context, job Job, at time.Time, failed error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveWithin)
+	defer cancel()
+	var text string
+	if failed != nil {
+		text = failed.Error()
+	}
+	err := sqldb.InTx(ctx, r.DB, func(ctx context.Context, tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE kaptar_schedules SET due_at = $1, ran_at = $2, error = $3 WHERE name = $4 AND spec = $5`,
+			at.UnixMilli(), r.Now().UnixMilli(), text, job.Name, job.Spec)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, errors.New("another version of the program has other times"))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("schedule %s: %w", job.Name, err)
+	}
+	return nil
+}
