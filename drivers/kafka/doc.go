@@ -61,8 +61,17 @@
 // # Order
 //
 // Order per key holds for first deliveries, also with several members: a partition belongs to one at
-// a time, and when it moves, the old owner has up to 2 s to finish what it has. A member that is
-// full does not give its messages to an idle one.
+// a time, and when it moves, the old owner has up to 2 s to finish what it has; a member whose
+// Subscribe returned keeps its partitions until nothing is in flight, for 10 s or the ack wait at
+// most. So driver.Subscription.Ordered changes nothing. A member that was killed loses its partitions
+// after the ack wait, at least 6 s, and what it had in flight comes first. A member that is full does
+// not give its messages to an idle one.
+//
+// # Position
+//
+// Lag is from the committed offset to the end of each partition, and does not tell how old messages
+// are. Reset commits the offsets of a time; the cluster refuses it while the group has members.
+// Retention is retention.ms of the topic, for which the user needs DescribeConfigs.
 //
 // # The vendor's client
 //

@@ -56,6 +56,33 @@
 // one by one, so two messages of a key can be with two members at once. A message that was in
 // flight when the connection broke comes after later ones.
 //
+// # Groups with order
+//
+// With driver.Subscription.Ordered a group has a durable consumer for each of the 16 partitions,
+// "<group>@p00" to "<group>@p15", and each partition has one member at a time. Which one stands in
+// the bucket kaptar-groups, in one value for each group, which members change from one revision to
+// the next. A member that joins takes its part from those that have the most, once what they have in
+// flight of it is acknowledged, or after 10 s. One that leaves gives its partitions up in the same
+// way, after Subscribe has returned.
+//
+// Each member asks the next one every 2 s whether it is there. When its process has died the server
+// says at once that nobody listens, so its partitions are with others about 3 s after a SIGKILL; a
+// member that hangs loses them after some 12 s. One that could not read the bucket for 8 s, or lost
+// its connection, delivers nothing until it has. What was in flight with a member that died comes
+// again before later messages of its key, by resetting the consumer to what was acknowledged without
+// a gap, so some that was acknowledged comes again too. Servers that cannot reset a consumer (2.15
+// can) deliver it after the ack wait, and later ones of the key before it.
+//
+// A group that exists keeps its position when Ordered changes, and gets some messages again. Members
+// of both kinds cannot be there together: Subscribe fails until those of the other kind have left,
+// and Declare does not. An idle group costs each member one read of the bucket and one question
+// every 2 s, and the group a pull every 30 s and a heartbeat every 5 s for each partition. A raw
+// topic has one subject and no partitions: Ordered is refused there with errors.ErrUnsupported.
+// Publish to p00 to p15 only: a group with order gets nothing else.
+//
+// Lag is exact, and of each partition only in groups with Ordered. Reset makes the consumers anew:
+// it fails while members with Ordered are there, and ends the Subscribe calls of others.
+//
 // # Instances
 //
 // This needs NATS 2.11 or newer. Register writes the instance to the bucket kaptar-instances, as

@@ -69,7 +69,8 @@
 // number of members, also while they come and go: a member leaves a partition only when everything
 // it was given of it is acknowledged. A partition whose member died goes to another member at once.
 // Members that have more than their share, rounded up, pass some on; with 8 partitions more than 8
-// members do not help, and of 5 members 4 may do all the work. What was in flight when a connection
+// members do not help, and of 5 members 4 may do all the work. So driver.Subscription.Ordered changes
+// nothing, but that it is refused with order=none and for raw topics. What was in flight when a connection
 // broke, and what Nack puts aside, comes after later messages of its key.
 //
 // # Redelivery

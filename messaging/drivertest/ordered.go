@@ -16,6 +16,7 @@ const orderedKeys = 96
 // A ledger has what the members of one group with Ordered got, all together.
 type ledger struct {
 	e    *env
+	hold time.Duration // between a delivery and its acknowledgement
 	acks sync.WaitGroup
 
 	mu      sync.Mutex
@@ -29,7 +30,7 @@ type ledger struct {
 
 func (e *env) ledger() *ledger {
 	return &ledger{
-		e: e, last: make(map[string]int), seen: make(map[string]int), holders: make(map[string]string), open: make(map[string]int),
+		e: e, hold: 10 * time.Millisecond, last: make(map[string]int), seen: make(map[string]int), holders: make(map[string]string), open: make(map[string]int),
 		member: make(map[string]string), changed: make(chan struct{}),
 	}
 }
@@ -40,13 +41,15 @@ func (e *env) ordered() driver.Subscription {
 	return sub
 }
 
-// join starts a member that acknowledges each message some milliseconds after it came, from another
+// join starts a member that acknowledges each message some time after it came, from another
 // goroutine.
 func (l *ledger) join(b driver.Broker, name string) *member {
-	return l.e.joinOn(b, l.e.ordered(), func(d driver.Delivery) {
+	sub := l.e.ordered()
+	sub.MaxInFlight = 512
+	return l.e.joinOn(b, sub, func(d driver.Delivery) {
 		l.came(name, d)
 		l.acks.Add(1)
-		time.AfterFunc(10*time.Millisecond, func() {
+		time.AfterFunc(l.hold, func() {
 			defer l.acks.Done()
 			l.mu.Lock()
 			if l.open[d.Key]--; l.open[d.Key] == 0 {
@@ -121,7 +124,7 @@ func (l *ledger) until(what string, done func() bool) {
 // burst sends some numbers from n on, and returns the next.
 func (l *ledger) burst(n int) int {
 	l.e.Helper()
-	for range 15 {
+	for range 6 {
 		l.send(n)
 		n++
 		<-time.After(20 * time.Millisecond)
@@ -196,6 +199,7 @@ func (e *env) connections(n int) []driver.Broker {
 // testOrderedShares: members come and go, and each key has one of them at a time.
 func testOrderedShares(e *env) {
 	l, b := e.ledger(), e.connections(e.Parts)
+	l.hold = e.AckWait / 4 // longer than a partition takes to move
 	var members []*member
 	var names []string
 	n := 1
