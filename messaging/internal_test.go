@@ -169,17 +169,17 @@ func TestLanesLetEarlyOnesWait(t *testing.T) {
 			t.Errorf("order: got %s, %d lanes, room for %d taken, want 1 2 3 4 and nothing left", log, len(l.lanes), len(l.room))
 		}
 		deliver(7, 9, 12)
-		if log != "1 2 3 4 12 " {
-			t.Errorf("order: got %s, want 12 forced", log)
+		if log != "1 2 3 4 7 " {
+			t.Errorf("order: got %s, want 7 forced, and 9 and 12 to wait", log)
 		}
+		deliver(8)
 		mu.Lock()
-		next = 7
+		next = 12
 		mu.Unlock()
 		time.Sleep(10 * time.Second) // the next tick
 		synctest.Wait()
-		deliver(8)
-		if undone := l.close(); log != "1 2 3 4 12 7 8 9 " || len(undone) != 0 {
-			t.Errorf("order: got %s, %d undone, want 7 at the tick, and 8 and 9 after it", log, len(undone))
+		if undone := l.close(); log != "1 2 3 4 7 8 9 12 " || len(undone) != 0 {
+			t.Errorf("order: got %s, %d undone, want 8 and 9, and 12 at the tick", log, len(undone))
 		}
 	})
 }

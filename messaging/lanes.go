@@ -71,6 +71,7 @@ type laneKey struct {
 // A lane has the deliveries of a key. It is there while it has any.
 type lane struct {
 	busy    bool
+	look    bool    // at the first of early, before waiting
 	waiting []*work // as they came
 	early   []*work // by number
 }
@@ -145,15 +146,17 @@ func (l *lanes) after(key laneKey, in *lane, w *work, how progress) (next *work)
 	defer l.mu.Unlock()
 	switch how {
 	case early:
-		if w.early.IsZero() {
-			w.early = time.Now()
-			if w.forced = l.early >= l.maxEarly; w.forced {
-				return w
-			}
-		}
-		l.early++
 		i, _ := slices.BinarySearchFunc(in.early, w.seq(), func(e *work, n int64) int { return cmp.Compare(e.seq(), n) })
 		in.early = slices.Insert(in.early, i, w)
+		l.early++
+		if w.early.IsZero() {
+			w.early = time.Now()
+			if l.early > l.maxEarly {
+				first := l.takeEarly(in, 0)
+				first.forced = true
+				return first
+			}
+		}
 	case undone:
 		<-l.room
 		l.undone = append(l.undone, w.Delivery)
@@ -166,6 +169,10 @@ func (l *lanes) after(key laneKey, in *lane, w *work, how progress) (next *work)
 		if i := slices.IndexFunc(in.early, follows); i >= 0 {
 			return l.takeEarly(in, i)
 		}
+	}
+	if in.look && len(in.early) > 0 {
+		in.look = false
+		return l.takeEarly(in, 0)
 	}
 	if len(in.waiting) > 0 {
 		next, in.waiting = in.waiting[0], in.waiting[1:]
@@ -184,12 +191,13 @@ func (l *lanes) takeEarly(in *lane, i int) *work {
 	return w
 }
 
-// lookAgain works on the lanes that have nothing but early ones.
+// lookAgain has the first early one of each lane looked at.
 func (l *lanes) lookAgain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, in := range l.lanes {
-		if !l.closing && !in.busy && len(in.early) > 0 {
+		if in.look = len(in.early) > 0; in.look && !l.closing && !in.busy {
+			in.look = false
 			l.begin(key, in, l.takeEarly(in, 0))
 		}
 	}

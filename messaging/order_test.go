@@ -36,6 +36,9 @@ func TestGap(t *testing.T) {
 		b.publish("k", 9)
 		b.publish("k", 6)
 		b.want("k", 1, 2, 3, 4)
+		if d := b.aside("k-6 dead", "k-7 dead", "k-8 parked", "k-9 parked"); len(d) == 4 && !strings.Contains(d[3].Reason, "numbers 5 to 5 of its key") {
+			b.Errorf("reason of the first: got %q, want what is missing", d[3].Reason)
+		}
 		b.publish("k", 5)
 		b.wait(2 * time.Second)
 		b.want("k", 1, 2, 3, 4, 5, 6, 7, 8, 9)

@@ -250,6 +250,17 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 		return Aside, AddDeadLetter(ctx, tx, *failed)
 	case n > 0: // which is the one to go on with now
 		letter.State, letter.DueAt = Retrying, time.Now()
+		return Joined, AddDeadLetter(ctx, tx, letter)
+	}
+	var earlier bool
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM kaptar_dead_letters
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND seq < $6)`,
+		o.group, o.topic, o.source, o.key, o.handled, seq).Scan(&earlier)
+	if err != nil {
+		return 0, err
+	}
+	if !earlier { // an operator is to see what is missing at the one that is first now
+		letter.State, letter.Reason = Dead, missing(o.handled+1, seq)
 	}
 	return Joined, AddDeadLetter(ctx, tx, letter)
 }
