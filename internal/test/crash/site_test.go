@@ -218,7 +218,12 @@ func (e *engine) kill(s *site) {
 	}
 	s.kills.Add(1)
 	e.kills.Add(1)
-	if err := e.Restart(context.Background()); err != nil {
+	err := e.Restart(context.Background())
+	for tries := 1; err != nil && tries < 3; tries++ { // on a machine that is busy
+		s.t.Logf("restart %s: %v", e.Engine(), err)
+		err = e.Restart(context.Background())
+	}
+	if err != nil {
 		s.t.Errorf("restart %s: %v", e.Engine(), err)
 	}
 }
