@@ -75,7 +75,7 @@ func (p *plan) index(step string) int {
 	return slices.IndexFunc(p.steps, func(s planned) bool { return s.name == step })
 }
 
-// next is all the rules: where a saga at at stands after a, and how long from now its next step is due.
+// next is all the rules: where a saga stands after a, and how long from now its next step is due.
 func (p *plan) next(at position, a answer) (position, time.Duration) {
 	i := p.index(at.Step)
 	switch {

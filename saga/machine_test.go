@@ -134,7 +134,7 @@ func (w *world) apply(at position, a answer) error {
 // simulate takes a saga with a random plan through random answers, cancels and late answers to its
 // end, and says what was wrong.
 func simulate(seed uint64) error {
-	rnd := rand.New(rand.NewPCG(seed, 12)) //nolint:gosec // a simulation
+	rnd := rand.New(rand.NewPCG(seed, 12))
 	p := &plan{backoff: 1, maxBackoff: 1}
 	n := 1 + rnd.IntN(6)
 	p.pivot = rnd.IntN(n + 1) // n: none

@@ -49,7 +49,8 @@ const infoColumns = `name, version, id, status, step, attempts, reason, error, C
 
 func scanInfo(r sqldb.Row, more ...any) (i Info, err error) {
 	var due, created, updated int64
-	err = r.Scan(append([]any{&i.Name, &i.Version, &i.ID, &i.Status, &i.Step, &i.Attempts, &i.Reason, &i.Error, &due, &created, &updated, &i.Traceparent}, more...)...)
+	all := []any{&i.Name, &i.Version, &i.ID, &i.Status, &i.Step, &i.Attempts, &i.Reason, &i.Error, &due, &created, &updated, &i.Traceparent}
+	err = r.Scan(append(all, more...)...)
 	if due > 0 {
 		i.Due = time.UnixMilli(due)
 	}

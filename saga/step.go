@@ -146,7 +146,7 @@ func (r *runner) span(ctx context.Context, w *row) (context.Context, trace.Span)
 	if w.Status == Compensating {
 		name = r.def.name + " undo " + w.Step
 	}
-	return r.tracer.Start(ctx, name, trace.WithAttributes(
+	return r.tracer.Start(ctx, name, trace.WithAttributes( //nolint:spancheck // the caller ends it
 		attribute.String("kaptar.saga.name", r.def.name), attribute.String("kaptar.saga.id", w.id),
 		attribute.String("kaptar.saga.step", w.Step), attribute.Int("kaptar.saga.attempt", w.Attempts+1)))
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"time"
 
 	"github.com/kaptar/kaptar/saga"
@@ -15,7 +16,10 @@ import (
 
 const (
 	killSagas = 500
-	killURL   = "KAPTAR_SAGAS_URL"
+	// What the kill tests tell their children.
+	killURL    = "KAPTAR_SAGAS_URL"
+	killEdge   = "KAPTAR_SAGAS_EDGE"   // the edge at which it kills itself
+	killPrefix = "KAPTAR_SAGAS_PREFIX" // of the ids of its checkouts
 )
 
 // runChild starts the checkouts that are not there yet and waits until all are over.
@@ -27,7 +31,8 @@ func runChild(ctx context.Context, name string, sagas, at int) error {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(20)
-	sys, err := opens[name](ctx, url, &services{db})
+	die, _ := strconv.ParseInt(os.Getenv(killEdge), 10, 64) // "" is never
+	sys, err := opens[name](ctx, url, &services{db: db, die: die})
 	if err != nil {
 		return err
 	}
@@ -35,12 +40,12 @@ func runChild(ctx context.Context, name string, sagas, at int) error {
 	if o, ours := sys.(*ours); ours {
 		run = starter{o}
 	}
-	if err := all(ctx, run, "", sagas, at); err != nil {
+	if err := all(ctx, run, os.Getenv(killPrefix), sagas, at); err != nil {
 		return err
 	}
 	for {
 		var n int
-		if err := db.QueryRowContext(ctx, `SELECT count(*) FROM endings`).Scan(&n); err != nil {
+		if err := db.QueryRowContext(ctx, `SELECT count(*) FROM endings WHERE id LIKE $1`, os.Getenv(killPrefix)+"%").Scan(&n); err != nil {
 			return err
 		}
 		if n == sagas {
@@ -107,6 +112,52 @@ func killed(ctx context.Context, base, name string, kills int) error {
 		name, done, endings, effects, again, twice, wrong)
 	if endings != killSagas || twice+wrong > 0 || effects != 3*killSagas {
 		return fmt.Errorf("%s: want %d checkouts over, as many effects as steps, and no end twice", name, killSagas)
+	}
+	return nil
+}
+
+// edges kills the process of one checkout at each edge: before and after each call's effect, and of the
+// end's.
+func edges(ctx context.Context, base, name string) error {
+	url, err := database(ctx, base, "edges_"+name)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(ctx, tables); err != nil {
+		return err
+	}
+	kills := 0
+	for _, kind := range []string{"works", "refused"} {
+		for edge := 1; ; edge++ {
+			prefix := fmt.Sprint(kind, edge, "-")
+			child := func(edge int) error {
+				cmd := exec.CommandContext(ctx, os.Args[0], "-child", name, "-sagas", "1")
+				cmd.Env = append(os.Environ(), killURL+"="+url, killEdge+"="+strconv.Itoa(edge), killPrefix+"="+prefix)
+				cmd.Stderr = os.Stderr
+				return cmd.Run()
+			}
+			if child(edge) == nil {
+				break // it ended before it came to so many edges
+			}
+			kills++
+			if err := child(0); err != nil {
+				return fmt.Errorf("%s: killed at edge %d and started again: %w", name, edge, err)
+			}
+		}
+	}
+	var endings, wrong int
+	err = db.QueryRowContext(ctx, `SELECT count(*), count(*) FILTER (WHERE times > 1 OR (status = 'compensated') <> (id LIKE 'refused%')) FROM endings`).Scan(&endings, &wrong)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s: killed at %d edges, %d checkouts over, %d wrong or ended twice\n", name, kills, endings, wrong)
+	if wrong > 0 || kills < 12 {
+		return fmt.Errorf("%s: want 12 edges at least, and all ends right", name)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func run(ctx context.Context) error {
 	fmt.Println()
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, killed(ctx, base, name, *kills))
+		errs = append(errs, killed(ctx, base, name, *kills), edges(ctx, base, name))
 	}
 	return errors.Join(errs...)
 }
