@@ -27,7 +27,7 @@ func dbosCheckout(s *services, db *dbos.DataSource) func(dbos.Context, order) (s
 	}
 	end := func(ctx dbos.Context, o order, status string) (string, error) {
 		return dbos.RunAsTransaction(ctx, db, func(ctx context.Context, tx dbos.Tx) (string, error) {
-			return status, s.end(func() error { _, err := tx.Exec(ctx, ending, o.ID, status); return err })
+			return status, s.ending(func() error { _, err := tx.Exec(ctx, insertEnding, o.ID, status); return err })
 		})
 	}
 	return func(ctx dbos.Context, o order) (string, error) {

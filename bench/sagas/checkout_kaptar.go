@@ -23,7 +23,7 @@ func kaptarCheckout(app *kaptar.App, s *services) (*saga.Sagas[order], error) {
 			{Name: "ship", Do: func(ctx context.Context, o *order) error { return s.ship(ctx, *o) }},
 		},
 		End: func(ctx context.Context, tx *sql.Tx, o *order, out saga.Outcome) error {
-			return s.end(func() error { _, err := tx.ExecContext(ctx, ending, o.ID, out.Status); return err })
+			return s.ending(func() error { _, err := tx.ExecContext(ctx, insertEnding, o.ID, out.Status); return err })
 		},
 	})
 }

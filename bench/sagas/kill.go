@@ -32,7 +32,7 @@ func runChild(ctx context.Context, name string, sagas, at int) error {
 	defer db.Close()
 	db.SetMaxOpenConns(20)
 	die, _ := strconv.ParseInt(os.Getenv(killEdge), 10, 64) // "" is never
-	sys, err := opens[name](ctx, url, &services{db: db, die: die})
+	sys, err := opens[name](ctx, url, &services{db: db, end: true, die: die})
 	if err != nil {
 		return err
 	}

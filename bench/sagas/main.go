@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,16 +56,15 @@ func run(ctx context.Context) error {
 	}
 	defer stop()
 	names := slices.DeleteFunc([]string{"kaptar", "dbos"}, func(n string) bool { return *only != "" && n != *only })
-	rates, err := measure(ctx, base, names, *rounds, *sagas, *at)
-	if err != nil {
-		return err
-	}
 	fmt.Printf("%s, %d CPUs, PostgreSQL with synchronous_commit on; medians (min–max) of %d rounds of %d checkouts of 3 steps, %d at a time\n\n",
 		runtime.Version(), runtime.NumCPU(), *rounds, *sagas, *at)
-	fmt.Println("| | steps a second | |")
-	fmt.Println("|---|---|---|")
-	for _, name := range names {
-		fmt.Printf("| %s | %s | %.1f× |\n", name, spread(rates[name]), median(rates[name])/median(rates[names[len(names)-1]]))
+	fmt.Println("| steps a second | kaptar | DBOS | in the same round |\n|---|---|---|---|")
+	for _, end := range []bool{false, true} {
+		rates, err := measure(ctx, base, names, end, *rounds, *sagas, *at)
+		if err != nil {
+			return err
+		}
+		fmt.Println(line(end, rates["kaptar"], rates["dbos"]))
 	}
 	fmt.Println()
 	var errs []error
@@ -113,14 +111,17 @@ func database(ctx context.Context, base, name string) (string, error) {
 
 // measure runs rounds of all systems in turn and returns their steps a second. The first round of
 // each does not count.
-func measure(ctx context.Context, base string, names []string, rounds, sagas, at int) (map[string][]float64, error) {
+func measure(ctx context.Context, base string, names []string, end bool, rounds, sagas, at int) (map[string][]float64, error) {
 	open := make(map[string]system)
 	for _, name := range names {
 		url, err := database(ctx, base, "sagas_"+name)
 		if err != nil {
 			return nil, err
 		}
-		if open[name], err = opens[name](ctx, url, new(services)); err != nil {
+		if err := prepare(ctx, url); err != nil {
+			return nil, err
+		}
+		if open[name], err = opens[name](ctx, url, &services{end: end}); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		defer open[name].close()
@@ -158,11 +159,37 @@ func all(ctx context.Context, sys system, prefix string, sagas, at int) error {
 	return errors.Join(errs...)
 }
 
+func prepare(ctx context.Context, url string) error {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.ExecContext(ctx, tables)
+	return err
+}
+
+// line is that of a table.
+func line(end bool, ours, theirs []float64) string {
+	name := "3 steps"
+	if end {
+		name = "3 steps, and an end with a row of its own"
+	}
+	ratios := make([]float64, min(len(ours), len(theirs)))
+	for i := range ratios {
+		ratios[i] = ours[i] / theirs[i]
+	}
+	if len(ratios) == 0 {
+		return fmt.Sprint("| ", name, " | ", ours, " | ", theirs, " |")
+	}
+	return fmt.Sprintf("| %s | %s | %s | %.1f× (%.1f–%.1f) |", name, spread(ours), spread(theirs), median(ratios), slices.Min(ratios), slices.Max(ratios))
+}
+
 func median(v []float64) float64 {
 	s := slices.Sorted(slices.Values(v))
 	return s[len(s)/2]
 }
 
 func spread(v []float64) string {
-	return fmt.Sprintf("%.0f (%s–%s)", median(v), strings.TrimSuffix(fmt.Sprintf("%.0f", slices.Min(v)), ".0"), fmt.Sprintf("%.0f", slices.Max(v)))
+	return fmt.Sprintf("%.0f (%.0f–%.0f)", median(v), slices.Min(v), slices.Max(v))
 }

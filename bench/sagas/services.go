@@ -19,7 +19,8 @@ type order struct {
 // services are the neighbours of a checkout. Each call is safe to repeat: the other side knows it by
 // its key. Without a database the calls do nothing and agree.
 type services struct {
-	db    *sql.DB
+	db    *sql.DB // of the effects of calls
+	end   bool    // a checkout ends with an effect in the database of its own service
 	edges atomic.Int64
 	die   int64 // at this edge the process kills itself; 0: never
 }
@@ -73,12 +74,12 @@ func (s *services) ship(ctx context.Context, o order) error {
 	return err
 }
 
-// end writes down, by exec of a transaction, the effect of an end.
-func (s *services) end(exec func() error) error {
+// ending writes down, by exec of a transaction, the effect of an end.
+func (s *services) ending(exec func() error) error {
 	s.edge()
 	defer s.edge()
 	return exec()
 }
 
-// ending is the effect of an end in the service's own database, which is to happen once.
-const ending = `INSERT INTO endings (id, status) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET times = endings.times + 1`
+// insertEnding is the effect of an end in the service's own database, which is to happen once.
+const insertEnding = `INSERT INTO endings (id, status) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET times = endings.times + 1`

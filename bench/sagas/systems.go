@@ -39,11 +39,14 @@ func openKaptar(ctx context.Context, url string, s *services) (system, error) {
 		if o.db, err = app.DB(nil); err != nil {
 			return err
 		}
-		if s.db != nil { // effects are wanted
+		if s.end {
 			o.sagas, err = kaptarCheckout(app, s)
-			return err
+		} else {
+			o.sagas, err = kaptarSteps(app)
 		}
-		o.sagas, err = kaptarSteps(app, o)
+		if err == nil {
+			app.Go("ends", o.watch)
+		}
 		return err
 	}}
 	ctx, o.stop = context.WithCancel(ctx)
@@ -62,27 +65,39 @@ func openKaptar(ctx context.Context, url string, s *services) (system, error) {
 	}
 }
 
-// kaptarSteps is a checkout of three steps that do nothing. Its End, which tells run, costs it a
-// transaction of its own.
-func kaptarSteps(app *kaptar.App, o *ours) (*saga.Sagas[order], error) {
+// kaptarSteps is a checkout of three steps that do nothing.
+func kaptarSteps(app *kaptar.App) (*saga.Sagas[order], error) {
 	nothing := func(context.Context, *order) error { return nil }
 	return saga.New(app, saga.Definition[order]{
 		Name: "checkout",
 		Steps: []saga.Step[order]{
 			{Name: "reserve", Do: nothing, Undo: nothing}, {Name: "charge", Do: nothing, Pivot: true}, {Name: "ship", Do: nothing},
 		},
-		End: func(ctx context.Context, _ *sql.Tx, ord *order, _ saga.Outcome) error {
-			sqldb.AfterCommit(ctx, func() { o.ended(ord.ID) })
-			return nil
-		},
 	})
 }
 
-func (o *ours) ended(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	close(o.ends[id])
-	delete(o.ends, id)
+// watch tells run of the sagas that are over. Package saga has nothing to wait with, so it asks the
+// database, which is at kaptar's cost.
+func (o *ours) watch(ctx context.Context) error {
+	last := int64(0)
+	for ctx.Err() == nil {
+		_, err := sqldb.Select(ctx, o.db, func(r sqldb.Row) (none struct{}, err error) {
+			var id string
+			err = r.Scan(&id, &last)
+			o.mu.Lock()
+			if end := o.ends[id]; end != nil {
+				close(end)
+				delete(o.ends, id)
+			}
+			o.mu.Unlock()
+			return none, err
+		}, `SELECT id, ended_at FROM kaptar_sagas WHERE ended_at >= $1 ORDER BY ended_at`, last-100)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return nil
 }
 
 func (o *ours) start(ctx context.Context, id string) error {
@@ -132,7 +147,7 @@ func openDBOS(ctx context.Context, url string, s *services) (system, error) {
 		return nil, err
 	}
 	t := &theirs{ctx: c, pool: pool, workflow: dbosSteps}
-	if s.db != nil { // effects are wanted
+	if s.end {
 		source, err := dbos.NewDataSource(c, pool) // its own transaction then has the step too
 		if err != nil {
 			return nil, err
