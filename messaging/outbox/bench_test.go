@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -89,5 +90,57 @@ func BenchmarkInbox(b *testing.B) {
 				})
 			})
 		}
+	}
+}
+
+// BenchmarkBacklog drains a million events, on PostgreSQL while a transaction that is open elsewhere
+// keeps vacuum from removing what was sent, and says how long batches of 500 took at its beginning and
+// at its end. Run it with -benchtime 1x.
+func BenchmarkBacklog(b *testing.B) {
+	const rows = 1_000_000
+	for _, d := range []string{"sqlite", "postgres"} {
+		b.Run(d, func(b *testing.B) {
+			url := "sqlite:" + b.TempDir() + "/bench.db"
+			if d == "postgres" {
+				url = servertest.Database(b)
+			}
+			db := open(b, url)
+			if err := outbox.Migrate(b.Context(), db); err != nil {
+				b.Fatal(err)
+			}
+			for range b.N {
+				fill(b, db, rows)
+				snapshot, err := db.BeginTx(b.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+				if err != nil && d == "postgres" {
+					b.Fatal(err)
+				}
+				if err == nil {
+					var n int
+					if err := snapshot.QueryRow("SELECT count(*) FROM kaptar_outbox").Scan(&n); err != nil {
+						b.Fatal(err)
+					}
+				}
+				var times []time.Time
+				done := make(chan bool)
+				b.ResetTimer()
+				stop := start(b, outbox.NewRelay(db, func(context.Context, []driver.Message) error {
+					if times = append(times, time.Now()); len(times) == rows/500 {
+						close(done)
+					}
+					return nil
+				}, nil))
+				<-done
+				b.StopTimer()
+				stop()
+				const some = 200
+				first, last := times[some].Sub(times[0])/some, times[len(times)-1].Sub(times[len(times)-1-some])/some
+				b.ReportMetric(float64(first.Microseconds())/1000, "ms/first-batches")
+				b.ReportMetric(float64(last.Microseconds())/1000, "ms/last-batches")
+				b.ReportMetric(rows/b.Elapsed().Seconds(), "events/s")
+				if snapshot != nil {
+					_ = snapshot.Rollback()
+				}
+			}
+		})
 	}
 }

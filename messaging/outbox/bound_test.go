@@ -1,12 +1,17 @@
 package outbox_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"net/url"
+	osexec "os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -199,5 +204,82 @@ func TestBacklogCostsTheSameToItsEnd(t *testing.T) {
 	eventually(t, "the statistics have the drain", func() bool { n := blocks(t, db); same := n == after; after = n; return same && n > before })
 	if perRow := float64(after-before) / rows; perRow > 5.5 {
 		t.Errorf("pages asked for per row of the drain = %.1f, want at most 5.5", perRow)
+	}
+}
+
+// Scenario 7: a transaction that has its id first and writes last. Its event is behind that of the one
+// that wrote first, as its change is.
+func TestEarlyTransactionLateWrite(t *testing.T) {
+	t.Parallel()
+	db, _ := postgres(t)
+	early, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer early.Rollback()
+	if _, err := early.Exec("SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	add(t, db, message("k", 0))
+	if err := outbox.Add(t.Context(), early, message("k", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := early.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	var b broker
+	start(t, outbox.NewRelay(db, b.send, nil))
+	eventually(t, "both are sent", b.has(2))
+	if all := b.all(); all[0].ID != "k-0" || all[1].ID != "k-1" {
+		t.Errorf("sent %s, %s, want k-0, k-1: the order of the writes", all[0].ID, all[1].ID)
+	}
+}
+
+// Scenario 9: a database with a backlog, restored from a dump into a new cluster, whose transaction
+// ids begin anew. All is sent, what is added there too, and ids go on.
+func TestRestoredToANewCluster(t *testing.T) {
+	t.Parallel()
+	db, _ := postgres(t)
+	for range 50 { // so that the ids of transactions are ahead of the new cluster's
+		exec(t, db, "SELECT pg_current_xact_id()")
+	}
+	fill(t, db, 700)
+	var name string
+	if err := db.QueryRow("SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	base := servertest.Shared(t, servers.Postgres).URL()
+	from, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from.Path = name
+	to := servertest.Start(t, servers.Postgres)
+	tool := func(name string) string {
+		found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+		if path, err := osexec.LookPath(name); err == nil {
+			return path
+		}
+		if err != nil || len(found) == 0 {
+			t.Skipf("%s is not installed; it comes with PostgreSQL", name)
+		}
+		return found[len(found)-1]
+	}
+	dump, err := osexec.CommandContext(t.Context(), tool("pg_dump"), "--no-owner", from.String()).Output()
+	if err != nil {
+		t.Fatalf("pg_dump: %v", err)
+	}
+	restore := osexec.CommandContext(t.Context(), tool("psql"), "-q", "-v", "ON_ERROR_STOP=1", to.URL())
+	restore.Stdin = bytes.NewReader(dump)
+	if out, err := restore.CombinedOutput(); err != nil {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	restored := open(t, to.URL())
+	var b broker
+	start(t, outbox.NewRelay(restored, b.send, nil))
+	add(t, restored, message("after", 0))
+	eventually(t, "all are sent", func() bool { return b.has(701)() && count(t, restored, "kaptar_outbox") == 0 })
+	if all := b.all(); len(all) != 701 || all[700].ID != "after-0" {
+		t.Errorf("sent %d, the last of them %s, want 701 with after-0 at the end", len(all), all[len(all)-1].ID)
 	}
 }
