@@ -42,6 +42,7 @@ type App struct {
 	base      context.Context // ends when the services are told to stop
 	backends  *drivers.Set
 	offline   bool
+	openDB    func(ctx context.Context, url string) (*sql.DB, error)
 
 	mu       sync.Mutex
 	db       *sql.DB
@@ -203,7 +204,7 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 			a.Logger().Warn("the database is on another machine, and its URL does not ask for TLS that looks who answers: "+
 				"add sslmode=verify-full", "setting", "database_url")
 		}
-		db, err := sqldb.Open(a.base, url)
+		db, err := a.openDB(a.base, url)
 		if err != nil {
 			return nil, fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
 		}

@@ -26,16 +26,12 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.each((*App).secure); err != nil {
 		return err
 	}
-	if err := s.each(func(a *App) error { return a.server.Listen() }); err != nil {
-		return err
+	if !s.opts.NoPorts {
+		if err := s.serve(ctx); err != nil {
+			return err
+		}
 	}
 	for _, a := range s.apps {
-		a.warnIfOpen(ctx)
-		s.servers.Go(func() {
-			if err := a.server.Serve(); err != nil {
-				s.cancel(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
-			}
-		})
 		s.local.Add(a.id, a.server.Handler(), a.server.InProcess())
 	}
 	for _, a := range s.apps {
@@ -52,6 +48,22 @@ func (s *system) start(ctx context.Context) error {
 		if s.opts.Ready == nil {
 			a.Logger().InfoContext(ctx, "ready", "http", a.server.HTTPAddr(), "grpc", a.server.GRPCAddr())
 		}
+	}
+	return nil
+}
+
+// serve binds all ports and serves them.
+func (s *system) serve(ctx context.Context) error {
+	if err := s.each(func(a *App) error { return a.server.Listen() }); err != nil {
+		return err
+	}
+	for _, a := range s.apps {
+		a.warnIfOpen(ctx)
+		s.servers.Go(func() {
+			if err := a.server.Serve(); err != nil {
+				s.cancel(fmt.Errorf("kaptar: %s: %w", a.Name(), err))
+			}
+		})
 	}
 	return nil
 }

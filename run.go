@@ -3,6 +3,7 @@ package kaptar
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,11 @@ type Options struct {
 	Registry discovery.Registry
 	// Prepare, if set, is called before a backend's URL is opened (see drivers.Set).
 	Prepare func(ctx context.Context, url string) error
+	// OpenDB, if set, opens the databases of services; default sqldb.Open.
+	OpenDB func(ctx context.Context, url string) (*sql.DB, error)
+	// NoPorts makes services listen to nothing, as in a bubble of testing/synctest, where time does not
+	// pass while somebody waits for the network. Services in this Run still reach each other.
+	NoPorts bool
 	// Ready, if set, is called once, when every service is ready, with where each of them listens.
 	Ready func(services []discovery.Instance)
 

@@ -16,6 +16,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/server"
+	"github.com/kaptar/kaptar/sqldb"
 	"github.com/kaptar/kaptar/telemetry"
 	"github.com/kaptar/kaptar/transport"
 )
@@ -132,6 +133,10 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 			DeadlineFrom: set.DeadlineFrom, TraceFrom: set.TraceFrom, AdminFrom: set.AdminFrom,
 		}),
 		base: s.base, backends: &s.backends, attached: make(map[any]any), offline: s.offline,
+		openDB: s.opts.OpenDB,
+	}
+	if app.openDB == nil {
+		app.openDB = sqldb.Open
 	}
 	if err := app.identify(); err != nil {
 		return nil, errors.Join(err, tel.Shutdown(ctx))

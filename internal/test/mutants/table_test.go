@@ -12,6 +12,7 @@ func mutants() []mutant {
 		consumers(),
 		crashes(),
 		types(),
+		simulations(),
 		stores(),
 		links(),
 		surroundings(),

@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"rollout/":               {"rollout", "rollout/", ".", internal},
 	"rollout/analysis":       {internal},
 	"shop/internal/shoptest": {"auth", "kaptartest", "drivers/", "messaging/", "sqldb", internal},
-	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "transport", internal},
+	"kaptartest":             {".", "auth", "config", "discovery", "drivers", "drivers/", "messaging", "messaging/", "sqldb", "transport", internal},
 	"telemetry":              {"config", internal},
 	"telemetry/":             {"telemetry", internal}, // otlp
 	"saga":                   {".", "config", "sqldb", "telemetry", internal},

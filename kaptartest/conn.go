@@ -1,0 +1,352 @@
+package kaptartest
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kaptar/kaptar/sqldb"
+)
+
+// openDB opens the service's database with what goes wrong.
+func (in *instance) openDB(ctx context.Context, _ string) (*sql.DB, error) {
+	st, err := in.sim.store(in.name)
+	if err != nil {
+		return nil, err
+	}
+	dialect := &sqldb.Driver{Dialect: sqldb.SQLite, Retryable: busy}
+	db := sqldb.OpenDB(dialect, func(context.Context) (driver.Conn, error) { return in.connect(st) })
+	db.SetMaxOpenConns(4)
+	db.SetMaxIdleConns(4)
+	return db, db.PingContext(ctx)
+}
+
+// busy reports whether err is SQLITE_BUSY or SQLITE_LOCKED.
+func busy(err error) bool {
+	var coded interface{ Code() int }
+	return errors.As(err, &coded) && (coded.Code()&0xff == 5 || coded.Code()&0xff == 6)
+}
+
+// lite is what we use of a connection of package drivers/sqlite.
+type lite interface {
+	sqldb.GroupConn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+}
+
+func (in *instance) connect(st *store) (driver.Conn, error) {
+	raw, err := st.db.Driver().Open("")
+	if err != nil {
+		return nil, err
+	}
+	inner, ok := raw.(lite)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("kaptartest: a connection %T lacks methods that are needed", raw), raw.Close())
+	}
+	// A crash of the process loses nothing that the system was told to write.
+	if _, err := inner.ExecContext(context.Background(), "PRAGMA synchronous = OFF", nil); err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	c := &conn{lite: inner, in: in, store: st, turn: make(chan struct{}, 1), stmts: make(map[string]prepared)}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.alive() {
+		return nil, errors.Join(errKilled, inner.Close())
+	}
+	in.conns[c] = true
+	return c, nil
+}
+
+// A conn is a connection of an instance. What waits in it waits for a channel, since time does not pass
+// in a bubble while somebody waits for a mutex.
+type conn struct {
+	lite
+
+	in    *instance
+	store *store
+	turn  chan struct{} // full during a call
+
+	// These change with the turn.
+	writes bool // store.writing is ours
+	group  bool
+	inTx   bool
+	gone   bool   // abandoned
+	last   string // statement of the transaction
+	stmts  map[string]prepared
+}
+
+// call does a call that changes what others may see, if the instance lives and write says that it
+// writes; it is a point before which and after which a crash can come.
+func (c *conn) call(text string, write bool, do func() error) error {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if c.gone {
+		return errKilled
+	}
+	if text != "" {
+		if err := c.in.at("before " + text); err != nil {
+			return err
+		}
+	}
+	if write && !c.writes {
+		select {
+		case c.store.writing <- struct{}{}:
+			c.writes = true
+		case <-c.in.dead:
+			return errKilled
+		}
+	}
+	err := do()
+	c.free()
+	if text == "" || err != nil {
+		return err
+	}
+	return c.in.at("after " + text)
+}
+
+// free lets others write, unless there is a transaction.
+func (c *conn) free() {
+	if c.writes && !c.group && !c.inTx {
+		c.writes = false
+		<-c.store.writing
+	}
+}
+
+// abandon closes the connection as the end of a process does.
+func (c *conn) abandon() {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if c.gone {
+		return
+	}
+	c.gone = true
+	if c.group || c.inTx {
+		_, _ = c.lite.ExecContext(context.Background(), "ROLLBACK", nil)
+	}
+	for _, st := range c.stmts {
+		_ = st.Close()
+	}
+	_ = c.lite.Close()
+	c.group, c.inTx = false, false
+	c.free()
+}
+
+// Close closes the connection, unless that has happened.
+func (c *conn) Close() error {
+	c.in.mu.Lock()
+	delete(c.in.conns, c)
+	c.in.mu.Unlock()
+	c.abandon()
+	return nil
+}
+
+func (c *conn) BeginGroup(ctx context.Context) error {
+	return c.call("", true, func() error {
+		err := c.lite.BeginGroup(ctx)
+		c.group = err == nil
+		return err
+	})
+}
+
+func (c *conn) EndGroup(commit bool) error {
+	text := ""
+	if commit {
+		text = c.commitOf()
+	}
+	return c.call(text, false, func() error {
+		c.group = false
+		return c.lite.EndGroup(commit)
+	})
+}
+
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	var out tx
+	err := c.call("", !opts.ReadOnly, func() (err error) {
+		out = tx{c: c}
+		out.Tx, err = c.lite.BeginTx(ctx, opts)
+		c.inTx = err == nil
+		return err
+	})
+	return &out, err
+}
+
+// A tx is a transaction, or a savepoint of a group.
+type tx struct {
+	driver.Tx
+
+	c *conn
+}
+
+func (t *tx) Commit() error {
+	text := ""
+	if !t.c.group { // else others may join it
+		text = t.c.commitOf()
+	}
+	return t.c.call(text, false, t.end(t.Tx.Commit))
+}
+func (t *tx) Rollback() error { return t.c.call("", false, t.end(t.Tx.Rollback)) }
+
+func (t *tx) end(how func() error) func() error {
+	return func() error {
+		t.c.inTx = false
+		return how()
+	}
+}
+
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (result driver.Result, err error) {
+	err = c.call(c.statement(query, args), !reads(query), func() (err error) {
+		st, err := c.prepare(ctx, query)
+		if err != nil {
+			return err
+		}
+		result, err = st.ExecContext(ctx, args)
+		return err
+	})
+	return result, err
+}
+
+// QueryContext reads all rows at once, so that none is open when the connection is abandoned.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	out := new(rows)
+	err := c.call(c.statement(query, args), !reads(query), func() error {
+		st, err := c.prepare(ctx, query)
+		if err != nil {
+			return err
+		}
+		inner, err := st.QueryContext(ctx, args)
+		if err != nil {
+			return err
+		}
+		defer inner.Close()
+		return out.read(inner)
+	})
+	return out, err
+}
+
+// prepared is a statement of package drivers/sqlite.
+type prepared interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+// prepare keeps statements: to parse them is what costs most.
+func (c *conn) prepare(ctx context.Context, query string) (prepared, error) {
+	if st := c.stmts[query]; st != nil {
+		return st, nil
+	}
+	raw, err := c.lite.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	st, ok := raw.(prepared)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("kaptartest: a statement %T lacks methods that are needed", raw), raw.Close())
+	}
+	c.stmts[query] = st
+	return st, nil
+}
+
+func (c *conn) Ping(context.Context) error { return c.call("", false, func() error { return nil }) }
+
+// Prepare and PrepareContext prepare nothing.
+func (c *conn) Prepare(query string) (driver.Stmt, error) { return &stmt{c, query}, nil }
+func (c *conn) PrepareContext(_ context.Context, query string) (driver.Stmt, error) {
+	return &stmt{c, query}, nil
+}
+
+// statement names a statement the same in every run of a seed; "" for those where no crash is needed.
+func (c *conn) statement(query string, args []driver.NamedValue) string {
+	if reads(query) && !c.group && !c.inTx {
+		return "" // what is read changes nothing, and how often depends on who polls
+	}
+	text := strings.Join(strings.Fields(query), " ")
+	text = text[:min(len(text), 60)]
+	for _, arg := range args {
+		switch v := arg.Value.(type) {
+		case []byte:
+			arg.Value = string(v)
+		case int64: // numbers of rows, attempts and the like, which depend on who was first
+			continue
+		}
+		text += " " + stable(fmt.Sprint(arg.Value))
+	}
+	text = text[:min(len(text), 300)]
+	c.last = text
+	return text
+}
+
+// commitOf names the commit that comes now by what was done before.
+func (c *conn) commitOf() string { return "commit after " + c.last }
+
+func reads(query string) bool {
+	query = strings.ToUpper(strings.TrimSpace(query))
+	return strings.HasPrefix(query, "SELECT") || strings.HasPrefix(query, "PRAGMA")
+}
+
+// random is what differs in each run: times, ids, and which rows a batch has.
+var random = regexp.MustCompile(`\[[0-9,]+\]|[0-9]{9,}|[0-9a-fA-F-]{16,}|[A-Z0-9]{20,}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
+
+func stable(text string) string { return random.ReplaceAllString(text, "*") }
+
+type stmt struct {
+	c     *conn
+	query string
+}
+
+func (s *stmt) Close() error  { return nil }
+func (s *stmt) NumInput() int { return -1 }
+func (s *stmt) Exec([]driver.Value) (driver.Result, error) {
+	return nil, driver.ErrSkip // database/sql uses ExecContext
+}
+func (s *stmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
+func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return s.c.ExecContext(ctx, s.query, args)
+}
+
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.c.QueryContext(ctx, s.query, args)
+}
+
+// rows are rows that were read.
+type rows struct {
+	columns []string
+	values  [][]driver.Value
+}
+
+func (r *rows) read(from driver.Rows) error {
+	r.columns = slices.Clone(from.Columns())
+	for {
+		row := make([]driver.Value, len(r.columns))
+		if err := from.Next(row); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for i, v := range row {
+			if b, ok := v.([]byte); ok {
+				row[i] = slices.Clone(b)
+			}
+		}
+		r.values = append(r.values, row)
+	}
+}
+
+func (r *rows) Columns() []string { return r.columns }
+func (r *rows) Close() error      { return nil }
+
+func (r *rows) Next(row []driver.Value) error {
+	if len(r.values) == 0 {
+		return io.EOF
+	}
+	copy(row, r.values[0])
+	r.values = r.values[1:]
+	return nil
+}

@@ -1,0 +1,244 @@
+package kaptartest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// SeedEnv names the environment variable that makes Simulate run one seed alone, and SeedsEnv the one
+// that changes how many seeds it runs.
+const (
+	SeedEnv  = "KAPTAR_SEED"
+	SeedsEnv = "KAPTAR_SEEDS"
+)
+
+// A Simulation says how many runs there are and what goes wrong in them. nil and the zero value are
+// the defaults.
+type Simulation struct {
+	// Seeds is how many runs there are; default 100, of which -short runs a tenth. KAPTAR_SEEDS=100000
+	// in the environment replaces it.
+	Seeds int
+	// From is the first seed; default 1.
+	From uint64
+	// Faults says how often something goes wrong; default DefaultRates.
+	Faults *Rates
+	// Settings are settings of all services, as in Options.
+	Settings map[string]string
+}
+
+// Rates are probabilities from 0 to 1, each of one call.
+type Rates struct {
+	Crash     float64 // an instance is killed before, or after, a call of its database or broker
+	Refuse    float64 // a publish answers with an error and stores nothing
+	Doubt     float64 // a publish stores the event and answers with an error
+	LoseAck   float64 // an acknowledgement does not reach the broker, which redelivers after its ack wait
+	Duplicate float64 // an event is delivered twice
+	Delay     float64 // a publish or a delivery takes up to 10 s; deliveries of other keys overtake it
+}
+
+// DefaultRates strike a system of a hundred events some twenty times.
+func DefaultRates() *Rates {
+	return &Rates{Crash: 0.004, Refuse: 0.03, Doubt: 0.03, LoseAck: 0.03, Duplicate: 0.03, Delay: 0.03}
+}
+
+// Simulate runs test once for each seed, on all cores: each in a bubble of testing/synctest, in
+// virtual time, with databases (SQLite) and a broker (memory) of its own, and with faults. What goes
+// wrong follows from the seed, from what is called and for which event, and from how often that was:
+// not from the order in which goroutines run. At the first seed that fails no more are begun, and the
+// test's log says which faults struck and how that seed is run again:
+//
+//	KAPTAR_SEED=17 go test -run '^TestTransfers$' ./bank
+//
+// test starts instances, lets time pass and looks at the databases; Calm ends the faults. When it
+// returns, the instances are stopped gracefully. In a bubble time passes only while everybody waits
+// for something in it, so services have no ports, and neither they nor the test may use the network.
+//
+// Not simulated: a loss of what the database or the broker has stored, clocks that go wrong, a network
+// between services, and which of two goroutines is first: a seed gives the same faults again, and
+// mostly the same run.
+func Simulate(t *testing.T, s *Simulation, test func(sim *Sim)) {
+	t.Helper()
+	if s == nil {
+		s = new(Simulation)
+	}
+	first, seeds := cmp.Or(s.From, 1), cmp.Or(s.Seeds, 100)
+	if testing.Short() {
+		seeds = max(seeds/10, 1)
+	}
+	seeds = int(fromEnv(t, SeedsEnv, uint64(seeds)))
+	if one := fromEnv(t, SeedEnv, 0); one != 0 {
+		first, seeds = one, 1
+	}
+	run := &simulation{Simulation: *s, test: test, templates: make(map[string][]byte)}
+	run.next.Store(first)
+	for range min(seeds, runtime.GOMAXPROCS(0)) {
+		t.Run("seeds", func(t *testing.T) {
+			t.Parallel()
+			for seed := run.next.Add(1) - 1; seed < first+uint64(seeds) && !run.failed.Load(); seed = run.next.Add(1) - 1 {
+				run.seed(t, seed)
+			}
+		})
+	}
+}
+
+func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || n == 0 {
+		t.Fatalf("kaptartest: %s=%s: expected a number from 1", name, text)
+	}
+	return n
+}
+
+// A simulation is what the seeds of one Simulate have in common.
+type simulation struct {
+	Simulation
+
+	test   func(*Sim)
+	next   atomic.Uint64
+	failed atomic.Bool
+
+	mu        sync.Mutex
+	templates map[string][]byte // migrated databases, by service
+}
+
+// seed runs one seed.
+func (s *simulation) seed(t *testing.T, seed uint64) {
+	t.Helper()
+	root, _, _ := strings.Cut(t.Name(), "/")
+	var faults []string
+	ok := t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+		dir, err := os.MkdirTemp("", "kaptartest-") // that of t may have a '#' in its name, which no database can
+		if err != nil {
+			t.Fatalf("kaptartest: %v", err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		synctest.Test(t, func(t *testing.T) {
+			sim := newSim(t, s, seed, dir)
+			defer func() {
+				sim.stop()
+				faults = sim.Faults()
+			}()
+			s.test(sim)
+		})
+	})
+	if ok {
+		return
+	}
+	s.failed.Store(true)
+	t.Errorf("kaptartest: seed %d failed; run it again with\n\t%s=%[1]d go test -run '^%[3]s$' .\n%d faults struck, in this order:\n\t%s",
+		seed, SeedEnv, root, len(faults), strings.Join(faults, "\n\t"))
+}
+
+// ackWait is that of the broker: longer than consumers take to extend it, and shorter than usual, so
+// that less time has to pass.
+const ackWait = 12 * time.Second
+
+// A Sim is one run. Its methods may be called concurrently, from the run's bubble.
+type Sim struct {
+	testing.TB
+
+	seed    uint64
+	rates   Rates
+	all     *simulation
+	dir     string
+	broker  *broker
+	ctx     context.Context
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // instances, and what they have under way
+	calm    atomic.Bool
+	started atomic.Int64
+
+	mu     sync.Mutex
+	counts map[string]int
+	faults []string
+	stores map[string]*store // by service
+}
+
+func newSim(t *testing.T, s *simulation, seed uint64, dir string) *Sim {
+	t.Helper()
+	sim := &Sim{
+		TB: t, seed: seed, rates: *cmp.Or(s.Faults, DefaultRates()), all: s, dir: dir, broker: newBroker(),
+		counts: make(map[string]int), stores: make(map[string]*store),
+	}
+	sim.broker.inner.AckWait = ackWait
+	sim.ctx, sim.cancel = context.WithCancel(context.Background())
+	return sim
+}
+
+// Seed is the seed of this run, for what the test itself decides.
+func (s *Sim) Seed() uint64 { return s.seed }
+
+// Faults are those that have struck so far, in order.
+func (s *Sim) Faults() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.faults...)
+}
+
+// Calm ends the faults: from now on nothing goes wrong.
+func (s *Sim) Calm() { s.calm.Store(true) }
+
+// maxStrikes is how often one and the same call can be struck, so that what is repeated succeeds.
+const maxStrikes = 3
+
+// Strikes decides whether a fault strikes: with the probability rate, at each of the first three calls
+// with the same text, by the seed alone. It is for faults of the test's own, such as a handler that
+// fails; text names the fault and what it strikes.
+func (s *Sim) Strikes(rate float64, text string) bool {
+	if rate <= 0 || s.calm.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[text]++
+	n := s.counts[text]
+	if n > maxStrikes || float64(s.hash(text, n)>>11)/(1<<53) >= rate {
+		return false
+	}
+	if n > 1 {
+		text = fmt.Sprintf("%s (time %d)", text, n)
+	}
+	s.faults = append(s.faults, text)
+	return true
+}
+
+// hash is the same for the same seed, text and number.
+func (s *Sim) hash(text string, n int) uint64 {
+	h := fnv.New64a()
+	_, _ = fmt.Fprintf(h, "%d %d %s", s.seed, n, text) // it cannot fail
+	x := h.Sum64()                                     // whose high bits differ too little: the finalizer of MurmurHash3
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
+
+// stop stops all instances gracefully.
+func (s *Sim) stop() {
+	s.Calm()
+	s.cancel()
+	s.work.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, store := range s.stores {
+		_ = store.db.Close()
+	}
+	_ = s.broker.inner.Close(context.Background())
+}
