@@ -13,7 +13,7 @@ const (
 	maxExported      = 40
 	maxFileLines     = 400
 	maxFunctionLines = 60
-	maxLines         = 78_500 // of the repository
+	maxLines         = 79_500 // of the repository
 )
 
 // ours reports whether the walls for code that people read and write apply.
