@@ -59,7 +59,7 @@ func (e *embedded) start(ctx context.Context) (err error) {
 			return fmt.Errorf("local: embedded broker: %w", err)
 		}
 		e.over = make(chan struct{})
-		go e.tend()
+		go e.tend() //nolint:gosec // until stop, and not as long as the start
 	}
 	return nil
 }

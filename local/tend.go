@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,7 +50,8 @@ func (e *embedded) tend() {
 		end()
 	}()
 	backoff := steady.Backoff{First: tendEvery, Max: time.Minute}
-	for wait := tendEvery; steady.Sleep(ctx, wait); wait = tendEvery {
+	for wait := tendEvery; steady.Sleep(ctx, wait); {
+		wait = tendEvery
 		again, err := e.failing()
 		if err == nil {
 			outage.Back(ctx)
@@ -79,7 +81,7 @@ func (e *embedded) failing() (again bool, err error) {
 		return true, errors.New("the server could not be started again")
 	}
 	health := s.Healthz(&server.HealthzOptions{})
-	if health.StatusCode == 200 || health.Error == "" && health.Status == "ok" {
+	if health.StatusCode == http.StatusOK || health.Error == "" && health.Status == "ok" {
 		return false, nil
 	}
 	return strings.Contains(health.Error, "write error") || !s.JetStreamEnabled(), errors.New(health.Error)
@@ -126,7 +128,7 @@ func (e *embedded) open(ctx context.Context) (*server.Server, error) {
 			if state := filepath.Join(dir, "o.dat"); try == 0 && isFile(state) {
 				what = state
 			}
-			to := filepath.Join(e.dir, "damaged", fmt.Sprint(time.Now().UnixNano()), strings.TrimPrefix(what, e.dir))
+			to := filepath.Join(e.dir, "damaged", strconv.FormatInt(time.Now().UnixNano(), 10), strings.TrimPrefix(what, e.dir))
 			err := os.MkdirAll(filepath.Dir(to), 0o700)
 			if err == nil {
 				err = os.Rename(what, to)

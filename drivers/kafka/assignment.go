@@ -60,16 +60,6 @@ func (c *assignment) position() int64 {
 	return c.next
 }
 
-// find returns the unfinished entry of an offset, or nil.
-func (c *assignment) find(offset int64) *entry {
-	for e := c.open.first; e != nil && e.offset <= offset; e = e.links[byOffset].next {
-		if e.offset == offset {
-			return e
-		}
-	}
-	return nil
-}
-
 // A list holds entries by links of one kind; the zero value is an empty one by offset.
 type list struct {
 	kind        int // of links

@@ -121,7 +121,7 @@ func (m *member) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.obey(now, begun, link)
+		m.obey(link, now, begun)
 		next := m.plan(ctx, now)
 		if next.equal(now) {
 			return nil
@@ -133,7 +133,7 @@ func (m *member) look(ctx context.Context) error {
 		if !written {
 			continue // somebody else was faster
 		}
-		m.obey(next, begun, link)
+		m.obey(link, next, begun)
 		for _, other := range next.all() {
 			if other != m.me {
 				_ = m.b.conn.Publish(other, nil) // else it looks by itself some time later
@@ -146,7 +146,7 @@ func (m *member) look(ctx context.Context) error {
 
 // obey begins and ends partitions as the roster says that was read, or written, after the given time
 // over a link.
-func (m *member) obey(r *roster, since time.Time, link context.Context) {
+func (m *member) obey(link context.Context, r *roster, since time.Time) {
 	for p, owner := range r.Owners {
 		switch {
 		case owner != m.me && m.parts[p] != nil: // the others took this member for dead

@@ -98,8 +98,9 @@ func TestOrderedThroughRestart(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var mu sync.Mutex
 	last := make(map[string]int)
+	got := make([]int, len(brokers))
 	var running sync.WaitGroup
-	for _, b := range brokers {
+	for i, b := range brokers {
 		defer closeNow(t, b)
 		sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning, Ordered: true}
 		running.Go(func() {
@@ -111,6 +112,7 @@ func TestOrderedThroughRestart(t *testing.T) {
 					t.Errorf("message %d of key %d came after %d", n, key, last[d.Key])
 				}
 				last[d.Key] = max(n, last[d.Key])
+				got[i]++
 				mu.Unlock()
 				_ = d.Ack(context.WithoutCancel(ctx))
 			})
@@ -119,21 +121,32 @@ func TestOrderedThroughRestart(t *testing.T) {
 			}
 		})
 	}
-	for n := 1; n <= 30; n++ {
-		if n%10 == 0 {
-			s.restart(t)
-		}
+	n := 0
+	publish := func() {
+		n++
 		var batch []driver.Message
 		for key := range 32 {
 			batch = append(batch, driver.Message{ID: fmt.Sprintf("%d-%d", key, n), Topic: "t", Key: fmt.Sprint(key)})
 		}
 		until(t, "the server", func() bool { return brokers[0].Publish(ctx, batch) == nil })
 	}
+	until(t, "both members", func() bool {
+		publish()
+		mu.Lock()
+		defer mu.Unlock()
+		return got[0] > 0 && got[1] > 0
+	})
+	for range 2 {
+		s.restart(t)
+		for range 10 {
+			publish()
+		}
+	}
 	until(t, "all messages", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		for key := range 32 {
-			if last[fmt.Sprint(key)] < 30 {
+			if last[fmt.Sprint(key)] < n {
 				return false
 			}
 		}

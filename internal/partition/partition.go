@@ -29,16 +29,13 @@ func Share(n int) (owners [Count]int) {
 	}
 	for m := range n {
 		for range Count / (m + 1) {
-			count, most := make(map[int]int), -1
+			count, from, most := make(map[int]int), 0, 0
 			for p, owner := range owners {
-				if owner == m {
-					continue
-				}
-				if count[owner]++; most < 0 || count[owner] > count[owners[most]] {
-					most = p
+				if count[owner]++; owner != m && count[owner] > most {
+					from, most = p, count[owner]
 				}
 			}
-			owners[most] = m
+			owners[from] = m
 		}
 	}
 	return owners
