@@ -4,9 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -110,4 +114,20 @@ func (s *site) finish(b *books, limit time.Duration) {
 		<-time.After(250 * time.Millisecond)
 	}
 	s.t.Logf("not finished after %v", limit)
+	for _, e := range s.engines {
+		if e.Engine() == servers.RabbitMQ {
+			s.t.Logf("what RabbitMQ has: %s", queues("http://guest:guest@"+e.Addr("management")+"/api/queues?columns=name,messages_ready,messages_unacknowledged,consumers,state"))
+		}
+	}
+}
+
+// queues is what RabbitMQ says of its queues.
+func queues(url string) string {
+	resp, err := http.Get(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return fmt.Sprintf("%s %v", text, err)
 }
