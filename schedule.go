@@ -44,11 +44,11 @@ func (a *App) Every(name string, every time.Duration, run func(ctx context.Conte
 	return a.schedule(schedule.Job{Name: name, Spec: "every " + every.String(), Next: schedule.Every(every)}, run)
 }
 
-// Cron is Every for the times of a specification of cron: minute, hour, day, month and weekday, such as
-// "30 4 * * mon-fri" or "*/15 * * * *", or @hourly, @daily, @weekly, @monthly,
-// @yearly. They are in UTC, unless it begins with the name of a zone: "CRON_TZ=Europe/Berlin 30 4 * * *".
-// A time that the zone's clock skips in spring is due after the gap. One that comes twice in autumn is
-// due the first time, unless the hour is *.
+// Cron is Every for the times of a specification of cron: minute, hour, day, month and weekday, such
+// as "30 4 * * mon-fri" or "*/15 * * * *", or @hourly, @daily, @weekly, @monthly or @yearly. They are
+// in UTC, unless it begins with a zone: "CRON_TZ=Europe/Berlin 30 4 * * *". A time that the zone's
+// clock skips in spring is due after the gap. One that comes twice in autumn is due the first time,
+// unless the hour is *.
 func (a *App) Cron(name, spec string, run func(ctx context.Context, due Due) error) error {
 	c, err := schedule.Parse(spec)
 	if err != nil {

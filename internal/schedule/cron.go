@@ -19,10 +19,10 @@ var macros = map[string]string{
 	"@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
 }
 
-// Parse reads a specification of five fields: minute, hour, day, month and weekday (0 or 7 is Sunday). A field is *, a number, a range 1-5, one of these with a step (*/15, 8-18/2), or
-// a list of them; months and days of the week have names too (jan, MON). @hourly, @daily, @weekly,
-// @monthly and @yearly are known. Times are in UTC unless the specification begins with CRON_TZ=Zone
-// or TZ=Zone.
+// Parse reads a specification of five fields: minute, hour, day, month and weekday (0 or 7 is Sunday).
+// A field is *, a number, a range 1-5, one of these with a step (*/15, 8-18/2), or a list of them;
+// months and weekdays have names too (jan, MON). @hourly, @daily, @weekly, @monthly and @yearly are
+// known. Times are in UTC unless the specification begins with CRON_TZ=Zone or TZ=Zone.
 //
 // As in Vixie's cron, a day fits by either of its two fields when neither of them begins with *.
 func Parse(spec string) (*Cron, error) {

@@ -151,11 +151,11 @@ func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last t
 		if err := lease.Check(ctx); err != nil {
 			return err
 		}
-		err := r.run(ctx, job, at, n-1)
-		if err != nil && ctx.Err() != nil {
+		failed := r.run(ctx, job, at, n-1)
+		if failed != nil && ctx.Err() != nil {
 			break // it was broken off, and is due again at the next start
 		}
-		if err := r.save(ctx, job, at, err); err != nil {
+		if err := r.save(ctx, job, at, failed); err != nil {
 			return err
 		}
 		last = at
