@@ -77,6 +77,7 @@ func (b *bus) store() (*store, error) {
 			b.app.Metrics().Unregister(rows)
 			return nil
 		})
+		s.observe(b.app)
 		b.mu.Lock()
 		b.stored = s
 		b.mu.Unlock()

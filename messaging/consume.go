@@ -102,6 +102,7 @@ func (c *consumer) start() error {
 	}
 	_, shares := br.(driver.Sharer)
 	c.shares = shares && !sub.Ordered
+	c.bus.app.Go("lag of "+c.topic, c.followLag)
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.runGenerations(ctx, br, sub) })
 	return nil
 }

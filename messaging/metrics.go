@@ -18,6 +18,7 @@ type metrics struct {
 	duration  *prometheus.HistogramVec // by topic
 	circuit   *prometheus.GaugeVec     // by topic and group
 	gaps      *prometheus.GaugeVec     // by topic and group
+	lag       *prometheus.GaugeVec     // by topic, group and partition
 }
 
 func newMetrics(app *kaptar.App) *metrics {
@@ -34,12 +35,13 @@ func newMetrics(app *kaptar.App) *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"topic"}),
 	}
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: service}, []string{"topic", "group"})
+	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: service}, append([]string{"topic", "group"}, more...))
 	}
 	m.circuit = gauge("messaging_circuit_open", "Whether a subscription has stopped its handlers, since nearly all of them fail: 1 or 0.")
 	m.gaps = gauge("messaging_gap_keys", "Keys of an ordered topic whose events wait for missing ones longer than 30 s.")
-	app.Metrics().MustRegister(m.published, m.processed, m.duration, m.circuit, m.gaps)
+	m.lag = gauge("messaging_lag", "Events in the broker that the group has not acknowledged; each instance tells of the whole group.", "partition")
+	app.Metrics().MustRegister(m.published, m.processed, m.duration, m.circuit, m.gaps, m.lag)
 	return m
 }
 

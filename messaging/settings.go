@@ -18,6 +18,10 @@ type Settings struct {
 	} `config:"outbox"`
 
 	Inbox InboxSettings `config:"inbox"`
+
+	DeadLetters struct {
+		UnreadyAfter time.Duration `config:"unready_after" default:"0s" help:"how old a dead letter may be before the service is not ready; 0s is for ever"`
+	} `config:"dead_letters"`
 }
 
 // TopicSettings are what can be set for one topic.

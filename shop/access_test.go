@@ -64,7 +64,7 @@ func newAccess(t *testing.T) *access {
 	t.Helper()
 	extra := fmt.Sprintf("auth:\n  internal_keys: [%s]\n  keys:\n    idle: {sha256: %x, scopes: []}\n    machine: {sha256: %x, scopes: [%s]}\n",
 		internalKeys, sha256.Sum256([]byte(idleKey)), sha256.Sum256([]byte(machineKey)),
-		`"users:read", "users:write", "orders:read", "orders:write", "stock:write", "payments:read", "mails:read", "sales:read"`)
+		`"users:read", "users:write", "orders:read", "orders:write", "stock:write", "payments:read", "mails:read", "sales:read", "events:operate"`)
 	a := &access{shop: open(t, extra, "--demo")}
 	a.user, a.wrong = a.signUp("ada"), a.signUp("bob")
 	var o orderView
@@ -174,6 +174,8 @@ func (a *access) request(method, path string) (filled, body string, headers []st
 		body = `{"available":1000}`
 	case "POST charges", "POST refunds":
 		body, headers = `{"order_id":1,"amount_cents":900}`, []string{"Idempotency-Key: access"}
+	case "POST operator":
+		body = `{"ids":[999],"why":"to see who may"}`
 	case "PUT faults":
 		body = `{}`
 	}
@@ -190,7 +192,11 @@ func (a *access) routes(service string) (routes []string) {
 		}
 	}
 	slices.Sort(routes)
-	return append(routes, "GET /openapi.json")
+	routes = append(routes, "GET /openapi.json")
+	if service != "gateway" {
+		routes = append(routes, "GET /operator/deadletters", "POST /operator/deadletters/replay")
+	}
+	return routes
 }
 
 // rpcs are the methods that a service's reflection tells of, without those of health and reflection.

@@ -106,6 +106,7 @@ type Filter struct {
 	MessageID                      string
 	Reason                         string    // is somewhere in the reason, in whatever case
 	Since, Until                   time.Time // of the last failure: from, and before
+	FailedBefore                   time.Time // they failed first before then
 	After                          int64     // only those with a higher ID: the last one of the page before
 	Limit                          int       // at most so many; 0 means all
 	IDs                            []int64   // only these; nil means all
@@ -131,6 +132,7 @@ func (f *Filter) where() (condition string, args []any) {
 	add(f.Reason != "", `lower(reason) LIKE $%d ESCAPE '\'`, "%"+pattern+"%")
 	add(!f.Since.IsZero(), "last_at >= $%d", f.Since.UnixMilli())
 	add(!f.Until.IsZero(), "last_at < $%d", f.Until.UnixMilli())
+	add(!f.FailedBefore.IsZero(), "first_at < $%d", f.FailedBefore.UnixMilli())
 	add(f.After != 0, "id > $%d", f.After)
 	if f.IDs != nil { // numbers: there is nothing to quote
 		condition += " AND id IN (" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(f.IDs)), ", "), "[]") + ")"

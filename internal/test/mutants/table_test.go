@@ -10,6 +10,7 @@ func mutants() []mutant {
 		client(),
 		events(),
 		consumers(),
+		operators(),
 		crashes(),
 		types(),
 		simulations(),

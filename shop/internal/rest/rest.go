@@ -28,6 +28,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/internal/strictjson"
+	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/server"
 )
 
@@ -40,6 +41,9 @@ var replaced sync.Once
 // New returns an API on app's router, for use during Setup. Each operation registered on it exists
 // twice, at its path and below Current. The OpenAPI 3.1 document is at /openapi.json; it is written
 // at the first request for it, so all operations must be registered during Setup.
+//
+// Below /operator is the API for whoever operates the service (see messaging.API), for the scope
+// events:operate.
 //
 // Policies say who may call each operation, which they name without Current, and each RPC. What is
 // not for everybody is answered with Cache-Control: no-store.
@@ -57,6 +61,8 @@ func New(app *kaptar.App, title string, policies auth.Policies) (huma.API, error
 			all[method+" "+Current+path] = p
 		}
 	}
+	all["/operator/"] = auth.Scope("events:operate")
+	app.Handle("/operator/", http.StripPrefix("/operator", messaging.API(app)))
 	if err := auth.Protect(app, all, Credentials()); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,43 @@
+package mutants
+
+// operators: what somebody does about events that were set aside, and about groups.
+func operators() []mutant {
+	return []mutant{
+		{
+			"a replay keeps within its rate", "messaging/operate.go",
+			"time.Duration(nth-1)*time.Second/time.Duration(rate)", "time.Duration(nth-1)/time.Duration(rate)", "./messaging", "TestReplayRate",
+		},
+		{
+			"a change by hand is kept with who and why", "messaging/operate.go",
+			"err = kept.add(ctx, tx)", "_ = kept", "./messaging", "TestDeadLettersCommand",
+		},
+		{
+			"an edit leaves an event its identity", "messaging/outbox/edit.go",
+			"[]string{driver.HeaderID, driver.HeaderSource, driver.HeaderSequence} {", "[]string{driver.HeaderSource} {", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"an edit to what the subscription cannot read is refused", "messaging/operate.go",
+			"check := o.checkOf(d); check != nil {", "check := o.checkOf(d); check != nil && data == nil {", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"all without a filter has to be confirmed", "messaging/deadletters.go",
+			"case c.all && c.filter == (filter{}):", "case c.all && c.yes && c.filter == (filter{}):", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"a group that begins again has another inbox", "messaging/resets.go",
+			"c.inbox.Group = group.Inbox()", "c.inbox.Group = group.Name", "./messaging", "TestReset/sqlite_and_nats,_ordered_false",
+		},
+		{
+			"what is set aside stays so through a reset", "messaging/resets.go",
+			"if group.Generation > 0 {", "if group.Generation > 1<<40 {", "./messaging", "TestResetKeepsWhatIsSetAside",
+		},
+		{
+			"the API keeps who asked, not who the body says", "messaging/api.go",
+			"name := principal.Name(r.Context()); name != \"\" {", "name := principal.Name(r.Context()); name != \"\" && who.Who == \"\" {", "./messaging", "TestAPI",
+		},
+		{
+			"a command asks no registry", "setup.go",
+			"if !s.offline {", "if true {", ".", "TestCallApps",
+		},
+	}
+}
