@@ -175,7 +175,7 @@ func (a *access) request(method, path string) (filled, body string, headers []st
 	case "POST charges", "POST refunds":
 		body, headers = `{"order_id":1,"amount_cents":900}`, []string{"Idempotency-Key: access"}
 	case "POST operator":
-		body = `{"ids":[999],"why":"to see who may"}`
+		body, headers = `{"ids":[999],"why":"to see who may"}`, []string{"Content-Type: application/json"}
 	case "PUT faults":
 		body = `{}`
 	}
