@@ -30,7 +30,7 @@ type record struct {
 }
 
 // of fills in the dead letter that is changed.
-func (r record) of(d *outbox.DeadLetter) record {
+func (r *record) of(d *outbox.DeadLetter) *record {
 	m := &d.Message
 	r.Group, r.Topic, r.Key, r.MessageID, r.Source = d.Group, m.Topic, m.Key, m.ID, m.Headers.Get(driver.HeaderSource)
 	r.Before, _ = json.Marshal(map[string]any{ // of strings and numbers

@@ -182,15 +182,16 @@ func (c *command) flowTable(all []flow) error {
 	unknown := map[string]string{}
 	for i := range all {
 		f := &all[i]
-		row := []string{f.Service, f.Topic, "consumer", f.Group, f.waiting(), "", "", "", ""}
+		role, waiting, oldest := "consumer", f.waiting(), ""
 		if f.Group == "" {
-			row[2], row[4] = "publisher", fmt.Sprintf("%d in the outbox", *f.Outbox)
+			role, waiting = "publisher", fmt.Sprintf("%d in the outbox", *f.Outbox)
 		}
 		if f.Oldest != nil {
-			row[5] = age(*f.Oldest, now)
+			oldest = age(*f.Oldest, now)
 		}
-		for at, state := range []string{outbox.Retrying, outbox.Dead, outbox.Parked} {
-			row[6+at] = strconv.FormatInt(f.SetAside[state], 10)
+		row := []string{f.Service, f.Topic, role, f.Group, waiting, oldest}
+		for _, state := range []string{outbox.Retrying, outbox.Dead, outbox.Parked} {
+			row = append(row, strconv.FormatInt(f.SetAside[state], 10))
 		}
 		if f.LagError != "" {
 			unknown[f.LagError] = f.Service

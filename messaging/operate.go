@@ -162,8 +162,8 @@ func (o *operator) change(ctx context.Context, ids []int64, action string, who b
 				err = do(ctx, tx, &d)
 			}
 			if err == nil {
-				kept := record{Who: who.Who, Why: who.Why, Action: action}.of(&d)
-				err = kept.add(ctx, tx)
+				kept := &record{Who: who.Who, Why: who.Why, Action: action}
+				err = kept.of(&d).add(ctx, tx)
 			}
 			if err != nil {
 				return fmt.Errorf("messaging: %s: %s: %w", o.bus.app.Name(), action, err)

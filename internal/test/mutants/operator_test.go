@@ -9,7 +9,7 @@ func operators() []mutant {
 		},
 		{
 			"a change by hand is kept with who and why", "messaging/operate.go",
-			"err = kept.add(ctx, tx)", "_ = kept", "./messaging", "TestDeadLettersCommand",
+			"err = kept.of(&d).add(ctx, tx)", "_ = kept", "./messaging", "TestDeadLettersCommand",
 		},
 		{
 			"an edit leaves an event its identity", "messaging/outbox/edit.go",
