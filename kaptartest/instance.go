@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -67,9 +68,7 @@ func (in *instance) run(service kaptar.Service, number int64, log *buffer) error
 		"log_format": "text", "broker_url": brokerURL, "redis_host": "", "database_url": "sqlite:" + service.Name,
 		"instance_id": fmt.Sprint(service.Name, "-", number),
 	}
-	for name, value := range s.all.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, s.all.Settings)
 	inner := service.Setup
 	service.Setup = func(app *kaptar.App) error {
 		if err := inner(app); err != nil {

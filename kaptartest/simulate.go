@@ -30,7 +30,7 @@ type Simulation struct {
 	// in the environment replaces it.
 	Seeds int
 	// From is the first seed; default 1.
-	From uint64
+	From int
 	// Faults says how often something goes wrong; default DefaultRates.
 	Faults *Rates
 	// Settings are settings of all services, as in Options.
@@ -76,30 +76,30 @@ func Simulate(t *testing.T, s *Simulation, test func(sim *Sim)) {
 	if testing.Short() {
 		seeds = max(seeds/10, 1)
 	}
-	seeds = int(fromEnv(t, SeedsEnv, uint64(seeds)))
+	seeds = fromEnv(t, SeedsEnv, seeds)
 	if one := fromEnv(t, SeedEnv, 0); one != 0 {
 		first, seeds = one, 1
 	}
 	run := &simulation{Simulation: *s, test: test, templates: make(map[string][]byte)}
-	run.next.Store(first)
+	run.next.Store(int64(first))
 	for range min(seeds, runtime.GOMAXPROCS(0)) {
 		t.Run("seeds", func(t *testing.T) {
 			t.Parallel()
-			for seed := run.next.Add(1) - 1; seed < first+uint64(seeds) && !run.failed.Load(); seed = run.next.Add(1) - 1 {
+			for seed := run.take(); seed < first+seeds && !run.failed.Load(); seed = run.take() {
 				run.seed(t, seed)
 			}
 		})
 	}
 }
 
-func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
+func fromEnv(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
 		return otherwise
 	}
-	n, err := strconv.ParseUint(text, 10, 63)
-	if err != nil || n == 0 {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
 		t.Fatalf("kaptartest: %s=%s: expected a number from 1", name, text)
 	}
 	return n
@@ -110,20 +110,22 @@ type simulation struct {
 	Simulation
 
 	test   func(*Sim)
-	next   atomic.Uint64
+	next   atomic.Int64
 	failed atomic.Bool
 
 	mu        sync.Mutex
 	templates map[string][]byte // migrated databases, by service
 }
 
+func (s *simulation) take() int { return int(s.next.Add(1) - 1) }
+
 // seed runs one seed.
-func (s *simulation) seed(t *testing.T, seed uint64) {
+func (s *simulation) seed(t *testing.T, seed int) {
 	t.Helper()
 	root, _, _ := strings.Cut(t.Name(), "/")
 	var faults []string
-	ok := t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-		dir, err := os.MkdirTemp("", "kaptartest-") // that of t may have a '#' in its name, which no database can
+	ok := t.Run(strconv.Itoa(seed), func(t *testing.T) {
+		dir, err := os.MkdirTemp("", "kaptartest-") //nolint:usetesting // that of t may have a '#', which no database can
 		if err != nil {
 			t.Fatalf("kaptartest: %v", err)
 		}
@@ -153,7 +155,7 @@ const ackWait = 12 * time.Second
 type Sim struct {
 	testing.TB
 
-	seed    uint64
+	seed    int
 	rates   Rates
 	all     *simulation
 	dir     string
@@ -170,7 +172,7 @@ type Sim struct {
 	stores map[string]*store // by service
 }
 
-func newSim(t *testing.T, s *simulation, seed uint64, dir string) *Sim {
+func newSim(t *testing.T, s *simulation, seed int, dir string) *Sim {
 	t.Helper()
 	sim := &Sim{
 		TB: t, seed: seed, rates: *cmp.Or(s.Faults, DefaultRates()), all: s, dir: dir, broker: newBroker(),
@@ -182,7 +184,7 @@ func newSim(t *testing.T, s *simulation, seed uint64, dir string) *Sim {
 }
 
 // Seed is the seed of this run, for what the test itself decides.
-func (s *Sim) Seed() uint64 { return s.seed }
+func (s *Sim) Seed() int { return s.seed }
 
 // Faults are those that have struck so far, in order.
 func (s *Sim) Faults() []string {

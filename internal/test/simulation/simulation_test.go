@@ -148,7 +148,7 @@ func (w *world) record() *crash.Record {
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	all, different := 0, 0
-	for seed := range uint64(10) {
+	for seed := range 10 {
 		var runs [2][]string
 		for i := range runs {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -101,8 +101,8 @@ func (w *world) bank() kaptar.Service {
 
 // write is one transaction of the bank's.
 func (w *world) write(ctx context.Context, tx *sql.Tx, p *messaging.Publisher[entry], topic string, n int, transfers *saga.Sagas[transfer]) error {
-	key := fmt.Sprintf("k%d", (n*7+int(w.Seed()))%keys)
-	e := entry{ID: fmt.Sprintf("e%d", n), Amount: int64(n + 1), Poison: (uint64(n)+w.Seed())%11 == 0}
+	key := fmt.Sprintf("k%d", (n*7+w.Seed())%keys)
+	e := entry{ID: fmt.Sprintf("e%d", n), Amount: int64(n + 1), Poison: (n+w.Seed())%11 == 0}
 	if err := p.Publish(ctx, tx, key, e); err != nil {
 		return err
 	}
