@@ -31,7 +31,8 @@ type ledger struct {
 
 func (e *env) ledger() *ledger {
 	return &ledger{
-		e: e, hold: 10 * time.Millisecond, last: make(map[string]int), seen: make(map[string]int), holders: make(map[string]string), open: make(map[string]int), since: make(map[string]time.Time),
+		e: e, hold: 10 * time.Millisecond, last: make(map[string]int), seen: make(map[string]int), holders: make(map[string]string),
+		open: make(map[string]int), since: make(map[string]time.Time),
 		member: make(map[string]string), changed: make(chan struct{}),
 	}
 }
