@@ -92,7 +92,7 @@ func TestSchemaCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := strings.Replace(string(text), `"unit"`, `"measure"`, -1)
+	changed := strings.ReplaceAll(string(text), `"unit"`, `"measure"`)
 	if err := os.WriteFile(old, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -143,8 +143,8 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line.`
 
 const eventsExamples = `  %[1]s list                             topics, groups, what waits
   %[1]s list order-service --json        the same for programs, with each partition
-  %[1]s reset analytics-service order.completed.v1 --to beginning --why "new report"
-  %[1]s reset analytics-service order.completed.v1 --to -2h --why "wrong tax since noon"`
+  %[1]s reset analytics-service order.confirmed.v1 --to beginning --why "new report"
+  %[1]s reset analytics-service order.confirmed.v1 --to -2h --why "wrong tax since noon"`
 
 func runEvents(ctx context.Context, call *kaptar.Call) int {
 	c := &command{Call: call}

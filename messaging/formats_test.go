@@ -165,8 +165,8 @@ func TestProtobuf(t *testing.T) {
 			return nil
 		}, nil)
 	}})
-	sent := &descriptorpb.FieldDescriptorProto{Name: proto.String(""), Number: proto.Int32(0)} // there, and zero
-	sent.ProtoReflect().SetUnknown([]byte{0x98, 0x75, 0x07})                                   // field 1875 is 7
+	sent := &descriptorpb.FieldDescriptorProto{Name: new(""), Number: new(int32(0))} // there, and zero
+	sent.ProtoReflect().SetUnknown([]byte{0x98, 0x75, 0x07})                         // field 1875 is 7
 	err := sqldb.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx) error { return pub.Publish(ctx, tx, "k", sent) })
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -37,6 +40,36 @@ func FuzzDecode(f *testing.F) {
 		}
 		if reason := err.Error(); !isPermanent(err) || len(reason) > 1000 || strings.ContainsFunc(reason, unicode.IsControl) {
 			t.Fatalf("decode = %q, permanent: %v; want it permanent, short and plain", reason, isPermanent(err))
+		}
+	})
+}
+
+// FuzzProtobuf: a message is what its publisher meant, in either format, or refused for good in a few
+// plain words that repeat none of its values.
+func FuzzProtobuf(f *testing.F) {
+	f.Add("application/protobuf", []byte("\x0a\x03foo\x98\x75\x07"))
+	f.Add("application/json", []byte(`{"name":"foo","number":1,"new":{"a":[]}}`))
+	f.Add("application/json", []byte(`{"name":"a","name":"b"}`))
+	f.Add("", []byte(nil))
+	f.Add("text/plain", []byte("\xff"))
+	f.Fuzz(func(t *testing.T, media string, data []byte) {
+		d := &driver.Delivery{Message: driver.Message{ID: "1", Topic: testTopic, Data: data, Headers: driver.HeadersOf(map[string]string{
+			driver.HeaderSpecVersion: "1.0", driver.HeaderType: testTopic, driver.HeaderSource: "s", driver.HeaderContentType: media,
+		})}}
+		e, err := decode[*descriptorpb.FieldDescriptorProto](d)
+		if err != nil {
+			if reason := err.Error(); !isPermanent(err) || len(reason) > 1000 || strings.ContainsFunc(reason, unicode.IsControl) {
+				t.Fatalf("decode = %q, permanent: %v; want it permanent, short and plain", reason, isPermanent(err))
+			}
+			return
+		}
+		text, err := proto.Marshal(e.Data)
+		if err != nil {
+			t.Fatalf("%q was taken, and cannot be written: %v", data, err)
+		}
+		again := &descriptorpb.FieldDescriptorProto{}
+		if err := proto.Unmarshal(text, again); err != nil || !proto.Equal(again, e.Data) {
+			t.Fatalf("%q became %v, then %v, %v", data, e.Data, again, err)
 		}
 	})
 }

@@ -65,8 +65,8 @@ func mediaType(contentType string) (string, error) {
 // mode of CloudEvents' JSON format. structured is false for a message in another mode. The headers
 // ce-… that m may have as well are copies, and not believed; others stay.
 func unfold(m *driver.Message) (out driver.Message, structured bool, err error) {
-	media, err := mediaType(m.Headers.Get(driver.HeaderContentType))
-	if err != nil || !strings.HasPrefix(media, "application/cloudevents") {
+	media, _ := mediaType(m.Headers.Get(driver.HeaderContentType)) // decode tells what is wrong with it
+	if !strings.HasPrefix(media, "application/cloudevents") {
 		return *m, false, nil
 	}
 	switch {

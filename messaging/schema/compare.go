@@ -26,13 +26,8 @@ type Break struct {
 }
 
 func (b Break) String() string {
-	text := b.Topic
-	for _, part := range []string{b.Field, b.Who, b.Rule, b.Do} {
-		if part != "" {
-			text += ": " + part
-		}
-	}
-	return text
+	parts := []string{b.Topic, b.Field, b.Who, b.Rule, b.Do}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ": ")
 }
 
 const (
@@ -91,7 +86,9 @@ func Check(dir fs.FS, now map[string]*Schema) ([]Break, error) {
 			b, v := split(strings.TrimSuffix(f, path.Ext(f)))
 			return b == base && v > version
 		}) {
-			breaks = append(breaks, Break{Topic: topic, Rule: "topic removed", Do: "read it for one more release, beside the version that follows it (messaging.Upcast)"})
+			breaks = append(breaks, Break{
+				Topic: topic, Rule: "topic removed", Do: "read it for one more release, beside the version that follows it (messaging.Upcast)",
+			})
 		}
 	}
 	return breaks, nil

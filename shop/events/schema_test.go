@@ -61,7 +61,7 @@ func TestSchemas(t *testing.T) {
 			t.Errorf("%s is not the schema of the topic's type (%v): type go test ./shop/events -update", file, err)
 			continue
 		}
-		if err := os.WriteFile(file, want, 0o644); err != nil { //nolint:gosec // for everybody
+		if err := os.WriteFile(file, want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
