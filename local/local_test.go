@@ -71,7 +71,7 @@ func TestSections(t *testing.T) {
 		name, _, _ := strings.Cut(k.Name, ".")
 		top[name] = true
 	}
-	got, want := slices.Sorted(maps.Keys(top)), []string{"auth", "broker_url", "otel", "redis_host", "redis_url", "topics"}
+	got, want := slices.Sorted(maps.Keys(top)), []string{"auth", "broker_url", "dead_letters", "inbox", "otel", "outbox", "redis_host", "redis_url", "saga", "topics"}
 	if !slices.Equal(got, want) {
 		t.Errorf("keys of the sections of the toolkit's packages: got %q, want %q", got, want)
 	}
