@@ -284,6 +284,9 @@ type feed struct {
 func (f *feed) take(d driver.Delivery) {
 	s, what := f.in.sim, f.group+": "+eventName(&d.Message)
 	d.Acker = acker{d.Acker, f.in, what}
+	if s.Strikes(s.rates.Lose, "delivery lost: "+what) {
+		return
+	}
 	f.mu.Lock()
 	if waiting, late := f.late[d.Key]; late {
 		f.late[d.Key] = append(waiting, d)

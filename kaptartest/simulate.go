@@ -43,13 +43,14 @@ type Rates struct {
 	Refuse    float64 // a publish answers with an error and stores nothing
 	Doubt     float64 // a publish stores the event and answers with an error
 	LoseAck   float64 // an acknowledgement does not reach the broker, which redelivers after its ack wait
+	Lose      float64 // a delivery does not arrive; it comes after the ack wait, behind later ones of its key
 	Duplicate float64 // an event is delivered twice
 	Delay     float64 // a publish or a delivery takes up to 10 s; deliveries of other keys overtake it
 }
 
 // DefaultRates strike a system of a hundred events some twenty times.
 func DefaultRates() *Rates {
-	return &Rates{Crash: 0.004, Refuse: 0.03, Doubt: 0.03, LoseAck: 0.03, Duplicate: 0.03, Delay: 0.03}
+	return &Rates{Crash: 0.004, Refuse: 0.03, Doubt: 0.03, LoseAck: 0.03, Lose: 0.03, Duplicate: 0.03, Delay: 0.03}
 }
 
 // Simulate runs test once for each seed, on all cores: each in a bubble of testing/synctest, in

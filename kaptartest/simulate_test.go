@@ -78,6 +78,7 @@ func TestSimulateBroker(t *testing.T) {
 		{"stored and denied three times", kaptartest.Rates{Doubt: 1}, 4},
 		{"delivered twice", kaptartest.Rates{Duplicate: 1}, 2},
 		{"acknowledged in vain three times", kaptartest.Rates{LoseAck: 1}, 4},
+		{"lost three times", kaptartest.Rates{Lose: 1}, 1},
 		{"late", kaptartest.Rates{Delay: 1}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

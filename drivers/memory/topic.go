@@ -96,7 +96,9 @@ func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 	held := 0
 	for _, e := range g.open {
 		if !e.due.After(now) {
-			if next == nil && g.mayTake(m, e.partition) {
+			// Who holds later ones of a partition that is to move has the earlier one again too: it may
+			// be what they wait for.
+			if next == nil && (!g.ordered || g.owners[e.partition] == m) {
 				next = e
 			}
 			continue
