@@ -22,7 +22,7 @@ import (
 
 const (
 	retryLease  = "retries"
-	retryPoll   = time.Second           // at least so often it is looked for what is due
+	retryPoll   = 2 * time.Second       // at least so often it is looked for what is due; a signal is faster
 	retryPace   = 20 * time.Millisecond // between two that are begun, so at most 50 a second
 	retryBatch  = 20
 	retryWaits  = 100 * time.Millisecond // while all that is due is being tried
@@ -92,7 +92,7 @@ func (r *retrier) run(stop context.Context) error {
 			outage.Lost(stop, err)
 			steady.Sleep(stop, backoff.Next())
 		case lease == nil:
-			steady.Sleep(stop, retryPoll+rand.N(retryPoll))
+			steady.Sleep(stop, retryPoll/2+rand.N(retryPoll/2))
 		}
 	}
 	return nil
