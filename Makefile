@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
 # the repository or do sums. They are tested without it, and those of ALONE alone: their loads need the machine.
 ALONE := ./shop ./internal/test/crash
-NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./rollout/analysis/...
+NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./internal/test/simulation/... ./rollout/analysis/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-short servers image proto bench-shop bench-overload bench-drivers bench-calls bench-sagas bench-events crash soak schemas mutants lint vuln sbom release reproducible fmt cover
