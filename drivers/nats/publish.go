@@ -57,7 +57,7 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 		topic := msgs[indexes[0]].Topic
 		if err := p.send(ctx, topic, indexes); err != nil {
 			err = p.failed(ctx, topic, err)
-			if !errors.Is(ctx.Err(), context.Canceled) && !b.isClosed() {
+			if !errors.Is(ctx.Err(), context.Canceled) && b.reachable() == nil {
 				b.working.Note(topic, err)
 			}
 			return err

@@ -54,7 +54,7 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
 		err = fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
-		if !errors.Is(err, errOtherKind) {
+		if !errors.Is(err, errOtherKind) && b.reachable() == nil { // else there is another reason, which ends by itself
 			b.working.Note(group, err)
 		}
 		return err
