@@ -175,10 +175,33 @@ func (c *consumer) become(ctx context.Context, group *outbox.Group) error {
 			return err
 		}
 	}
-	c.inbox.Group = group.Inbox()
-	// A key that begins at a time has lost what was before it, and need not wait for that.
-	c.inbox.FromNow = c.opts.From == FromNow && group.Generation == 0 || !group.To.IsZero()
+	c.inbox = c.inboxOf(group)
 	return nil
+}
+
+func (c *consumer) inboxOf(group *outbox.Group) outbox.Inbox {
+	return outbox.Inbox{
+		Group: group.Inbox(), Ordered: c.ordered,
+		// A key that begins at a time has lost what was before it, and need not wait for that.
+		FromNow: c.opts.From == FromNow && group.Generation == 0 || !group.To.IsZero(),
+	}
+}
+
+// takeAgain takes letter out of what is set aside. One from before its group was reset may have come
+// again since, so the inbox of today is asked too.
+func (c *consumer) takeAgain(ctx context.Context, tx *sql.Tx, letter *outbox.DeadLetter) (outcome, error) {
+	group, _ := c.generations.of(c.topic, c.opts.Group)
+	turn, inbox := outbox.Handle, c.inboxOf(&group)
+	if letter.Group != inbox.Group {
+		var err error
+		if turn, err = inbox.Take(ctx, tx, &letter.Message, 0); err != nil {
+			return "", err
+		}
+	}
+	if turn == outbox.Early {
+		return "", Permanent(errors.New("earlier events of its key have not come since the group was reset: replay it when they have"))
+	}
+	return outcomeOf(turn), letter.Take(ctx, tx)
 }
 
 // reset has the broker begin group's generation, unless another process does.

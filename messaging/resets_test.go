@@ -207,6 +207,32 @@ func TestResetKeepsWhatIsSetAside(t *testing.T) {
 	r.counts(3, 2)
 }
 
+// TestReplayOfWhatCameAgain: what an ordered group had set aside before it was reset has come again since; to
+// replay it has no second effect.
+func TestReplayOfWhatCameAgain(t *testing.T) {
+	t.Parallel()
+	topic := orders
+	topic.Ordered = true
+	r := &reading{t: t, topic: topic, values: map[string]string{
+		"broker_url": startBroker(t).url(), "services.reader.database_url": "sqlite:" + t.TempDir() + "/reader.db", "services.reader.listen": "127.0.0.1:0",
+	}}
+	r.fail.Store(true)
+	start(t, t.TempDir(), r.values, r.service())
+	r.publish(1)
+	r.counts(0, 1)
+	r.eventually("it is set aside", func() bool { _, out := r.run("deadletters list"); return strings.Contains(out, "no luck with 1") })
+	r.fail.Store(false)
+	if code, out := r.run("events reset reader " + orders.Name + " --group reader --to beginning --why x"); code != 0 {
+		t.Fatalf("reset: %d %s", code, out)
+	}
+	r.counts(1, 1)
+	if code, out := r.run("deadletters replay reader --all --key k1 --why again"); code != 0 || !strings.Contains(out, "1 succeeded, 0 failed again, 0 left.") {
+		t.Errorf("replay: %d %s", code, out)
+	}
+	r.publish(4)
+	r.counts(2, 2)
+}
+
 // TestResetRefused: wrong command lines, and what a broker cannot do.
 func TestResetRefused(t *testing.T) {
 	t.Parallel()

@@ -223,7 +223,7 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	defer span.End()
 	begun := time.Now()
 	result, err := c.call(ctx, d, func(ctx context.Context, tx *sql.Tx) (outcome, error) {
-		return handled, letter.Take(ctx, tx)
+		return c.takeAgain(ctx, tx, letter)
 	})
 	<-c.running
 	gone := errors.Is(err, outbox.ErrNoDeadLetter)

@@ -25,7 +25,7 @@ func operators() []mutant {
 		},
 		{
 			"a group that begins again has another inbox", "messaging/resets.go",
-			"c.inbox.Group = group.Inbox()", "c.inbox.Group = group.Name", "./messaging", "TestReset/sqlite_and_nats,_ordered_false",
+			"Group: group.Inbox(), Ordered: c.ordered,", "Group: group.Name, Ordered: c.ordered,", "./messaging", "TestReset/sqlite_and_nats,_ordered_false",
 		},
 		{
 			"what is set aside stays so through a reset", "messaging/resets.go",
