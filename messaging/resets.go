@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	groupsSignal = "groups" // of a reset
+	groupsSignal = "groups"        // of a reset
 	groupsPoll   = 4 * time.Second // a signal is faster
 	// resetAfter is how long the members of a group have to see a reset before the broker is told.
 	resetAfter = groupsPoll + time.Second
