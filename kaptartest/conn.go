@@ -147,6 +147,13 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// Lost waits for the end of what abandons the connection.
+func (c *conn) Lost() bool {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	return c.gone || c.lite.Lost()
+}
+
 func (c *conn) BeginGroup(ctx context.Context) error {
 	return c.call("", true, func() error {
 		err := c.lite.BeginGroup(ctx)

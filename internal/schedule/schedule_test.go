@@ -42,7 +42,7 @@ func open(t testing.TB, url string) *sql.DB {
 type system struct {
 	t   *testing.T
 	db  *sql.DB
-	set time.Duration // the clock's distance to the real one
+	set atomic.Int64 // the clock's distance to the real one, a time.Duration
 
 	mu   sync.Mutex
 	runs []string
@@ -57,7 +57,7 @@ func inBubble(t *testing.T, test func(s *system)) {
 	})
 }
 
-func (s *system) now() time.Time { return time.Now().Add(s.set) }
+func (s *system) now() time.Time { return time.Now().Add(time.Duration(s.set.Load())) }
 
 // job notes its runs as name@time+missed, and does what each says; nil is nothing.
 func (s *system) job(name, spec string, next func(time.Time) time.Time, each func(ctx context.Context, n int) error) schedule.Job {
@@ -212,7 +212,7 @@ func TestClockIsSet(t *testing.T) {
 		}
 		s.runs = nil
 		s.mu.Unlock()
-		s.set = -time.Hour
+		s.set.Store(int64(-time.Hour))
 		time.Sleep(2*time.Minute + time.Second)
 		s.ran("m@03:32:00+0") // not an hour later
 		time.Sleep(time.Hour)
@@ -222,7 +222,7 @@ func TestClockIsSet(t *testing.T) {
 		}
 		s.runs = nil
 		s.mu.Unlock()
-		s.set = 0
+		s.set.Store(0)
 		time.Sleep(2 * time.Minute)
 		s.mu.Lock()
 		if text := strings.Join(s.runs, " "); len(s.runs) != 3 && len(s.runs) != 2 || !strings.Contains(text, "+60") && !strings.Contains(text, "+59") {
