@@ -45,7 +45,7 @@ func unpack(t *testing.T, text []byte) (lines []string, texts map[string][]byte)
 func elsewhere(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a clone")
-	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.go", "go.mod", "go.sum", "shop", "sqldb", "messaging")
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.go", "go.mod", "go.sum", "*.sql", "shop", "sqldb", "messaging")
 	cmd.Dir = "../.."
 	names, err := cmd.Output()
 	if err != nil {
