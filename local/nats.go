@@ -182,8 +182,15 @@ var _ server.Logger = (*serverLog)(nil)
 func (l *serverLog) Noticef(string, ...any)         {}
 func (l *serverLog) Debugf(string, ...any)          {}
 func (l *serverLog) Tracef(string, ...any)          {}
-func (l *serverLog) Warnf(format string, v ...any)  { l.tell(slog.LevelWarn, format, v) }
 func (l *serverLog) Errorf(format string, v ...any) { l.tell(slog.LevelError, format, v) }
+
+// Warnf leaves out what the server says of a password that is not hashed: it is random, made for this
+// server, and read from a file that only its owner can read.
+func (l *serverLog) Warnf(format string, v ...any) {
+	if !strings.HasPrefix(format, "Plaintext passwords detected") {
+		l.tell(slog.LevelWarn, format, v)
+	}
+}
 
 func (l *serverLog) tell(level slog.Level, format string, v []any) {
 	text := strings.TrimSpace(fmt.Sprintf(format, v...))

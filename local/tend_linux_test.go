@@ -3,7 +3,6 @@ package local_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,15 +37,7 @@ func (l *lockedText) has(part string) bool {
 // startBroker starts an embedded broker and returns what a service has of it.
 func startBroker(t *testing.T, dir string, log *lockedText) (b driver.Broker, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	url, end, err := local.StartBroker(t.Context(), dir, address, log)
+	url, end, err := local.StartBroker(t.Context(), dir, freeAddress(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
