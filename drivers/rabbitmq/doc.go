@@ -73,6 +73,12 @@
 // nothing, but that it is refused with order=none and for raw topics. What was in flight when a connection
 // broke, and what Nack puts aside, comes after later messages of its key.
 //
+// The exchange of type x-consistent-hash of RabbitMQ 3.10 orders its queues anew when the server
+// starts. So after a restart a key may go to another queue, while what waits in the queue of before
+// is overtaken, and two members can have messages of that key. Each message still comes. Topics
+// whose messages are numbered, as those of package messaging that are Ordered, are put in order by
+// the consumer. With partitions=1 it does not happen.
+//
 // # Redelivery
 //
 // AckWait is counted by the member. RabbitMQ itself gives a message back when its member's

@@ -121,8 +121,22 @@ func (c *channel) send(ctx context.Context, list []outgoing) (int, error) {
 	return len(list), nil
 }
 
+// sendWindow does not count a message as stored that came back, even if another one was refused after
+// it or the connection broke: the server confirms what it returns.
 func (c *channel) sendWindow(ctx context.Context, list []outgoing) (int, error) {
 	confirms, failure := c.write(ctx, list)
+	n, err := c.await(ctx, confirms)
+	if back := c.firstReturned(list[:n]); back < n {
+		return back, fmt.Errorf("message %q: %w", list[back].msg.MessageId, ErrNoGroup)
+	}
+	if err == nil && n < len(list) {
+		err = failure
+	}
+	return n, err
+}
+
+// await returns how many of the first messages are confirmed.
+func (c *channel) await(ctx context.Context, confirms []*amqp.DeferredConfirmation) (int, error) {
 	for n, confirm := range confirms {
 		select {
 		case <-confirm.Done():
@@ -133,19 +147,25 @@ func (c *channel) sendWindow(ctx context.Context, list []outgoing) (int, error) 
 			return n, fmt.Errorf("no confirm: %w", context.Cause(ctx))
 		}
 	}
-	if failure != nil {
-		return len(confirms), failure
-	}
+	return len(confirms), nil
+}
+
+// firstReturned returns the index of the first of the messages, which are confirmed, that came back,
+// or their number. The server confirms a message after it has returned it.
+func (c *channel) firstReturned(list []outgoing) int {
+	first := len(list)
 	for {
-		select { // returned messages are confirmed after their return
-		case back := <-c.returned:
-			for n := range list {
-				if list[n].msg.MessageId == back.MessageId && list[n].exchange == back.Exchange {
-					return n, fmt.Errorf("message %q: %w", back.MessageId, ErrNoGroup)
-				}
+		select {
+		case back, ok := <-c.returned:
+			if !ok { // the channel was closed just now
+				return first
+			}
+			same := func(o outgoing) bool { return o.msg.MessageId == back.MessageId && o.exchange == back.Exchange }
+			if i := slices.IndexFunc(list[:first], same); i >= 0 {
+				first = i
 			}
 		default:
-			return len(list), nil
+			return first
 		}
 	}
 }

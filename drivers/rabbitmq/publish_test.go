@@ -46,6 +46,36 @@ func TestPartial(t *testing.T) {
 	}
 }
 
+// TestReturnedBeforeRefused: the server confirms a message that it returns, and that one is not sent
+// when a later one of its batch is refused.
+func TestReturnedBeforeRefused(t *testing.T) {
+	t.Parallel()
+	url := servertest.VHost(t)
+	o := options()
+	o.Mandatory = true
+	b := open(t, url, o)
+	defer closeNow(t, b)
+	for _, topic := range []string{"full", "empty"} {
+		if err := b.Declare(t.Context(), driver.Subscription{Topic: topic}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ch := plain(t, url)
+	args := amqp.Table{"x-max-length": int32(3), "x-overflow": "reject-publish"}
+	if _, err := ch.QueueDeclare("small", true, false, false, false, args); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind("small", "", "full", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	batch := append(messages("full", "a", 1), messages("empty", "b", 2)...)
+	err := b.Publish(t.Context(), append(batch, messages("full", "c", 5)...))
+	partial, ok := errors.AsType[*driver.PartialError](err)
+	if !ok || partial.Sent != 1 || !errors.Is(err, rabbitmq.ErrNoGroup) || !strings.Contains(err.Error(), `"b0"`) {
+		t.Errorf("Publish of a message, 2 to a topic without groups and 5 of which 3 are refused = %v, want ErrNoGroup of b0 with Sent 1", err)
+	}
+}
+
 // TestDeletedTopic: the exchange is made again at the next try. That does not count as a topic
 // without groups until they had time to come back, and messages for them are not lost.
 func TestDeletedTopic(t *testing.T) {

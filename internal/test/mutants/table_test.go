@@ -335,6 +335,11 @@ func stores() []mutant {
 			"f.sum != record.sum:", "f.sum < record.sum && false:", "./sqldb", "TestMigrateEdited",
 		},
 		{
+			"what RabbitMQ gave back is not sent, though a later message was refused", "drivers/rabbitmq/publish.go",
+			"if back := c.firstReturned(list[:n]); back < n {", "if back := c.firstReturned(list[:n]); err == nil && back < n {",
+			"./drivers/rabbitmq", "TestReturnedBeforeRefused",
+		},
+		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
 			"if code(err) == amqp.NotFound {", "if false {", "./drivers/rabbitmq", "TestDeletedExchange",
 		},
