@@ -87,11 +87,8 @@ func about(db *sql.DB, table string) string {
 }
 
 // start starts two processes of the bank, one of which only relays and runs sagas, three of the ledger
-// and one of the vault.
+// and one of the vault. The ledger begins last: what was committed before has to arrive too.
 func (s *site) start() {
-	for i := range 3 {
-		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"}, nil)
-	}
 	ports, unhold, err := servers.FreePorts(1)
 	if err != nil {
 		s.t.Fatal(err)
@@ -101,6 +98,16 @@ func (s *site) start() {
 	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"}, nil)
 	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
 	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
+	var bank *sql.DB
+	s.open("bank", "committed", &bank)
+	for begun := time.Now(); count(s.t, bank, `SELECT count(DISTINCT topic) FROM committed`) < 3; <-time.After(50 * time.Millisecond) {
+		if time.Since(begun) > liveness {
+			s.t.Fatalf("no events of each topic after %v", liveness)
+		}
+	}
+	for i := range 3 {
+		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"}, nil)
+	}
 }
 
 // report logs the figures and fails the test for what the checkers have found.

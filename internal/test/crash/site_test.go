@@ -87,11 +87,12 @@ func (s *site) sqliteNATS() {
 	}
 }
 
-// servers has the log on Kafka and the rest on RabbitMQ.
+// servers has the log on Kafka and the rest on RabbitMQ. There mandatory=true keeps in the outbox what is
+// committed before the ledger has begun: without it RabbitMQ drops and confirms that.
 func (s *site) servers() {
 	urls := s.startServers(servers.Postgres, servers.Kafka, servers.RabbitMQ)
 	s.settings["topics."+logTopic+".url"] = urls[1] + "?partitions=6&ack_wait=6s"
-	s.settings["broker_url"] = urls[2] + "?partitions=6&ack_wait=6s&from_beginning=now"
+	s.settings["broker_url"] = urls[2] + "?partitions=6&ack_wait=6s&from_beginning=now&mandatory=true"
 	s.quiet = time.Second
 	admin, err := sqldb.Open(context.Background(), urls[0])
 	if err != nil {
