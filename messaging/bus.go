@@ -77,7 +77,7 @@ func (b *bus) store() (*store, error) {
 			b.app.Metrics().Unregister(rows)
 			return nil
 		})
-		s.observe(b.app)
+		s.observe(b)
 		b.mu.Lock()
 		b.stored = s
 		b.mu.Unlock()

@@ -34,12 +34,12 @@ func (c *consumer) followLag(stop context.Context) error {
 
 // setAside reads what a service has set aside when it is scraped.
 type setAside struct {
-	store   *store
-	service string
+	store *store
+	bus   *bus
 }
 
 func (s setAside) descs() (count, oldest *prometheus.Desc) {
-	service := prometheus.Labels{"service": s.service}
+	service := prometheus.Labels{"service": s.bus.app.Name()}
 	return prometheus.NewDesc("messaging_dead_letters", "Events that are set aside, by state.", []string{"topic", "group", "state"}, service),
 		prometheus.NewDesc("messaging_dead_letters_oldest_seconds", "How long ago the oldest of them failed first.", []string{"topic", "group", "state"}, service)
 }
@@ -62,6 +62,12 @@ func (s setAside) Collect(out chan<- prometheus.Metric) {
 	}
 	type labels struct{ topic, group, state string }
 	sums := map[labels]outbox.Count{}
+	now := time.Now()
+	s.bus.mu.Lock()
+	for key := range s.bus.subscribed { // so that an alert can be tried before it is needed
+		sums[labels{key[0], key[1], outbox.Dead}] = outbox.Count{Oldest: now}
+	}
+	s.bus.mu.Unlock()
 	for _, n := range all { // of all generations of a group, and of both kinds
 		group, _, _ := strings.Cut(n.Group, "#")
 		key := labels{n.Topic, group, n.State}
@@ -74,13 +80,13 @@ func (s setAside) Collect(out chan<- prometheus.Metric) {
 	count, oldest := s.descs()
 	for l, sum := range sums {
 		out <- prometheus.MustNewConstMetric(count, prometheus.GaugeValue, float64(sum.N), l.topic, l.group, l.state)
-		out <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, max(0, time.Since(sum.Oldest).Seconds()), l.topic, l.group, l.state)
+		out <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, max(0, now.Sub(sum.Oldest).Seconds()), l.topic, l.group, l.state)
 	}
 }
 
 // observe adds what a service has set aside to its metrics, and to its readiness if that is wanted.
-func (s *store) observe(app *kaptar.App) {
-	rows := setAside{s, app.Name()}
+func (s *store) observe(b *bus) {
+	app, rows := b.app, setAside{s, b}
 	app.Metrics().MustRegister(rows)
 	app.OnStop("dead letters", func(context.Context) error { // before the database, which they are read from
 		app.Metrics().Unregister(rows)

@@ -56,7 +56,7 @@ func CountDeadLetters(ctx context.Context, q querier) ([]Count, error) {
 		err = row.Scan(&c.Group, &c.Topic, &c.Kind, &c.State, &c.N, &first)
 		c.Oldest = time.UnixMilli(first)
 		return c, err
-	}, `SELECT grp, topic, kind, state, count(*), min(first_at) FROM kaptar_dead_letters WHERE state <> '`+dropped+`'
+	}, `SELECT grp, topic, kind, state, count(*), min(first_at) FROM kaptar_dead_letters WHERE `+visible+`
 		GROUP BY grp, topic, kind, state ORDER BY grp, topic, kind, state`)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: count of dead letters: %w", err)
