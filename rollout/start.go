@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/kaptar/kaptar/internal/cli"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/internal/redact"

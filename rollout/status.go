@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/kaptar/kaptar/internal/cli"
 	"math"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/kv"

@@ -153,7 +153,7 @@ func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last t
 		}
 		failed := r.run(ctx, job, at, n-1)
 		if failed != nil && ctx.Err() != nil {
-			break // it was broken off, and is due again at the next start
+			return nil //nolint:nilerr // it was broken off, and is due again at the next start
 		}
 		if err := r.save(ctx, job, at, failed); err != nil {
 			return err
