@@ -1,9 +1,11 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -108,14 +110,14 @@ func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 	if mine, err := l.take(ctx, "nack", finished); !mine {
 		return err
 	}
-	return l.giveBack(finished)
+	return l.giveBack()
 }
 
 // giveBack makes the server deliver the message again. While the session drains, the end of its
 // channel does that.
-func (l *delivery) giveBack(state deliveryState) error {
+func (l *delivery) giveBack() error {
 	l.s.m.mu.Lock()
-	draining := l.s.draining
+	draining, state := l.s.draining, l.state
 	l.s.m.mu.Unlock()
 	if draining {
 		l.release(state)
@@ -159,25 +161,43 @@ func (l *delivery) Extend(ctx context.Context) error {
 	return nil
 }
 
-// expire gives back a message that was held too long. It is the driver that counts: RabbitMQ itself
-// waits 30 minutes.
+// expire gives back what the session has held too long. It is the driver that counts: RabbitMQ itself
+// waits 30 minutes. The time of those that came together ends together, and the server is to get them
+// back in order, whichever timer is first.
 func (l *delivery) expire() {
-	m := l.s.m
-	m.mu.Lock()
+	l.s.expiring.Lock()
+	defer l.s.expiring.Unlock()
+	for _, due := range l.due() {
+		_ = due.giveBack() // fails only with the connection, whose end gives it back too
+	}
+}
+
+// due takes those of l's session whose time is over, if that of l is.
+func (l *delivery) due() (all []*delivery) {
+	l.s.m.mu.Lock()
+	defer l.s.m.mu.Unlock()
 	if l.state != held && l.state != delaying {
-		m.mu.Unlock()
-		return
+		return nil
 	}
-	if left := time.Until(l.ends); left > 0 { // extended just now
+	now := time.Now()
+	if left := l.ends.Sub(now); left > 0 { // extended just now
 		l.timer.Reset(left)
-		m.mu.Unlock()
-		return
+		return nil
 	}
-	next := gone // not finished: a late Ack has to say so
-	if l.state == delaying {
-		next = finished
+	for other := range l.s.deliveries {
+		if other.ends.After(now) {
+			continue
+		}
+		switch other.state {
+		case held:
+			other.state = gone // not finished: a late Ack has to say so
+		case delaying:
+			other.state = finished
+		default:
+			continue
+		}
+		all = append(all, other)
 	}
-	l.state = next
-	m.mu.Unlock()
-	_ = l.giveBack(next) // fails only with the connection, whose end gives it back too
+	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.raw.DeliveryTag, b.raw.DeliveryTag) })
+	return all
 }

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -14,13 +15,15 @@ import (
 // before another member gets a later message. To cancel the consumer instead would let another one
 // go on while messages are still on their way back.
 //
-// All fields but the first four are guarded by member.mu.
+// The last four fields are guarded by member.mu.
 type session struct {
 	m       *member
 	queue   string
 	ch      *amqp.Channel
 	drained chan struct{} // closed when the channel may end
 	ended   chan struct{} // closed when it has
+
+	expiring sync.Mutex // held while deliveries are given back whose time is over
 
 	deliveries map[*delivery]struct{} // delivered and not acknowledged
 	active     bool                   // the server has sent something

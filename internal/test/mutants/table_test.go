@@ -340,6 +340,11 @@ func stores() []mutant {
 			"./drivers/rabbitmq", "TestReturnedBeforeRefused",
 		},
 		{
+			"what RabbitMQ's members held too long comes again in order", "drivers/rabbitmq/ack.go",
+			"cmp.Compare(a.raw.DeliveryTag, b.raw.DeliveryTag)", "cmp.Compare(b.raw.DeliveryTag, a.raw.DeliveryTag)",
+			"./drivers/rabbitmq", "TestConformance/order=key/OrderedComesAgain",
+		},
+		{
 			"a deleted exchange is noticed", "drivers/rabbitmq/deleted.go",
 			"if code(err) == amqp.NotFound {", "if false {", "./drivers/rabbitmq", "TestDeletedExchange",
 		},
