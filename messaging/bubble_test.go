@@ -72,6 +72,7 @@ func inBubble(t *testing.T, ordered bool, opts *SubscribeOptions, test func(b *b
 			t.Fatal(err)
 		}
 		b.c = &consumer{bus: bus, topic: "t", ordered: ordered, opts: all, running: make(chan struct{}, all.Concurrency), db: b.db}
+		b.c.generations = &generations{}
 		b.c.circuit, b.c.retries = newCircuit(b.c), make(chan struct{}, retryAtOnce)
 		b.c.inbox = outbox.Inbox{Group: all.Group, Ordered: ordered, FromNow: all.From == FromNow}
 		b.c.retrier = &retrier{
