@@ -22,12 +22,12 @@ const (
 // A definition is a Definition whose functions take and return the state as JSON.
 type definition struct {
 	plan
-	work        []work // of the steps
+	work        []work
 	end         func(ctx context.Context, tx *sql.Tx, state []byte, out Outcome) error
 	concurrency int
 }
 
-// work is what one step does; what is not set is nil.
+// work holds the functions of one step; those that are not set are nil.
 type work struct {
 	do, undo       call
 	commit, revert effect
@@ -73,7 +73,7 @@ func define[S any](def *Definition[S]) (*definition, error) {
 	return d, nil
 }
 
-// check takes the next step into the plan.
+// check validates step i and adds it to the plan.
 func (d *definition) check(i int, name string, does, undo, pivot bool) error {
 	switch {
 	case !goodName.MatchString(name):
@@ -112,7 +112,7 @@ func inTx[S any](f func(context.Context, *sql.Tx, *S) error) effect {
 	}
 }
 
-// with returns state as f leaves it.
+// with decodes state, calls f with it and returns what f made of it.
 func with[S any](state []byte, f func(*S) error) ([]byte, error) {
 	s := new(S)
 	if err := json.Unmarshal(state, s); err != nil {
@@ -135,7 +135,7 @@ func encode[S any](s *S) ([]byte, error) {
 	return text, nil
 }
 
-// guard makes an error of a panic.
+// guard returns a panic of f as an error.
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

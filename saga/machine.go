@@ -10,42 +10,42 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// A plan is what the rules have to know of a definition.
+// A plan is the part of a definition that the rules depend on.
 type plan struct {
 	name                string
 	version             int
 	steps               []planned
-	pivot               int // index of the last step that can be refused; len(steps): each can
+	pivot               int // index of the last step that can be refused; len(steps): all of them can
 	backoff, maxBackoff time.Duration
 }
 
 type planned struct {
 	name string
-	undo bool // it can be taken back
+	undo bool // it has Undo or Revert
 }
 
-// A position is where a saga is.
+// A position is how far a saga has come.
 type position struct {
 	Status   Status
-	Step     string // to be done, or taken back, next
-	Attempts int    // of it that failed
+	Step     string // the next one to do or undo
+	Attempts int    // failed ones at Step
 	Reason   string // why the saga is compensated
 	Error    string // of the last attempt
 }
 
-// An answer is what came of a step.
+// An answer is the result of one attempt at a step.
 type answer struct {
 	outcome outcome
-	text    string        // why it was refused, or failed
-	after   time.Duration // when to try again; 0: when it makes sense
+	text    string        // why it was refused or failed
+	after   time.Duration // wait that the step asked for; 0: the backoff
 }
 
 type outcome int
 
 const (
-	failed  outcome = iota // nobody knows: the step has to be done again
-	done                   // it is done, or taken back
-	refused                // it cannot be done, and was not
+	failed  outcome = iota // the effect is unknown, so the step runs again
+	done                   // done, or undone
+	refused                // not done, and it never will be
 )
 
 func answerOf(err error) (a answer) {
@@ -62,7 +62,7 @@ func answerOf(err error) (a answer) {
 	return a
 }
 
-// plain is text that both databases take and a table can show.
+// plain makes text fit to be stored in both databases and shown in a table.
 func plain(text string) string {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 	if len(text) > 1000 {
@@ -75,12 +75,13 @@ func (p *plan) index(step string) int {
 	return slices.IndexFunc(p.steps, func(s planned) bool { return s.name == step })
 }
 
-// next is all the rules: where a saga stands after a, and how long from now its next step is due.
+// next holds all the rules: the position that follows at after the answer a, and the wait until its
+// step is due.
 func (p *plan) next(at position, a answer) (position, time.Duration) {
 	i := p.index(at.Step)
 	switch {
 	case at.Status.over():
-		return at, 0 // a late answer
+		return at, 0 // the answer is late
 	case i < 0:
 	case at.Status == Running && a.outcome == done && i+1 == len(p.steps):
 		return position{Status: Completed}, 0
@@ -101,7 +102,7 @@ func (p *plan) next(at position, a answer) (position, time.Duration) {
 	return at, max(time.Millisecond, steady.Delay(at.Attempts-1, p.backoff, p.maxBackoff))
 }
 
-// back is where a saga goes when the steps below i are to be taken back: to the last one that can be.
+// back is the position in which the steps below i are undone: at the last one that can be.
 func (p *plan) back(i int, reason string) position {
 	for i--; i >= 0; i-- {
 		if p.steps[i].undo {
@@ -111,7 +112,8 @@ func (p *plan) back(i int, reason string) position {
 	return position{Status: Compensated, Reason: reason}
 }
 
-// cancel is where a saga goes when an operator takes it back, or why that cannot be.
+// cancel is the position of a saga that an operator cancels, or the reason why it cannot be
+// cancelled.
 func (p *plan) cancel(at position, reason string) (position, error) {
 	i := p.index(at.Step)
 	switch {

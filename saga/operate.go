@@ -13,35 +13,35 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// ErrUnknown is of operations on a saga that is not there.
+// ErrUnknown is the error of operations on a saga that is not in the database.
 var ErrUnknown = errors.New("saga: there is none of that name and id")
 
-// An Info is a saga as operators see it.
+// An Info describes one saga to operators.
 type Info struct {
 	Name    string `json:"name"`
 	ID      string `json:"id"`
 	Version int    `json:"version"`
 	Status  Status `json:"status"`
-	// Step is done, or taken back, next; "" when the saga is over. Attempts at it have failed.
+	// Step is the next one to do or undo, "" when the saga is over. Attempts at it have failed.
 	Step     string `json:"step"`
 	Attempts int    `json:"attempts"`
-	// Reason is why the saga is, or was, compensated, and Error that of the last attempt.
+	// Reason is why the saga is or was compensated. Error is that of the last failed attempt.
 	Reason string `json:"reason,omitempty"`
 	Error  string `json:"error,omitempty"`
-	// Due is when the step is tried next; zero when the saga is over.
+	// Due is the time of the next attempt; zero when the saga is over.
 	Due         time.Time       `json:"due,omitzero"`
 	Created     time.Time       `json:"created"`
 	Updated     time.Time       `json:"updated"`
 	Traceparent string          `json:"traceparent,omitempty"`
-	State       json.RawMessage `json:"state,omitempty"` // not of List
+	State       json.RawMessage `json:"state,omitempty"` // not set by List
 }
 
-// A Filter says which sagas List returns: those that are not over, or have Status, and fit the fields
-// that are set, the oldest first.
+// A Filter selects sagas. Fields that are not set select everything, except that without Status
+// only the sagas that are not over are selected.
 type Filter struct {
 	Name   string
 	Status Status
-	Stuck  bool // ten attempts or more at their step have failed
+	Stuck  bool // at least ten attempts at the current step have failed
 	Limit  int  // default 100
 }
 
@@ -58,7 +58,8 @@ func scanInfo(r sqldb.Row, more ...any) (i Info, err error) {
 	return i, err
 }
 
-// List returns the sagas of app's database that f is for; none when app has registered no saga.
+// List returns the sagas that f selects in app's database, the oldest first. It returns none if app
+// has registered no saga.
 func List(ctx context.Context, app *kaptar.App, f Filter) ([]Info, error) {
 	g := registryOf(app)
 	if g.db == nil {
@@ -78,7 +79,7 @@ func List(ctx context.Context, app *kaptar.App, f Filter) ([]Info, error) {
 	return all, nil
 }
 
-// Show returns one saga with its state, or an error with ErrUnknown in its chain.
+// Show returns one saga with its state, or an error that wraps [ErrUnknown].
 func Show(ctx context.Context, app *kaptar.App, name, id string) (Info, error) {
 	g := registryOf(app)
 	err := sql.ErrNoRows
@@ -97,8 +98,8 @@ func Show(ctx context.Context, app *kaptar.App, name, id string) (Info, error) {
 	return i, nil
 }
 
-// Retry has the step of a saga that waits tried now, as if it had not failed before. It does nothing
-// to one whose step is due or runs.
+// Retry makes a waiting saga try its step now and sets its count of attempts back to 0. It does
+// nothing if the step is due or running already.
 func Retry(ctx context.Context, app *kaptar.App, name, id string) error {
 	i, err := Show(ctx, app, name, id)
 	if err != nil {
@@ -122,9 +123,9 @@ func Retry(ctx context.Context, app *kaptar.App, name, id string) error {
 	return nil
 }
 
-// Cancel takes a saga back that has not come to its pivot: the step that it is at, of which nobody
-// knows whether it is done, is done first, and then all are undone. Other sagas are left alone, with
-// an error that says why.
+// Cancel makes a saga compensate that has not come to its pivot. The step that it is at may have
+// had its effect already, so it is done first; then all steps are undone. Cancel returns an error
+// and changes nothing if the saga is at its pivot, past it, or over.
 func Cancel(ctx context.Context, app *kaptar.App, name, id, reason string) error {
 	g := registryOf(app)
 	for {
@@ -155,7 +156,7 @@ func Cancel(ctx context.Context, app *kaptar.App, name, id, reason string) error
 	}
 }
 
-// notify wakes whoever runs i.
+// notify wakes the process that runs i.
 func (g *registry) notify(i Info) {
 	sqldb.NewSignal(g.db, leaseName(i.Name, i.Version)).Notify()
 }

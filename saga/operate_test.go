@@ -6,8 +6,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kaptar/kaptar"
@@ -283,6 +285,36 @@ func TestTraceAndMetrics(t *testing.T) {
 			if !strings.Contains(body, want) {
 				t.Errorf("%s is missing in\n%s", want, body)
 			}
+		}
+	})
+}
+
+// TestWriteTimeout: when the database does not answer, moves that were stored together are told so after
+// one timeout. Trying each alone would keep a process that stops for minutes.
+func TestWriteTimeout(t *testing.T) {
+	t.Parallel()
+	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	synctest.Test(t, func(t *testing.T) {
+		statements := 0
+		r := &runner{def: &definition{}, db: db, dialect: sqldb.SQLite, hook: func(edge string) {
+			if edge == "before write" {
+				statements++
+				time.Sleep(2 * writeTimeout)
+			}
+		}}
+		moves := []*move{{ID: "a", done: make(chan error, 1)}, {ID: "b", done: make(chan error, 1)}, {ID: "c", done: make(chan error, 1)}}
+		r.writeAll(t.Context(), moves)
+		for _, m := range moves {
+			if err := <-m.done; !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("move %s: %v, want a deadline that passed", m.ID, err)
+			}
+		}
+		if statements != 1 {
+			t.Errorf("%d statements were tried, want 1", statements)
 		}
 	})
 }

@@ -34,18 +34,18 @@ type registry struct {
 	db      *sql.DB
 	keep    time.Duration
 	metrics *metrics
-	runners []*runner // complete when Setup has returned
+	runners []*runner // not changed after Setup
 }
 
 type registryKey struct{}
 
-// registryOf returns that of app, which has no database before the first saga is registered.
+// registryOf returns the registry of app. It has no database before the first saga is registered.
 func registryOf(app *kaptar.App) *registry {
 	g, _ := kaptar.Attach(app, registryKey{}, func() (*registry, error) { return &registry{app: app}, nil })
 	return g
 }
 
-// register makes a runner of d and has it run.
+// register adds a runner of d, which app starts.
 func register(app *kaptar.App, d *definition) (*runner, error) {
 	g := registryOf(app)
 	if err := g.open(); err != nil {
@@ -60,7 +60,7 @@ func register(app *kaptar.App, d *definition) (*runner, error) {
 	return r, nil
 }
 
-// open opens the database, once.
+// open opens and migrates the database at the first call.
 func (g *registry) open() error {
 	if g.db != nil {
 		return nil
@@ -93,23 +93,22 @@ func (g *registry) find(name string, version int) *runner {
 
 const (
 	watchEvery = time.Minute
-	purgeSlice = 1000 // rows of one transaction
+	purgeSlice = 1000 // rows in one transaction
 )
 
-// watch forgets sagas that were over long ago, and tells of those that nobody here can run, until ctx
-// ends.
+// watch purges old sagas and reports those of unknown versions, until ctx ends.
 func (g *registry) watch(ctx context.Context) error {
-	told := make(map[string]bool)
+	reported := make(map[string]bool)
 	for more := true; more; more = steady.Sleep(ctx, watchEvery) {
-		if err := errors.Join(g.tellUnknown(ctx, told), g.purge(ctx)); err != nil && ctx.Err() == nil {
-			g.app.Logger().WarnContext(ctx, "sagas that are over not purged", "error", err)
+		if err := errors.Join(g.reportUnknown(ctx, reported), g.purge(ctx)); err != nil && ctx.Err() == nil {
+			g.app.Logger().WarnContext(ctx, "look for old sagas failed, next one in a minute", "error", err)
 		}
 	}
 	return nil
 }
 
-// tellUnknown logs each name and version once that has sagas and no definition.
-func (g *registry) tellUnknown(ctx context.Context, told map[string]bool) error {
+// reportUnknown logs each name and version that has sagas and no definition, once.
+func (g *registry) reportUnknown(ctx context.Context, reported map[string]bool) error {
 	type kind struct {
 		name    string
 		version int
@@ -121,16 +120,17 @@ func (g *registry) tellUnknown(ctx context.Context, told map[string]bool) error 
 	}, `SELECT name, version, count(*) FROM kaptar_sagas WHERE due_at IS NOT NULL GROUP BY name, version`)
 	for _, k := range kinds {
 		key := fmt.Sprint(k.name, " ", k.version)
-		if g.find(k.name, k.version) == nil && !told[key] {
-			told[key] = true
-			g.app.Logger().ErrorContext(ctx, "sagas wait, for this program does not know their version: register its definition beside the new one",
+		if g.find(k.name, k.version) == nil && !reported[key] {
+			reported[key] = true
+			g.app.Logger().ErrorContext(ctx, "sagas wait: this program does not know their version: register its definition beside the new one",
 				"saga", k.name, "version", k.version, "sagas", k.count)
 		}
 	}
 	return err
 }
 
-// purge forgets sagas that were over before keep, in slices, so that nobody waits for long.
+// purge deletes sagas that ended more than keep ago, in small transactions so that no writer waits
+// long.
 func (g *registry) purge(ctx context.Context) error {
 	before := time.Now().Add(-g.keep).UnixMilli()
 	for n := int64(purgeSlice); n == purgeSlice && ctx.Err() == nil; {
@@ -149,7 +149,7 @@ func (g *registry) purge(ctx context.Context) error {
 	return nil
 }
 
-// metrics are one service's figures about its sagas.
+// metrics are the counters of one service's sagas.
 type metrics struct {
 	steps *prometheus.CounterVec // by saga, step, action and result
 	ended *prometheus.CounterVec // by saga and status
@@ -169,7 +169,7 @@ func newMetrics(app *kaptar.App) *metrics {
 	return m
 }
 
-// waiting reads the sagas of a service that are not over when it is scraped.
+// waiting is a collector that reads the unfinished sagas of a service at each scrape.
 type waiting struct {
 	service string
 	db      *sql.DB
@@ -192,7 +192,8 @@ func (c waiting) Describe(out chan<- *prometheus.Desc) {
 	out <- stuck
 }
 
-// Collect implements prometheus.Collector. A database that does not answer leaves the figures out.
+// Collect implements prometheus.Collector. It sends nothing if the database does not answer within
+// a second.
 func (c waiting) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	leasePoll    = time.Second            // between looks at the lease of another process
-	timers       = 5 * time.Second        // longer waits than this end by a look at the table
-	pause        = 500 * time.Millisecond // after a write that failed
-	stopGrace    = 2 * time.Second        // to write down what was done when the process was told to stop
-	unknownRetry = time.Minute            // for a step that this definition does not know
+	leasePoll    = time.Second            // between attempts to get the lease
+	timers       = 5 * time.Second        // waits up to this have a timer; longer ones end when the table is read
+	pause        = 500 * time.Millisecond //  after a failed write
+	stopGrace    = 2 * time.Second        // to store a finished step while the process stops
+	unknownRetry = time.Minute            // for a step that the definition does not have
 )
 
-// A runner takes the sagas of one definition through their steps. What it knows is in the table; it
-// may be stopped anywhere.
+// A runner runs the sagas of one definition. All that matters is in the table, so it may stop at
+// any point.
 type runner struct {
 	def     *definition
 	db      *sql.DB
@@ -35,18 +35,18 @@ type runner struct {
 	tracer  trace.Tracer
 	metrics *metrics
 	outage  steady.Outage
-	signal  *sqldb.Signal     // a saga may be due, says another process or somebody who does not know
-	wakes   chan struct{}     // the same, within this process
-	hook    func(edge string) // called at each edge between two effects; nil but in tests
+	signal  *sqldb.Signal     // a saga may be due; from other processes and from callers that have no runner
+	wakes   chan struct{}     // the same, from this process
+	hook    func(edge string) // called between any two effects, by tests
 
 	mu      sync.Mutex
-	lead    context.Context // of the sagas that run here; nil: another process has the lease
+	lead    context.Context // context of the sagas that run here; nil without the lease
 	running map[string]bool
-	ended   map[string]bool // ids that have stopped running since the last look began
-	behind  bool            // sagas are due that there was no room for
-	freed   chan struct{}   // there is room again
+	ended   map[string]bool // ids that stopped running since the table was last read; nil between reads
+	behind  bool            // more sagas are due than there is room for
+	freed   chan struct{}   // signals that there is room again
 	drives  sync.WaitGroup
-	moves   []*move // to be written
+	moves   []*move // to be stored by flush
 	writing bool
 }
 
@@ -65,7 +65,7 @@ func (r *runner) at(edge string) {
 	}
 }
 
-// wake makes the runner look at the table now.
+// wake makes the runner read the table now.
 func (r *runner) wake() {
 	select {
 	case r.wakes <- struct{}{}:
@@ -75,8 +75,8 @@ func (r *runner) wake() {
 
 func leaseName(name string, version int) string { return fmt.Sprintf("saga %s %d", name, version) }
 
-// poll is how long a leader that nobody wakes waits between looks at the table: on PostgreSQL signals
-// come from other processes too.
+// poll is how often a leader that nobody wakes reads the table. On PostgreSQL other processes wake
+// it too, so it can wait longer.
 func (r *runner) poll() time.Duration {
 	if r.dialect == sqldb.SQLite {
 		return time.Second
@@ -84,7 +84,7 @@ func (r *runner) poll() time.Duration {
 	return timers
 }
 
-// run leads whenever nobody else does, until ctx ends.
+// run gets the lease whenever it is free and runs sagas under it, until ctx ends.
 func (r *runner) run(ctx context.Context) error {
 	backoff := &steady.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 	for ctx.Err() == nil {
@@ -105,12 +105,12 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
-// leading runs sagas until ctx ends or the lease is lost, and returns when those under way have been
-// put down.
+// leading runs sagas until ctx ends or the lease is lost. It returns after the last of them has
+// stopped.
 func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *steady.Backoff) error {
 	lead, stop := context.WithCancel(ctx)
 	r.mu.Lock()
-	r.lead, r.behind = lead, true // until the table has been looked at
+	r.lead, r.behind = lead, true // until the table has been read
 	r.mu.Unlock()
 	defer func() {
 		stop()
@@ -129,8 +129,8 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 	var due []row
 	look, more := true, false
 	for ctx.Err() == nil {
-		// What was read is begun before the table is read again: that costs each saga the same, however
-		// many wait.
+		// All that was read is started before the table is read again, so the cost per saga does
+		// not grow with the number that waits.
 		if len(due) == 0 && (look || more) {
 			var err error
 			if due, more, err = r.look(ctx, read); err != nil {
@@ -153,12 +153,12 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 	return nil
 }
 
-// look reads what is due and does not run here, and says whether there may be more.
+// look reads the sagas that are due and do not run here, and says whether there may be more.
 func (r *runner) look(ctx context.Context, read func(ctx context.Context, limit int) ([]row, error)) (due []row, more bool, err error) {
 	r.mu.Lock()
 	r.ended = make(map[string]bool)
 	r.mu.Unlock()
-	limit := 2 * r.def.concurrency // some of which run already
+	limit := 2 * r.def.concurrency // some of them run already
 	due, err = read(ctx, limit)
 	if err != nil {
 		return nil, false, err
@@ -166,13 +166,13 @@ func (r *runner) look(ctx context.Context, read func(ctx context.Context, limit 
 	more = len(due) == limit
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// One that has stopped running since is not as it was read.
+	// A saga that has stopped since the query began is no longer as it was read.
 	due = slices.DeleteFunc(due, func(w row) bool { return r.running[w.id] || r.ended[w.id] })
 	r.ended = nil
 	return due, more, nil
 }
 
-// begin begins as many of due as there is room for, and returns the others.
+// begin starts as many of due as there is room for, and returns the rest.
 func (r *runner) begin(due []row, more bool) []row {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,8 +183,8 @@ func (r *runner) begin(due []row, more bool) []row {
 	return due
 }
 
-// offer begins a saga that has just been committed, or has the table looked at: others that wait come
-// first, and another process may be the leader.
+// offer starts a saga that has just been committed, if this process leads and no other saga waits
+// for room. Otherwise it has the table read.
 func (r *runner) offer(w row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +196,7 @@ func (r *runner) offer(w row) {
 	}
 }
 
-// start begins w if there is room; mu is held.
+// start runs w if there is room, and reports whether w runs. It needs mu.
 func (r *runner) start(w row) bool {
 	if r.lead == nil || r.lead.Err() != nil || len(r.running) >= r.def.concurrency {
 		return false
@@ -226,7 +226,7 @@ func (r *runner) end(id string) {
 	}
 }
 
-// drive takes w on until it is over or has to wait.
+// drive does the steps of w until w is over or has to wait.
 func (r *runner) drive(ctx context.Context, w row) {
 	for ctx.Err() == nil {
 		wait, err := r.step(ctx, &w)

@@ -1,50 +1,53 @@
-// Package saga runs sagas: work in steps at several services, of which each is done or, when one is
-// refused, taken back.
+// Package saga runs work that spans several services as a sequence of steps. When a step is
+// refused, the steps before it are undone.
 //
-// A [Definition] has the steps as plain functions. [Sagas.Start] writes a saga down in the
-// transaction of what it is about, in the service's own database, and from there it goes on by
-// itself, whatever is restarted, until it ends:
+// A [Definition] lists the steps as plain functions. [Sagas.Start] stores a new saga in the
+// service's own database, in the transaction of the change that it is about. From there the saga
+// continues on its own, across restarts and crashes, until it ends:
 //
 //	step 1 ──▶ step 2 ──▶ pivot ──▶ step 4 ──▶ Completed
 //	   ▲          │         │
 //	   └── Undo ◀─┴─refused─┘ ──▶ Compensated
 //
-// # What is promised
+// # Guarantees
 //
-//   - A saga that was started ends, as [Completed] or [Compensated], when its steps answer some day.
-//   - Each move is written down before the next begins. What was interrupted is done again from what
-//     is written: Do and Undo may run more than once, with the same [Key], and possibly while an
-//     earlier call, of a process that is cut off, is still on its way. Commit, Revert and End are in
-//     the transaction that writes the move down, so they have their effect once.
-//   - A saga's steps never run side by side in one process. One process per database runs the sagas
-//     of a name and version, up to Concurrency at a time; another takes over when it ends.
-//   - Undo and Revert are called for steps that are known to be done, the last one first, and
-//     again until they work.
-//   - An answer that comes when the saga has moved on, or is over, changes nothing.
+//   - A saga that was started ends as [Completed] or [Compensated], provided that its steps succeed
+//     eventually.
+//   - Each move is stored before the next one begins. After an interruption the saga continues from
+//     what is stored, so Do and Undo may run more than once, always with the same [Key]. An earlier
+//     call may still be under way in a process that has lost its lease. Commit, Revert and End run
+//     in the transaction that stores the move, so their effect happens once.
+//   - Within a process the steps of one saga never run concurrently. One process per database runs
+//     the sagas of a name and version, up to Concurrency of them at a time. Another process takes
+//     over when it ends.
+//   - Undo and Revert run for the steps that are known to be done, the last one first, and are
+//     retried until they succeed.
+//   - An answer that arrives after the saga has moved on, or is over, changes nothing.
 //
-// Not promised: that others see nothing of a saga before its end. An effect elsewhere happens once
-// only if the other side tells repetitions by the key.
+// Not guaranteed: isolation. Others may see the effects of a saga before it ends. An effect in
+// another service happens once only if that service deduplicates by the key.
 //
 // # Errors
 //
-// A step that returns an error is tried again, after Definition.Backoff doubled up to MaxBackoff, or
-// when [After] says. From 10 attempts on each failure is logged as an error and the saga counts in
-// the metric saga_stuck. [Refuse] says that the step cannot be done and was not: the steps before it
-// are taken back. After the pivot there is no way back: Refuse is an error like others there. So it
-// is in Undo, Revert and End. A panic is an error too.
+// A step that returns an error is retried after Definition.Backoff, doubled with each failure up to
+// MaxBackoff, or after the time that [After] asks for. From the tenth failure on, each one is
+// logged as an error and the saga counts in the metric saga_stuck. A panic counts as an error.
+//
+// [Refuse] says that a step was not done and never will be, so the steps before it are undone.
+// After the pivot, and in Undo, Revert and End, Refuse is an ordinary error: the step is retried.
 //
 // # Versions
 //
-// A running saga is finished by the definition that started it. When steps or the meaning of S
-// change, raise Version and register the old definition beside the new one, until
-// "sagas list --version" shows none of it; fields that are added to S need no new version. Sagas of a
-// version that no process knows wait, and are told in the log and in saga_unfinished.
+// A running saga is finished by the version of the definition that started it. When the steps or
+// the meaning of S change, raise Version and register the old definition beside the new one until
+// "sagas list" shows no saga of the old version. New fields in S need no new version. Sagas of a
+// version that no process has registered wait; they are logged once and count in saga_unfinished.
 //
 // # Tables and settings
 //
-// The table kaptar_sagas is made by New, on SQLite and PostgreSQL, with the version table
-// kaptar_sagas_schema. Sagas that are over are kept for the setting saga.keep, 7 days: as long is an
-// id known, see [ErrExists].
+// New creates the table kaptar_sagas, on SQLite and PostgreSQL, and its version table
+// kaptar_sagas_schema. Finished sagas are kept for the setting saga.keep, 7 days by default. Until
+// then Start refuses their ids with [ErrExists].
 package saga
 
 import (
@@ -60,59 +63,61 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A Definition says what the sagas of one name and version do. Its S is their state, which is kept as
-// JSON: what a step that succeeds changes in it the next ones see, and what a step that fails changes
-// is forgotten.
+// A Definition describes the sagas of one name and version. S is their state. It is stored as JSON
+// after each step that succeeds; what a failed step changed in it is discarded.
 type Definition[S any] struct {
-	// Name is theirs in the table, in logs, spans and metrics: lower-case letters, digits and dashes.
-	// Version is of this definition; 0 is a version like others.
+	// Name identifies the sagas in the table, in logs, spans and metrics: lower-case letters,
+	// digits and dashes. Version is that of this definition; 0 is a valid one.
 	Name    string
 	Version int
 
 	Steps []Step[S]
 
-	// End, if set, is part of the transaction in which a saga ends.
+	// End, if set, runs in the transaction in which a saga ends.
 	End func(ctx context.Context, tx *sql.Tx, s *S, out Outcome) error
 
-	// Backoff is the wait after the first failure of a step, default 200 ms. It is doubled with each
-	// further one up to MaxBackoff, default 1 min; the upper half of each wait is random.
+	// Backoff is the wait after the first failure of a step, default 200 ms. It doubles with each
+	// further failure up to MaxBackoff, default 1 min. The upper half of each wait is random.
 	Backoff, MaxBackoff time.Duration
 
-	// Concurrency is how many of these sagas run at the same time; default 64.
+	// Concurrency is the number of these sagas that run at the same time, default 64.
 	Concurrency int
 }
 
-// A Step is one move of a saga. It needs Do or Commit. All functions may be called concurrently, for
-// different sagas; their contexts end with Timeout, and when the process is to stop.
+// A Step is one move of a saga. It needs Do or Commit. All functions may be called concurrently for
+// different sagas. Their contexts end after Timeout and when the process stops.
 type Step[S any] struct {
 	// Name is unique in the definition: lower-case letters, digits and dashes.
 	Name string
 
-	// Do calls others. It may run again, see [Key].
+	// Do calls other services. It may run again, see [Key].
 	Do func(ctx context.Context, s *S) error
 
-	// Commit is the step's effect in this database, after Do. tx writes the step down as well; what
-	// Commit refuses or fails at leaves nothing. It may run more than once, as of [sqldb.InTx].
+	// Commit is the step's effect in this database. It runs after Do, in the transaction that
+	// stores the step as done, and an error rolls both back. Like any function of [sqldb.InTx] it
+	// may run more than once.
 	Commit func(ctx context.Context, tx *sql.Tx, s *S) error
 
-	// Undo takes Do back by a call of others, and Revert takes Commit back in the transaction that
-	// writes that down, after Undo. Steps after the pivot cannot have them.
+	// Undo reverses Do by calling other services. Revert reverses Commit; it runs after Undo, in
+	// the transaction that stores the step as undone. The pivot and the steps after it have
+	// neither.
 	Undo   func(ctx context.Context, s *S) error
 	Revert func(ctx context.Context, tx *sql.Tx, s *S) error
 
-	// Pivot marks the step, one at most, after which there is no way back. It can be refused, and not
-	// be undone. Without a pivot every step can be refused.
+	// Pivot marks the point of no return, at most one step. The pivot can be refused but not
+	// undone. Without a pivot every step can be refused.
 	Pivot bool
 
-	// Timeout bounds each run of each function; default 30 s.
+	// Timeout limits each call of each function; default 30 s.
 	Timeout time.Duration
 }
 
-// A Status is how far a saga is.
+// A Status is the state that a saga is in.
 type Status string
 
-// Running sagas do their steps. Cancelling ones do the step that they are at, whose outcome nobody
-// knows, and then compensate. Compensating ones take steps back. The others are over.
+// Running sagas do their steps. Cancelling ones finish the step that they are at, because nobody
+// knows whether it has had its effect, and then compensate. Compensating ones undo their steps.
+// Completed and Compensated ones are over.
 const (
 	Running      Status = "running"
 	Cancelling   Status = "cancelling"
@@ -123,22 +128,22 @@ const (
 
 func (s Status) over() bool { return s == Completed || s == Compensated }
 
-// An Outcome is how a saga ends: as Completed, or as Compensated because of Reason.
+// An Outcome is how a saga ends: Completed, or Compensated because of Reason.
 type Outcome struct {
 	Status Status
 	Reason string
 }
 
-// ErrExists is of Start with the id of a saga that is known.
+// ErrExists is the error of Start for an id that a stored saga has.
 var ErrExists = errors.New("saga: there is one of that id already")
 
 const maxID = 200 // bytes
 
-// Sagas are those of one definition. Its method may be called concurrently.
+// Sagas are the sagas of one definition. Start may be called concurrently.
 type Sagas[S any] struct{ runner *runner }
 
-// New returns the sagas of def, and runs those that were started before, once app's ports are served.
-// Call it during Setup. It opens and migrates the service's database.
+// New registers def and returns its sagas. Those that are in the database already continue once app
+// serves its ports. Call New during Setup. It opens and migrates the service's database.
 func New[S any](app *kaptar.App, def Definition[S]) (*Sagas[S], error) {
 	d, err := define(&def)
 	if err != nil {
@@ -151,10 +156,10 @@ func New[S any](app *kaptar.App, def Definition[S]) (*Sagas[S], error) {
 	return &Sagas[S]{r}, nil
 }
 
-// Start writes down a saga as part of tx; it begins when tx has committed, at once if tx is of
-// [sqldb.InTx] and ctx is its context, else within 5 seconds. Its steps are in the trace of ctx. An id,
-// at most 200 bytes of text, is for one saga of the name: a second Start of it does nothing but return
-// an error with [ErrExists] in its chain, and leaves tx usable.
+// Start stores a saga as part of tx. It begins when tx commits: at once if ctx is the context that
+// [sqldb.InTx] passed along with tx, else within 5 seconds. Its steps belong to the trace of ctx.
+// The id is 1 to 200 bytes of text and unique among the sagas of the name. If it is taken, Start
+// changes nothing and returns an error that wraps [ErrExists]; tx stays usable.
 func (g *Sagas[S]) Start(ctx context.Context, tx *sql.Tx, id string, state S) error {
 	r := g.runner
 	if id == "" || len(id) > maxID || !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
@@ -176,15 +181,15 @@ func (g *Sagas[S]) Start(ctx context.Context, tx *sql.Tx, id string, state S) er
 	return nil
 }
 
-// Refuse is the error of a step that cannot be done, was not, and never will be.
+// Refuse returns the error of a step that was not done and never will be.
 func Refuse(reason string) error { return &refusal{reason} }
 
 type refusal struct{ reason string }
 
 func (e *refusal) Error() string { return "refused: " + e.reason }
 
-// After is err, of a step that should be tried again in d, at most an hour: what a server asked for.
-// A d that is not positive is no wish.
+// After wraps err and asks for the next attempt in d, for example because a server said so. The
+// wait is at most one hour. With d <= 0 the usual backoff applies.
 func After(d time.Duration, err error) error { return &later{min(d, time.Hour), err} }
 
 type later struct {
@@ -197,8 +202,8 @@ func (e *later) Unwrap() error { return e.err }
 
 type keyKey struct{}
 
-// Key is an idempotency key for what the step of ctx calls: "name/id/step/do", or "…/undo" of Undo and
-// Revert. It is the same in each attempt, and "" outside of a step.
+// Key returns the idempotency key for the calls that the step of ctx makes: "name/id/step/do", or
+// "name/id/step/undo" in Undo and Revert. It is the same in each attempt, and "" outside of a step.
 func Key(ctx context.Context) string {
 	key, _ := ctx.Value(keyKey{}).(string)
 	return key

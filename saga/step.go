@@ -16,8 +16,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// step does what is next of w, writes down where that leads, and says how long w has to wait. w is
-// then as it is written. With an error it is as it was.
+// step does the next step of w, stores the result and returns how long w has to wait. On success w
+// is what was stored; on an error it is unchanged.
 func (r *runner) step(ctx context.Context, w *row) (wait time.Duration, err error) {
 	outer := ctx
 	ctx, span := r.span(ctx, w)
@@ -43,13 +43,14 @@ func (r *runner) step(ctx context.Context, w *row) (wait time.Duration, err erro
 		span.SetStatus(codes.Error, err.Error())
 		return 0, err
 	}
-	r.tell(ctx, span, w, after, direction, wait)
+	r.report(ctx, span, w, after, direction, wait)
 	w.position, w.state = after, state
 	w.revision++
 	return wait, nil
 }
 
-// work is what w's next step is made of; a timeout of 0 stands for a step that is unknown.
+// work returns what w's next step consists of. A timeout of 0 says that the definition does not
+// have the step.
 func (r *runner) work(w *row) (run call, in effect, timeout time.Duration, direction string) {
 	direction = "do"
 	if w.Status == Compensating {
@@ -75,8 +76,8 @@ func (r *runner) call(ctx context.Context, run call, state []byte, timeout time.
 	return after, answerOf(err)
 }
 
-// moveOn writes down where a takes w. If the step has an effect in the database, or the saga ends with
-// one, that is in the transaction; its refusal or failure is then the answer.
+// moveOn stores the position that follows from a. The step's own effect and End, if there are any,
+// run in the same transaction; if one of them is refused or fails, that becomes the answer.
 func (r *runner) moveOn(ctx context.Context, w *row, a answer, state []byte, in effect, timeout time.Duration) (position, time.Duration, []byte, error) {
 	for {
 		after, wait := r.def.next(w.position, a)
@@ -95,12 +96,12 @@ func (r *runner) moveOn(ctx context.Context, w *row, a answer, state []byte, in 
 			return after, wait, nil, err
 		}
 		if a = answerOf(own.err); own.end {
-			a.outcome = failed // the step is done again before End is
+			a.outcome = failed // the step runs again before End does
 		}
 	}
 }
 
-// ownError is an error of Commit, Revert or End, and not of the transaction around them.
+// ownError is an error of Commit, Revert or End, as opposed to one of the transaction around them.
 type ownError struct {
 	err error
 	end bool
@@ -109,7 +110,7 @@ type ownError struct {
 func (e *ownError) Error() string { return e.err.Error() }
 func (e *ownError) Unwrap() error { return e.err }
 
-// commit runs in and, if the saga is over with it, End in the transaction that moves w to after.
+// commit runs in and, if the saga is over after it, End, in the transaction that moves w to after.
 func (r *runner) commit(ctx context.Context, w *row, after position, state []byte, in effect, timeout time.Duration) (text []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -139,7 +140,7 @@ func (r *runner) commit(ctx context.Context, w *row, after position, state []byt
 	return text, err
 }
 
-// span begins the span of w's next step, in the trace of whoever started it.
+// span starts the span of w's next step, in the trace of the caller of Start.
 func (r *runner) span(ctx context.Context, w *row) (context.Context, trace.Span) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": w.traceparent})
 	name := r.def.name + " " + w.Step
@@ -151,16 +152,16 @@ func (r *runner) span(ctx context.Context, w *row) (context.Context, trace.Span)
 		attribute.String("kaptar.saga.step", w.Step), attribute.Int("kaptar.saga.attempt", w.Attempts+1)))
 }
 
-// traceparent is the W3C trace context of ctx.
+// traceparent returns the W3C trace context of ctx.
 func traceparent(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	return carrier.Get("traceparent")
 }
 
-// tell says what came of w's step: in a metric, in the span, and in the log unless the saga just goes
-// on. A step that fails often is told as an error.
-func (r *runner) tell(ctx context.Context, span trace.Span, w *row, after position, direction string, wait time.Duration) {
+// report records the result of w's step in a metric, in the span and, if the saga waits or is over,
+// in the log. From the tenth failure on the log level is error.
+func (r *runner) report(ctx context.Context, span trace.Span, w *row, after position, direction string, wait time.Duration) {
 	result := "ok"
 	switch {
 	case after.Step == w.Step && after.Attempts > w.Attempts:

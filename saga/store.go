@@ -22,7 +22,7 @@ const (
 	stuckAfter   = 10 // attempts at one step
 )
 
-// A row is a saga as it is written down.
+// A row is a saga as it is stored.
 type row struct {
 	id string
 	position
@@ -34,7 +34,7 @@ type row struct {
 	updated     int64
 }
 
-// errMoved: somebody else has moved the saga since it was read.
+// errMoved says that the saga has been changed since it was read.
 var errMoved = errors.New("saga: it has moved on")
 
 const columns = `id, status, step, state, attempts, COALESCE(due_at, 0), revision, reason, error, traceparent, created_at, updated_at`
@@ -58,8 +58,8 @@ func insert(ctx context.Context, tx *sql.Tx, d *definition, w row) error {
 	return ErrExists
 }
 
-// due returns up to limit sagas of the runner whose next step is due, the longest waiting first. It
-// reads over the lease's session: nobody else had the lease then.
+// due returns up to limit sagas whose next step is due, the longest waiting first. It reads over
+// the session that holds the lease, so the answer is from a time at which no other process led.
 func (r *runner) due(ctx context.Context, lease *sqldb.Lease, limit int) (due []row, err error) {
 	err = lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		due, err = sqldb.Select(ctx, conn, scan, `
@@ -75,21 +75,21 @@ func (r *runner) read(ctx context.Context, id string) (row, error) {
 		r.def.name, r.def.version, id))
 }
 
-// A move is what is to be written down of a saga. Its names are those of the statement.
+// A move is an update of one saga. Its JSON names are the columns that the statement reads.
 type move struct {
 	ID       string `json:"id"`
-	Revision int64  `json:"revision"` // that it had
+	Revision int64  `json:"revision"` // before the move
 	Status   Status `json:"status"`
 	Step     string `json:"step"`
 	State    string `json:"state"`
 	Attempts int    `json:"attempts"`
-	Due      int64  `json:"due"` // 0: it is over; -1: at once, as it is
+	Due      int64  `json:"due"` // 0: the saga is over; -1: unchanged
 	Reason   string `json:"reason"`
 	Error    string `json:"error"`
 	done     chan error
 }
 
-// to is the move of w to after, with its next step due in wait.
+// to returns the move of w to after, with the next step due in wait.
 func (w *row) to(after position, wait time.Duration, state []byte) *move {
 	m := &move{
 		ID: w.id, Revision: w.revision, Status: after.Status, Step: after.Step, State: string(state),
@@ -104,9 +104,9 @@ func (w *row) to(after position, wait time.Duration, state []byte) *move {
 	return m
 }
 
-// What the statement updates from, by dialect: one parameter, whatever the number of moves. PostgreSQL
-// keeps the plan that it makes while the table is small; the comparison of id with itself has it expect
-// one row, for which it looks into the index, and not 100, for which it would read all of the table.
+// moved is the part of the UPDATE that turns one JSON parameter into rows, by dialect. PostgreSQL
+// keeps the plan that it makes while the table is small. Comparing id with itself makes it expect
+// one row, which it looks up in the index, instead of 100, for which it would scan the table.
 var moved = map[sqldb.Dialect]string{
 	sqldb.Postgres: `(SELECT * FROM json_to_recordset($1::json) AS r(id TEXT, revision BIGINT, status TEXT, step TEXT, state TEXT,
 		attempts BIGINT, due BIGINT, reason TEXT, error TEXT) WHERE id = id || '') AS m`,
@@ -115,8 +115,8 @@ var moved = map[sqldb.Dialect]string{
 		value ->> 'error' AS error FROM json_each($1)) AS m`,
 }
 
-// update writes moves down in one statement and returns the ids of the sagas that were where the
-// moves begin.
+// update stores moves in one statement. It returns the ids of the sagas that were still at the
+// revision that their move starts from.
 func (r *runner) update(ctx context.Context, q interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }, moves []*move) (ids []string, err error) {
@@ -133,7 +133,7 @@ func (r *runner) update(ctx context.Context, q interface {
 		RETURNING kaptar_sagas.id`, string(list), time.Now().UnixMilli(), r.def.name, r.def.version)
 }
 
-// updateOne is update of one move, or errMoved.
+// updateOne stores one move; it returns errMoved if the saga has another revision now.
 func (r *runner) updateOne(ctx context.Context, tx *sql.Tx, m *move) error {
 	ids, err := r.update(ctx, tx, []*move{m})
 	if err == nil && len(ids) == 0 {
@@ -142,8 +142,7 @@ func (r *runner) updateOne(ctx context.Context, tx *sql.Tx, m *move) error {
 	return err
 }
 
-// write writes m down, together with others that come meanwhile: the database is asked by one
-// statement at a time.
+// write stores m. One statement runs at a time; moves that arrive meanwhile share the next one.
 func (r *runner) write(ctx context.Context, m *move) error {
 	m.done = make(chan error, 1)
 	r.mu.Lock()
@@ -157,7 +156,7 @@ func (r *runner) write(ctx context.Context, m *move) error {
 	return <-m.done
 }
 
-// writeTimeout bounds a statement that writes moves, also while the process stops.
+// writeTimeout limits one statement. It holds while the process stops, too.
 const writeTimeout = 10 * time.Second
 
 func (r *runner) flush(ctx context.Context) {
@@ -174,13 +173,14 @@ func (r *runner) flush(ctx context.Context) {
 	}
 }
 
-// writeAll answers each of moves. They are written in the order of their ids, so that two processes
-// that both think to lead do not wait for each other in a circle. What one saga does wrong is told to
-// that one alone.
+// writeAll stores moves and tells each one's caller the result. Moves are sorted by id, so that two
+// processes that both believe they lead cannot deadlock. If the statement fails, each move is tried
+// alone, so that one bad saga does not hold up the others. After a timeout that would only make
+// them all wait longer.
 func (r *runner) writeAll(ctx context.Context, moves []*move) {
 	slices.SortFunc(moves, func(a, b *move) int { return strings.Compare(a.ID, b.ID) })
 	ids, err := r.writeTogether(ctx, moves)
-	if err != nil && len(moves) > 1 {
+	if err != nil && len(moves) > 1 && !errors.Is(err, context.DeadlineExceeded) {
 		for _, m := range moves {
 			r.writeAll(ctx, []*move{m})
 		}
@@ -202,7 +202,7 @@ func (r *runner) writeTogether(ctx context.Context, moves []*move) (ids []string
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	r.at("before write")
-	if r.dialect == sqldb.SQLite { // whose writers wait in a queue of ours
+	if r.dialect == sqldb.SQLite { // InTx queues its writers
 		err = sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
 			ids, err = r.update(ctx, tx, moves)
 			return err

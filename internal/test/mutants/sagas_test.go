@@ -28,6 +28,10 @@ func sagas() []mutant {
 			"for i--; i >= 0; i-- {", "for i = 0; i < len(p.steps); i++ {", "./saga", "TestSimulation",
 		},
 		{
+			"a database that does not answer holds up a stop for one timeout, not for one per saga", "saga/store.go",
+			"len(moves) > 1 && !errors.Is(err, context.DeadlineExceeded)", "len(moves) > 1", "./saga", "TestWriteTimeout",
+		},
+		{
 			"an answer that comes when the saga has moved on changes nothing", "saga/store.go",
 			"= m.id AND kaptar_sagas.revision = m.revision", "= m.id", "./saga", "TestLateAnswers",
 		},
