@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	specVersion      = "1.0" // the version of CloudEvents spoken here
+	specVersion      = "1.0" // of CloudEvents
 	headerDataSchema = "ce-dataschema"
-	mostHeaders      = 10 // that an event has: those of CloudEvents, traceparent and tracestate
+	mostHeaders      = 10 // those of CloudEvents, traceparent and tracestate
 )
 
-// encode makes a message of data, with the span of ctx as its origin. The outbox and the drivers
-// check it.
+// encode returns the message of an event, with the span of ctx as its origin. The outbox and the
+// drivers check its size and names.
 func encode[T any](ctx context.Context, topic Topic[T], source, key string, data T) (driver.Message, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -58,23 +58,23 @@ func encode[T any](ctx context.Context, topic Topic[T], source, key string, data
 			driver.Header{Name: driver.HeaderContentType, Value: media},
 		)
 	}
-	headers := m.Headers // alone, or the whole message would escape to the heap
+	headers := m.Headers // separate, or the whole message would escape to the heap
 	propagation.TraceContext{}.Inject(ctx, &headers)
 	m.Headers = headers
 	return m, nil
 }
 
-// storableID makes d's id one that any database keeps, should another program have given it a
-// strange one: such an event could be neither handled nor become a dead letter.
+// storableID replaces an ID that some database could not store, which only other programs send.
+// Such an event could be neither handled nor set aside.
 func storableID(d *driver.Delivery) {
 	if m := (driver.Message{ID: d.ID, Topic: d.Topic, Raw: d.Raw}); m.Validate() != nil {
 		d.ID = fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(d.ID)))
 	}
 }
 
-// decode reads what encode wrote, in whatever language. What it cannot read in one way only is
-// refused; its errors are permanent, and short whatever the message has. New keys are ignored, since
-// publishers add to their events.
+// decode reads an event that encode, or a program in another language, has written. It refuses what
+// could be read in more than one way. Its errors are permanent, and short whatever the message
+// contains. Unknown fields are ignored, since publishers add fields to their events.
 func decode[T any](d *driver.Delivery) (Event[T], error) {
 	e := Event[T]{ID: d.ID, Key: d.Key, Attempt: d.Attempt, Source: d.Headers.Get(driver.HeaderSource)}
 	if raw, ok := any(&e.Data).(*Raw); ok {
@@ -86,7 +86,7 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 	}
 	if m, structured, err := unfold(&d.Message); err != nil {
 		return refuse("%w", err)
-	} else if structured { // an operator has edited what could not be read
+	} else if structured { // an operator has edited an event that could not be read on arrival
 		d = &driver.Delivery{Message: m, Attempt: d.Attempt}
 		e.ID, e.Key, e.Source = d.ID, d.Key, d.Headers.Get(driver.HeaderSource)
 	}
@@ -119,9 +119,9 @@ func decode[T any](d *driver.Delivery) (Event[T], error) {
 	return e, nil
 }
 
-// decodeData reads the data of d into data, a *T, in the format that the content type names. JSON is
-// what a T without a format of its own takes; a message of protobuf takes both. Keys and fields that
-// T does not have are ignored, and a protobuf message keeps them.
+// decodeData decodes the data of d into data in the format that the content type names. A T that is
+// a protobuf message accepts both formats; any other T is JSON. Fields that T does not have are
+// ignored; a protobuf message keeps them.
 func decodeData[T any](d *driver.Delivery, data *T) error {
 	contentType := d.Headers.Get(driver.HeaderContentType)
 	media, err := mediaType(contentType)

@@ -1,68 +1,72 @@
 // Package messaging carries events between services.
 //
 // A [Topic] names a stream of events of one Go type. A service publishes through a [Publisher]
-// inside its own database transaction: the event is in its outbox, and goes to the broker, if and
-// only if the transaction commits. A service consumes with [Subscribe]: the handler runs in a
-// transaction of the consumer's database together with the mark that the event was handled.
+// inside its own database transaction. The event goes into its outbox, and from there to the
+// broker, if and only if the transaction commits. A service consumes with [Subscribe]. The handler
+// runs in a transaction of the consumer's database, together with the mark that the event was
+// handled.
+//
+// The broker is a URL: the setting broker_url, or topics.<name>.url for one topic. Its driver is
+// linked by importing its package, such as drivers/nats.
 //
 // # Semantics
 //
-//   - Delivery is at least once; effects inside the consumer's own database happen once. Effects
-//     elsewhere (mail, cards) can happen again after a crash: pass Event.ID on as an idempotency
+//   - Delivery is at least once. Effects in the consumer's own database happen once. Effects
+//     elsewhere (mail, cards) can happen again after a crash; pass Event.ID on as an idempotency
 //     key.
-//   - Order is kept per topic, key and consumer group on a topic that is Ordered; elsewhere while one
-//     process consumes and nothing fails. See Order. There is none across keys.
-//   - A handler that fails is tried again in place. Then the event is set aside: it becomes a row of
-//     kaptar_dead_letters in the consumer's own database, in the same transaction that marks it as
-//     handled, and only then is it acknowledged. It is "retrying", tried again by itself, then "dead",
-//     waiting for an operator; or "parked", waiting for an earlier one of its key. What can be neither
-//     handled nor set aside is not acknowledged. See [Subscribe].
-//   - An event is known by its source and its ID, as in CloudEvents, for as long as the setting
-//     inbox.retention says (168h). One of an ordered topic is known by its source, key and number, for
-//     ever.
+//   - A handler that fails is tried again in place. If that does not help, the event is set aside:
+//     it becomes a row of kaptar_dead_letters in the consumer's own database, in the transaction
+//     that marks it as handled. Only then is it acknowledged. Such a row is "retrying" while it is
+//     retried automatically, "dead" when it waits for an operator, or "parked" when it waits for an
+//     earlier event of its key. An event that can be neither handled nor set aside is not
+//     acknowledged. See [Subscribe].
+//   - Duplicates are recognised by source and ID, as in CloudEvents, for as long as the setting
+//     inbox.retention says (168h). On an ordered topic they are recognised by source, key and
+//     number, for ever.
 //   - On the wire an event is a CloudEvent 1.0 in binary mode with JSON data and a W3C traceparent,
-//     so that clients in any language can read and write it. Events in structured mode
+//     so clients in any language can read and write it. Events in structured mode
 //     (application/cloudevents+json) are read too; their key is partitionkey, else subject. Plain
-//     messages of programs that know nothing of CloudEvents come and go as [Raw].
+//     messages of programs that do not use CloudEvents are sent and received as [Raw].
 //
 // # Order
 //
-// A consuming service handles one event of a key at a time, in the order of the broker. On a topic
-// that is not Ordered an event is handled after later ones of its key when it failed at all tries in
-// place, when its consumer ended or lost the broker before it was handled, and when several instances
-// consume at once. Handlers for which that matters keep the number or time of the last change that
-// they applied beside their data, or the topic is Ordered:
+// A consuming service handles the events of a key one at a time, in the order of the broker. There
+// is no order across keys. On a topic that is not Ordered an event may still be handled after later
+// ones of its key: when all its tries in place have failed, when its consumer stopped or lost the
+// broker before handling it, and when several instances consume at once. If that matters, either
+// the handler stores the number or time of the last change beside its data and compares, or the
+// topic is Ordered:
 //
-//   - The publisher gives each event of a key a number, 1, 2, 3, in the transaction that publishes it:
-//     one more statement, and transactions with the same key wait for each other until they commit. A
-//     key has at most 255 bytes.
-//   - The consumer handles the numbers of a key one after the other, with any number of instances: the
-//     broker gives a key to one member of the group at a time (partitions, see the driver), and the
-//     inbox takes a number only after the one before it.
-//   - One that fails and is set aside holds back those of its key: they are set aside behind it as
-//     parked, and tried in order once it is handled, or an operator has dropped it. Other keys go on.
-//   - Of numbers that are missing the later ones wait here: after 30 s they are logged and counted
-//     (messaging_gap_keys), after 5 min the first of them is dead with a reason that names what is
-//     missing, and the others are parked behind it. When the missing ones come after all they are
-//     handled first, and the rest follows by itself; an operator's replay goes on without them. No
-//     more than 64 events of a subscription wait so; one more is set aside at once. An event that the
-//     broker refuses, a dead letter of the publisher, is missing everywhere until it is replayed.
-//   - The first number of a key that a group sees is where its order begins: 1; or another one at once
-//     in a group FromNow, and after 30 s in one FromBeginning, whose broker may have forgotten the
-//     rest. A number from before that is a dead letter when it comes, as it may have been handled by
-//     another group or not at all. So is a number that was another event before: then the publisher's
-//     database was restored from a backup, as far as the last number shows it.
+//   - The publisher numbers the events of each key 1, 2, 3 in the transaction that publishes them.
+//     That is one more statement, and transactions with the same key wait for each other's commit.
+//     A key has at most 255 bytes.
+//   - Consumers handle the numbers of a key in sequence, whatever the number of instances. The
+//     broker gives each key to one member of the group at a time (partitions, see the driver), and
+//     the inbox accepts a number only after the one before it.
+//   - When an event is set aside, later events of its key are set aside behind it as parked. They
+//     are tried in order once it is handled or an operator has dropped it. Other keys go on.
+//   - When numbers are missing, later ones wait in the consumer. After 30 s they are logged and
+//     counted in messaging_gap_keys. After 5 min the first of them becomes dead, with a reason that
+//     names what is missing, and the others are parked behind it. If the missing events come later,
+//     they are handled first and the rest follows automatically. An operator's replay goes on
+//     without them. At most 64 events of a subscription wait like this; one more is set aside at
+//     once. An event that the broker refuses is a dead letter of the publisher and missing for all
+//     consumers until it is replayed.
+//   - The first number of a key that a group sees is where its order begins. Number 1 is accepted
+//     at once. A higher one is accepted at once in a group FromNow, and after 30 s in one
+//     FromBeginning, because the broker may no longer have the events before it. A lower number
+//     that comes later becomes a dead letter, since nobody knows whether another group has handled
+//     it. So does a known number that now belongs to another event, which happens when the
+//     publisher's database was restored from a backup. Only the last number of a key is compared.
 //
-// An event without a number (header ce-sequence), such as one of PublishNow, of another program or of
-// a topic of [Raw], is handled on an ordered topic as on any other. Publish to a topic for which
-// Ordered is new begins at number 1 of each key, and what the broker still has without numbers is
-// handled beside them: consumers and broker should have caught up before.
+// An event without a number (header ce-sequence) is handled on an ordered topic as on any other.
+// Events of PublishNow, of other programs and of topics of [Raw] have none. When Ordered is added
+// to a topic, its publisher begins at number 1 of each key, and the events without numbers that are
+// still in the broker are handled beside the new ones. Let the outbox and all consumers catch up
+// first.
 //
-// Keys share up to 256 unfinished events of a subscription. A key whose handler is slow can fill that
-// and leave no room for others; one whose handler fails cannot, since it is set aside.
-//
-// The broker is a URL, the setting broker_url, or topics.<name>.url for one topic; its driver is
-// linked by importing its package, such as drivers/nats.
+// A subscription has at most 256 events of all keys in progress. Events behind a slow handler can
+// fill that and hold up other keys. A failing handler cannot, since its event is set aside.
 package messaging
 
 import (
@@ -72,84 +76,86 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Topic names a stream of events whose data is a T. A T that is a pointer to a generated message
-// of protobuf is sent as application/protobuf, and read from that and from application/json, as the
-// content type of each event says; any other T is JSON. Declare one as a package
-// variable beside T, in a package that its publisher and its consumers share. Put a version into
-// the name, "order.placed.v1", and take a new name for a change that old consumers cannot read.
+// A Topic names a stream of events whose data is a T. Declare one as a package variable beside T,
+// in a package that its publisher and its consumers share. Put a version into the name, such as
+// "order.placed.v1", and use a new name for a change that old consumers cannot read.
 //
-// Where T has a method Validate() error, subscriptions call it: an event that it refuses is a dead
-// letter, and no handler sees it.
+// If T is a pointer to a generated protobuf message, events are sent as application/protobuf and
+// read from that and from application/json, as the content type of each event says. Any other T is
+// JSON.
+//
+// If T has a method Validate() error, subscriptions call it. An event that it refuses becomes a
+// dead letter without reaching a handler.
 type Topic[T any] struct {
 	Name string // words of letters, digits, '-' and '_' joined by '.'
 
-	// Ordered gives the events of a key numbers, 1, 2, 3, as part of the publisher's transaction, and
-	// consumers handle them in that order; see Order in the package comment. It has no effect on a
-	// topic of Raw, nor on events without a number, such as those of PublishNow.
+	// Ordered numbers the events of each key in the publisher's transaction, and consumers handle
+	// them in that order; see Order in the package comment. It has no effect on a topic of Raw, nor
+	// on events without a number, such as those of PublishNow.
 	Ordered bool
 
-	// DataSchema is the absolute URI of the schema of the data, which goes out with each event as the
-	// attribute dataschema; "" is none. It is for people and other programs: nothing here reads it.
-	// Where schemas are committed files, it is the address of the topic's own.
+	// DataSchema is the absolute URI of the schema of the data. It is sent with each event as the
+	// attribute dataschema, for people and other programs; kaptar does not read it. "" sends none.
 	DataSchema string
 
-	// Older are earlier versions, whose events subscriptions handle too: Upcast makes them.
+	// Older are earlier versions of the topic, made by [Upcast]. Subscriptions handle their events
+	// too.
 	Older []Older[T]
 }
 
-// raw reports whether the topic is one of programs without kaptar.
+// raw reports whether T is Raw.
 func (t Topic[T]) raw() bool {
 	_, raw := any(*new(T)).(Raw)
 	return raw
 }
 
-// Raw is the data of a message that another program reads or has written, without CloudEvents: a
-// Topic[Raw] is what the broker itself calls by the topic's name.
+// Raw is the data of a message for or from a program that does not use CloudEvents. A Topic[Raw]
+// stands for what the broker itself calls by the topic's name:
 //
-//   - Kafka: the topic; made when it is missing. An event without an ID of its own is known by its
+//   - Kafka: the topic, created if it is missing. An event without an ID is identified by its
 //     partition, offset and timestamp.
-//   - RabbitMQ: the queue, and to publish the default exchange. Queues that programs declare differ,
-//     so it is left to them: a subscription and the outbox wait until the queue is there. All groups
-//     share it. An event is known by the property message-id; without, it is handled again when it
-//     comes again.
-//   - NATS: the subject, in a stream that is made for it.
+//   - RabbitMQ: the queue; publishing goes through the default exchange. Programs declare queues in
+//     different ways, so kaptar declares none: a subscription and the outbox wait until the queue
+//     exists. All groups share it. An event is identified by the property message-id. Without one,
+//     a redelivery is handled again.
+//   - NATS: the subject, in a stream that is created for it.
 //
 // On Kafka and RabbitMQ the topic may have any name of printable ASCII without spaces that they
-// take. Event.Source and Event.Time are empty. Nothing is promised of keys that the broker does not
-// know (RabbitMQ): then all events have one, and are handled one after the other unless
-// SubscribeOptions.Unordered says otherwise.
+// accept. Event.Source and Event.Time are empty. RabbitMQ does not transport keys, so there all
+// events have the same one and are handled one after the other unless SubscribeOptions.Unordered is
+// set.
 type Raw struct {
-	Headers map[string]string // names as on the wire; values that are not UTF-8 are mended
+	Headers map[string]string // names as on the wire; invalid UTF-8 in values is replaced
 	Body    []byte
 }
 
 // An Event is one occurrence on a topic.
 type Event[T any] struct {
-	ID      string    // the same at every delivery; with Source it names the event
+	ID      string    // the same at every delivery; unique together with Source
 	Source  string    // the service that published it
-	Key     string    // what its order is kept by
+	Key     string    // events of one key are kept in order
 	Time    time.Time // when it was published
-	Attempt int       // which try this is, 1 for the first; it begins anew when the process ends, or with an operator's replay
+	Attempt int       // number of this try, from 1; starts again with a new process or an operator's replay
 	Data    T
 }
 
-// Start is where a consumer group begins that the broker does not know yet.
+// Start is where a new consumer group begins.
 type Start = driver.Start
 
-// Where a new consumer group starts. A group that exists goes on where it stopped.
+// A group that the broker knows already continues where it stopped.
 const (
 	FromNow       Start = driver.FromNow
 	FromBeginning Start = driver.FromBeginning
 )
 
-// permanentError marks an error that trying again cannot mend.
+// permanentError marks an error for which another try is useless.
 type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
 
-// Permanent marks err, returned by a handler, as one that trying again cannot
-// mend: the event becomes a dead letter at once. Permanent(nil) is nil.
+// Permanent marks an error of a handler for which another try is useless: the event becomes a dead
+// letter at once. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil

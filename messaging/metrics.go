@@ -11,7 +11,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
-// metrics are one service's figures about its events.
+// metrics are the counters and gauges of one service's events.
 type metrics struct {
 	published *prometheus.CounterVec   // by topic
 	processed *prometheus.CounterVec   // by topic and outcome: ok, duplicate, retrying, dead, parked, dropped, passed
@@ -45,7 +45,7 @@ func newMetrics(app *kaptar.App) *metrics {
 	return m
 }
 
-// brokerUp is 1 while the broker that setting names can be reached.
+// brokerUp is a gauge that is 1 while the broker of a setting can be reached.
 func brokerUp(service, setting string, broker driver.HealthReporter) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "messaging_broker_up", ConstLabels: prometheus.Labels{"service": service, "broker": setting},
@@ -58,7 +58,7 @@ func brokerUp(service, setting string, broker driver.HealthReporter) prometheus.
 	})
 }
 
-// backlog reads the outbox of a service when it is scraped.
+// backlog is a collector that reads the size and age of a service's outbox at each scrape.
 type backlog struct {
 	relay   *outbox.Relay
 	service string
@@ -77,8 +77,8 @@ func (b backlog) Describe(out chan<- *prometheus.Desc) {
 	out <- age
 }
 
-// Collect implements prometheus.Collector. A database that does not answer leaves the figures out:
-// an error here would take all of /metrics with it, just when it is needed.
+// Collect implements prometheus.Collector. It sends nothing if the database does not answer within
+// a second: an error would make all of /metrics fail, just when it is needed.
 func (b backlog) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -8,14 +8,13 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Handler handles one try of one delivery. It must neither change the delivery nor acknowledge
-// it.
+// A Handler handles one try of one delivery. It must neither change nor acknowledge it.
 type Handler func(ctx context.Context, d *driver.Delivery) error
 
-// Use puts mw around the handlers of all of app's subscriptions, during Setup, as App.Use does for
-// HTTP; the first is the outermost. It sees each try, outside of the handler's transaction: an
-// error that it returns instead of calling next counts as the handler's, and its context is the
-// handler's.
+// Use wraps the handlers of all of app's subscriptions in mw; the first is the outermost. Call it
+// during Setup. The middleware sees each try, outside of the handler's transaction. If it returns
+// an error without calling next, that counts as the handler's error. The handler gets the context
+// that it passes on.
 func Use(app *kaptar.App, mw ...func(next Handler) Handler) error {
 	b, err := busOf(app)
 	if err != nil {
@@ -27,7 +26,7 @@ func Use(app *kaptar.App, mw ...func(next Handler) Handler) error {
 	return nil
 }
 
-// wrap returns h in the middleware, which does not change after Setup.
+// wrap returns h wrapped in the middleware, which does not change after Setup.
 func (b *bus) wrap(h Handler) Handler {
 	for _, mw := range slices.Backward(b.middleware) {
 		h = mw(h)

@@ -16,17 +16,17 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// A Publisher publishes to one topic on behalf of one service, in its transactions. Its methods may
-// be called concurrently.
+// A Publisher publishes to one topic within the transactions of one service. Its methods may be
+// called concurrently.
 type Publisher[T any] struct {
 	DirectPublisher[T]
 
 	relay *outbox.Relay
 }
 
-// NewPublisher returns a publisher to topic, during Setup. It connects to the topic's broker and
-// declares the topic, so a wrong URL or name shows here. The service needs a database (App.DB),
-// where the outbox is made.
+// NewPublisher returns a publisher to topic. Call it during Setup. It connects to the topic's
+// broker and declares the topic, so a wrong URL or name is reported here. The service needs a
+// database (App.DB), where the outbox is created.
 func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error) {
 	direct, err := NewDirectPublisher(app, topic)
 	if err != nil {
@@ -39,13 +39,16 @@ func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error)
 	return &Publisher[T]{*direct, s.relay}, nil
 }
 
-// Publish puts the event into the outbox as part of tx, a transaction on the service's own
-// database. It is sent if tx commits, soon after: at once when ctx is the one that sqldb.InTx
-// passed with tx, else within about a second. Events of one key are sent in the order in which
-// their transactions wrote them, provided that these were one after the other, as they are when
-// each first updates the row that key names. An event larger than driver.MaxSize is refused here;
-// one that only the broker refuses, by a lower limit of its own, becomes a dead letter in the
-// publisher's database.
+// Publish puts the event into the outbox as part of tx, a transaction of the service's own
+// database. After the commit it is sent at once if ctx is the context that sqldb.InTx passed along
+// with tx, else within about a second.
+//
+// Events of one key are sent in the order in which they were written, provided that the
+// transactions that write them are serialised. They are when each first updates the row that the
+// key names, and always on an Ordered topic.
+//
+// An event larger than driver.MaxSize is an error. One that exceeds a lower limit of the broker
+// becomes a dead letter in the publisher's database.
 func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data T) error {
 	ctx, span := p.span(ctx, "create")
 	defer span.End()
@@ -67,7 +70,7 @@ func (p *Publisher[T]) Publish(ctx context.Context, tx *sql.Tx, key string, data
 	return nil
 }
 
-// A DirectPublisher publishes to one topic without an outbox, and so without a database. Its method
+// A DirectPublisher publishes to one topic without an outbox, and so without a database. PublishNow
 // may be called concurrently.
 type DirectPublisher[T any] struct {
 	topic  Topic[T]
@@ -75,7 +78,7 @@ type DirectPublisher[T any] struct {
 	broker driver.Broker
 }
 
-// NewDirectPublisher is NewPublisher for a service, or a topic, that needs only PublishNow.
+// NewDirectPublisher is like NewPublisher, for a service or a topic that needs only PublishNow.
 func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublisher[T], error) {
 	b, err := busOf(app)
 	if err != nil {
@@ -92,12 +95,12 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	return &DirectPublisher[T]{topic, b, br}, note(app, use, topic.Schema)
 }
 
-// errOffline tells that a command has opened the service (see kaptar.App.Offline).
-var errOffline = errors.New("messaging: publish: a command has opened this service, and it has no broker then")
+// errOffline is the error of a service that a command has opened (see kaptar.App.Offline).
+var errOffline = errors.New("messaging: publish: a command has opened this service, and commands connect to no broker")
 
-// PublishNow sends the event to the broker without the outbox and returns when the broker has it.
-// It is not part of any transaction: a crash before or after can lose the event or publish one
-// whose cause was rolled back. Use it for what may be lost.
+// PublishNow sends the event to the broker without the outbox and returns when the broker has
+// acknowledged it. It is not part of any transaction: a crash can lose the event, and an event can
+// be published whose cause is rolled back. Use it only for events that may be lost.
 func (p *DirectPublisher[T]) PublishNow(ctx context.Context, key string, data T) error {
 	ctx, span := p.span(ctx, "send")
 	defer span.End()

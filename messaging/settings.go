@@ -10,26 +10,20 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/messagi
 
 // Settings are this package's section of the configuration.
 type Settings struct {
-	BrokerURL config.Secret            `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
-	Topics    map[string]TopicSettings `config:"topics,dotted"`
+	BrokerURL config.Secret `config:"broker_url" help:"nats://host:4222, or another scheme whose driver is linked"`
+	Topics    map[string]struct {
+		URL config.Secret `config:"url" help:"the broker of this topic, when it is not broker_url"`
+	} `config:"topics,dotted"`
 
 	Outbox struct {
 		Keep time.Duration `config:"keep" default:"0s" help:"how long sent events are kept, to be sent again to a broker that lost them; 0s keeps none"`
 	} `config:"outbox"`
 
-	Inbox InboxSettings `config:"inbox"`
+	Inbox struct {
+		Retention time.Duration `config:"retention" default:"168h" help:"how long it is remembered that an event was handled; 0s is for ever"`
+	} `config:"inbox"`
 
 	DeadLetters struct {
 		UnreadyAfter time.Duration `config:"unready_after" default:"0s" help:"how old a dead letter may be before the service is not ready; 0s is for ever"`
 	} `config:"dead_letters"`
-}
-
-// TopicSettings are what can be set for one topic.
-type TopicSettings struct {
-	URL config.Secret `config:"url" help:"the broker of this topic, when it is not broker_url"`
-}
-
-// InboxSettings are what can be set for all subscriptions of a service.
-type InboxSettings struct {
-	Retention time.Duration `config:"retention" default:"168h" help:"how long it is remembered that an event was handled; 0s is for ever"`
 }

@@ -14,43 +14,44 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// SubscribeOptions say how a subscription runs. nil and the zero value are the defaults.
+// SubscribeOptions are the options of a subscription. nil and the zero value are the defaults.
 type SubscribeOptions struct {
 	// Group is the name of the consumer group; default the service's name. Every group gets every
 	// event of the topic, and the members of a group, such as the instances of a service, share
 	// them. A second subscription of a service to a topic therefore needs a group of its own, for
-	// example "order-service.mail". A group under a new name begins at From, and handles again what
-	// another group has handled. Letters, digits, '-', '_' and inner '.'.
+	// example "order-service.mail". A new name is a new group: it begins at From, and may handle
+	// events that another group has handled. Allowed are letters, digits, '-', '_' and inner '.'.
 	Group string
 
-	// From is where a group starts that the broker does not know yet; default FromBeginning.
-	// RabbitMQ keeps no history: there a new group must start FromNow. A group FromNow exists once
-	// Subscribe returned, and gets whatever is published from then on.
+	// From is where a group begins that the broker does not know yet; default FromBeginning.
+	// RabbitMQ keeps no history, so there a new group must be FromNow. A group FromNow exists when
+	// Subscribe returns and gets what is published from then on.
 	From Start
 
-	// Timeout bounds each try of the handler; default 30 s. The handler's context ends with it.
+	// Timeout limits each try of the handler, by its context; default 30 s.
 	Timeout time.Duration
 
-	// Tries is how often an event is tried in place, after waits of 100 ms, doubled up to 5 s, before
-	// it is set aside; default 5, about 3 s in all. While 32 events of its key wait behind it, it is
-	// set aside after the first. Not used by SubscribeAutoAck.
+	// Tries is the number of tries in place before an event is set aside, default 5. The waits
+	// between them are 100 ms, doubled up to 5 s: about 3 s in all. When 32 events of its key wait
+	// behind it, an event is set aside after the first failure. SubscribeAutoAck does not use it.
 	Tries int
 
-	// Retries is how often an event that was set aside is tried again, after waits of 1 s, tripled up
-	// to 1 min, before it is a dead letter; default 6, about 2.5 min in all. Not used by
-	// SubscribeAutoAck.
+	// Retries is the number of later tries of an event that was set aside, before it becomes a dead
+	// letter; default 6. The waits before them are 1 s, tripled up to 1 min: about 2.5 min in all.
+	// SubscribeAutoAck does not use it.
 	Retries int
 
-	// Concurrency is how many handlers of this instance run at the same time; default 16.
+	// Concurrency is the number of handlers that run at the same time in this instance; default 16.
 	Concurrency int
 
-	// Unordered lets events of one key run side by side and overtake each other. The default is one
-	// event of a key at a time, in the order of the broker. It has no effect on an ordered topic.
+	// Unordered lets events of one key run concurrently and overtake each other. By default the
+	// events of a key are handled one at a time, in the order of the broker. It has no effect on an
+	// ordered topic.
 	Unordered bool
 }
 
-// The defaults of SubscribeOptions. Tries in place cover a lost lock or a short outage; the retries
-// reach a decision before an operator would.
+// The defaults of SubscribeOptions. Tries in place cover a lost lock or a short outage. The retries
+// end before an operator would have decided.
 const (
 	defaultTimeout     = 30 * time.Second
 	defaultTries       = 5
@@ -58,7 +59,7 @@ const (
 	defaultConcurrency = 16
 )
 
-// withDefaults returns o with its zero fields filled in, or what is wrong with it.
+// withDefaults returns o with the defaults filled in, or an error that says what is wrong with it.
 func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error) {
 	var all SubscribeOptions
 	if o != nil {
@@ -77,25 +78,27 @@ func (o *SubscribeOptions) withDefaults(service string) (SubscribeOptions, error
 	return all, nil
 }
 
-// Subscribe makes the service handle the events of topic, during Setup. nil opts are the defaults.
+// Subscribe makes the service handle the events of topic. Call it during Setup.
 //
-// handler runs in a transaction of the service's database. When it returns nil, its effects and the
-// mark that the event was handled are committed together, and then the broker is told; an event
-// that the group handled before is only acknowledged. handler must do everything through tx and
-// ctx, and may run again after its transaction was rolled back.
+// handler runs in a transaction of the service's database. When it returns nil, its effects are
+// committed together with the mark that the event was handled, and then the event is acknowledged.
+// An event that the group has handled before is acknowledged without calling handler. handler must
+// do all its work through tx and ctx, and may be called again after its transaction was rolled
+// back.
 //
-// When handler fails, panics or exceeds its timeout, its transaction is rolled back, and it is tried
-// again in place, as the options say, while events of other keys go on. Then the event is set aside:
-// it becomes a row of kaptar_dead_letters, in one transaction with the mark, and the broker is told
-// that it is done. One of the service's instances tries it again from there; at last, or at once when
-// the error is Permanent or the event cannot be decoded, it is a dead letter that waits for an
-// operator. On an ordered topic the later events of its key wait with it, elsewhere they go on. An
-// event that can neither be handled nor set aside, since the database is away, stays here and is
-// tried again.
+// When handler returns an error, panics or exceeds its timeout, the transaction is rolled back and
+// the event is tried again in place, while events of other keys go on. After SubscribeOptions.Tries
+// failures it is set aside: it becomes a row of kaptar_dead_letters, in one transaction with the
+// mark, and is acknowledged. From there one of the service's instances retries it
+// SubscribeOptions.Retries times. Then it is a dead letter that waits for an operator, and so it is
+// at once if the error is [Permanent] or the event cannot be decoded. On an ordered topic the later
+// events of its key wait for it; elsewhere they go on. An event that can be neither handled nor set
+// aside, because the database is away, is held and tried again.
 //
-// While 10 of the last 20 tries fail, of 3 keys or more and not Permanent, the subscription stops its
-// handlers and sets nothing aside: what they need is away. It tries one event at a time, after 1 s,
-// doubled up to 30 s, until one succeeds.
+// When 10 of the last 20 tries have failed, with 3 or more keys among them, something that the
+// handler needs is probably away. The subscription then stops its handlers, sets nothing aside and
+// probes with one event at a time, after 1 s, doubled up to 30 s, until one succeeds. Permanent
+// errors do not count.
 func Subscribe[T any](
 	app *kaptar.App, topic Topic[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
@@ -107,7 +110,7 @@ func Subscribe[T any](
 	return nil
 }
 
-// subscribe is Subscribe to one version of a topic.
+// subscribe is Subscribe for one version of a topic.
 func subscribe[T any](
 	app *kaptar.App, version Older[T], handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error, opts *SubscribeOptions,
 ) error {
@@ -127,7 +130,7 @@ func subscribe[T any](
 	return c.start()
 }
 
-// inTx is the consumer.handle of a handler that runs in a transaction of db.
+// inTx returns the consumer.handle of a handler that runs in a transaction of db.
 func inTx[T any](
 	db *sql.DB, decode func(*driver.Delivery) (Event[T], error), handler func(ctx context.Context, tx *sql.Tx, event Event[T]) error,
 ) func(context.Context, *driver.Delivery, func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
@@ -147,9 +150,9 @@ func inTx[T any](
 	}
 }
 
-// SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead letters: each event is
-// acknowledged before handler runs, so it is handled at most once, and lost when handler fails,
-// which is logged. Use it for what may be lost.
+// SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead letters. Each event is
+// acknowledged before handler runs, so it is handled at most once. When handler fails, the event is
+// lost and the error logged. Use it only for events that may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
 	for _, version := range topic.versions() {
 		c, err := newConsumer(app, version, opts)
@@ -171,7 +174,7 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx c
 	return nil
 }
 
-// transactional gives c what keeps its events in db.
+// transactional sets up the parts of c that keep its events in db.
 func (c *consumer) transactional(db *sql.DB) (err error) {
 	c.db, c.circuit, c.retries = db, newCircuit(c), make(chan struct{}, retryAtOnce)
 	c.inbox = outbox.Inbox{Group: c.opts.Group, Ordered: c.ordered, FromNow: c.opts.From == FromNow}
@@ -184,8 +187,8 @@ func (c *consumer) transactional(db *sql.DB) (err error) {
 	return err
 }
 
-// newConsumer returns a consumer of topic without its handler. It refuses a second one in the same
-// group: each event would reach one of the two at random.
+// newConsumer returns a consumer of version whose handler is not set yet. It refuses a second one
+// in the same group, because each event would reach one of the two at random.
 func newConsumer[T any](app *kaptar.App, version Older[T], opts *SubscribeOptions) (*consumer, error) {
 	topic := version.topic
 	b, err := busOf(app)

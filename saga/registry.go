@@ -20,12 +20,9 @@ func init() { config.RegisterSection[Settings]("github.com/kaptar/kaptar/saga") 
 
 // Settings are this package's section of the configuration.
 type Settings struct {
-	Saga KeepSettings `config:"saga"`
-}
-
-// KeepSettings say how long sagas that are over are kept.
-type KeepSettings struct {
-	Keep time.Duration `config:"keep" default:"168h" help:"sagas that are over are kept for so long; as long is a second one of the same id refused"`
+	Saga struct {
+		Keep time.Duration `config:"keep" default:"168h" help:"how long finished sagas are kept; until then a new one with the same id is refused"`
+	} `config:"saga"`
 }
 
 // A registry has what the sagas of one service share.
