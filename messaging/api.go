@@ -214,8 +214,8 @@ func (*api) edit(o *operator, r *http.Request) (any, error) {
 	return o.letter(&d, true), err
 }
 
-// A selection is the dead letters that a change is for.
-type selection struct {
+// A change is what is to be done to some dead letters.
+type change struct {
 	IDs    []int64 `json:"ids"`
 	All    bool    `json:"all"`
 	Filter filter  `json:"filter"`
@@ -224,39 +224,44 @@ type selection struct {
 }
 
 // selected reads which they are. Of more than can be changed at once it is the first ones.
-func selected(o *operator, r *http.Request) (in selection, err error) {
+func selected(o *operator, r *http.Request) (in change, sel selection, err error) {
 	if err := read(r, &in, &in.by); err != nil {
-		return in, err
+		return in, sel, err
 	}
 	if in.All == (len(in.IDs) > 0) || !in.All && in.Filter != (filter{}) {
-		return in, badf("expected ids, or all with a filter")
+		return in, sel, badf("expected ids, or all with a filter")
 	}
 	if in.All {
 		f, err := in.Filter.parse(time.Now())
 		if err != nil {
-			return in, err
+			return in, sel, err
 		}
 		f.State = cmp.Or(f.State, outbox.Dead)
-		in.IDs, err = o.numbers(r.Context(), f, mostNamed)
-		return in, err
+		sel.state = f.State
+		sel.ids, err = o.numbers(r.Context(), f, mostNamed)
+		return in, sel, err
 	}
-	return in, nil
+	slices.Sort(in.IDs)
+	sel.ids = slices.Compact(in.IDs)
+	return in, sel, nil
 }
 
 func (*api) replay(o *operator, r *http.Request) (any, error) {
-	in, err := selected(o, r)
-	if err == nil && len(in.IDs) > 0 {
-		err = o.replay(r.Context(), in.IDs, cmp.Or(in.Rate, replayRate), time.Now(), in.by)
+	in, sel, err := selected(o, r)
+	n := 0
+	if err == nil && len(sel.ids) > 0 {
+		n, err = o.replay(r.Context(), sel, cmp.Or(in.Rate, replayRate), time.Now(), in.by)
 	}
-	return map[string]any{"replayed": len(in.IDs)}, err
+	return map[string]any{"replayed": n}, err
 }
 
 func (*api) drop(o *operator, r *http.Request) (any, error) {
-	in, err := selected(o, r)
-	if err == nil && len(in.IDs) > 0 {
-		err = o.drop(r.Context(), in.IDs, in.by)
+	in, sel, err := selected(o, r)
+	n := 0
+	if err == nil && len(sel.ids) > 0 {
+		n, err = o.drop(r.Context(), sel, in.by)
 	}
-	return map[string]any{"dropped": len(in.IDs)}, err
+	return map[string]any{"dropped": n}, err
 }
 
 func (*api) audit(o *operator, r *http.Request) (any, error) {

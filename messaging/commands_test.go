@@ -240,19 +240,49 @@ func TestDeadLettersCommand(t *testing.T) {
 	expect("deadletters show shop 2 --json", 0, `"data_base64": "AP8="`)
 	expect("deadletters edit shop 1 --data "+c.file("x.json", `{"n":1}`)+" --header note=mended --why 'wrong type' --who ada", 0, "Edited 1. Next: messaging.test deadletters replay shop 1 --why …")
 	expect("deadletters show shop 1", 0, `"n": 1`, "header note", "mended")
-	expect("deadletters replay shop 4 --why bigger", 0, "1 succeeded, 0 failed again, 0 left.")
+	expect("deadletters replay shop 4 4 --why bigger", 0, "1 succeeded, 0 failed again, 0 left.")
 	var waiting int
 	if err := c.db.QueryRow("SELECT count(*) FROM kaptar_outbox WHERE msgid = 'd'").Scan(&waiting); err != nil || waiting != 1 {
 		t.Errorf("in the outbox: %d, %v, want what the broker had refused", waiting, err)
 	}
 	expect("deadletters replay shop 1 --why mended", 1, "0 succeeded, 0 failed again, 1 left.", "No process of shop is there to try them. They stay marked: start the service, and it does.")
 	expect("deadletters list --state retrying", 0, "shop      1    retrying", "shop      3    retrying")
+	expect("deadletters edit shop 3 --header note=x --why x", 0)
+	if _, err := c.db.Exec("UPDATE kaptar_dead_letters SET payload = CAST('{\"n\": 3' AS BLOB) WHERE id = 3"); err != nil {
+		t.Error(err)
+	}
+	expect("deadletters show shop 3", 0, "\ndata\n{\"n\": 3\n")
 	expect("deadletters drop shop --all --key k2 --why 'no order'", 0, "Dropped 1.")
 	expect("deadletters drop shop --all --key k2 --why 'no order'", 0, "Nothing fits.")
 	expect("deadletters audit", 0, "ada", "edit", "wrong type", "replay", "bigger", "drop", "no order")
-	expect("deadletters audit --json --limit 4", 0, `"state": "dead"`, `"data": "eyJuIjoib25lIn0="`)
-	if n := c.audits(); n != 4 {
-		t.Errorf("%d audit records, want 4", n)
+	expect("deadletters audit --json --limit 5", 0, `"state": "dead"`, `"data": "eyJuIjoib25lIn0="`)
+	if n := c.audits(); n != 5 {
+		t.Errorf("%d audit records, want 5", n)
+	}
+}
+
+// TestTwoOperators: what somebody else has dropped or replayed since it was selected is left alone.
+func TestTwoOperators(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	for _, id := range []string{"a", "b", "c", "d"} {
+		c.add(outbox.DeadLetter{Message: order(id, "k", `{"n":1}`), Reason: "boom"})
+	}
+	_, err := c.db.Exec(`CREATE TRIGGER another AFTER INSERT ON kaptar_dead_letter_audit BEGIN
+		DELETE FROM kaptar_dead_letters WHERE id = 2;
+		UPDATE kaptar_dead_letters SET state = 'retrying' WHERE id = 3;
+	END`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, out := c.run("deadletters drop shop 1 2 --why x"); code != 1 || !strings.Contains(out, "dead letter 2: no such dead letter") {
+		t.Errorf("drop of one that has gone: %d %s", code, out)
+	}
+	if code, out := c.run("deadletters drop shop --all --reason boom --why x"); code != 0 || out != "Dropped 2.\n" {
+		t.Errorf("drop of all: %d %s", code, out)
+	}
+	if left, err := outbox.DeadLetters(t.Context(), c.db, nil); err != nil || len(left) != 1 || left[0].ID != 3 || c.audits() != 2 {
+		t.Errorf("left: %+v, %v, %d audit records, want the one that is tried again, and 2", left, err, c.audits())
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -191,55 +192,61 @@ func (c *letters) show(l *letter) error {
 // shown is the data of l as people read it: JSON indented, else text, else base64.
 func shown(l *letter) string {
 	var b bytes.Buffer
-	if l.Data != nil && json.Indent(&b, l.Data, "", "  ") == nil {
+	switch {
+	case l.Data != nil && json.Indent(&b, l.Data, "", "  ") == nil:
 		return redact.Visible(b.String(), "\n")
+	case utf8.Valid(l.Base64):
+		return redact.Visible(string(l.Base64), "\n\t")
 	}
 	return "(base64) " + base64.StdEncoding.EncodeToString(l.Base64)
 }
 
 // selected returns the numbers that a command line names, or those that its filter selects.
-func (c *letters) selected(ctx context.Context, o *operator, args []string) ([]int64, error) {
+func (c *letters) selected(ctx context.Context, o *operator, args []string) (sel selection, err error) {
 	if !c.all {
-		var ids []int64
 		for _, arg := range args {
 			id, err := number(arg)
 			if err != nil {
-				return nil, err
+				return sel, err
 			}
-			ids = append(ids, id)
+			sel.ids = append(sel.ids, id)
 		}
-		return ids, nil
+		slices.Sort(sel.ids)
+		sel.ids = slices.Compact(sel.ids)
+		return sel, nil
 	}
 	f, err := c.wanted()
 	if err != nil {
-		return nil, err
+		return sel, err
 	}
 	f.State = cmp.Or(f.State, outbox.Dead)
-	return o.numbers(ctx, f, mostSelected)
+	sel.state = f.State
+	sel.ids, err = o.numbers(ctx, f, mostSelected)
+	return sel, err
 }
 
 const mostSelected = 1_000_000 // by one command with --all
 
 // many is a command for some dead letters of one service.
-func (c *letters) many(name, short string, do func(ctx context.Context, o *operator, ids []int64) error) *cobra.Command {
+func (c *letters) many(name, short string, do func(ctx context.Context, o *operator, sel selection) error) *cobra.Command {
 	cmd := &cobra.Command{Use: name + " SERVICE ID…", Short: short, RunE: func(cmd *cobra.Command, args []string) error {
 		if err := c.checkMany(cmd, args); err != nil {
 			return err
 		}
 		return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {
-			ids, err := c.selected(ctx, o, args[1:])
+			sel, err := c.selected(ctx, o, args[1:])
 			switch {
 			case err != nil:
 				return err
-			case len(ids) == 0:
+			case len(sel.ids) == 0:
 				fmt.Fprintln(c.Stdout, "Nothing fits.")
 				return nil
 			case c.all && c.filter == (filter{}):
-				if err := c.confirm(fmt.Sprintf("All %d dead letters of %s are meant?", len(ids), args[0])); err != nil {
+				if err := c.confirm(fmt.Sprintf("All %d dead letters of %s are meant?", len(sel.ids), args[0])); err != nil {
 					return err
 				}
 			}
-			return do(ctx, o, ids)
+			return do(ctx, o, sel)
 		})
 	}}
 	cmd.Flags().BoolVar(&c.all, "all", false, "all that the other flags select, with state dead if nothing is said")
@@ -271,13 +278,16 @@ func (c *letters) checkMany(cmd *cobra.Command, args []string) error {
 }
 
 func (c *letters) dropCommand() *cobra.Command {
-	return c.many("drop", "Give them up; of an ordered topic the next event of the key is tried then", func(ctx context.Context, o *operator, ids []int64) error {
-		for some := range slices.Chunk(ids, mostNamed) {
-			if err := o.drop(ctx, some, c.by); err != nil {
+	return c.many("drop", "Give them up; of an ordered topic the next event of the key is tried then", func(ctx context.Context, o *operator, sel selection) error {
+		dropped := 0
+		for some := range slices.Chunk(sel.ids, mostNamed) {
+			n, err := o.drop(ctx, selection{some, sel.state}, c.by)
+			if err != nil {
 				return err
 			}
+			dropped += n
 		}
-		_, err := fmt.Fprintf(c.Stdout, "Dropped %d.\n", len(ids))
+		_, err := fmt.Fprintf(c.Stdout, "Dropped %d.\n", dropped)
 		return err
 	})
 }

@@ -146,24 +146,43 @@ func number(id string) (int64, error) {
 	return n, nil
 }
 
-// change does something to the dead letters of these numbers, all of them or none, and writes it down.
-func (o *operator) change(ctx context.Context, ids []int64, action string, who by, do func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter) error) error {
+// A selection is the dead letters that a change is for: those that somebody named, or, with a State,
+// those that were in that state when they were selected.
+type selection struct {
+	ids   []int64
+	state string
+}
+
+// change does something to the selected dead letters, writes it down, and returns how many they were.
+// It is done for all of them or for none, but those of a state may have left it since: others work at
+// them too. do is told how many were done before.
+func (o *operator) change(
+	ctx context.Context, sel selection, action string, who by, do func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter, before int) error,
+) (n int, err error) {
 	if err := who.validate(); err != nil {
-		return err
+		return 0, err
 	}
-	if n := len(ids); n == 0 || n > mostNamed {
-		return badf("%d dead letters: expected 1 to %d at once", n, mostNamed)
+	if n := len(sel.ids); n == 0 || n > mostNamed {
+		return 0, badf("%d dead letters: expected 1 to %d at once", n, mostNamed)
 	}
 	defer sqldb.NewSignal(o.db, retryLease).Notify()
-	return sqldb.InTx(ctx, o.db, func(ctx context.Context, tx *sql.Tx) error {
-		for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+	err = sqldb.InTx(ctx, o.db, func(ctx context.Context, tx *sql.Tx) error {
+		n = 0
+		for _, id := range sel.ids {
 			d, err := outbox.GetDeadLetter(ctx, tx, id)
-			if err == nil {
-				err = do(ctx, tx, &d)
+			switch {
+			case err == nil && sel.state != "" && d.State != sel.state:
+				continue
+			case err == nil:
+				err = do(ctx, tx, &d, n)
 			}
-			if err == nil {
+			switch {
+			case err == nil:
+				n++
 				kept := &record{Who: who.Who, Why: who.Why, Action: action}
 				err = kept.of(&d).add(ctx, tx)
+			case sel.state != "" && errors.Is(err, outbox.ErrNoDeadLetter):
+				err = nil
 			}
 			if err != nil {
 				return fmt.Errorf("messaging: %s: %s: %w", o.bus.app.Name(), action, err)
@@ -171,26 +190,23 @@ func (o *operator) change(ctx context.Context, ids []int64, action string, who b
 		}
 		return nil
 	})
+	return n, err
 }
 
 // replay has dead letters tried again, at most rate of them in a second from the time begin on. One
 // that the broker refused goes back into the outbox.
-func (o *operator) replay(ctx context.Context, ids []int64, rate int, begin time.Time, who by) error {
+func (o *operator) replay(ctx context.Context, sel selection, rate int, begin time.Time, who by) (int, error) {
 	if rate < 1 || rate > replayRate {
-		return badf("rate %d: expected 1 to %d a second", rate, replayRate)
+		return 0, badf("rate %d: expected 1 to %d a second", rate, replayRate)
 	}
-	nth := 0
-	return o.change(ctx, ids, "replay", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter) error {
-		if nth++; nth > len(ids) { // the transaction is tried again
-			nth = 1
-		}
+	return o.change(ctx, sel, "replay", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter, before int) error {
 		if err := o.current(d); err != nil {
 			return err
 		}
 		if err := outbox.ReplayDeadLetter(ctx, tx, d.ID); err != nil {
 			return err
 		}
-		return d.Delay(ctx, tx, begin.Add(time.Duration(nth-1)*time.Second/time.Duration(rate)))
+		return d.Delay(ctx, tx, begin.Add(time.Duration(before)*time.Second/time.Duration(rate)))
 	})
 }
 
@@ -206,8 +222,8 @@ func (o *operator) current(d *outbox.DeadLetter) error {
 	return nil
 }
 
-func (o *operator) drop(ctx context.Context, ids []int64, who by) error {
-	return o.change(ctx, ids, "drop", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter) error {
+func (o *operator) drop(ctx context.Context, sel selection, who by) (int, error) {
+	return o.change(ctx, sel, "drop", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter, _ int) error {
 		return outbox.DropDeadLetter(ctx, tx, d.ID)
 	})
 }
@@ -218,7 +234,7 @@ func (o *operator) edit(ctx context.Context, id int64, data []byte, headers map[
 	if data == nil && len(headers) == 0 {
 		return badf("there is nothing to change: expected new data or headers")
 	}
-	err := o.change(ctx, []int64{id}, "edit", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter) error {
+	_, err := o.change(ctx, selection{ids: []int64{id}}, "edit", who, func(ctx context.Context, tx *sql.Tx, d *outbox.DeadLetter, _ int) error {
 		edited := d.Message
 		if data != nil {
 			edited.Data = data
@@ -321,6 +337,7 @@ func (o *operator) list(ctx context.Context, f outbox.Filter) (page []letter, ne
 		return nil, 0, badf("limit %d: expected 1 to %d", f.Limit, mostListed)
 	}
 	limit := f.Limit
+	f.WithoutData = true
 	f.Limit++
 	all, err := outbox.DeadLetters(ctx, o.db, &f)
 	if err != nil {
@@ -338,6 +355,7 @@ func (o *operator) list(ctx context.Context, f outbox.Filter) (page []letter, ne
 
 // numbers returns those of all dead letters that f selects, up to limit.
 func (o *operator) numbers(ctx context.Context, f outbox.Filter, limit int) (ids []int64, err error) {
+	f.WithoutData = true
 	for f.Limit = mostListed; len(ids) < limit; {
 		page, err := outbox.DeadLetters(ctx, o.db, &f)
 		if err != nil {

@@ -37,15 +37,16 @@ func (c *letters) replayCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *letters) replay(ctx context.Context, o *operator, ids []int64) error {
+func (c *letters) replay(ctx context.Context, o *operator, sel selection) error {
 	begin := time.Now()
-	for some := range slices.Chunk(ids, mostNamed) {
-		if err := o.replay(ctx, some, c.rate, begin, c.by); err != nil {
+	for some := range slices.Chunk(sel.ids, mostNamed) {
+		n, err := o.replay(ctx, selection{some, sel.state}, c.rate, begin, c.by)
+		if err != nil {
 			return err
 		}
-		begin = begin.Add(time.Duration(len(some)) * time.Second / time.Duration(c.rate))
+		begin = begin.Add(time.Duration(n) * time.Second / time.Duration(c.rate))
 	}
-	return c.watch(ctx, o, ids, begin)
+	return c.watch(ctx, o, sel.ids, begin)
 }
 
 // A tally is what has become of a replay.
@@ -109,7 +110,7 @@ func (c *letters) told(o *operator, t tally, failures []outbox.DeadLetter, nobod
 func (o *operator) tally(ctx context.Context, ids []int64) (failures []outbox.DeadLetter, t tally, err error) {
 	t.done = len(ids)
 	for some := range slices.Chunk(ids, mostNamed) {
-		all, err := outbox.DeadLetters(ctx, o.db, &outbox.Filter{IDs: some})
+		all, err := outbox.DeadLetters(ctx, o.db, &outbox.Filter{IDs: some, WithoutData: true})
 		if err != nil {
 			return nil, t, fmt.Errorf("messaging: %s: %w", o.bus.app.Name(), err)
 		}

@@ -271,7 +271,10 @@ func (r *reset) find(o *operator, now time.Time) (c *consumer, to time.Time, err
 		return nil, to, badf("to is missing: expected beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h")
 	}
 	if r.To != "beginning" {
-		if to, err = parseTime("to", r.To, now); err != nil {
+		if to, err = parseTime("to", r.To, now); err == nil && to.After(now) {
+			err = badf("to %q: expected a time that has passed", r.To)
+		}
+		if err != nil {
 			return nil, to, err
 		}
 	}

@@ -243,12 +243,13 @@ func TestResetRefused(t *testing.T) {
 		code int
 		text string
 	}{
-		"events reset reader order.placed.v1 --to beginning --group reader --why x": {2, "this broker cannot begin again: it keeps no events that every group has handled; have the publisher send them again"},
-		"events reset reader order.placed.v1 --to beginning --why x":                {2, "reader reads order.placed.v1 in the groups reader, reader.second: say which with group"},
-		"events reset reader nosuch --to beginning --why x":                         {2, "reader has no subscription to nosuch : expected one of order.placed.v1 in group reader, "},
-		"events reset reader order.placed.v1 --group reader --why x":                {2, "to is missing: expected beginning, a time"},
-		"events reset reader order.placed.v1 --group reader --to soon --why x":      {2, `to "soon": expected an age as in 90m`},
-		"events reset reader order.placed.v1 --to beginning":                        {2, "--why is missing"},
+		"events reset reader order.placed.v1 --to beginning --group reader --why x":            {2, "this broker cannot begin again: it keeps no events that every group has handled; have the publisher send them again"},
+		"events reset reader order.placed.v1 --to beginning --why x":                           {2, "reader reads order.placed.v1 in the groups reader, reader.second: say which with group"},
+		"events reset reader nosuch --to beginning --why x":                                    {2, "reader has no subscription to nosuch : expected one of order.placed.v1 in group reader, "},
+		"events reset reader order.placed.v1 --group reader --why x":                           {2, "to is missing: expected beginning, a time"},
+		"events reset reader order.placed.v1 --group reader --to soon --why x":                 {2, `to "soon": expected an age as in 90m`},
+		"events reset reader order.placed.v1 --to 2999-01-01T00:00:00Z --group reader --why x": {2, `to "2999-01-01T00:00:00Z": expected a time that has passed`},
+		"events reset reader order.placed.v1 --to beginning":                                   {2, "--why is missing"},
 		"events reset reader":                       {2, "expected SERVICE and TOPIC, got 1"},
 		"events reset other x --why x":              {2, `there is no service "other"`},
 		"events list other":                         {2, `there is no service "other"`},

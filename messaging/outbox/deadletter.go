@@ -110,6 +110,7 @@ type Filter struct {
 	After                          int64     // only those with a higher ID: the last one of the page before
 	Limit                          int       // at most so many; 0 means all
 	IDs                            []int64   // only these; nil means all
+	WithoutData                    bool      // leave Message.Data nil: each can be a mebibyte
 }
 
 // where returns the condition of f and its arguments.
@@ -149,7 +150,11 @@ func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error
 		f = &Filter{}
 	}
 	where, args := f.where()
-	query := "SELECT " + letterColumns + " FROM kaptar_dead_letters WHERE " + where + " ORDER BY id"
+	columns := letterColumns
+	if f.WithoutData {
+		columns = strings.Replace(columns, "payload", "NULL", 1)
+	}
+	query := "SELECT " + columns + " FROM kaptar_dead_letters WHERE " + where + " ORDER BY id"
 	if f.Limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", f.Limit)
 	}
