@@ -5,7 +5,15 @@ func operators() []mutant {
 	return []mutant{
 		{
 			"a replay keeps within its rate", "messaging/operate.go",
-			"time.Duration(nth-1)*time.Second/time.Duration(rate)", "time.Duration(nth-1)/time.Duration(rate)", "./messaging", "TestReplayRate",
+			"time.Duration(before)*time.Second/time.Duration(rate)", "time.Duration(before)/time.Duration(rate)", "./messaging", "TestReplayRate",
+		},
+		{
+			"what another operator has replayed meanwhile is not dropped", "messaging/operate.go",
+			"			case err == nil && sel.state != \"\" && d.State != sel.state:", "			case false:", "./messaging", "TestTwoOperators",
+		},
+		{
+			"a group does not begin again in the future", "messaging/resets.go",
+			"err == nil && to.After(now) {", "err != nil {", "./messaging", "TestResetRefused",
 		},
 		{
 			"a change by hand is kept with who and why", "messaging/operate.go",
