@@ -66,7 +66,7 @@ func inBubble(t *testing.T, ordered bool, opts *SubscribeOptions, test func(b *b
 		if err != nil {
 			t.Fatal(err)
 		}
-		bus.turns = newTurns(app)
+		bus.share = newShare(app)
 		all, err := opts.withDefaults("store")
 		if err != nil {
 			t.Fatal(err)

@@ -28,8 +28,8 @@ type bus struct {
 	routes     map[string]driver.Broker // by topic
 	subscribed map[[2]string]*consumer  // by topic and group
 	publishes  map[string]check         // by topic
-	stored     *store                   // nil: it keeps no events
-	turns      *turns                   // nil until there is one
+	stored     *store                   // nil without transactional use
+	share      *share                   // nil before the first subscription
 	middleware []func(Handler) Handler
 }
 
@@ -55,8 +55,8 @@ type store struct {
 
 type storeKey struct{}
 
-// store returns the bus's store, made at the first transactional use: the tables, the relay and the
-// purging of the inbox come with it.
+// store returns the bus's store. The first transactional use creates the tables, starts the relay
+// and schedules the purging of the inbox.
 func (b *bus) store() (*store, error) {
 	return kaptar.Attach(b.app, storeKey{}, func() (*store, error) {
 		db, err := b.app.DB(nil)
@@ -97,7 +97,7 @@ func (b *bus) store() (*store, error) {
 	})
 }
 
-// broker returns the broker of a topic. Its URL is read from the settings at the first call.
+// broker returns the broker of a topic. The settings are read at the first call for a topic.
 func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,7 +111,7 @@ func (b *bus) broker(ctx context.Context, topic string) (driver.Broker, error) {
 	return br, err
 }
 
-// open returns the connection behind topic's URL, opened once. The caller holds b.mu.
+// open returns the broker behind topic's URL and connects to each URL once. It needs b.mu.
 func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 	set := kaptar.SectionOf[Settings](b.app)
 	url, key := set.BrokerURL.Reveal(), "broker_url"
@@ -139,16 +139,16 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 		return nil, fmt.Errorf("messaging: %s: %w", key, err)
 	}
 	b.brokers[url] = br
-	// A lost broker does not make the service unready: it goes on answering, and
-	// what it publishes waits in the outbox. The metric tells.
+	// A lost broker does not make the service unready: it goes on answering, and what it publishes
+	// waits in the outbox. The metric shows the outage.
 	if h, ok := br.(driver.HealthReporter); ok {
 		b.app.Metrics().MustRegister(brokerUp(b.app.Name(), key, h))
 	}
 	return br, nil
 }
 
-// declare opens the broker of sub's topic and makes sure that the topic exists, and the group if
-// there is one. Of an app that is offline it does nothing, and the broker is nil.
+// declare opens the broker of sub's topic and makes sure that the topic and, if sub has one, the
+// group exist. If app is offline it does nothing and returns nil.
 func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
 	if b.app.Offline() {
 		return nil, nil
@@ -165,8 +165,8 @@ func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
 	return br, nil
 }
 
-// send gives msgs to their brokers in order. Neighbours with the same broker go
-// together; when one group fails, the ones before it are reported as sent.
+// send publishes msgs in order. Neighbours with the same broker are published together. When one of
+// these groups fails, the error says how many messages before it were sent.
 func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 	for start := 0; start < len(msgs); {
 		br, err := b.broker(ctx, msgs[start].Topic)
@@ -186,7 +186,7 @@ func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 			sent := start
 			if p, ok := errors.AsType[*driver.PartialError](err); ok {
 				sent += p.Sent
-				err = p.Err // which says why; the number below is the whole one
+				err = p.Err // the number of the whole is added below
 			}
 			if sent == 0 {
 				return err
@@ -198,8 +198,8 @@ func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 	return nil
 }
 
-// publish gives msgs to br. What br will never take, such as a message above the server's own
-// limit, becomes a dead letter: in the outbox it would hold up all that come after it.
+// publish publishes msgs to br. A message that br will never accept, such as one above the server's
+// own limit, becomes a dead letter: in the outbox it would hold up all that follow.
 func (b *bus) publish(ctx context.Context, br driver.Broker, msgs []driver.Message) error {
 	err := br.Publish(ctx, msgs)
 	if !refused(err) {
@@ -232,9 +232,10 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 	})
 }
 
-// remembers is an error if br keeps the events of a topic for longer than the inbox remembers them:
-// a group that has lost its position would handle them again. What is kept for ever is not refused,
-// since no inbox could remember it; brokers that keep what is not acknowledged say that too.
+// remembers returns an error if br keeps the events of a topic for longer than the inbox remembers
+// them. A group that loses its position would then handle old events again. A broker that keeps
+// events for ever is not refused: no inbox could remember that, and brokers that keep an event
+// until it is acknowledged answer the same.
 func (b *bus) remembers(br driver.Broker, topic string) error {
 	retainer, ok := br.(driver.Retainer)
 	inbox := kaptar.SectionOf[Settings](b.app).Inbox.Retention
@@ -244,7 +245,7 @@ func (b *bus) remembers(br driver.Broker, topic string) error {
 	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
 	defer cancel()
 	broker, err := retainer.Retention(ctx, topic)
-	if err != nil { // as without the right to ask
+	if err != nil { // for example without the permission to ask
 		b.app.Logger().WarnContext(ctx, "the broker does not tell how long it keeps events: inbox.retention must not be shorter",
 			"topic", topic, "inbox.retention", inbox.String(), "error", err)
 		return nil

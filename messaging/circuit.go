@@ -3,6 +3,7 @@ package messaging
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,31 +13,31 @@ import (
 )
 
 const (
-	circuitTries    = 20 // the last tries that count
-	circuitFailures = 10 // so many of them failed
-	circuitKeys     = 3  // of so many keys, or one bad key could open it
+	circuitTries    = 20 // number of recent tries that count
+	circuitFailures = 10 // how many of them must have failed
+	circuitKeys     = 3  // with how many keys; one bad key must not open it
 	firstProbe      = time.Second
 	lastProbe       = 30 * time.Second
 )
 
-// A circuit stops the handlers of a subscription while nearly all of them fail, as in an outage of
-// what they need: then one try at a time finds out whether that is over, and no event is set aside
-// for it. nil is a circuit that never opens.
+// A circuit stops the handlers of a subscription while nearly all of them fail, as during an outage
+// of something that they need. While it is open, one try at a time probes whether the outage is
+// over, and no event is set aside. A nil circuit never opens.
 type circuit struct {
 	open   prometheus.Gauge
-	outage steady.Outage // tells the log
+	outage steady.Outage
 
 	mu      sync.Mutex
 	last    []attempt // ring; the oldest is at next once it is full
 	next    int
 	opened  bool
 	probing bool
-	delay   time.Duration // after the next probe that fails
+	delay   time.Duration // after the next failed probe
 	probeAt time.Time
-	changed chan struct{} // closed when a probe ended; nil while nobody waits
+	changed chan struct{} // closed when a probe ends; nil while nobody waits
 }
 
-// An attempt is a try of a handler.
+// An attempt is the result of one try.
 type attempt struct {
 	key    string
 	failed bool
@@ -51,8 +52,8 @@ func newCircuit(c *consumer) *circuit {
 	}
 }
 
-// enter waits until a handler may be called, and reports false when stop ended before. probe is to
-// be given to note.
+// enter waits until a handler may be called. ok is false if stop ended first. probe must be passed
+// to note.
 func (c *circuit) enter(stop context.Context) (probe, ok bool) {
 	for {
 		if stop.Err() != nil {
@@ -72,7 +73,8 @@ func (c *circuit) enter(stop context.Context) (probe, ok bool) {
 	}
 }
 
-// try is enter without waiting: it says when to ask again.
+// try is enter without waiting. If ok is false, the caller may try again after the time, or when
+// changed is closed.
 func (c *circuit) try() (probe, ok bool, after time.Duration, changed <-chan struct{}) {
 	if c == nil {
 		return false, true, 0, nil
@@ -106,8 +108,8 @@ func (c *circuit) isOpen() bool {
 	return c.opened
 }
 
-// note says what became of a try. One that no handler was called for, or that failed for good, says
-// nothing about what handlers need.
+// note records the result of a try. A try that called no handler or failed permanently does not
+// show whether what the handler needs is available, so it does not count.
 func (c *circuit) note(ctx context.Context, key string, probe bool, result outcome, err error) {
 	if c == nil {
 		return
@@ -156,11 +158,7 @@ func (c *circuit) broken() bool {
 			continue
 		}
 		failures++
-		known := len(keys) == circuitKeys
-		for _, k := range keys {
-			known = known || k == a.key
-		}
-		if !known {
+		if len(keys) < circuitKeys && !slices.Contains(keys, a.key) {
 			keys = append(keys, a.key)
 		}
 	}

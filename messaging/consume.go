@@ -19,44 +19,45 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// outcome is what became of a delivery, as the metric names it.
+// outcome is what became of a delivery. Its value is a label of the metric.
 type outcome string
 
 const (
 	handled   outcome = "ok"
 	duplicate outcome = "duplicate"
-	retrying  outcome = "retrying" // set aside, to be tried again
+	retrying  outcome = "retrying" // set aside, to be retried
 	dead      outcome = "dead"     // set aside for an operator
 	parked    outcome = "parked"   // set aside behind an earlier one of its key
 	dropped   outcome = "dropped"
-	passed    outcome = "passed" // given back, as another version of the service is to handle it
-	stopped   outcome = ""       // the service stops: to be handed back, and not counted
-	waits     outcome = "-"      // earlier ones of its key have not come: not counted
-	held      outcome = "held"   // it could not be set aside: not counted
+	passed    outcome = "passed" // given back for another version of the service
+	stopped   outcome = ""       // given back because the service stops; not counted
+	waits     outcome = "-"      // earlier events of its key are missing; not counted
+	held      outcome = "held"   // neither handled nor set aside; not counted
 )
 
 const (
-	// minInFlight is what the broker gives, at least, before something is acknowledged.
+	// minInFlight is the lower limit of how many events the broker delivers before one is
+	// acknowledged.
 	minInFlight = 256
 
-	// extendEvery keeps a broker from redelivering what is here, handled or waiting for its turn;
-	// drivers' ack wait is 30 s by default.
+	// extendEvery is how often the ack wait of the deliveries here is extended, so that the broker
+	// does not redeliver them. Drivers wait 30 s by default.
 	extendEvery = 10 * time.Second
 
-	// worksAfter is how long a subscription runs before it counts as one that works although
-	// nothing has come: longer than a driver tries to join the group.
+	// worksAfter is how long a subscription must run without an error to count as working when no
+	// event comes. It is longer than a driver tries to join the group.
 	worksAfter = 15 * time.Second
 
 	firstBackoff = 100 * time.Millisecond // between tries in place
 	maxBackoff   = 5 * time.Second
-	firstDelay   = time.Second // until what was set aside is tried again
+	firstDelay   = time.Second // before the first retry of an event that was set aside
 	maxDelay     = time.Minute
 
-	// maxWaiting events of a key wait for one that is tried in place; then it is set aside, so that
-	// they leave room for other keys.
+	// maxWaiting is how many events of a key may wait behind one that is tried in place. Then that
+	// one is set aside, to leave room for other keys.
 	maxWaiting = 32
 
-	// maxEarly events of all keys wait for earlier ones of theirs.
+	// maxEarly is how many events, of all keys, may wait for earlier ones of their key.
 	maxEarly = 64
 )
 
@@ -66,26 +67,27 @@ type consumer struct {
 	topic   string
 	raw     bool
 	ordered bool
-	opts    SubscribeOptions // without zero values
+	opts    SubscribeOptions // with defaults filled in
 	autoAck bool
-	running chan struct{} // holds a value for each handler that runs
-	shares  bool          // the broker gives what is given back to any member of the group
+	running chan struct{} // one value for each handler that runs
+	shares  bool          // the broker gives a nacked delivery to any member of the group
 
 	// These are zero with autoAck.
 	db      *sql.DB
 	inbox   outbox.Inbox // changes only while nothing is consumed
 	circuit *circuit
 	retrier *retrier
-	retries chan struct{} // holds a value for each event that is tried again
+	retries chan struct{} // one value for each event that is being retried
 
 	generations *generations
 
 	check check // of the data; nil with autoAck
-	// handle decodes d and calls the handler, in the transaction in which enter has returned handled.
+	// handle decodes d and calls the handler, in the transaction in which enter has returned
+	// handled.
 	handle func(ctx context.Context, d *driver.Delivery, enter func(ctx context.Context, tx *sql.Tx) (outcome, error)) (outcome, error)
 }
 
-// start declares the topic and the group, and registers the consuming task.
+// start declares the topic and the group, and starts consuming once Setup is over.
 func (c *consumer) start() error {
 	sub := c.subscription()
 	if err := sub.Validate(); err != nil {
@@ -107,8 +109,8 @@ func (c *consumer) start() error {
 	return nil
 }
 
-// consume subscribes until stop ends, again and again if the driver gives up, and returns when what was
-// delivered is acknowledged or handed back. It reports whether the broker was closed.
+// consume subscribes until stop ends, and again whenever the driver gives up. It returns when all
+// deliveries are acknowledged or given back, and reports whether the broker was closed.
 func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Subscription) (over bool) {
 	ctx := context.WithoutCancel(stop)
 	lanes := &lanes{
@@ -120,7 +122,7 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 		undone := lanes.close()
 		c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group).Set(0)
 		if c.ordered {
-			slices.Reverse(undone) // as drivers ask
+			slices.Reverse(undone) // drivers want the last one of a key first
 		}
 		for _, d := range undone {
 			c.tell(ctx, "nack", d, func(ctx context.Context) error { return d.Nack(ctx, 0) })
@@ -141,7 +143,7 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 		if stop.Err() != nil || errors.Is(err, driver.ErrClosed) {
 			return stop.Err() == nil
 		}
-		if time.Since(begun) > worksAfter { // this failure has nothing to do with an earlier one
+		if time.Since(begun) > worksAfter { // unrelated to earlier failures
 			failures = 0
 		}
 		outage.Lost(ctx, err)
@@ -151,8 +153,9 @@ func (c *consumer) consume(stop context.Context, br driver.Broker, sub driver.Su
 	}
 }
 
-// process handles w until the broker is told what became of it, or its turn has not come. stop ends
-// waiting for the next try; a try that has begun may finish. waiting says how many wait behind w.
+// process handles w until it is acknowledged, or until it turns out to be early. The end of stop
+// ends the wait for the next try; a try that has begun may finish. waiting returns how many events
+// wait behind w.
 func (c *consumer) process(stop context.Context, w *work, waiting func() int) progress {
 	begun := time.Now()
 	ctx := context.WithoutCancel(stop)
@@ -160,7 +163,7 @@ func (c *consumer) process(stop context.Context, w *work, waiting func() int) pr
 		c.bus.metrics.processed.WithLabelValues(c.topic, string(passed)).Inc()
 		return done
 	}
-	w.Attempt = w.tries + 1 // the broker's number says nothing of tries
+	w.Attempt = w.tries + 1 // the broker counts deliveries, not tries
 	if parent := origin(w.Headers); parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
@@ -192,15 +195,15 @@ func origin(h driver.Headers) trace.SpanContext {
 	return telemetry.ParseTraceparent(h.Get(driver.HeaderTraceParent), h.Get(driver.HeaderTraceState))
 }
 
-// span begins the span of an event's handling.
+// span starts the span in which an event is handled.
 func (c *consumer) span(ctx context.Context, d *driver.Delivery, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
 	return c.bus.app.Tracer().Start(ctx, "process "+c.topic, append(opts, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		telemetry.MessagingOperation.String("process"), telemetry.MessagingTopic.String(c.topic), telemetry.MessagingGroup.String(c.opts.Group),
 		telemetry.MessagingID.String(d.ID), telemetry.DeliveryAttempt.Int(d.Attempt)))...)
 }
 
-// finish tries w and sets it aside when that fails. What can neither be handled nor set aside, as
-// while the database is away, is held here and tried again.
+// finish tries w and sets it aside if that fails. While neither works, for example because the
+// database is away, it holds w and tries again.
 func (c *consumer) finish(stop, ctx context.Context, w *work, waiting func() int) (outcome, error) {
 	for failures := 0; ; failures++ {
 		result, err := c.try(stop, ctx, w, waiting)
@@ -216,11 +219,11 @@ func (c *consumer) finish(stop, ctx context.Context, w *work, waiting func() int
 	}
 }
 
-// errStopped is the error of a delivery whose handler was not called, since the service stops.
+// errStopped is the error of a delivery whose handler was not called because the service stops.
 var errStopped = errors.New("messaging: the service stops")
 
-// try calls the handler until it succeeds, fails for good or has used up its tries in place. Those
-// while the circuit is open do not count.
+// try calls the handler until it succeeds, fails permanently or has used up its tries in place.
+// Tries while the circuit is open do not count.
 func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (result outcome, err error) {
 	for failures := 0; ; {
 		probe, ok := c.circuit.enter(stop)
@@ -264,7 +267,8 @@ func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (
 	}
 }
 
-// pause waits for d, or until so many wait that it must end. It reports false when stop ended.
+// pause waits for d, or until so many events wait behind this one that it must be set aside. waited
+// is false when stop ended.
 func pause(stop context.Context, d time.Duration, waiting func() int) (waited, crowded bool) {
 	const look = 50 * time.Millisecond
 	for ; d > 0; d -= look {
@@ -278,7 +282,7 @@ func pause(stop context.Context, d time.Duration, waiting func() int) (waited, c
 	return true, waiting() >= maxWaiting
 }
 
-// call calls the handler once, bound in time and with panics turned into errors.
+// call calls the handler once, with its timeout. A panic becomes an error.
 func (c *consumer) call(
 	ctx context.Context, d *driver.Delivery, enter func(context.Context, *sql.Tx) (outcome, error),
 ) (result outcome, err error) {
@@ -289,7 +293,7 @@ func (c *consumer) call(
 			err = fmt.Errorf("messaging: handler of %s panicked: %v\n%s", c.topic, p, debug.Stack())
 		}
 	}()
-	result = handled // what middleware takes care of itself
+	result = handled // if middleware does not call the handler
 	err = c.bus.wrap(func(ctx context.Context, d *driver.Delivery) (err error) {
 		result, err = c.handle(ctx, d, enter)
 		return err
@@ -297,8 +301,8 @@ func (c *consumer) call(
 	return result, err
 }
 
-// tell tells the broker what became of d. A failure is only logged: the event comes again and the
-// inbox knows it.
+// tell sends an acknowledgement, nack or extension. A failure is only logged: the event is
+// redelivered and the inbox recognises it.
 func (c *consumer) tell(ctx context.Context, what string, d *driver.Delivery, f func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

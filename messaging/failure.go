@@ -10,7 +10,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// failed does with w what is to be done after err, the error of its last try.
+// failed decides what becomes of w after its last try failed with err, and sets it aside if it
+// must.
 func (c *consumer) failed(stop, ctx context.Context, w *work, err error) (outcome, error) {
 	log := c.bus.app.Logger().With("topic", c.topic, "group", c.opts.Group, "id", w.ID, "attempts", w.tries)
 	switch {
@@ -37,7 +38,7 @@ func (c *consumer) failed(stop, ctx context.Context, w *work, err error) (outcom
 	return result, err
 }
 
-// setAside keeps w, which failed because of err, in the database.
+// setAside moves w, which failed because of err, into the database.
 func (c *consumer) setAside(ctx context.Context, w *work, err error) (result outcome, failure error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
@@ -61,7 +62,7 @@ func (c *consumer) setAside(ctx context.Context, w *work, err error) (result out
 	return result, failure
 }
 
-// outcomeOf is what a turn makes of an event.
+// outcomeOf returns the outcome of an event that got this turn.
 func outcomeOf(t outbox.Turn) outcome {
 	switch t {
 	case outbox.Handle:
@@ -78,7 +79,7 @@ func outcomeOf(t outbox.Turn) outcome {
 	return duplicate
 }
 
-// waited is how long w has waited for earlier ones of its key.
+// waited is how long w has waited for earlier events of its key.
 func (w *work) waited() time.Duration {
 	switch {
 	case w.forced:
@@ -89,9 +90,9 @@ func (w *work) waited() time.Duration {
 	return time.Since(w.early)
 }
 
-// noteGap counts w among the keys with a gap once it has waited for long.
+// noteGap updates the metric of gaps: w counts once it has waited for FirstWait.
 func (c *consumer) noteGap(ctx context.Context, w *work, waits bool) {
-	if !waits && !w.counted { // nearly always
+	if !waits && !w.counted { // by far the most common case
 		return
 	}
 	gaps := c.bus.metrics.gaps.WithLabelValues(c.topic, c.opts.Group)

@@ -12,18 +12,18 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A work is a delivery that is here.
+// A work is a delivery that this process holds.
 type work struct {
 	*driver.Delivery
 
-	tries   int       // of its handler
-	failed  time.Time // when the first of them failed
-	early   time.Time // since when it waits for earlier ones of its key; zero: it does not
-	forced  bool      // there is no room for it to wait any longer
-	counted bool      // as one of a key with a gap
+	tries   int       // of the handler that failed
+	failed  time.Time // time of the first of them
+	early   time.Time // since when it waits for earlier events of its key; zero: it does not
+	forced  bool      // it may not wait any longer
+	counted bool      // in the metric of gaps
 }
 
-// seq is the number of w in the order of its key, 0 for none.
+// seq is the number of w among the events of its key, 0 for none.
 func (w *work) seq() int64 {
 	n, _ := strconv.ParseInt(w.Headers.Get(driver.HeaderSequence), 10, 64)
 	return n
@@ -33,23 +33,23 @@ func (w *work) seq() int64 {
 type progress int
 
 const (
-	done   progress = iota // the broker was told
+	done   progress = iota // it is acknowledged or given back
 	undone                 // stop ended before
-	early                  // its turn has not come
+	early                  // earlier events of its key are missing
 )
 
-// lanes keep the deliveries of one key in order and those of different keys side by side: each key
-// that has any is worked on by one goroutine. They hold a bounded number of deliveries, and keep
-// the broker from giving those to somebody else.
+// lanes keep the deliveries of one key in order and handle different keys concurrently, with one
+// goroutine for each key that has deliveries. They hold a bounded number of deliveries and extend
+// their ack wait.
 //
-// One that is early stands aside until the number before its own is done, and is looked at again
-// with each tick.
+// A delivery that is early is put aside until the one with the number before it is done. It is also
+// tried again with each tick.
 type lanes struct {
-	stop      context.Context // no delivery is begun after its end
+	stop      context.Context // no delivery is started after its end
 	process   func(w *work, waiting func() int) progress
-	unordered bool          // each delivery has a lane of its own
-	room      chan struct{} // holds a value for each delivery here
-	maxEarly  int           // so many may be early at the same time
+	unordered bool          // each delivery has its own lane
+	room      chan struct{} // one value for each delivery that is held
+	maxEarly  int           // limit of early deliveries
 
 	work   sync.WaitGroup
 	closed chan struct{}
@@ -58,25 +58,25 @@ type lanes struct {
 	closing bool
 	lanes   map[laneKey]*lane
 	held    map[*work]struct{}
-	undone  []*driver.Delivery // begun or not, in order per key
+	undone  []*driver.Delivery // started or not, in order per key
 	early   int
 }
 
-// A laneKey names what is in order: a key, or with unordered one delivery.
+// A laneKey identifies a lane: by the key, or by the delivery if unordered.
 type laneKey struct {
 	key  string
 	only *work
 }
 
-// A lane has the deliveries of a key. It is there while it has any.
+// A lane holds the deliveries of a key. It exists while it has any.
 type lane struct {
 	busy    bool
-	look    bool    // at the first of early, before waiting
-	waiting []*work // as they came
+	look    bool    // try the first of early before those waiting
+	waiting []*work // in the order of arrival
 	early   []*work // by number
 }
 
-// open makes the lanes ready. They call extend for each delivery they hold, again and again.
+// open makes the lanes ready. They call extend for each delivery they hold, at the interval again.
 func (l *lanes) open(again time.Duration, extend func(*driver.Delivery)) {
 	l.closed = make(chan struct{})
 	l.lanes, l.held = make(map[laneKey]*lane), make(map[*work]struct{})
@@ -97,8 +97,8 @@ func (l *lanes) open(again time.Duration, extend func(*driver.Delivery)) {
 	}()
 }
 
-// deliver hands d to its lane. It blocks only when the lanes hold far more than is in flight, which
-// takes a subscription that broke and began anew.
+// deliver adds d to its lane. It blocks only when the lanes hold twice what may be in flight, which
+// takes a subscription that broke and started again.
 func (l *lanes) deliver(d driver.Delivery) {
 	l.room <- struct{}{}
 	w := &work{Delivery: &d}
@@ -121,7 +121,8 @@ func (l *lanes) deliver(d driver.Delivery) {
 	l.begin(key, in, w)
 }
 
-// begin works on a lane from next on until it has nothing to do. The caller holds l.mu.
+// begin starts the goroutine of a lane, which begins with next and ends when there is nothing to
+// do. It needs l.mu.
 func (l *lanes) begin(key laneKey, in *lane, next *work) {
 	in.busy = true
 	l.work.Go(func() {
@@ -140,7 +141,8 @@ func (l *lanes) begin(key laneKey, in *lane, next *work) {
 	})
 }
 
-// after takes w off its lane, or has it stand aside, and returns the next one there, or nil.
+// after removes w from its lane, or puts it aside if it is early, and returns the next delivery to
+// process, or nil.
 func (l *lanes) after(key laneKey, in *lane, w *work, how progress) (next *work) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,7 +193,7 @@ func (l *lanes) takeEarly(in *lane, i int) *work {
 	return w
 }
 
-// lookAgain has the first early one of each lane looked at.
+// lookAgain has the first early delivery of each lane tried again.
 func (l *lanes) lookAgain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,8 +211,8 @@ func (l *lanes) here() []*work {
 	return slices.Collect(maps.Keys(l.held))
 }
 
-// close waits for the deliveries at hand, and returns those that stop left undone, in order per
-// key. Nothing may be delivered any more.
+// close waits for the deliveries in progress, and returns those that were not done when stop ended,
+// in order per key. deliver must not be called any more.
 func (l *lanes) close() []*driver.Delivery {
 	l.mu.Lock()
 	l.closing = true

@@ -19,15 +19,16 @@ import (
 )
 
 const (
-	groupsSignal = "groups"        // of a reset
+	groupsSignal = "groups"        // wakes those who wait for a reset
 	groupsPoll   = 4 * time.Second // a signal is faster
-	// resetAfter is how long the members of a group have to see a reset before the broker is told.
+	// resetAfter is how long the members of a group have to notice a reset before the broker's
+	// position is moved.
 	resetAfter = groupsPoll + time.Second
 	resetRetry = 500 * time.Millisecond
 	resetLimit = 10 * time.Second // for one attempt
 )
 
-// generations are those of the groups of one service that were reset.
+// generations are the groups of one service that were reset, with their generation.
 type generations struct {
 	db     *sql.DB
 	log    *slog.Logger
@@ -40,7 +41,8 @@ type generations struct {
 
 type generationsKey struct{}
 
-// generationsOf returns those of the bus's service, which are followed from the first call on.
+// generationsOf returns the generations of the bus's service, which are kept up to date from the
+// first call on.
 func (b *bus) generationsOf(db *sql.DB) (*generations, error) {
 	return kaptar.Attach(b.app, generationsKey{}, func() (*generations, error) {
 		g := &generations{db: db, log: b.app.Logger(), signal: sqldb.NewSignal(db, groupsSignal), changed: make(chan struct{})}
@@ -86,7 +88,7 @@ func (g *generations) follow(stop context.Context) error {
 	return nil
 }
 
-// of returns what is known of a group, and what is closed when that may have changed.
+// of returns a group, and a channel that is closed when it may have changed.
 func (g *generations) of(topic, name string) (outbox.Group, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -97,15 +99,15 @@ func (g *generations) of(topic, name string) (outbox.Group, <-chan struct{}) {
 	return group, g.changed
 }
 
-// subscription is c for the broker.
+// subscription returns what the driver needs to know of c.
 func (c *consumer) subscription() driver.Subscription {
 	return driver.Subscription{
 		Topic: c.topic, Raw: c.raw, Group: c.opts.Group, From: c.opts.From, Ordered: c.ordered, MaxInFlight: max(minInFlight, 2*c.opts.Concurrency),
 	}
 }
 
-// runGenerations runs c, and again after each reset of its group, until stop ends or the broker was
-// closed.
+// runGenerations runs c, and runs it again after each reset of its group, until stop ends or the
+// broker is closed.
 func (c *consumer) runGenerations(stop context.Context, br driver.Broker, sub driver.Subscription) error {
 	if c.db == nil {
 		return c.run(stop, br, sub)
@@ -139,8 +141,8 @@ func (c *consumer) runGenerations(stop context.Context, br driver.Broker, sub dr
 	}
 }
 
-// join waits until the present generation of c's group has begun, having the broker begin it if nobody
-// else does, and makes c one of it.
+// join waits until the current generation of c's group has begun, and makes c a member of it. If a
+// reset is pending, one of the processes performs it.
 func (c *consumer) join(stop context.Context, br driver.Broker, sub driver.Subscription) (outbox.Group, bool) {
 	outage := &steady.Outage{What: "reset of a group", Log: c.bus.app.Logger(), Attrs: []slog.Attr{
 		slog.String("topic", c.topic), slog.String("group", c.opts.Group),
@@ -182,13 +184,14 @@ func (c *consumer) become(ctx context.Context, group *outbox.Group) error {
 func (c *consumer) inboxOf(group *outbox.Group) outbox.Inbox {
 	return outbox.Inbox{
 		Group: group.Inbox(), Ordered: c.ordered,
-		// A key that begins at a time has lost what was before it, and need not wait for that.
+		// After a reset to a time the earlier events of a key are gone, so its first event need not
+		// wait for them.
 		FromNow: c.opts.From == FromNow && group.Generation == 0 || !group.To.IsZero(),
 	}
 }
 
-// takeAgain takes letter out of what is set aside. One from before its group was reset may have come
-// again since, so the inbox of today is asked too.
+// takeAgain removes letter from what is set aside. If it is from before a reset, the event may have
+// come again since, so the current inbox is asked too.
 func (c *consumer) takeAgain(ctx context.Context, tx *sql.Tx, letter *outbox.DeadLetter) (outcome, error) {
 	group, _ := c.generations.of(c.topic, c.opts.Group)
 	turn, inbox := outbox.Handle, c.inboxOf(&group)
@@ -204,7 +207,8 @@ func (c *consumer) takeAgain(ctx context.Context, tx *sql.Tx, letter *outbox.Dea
 	return outcomeOf(turn), letter.Take(ctx, tx)
 }
 
-// reset has the broker begin group's generation, unless another process does.
+// reset moves the broker's position to the start of group's generation, unless another process
+// does.
 func (c *consumer) reset(stop context.Context, group *outbox.Group, br driver.Broker, sub driver.Subscription) error {
 	lease, err := sqldb.TryLease(stop, c.db, "reset "+c.topic+" "+c.opts.Group)
 	if err != nil || lease == nil {
@@ -235,12 +239,12 @@ func (c *consumer) reset(stop context.Context, group *outbox.Group, br driver.Br
 	return nil
 }
 
-// errNoReset tells that a broker has no history to go back to.
+// errNoReset is the error of a broker that keeps no history.
 var errNoReset = errors.New("messaging: this broker cannot begin again: it keeps no events that every group has handled; " +
 	"have the publisher send them again (events resend)")
 
-// current makes sure, when an event seems to be handled already, that it was so in the present
-// generation of the group. It returns err, if there is one.
+// current checks that an event which seems to be a duplicate was handled in the current generation
+// of the group. It passes err on.
 func (c *consumer) current(ctx context.Context, tx *sql.Tx, turn outbox.Turn, err error) error {
 	if err != nil || turn != outbox.Duplicate {
 		return err
@@ -257,7 +261,7 @@ func (c *consumer) current(ctx context.Context, tx *sql.Tx, turn outbox.Turn, er
 	return nil
 }
 
-// A reset is what somebody asks for.
+// A reset is an operator's request.
 type reset struct {
 	Topic string `json:"topic"`
 	Group string `json:"group"` // default: the service's only one
@@ -265,7 +269,7 @@ type reset struct {
 	by
 }
 
-// find returns the subscription that is meant, and the time to begin at.
+// find returns the consumer that is meant, and the time to begin at.
 func (r *reset) find(o *operator, now time.Time) (c *consumer, to time.Time, err error) {
 	if r.To == "" {
 		return nil, to, badf("to is missing: expected beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h")
@@ -300,7 +304,7 @@ func (r *reset) find(o *operator, now time.Time) (c *consumer, to time.Time, err
 	return c, to, nil
 }
 
-// reset writes down that a group begins again, for the running service or its next start.
+// reset stores that a group begins again. The running service performs it, or its next start.
 func (o *operator) reset(ctx context.Context, r *reset) (g outbox.Group, err error) {
 	if err := r.validate(); err != nil {
 		return g, err
@@ -326,7 +330,7 @@ func (o *operator) reset(ctx context.Context, r *reset) (g outbox.Group, err err
 	return g, err
 }
 
-// canReset refuses what the broker cannot do.
+// canReset returns an error if the broker cannot reset a group.
 func (c *consumer) canReset(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
@@ -335,14 +339,16 @@ func (c *consumer) canReset(ctx context.Context) error {
 		return err
 	}
 	resetter, ok := br.(driver.Resetter)
-	// A subscription to nothing is reset by no driver, but one that never does says so first.
+	// No driver resets the empty subscription, but one that can reset nothing says so before it
+	// looks at it.
 	if !ok || errors.Is(resetter.Reset(ctx, driver.Subscription{}, time.Time{}), errors.ErrUnsupported) {
 		return badRequestError{errNoReset}
 	}
 	return nil
 }
 
-// resend puts what the service has sent since then, and still keeps, back into its outbox.
+// resend puts the events that the service has sent since then, and still keeps, back into its
+// outbox.
 func (o *operator) resend(ctx context.Context, since, topic string, who by) (int, error) {
 	if err := who.validate(); err != nil {
 		return 0, err

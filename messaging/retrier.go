@@ -22,15 +22,15 @@ import (
 
 const (
 	retryLease  = "retries"
-	retryPoll   = 2 * time.Second       // at least so often it is looked for what is due; a signal is faster
-	retryPace   = 20 * time.Millisecond // between two that are begun, so at most 50 a second
+	retryPoll   = 2 * time.Second       // how often the table is read without a signal
+	retryPace   = 20 * time.Millisecond // between two starts, so at most 50 a second
 	retryBatch  = 20
-	retryWaits  = 100 * time.Millisecond // while all that is due is being tried
-	retryAtOnce = 4                      // of one subscription
+	retryWaits  = 100 * time.Millisecond // while everything due is being tried
+	retryAtOnce = 4                      // limit for one subscription
 )
 
-// A retrier tries again what the subscriptions of one service have set aside. Of all that are on one
-// database one is at work.
+// A retrier retries the events that the subscriptions of one service have set aside. Of the
+// retriers on one database only the one with the lease works.
 type retrier struct {
 	bus    *bus
 	db     *sql.DB
@@ -38,12 +38,12 @@ type retrier struct {
 
 	mu        sync.Mutex
 	consumers map[[2]string]*consumer // by topic and group
-	trying    map[string]bool         // what is being tried, by its turn
+	trying    map[string]bool         // what is being tried, by unitOf
 }
 
 type retrierKey struct{}
 
-// retrierOf returns the retrier of the bus's service, which runs from the first subscription on.
+// retrierOf returns the retrier of the bus's service, which the first subscription starts.
 func (b *bus) retrierOf(db *sql.DB) (*retrier, error) {
 	return kaptar.Attach(b.app, retrierKey{}, func() (*retrier, error) {
 		r := &retrier{
@@ -61,7 +61,7 @@ func (r *retrier) add(c *consumer) {
 	r.consumers[[2]string{c.topic, c.opts.Group}] = c
 }
 
-// consumer returns whose events a row is; of a group that was reset the name has a generation.
+// consumer returns the consumer of a row. The group's name has a generation after a reset.
 func (r *retrier) consumer(due outbox.Due) *consumer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,12 +69,12 @@ func (r *retrier) consumer(due outbox.Due) *consumer {
 	return r.consumers[[2]string{due.Topic, group}]
 }
 
-// run tries again what is due, whenever the lease is its own, until stop ends.
+// run retries what is due whenever it has the lease, until stop ends.
 func (r *retrier) run(stop context.Context) error {
 	outage := &steady.Outage{What: "retries of events", Log: r.bus.app.Logger()}
 	backoff := &steady.Backoff{First: retryWaits, Max: maxBackoff}
 	for stop.Err() == nil {
-		if r.bus.turns.over(stop) { // another version handles the events
+		if r.bus.share.none(stop) { // another version handles the events
 			steady.Sleep(stop, shareEvery)
 			continue
 		}
@@ -98,12 +98,13 @@ func (r *retrier) run(stop context.Context) error {
 	return nil
 }
 
-// lead tries what is due until stop ends, the lease is lost or the events are another version's, and
-// returns when what it has begun has ended. It calls well whenever the database has answered.
+// lead retries what is due until stop ends, the lease is lost or another version handles the
+// events, and returns when the tries under way have ended. It calls well each time the database has
+// answered.
 func (r *retrier) lead(stop context.Context, lease *sqldb.Lease, well func()) error {
 	var begun sync.WaitGroup
 	defer begun.Wait()
-	for stop.Err() == nil && !r.bus.turns.over(stop) {
+	for stop.Err() == nil && !r.bus.share.none(stop) {
 		var all []outbox.Due
 		err := lease.Use(stop, func(ctx context.Context, conn *sql.Conn) (err error) {
 			all, err = outbox.NextDue(ctx, conn)
@@ -118,7 +119,7 @@ func (r *retrier) lead(stop context.Context, lease *sqldb.Lease, well func()) er
 			c := r.consumer(due)
 			after := time.Until(due.At)
 			switch {
-			case c == nil: // a subscription that is no more, or of another version
+			case c == nil: // the subscription was removed, or belongs to another version
 			case after > 0:
 				pause = min(pause, after)
 			default:
@@ -137,7 +138,8 @@ func (r *retrier) lead(stop context.Context, lease *sqldb.Lease, well func()) er
 	return nil
 }
 
-// begin tries the events of c that are due, as many as are not tried already, and returns how many.
+// begin retries events of c that are due and not being tried already, and returns how many it
+// started.
 func (r *retrier) begin(stop context.Context, c *consumer, due outbox.Due, begun *sync.WaitGroup) (n int, err error) {
 	if len(c.retries) == cap(c.retries) {
 		return 0, nil
@@ -157,8 +159,8 @@ func (r *retrier) begin(stop context.Context, c *consumer, due outbox.Due, begun
 		default:
 			ok = false
 		}
-		turn := turnOf(letter)
-		if !ok || !r.take(turn) {
+		unit := unitOf(letter)
+		if !ok || !r.take(unit) {
 			c.circuit.note(stop, letter.Message.Key, probe, stopped, nil)
 			if ok {
 				<-c.retries
@@ -169,7 +171,7 @@ func (r *retrier) begin(stop context.Context, c *consumer, due outbox.Due, begun
 		n++
 		begun.Go(func() {
 			defer func() {
-				r.release(turn)
+				r.release(unit)
 				<-c.retries
 			}()
 			for next := letter; next != nil; probe = false {
@@ -183,8 +185,9 @@ func (r *retrier) begin(stop context.Context, c *consumer, due outbox.Due, begun
 	return n, nil
 }
 
-// turnOf names what may be tried once at a time: a key of an ordered topic, or one event.
-func turnOf(d *outbox.DeadLetter) string {
+// unitOf identifies what is tried by one goroutine at a time: a key of an ordered topic, or one
+// event.
+func unitOf(d *outbox.DeadLetter) string {
 	name := d.Group + "\n" + d.Message.Topic + "\n" + d.Message.Headers.Get(driver.HeaderSource) + "\n"
 	if d.Seq != 0 {
 		return name + "key\n" + d.Message.Key
@@ -192,24 +195,24 @@ func turnOf(d *outbox.DeadLetter) string {
 	return name + d.Message.ID
 }
 
-func (r *retrier) take(turn string) bool {
+func (r *retrier) take(unit string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.trying[turn] {
+	if r.trying[unit] {
 		return false
 	}
-	r.trying[turn] = true
+	r.trying[unit] = true
 	return true
 }
 
-func (r *retrier) release(turn string) {
+func (r *retrier) release(unit string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.trying, turn)
+	delete(r.trying, unit)
 }
 
-// tryAgain calls the handler for an event that was set aside. It returns the next one of its key,
-// which is to be tried then.
+// tryAgain calls the handler for an event that was set aside. It returns the next event of its key,
+// which may be tried now.
 func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, probe bool) (next *outbox.DeadLetter) {
 	ctx := context.WithoutCancel(stop)
 	d := &driver.Delivery{Message: letter.Message, Attempt: letter.Attempts + 1}
@@ -227,7 +230,7 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	})
 	<-c.running
 	gone := errors.Is(err, outbox.ErrNoDeadLetter)
-	if gone { // an operator was quicker
+	if gone { // an operator has replayed or dropped it meanwhile
 		result, err = duplicate, nil
 	}
 	c.circuit.note(ctx, d.Key, probe, result, err)
@@ -249,12 +252,12 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	return next
 }
 
-// failedAgain notes that an event which was set aside has failed because of err.
+// failedAgain records that an event which was set aside has failed again because of err.
 func (c *consumer) failedAgain(ctx context.Context, letter *outbox.DeadLetter, err error) outcome {
 	log := c.bus.app.Logger().With(slog.String("topic", c.topic), slog.String("group", c.opts.Group), slog.String("id", letter.Message.ID),
 		slog.Int("attempts", letter.Attempts+1))
 	waits := letter.Retries
-	if letter.Attempts > letter.Retries { // it was tried in place, and has waited once since
+	if letter.Attempts > letter.Retries { // it failed in place first, and has waited firstDelay since
 		waits++
 	}
 	result, due := retrying, time.Now().Add(retryDelay(waits))
@@ -277,7 +280,7 @@ func (c *consumer) failedAgain(ctx context.Context, letter *outbox.DeadLetter, e
 	return result
 }
 
-// retryDelay is how long an event waits after so many failed retries.
+// retryDelay is the wait after the given number of failed retries.
 func retryDelay(retries int) time.Duration {
 	delay := firstDelay
 	for range retries {

@@ -21,9 +21,9 @@ const (
 	mediaBatch      = "application/cloudevents-batch+json"
 )
 
-// arrive brings d, as the driver gave it, into the form that the inbox, the order of keys and
-// handlers know: an event in structured mode becomes the same as it would be in binary mode. What
-// cannot be understood stays as it is, and decode says why.
+// arrive converts a delivery of a driver into the form in which the inbox, the order of keys and
+// the handlers know events: an event in structured mode becomes what it would be in binary mode.
+// What cannot be read stays as it is, and decode reports why.
 func arrive(d *driver.Delivery, raw bool) {
 	if d.Raw = raw; !raw {
 		if m, ok, err := unfold(&d.Message); ok && err == nil {
@@ -34,24 +34,24 @@ func arrive(d *driver.Delivery, raw bool) {
 	storableID(d)
 }
 
-// fromExtensions gives d the origin that CloudEvents' extension for tracing names, if no header of
-// the transport does.
+// fromExtensions takes the origin of d from CloudEvents' tracing extension, unless a header of the
+// transport has it.
 func fromExtensions(d *driver.Delivery) {
 	parent := d.Headers.Get("ce-" + driver.HeaderTraceParent)
 	if parent == "" || d.Headers.Get(driver.HeaderTraceParent) != "" {
 		return
 	}
-	d.Headers = slices.Clone(d.Headers) // other groups have the same
+	d.Headers = slices.Clone(d.Headers) // other groups share them
 	d.Headers.Set(driver.HeaderTraceParent, parent)
 	if state := d.Headers.Get("ce-" + driver.HeaderTraceState); state != "" {
 		d.Headers.Set(driver.HeaderTraceState, state)
 	}
 }
 
-// mediaType is the type in a header content-type, lower-case and without parameters; "" without the
-// header.
+// mediaType returns the media type of a content-type header, in lower case and without parameters;
+// "" if there is no header.
 func mediaType(contentType string) (string, error) {
-	if contentType == "" || contentType == mediaJSON || contentType == mediaProtobuf { // nearly always
+	if contentType == "" || contentType == mediaJSON || contentType == mediaProtobuf { // by far the most common cases
 		return contentType, nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
@@ -61,11 +61,11 @@ func mediaType(contentType string) (string, error) {
 	return media, nil
 }
 
-// unfold returns the message in binary mode that is the same event as m, which is in the structured
-// mode of CloudEvents' JSON format. structured is false for a message in another mode. The headers
-// ce-… that m may have as well are copies, and not believed; others stay.
+// unfold converts m from the structured mode of CloudEvents' JSON format into binary mode.
+// structured is false, and out is m, if m is in another mode. Headers ce-… of m repeat attributes
+// and are dropped; other headers stay.
 func unfold(m *driver.Message) (out driver.Message, structured bool, err error) {
-	media, _ := mediaType(m.Headers.Get(driver.HeaderContentType)) // decode tells what is wrong with it
+	media, _ := mediaType(m.Headers.Get(driver.HeaderContentType)) // decode reports the error
 	if !strings.HasPrefix(media, "application/cloudevents") {
 		return *m, false, nil
 	}
@@ -106,12 +106,12 @@ func unfold(m *driver.Message) (out driver.Message, structured bool, err error) 
 	if out.ID = e.headers.Get(driver.HeaderID); out.ID == "" {
 		return *m, true, errors.New("attribute id is missing")
 	}
-	for _, name := range []string{driver.HeaderSubject, "ce-partitionkey"} { // the second counts more
+	for _, name := range []string{driver.HeaderSubject, "ce-partitionkey"} { // the last one found wins
 		if key := e.headers.Get(name); key != "" {
 			out.Key = key
 		}
 	}
-	for _, name := range []string{driver.HeaderTraceParent, driver.HeaderTraceState} { // the event's, not the transport's
+	for _, name := range []string{driver.HeaderTraceParent, driver.HeaderTraceState} { // those of the event, not of the transport
 		if value := e.headers.Get("ce-" + name); value != "" {
 			out.Headers.Set(name, value)
 		}
@@ -119,14 +119,14 @@ func unfold(m *driver.Message) (out driver.Message, structured bool, err error) 
 	return out, true, nil
 }
 
-// An envelope is what was read of an event in structured mode.
+// An envelope holds the attributes and data of an event in structured mode.
 type envelope struct {
 	headers      driver.Headers
 	contentType  string
 	data, base64 json.RawMessage
 }
 
-// add takes one member of the event. A member that is null is the same as none.
+// add stores one member of the event. null means that it is absent.
 func (e *envelope) add(name string, value json.RawMessage) error {
 	switch {
 	case string(value) == "null" && name != "data":
@@ -152,7 +152,7 @@ func (e *envelope) add(name string, value json.RawMessage) error {
 	return nil
 }
 
-// attribute is a member's value as it stands in a header.
+// attribute returns a member's value as a header has it.
 func attribute(name string, value json.RawMessage) (string, error) {
 	switch value[0] {
 	case '"':
@@ -174,7 +174,7 @@ func attribute(name string, value json.RawMessage) (string, error) {
 	return "", fmt.Errorf("attribute %.60s: expected text", name)
 }
 
-// defined reports whether CloudEvents itself defines the attribute, which is text then.
+// defined reports whether CloudEvents itself defines the attribute. All of those are text.
 func defined(name string) bool {
 	switch name {
 	case "id", "source", "specversion", "type", "datacontenttype", "dataschema", "subject", "time":
@@ -183,7 +183,7 @@ func defined(name string) bool {
 	return false
 }
 
-// content is the data as it would be a body in binary mode, and its content type.
+// content returns the data as the body of binary mode, and its content type.
 func (e *envelope) content() (data []byte, contentType string, err error) {
 	media, err := mediaType(e.contentType)
 	switch {

@@ -210,9 +210,9 @@ func newConsumer[T any](app *kaptar.App, version Older[T], opts *SubscribeOption
 	if err := note(app, schema.Use{Topic: topic, Group: all.Group, Ordered: version.ordered, Raw: version.raw}, version.schema); err != nil {
 		return nil, err
 	}
-	if b.turns == nil {
-		b.turns = newTurns(app)
-		app.Go("events by version", b.turns.follow)
+	if b.share == nil {
+		b.share = newShare(app)
+		app.Go("events by version", b.share.follow)
 	}
 	c := &consumer{
 		bus: b, topic: topic, raw: version.raw, ordered: version.ordered && !version.raw, opts: all, running: make(chan struct{}, all.Concurrency),

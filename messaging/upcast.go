@@ -7,8 +7,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/schema"
 )
 
-// An Older is an earlier version of a topic, and how its events are read as those of a later one with
-// data of type T. Upcast makes it.
+// An Older is an earlier version of a topic whose data is converted into a T. [Upcast] makes it.
 type Older[T any] struct {
 	topic        string
 	ordered, raw bool
@@ -16,19 +15,19 @@ type Older[T any] struct {
 	schema       func() *schema.Schema
 }
 
-// Upcast returns what Topic.Older needs so that a topic's subscriptions also handle what is still
-// published to an earlier version, or waits there. up makes the data of a new event of that of an old
-// one; it must depend on nothing else, since an event may be handled again. When it fails the event
-// becomes a dead letter at once, as one that cannot be decoded. Versions before from, its own Older,
-// are read through from.
+// Upcast returns the value of Topic.Older for a topic that replaces from. Its subscriptions then
+// also handle events that are still published to from or wait there. up converts the old data into
+// the new; its result must depend on nothing but old, since an event may be handled again. If up
+// fails, the event becomes a dead letter at once, like one that cannot be decoded. Versions before
+// from, in its own Older, are converted through from.
 //
-// To handlers the event is like any other, and keeps its source, ID, key and time. Each version is a
-// topic of its own for the broker, dead letters and the order of keys: an event that is set aside
-// stands there as it was published, under its own topic, and a replay goes through up again. The
-// order of a key is kept within each version, and there is none between two of them: what must not
-// overtake the last old event needs a number or time in its data that the handler compares. A
-// publisher uses one version at a time: what it publishes to two is two events, with an ID each. An
-// event that another program puts on both under one ID is handled once if no version is ordered.
+// Handlers see such an event like any other, with its source, ID, key and time. For the broker,
+// dead letters and the order of keys each version is a topic of its own: an event that is set aside
+// is stored as it was published, under its own topic, and a replay converts it again. Order is kept
+// within each version but not between two. Where a new event must not overtake an old one, the
+// handler compares a number or time in the data. A publisher publishes an event to one version
+// only: what it publishes to two are two events, with two IDs. An event that another program puts
+// on both under one ID is handled once, provided that no version is ordered.
 func Upcast[Old, New any](from Topic[Old], up func(Old) (New, error)) []Older[New] {
 	var all []Older[New]
 	for _, version := range from.versions() {
@@ -50,12 +49,12 @@ func Upcast[Old, New any](from Topic[Old], up func(Old) (New, error)) []Older[Ne
 	return all
 }
 
-// versions are the topic itself and those that its subscriptions read as it.
+// versions returns the topic itself and those that its subscriptions read as it.
 func (t Topic[T]) versions() []Older[T] {
 	return append([]Older[T]{{t.Name, t.Ordered, t.raw(), decode[T], t.Schema}}, t.Older...)
 }
 
-// validate asks data itself, if it has a method for that.
+// validate calls data's method Validate, if it has one.
 func validate(data any) error {
 	v, ok := data.(interface{ Validate() error })
 	if !ok {

@@ -16,34 +16,35 @@ import (
 )
 
 const (
-	// shareEvery is how often a service looks which events are its version's.
+	// shareEvery is how often a service finds out which events its version handles.
 	shareEvery = time.Second
 
-	// shareWait is how long after its start a service handles no events because it does not know that
-	// yet: without the store of weights it goes on as if there were none.
+	// shareWait is how long a service handles no events after its start because it does not know
+	// that yet. Then it behaves as if there were no store of weights.
 	shareWait = 10 * time.Second
 
-	// Another version's event is given back so often, the first times at once and then after growing
-	// pauses, about 20 s in all: then its version has no time for it, and it is handled here.
+	// An event of another version is given back up to mostPasses times: the first quickPasses at
+	// once, later ones after growing pauses, about 20 s in all. Then its version seems to have no
+	// room for it, and it is handled here.
 	mostPasses  = 32
 	quickPasses = 8
 	firstPass   = 10 * time.Millisecond
 	longestPass = time.Second
 )
 
-// turns say whether, and which, events are the service's.
-type turns struct {
+// A share says which events this version of the service handles.
+type share struct {
 	app       *kaptar.App
 	last      atomic.Pointer[transport.EventShare] // nil: not known yet
 	consuming atomic.Int64                         // subscriptions
 
-	mu    sync.Mutex
-	begun time.Time // when it was first looked
-	told  string    // which version is missing
+	mu      sync.Mutex
+	begun   time.Time // time of the first look
+	missing string    // version that the log has named
 }
 
-func newTurns(app *kaptar.App) *turns {
-	t := &turns{app: app}
+func newShare(app *kaptar.App) *share {
+	t := &share{app: app}
 	gauge := func(name, help string, is func(s *transport.EventShare) bool) {
 		app.Metrics().MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": app.Name()},
@@ -61,16 +62,16 @@ func newTurns(app *kaptar.App) *turns {
 	return t
 }
 
-// follow looks until stop ends.
-func (t *turns) follow(stop context.Context) error {
+// follow calls look until stop ends.
+func (t *share) follow(stop context.Context) error {
 	for more := true; more; more = steady.Sleep(stop, shareEvery) {
 		t.look(stop)
 	}
 	return nil
 }
 
-// look asks which events are the service's now; nil is not known yet.
-func (t *turns) look(ctx context.Context) *transport.EventShare {
+// look finds out which events are the service's now. It returns nil if that is not known yet.
+func (t *share) look(ctx context.Context) *transport.EventShare {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.begun.IsZero() {
@@ -83,56 +84,56 @@ func (t *turns) look(ctx context.Context) *transport.EventShare {
 	if last := t.last.Swap(s); last == nil && s.None || last != nil && last.None != s.None {
 		t.app.Logger().InfoContext(ctx, "events by version", "handles_events", !s.None, "version", t.app.Version())
 	}
-	if m := s.Missing; m != "" && m != t.told {
+	if m := s.Missing; m != "" && m != t.missing {
 		t.app.Logger().WarnContext(ctx, "events wait for a version of the service that has no instance: start one, "+
 			"or change the weight "+t.app.Name()+"/events or those of its versions", "version", m)
 	}
-	t.told = s.Missing
+	t.missing = s.Missing
 	return s
 }
 
-// now is what look has found last, or finds.
-func (t *turns) now(ctx context.Context) *transport.EventShare {
+// now returns what look found last, or calls it.
+func (t *share) now(ctx context.Context) *transport.EventShare {
 	if s := t.last.Load(); s != nil {
 		return s
 	}
 	return t.look(ctx)
 }
 
-// over reports whether the service has no events to handle, as far as is known.
-func (t *turns) over(ctx context.Context) bool {
+// none reports whether the service has no events to handle, or does not know yet.
+func (t *share) none(ctx context.Context) bool {
 	s := t.now(ctx)
 	return s == nil || s.None
 }
 
 // run consumes while the service has events to handle, and until stop ends.
 func (c *consumer) run(stop context.Context, br driver.Broker, sub driver.Subscription) error {
-	turns := c.bus.turns
+	share := c.bus.share
 	for done := false; !done; {
-		if turns.over(stop) {
+		if share.none(stop) {
 			done = !steady.Sleep(stop, shareEvery/10)
 			continue
 		}
-		turn, end := context.WithCancel(stop)
+		ctx, end := context.WithCancel(stop)
 		go func() {
 			defer end()
-			for steady.Sleep(turn, shareEvery/10) {
-				if turns.over(turn) {
+			for steady.Sleep(ctx, shareEvery/10) {
+				if share.none(ctx) {
 					return
 				}
 			}
 		}()
-		turns.consuming.Add(1)
-		done = c.consume(turn, br, sub) || stop.Err() != nil
-		turns.consuming.Add(-1)
+		share.consuming.Add(1)
+		done = c.consume(ctx, br, sub) || stop.Err() != nil
+		share.consuming.Add(-1)
 		end()
 	}
 	return nil
 }
 
-// passOn gives d back if it is another version's.
+// passOn gives d back if another version handles it.
 func (c *consumer) passOn(ctx context.Context, d *driver.Delivery) bool {
-	s := c.bus.turns.now(ctx)
+	s := c.bus.share.now(ctx)
 	if s == nil || !c.shares || !s.Partly {
 		return false
 	}
