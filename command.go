@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kaptar/kaptar/internal/cli"
 )
 
 // A Command is one that a package adds to a program.
@@ -82,7 +83,7 @@ func (p *Program) cobra(c Command) *cobra.Command {
 			call := &Call{Args: args, Stdin: os.Stdin, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), program: p, settings: &flags{values: map[string]string{}}}
 			call.Flags = p.commandFlags(call.settings)
 			if code := c.Run(cmd.Context(), call); code != 0 {
-				return exitError(code)
+				return cli.ExitError(code)
 			}
 			return nil
 		},
@@ -107,8 +108,3 @@ func (p *Program) commandFlags(f *flags) *flag.FlagSet {
 	}
 	return set
 }
-
-// An exitError is the exit code of a Command, other than 0, which has printed why.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -20,8 +19,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/near"
-	"github.com/kaptar/kaptar/internal/redact"
 )
 
 // defaultFiles are looked for when --config is not given: there may be one of them.
@@ -66,30 +65,16 @@ type Program struct {
 func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := stopOnSignal(stderr)
 	defer stop()
-	name := filepath.Base(os.Args[0])
-	err := error(usageError{errNoService})
+	err := cli.Usagef("%w", errNoService)
 	if len(p.Services) > 0 {
-		root := p.command(name)
+		root := p.command(cli.Program())
 		root.SetArgs(args)
 		root.SetOut(stdout)
 		root.SetErr(stderr)
 		err = root.ExecuteContext(ctx)
 	}
-	if err == nil {
-		return 0
-	}
-	if code, ok := errors.AsType[exitError](err); ok {
-		return int(code)
-	}
-	fmt.Fprintf(stderr, "%s: %s\n", name, redact.Lines(err.Error()))
-	if _, usage := errors.AsType[usageError](err); usage {
-		return 2
-	}
-	return 1
+	return cli.Code(err, stderr)
 }
-
-// A usageError is a command line that cannot be understood.
-type usageError struct{ error }
 
 // stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the second ends the
 // process.
@@ -190,7 +175,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	like := strings.Join(cmd.SuggestionsFor(args[0]), " or ")
-	return usageError{fmt.Errorf("unknown command %q: %ssee %s --help", args[0], didYouMean("", like), cmd.Root().Name())}
+	return cli.Usagef("unknown command %q: %ssee %s --help", args[0], didYouMean("", like), cmd.Root().Name())
 }
 
 // unknownFlag is the error of a flag that cannot be parsed, with the flags that it is like.
@@ -201,7 +186,7 @@ func unknownFlag(cmd *cobra.Command, err error) error {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 		hint = didYouMean("--", near.Find(unknown.GetSpecifiedName(), known))
 	}
-	return usageError{fmt.Errorf("%w: %ssee %s --help", err, hint, cmd.Root().Name())}
+	return cli.Usagef("%w: %ssee %s --help", err, hint, cmd.Root().Name())
 }
 
 func didYouMean(prefix, name string) string {
@@ -256,7 +241,7 @@ func (f *flags) sources() (config.Sources, error) {
 	for _, kv := range f.set {
 		key, value, ok := strings.Cut(kv, "=")
 		if !ok {
-			return src, usageError{fmt.Errorf("--set %s: expected key=value", kv)}
+			return src, cli.Usagef("--set %s: expected key=value", kv)
 		}
 		src.Flags[key] = value
 	}
@@ -304,8 +289,8 @@ func (p *Program) versions() string {
 func (p *Program) pick(f *flags, names []string) (picked []Service, opts *Options, err error) {
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {
-			return nil, nil, usageError{fmt.Errorf("there is no service %q: %sexpected one of %s",
-				name, didYouMean("", near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))}
+			return nil, nil, cli.Usagef("there is no service %q: %sexpected one of %s",
+				name, didYouMean("", near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))
 		}
 	}
 	opts = &Options{}

@@ -63,21 +63,8 @@ func (c *command) validate() error {
 	return nil
 }
 
-// known refuses names that no service has.
-func (c *command) known(names ...string) error {
-	for _, name := range names {
-		if !slices.Contains(c.Services(), name) {
-			return cli.Usagef("there is no service %q: expected one of %s", name, strings.Join(c.Services(), ", "))
-		}
-	}
-	return nil
-}
-
 // each calls use with the operators of the services named, or of all that keep events.
 func (c *command) each(ctx context.Context, names []string, use func(ctx context.Context, o *operator) error) error {
-	if err := c.known(names...); err != nil {
-		return err
-	}
 	return c.Apps(ctx, names, func(ctx context.Context, apps []*kaptar.App) error {
 		for _, app := range apps {
 			o, err := operatorOf(app)

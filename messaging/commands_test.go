@@ -124,7 +124,7 @@ func TestWrongCommandLines(t *testing.T) {
 	}{
 		"deadletters lst":                                        {2, `unknown command "lst": did you mean list? expected one of audit, drop, edit, list, replay, show`},
 		"deadletters list --fast":                                {2, "unknown flag: --fast: see "},
-		"deadletters list shopp":                                 {2, `there is no service "shopp": expected one of shop, idle`},
+		"deadletters list shopp":                                 {2, `there is no service "shopp": did you mean shop? expected one of shop, idle`},
 		"deadletters list idle":                                  {1, "idle keeps no events in a database"},
 		"deadletters list --state gone":                          {2, `--state "gone": expected retrying, dead or parked`},
 		"deadletters list --since yesterday":                     {2, `--since "yesterday": expected an age as in 90m, or a time as in 2026-11-29T10:00:00Z`},

@@ -310,7 +310,7 @@ func (c *letters) editCommand() *cobra.Command {
 				}
 				values[name] = value
 			}
-			if err := cmp.Or(c.known(args[0]), c.validate()); err != nil {
+			if err := c.validate(); err != nil {
 				return err
 			}
 			data, err := c.read(file)
@@ -367,6 +367,10 @@ func (c *letters) auditCommand() *cobra.Command {
 			}
 			if c.json {
 				return cli.JSON(c.Stdout, all)
+			}
+			if len(all) == 0 {
+				fmt.Fprintln(c.Stdout, "Nothing was changed by hand.")
+				return nil
 			}
 			rows := [][]string{{"AT", "SERVICE", "WHO", "ACTION", "TOPIC", "KEY", "EVENT", "WHY"}}
 			for i := range all {

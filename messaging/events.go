@@ -230,7 +230,7 @@ func (c *command) resetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reset SERVICE TOPIC", Short: "Have a consumer group begin again", Args: cli.Exactly("SERVICE", "TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(c.known(args[0]), c.validate()); err != nil {
+			if err := c.validate(); err != nil {
 				return err
 			}
 			r.Topic, r.by = args[1], c.by
@@ -253,7 +253,7 @@ func (c *command) resendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "resend SERVICE", Short: "Send again what a broker has lost, as far as outbox.keep has it", Args: cli.Exactly("SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(c.known(args[0]), c.validate()); err != nil {
+			if err := c.validate(); err != nil {
 				return err
 			}
 			return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {

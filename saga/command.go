@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,16 +95,17 @@ func listCommand(call *kaptar.Call) *cobra.Command {
 }
 
 func printList(call *kaptar.Call, all []found) error {
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(call.Stdout, "No saga fits.")
+		return err
+	}
 	rows := [][]string{{"SERVICE", "SAGA", "ID", "VERSION", "STATUS", "STEP", "FAILED", "AGE", "NEXT", "REASON"}}
 	for _, s := range all {
 		next := "-"
 		if !s.Due.IsZero() {
 			next = max(0, time.Until(s.Due)).Round(time.Second).String()
 		}
-		reason := s.Reason
-		if s.Error != "" {
-			reason = s.Error
-		}
+		reason, _, _ := strings.Cut(cmp.Or(s.Error, s.Reason), "\n")
 		rows = append(rows, []string{
 			s.Service, s.Name, s.ID, strconv.Itoa(s.Version), string(s.Status), s.Step, strconv.Itoa(s.Attempts),
 			time.Since(s.Created).Round(time.Second).String(), next, reason,

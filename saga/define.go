@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime/debug"
 	"time"
 )
 
@@ -56,6 +57,9 @@ func define[S any](def *Definition[S]) (*definition, error) {
 		return nil, errors.New("no steps: expected one at least")
 	}
 	for i, s := range def.Steps {
+		if s.Timeout < 0 {
+			return nil, fmt.Errorf("step %q: timeout %v: expected 0, for the default, or more", s.Name, s.Timeout)
+		}
 		if err := d.check(i, s.Name, s.Do != nil || s.Commit != nil, s.Undo != nil || s.Revert != nil, s.Pivot); err != nil {
 			return nil, fmt.Errorf("step %q: %w", s.Name, err)
 		}
@@ -139,7 +143,7 @@ func encode[S any](s *S) ([]byte, error) {
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
 	return f()

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrUnknown is the error of operations on a saga that is not in the database.
-var ErrUnknown = errors.New("saga: there is none of that name and id")
+var ErrUnknown = errors.New("there is none of that name and id: see the command sagas list")
 
 // An Info describes one saga to operators.
 type Info struct {

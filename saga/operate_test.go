@@ -173,6 +173,7 @@ func TestDefinitions(t *testing.T) {
 		"name: expected lower-case":           {Name: "A", Steps: []Step[int]{step}},
 		"no steps: expected one":              {Name: "a"},
 		"expected 0 or more":                  {Name: "a", Version: -1, Steps: []Step[int]{step}},
+		`step "a": timeout -1ns: expected 0`:  {Name: "a", Steps: []Step[int]{{Name: "a", Do: do, Timeout: -1}}},
 		"expected Do or Commit":               {Name: "a", Steps: []Step[int]{{Name: "a"}}},
 		`step "a": expected one step of that`: {Name: "a", Steps: []Step[int]{step, step}},
 		"expected one pivot":                  {Name: "a", Steps: []Step[int]{pivot, {Name: "q", Do: do, Pivot: true}}},
@@ -216,12 +217,14 @@ func TestCommand(t *testing.T) {
 		}{
 			{"list", 0, []string{"SERVICE   SAGA       ID", "bank      transfer   2    0         running   hold   1", "away (again in 1h0m0s)"}},
 			{"list --status completed bank", 0, []string{"bank      transfer   1    0         completed"}},
+			{"list other", 0, []string{"No saga fits.\n"}},
+			{"show nobody transfer 2", 2, []string{`there is no service "nobody": expected one of bank, other`}},
 			{"list --json other", 0, []string{"[]"}},
 			{"list --stuck --json", 0, []string{"[]"}},
 			{"list --status done", 2, []string{"expected one of running"}},
 			{"list --limit 0", 2, []string{"expected 1 or more"}},
 			{"show bank transfer 2", 0, []string{`"status": "running"`, `"Cents": 100`}},
-			{"show bank transfer 9", 1, []string{"there is none of that name and id"}},
+			{"show bank transfer 9", 1, []string{": saga: transfer 9: there is none of that name and id"}},
 			{"show other transfer 2", 1, []string{"there is none of that name and id"}},
 			{"cancel bank transfer 1", 2, []string{"expected --why REASON"}},
 			{"cancel bank transfer", 2, []string{"expected SERVICE, SAGA and one ID"}},
@@ -254,7 +257,7 @@ func TestCommand(t *testing.T) {
 func TestTraceAndMetrics(t *testing.T) {
 	t.Parallel()
 	onEachDialect(t, func(t *testing.T, url string) {
-		s := run(t, url, newRecord("1/pay/do", Refuse("no")).definition(), nil)
+		s := run(t, url, newRecord("1/pay/do", Refuse("")).definition(), nil)
 		ctx, span := s.app.Tracer().Start(t.Context(), "request")
 		err := sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error { return s.sagas.Start(ctx, tx, "1", transfer{}) })
 		if err != nil {

@@ -135,7 +135,7 @@ type Outcome struct {
 }
 
 // ErrExists is the error of Start for an id that a stored saga has.
-var ErrExists = errors.New("saga: there is one of that id already")
+var ErrExists = errors.New("there is one of that id already")
 
 const maxID = 200 // bytes
 

@@ -86,7 +86,7 @@ func TestPanicAndTimeout(t *testing.T) {
 		if calls.Load() != 3 || string(w.state) != `{"Cents":101,"Notes":null}` {
 			t.Errorf("after %d calls the state is %s, want 3 calls and the last one's state", calls.Load(), w.state)
 		}
-		if !strings.Contains(s.Log(), "panic: oops") || !strings.Contains(s.Log(), "deadline exceeded") {
+		if !strings.Contains(s.Log(), "panic: oops") || !strings.Contains(s.Log(), "TestPanicAndTimeout") || !strings.Contains(s.Log(), "deadline exceeded") {
 			t.Errorf("the log does not say why the step was done again:\n%s", s.Log())
 		}
 	})

@@ -173,7 +173,7 @@ func (r *runner) report(ctx context.Context, span trace.Span, w *row, after posi
 		}
 		r.log.Log(ctx, level, "saga waits", "id", w.id, "step", w.Step, "action", direction, "attempts", after.Attempts,
 			"error", after.Error, "again_in", wait)
-	case w.Status == Running && after.Reason != "":
+	case w.Status == Running && (after.Status == Compensating || after.Status == Compensated):
 		result = "refused"
 	}
 	r.metrics.steps.WithLabelValues(r.def.name, w.Step, direction, result).Inc()

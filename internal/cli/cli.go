@@ -91,7 +91,11 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	return Code(root.ExecuteContext(ctx), stderr)
+}
+
+// Code prints err, unless it is an ExitError, and returns its exit code, which is 0 for nil.
+func Code(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
