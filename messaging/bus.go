@@ -70,7 +70,7 @@ func (b *bus) store() (*store, error) {
 		if set.Inbox.Retention < 0 {
 			return nil, fmt.Errorf("messaging: %s: inbox.retention is %v: expected a duration, or 0s for ever", b.app.Name(), set.Inbox.Retention)
 		}
-		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: set.Outbox.Keep})}
+		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: set.Outbox.Keep, Apart: set.apart()})}
 		rows := backlog{s.relay, b.app.Name()}
 		b.app.Metrics().MustRegister(rows)
 		b.app.OnStop("outbox", func(context.Context) error { // before the database, which the backlog reads
@@ -165,37 +165,13 @@ func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
 	return br, nil
 }
 
-// send publishes msgs in order. Neighbours with the same broker are published together. When one of
-// these groups fails, the error says how many messages before it were sent.
+// send gives msgs, which have one broker, to it.
 func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
-	for start := 0; start < len(msgs); {
-		br, err := b.broker(ctx, msgs[start].Topic)
-		if err != nil {
-			return &driver.PartialError{Sent: start, Err: err}
-		}
-		end := start + 1
-		for ; end < len(msgs); end++ {
-			if msgs[end].Topic == msgs[end-1].Topic {
-				continue
-			}
-			if next, err := b.broker(ctx, msgs[end].Topic); err != nil || next != br {
-				break
-			}
-		}
-		if err := b.publish(ctx, br, msgs[start:end]); err != nil {
-			sent := start
-			if p, ok := errors.AsType[*driver.PartialError](err); ok {
-				sent += p.Sent
-				err = p.Err // the number of the whole is added below
-			}
-			if sent == 0 {
-				return err
-			}
-			return &driver.PartialError{Sent: sent, Err: err}
-		}
-		start = end
+	br, err := b.broker(ctx, msgs[0].Topic)
+	if err != nil {
+		return err
 	}
-	return nil
+	return b.publish(ctx, br, msgs)
 }
 
 // publish publishes msgs to br. A message that br will never accept, such as one above the server's

@@ -244,6 +244,41 @@ func TestTopicWithABrokerOfItsOwn(t *testing.T) {
 	}
 }
 
+// The broker of one topic is lost: events of the other go on, and what waits comes when it is back.
+func TestBrokersAreApart(t *testing.T) {
+	t.Parallel()
+	var shop shop
+	store := newStore(nil)
+	general, special := startBroker(t), startBroker(t)
+	second := messaging.Topic[placed]{Name: "second"}
+	var publisher *messaging.Publisher[placed]
+	service := shop.service()
+	setup := service.Setup
+	service.Setup = func(app *kaptar.App) (err error) {
+		if err = setup(app); err == nil {
+			publisher, err = messaging.NewPublisher(app, second)
+		}
+		return err
+	}
+	start(t, t.TempDir(), map[string]string{"broker_url": general.url(), "topics.order.placed.v1.url": special.url()}, service, store.service())
+	general.stop()
+	err := sqldb.InTx(t.Context(), shop.db, func(ctx context.Context, tx *sql.Tx) error { return publisher.Publish(ctx, tx, "k", placed{N: 1}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	shop.publish(t, "k", placed{N: 1})
+	store.waitFor(t, "*", 1)
+	waiting := func() (n int) {
+		if err := shop.db.QueryRowContext(t.Context(), "SELECT count(*) FROM kaptar_outbox").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	eventually(t, "only the other event to wait", func() bool { return waiting() == 1 })
+	general.start()
+	eventually(t, "the other event to go out", func() bool { return waiting() == 0 })
+}
+
 func TestEventsOfOneTransactionKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	var shop shop

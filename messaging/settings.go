@@ -1,6 +1,8 @@
 package messaging
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/kaptar/kaptar/config"
@@ -26,4 +28,18 @@ type Settings struct {
 	DeadLetters struct {
 		UnreadyAfter time.Duration `config:"unready_after" default:"0s" help:"how old a dead letter may be before the service is not ready; 0s is for ever"`
 	} `config:"dead_letters"`
+}
+
+// apart are the topics of each broker but that of broker_url.
+func (s *Settings) apart() (lists [][]string) {
+	of := map[string][]string{}
+	for _, topic := range slices.Sorted(maps.Keys(s.Topics)) {
+		if url := s.Topics[topic].URL.Reveal(); url != "" && url != s.BrokerURL.Reveal() {
+			of[url] = append(of[url], topic)
+		}
+	}
+	for _, url := range slices.Sorted(maps.Keys(of)) {
+		lists = append(lists, of[url])
+	}
+	return lists
 }

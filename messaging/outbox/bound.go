@@ -34,8 +34,13 @@ const (
 //
 // A prepared transaction counts as one that is not over. Once a minute a read begins at the start,
 // for the sake of whoever restores a dump under a running relay.
+//
+// Of several routes each has a bound of its own, below which there is no row of that route: it need not
+// go through the backlog of another one each time. There SQLite has one too, for which nothing needs to
+// be proven, as it has one writer at a time.
 type bound struct {
-	every time.Duration // between two looks at the locks
+	every  time.Duration // between two looks at the locks
+	serial bool          // ids are in the order of the commits
 
 	id      int64     // the bound
 	next    int64     // what it will be; 0 while nothing was sent since
@@ -84,11 +89,14 @@ func (b *bound) least() int64 {
 }
 
 // delivered takes step 3, if it can, and begins anew. ids are those that the last read has found; all
-// are deleted.
-func (b *bound) delivered(ids []int64) {
-	var last int64
-	if len(ids) > 0 {
-		last = ids[len(ids)-1]
+// are deleted. last is an id that was taken before that read.
+func (b *bound) delivered(ids []int64, last int64) {
+	if n := len(ids); n == batchSize || n > 0 && ids[n-1] > last {
+		last = ids[n-1]
+	}
+	if b.serial {
+		b.id = max(b.id, last)
+		return
 	}
 	if b.clear && (last >= b.next || len(ids) < batchSize) {
 		b.id, b.next, b.noted, b.clear = b.next, 0, false, false

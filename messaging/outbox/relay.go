@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/steady"
@@ -31,6 +34,11 @@ const (
 type RelayOptions struct {
 	Log  *slog.Logger  // told when sending begins to fail and when it recovers; nil logs nothing
 	Keep time.Duration // how long sent events are kept for Resend; 0, the default, keeps none
+
+	// Apart are lists of topics, each the topics of one broker. The events of a list are sent beside
+	// those of the others, so that a broker that is away holds up none but its own; all topics in no
+	// list are sent together. A topic is in one list at most.
+	Apart [][]string
 }
 
 // Relay sends the events of one database's outbox. Its methods may be called concurrently.
@@ -41,8 +49,16 @@ type Relay struct {
 	signal *sqldb.Signal
 	poll   time.Duration // idlePoll, but in tests
 	every  time.Duration // boundEvery, but in tests
+	routes []*route
+	outage steady.Outage // of the database
+}
 
-	outage steady.Outage
+// A route is the topics of one broker. Its events are sent in their order, one batch at a time.
+type route struct {
+	topics []string      // with rest those of the other routes
+	rest   bool          // it has all topics that no other route has
+	signal *sqldb.Signal // one for each waiter
+	outage steady.Outage // of the broker
 }
 
 // NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to
@@ -50,15 +66,25 @@ type Relay struct {
 //
 // send gets at most 500 messages in the order of the outbox and returns nil once the broker has
 // them all, durably. Of a *driver.PartialError in the chain of its error the relay takes that the
-// first messages are sent; else that none is. It is not called concurrently, and must return when
-// its ctx ends.
+// first messages are sent; else that none is. It must return when its ctx ends. It is called
+// concurrently only for topics that are Apart; all messages of one call are of one list, or of none.
 func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
 	r := &Relay{db: db, send: send, signal: sqldb.NewSignal(db, signalName), poll: idlePoll, every: boundEvery}
-	r.outage.What = "outbox relay"
-	if opts != nil {
-		r.outage.Log, r.keep = opts.Log, opts.Keep
+	if opts == nil {
+		opts = new(RelayOptions)
+	}
+	r.keep, r.outage.What, r.outage.Log = opts.Keep, "outbox relay", opts.Log
+	r.route(slices.Concat(opts.Apart...)).rest = true
+	for _, topics := range opts.Apart {
+		r.route(topics).outage.Attrs = []slog.Attr{slog.Any("topics", topics)}
 	}
 	return r
+}
+
+func (r *Relay) route(topics []string) *route {
+	t := &route{topics: topics, signal: sqldb.NewSignal(r.db, signalName), outage: steady.Outage{What: r.outage.What, Log: r.outage.Log}}
+	r.routes = append(r.routes, t)
+	return t
 }
 
 // Wake makes the relay that leads look into the outbox now, wherever it runs: see [sqldb.Signal]. Call
@@ -89,6 +115,8 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 // it sends a batch. A relay that is stopped for long in the middle of a batch can still send events
 // that its successor sent too.
 //
+// Each of RelayOptions.Apart is sent by itself: there is no order between topics of two of them.
+//
 // It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms
 // while something does, and at once after a full batch. It remembers no position: it reads the
 // lowest ids, in order, and deletes those that were sent by id. Events of transactions that commit
@@ -98,60 +126,48 @@ func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
 	}
-	backoff := &steady.Backoff{First: backoffMin, Max: backoffMax}
+	backoff := newBackoff()
 	for ctx.Err() == nil {
 		lease, err := sqldb.TryLease(ctx, r.db, leaseName)
 		switch {
-		case err != nil:
-			r.failed(ctx, backoff, err)
-		case lease == nil:
+		case err == nil && lease == nil:
 			steady.Sleep(ctx, jitter(leasePoll))
-		default:
-			r.lead(ctx, lease, backoff)
+			continue
+		case err == nil:
+			var led bool
+			if led, err = r.lead(ctx, lease); led {
+				backoff.Reset()
+			}
 			lease.Release()
 		}
+		failed(ctx, &r.outage, backoff, err)
 	}
 	return nil
 }
 
 // lead sends while the lease is held. The reads go over its session: when that is lost nothing is
-// sent.
-func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, backoff *steady.Backoff) {
-	l := leader{Relay: r, lease: lease, bound: bound{every: r.every}}
+// sent. It reports whether it has read something, and why it could not go on.
+func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease) (led bool, err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	l := &leader{Relay: r, lease: lease}
 	if err := l.prepare(ctx); err != nil {
-		r.failed(ctx, backoff, err)
-		return
+		return false, err
 	}
-	for ctx.Err() == nil {
-		batch, err := l.fetch(ctx)
-		if err != nil {
-			r.failed(ctx, backoff, err)
-			return
-		}
-		if err := r.deliver(ctx, batch); err != nil {
-			r.failed(ctx, backoff, err)
-			continue
-		}
-		l.bound.delivered(batch.ids)
-		backoff.Reset()
-		r.outage.Back(ctx)
-		if err := l.purge(ctx); err != nil {
-			r.failed(ctx, backoff, err)
-		}
-		switch len(batch.ids) {
-		case 0:
-			r.signal.Wait(ctx, jitter(r.poll))
-		case batchSize: // more waits
-		default:
-			r.signal.Wait(ctx, jitter(min(busyPoll, r.poll)))
-		}
+	var all sync.WaitGroup
+	for _, of := range r.routes {
+		all.Go(func() { end(newTurn(l, of).run(ctx)) })
 	}
+	all.Wait()
+	return l.led.Load(), context.Cause(ctx)
 }
 
+func newBackoff() *steady.Backoff { return &steady.Backoff{First: backoffMin, Max: backoffMax} }
+
 // failed tells the log once and waits.
-func (r *Relay) failed(ctx context.Context, backoff *steady.Backoff, err error) {
-	if ctx.Err() == nil {
-		r.outage.Lost(ctx, err)
+func failed(ctx context.Context, outage *steady.Outage, backoff *steady.Backoff, err error) {
+	if ctx.Err() == nil && err != nil {
+		outage.Lost(ctx, err)
 		steady.Sleep(ctx, backoff.Next())
 	}
 }
@@ -160,6 +176,7 @@ func (r *Relay) failed(ctx context.Context, backoff *steady.Backoff, err error) 
 type batch struct {
 	ids  []int64
 	msgs []driver.Message
+	last int64 // the highest id before the read, of any route; 0 with one route
 }
 
 const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM kaptar_outbox WHERE id > $1 ORDER BY id LIMIT $2`
@@ -168,9 +185,68 @@ const selectBatch = `SELECT id, msgid, topic, key, headers, payload, raw FROM ka
 type leader struct {
 	*Relay
 
-	lease  *sqldb.Lease
+	lease *sqldb.Lease
+	led   atomic.Bool // something was read
+}
+
+// A turn is a route while its relay leads.
+type turn struct {
+	*leader
+	*route
+
+	query  string
+	args   []any // behind the first two
 	bound  bound
 	purged time.Time // when a look found no more to purge
+}
+
+func newTurn(l *leader, of *route) *turn {
+	dialect := sqldb.DialectOf(l.db)
+	t := &turn{leader: l, route: of, query: selectBatch, bound: bound{every: l.every}}
+	if len(l.routes) > 1 {
+		which := "topic = ANY($3)"
+		if of.rest {
+			which = "NOT " + which
+		}
+		statement, list := anyOf(dialect, of.topics)
+		t.query = statement(strings.Replace(selectBatch, "id > $1", "id > $1 AND "+which, 1))
+		t.args, t.bound.serial = []any{list}, dialect == sqldb.SQLite
+	}
+	return t
+}
+
+// run sends the events of the route until ctx ends, or returns why the relay does not lead any more.
+func (t *turn) run(ctx context.Context) error {
+	backoff := newBackoff()
+	for ctx.Err() == nil {
+		batch, err := t.fetch(ctx)
+		if err != nil && t.lease.Check(ctx) != nil {
+			return err
+		}
+		if err == nil {
+			t.led.Store(true)
+			t.Relay.outage.Back(ctx)
+			err = t.deliver(ctx, batch)
+		}
+		if err != nil {
+			failed(ctx, &t.route.outage, backoff, err)
+			continue
+		}
+		t.bound.delivered(batch.ids, batch.last)
+		backoff.Reset()
+		t.route.outage.Back(ctx)
+		if t.rest {
+			failed(ctx, &t.route.outage, backoff, t.purge(ctx))
+		}
+		switch len(batch.ids) {
+		case 0:
+			t.route.signal.Wait(ctx, jitter(t.poll))
+		case batchSize: // more waits
+		default:
+			t.route.signal.Wait(ctx, jitter(min(busyPoll, t.poll)))
+		}
+	}
+	return nil
 }
 
 // keepIndex makes PostgreSQL read the outbox by its index. An outbox is empty most of the time, and
@@ -193,19 +269,24 @@ func (l *leader) prepare(ctx context.Context) error {
 }
 
 // fetch reads the next batch, and makes sure that it is ours to send.
-func (l *leader) fetch(ctx context.Context) (b batch, err error) {
-	postgres := sqldb.DialectOf(l.db) == sqldb.Postgres
-	err = l.lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+func (t *turn) fetch(ctx context.Context) (b batch, err error) {
+	postgres := sqldb.DialectOf(t.db) == sqldb.Postgres
+	err = t.lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
 		if postgres {
-			if err := l.bound.look(ctx, conn); err != nil {
+			if err := t.bound.look(ctx, conn); err != nil {
 				return err
 			}
 		}
-		b.ids, err = sqldb.Select(ctx, conn, b.scan, selectBatch, l.bound.least(), batchSize)
+		if len(t.routes) > 1 { // before the read, which has to find all up to it
+			if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM kaptar_outbox").Scan(&b.last); err != nil {
+				return err
+			}
+		}
+		b.ids, err = sqldb.Select(ctx, conn, b.scan, t.query, append([]any{t.bound.least(), batchSize}, t.args...)...)
 		return err
 	})
 	if err == nil && len(b.ids) > 0 {
-		err = l.lease.Check(ctx)
+		err = t.lease.Check(ctx)
 	}
 	if err != nil {
 		return b, fmt.Errorf("outbox: read: %w", err)

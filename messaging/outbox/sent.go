@@ -17,7 +17,7 @@ const (
 	resendSlice = 500
 )
 
-// These take a list of ids, in PostgreSQL's words; see idList.
+// These take a list of ids, in PostgreSQL's words; see anyOf.
 const (
 	keepSent = `INSERT INTO kaptar_outbox_sent (id, msgid, topic, key, headers, payload, raw, created_at, sent_at)
 		SELECT id, msgid, topic, key, headers, payload, raw, created_at, $1 FROM kaptar_outbox WHERE id = ANY($2) ON CONFLICT (id) DO NOTHING`
@@ -27,25 +27,23 @@ const (
 	deletePut = `DELETE FROM kaptar_outbox_sent WHERE id = ANY($1)`
 )
 
-var idLists = strings.NewReplacer("= ANY($1)", "IN (SELECT value FROM json_each($1))", "= ANY($2)", "IN (SELECT value FROM json_each($2))")
+var anyOfLists = strings.NewReplacer("= ANY($1)", "IN (SELECT value FROM json_each($1))",
+	"= ANY($2)", "IN (SELECT value FROM json_each($2))", "= ANY($3)", "IN (SELECT value FROM json_each($3))")
 
-// idList returns a statement that takes a list of ids, and the list, as dialect has them.
-func idList(dialect sqldb.Dialect, ids []int64) (statement func(string) string, list any, err error) {
+// anyOf returns a statement that takes a list of values, and the list, as dialect has them.
+func anyOf[T int64 | string](dialect sqldb.Dialect, values []T) (statement func(string) string, list any) {
 	if dialect == sqldb.SQLite {
-		text, err := json.Marshal(ids)
-		return idLists.Replace, string(text), err
+		text, _ := json.Marshal(values) //nolint:errchkjson // neither has a value that cannot be written
+		return anyOfLists.Replace, string(text)
 	}
-	return strings.Clone, ids, nil // pgx takes the slice as an array
+	return strings.Clone, values // pgx takes the slice as an array
 }
 
 // remove deletes what was sent, and keeps it elsewhere if it is to be kept.
 func (r *Relay) remove(ctx context.Context, ids []int64) error {
 	dialect := sqldb.DialectOf(r.db)
-	statement, list, err := idList(dialect, ids)
-	if err != nil {
-		return fmt.Errorf("outbox: delete: %w", err)
-	}
-	err = sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
+	statement, list := anyOf(dialect, ids)
+	err := sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) error {
 		if dialect == sqldb.Postgres {
 			if _, err := tx.ExecContext(ctx, keepIndex); err != nil {
 				return err
@@ -67,14 +65,14 @@ func (r *Relay) remove(ctx context.Context, ids []int64) error {
 
 // purge forgets a slice of the sent events that are older than they are kept for. While there are
 // more of them it does so at each call, else once a minute.
-func (l *leader) purge(ctx context.Context) error {
-	if time.Since(l.purged) < sentEvery {
+func (t *turn) purge(ctx context.Context) error {
+	if time.Since(t.purged) < sentEvery {
 		return nil
 	}
 	var n int64
-	err := sqldb.InTx(ctx, l.db, func(ctx context.Context, tx *sql.Tx) error {
+	err := sqldb.InTx(ctx, t.db, func(ctx context.Context, tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_outbox_sent WHERE id IN (
-			SELECT id FROM kaptar_outbox_sent WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)`, time.Now().Add(-l.keep).UnixMilli(), sentSlice)
+			SELECT id FROM kaptar_outbox_sent WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)`, time.Now().Add(-t.keep).UnixMilli(), sentSlice)
 		if err == nil {
 			n, err = res.RowsAffected()
 		}
@@ -84,7 +82,7 @@ func (l *leader) purge(ctx context.Context) error {
 		return fmt.Errorf("outbox: forget sent events: %w", err)
 	}
 	if n < sentSlice {
-		l.purged = time.Now()
+		t.purged = time.Now()
 	}
 	return nil
 }
@@ -112,10 +110,7 @@ func Resend(ctx context.Context, db *sql.DB, since time.Time, topic string) (n i
 			if err != nil || len(ids) == 0 {
 				return err
 			}
-			statement, list, err := idList(dialect, ids)
-			if err != nil {
-				return err
-			}
+			statement, list := anyOf(dialect, ids)
 			sqldb.AfterCommit(ctx, signal.Notify)
 			if _, err = tx.ExecContext(ctx, statement(putBack), time.Now().UnixMilli(), list); err != nil {
 				return err

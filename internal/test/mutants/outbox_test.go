@@ -21,7 +21,19 @@ func outboxes() []mutant {
 		},
 		{
 			"the relay asks whether it leads before it sends", "messaging/outbox/relay.go",
-			"err = l.lease.Check(ctx)", "_ = l.lease.Check", "./messaging/outbox", "TestRelayAsksBeforeItSends",
+			"err = t.lease.Check(ctx)", "_ = t.lease.Check", "./messaging/outbox", "TestRelayAsksBeforeItSends",
+		},
+		{
+			"the events of each broker are sent apart", "messaging/settings.go",
+			"of[url] = append(of[url], topic)", "of[url] = nil", "./messaging", "TestBrokersAreApart",
+		},
+		{
+			"an event for one broker is not passed over while another has later ones", "messaging/outbox/relay.go",
+			"dialect == sqldb.SQLite\n", "true\n", "./messaging/outbox", "TestBoundOfEachBroker",
+		},
+		{
+			"the relay does not read the backlog of another broker", "messaging/outbox/relay.go",
+			"Scan(&b.last)", "Scan(new(int64))", "./messaging/outbox", "TestBacklogOfAnotherBroker",
 		},
 		{
 			"what is sent again keeps its order", "messaging/outbox/sent.go",
