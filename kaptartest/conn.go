@@ -33,32 +33,17 @@ func busy(err error) bool {
 	return errors.As(err, &coded) && (coded.Code()&0xff == 5 || coded.Code()&0xff == 6)
 }
 
-// lite is what we use of a connection of package drivers/sqlite.
-type lite interface {
-	sqldb.GroupConn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-}
-
 func (in *instance) connect(st *store) (driver.Conn, error) {
-	raw, err := st.db.Driver().Open("")
+	inner, err := st.take()
 	if err != nil {
 		return nil, err
 	}
-	inner, ok := raw.(lite)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("kaptartest: a connection %T lacks methods that are needed", raw), raw.Close())
-	}
-	// A crash of the process loses nothing that the system was told to write.
-	if _, err := inner.ExecContext(context.Background(), "PRAGMA synchronous = OFF", nil); err != nil {
-		return nil, errors.Join(err, inner.Close())
-	}
-	c := &conn{lite: inner, in: in, store: st, turn: make(chan struct{}, 1), stmts: make(map[string]prepared)}
+	c := &conn{session: inner, in: in, store: st, turn: make(chan struct{}, 1)}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !in.alive() {
-		return nil, errors.Join(errKilled, inner.Close())
+		st.give(inner)
+		return nil, errKilled
 	}
 	in.conns[c] = true
 	return c, nil
@@ -67,7 +52,7 @@ func (in *instance) connect(st *store) (driver.Conn, error) {
 // A conn is a connection of an instance. What waits in it waits for a channel, since time does not pass
 // in a bubble while somebody waits for a mutex.
 type conn struct {
-	lite
+	*session
 
 	in    *instance
 	store *store
@@ -76,19 +61,22 @@ type conn struct {
 	// These change with the turn.
 	writes bool // store.writing is ours
 	group  bool
-	inTx   bool
-	gone   bool   // abandoned
-	last   string // statement of the transaction
-	stmts  map[string]prepared
+	tx     driver.Tx // that is open
+	gone   bool      // abandoned
+	last   string    // statement of the transaction
 }
 
 // call does a call that changes what others may see, if the instance lives and write says that it
-// writes; it is a point before which and after which a crash can come.
-func (c *conn) call(text string, write bool, do func() error) error {
+// writes; it is a point before which and after which a crash can come. In virtual time a call takes no
+// time, so ctx can end before it and not within: else each would need a goroutine that watches.
+func (c *conn) call(ctx context.Context, text string, write bool, do func(ctx context.Context) error) error {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	if c.gone {
 		return errKilled
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if text != "" {
 		if err := c.in.at("before " + text); err != nil {
@@ -101,9 +89,11 @@ func (c *conn) call(text string, write bool, do func() error) error {
 			c.writes = true
 		case <-c.in.dead:
 			return errKilled
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	err := do()
+	err := do(context.WithoutCancel(ctx))
 	c.free()
 	if text == "" || err != nil {
 		return err
@@ -113,7 +103,7 @@ func (c *conn) call(text string, write bool, do func() error) error {
 
 // free lets others write, unless there is a transaction.
 func (c *conn) free() {
-	if c.writes && !c.group && !c.inTx {
+	if c.writes && !c.group && c.tx == nil {
 		c.writes = false
 		<-c.store.writing
 	}
@@ -127,14 +117,19 @@ func (c *conn) abandon() {
 		return
 	}
 	c.gone = true
-	if c.group || c.inTx {
-		_, _ = c.lite.ExecContext(context.Background(), "ROLLBACK", nil)
+	var err1, err2 error
+	if c.tx != nil {
+		err1 = c.tx.Rollback()
 	}
-	for _, st := range c.stmts {
-		_ = st.Close()
+	if c.group {
+		err2 = c.lite.EndGroup(false)
 	}
-	_ = c.lite.Close()
-	c.group, c.inTx = false, false
+	if err1 != nil || err2 != nil || c.lite.Lost() {
+		c.session.close()
+	} else {
+		c.store.give(c.session)
+	}
+	c.group, c.tx = false, nil
 	c.free()
 }
 
@@ -155,7 +150,7 @@ func (c *conn) Lost() bool {
 }
 
 func (c *conn) BeginGroup(ctx context.Context) error {
-	return c.call("", true, func() error {
+	return c.call(ctx, "", true, func(ctx context.Context) error {
 		err := c.lite.BeginGroup(ctx)
 		c.group = err == nil
 		return err
@@ -167,7 +162,7 @@ func (c *conn) EndGroup(commit bool) error {
 	if commit {
 		text = c.commitOf()
 	}
-	return c.call(text, false, func() error {
+	return c.call(context.Background(), text, false, func(context.Context) error {
 		c.group = false
 		return c.lite.EndGroup(commit)
 	})
@@ -175,10 +170,11 @@ func (c *conn) EndGroup(commit bool) error {
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	var out tx
-	err := c.call("", !opts.ReadOnly, func() (err error) {
-		out = tx{c: c}
-		out.Tx, err = c.lite.BeginTx(ctx, opts)
-		c.inTx = err == nil
+	err := c.call(ctx, "", !opts.ReadOnly, func(ctx context.Context) error {
+		inner, err := c.lite.BeginTx(ctx, opts)
+		if err == nil {
+			c.tx, out = inner, tx{inner, c}
+		}
 		return err
 	})
 	return &out, err
@@ -196,19 +192,19 @@ func (t *tx) Commit() error {
 	if !t.c.group { // else others may join it
 		text = t.c.commitOf()
 	}
-	return t.c.call(text, false, t.end(t.Tx.Commit))
+	return t.end(text, t.Tx.Commit)
 }
-func (t *tx) Rollback() error { return t.c.call("", false, t.end(t.Tx.Rollback)) }
+func (t *tx) Rollback() error { return t.end("", t.Tx.Rollback) }
 
-func (t *tx) end(how func() error) func() error {
-	return func() error {
-		t.c.inTx = false
+func (t *tx) end(text string, how func() error) error {
+	return t.c.call(context.Background(), text, false, func(context.Context) error {
+		t.c.tx = nil
 		return how()
-	}
+	})
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (result driver.Result, err error) {
-	err = c.call(c.statement(query, args), !reads(query), func() (err error) {
+	err = c.call(ctx, c.statement(query, args), !reads(query), func(ctx context.Context) error {
 		st, err := c.prepare(ctx, query)
 		if err != nil {
 			return err
@@ -222,7 +218,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // QueryContext reads all rows at once, so that none is open when the connection is abandoned.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	out := new(rows)
-	err := c.call(c.statement(query, args), !reads(query), func() error {
+	err := c.call(ctx, c.statement(query, args), !reads(query), func(ctx context.Context) error {
 		st, err := c.prepare(ctx, query)
 		if err != nil {
 			return err
@@ -237,31 +233,9 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	return out, err
 }
 
-// prepared is a statement of package drivers/sqlite.
-type prepared interface {
-	driver.Stmt
-	driver.StmtExecContext
-	driver.StmtQueryContext
+func (c *conn) Ping(ctx context.Context) error {
+	return c.call(ctx, "", false, func(context.Context) error { return nil })
 }
-
-// prepare keeps statements: to parse them is what costs most.
-func (c *conn) prepare(ctx context.Context, query string) (prepared, error) {
-	if st := c.stmts[query]; st != nil {
-		return st, nil
-	}
-	raw, err := c.lite.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	st, ok := raw.(prepared)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("kaptartest: a statement %T lacks methods that are needed", raw), raw.Close())
-	}
-	c.stmts[query] = st
-	return st, nil
-}
-
-func (c *conn) Ping(context.Context) error { return c.call("", false, func() error { return nil }) }
 
 // Prepare and PrepareContext prepare nothing.
 func (c *conn) Prepare(query string) (driver.Stmt, error) { return &stmt{c, query}, nil }
@@ -271,7 +245,7 @@ func (c *conn) PrepareContext(_ context.Context, query string) (driver.Stmt, err
 
 // statement names a statement the same in every run of a seed; "" for those where no crash is needed.
 func (c *conn) statement(query string, args []driver.NamedValue) string {
-	if reads(query) && !c.group && !c.inTx {
+	if reads(query) && !c.group && c.tx == nil {
 		return "" // what is read changes nothing, and how often depends on who polls
 	}
 	text := strings.Join(strings.Fields(query), " ")

@@ -130,6 +130,9 @@ type store struct {
 	db      *sql.DB       // without faults
 	writing chan struct{} // full while somebody writes, so that nobody waits inside of SQLite
 	ready   atomic.Bool   // it is, or was made from, a template
+
+	mu   sync.Mutex
+	idle []*session
 }
 
 // DB is the database of a service, for the test to look into: nothing goes wrong there. It must not

@@ -241,6 +241,9 @@ func (s *Sim) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, store := range s.stores {
+		for _, session := range store.idle {
+			session.close()
+		}
 		_ = store.db.Close()
 	}
 	_ = s.broker.inner.Close(context.Background())

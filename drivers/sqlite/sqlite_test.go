@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,5 +43,41 @@ func TestErrorsHideSecrets(t *testing.T) {
 		} else if strings.Contains(err.Error(), "s3") {
 			t.Errorf("Open(%s) shows the secret: %v", url, err)
 		}
+	}
+}
+
+// A BEGIN whose context ends leaves no transaction, whenever that is.
+func TestBeginCancelled(t *testing.T) {
+	t.Parallel()
+	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "users.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cancelled := 0
+	err = conn.Raw(func(c any) error {
+		lite := c.(sqldb.GroupConn)
+		for range 5000 {
+			ctx, cancel := context.WithCancel(t.Context())
+			go cancel()
+			if lite.BeginGroup(ctx) != nil {
+				cancelled++
+				if err := lite.BeginGroup(t.Context()); err != nil {
+					return err
+				}
+			}
+			if err := lite.EndGroup(false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || cancelled == 0 {
+		t.Errorf("after %d that were cancelled: %v", cancelled, err)
 	}
 }

@@ -319,6 +319,10 @@ func stores() []mutant {
 			"_synchronous=FULL", "_synchronous=NORMAL", "./sqldb", "",
 		},
 		{
+			"a BEGIN that is cancelled leaves no transaction on SQLite", "drivers/sqlite/conn.go",
+			`_ = c.exec(context.Background(), "ROLLBACK") // fails when there`, "// fails when there", "./drivers/sqlite", "TestBeginCancelled",
+		},
+		{
 			"the password of Kafka's URL is in no error", "drivers/kafka/broker.go",
 			"url: redact.URL(servers)", `url: servers + redact.URL("")`, "./drivers/kafka", "TestLoginReal",
 		},

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +20,14 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// seeds is how many runs there are. With -short it is a twentieth.
+// seeds is how many runs there are.
 const seeds = 2000
+
+// TestMain lets the heap grow: what a seed leaves behind is garbage as a whole.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
 
 // Whatever strikes, what was committed is applied once and in order or set aside, nothing else is, the
 // money is there, and each saga has ended.
