@@ -23,42 +23,44 @@ const (
 
 // The states of dead letters.
 const (
-	Retrying = "retrying" // is tried again by itself, at DueAt
+	Retrying = "retrying" // is retried automatically, at DueAt
 	Dead     = "dead"     // waits for an operator; the default
-	Parked   = "parked"   // of an ordered topic: waits for an earlier one of its key
+	Parked   = "parked"   // waits for an earlier one of its key; on ordered topics only
 
-	// dropped is a parked one that an operator dropped, which keeps its number until its turn.
+	// dropped is a parked one that an operator has dropped. It keeps its number until its turn
+	// comes.
 	dropped = "dropped"
-	// missed is a number that did not come and that the key went on without. It has no message.
+	// missed is a number that the key went on without. It has no message.
 	missed = "missed"
 
 	visible = "state NOT IN ('" + dropped + "', '" + missed + "')"
 )
 
-// ErrNoDeadLetter is in the chain of the error for a dead letter that is not there, or was changed
-// since it was read.
+// ErrNoDeadLetter says that a dead letter does not exist, or was changed since it was read. Errors
+// wrap it.
 var ErrNoDeadLetter = errors.New("no such dead letter")
 
 // A DeadLetter is a message that was set aside.
 type DeadLetter struct {
-	ID       int64  // given by the database
+	ID       int64  // set by the database
 	Kind     string // Consume or Publish; "" is taken as Consume
 	State    string // Retrying, Dead or Parked; "" is taken as Dead
-	Group    string // of the consumer, or the publishing service
+	Group    string // the consumer's, or the publishing service
 	Message  driver.Message
-	Seq      int64     // the message's number in the order of its key; 0 for none
+	Seq      int64     // number of the message in the order of its key; 0 if it has none
 	Reason   string    // the last error; cut at 16 KiB
-	Attempts int       // tries so far; 0 is taken as 1 by AddDeadLetter, unless it is Parked
-	Retries  int       // how many of them since it was set aside or replayed
-	FirstAt  time.Time // first failure; zero is taken as LastAt; millisecond precision
+	Attempts int       // tries so far; AddDeadLetter takes 0 as 1, except for a Parked one
+	Retries  int       // tries since it was set aside or replayed
+	FirstAt  time.Time // first failure, in milliseconds; zero is taken as LastAt
 	LastAt   time.Time // last failure; zero is taken as now
-	DueAt    time.Time // of Retrying: when it is tried next; zero for none
-	Rev      int64     // grows with each change: what was read is current while it has this one
+	DueAt    time.Time // next try of a Retrying one; else zero
+	Rev      int64     // increases with each change
 }
 
-// AddDeadLetter stores d as part of tx, which should be the one with the inbox mark (see
-// [Inbox.SetAside]): after its commit the message can be acknowledged. A message that is there
-// already for the same group gets the new Reason and LastAt, and the sum of the Attempts.
+// AddDeadLetter stores d as part of tx, which should be the transaction with the inbox mark (see
+// [Inbox.SetAside]). After its commit the message can be acknowledged. If the group has a dead
+// letter for this message already, that one gets the new Reason and LastAt, and d.Attempts is added
+// to its own.
 func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	m := &d.Message
 	if d.Group == "" || m.ID == "" {
@@ -87,15 +89,15 @@ func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 	return nil
 }
 
-// millis is t as the tables keep it, NULL for the zero time.
+// millis returns t as the tables store it, NULL for the zero time.
 func millis(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.UnixMilli(), Valid: !t.IsZero()}
 }
 
 func cutReason(s string) string { return clean(s[:min(len(s), maxReason)]) }
 
-// clean drops what PostgreSQL's text cannot hold: a dead letter must not fail for the oddness that
-// made it one.
+// clean replaces what PostgreSQL's text cannot hold. Storing a dead letter must not fail because of
+// the very text that made it one.
 func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
@@ -104,11 +106,11 @@ func clean(s string) string {
 type Filter struct {
 	Kind, State, Group, Topic, Key string
 	MessageID                      string
-	Reason                         string    // is somewhere in the reason, in whatever case
+	Reason                         string    // part of the reason, in upper or lower case
 	Since, Until                   time.Time // of the last failure: from, and before
-	FailedBefore                   time.Time // they failed first before then
-	After                          int64     // only those with a higher ID: the last one of the page before
-	Limit                          int       // at most so many; 0 means all
+	FailedBefore                   time.Time // the first failure was before that
+	After                          int64     // only higher IDs, for the next page
+	Limit                          int       // 0 means all
 	IDs                            []int64   // only these; nil means all
 	WithoutData                    bool      // leave Message.Data nil: each can be a mebibyte
 }
@@ -127,7 +129,7 @@ func (f *Filter) where() (condition string, args []any) {
 	} {
 		add(equal[1] != "", equal[0]+" = $%d", equal[1])
 	}
-	// A group that was reset has a generation behind its name.
+	// The name of a group that was reset has a generation.
 	add(f.Group != "", "(grp = $%[1]d OR substr(grp, 1, length(CAST($%[1]d AS TEXT)) + 1) = CAST($%[1]d AS TEXT) || '#')", f.Group)
 	pattern := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(strings.ToLower(f.Reason))
 	add(f.Reason != "", `lower(reason) LIKE $%d ESCAPE '\'`, "%"+pattern+"%")
@@ -135,7 +137,7 @@ func (f *Filter) where() (condition string, args []any) {
 	add(!f.Until.IsZero(), "last_at < $%d", f.Until.UnixMilli())
 	add(!f.FailedBefore.IsZero(), "first_at < $%d", f.FailedBefore.UnixMilli())
 	add(f.After != 0, "id > $%d", f.After)
-	if f.IDs != nil { // numbers: there is nothing to quote
+	if f.IDs != nil { // numbers need no quoting
 		condition += " AND id IN (" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(f.IDs)), ", "), "[]") + ")"
 	}
 	return condition, args
@@ -143,8 +145,8 @@ func (f *Filter) where() (condition string, args []any) {
 
 const letterColumns = `id, kind, state, grp, msgid, topic, key, headers, payload, raw, seq, reason, attempts, retries, first_at, last_at, due_at, rev`
 
-// DeadLetters returns the dead letters that f selects, nil for all, by ID. They are whole: set Limit
-// where there can be many. q is a *sql.DB or *sql.Tx.
+// DeadLetters returns the dead letters that f selects, by ID; nil selects all. They include the
+// data of the messages, so set Limit where there can be many. q is a *sql.DB or *sql.Tx.
 func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error) {
 	if f == nil {
 		f = &Filter{}
@@ -165,8 +167,8 @@ func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error
 	return all, nil
 }
 
-// GetDeadLetter returns one dead letter. ErrNoDeadLetter is in the chain of its error when there is
-// none with that id. q is a *sql.DB or *sql.Tx.
+// GetDeadLetter returns one dead letter, or an error that wraps [ErrNoDeadLetter]. q is a *sql.DB
+// or *sql.Tx.
 func GetDeadLetter(ctx context.Context, q querier, id int64) (DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+" FROM kaptar_dead_letters WHERE id = $1 AND "+visible, id)
 	if err == nil && len(all) == 0 {

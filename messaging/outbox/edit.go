@@ -10,9 +10,9 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// Edit gives d, as it was read, the headers and the data of m, as part of tx. Its identity and its
-// number in the order of its key stay. ErrNoDeadLetter is in the chain of the error
-// when it was changed since, driver.ErrInvalid or driver.ErrTooLarge when no broker would take m.
+// Edit replaces the headers and the data of d, as it was read, by those of m, as part of tx. d
+// keeps its identity and its number. The error wraps [ErrNoDeadLetter] if d was changed since, and
+// driver.ErrInvalid or driver.ErrTooLarge if no broker would accept m.
 func (d *DeadLetter) Edit(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	was := &d.Message
 	m.ID, m.Topic, m.Key, m.Raw = was.ID, was.Topic, was.Key, was.Raw
@@ -33,7 +33,7 @@ func (d *DeadLetter) Edit(ctx context.Context, tx *sql.Tx, m driver.Message) err
 		string(headers), payload(m.Data))
 }
 
-// Delay lets d, which was just replayed, be tried at due, as part of the same tx.
+// Delay sets the time of the next try of d, which was replayed in the same tx.
 func (d *DeadLetter) Delay(ctx context.Context, tx *sql.Tx, due time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET due_at = $1 WHERE id = $2 AND state = 'retrying'`, due.UnixMilli(), d.ID)
 	if err != nil {
@@ -42,7 +42,7 @@ func (d *DeadLetter) Delay(ctx context.Context, tx *sql.Tx, due time.Time) error
 	return nil
 }
 
-// A Count is how many dead letters of a group, topic and kind are in a state.
+// A Count is the number of dead letters of a group, topic and kind in one state.
 type Count struct {
 	Group, Topic, Kind, State string
 	N                         int64

@@ -10,15 +10,15 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A Group is a consumer group that was reset, so that it handles again what comes from then on.
+// A Group is a consumer group that was reset, and so handles again what comes from then on.
 type Group struct {
 	Name, Topic string
-	Generation  int64     // how often it was reset
-	To          time.Time // where it begins again; the zero time is the beginning
-	Pending     bool      // the broker has not been told yet
+	Generation  int64     // number of resets
+	To          time.Time // where it begins again; zero is the beginning
+	Pending     bool      // the position at the broker has not been moved yet
 }
 
-// Inbox is the name under which the group's marks are kept.
+// Inbox returns the name under which the group's marks are stored.
 func (g *Group) Inbox() string {
 	if g.Generation == 0 {
 		return g.Name
@@ -26,8 +26,8 @@ func (g *Group) Inbox() string {
 	return g.Name + "#" + strconv.FormatInt(g.Generation, 10)
 }
 
-// Reset has g, of which Name, Topic and To count, begin again, as part of tx. Who consumes for it sees
-// that in Groups.
+// Reset starts the next generation of g, as part of tx. It uses Name, Topic and To. The group's
+// members learn of it through Groups.
 func (g *Group) Reset(ctx context.Context, tx *sql.Tx) error {
 	g.Pending = true
 	err := tx.QueryRowContext(ctx, `INSERT INTO kaptar_groups (grp, topic, generation, reset_to, state) VALUES ($1, $2, 1, $3, 'pending')
@@ -57,7 +57,8 @@ func Groups(ctx context.Context, q querier) ([]Group, error) {
 	return all, nil
 }
 
-// Done notes that the broker has begun g's generation, unless there is a later one.
+// Done records that the position at the broker was moved for g's generation, unless there is a
+// later one.
 func (g *Group) Done(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE kaptar_groups SET state = 'done' WHERE grp = $1 AND topic = $2 AND generation = $3`, g.Name, g.Topic, g.Generation)
 	if err != nil {
@@ -66,14 +67,16 @@ func (g *Group) Done(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// of earlier generations of the group $1 and topic $2, whose present name is $3
+// earlier selects the dead letters of earlier generations of group $1 and topic $2. $3 is its
+// current name.
 const earlier = ` FROM kaptar_dead_letters WHERE topic = $2 AND kind = 'consume' AND grp <> $3
 	AND (grp = $1 OR substr(grp, 1, length(CAST($1 AS TEXT)) + 1) = CAST($1 AS TEXT) || '#')`
 
-// CarryOver brings what earlier generations of g have set aside into this one, as part of tx. It may be
-// called again. An event without a number stays set aside: it is marked as handled, unless that was
-// already done. One of an ordered topic waits for an operator from now on, under the group's old name,
-// since its key begins again: the group gets it again if the broker still has it.
+// CarryOver takes over what earlier generations of g have set aside, as part of tx. It may be
+// called again. An event without a number stays set aside and is marked as handled in this
+// generation, unless it has a mark there. One of an ordered topic becomes a dead letter under the
+// group's old name, since the order of its key starts again; the group gets it again if the broker
+// still has it.
 func (g *Group) CarryOver(ctx context.Context, tx *sql.Tx) error {
 	for _, statement := range []string{
 		`DELETE FROM kaptar_dead_letters WHERE id IN (SELECT id` + earlier + ` AND state = '` + dropped + `')`,

@@ -14,21 +14,21 @@ import (
 
 const (
 	purgeSlice = 500
-	maxSource  = 255 // bytes; an index takes no text of any length
+	maxSource  = 255 // bytes; an index entry is limited in size
 )
 
-// mark does nothing for a mark from before sources were kept, which stands for every source.
+// mark does nothing if there is a mark from before sources were stored, which stands for every
+// source.
 const mark = `INSERT INTO kaptar_inbox (grp, msgid, source, handled_at)
 	SELECT $1, $2, $3, CAST($4 AS BIGINT) WHERE NOT EXISTS (SELECT 1 FROM kaptar_inbox WHERE grp = $1 AND msgid = $2 AND source = '*')
 	ON CONFLICT DO NOTHING`
 
-// MarkHandled marks m as handled by group, as part of tx. It returns true the first time; then the
-// caller does the effect in the same tx. False means that it was committed before, and nothing is
-// to be done but to acknowledge the message. A second transaction with the same mark waits for the
-// first to end.
+// MarkHandled marks m as handled by group, as part of tx. If first is true, the caller has m's
+// effect in the same tx. If not, that was committed before, and the message only has to be
+// acknowledged. A second transaction with the same mark waits for the first to end.
 //
-// As in CloudEvents, a message is known by its source, the header ce-source, and its ID: two
-// publishers may use the same IDs.
+// As in CloudEvents, a message is identified by its source, the header ce-source, together with its
+// ID, so two publishers may use the same IDs.
 func MarkHandled(ctx context.Context, tx *sql.Tx, group string, m *driver.Message) (first bool, err error) {
 	if group == "" || m.ID == "" {
 		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: both must be given", group, m.ID)
@@ -44,7 +44,7 @@ func MarkHandled(ctx context.Context, tx *sql.Tx, group string, m *driver.Messag
 	return n == 1, nil
 }
 
-// source is the source of m in a form that every database keeps.
+// source returns the source of m in a form that every database can store.
 func source(m *driver.Message) string {
 	s := m.Headers.Get(driver.HeaderSource)
 	if len(s) > maxSource || s == "*" {
@@ -53,10 +53,10 @@ func source(m *driver.Message) string {
 	return clean(s)
 }
 
-// PurgeInbox deletes the marks that are older than the given age, 500 a transaction so that
-// handlers are not kept waiting, and returns how many it deleted, also beside an error. A message
-// that comes again after its mark is purged is handled again: the age must exceed the time that the
-// broker keeps messages.
+// PurgeInbox deletes the marks that are older than the given age, in transactions of 500 so that
+// handlers do not wait long. It returns how many it has deleted, with an error too. A message that
+// is redelivered after its mark was purged is handled again, so the age must exceed the time for
+// which the broker keeps messages.
 func PurgeInbox(ctx context.Context, db *sql.DB, olderThan time.Duration) (int, error) {
 	if olderThan <= 0 {
 		return 0, errors.New("outbox: purge inbox: the age must be positive")

@@ -16,43 +16,43 @@ import (
 )
 
 const (
-	// FirstWait is how long the first event of a key that comes waits for those with lower numbers.
+	// FirstWait is how long the first event of a key that arrives waits for lower numbers.
 	FirstWait = 30 * time.Second
 
 	// GapWait is how long an event waits for a missing one of its key.
 	GapWait = 5 * time.Minute
 
-	maxMissed = 1000 // numbers that a key went on without and that are remembered at a time
+	maxMissed = 1000 // missed numbers of a key that are remembered
 )
 
-// An Inbox is what one group has handled or set aside, so that nothing is handled twice.
+// An Inbox records what one group has handled or set aside, so that nothing is handled twice.
 //
 // A message of an ordered topic (header ce-sequence, a number from 1, and a key of at most 255
-// bytes) is known by its source, key and number, and comes after the one before it. Any other is
-// known by its source and ID.
+// bytes) is identified by its source, key and number, and is handled after the one before it. Any
+// other is identified by its source and ID.
 type Inbox struct {
 	Group   string
-	Ordered bool // the messages are of an ordered topic
-	FromNow bool // the group does not wait for the past of a key: the first number that comes is its first
+	Ordered bool // the topic is ordered
+	FromNow bool // a key begins with the first number that arrives, without waiting for lower ones
 }
 
-// A Turn says what became of a message, or is to be done with it.
+// A Turn says what to do with a message, or what has been done with it.
 type Turn int
 
-// The turns. After the commit a message can be acknowledged with each but Early.
+// After the commit a message with any turn except Early can be acknowledged.
 const (
-	Handle    Turn = iota // the caller has its effect in the same transaction
+	Handle    Turn = iota // the caller has the effect in the same transaction
 	Duplicate             // it was handled or set aside before
-	Aside                 // it is set aside, as SetAside was told
-	Joined                // it is parked behind another of its key that was set aside
-	Early                 // earlier ones of its key have not come: nothing was written
-	Stray                 // it is a dead letter, since its number is not one that can come now
+	Aside                 // SetAside has stored it
+	Joined                // it is parked behind another one of its key that is set aside
+	Early                 // earlier ones of its key are missing: nothing was written
+	Stray                 // it is a dead letter, because its number is not one that can come now
 )
 
 // Take marks m as handled, as part of tx, if it is its turn. held is how long m has waited since it
-// was [Early] first; from GapWait on it waits no longer and becomes a dead letter. A second
-// transaction with the same message, or one of the same key of an ordered topic, waits for the first
-// to end.
+// was [Early] for the first time. From GapWait on it waits no longer and becomes a dead letter. A
+// second transaction with the same message, or with another one of the same key of an ordered
+// topic, waits for the first to end.
 func (b *Inbox) Take(ctx context.Context, tx *sql.Tx, m *driver.Message, held time.Duration) (Turn, error) {
 	seq, numbered := b.number(m)
 	if !numbered {
@@ -78,8 +78,8 @@ func (b *Inbox) Take(ctx context.Context, tx *sql.Tx, m *driver.Message, held ti
 	return b.numbered(ctx, tx, m, seq, held, nil)
 }
 
-// SetAside is [Inbox.Take] for a message that could not be handled: instead of [Handle] it stores d,
-// and returns [Aside]. d.Group and d.Seq are set here.
+// SetAside is [Inbox.Take] for a message that could not be handled. Where Take returns [Handle], it
+// stores d and returns [Aside]. It sets d.Group and d.Seq.
 func (b *Inbox) SetAside(ctx context.Context, tx *sql.Tx, d DeadLetter, held time.Duration) (Turn, error) {
 	d.Group = b.Group
 	seq, numbered := b.number(&d.Message)
@@ -97,7 +97,7 @@ func (b *Inbox) SetAside(ctx context.Context, tx *sql.Tx, d DeadLetter, held tim
 	return Aside, err
 }
 
-// number returns m's number in the order of its key.
+// number returns m's number among those of its key, if it has one.
 func (b *Inbox) number(m *driver.Message) (int64, bool) {
 	if !b.Ordered || m.Raw || len(m.Key) > maxOrderedKey || clean(m.Key) != m.Key {
 		return 0, false
@@ -125,14 +125,14 @@ func (o *order) lock(ctx context.Context, tx *sql.Tx) (found bool, err error) {
 	return err == nil, err
 }
 
-// save writes what lock read, changed.
+// save stores o in the row that lock has read.
 func (o *order) save(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET first = $5, handled = $6, tail = $7, msgid = $8
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4`, o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid)
 	return err
 }
 
-// insert makes o's row unless there is one.
+// insert creates o's row, unless there is one.
 func (o *order) insert(ctx context.Context, tx *sql.Tx) (done bool, err error) {
 	res, err := tx.ExecContext(ctx, `INSERT INTO kaptar_inbox_keys (grp, topic, source, key, first, handled, tail, msgid)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
@@ -144,8 +144,8 @@ func (o *order) insert(ctx context.Context, tx *sql.Tx) (done bool, err error) {
 	return n == 1, err
 }
 
-// numbered is Take where the next number after the last one handled has not come, and SetAside with
-// failed.
+// numbered is the general case of Take: m is not the number right after the last one handled. It is
+// SetAside if failed is set.
 func (b *Inbox) numbered(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, held time.Duration, failed *DeadLetter) (Turn, error) {
 	o := &order{group: b.Group, topic: m.Topic, source: source(m), key: m.Key}
 	turn, err := b.turn(ctx, tx, o, m, seq, held, failed)
@@ -200,13 +200,13 @@ func (b *Inbox) turn(ctx context.Context, tx *sql.Tx, o *order, m *driver.Messag
 	return Stray, o.park(ctx, tx, m, seq, Dead, missing(o.tail+1, seq))
 }
 
-// missing says why number seq cannot be handled.
+// missing is the reason why number seq cannot be handled.
 func missing(from, seq int64) string {
 	return fmt.Sprintf("numbers %d to %d of its key have not come: it is handled by itself after them if they do; "+
 		"replay it to go on without them", from, seq-1)
 }
 
-// next handles or sets aside the number after the tail.
+// next handles or sets aside the number right after the tail.
 func (o *order) next(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, failed *DeadLetter) (Turn, error) {
 	o.tail, o.msgid = seq, m.ID
 	if failed == nil {
@@ -219,8 +219,8 @@ func (o *order) next(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int
 	return Aside, AddDeadLetter(ctx, tx, *failed)
 }
 
-// within is for a number between the last one handled and the tail: one that is set aside, or that
-// was missing.
+// within is for a number between the last one handled and the tail: it was set aside before, or was
+// missing.
 func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, failed *DeadLetter) (Turn, error) {
 	var id string
 	err := tx.QueryRowContext(ctx, `SELECT msgid FROM kaptar_dead_letters
@@ -236,7 +236,8 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 		return Handle, o.advance(ctx, tx, seq)
 	}
 	letter := DeadLetter{State: Parked, Group: o.group, Message: *m, Seq: seq, Reason: fmt.Sprintf("waits for number %d of its key", o.handled+1)}
-	// One that an operator had the key go on with, without those before, waits for this one.
+	// If an operator has replayed a later one of the key, without those before, that one now waits
+	// for this one.
 	res, err := tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'parked', due_at = NULL, rev = rev + 1
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying'`, o.group, o.topic, o.source, o.key, seq)
 	var n int64
@@ -248,7 +249,7 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 		return 0, err
 	case seq == o.handled+1:
 		return Aside, AddDeadLetter(ctx, tx, *failed)
-	case n > 0: // which is the one to go on with now
+	case n > 0: // this one is next
 		letter.State, letter.DueAt = Retrying, time.Now()
 		return Joined, AddDeadLetter(ctx, tx, letter)
 	}
@@ -259,13 +260,13 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 	if err != nil {
 		return 0, err
 	}
-	if !earlier { // an operator is to see what is missing at the one that is first now
+	if !earlier { // an operator sees what is missing at the first one
 		letter.State, letter.Reason = Dead, missing(o.handled+1, seq)
 	}
 	return Joined, AddDeadLetter(ctx, tx, letter)
 }
 
-// park keeps m, in the order of its key.
+// park sets m aside in the order of its key.
 func (o *order) park(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, state, reason string) error {
 	if seq > o.tail {
 		o.tail, o.msgid = seq, m.ID
@@ -276,14 +277,15 @@ func (o *order) park(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int
 	return AddDeadLetter(ctx, tx, DeadLetter{State: state, Group: o.group, Message: *m, Seq: seq, Reason: reason})
 }
 
-// rewound is for a number that cannot be a duplicate, as number other was event id before.
+// rewound is for a number that cannot be a duplicate, because number other belonged to event id
+// before.
 func (o *order) rewound(ctx context.Context, tx *sql.Tx, m *driver.Message, seq, other int64, id string) (Turn, error) {
 	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q came after number %d, event %s, and is another event or a newer one: "+
 		"the publisher's database seems to be an older copy of what it was; replay the event if it should be handled", seq, m.Key, other, id))
 }
 
-// madeAfter reports whether two ids tell the time at which they were made, as those of kaptar do
-// (UUID version 7), and a was made so long after b that clocks which differ do not explain it.
+// madeAfter reports whether a was made so long after b that differing clocks do not explain it.
+// Only the ids of kaptar (UUID version 7) contain their time; for others it is false.
 func madeAfter(a, b string) bool {
 	var at [2]time.Time
 	for i, id := range []string{a, b} {
@@ -296,7 +298,7 @@ func madeAfter(a, b string) bool {
 	return at[0].Sub(at[1]) > time.Minute
 }
 
-// stray makes m a dead letter that is in no order.
+// stray makes m a dead letter outside of the order.
 func (o *order) stray(ctx context.Context, tx *sql.Tx, m *driver.Message, reason string) (Turn, error) {
 	first, err := MarkHandled(ctx, tx, o.group, m)
 	if err != nil {
@@ -308,7 +310,7 @@ func (o *order) stray(ctx context.Context, tx *sql.Tx, m *driver.Message, reason
 	return Stray, AddDeadLetter(ctx, tx, DeadLetter{Group: o.group, Message: *m, Reason: reason})
 }
 
-// past is for a number up to the last one handled. It was handled then, unless the key went on
+// past is for a number up to the last one handled. It is a duplicate, unless the key went on
 // without it.
 func (o *order) past(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64) (Turn, error) {
 	res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters
@@ -324,11 +326,11 @@ func (o *order) past(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int
 	return o.stray(ctx, tx, m, fmt.Sprintf("number %d of key %q came after an operator had the key go on without it", seq, m.Key))
 }
 
-// skip gives the numbers before seq up that are not handled and have not come. They are remembered,
-// so that such a one is not taken for a duplicate should it come.
+// skip gives up the numbers before seq that are neither handled nor set aside. They are remembered,
+// so that one that comes after all is not taken for a duplicate.
 func (o *order) skip(ctx context.Context, tx *sql.Tx, seq int64) (err error) {
 	for n := o.handled + 1; err == nil && n < seq; n++ {
-		if n < seq-maxMissed { // too many to remember: anything below is a stray
+		if n < seq-maxMissed { // too many to remember: those below are strays
 			n = seq - maxMissed
 			o.first = n
 		}
@@ -340,8 +342,8 @@ func (o *order) skip(ctx context.Context, tx *sql.Tx, seq int64) (err error) {
 	return err
 }
 
-// advance notes that number seq is handled, and makes the one after it the next to be tried. Where
-// numbers before seq are missing the key goes on without them.
+// advance records that number seq is handled, and makes the one after it the next to be tried.
+// Where numbers before seq are missing, the key goes on without them.
 func (o *order) advance(ctx context.Context, tx *sql.Tx, seq int64) error {
 	if seq <= o.handled {
 		return nil
@@ -374,7 +376,7 @@ func (o *order) advance(ctx context.Context, tx *sql.Tx, seq int64) error {
 			case r.seq == o.handled+1:
 				_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'retrying', due_at = $2, rev = rev + 1 WHERE id = $1`,
 					r.id, time.Now().UnixMilli())
-			case r.state == Parked: // nobody would look at it
+			case r.state == Parked: // or nobody would see it
 				_, err = tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'dead', reason = $2, rev = rev + 1 WHERE id = $1`,
 					r.id, missing(o.handled+1, r.seq))
 			}

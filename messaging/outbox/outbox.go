@@ -1,18 +1,20 @@
-// Package outbox keeps events from being lost or applied twice, in the service's own database.
+// Package outbox keeps events from being lost or applied twice, by tables in the service's own
+// database.
 //
-// Outbox: [Add] writes an event in the transaction of the change it tells of, so that both are
-// committed or neither. A [Relay] sends what is committed and deletes a row only after the broker
-// has it. A crash in between sends the row again: delivery is at least once.
+// Outbox: [Add] stores an event in the transaction of the change that it reports, so both are
+// committed or neither. A [Relay] sends committed events and deletes a row only after the broker
+// has acknowledged it. After a crash in between it sends the row again: delivery is at least once.
 //
-// Inbox: [Inbox.Take] marks a message as handled in the transaction of its effect, so that the
-// second delivery of a message has no effect: effects happen once in the service's own database. Of an
-// ordered topic ([AddOrdered]) it takes the messages of a key in the order of their numbers.
+// Inbox: [Inbox.Take] marks a message as handled in the transaction of its effect. A second
+// delivery of the message therefore has no effect: effects happen once in the service's own
+// database. On an ordered topic ([AddOrdered]) Take accepts the messages of a key in the order of
+// their numbers only.
 //
-// Dead letters: [Inbox.SetAside] keeps a message that could not be handled, with the same mark, so
-// that it can be acknowledged without being lost. It is tried again from there ([DeadLetter.Take]), and
-// operators replay or drop it.
+// Dead letters: [Inbox.SetAside] stores a message that could not be handled, together with the same
+// mark, so that it can be acknowledged without being lost. It is retried from there
+// ([DeadLetter.Take]), or an operator replays or drops it.
 //
-// The tables, all named kaptar_…, are made by [Migrate], on SQLite and PostgreSQL.
+// [Migrate] creates the tables, all named kaptar_…, on SQLite and PostgreSQL.
 package outbox
 
 import (
@@ -33,8 +35,8 @@ import (
 var migrations embed.FS
 
 // Migrate creates the package's tables in db, which sqldb.Open must have opened, or brings them up
-// to date. Its version table is kaptar_schema. It may be called at any time, also by several
-// processes at once.
+// to date. Its version table is kaptar_schema. It may be called at any time, by several processes
+// at once.
 func Migrate(ctx context.Context, db *sql.DB) error {
 	if err := sqldb.Migrate(ctx, db, migrations, "kaptar_schema"); err != nil {
 		return fmt.Errorf("outbox: %w", err)
@@ -42,14 +44,14 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// Add writes m into the outbox as part of tx: it is sent after tx commits and never when tx rolls
-// back. A message that no broker would take (see driver.Message) is refused here, with
+// Add stores m in the outbox as part of tx: it is sent after tx commits, and never if tx rolls
+// back. A message that no broker would accept (see driver.Message) is refused with
 // driver.ErrInvalid or driver.ErrTooLarge in the error's chain, because in the outbox it would
 // block those behind it. Add does not keep m.
 //
-// Messages are sent in the order of their ids. For one key that is the order of the commits only
-// where transactions that touch the key wait for each other, as they do when each updates the row
-// that the key names.
+// Messages are sent in the order of their ids. For the messages of one key that is the order of the
+// commits only if the transactions that touch the key wait for each other, as they do when each
+// updates the row that the key names.
 func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	if err := check(&m); err != nil {
 		return err
@@ -66,7 +68,7 @@ func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	return nil
 }
 
-// check says why no broker, or no database, would take m.
+// check returns an error if no broker, or no database, would accept m.
 func check(m *driver.Message) error {
 	if err := m.Validate(); err != nil {
 		return fmt.Errorf("outbox: add: %w", err)
@@ -77,12 +79,12 @@ func check(m *driver.Message) error {
 	return nil
 }
 
-const maxOrderedKey = 255 // bytes; an index takes no text of any length
+const maxOrderedKey = 255 // bytes; an index entry is limited in size
 
-// AddOrdered is [Add] for a message of an ordered topic. It takes the next number of m's topic and
-// key, 1 for the first, as the header ce-sequence. The numbers have no gaps, and until tx ends other
-// transactions wait that take a number of the same key: messages of one key are sent in the order
-// of their commits. A key of more than 255 bytes is refused with driver.ErrInvalid.
+// AddOrdered is [Add] for a message of an ordered topic. It gives m the next number of its topic
+// and key, from 1, in the header ce-sequence. The numbers have no gaps. Until tx ends, other
+// transactions that take a number of the same key wait, so the messages of a key are sent in the
+// order of their commits. A key of more than 255 bytes is refused with driver.ErrInvalid.
 func AddOrdered(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	if len(m.Key) > maxOrderedKey {
 		return fmt.Errorf("outbox: add: key %.100q of message %q has %d bytes: expected at most %d on an ordered topic: %w",
@@ -102,7 +104,7 @@ func AddOrdered(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	return Add(ctx, tx, m)
 }
 
-// payload makes NULL impossible: drivers take a nil slice for it.
+// payload replaces nil, which drivers would store as NULL.
 func payload(data []byte) []byte {
 	if data == nil {
 		return []byte{}

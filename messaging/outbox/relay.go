@@ -30,44 +30,45 @@ const (
 	signalName  = "outbox"
 )
 
-// RelayOptions configure a Relay. The zero value and nil are ready to use.
+// RelayOptions configure a Relay. nil and the zero value are the defaults.
 type RelayOptions struct {
-	Log  *slog.Logger  // told when sending begins to fail and when it recovers; nil logs nothing
-	Keep time.Duration // how long sent events are kept for Resend; 0, the default, keeps none
+	Log  *slog.Logger  // logs when sending starts to fail and when it recovers; nil logs nothing
+	Keep time.Duration // how long sent events are kept for Resend; default 0, not at all
 
-	// Apart are lists of topics, each the topics of one broker. The events of a list are sent beside
-	// those of the others, so that a broker that is away holds up none but its own; all topics in no
-	// list are sent together. A topic is in one list at most.
+	// Apart lists the topics of each broker, if there are several. The events of a list are sent
+	// independently of the others, so that a broker that is away holds up its own events only.
+	// Topics in no list are sent together. A topic is in one list at most.
 	Apart [][]string
 }
 
-// Relay sends the events of one database's outbox. Its methods may be called concurrently.
+// A Relay sends the events of one database's outbox. Its methods may be called concurrently.
 type Relay struct {
 	db     *sql.DB
 	send   func(context.Context, []driver.Message) error
 	keep   time.Duration
 	signal *sqldb.Signal
-	poll   time.Duration // idlePoll, but in tests
-	every  time.Duration // boundEvery, but in tests
+	poll   time.Duration // idlePoll, except in tests
+	every  time.Duration // boundEvery, except in tests
 	routes []*route
 	outage steady.Outage // of the database
 }
 
-// A route is the topics of one broker. Its events are sent in their order, one batch at a time.
+// A route is the topics of one broker. Its events are sent in order, one batch at a time.
 type route struct {
-	topics []string      // with rest those of the other routes
+	topics []string      // with rest, those of the other routes
 	rest   bool          // it has all topics that no other route has
 	signal *sqldb.Signal // one for each waiter
 	outage steady.Outage // of the broker
 }
 
-// NewRelay returns a relay from db, which sqldb.Open must have opened and [Migrate] migrated, to
-// send. It starts nothing; see [Relay.Run].
+// NewRelay returns a relay that reads from db and calls send. db must have been opened by
+// sqldb.Open and migrated by [Migrate]. Nothing starts before [Relay.Run].
 //
-// send gets at most 500 messages in the order of the outbox and returns nil once the broker has
-// them all, durably. Of a *driver.PartialError in the chain of its error the relay takes that the
-// first messages are sent; else that none is. It must return when its ctx ends. It is called
-// concurrently only for topics that are Apart; all messages of one call are of one list, or of none.
+// send gets at most 500 messages in the order of the outbox, and returns nil once the broker has
+// stored them all durably. On an error none of them counts as sent, except that a
+// *driver.PartialError in its chain says how many of the first messages were. All messages of a
+// call are of one list of RelayOptions.Apart, or of none. send is called concurrently for different
+// lists only, and must return when its ctx ends.
 func NewRelay(db *sql.DB, send func(context.Context, []driver.Message) error, opts *RelayOptions) *Relay {
 	r := &Relay{db: db, send: send, signal: sqldb.NewSignal(db, signalName), poll: idlePoll, every: boundEvery}
 	if opts == nil {
@@ -87,12 +88,13 @@ func (r *Relay) route(topics []string) *route {
 	return t
 }
 
-// Wake makes the relay that leads look into the outbox now, wherever it runs: see [sqldb.Signal]. Call
-// it after a commit, through sqldb.AfterCommit. It never blocks. While sending fails it does not
-// shorten the pause.
+// Wake makes the leading relay read the outbox now, in whatever process it runs (see
+// [sqldb.Signal]). Call it after a commit, through sqldb.AfterCommit. It never blocks, and does not
+// shorten the backoff while sending fails.
 func (r *Relay) Wake() { r.signal.Notify() }
 
-// Backlog returns how many committed events wait, and the age of the oldest, 0 for none.
+// Backlog returns the number of committed events that wait, and the age of the oldest, 0 if there
+// is none.
 func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
 	var created sql.NullInt64
 	err = r.db.QueryRowContext(ctx, `SELECT count(*), min(created_at) FROM kaptar_outbox`).Scan(&rows, &created)
@@ -105,23 +107,23 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 	return rows, oldest, nil
 }
 
-// Run sends until ctx ends, and then returns nil without emptying the outbox: what is in it is safe
-// and goes out at the next start. An error means that the database was not opened by sqldb.Open; a
-// database or broker that fails is tried again, after 100 ms at first and up to 5 s, and told to
-// the log once.
+// Run sends until ctx ends and then returns nil. It does not empty the outbox first: what is left
+// is sent after the next start. When the database or the broker fails, Run logs it once and retries
+// after 100 ms, doubled up to 5 s. It returns an error only if the database was not opened by
+// sqldb.Open.
 //
-// One relay per database is at work: see [sqldb.TryLease]; the others try each second to succeed it.
-// On PostgreSQL it reads over the session that holds the lease, and asks whether it still does before
-// it sends a batch. A relay that is stopped for long in the middle of a batch can still send events
-// that its successor sent too.
+// Of the relays of one database only the one with the lease works, see [sqldb.TryLease]. The others
+// try to get the lease every second. On PostgreSQL the relay reads over the session that holds the
+// lease, and checks before each batch that the lease is still held. A relay that is suspended in
+// the middle of a batch can still send events that its successor has sent too.
 //
-// Each of RelayOptions.Apart is sent by itself: there is no order between topics of two of them.
+// Each list of RelayOptions.Apart is sent independently, so there is no order between their topics.
 //
-// It looks into the outbox at [Relay.Wake], every second while nothing comes (± 20 %), every 100 ms
-// while something does, and at once after a full batch. It remembers no position: it reads the
-// lowest ids, in order, and deletes those that were sent by id. Events of transactions that commit
-// late, with ids lower than those already sent, are read then. What it costs does not grow with the
-// backlog, nor while PostgreSQL cannot remove the deleted rows: see bound.
+// The relay reads the outbox after [Relay.Wake], every second (± 20 %) while it is idle, every 100
+// ms while events come, and at once after a full batch. It remembers no position: it reads the
+// lowest ids in order and deletes what was sent by id. So it also finds events of transactions that
+// commit late with ids below those that were already sent. The cost of a batch does not grow with
+// the backlog, nor with deleted rows that PostgreSQL cannot remove yet; see bound.
 func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
@@ -145,8 +147,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
-// lead sends while the lease is held. The reads go over its session: when that is lost nothing is
-// sent. It reports whether it has read something, and why it could not go on.
+// lead sends while the lease is held. It reads over the session of the lease, so that nothing is
+// sent once that is lost. It reports whether it has read anything, and why it had to stop.
 func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease) (led bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -164,7 +166,7 @@ func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease) (led bool, err err
 
 func newBackoff() *steady.Backoff { return &steady.Backoff{First: backoffMin, Max: backoffMax} }
 
-// failed tells the log once and waits.
+// failed logs the first failure of an outage and waits.
 func failed(ctx context.Context, outage *steady.Outage, backoff *steady.Backoff, err error) {
 	if ctx.Err() == nil && err != nil {
 		outage.Lost(ctx, err)
@@ -172,7 +174,7 @@ func failed(ctx context.Context, outage *steady.Outage, backoff *steady.Backoff,
 	}
 }
 
-// batch is a run of rows; ids and msgs go together.
+// A batch is a sequence of rows. ids[i] is the id of msgs[i].
 type batch struct {
 	ids  []int64
 	msgs []driver.Message
@@ -197,7 +199,7 @@ type turn struct {
 	query  string
 	args   []any // behind the first two
 	bound  bound
-	purged time.Time // when a look found no more to purge
+	purged time.Time // when there was last nothing more to purge
 }
 
 func newTurn(l *leader, of *route) *turn {
@@ -215,7 +217,7 @@ func newTurn(l *leader, of *route) *turn {
 	return t
 }
 
-// run sends the events of the route until ctx ends, or returns why the relay does not lead any more.
+// run sends the events of the route until ctx ends, or returns why the relay no longer leads.
 func (t *turn) run(ctx context.Context) error {
 	backoff := newBackoff()
 	for ctx.Err() == nil {
@@ -241,7 +243,7 @@ func (t *turn) run(ctx context.Context) error {
 		switch len(batch.ids) {
 		case 0:
 			t.route.signal.Wait(ctx, jitter(t.poll))
-		case batchSize: // more waits
+		case batchSize: // there is more
 		default:
 			t.route.signal.Wait(ctx, jitter(min(busyPoll, t.poll)))
 		}
@@ -249,9 +251,9 @@ func (t *turn) run(ctx context.Context) error {
 	return nil
 }
 
-// keepIndex makes PostgreSQL read the outbox by its index. An outbox is empty most of the time, and
-// the plan that is kept from then reads and sorts the whole table for each batch of a backlog, until
-// statistics are made again.
+// keepIndex makes PostgreSQL read the outbox by its index. The outbox is empty most of the time,
+// and a plan made then scans and sorts the whole table for each batch of a backlog until new
+// statistics are collected.
 const keepIndex = "SET LOCAL enable_seqscan = off"
 
 func (l *leader) prepare(ctx context.Context) error {
@@ -268,7 +270,7 @@ func (l *leader) prepare(ctx context.Context) error {
 	return nil
 }
 
-// fetch reads the next batch, and makes sure that it is ours to send.
+// fetch reads the next batch and checks that the lease is still held.
 func (t *turn) fetch(ctx context.Context) (b batch, err error) {
 	postgres := sqldb.DialectOf(t.db) == sqldb.Postgres
 	err = t.lease.Use(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
@@ -307,7 +309,7 @@ func (b *batch) scan(row sqldb.Row) (id int64, err error) {
 	return id, nil
 }
 
-// deliver sends b, if there is anything in it, and deletes what was sent.
+// deliver sends b, unless it is empty, and deletes what was sent.
 func (r *Relay) deliver(ctx context.Context, b batch) error {
 	sent := len(b.ids)
 	if sent == 0 {
@@ -321,8 +323,7 @@ func (r *Relay) deliver(ctx context.Context, b batch) error {
 		}
 	}
 	if sent > 0 {
-		// Sent is sent, also when ctx ended meanwhile: not deleting it now would only send it
-		// twice.
+		// Delete them even if ctx has ended, or they would be sent again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteGrace)
 		defer cancel()
 		if err := r.remove(ctx, b.ids[:sent]); err != nil {

@@ -10,17 +10,17 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// ErrNotFirst is in the chain of the error for a dead letter of an ordered topic that has to wait
-// for an earlier one of its key.
+// ErrNotFirst says that a dead letter of an ordered topic has to wait for an earlier one of its
+// key. Errors wrap it.
 var ErrNotFirst = errors.New("an earlier event of its key is set aside: replay or drop that one first")
 
-// Due are dead letters of a group and topic that are tried again.
+// Due says that dead letters of a group and topic are to be retried.
 type Due struct {
 	Group, Topic string
-	At           time.Time // when the first of them is
+	At           time.Time // time of the first of them
 }
 
-// NextDue returns when dead letters are to be tried again, by group and topic.
+// NextDue returns when dead letters are to be retried, by group and topic.
 func NextDue(ctx context.Context, q querier) ([]Due, error) {
 	all, err := sqldb.Select(ctx, q, func(row sqldb.Row) (d Due, err error) {
 		var at int64
@@ -34,8 +34,8 @@ func NextDue(ctx context.Context, q querier) ([]Due, error) {
 	return all, nil
 }
 
-// DueDeadLetters returns at most limit dead letters of a group and topic that are to be tried again
-// now, those that are due longest first.
+// DueDeadLetters returns at most limit dead letters of a group and topic whose next try is due, the
+// longest due first.
 func DueDeadLetters(ctx context.Context, q querier, group, topic string, limit int) ([]DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
 		WHERE state = 'retrying' AND grp = $1 AND topic = $2 AND due_at <= $3 ORDER BY due_at, id LIMIT $4`,
@@ -46,16 +46,16 @@ func DueDeadLetters(ctx context.Context, q querier, group, topic string, limit i
 	return all, nil
 }
 
-// Take takes d, as it was read, out of what is set aside, as part of tx, in which the
-// caller has d's effect. Of an ordered topic the next one of the key is then to be tried.
-// ErrNoDeadLetter is in the chain of the error when d is not to be tried again, or was changed.
+// Take removes d, as it was read, as part of tx, in which the caller has d's effect. On an ordered
+// topic the next one of the key becomes due. The error wraps [ErrNoDeadLetter] if d is not to be
+// retried, or was changed.
 func (d *DeadLetter) Take(ctx context.Context, tx *sql.Tx) error {
 	return d.remove(ctx, tx, "AND state = 'retrying'")
 }
 
-// remove deletes d and lets the rest of its key follow.
+// remove deletes d and makes the next one of its key due.
 func (d *DeadLetter) remove(ctx context.Context, tx *sql.Tx, condition string) error {
-	o, found, err := d.lock(ctx, tx) // before the dead letter, as everybody does
+	o, found, err := d.lock(ctx, tx) // before the dead letter, in the same order as everywhere
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (d *DeadLetter) remove(ctx context.Context, tx *sql.Tx, condition string) e
 	return err
 }
 
-// lock locks the order that d is in, if there is one.
+// lock locks the order that d belongs to, if there is one.
 func (d *DeadLetter) lock(ctx context.Context, tx *sql.Tx) (o *order, found bool, err error) {
 	o = &order{group: d.Group, topic: d.Message.Topic, source: source(&d.Message), key: d.Message.Key}
 	if d.Seq == 0 {
@@ -80,7 +80,7 @@ func (d *DeadLetter) lock(ctx context.Context, tx *sql.Tx) (o *order, found bool
 	return o, found, nil
 }
 
-// change runs a statement on d's row, $1 and $2 being its ID and Rev.
+// change runs a statement on d's row. $1 and $2 are its ID and Rev.
 func (d *DeadLetter) change(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
 	res, err := tx.ExecContext(ctx, statement, append([]any{d.ID, d.Rev}, args...)...)
 	var n int64
@@ -96,8 +96,8 @@ func (d *DeadLetter) change(ctx context.Context, tx *sql.Tx, statement string, a
 	return nil
 }
 
-// Failed notes, as part of tx, that d, as it was read, failed again because of reason. It
-// is tried again at due; the zero time is never.
+// Failed records, as part of tx, that d, as it was read, has failed again because of reason. It is
+// retried at due; the zero time means never.
 func (d *DeadLetter) Failed(ctx context.Context, tx *sql.Tx, reason string, due time.Time) error {
 	state := Retrying
 	if due.IsZero() {
@@ -108,10 +108,10 @@ func (d *DeadLetter) Failed(ctx context.Context, tx *sql.Tx, reason string, due 
 		state, cutReason(reason), millis(due), time.Now().UnixMilli())
 }
 
-// ReplayDeadLetter lets a dead letter be tried again now, with attempts that start anew, as part of
-// tx. One that the broker refused goes back into the outbox. ErrNotFirst is in the chain of the
-// error when an earlier one of the key is set aside too. Where earlier ones are missing the key
-// goes on without them.
+// ReplayDeadLetter makes a dead letter due now, with its attempts set back to 0, as part of tx. One
+// that the broker has refused goes back into the outbox. The error wraps [ErrNotFirst] if an
+// earlier one of the key is set aside too. Where earlier ones are missing, the key goes on without
+// them.
 func ReplayDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
 	d, err := GetDeadLetter(ctx, tx, id)
 	if err != nil {
@@ -134,8 +134,8 @@ func ReplayDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
 		WHERE id = $1 AND rev = $2`, time.Now().UnixMilli())
 }
 
-// DropDeadLetter gives a dead letter up, as part of tx. The next one of its key is tried then, if it
-// was the first that is set aside.
+// DropDeadLetter deletes a dead letter, as part of tx. If it was the first of its key that is set
+// aside, the next one becomes due.
 func DropDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
 	d, err := GetDeadLetter(ctx, tx, id)
 	if err != nil {
@@ -152,7 +152,7 @@ func DropDeadLetter(ctx context.Context, tx *sql.Tx, id int64) error {
 		WHERE id = $1 AND rev = $2`, []byte{})
 }
 
-// first reports whether d does not wait for another one of its key, and locks the key.
+// first locks the key of d and reports whether no earlier one of it is set aside.
 func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 	o, found, err := d.lock(ctx, tx)
 	if err != nil || !found {
@@ -168,8 +168,8 @@ func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 	return !earlier, nil
 }
 
-// Next returns the dead letter after d in the order of its key if it is to be tried again, nil
-// if there is none.
+// Next returns the dead letter that follows d in the order of its key, if it is to be retried, else
+// nil.
 func (d *DeadLetter) Next(ctx context.Context, q querier) (*DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying' ORDER BY seq LIMIT 1`,

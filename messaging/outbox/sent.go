@@ -17,7 +17,7 @@ const (
 	resendSlice = 500
 )
 
-// These take a list of ids, in PostgreSQL's words; see anyOf.
+// These statements take a list of ids, in PostgreSQL's syntax; see anyOf.
 const (
 	keepSent = `INSERT INTO kaptar_outbox_sent (id, msgid, topic, key, headers, payload, raw, created_at, sent_at)
 		SELECT id, msgid, topic, key, headers, payload, raw, created_at, $1 FROM kaptar_outbox WHERE id = ANY($2) ON CONFLICT (id) DO NOTHING`
@@ -39,7 +39,7 @@ func anyOf[T int64 | string](dialect sqldb.Dialect, values []T) (statement func(
 	return strings.Clone, values // pgx takes the slice as an array
 }
 
-// remove deletes what was sent, and keeps it elsewhere if it is to be kept.
+// remove deletes rows that were sent, and moves them to kaptar_outbox_sent if they are to be kept.
 func (r *Relay) remove(ctx context.Context, ids []int64) error {
 	dialect := sqldb.DialectOf(r.db)
 	statement, list := anyOf(dialect, ids)
@@ -63,8 +63,8 @@ func (r *Relay) remove(ctx context.Context, ids []int64) error {
 	return nil
 }
 
-// purge forgets a slice of the sent events that are older than they are kept for. While there are
-// more of them it does so at each call, else once a minute.
+// purge deletes some of the sent events that are older than Keep. While there are more it does so
+// at each call, else once a minute.
 func (t *turn) purge(ctx context.Context) error {
 	if time.Since(t.purged) < sentEvery {
 		return nil
@@ -87,17 +87,17 @@ func (t *turn) purge(ctx context.Context) error {
 	return nil
 }
 
-// Resend puts the events that were sent since a time, and that are kept (see RelayOptions.Keep), back
-// into the outbox of db, with the ids that they had, and returns how many. It is for a broker that has
-// lost what it had: consumers know what they have handled by its id, and handle the rest. topic
-// bounds it to one topic; "" is all.
+// Resend puts the events that were sent since a time and are still kept (see RelayOptions.Keep)
+// back into the outbox of db, with their ids, and returns how many. It is for a broker that has
+// lost its messages: consumers recognise by the id what they have handled, and handle the rest. A
+// topic other than "" selects the events of that topic.
 //
-// Events go out after those that wait, in the order they had. It works in slices: when it fails,
-// those that it counts are in the outbox, and the others are still kept.
+// The events are sent in their order, after those that wait already. Resend works in slices. When
+// it fails, the events that it counts are in the outbox, and the others are still kept.
 func Resend(ctx context.Context, db *sql.DB, since time.Time, topic string) (n int, err error) {
 	dialect, signal := sqldb.DialectOf(db), sqldb.NewSignal(db, signalName)
 	const chosen = " FROM kaptar_outbox_sent WHERE sent_at >= $1 AND ($2 = '' OR topic = $2)"
-	// Meanwhile the relay sends what was put back, which gets higher ids.
+	// The relay is sending meanwhile, and what was put back gets higher ids.
 	var last sql.NullInt64
 	if err := db.QueryRowContext(ctx, "SELECT max(id)"+chosen, since.UnixMilli(), topic).Scan(&last); err != nil {
 		return 0, fmt.Errorf("outbox: resend: %w", err)
