@@ -11,31 +11,32 @@ import (
 	"github.com/kaptar/kaptar/internal/schedule"
 )
 
-// Due is a time at which a schedule is due.
+// A Due is one due time of a schedule.
 type Due struct {
 	At time.Time
-	// Missed is how many times before At have passed since the last run without one: while no instance
-	// ran, or the last run took longer than it is to the next.
+	// Missed is the number of due times before At that passed without a run: because no instance
+	// ran, or because the previous run took too long.
 	Missed int
 }
 
 const leastEvery = time.Second
 
-// Every has run called each time that every, one second or more, has passed since it was last due, for
-// the first time after every. How long a run takes moves nothing. name is for the log, the metrics and
-// the database, and stays the same.
+// Every calls run at intervals of every, one second or more, for the first time one interval from
+// now. The duration of a run does not shift the following ones. name appears in the log, the
+// metrics and the database, and must stay the same.
 //
-// One instance of all on the service's database runs it: see sqldb.TryLease; another takes over within
-// some 5 seconds. When it was last due is in the database (table kaptar_schedules), so that a restart
-// changes nothing, and times that passed without a run come as one run that is told how many. A run is
-// not begun beside another of its name in the process.
+// Of all instances on the service's database one calls run, see sqldb.TryLease. If it ends, another
+// takes over within about 5 seconds. The last due time is stored in the database (table
+// kaptar_schedules), so a restart does not shift the schedule. Due times that pass without a run
+// are made up for by a single run, with their number in Due.Missed. Runs of one name never overlap
+// in a process.
 //
-// An error or a panic is logged and counted, and the next run comes when it is due. A run that was
-// broken off, by a crash or because its ctx ended with the service, is begun again at the next start:
-// it has to bear that. The service waits for its end when it stops. Clocks that are set are borne: a
-// time that has come does not come again, unless it is further in the future than it is to the next.
+// An error or a panic is logged and counted, and the next run is at the next due time. A run that
+// is interrupted, by a crash or because its ctx ended with the service, is repeated after the next
+// start. The service waits for a run under way when it stops. If the clock is set back, a due time
+// that has passed is not repeated, unless it is then further away than one interval.
 //
-// Call it during Setup, with a database set. Counted are schedule_runs_total and
+// Call Every during Setup of a service with a database. Runs are counted in schedule_runs_total and
 // schedule_last_success_timestamp_seconds.
 func (a *App) Every(name string, every time.Duration, run func(ctx context.Context, due Due) error) error {
 	if every < leastEvery {
@@ -44,11 +45,11 @@ func (a *App) Every(name string, every time.Duration, run func(ctx context.Conte
 	return a.schedule(schedule.Job{Name: name, Spec: "every " + every.String(), Next: schedule.Every(every)}, run)
 }
 
-// Cron is Every for the times of a specification of cron: minute, hour, day, month and weekday, such
-// as "30 4 * * mon-fri" or "*/15 * * * *", or @hourly, @daily, @weekly, @monthly or @yearly. They are
-// in UTC, unless it begins with a zone: "CRON_TZ=Europe/Berlin 30 4 * * *". A time that the zone's
-// clock skips in spring is due after the gap. One that comes twice in autumn is due the first time,
-// unless the hour is *.
+// Cron is Every for the times of a cron specification: minute, hour, day, month and weekday, such
+// as "30 4 * * mon-fri" or "*/15 * * * *", or @hourly, @daily, @weekly, @monthly or @yearly. The
+// times are in UTC unless the specification begins with a zone: "CRON_TZ=Europe/Berlin 30 4 * * *".
+// A time that the zone's clock skips in spring is due right after the gap. A time that occurs twice
+// in autumn is due the first time only, unless the hour is *.
 func (a *App) Cron(name, spec string, run func(ctx context.Context, due Due) error) error {
 	c, err := schedule.Parse(spec)
 	if err != nil {
@@ -59,7 +60,7 @@ func (a *App) Cron(name, spec string, run func(ctx context.Context, due Due) err
 
 type schedulesKey struct{}
 
-// schedules are all of one service.
+// schedules are the schedules of one service.
 type schedules struct {
 	runner  schedule.Runner
 	runs    *prometheus.CounterVec
@@ -82,7 +83,7 @@ func (a *App) schedule(job schedule.Job, run func(context.Context, Due) error) e
 		return run(ctx, Due{At: at, Missed: missed})
 	}
 	s.runner.Jobs = append(s.runner.Jobs, job)
-	for _, outcome := range []string{"ok", "error"} { // 0 until then, so that a rate can be seen from the first
+	for _, outcome := range []string{"ok", "error"} { // 0 before the first run, so that its rate can be seen
 		s.runs.WithLabelValues(job.Name, outcome)
 	}
 	return nil

@@ -1,10 +1,11 @@
-// Package partition says in which part of a topic a key is, and which member of a group has which
-// part, for drivers whose broker does not.
+// Package partition assigns keys to partitions and partitions to the members of a group, for
+// drivers whose broker does neither.
 package partition
 
 import "strconv"
 
-// Count is how many partitions a topic has: the most members of a group that can share the work.
+// Count is the number of partitions of a topic. At most so many members of a group can share the
+// work.
 const Count = 16
 
 // Of returns the partition of a key: its FNV-1a hash modulo Count.
@@ -19,10 +20,9 @@ func Of(key string) int {
 // Name returns "p00" to "p15".
 func Name(p int) string { return "p" + strconv.Itoa(p/10) + strconv.Itoa(p%10) }
 
-// Share says which of n members has each partition, as its place among them in the order in which
-// they came; -1 without members. No two members differ by more than one partition. The member that
-// comes last takes its part from those that have the most, so that few move when one comes, or when
-// the one that came last leaves.
+// Share assigns the partitions to n members. The members are numbered in the order in which they
+// came; -1 is none. No two of them differ by more than one partition. The last member takes its
+// partitions from those that have the most, so that few move when it comes or leaves.
 func Share(n int) (owners [Count]int) {
 	for p := range owners {
 		owners[p] = -1

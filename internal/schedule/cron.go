@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Cron is a parsed specification.
+// A Cron is a parsed cron specification.
 type Cron struct {
 	minute, hour, day, month, weekday uint64 // a bit for each value
 	everyHour, eitherDay              bool
@@ -19,12 +19,14 @@ var macros = map[string]string{
 	"@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
 }
 
-// Parse reads a specification of five fields: minute, hour, day, month and weekday (0 or 7 is Sunday).
-// A field is *, a number, a range 1-5, one of these with a step (*/15, 8-18/2), or a list of them;
-// months and weekdays have names too (jan, MON). @hourly, @daily, @weekly, @monthly and @yearly are
-// known. Times are in UTC unless the specification begins with CRON_TZ=Zone or TZ=Zone.
+// Parse reads a specification of five fields: minute, hour, day, month and weekday (0 or 7 is
+// Sunday). A field is *, a number, a range 1-5, one of these with a step (*/15, 8-18/2), or a list
+// of them. Months and weekdays may be names (jan, MON). @hourly, @daily, @weekly, @monthly and
+// @yearly are short forms. Times are in UTC unless the specification begins with CRON_TZ=Zone or
+// TZ=Zone.
 //
-// As in Vixie's cron, a day fits by either of its two fields when neither of them begins with *.
+// As in Vixie's cron, if neither the day nor the weekday begins with *, it is enough that one of
+// them matches.
 func Parse(spec string) (*Cron, error) {
 	c := &Cron{zone: time.UTC}
 	rest := strings.TrimSpace(spec)
@@ -129,11 +131,11 @@ func field(text string, least, most int, names []string) (set uint64, err error)
 	return set, nil
 }
 
-// Next returns the first time after t; the zero time when there is none within the eight years that a
-// leap day can be away.
+// Next returns the first time after t. It is zero if there is none within nine years; a leap day
+// can be eight years away.
 //
-// A time that the clock skips in spring counts as the moment after the gap. One that comes twice in
-// autumn counts once, the first time, unless the specification is for every hour.
+// A time that the clock skips in spring is due right after the gap. A time that occurs twice in
+// autumn is due at its first occurrence only, unless the specification is for every hour.
 func (c *Cron) Next(t time.Time) time.Time {
 	t = t.In(c.zone)
 	t = t.Add(time.Minute - time.Duration(t.Second())*time.Second - time.Duration(t.Nanosecond()))
@@ -152,7 +154,7 @@ func (c *Cron) Next(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// later returns next, or an hour after t when a change of the clock makes that no later.
+// later returns next, or t plus an hour if a change of the clock puts next at or before t.
 func later(t, next time.Time) time.Time {
 	if next.After(t) {
 		return next
@@ -165,7 +167,7 @@ func (c *Cron) fits(t time.Time) bool {
 		return false
 	}
 	start, delta := changed(t)
-	return c.everyHour || delta >= 0 || t.Sub(start) >= -delta // else it was that late before
+	return c.everyHour || delta >= 0 || t.Sub(start) >= -delta // else this local time has occurred before
 }
 
 func (c *Cron) fitsDay(t time.Time) bool {
@@ -173,23 +175,22 @@ func (c *Cron) fitsDay(t time.Time) bool {
 	return c.month&(1<<t.Month()) != 0 && (day && weekday || c.eitherDay && (day || weekday))
 }
 
-// skipped says whether t is the end of a gap in which a time fits.
+// skipped reports whether t is the end of a gap that contains a time of c.
 func (c *Cron) skipped(t time.Time) bool {
 	start, delta := changed(t)
 	if c.everyHour || delta <= 0 || !t.Equal(start) {
 		return false
 	}
-	// The gap's times, in a zone without it.
-	for local := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), 0, 0, time.UTC).Add(-delta); delta > 0; delta -= time.Minute {
+	end := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), 0, 0, time.UTC) // where no clock is changed
+	for local := end.Add(-delta); local.Before(end); local = local.Add(time.Minute) {
 		if c.minute&(1<<local.Minute()) != 0 && c.hour&(1<<local.Hour()) != 0 && c.fitsDay(local) {
 			return true
 		}
-		local = local.Add(time.Minute)
 	}
 	return false
 }
 
-// changed returns when the clock last changed before or at t, and by how much.
+// changed returns when the clock of t's zone last changed, at t or before, and by how much.
 func changed(t time.Time) (start time.Time, delta time.Duration) {
 	start, _ = t.ZoneBounds()
 	if start.IsZero() {

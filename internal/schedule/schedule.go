@@ -1,5 +1,5 @@
-// Package schedule runs functions at set times, in one of the processes on a database. It is behind
-// kaptar's App.Every and App.Cron, which say what users can rely on.
+// Package schedule runs functions at set times, in one of the processes that share a database. It
+// implements kaptar's App.Every and App.Cron, whose comments are the contract for users.
 package schedule
 
 import (
@@ -22,9 +22,9 @@ var migrations embed.FS
 
 const (
 	leaseName  = "schedules"
-	leasePoll  = 5 * time.Second // of those that do not lead, and how often the leader asks whether it does
-	longest    = time.Minute     // of a sleep: the clock may be set meanwhile
-	saveWithin = 5 * time.Second // what is written after a run is, though the program stops
+	leasePoll  = 5 * time.Second // between tries to get the lease, and between checks that it is still held
+	longest    = time.Minute     // longest sleep, since the clock may be set meanwhile
+	saveWithin = 5 * time.Second // time to store the end of a run, even while the program stops
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 5 * time.Second
 )
@@ -34,30 +34,30 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	return sqldb.Migrate(ctx, db, migrations, "kaptar_schedules_schema")
 }
 
-// A Job is a function and when it is due.
+// A Job is a function and the times at which it is due.
 type Job struct {
 	Name string
-	Spec string // says whether Next is another than before
+	Spec string // identifies Next: a job whose Spec has changed starts anew
 	Next func(after time.Time) time.Time
 	Run  func(ctx context.Context, at time.Time, missed int) error
 }
 
-// Every is the Next of a job that is due again and again after d.
+// Every returns the Next of a job that is due at intervals of d.
 func Every(d time.Duration) func(time.Time) time.Time {
 	return func(t time.Time) time.Time { return t.Add(d) }
 }
 
-// A Runner runs jobs. Its fields are not changed while it does.
+// A Runner runs jobs. Its fields must not change while Run runs.
 type Runner struct {
 	DB   *sql.DB // migrated
 	Jobs []Job
 	Now  func() time.Time // the clock
 	Log  *slog.Logger
-	Ran  func(job string, err error) // is told of each run that ended
+	Ran  func(job string, err error) // called after each run that was not interrupted
 }
 
-// Run runs the jobs until ctx ends and those that run have returned. A database that is away is tried
-// again.
+// Run runs the jobs until ctx ends, and returns when those under way have returned. While the
+// database is away it retries.
 func (r *Runner) Run(ctx context.Context) error {
 	outage := steady.Outage{What: "schedules", Log: r.Log}
 	backoff := &steady.Backoff{First: backoffMin, Max: backoffMax}
@@ -109,8 +109,8 @@ func (r *Runner) lead(ctx context.Context, lease *sqldb.Lease, well func()) erro
 	return context.Cause(leading)
 }
 
-// load returns the time that was last dealt with, for each job. One that is new, or due at other times
-// than before, begins now.
+// load returns the time up to which each job is done. A job that is new or has another Spec starts
+// now.
 func (r *Runner) load(ctx context.Context) (last []time.Time, err error) {
 	last = make([]time.Time, len(r.Jobs))
 	err = sqldb.InTx(ctx, r.DB, func(ctx context.Context, tx *sql.Tx) error {
@@ -130,12 +130,12 @@ func (r *Runner) load(ctx context.Context) (last []time.Time, err error) {
 	return last, err
 }
 
-// follow runs one job when it is due, until ctx ends. An error is the database's.
+// follow runs one job whenever it is due, until ctx ends. Its errors are those of the database.
 func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last time.Time) error {
 	for ctx.Err() == nil {
 		now := time.UnixMilli(r.Now().UnixMilli())
 		if last.Sub(now) > job.Next(last).Sub(last) {
-			last = now // the clock was far ahead then: do not wait for it to get there
+			last = now // the clock was set back: do not wait until it has caught up
 		}
 		at, n := last, 0
 		next := job.Next(last)
@@ -153,7 +153,7 @@ func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last t
 		}
 		failed := r.run(ctx, job, at, n-1)
 		if failed != nil && ctx.Err() != nil {
-			return nil //nolint:nilerr // it was broken off, and is due again at the next start
+			return nil //nolint:nilerr // it was interrupted, and is due again at the next start
 		}
 		if err := r.save(ctx, job, at, failed); err != nil {
 			return err
@@ -163,7 +163,7 @@ func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last t
 	return nil
 }
 
-// run contains a panic of the job.
+// run runs the job once and logs its error. A panic becomes an error.
 func (r *Runner) run(ctx context.Context, job Job, at time.Time, missed int) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

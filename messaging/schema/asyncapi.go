@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Service is what a service does with topics.
+// A Service lists the topics that a service uses.
 type Service struct {
 	Name, Version string
 	Uses          []Use
@@ -17,17 +17,17 @@ type Service struct {
 type Use struct {
 	Topic     string
 	Publishes bool
-	Group     string  // of a subscription
-	Ordered   bool    // the events of a key have numbers
-	Raw       bool    // the topic is one of programs without CloudEvents
+	Group     string  // consumer group, if it reads
+	Ordered   bool    // see messaging.Topic
+	Raw       bool    // messages without CloudEvents
 	Schema    *Schema // of the data; nil for Raw
 }
 
-// object is an object of a document; its keys are written in order.
+// object is an object of the document. encoding/json writes its keys in order.
 type object = map[string]any
 
-// AsyncAPI returns a document of AsyncAPI 3.0 with the topics of services as channels, one message for
-// each, and one operation for each publisher and consumer group. It is the same for the same services.
+// AsyncAPI returns an AsyncAPI 3.0 document: a channel with one message for each topic, and an
+// operation for each publisher and consumer group. The same services give the same document.
 func AsyncAPI(title, version string, services []Service) ([]byte, error) {
 	channels, operations, messages, schemas := object{}, object{}, object{}, object{}
 	for _, s := range services {
@@ -61,7 +61,7 @@ func AsyncAPI(title, version string, services []Service) ([]byte, error) {
 	}, "", "  ")
 }
 
-// message describes the events of a topic: CloudEvents in binary mode, or whatever others send.
+// message describes the events of a topic: CloudEvents in binary mode, or any message if it is Raw.
 func (u *Use) message() object {
 	m := object{"name": u.Topic}
 	if u.Raw || u.Schema == nil {
@@ -71,11 +71,11 @@ func (u *Use) message() object {
 	headers := object{
 		"ce-specversion": object{"type": "string", "const": "1.0"},
 		"ce-type":        object{"type": "string", "const": u.Topic},
-		"ce-id":          text("with the source what an event is known by"),
+		"ce-id":          text("identifies the event, together with ce-source"),
 		"ce-source":      text("the service that published it"),
-		"ce-subject":     text("the key that order is kept by"),
+		"ce-subject":     text("the key; events of one key are in order"),
 		"ce-time":        object{"type": "string", "format": "date-time"},
-		"traceparent":    text("the origin, as in W3C Trace Context"),
+		"traceparent":    text("the span that published it, as in W3C Trace Context"),
 	}
 	if u.Ordered {
 		headers["ce-sequence"] = text("the number of the event among those of its source and key, from 1 without gaps")
@@ -92,7 +92,8 @@ func (u *Use) message() object {
 	return m
 }
 
-// under returns a copy of s whose references are to where root stands in a document.
+// under returns a copy of s with its references adapted to a document in which root is the schema's
+// place.
 func (s *Schema) under(root string) *Schema {
 	if s == nil {
 		return nil

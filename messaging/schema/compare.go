@@ -14,14 +14,14 @@ import (
 	"strings"
 )
 
-// A Break is a change of a topic's schema that some consumer cannot live with.
+// A Break is a change of a topic's schema that breaks some consumer.
 type Break struct {
 	Topic string `json:"topic"`
-	Field string `json:"field,omitempty"` // for example items[].sku; "" is the whole
-	// Who cannot read what: "old consumers cannot read new events" or "new consumers cannot read old
-	// events"; "" where it does not matter.
+	Field string `json:"field,omitempty"` // for example items[].sku; "" is the whole schema
+	// Who is "old consumers cannot read new events" or "new consumers cannot read old events"; ""
+	// if it does not matter.
 	Who  string `json:"who,omitempty"`
-	Rule string `json:"rule"` // what must not be, such as "required field removed"
+	Rule string `json:"rule"` // what is not allowed, such as "required field removed"
 	Do   string `json:"do"`   // what to do instead
 }
 
@@ -35,11 +35,11 @@ const (
 	newConsumers = "new consumers cannot read old events"
 )
 
-// Compare returns what breaks between two schemas of one topic, in order of the fields. While a release
-// goes on both stand side by side, and events of the old one wait in the broker: so old consumers must
-// read new events, and new consumers old ones. Fields that a reader does not know are ignored, as
-// subscriptions do. What no schema has, such as the ranges of Validate methods or what a field means,
-// is not seen.
+// Compare returns what breaks between two schemas of one topic, sorted by field. During a release
+// old and new versions run side by side, and events of the old one wait in the broker. So old
+// consumers must be able to read new events, and new consumers old ones. Fields that a reader does
+// not know are ignored, as subscriptions ignore them. What is not in a schema, such as the ranges
+// of Validate methods or the meaning of a field, is not compared.
 func Compare(topic string, before, now *Schema) []Break {
 	c := &comparison{topic: topic}
 	for _, of := range []struct {
@@ -61,7 +61,7 @@ func Compare(topic string, before, now *Schema) []Break {
 }
 
 // Check compares the schemas of this build, by topic, with the files TOPIC.json of dir, which a
-// release wrote. A topic may go one release after a later version of it has come.
+// release has written. A topic may be removed one release after a later version of it was added.
 func Check(dir fs.FS, now map[string]*Schema) ([]Break, error) {
 	files, err := fs.Glob(dir, "*.json")
 	if err != nil || len(files) == 0 {
@@ -108,13 +108,13 @@ func split(topic string) (base string, version int) {
 type comparison struct {
 	topic  string
 	breaks []Break
-	seen   map[pair]bool // what was reached by a reference: types may contain themselves
+	seen   map[pair]bool // references followed so far: types may contain themselves
 }
 
-// A pair is what reads and what writes, or what was and what is.
+// A pair is a reader's and a writer's schema, or an old and a new one.
 type pair struct{ a, b *Schema }
 
-// resolve returns what p, of the roots, refers to; seen when it was here before.
+// resolve follows the references of p. seen reports whether it has done so before.
 func (c *comparison) resolve(roots, p pair) (to pair, seen bool) {
 	to = pair{resolve(roots.a, p.a), resolve(roots.b, p.b)}
 	if to != p {
@@ -131,7 +131,7 @@ func (c *comparison) found(field, who, rule, do string) {
 	c.breaks = append(c.breaks, Break{c.topic, field, who, rule, do})
 }
 
-// reads finds what the first of p does not take of what the second may write.
+// reads finds what p.b may write that p.a does not accept.
 func (c *comparison) reads(roots, p pair, field, who string) {
 	p, seen := c.resolve(roots, p)
 	if seen {
@@ -184,7 +184,7 @@ func (c *comparison) reads(roots, p pair, field, who string) {
 	}
 }
 
-// limits finds numbers, lengths and counts that w may write and r does not take.
+// limits finds numbers, lengths and counts that w may write and r does not accept.
 func (c *comparison) limits(r, w *Schema, field, who string) {
 	for _, l := range []struct {
 		name        string
@@ -209,14 +209,14 @@ func (c *comparison) limits(r, w *Schema, field, who string) {
 	}
 }
 
-// numbers finds what breaks the binary format of protobuf.
+// numbers finds changes that break the binary format of protobuf.
 func (c *comparison) numbers(roots, p pair, field string) {
 	p, seen := c.resolve(roots, p)
 	if seen {
 		return
 	}
 	before, now := p.a, p.b
-	if !slices.Equal(before.Type, now.Type) { // which reads has found
+	if !slices.Equal(before.Type, now.Type) { // reads has reported that
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(before.Properties)) {
@@ -250,7 +250,7 @@ func reserved(s *Schema, number int32) bool {
 	return slices.ContainsFunc(s.Reserved, func(r [2]int32) bool { return r[0] <= number && number <= r[1] })
 }
 
-// resolve returns what s refers to.
+// resolve returns the schema that s refers to, or s.
 func resolve(root, s *Schema) *Schema {
 	switch name, def := strings.CutPrefix(s.Ref, "#/$defs/"); {
 	case s.Ref == "#":

@@ -6,9 +6,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// OfMessage returns the schema of a message as protobuf's JSON mapping writes it, which readers of
-// both formats can be given. Numbers of 64 bits are texts there; names of enumerations may also be
-// numbers, since consumers must take values that they do not know.
+// OfMessage returns the schema of a message as protobuf's JSON mapping writes it. Numbers of 64
+// bits are strings there. Values of enumerations are names, or numbers for values that a consumer
+// does not know.
 func OfMessage(d protoreflect.MessageDescriptor) *Schema {
 	g := &messages{root: d, open: map[protoreflect.FullName]string{}, used: map[protoreflect.FullName]bool{}, defs: map[string]*Schema{}}
 	s := g.message(d)
@@ -19,7 +19,7 @@ func OfMessage(d protoreflect.MessageDescriptor) *Schema {
 	return s
 }
 
-// messages makes the schema of one message and of those within.
+// messages makes the schema of one message and of the messages in it.
 type messages struct {
 	root protoreflect.MessageDescriptor
 	open map[protoreflect.FullName]string
@@ -34,7 +34,7 @@ func (g *messages) message(d protoreflect.MessageDescriptor) *Schema {
 		return &Schema{Type: []string{"string"}, Format: "date-time"}
 	case name == "google.protobuf.Duration":
 		return &Schema{Type: []string{"string"}, Format: "protobuf-duration"}
-	case strings.HasPrefix(string(name), "google.protobuf.") && d != g.root: // each with a JSON of its own
+	case strings.HasPrefix(string(name), "google.protobuf.") && d != g.root: // they have JSON mappings of their own
 		return &Schema{Title: string(name)}
 	case g.open[name] != "":
 		g.used[name] = true
@@ -57,7 +57,7 @@ func (g *messages) message(d protoreflect.MessageDescriptor) *Schema {
 		s.Properties[f.JSONName()] = field
 	}
 	for i := range d.ReservedRanges().Len() {
-		r := d.ReservedRanges().Get(i) // without its end
+		r := d.ReservedRanges().Get(i) // the end is not included
 		s.Reserved = append(s.Reserved, [2]int32{int32(r[0]), int32(r[1] - 1)})
 	}
 	ref := g.open[name]
@@ -78,8 +78,8 @@ func (g *messages) field(f protoreflect.FieldDescriptor) *Schema {
 	return g.value(f)
 }
 
-// value describes one value of f. The format of a number is its kind, since kinds with the same JSON
-// differ on the wire.
+// value describes one value of f. The format of a number is its kind, since kinds with the same
+// JSON differ on the wire.
 func (g *messages) value(f protoreflect.FieldDescriptor) *Schema {
 	switch kind := f.Kind(); kind {
 	case protoreflect.BoolKind:
@@ -100,7 +100,7 @@ func (g *messages) value(f protoreflect.FieldDescriptor) *Schema {
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Uint64Kind, protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind:
 		return &Schema{Type: []string{"integer", "string"}, Format: kind.String()}
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
-		return &Schema{Type: []string{"number", "string"}, Format: kind.String()} // NaN is a text
+		return &Schema{Type: []string{"number", "string"}, Format: kind.String()} // NaN is a string
 	default:
 		return &Schema{Type: []string{"integer"}, Format: kind.String()}
 	}

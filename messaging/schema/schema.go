@@ -1,5 +1,9 @@
-// Package schema describes the data of events as JSON Schema 2020-12, made of Go types and of
-// descriptors of protobuf, compares the schemas of two releases, and writes AsyncAPI documents.
+// Package schema describes the data of events as JSON Schema 2020-12, compares the schemas of two
+// releases, and writes AsyncAPI documents. It derives schemas from Go types and from protobuf
+// descriptors.
+//
+// An application rarely calls it: messaging.Topic.Schema makes a schema, and the commands "events
+// schema", "events check" and "events asyncapi" print and compare them.
 package schema
 
 import (
@@ -12,8 +16,8 @@ import (
 	"time"
 )
 
-// A Schema has the keywords of JSON Schema that describe the data of events, and a few of its own
-// that start with x-. The zero value takes any value.
+// A Schema holds the keywords of JSON Schema that describe the data of events, and a few of its own
+// that start with x-. The zero value accepts any value.
 type Schema struct {
 	Dialect    string             `json:"$schema,omitempty"`
 	ID         string             `json:"$id,omitempty"`
@@ -35,9 +39,9 @@ type Schema struct {
 	Items      *Schema            `json:"items,omitempty"`
 	Defs       map[string]*Schema `json:"$defs,omitempty"`
 
-	// Of a message of protobuf: the content type of events, at the root; of a field its number and
-	// its oneof; of an enumeration its values; of a message the ranges of numbers, ends included,
-	// that no field may have again.
+	// These are set for protobuf only. At the root: the content type of events. For a field: its
+	// number and its oneof. For an enumeration: its values. For a message: the ranges of field
+	// numbers, ends included, that must not be used again.
 	ContentType string           `json:"x-content-type,omitempty"`
 	Number      int32            `json:"x-protobuf-number,omitempty"`
 	Oneof       string           `json:"x-protobuf-oneof,omitempty"`
@@ -45,7 +49,8 @@ type Schema struct {
 	Reserved    [][2]int32       `json:"x-protobuf-reserved,omitempty"`
 }
 
-// Types are the types that a value may have, sorted; none are all. In JSON a single one is a text.
+// Types are the types that a value may have, sorted; none means all. In JSON a single one is a
+// string.
 type Types []string
 
 // MarshalJSON implements json.Marshaler.
@@ -66,13 +71,13 @@ func (t *Types) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*[]string)(t))
 }
 
-// dialect is the version of JSON Schema that is written.
+// dialect is the version of JSON Schema of the schemas.
 const dialect = "https://json-schema.org/draft/2020-12/schema"
 
-// Of returns the schema of what encoding/json writes for a value of type t. A field without omitempty
-// or omitzero is required, since it is always written. What only Validate methods know, such as ranges,
-// is not in it; a type that writes JSON in its own way is described as any value. A type that
-// contains itself is described once, as an object or null.
+// Of returns the schema of what encoding/json writes for a value of type t. A field without
+// omitempty or omitzero is required, since it is always written. Of does not see what only code
+// knows: ranges in Validate methods are missing, and a type with its own MarshalJSON accepts any
+// value. A type that contains itself is described once, as an object or null.
 func Of(t reflect.Type) *Schema {
 	g := &generator{open: map[reflect.Type]string{}, used: map[reflect.Type]bool{}, root: t, defs: map[string]*Schema{}}
 	s := *g.of(t)
@@ -83,11 +88,11 @@ func Of(t reflect.Type) *Schema {
 	return &s
 }
 
-// A generator makes the schema of one type and of those within.
+// A generator makes the schema of one type and of the types in it.
 type generator struct {
 	root reflect.Type
-	open map[reflect.Type]string // being described, and how they are referred to
-	used map[reflect.Type]bool   // which of them are
+	open map[reflect.Type]string // types being described, with the reference to them
+	used map[reflect.Type]bool   // those that are referred to
 	defs map[string]*Schema
 }
 
@@ -139,14 +144,14 @@ func (g *generator) of(t reflect.Type) *Schema {
 	return &Schema{} // an interface
 }
 
-// object describes a struct, or refers to where it is described.
+// object describes a struct, or returns a reference to its description.
 func (g *generator) object(t reflect.Type) *Schema {
 	if ref, within := g.open[t]; within {
 		g.used[t] = true
 		return &Schema{Ref: ref}
 	}
 	name := t.Name()
-	for n := 2; g.defs[name] != nil; n++ { // of another package
+	for n := 2; g.defs[name] != nil; n++ { // a type of the same name in another package
 		name = fmt.Sprint(t.Name(), n)
 	}
 	if g.open[t] = "#/$defs/" + name; t == g.root {
@@ -168,7 +173,8 @@ func (g *generator) object(t reflect.Type) *Schema {
 	return &Schema{Ref: ref}
 }
 
-// fields adds the fields of struct t to s, those of embedded structs last: they count less.
+// fields adds the fields of struct t to s. Those of embedded structs come last, as outer fields
+// hide them.
 func (g *generator) fields(t reflect.Type, s *Schema, optional bool) {
 	var embedded []reflect.StructField
 	for f := range t.Fields() {
@@ -208,7 +214,7 @@ func (g *generator) fields(t reflect.Type, s *Schema, optional bool) {
 	}
 }
 
-// nullable lets s, unless it is a reference or takes all, be null too.
+// nullable adds null to the types of s, unless s is a reference or accepts everything.
 func nullable(s *Schema) *Schema {
 	if len(s.Type) > 0 && !slices.Contains(s.Type, "null") {
 		s.Type = append(s.Type, "null")

@@ -1,31 +1,31 @@
-// Package events is the published language of the shop: every topic and the data
-// of its events. A topic belongs to the service that publishes it; the others may
-// rely on the fields here, which are only ever added to.
+// Package events declares every topic of the shop and the data of its events. A topic belongs to
+// the service that publishes it. Other services may rely on the fields here: fields are added, but
+// never changed or removed.
 package events
 
 import "github.com/kaptar/kaptar/messaging"
 
-// Somebody signed up, and something about a user is different now. From user-service; key: user id.
+// A user has signed up, or has changed. From user-service; key: user id.
 var (
 	UserRegistered = messaging.Topic[UserV1]{Name: "user.registered.v1", DataSchema: schemas + "user.registered.v1.json"}
 	UserChanged    = messaging.Topic[UserV1]{Name: "user.changed.v1", DataSchema: schemas + "user.changed.v1.json"}
 )
 
-// UserV1 is the data of the user's topics: the user as it is then.
+// UserV1 is the data of the users' topics: the user after the event.
 type UserV1 struct {
 	UserID   int64  `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
 }
 
-// How orders begin, and how they end. From order-service; key: order id.
+// An order was placed, and its checkout has ended. From order-service; key: order id.
 var (
 	OrderPlaced    = messaging.Topic[OrderV1]{Name: "order.placed.v1", DataSchema: schemas + "order.placed.v1.json"}
 	OrderConfirmed = messaging.Topic[OrderV1]{Name: "order.confirmed.v1", DataSchema: schemas + "order.confirmed.v1.json"}
 	OrderCancelled = messaging.Topic[OrderV1]{Name: "order.cancelled.v1", DataSchema: schemas + "order.cancelled.v1.json"}
 )
 
-// OrderV1 is the data of the order's topics.
+// OrderV1 is the data of the orders' topics.
 type OrderV1 struct {
 	OrderID    int64    `json:"order_id"`
 	UserID     int64    `json:"user_id"`
@@ -41,8 +41,8 @@ type ItemV1 struct {
 	PriceCents int64  `json:"price_cents"` // of one piece
 }
 
-// StockChanged has what is available of a sku and reserved now. From inventory-service; key: sku, in
-// order, as the last one counts.
+// StockChanged says what is available and reserved of a sku. From inventory-service; key: sku. It
+// is ordered, because the last event counts.
 var StockChanged = messaging.Topic[StockChangedV1]{Name: "stock.changed.v1", Ordered: true, DataSchema: schemas + "stock.changed.v1.json"}
 
 // StockChangedV1 is the data of StockChanged.
@@ -52,7 +52,7 @@ type StockChangedV1 struct {
 	Reserved  int64  `json:"reserved"`
 }
 
-// PaymentCaptured says that the bank paid for an order. From payment-service; key: order id.
+// PaymentCaptured says that the bank has paid for an order. From payment-service; key: order id.
 var PaymentCaptured = messaging.Topic[PaymentCapturedV1]{Name: "payment.captured.v1", DataSchema: schemas + "payment.captured.v1.json"}
 
 // PaymentCapturedV1 is the data of PaymentCaptured.

@@ -9,31 +9,31 @@ import (
 
 const (
 	countEvery = 500 * time.Millisecond
-	alwaysRoom = 500     // orders may wait whatever the rate is: nobody knows it yet
-	countMost  = 100_000 // waiting orders are counted up to this
+	alwaysRoom = 500     // orders that may wait whatever the rate is, which is unknown at first
+	countMost  = 100_000 // limit of the count
 	retryAfter = 5 * time.Second
 )
 
-// A backlog keeps the orders that wait for their checkout to what the services get done within a
-// time. Orders are counted now and then, in the table, so that several instances know of each other's;
-// what is placed in between is subtracted from the room that there was.
+// A backlog limits the orders that wait for their checkout to what can be done within a given time.
+// The orders are counted in the table at intervals, so that instances see each other's. What is
+// placed between two counts is subtracted from the room that the last one has left.
 type backlog struct {
 	store *store
-	most  time.Duration // that the last in the row would have to wait; not positive: for ever
+	most  time.Duration // longest wait of a new order; 0 or less: no limit
 
 	room atomic.Int64 // for more orders, until the next count
-	rate float64      // checkouts that end in a second
+	rate float64      // checkouts per second
 	last count
 }
 
-// A count is what is known of the orders at one time.
+// A count is the state of the table at one time.
 type count struct {
 	at      time.Time
-	waiting int64 // their checkouts are not done
+	waiting int64 // orders whose checkout has not ended
 	newest  int64 // id
 }
 
-// full reports whether there is no room for another order, and takes some if there is.
+// full takes room for one order, and reports whether there was none.
 func (b *backlog) full() bool { return b.most > 0 && b.room.Add(-1) < 0 }
 
 // run counts until ctx ends.
@@ -41,7 +41,7 @@ func (b *backlog) run(ctx context.Context) error {
 	tick := time.NewTicker(countEvery)
 	defer tick.Stop()
 	for b.most > 0 {
-		if now, err := b.store.count(ctx); err == nil { // a database that is away takes no orders either
+		if now, err := b.store.count(ctx); err == nil { // while the database is away no order is placed either
 			b.update(now)
 		}
 		select {
@@ -53,7 +53,7 @@ func (b *backlog) run(ctx context.Context) error {
 	return nil
 }
 
-// update learns from a count how fast orders are done and how much room that leaves.
+// update derives the rate of checkouts from two counts, and the room from that.
 func (b *backlog) update(now count) {
 	placed, more := now.newest-b.last.newest, now.waiting-b.last.waiting
 	if done := float64(placed - more); !b.last.at.IsZero() && done > 0 && b.last.waiting > 0 {
@@ -67,7 +67,7 @@ func (b *backlog) update(now count) {
 	b.room.Store(max(alwaysRoom, int64(b.rate*b.most.Seconds())) - now.waiting)
 }
 
-// count looks at how many orders wait for the end of their checkouts.
+// count counts the orders whose checkout has not ended.
 func (s *store) count(ctx context.Context) (c count, err error) {
 	c.at = time.Now()
 	err = s.db.QueryRowContext(ctx, `

@@ -16,9 +16,9 @@ import (
 	paymentv1 "github.com/kaptar/kaptar/shop/proto/payment/v1"
 )
 
-// newCheckout has each order reserved, charged and shipped. When one of the first two is refused the
-// order is cancelled and what was reserved released; once the money is taken there is no way back.
-// The order's id makes each call safe to repeat.
+// newCheckout defines the checkout: an order is reserved, charged and shipped. If one of the first
+// two is refused, the order is cancelled and its reservation released. Once it is paid for there is
+// no way back. The order's id makes each call safe to repeat.
 func newCheckout(app *kaptar.App, st *store) error {
 	inventory := inventoryv1.NewInventoryServiceClient(app.Conn("inventory-service"))
 	payment := paymentv1.NewPaymentServiceClient(app.Conn("payment-service"))
@@ -71,7 +71,7 @@ func newCheckout(app *kaptar.App, st *store) error {
 	return err
 }
 
-// answer is err, or a refusal when the id is known for another order: that stays so.
+// answer turns "the id belongs to another order" into a refusal, since that will not change.
 func answer(err error) error {
 	if grpcstatus.Code(err) == codes.AlreadyExists {
 		return saga.Refuse(grpcstatus.Convert(err).Message())

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// An order is what a user wants to have, at the prices of the day.
+// An order is what a user has ordered, at the prices of that time.
 type order struct {
 	ID         int64  `json:"id"`
 	UserID     int64  `json:"user_id"`
@@ -16,7 +16,7 @@ type order struct {
 	TotalCents int64  `json:"total_cents"`
 }
 
-// status is what the user sees of the checkout.
+// A status is what users see of the checkout.
 type status string
 
 const (
@@ -51,7 +51,7 @@ func sameItems(a, b []item) bool {
 		func(x, y item) bool { return x.SKU == y.SKU && x.Quantity == y.Quantity })
 }
 
-// repeated returns the index of the first item whose sku was there before, or -1.
+// repeated returns the index of the first item whose sku has occurred before, or -1.
 func repeated(items []item) int {
 	seen := make(map[string]bool, len(items))
 	for i, it := range items {

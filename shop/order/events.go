@@ -10,7 +10,7 @@ import (
 	"github.com/kaptar/kaptar/shop/events"
 )
 
-// publishers tell the shop how orders begin and end: one topic per status.
+// publishers publish how orders begin and end: one topic for each status.
 type publishers map[status]*messaging.Publisher[events.OrderV1]
 
 func newPublishers(app *kaptar.App) (publishers, error) {
@@ -28,7 +28,7 @@ func newPublishers(app *kaptar.App) (publishers, error) {
 	return p, nil
 }
 
-// publish tells, as part of tx, that o has its status now.
+// publish publishes, as part of tx, that o has its status.
 func (p publishers) publish(ctx context.Context, tx *sql.Tx, o order) error {
 	items := make([]events.ItemV1, len(o.Items))
 	for i, it := range o.Items {

@@ -17,7 +17,7 @@ import (
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
 )
 
-// A service takes orders. Its errors are problems for the client.
+// A service takes orders. Its errors are HTTP problems for the client.
 type service struct {
 	store     *store
 	backlog   *backlog
@@ -26,12 +26,13 @@ type service struct {
 	log       *slog.Logger
 }
 
-// place takes an order of items without prices, or replays the one of then for a key sent before.
+// place takes an order of items without prices. If the user has sent key before, it returns the
+// order of that time.
 func (s *service) place(ctx context.Context, user int64, items []item, key string) (o order, replayed bool, err error) {
 	if i := repeated(items); i >= 0 {
 		return order{}, false, badSKU(items, i, "is there twice; expected one line per sku")
 	}
-	if key != "" { // first of all, so that the answer does not depend on the other services
+	if key != "" { // before anything else, so that the answer does not depend on other services
 		o, err = s.store.byKey(ctx, user, key)
 		if !errors.Is(err, errNoOrder) {
 			return s.replay(o, items, err)
@@ -53,7 +54,7 @@ func (s *service) place(ctx context.Context, user int64, items []item, key strin
 	return o, false, nil
 }
 
-// replay answers with the order o that was placed before, if it was for the same items.
+// replay returns the order o that was placed before, if it has the same items.
 func (s *service) replay(o order, items []item, err error) (order, bool, error) {
 	if err == nil && !sameItems(o.Items, items) {
 		err = rest.Problem(http.StatusUnprocessableEntity, errKeyTaken.Error(),
@@ -74,7 +75,7 @@ func (s *service) checkUser(ctx context.Context, user int64) error {
 	return s.away(ctx, "user-service", err)
 }
 
-// price fills in what each of items costs today.
+// price fills in the current price of each item.
 func (s *service) price(ctx context.Context, items []item) error {
 	req := &inventoryv1.PricesRequest{}
 	for _, it := range items {
@@ -98,7 +99,7 @@ func (s *service) price(ctx context.Context, items []item) error {
 	return nil
 }
 
-// unknownSKU is the sku that inventory-service's NOT_FOUND names.
+// unknownSKU returns the sku that inventory-service's NOT_FOUND names.
 func unknownSKU(err error) string {
 	for _, detail := range grpcstatus.Convert(err).Details() {
 		if r, ok := detail.(*errdetails.ResourceInfo); ok {
@@ -113,7 +114,7 @@ func badSKU(items []item, i int, what string) error {
 		&huma.ErrorDetail{Location: fmt.Sprintf("body.items[%d].sku", i), Message: what, Value: items[i].SKU})
 }
 
-// away tells the client to come again, when the service is there.
+// away returns an error that asks the client to try again later.
 func (s *service) away(ctx context.Context, service string, err error) error {
 	s.log.WarnContext(ctx, "order not taken", "target", service, "error", err)
 	return rest.Away(service, fmt.Sprintf("order: %s cannot be asked at the moment; nothing was ordered", service), err)

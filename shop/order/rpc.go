@@ -26,7 +26,7 @@ type rpc struct {
 func (r *rpc) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
 	o, err := r.store.get(ctx, req.GetId())
 	if err == nil && auth.Check(ctx, auth.Any(ownerOf(o.UserID), auth.Scope("orders:read"))) != nil {
-		err = errNoOrder // which others have is nobody's business
+		err = errNoOrder // do not reveal that it exists
 	}
 	if errors.Is(err, errNoOrder) {
 		return nil, grpcstatus.Errorf(codes.NotFound, "order: no order %d", req.GetId())

@@ -1,8 +1,8 @@
-// Package order is the shop's order-service: it takes orders, and sees each one
-// through its checkout.
+// Package order is the shop's order-service: it takes orders and takes each one through its
+// checkout.
 //
-// The checkout is a saga, in checkout.go: stock is reserved, money is charged, stock is shipped, and
-// when one of the first two is refused the order is cancelled.
+// The checkout is a saga, in checkout.go: stock is reserved, money is charged, stock is shipped.
+// When one of the first two is refused, the order is cancelled.
 package order
 
 import (
@@ -36,8 +36,8 @@ func Service() kaptar.Service {
 	}
 }
 
-// policies say who may see and place orders. Those that only show whose an order is in the body or
-// the database are checked there, with ownerOf.
+// policies say who may see and place orders. Where only the body or the database says whose an
+// order is, the handler checks it with ownerOf.
 func policies() auth.Policies {
 	readers := auth.Any(auth.Owner("user_id"), auth.Scope("orders:read"))
 	return auth.Policies{

@@ -14,7 +14,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// A store keeps orders. A new status is published in its own transaction, and so begins the checkout.
+// A store keeps orders. publish and begin run in the transactions that change them.
 type store struct {
 	db             *sql.DB
 	publish, begin func(ctx context.Context, tx *sql.Tx, o order) error
@@ -22,7 +22,8 @@ type store struct {
 
 const columns = `id, user_id, status, reason, items, total_cents`
 
-// scan reads columns. A pending order has no reason yet: older versions kept that of the checkout there.
+// scan reads columns. It ignores the reason of a pending order, where older versions kept that of
+// the checkout.
 func scan(row sqldb.Row) (o order, err error) {
 	var items string
 	err = row.Scan(&o.ID, &o.UserID, &o.Status, &o.Reason, &items, &o.TotalCents)
@@ -38,14 +39,16 @@ func scan(row sqldb.Row) (o order, err error) {
 	return o, err
 }
 
-// place writes a new order and begins its checkout, or returns the one that the user has placed under key, if not "".
+// place stores a new order and starts its checkout, or returns the one that the user has placed
+// under key before.
 func (s *store) place(ctx context.Context, o order, key string) (now order, isNew bool, err error) {
 	items, err := json.Marshal(o.Items)
 	if err != nil {
 		return order{}, false, err
 	}
 	err = sqldb.InTx(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
-		// The last two columns tell an older version, which may run beside, that there is nothing to do.
+		// The last two columns tell an older version that runs beside this one to leave the order
+		// alone.
 		now, err = scan(tx.QueryRowContext(ctx, `
 			INSERT INTO orders (user_id, idempotency_key, items, total_cents, status, created_at, step, next_at)
 			VALUES ($1, $2, $3, $4, $5, $6, 'done', 0)
@@ -60,9 +63,11 @@ func (s *store) place(ctx context.Context, o order, key string) (now order, isNe
 			return fmt.Errorf("order: place: %w", err)
 		}
 		if isNew {
-			return errors.Join(s.publish(ctx, tx, now), s.begin(ctx, tx, now))
+			if err = s.publish(ctx, tx, now); err == nil {
+				err = s.begin(ctx, tx, now)
+			}
 		}
-		return nil
+		return err
 	})
 	return now, isNew, err
 }
@@ -77,8 +82,8 @@ func (s *store) get(ctx context.Context, id int64) (order, error) {
 	return scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM orders WHERE id = $1`, id))
 }
 
-// list returns up to limit orders of the user, the newest first, from below the id before unless 0.
-// next is the before of the following page, 0 when there is none.
+// list returns up to limit orders of the user with ids below before, the newest first; before 0 is
+// no limit. next is the before of the following page, 0 if there is none.
 func (s *store) list(ctx context.Context, user, before int64, limit int) (orders []order, next int64, err error) {
 	if before == 0 {
 		before = math.MaxInt64
@@ -94,7 +99,7 @@ func (s *store) list(ctx context.Context, user, before int64, limit int) (orders
 	return orders, next, nil
 }
 
-// end writes down, as part of tx, how an order's checkout ended.
+// end stores, as part of tx, how an order's checkout has ended.
 func (s *store) end(ctx context.Context, tx *sql.Tx, o *order, out saga.Outcome) error {
 	o.Status, o.Reason = confirmed, out.Reason
 	if out.Status == saga.Compensated {
@@ -108,13 +113,12 @@ func (s *store) end(ctx context.Context, tx *sql.Tx, o *order, out saga.Outcome)
 
 const (
 	adoptEvery = 5 * time.Second
-	adoptMost  = 100 // at a time
+	adoptMost  = 100 // in one transaction
 )
 
-// adopt begins the checkouts anew that an older version has begun, until ctx ends: such a version may
-// place orders beside this one, and each step may be done again. It goes when no older version with
-// checkouts of its own can be there any more, with the columns step, attempts, next_at, version and
-// traceparent.
+// adopt restarts checkouts that an older version has begun, until ctx ends. Such a version may
+// place orders beside this one; each of its steps may be repeated. Remove adopt, with the columns
+// step, attempts, next_at, version and traceparent, when no such version can run any more.
 func (s *store) adopt(ctx context.Context) error {
 	for more := true; more; more = steady.Sleep(ctx, adoptEvery) {
 		for n := adoptMost; n == adoptMost && ctx.Err() == nil; {
@@ -130,7 +134,7 @@ func (s *store) adopt(ctx context.Context) error {
 				return err
 			})
 			if err != nil {
-				break // the database is away, which is told elsewhere
+				break // the outage is reported elsewhere
 			}
 		}
 	}
