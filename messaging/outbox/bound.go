@@ -25,12 +25,12 @@ const (
 // would not be enough: in between, a later event of a key could be sent before the one that
 // committed late. So a bound is proven, in three steps:
 //
-//   1. All ids up to some id that was sent have been taken. A transaction that has taken one and is
-//      not over holds ROW EXCLUSIVE on the table; these transactions are noted.
-//   2. All of them are over. Their rows are visible to every read that starts from now on, and no
-//      other row up to that id can appear, since identity columns only increase.
-//   3. A read that started after that, from the previous bound, has found all rows up to that id,
-//      and they have been sent and deleted.
+//  1. All ids up to some id that was sent have been taken. A transaction that has taken one and is
+//     not over holds ROW EXCLUSIVE on the table; these transactions are noted.
+//  2. All of them are over. Their rows are visible to every read that starts from now on, and no
+//     other row up to that id can appear, since identity columns only increase.
+//  3. A read that started after that, from the previous bound, has found all rows up to that id,
+//     and they have been sent and deleted.
 //
 // A prepared transaction counts as not over. Once a minute a read starts at the beginning, in case
 // a dump was restored under a running relay.
