@@ -14,7 +14,7 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// as is who the test's own calls are made for.
+// as is the principal of the test's own calls.
 type as struct {
 	secret string // auth.internal_keys of the services
 	who    *auth.Principal
@@ -34,7 +34,7 @@ func (a *as) become(who *auth.Principal, secret string) (err error) {
 	return err
 }
 
-// token is what a call to service brings along, "" for nothing.
+// token returns the token for a call to service, "" for none.
 func (a *as) token(ctx context.Context, service string) string {
 	if auth.From(ctx) == nil {
 		ctx = auth.With(ctx, a.who)
@@ -45,12 +45,12 @@ func (a *as) token(ctx context.Context, service string) string {
 	return a.auth.Token(ctx, service)
 }
 
-// credentials are what a request may bring itself.
+// credentials are the headers with which a request brings its own credentials.
 var credentials = []string{"authorization", "x-api-key", strings.ToLower(transport.PrincipalHeader)}
 
-// A network is the transport of the test's HTTP calls. It embeds http.Transport so that
-// http.Client's CloseIdleConnections reaches it: a connection to services that have stopped must not
-// be used again.
+// A network is the transport of the test's HTTP calls. It embeds http.Transport so that the method
+// CloseIdleConnections of http.Client reaches it: a connection to services that have stopped must
+// not be reused.
 type network struct {
 	*http.Transport
 	as *as
@@ -66,7 +66,7 @@ func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return n.Transport.RoundTrip(r)
 }
 
-// outgoing is ctx with the metadata of a call to service.
+// outgoing returns ctx with the metadata of a call to service.
 func (a *as) outgoing(ctx context.Context, service string) context.Context {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	own := slices.ContainsFunc(credentials, func(name string) bool { return len(md.Get(name)) > 0 })

@@ -11,17 +11,17 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// brokerURL is the broker of every System: it names one of its own in each.
+// brokerURL is the broker URL of every System. Each has a broker of its own behind it.
 const brokerURL = "memory:"
 
-// Events returns the messages that were published to topic so far, in order, as they went over the
-// wire: CloudEvents attributes are headers, the event's data is Data. Those of a broker of
+// Events returns the messages that were published to topic so far, in order and as they are on the
+// wire: CloudEvents attributes are headers, the event's data is Data. Messages to a broker of
 // Options.Settings are not recorded.
 func (s *System) Events(topic string) []driver.Message { return s.broker.events(topic) }
 
 // Deliver publishes m as a program outside of the system would. m.ID and m.Topic are required; a
-// CloudEvent needs the headers ce-specversion, ce-id, ce-source and ce-type. Delivering one ID
-// twice delivers it twice.
+// CloudEvent needs the headers ce-specversion, ce-id, ce-source and ce-type. Two calls with the
+// same ID deliver it twice.
 func (s *System) Deliver(m driver.Message) {
 	s.t.Helper()
 	if err := s.broker.inner.Publish(s.t.Context(), []driver.Message{m}); err != nil {
@@ -29,8 +29,8 @@ func (s *System) Deliver(m driver.Message) {
 	}
 }
 
-// A broker is one in memory that records and can go away. It outlives the services, so that they
-// can be restarted on it.
+// A broker is a memory broker that records messages and can become unreachable. It outlives the
+// services, so that they can be restarted on it.
 type broker struct {
 	inner *memory.Broker
 
@@ -52,11 +52,11 @@ var (
 func newBroker() *broker {
 	b := &broker{inner: memory.New()}
 	b.same, b.change = context.WithCancel(context.Background())
-	b.inner.DuplicateWindow = -1 // telling duplicates is the inbox's work
+	b.inner.DuplicateWindow = -1 // duplicates are left to the inbox
 	return b
 }
 
-// Broker is what package messaging asks a backend for.
+// Broker is the method that package messaging looks for in a backend.
 func (b *broker) Broker() (driver.Broker, error) { return b, nil }
 
 func (b *broker) fault(f Fault) {
@@ -67,7 +67,7 @@ func (b *broker) fault(f Fault) {
 	b.same, b.change = context.WithCancel(context.Background())
 }
 
-// state returns the fault of this moment, and a context that ends when it is another one.
+// state returns the current fault, and a context that ends when it changes.
 func (b *broker) state() (Fault, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -128,7 +128,7 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return nil
 }
 
-// Subscribe delivers while the broker is there, and waits while it is away, as a driver does.
+// Subscribe delivers while the broker is reachable, and otherwise waits, as drivers do.
 func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	for ctx.Err() == nil {
 		f, same := b.state()
@@ -147,5 +147,5 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	return nil
 }
 
-// Close does nothing: the messages are for the services of the next Restart.
+// Close does nothing: the messages stay for the services of the next Restart.
 func (b *broker) Close(context.Context) error { return nil }

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// A Response is an answer that was read to its end.
+// A Response is an HTTP response whose body was read.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   string
 }
 
-// Decode decodes the body into out, and ends the test when it is not such JSON.
+// Decode decodes the body, which is JSON, into out. If that fails, the test ends.
 func (r Response) Decode(t testing.TB, out any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.Body), out); err != nil {
@@ -23,11 +23,12 @@ func (r Response) Decode(t testing.TB, out any) {
 	}
 }
 
-// Do sends a request to a service and reads the answer. body goes as it is, as JSON unless a header
-// says otherwise; headers are names and values in turn. A request without an answer ends the test.
+// Do sends a request to a service and reads the response. body is sent as it is, as JSON unless a
+// header says otherwise; headers are alternating names and values. If there is no response, the
+// test ends.
 func (s *System) Do(method, service, path, body string, headers ...string) Response {
 	s.t.Helper()
-	_ = s.endpoint(service) // which ends the test when there is none
+	_ = s.endpoint(service) // ends the test if there is none
 	req, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+service+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatalf("kaptartest: %s %s: %v", method, path, err)
@@ -42,7 +43,7 @@ func (s *System) Do(method, service, path, body string, headers ...string) Respo
 	if err != nil {
 		s.t.Fatalf("kaptartest: %s %s%s: %v", method, service, path, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		s.t.Fatalf("kaptartest: %s %s%s: %v", method, service, path, err)

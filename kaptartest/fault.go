@@ -11,22 +11,23 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// A Fault says what goes wrong. The zero value is none: it ends the fault set before.
+// A Fault says what goes wrong. The zero value ends the fault that was set before.
 type Fault struct {
-	// Delay comes before what is done or refused; it ends early with the caller's context.
+	// Delay is a wait before the call is made or fails. It ends early with the caller's context.
 	Delay time.Duration
-	// Err, if set, is returned instead of doing anything.
+	// Err, if set, is returned instead of making the call.
 	Err error
-	// Times is how often the fault strikes before it ends by itself; 0 means always.
+	// Times is how often the fault strikes before it ends; 0 means always.
 	Times int
 }
 
-// FaultHandlers makes the handlers of a topic's events fail or be slow, in every service. A handler
-// that fails here has not run.
+// FaultHandlers makes the handlers of a topic's events fail or take longer, in every service. A
+// handler that is made to fail does not run.
 func (s *System) FaultHandlers(topic string, f Fault) { s.handlers.set(topic, f) }
 
-// FaultCalls makes the services' calls fail or be slow, by target, with the rules of
-// [transport.Faults]: {"bank": `[{"percent": 50, "status": 503}]`}. They replace those of the call before.
+// FaultCalls makes the services' calls fail or take longer, by target, with the rules of
+// [transport.Faults]: {"bank": `[{"percent": 50, "status": 503}]`}. They replace the rules of the
+// previous call.
 func (s *System) FaultCalls(byTarget map[string]string) {
 	s.t.Helper()
 	if err := s.calls.Set(byTarget); err != nil {
@@ -34,12 +35,12 @@ func (s *System) FaultCalls(byTarget map[string]string) {
 	}
 }
 
-// FaultBroker makes the broker unreachable, when f has an Err, or slow to publish. While it is
-// unreachable nothing is published or delivered; what is to be published waits in the outbox.
-// f.Times is not used. The fault has no effect on a broker of Options.Settings.
+// FaultBroker makes the broker unreachable, if f has an Err, or slow to publish. While it is
+// unreachable nothing is published or delivered, and new events wait in the outbox. f.Times is not
+// used. A broker of Options.Settings is not affected.
 func (s *System) FaultBroker(f Fault) { s.broker.fault(f) }
 
-// faults are by name of what they strike.
+// faults are the current faults by the name of what they affect.
 type faults struct {
 	mu   sync.Mutex
 	left map[string]*Fault
@@ -58,7 +59,7 @@ func (f *faults) set(name string, fault Fault) {
 	f.left[name] = &fault
 }
 
-// strike does what is set for name.
+// strike waits and fails as the fault for name says.
 func (f *faults) strike(ctx context.Context, name string) error {
 	f.mu.Lock()
 	set := f.left[name]
@@ -78,7 +79,7 @@ func (f *faults) strike(ctx context.Context, name string) error {
 	return fault.Err
 }
 
-// withFaults returns service with the switches in its doors.
+// withFaults returns service with its calls and handlers under the faults of s.
 func (s *System) withFaults(service kaptar.Service) kaptar.Service {
 	setup := service.Setup
 	if setup == nil {

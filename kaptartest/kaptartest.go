@@ -1,7 +1,7 @@
-// Package kaptartest runs a whole system in a test: the services as they are, on free ports of
-// loopback, each with a database of its own in a folder of the test, and a broker in memory. It
-// reads no file and no environment variable, so a developer's settings cannot reach it, and two
-// systems never meet, also when they run at the same time.
+// Package kaptartest runs a whole system in a test: the real services, on free loopback ports, each
+// with its own database in a directory of the test, and a broker in memory. It reads neither files
+// nor environment variables, so a developer's settings have no effect, and systems that run at the
+// same time do not share anything.
 //
 //	func TestOrder(t *testing.T) {
 //		sys := kaptartest.Start(t, users.Service(), orders.Service())
@@ -15,9 +15,9 @@
 //		})
 //	}
 //
-// What the services did can be looked at ([System.Events], [System.Spans], [System.Log]), and what
-// goes wrong in production can be switched on ([System.FaultBroker], [System.FaultHandlers],
-// [System.FaultCalls]).
+// A test can look at what the services did ([System.Events], [System.Spans], [System.Log]) and make
+// things go wrong ([System.FaultBroker], [System.FaultHandlers], [System.FaultCalls]). [Simulate]
+// does the latter at random, from a seed, in virtual time.
 package kaptartest
 
 import (
@@ -47,29 +47,30 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// timeout is how long a test waits for what is bound to happen.
+// timeout is how long a test waits for something that must happen.
 const timeout = 20 * time.Second
 
-// Options are for [StartWith]. nil is what [Start] uses.
+// Options are the options of [StartWith]. nil and the zero value are the defaults.
 type Options struct {
 	// Settings are settings by dotted key, as in config.yml: "request_timeout", or
-	// "services.user-service.database_url". They win over those that StartWith makes, so a test
-	// can have a real broker or database.
+	// "services.user-service.database_url". They override those of kaptartest, so a test can use a
+	// real broker or database.
 	Settings map[string]string
-	// Beside, if set, is a system whose broker and databases this one shares: what it runs are
-	// further instances of the same services.
+	// Beside, if set, is a system whose broker and databases this one shares: its services are
+	// further instances.
 	Beside *System
-	// As is who Do, Client and Conn are for services that package auth protects, unless a request
-	// brings a credential of its own; default nobody. Without a Caller the calls come from outside.
+	// As is the principal of the calls of Do, Client and Conn to services that package auth
+	// protects, unless a request has credentials of its own; default none. A principal without a
+	// Caller calls from outside.
 	As *auth.Principal
 }
 
-// A System is services that run in this process. Its methods may be called concurrently, but for
-// Stop and Restart, which belong to the test's own goroutine.
+// A System is a set of services that run in this process. Its methods may be called concurrently,
+// except Stop and Restart, which only the test's own goroutine may call.
 type System struct {
 	t        testing.TB
 	as       as
-	own      map[string]string // settings of the test
+	own      map[string]string
 	dir      string            // of the databases
 	broker   *broker
 	spans    *tracetest.SpanRecorder
@@ -83,9 +84,9 @@ type System struct {
 	result    chan error
 }
 
-// Start runs services until the test ends or Stop is called, and returns when all are ready. A
-// system that does not start ends the test; one that does not stop gracefully makes it fail. The
-// services' log is shown when the test has failed.
+// Start runs services until the test ends or Stop is called, and returns when all are ready. If
+// they do not start, the test ends; if they do not stop gracefully, it fails. The log of the
+// services is printed if the test has failed.
 func Start(t testing.TB, services ...kaptar.Service) *System {
 	t.Helper()
 	return StartWith(t, nil, services...)
@@ -149,7 +150,7 @@ func (s *System) run(services []kaptar.Service) {
 	}
 }
 
-// settings are the test's own over those that make a system independent of all others.
+// settings are the settings of the services. The test's own override those that isolate the system.
 func (s *System) settings(services []kaptar.Service) map[string]string {
 	all := map[string]string{"log_format": "text", "broker_url": brokerURL, "redis_host": "", "auth.internal_keys": s.as.secret} // caches are in process
 	for _, service := range services {
@@ -164,8 +165,7 @@ func (s *System) settings(services []kaptar.Service) map[string]string {
 	return all
 }
 
-// Stop stops the services gracefully and fails the test when that does not succeed. Stopping
-// twice is fine.
+// Stop stops the services gracefully, and fails the test if they do not. Further calls do nothing.
 func (s *System) Stop() {
 	s.t.Helper()
 	if s.cancel == nil {
@@ -178,8 +178,8 @@ func (s *System) Stop() {
 	}
 }
 
-// Restart stops the services and starts these in their place, with the databases and the broker as
-// they are. Ports change, and Log begins anew.
+// Restart stops the services and starts the given ones instead, with the same databases and broker.
+// Ports change, and Log starts empty.
 func (s *System) Restart(services ...kaptar.Service) {
 	s.t.Helper()
 	s.Stop()
@@ -187,7 +187,7 @@ func (s *System) Restart(services ...kaptar.Service) {
 	s.run(services)
 }
 
-// Client returns a client of the system's HTTP ports, to be used as services use App.Client:
+// Client returns a client of the system's HTTP ports that is used like App.Client:
 // http://order-service/orders. Other hosts are called as usual.
 func (s *System) Client() *http.Client { return s.client }
 
@@ -200,14 +200,14 @@ func (s *System) dial(ctx context.Context, network, address string) (net.Conn, e
 	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
-// URL returns where a service's HTTP port is: http://127.0.0.1:41234. A service that does not run
-// ends the test.
+// URL returns the URL of a service's HTTP port, such as http://127.0.0.1:41234. If there is no such
+// service, the test ends.
 func (s *System) URL(service string) string {
 	s.t.Helper()
 	return "http://" + s.endpoint(service).HTTP
 }
 
-// Conn returns a connection to a service's gRPC port, closed at the end of the test.
+// Conn returns a connection to a service's gRPC port that is closed when the test ends.
 func (s *System) Conn(service string) *grpc.ClientConn {
 	s.t.Helper()
 	conn, err := grpc.NewClient("passthrough:"+s.endpoint(service).GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -228,14 +228,14 @@ func (s *System) endpoint(service string) discovery.Instance {
 	return e
 }
 
-// Log returns what the services have logged since they were started, one record a line.
+// Log returns what the services have logged since they were started, one record per line.
 func (s *System) Log() string { return s.log.String() }
 
-// Spans returns the spans that have ended so far, of all services, in the order of their ends.
+// Spans returns the spans of all services that have ended so far, in the order of their ends.
 func (s *System) Spans() []sdktrace.ReadOnlySpan { return s.spans.Ended() }
 
-// Eventually calls done every 10 ms until it returns nil, and ends the test with what was waited
-// for and the last error when that takes longer than 20 s.
+// Eventually calls done every 10 ms until it returns nil. If that takes longer than 20 s, it ends
+// the test with what and the last error.
 func Eventually(t testing.TB, what string, done func() error) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -254,7 +254,7 @@ func Eventually(t testing.TB, what string, done func() error) {
 	}
 }
 
-// A buffer is a bytes.Buffer for many writers.
+// A buffer is a bytes.Buffer for concurrent use.
 type buffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
