@@ -71,7 +71,7 @@ type System struct {
 	t        testing.TB
 	as       as
 	own      map[string]string
-	dir      string            // of the databases
+	dir      string // of the databases
 	broker   *broker
 	spans    *tracetest.SpanRecorder
 	client   *http.Client
