@@ -104,6 +104,8 @@ func (a *api) problem(ctx context.Context, err error) server.Problem {
 		p.Status = http.StatusNotFound
 	case errors.Is(err, outbox.ErrNotFirst):
 		p.Status = http.StatusConflict
+	case ctx.Err() != nil:
+		p = server.Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline passed before there was an answer"}
 	default:
 		a.app.Logger().ErrorContext(ctx, "operator's request failed", "error", err)
 		p = server.Problem{Status: http.StatusInternalServerError}

@@ -33,6 +33,11 @@ func apiService(handled chan<- int) kaptar.Service {
 			if r.Header.Get("X-As") != "" {
 				r = r.WithContext(auth.With(r.Context(), &auth.Principal{Subject: r.Header.Get("X-As")}))
 			}
+			if r.Header.Get("X-Late") != "" {
+				ctx, cancel := context.WithTimeout(r.Context(), 0)
+				defer cancel()
+				r = r.WithContext(ctx)
+			}
 			h.ServeHTTP(w, r)
 		})
 		return err
@@ -125,6 +130,9 @@ func TestAPI(t *testing.T) {
 	}
 	if n := c.audits(); n != 0 {
 		t.Fatalf("%d changes were made by requests that are wrong", n)
+	}
+	if status, body := do("GET", "/deadletters", "", "X-Late", "1"); status != 504 || strings.Contains(sys.Log(), "operator's request failed") {
+		t.Errorf("list that is too late: %d %s, want 504 and nothing in the log", status, body)
 	}
 	if status, body := do("GET", "/deadletters?limit=2", ""); status != 200 || !strings.Contains(body, `"next":2`) || strings.Contains(body, `"data"`) {
 		t.Errorf("list: %d %s", status, body)

@@ -231,7 +231,11 @@ func (c *consumer) reset(stop context.Context, group *outbox.Group, br driver.Br
 	if err != nil {
 		return err
 	}
-	c.bus.app.Logger().InfoContext(ctx, "group was reset", "topic", c.topic, "group", c.opts.Group, "to", group.To)
+	to := "beginning"
+	if !group.To.IsZero() {
+		to = group.To.UTC().Format(time.RFC3339)
+	}
+	c.bus.app.Logger().InfoContext(ctx, "group was reset", "topic", c.topic, "group", c.opts.Group, "to", to)
 	if err := c.generations.read(ctx); err != nil {
 		return err
 	}

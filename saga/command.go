@@ -148,7 +148,7 @@ func eachCommand(call *kaptar.Call, name, short string, define func(*cobra.Comma
 		if len(args) < 3 {
 			return cli.Usagef("%s: expected SERVICE, SAGA and one ID or more, got %d: see %[1]s --help", cmd.CommandPath(), len(args))
 		}
-		if why := cmd.Flags().Lookup("why"); why != nil && why.Value.String() == "" {
+		if why := cmd.Flags().Lookup("why"); why != nil && strings.TrimSpace(why.Value.String()) == "" {
 			return cli.Usagef("%s: expected --why REASON", cmd.CommandPath())
 		}
 		return call.Apps(cmd.Context(), args[:1], func(ctx context.Context, apps []*kaptar.App) error {

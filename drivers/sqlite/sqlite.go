@@ -172,6 +172,8 @@ func explain(err error, path string) error {
 		return fmt.Errorf("the file cannot be opened; is the directory %s writable by this user? %w", dir, err)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
 		return fmt.Errorf("it is read-only; the file and the directory %s must be writable by this user: %w", dir, err)
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("the file system of %s is full, or fails: %w", dir, err)
 	case sqlite3.SQLITE_BUSY:
 		return fmt.Errorf("another process keeps it locked: %w", err)
 	}
