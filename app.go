@@ -26,9 +26,9 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// An App is one running service as its own code sees it. Run makes one for each Service. Its methods
-// may be called concurrently; those that register something (Handle, Use, UseClient, Go, OnStop,
-// AddReadiness, GRPC, Attach) may be called during Setup only, unless they say otherwise.
+// An App is a running service, seen from its own code. Run makes one for each Service. Its methods
+// may be called concurrently. Those that register something (Handle, Use, UseClient, Go, OnStop,
+// AddReadiness, GRPC, Attach) may be called only during Setup, unless they say otherwise.
 type App struct {
 	service   Service
 	id        string
@@ -51,8 +51,7 @@ type App struct {
 	attached map[any]any // to a func() (T, error)
 }
 
-// databaseInterval is how often a database is asked whether it is there, and how long it has to
-// answer.
+// databaseInterval is how often a database is pinged, and how long it has to answer.
 const databaseInterval = 2 * time.Second
 
 // A task is a named piece of background work.
@@ -62,7 +61,7 @@ type task struct {
 	run      func(context.Context) error
 }
 
-// A stop is a named piece of cleaning up.
+// A stop is a named clean-up function.
 type stop struct {
 	name string
 	run  func(context.Context) error
@@ -74,17 +73,18 @@ func (a *App) Name() string { return a.service.Name }
 // Version returns the version of the service.
 func (a *App) Version() string { return a.service.Version }
 
-// Offline reports whether a Command opened the app (see Call.Apps): nothing is served, no task starts,
-// and no registry, store of settings or collector is asked. Packages whose work needs a server that may
-// be away then connect to none by themselves, so that what the database has can be seen without it.
+// Offline reports whether a Command opened the app (see Call.Apps). Nothing is served then, no task
+// starts, and no registry, settings store or telemetry collector is contacted. A package that needs
+// another server, such as a broker, does not connect to it by itself, so that a command can read
+// the database while that server is away.
 func (a *App) Offline() bool { return a.offline }
 
-// Settings returns the toolkit's settings of this service, already checked.
+// Settings returns the toolkit's settings for this service, already validated.
 func (a *App) Settings() *Settings { return a.settings }
 
-// Context returns the context of the service's own: it ends when its tasks are to stop, or when the
-// program is told to stop during Setup. Whatever Setup opens over the network should be bound by
-// it.
+// Context returns the context of the service itself. It ends when its tasks must stop, or when the
+// program is told to stop during Setup. Setup should use it for everything that it opens over the
+// network.
 func (a *App) Context() context.Context { return a.base }
 
 // Logger returns the service's logger. Records written with a context that carries a span carry its
@@ -94,7 +94,7 @@ func (a *App) Logger() *slog.Logger { return a.telemetry.Logger() }
 // Tracer returns the service's tracer.
 func (a *App) Tracer() trace.Tracer { return a.telemetry.Tracer() }
 
-// Metrics returns the registry behind the service's /metrics.
+// Metrics returns the registry that the service's /metrics shows.
 func (a *App) Metrics() prometheus.Registerer { return a.telemetry.Registry() }
 
 // Handle registers h for pattern, which has the form of http.ServeMux: "GET /users/{id}".
@@ -110,9 +110,10 @@ func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.server.Handler().ServeHTTP(w, r)
 }
 
-// Use puts middleware around all routes of the service at once; the first that is given is the
-// outermost. It sees every request but those for /livez, /readyz and /metrics,
-// also one without a route, such as a preflight request. Package server has the order of the chain.
+// Use wraps all routes of the service in middleware; the first one given is the outermost. The
+// middleware sees every request except those for /livez, /readyz and /metrics. It also sees
+// requests that match no route, such as preflight requests. Package server documents the order of
+// the chain.
 func (a *App) Use(mw ...func(http.Handler) http.Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -121,7 +122,7 @@ func (a *App) Use(mw ...func(http.Handler) http.Handler) {
 }
 
 // UseGRPC does for RPCs what Use does for requests; either interceptor may be nil. They see every
-// RPC but those of the health service.
+// RPC except those of the health service.
 func (a *App) UseGRPC(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -134,17 +135,17 @@ func (a *App) UseGRPC(unary grpc.UnaryServerInterceptor, stream grpc.StreamServe
 	}
 }
 
-// Server returns how the service is served: its limits, TLS, addresses. What Setup changes there
-// holds, whatever the settings say.
+// Server returns the options with which the service is served: limits, TLS, addresses. What Setup
+// changes there overrides the settings.
 func (a *App) Server() *server.Options { return a.server.Options() }
 
 // GRPC is where the service registers its gRPC services. The gRPC port is bound only when something
 // is registered.
 func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
 
-// UseClient puts mw around all calls of Client, also of those that were handed out before; the
-// first of all is the outermost. It sees a call once, outside of retries and breaker: the host of
-// its request is the name of the service.
+// UseClient wraps all calls of Client in mw, including those of a client that was returned earlier.
+// The first one given is the outermost. Middleware sees each call once, outside of retries and the
+// breaker; the host of the request is the name of the service.
 func (a *App) UseClient(mw ...func(http.RoundTripper) http.RoundTripper) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -166,32 +167,34 @@ func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClien
 	}
 }
 
-// Transport are the options of calls to other services, for what no setting says: TLS, a base
+// Transport returns the options of calls to other services that have no setting: TLS, a base
 // transport, weights. They may be changed during Setup, before the first call.
 func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
-// Client returns the client for all other services: http://order-service/… is found through
-// discovery, balanced, retried when that is safe, broken off when the target keeps failing, bound
-// by the caller's deadline and traced. A name that discovery does not know is an ordinary host, with
-// the same care. Calls made during Setup fail, as nothing serves yet.
+// Client returns the client for all other services: http://order-service/… is looked up in
+// discovery, balanced over its instances, retried when that is safe, refused by a circuit breaker
+// while the target keeps failing, bounded by the caller's deadline, and traced. A host that
+// discovery does not know is called by DNS name in the same way. Calls made during Setup fail,
+// because nothing is served yet.
 func (a *App) Client() *http.Client { return a.client }
 
-// Conn returns a gRPC connection to the service of that name, with what Client does for HTTP; both
-// share one breaker and one set of instances per target. It is cheap and needs no closing.
+// Conn returns a gRPC connection to the service of that name, which does for RPCs what Client does
+// for HTTP. Both share one breaker and one set of instances per target. It is cheap and need not be
+// closed.
 func (a *App) Conn(service string) grpc.ClientConnInterface { return a.transport.Conn(service) }
 
-// EventShare says which events the service's subscriptions handle, while the weights in the store give
-// a release its share. It is for package messaging, which asks again and again.
+// EventShare tells which events this version of the service handles while a release gives it only a
+// share of them (see package rollout). Package messaging asks it for every event.
 func (a *App) EventShare() *transport.EventShare {
 	return a.transport.EventShare(a.Name(), a.Version())
 }
 
 // DB returns the service's database, opened from the setting database_url at the first call and
-// closed after the service has stopped. A database belongs to one service: one that is another's,
-// or that has tables already, is refused, unless database_from says otherwise (see sqldb.Own). With
-// migrations other than nil it is migrated first: the directory holds sqlite/*.sql and
-// postgres/*.sql for the dialects that the service supports (see sqldb.Migrate). A readiness check
-// for the database comes with it.
+// closed after the service has stopped. A database belongs to one service. One that belongs to
+// another service, or that already has tables of unknown origin, is refused unless the setting
+// database_from allows it (see sqldb.Own). If migrations is not nil the database is migrated first:
+// the directory holds sqlite/*.sql and postgres/*.sql for the dialects that the service supports
+// (see sqldb.Migrate). The database gets a readiness check.
 func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -230,7 +233,7 @@ func (a *App) DB(migrations fs.FS) (*sql.DB, error) {
 	return a.db, nil
 }
 
-// ownDatabase says what to do about a database that is not the service's.
+// ownDatabase adds to err what to do about a database that belongs to another service.
 func (a *App) ownDatabase(err error) error {
 	err = fmt.Errorf("kaptar: database of %s: %w", a.Name(), err)
 	if !errors.Is(err, sqldb.ErrOwned) {
@@ -242,45 +245,45 @@ func (a *App) ownDatabase(err error) error {
 		"if tables got there by mistake, drop the database and create it anew instead", err, variable, a.Name(), sqldb.Unowned)
 }
 
-// Backend returns the server behind a URL such as nats://host:4222, as the drivers that the
-// program imports open it: once for all services of a Run, and closed after the last one has
-// stopped. What it can do it offers as optional methods, see package drivers. The error for a
-// scheme without a driver names the package to import. It may be called at any time.
+// Backend returns a connection to the server at a URL such as nats://host:4222, opened by one of
+// the drivers that the program imports. It is opened once for all services of a Run, and closed
+// after the last one has stopped. What it can do is in optional methods, see package drivers. For a
+// scheme without a driver the error names the package to import. Backend may be called at any time.
 func (a *App) Backend(ctx context.Context, url string) (drivers.Backend, error) {
 	return a.backends.Open(ctx, url)
 }
 
-// AddReadiness adds a check to /readyz. It is called with a deadline of a second each time somebody
-// asks; an error makes the service not ready and names why.
+// AddReadiness adds a check to /readyz. It is called for each request to /readyz, with a deadline
+// of one second. An error makes the service not ready and is shown as the reason.
 func (a *App) AddReadiness(name string, check func(context.Context) error) {
 	a.server.AddReadiness(name, check)
 }
 
-// Go registers background work. It starts once the ports are served, and its context ends when the
-// service is to stop, after requests in flight are done; it should then return nil soon. If it
-// returns an error, or panics, before that, the program stops with that error. Returning nil early
-// is fine.
+// Go registers background work. It starts once the ports are served. Its context ends when the
+// service stops: after requests in flight have finished, or at once when a task or server has
+// failed. It should then return nil soon. If run returns an error or panics before that, the
+// program stops with that error. Returning nil early is fine.
 func (a *App) Go(name string, run func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.tasks = append(a.tasks, task{name: name, run: run})
 }
 
-// OnStop registers cleaning up that runs after all tasks have ended, the last registered first,
-// within what is left of the shutdown's time.
+// OnStop registers a clean-up function. These run after the tasks have ended, the last registered
+// first, within what is left of the shutdown timeout.
 func (a *App) OnStop(name string, run func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stops = append(a.stops, stop{name, run})
 }
 
-// errAttachType tells that two callers of Attach use one key for different things.
+// errAttachType means that two callers of Attach use the same key for different types.
 var errAttachType = errors.New("kaptar: key attached with another type")
 
-// Attach returns the one value of its kind that belongs to app, made by open at the first call. It
-// is how packages above this one keep a connection per service without a global variable; key
-// should be of an unexported type, as with context.WithValue. open may call app's methods and must
-// not call Attach with the same key.
+// Attach returns the value that app keeps under key. The first call makes it with open; an error of
+// open is kept too. Packages that build on this one use it to keep one connection per service
+// without a global variable. key should be of an unexported type, as with context.WithValue. open
+// may call app's methods but must not call Attach with the same key.
 func Attach[T any](app *App, key any, open func() (T, error)) (value T, err error) {
 	app.mu.Lock()
 	at, ok := app.attached[key]

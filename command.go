@@ -13,9 +13,9 @@ import (
 	"github.com/kaptar/kaptar/internal/cli"
 )
 
-// A Command is one that a package adds to a program.
+// A Command is a command that a package adds to a program.
 type Command struct {
-	// Name is what is typed, and Help one line about it.
+	// Name is the word on the command line, and Help a line that describes the command.
 	Name, Help string
 	// Run runs the command and returns the exit code. It prints its errors itself. ctx ends at the
 	// first SIGINT or SIGTERM.
@@ -24,20 +24,20 @@ type Command struct {
 
 // A Call is one run of a Command. The zero value, with Args, is for a command that needs no services.
 type Call struct {
-	// Args are all that is typed after the name, flags such as --help included.
+	// Args are all arguments after the name, including flags such as --help.
 	Args           []string
-	Stdin          io.Reader // nil is nothing
+	Stdin          io.Reader // nil is empty
 	Stdout, Stderr io.Writer
-	// Flags are flags of the program that say which settings Apps reads: --config, --set and those of
-	// Program.Flags that take a value. A command that calls Apps adds them to its own and parses them
-	// first. nil is none.
+	// Flags are the flags of the program that choose the settings which Apps reads: --config,
+	// --set, and those of Program.Flags that take a value. A command that calls Apps adds them to
+	// its own flags and parses Args before the call. nil means none.
 	Flags *flag.FlagSet
 
 	program  *Program
 	settings *flags
 }
 
-// errNoProgram tells that a Call does not come from a Program.
+// errNoProgram means that a Call was not made by a Program.
 var errNoProgram = errors.New("kaptar: this command was not called by a program: it has no services")
 
 // Services returns the names of the program's services.
@@ -48,11 +48,12 @@ func (c *Call) Services() []string {
 	return c.program.serviceNames()
 }
 
-// Apps runs the Setups of the services named, or of all, with the settings that the command run would
-// give them (in package local: no command), calls use with their apps in the order of the program, and
-// closes what they opened. Nothing is served and no task starts, so it can run beside the program; the
-// apps are Offline, and log warnings to Stderr. Setups migrate databases, as those of the command
-// migrate do. The error is that of use, of a Setup or of the settings.
+// Apps runs the Setups of the named services, or of all, calls use with their apps in the order of
+// the program, and closes what they opened. The settings are those of the command run; in package
+// local they are those of the program without a command. Nothing is served and no task starts, so
+// this can be done while the program runs elsewhere. The apps are Offline and log only warnings and
+// errors, to Stderr. Setups migrate databases, as with the command migrate. The error is that of
+// use, of a Setup, or of the settings.
 func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context.Context, apps []*App) error) error {
 	if c.program == nil {
 		return errNoProgram
@@ -75,7 +76,7 @@ func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context
 	return offline(ctx, opts, picked, true, use)
 }
 
-// cobra is c under the program's root.
+// cobra returns c as a subcommand of the program.
 func (p *Program) cobra(c Command) *cobra.Command {
 	return &cobra.Command{
 		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
@@ -90,7 +91,7 @@ func (p *Program) cobra(c Command) *cobra.Command {
 	}
 }
 
-// commandFlags are Call.Flags, which set f.
+// commandFlags returns Call.Flags, which set f.
 func (p *Program) commandFlags(f *flags) *flag.FlagSet {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

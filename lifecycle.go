@@ -18,7 +18,7 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// start binds all ports, then serves, starts the tasks and tells discovery.
+// start binds all ports, serves, registers with discovery and starts the tasks.
 func (s *system) start(ctx context.Context) error {
 	if err := s.checkPorts(); err != nil {
 		return err
@@ -68,16 +68,16 @@ func (s *system) serve(ctx context.Context) error {
 	return nil
 }
 
-// warnIfOpen says that whoever reaches the service may call it: package auth checks the routes of one
-// that it protects.
+// warnIfOpen logs that the service accepts calls from anybody who can reach it. CheckRoutes is set
+// when package auth protects the service.
 func (a *App) warnIfOpen(ctx context.Context) {
 	if host, _, err := net.SplitHostPort(a.server.HTTPAddr()); err != nil || net.ParseIP(host).IsLoopback() || a.server.Options().CheckRoutes != nil {
 		return
 	}
-	a.Logger().WarnContext(ctx, "whoever reaches this service may call it: use auth.Protect, or listen on loopback", "http", a.server.HTTPAddr())
+	a.Logger().WarnContext(ctx, "anybody who can reach this service may call it: use auth.Protect, or listen on loopback", "http", a.server.HTTPAddr())
 }
 
-// checkPorts finds services that are to listen at one address.
+// checkPorts returns an error for services that have the same address to listen on.
 func (s *system) checkPorts() error {
 	var all []listener
 	for _, a := range s.apps {
@@ -89,8 +89,8 @@ func (s *system) checkPorts() error {
 	return checkAddresses(all)
 }
 
-// registerTimeout bounds the wait for a registry at the start. It is long enough for one that
-// restarts, and short enough for a wrong address to be told while somebody looks.
+// registerTimeout bounds the wait for a registry at the start. It is long enough for a registry
+// that restarts, and short enough to report a wrong address while somebody is still watching.
 const registerTimeout = 30 * time.Second
 
 func (s *system) register(ctx context.Context, a *App) error {
@@ -117,7 +117,7 @@ func (s *system) goTask(a *App, t task) {
 	})
 }
 
-// closeGrace is what tasks and closing have in the least, however long the requests took.
+// closeGrace is the least time that tasks and closing get, however long the requests took.
 const closeGrace = time.Second
 
 // stop takes the services down in the order of the package comment.
@@ -143,8 +143,8 @@ func (s *system) stop() error {
 	return nil
 }
 
-// leave tells discovery and whoever asks for readiness that the services go, and still serves for
-// the drain delay, so that those who balance the load hear of it before the ports close.
+// leave turns readiness red and deregisters the services. It then waits for the drain delay while
+// they still serve, so that load balancers notice before the ports close.
 func (s *system) leave() {
 	for _, a := range s.apps {
 		a.server.SetReady(false)
@@ -160,7 +160,7 @@ func (s *system) leave() {
 	}
 }
 
-// drain finishes what is under way.
+// drain waits for requests in flight.
 func (s *system) drain(ctx context.Context) error {
 	for _, a := range s.apps {
 		if busy := a.server.Busy(); len(busy) > 0 {
@@ -170,7 +170,7 @@ func (s *system) drain(ctx context.Context) error {
 	return s.each(func(a *App) error { return a.server.Shutdown(ctx) })
 }
 
-// each runs f for all services at once, and returns what has failed.
+// each runs f for all services concurrently and joins their errors.
 func (s *system) each(f func(*App) error) error {
 	var all sync.WaitGroup
 	failed := make([]error, len(s.apps))
@@ -185,10 +185,10 @@ func (s *system) each(f func(*App) error) error {
 	return errors.Join(failed...)
 }
 
-// deregisterTimeout keeps a registry that is gone from eating the time for requests in flight.
+// deregisterTimeout keeps a registry that is away from using up the time for requests in flight.
 const deregisterTimeout = 2 * time.Second
 
-// deregister takes all services off their registries' lists.
+// deregister removes all services from their registries.
 func (s *system) deregister(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)
 	defer cancel()
@@ -204,7 +204,7 @@ func (s *system) deregister(ctx context.Context) {
 	})
 }
 
-// close frees what a failed set-up holds.
+// close releases what a failed set-up has opened.
 func (s *system) close() error {
 	s.cancel(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -232,7 +232,7 @@ func (s *system) closeAll(ctx context.Context) error {
 	return errors.Join(append(errs, s.backends.Close(ctx))...)
 }
 
-// instance is what discovery is told of a.
+// instance describes a for discovery.
 func (a *App) instance() discovery.Instance {
 	scheme := "http"
 	if a.server.Options().TLS != nil {
@@ -250,7 +250,7 @@ func (a *App) instance() discovery.Instance {
 	return in
 }
 
-// advertised is the address others can use for one that is bound here.
+// advertised returns the address at which others reach one that is bound here.
 func advertised(host, bound string) string {
 	boundHost, port, err := net.SplitHostPort(bound)
 	if err != nil {
@@ -265,8 +265,8 @@ func advertised(host, bound string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// outwardHost is the first address of this machine that another one may reach, or loopback when
-// there is none.
+// outwardHost returns the first IPv4 address of this machine that others may reach, or loopback
+// when it has none.
 func outwardHost() string {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

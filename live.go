@@ -15,16 +15,16 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// settingsPrefix is where live settings stand in the store: settings/log_level for all services,
-// settings/order-service/log_level for one.
+// settingsPrefix begins the keys of live settings in the store: settings/log_level for all
+// services, settings/order-service/log_level for one.
 const settingsPrefix = "settings/"
 
-// faultsPrefix is where faults that are made on purpose stand: faults/order-service for the calls of
-// all services to that target.
+// faultsPrefix begins the keys of injected faults: faults/order-service for the calls of all
+// services to that target.
 const faultsPrefix = "faults/"
 
-// weightsPrefix is where the weights of calls stand in the store: weights/order-service/version/v2
-// and weights/order-service/instance/ID (see transport.Weights).
+// weightsPrefix begins the keys of weights: weights/order-service/version/v2 and
+// weights/order-service/instance/ID (see transport.Weights).
 const weightsPrefix = "weights/"
 
 // settingOf returns the dotted key of a store's key, without settingsPrefix.
@@ -35,10 +35,11 @@ func settingOf(key string) string {
 	return key
 }
 
-// Store returns where the values stand that services follow while they run, such as live settings and
-// weights of calls: the store behind settings_url, else behind discovery_url. It is nil, without an
-// error, when neither keeps values, as with services that run in one process, and when Offline. It may
-// be called at any time, and nobody closes the store.
+// Store returns the store of values that services follow while they run, such as live settings and
+// the weights of releases. It is the one at settings_url, or else at discovery_url. Store returns
+// nil and no error when there is none: when settings_url is empty and discovery_url keeps no
+// values, and when the app is Offline. It may be called at any time. The caller must not close the
+// store.
 func (a *App) Store(ctx context.Context) (kv.Store, error) {
 	if a.offline {
 		return nil, nil
@@ -64,7 +65,7 @@ func (a *App) Store(ctx context.Context) (kv.Store, error) {
 	return nil, nil
 }
 
-// followStore applies what stands in store, and its changes, while the services run.
+// followStore applies the values in store, and each change of them, while the services run.
 func (s *system) followStore(loaded *config.Config, store kv.Store) {
 	app := s.apps[0]
 	outage := &steady.Outage{What: "settings store", Log: app.Logger()} // one for all prefixes
@@ -86,7 +87,7 @@ func (s *system) applyWeights(values map[string]string) {
 	}
 }
 
-// follow calls apply with all values under prefix, by their key without it, and again at each change.
+// follow calls apply with all values under prefix, keyed without it, and again at each change.
 func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix string, apply func(values map[string]string)) {
 	for {
 		err := store.Watch(ctx, prefix, func(list []kv.Entry) {
@@ -107,7 +108,7 @@ func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix s
 	}
 }
 
-// applySettings gives live settings their values.
+// applySettings sets the live settings.
 func (s *system) applySettings(loaded *config.Config, stored map[string]string) {
 	values, origins := make(map[string]string, len(stored)), make(map[string]string, len(stored))
 	for key, value := range stored {
@@ -116,7 +117,7 @@ func (s *system) applySettings(loaded *config.Config, stored map[string]string) 
 	s.logChanges(loaded.SetLive(values, func(key string) string { return "store " + origins[key] }))
 }
 
-// applyFaults sets the faults of the calls of those services that allow it, and says so.
+// applyFaults sets the faults for services that allow them, and logs it.
 func (s *system) applyFaults(byTarget map[string]string) {
 	if err := s.faults.Set(byTarget); err != nil {
 		s.apps[0].Logger().Warn("faults not taken over", "under", faultsPrefix, "error", err)
@@ -127,7 +128,7 @@ func (s *system) applyFaults(byTarget map[string]string) {
 			state, text = "refused", "faults of calls are refused: set faults.enabled=true where they may be made on purpose"
 		}
 		gauge := telemetry.Register(a.Metrics(), prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "client_fault_targets", Help: "Targets with faults on purpose in the store, active or refused because faults.enabled is not set.",
+			Name: "client_fault_targets", Help: "Targets with injected faults in the store, active or refused because faults.enabled is not set.",
 		}, []string{"service", "state"})).WithLabelValues(a.Name(), state)
 		gauge.Set(float64(len(byTarget)))
 		switch {
@@ -140,9 +141,9 @@ func (s *system) applyFaults(byTarget map[string]string) {
 	s.faulty = len(byTarget) > 0
 }
 
-const storeRetry = 30 * time.Second // for a store that failed for good, after its driver's own retries
+const storeRetry = 30 * time.Second // for a store whose driver has given up its own retries
 
-// logChanges says which live settings changed, and what was wrong with others.
+// logChanges logs which live settings have changed, and what was wrong with others.
 func (s *system) logChanges(changed []config.Value, err error) {
 	log := s.apps[0].Logger()
 	for _, v := range changed {

@@ -23,7 +23,7 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// defaultFiles are looked for when --config is not given: there may be one of them.
+// defaultFiles are the settings files that are read without --config; at most one may exist.
 var defaultFiles = []string{"config.yml", "config.yaml"}
 
 const dotEnvFile = ".env" // read if it exists
@@ -42,20 +42,21 @@ func Main(services ...Service) {
 	os.Exit((&Program{Services: services}).Main(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// A Program is the command line of one or more services. Its fields other than Services are for
-// whoever makes a program do something else without a command, as package local does.
+// A Program is the command line of one or more services. The fields other than Services and
+// Commands are for packages such as local, which change what the program does when it is started
+// without a command.
 type Program struct {
 	Services []Service
-	// Flags are more flags, for no command and for the command config; those that take a value are
-	// also for Commands. nil is none.
+	// Flags are additional flags for the program without a command and for the command config.
+	// Commands get those that take a value. nil means none.
 	Flags *flag.FlagSet
-	// Run is called when there is no command; default is what the command run does.
+	// Run is called when no command is given; the default does what the command run does.
 	Run func(ctx context.Context, opts *Options, services ...Service) error
-	// Sources adds to the sources that the command config shows what Run adds to them; nil is
-	// nothing.
+	// Sources adds the settings that Run adds by itself, so that the command config shows them; nil
+	// adds nothing.
 	Sources func(src config.Sources, services []Service) (config.Sources, error)
-	// Beside does for what a Command opens (see Call.Apps) what Sources does for the command config;
-	// default is Sources.
+	// Beside does the same for the services that a Command opens (see Call.Apps); default is
+	// Sources.
 	Beside func(src config.Sources, services []Service) (config.Sources, error)
 	// Commands are further commands, such as that of package rollout.
 	Commands []Command
@@ -99,7 +100,7 @@ func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 	}
 }
 
-// flags are what the command line says.
+// flags are the parsed flags of a command line.
 type flags struct {
 	file    string
 	set     []string
@@ -168,7 +169,7 @@ func (p *Program) command(name string) *cobra.Command {
 	return root
 }
 
-// noCommand refuses what is typed after the program's name and is no command.
+// noCommand refuses an argument that is not the name of a command.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -178,7 +179,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	return cli.Usagef("unknown command %q: %ssee %s --help", args[0], didYouMean("", like), cmd.Root().Name())
 }
 
-// unknownFlag is the error of a flag that cannot be parsed, with the flags that it is like.
+// unknownFlag is the error for a flag that cannot be parsed. It suggests flags with similar names.
 func unknownFlag(cmd *cobra.Command, err error) error {
 	hint := ""
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
@@ -218,7 +219,7 @@ func (p *Program) addSettingFlags(set *pflag.FlagSet, f *flags) {
 	}
 }
 
-// A settingFlag puts what is typed into the values that config reads.
+// A settingFlag stores the value of a flag under its setting's key, for config to read.
 type settingFlag struct {
 	key, kind string
 	values    map[string]string
@@ -228,7 +229,7 @@ func (s *settingFlag) String() string         { return "" }
 func (s *settingFlag) Set(value string) error { s.values[s.key] = value; return nil }
 func (s *settingFlag) Type() string           { return s.kind }
 
-// sources are where the settings of this command line come from.
+// sources returns where the settings come from, as the command line says.
 func (f *flags) sources() (config.Sources, error) {
 	src := config.Sources{File: f.file, DotEnv: dotEnvFile, Env: os.Environ(), Flags: maps.Clone(f.values)}
 	if src.File == "" {
@@ -285,7 +286,7 @@ func (p *Program) versions() string {
 	return text.String()
 }
 
-// pick returns the services of these names, or all, and options that have the others.
+// pick returns the named services, or all, and options that list the rest as Others.
 func (p *Program) pick(f *flags, names []string) (picked []Service, opts *Options, err error) {
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {

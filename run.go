@@ -20,42 +20,44 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// Options say how Run goes about it. The zero value, and nil, read no configuration at all:
-// struct-tag defaults only.
+// Options change how Run works. With nil or the zero value no configuration is read: all settings
+// have the defaults of their struct tags.
 type Options struct {
 	// Sources are where settings come from.
 	Sources config.Sources
-	// Others are services that do not run here but that the configuration may speak of, so that all
-	// parts of a system can share one file.
+	// Others are services that run elsewhere. The configuration may have settings for them, so that
+	// all parts of a system can share one file.
 	Others []Service
-	// Log is where the services' logs go; default os.Stderr. Each service writes whole records, at
-	// the same time as others.
+	// Log receives the services' logs; default os.Stderr. Services write concurrently, each Write a
+	// whole record.
 	Log io.Writer
-	// SpanProcessor, if set, sees the spans of all services, wherever else they go: a test records
-	// them with the OpenTelemetry SDK's tracetest.SpanRecorder.
+	// SpanProcessor, if set, sees the spans of all services, whether or not they are exported too.
+	// A test can pass the OpenTelemetry SDK's tracetest.SpanRecorder.
 	SpanProcessor interface{ OnEnd(s sdktrace.ReadOnlySpan) }
-	// Backends, if set, are used for these URLs, which Run then neither opens nor closes.
+	// Backends, if set, are used for their URLs. Run neither opens nor closes them.
 	Backends map[string]drivers.Backend
-	// Registry, if set, is used by services with no discovery_url; default is a registry in memory
-	// that the services of this Run share.
+	// Registry, if set, is used by services without a discovery_url. The default is a registry in
+	// memory that the services of this Run share.
 	Registry discovery.Registry
 	// Prepare, if set, is called before a backend's URL is opened (see drivers.Set).
 	Prepare func(ctx context.Context, url string) error
 	// OpenDB, if set, opens the databases of services; default sqldb.Open.
 	OpenDB func(ctx context.Context, url string) (*sql.DB, error)
-	// NoPorts makes services listen to nothing, as in a bubble of testing/synctest, where time does not
-	// pass while somebody waits for the network. Services in this Run still reach each other.
+	// NoPorts makes services listen on no port. It is for bubbles of testing/synctest, where time
+	// does not pass while a goroutine waits for the network. Services of this Run still reach each
+	// other.
 	NoPorts bool
-	// Ready, if set, is called once, when every service is ready, with where each of them listens.
+	// Ready, if set, is called once, when all services are ready, with the addresses on which they
+	// listen.
 	Ready func(services []discovery.Instance)
 
 	loaded *config.Config // what Load has read
 }
 
 // Load reads the settings of services: the toolkit's, the sections of all linked packages and the
-// services' own. The error has every mistake at once (a *config.Errors), or names services that
-// cannot run together. Run calls it, unless it has been called before: then Run does not read them
-// again. It is for one call with the services that Run gets.
+// services' own. The error holds all mistakes (a *config.Errors), or names services that cannot run
+// together. Run calls Load unless that was done before. Call it at most once, with the same
+// services as Run.
 func (o *Options) Load(services ...Service) (*config.Config, error) {
 	if err := checkServices(services); err != nil {
 		return nil, err
@@ -81,10 +83,11 @@ func (o *Options) load(services []Service) (*config.Config, error) {
 	return config.Load(o.Sources, targets...)
 }
 
-// Run runs services until ctx ends or one of them fails, then stops all of them in the order that
-// the package comment tells. It returns nil after a complete, graceful stop; every mistake in the
-// settings at once (config.Errors) or every failed Setup, before anything listens; the cause when a
-// task or a server failed; and what was still running when the shutdown's time was over.
+// Run runs services until ctx ends or one of them fails, then stops all of them in the order of the
+// package comment. It returns nil after a complete, graceful stop. Before anything listens it
+// returns all mistakes in the settings (a *config.Errors), or the errors of all Setups that failed.
+// Later it returns the error of a task or server that failed, and what was still running when the
+// shutdown timed out.
 func Run(ctx context.Context, opts *Options, services ...Service) error {
 	sys, loaded, err := prepare(ctx, opts, services)
 	if err != nil {
@@ -120,8 +123,8 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 	return errors.Join(cause, sys.stop())
 }
 
-// prepare reads the settings of services, unless that has been done, for a system that has no apps
-// yet.
+// prepare reads the settings of services, unless that has been done, and returns a system without
+// apps.
 func prepare(ctx context.Context, opts *Options, services []Service) (*system, *config.Config, error) {
 	if opts == nil {
 		opts = new(Options)
@@ -145,13 +148,12 @@ func prepare(ctx context.Context, opts *Options, services []Service) (*system, *
 }
 
 // migrate runs the Setups of services, which migrate their databases, and closes what they opened.
-// Nothing listens, and no task starts.
 func migrate(ctx context.Context, opts *Options, services ...Service) error {
 	return offline(ctx, opts, services, false, func(context.Context, []*App) error { return nil })
 }
 
-// offline runs the Setups of services, calls use and closes what they opened. Nothing listens, and no
-// task starts. told says whether their Apps are told so.
+// offline runs the Setups of services, calls use and closes what they opened. Nothing listens, and
+// no task starts. told is what App.Offline reports meanwhile.
 func offline(ctx context.Context, opts *Options, services []Service, told bool, use func(context.Context, []*App) error) error {
 	sys, loaded, err := prepare(ctx, opts, services)
 	if err != nil {
@@ -164,7 +166,7 @@ func offline(ctx context.Context, opts *Options, services []Service, told bool, 
 	return errors.Join(err, sys.close())
 }
 
-// unlessStopped is err, or nil for one that only says that ctx has ended.
+// unlessStopped returns err, or nil if err only says that ctx has ended.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -184,7 +186,7 @@ func targetsOf(services []Service) []config.Target {
 	return targets
 }
 
-// A system is the services of one Run.
+// A system is all services of one Run.
 type system struct {
 	opts    *Options
 	apps    []*App
@@ -231,8 +233,8 @@ func (s *system) registry(ctx context.Context, set *Settings) (discovery.Registr
 	return b.Registry()
 }
 
-// listening returns where each service listens, as discovery knows instances but with the addresses
-// that are bound here.
+// listening returns the instances as discovery knows them, but with the addresses that are bound on
+// this machine.
 func (s *system) listening() []discovery.Instance {
 	out := make([]discovery.Instance, 0, len(s.apps))
 	for _, a := range s.apps {
@@ -243,7 +245,7 @@ func (s *system) listening() []discovery.Instance {
 	return out
 }
 
-// warnOfOthers says that services which run elsewhere cannot be found, nor find these.
+// warnOfOthers logs that services in other processes cannot be found, and cannot find these.
 func (s *system) warnOfOthers() {
 	if len(s.opts.Others) == 0 || s.opts.Registry != nil {
 		return
@@ -260,7 +262,7 @@ func (s *system) warnOfOthers() {
 	}
 }
 
-// running keeps account of named tasks, so that an error can name a late one.
+// running keeps track of named tasks, so that an error can name those that do not end.
 type running struct {
 	all   sync.WaitGroup
 	mu    sync.Mutex
@@ -283,7 +285,7 @@ func (r *running) run(name string, task func()) {
 	})
 }
 
-// wait returns when nothing runs, or with what still does when ctx ends.
+// wait returns nil when no task runs any more. When ctx ends first, the error names those that do.
 func (r *running) wait(ctx context.Context) error {
 	idle := make(chan struct{})
 	go func() {
@@ -296,6 +298,6 @@ func (r *running) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return fmt.Errorf("kaptar: still running when the time for stopping was over: %v", r.names)
+		return fmt.Errorf("kaptar: still running at the end of the shutdown timeout: %v", r.names)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// identify gives the service its certificate, if the settings name one: calls to other services show
-// it, and whoever calls must show one, unless tls.client is none.
+// identify loads the service's certificate, if the settings name one. Calls to other services
+// present it, and callers must present one unless tls.client is none.
 func (a *App) identify() (err error) {
 	set := &a.settings.TLS
 	if set.Cert == "" {
@@ -38,8 +38,8 @@ func (a *App) identify() (err error) {
 	return nil
 }
 
-// secure makes the ports serve TLS, or keeps them on loopback, where nobody else can read and write
-// along: an address that nobody has chosen becomes one of loopback, and another one is refused.
+// secure makes the ports serve TLS. Without TLS it keeps them on loopback: a default address is
+// changed to loopback, and any other address that is not loopback is refused.
 func (a *App) secure() error {
 	o := a.server.Options()
 	if a.identity != nil && o.TLS == nil {
@@ -55,7 +55,8 @@ func (a *App) secure() error {
 	return errors.Join(errs...)
 }
 
-// confine is secure for the address at, which the setting of that key and variable is for.
+// confine does this for one address, which has the setting key and the environment variable
+// variable.
 func (a *App) confine(key string, at *string, variable string) error {
 	host, port, _ := net.SplitHostPort(*at)
 	if port == "" || host == "localhost" || net.ParseIP(host).IsLoopback() {
@@ -69,7 +70,7 @@ func (a *App) confine(key string, at *string, variable string) error {
 			"or plaintext=true where the network is trusted", "address", *at)
 		return nil
 	}
-	return fmt.Errorf("%s=%s would serve other machines in plain text, for everybody on the way to read and change: "+
+	return fmt.Errorf("%s=%s would serve other machines in plain text, which others on the network can read and change: "+
 		"set TLS_CERT, TLS_KEY and TLS_CA, or %[1]s=127.0.0.1:%[3]s behind a proxy on this machine, "+
 		"or PLAINTEXT=true where the network is trusted", variable, *at, port)
 }

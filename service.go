@@ -10,24 +10,25 @@ import (
 
 // A Service is one deployable part of a system.
 type Service struct {
-	// Name is how others call it (http://order-service/…): lower-case letters, digits and dashes,
-	// starting with a letter. Required.
+	// Name is the name by which others call it (http://order-service/…): at most 63 lower-case
+	// letters, digits and dashes, starting with a letter. Required.
 	Name string
-	// Version is the version of what is deployed; default "v0".
+	// Version is the deployed version; default "v0".
 	Version string
 	// Listen is the HTTP address when the setting listen is not given; default ":8080". GRPCListen
-	// is the same for gRPC and grpc_listen; default ":50051", bound only when Setup registers a
-	// gRPC service. Without TLS, and unless plaintext is set, a port alone is one of loopback.
-	// Services that run in one program need different ones; under package local those without one
-	// get the next free numbers.
+	// is the same for gRPC and the setting grpc_listen; default ":50051", bound only when Setup
+	// registers a gRPC service. Without TLS, and unless the setting plaintext is true, an address
+	// without a host listens on loopback only. Services of one program need different addresses;
+	// package local gives those without one the next free ports.
 	Listen     string
 	GRPCListen string
 	// Settings is a pointer to a struct that is filled from the configuration before Setup runs
 	// (package config has the tags), or nil.
 	Settings any
-	// Setup builds the service on app. It returns promptly and leaves nothing running: background
-	// work belongs in App.Go. An error stops the whole program before anything listens. What it
-	// opens should use App.Context, so that a stop in the middle is heard at once.
+	// Setup builds the service on app. It should return promptly and start no goroutines of its
+	// own: background work belongs in App.Go. An error ends the whole program before anything
+	// listens. Use App.Context for whatever takes time, so that a stop during Setup takes effect at
+	// once. Required.
 	Setup func(app *App) error
 }
 
@@ -59,7 +60,7 @@ const defaultVersion = "v0"
 // A listener is an address that a service is to listen on, and the setting that says so.
 type listener struct{ service, setting, address string }
 
-// checkAddresses finds two of one program that cannot be bound at the same time.
+// checkAddresses returns an error for each pair of addresses that cannot be bound at the same time.
 func checkAddresses(all []listener) error {
 	var errs []error
 	byPort := make(map[string][]listener)
@@ -81,7 +82,7 @@ func checkAddresses(all []listener) error {
 	return errors.Join(errs...)
 }
 
-// everywhere reports whether host stands for all addresses of the machine, other among them.
+// everywhere reports whether host means all addresses of the machine, including other.
 func everywhere(host, other string) bool {
 	return host == "" || host == "::" || host == "0.0.0.0" && !strings.Contains(other, ":")
 }

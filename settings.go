@@ -10,16 +10,16 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// Settings are what this package reads for each service, from the sources of package config: the
-// key database_url in YAML is DATABASE_URL in the environment, and a service's own value is
-// services.user-service.database_url or USER_SERVICE_DATABASE_URL. Packages such as messaging bring
+// Settings are the toolkit's settings for one service, read by package config. The key database_url
+// in YAML is DATABASE_URL in the environment; the value for one service alone is
+// services.user-service.database_url or USER_SERVICE_DATABASE_URL. Packages such as messaging add
 // settings of their own: see SectionOf.
 type Settings struct {
 	Listen     string `config:"listen,own,required" default:":8080" help:"address of the HTTP port"`
 	GRPCListen string `config:"grpc_listen,own,required" default:":50051" help:"address of the gRPC port, which is bound when there is a gRPC service"`
 
 	TLS       identity.Settings `config:"tls"`
-	Plaintext bool              `config:"plaintext" default:"false" help:"without TLS, serve other machines too, whoever can read and write along"`
+	Plaintext bool              `config:"plaintext" default:"false" help:"without TLS, serve other machines too, although others on the network can read and change the traffic"`
 
 	GRPCReflection bool `config:"grpc_reflection" default:"false" help:"answer gRPC reflection on other addresses than loopback too; debug does"`
 
@@ -29,7 +29,7 @@ type Settings struct {
 	Meta       map[string]string `config:"meta" help:"values of this instance that discovery is told, such as zone=a; calls prefer instances of the same zone"`
 
 	DatabaseURL  config.Secret `config:"database_url" help:"sqlite:path or postgres://…"`
-	DatabaseFrom string        `config:"database_from" help:"takes a database over from the service that it is recorded for, or unowned, with its tables, from nobody"`
+	DatabaseFrom string        `config:"database_from" help:"service whose database this one takes over, or unowned for a database that has tables but no recorded owner"`
 	SettingsURL  config.Secret `config:"settings_url" help:"where live settings are followed: nats:// or consul://; default: discovery_url if it keeps values"`
 	DiscoveryURL config.Secret `config:"discovery_url" help:"where services find each other: memory:, static:TABLE, or nats://, consul://, kubernetes://, dns:// with its driver linked; default memory:"`
 
@@ -58,7 +58,7 @@ type Settings struct {
 	Clients     map[string]transport.Settings `config:"clients,services" inherit:"timeout=call_timeout,breaker,retry,subset"`
 }
 
-// Level reports the log level in force; DEBUG when debug is set.
+// Level returns the current log level; DEBUG when debug is set.
 func (s *Settings) Level() slog.Level {
 	if s.Debug {
 		return slog.LevelDebug
@@ -66,11 +66,12 @@ func (s *Settings) Level() slog.Level {
 	return s.LogLevel.Get()
 }
 
-// clientSettings are the settings of calls to any target that has none of its own.
+// clientSettings returns the settings of calls to targets that have none of their own.
 func (s *Settings) clientSettings() transport.Settings {
 	return transport.Settings{Timeout: s.CallTimeout, Breaker: s.Breaker, Retry: s.Retry, Subset: s.Subset}
 }
 
-// SectionOf returns the settings struct T of app's service that a package has registered with
-// config.RegisterSection, filled and checked; nil when T is not registered.
+// SectionOf returns app's settings struct of type T, which a package has registered with
+// config.RegisterSection. It is filled and validated. SectionOf returns nil when T is not
+// registered.
 func SectionOf[T any](app *App) *T { return config.Of[T](app.config, app.Name()) }

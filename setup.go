@@ -21,8 +21,8 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// setup makes an App of every service and runs their Setups at the same time; all that fail are
-// reported. When ctx ends meanwhile, it returns as soon as they have.
+// setup makes an App for every service and runs all Setups concurrently. It returns the errors of
+// all that failed. When ctx ends meanwhile, it returns once they have, or after stoppedSetup.
 func (s *system) setup(ctx context.Context, services []Service, settings *config.Config) error {
 	s.apps = make([]*App, len(services))
 	for i, service := range services {
@@ -52,15 +52,15 @@ func (s *system) setup(ctx context.Context, services []Service, settings *config
 	return errors.Join(failed...)
 }
 
-// lateSetup is when a Setup has taken long enough to say so, and stoppedSetup how long one may go
-// on when the program is told to stop.
+// lateSetup is the time after which a Setup that still runs is logged. stoppedSetup is how long one
+// may go on when the program is told to stop.
 const (
 	lateSetup    = 5 * time.Second
 	stoppedSetup = time.Second
 )
 
-// await waits for the Setups of all apps, which come from returned. It takes an app whose Setup does
-// not end off the list: what that has opened cannot be closed beside it.
+// await waits until all apps have come from returned. An app whose Setup does not end is removed
+// from s.apps, because what it has opened cannot be closed while it runs.
 func (s *system) await(ctx context.Context, returned <-chan *App) error {
 	waiting := slices.Clone(s.apps)
 	late, told, over := time.After(lateSetup), ctx.Done(), (<-chan time.Time)(nil)
@@ -144,7 +144,8 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	return app, nil
 }
 
-// settingName is the environment's name of one service's setting here.
+// settingName returns the environment variable of a setting of service, with the service's name in
+// front if the program has several.
 func (s *system) settingName(service Service, name string) string {
 	if cap(s.apps) == 1 && len(s.opts.Others) == 0 {
 		return name

@@ -176,7 +176,7 @@ func TestStopBlamesNoInternals(t *testing.T) {
 		return nil
 	}})
 	err := stop()
-	if want := "kaptar: still running when the time for stopping was over: [s: deaf]"; err == nil || err.Error() != want {
+	if want := "kaptar: still running at the end of the shutdown timeout: [s: deaf]"; err == nil || err.Error() != want {
 		t.Errorf("stop = %v\nwant %s", err, want)
 	}
 }

@@ -219,7 +219,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 // TestOpenServiceWarns: beyond loopback, without package auth.
 func TestOpenServiceWarns(t *testing.T) {
 	t.Parallel()
-	const warning = "whoever reaches this service may call it"
+	const warning = "anybody who can reach this service may call it"
 	for listen, warns := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
 		for _, guarded := range []bool{false, true} {
 			sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.a.listen": listen, "services.a.plaintext": "true"}},
