@@ -104,15 +104,25 @@ func (c *command) root(more []kaptar.Command) *cobra.Command {
 func (c *command) change(name, short string, f func(Release) (Release, error)) *cobra.Command {
 	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: cli.Exactly("SERVICE"), RunE: func(cmd *cobra.Command, args []string) error {
 		ctx, service := cmd.Context(), args[0]
-		store, _, err := c.open(ctx)
+		store, resolver, err := c.open(ctx)
 		if err != nil {
 			return err
+		}
+		var versions map[string]int
+		if name == "promote" || name == "undo" {
+			versions, _ = listed(ctx, resolver, service) // when nobody knows, whoever types this does
 		}
 		_, r, err := update(ctx, store, service, func(r Release) (Release, error) {
 			if r.Service == "" {
 				return r, c.unknown(ctx, store, service)
 			}
-			return f(r)
+			next, err := f(r)
+			for version, weight := range next.Weights() {
+				if err == nil && weight == 100 && versions != nil && versions[version]+versions[""] == 0 {
+					err = fmt.Errorf("rollout: %s: all calls would be those of %s %s, which has no instance: start it first", name, service, version)
+				}
+			}
+			return next, err
 		})
 		if err == nil {
 			err = apply(ctx, store, service)

@@ -152,6 +152,11 @@ func TestCommand(t *testing.T) {
 		line{"status users", 0, "step 1 of 4, v2 0 %, v1 100 %"},
 		line{"promote users", 1, "has not begun"},
 		line{"list", 0, "users Progressing"},
+		line{"abort users", 0, "users Degraded"},
+		line{"start users v3 --wait 1m", 0, "waiting"},
+		line{"promote users --full", 1, "promote: all calls would be those of users v3, which has no instance: start it first"},
+		line{"abort users", 0, "users Degraded, v3 0 %, v1 100 %"},
+		line{"start users v2 --plan " + file, 0, "nobody controls releases now"},
 	)
 	c := w.control(t, w)
 	defer c.kill()
