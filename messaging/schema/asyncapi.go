@@ -3,6 +3,7 @@ package schema
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -29,15 +30,11 @@ type object = map[string]any
 // AsyncAPI returns an AsyncAPI 3.0 document: a channel with one message for each topic, and an
 // operation for each publisher and consumer group. The same services give the same document.
 func AsyncAPI(title, version string, services []Service) ([]byte, error) {
-	channels, operations, messages, schemas := object{}, object{}, object{}, object{}
+	channels, operations, schemas := object{}, object{}, object{}
 	for _, s := range services {
 		for _, u := range s.Uses {
-			channels[u.Topic] = object{
-				"address":  u.Topic,
-				"messages": object{"event": object{"$ref": "#/components/messages/" + u.Topic}},
-			}
-			if m := u.message(); messages[u.Topic] == nil || m["payload"] != nil {
-				messages[u.Topic] = m
+			if m := u.message(); channels[u.Topic] == nil || m["payload"] != nil {
+				channels[u.Topic] = object{"address": u.Topic, "messages": object{"event": m}}
 			}
 			if u.Schema != nil {
 				inner := *u.Schema
@@ -48,17 +45,24 @@ func AsyncAPI(title, version string, services []Service) ([]byte, error) {
 			if !u.Publishes {
 				name, action = u.Group+".reads."+u.Topic, "receive"
 			}
+			channel := "#/channels/" + pointer(u.Topic)
 			operations[name] = object{
 				"action": action, "title": s.Name + " " + s.Version,
-				"channel":  object{"$ref": "#/channels/" + u.Topic},
-				"messages": []object{{"$ref": "#/channels/" + u.Topic + "/messages/event"}},
+				"channel":  object{"$ref": channel},
+				"messages": []object{{"$ref": channel + "/messages/event"}},
 			}
 		}
 	}
 	return json.MarshalIndent(object{
 		"asyncapi": "3.0.0", "info": object{"title": title, "version": version}, "defaultContentType": "application/json",
-		"channels": channels, "operations": operations, "components": object{"messages": messages, "schemas": schemas},
+		"channels": channels, "operations": operations, "components": object{"schemas": schemas},
 	}, "", "  ")
+}
+
+// pointer is a name within a reference: a JSON Pointer (RFC 6901) in the fragment of a URI. Topics of
+// Raw may have whatever a broker takes.
+func pointer(name string) string {
+	return url.PathEscape(strings.NewReplacer("~", "~0", "/", "~1").Replace(name))
 }
 
 // message describes the events of a topic: CloudEvents in binary mode, or any message if it is Raw.

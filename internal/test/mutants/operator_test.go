@@ -16,6 +16,18 @@ func operators() []mutant {
 			"err == nil && to.After(now) {", "err != nil {", "./messaging", "TestResetRefused",
 		},
 		{
+			"all calls never go to a version that no instance has", "rollout/command.go",
+			"versions[version]+versions[\"\"] == 0 {", "versions[version]+versions[\"\"] < 0 {", "./rollout", "TestCommand",
+		},
+		{
+			"references to topics of any name lead somewhere", "messaging/schema/asyncapi.go",
+			"channel := \"#/channels/\" + pointer(u.Topic)", "channel := \"#/channels/\" + u.Topic", "./messaging/schema", "TestAsyncAPI",
+		},
+		{
+			"an operator's request that is too late is no error of the service", "messaging/api.go",
+			"	case ctx.Err() != nil:\n		p =", "	case false:\n		p =", "./messaging", "TestAPI",
+		},
+		{
 			"a change by hand is kept with who and why", "messaging/operate.go",
 			"err = kept.of(&d).add(ctx, tx)", "_ = kept", "./messaging", "TestDeadLettersCommand",
 		},
