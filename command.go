@@ -37,9 +37,6 @@ type Call struct {
 	settings *flags
 }
 
-// errNoProgram means that a Call was not made by a Program.
-var errNoProgram = errors.New("kaptar: this command was not called by a program: it has no services")
-
 // Services returns the names of the program's services.
 func (c *Call) Services() []string {
 	if c.program == nil {
@@ -56,7 +53,7 @@ func (c *Call) Services() []string {
 // use, of a Setup, or of the settings.
 func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context.Context, apps []*App) error) error {
 	if c.program == nil {
-		return errNoProgram
+		return errors.New("kaptar: this command was not called by a program: it has no services")
 	}
 	picked, opts, err := c.program.pick(c.settings, services)
 	if err != nil {

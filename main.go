@@ -130,7 +130,7 @@ func (p *Program) command(name string) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	// Cobra's own --version would link text/template, and with it every method of every type.
 	root.Flags().BoolVar(&f.version, "version", false, "print the versions")
-	root.SetFlagErrorFunc(unknownFlag)
+	root.SetFlagErrorFunc(cli.FlagError)
 	configCmd := &cobra.Command{
 		Use: "config [service...]", Short: "Print every setting with its value and where it came from",
 		Long:      p.configHelp(),
@@ -175,26 +175,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	like := strings.Join(cmd.SuggestionsFor(args[0]), " or ")
-	return cli.Usagef("unknown command %q: %ssee %s --help", args[0], didYouMean("", like), cmd.Root().Name())
-}
-
-// unknownFlag is the error for a flag that cannot be parsed. It suggests flags with similar names.
-func unknownFlag(cmd *cobra.Command, err error) error {
-	hint := ""
-	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
-		var known []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
-		hint = didYouMean("--", near.Find(unknown.GetSpecifiedName(), known))
-	}
-	return cli.Usagef("%w: %ssee %s --help", err, hint, cmd.Root().Name())
-}
-
-func didYouMean(prefix, name string) string {
-	if name == "" {
-		return ""
-	}
-	return "did you mean " + prefix + name + "? "
+	return cli.Usagef("unknown command %q: %ssee %s --help", args[0], cli.DidYouMean(strings.Join(cmd.SuggestionsFor(args[0]), " or ")), cmd.Root().Name())
 }
 
 // addSettingFlags makes a flag of every setting that has a plain name.
@@ -291,7 +272,7 @@ func (p *Program) pick(f *flags, names []string) (picked []Service, opts *Option
 	for _, name := range names {
 		if !slices.Contains(p.serviceNames(), name) {
 			return nil, nil, cli.Usagef("there is no service %q: %sexpected one of %s",
-				name, didYouMean("", near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))
+				name, cli.DidYouMean(near.Find(name, p.serviceNames())), strings.Join(p.serviceNames(), ", "))
 		}
 	}
 	opts = &Options{}

@@ -368,10 +368,6 @@ func (c *letters) auditCommand() *cobra.Command {
 			if c.json {
 				return cli.JSON(c.Stdout, all)
 			}
-			if len(all) == 0 {
-				fmt.Fprintln(c.Stdout, "Nothing was changed by hand.")
-				return nil
-			}
 			rows := [][]string{{"AT", "SERVICE", "WHO", "ACTION", "TOPIC", "KEY", "EVENT", "WHY"}}
 			for i := range all {
 				r := &all[i]

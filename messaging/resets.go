@@ -231,11 +231,7 @@ func (c *consumer) reset(stop context.Context, group *outbox.Group, br driver.Br
 	if err != nil {
 		return err
 	}
-	to := "beginning"
-	if !group.To.IsZero() {
-		to = group.To.UTC().Format(time.RFC3339)
-	}
-	c.bus.app.Logger().InfoContext(ctx, "group was reset", "topic", c.topic, "group", c.opts.Group, "to", to)
+	c.bus.app.Logger().InfoContext(ctx, "group was reset", "topic", c.topic, "group", c.opts.Group, "to", group.To)
 	if err := c.generations.read(ctx); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -141,16 +142,8 @@ func (c *command) unknown(ctx context.Context, store kv.Store, service string) e
 	if err != nil {
 		return err
 	}
-	var known []string
-	for name := range all {
-		known = append(known, name)
-	}
-	slices.Sort(known)
-	hint := fmt.Sprintf("begin one with %s rollout start %s VERSION", c.name, service)
-	if like := near.Find(service, known); like != "" {
-		hint = "did you mean " + like + "?"
-	}
-	return fmt.Errorf("there is no release of %s: %s", service, hint)
+	like := cli.DidYouMean(near.Find(service, slices.Sorted(maps.Keys(all))))
+	return fmt.Errorf("there is no release of %s: %sbegin one with %s rollout start %s VERSION", service, like, c.name, service)
 }
 
 // brokerFile has the URL of the broker that package local embeds.

@@ -158,7 +158,7 @@ func (o startOptions) choose(before Release, versions map[string]int) (stable st
 	case versions[o.version] == 0 && o.wait == 0 && o.binary == "":
 		like := ""
 		if name := near.Find(o.version, others); name != "" && name != stable && len(name) > 2 {
-			like = fmt.Sprintf("did you mean %s? ", name)
+			like = cli.DidYouMean(name)
 		}
 		return "", fmt.Errorf("%s is not running: %s. %sStart it, or have it started by --binary PATH, or say --wait 1m and start it then", o.version, told, like)
 	case stable == "" && len(others) == 1:

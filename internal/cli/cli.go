@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/kaptar/kaptar/internal/near"
@@ -60,20 +61,33 @@ func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
 					known = append(known, sub.Name())
 				}
 			}
-			hint := ""
-			if like := near.Find(args[0], known); like != "" {
-				hint = "did you mean " + like + "? "
-			}
-			return Usagef("unknown command %q: %sexpected one of %s", args[0], hint, strings.Join(known, ", "))
+			return Usagef("unknown command %q: %sexpected one of %s", args[0], DidYouMean(near.Find(args[0], known)), strings.Join(known, ", "))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return Usagef("%w: see %s --help", err, cmd.CommandPath())
-	})
+	cmd.SetFlagErrorFunc(FlagError)
 	cmd.PersistentFlags().AddGoFlagSet(flags)
 	return cmd
+}
+
+// FlagError is the error of cmd for a flag that cannot be parsed. It suggests one with a similar name.
+func FlagError(cmd *cobra.Command, err error) error {
+	like := ""
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var known []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		like = near.Find("--"+unknown.GetSpecifiedName(), known)
+	}
+	return Usagef("%w: %ssee %s --help", err, DidYouMean(like), cmd.CommandPath())
+}
+
+// DidYouMean is the question for a name; "" for none.
+func DidYouMean(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "did you mean " + name + "? "
 }
 
 // Exactly wants as many arguments as there are names.

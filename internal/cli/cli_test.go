@@ -23,6 +23,7 @@ func TestRun(t *testing.T) {
 		"good":         {2, "things good: expected THING, got 0: see "},
 		"goob":         {2, `unknown command "goob": did you mean good? expected one of bad, good`},
 		"good a --fat": {2, "unknown flag: --fat: see "},
+		"bad --cod":    {2, "unknown flag: --cod: did you mean --code? see "},
 		"bad":          {1, ": no luck\n"},
 		"bad --code":   {4, ""},
 	} {
