@@ -162,11 +162,11 @@ func TestMutants(t *testing.T) {
 			s := openSite(t, m.shape, 1, map[string]string{"broken": m.broken})
 			s.settings["broker_url"] = strings.Replace(s.settings["broker_url"], "ack_wait=6s", "ack_wait=2s", 1)
 			for i := range 3 {
-				s.run(fmt.Sprint("ledger-", i), "ledger", m.ledger, nil)
+				s.run(fmt.Sprint("ledger-", i), "ledger", m.ledger)
 			}
 			bank := map[string]string{"writers": "4"}
 			maps.Copy(bank, m.bank)
-			s.run("writer", "bank", bank, nil)
+			s.run("writer", "bank", bank)
 			b := s.books(false)
 			foreign := s.foreign(10)
 			for count(t, b.ledger, `SELECT count(*) FROM effects`) < 400 {

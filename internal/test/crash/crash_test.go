@@ -95,9 +95,9 @@ func (s *site) start() {
 	}
 	unhold()
 	at := fmt.Sprint("127.0.0.1:", ports[0])
-	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"}, nil)
-	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
-	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"}, nil)
+	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"})
+	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"})
+	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"})
 	var bank *sql.DB
 	s.open("bank", "committed", &bank)
 	for begun := time.Now(); count(s.t, bank, `SELECT count(DISTINCT topic) FROM committed`) < 3; <-time.After(50 * time.Millisecond) {
@@ -106,7 +106,7 @@ func (s *site) start() {
 		}
 	}
 	for i := range 3 {
-		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"}, nil)
+		s.run(fmt.Sprint("ledger-", i), "ledger", map[string]string{"edge": "2000"})
 	}
 }
 

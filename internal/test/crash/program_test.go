@@ -36,7 +36,7 @@ const asProgram = "KAPTAR_TEST_CRASH_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		program := &kaptar.Program{Services: []kaptar.Service{bankService(), ledgerService(), vaultService()}}
+		program := &kaptar.Program{Services: []kaptar.Service{bankService(), ledgerService(), vaultService()}, Commands: messaging.Commands()}
 		os.Exit(program.Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	servertest.Main(m)

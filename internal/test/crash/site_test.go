@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -30,9 +31,12 @@ import (
 type site struct {
 	t       *testing.T
 	dir     string
+	store   string     // the folder of the databases and of the servers' files; "": dir, and others
+	config  string     // more lines for the servers' configuration
 	random  *rand.Rand // of the test's goroutine
 	engines []*engine
 	members []*member
+	power   sync.RWMutex // while it is locked no process starts
 	// settings are those of all processes, by key, and databases the URLs by service.
 	settings, databases map[string]string
 
@@ -68,7 +72,11 @@ func (s *site) startServers(all ...servers.Engine) (urls []string) {
 	var starts sync.WaitGroup
 	for i, e := range all {
 		servertest.Need(s.t, e)
-		starts.Go(func() { s.engines[i] = &engine{Server: servertest.Start(s.t, e)} })
+		opts := servers.Options{Config: s.config}
+		if s.store != "" {
+			opts.Dir = filepath.Join(s.store, string(e))
+		}
+		starts.Go(func() { s.engines[i] = &engine{Server: servertest.Start(s.t, e, opts)} })
 	}
 	starts.Wait()
 	for _, e := range s.engines {
@@ -83,23 +91,33 @@ func (s *site) startServers(all ...servers.Engine) (urls []string) {
 func (s *site) sqliteNATS() {
 	s.settings["broker_url"] = s.startServers(servers.NATS)[0] + "?atomic=true&ack_wait=6s"
 	for _, service := range []string{"bank", "ledger", "vault"} {
-		s.databases[service] = "sqlite:" + filepath.Join(s.dir, service+".db")
+		s.databases[service] = "sqlite:" + filepath.Join(cmp.Or(s.store, s.dir), service+".db")
 	}
 }
 
-// servers has the log on Kafka and the rest on RabbitMQ. There mandatory=true keeps in the outbox what is
-// committed before the ledger has begun: without it RabbitMQ drops and confirms that.
+// servers has the log on Kafka and the rest on RabbitMQ.
 func (s *site) servers() {
 	urls := s.startServers(servers.Postgres, servers.Kafka, servers.RabbitMQ)
 	s.settings["topics."+logTopic+".url"] = urls[1] + "?partitions=6&ack_wait=6s"
-	s.settings["broker_url"] = urls[2] + "?partitions=6&ack_wait=6s&from_beginning=now&mandatory=true"
+	s.rabbitMQ(urls[2])
 	s.quiet = time.Second
-	admin, err := sqldb.Open(context.Background(), urls[0])
+	s.postgres(urls[0])
+}
+
+// rabbitMQ is the broker. There mandatory=true keeps in the outbox what is committed before the ledger
+// has begun: without it RabbitMQ drops and confirms that.
+func (s *site) rabbitMQ(url string) {
+	s.settings["broker_url"] = url + "?partitions=6&ack_wait=6s&from_beginning=now&mandatory=true"
+}
+
+// postgres has a database for each service.
+func (s *site) postgres(server string) {
+	admin, err := sqldb.Open(context.Background(), server)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer admin.Close()
-	at, err := url.Parse(urls[0])
+	at, err := url.Parse(server)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -129,9 +147,8 @@ func openSite(t *testing.T, sh shape, seed uint64, settings map[string]string) *
 type member struct {
 	name      string
 	site      *site
-	args, env []string
-	before    func()
-	log       tail
+	args []string
+	log  tail
 
 	kills atomic.Int64
 
@@ -139,16 +156,28 @@ type member struct {
 	now *proc.Process
 }
 
-// run starts a process of a service, until the end of the test, with more variables of its environment.
-// before is called before each start, and nil is nothing.
-func (s *site) run(name, service string, settings map[string]string, before func(), env ...string) *member {
-	s.t.Helper()
-	m := &member{name: name, site: s, before: before, env: append(env, asProgram+"=1"), args: []string{"run", service, "--set", "member=" + name, "--set", "database_url=" + s.databases[service]}}
+// with returns a command line of the program's, with the settings of a service's processes.
+func (s *site) with(service string, settings map[string]string, args ...string) []string {
+	args = append(args, "--set", "database_url="+s.databases[service])
 	for _, more := range []map[string]string{s.settings, settings} {
 		for key, value := range more {
-			m.args = append(m.args, "--set", key+"="+value)
+			args = append(args, "--set", key+"="+value)
 		}
 	}
+	return args
+}
+
+// program is the command that runs the program.
+func (s *site) program(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), asProgram+"=1")
+	return cmd
+}
+
+// run starts a process of a service, until the end of the test.
+func (s *site) run(name, service string, settings map[string]string) *member {
+	s.t.Helper()
+	m := &member{name: name, site: s, args: s.with(service, settings, "run", service, "--set", "member="+name)}
 	s.members = append(s.members, m)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -173,20 +202,14 @@ const stopTime = 20 * time.Second
 
 // once runs the process until it ends.
 func (m *member) once(ctx context.Context, starts int) {
-	if m.before != nil {
-		m.before()
-	}
-	cmd := exec.Command(os.Args[0], append(m.args, "--set", fmt.Sprint("seed=", starts))...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.site.dir, append(os.Environ(), m.env...), &m.log, &m.log
-	p, err := proc.Start(cmd, nil)
+	cmd := m.site.program(append(m.args, "--set", fmt.Sprint("seed=", starts))...)
+	cmd.Stdout, cmd.Stderr = &m.log, &m.log
+	p, err := m.start(cmd)
 	if err != nil {
 		m.site.t.Errorf("start %s: %v", m.name, err)
 		steady.Sleep(ctx, time.Second)
 		return
 	}
-	m.mu.Lock()
-	m.now = p
-	m.mu.Unlock()
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
@@ -202,13 +225,26 @@ func (m *member) once(ctx context.Context, starts int) {
 	}
 }
 
-// kill ends the process, if there is one just now.
-func (m *member) kill() {
+// start starts the process when there is power.
+func (m *member) start(cmd *exec.Cmd) (p *proc.Process, err error) {
+	m.site.power.RLock()
+	defer m.site.power.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p, err = proc.Start(cmd, nil); err == nil {
+		m.now = p
+	}
+	return p, err
+}
+
+// kill ends the process, if there is one just now, and returns it.
+func (m *member) kill() *proc.Process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.now != nil {
 		m.now.Kill()
 	}
+	return m.now
 }
 
 // kill kills the server and starts it again.
@@ -219,6 +255,10 @@ func (e *engine) kill(s *site) {
 	}
 	s.kills.Add(1)
 	e.kills.Add(1)
+	e.start(s)
+}
+
+func (e *engine) start(s *site) {
 	err := e.Restart(context.Background())
 	for tries := 1; err != nil && tries < 3; tries++ { // on a machine that is busy
 		s.t.Logf("restart %s: %v", e.Engine(), err)
@@ -345,6 +385,15 @@ func (s *site) books(withVault bool) *books {
 		s.open("vault", "moves", &b.vault)
 	}
 	return b
+}
+
+// close ends their connections.
+func (b *books) close() {
+	for _, db := range []*sql.DB{b.bank, b.ledger, b.vault} {
+		if db != nil {
+			_ = db.Close()
+		}
+	}
 }
 
 func (s *site) open(service, table string, db **sql.DB) {

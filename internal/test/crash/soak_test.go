@@ -83,9 +83,9 @@ func (s *site) startMeasured() (addresses map[string]string) {
 	for i, name := range []string{"writer", "ledger-0", "ledger-1", "ledger-2"} {
 		addresses[name] = fmt.Sprint("127.0.0.1:", ports[i])
 		if name == "writer" {
-			s.run(name, "bank", map[string]string{"listen": addresses[name], "writers": "2"}, nil)
+			s.run(name, "bank", map[string]string{"listen": addresses[name], "writers": "2"})
 		} else {
-			s.run(name, "ledger", map[string]string{"listen": addresses[name]}, nil)
+			s.run(name, "ledger", map[string]string{"listen": addresses[name]})
 		}
 	}
 	return addresses

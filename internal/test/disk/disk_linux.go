@@ -61,8 +61,7 @@ func New(t testing.TB) *Disk {
 	return d
 }
 
-// mount does without ext4's habit of writing at once what replaces a file.
-func (d *Disk) mount() error { return run("mount", "-o", "loop,noauto_da_alloc", d.image, d.Dir) }
+func (d *Disk) mount() error { return run("mount", "-o", "loop", d.image, d.Dir) }
 
 // Sync has everything reach the device.
 func (d *Disk) Sync() {
