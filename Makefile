@@ -75,8 +75,8 @@ bench-sagas: ## the steps of sagas beside DBOS Transact on one PostgreSQL, and b
 bench-events: ## events from commit to effect beside Watermill, into docs/performance.md; ARGS='-rounds 2 -parts drain' for less
 	@cd bench/events && go run . -docs ../../docs $(ARGS)
 
-crash: ## kill writers, relays, consumers, brokers and databases N times in each of two shapes and check every event; SEED=5 for the same again
-	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestCrash$$' -kills $(or $(N),100) $(if $(SEED),-seed $(SEED))
+crash: ## kill writers, relays, consumers, brokers and databases N times in each of two shapes, cut the power N/5 times, and check every event; SEED=5 for the same again
+	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^Test(Crash|PowerCut)$$' -kills $(or $(N),100) $(if $(SEED),-seed $(SEED))
 
 soak: ## a steady load for SOAK=10m with the broker away in the middle: tables, heap and goroutines stay what they were
 	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestSoak$$' -soak $(or $(SOAK),10m)

@@ -212,6 +212,12 @@ func TestPowerCut(t *testing.T) {
 	d.Cut()
 	b, end := startBroker(t, dir, log)
 	defer end()
+	for i, want := range []int64{4, 3} {
+		lag, err := b.(driver.LagReporter).Lag(t.Context(), subs[i]) // which makes no group
+		if err != nil || len(lag) != 1 || lag[0].Waiting != want {
+			t.Fatalf("what waits for a group %v: got %v, %v, want %d", subs[i].From, lag, err, want)
+		}
+	}
 	receiveAll(t, b, subs[0], append(stored, "before")...)
 	receiveAll(t, b, subs[1], stored...)
 }

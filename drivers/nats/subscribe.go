@@ -143,6 +143,11 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
 			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member was faster and starts elsewhere
 		}
+		if err == nil && leftOver(have.CachedInfo()) {
+			if err = ignoring(jetstream.ErrConsumerNotFound, b.conn.js.DeleteConsumer(ctx, stream, config.Durable)); err == nil {
+				have, err = b.conn.js.CreateConsumer(ctx, stream, config)
+			}
+		}
 	}
 	if err != nil {
 		return err
@@ -152,6 +157,13 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 		_, err = b.conn.js.UpdateConsumer(ctx, stream, current)
 	}
 	return err
+}
+
+// leftOver reports whether a consumer that was made just now goes on where an earlier one was: a server
+// whose power was cut can lose a stream and keep files of its consumers, and gives these to the
+// consumers of the stream that is made again. They would pass over what that has.
+func leftOver(info *jetstream.ConsumerInfo) bool {
+	return info.Delivered.Consumer > 0 && info.Delivered.Last == nil
 }
 
 // fromHere makes a consumer from now one from the next message on: should the server lose what the

@@ -5,6 +5,18 @@ func crashes() []mutant {
 	const check, pkg = "internal/test/crash/check.go", "./internal/test/crash"
 	return []mutant{
 		{
+			"the embedded broker syncs what it acknowledges", "local/nats.go",
+			"SyncAlways: true,", "SyncAlways: false,", "./local", "^TestPowerCut$",
+		},
+		{
+			"a group of a stream that is made again gets all of it", "drivers/nats/subscribe.go",
+			"info.Delivered.Consumer > 0 &&", "info.Delivered.Consumer > 1<<40 &&", "./drivers/nats", "TestLostStreamFoundConsumers",
+		},
+		{
+			"each commit of SQLite is synced", "drivers/sqlite/sqlite.go",
+			"_synchronous=FULL", "_synchronous=NORMAL", pkg, "^TestPowerCut$/^SQLite",
+		},
+		{
 			"a row of the outbox stays until the broker has its event", "messaging/outbox/relay.go",
 			"	if sendErr != nil {\n		sent = 0", "	if sendErr != nil {\n		sent += 0", pkg, "^TestCrash$/^SQLite",
 		},
