@@ -133,8 +133,8 @@ func (m *machine) cut() {
 			if p := m.members[i].kill(); p != nil {
 				dead = append(dead, p)
 			}
-		} else if err := m.engines[i-len(m.members)].Kill(); err != nil {
-			m.t.Error(err)
+		} else {
+			m.engines[i-len(m.members)].end(m.site)
 		}
 	}
 	for _, p := range dead {

@@ -145,8 +145,8 @@ func openSite(t *testing.T, sh shape, seed uint64, settings map[string]string) *
 
 // A member is a process that is started again whenever it has ended, as an orchestrator does.
 type member struct {
-	name      string
-	site      *site
+	name string
+	site *site
 	args []string
 	log  tail
 
@@ -250,12 +250,16 @@ func (m *member) kill() *proc.Process {
 // kill kills the server and starts it again.
 func (e *engine) kill(s *site) {
 	defer e.busy.Store(false)
+	e.end(s)
+	e.start(s)
+}
+
+func (e *engine) end(s *site) {
 	if err := e.Kill(); err != nil {
 		s.t.Errorf("kill %s: %v", e.Engine(), err)
 	}
 	s.kills.Add(1)
 	e.kills.Add(1)
-	e.start(s)
 }
 
 func (e *engine) start(s *site) {
