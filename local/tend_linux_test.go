@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/drivers/nats"
-	"github.com/kaptar/kaptar/internal/test/disk"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -83,13 +83,20 @@ func publish(t *testing.T, b driver.Broker, id string, size int) error {
 // by itself when there is room; all that it had acknowledged is delivered.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	small := disk.Small(t, 24)
-	ballast := filepath.Join(small, "ballast")
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=24m"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("a small disk takes the right to mount, which root has: %v", err)
+		}
+		t.Skipf("a small disk takes the right to mount, which root has: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	ballast := filepath.Join(disk, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 12<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := new(lockedText)
-	b, stop := startBroker(t, filepath.Join(small, "nats"), log)
+	b, stop := startBroker(t, filepath.Join(disk, "nats"), log)
 	defer stop()
 	sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}
 	if err := b.Declare(t.Context(), sub); err != nil {
@@ -182,42 +189,4 @@ func TestDamagedGroup(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestPowerCut: what the embedded broker has acknowledged is there after a cut of power, and so are the
-// groups, with where they began.
-func TestPowerCut(t *testing.T) {
-	t.Parallel()
-	d := disk.New(t)
-	dir, log := filepath.Join(d.Dir, "nats"), new(lockedText)
-	b, stop := startBroker(t, dir, log)
-	defer stop()
-	if err := publish(t, b, "before", 10); err != nil {
-		t.Fatal(err)
-	}
-	var subs []driver.Subscription
-	for _, from := range []driver.Start{driver.FromBeginning, driver.FromNow} {
-		sub := driver.Subscription{Topic: "t", Group: fmt.Sprint("g", int(from)), From: from}
-		if err := b.Declare(t.Context(), sub); err != nil {
-			t.Fatal(err)
-		}
-		subs = append(subs, sub)
-	}
-	stored := []string{"a", "b", "c"}
-	for _, id := range stored {
-		if err := publish(t, b, id, 10); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.Cut()
-	b, end := startBroker(t, dir, log)
-	defer end()
-	for i, want := range []int64{4, 3} {
-		lag, err := b.(driver.LagReporter).Lag(t.Context(), subs[i]) // which makes no group
-		if err != nil || len(lag) != 1 || lag[0].Waiting != want {
-			t.Fatalf("what waits for a group %v: got %v, %v, want %d", subs[i].From, lag, err, want)
-		}
-	}
-	receiveAll(t, b, subs[0], append(stored, "before")...)
-	receiveAll(t, b, subs[1], stored...)
 }

@@ -1,11 +1,12 @@
 package crash
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/proc"
-	"github.com/kaptar/kaptar/internal/test/disk"
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
@@ -16,6 +17,7 @@ func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	for _, sh := range []shape{
 		{name: "SQLite and NATS", open: (*site).sqliteNATS, kills: 5},
+		{name: "local", kills: 3},
 		{name: "PostgreSQL and RabbitMQ", open: func(s *site) {
 			urls := s.startServers(servers.Postgres, servers.RabbitMQ)
 			s.postgres(urls[0])
@@ -86,19 +88,31 @@ func TestPowerCutShows(t *testing.T) {
 type machine struct {
 	*site
 
-	disk *disk.Disk
+	disk *disk
 }
 
 func openMachine(t *testing.T, sh shape, settings map[string]string) *machine {
 	t.Helper()
-	m := &machine{disk: disk.New(t)}
+	m := &machine{disk: newDisk(t)}
 	m.site = openSite(t, shape{open: func(s *site) {
-		s.store = m.disk.Dir
+		s.store = m.disk.dir
+		if sh.open == nil {
+			s.store = filepath.Join(s.store, "local")
+			if err := os.Mkdir(s.store, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s.sqlite()
+			return
+		}
 		sh.open(s)
-		m.disk.Sync() // the servers are installed and have run before
+		m.disk.sync() // the servers are installed and have run before
 	}}, 1, settings)
-	m.run("ledger", "ledger", nil)
-	m.run("writer", "bank", map[string]string{"writers": "4", "pause": "5ms"})
+	if sh.open == nil { // all in one process, with the embedded broker
+		m.started("all", "--data-dir", m.store, "--nats-listen", "127.0.0.1:0", "--set", "log_format=text", "--set", "dir="+m.dir, "--set", "services.bank.writers=4", "--set", "services.bank.pause=5ms")
+	} else {
+		m.run("ledger", "ledger", nil)
+		m.run("writer", "bank", map[string]string{"writers": "4", "pause": "5ms"})
+	}
 	b := m.books(false)
 	m.warm(b)
 	// An event of a key that is new to the ledger waits for lower numbers for half a minute only.
@@ -140,7 +154,7 @@ func (m *machine) cut() {
 	for _, p := range dead {
 		<-p.Done()
 	}
-	m.disk.Cut()
+	m.disk.cut()
 	for _, e := range m.engines {
 		e.start(m.site)
 	}

@@ -24,6 +24,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -36,6 +37,9 @@ const asProgram = "KAPTAR_TEST_CRASH_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		if os.Args[1] == "--data-dir" {
+			local.Main(bankService(), ledgerService())
+		}
 		program := &kaptar.Program{Services: []kaptar.Service{bankService(), ledgerService(), vaultService()}, Commands: messaging.Commands()}
 		os.Exit(program.Main(os.Args[1:], os.Stdout, os.Stderr))
 	}

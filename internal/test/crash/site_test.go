@@ -90,6 +90,11 @@ func (s *site) startServers(all ...servers.Engine) (urls []string) {
 
 func (s *site) sqliteNATS() {
 	s.settings["broker_url"] = s.startServers(servers.NATS)[0] + "?atomic=true&ack_wait=6s"
+	s.sqlite()
+}
+
+// sqlite has a database for each service, where package local has them.
+func (s *site) sqlite() {
 	for _, service := range []string{"bank", "ledger", "vault"} {
 		s.databases[service] = "sqlite:" + filepath.Join(cmp.Or(s.store, s.dir), service+".db")
 	}
@@ -177,7 +182,13 @@ func (s *site) program(args ...string) *exec.Cmd {
 // run starts a process of a service, until the end of the test.
 func (s *site) run(name, service string, settings map[string]string) *member {
 	s.t.Helper()
-	m := &member{name: name, site: s, args: s.with(service, settings, "run", service, "--set", "member="+name)}
+	return s.started(name, s.with(service, settings, "run", service, "--set", "member="+name)...)
+}
+
+// started runs a process of the program, until the end of the test.
+func (s *site) started(name string, args ...string) *member {
+	s.t.Helper()
+	m := &member{name: name, site: s, args: args}
 	s.members = append(s.members, m)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

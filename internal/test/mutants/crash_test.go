@@ -6,7 +6,7 @@ func crashes() []mutant {
 	return []mutant{
 		{
 			"the embedded broker syncs what it acknowledges", "local/nats.go",
-			"SyncAlways: true,", "SyncAlways: false,", "./local", "^TestPowerCut$",
+			"SyncAlways: true,", "SyncAlways: false,", pkg, "^TestPowerCut$/^local",
 		},
 		{
 			"a group of a stream that is made again gets all of it", "drivers/nats/subscribe.go",
