@@ -143,8 +143,10 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
 			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member was faster and starts elsewhere
 		}
-		if err == nil && leftOver(have.CachedInfo()) {
-			if err = ignoring(jetstream.ErrConsumerNotFound, b.conn.js.DeleteConsumer(ctx, stream, config.Durable)); err == nil {
+		// A server that lost a stream when its power was cut can still have files of its consumers. It gives
+		// them to the consumers of the stream that is made again, which would pass over what that has.
+		if err == nil && have.CachedInfo().Delivered.Consumer > 0 && have.CachedInfo().Delivered.Last == nil {
+			if err = b.conn.js.DeleteConsumer(ctx, stream, config.Durable); err == nil {
 				have, err = b.conn.js.CreateConsumer(ctx, stream, config)
 			}
 		}
@@ -157,13 +159,6 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 		_, err = b.conn.js.UpdateConsumer(ctx, stream, current)
 	}
 	return err
-}
-
-// leftOver reports whether a consumer that was made just now goes on where an earlier one was: a server
-// whose power was cut can lose a stream and keep files of its consumers, and gives these to the
-// consumers of the stream that is made again. They would pass over what that has.
-func leftOver(info *jetstream.ConsumerInfo) bool {
-	return info.Delivered.Consumer > 0 && info.Delivered.Last == nil
 }
 
 // fromHere makes a consumer from now one from the next message on: should the server lose what the

@@ -1,11 +1,6 @@
-// Package crash kills what a small system is made of, as real processes on real servers, and compares
-// afterwards what was committed with what was applied.
-//
-//	go test ./internal/test/crash                 60 kills and more, in two shapes
-//	make crash N=1000                             as many in each shape, with progress
-//	make soak                                     10 minutes with an outage of the broker in the middle
-//
-// The checkers are functions over a [Record], for whoever has one. The rest is tests.
+// Package crash kills what a small system is made of, as real processes on real servers, and cuts the
+// power of its machine; afterwards it compares what was committed with what was applied. It is run by
+// go test, make crash N=1000 and make soak. The checkers are functions over a [Record].
 package crash
 
 import (

@@ -10,7 +10,7 @@ func crashes() []mutant {
 		},
 		{
 			"a group of a stream that is made again gets all of it", "drivers/nats/subscribe.go",
-			"info.Delivered.Consumer > 0 &&", "info.Delivered.Consumer > 1<<40 &&", "./drivers/nats", "TestLostStreamFoundConsumers",
+			"Delivered.Consumer > 0 &&", "Delivered.Consumer > 1<<40 &&", "./drivers/nats", "TestLostStreamFoundConsumers",
 		},
 		{
 			"each commit of SQLite is synced", "drivers/sqlite/sqlite.go",
