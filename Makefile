@@ -4,6 +4,7 @@ TOOLS := $(CURDIR)/.tmp/bin
 
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
 # the repository or do sums. They are tested without it, and those of ALONE alone: their loads need the machine.
+# -parallel is above the number of cores because most of the other tests wait for a server or a timeout.
 ALONE := ./shop ./internal/test/crash
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./internal/test/simulation/... ./rollout/analysis/...
 
@@ -33,7 +34,7 @@ test: ## everything: installs the servers that are missing, then vet and all tes
 
 test-short: ## the tests that need Go alone; the others are counted as skipped
 	@go build -o $(TOOLS)/ ./internal/test/repotest/testreport
-	@go test -short -json ./... | $(TOOLS)/testreport
+	@go test -short -parallel 8 -json ./... | $(TOOLS)/testreport
 
 servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs and Kubernetes' API server, until Ctrl-C
 	@go build -o $(TOOLS)/servers ./tools/servers

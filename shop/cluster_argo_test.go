@@ -21,13 +21,13 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
-// argoPlan is released by Argo Rollouts in a minute: its export takes six looks at each analysis, the
-// first after 30 s.
+// argoPlan is released by Argo Rollouts in 40 s: its export takes six looks at each analysis, the first
+// after 30 s.
 const argoPlan = `canary:
   steps:
     - setWeight: 50
     - analysis: {}
-analysis: {interval: 5s}
+analysis: {interval: 1s}
 `
 
 // argo: what rollout export writes is run by the controller of Argo Rollouts, which asks a

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,6 +25,11 @@ var built string
 
 func TestMain(m *testing.M) {
 	cluster.Init()
+	flag.Parse()
+	// These tests load the machine, so -parallel counts for those of other packages, which mostly wait.
+	if err := flag.Set("test.parallel", strconv.Itoa(runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
 	os.Exit(run(m))
 }
 

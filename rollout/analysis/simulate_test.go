@@ -205,6 +205,9 @@ var writeReleases = flag.Bool("write-releases", false, "write the table of docs/
 // TestSimulations holds the promises of docs/releases.md, and the page to what was simulated.
 func TestSimulations(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("10,000 simulations of each scenario and share take a minute of CPU")
+	}
 	list := scenarios()
 	results := make([][3][3]outcome, len(list)) // by scenario, share and method
 	t.Run("all", func(t *testing.T) {
