@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,6 @@ type Command struct {
 type Call struct {
 	// Args are all arguments after the name, including flags such as --help.
 	Args           []string
-	Stdin          io.Reader // nil is empty
 	Stdout, Stderr io.Writer
 	// Flags are the flags of the program that choose the settings which Apps reads: --config,
 	// --set, and those of Program.Flags that take a value. A command that calls Apps adds them to
@@ -35,14 +33,6 @@ type Call struct {
 
 	program  *Program
 	settings *flags
-}
-
-// Services returns the names of the program's services.
-func (c *Call) Services() []string {
-	if c.program == nil {
-		return nil
-	}
-	return c.program.serviceNames()
 }
 
 // Apps runs the Setups of the named services, or of all, calls use with their apps in the order of
@@ -78,7 +68,7 @@ func (p *Program) cobra(c Command) *cobra.Command {
 	return &cobra.Command{
 		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			call := &Call{Args: args, Stdin: os.Stdin, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), program: p, settings: &flags{values: map[string]string{}}}
+			call := &Call{Args: args, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), program: p, settings: &flags{values: map[string]string{}}}
 			call.Flags = p.commandFlags(call.settings)
 			if code := c.Run(cmd.Context(), call); code != 0 {
 				return cli.ExitError(code)

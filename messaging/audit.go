@@ -55,12 +55,23 @@ func storable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
+// An auditPage is a part of what is kept.
+type auditPage struct {
+	Audit []record `json:"audit"`
+}
+
+// Rows implements operate.Rows.
+func (p *auditPage) Rows() (rows [][]string, note string) {
+	for i := range p.Audit {
+		r := &p.Audit[i]
+		rows = append(rows, []string{r.At.Format(time.RFC3339), r.Service, r.Who, r.Action, r.Topic, r.Key, r.MessageID, r.Why})
+	}
+	return rows, ""
+}
+
 // audit returns at most limit records, the last ones first; with before other than 0 those with a
 // lower number.
-func (o *operator) audit(ctx context.Context, before int64, limit int) ([]record, error) {
-	if limit < 1 || limit > mostListed {
-		return nil, badf("limit %d: expected 1 to %d", limit, mostListed)
-	}
+func (o *operator) audit(ctx context.Context, before int64, limit int) (*auditPage, error) {
 	all, err := sqldb.Select(ctx, o.db, func(row sqldb.Row) (record, error) {
 		r := record{Service: o.bus.app.Name()}
 		var at int64
@@ -73,5 +84,5 @@ func (o *operator) audit(ctx context.Context, before int64, limit int) ([]record
 	if err != nil {
 		return nil, fmt.Errorf("messaging: %s: audit: %w", o.bus.app.Name(), err)
 	}
-	return all, nil
+	return &auditPage{all}, nil
 }

@@ -109,7 +109,7 @@ func catalogueCommands(call *kaptar.Call) []*cobra.Command {
 	})
 	schemas.Flags().StringVar(&dir, "dir", "", "write each into `DIR` as TOPIC.json instead, for check")
 	check := &cobra.Command{
-		Use: "check DIR", Args: cli.Exactly("DIR"),
+		Use: "check DIR", Args: cli.Args,
 		Short: "Compare the schemas with those that a release has in DIR; 1 if a change breaks consumers",
 		RunE:  func(cmd *cobra.Command, args []string) error { return checkSchemas(cmd.Context(), call, args[0]) },
 	}

@@ -1,14 +1,7 @@
 package messaging
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"os"
-	"os/user"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,110 +9,66 @@ import (
 	"github.com/kaptar/kaptar/internal/cli"
 )
 
+const deadLettersHelp = `Events that a service could not handle are set aside in its own database, each with its state:
+
+  retrying   it is tried again by itself
+  dead       it waits for somebody to replay, edit or drop it
+  parked     of an ordered topic: it waits for an earlier event of its key
+
+replay has them tried again by the service's running processes, edit changes data and headers first,
+drop gives them up. All three are kept with who did it and why: see audit.
+
+Exit codes: 0 done, 1 an error or an event that failed again, 2 a wrong command line.`
+
+const deadLettersExamples = `  %[1]s list                                            what all services have set aside
+  %[1]s list order-service --state dead --since 1h      what waits in one since an hour
+  %[1]s show order-service 17                           one, with its data
+  %[1]s replay order-service 17 18 --why "bank is back" two of them
+  %[1]s replay order-service --all --topic stock.v1 --why "fixed in v2"
+  %[1]s edit order-service 17 --data fixed.json --why "wrong currency"
+  %[1]s drop order-service 17 --why "test order"`
+
+const eventsHelp = `Topics of the services, who publishes and who handles their events, and how far behind each consumer
+group is. reset has a group handle again what the broker still has from some time on; what a handler
+has done by then it does again.
+
+Exit codes: 0 done, 1 an error, 2 a wrong command line.`
+
+const eventsExamples = `  %[1]s list                             topics, groups, what waits
+  %[1]s list order-service --json        the same for programs, with each partition
+  %[1]s reset analytics-service order.confirmed.v1 --to beginning --why "new report"
+  %[1]s reset analytics-service order.confirmed.v1 --to -2h --why "wrong tax since noon"`
+
 // Commands returns the commands of a program for whoever operates it: deadletters, which lists what
 // services have set aside and tries it again, and events, which tells of topics and groups. They read
 // the database of each service, and work beside running services or without. Exit codes: 0 done, 1 an
 // error, or an event that failed again, 2 a wrong command line.
 func Commands() []kaptar.Command {
 	return []kaptar.Command{
-		{Name: "deadletters", Help: "List events that were set aside, and replay, edit or drop them", Run: runDeadLetters},
-		{Name: "events", Help: "List topics and groups with what waits, and have a group begin again", Run: runEvents},
+		{
+			Name: "deadletters", Help: "List events that were set aside, and replay, edit or drop them",
+			Run: func(ctx context.Context, call *kaptar.Call) int {
+				root := cli.New("deadletters", deadLettersHelp, deadLettersExamples, call.Flags)
+				return run(ctx, call, root, listLetters(), showLetter(), replayLetters(), editLetter(), dropLetters(), listAudit())
+			},
+		},
+		{
+			Name: "events", Help: "List topics and groups with what waits, and have a group begin again",
+			Run: func(ctx context.Context, call *kaptar.Call) int {
+				root := cli.New("events", eventsHelp, eventsExamples, call.Flags)
+				list := listFlows().Command(call, operatorOf)
+				root.RunE = list.RunE
+				root.Flags().AddFlagSet(list.Flags())
+				root.AddCommand(catalogueCommands(call)...)
+				return run(ctx, call, root, listFlows(), resetGroup(), resendEvents())
+			},
+		},
 	}
 }
 
-// A command is one run of a command.
-type command struct {
-	*kaptar.Call
-
-	json bool
-	by   by
-	yes  bool
-}
-
-// withJSON and the like add flags to cmd.
-func (c *command) withJSON(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
-	return cmd
-}
-
-func (c *command) withBy(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&c.by.Why, "why", "", "why this is done: it is kept with the change (required)")
-	cmd.Flags().StringVar(&c.by.Who, "who", "", "who does it (default the user of the system)")
-	return cmd
-}
-
-// validate fills in who changes something.
-func (c *command) validate() error {
-	if c.by.Who == "" {
-		if c.by.Who = os.Getenv("SUDO_USER"); c.by.Who == "" {
-			if u, err := user.Current(); err == nil {
-				c.by.Who = u.Username
-			}
-		}
+func run(ctx context.Context, call *kaptar.Call, root *cobra.Command, all ...*operation) int {
+	for _, op := range all {
+		root.AddCommand(op.Command(call, operatorOf))
 	}
-	if err := c.by.validate(); err != nil {
-		return cli.Usagef("--%w", err)
-	}
-	return nil
-}
-
-// each calls use with the operators of the services named, or of all that keep events.
-func (c *command) each(ctx context.Context, names []string, use func(ctx context.Context, o *operator) error) error {
-	return c.Apps(ctx, names, func(ctx context.Context, apps []*kaptar.App) error {
-		for _, app := range apps {
-			o, err := operatorOf(app)
-			switch {
-			case err != nil:
-				return err
-			case o == nil && slices.Contains(names, app.Name()):
-				return fmt.Errorf("%s keeps no events in a database: it neither subscribes nor publishes with an outbox", app.Name())
-			case o == nil:
-				continue
-			}
-			if err := use(ctx, o); err != nil {
-				return usage(err)
-			}
-		}
-		return nil
-	})
-}
-
-// usage is err for exit code 2 when the command line is wrong.
-func usage(err error) error {
-	if isBad(err) {
-		return cli.Usagef("%w", err)
-	}
-	return err
-}
-
-// confirm asks whoever sits at the terminal.
-func (c *command) confirm(question string) error {
-	switch {
-	case c.yes:
-		return nil
-	case !cli.IsTerminal(c.Stdin):
-		return cli.Usagef("%s Say so with --yes, or narrow it down with --topic, --key, --since …", question)
-	}
-	fmt.Fprintf(c.Stderr, "%s [y/N] ", question)
-	line, _ := bufio.NewReader(c.Stdin).ReadString('\n')
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return cli.Usagef("nothing was done")
-	}
-	return nil
-}
-
-// age is how long ago something was, for people.
-func age(at, now time.Time) string {
-	d := now.Sub(at)
-	switch {
-	case at.IsZero():
-		return ""
-	case d < time.Minute:
-		return fmt.Sprintf("%.0fs", max(0, d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	}
-	return fmt.Sprintf("%.0fd", d.Hours()/24)
+	return cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
 }

@@ -28,7 +28,7 @@ type commands struct {
 func newCommands(t *testing.T) *commands {
 	t.Helper()
 	c := &commands{t: t, dir: t.TempDir()}
-	if code, out := c.run("deadletters list"); code != 0 || out != "Nothing is set aside.\n" {
+	if code, out := c.run("deadletters list"); code != 0 || out != "There is nothing to list.\n" {
 		t.Fatalf("list of nothing: %d %s", code, out)
 	}
 	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(c.dir, "shop.db"))
@@ -141,31 +141,31 @@ func TestWrongCommandLines(t *testing.T) {
 		"deadletters show shop one":                              {2, `dead letter "one": expected its number, as the list has it under ID`},
 		"deadletters show shop 0":                                {2, `dead letter "0": expected its number`},
 		"deadletters show shop 99":                               {1, "dead letter 99: no such dead letter: see "},
-		"deadletters replay":                                     {2, "expected SERVICE and ID…, or SERVICE and --all"},
-		"deadletters replay shop --why x":                        {2, "expected SERVICE and ID…, or SERVICE and --all"},
+		"deadletters replay":                                     {2, "expected SERVICE and [ID…], got 0"},
+		"deadletters replay shop --why x":                        {2, "expected ids, or all with a filter"},
 		"deadletters replay shop 1":                              {2, "--why is missing: it is kept with the change"},
 		"deadletters replay shop 1 --why ''":                     {2, "--why is missing"},
 		"deadletters replay shop 1 --why ' '":                    {2, "--why is missing"},
 		"deadletters replay shop x 1 --why x":                    {2, `dead letter "x": expected its number`},
 		"deadletters replay shop 1 99 --why x":                   {1, "shop: replay: outbox: dead letter 99: no such dead letter"},
 		"deadletters replay shop 1 3 --why x":                    {2, "dead letter 3: shop has no subscription to order.placed.v1 in group gone any more: drop it"},
-		"deadletters replay shop 1 --all --why x":                {2, "expected IDs or --all, not both"},
-		"deadletters replay shop 1 --key k --why x":              {2, "expected IDs, or --all with the flags that select"},
-		"deadletters replay shop --all --why x":                  {2, "All 3 dead letters of shop are meant? Say so with --yes, or narrow it down"},
+		"deadletters replay shop 1 --all --why x":                {2, "expected ids, or all with a filter"},
+		"deadletters replay shop 1 --key k --why x":              {2, "expected ids, or all with a filter"},
+		"deadletters replay shop --all --why x":                  {2, "--all means every dead letter of the service: say so with yes, or narrow it down"},
 		"deadletters replay shop 1 --rate 51 --why x":            {2, "--rate 51: expected 1 to 50 a second"},
 		"deadletters replay shop 1 --rate 0 --why x":             {2, "--rate 0: expected 1 to 50 a second"},
 		"deadletters replay shop --all --state lost --why x":     {2, `--state "lost": expected`},
 		"deadletters replay shopp 1 --why x":                     {2, `there is no service "shopp"`},
 		"deadletters drop shop 1 99 --why x":                     {1, "dead letter 99: no such dead letter"},
-		"deadletters drop shop --all --why x":                    {2, "All 3 dead letters of shop are meant?"},
+		"deadletters drop shop --all --why x":                    {2, "--all means every dead letter of the service"},
 		"deadletters edit shop 1 --why x":                        {2, "there is nothing to change: expected new data or headers"},
 		"deadletters edit shop 1 2 --data - --why x":             {2, "expected SERVICE and ID, got 3"},
 		"deadletters edit shop 1 --data " + good:                 {2, "--why is missing"},
-		"deadletters edit shop 1 --data nosuch.json --why x":     {1, "--data: open nosuch.json: "},
+		"deadletters edit shop 1 --data nosuch.json --why x":     {2, `invalid argument "nosuch.json" for "--data" flag: open nosuch.json: `},
 		"deadletters edit shop 1 --why x --data " + wrong:        {2, "expected a whole number of type int, got string"},
 		"deadletters edit shop 1 --why x --data " + large:        {2, "the limit is 1048576"},
-		"deadletters edit shop 1 --why x --header ce-type":       {2, `--header "ce-type": expected name=value, or name= to take it away`},
-		"deadletters edit shop 1 --why x --header =x":            {2, `--header "=x": expected name=value`},
+		"deadletters edit shop 1 --why x --header ce-type":       {2, `invalid argument "ce-type" for "--header" flag: expected name=value, or name= to take it away`},
+		"deadletters edit shop 1 --why x --header =x":            {2, `invalid argument "=x" for "--header" flag: expected name=value`},
 		"deadletters edit shop 1 --why x --header Big=x":         {2, "Big"},
 		"deadletters edit shop 1 --why x --header ce-id=z":       {2, `header ce-id says which event it is: it stays "a"`},
 		"deadletters edit shop 1 --why x --header ce-source=":    {2, `header ce-source says which event it is: it stays "elsewhere"`},
@@ -220,7 +220,7 @@ func TestDeadLettersCommand(t *testing.T) {
 	}
 	expect("deadletters list", 0, "SERVICE   ID   STATE", "shop      1    dead", "k1    shop    7          2h       n: expected a number\n", "!more", "dead (refused)")
 	for filter, ids := range map[string]string{
-		"--state retrying": "3", "--key k2": "2", "--id a": "1", "--since 1h": "2 3 4", "--until 1h": "1", "--reason 'NO JSON'": "2", "--reason %": "3",
+		"--state retrying": "3", "--key k2": "2", "--message-id a": "1", "--since 1h": "2 3 4", "--until 1h": "1", "--reason 'NO JSON'": "2", "--reason %": "3",
 		"--topic nosuch": "", "--group shop": "1 2 3 4", "shop --after 2": "3 4", "--limit 2": "1 2", "--topic order.placed.v1 --state dead --key k4": "4",
 	} {
 		_, out := c.run("deadletters list --json " + filter)
@@ -253,7 +253,7 @@ func TestDeadLettersCommand(t *testing.T) {
 	}
 	expect("deadletters show shop 3", 0, "\ndata\n{\"n\": 3\n")
 	expect("deadletters drop shop --all --key k2 --why 'no order'", 0, "Dropped 1.")
-	expect("deadletters drop shop --all --key k2 --why 'no order'", 0, "Nothing fits.")
+	expect("deadletters drop shop --all --key k2 --why 'no order'", 0, "Dropped 0.")
 	expect("deadletters audit", 0, "ada", "edit", "wrong type", "replay", "bigger", "drop", "no order")
 	expect("deadletters audit --json --limit 5", 0, `"state": "dead"`, `"data": "eyJuIjoib25lIn0="`)
 	if n := c.audits(); n != 5 {

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/redact"
@@ -62,8 +60,8 @@ func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
 }
 
 // flows returns all topics of the service.
-func (o *operator) flows(ctx context.Context) ([]flow, error) {
-	var all []flow
+func (o *operator) flows(ctx context.Context) (*flowPage, error) {
+	all := []flow{}
 	counts, err := outbox.CountDeadLetters(ctx, o.db)
 	if err != nil {
 		return nil, err
@@ -112,7 +110,7 @@ func (o *operator) flows(ctx context.Context) ([]flow, error) {
 		asked.Go(func() { f.measure(c.lag(ctx)) })
 	}
 	asked.Wait()
-	return all, nil
+	return &flowPage{all}, nil
 }
 
 // measure notes what a broker has answered.
@@ -135,53 +133,16 @@ func (f *flow) measure(all []driver.PartitionLag, err error) {
 	}
 }
 
-const eventsHelp = `Topics of the services, who publishes and who handles their events, and how far behind each consumer
-group is. reset has a group handle again what the broker still has from some time on; what a handler
-has done by then it does again.
-
-Exit codes: 0 done, 1 an error, 2 a wrong command line.`
-
-const eventsExamples = `  %[1]s list                             topics, groups, what waits
-  %[1]s list order-service --json        the same for programs, with each partition
-  %[1]s reset analytics-service order.confirmed.v1 --to beginning --why "new report"
-  %[1]s reset analytics-service order.confirmed.v1 --to -2h --why "wrong tax since noon"`
-
-func runEvents(ctx context.Context, call *kaptar.Call) int {
-	c := &command{Call: call}
-	root := cli.New("events", eventsHelp, fmt.Sprintf(eventsExamples, cli.Program()+" events"), call.Flags)
-	list := c.eventsCommand()
-	root.RunE = list.RunE
-	root.Flags().AddFlagSet(list.Flags())
-	root.AddCommand(append(catalogueCommands(call), list, c.resetCommand(), c.resendCommand())...)
-	return cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
+// A flowPage is all of them.
+type flowPage struct {
+	Events []flow `json:"events"`
 }
 
-func (c *command) eventsCommand() *cobra.Command {
-	return c.withJSON(&cobra.Command{
-		Use: "list [SERVICE…]", Short: "List topics and groups, with what waits and what is set aside",
-		RunE: func(cmd *cobra.Command, services []string) error {
-			all := []flow{}
-			err := c.each(cmd.Context(), services, func(ctx context.Context, o *operator) error {
-				some, err := o.flows(ctx)
-				all = append(all, some...)
-				return err
-			})
-			switch {
-			case err != nil:
-				return err
-			case c.json:
-				return cli.JSON(c.Stdout, all)
-			}
-			return c.flowTable(all)
-		},
-	})
-}
-
-func (c *command) flowTable(all []flow) error {
-	rows, now := [][]string{{"SERVICE", "TOPIC", "ROLE", "GROUP", "WAITING", "OLDEST", "RETRYING", "DEAD", "PARKED"}}, time.Now()
-	unknown := map[string]string{}
-	for i := range all {
-		f := &all[i]
+// Rows implements operate.Rows.
+func (p *flowPage) Rows() (rows [][]string, note string) {
+	now := time.Now()
+	for i := range p.Events {
+		f := &p.Events[i]
 		role, waiting, oldest := "consumer", f.waiting(), ""
 		if f.Group == "" {
 			role, waiting = "publisher", fmt.Sprintf("%d in the outbox", *f.Outbox)
@@ -193,18 +154,12 @@ func (c *command) flowTable(all []flow) error {
 		for _, state := range []string{outbox.Retrying, outbox.Dead, outbox.Parked} {
 			row = append(row, strconv.FormatInt(f.SetAside[state], 10))
 		}
-		if f.LagError != "" {
-			unknown[f.LagError] = f.Service
-		}
 		rows = append(rows, row)
+		if line := fmt.Sprintf("What waits is not known: %s: %s\n", f.Service, redact.Lines(f.LagError)); f.LagError != "" && !strings.Contains(note, line) {
+			note += line
+		}
 	}
-	if err := cli.Table(c.Stdout, rows); err != nil {
-		return err
-	}
-	for _, reason := range slices.Sorted(maps.Keys(unknown)) {
-		fmt.Fprintf(c.Stderr, "What waits is not known: %s: %s\n", unknown[reason], redact.Lines(reason))
-	}
-	return nil
+	return rows, note
 }
 
 // waiting is the lag with the partitions that have some.
@@ -225,53 +180,8 @@ func (f *flow) waiting() string {
 	return text
 }
 
-func (c *command) resetCommand() *cobra.Command {
-	r := new(reset)
-	cmd := &cobra.Command{
-		Use: "reset SERVICE TOPIC", Short: "Have a consumer group begin again", Args: cli.Exactly("SERVICE", "TOPIC"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.validate(); err != nil {
-				return err
-			}
-			r.Topic, r.by = args[1], c.by
-			return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {
-				g, err := o.reset(ctx, r)
-				if err != nil {
-					return err
-				}
-				return c.awaitReset(ctx, o, &g)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&r.To, "to", "", "`WHEN` it begins: beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h (required)")
-	cmd.Flags().StringVar(&r.Group, "group", "", "the group, if the service has several for the topic")
-	return c.withBy(cmd)
-}
-
-func (c *command) resendCommand() *cobra.Command {
-	var since, topic string
-	cmd := &cobra.Command{
-		Use: "resend SERVICE", Short: "Send again what a broker has lost, as far as outbox.keep has it", Args: cli.Exactly("SERVICE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.validate(); err != nil {
-				return err
-			}
-			return c.each(cmd.Context(), args[:1], func(ctx context.Context, o *operator) error {
-				n, err := o.resend(ctx, since, topic, c.by)
-				if err == nil {
-					_, err = fmt.Fprintf(c.Stdout, "%d events are in the outbox again.\n", n)
-				}
-				return err
-			})
-		},
-	}
-	cmd.Flags().StringVar(&since, "since", "", "`WHEN` the first of them was sent: an age as in 10m, or a time as in 2026-11-29T10:00:00Z (required)")
-	cmd.Flags().StringVar(&topic, "topic", "", "only this topic")
-	return c.withBy(cmd)
-}
-
 // awaitReset waits until the broker has been told.
-func (c *command) awaitReset(ctx context.Context, o *operator, g *outbox.Group) error {
+func (o *operator) awaitReset(ctx context.Context, call *kaptar.Call, g *outbox.Group) error {
 	for begun := time.Now(); steady.Sleep(ctx, watchEvery); {
 		groups, err := outbox.Groups(ctx, o.db)
 		if err != nil {
@@ -279,16 +189,16 @@ func (c *command) awaitReset(ctx context.Context, o *operator, g *outbox.Group) 
 		}
 		for _, now := range groups {
 			if now.Name == g.Name && now.Topic == g.Topic && (now.Generation > g.Generation || !now.Pending) {
-				_, err := fmt.Fprintf(c.Stdout, "Group %s of %s begins again.\n", g.Name, g.Topic)
+				_, err := fmt.Fprintf(call.Stdout, "Group %s of %s begins again.\n", g.Name, g.Topic)
 				return err
 			}
 		}
 		switch silent := time.Since(begun); {
 		case silent > nobodyAfter && o.nobody(ctx):
-			fmt.Fprintf(c.Stderr, "No process of %s is there. The reset is written down: the group begins again at the next start.\n", o.bus.app.Name())
+			fmt.Fprintf(call.Stderr, "No process of %s is there. The reset is written down: the group begins again at the next start.\n", o.bus.app.Name())
 			return nil
 		case silent > stuckAfter:
-			fmt.Fprintf(c.Stderr, "The reset is written down, but not done yet: see the log of %s. It tries again until the broker does it.\n", o.bus.app.Name())
+			fmt.Fprintf(call.Stderr, "The reset is written down, but not done yet: see the log of %s. It tries again until the broker does it.\n", o.bus.app.Name())
 			return cli.ExitError(cli.Failed)
 		}
 	}

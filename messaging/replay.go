@@ -6,8 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/internal/steady"
@@ -24,31 +23,6 @@ const (
 	stuckAfter  = 30 * time.Second
 )
 
-func (c *letters) replayCommand() *cobra.Command {
-	cmd := c.many("replay", "Have them tried again by the service's processes, and wait for what comes of it", c.replay)
-	cmd.Flags().IntVar(&c.rate, "rate", replayRate, fmt.Sprintf("at most so many in a second, up to %d", replayRate))
-	check := cmd.RunE
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if c.rate < 1 || c.rate > replayRate {
-			return cli.Usagef("--rate %d: expected 1 to %d a second", c.rate, replayRate)
-		}
-		return check(cmd, args)
-	}
-	return cmd
-}
-
-func (c *letters) replay(ctx context.Context, o *operator, sel selection) error {
-	begin := time.Now()
-	for some := range slices.Chunk(sel.ids, mostNamed) {
-		n, err := o.replay(ctx, selection{some, sel.state}, c.rate, begin, c.by)
-		if err != nil {
-			return err
-		}
-		begin = begin.Add(time.Duration(n) * time.Second / time.Duration(c.rate))
-	}
-	return c.watch(ctx, o, sel.ids, begin)
-}
-
 // A tally is what has become of a replay.
 type tally struct{ done, failed, left int }
 
@@ -58,8 +32,8 @@ func (t tally) String() string {
 
 // watch waits until all of ids, the last of which is due at the time until, have been tried, and says
 // what came of them.
-func (c *letters) watch(ctx context.Context, o *operator, ids []int64, until time.Time) error {
-	terminal := cli.IsTerminal(c.Stdout)
+func (o *operator) watch(ctx context.Context, call *kaptar.Call, ids []int64, until time.Time) error {
+	terminal := cli.IsTerminal(call.Stdout)
 	var now, last tally
 	for quiet := time.Now(); ; {
 		failures, tallied, err := o.tally(ctx, ids)
@@ -70,7 +44,7 @@ func (c *letters) watch(ctx context.Context, o *operator, ids []int64, until tim
 			last, quiet = now, time.Now()
 		}
 		if terminal {
-			fmt.Fprintf(c.Stdout, "\r\x1b[K%s", now)
+			fmt.Fprintf(call.Stdout, "\r\x1b[K%s", now)
 		}
 		silent := time.Since(quiet)
 		if time.Now().Before(until) { // the last ones are not due
@@ -79,26 +53,26 @@ func (c *letters) watch(ctx context.Context, o *operator, ids []int64, until tim
 		nobody := silent > nobodyAfter && o.nobody(ctx)
 		if now.left == 0 || nobody || silent > stuckAfter || !steady.Sleep(ctx, watchEvery) {
 			if terminal {
-				fmt.Fprint(c.Stdout, "\r\x1b[K")
+				fmt.Fprint(call.Stdout, "\r\x1b[K")
 			}
-			return c.told(o, now, failures, nobody)
+			return o.told(call, now, failures, nobody)
 		}
 	}
 }
 
 // told says how a replay ended.
-func (c *letters) told(o *operator, t tally, failures []outbox.DeadLetter, nobody bool) error {
+func (o *operator) told(call *kaptar.Call, t tally, failures []outbox.DeadLetter, nobody bool) error {
 	name := o.bus.app.Name()
-	fmt.Fprintf(c.Stdout, "%s.\n", t)
+	fmt.Fprintf(call.Stdout, "%s.\n", t)
 	for i := range failures[:min(len(failures), 10)] {
 		d := &failures[i]
-		fmt.Fprintf(c.Stdout, "  %d is %s: %s\n", d.ID, d.State, redact.Lines(d.Reason))
+		fmt.Fprintf(call.Stdout, "  %d is %s: %s\n", d.ID, d.State, redact.Lines(d.Reason))
 	}
 	switch {
 	case nobody:
-		fmt.Fprintf(c.Stderr, "No process of %s is there to try them. They stay marked: start the service, and it does.\n", name)
+		fmt.Fprintf(call.Stderr, "No process of %s is there to try them. They stay marked: start the service, and it does.\n", name)
 	case t.left > 0:
-		fmt.Fprintf(c.Stderr, "They stay marked, and %s goes on by itself. If nothing happens, see %s events list %[1]s and the service's log.\n",
+		fmt.Fprintf(call.Stderr, "They stay marked, and %s goes on by itself. If nothing happens, see %s events list %[1]s and the service's log.\n",
 			name, cli.Program())
 	case t.failed == 0:
 		return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -272,11 +273,11 @@ type reset struct {
 // find returns the consumer that is meant, and the time to begin at.
 func (r *reset) find(o *operator, now time.Time) (c *consumer, to time.Time, err error) {
 	if r.To == "" {
-		return nil, to, badf("to is missing: expected beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h")
+		return nil, to, cli.Usagef("to is missing: expected beginning, a time as in 2026-11-29T10:00:00Z, or an age as in -1h")
 	}
 	if r.To != "beginning" {
 		if to, err = parseTime("to", r.To, now); err == nil && to.After(now) {
-			err = badf("to %q: expected a time that has passed", r.To)
+			err = cli.Usagef("to %q: expected a time that has passed", r.To)
 		}
 		if err != nil {
 			return nil, to, err
@@ -295,20 +296,17 @@ func (r *reset) find(o *operator, now time.Time) (c *consumer, to time.Time, err
 	slices.Sort(groups)
 	switch {
 	case len(groups) == 0:
-		return nil, to, badf("%s has no subscription to %s %s: expected one of %s", o.bus.app.Name(), r.Topic, r.Group, strings.Join(topics, ", "))
+		return nil, to, cli.Usagef("%s has no subscription to %s %s: expected one of %s", o.bus.app.Name(), r.Topic, r.Group, strings.Join(topics, ", "))
 	case len(groups) > 1:
-		return nil, to, badf("%s reads %s in the groups %s: say which with group", o.bus.app.Name(), r.Topic, strings.Join(groups, ", "))
+		return nil, to, cli.Usagef("%s reads %s in the groups %s: say which with group", o.bus.app.Name(), r.Topic, strings.Join(groups, ", "))
 	case c.db == nil:
-		return nil, to, badf("%s reads %s with SubscribeAutoAck: there is nothing that says what it has handled", o.bus.app.Name(), r.Topic)
+		return nil, to, cli.Usagef("%s reads %s with SubscribeAutoAck: there is nothing that says what it has handled", o.bus.app.Name(), r.Topic)
 	}
 	return c, to, nil
 }
 
 // reset stores that a group begins again. The running service performs it, or its next start.
 func (o *operator) reset(ctx context.Context, r *reset) (g outbox.Group, err error) {
-	if err := r.validate(); err != nil {
-		return g, err
-	}
 	c, to, err := r.find(o, time.Now())
 	if err != nil {
 		return g, err
@@ -342,7 +340,7 @@ func (c *consumer) canReset(ctx context.Context) error {
 	// No driver resets the empty subscription, but one that can reset nothing says so before it
 	// looks at it.
 	if !ok || errors.Is(resetter.Reset(ctx, driver.Subscription{}, time.Time{}), errors.ErrUnsupported) {
-		return badRequestError{errNoReset}
+		return cli.Usagef("%w", errNoReset)
 	}
 	return nil
 }
@@ -350,17 +348,14 @@ func (c *consumer) canReset(ctx context.Context) error {
 // resend puts the events that the service has sent since then, and still keeps, back into its
 // outbox.
 func (o *operator) resend(ctx context.Context, since, topic string, who by) (int, error) {
-	if err := who.validate(); err != nil {
-		return 0, err
-	}
 	from, err := parseTime("since", since, time.Now())
 	switch {
 	case err != nil:
 		return 0, err
 	case from.IsZero():
-		return 0, badf("since is missing: expected an age as in 10m, or a time as in 2026-11-29T10:00:00Z")
+		return 0, cli.Usagef("since is missing: expected an age as in 10m, or a time as in 2026-11-29T10:00:00Z")
 	case kaptar.SectionOf[Settings](o.bus.app).Outbox.Keep <= 0:
-		return 0, badf("%s keeps no events that were sent: set outbox.keep, for example to 10m, before the next time", o.bus.app.Name())
+		return 0, cli.Usagef("%s keeps no events that were sent: set outbox.keep, for example to 10m, before the next time", o.bus.app.Name())
 	}
 	err = sqldb.InTx(ctx, o.db, func(ctx context.Context, tx *sql.Tx) error {
 		kept := record{Who: who.Who, Why: who.Why, Action: "resend", Topic: topic, Before: fmt.Appendf(nil, `{"since": %q}`, from.UTC().Format(time.RFC3339))}

@@ -143,19 +143,21 @@ func TestReset(t *testing.T) {
 				r.counts(14, 13)
 				r.eventually("all is acknowledged", func() bool {
 					code, out := r.run("events list --json")
-					var flows []struct {
-						Group string
-						Lag   *int64
+					var services []struct {
+						Events []struct {
+							Group string
+							Lag   *int64
+						}
 					}
-					if code != 0 || json.Unmarshal([]byte(out), &flows) != nil {
+					if code != 0 || json.Unmarshal([]byte(out), &services) != nil || len(services) != 1 {
 						t.Fatalf("events list: %d %s", code, out)
 					}
-					for _, f := range flows {
+					for _, f := range services[0].Events {
 						if f.Group != "" && (f.Lag == nil || *f.Lag != 0) {
 							return false
 						}
 					}
-					return len(flows) == 3
+					return len(services[0].Events) == 3
 				})
 				if code, out := r.run("deadletters audit"); code != 0 || strings.Count(out, "reset") < 2 || !strings.Contains(out, "report") {
 					t.Errorf("audit: %d %s", code, out)
@@ -246,17 +248,17 @@ func TestResetRefused(t *testing.T) {
 		"events reset reader order.placed.v1 --to beginning --group reader --why x":            {2, "this broker cannot begin again: it keeps no events that every group has handled; have the publisher send them again"},
 		"events reset reader order.placed.v1 --to beginning --why x":                           {2, "reader reads order.placed.v1 in the groups reader, reader.second: say which with group"},
 		"events reset reader nosuch --to beginning --why x":                                    {2, "reader has no subscription to nosuch : expected one of order.placed.v1 in group reader, "},
-		"events reset reader order.placed.v1 --group reader --why x":                           {2, "to is missing: expected beginning, a time"},
-		"events reset reader order.placed.v1 --group reader --to soon --why x":                 {2, `to "soon": expected an age as in 90m`},
-		"events reset reader order.placed.v1 --to 2999-01-01T00:00:00Z --group reader --why x": {2, `to "2999-01-01T00:00:00Z": expected a time that has passed`},
+		"events reset reader order.placed.v1 --group reader --why x":                           {2, "--to is missing: expected beginning, a time"},
+		"events reset reader order.placed.v1 --group reader --to soon --why x":                 {2, `--to "soon": expected an age as in 90m`},
+		"events reset reader order.placed.v1 --to 2999-01-01T00:00:00Z --group reader --why x": {2, `--to "2999-01-01T00:00:00Z": expected a time that has passed`},
 		"events reset reader order.placed.v1 --to beginning":                                   {2, "--why is missing"},
 		"events reset reader":                       {2, "expected SERVICE and TOPIC, got 1"},
 		"events reset other x --why x":              {2, `there is no service "other"`},
 		"events list other":                         {2, `there is no service "other"`},
-		"events resend reader --why x":              {2, "since is missing"},
+		"events resend reader --why x":              {2, "--since is missing"},
 		"events resend reader --since 10m":          {2, "--why is missing"},
 		"events resend reader --since 10m --why x":  {2, "reader keeps no events that were sent: set outbox.keep"},
-		"events resend reader --since soon --why x": {2, `since "soon": expected an age`},
+		"events resend reader --since soon --why x": {2, `--since "soon": expected an age`},
 		"events nosuch":                             {2, `unknown command "nosuch"`},
 	} {
 		if code, out := r.run(line); code != want.code || !strings.Contains(out, want.text) {

@@ -81,8 +81,7 @@ const examples = `  %[1]s start user-service v2 --binary ./shop-v2 --watch   on 
   %[1]s undo user-service                                  back to the version before`
 
 func (c *command) root(more []kaptar.Command) *cobra.Command {
-	path := c.name + " rollout"
-	root := cli.New("rollout", help, fmt.Sprintf(examples, path), nil)
+	root := cli.New("rollout", help, examples, nil)
 	root.PersistentFlags().StringVar(&c.url, "store", "", "`URL` of the store, such as nats://localhost:4222 or consul://localhost:8500")
 	root.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand())
 	var full bool
@@ -103,7 +102,7 @@ func (c *command) root(more []kaptar.Command) *cobra.Command {
 
 // change is a command that changes the release of a service.
 func (c *command) change(name, short string, f func(Release) (Release, error)) *cobra.Command {
-	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: cli.Exactly("SERVICE"), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: name + " SERVICE", Short: short, Args: cli.Args, RunE: func(cmd *cobra.Command, args []string) error {
 		ctx, service := cmd.Context(), args[0]
 		store, resolver, err := c.open(ctx)
 		if err != nil {

@@ -31,7 +31,7 @@ type startOptions struct {
 func (c *command) startCommand() *cobra.Command {
 	var o startOptions
 	cmd := &cobra.Command{
-		Use: "start SERVICE VERSION", Short: "Release a version", Args: cli.Exactly("SERVICE", "VERSION"),
+		Use: "start SERVICE VERSION", Short: "Release a version", Args: cli.Args,
 		Long: "Release a version of a service. By default it gets 5, 25 and 50 % of the calls, each until it is known to be\n" +
 			"as good as the stable version, then all of them.",
 		RunE: func(cmd *cobra.Command, args []string) error {

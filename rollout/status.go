@@ -24,7 +24,7 @@ import (
 func (c *command) statusCommand() *cobra.Command {
 	var follow, asJSON bool
 	cmd := &cobra.Command{
-		Use: "status SERVICE", Short: "Show the release of a service", Args: cli.Exactly("SERVICE"),
+		Use: "status SERVICE", Short: "Show the release of a service", Args: cli.Args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			store, _, err := c.open(ctx)
@@ -57,7 +57,7 @@ func (c *command) statusCommand() *cobra.Command {
 func (c *command) listCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the releases of all services", Args: cli.Exactly(),
+		Use: "list", Short: "List the releases of all services", Args: cli.Args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, _, err := c.open(cmd.Context())
 			if err != nil {

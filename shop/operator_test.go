@@ -43,19 +43,21 @@ func TestOperator(t *testing.T) {
 	}
 
 	wire.publish(t, poison("poison-1", "by command"))
-	var found []struct {
-		ID     int64
-		State  string
-		Reason string
+	type letters struct {
+		DeadLetters []struct {
+			ID    int64
+			State string
+		} `json:"dead_letters"`
 	}
+	var found []letters
 	eventually(t, func() string {
-		code, out := operate(t, s.in, "deadletters", "list", "notification-service", "--id", "poison-1", "--json")
-		if err := json.Unmarshal([]byte(out), &found); code != 0 || err != nil || len(found) != 1 || found[0].State != "dead" {
+		code, out := operate(t, s.in, "deadletters", "list", "notification-service", "--message-id", "poison-1", "--json")
+		if err := json.Unmarshal([]byte(out), &found); code != 0 || err != nil || len(found) != 1 || len(found[0].DeadLetters) != 1 || found[0].DeadLetters[0].State != "dead" {
 			return fmt.Sprintf("list: %d, %v: %s", code, err, out)
 		}
 		return ""
 	})
-	id := fmt.Sprint(found[0].ID)
+	id := fmt.Sprint(found[0].DeadLetters[0].ID)
 	if code, out := operate(t, s.in, "deadletters", "list"); code != 0 || !strings.Contains(out, "notification-service") || !strings.Contains(out, "user_id") {
 		t.Errorf("list: %d %s", code, out)
 	}
@@ -81,9 +83,7 @@ func TestOperator(t *testing.T) {
 	api := func(method, path, body string) answer {
 		return s.as(t).call(method, "notification-service", "/operator"+path, body, "Content-Type: application/json")
 	}
-	var page struct {
-		DeadLetters []struct{ ID int64 } `json:"dead_letters"`
-	}
+	var page letters
 	eventually(t, func() string {
 		a := api(http.MethodGet, "/deadletters?message_id=poison-2&state=dead", "")
 		if a.into(t, &page); len(page.DeadLetters) != 1 {
@@ -111,7 +111,7 @@ func TestOperator(t *testing.T) {
 	// The same without the program, of which nothing runs.
 	wire.publish(t, poison("poison-3", "later"))
 	eventually(t, func() string {
-		if _, out := operate(t, s.in, "deadletters", "list", "--id", "poison-3"); !strings.Contains(out, "poison-3") {
+		if _, out := operate(t, s.in, "deadletters", "list", "--message-id", "poison-3"); !strings.Contains(out, "poison-3") {
 			return out
 		}
 		return ""

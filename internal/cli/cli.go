@@ -3,12 +3,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,11 +47,12 @@ type ExitError int
 
 func (e ExitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// New returns the command name of the program, for commands below it. Flags may be nil.
+// New returns the command name of the program, for commands below it. %[1]s in the example is what is
+// typed for it. Flags may be nil.
 func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
 	path := Program() + " " + name
 	cmd := &cobra.Command{
-		Use: name, Long: long, Example: example, SilenceUsage: true, SilenceErrors: true,
+		Use: name, Long: long, Example: strings.ReplaceAll(example, "%[1]s", path), SilenceUsage: true, SilenceErrors: true,
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -90,14 +93,20 @@ func DidYouMean(name string) string {
 	return "did you mean " + name + "? "
 }
 
-// Exactly wants as many arguments as there are names.
-func Exactly(names ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return Usagef("%s: expected %s, got %d: see %[1]s --help", cmd.CommandPath(), strings.Join(names, " and "), len(args))
-		}
-		return nil
+// Args wants the arguments that Use has behind the command's name, as in "drop SERVICE ID…" and "list [SERVICE…]".
+func Args(cmd *cobra.Command, args []string) error {
+	names := strings.Fields(cmd.Use)[1:]
+	least, most := len(names), len(names)
+	if strings.Contains(cmd.Use, "…") {
+		most = math.MaxInt
 	}
+	if strings.Contains(cmd.Use, "[") {
+		least--
+	}
+	if len(args) < least || len(args) > most {
+		return Usagef("%s: expected %s, got %d: see %[1]s --help", cmd.CommandPath(), cmp.Or(strings.Join(names, " and "), "no arguments"), len(args))
+	}
+	return nil
 }
 
 // Run runs root with args, prints the error and returns the exit code: 0, Failed, Wrong or an ExitError.

@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 			return errors.New("no luck")
 		}}
 		bad.Flags().Bool("code", false, "")
-		root.AddCommand(bad, &cobra.Command{Use: "good THING", Args: cli.Exactly("THING"), Run: func(cmd *cobra.Command, _ []string) { cmd.Println("good") }})
+		root.AddCommand(bad, &cobra.Command{Use: "good THING", Args: cli.Args, Run: func(cmd *cobra.Command, _ []string) { cmd.Println("good") }})
 		var out bytes.Buffer
 		if code := cli.Run(t.Context(), root, strings.Fields(args), &out, &out); code != want.code || !strings.Contains(out.String(), want.text) {
 			t.Errorf("%q: %d %q, want %d with %q", args, code, &out, want.code, want.text)

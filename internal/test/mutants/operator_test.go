@@ -9,7 +9,7 @@ func operators() []mutant {
 		},
 		{
 			"what another operator has replayed meanwhile is not dropped", "messaging/operate.go",
-			"			case err == nil && sel.state != \"\" && d.State != sel.state:", "			case false:", "./messaging", "TestTwoOperators",
+			"			case err == nil && state != \"\" && d.State != state:", "			case false:", "./messaging", "TestTwoOperators",
 		},
 		{
 			"a group does not begin again in the future", "messaging/resets.go",
@@ -40,8 +40,8 @@ func operators() []mutant {
 			"check := o.checkOf(d); check != nil {", "check := o.checkOf(d); check != nil && data == nil {", "./messaging", "TestWrongCommandLines",
 		},
 		{
-			"all without a filter has to be confirmed", "messaging/deadletters.go",
-			"case c.all && c.filter == (filter{}):", "case c.all && c.yes && c.filter == (filter{}):", "./messaging", "TestWrongCommandLines",
+			"all without a filter has to be confirmed", "messaging/parameters.go",
+			"case s.All && !filtered && !s.Yes:", "case s.All && !filtered && s.Yes:", "./messaging", "TestWrongCommandLines",
 		},
 		{
 			"a group that begins again has another inbox", "messaging/resets.go",
@@ -53,7 +53,7 @@ func operators() []mutant {
 		},
 		{
 			"the API keeps who asked, not who the body says", "messaging/api.go",
-			"name := principal.Name(r.Context()); name != \"\" {", "name := principal.Name(r.Context()); name != \"\" && who.Who == \"\" {", "./messaging", "TestAPI",
+			"name != \"\" && op.by != nil {", "name != \"\" && op.by != nil && op.by.Who == \"\" {", "./messaging", "TestAPI",
 		},
 		{
 			"a command asks no registry", "setup.go",
