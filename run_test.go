@@ -21,6 +21,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
 
@@ -393,22 +394,7 @@ func TestSetupHangs(t *testing.T) {
 }
 
 // A lockedBuffer may be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type lockedBuffer = waittest.Buffer
 
 func TestOthersWithoutDiscovery(t *testing.T) {
 	t.Parallel()

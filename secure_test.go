@@ -1,7 +1,6 @@
 package kaptar_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -29,6 +28,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/identity"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // TestPlaintext: without TLS a service serves this machine alone, unless somebody has said in so many
@@ -109,17 +109,7 @@ func TestPlaintextOfGRPC(t *testing.T) {
 }
 
 // logLines is a log that may be read meanwhile.
-type logLines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-func (l *logLines) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
+type logLines = waittest.Buffer
 
 // files are where the certificates of a service stand.
 func files(dir, service string) identity.Settings {
@@ -385,15 +375,7 @@ func instanceOf(t *testing.T, registry discovery.Resolver, service string) (in d
 }
 
 // eventually waits until done.
-func eventually(t *testing.T, what string, done func() bool) {
+func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	tick, late := time.NewTicker(10*time.Millisecond), time.After(20*time.Second)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	waittest.Until(t, what, done)
 }

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/redis"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 func TestMain(m *testing.M) { servertest.Main(m) }
@@ -159,18 +159,9 @@ func count(c prometheus.Counter) float64 {
 	return m.GetCounter().GetValue()
 }
 
-func eventually(t *testing.T, what string, done func() bool) {
+func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	end := time.After(timeout)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("waited %v for %s", timeout, what)
-		}
-	}
+	waittest.Until(t, what, done)
 }
 
 func (l *link) up() bool { return l.session.Load() != nil }
@@ -186,22 +177,7 @@ func (l *loads) joined(key string) int {
 }
 
 // logged is a log for many writers.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
+type logged struct{ waittest.Buffer }
 
 func (l *logged) count(text string) int { return strings.Count(l.String(), text) }
 

@@ -21,7 +21,6 @@
 package kaptartest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -29,7 +28,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +42,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
 	_ "github.com/kaptar/kaptar/drivers/sqlite" // the database of each service
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/transport"
 )
 
@@ -254,20 +253,4 @@ func Eventually(t testing.TB, what string, done func() error) {
 	}
 }
 
-// A buffer is a bytes.Buffer for concurrent use.
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type buffer = waittest.Buffer

@@ -3,7 +3,6 @@
 package local_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -24,6 +23,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/cache"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
 )
@@ -168,22 +168,7 @@ type program struct {
 }
 
 // A buffer may be read while it is written.
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type buffer = waittest.Buffer
 
 // newProgram is a program in a directory of its own, with ports of its own in its
 // file; start starts it.
@@ -361,23 +346,7 @@ func containsAll(s string, parts []string) bool {
 const timeout = time.Minute
 
 // eventually asks again and again until check returns "".
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(timeout)
-	for {
-		said := check()
-		if said == "" {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("after %v still: %s", timeout, said)
-		}
-	}
-}
+func eventually(t testing.TB, check func() string) { t.Helper(); waittest.Said(t, check) }
 
 // alive reports whether the process runs; one that has ended and that nobody has
 // waited for does not.

@@ -12,27 +12,15 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/drivers/nats"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 // A lockedText is a log that several goroutines write to.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
+type lockedText struct{ waittest.Buffer }
 
-func (l *lockedText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lockedText) has(part string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), part)
-}
+func (l *lockedText) has(part string) bool { return strings.Contains(l.String(), part) }
 
 // startBroker starts an embedded broker and returns what a service has of it.
 func startBroker(t *testing.T, dir string, log *lockedText) (b driver.Broker, stop func()) {
@@ -58,18 +46,7 @@ func startBroker(t *testing.T, dir string, log *lockedText) (b driver.Broker, st
 	})
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline, tick := time.After(time.Minute), time.NewTicker(50*time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited a minute for %s", what)
-		}
-	}
-}
+func waitFor(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
 
 // publish tries once and returns whether the broker has it.
 func publish(t *testing.T, b driver.Broker, id string, size int) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -273,17 +274,9 @@ func (s *store) open(t *testing.T, dir string) {
 	s.db = db
 }
 
-func eventually(t *testing.T, what string, done func() bool) {
+func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.After(timeout); !done(); {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("waited %v for %s", timeout, what)
-		}
-	}
+	waittest.Until(t, what, done)
 }
 
 func receive[T any](t *testing.T, what string, from <-chan T) (v T) {

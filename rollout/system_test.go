@@ -1,7 +1,6 @@
 package rollout_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/drivers"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/kv"
 	"github.com/kaptar/kaptar/rollout"
 )
@@ -74,22 +74,7 @@ func (s *system) run(service kaptar.Service) (stop func()) {
 	return stop
 }
 
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
+type buffer struct{ waittest.Buffer }
 
 // users is a service of a version; handle answers its one route.
 func users(version string, handle http.HandlerFunc) kaptar.Service {

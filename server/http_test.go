@@ -32,7 +32,7 @@ func TestRequestIsMeasuredLoggedAndTraced(t *testing.T) {
 	url := b.start(t)
 	n := 0.0
 	for name, c := range b.clients(t) {
-		b.log.b.Reset()
+		b.log.Reset()
 		a := do(t, c, "GET", url+"/users/42", nil, "Traceparent", "00-"+parentTrace+"-b7ad6b7169203331-01")
 		if a.status != 200 || a.body != "user 42" {
 			t.Errorf("%s: got %d %q", name, a.status, a.body)
@@ -109,7 +109,7 @@ func TestPanics(t *testing.T) {
 	b.HandleFunc("GET /abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	url := b.start(t)
 	for name, c := range b.clients(t) {
-		b.log.b.Reset()
+		b.log.Reset()
 		p := do(t, c, "GET", url+"/before", nil).problem(t, 500)
 		if strings.Contains(p.Detail, "boom") {
 			t.Errorf("%s: the panic's value was told to the client: %+v", name, p)
@@ -122,7 +122,7 @@ func TestPanics(t *testing.T) {
 		if a, err := try(t.Context(), c, "GET", url+"/after", nil); err == nil {
 			t.Errorf("%s: a panic after the header looks complete: %d, %d bytes", name, a.status, len(a.body))
 		}
-		b.log.b.Reset()
+		b.log.Reset()
 		if a, err := try(t.Context(), c, "GET", url+"/abort", nil); err == nil {
 			t.Errorf("%s: ErrAbortHandler gave an answer: %+v", name, a)
 		}

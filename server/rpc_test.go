@@ -66,7 +66,7 @@ func TestRPCIsMeasuredLoggedAndTraced(t *testing.T) {
 		for question, want := range map[string]codes.Code{
 			"hi": codes.OK, "not found": codes.NotFound, "plain error": codes.Unknown, "panic": codes.Internal,
 		} {
-			b.log.b.Reset()
+			b.log.Reset()
 			got, err := say(ctx, conn, question)
 			if status.Code(err) != want || want == codes.OK && got != "you said hi" {
 				t.Errorf("%s: %q answered %q, %v, want %v", name, question, got, err, want)

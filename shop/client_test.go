@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // An answer is what came back from a call.
@@ -134,23 +136,7 @@ const patience = time.Minute
 
 // eventually asks again and again until check returns "", and fails with what it
 // said last.
-func eventually(t testing.TB, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(patience)
-	for {
-		said := check()
-		if said == "" {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("after %v still: %s", patience, said)
-		}
-	}
-}
+func eventually(t testing.TB, check func() string) { t.Helper(); waittest.Said(t, check) }
 
 // settled waits until all orders of user have the status.
 func (c client) settled(user int64, n int, status string) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -10,10 +9,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/proc"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // A process is a running process of the shop. It ends with this process.
@@ -22,25 +21,7 @@ type process struct {
 	// Ready is how long it took from exec until the process was ready.
 	Ready time.Duration
 
-	screen, log output
-}
-
-// An output keeps what a process writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	screen, log waittest.Buffer // what it writes
 }
 
 // poll is how often a process that starts is looked at.

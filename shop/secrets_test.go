@@ -27,6 +27,7 @@ import (
 
 	"github.com/kaptar/kaptar/auth"
 	"github.com/kaptar/kaptar/config"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/shop/events"
 	"github.com/kaptar/kaptar/transport"
 )
@@ -37,7 +38,7 @@ func canary(n int) string { return fmt.Sprintf("c4nary%02d-%s", n, strings.Repea
 // A watch is a split shop of which everything is kept that comes out.
 type watch struct {
 	*shop
-	exported output
+	exported waittest.Buffer
 	out      map[string]string   // by where it came out
 	secrets  map[string]string   // by what they are
 	homes    map[string][]string // parts of the names of files that are meant to have a secret

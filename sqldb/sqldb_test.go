@@ -1,15 +1,14 @@
 package sqldb_test
 
 import (
-	"context"
 	"database/sql"
 	"path/filepath"
 	"testing"
-	"time"
 
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -65,17 +64,4 @@ func count(t testing.TB, db *sql.DB, table string) int {
 }
 
 // eventually polls until ok, and fails the test with what after 20 seconds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
+func eventually(t testing.TB, what string, ok func() bool) { t.Helper(); waittest.Until(t, what, ok) }

@@ -135,7 +135,7 @@ func TestLogCarriesTheSpan(t *testing.T) {
 			"group":    tel.Logger().WithGroup("g"),
 			"in group": tel.Logger().With("a", 1).WithGroup("g").With("b", 2).WithGroup("h"),
 		} {
-			out.b.Reset()
+			out.Reset()
 			l.InfoContext(ctx, "hello", "k", "v")
 			line := out.String()
 			traceWant, spanWant := `"trace_id":"`+sc.TraceID().String()+`"`, `"span_id":"`+sc.SpanID().String()+`"`
@@ -150,7 +150,7 @@ func TestLogCarriesTheSpan(t *testing.T) {
 			if name == "in group" && format == "text" && !strings.Contains(line, " g.b=2 g.h.k=v") {
 				t.Errorf("text: the groups got lost in %s", line)
 			}
-			out.b.Reset()
+			out.Reset()
 			l.InfoContext(t.Context(), "hello")
 			if strings.Contains(out.String(), "trace_id") {
 				t.Errorf("%s, %s: trace_id without a span: %s", format, name, out.String())

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // counted is a listener that knows how many connections it has accepted and how many are open.
@@ -44,18 +44,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick, late := time.NewTicker(time.Millisecond), time.After(10*time.Second)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
+func waitFor(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
 
 // TestRenew: calls go over new connections, and what is under way is not disturbed.
 func TestRenew(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/kaptar/kaptar/drivers/consul"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/kv"
 )
 
@@ -153,22 +154,7 @@ func rest(t *testing.T, s *servers.Server, method, path string, in any) string {
 }
 
 // logged collects a log.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
+type logged struct{ waittest.Buffer }
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
@@ -178,16 +164,4 @@ func (l *logged) waitFor(t *testing.T, text string) {
 	eventually(t, "the log to have "+text, func() bool { return strings.Contains(l.String(), text) })
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	expired := time.After(timeout)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-expired:
-			t.Fatalf("waited %v for %s", timeout, what)
-		}
-	}
-}
+func eventually(t testing.TB, what string, ok func() bool) { t.Helper(); waittest.Until(t, what, ok) }

@@ -14,6 +14,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/discovery/discoverytest"
 	"github.com/kaptar/kaptar/drivers/dns"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 const (
@@ -77,16 +78,7 @@ func rounds(t *testing.T, s *nameServer, n int) {
 	}())
 }
 
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(limit); !done(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
-}
+func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
 
 func TestRecords(t *testing.T) {
 	t.Parallel()

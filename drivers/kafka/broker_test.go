@@ -19,6 +19,7 @@ import (
 	"github.com/kaptar/kaptar/drivers/kafka"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -85,19 +86,7 @@ func ack(tb testing.TB, d driver.Delivery) {
 }
 
 // until waits for a condition that no channel tells.
-func until(tb testing.TB, what string, done func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			tb.Fatalf("waited 30s for %s", what)
-		}
-	}
-}
+func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()

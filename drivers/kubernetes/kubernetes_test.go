@@ -1,7 +1,6 @@
 package kubernetes_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,27 +15,13 @@ import (
 	"github.com/kaptar/kaptar/discovery/discoverytest"
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/drivers/kubernetes"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 const limit = 15 * time.Second
 
 // journal is a log that tests can read.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
+type journal struct{ waittest.Buffer }
 
 func (j *journal) lines() int { return strings.Count(j.String(), "\n") }
 
@@ -101,16 +86,7 @@ func expect(t *testing.T, lists <-chan string, want string) {
 	}
 }
 
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(limit); !done(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
-}
+func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
 
 // more waits until the server got n more requests.
 func more(t *testing.T, s *apiServer, n int) {

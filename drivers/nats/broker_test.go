@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/drivers/nats"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -302,16 +303,4 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	const most = 30 * time.Second
-	deadline, tick := time.After(most), time.NewTicker(5*time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited %v for %s", most, what)
-		}
-	}
-}
+func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaptar/kaptar/drivers/rabbitmq"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
@@ -167,18 +168,7 @@ func (m *member) ended(t *testing.T) error {
 	}
 }
 
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited 30s for %s", what)
-		}
-	}
-}
+func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
 
 // plain returns a channel of a client without kaptar.
 func plain(tb testing.TB, url string) *amqp.Channel {

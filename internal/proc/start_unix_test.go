@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // The test binary is also the programs that the tests start.
@@ -87,16 +89,9 @@ func read(t *testing.T, path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-func eventually(t *testing.T, what string, check func() bool) {
+func eventually(t testing.TB, what string, check func() bool) {
 	t.Helper()
-	late := time.After(20 * time.Second)
-	for tick := time.NewTicker(5 * time.Millisecond); !check(); {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("after 20 s it is still not so: %s", what)
-		}
-	}
+	waittest.Until(t, what, check)
 }
 
 // gone waits until the process runs no longer.

@@ -17,6 +17,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -87,20 +88,7 @@ func count(t testing.TB, db *sql.DB, table string) (n int) {
 	return n
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
+func eventually(t testing.TB, what string, ok func() bool) { t.Helper(); waittest.Until(t, what, ok) }
 
 // broker is where the tests' relays send to.
 type broker struct {
