@@ -55,7 +55,7 @@ func TestCancel(t *testing.T) {
 			}
 			return nil
 		})
-		for id, want := range map[string]string{"1": "it is over", "2": "it is past its pivot, so it can only go on", "3": "none of that name and id"} {
+		for id, want := range map[string]string{"1": "it is over", "2": "it is past its pivot, so it can only go on", "3": "none of that name and id: see the command sagas list"} {
 			if err := Cancel(t.Context(), s.app, "transfer", id, "a test"); err == nil || !strings.HasSuffix(err.Error(), want) {
 				t.Errorf("cancel of %s: %v, want that %s", id, err, want)
 			}
