@@ -8,7 +8,8 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// check reports keys of targets that differ in their types, or share a name in the environment.
+// check reports keys that targets declare with different types, and keys that would have the same
+// environment variable.
 func (sc *scope) check(p *problems) {
 	types := map[string]*field{}
 	leaves := map[*schema][][2]string{} // keys and their names in the environment
@@ -62,7 +63,8 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 	}
 }
 
-// check reports unknown keys and wrong values in one source, also those that another overrides.
+// check reports unknown keys and wrong values in one source, including values that another source
+// overrides.
 func (l *layers) check(source candidate) {
 	c := checker{layers: l, defaults: source.defaults, sharing: len(l.loaded) > 1}
 	names := slices.DeleteFunc(slices.Clone(source.node.names), func(name string) bool { return name == servicesKey })
@@ -117,7 +119,7 @@ func (c *checker) mapping(n *node, names []string, fields []*field, key string) 
 		}
 		if len(matches) == 0 {
 			if c.defaults && unlinked(at) != "" {
-				continue // whoever supplies defaults need not know what is linked
+				continue // the caller that supplies defaults need not know what is linked
 			}
 			c.unknown(at, name, n.keyOrigin(name), fields)
 			continue
@@ -126,7 +128,7 @@ func (c *checker) mapping(n *node, names []string, fields []*field, key string) 
 	}
 }
 
-// value checks the node of one key; the targets that declare the key agree on its type.
+// value checks the node of one key. All fields have the same type, see scope.check.
 func (c *checker) value(n *node, fields []*field, key string) {
 	var below []*field
 	for _, f := range fields {
@@ -189,7 +191,7 @@ func (c *checker) leaf(n *node, fields []*field, key string) {
 		"the services of this process cannot share it: set %s instead (environment %s)", strings.Join(keys, ", "), strings.Join(variables, ", "))})
 }
 
-// unknown reports a key without its value, which may be a secret under a misspelt key.
+// unknown reports an unknown key without its value: if the key is misspelt, that may be a secret.
 func (c *checker) unknown(key, name, origin string, fields []*field) {
 	problem := "unknown key" + suggestion(name, fieldNames(fields))
 	switch pkg := unlinked(key); {
@@ -223,8 +225,8 @@ type Key struct {
 	Live    bool
 }
 
-// Keys returns the keys that targets declare, in the order of their fields and each once per
-// service, for --help and flags. The error is a *[Errors] about the structs themselves.
+// Keys returns the keys that targets declare, in the order of their fields, each once per service.
+// It is for --help and flags. The error is a *[Errors] about the declarations.
 func Keys(targets ...Target) ([]Key, error) {
 	sc, err := newScope(targets)
 	if err != nil {

@@ -14,23 +14,24 @@ import (
 type Target struct {
 	Service string
 	Into    any // pointer to a struct; Load changes it only when it succeeds
-	// SchemaOnly declares the keys of a service that does not run here, so that one file can serve
-	// all processes: its keys are known and their types are checked, but Into is not filled,
-	// nothing is required, and own does not count it.
+	// SchemaOnly declares the keys of a service that runs in another process, so that one file can
+	// serve all processes. Its keys are known and the types of their values are checked, but Into
+	// is not filled, nothing is required, and the option own does not count the service.
 	SchemaOnly bool
 }
 
-// Sources say where values come from, lowest first. The zero value is the struct tags' defaults.
+// Sources are where values come from, the lowest in precedence first. With the zero value all
+// fields have the defaults of their struct tags.
 type Sources struct {
-	// Defaults are dotted keys and their texts, above the tags' defaults; "services.<name>.<key>"
-	// is a service's own. Those for a service without a target, and those of sections that are not
-	// linked, are ignored, since whoever supplies them need not know what runs.
+	// Defaults are values by dotted key, above the tags' defaults; "services.<name>.<key>" is for
+	// one service. Those for services without a target, and those of sections that are not
+	// registered, are ignored, so that the caller need not know what runs.
 	Defaults       map[string]string
-	DefaultsOrigin string            // the origin that is shown for those, such as "local"; default "defaults"
-	File           string            // path of a YAML file, which must exist; "" is none
-	DotEnv         string            // path of a .env file, just below the environment; "" is none, a missing file no error
+	DefaultsOrigin string            // the origin that is shown for Defaults, such as "local"; default "defaults"
+	File           string            // path of a YAML file, which must exist; "" means none
+	DotEnv         string            // path of a .env file, just below the environment; "" means none; the file may be missing
 	Env            []string          // as from os.Environ()
-	Flags          map[string]string // dotted keys and their texts, highest
+	Flags          map[string]string // values by dotted key, highest
 }
 
 // Config is the result of one Load. Its methods may be called from any goroutine.
@@ -52,16 +53,16 @@ type Config struct {
 	slots []*slot
 }
 
-// texts are dotted keys and their texts from one place.
+// texts are values by dotted key, all from one source.
 type texts struct {
 	values map[string]string
 	origin func(key string) string
 }
 
-// Load reads the sources and fills every target, or changes none and returns a *[Errors] with every
-// problem at once. After the fields of a struct are filled, and if they have no problem, its method
-// Validate() error is called when it has one, nested structs first; what it returns becomes a
-// problem of that struct's key. Into must not be used by others during Load.
+// Load reads the sources and fills every target. If anything is wrong it changes no target and
+// returns a *[Errors] with all problems. When the fields of a struct are filled without a problem,
+// its method Validate() error is called if it has one, nested structs first. An error of Validate
+// becomes a problem with the struct's key. Nothing else may use Into during Load.
 func Load(src Sources, targets ...Target) (*Config, error) {
 	sc, err := newScope(targets)
 	if err != nil {
@@ -84,12 +85,12 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 	return c, nil
 }
 
-// A part says which top-level keys of which services fill is about.
+// A part selects the top-level keys, by service, that fill works on.
 type part func(service, name string) bool
 
 func everything(string, string) bool { return true }
 
-// readFile returns what the settings file says, nothing when there is none.
+// readFile returns the settings file as a tree, an empty one when there is no file.
 func (c *Config) readFile(p *problems) *node {
 	if c.src.File == "" {
 		return newMapping("")
@@ -97,9 +98,9 @@ func (c *Config) readFile(p *problems) *node {
 	return parseYAML(readFile(c.src.File, p), c.src.File, p)
 }
 
-// fill fills the fields that are in the part from all sources; the others keep their last values.
-// live is above the file. It returns a new struct for each target, the zero Value for one that it
-// did not fill, and their values one by one.
+// fill reads the fields that are in the part from all sources; the others keep their last values.
+// live ranks just above the file. It returns a new struct for each target, or the zero Value for
+// one that it did not fill, and a slot for each value.
 func (c *Config) fill(file *node, live texts, in part, p *problems) (values []reflect.Value, slots []*slot) {
 	if c.flags == nil {
 		c.files = map[string]fileText{}
@@ -139,14 +140,15 @@ func (c *Config) fill(file *node, live texts, in part, p *problems) (values []re
 	return values, slots
 }
 
-// EnvName is the name that a dotted key, or a service, has in the environment.
+// EnvName returns the environment's form of a dotted key or a service's name: upper case, with
+// underscores for dots and dashes.
 func EnvName(key string) string {
 	return strings.ToUpper(underscores.Replace(key))
 }
 
 var underscores = strings.NewReplacer(".", "_", "-", "_")
 
-// ownKey is the dotted key of a service's own value; for service "" the plain one.
+// ownKey returns the dotted key of a service's own value; for service "" it is the plain key.
 func ownKey(service, key string) string {
 	if service == "" {
 		return key
@@ -154,7 +156,7 @@ func ownKey(service, key string) string {
 	return strings.TrimSuffix(servicesKey+"."+service+"."+key, ".")
 }
 
-// flagName is what is typed for a key on the command line of a kaptar program.
+// flagName returns the flag that sets a key on the command line of a kaptar program.
 func (sc *scope) flagName(key string) string {
 	flag := "--set " + key
 	eachLeaf(sc.plain, "", func(leaf string, _ *field) {

@@ -1,12 +1,13 @@
-// Package config fills typed settings structs from several sources and remembers where every value
-// came from.
+// Package config fills typed settings structs from defaults, a YAML file, a .env file, the
+// environment and flags, and remembers where every value came from. [Load] reads and checks them,
+// [Config.Print] shows them, and [Config.Watch] follows the file for fields of type [Live].
 //
 // # Order
 //
 // The last of these that names a key wins: the default in the struct tag, [Sources].Defaults, the
 // YAML file, the .env file, the environment, the flags. A field that is not zero before [Load]
-// keeps its value, over the tag's default, unless one of the other sources names it. Lists are
-// taken whole from one source; maps and nested structs are merged key by key.
+// keeps its value unless a source other than the tag's default names it. A list comes whole from
+// one source; maps and nested structs are merged key by key.
 //
 // # Keys
 //
@@ -22,15 +23,16 @@
 //		Internal int           `config:"-"` // not a setting
 //	}
 //
-// The options are required (some source must give a value that is not empty), own, empty,
-// services and, for a map whose keys are words with dots or dashes between, dotted or dashed: then a
-// variable may be the first to name an entry (TOPICS_EMAIL_SEND_V1_URL). With dashed every variable
-// that begins with the map's name must be of an entry. The key "services" is reserved.
+// The options are required (the value must not be empty), own, empty, services, dotted and dashed.
+// The last two are for maps whose keys are words joined by dots or by dashes: with them an
+// environment variable alone can add an entry (TOPICS_EMAIL_SEND_V1_URL is
+// topics.email.send.v1.url). With dashed, every variable that begins with the map's name must
+// belong to an entry. The key "services" is reserved.
 //
 // # Services
 //
-// A [Target] with a Service looks for its own value first and for the plain one next, source by
-// source. Own values are services.user-service.listen in the file, in Defaults and in flags,
+// A [Target] with a Service looks, in each source, for the service's own value first and then for
+// the plain one. Own values are services.user-service.listen in the file, in Defaults and in flags,
 // USER_SERVICE_LISTEN in the environment. The order of sources comes first: a plain value in the
 // environment beats an own value in the file; within one source own beats plain.
 //
@@ -40,9 +42,9 @@
 //
 // # Sections
 //
-// A package that is used by services brings settings of its own, its section, with
-// [RegisterSection]. A key of the toolkit's packages in a program that does not link the package is
-// an error that names the import; as Defaults it is ignored, and so is an environment variable.
+// A package that services use can add settings of its own, a section, with [RegisterSection]. If a
+// file or flag has a key of a toolkit package that the program does not import, the error names the
+// import. In Defaults and in the environment such a key is ignored.
 //
 // # Types
 //
@@ -56,33 +58,33 @@
 // is "a,b" and a map of scalars is "k=v,k2=v2"; spaces around items are dropped, and an item that
 // holds a comma can only be written in YAML. In YAML a slice may also be written as such a text.
 //
-// An environment variable (or a line of .env) that is set but empty counts as not set, unless the
-// field has the option empty; so does a YAML key without a value. A YAML "" and an empty flag are
-// values: the empty string. A variable that nobody knows is ignored, unless it begins with a
-// service's name or that of a struct (GATEWAY_LISTN, RETRY_BUGDET) and is nearly right: that is an
-// error. What Kubernetes tells a pod about Services (USER_SERVICE_PORT=tcp://10.0.0.1:8081 and its like)
-// is no setting: it is ignored as a whole.
+// An environment variable or a line of .env that is set but empty counts as not set, unless the
+// field has the option empty. A YAML key without a value also counts as not set. A YAML "" and an
+// empty flag are the empty string. Unknown variables are ignored. But one that begins with the name
+// of a service or of a nested struct, and that is nearly the name of a setting (GATEWAY_LISTN,
+// RETRY_BUGDET), is an error. The variables that Kubernetes sets for its Services
+// (USER_SERVICE_PORT=tcp://10.0.0.1:8081 and the like) are ignored.
 //
 // # Secrets in files
 //
-// A variable with _FILE behind the name of a [Secret], or of a list or map of them, names a file that
-// has the value: DATABASE_URL_FILE=/run/secrets/db, USER_SERVICE_DATABASE_URL_FILE. The file is UTF-8
-// text of at most 64 KiB, line ends at its end are dropped, and in a list each line is an item. It is
-// read once, at [Load]. To set the variable itself too, in the same source, is an error.
+// The name of a [Secret], or of a list or map of them, with _FILE appended is a variable that names
+// a file with the value: DATABASE_URL_FILE=/run/secrets/db, USER_SERVICE_DATABASE_URL_FILE. The
+// file is UTF-8 text of at most 64 KiB. Line ends at its end are dropped, and for a list each line
+// is an item. It is read once, by [Load]. Setting both variables in one source is an error.
 //
 // # Maps
 //
 // An entry of a map exists when the file, Defaults or a flag names it, or when an environment
 // variable names it: CLIENTS_BANK_TIMEOUT sets clients.bank.timeout if "bank" is the name of an
 // entry from another source or of a service. A variable that fits a map of structs but no known
-// name is an error, since upper case does not tell bank-api from bank.api. The fields of an entry
-// that no source names have their tags' defaults. An entry name may hold dots
+// entry is an error, because BANK_API could mean bank-api or bank.api. Fields of an entry that no
+// source names have the defaults of their tags. The name of an entry may have dots
 // (topics.order.placed.v1.url).
 //
 // With a tag inherit:"timeout=call_timeout,retry" an entry's timeout falls back to the plain
-// call_timeout and its retry to retry, field by field, before the defaults. The entries of a map
-// with the option services are named after services or hosts: a name that is nearly a service's,
-// and is none, is an error.
+// call_timeout and its retry to the plain retry, field by field, before the defaults. The entries
+// of a map with the option services are named after services or hosts; a name that looks like a
+// misspelt service is an error.
 //
 // # Files
 //

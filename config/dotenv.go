@@ -11,8 +11,8 @@ import (
 // variable is an environment variable and where it was set.
 type variable struct{ value, origin string }
 
-// environment indexes os.Environ()'s form, without the service links of Kubernetes. The last of a
-// repeated name wins, as in os/exec.
+// environment returns the variables of a list as from os.Environ, without the service links of
+// Kubernetes. If a name is repeated the last value wins, as in os/exec.
 func environment(environ []string) map[string]variable {
 	out := map[string]variable{}
 	for _, entry := range environ {
@@ -23,7 +23,7 @@ func environment(environ []string) map[string]variable {
 	return out
 }
 
-// readDotEnv reads a .env file; a missing one is empty. It reports each bad line and reads on.
+// readDotEnv reads a .env file, which may be missing. It reports each bad line and goes on.
 func readDotEnv(path string, p *problems) map[string]variable {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // or there is no path
 		return nil
@@ -66,7 +66,8 @@ func readDotEnv(path string, p *problems) map[string]variable {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// dotEnvValue reads the value at the start of text, behind the "="; rest begins at the next line.
+// dotEnvValue parses the value at the start of text, which follows the "="; rest begins at the next
+// line.
 func dotEnvValue(text string) (value, rest, problem string) {
 	text = strings.TrimLeft(text, " \t")
 	if text == "" || (text[0] != '"' && text[0] != '\'') {

@@ -19,8 +19,8 @@ var ErrRestart = errors.New("needs a restart")
 // Error is one problem with the settings.
 type Error struct {
 	Key     string // dotted, "services.user-service.listen" for a service's own value; "" when the problem has no key
-	Origin  string // "config.yml:12", ".env:3", "environment FOO", "flag --foo"; "" for a value that is nowhere
-	Value   string // as written; "[redacted]" for a secret, "" where it must not or cannot be shown
+	Origin  string // "config.yml:12", ".env:3", "environment FOO", "flag --foo"; "" for a value that no source has
+	Value   string // as written; "[redacted]" for a secret, "" if there is none or it must not be shown
 	Problem string // what is wrong and what was expected
 
 	cause error
@@ -29,7 +29,7 @@ type Error struct {
 // Error returns one line: config: origin: key = "value": problem.
 func (e *Error) Error() string { return "config: " + e.line() }
 
-// Unwrap returns what Validate returned, or ErrRestart, or nil.
+// Unwrap returns the error of Validate, ErrRestart, the error of reading a file, or nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 func (e *Error) line() string {
@@ -47,7 +47,7 @@ func (e *Error) line() string {
 	return strings.Join(append(parts, e.Problem), ": ")
 }
 
-// Errors are all problems of one Load, which returns a *Errors, sorted by origin and key.
+// Errors are all problems of one Load, sorted by origin and key. Load returns a *Errors.
 type Errors []*Error
 
 // Error returns a line for each problem.
@@ -72,7 +72,8 @@ func (e *Errors) Unwrap() []error {
 	return out
 }
 
-// problems collects errors, each once: one plain value may be wrong for several services.
+// problems collects errors without duplicates: a plain value that is wrong is wrong for every
+// service.
 type problems struct {
 	list    []*Error
 	seen    map[string]bool
@@ -94,7 +95,7 @@ func (p *problems) secret(text string) {
 	if p.secrets == nil {
 		p.secrets = map[string]bool{}
 	}
-	if len(text) >= 4 { // a shorter one would hide out ordinary words, and is no secret
+	if len(text) >= 4 { // hiding a shorter one would also hide ordinary words
 		p.secrets[text] = true
 	}
 	_, rest, _ := strings.Cut(text, "://")
@@ -105,7 +106,8 @@ func (p *problems) secret(text string) {
 	}
 }
 
-// err returns nil or a *Errors, with every known secret hidden: foreign methods may quote them.
+// err returns nil or a *Errors. Every known secret is hidden in it, because a Validate or
+// UnmarshalText method may have quoted one.
 func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
@@ -132,7 +134,8 @@ func (p *problems) err() error {
 	return &out
 }
 
-// suggestion is the end of an error about an unknown name: the one that was meant, or all.
+// suggestion returns the end of an error about an unknown name: a similar one, or all that are
+// known.
 func suggestion(name string, known []string) string {
 	if best := near.Find(name, known); best != "" {
 		return fmt.Sprintf(", did you mean %q?", best)
@@ -140,7 +143,7 @@ func suggestion(name string, known []string) string {
 	return ", expected " + someNames(known)
 }
 
-// someNames lists names for an error, not too many.
+// someNames lists up to 12 names for an error.
 func someNames(names []string) string {
 	const most = 12
 	switch {

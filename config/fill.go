@@ -16,7 +16,7 @@ type filler struct {
 	slots  []*slot
 }
 
-// slot is one value of a target.
+// slot is one leaf value of a target.
 type slot struct {
 	target      *target
 	key, origin string
@@ -29,7 +29,7 @@ type slot struct {
 type candidate struct {
 	node     *node
 	plain    bool // a plain value, looked at for a service
-	defaults bool // of the program itself: they may set a key tagged own for all services
+	defaults bool // from Sources.Defaults, which may set a key tagged own for all services
 }
 
 func (f *filler) root() []candidate {
@@ -53,7 +53,7 @@ func below(candidates []candidate, name string) []candidate {
 	return out
 }
 
-// structValue fills the struct v and validates it; false when something in it is wrong.
+// structValue fills and validates the struct v. It returns false when there is a problem in it.
 func (f *filler) structValue(fields []*field, v reflect.Value, from []candidate, path []string) bool {
 	ok := true
 	for _, field := range fields {
@@ -120,7 +120,7 @@ func (f *filler) mapValue(field *field, v reflect.Value, from []candidate, path 
 	return ok
 }
 
-// inherited are the values that the entries of a map fall back to.
+// inherited returns the values to which the entries of a map fall back.
 func (f *filler) inherited(field *field) (out []candidate) {
 	for _, c := range f.root() {
 		from := newMapping("")
@@ -136,7 +136,8 @@ func (f *filler) inherited(field *field) (out []candidate) {
 	return out
 }
 
-// leafValue takes the first candidate that gives a value; check has reported what is wrong in them.
+// leafValue takes the first candidate that has a value. Problems with the candidates have been
+// reported by check.
 func (f *filler) leafValue(field *field, v reflect.Value, from []candidate, path []string) bool {
 	key := strings.Join(path, ".")
 	shared := field.own && len(f.loaded) > 1
@@ -183,7 +184,8 @@ func (f *filler) preset(field *field, v reflect.Value) reflect.Value {
 	return out
 }
 
-// isEmpty tells whether s is not set or set to nothing, which a number or bool never is.
+// isEmpty reports whether s is not set or is an empty text or list. A number or bool that is set is
+// never empty.
 func isEmpty(s *slot) bool {
 	switch s.value.Kind() {
 	case reflect.String, reflect.Slice:
@@ -194,7 +196,7 @@ func isEmpty(s *slot) bool {
 	return s.origin == "not set"
 }
 
-// missing reports a required value and every place to give it.
+// missing reports that a required value is missing, and all ways to set it.
 func (f *filler) missing(field *field, path []string) {
 	key := strings.Join(path, ".")
 	own := ownKey(f.target.Service, key)

@@ -10,16 +10,16 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// layers are all sources of one reading, highest first.
+// layers are all sources of one call of fill, highest first.
 type layers struct {
 	*scope
 	file     string      // for error texts
-	list     []candidate // for the top: trees of the shape of the YAML file
+	list     []candidate // the roots, each a tree in the shape of the YAML file
 	problems *problems
 	files    map[string]fileText // what variables such as DATABASE_URL_FILE name, each read once
 }
 
-// texts turns dotted keys and texts into a tree, with unknown keys where their dots say.
+// texts turns values by dotted key into a tree. Unknown keys are split at their dots.
 func (l *layers) texts(values map[string]string, origin func(key string) string) *node {
 	root := newMapping("")
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -35,7 +35,7 @@ func (l *layers) texts(values map[string]string, origin func(key string) string)
 	return root
 }
 
-// pairs returns the mapping that the text n of the map f means, or nil after it has reported why.
+// pairs parses the text n as a value of the map f. It returns nil after it has reported a problem.
 func (l *layers) pairs(f *field, n *node, key string) *node {
 	pairs, err := splitPairs(n.text, n.origin)
 	if err != nil {
@@ -44,8 +44,8 @@ func (l *layers) pairs(f *field, n *node, key string) *node {
 	return pairs
 }
 
-// locate finds the path in a tree, and the field, of a dotted key that may begin with a service's
-// name. A key that is not known has the path that its dots say, and no field.
+// locate returns the path in a tree and the field of a dotted key, which may be a service's own. An
+// unknown key is split at its dots and has no field.
 func (l *layers) locate(key string) (at []string, f *field) {
 	var prefix []string
 	rest, fields := key, l.plain
@@ -62,7 +62,7 @@ func (l *layers) locate(key string) (at []string, f *field) {
 	return append(prefix, path...), f
 }
 
-// locate is the same below fields. The name of a map's entry is one step even if it holds dots.
+// locate does the same below fields. The name of a map's entry is one step even if it has dots.
 func locate(fields []*field, segments []string) ([]string, *field) {
 	for _, f := range fields {
 		if f.name != segments[0] {
@@ -89,7 +89,7 @@ func locate(fields []*field, segments []string) ([]string, *field) {
 	return nil, nil
 }
 
-// show is a node's value for an error about f.
+// show returns the value of a node for an error about f.
 func (l *layers) show(f *field, n *node) string {
 	if n.kind != kindScalar {
 		return ""
@@ -103,8 +103,8 @@ func (l *layers) show(f *field, n *node) string {
 	return n.text
 }
 
-// environment turns variables, with a service's name in front or without, into a tree. They can set
-// those entries of maps that the trees in named have, or that have the name of a service.
+// environment turns variables, with and without a service's name in front, into a tree. They set
+// entries of maps that exist in one of the trees named or that have the name of a service.
 func (l *layers) environment(vars map[string]variable, named []*node) *node {
 	b := &envReader{
 		layers: l, vars: vars, names: slices.Sorted(maps.Keys(vars)), used: map[string]bool{}, unknown: map[string]string{},
@@ -140,7 +140,7 @@ type envReader struct {
 	vars    map[string]variable
 	names   []string // of vars, sorted
 	used    map[string]bool
-	unknown map[string]string // variables that fit a map of structs: what is wrong unless an entry uses it
+	unknown map[string]string // variables that fit a map of structs, and the problem to report unless an entry uses them
 }
 
 // any reports whether the name of some variable begins with prefix.
@@ -149,7 +149,7 @@ func (b *envReader) any(prefix string) bool {
 	return i < len(b.names) && strings.HasPrefix(b.names[i], prefix)
 }
 
-// read puts into out what the variables whose names begin with prefix say of fields.
+// read sets in out the values of fields for which there are variables that begin with prefix.
 func (b *envReader) read(out *node, fields []*field, prefix, key string, trees []*node) {
 	for _, f := range fields {
 		name := prefix + EnvName(f.name)
@@ -211,8 +211,8 @@ func (b *envReader) readMap(out *node, f *field, name, key string, trees []*node
 	}
 }
 
-// typos reports variables that begin with a service's name, or with that of a group of settings,
-// and are nearly the name of a setting. Others that nobody knows are none of our business.
+// typos reports unknown variables that begin with the name of a service or of a group of settings
+// and are nearly the name of a setting. Other unknown variables belong to other programs.
 func (b *envReader) typos() {
 	names := map[string][]string{} // of settings, by what stands in front
 	leaves := func(prefix string, fields []*field) {
@@ -255,8 +255,8 @@ func (b *envReader) typos() {
 	}
 }
 
-// worded returns the names of entries that only variables have, read as words with dots or dashes
-// between: TOPICS_EMAIL_SEND_V1_URL is of the topic email.send.v1.
+// worded returns the names of entries that only variables name. The words of the variable are
+// joined with dots or dashes: TOPICS_EMAIL_SEND_V1_URL is for the topic email.send.v1.
 func (b *envReader) worded(f *field, name string, known []string) (names []string) {
 	between := "."
 	if f.dashed {
@@ -277,8 +277,8 @@ func (b *envReader) worded(f *field, name string, known []string) (names []strin
 	return names
 }
 
-// findUnknown notes the variables that fit a field of some entry of the map f, and of one whose names
-// have dashes all others that begin with its name.
+// findUnknown records the variables that would fit a field of an entry of the map f. If f has the
+// option dashed it also records all other variables that begin with its name.
 func (b *envReader) findUnknown(f *field, name, key string) {
 	var suffixes []string
 	eachLeaf(f.elem.children, "", func(key string, leaf *field) {
@@ -298,7 +298,7 @@ func (b *envReader) findUnknown(f *field, name, key string) {
 	}
 }
 
-// eachLeaf calls visit for each value below fields; "<name>" stands for a map entry's name.
+// eachLeaf calls visit for each leaf below fields; "<name>" stands for the name of a map's entry.
 func eachLeaf(fields []*field, key string, visit func(key string, leaf *field)) {
 	for _, f := range fields {
 		at := joinKey(key, f.name)

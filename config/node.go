@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// node is a value of one source: all become trees of the shape of the YAML file. A node may stand
-// in several places of a tree (YAML aliases), and does not change after its source is read.
+// node is a value in a source. Every source becomes a tree in the shape of the YAML file. A node
+// may appear in a tree more than once (YAML aliases), and does not change after its source is read.
 type node struct {
 	kind   nodeKind
 	text   string            // kindScalar
@@ -36,7 +36,7 @@ func newScalar(text, origin string) *node {
 	return &node{kind: kindScalar, text: text, origin: origin}
 }
 
-// child returns the value under name, nil when there is none or n is no mapping.
+// child returns the value under name, or nil when there is none or n is not a mapping.
 func (n *node) child(name string) *node {
 	if n == nil || n.kind != kindMapping {
 		return nil
@@ -44,7 +44,7 @@ func (n *node) child(name string) *node {
 	return n.fields[name]
 }
 
-// keyOrigin returns where the key name of mapping n stands.
+// keyOrigin returns where the key name of the mapping n was found.
 func (n *node) keyOrigin(name string) string {
 	if at, ok := n.at[name]; ok {
 		return at
@@ -59,7 +59,8 @@ func (n *node) set(name string, value *node) {
 	n.fields[name] = value
 }
 
-// merge returns a and b as one; a wins where both have a value that is no mapping.
+// merge returns the union of a and b. Where both have a value and they are not both mappings, a
+// wins.
 func merge(a, b *node) *node {
 	if a == nil || b == nil || a.kind != kindMapping || b.kind != kindMapping {
 		return cmp.Or(a, b)
@@ -71,7 +72,7 @@ func merge(a, b *node) *node {
 	return out
 }
 
-// setPath puts value under path, merging with what is there.
+// setPath puts value at path, merged with what is there.
 func (n *node) setPath(path []string, value *node) {
 	for _, name := range path[:len(path)-1] {
 		next := n.child(name)
@@ -85,10 +86,10 @@ func (n *node) setPath(path []string, value *node) {
 	n.set(last, merge(value, n.child(last)))
 }
 
-// hasValue tells whether n gives a value; an empty YAML value and a missing one do not.
+// hasValue reports whether n has a value. A YAML key without a value has none.
 func (n *node) hasValue() bool { return n != nil && n.kind != kindNull }
 
-// splitPairs reads "k=v,k2=v2", the text of a map of scalars.
+// splitPairs parses the text of a map of scalars, such as "k=v,k2=v2".
 func splitPairs(text, origin string) (*node, error) {
 	out := newMapping(origin)
 	if strings.TrimSpace(text) == "" {

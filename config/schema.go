@@ -13,26 +13,26 @@ import (
 	"unicode"
 )
 
-// servicesKey is the key under which services' own values stand.
+// servicesKey is the key that has the own values of services.
 const servicesKey = "services"
 
-// field is one key of a settings struct, and, through children and elem, all keys below it.
+// field is one key of a settings struct and, through children and elem, all keys below it.
 type field struct {
 	name     string
 	kind     fieldKind
 	typ      reflect.Type // the Go field's own type
 	leaf     reflect.Type // kindLeaf: the type that a text is decoded to: T of Live[T], else typ
 	index    []int        // of the Go field in its parent struct
-	children []*field     // kindGroup; of a kindMap elem alone
+	children []*field     // kindGroup; for a kindMap only elem
 	elem     *field       // kindMap: the entries
 	owner    string       // the Go field's name, for errors about the struct itself
 
 	def, help                           string
 	hasDef, required, own, live, secret bool
 	empty                               bool        // an empty environment variable is a value
-	services                            bool        // kindMap: the entries' names are those of services, most often
-	dotted, dashed                      bool        // kindMap: the entries' names are words with dots or dashes between, most often
-	inherit                             [][2]string // kindMap: fields of the entries and the plain keys that they fall back to
+	services                            bool        // kindMap: most of the entries are named after services
+	dotted, dashed                      bool        // kindMap: most names of entries are words joined by dots or dashes
+	inherit                             [][2]string // kindMap: fields of the entries, and the plain keys to which they fall back
 }
 
 type fieldKind int
@@ -61,17 +61,17 @@ type target struct {
 // schema is what one struct type declares.
 type schema struct{ fields []*field }
 
-// scope is all targets, by what they are asked for.
+// scope has all targets of one Load, and indexes of their services and fields.
 type scope struct {
 	targets  []*target
 	services []string            // the names of all targets' services, sorted
-	loaded   []string            // those that are not only declared
+	loaded   []string            // those that are not SchemaOnly
 	own      map[string][]*field // the fields of each service's targets
 	plain    []*field            // the fields of all targets, each struct type once: plain keys apply to them
 	schemas  []*schema           // the struct types, each once
 }
 
-// newScope reads and checks the schemas.
+// newScope parses and checks the schemas of the targets.
 func newScope(in []Target) (*scope, error) {
 	p, sc := &problems{}, &scope{own: map[string][]*field{}}
 	services, loaded, known := map[string]bool{}, map[string]bool{}, map[reflect.Type]*schema{}
@@ -104,7 +104,7 @@ func newScope(in []Target) (*scope, error) {
 	return sc, p.err()
 }
 
-// cutService splits "order-service.listen"; ok is false when it begins with no service.
+// cutService splits "order-service.listen"; ok is false when key does not begin with a service.
 func (sc *scope) cutService(key string) (service, rest string, ok bool) {
 	for i, c := range key {
 		if c == '.' {
@@ -136,7 +136,8 @@ func (s *schemaParser) failf(where, format string, args ...any) {
 	s.problems.add(&Error{Problem: where + ": " + fmt.Sprintf(format, args...)})
 }
 
-// structFields returns the keys of struct t, which is at where, and at index in what embeds it.
+// structFields returns the keys of struct t. where names it in errors, and index is its position in
+// the struct that embeds it.
 func (s *schemaParser) structFields(t reflect.Type, where string, index []int) []*field {
 	if slices.Contains(s.open, t) {
 		s.failf(where, "%s contains itself", t)
@@ -205,7 +206,8 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 	}
 }
 
-// shape finds out what f is made of; false when its type cannot be a setting.
+// shape sets the kind of f and the fields below it. It returns false when the type cannot be a
+// setting.
 func (s *schemaParser) shape(f *field) bool {
 	t := f.typ
 	switch {
@@ -247,7 +249,7 @@ func (s *schemaParser) shape(f *field) bool {
 	return true
 }
 
-// defaults takes the default tag and tries it.
+// defaults sets the default of f, if it can be parsed.
 func (s *schemaParser) defaults(f *field, def string) {
 	if def == "" {
 		return
@@ -276,7 +278,7 @@ func (s *schemaParser) defaults(f *field, def string) {
 	}
 }
 
-// isLeaf tells whether one text makes a t.
+// isLeaf reports whether a single text can hold a t.
 func isLeaf(t reflect.Type) bool {
 	if t == typeURL || t == typeSecret || t == typeDuration || reflect.PointerTo(t).Implements(typeTextUnmarshaler) {
 		return true
@@ -291,7 +293,7 @@ func isLeaf(t reflect.Type) bool {
 	}
 }
 
-// isScalar tells whether t is a leaf that is no list.
+// isScalar reports whether t is a leaf but not a list.
 func isScalar(t reflect.Type) bool {
 	return isLeaf(t) && (t.Kind() != reflect.Slice || reflect.PointerTo(t).Implements(typeTextUnmarshaler))
 }

@@ -14,12 +14,12 @@ import (
 // redacted stands for every secret that is shown.
 const redacted = "[redacted]"
 
-// Secret is a string that does not show itself: printed with any verb of fmt, marshalled to JSON or
-// text, or logged with slog it is "[redacted]"; the empty Secret stays "", so that one sees whether
-// it was set. Reveal gives the text.
+// Secret is a string that hides its text. It is shown as "[redacted]" when it is printed with any
+// verb of fmt, marshalled to JSON or text, or logged with slog. The empty Secret is shown as "", so
+// that one can see whether it was set. Reveal returns the text.
 //
-// fmt cannot call methods on unexported struct fields: keep secrets in exported fields or do not
-// print the struct.
+// fmt does not call methods of values in unexported struct fields: do not print a struct that has a
+// Secret in one.
 type Secret string
 
 // Reveal returns the secret text.
@@ -33,7 +33,8 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format redacts under every verb, also those (%x, %d) that do not ask for String.
+// Format redacts the text for every verb, including those that do not call String, such as %x and
+// %d.
 func (s Secret) Format(f fmt.State, verb rune) {
 	text := s.String()
 	if verb == 'q' || (verb == 'v' && f.Flag('#')) {
@@ -45,11 +46,11 @@ func (s Secret) Format(f fmt.State, verb rune) {
 // MarshalText returns the redacted text; encoding/json and YAML encoders use it too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// LogValue redacts in slog.
+// LogValue returns the redacted text for slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// showSecret is what people see of a secret text. When the name of its key, the last part, says
-// that it is a URL, and it is one, only what is secret in it is hidden.
+// showSecret returns a secret for display. If the last part of its key says that it is a URL, and
+// it is one, only its secret parts are hidden.
 func showSecret(name, text string) string {
 	scheme, rest, _ := strings.Cut(text, ":")
 	isURL := strings.HasPrefix(rest, "//") && !strings.ContainsAny(scheme, "/@?# ") ||
@@ -63,13 +64,13 @@ func showSecret(name, text string) string {
 		return shown
 	}
 	host, path, _ := strings.Cut(strings.TrimPrefix(shown, scheme+"://"), "/")
-	if path != "" { // which is the secret of a web hook
+	if path != "" { // in the URL of a web hook the path is the secret
 		path = "/" + redacted
 	}
 	return scheme + "://" + host + path
 }
 
-// hidePassword redacts the credentials of each URL in text, for values that are no Secret.
+// hidePassword redacts the credentials of each URL in text. It is for values that are not a Secret.
 func hidePassword(text string) string {
 	_, rest, ok := strings.Cut(text, "://")
 	host := rest[:strings.IndexAny(rest+"/", "/?#")]

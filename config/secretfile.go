@@ -11,16 +11,17 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// fileSuffix is at the end of a variable that names a file in which the secret is.
+// fileSuffix ends the name of a variable that names a file with the secret.
 const fileSuffix = "_FILE"
 
-// maxSecret is how many bytes such a file may have.
+// maxSecret is the largest size of such a file in bytes.
 const maxSecret = 64 << 10
 
-// fileText is what such a file has, or what is wrong with it.
+// fileText is the content of such a file, or what is wrong with it.
 type fileText struct{ text, problem string }
 
-// value returns what the variable called name says of f, itself or by a file; nil is nothing.
+// value returns the value of f from the variable name, or from the file that name with fileSuffix
+// names. It returns nil if neither is set.
 func (b *envReader) value(f *field, name, key string) *node {
 	v, given := b.vars[name]
 	given = given && (v.value != "" || f.empty)
@@ -82,7 +83,7 @@ func readSecret(path string) fileText {
 	return fileText{problem: "the file " + shownPath(path) + " " + problem}
 }
 
-// shownPath is path on one line. It may be the secret itself, set by mistake.
+// shownPath returns path for display. It may be the secret itself, set by mistake.
 func shownPath(path string) string {
 	return redact.Visible(redact.URL(path), "")
 }

@@ -12,17 +12,17 @@ type section struct {
 	pkg string
 }
 
-// sections are what the linked packages have registered.
+// sections are those that the linked packages have registered.
 var sections []section
 
-// RegisterSection adds the settings struct T to those of every service of a program that links the
-// package pkg, an import path. The keys of T stand at the top level. It is called from an init
-// function of pkg. [Sections] makes the structs to fill, and [Of] finds one that is filled.
+// RegisterSection adds the settings struct T to every service of a program that links the package
+// with the import path pkg. The keys of T are top-level keys. Call it only from an init function of
+// that package. [Sections] returns the structs to fill, and [Of] finds a filled one.
 func RegisterSection[T any](pkg string) {
 	sections = append(sections, section{reflect.TypeFor[T](), pkg})
 }
 
-// Sections returns a new target for each registered section, for one service.
+// Sections returns new targets of one service, one for each registered section.
 func Sections(service string) []Target {
 	out := make([]Target, len(sections))
 	for i, s := range sections {
@@ -31,7 +31,8 @@ func Sections(service string) []Target {
 	return out
 }
 
-// Of returns the struct of type T that was filled for service; nil when there was no such target.
+// Of returns the struct of type T that Load has filled for service, or nil if there was no such
+// target.
 func Of[T any](c *Config, service string) *T {
 	for _, t := range c.targets {
 		if into, ok := t.Into.(*T); ok && t.Service == service {
@@ -41,7 +42,8 @@ func Of[T any](c *Config, service string) *T {
 	return nil
 }
 
-// importOf is the package that brings a key of the toolkit, for programs that do not link it.
+// importOf has the import path of the package that declares a key, for programs that do not link
+// it.
 var importOf = map[string]string{
 	"auth":       "github.com/kaptar/kaptar/auth",
 	"broker_url": "github.com/kaptar/kaptar/messaging",
@@ -51,7 +53,7 @@ var importOf = map[string]string{
 	"otel":       "github.com/kaptar/kaptar/telemetry",
 }
 
-// unlinked returns the import path of the package that would know key if it were linked, or "".
+// unlinked returns the import path of the package that declares key, if it is not linked, or "".
 func unlinked(key string) string {
 	if after, own := strings.CutPrefix(key, servicesKey+"."); own {
 		_, key, _ = strings.Cut(after, ".")

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// dropServiceLinks removes from vars what Kubernetes tells every pod about the Services of its
-// namespace, unless the pod has enableServiceLinks: false. A Service user-service becomes
-// USER_SERVICE_PORT=tcp://10.0.0.1:8081, USER_SERVICE_SERVICE_HOST and so on: names that settings may
-// have too, which nobody has chosen. Variables that a pod's manifest sets stay, as they are no
-// address like that of the others.
+// dropServiceLinks removes the variables that Kubernetes sets in every pod for the Services of its
+// namespace, unless the pod has enableServiceLinks: false. For a Service user-service it sets
+// USER_SERVICE_PORT=tcp://10.0.0.1:8081, USER_SERVICE_SERVICE_HOST and so on, which can collide
+// with the names of settings. Variables from the pod's manifest stay: their values do not form the
+// address of one Service.
 func dropServiceLinks(vars map[string]variable) {
-	var links []string // names without what follows
+	var links []string // prefixes of the names
 	for name := range vars {
 		if prefix, ok := strings.CutSuffix(name, "_PORT"); ok && isServiceLink(vars, prefix) {
 			links = append(links, prefix)
@@ -29,10 +29,10 @@ func dropServiceLinks(vars map[string]variable) {
 	}
 }
 
-// ofServiceLink matches what follows a Service's name in the variables about it.
+// ofServiceLink matches what follows the Service's name in the name of such a variable.
 var ofServiceLink = regexp.MustCompile(`^(_PORT|_SERVICE_HOST|_SERVICE_PORT(_.+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)$`)
 
-// isServiceLink reports whether the three variables of a Service speak of one address.
+// isServiceLink reports whether the three variables of a Service have the same address.
 func isServiceLink(vars map[string]variable, prefix string) bool {
 	host, port := vars[prefix+"_SERVICE_HOST"].value, vars[prefix+"_SERVICE_PORT"].value
 	protocol, address, ok := strings.Cut(vars[prefix+"_PORT"].value, "://")

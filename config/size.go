@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes. Its text is a whole number and a unit, in any case and with or without
-// a space: B, KB, MB, GB, TB (powers of 1000), KiB, MiB, GiB, TiB (powers of 1024); a number
-// without a unit is bytes. It is never negative when it comes from a source.
+// Size is a number of bytes. Its text is a whole number and a unit: B, KB, MB, GB, TB (powers of
+// 1000), KiB, MiB, GiB, TiB (powers of 1024), in upper or lower case, with or without a space
+// before it. A number without a unit is in bytes. A Size from a source is never negative.
 type Size int64
 
 // sizeUnits are in the order in which String tries them.

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// decode makes a leaf type t of a node. Its errors leave out the value, which may be a secret.
+// decode converts a node to the leaf type t. Its errors leave out the value, which may be a secret.
 func decode(t reflect.Type, n *node) (reflect.Value, error) {
 	if n.kind == kindMapping {
 		return reflect.Value{}, fmt.Errorf("expected %s, found a mapping", typeText(t))
@@ -34,7 +34,7 @@ func decode(t reflect.Type, n *node) (reflect.Value, error) {
 	return decodeList(t, items)
 }
 
-// decodeText makes a leaf type t of a text.
+// decodeText converts a text to the leaf type t.
 func decodeText(t reflect.Type, text string) (reflect.Value, error) {
 	v := reflect.New(t).Elem()
 	if t.Kind() == reflect.Pointer {
@@ -115,7 +115,7 @@ func setScalar(v reflect.Value, text string) error {
 	}
 }
 
-// setText keeps a panic of a foreign UnmarshalText inside.
+// setText turns a panic of UnmarshalText into an error.
 func setText(u encoding.TextUnmarshaler, text string) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -178,7 +178,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return 0, errors.New("expected a duration such as 300ms, 5s, 2m or 1h30m (units ns, us, ms, s, m, h)")
 }
 
-// typeText names t in errors.
+// typeText describes t in errors, with an article.
 func typeText(t reflect.Type) string {
 	switch name := typeName(t); {
 	case t.Kind() == reflect.Slice && !isScalar(t):
@@ -192,7 +192,7 @@ func typeText(t reflect.Type) string {
 	}
 }
 
-// typeName names t as in Key.Type.
+// typeName returns t as in Key.Type.
 func typeName(t reflect.Type) string {
 	switch {
 	case t.Kind() == reflect.Pointer:
@@ -220,7 +220,8 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// showText writes a leaf value as a source would, secrets and URLs' passwords redacted.
+// showText formats a leaf value as a source would have it, with secrets and passwords in URLs
+// redacted.
 func showText(v reflect.Value) string {
 	t := v.Type()
 	if t.Kind() == reflect.Pointer {

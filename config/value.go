@@ -16,13 +16,13 @@ import (
 type Value struct {
 	Service string // of the target, "" for process-wide settings
 	Key     string // dotted, without the service
-	Text    string // as it would be written in a source, without passwords in URLs; a Secret that is no URL is redacted
+	Text    string // as it would be written in a source, without passwords in URLs; a Secret that is not a URL is redacted
 	Origin  string // "config.yml:12", ".env:3", "environment FOO", "flag --foo", DefaultsOrigin, "default" (the struct tag), "set in code" or "not set"
 	Secret  bool
 	Live    bool
 }
 
-// Values returns every effective value of this moment, sorted by service and key.
+// Values returns all values in effect, sorted by service and key.
 func (c *Config) Values() []Value {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -33,7 +33,8 @@ func (c *Config) Values() []Value {
 	return sortValues(out)
 }
 
-// AnyText reports whether match is true for the text of some effective value, secrets unredacted.
+// AnyText reports whether match returns true for the text of any value in effect. Secrets are not
+// redacted.
 func (c *Config) AnyText(match func(text string) bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +52,8 @@ func (s *slot) show() Value {
 	return Value{Service: s.target.Service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
-// common is Values, but with one Value, without a service, where all services have the same.
+// common returns Values, but with a single Value, without a service, where all services have the
+// same.
 func (c *Config) common() []Value {
 	c.mu.Lock()
 	differs, several, first := map[string]bool{}, map[string]bool{}, map[string]*slot{}
@@ -73,7 +75,7 @@ func (c *Config) common() []Value {
 	return sortValues(values)
 }
 
-// text is the value as people see it.
+// text returns the value for display, without secrets.
 func (s *slot) text() string {
 	text := s.raw()
 	switch name := s.key[strings.LastIndex(s.key, ".")+1:]; {
@@ -86,7 +88,7 @@ func (s *slot) text() string {
 	return showText(s.value)
 }
 
-// raw is the value for comparing: redacted texts are all alike.
+// raw returns the value unredacted, for comparisons.
 func (s *slot) raw() string {
 	if s.value.Kind() == reflect.String {
 		return s.value.String()
@@ -94,10 +96,10 @@ func (s *slot) raw() string {
 	return showText(s.value)
 }
 
-// Print writes a line for each value: key = text  # origin. Keys and origins are aligned, secrets
-// as in Value.Text, a service's key has "services.<name>." in front, unless all services have the
-// same value from the same origin, and a live value says so. A text that would break its line is
-// quoted.
+// Print writes a line "key = text  # origin" for each value, in aligned columns. Secrets are shown as
+// in Value.Text. The key of a service has "services.<name>." in front, unless all services have the
+// same value from the same origin. Live values are marked. A text with line ends or control
+// characters is quoted.
 func (c *Config) Print(w io.Writer) error {
 	values := c.common()
 	keys, texts := make([]string, len(values)), make([]string, len(values))

@@ -11,7 +11,7 @@ import (
 // watchInterval is how often Watch looks at the file.
 const watchInterval = time.Second
 
-// unchanged compares two states of a file, which may have been replaced; nil is a missing one.
+// unchanged reports whether a and b describe the same file in the same state; nil means no file.
 func unchanged(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -19,15 +19,15 @@ func unchanged(a, b os.FileInfo) bool {
 	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
 }
 
-// Watch follows the file (not .env, and not the environment) until ctx ends, then returns nil;
-// without a File it only waits. It looks once a second, and reads a changed file once it has stayed
-// the same for a second, so that half-written files are not taken.
+// Watch follows the YAML file until ctx ends, then returns nil. The .env file and the environment
+// are not followed, and without a File it only waits. It looks once a second, and reads a changed
+// file when it has not changed again for a second, so that it does not read half-written files.
 //
-// All targets are read and validated anew. If anything is wrong, changed gets a *[Errors] and
-// nothing changes. Otherwise the Live fields take their new values and changed gets those that
-// differ; changes to other values are not applied, and come as a *[Errors] in which each error is
-// [ErrRestart], along with the live ones or alone. A file that changes no value makes no call.
-// changed is called from Watch's goroutine, one call at a time. Call Watch once.
+// All targets are read and validated again. If anything is wrong, nothing changes and changed gets
+// a *[Errors]. Otherwise the Live fields take their new values, and changed gets the values that
+// differ. Changes of other fields are not applied: changed gets a *[Errors] in which each error
+// wraps [ErrRestart], in the same call. It is not called if no value has changed. It is called by
+// Watch's own goroutine. Call Watch at most once.
 func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -58,7 +58,7 @@ func (c *Config) Watch(ctx context.Context, changed func([]Value, error)) error 
 	}
 }
 
-// reread applies the file, unless it has changed once it is read.
+// reread applies the file, unless it has changed while it was read: then same is false.
 func (c *Config) reread(file os.FileInfo) (values []Value, err error, same bool) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -76,14 +76,14 @@ func (c *Config) reread(file os.FileInfo) (values []Value, err error, same bool)
 	return values, err, true
 }
 
-// SetLive sets Live fields from outside the sources, such as a key-value store that all processes
-// share: dotted keys and their texts, above the file and below the environment. It replaces what an
-// earlier call set, so a key that is no longer there goes back to what the sources say. origin
-// tells where a key stands, for error texts and Value.Origin. Values of services that have no
-// target are ignored, so that one store can serve all processes.
+// SetLive sets Live fields from another place, such as a key-value store that all processes share.
+// values are texts by dotted key; they rank above the file and below the .env file and the
+// environment. A call replaces the values of the one before, so a key that is missing goes back to
+// what the sources say. origin returns where a key was found, for errors and Value.Origin. Values
+// for services without a target are ignored, so that one store can serve all processes.
 //
-// If anything is wrong, also a key that is not live, it returns a *[Errors] and changes nothing.
-// Otherwise it returns the values that differ now. It may be called beside Watch.
+// If anything is wrong, or a key is not live, it returns a *[Errors] and changes nothing. Otherwise
+// it returns the values that have changed. It may be called concurrently with Watch.
 func (c *Config) SetLive(values map[string]string, origin func(key string) string) ([]Value, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -105,7 +105,7 @@ func (c *Config) SetLive(values map[string]string, origin func(key string) strin
 	return c.apply(fresh, slots, changed)
 }
 
-// changed returns the part that two sets of dotted keys and texts disagree about.
+// changed returns the part in which two sets of values by dotted key differ.
 func (c *Config) changed(before, after map[string]string) part {
 	names := map[string]map[string]bool{} // top-level keys and the services, "" for all
 	for _, set := range []map[string]string{before, after} {
@@ -132,7 +132,7 @@ func (c *Config) changed(before, after map[string]string) part {
 	}
 }
 
-// refuseFixed reports keys whose fields are not live; unknown ones are left to fill.
+// refuseFixed reports keys whose fields are not live. Unknown keys are reported by fill.
 func (c *Config) refuseFixed(live texts, p *problems) {
 	l := &layers{scope: c.scope}
 	for key, text := range live.values {
@@ -145,8 +145,8 @@ func (c *Config) refuseFixed(live texts, p *problems) {
 	}
 }
 
-// apply moves the live values that fill returned into the running fields, and returns those that
-// differ and an error about others that do.
+// apply stores the live values that fill has returned in the running fields. It returns those that
+// have changed, and an error about other values that have.
 func (c *Config) apply(fresh []reflect.Value, slots []*slot, in part) ([]Value, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -55,7 +55,7 @@ func readFile(path string, p *problems) []byte {
 	return nil
 }
 
-// readLimited reads a file, and one byte more than limit of one that is larger.
+// readLimited reads a file. Of one that is larger than limit it reads limit+1 bytes.
 func readLimited(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -83,7 +83,7 @@ func toUTF8(data []byte) []byte {
 	return data
 }
 
-// parseYAML returns the file's tree, an empty one for an empty file and after a problem.
+// parseYAML returns the file as a tree, which is empty for an empty file and after a problem.
 func parseYAML(data []byte, path string, p *problems) *node {
 	y := &yamlReader{path: path, problems: p, anchors: map[string]*node{}}
 	var root *node
@@ -113,7 +113,8 @@ type yamlReader struct {
 	anchors  map[string]*node
 }
 
-// parse returns nil after it has reported a problem, without the parser's quote of the file.
+// parse returns the documents of the file. It returns nil after it has reported a problem, without
+// the parser's quotation of the file, which may have secrets.
 func (y *yamlReader) parse(data []byte) (docs []*ast.DocumentNode) {
 	defer func() {
 		if recover() != nil {
@@ -145,8 +146,8 @@ func (y *yamlReader) parse(data []byte) (docs []*ast.DocumentNode) {
 	return nil
 }
 
-// tooDeep returns the line where brackets or one-line sequences nest too deep, else 0. Indentation
-// needs no check: its depth is at most the root of the file's size.
+// tooDeep returns the line where brackets or one-line sequences nest too deep, or 0. Indentation
+// needs no check: its depth is at most about the square root of the file's size.
 func tooDeep(tokens token.Tokens) int {
 	brackets, marks, line := 0, 0, 0
 	for _, t := range tokens {
@@ -181,7 +182,7 @@ func (y *yamlReader) fail(n ast.Node, key, problem string) {
 	y.problems.add(&Error{Key: key, Origin: y.line(n), Problem: problem})
 }
 
-// node turns an AST node into ours; key is its dotted path, for errors.
+// node converts an AST node; key is its dotted path, for errors.
 func (y *yamlReader) node(n ast.Node, key string) *node {
 	switch n := n.(type) {
 	case nil:
@@ -241,7 +242,7 @@ func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key st
 		}
 		out.set(name, child)
 	}
-	for _, from := range merged { // what stands in the mapping itself wins, then the first merged
+	for _, from := range merged { // the mapping's own keys win, then those of the first merged one
 		for _, name := range from.names {
 			if out.child(name) == nil {
 				out.set(name, from.fields[name])
@@ -252,7 +253,7 @@ func (y *yamlReader) mapping(at ast.Node, values []*ast.MappingValueNode, key st
 	return out
 }
 
-// keyText is the text of a mapping's key, which may have an anchor or a tag, or be an alias.
+// keyText returns the text of a mapping's key, which may have an anchor or a tag, or be an alias.
 func (y *yamlReader) keyText(n ast.Node, key string) string {
 	inner := n
 	if explicit, ok := n.(*ast.MappingKeyNode); ok {
@@ -281,7 +282,7 @@ func (y *yamlReader) merged(n ast.Node, key string) []*node {
 	return list
 }
 
-// scalarText is the text of a scalar as it is written: 1.10 stays 1.10.
+// scalarText returns a scalar as it is written: 1.10 stays 1.10.
 func scalarText(n ast.Node) string {
 	switch n := n.(type) {
 	case nil:

@@ -1,12 +1,12 @@
-// Package discovery says which instances of a service there are and where they listen.
+// Package discovery finds the instances of a service and their addresses.
 //
-// A service registers its instances with a Registrar; callers follow them with a Resolver. Which
-// registry stands behind is a URL: Memory ("memory:") for a system in one process, Static
-// ("static:…") for a fixed list, and what package drivers links for Consul, NATS, Kubernetes or
-// DNS. Whether a driver keeps what is written here is checked by package discoverytest.
+// A service registers its instances with a Registrar; callers follow them with a Resolver. The
+// setting discovery_url chooses the registry: Memory ("memory:") for a system in one process,
+// Static ("static:…") for a fixed list, or a driver for Consul, NATS, Kubernetes or DNS (see
+// package drivers). Package discoverytest checks that a driver keeps the promises made here.
 //
-// Health is not part of this package: an instance is listed from Register until Deregister
-// (or until its registry gives it up), and the caller finds out whether it answers.
+// This package does not check health: an instance is listed from Register until Deregister, or
+// until the registry drops it. Package transport finds out whether it answers.
 package discovery
 
 import (
@@ -18,18 +18,18 @@ import (
 	"strings"
 )
 
-// ErrInvalid is wrapped by the errors about instances and URLs that cannot be used.
+// ErrInvalid is wrapped by errors about instances and tables that cannot be used.
 var ErrInvalid = errors.New("discovery: invalid")
 
 // An Instance is one running copy of a service.
 type Instance struct {
 	ID      string            // unique among the instances of all services; required
 	Service string            // name of the service, for example "order-service"; required
-	Version string            // version of the service; "" if it has none
-	HTTP    string            // host:port for HTTP; "" = not served
-	GRPC    string            // host:port for gRPC; "" = not served
-	Tags    []string          // free marks, for example "canary"
-	Meta    map[string]string // free values, for example a zone
+	Version string            // version of the service; "" if unknown
+	HTTP    string            // host:port for HTTP; "" if not served
+	GRPC    string            // host:port for gRPC; "" if not served
+	Tags    []string          // labels, for example "canary"
+	Meta    map[string]string // further values, for example a zone
 }
 
 // Clone returns a deep copy.
@@ -45,14 +45,14 @@ func (i Instance) Equal(o Instance) bool {
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 
-// Replaces reports whether i stands where o stood: o is another instance of i's service at one of
-// i's addresses. Only one of them can listen there, so o's process is gone.
+// Replaces reports whether i has replaced o: o is another instance of the same service with the
+// same address for HTTP or gRPC. Only one of them can listen there, so o's process is gone.
 func (i Instance) Replaces(o Instance) bool {
 	return i.Service == o.Service && i.ID != o.ID && (i.HTTP != "" && i.HTTP == o.HTTP || i.GRPC != "" && i.GRPC == o.GRPC)
 }
 
 // Validate returns an error that wraps ErrInvalid when ID or Service is missing. An instance
-// without any address is valid: a service may only handle events.
+// without an address is valid: a service may do nothing but handle events.
 func (i Instance) Validate() error {
 	switch {
 	case i.Service == "":
@@ -63,36 +63,37 @@ func (i Instance) Validate() error {
 	return nil
 }
 
-// A Registrar makes instances known. All methods may be called concurrently.
+// A Registrar registers instances. Its methods may be called concurrently.
 type Registrar interface {
-	// Register lists the instance, or replaces the one with the same Service and ID, and takes
-	// those off the list that it replaces (see Instance.Replaces): a process that was killed and
-	// started again is listed once. It does not keep in's Tags and Meta. It returns once the
-	// registry has it; watchers hear of it soon after.
+	// Register adds the instance to the list, or updates the one with the same Service and ID. It
+	// removes instances that this one replaces (see Instance.Replaces), so that a process that was
+	// killed and started again is listed once. It does not hold on to in.Tags and in.Meta after it
+	// returns. It returns when the registry has stored the instance; watchers see it soon after.
 	Register(ctx context.Context, in Instance) error
-	// Deregister takes the instance with in's Service and ID off the list, if it is there.
+	// Deregister removes the instance with the Service and ID of in, if it is listed.
 	Deregister(ctx context.Context, in Instance) error
 }
 
-// A Resolver follows services. Watch may be called concurrently, also for the same one.
+// A Resolver follows the instances of services. Watch may be called concurrently, also for one
+// service.
 type Resolver interface {
 	// Watch calls update with the whole list, even if it is empty, and again after each change.
-	// Changes in quick succession may come as one list, but the last state always comes. Lists are
-	// ordered by ID; update may keep and change them. It is not called concurrently, and not after
-	// Watch has returned. Watch blocks until ctx ends and then returns nil. Any other return is a
-	// failure, after which the caller may watch again.
+	// Several changes may arrive as one list, but the latest state always arrives. Lists are
+	// ordered by ID; update may keep and change them. Calls of update do not overlap, and there are
+	// none after Watch has returned. Watch blocks until ctx ends and then returns nil. If it
+	// returns earlier, with or without an error, it has failed, and the caller may call it again.
 	Watch(ctx context.Context, service string, update func([]Instance)) error
 }
 
-// A Registry is both.
+// A Registry is a Registrar and a Resolver.
 type Registry interface {
 	Registrar
 	Resolver
 }
 
-// Changes returns a function that calls update with deep copies, ordered by ID, of the first list
-// that it is given and of each that differs from the one before. It is for Resolvers, and may not
-// be called concurrently.
+// Changes returns a function that passes lists on to update, as Resolver.Watch must: as deep copies
+// ordered by ID, and only if they differ from the list before. It helps to implement a Resolver.
+// The function must not be called concurrently.
 func Changes(update func([]Instance)) func([]Instance) {
 	var last []Instance
 	told := false
@@ -101,7 +102,7 @@ func Changes(update func([]Instance)) func([]Instance) {
 		if told && slices.EqualFunc(list, last, Instance.Equal) {
 			return
 		}
-		for i, in := range list { // of thousands mostly one has changed
+		for i, in := range list { // usually one of many has changed: copy only that
 			if old, ok := slices.BinarySearchFunc(last, in, byID); ok && last[old].Equal(in) {
 				list[i] = last[old]
 			} else {

@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// Memory is a Registry for the services of one process, and the reference for what drivers of other
-// registries must do. The zero value is empty and ready to use; it must not be copied.
+// Memory is a Registry for the services of one process. Other drivers must behave as it does. The
+// zero value is empty and ready to use. It must not be copied.
 type Memory struct {
 	mu       sync.Mutex
 	services map[string]map[string]Instance // by name and ID
-	changed  chan struct{}                  // closed at the next change; nil: nobody waits
+	changed  chan struct{}                  // closed at the next change; nil while nobody waits
 }
 
 var _ Registry = (*Memory)(nil)
 
-// Register implements Registrar. It fails only for an instance that is not valid.
+// Register implements Registrar. It returns an error only for an invalid instance.
 func (m *Memory) Register(_ context.Context, in Instance) error {
 	return m.change(in, func(list map[string]Instance) {
 		maps.DeleteFunc(list, func(_ string, o Instance) bool { return in.Replaces(o) })
@@ -25,7 +25,7 @@ func (m *Memory) Register(_ context.Context, in Instance) error {
 	})
 }
 
-// Deregister implements Registrar. It fails only for an instance that is not valid.
+// Deregister implements Registrar. It returns an error only for an invalid instance.
 func (m *Memory) Deregister(_ context.Context, in Instance) error {
 	return m.change(in, func(list map[string]Instance) { delete(list, in.ID) })
 }

@@ -8,16 +8,18 @@ import (
 	"strings"
 )
 
-// Static is a Registry with a fixed list. Register and Deregister check the instance and change
-// nothing, so that a service starts in the same way with every registry. The zero value is empty.
+// Static is a Registry with a fixed list. Register and Deregister validate the instance and do
+// nothing else, so that a service starts in the same way with every registry. The zero value is
+// empty.
 type Static struct {
 	services map[string][]Instance
 }
 
 var _ Registry = (*Static)(nil)
 
-// NewStatic returns a registry with a copy of these instances by name of service. That is the
-// default of their Service; "service@address" of the first address that of their ID.
+// NewStatic returns a registry with copies of the given instances, by name of service. An instance
+// without a Service gets that name. One without an ID gets "service@address", with its HTTP address
+// or else its gRPC address.
 func NewStatic(services map[string][]Instance) *Static {
 	s := &Static{services: make(map[string][]Instance, len(services))}
 	for name, list := range services {
@@ -34,10 +36,10 @@ func NewStatic(services map[string][]Instance) *Static {
 	return s
 }
 
-// Register does nothing but check in.
+// Register validates in and does nothing else.
 func (s *Static) Register(_ context.Context, in Instance) error { return in.Validate() }
 
-// Deregister does nothing but check in.
+// Deregister validates in and does nothing else.
 func (s *Static) Deregister(_ context.Context, in Instance) error { return in.Validate() }
 
 // Watch implements Resolver: it calls update once, and returns nil when ctx ends.
@@ -50,13 +52,13 @@ func (s *Static) Watch(ctx context.Context, service string, update func([]Instan
 	return nil
 }
 
-// ParseStatic reads a table of service=HTTP|GRPC, one entry for each instance, separated by commas
-// or line ends; either address may be missing:
+// ParseStatic parses a table of service=HTTP|GRPC, with an entry for each instance, separated by
+// commas or line ends. Either address may be missing:
 //
 //	user-service=10.0.0.1:8081|10.0.0.1:50051,order-service=10.0.0.2:8082
 //
-// Lines of a YAML table ("user-service: 10.0.0.1:8081|10.0.0.1:50051") are read as well. The error
-// wraps ErrInvalid. It is what DISCOVERY_URL has behind "static:".
+// Lines of a YAML table ("user-service: 10.0.0.1:8081|10.0.0.1:50051") are accepted too. The error
+// wraps ErrInvalid. The setting discovery_url has such a table after "static:".
 func ParseStatic(table string) (*Static, error) {
 	services := map[string][]Instance{}
 	fields := strings.FieldsFunc(table, func(r rune) bool { return r == ',' || r == '\n' })
@@ -91,7 +93,8 @@ func ParseStatic(table string) (*Static, error) {
 	return NewStatic(services), nil
 }
 
-// shown is an entry for people; what is no plain address could hold a password.
+// shown returns an entry for an error. If it is not a plain address it may have a password, and is
+// hidden.
 func shown(entry string) string {
 	i := strings.IndexAny(entry, "/@?#%")
 	if i < 0 {

@@ -13,16 +13,17 @@ import (
 	"time"
 )
 
-// A request body must bring bodyStep bytes within bodyTime, and before the deadline of its request,
-// again and again. Each time it does, the deadline of the request begins anew, so that an upload may be long as long as it comes.
+// Each bodyStep bytes of a request's body must arrive within bodyTime, and before the deadline of
+// the request. Each time they do the deadline starts again, so that an upload may last as long as
+// it makes progress.
 const (
 	bodyTime = 30 * time.Second
 	bodyStep = 64 << 10
 )
 
-// MaxBody gives the routes of h a limit of their own for the request's body, in bytes, instead of
-// Options.MaxBody, which is also the setting max_body; negative means no limit. The innermost one
-// counts. Outside of a Server it is http.MaxBytesHandler.
+// MaxBody limits the request's body to n bytes for h, instead of to Options.MaxBody, which the
+// setting max_body sets. Negative means no limit. If MaxBody is nested, the innermost one counts.
+// Outside of a Server it works as http.MaxBytesHandler.
 func MaxBody(n int64, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := h
@@ -35,15 +36,15 @@ func MaxBody(n int64, h http.Handler) http.Handler {
 	})
 }
 
-// bodyProblem returns what becomes of an error status when the body is to blame: the client's error
-// is not the handler's.
+// bodyProblem returns the problem to send instead of an error status of the handler, if the handler
+// failed because the client's body could not be read.
 func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 	if status < 400 {
 		return p, false
 	}
 	fault := int(x.bodyFault.Load())
 	if fault == 0 && x.body.reading.Load() && errors.Is(x.limit.Err(), context.DeadlineExceeded) {
-		fault = http.StatusRequestTimeout // what reads it is about to learn so
+		fault = http.StatusRequestTimeout // the Read in progress is about to fail with it
 	}
 	switch fault {
 	case http.StatusRequestEntityTooLarge:
@@ -54,14 +55,14 @@ func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 	case http.StatusBadRequest:
 		p.Detail = "the request body is malformed or ended before it was complete"
 		if status < 500 {
-			return p, false // the handler may know better
+			return p, false // the handler's own status says more
 		}
 	}
 	p.Status = fault
 	return p, fault != 0 && status != fault
 }
 
-// blame keeps what the client did wrong when its body cannot be read.
+// blame records the status for a body that could not be read.
 func (x *exchange) blame(err error) {
 	fault := http.StatusBadRequest
 	switch {
@@ -76,7 +77,7 @@ func (x *exchange) blame(err error) {
 	x.bodyFault.Store(int32(fault))
 }
 
-// bodyDeadline is until when the next part of the body must come: no longer than the request has.
+// bodyDeadline returns the time by which the next part of the body must arrive.
 func (x *exchange) bodyDeadline(now time.Time) time.Time {
 	at := now.Add(bodyTime)
 	if limit, ok := x.limit.Deadline(); ok && !x.ownDeadline && limit.Before(at) {
@@ -94,16 +95,17 @@ func (x *exchange) limitBody() {
 	x.req.Body = &x.body
 }
 
-// How long a connection is kept for a body that nobody reads, and for how much of it. net/http does it
-// without a limit of time for up to smallRest.
+// How long, and for how many bytes, a connection is kept open for the rest of a body that the
+// handler did not read. net/http does this for up to smallRest, without a time limit.
 const (
 	lingerTime = 2 * time.Second
 	lingerMost = 64 << 20
 	smallRest  = 256 << 10
 )
 
-// linger throws away what a client still sends after its answer: a connection that is closed before
-// is reset, and a client that sends all before it reads would never see the answer.
+// linger discards what the client still sends after the answer. If the connection were closed at
+// once it would be reset, and a client that sends its whole request before it reads would never see
+// the answer.
 func (x *exchange) linger() {
 	b, fault := &x.body, x.bodyFault.Load()
 	if b.conn == nil || !b.mu.TryLock() { // somebody still reads
@@ -115,7 +117,7 @@ func (x *exchange) linger() {
 	}
 	rc := http.NewResponseController(x.ResponseWriter)
 	if rc.SetReadDeadline(time.Now().Add(lingerTime)) != nil || x.req.Header["Expect"] != nil {
-		return // a body that waits for a word is not asked for
+		return // the client waits for "100 Continue" before it sends the body
 	}
 	if fault == 0 && x.req.ContentLength-b.read < smallRest || rc.Flush() != nil {
 		return
@@ -127,7 +129,7 @@ func (x *exchange) linger() {
 type body struct {
 	io.ReadCloser
 	raw     io.ReadCloser // without a limit
-	conn    *conn         // that it comes over; nil for none, and for one that is shared
+	conn    *conn         // nil within the process, and for a connection that requests share
 	x       *exchange
 	mu      sync.Mutex // held by Read; Close waits for it, as that of net/http does
 	started bool
@@ -163,7 +165,7 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 	}
 	b.reading.Store(true)
-	x.slot.Pause() // the client may take its time, or all of ours
+	x.slot.Pause() // the client may be slow
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		x.blame(err)
@@ -180,7 +182,7 @@ func (b *body) Read(p []byte) (int, error) {
 	x.slot.Resume(time.Now())
 	b.whole = errors.Is(err, io.EOF)
 	if b.conn != nil && b.whole {
-		b.conn.spare(time.Time{}, 0) // all of the request is here
+		b.conn.spare(time.Time{}, 0) // the whole request has arrived
 	}
 	if x.readTimed && errors.Is(err, io.EOF) {
 		// Otherwise the deadline would cut the connection while the handler still works: net/http
@@ -190,7 +192,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// start applies the limits that hold when the handler begins to read.
+// start applies the limits when the handler begins to read.
 func (b *body) start() error {
 	x := b.x
 	if x.maxBody >= 0 {
@@ -198,19 +200,19 @@ func (b *body) start() error {
 			x.bodyFault.Store(http.StatusRequestEntityTooLarge)
 			return &http.MaxBytesError{Limit: x.maxBody}
 		}
-		// The writer beneath ours, as it knows how to close the connection after a body that was
-		// not read to its end.
+		// Pass net/http's own writer: it can close the connection after a body that was not read
+		// to its end.
 		b.ReadCloser = http.MaxBytesReader(x.ResponseWriter, b.ReadCloser, x.maxBody)
 	}
 	if !x.ownReadDeadline && !x.streaming {
-		// A writer without deadlines is not a connection that could be slow.
+		// A writer without deadlines has no connection that could be slow.
 		x.readTimed = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.bodyDeadline(x.start)) == nil
 	}
 	b.step = bodyStep
 	return nil
 }
 
-// moreTime is what a body that comes gets.
+// moreTime extends the deadlines of a body that makes progress.
 func (b *body) moreTime() {
 	x := b.x
 	b.step = b.read + bodyStep

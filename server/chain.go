@@ -14,7 +14,7 @@ import (
 	"github.com/kaptar/kaptar/internal/limit"
 )
 
-// prepare reads the options, the first time it is called.
+// prepare builds the chain from the options, once.
 func (s *Server) prepare() {
 	s.prepared.Do(func() {
 		s.mu.Lock()
@@ -49,7 +49,7 @@ type route struct {
 }
 
 // Handle registers h for pattern, which has the form of http.ServeMux: "GET /users/{id}". It panics
-// as http.ServeMux does. A route registered after Listen is not taken, and the log says so.
+// when http.ServeMux does. A route registered after Listen is ignored, with an error in the log.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +58,7 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 		return
 	}
 	r := &route{pattern, h}
-	if s.inner != nil { // and calls within the process come: never to a route without its middleware
+	if s.inner != nil { // calls within the process may come already, and must find the middleware
 		s.wrap(r)
 	}
 	s.mux.Handle(pattern, r)
@@ -94,7 +94,7 @@ func withoutFiles(h http.Handler) http.Handler {
 	})
 }
 
-// names are the patterns of the routes and the full methods of the RPCs; the caller holds mu.
+// names returns the patterns of the routes and the full methods of the RPCs; the caller holds mu.
 func (s *Server) names() []string {
 	var names []string
 	for _, r := range s.routes {
@@ -111,8 +111,8 @@ func (s *Server) names() []string {
 	return names
 }
 
-// dispatch is the inner end of the middleware. The request may be a copy of the one that the
-// middleware was given, so that what the mux writes into it would not be seen outside.
+// dispatch is the handler inside the middleware. It notes the route itself, because r may be a copy
+// of the request that the middleware got, and the mux writes the pattern into r only.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	if x := exchangeOf(r.Context()); x != nil {
 		x.setRoute(s.lookUp(r))
@@ -125,9 +125,9 @@ func (s *Server) lookUp(r *http.Request) (pattern string) {
 	return pattern
 }
 
-// SetRoute names the route of r for metrics, log and span: for a router that stands behind one
-// pattern of the mux, and whose routes would all be counted as that one. The name must be a
-// pattern, such as "/old/{id}", not a path. Outside of a Server it does nothing.
+// SetRoute sets the route of r for metrics, log and span. It is for a router that is registered
+// under one pattern of the mux: without it all its routes are counted as one. The name must be a
+// pattern such as "/old/{id}", not a path. Outside of a Server it does nothing.
 func SetRoute(r *http.Request, pattern string) {
 	if x := exchangeOf(r.Context()); x != nil {
 		x.setRoute(pattern)
@@ -137,8 +137,8 @@ func SetRoute(r *http.Request, pattern string) {
 // own are the paths that the server answers itself.
 var own = []string{"/livez", "/readyz", "/metrics"}
 
-// checkRoutes finds routes that would never be served, and asks Options.CheckRoutes; the caller holds
-// mu.
+// checkRoutes returns an error for routes that would never be served, and the error of
+// Options.CheckRoutes; the caller holds mu.
 func (s *Server) checkRoutes() error {
 	var errs []error
 	for _, path := range own {

@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// writePart is how much is written between two signs of life of a connection.
+// writePart is the most that one write may pass on before the connection counts as alive again.
 const writePart = 512 << 10
 
-// conns is a listener that knows the connections it has accepted: it bounds their number and
-// closes those whose peer takes nothing of what is written, or that nobody needs when it is full.
+// conns is a listener that keeps track of its connections. It bounds their number, closes those
+// whose peer does not read what is written, and when it is full it closes those that are not in
+// use.
 type conns struct {
 	net.Listener
 	limit int             // connections at a time; not positive: any number
@@ -25,7 +26,7 @@ type conns struct {
 
 	mu    sync.Mutex
 	all   map[*conn]struct{}
-	taken int // connections, and the one to be accepted
+	taken int // connections, including one that is about to be accepted
 }
 
 func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
@@ -35,12 +36,13 @@ func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
 	return &conns{Listener: l, limit: limit, stop: stop, freed: make(chan struct{}, 1), all: map[*conn]struct{}{}}
 }
 
-// opened counts the connections that all servers of the process have accepted: its descriptors are
-// shared.
+// opened counts the connections of all servers in the process, because they share its file
+// descriptors.
 var opened atomic.Int64
 
-// take takes the room for one more connection, if there is any: up to limit here, and up to three
-// quarters of the process's descriptors everywhere. The rest is for its own calls and files.
+// take reserves a connection, if there may be one more: up to limit for this listener, and up to
+// three quarters of the process's file descriptors for all of them. The rest is for its own calls
+// and files.
 func (c *conns) take() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,7 +92,7 @@ func (c *conns) release() {
 	}
 }
 
-// watch closes connections that are in one write for longer than the limit, until stop is closed.
+// watch ends connections that have been in one write for longer than limit, until stop is closed.
 func (c *conns) watch(limit time.Duration, stop <-chan struct{}) {
 	tick := time.NewTicker(max(limit/2, time.Millisecond))
 	defer tick.Stop()
@@ -111,19 +113,19 @@ func (c *conns) watch(limit time.Duration, stop <-chan struct{}) {
 	}
 }
 
-// conn knows since when it has been writing, and whether it is needed.
+// conn is a connection that records since when it has been writing, and whether it is in use.
 type conn struct {
 	net.Conn
 	conns   *conns
 	client  netip.Prefix
-	since   atomic.Int64 // when the wait for its peer began, in Unix nanoseconds; 0: it is worked on
-	allowed atomic.Int64 // how long that wait may be, when there is no room
-	rested  atomic.Bool  // a request was answered, and nothing read since
-	// For the goroutine that reads:
+	since   atomic.Int64 // when the wait for its peer began, in Unix nanoseconds; 0 while a request is handled
+	allowed atomic.Int64 // how long that wait may last when connections are short
+	rested  atomic.Bool  // a request was answered, and nothing was read since
+	// Used by the goroutine that reads:
 	reads int    // since the last request
-	used  bool   // there was one
-	early bool   // one byte of the next request was read
-	head  []byte // of the request, until the next read
+	used  bool   // there was a request
+	early bool   // one byte of the next request was read ahead
+	head  []byte // the head of the request, valid until the next read
 
 	writing atomic.Int64 // the start of the write under way in Unix nanoseconds; 0: none
 	once    sync.Once
@@ -141,8 +143,8 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// ReadFrom keeps sendfile for files, part by part. Other sources may keep a read waiting, which
-// must not look like a write that is stuck.
+// ReadFrom uses sendfile for files, in parts. Other sources are copied: their reads may block, and
+// that must not look like a stuck write.
 func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	limited, ok := src.(*io.LimitedReader)
 	if !ok {
@@ -166,7 +168,8 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 }
 
-// CloseWrite is how net/http lets a client read the answer before the connection goes.
+// CloseWrite is called by net/http so that a client can read the answer before the connection
+// closes.
 func (c *conn) CloseWrite() error {
 	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()
@@ -174,8 +177,7 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Close makes room for another connection once the descriptor is free, which is when nobody reads
-// from it any more.
+// Close makes room for another connection, but only after the descriptor is free.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {

@@ -2,5 +2,5 @@
 
 package server
 
-// descriptors is a number of connections that every system can have open.
+// descriptors returns a number of connections that every system can have open.
 func descriptors() int { return 1 << 16 }

@@ -4,8 +4,8 @@ package server
 
 import "syscall"
 
-// descriptors is how many files and connections the process may have open. Go has raised the soft
-// limit to the hard one.
+// descriptors returns how many files and connections the process may have open. The Go runtime has
+// already raised the soft limit to the hard one.
 func descriptors() int {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

@@ -17,8 +17,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// exchange is one request and its answer on the way through the chain. It is the
-// http.ResponseWriter of the handler.
+// exchange is one request and its answer. It is the http.ResponseWriter that the handler gets.
 type exchange struct {
 	http.ResponseWriter
 	server *Server
@@ -28,13 +27,13 @@ type exchange struct {
 	flight flight
 	slot   limit.Slot
 	start  time.Time
-	head   time.Duration // from the start to when the answer became a stream
+	head   time.Duration // from the start until the answer became a stream
 	method string        // as a label
 	bytes  int64
 	status int // 0 until the header is written
 
 	limit   *deadline.Limit
-	allowed time.Duration // what the deadline was at first; not positive when there was none
+	allowed time.Duration // time until the first deadline; not positive when there was none
 
 	body            body
 	maxBody         int64
@@ -51,7 +50,7 @@ type exchange struct {
 // setRoute keeps the pattern under which the request is counted.
 func (x *exchange) setRoute(pattern string) { x.named.Store(&pattern) }
 
-// route returns the pattern of the request, "" when no route takes it.
+// route returns the pattern of the request, or "" if none matches.
 func (x *exchange) route() string {
 	if p := x.named.Load(); p != nil {
 		return *p
@@ -59,10 +58,10 @@ func (x *exchange) route() string {
 	if len(x.server.opts.Middleware) == 0 {
 		return x.req.Pattern
 	}
-	return x.server.lookUp(x.req) // the middleware did not let it pass
+	return x.server.lookUp(x.req) // the middleware answered it
 }
 
-// unrouted reports that the mux answers, having no route.
+// unrouted reports whether the mux itself answers, because no route matches.
 func (x *exchange) unrouted() bool {
 	if len(x.server.opts.Middleware) == 0 {
 		return x.req.Pattern == ""
@@ -74,8 +73,8 @@ func (x *exchange) unrouted() bool {
 // Unwrap is for http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// WriteHeader sends the status, or a problem where the mux or a handler that could not read its
-// body has only plain text.
+// WriteHeader sends the status. It sends a problem instead of the plain text of the mux, and
+// instead of the answer of a handler that failed because the client's body could not be read.
 func (x *exchange) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols || x.status != 0 {
 		x.ResponseWriter.WriteHeader(status)
@@ -100,7 +99,7 @@ func (x *exchange) WriteHeader(status int) {
 	}
 }
 
-// replace sends p and swallows what the handler writes.
+// replace sends p and discards what the handler writes.
 func (x *exchange) replace(p Problem) {
 	x.fail(p)
 	x.replaced = true
@@ -136,7 +135,7 @@ func (x *exchange) WriteString(text string) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile within reach of io.Copy.
+// ReadFrom lets io.Copy use sendfile.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	rf, ok := x.ResponseWriter.(io.ReaderFrom)
 	if !ok || x.replaced {
@@ -151,17 +150,17 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	return n, err
 }
 
-// ErrStopping is what context.Cause returns for the context of a stream, over HTTP or gRPC, that
-// has ended because Shutdown has begun.
+// ErrStopping is the cause (see context.Cause) of the end of a stream's context when Shutdown has
+// begun. It applies to streams over HTTP and gRPC.
 var ErrStopping = errors.New("server: the service stops")
 
-// errCut is the cause for calls that Shutdown did not wait for any longer.
+// errCut is the cause for calls that had not ended when the time of Shutdown was over.
 var errCut = errors.New("server: the time for stopping is over")
 
 // How an answer has ended, for metrics, log and span.
 const (
 	endFinished   = "finished"    // the handler has returned
-	endClientGone = "client_gone" // the client did not wait for that
+	endClientGone = "client_gone" // the client left before that
 	endStopping   = "stopping"    // the service stops
 	endTimeout    = "timeout"     // its deadline had passed
 	endFailed     = "failed"      // the handler has panicked, http.ErrAbortHandler included
@@ -184,7 +183,7 @@ func (x *exchange) stream() {
 	x.server.flights.stream(&x.flight)
 }
 
-// ending says how the answer has ended.
+// ending returns how the answer has ended.
 func (x *exchange) ending(abort bool) string {
 	err := x.req.Context().Err()
 	if err == nil {
@@ -246,10 +245,10 @@ func (x *exchange) SetReadDeadline(at time.Time) error {
 	return http.NewResponseController(x.ResponseWriter).SetReadDeadline(at)
 }
 
-// cut takes the connection from a handler that does not mind its context.
+// cut breaks the connection of a handler that ignores the end of its context.
 func (x *exchange) cut() {
 	if c := x.conn.Load(); c != nil {
-		_ = (*c).Close() // its handler is told by the error of what it does next
+		_ = (*c).Close() // the handler's next read or write fails
 		return
 	}
 	past := time.Unix(1, 0)

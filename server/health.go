@@ -25,8 +25,8 @@ const (
 	draining readiness = "draining"
 )
 
-// checks are the readiness of a server. However many probes come, a check runs once at a time: one
-// that hangs holds one goroutine, not one for each probe.
+// checks are the readiness checks of a server. However many probes come, each check runs at most
+// once at a time, so that a check that hangs holds one goroutine and not one for each probe.
 type checks struct {
 	mu     sync.Mutex
 	state  readiness
@@ -44,9 +44,10 @@ type readyAnswer struct {
 	Checks map[string]checkResult `json:"checks"`
 }
 
-// AddReadiness makes /readyz call look, which has 1 s to return nil. It should ask for what this
-// service cannot work without, and at no other service: readiness that follows a dependency takes
-// down everyone at once. A second check of the same name replaces the first.
+// AddReadiness makes /readyz call look, which must return nil within 1 s. It should check what this
+// service cannot work without, but not another service: if readiness follows a dependency, one
+// outage takes all its callers out of service at once. A second check of the same name replaces the
+// first.
 func (s *Server) AddReadiness(name string, look func(context.Context) error) {
 	c := &s.checks
 	c.mu.Lock()
@@ -54,9 +55,9 @@ func (s *Server) AddReadiness(name string, look func(context.Context) error) {
 	c.byName[name] = look
 }
 
-// SetReady says whether the service wants work. Until the first true, /readyz answers 503
-// "starting", after a later false 503 "draining"; the gRPC health service follows. Once Shutdown
-// has begun, true is ignored.
+// SetReady tells whether the service wants requests. Until the first SetReady(true), /readyz
+// answers 503 "starting"; after a later SetReady(false) it answers 503 "draining". The gRPC health
+// service follows. Once Shutdown has begun, SetReady(true) does nothing.
 func (s *Server) SetReady(is bool) {
 	c := &s.checks
 	c.mu.Lock()
@@ -71,8 +72,8 @@ func (s *Server) SetReady(is bool) {
 	}
 }
 
-// livez says that the process answers, and nothing about anything else: an orchestrator kills what
-// is not alive, and that mends no dependency.
+// livez only shows that the process answers. It checks no dependency: an orchestrator kills a
+// process that is not alive, and that would not repair the dependency.
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }
@@ -110,10 +111,10 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, answer)
 }
 
-// ask returns the result of the run under way, or of a new one.
+// ask returns the result of the check in progress, or of a new run.
 func (c *checks) ask(ctx context.Context, name string, look func(context.Context) error) error {
 	run := c.runs.DoChan(name, func() (_ any, err error) {
-		// Without the cancellation of the probe that happens to be first: others wait for the same.
+		// The probe that started the check may be cancelled while others wait for its result.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTime)
 		defer cancel()
 		defer func() {
@@ -135,5 +136,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a probe that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client has gone
 }

@@ -1,6 +1,6 @@
-// Package limit bounds how many calls a server works on at a time and finds the bound by itself,
-// from how long calls take: more calls at once than a server has room for make each of them slower
-// and none of them done sooner.
+// Package limit bounds how many calls a server works on at a time. It finds the bound by itself
+// from the latency of calls: beyond its capacity, more concurrent calls make each call slower and
+// none finish sooner.
 package limit
 
 import (
@@ -12,35 +12,35 @@ import (
 	"time"
 )
 
-// The models are Netflix's concurrency-limits and Envoy's adaptive concurrency, with two differences.
-// Latency is compared for each route with that of the same route at rest, so that a server may have
-// handlers of very different latency; and what decides is how many calls of a window were slow, not
-// their mean, so that one slow dependency among several does not close the server.
+// The models are Netflix's concurrency-limits and Envoy's adaptive concurrency, with two
+// differences. The latency of a call is compared with that of the same route at low load, so that a
+// server may have handlers of very different latency. And the share of slow calls in a window
+// decides, not their mean, so that one slow dependency among several does not close the server.
 //
-// When most calls are slow the limit is halved. If that does not make them faster, what they wait for
-// is not for want of room here: the limit returns to what it was, and the latency is the new measure.
+// When most calls are slow the limit is halved. If that does not make them faster, they do not wait
+// for capacity here: the limit returns to what it was, and the latency becomes the new reference.
 const (
 	initial    = 20
 	least      = 4
-	tolerance  = 3                     // times its latency at rest makes a call a slow one,
-	slack      = time.Millisecond      // if it is more than that beside: schedulers are not exact
-	windowTime = 50 * time.Millisecond // of calls that are looked at together, at least,
-	windowSize = 64                    // with so many calls,
-	windowMost = time.Second           // or that long
-	fewest     = 8                     // calls that say anything
-	testEvery  = 30 * time.Second      // it is halved to see what comes of it while calls wait
-	helped     = 0.8                   // of the latency must remain at most
-	known      = 32                    // calls after which a route's latency at rest is known
-	burst      = 128                   // calls may wait however low the limit is
+	tolerance  = 3                     // a call is slow if it takes so many times its latency at low load
+	slack      = time.Millisecond      // and at least this much longer: schedulers are not exact
+	windowTime = 50 * time.Millisecond // a window of calls lasts at least this long
+	windowSize = 64                    // and has so many calls,
+	windowMost = time.Second           // unless it has lasted this long
+	fewest     = 8                     // and has at least so many
+	testEvery  = 30 * time.Second      // while calls wait the limit is halved this often, as a test
+	helped     = 0.8                   // halving helped if the latency fell to this share or less
+	known      = 32                    // calls after which a route's latency at low load is known
+	burst      = 128                   // calls may wait, however low the limit is
 )
 
 // Options configure a Limiter. The zero value is ready to use.
 type Options struct {
-	Max  int           // the limit never grows above; default 1,000, negative means no limit at all
-	Wait time.Duration // that a call may spend in the queue; default 100 ms
+	Max  int           // upper bound of the limit; default 1,000, negative means no limit
+	Wait time.Duration // longest time in the queue; default 100 ms
 }
 
-// A Priority says who waits behind whom.
+// A Priority is the rank of a call in the queue.
 type Priority int
 
 // The priorities.
@@ -50,18 +50,18 @@ const (
 	Sheddable          // does not wait: it is refused when there is no room
 )
 
-// A Refusal is why a call was not let in; "" means that it was.
+// A Refusal is the reason why a call was not admitted; "" means that it was.
 type Refusal string
 
 // The reasons.
 const (
-	Full    Refusal = "queue_full" // there is no room in the queue, or somebody newer took it
+	Full    Refusal = "queue_full" // the queue is full, or a newer or more important call took its slot
 	Late    Refusal = "queue_time" // its turn did not come in time
 	Shed    Refusal = "sheddable"  // it is Sheddable, and there is no room
 	Expired Refusal = "expired"    // its context ended before its turn came
 )
 
-// A Limiter lets calls in. Its methods may be called concurrently.
+// A Limiter admits calls. Make it with New. Its methods may be called concurrently.
 type Limiter struct {
 	min, max int64
 	wait     time.Duration
@@ -76,21 +76,22 @@ type Limiter struct {
 
 	window window // of the calls that began since it did
 	before window // the one before the limit was halved
-	high   int64  // the limit then; 0: it was not
+	high   int64  // the limit before it was halved; 0: it is not halved
 	tested time.Time
-	scale  float64   // how often its latency at rest a call takes that is not held up here
-	fast   bool      // until the limit was first found to be too high, it grows with each call
-	last   time.Time // a call was measured
+	scale  float64   // how many times its latency at low load a call takes that does not wait for capacity here
+	fast   bool      // the limit grows with each call, until it is first found to be too high
+	last   time.Time // when a call was last measured
 }
 
-// A window is what is known of the calls since it began that had more than half of the limit.
+// A window is statistics of the calls since it began, of those that ran while more than half of the
+// limit was in use.
 type window struct {
 	began       time.Time
 	calls, slow int
-	times       float64 // how often its latency at rest each took, in all
+	times       float64 // sum of how many times its latency at low load each call took
 }
 
-// mean is how often its latency at rest a call took.
+// mean returns how many times its latency at low load a call took on average.
 func (w *window) mean() float64 { return w.times / float64(max(w.calls, 1)) }
 
 // New returns a Limiter.
@@ -110,36 +111,37 @@ func New(opts Options) *Limiter {
 	return l
 }
 
-// Limit is how many calls may be worked on at the moment.
+// Limit returns the current limit.
 func (l *Limiter) Limit() float64 { return float64(l.limit.Load()) }
 
-// Waiting is how many calls wait for their turn.
+// Waiting returns how many calls are in the queue.
 func (l *Limiter) Waiting() float64 { return float64(l.waiting.Load()) }
 
-// A Slot is a call that was let in. The zero value is none. Its methods may be called concurrently.
+// A Slot is an admitted call. The zero value is not admitted. Its methods may be called
+// concurrently.
 type Slot struct {
 	limiter *Limiter
 	state   atomic.Int32
-	began   atomic.Int64 // when it was let in, or had all it needs, after Limiter.epoch
-	beside  int64        // calls that were worked on then, this one included
+	began   atomic.Int64 // when it was admitted, or had its whole request, since Limiter.epoch
+	beside  int64        // calls in flight then, including this one
 }
 
 // The states of a Slot.
 const (
 	none   = iota
-	taken  // counts
-	paused // waits for its client, and does not count
+	taken  // counts against the limit
+	paused // waits for its client and does not count
 )
 
-// A Latency is how long the calls of one route take while few are worked on. The zero value knows
-// nothing yet. It belongs to one Limiter.
+// A Latency is how long calls of one route take at low load. The zero value has not learned yet.
+// Use it with one Limiter only.
 type Latency struct {
 	typical time.Duration // the median
-	calls   uint32        // that it was learnt from, up to known
+	calls   uint32        // number of calls learned from, up to known
 }
 
-// Acquire lets a call in that came at now, at once or when its turn has come. Only when there is no
-// room at once does it ask for the priority. Unless it refuses, Release must be called on s.
+// Acquire admits a call that arrived at now, at once or after it has waited in the queue. It calls
+// priority only if the call has to wait. Unless it refuses the call, s.Release must be called.
 func (l *Limiter) Acquire(ctx context.Context, now time.Time, s *Slot, priority func() Priority) Refusal {
 	n := l.inFlight.Add(1)
 	if n <= l.limit.Load() && l.waiting.Load() == 0 {
@@ -156,10 +158,10 @@ func (s *Slot) take(l *Limiter, now time.Time, beside int64) {
 	s.state.Store(taken)
 }
 
-// Release ends a call at now. With a Latency, that of its route, the call counts as a measurement;
-// a call that failed, which may have taken any time, should not, and neither should a stream. ok is
-// false for one that ran out of time: it was slow, but is not how long calls take. A call that was
-// released before or was not let in is left alone.
+// Release ends a call at now. If route is not nil the call is measured with the Latency of its
+// route. Pass nil for a stream, and for a call that failed, since that may have taken any time. ok
+// is false for a call that timed out: it counts as slow, but its latency is not learned. Release
+// does nothing for a call that was not admitted or is already released.
 func (s *Slot) Release(now time.Time, route *Latency, ok bool) {
 	was := s.state.Swap(none)
 	if was == none {
@@ -167,7 +169,7 @@ func (s *Slot) Release(now time.Time, route *Latency, ok bool) {
 	}
 	l := s.limiter
 	if was == taken {
-		// When somebody else measures, theirs will do.
+		// If another call is being measured at this moment, skip this one.
 		if route != nil && s.matters() && l.mu.TryLock() {
 			l.measure(s, now, route, ok)
 			l.mu.Unlock()
@@ -176,24 +178,23 @@ func (s *Slot) Release(now time.Time, route *Latency, ok bool) {
 	}
 }
 
-// matters reports whether the call can tell anything: one that had many beside it, whether the
-// limit is too high; some of those that had few, how long calls take.
+// matters reports whether the call is worth measuring. A call with many others in flight shows
+// whether the limit is too high; a sample of those with few shows the latency at low load.
 func (s *Slot) matters() bool {
 	l := s.limiter
 	return 2*s.beside > l.limit.Load() || s.beside <= l.min && s.began.Load()>>10&3 == 0
 }
 
-// Pause says that the call waits for its client, who may be slow or hostile: until Resume it does
-// not count.
+// Pause tells that the call waits for its client, who may be slow or hostile. Until Resume it does
+// not count against the limit.
 func (s *Slot) Pause() {
 	if s.state.CompareAndSwap(taken, paused) {
 		s.limiter.giveBack()
 	}
 }
 
-// Resume ends Pause. It does not wait for a turn, so there can be some calls more than the limit
-// for a moment. A time other than zero says that the call has all it needs: it is measured from
-// then on.
+// Resume ends Pause. It does not wait, so the limit can be exceeded for a moment. If now is not
+// zero the call has its whole request, and is measured from then on.
 func (s *Slot) Resume(now time.Time) {
 	if s.state.Load() != paused {
 		return
@@ -216,7 +217,7 @@ func (l *Limiter) giveBack() {
 	}
 }
 
-// measure looks at one call that ended; mu is held.
+// measure takes the measurement of a call that has ended; mu is held.
 func (l *Limiter) measure(s *Slot, now time.Time, route *Latency, ok bool) {
 	began := l.epoch.Add(time.Duration(s.began.Load()))
 	took := now.Sub(began)
@@ -230,7 +231,7 @@ func (l *Limiter) measure(s *Slot, now time.Time, route *Latency, ok bool) {
 	}
 	limit := l.limit.Load()
 	if route.calls < known || 2*s.beside <= limit || began.Before(l.window.began) {
-		return // the limit has no part in what it took, or another one had
+		return // the limit did not affect its latency, or an earlier limit did
 	}
 	times := float64(took) / float64(max(route.typical, 1))
 	slow := times > tolerance*l.scale && took > route.typical+slack
@@ -246,7 +247,7 @@ func (l *Limiter) measure(s *Slot, now time.Time, route *Latency, ok bool) {
 	}
 }
 
-// learn moves the median by a step towards took, by a large one at first.
+// learn moves the median a step towards took. The first steps are large.
 func (t *Latency) learn(took time.Duration) {
 	t.calls = min(t.calls+1, known)
 	switch step := t.typical/(2+time.Duration(t.calls)) + 1; {
@@ -259,7 +260,7 @@ func (t *Latency) learn(took time.Duration) {
 	}
 }
 
-// adjust ends a window.
+// adjust ends a window and sets the limit; mu is held.
 func (l *Limiter) adjust(now time.Time) {
 	w := l.window
 	l.window = window{began: now}
@@ -280,8 +281,8 @@ func (l *Limiter) adjust(now time.Time) {
 	l.limit.Store(limit)
 }
 
-// stuck lets more calls in when none has ended for as long as one may wait: their slowness, or that
-// of what they wait for, is not for want of room here. mu is held.
+// stuck raises the limit when no call has been measured for as long as one may wait: the calls in
+// flight wait for something else than capacity here. mu is held.
 func (l *Limiter) stuck(now time.Time) {
 	if limit := l.limit.Load(); now.Sub(l.last) > l.wait {
 		l.last = now

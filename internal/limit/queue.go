@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// Header marks an answer with status 503 as a refusal for want of room, before anything was done:
-// the server is well, and another instance may take the call at once. Its value is the Refusal.
+// Header marks a 503 answer as a refusal for overload, before anything was done. The server is
+// healthy, and the call may go to another instance at once. The value is the Refusal.
 const Header = "Kaptar-Overload"
 
-// Trailer is the same over gRPC, in the trailer of a call that failed as Unavailable.
+// Trailer is the same for gRPC, in the trailer of a call that failed with Unavailable.
 const Trailer = "kaptar-overload"
 
-// A waiter is a call that waits for its turn.
+// A waiter is a call in the queue.
 type waiter struct {
 	ctx    context.Context
 	since  time.Time
 	slot   *Slot
-	result chan Refusal // takes one, when it has left the queue
+	result chan Refusal // has room for one: gets it when the call is taken out of the queue
 }
 
-// enqueue waits for the turn of a call that found no room.
+// enqueue makes a call wait that could not be admitted at once.
 func (l *Limiter) enqueue(ctx context.Context, s *Slot, p Priority) Refusal {
 	w := &waiter{ctx: ctx, since: time.Now(), slot: s, result: make(chan Refusal, 1)}
 	if r, in := l.join(w, p); !in {
@@ -43,13 +43,14 @@ func (l *Limiter) enqueue(ctx context.Context, s *Slot, p Priority) Refusal {
 		l.stuck(time.Now())
 	}
 	l.mu.Unlock()
-	if !left { // it was called, or dropped, at the same moment
+	if !left { // it was admitted or dropped at the same moment
 		return w.checked(<-w.result)
 	}
 	return r
 }
 
-// checked gives the slot back of a call that ended while it waited.
+// checked returns r. If the call was admitted but its context has ended, it releases the slot and
+// returns Expired.
 func (w *waiter) checked(r Refusal) Refusal {
 	if r == "" && w.ctx.Err() != nil {
 		w.slot.Release(time.Now(), nil, false)
@@ -58,8 +59,8 @@ func (w *waiter) checked(r Refusal) Refusal {
 	return r
 }
 
-// join puts w into the queue, unless it may not wait. When the queue is full, the oldest of those
-// that are least important makes room.
+// join puts w into the queue. A Sheddable call is admitted or refused at once instead. If the queue
+// is full, the oldest of the least important calls is refused, unless w is less important still.
 func (l *Limiter) join(w *waiter, p Priority) (Refusal, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +92,7 @@ func (l *Limiter) join(w *waiter, p Priority) (Refusal, bool) {
 	return "", true
 }
 
-// letIn calls those whose turn it is; mu is held.
+// letIn admits calls from the queue while the limit allows it; mu is held.
 func (l *Limiter) letIn(now time.Time) {
 	for l.waiting.Load() > 0 && l.inFlight.Load() < l.limit.Load() {
 		q := Critical
@@ -100,7 +101,7 @@ func (l *Limiter) letIn(now time.Time) {
 		}
 		i := 0
 		if now.Sub(l.queue[q][0].since) > l.wait/4 {
-			i = len(l.queue[q]) - 1 // late: whoever came last is the most likely to be still waited for
+			i = len(l.queue[q]) - 1 // the queue is late: the client of the newest call is most likely still there
 		}
 		w := l.queue[q][i]
 		l.drop(q, i)
@@ -118,7 +119,7 @@ func (w *waiter) admit(l *Limiter) {
 	w.slot.take(l, time.Now(), l.inFlight.Add(1))
 }
 
-// leave takes w out, and reports whether it was still there.
+// leave removes w from the queue, and reports whether it was there; mu is held.
 func (l *Limiter) leave(w *waiter) bool {
 	for q := range l.queue {
 		if i := slices.Index(l.queue[q], w); i >= 0 {
