@@ -76,7 +76,7 @@ func (c *Config) reread(file os.FileInfo) (values []Value, err error, same bool)
 	return values, err, true
 }
 
-// SetLive sets Live fields from another place, such as a key-value store that all processes share.
+// SetLive sets Live fields from another source, such as a key-value store that all processes share.
 // values are texts by dotted key; they rank above the file and below the .env file and the
 // environment. A call replaces the values of the one before, so a key that is missing goes back to
 // what the sources say. origin returns where a key was found, for errors and Value.Origin. Values

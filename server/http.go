@@ -19,8 +19,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// statusClientGone is what metrics and log say of a request whose client went away before there was
-// an answer. It is never sent.
+// statusClientGone is the status in metrics and log of a request whose client left before it was
+// answered. It is never sent.
 const statusClientGone = 499
 
 // serve takes one request of the service through the chain.
@@ -40,7 +40,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.req = r.WithContext(ctx)
 	}
 	x.flight = flight{limit: x.limit, x: x, method: telemetry.Cut(r.Method), name: telemetry.Cut(r.URL.Path)}
-	// Not over before its records are made, or a shutdown would lose them.
+	// The request is in flight until its metrics and log are written, or a shutdown would lose
+	// them.
 	admitted := s.flights.add(&x.flight)
 	defer s.flights.remove(&x.flight)
 	defer x.finish()
@@ -59,7 +60,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// begin starts a span as a child of its caller's, or as the root of a trace that is linked to it.
+// begin starts a span as a child of the caller's span or, if the caller is not trusted, as the root
+// of a new trace with a link to it.
 func (s *Server) begin(span *telemetry.Span, name string, caller trace.SpanContext, trusted bool) {
 	if trusted || !caller.IsValid() {
 		s.tel.Begin(span, name, trace.SpanKindServer, caller)
@@ -69,13 +71,13 @@ func (s *Server) begin(span *telemetry.Span, name string, caller trace.SpanConte
 	span.AddLink(trace.Link{SpanContext: caller})
 }
 
-// limitTime starts the deadline of r. A call within the process brings a limit along.
+// limitTime starts the deadline of r. A call within the process brings a Limit of its own.
 func (x *exchange) limitTime(r *http.Request) context.Context {
 	ctx := r.Context()
 	at, ours := x.server.deadline(r, x.start)
 	x.limit = deadline.Of(ctx)
 	if x.limit == nil || x.limit.Owner() != nil {
-		x.limit = new(deadline.Limit) // not a part of x, which needs none within the process
+		x.limit = new(deadline.Limit) // not a field of x: calls within the process do not need it
 		ctx = x.limit.Start(ctx, at)
 	} else if !at.IsZero() {
 		x.limit.Move(at)
@@ -88,7 +90,7 @@ func (x *exchange) limitTime(r *http.Request) context.Context {
 	return ctx
 }
 
-// exchangeOf finds the exchange that a context belongs to, nil outside of a Server.
+// exchangeOf returns the exchange of a context, nil outside of a Server.
 func exchangeOf(ctx context.Context) *exchange {
 	if l := deadline.Of(ctx); l != nil {
 		x, _ := l.Owner().(*exchange)
@@ -97,8 +99,8 @@ func exchangeOf(ctx context.Context) *exchange {
 	return nil
 }
 
-// deadline returns until when r may take, and whether our settings say so; the zero time when there
-// is no limit beyond that of the context.
+// deadline returns the deadline of r, and whether it comes from our settings. It is the zero time
+// if there is none besides that of the context.
 func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bool) {
 	if h := r.Header[deadline.Header]; len(h) > 0 {
 		if s.opts.DeadlineFrom.Has(r.RemoteAddr) {
@@ -118,8 +120,8 @@ func (s *Server) deadline(r *http.Request, now time.Time) (at time.Time, ours bo
 	return now.Add(s.opts.Timeout), true
 }
 
-// wants reads which versions of other services the calls of a request ask for. What anybody but
-// Options.VersionFrom says is removed, and what cannot be read, or comes twice, has no effect.
+// wants returns the versions of other services that the request asks for. The header is removed if
+// it does not come from Options.VersionFrom, and ignored if it is malformed or comes twice.
 func (s *Server) wants(r *http.Request) *wanted.Set {
 	h := r.Header[wanted.Header]
 	switch {
@@ -134,7 +136,7 @@ func (s *Server) wants(r *http.Request) *wanted.Set {
 	return wanted.Parse(h[0])
 }
 
-// first is the value of a header that comes once.
+// first returns the first value of a header, or "".
 func first(values []string) string {
 	if len(values) == 0 {
 		return ""
@@ -142,8 +144,8 @@ func first(values []string) string {
 	return values[0]
 }
 
-// finish answers what the handler has left open and makes the records. It is deferred, and
-// recovers.
+// finish sends an answer if the handler has not, and writes span, metrics and log. It is deferred,
+// and recovers a panic of the handler.
 func (x *exchange) finish() {
 	p := recover()
 	abort := x.answer(p)
@@ -170,19 +172,19 @@ func (x *exchange) finish() {
 	x.span.End()
 	x.log(rm, now, took, end)
 	if abort {
-		panic(http.ErrAbortHandler) // net/http's way to cut the connection without a word
+		panic(http.ErrAbortHandler) // makes net/http cut the connection without a log line
 	}
 	x.linger()
 }
 
-// log writes the line of the access log. It tells how an answer ended that is a stream or that
-// was not completed, and the X-Request-Id of the answer.
+// log writes the line of the access log. For a stream, and for an answer that was not completed, it
+// says how that ended. It has the X-Request-Id of the answer if there is one.
 func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end string) {
 	ctx, h := x.req.Context(), x.server.log.Handler()
 	if !h.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	// Not through the Logger, which looks up the caller for each record.
+	// The Logger would look up the calling function for each record.
 	r := slog.NewRecord(now, slog.LevelInfo, "request", 0)
 	r.AddAttrs(
 		slog.String("method", x.flight.method),
@@ -198,11 +200,12 @@ func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end 
 	if id := first(x.Header()["X-Request-Id"]); id != "" {
 		r.AddAttrs(slog.String("request_id", telemetry.Cut(id)))
 	}
-	_ = h.Handle(ctx, r) // as the Logger, which has nobody to tell
+	_ = h.Handle(ctx, r) // a Logger ignores the error too
 }
 
-// answer responds where the handler did not, p being what it panicked with. It reports whether the
-// client must not take the answer for complete.
+// answer sends an answer if the handler did not; p is the value with which it panicked, or nil. It
+// reports whether the connection must be cut, so that the client does not take the answer for
+// complete.
 func (x *exchange) answer(p any) (abort bool) {
 	ctx := x.req.Context()
 	abort = p != nil
@@ -221,7 +224,7 @@ func (x *exchange) answer(p any) (abort bool) {
 	gone := errors.Is(context.Cause(ctx), context.Canceled)
 	switch {
 	case x.status >= 500 && gone && p == nil && !x.streaming:
-		x.status = statusClientGone // it is not there to see what its leaving has led to
+		x.status = statusClientGone // the error is likely the result of its leaving
 	case x.status != 0:
 	case abort:
 		x.status = http.StatusInternalServerError

@@ -10,20 +10,20 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 )
 
-// flight is one call under way, as a member of flights.
+// flight is one call in progress, as an element of flights.
 type flight struct {
 	limit  *deadline.Limit // of its context
 	x      *exchange       // nil for an RPC
 	method string          // of a request
 	name   string          // of an RPC: the full method; of a request: the path
-	stream bool            // ends when the server stops
+	stream bool            // its context ends when Shutdown begins
 
 	listed     bool // in flights, between these two
 	prev, next *flight
 }
 
-// cut ends the context and takes away what the handler may be waiting for. Of an RPC it is the
-// context alone: grpc-go takes the stream from the handler when the connection goes.
+// cut ends the context and breaks the connection that the handler may be waiting for. For an RPC it
+// ends only the context: grpc-go ends the stream when the connection closes.
 func (f *flight) cut() {
 	f.limit.Cancel(errCut)
 	if f.x != nil {
@@ -31,17 +31,17 @@ func (f *flight) cut() {
 	}
 }
 
-// flights are the calls under way, over the network and within the process.
+// flights are the calls in progress, over the network and within the process.
 type flights struct {
 	mu       sync.Mutex
 	last     *flight // a list through flight.prev
 	n        int     // its length
 	stopping bool
 	closed   bool
-	idle     chan struct{} // closed when the last has gone; nil when nobody waits
+	idle     chan struct{} // closed when the last call has ended; nil while nobody waits
 }
 
-// add takes f in, unless the server has shut down.
+// add adds f, unless the server has shut down.
 func (fs *flights) add(f *flight) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -56,7 +56,7 @@ func (fs *flights) add(f *flight) bool {
 	return true
 }
 
-// remove takes out those that are still there.
+// remove removes calls; those that are not listed any more are ignored.
 func (fs *flights) remove(done ...*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -69,7 +69,7 @@ func (fs *flights) remove(done ...*flight) {
 	}
 }
 
-// unlink takes f out if it is in; the caller holds mu.
+// unlink removes f if it is listed; the caller holds mu.
 func (fs *flights) unlink(f *flight) {
 	if !f.listed {
 		return
@@ -86,7 +86,7 @@ func (fs *flights) unlink(f *flight) {
 	fs.n--
 }
 
-// stream marks f as a call that ends when the server stops, which may be now.
+// stream marks f as a stream. If the server is already stopping it ends the context.
 func (fs *flights) stream(f *flight) {
 	fs.mu.Lock()
 	f.stream = true
@@ -97,17 +97,17 @@ func (fs *flights) stream(f *flight) {
 	}
 }
 
-// stop ends the contexts of all streams, also of those that begin later.
+// stop ends the contexts of all streams, including those that begin later.
 func (fs *flights) stop() {
 	fs.mu.Lock()
 	fs.stopping = true
 	fs.mu.Unlock()
-	for _, f := range fs.list(isStream) { // may run anything, so not under the lock
+	for _, f := range fs.list(isStream) { // Cancel runs other code, so the lock is not held
 		f.limit.Cancel(ErrStopping)
 	}
 }
 
-// dropStreams cuts the streams that are still there, and waits for them no longer.
+// dropStreams cuts the streams that have not ended. Shutdown then no longer waits for them.
 func (fs *flights) dropStreams() {
 	streams := fs.list(isStream)
 	fs.remove(streams...)
@@ -116,7 +116,7 @@ func (fs *flights) dropStreams() {
 	}
 }
 
-// close lets no further call in and ends those under way.
+// close refuses further calls and ends the contexts of those in progress.
 func (fs *flights) close() {
 	fs.mu.Lock()
 	fs.closed = true
@@ -126,7 +126,7 @@ func (fs *flights) close() {
 	}
 }
 
-// wait returns a channel that is closed once no call is under way. It may be called once.
+// wait returns a channel that is closed when no call is in progress. Call it at most once.
 func (fs *flights) wait() <-chan struct{} {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -139,7 +139,7 @@ func (fs *flights) wait() <-chan struct{} {
 	return idle
 }
 
-// count is how many calls are under way.
+// count returns the number of calls in progress.
 func (fs *flights) count() float64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -150,7 +150,7 @@ func anyFlight(*flight) bool  { return true }
 func isStream(f *flight) bool { return f.stream }
 func hasEnd(f *flight) bool   { return !f.stream }
 
-// list returns the calls under way that want holds for.
+// list returns the calls in progress for which want is true.
 func (fs *flights) list(want func(*flight) bool) (list []*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -162,8 +162,8 @@ func (fs *flights) list(want func(*flight) bool) (list []*flight) {
 	return list
 }
 
-// Busy says what the server is working on, as in "2 HTTP requests: GET /slow" and "1 RPC:
-// /user.v1.UserService/Watch"; empty when idle.
+// Busy describes the calls in progress, as in "2 HTTP requests: GET /slow" and
+// "1 RPC: /user.v1.UserService/Watch". It is empty when there are none.
 func (s *Server) Busy() []string { return s.flights.describe(anyFlight) }
 
 func (fs *flights) describe(want func(*flight) bool) []string {

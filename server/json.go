@@ -10,27 +10,28 @@ import (
 	"github.com/kaptar/kaptar/internal/strictjson"
 )
 
-// maxJSON is the limit of ReadJSON outside of a Server; in one it is that of the route.
+// maxJSON is the limit of ReadJSON outside of a Server. In a Server the route's limit applies.
 const maxJSON = 1 << 20
 
-// ReadJSON reads the body of r, one JSON value, into what v points to. It returns nil, or the answer
-// that tells the client what is wrong, for WriteProblem:
+// ReadJSON reads the body of r, one JSON value, into what v points to. It returns nil, or a problem
+// to send to the client with WriteProblem:
 //
 //	if p := server.ReadJSON(r, &order); p != nil {
 //		server.WriteProblem(w, r, *p)
 //		return
 //	}
 //
-// It takes only what any two readers understand alike. 400, with the location in Errors, is for text
-// that is not UTF-8 or has a NUL, keys that stand twice, that no field of v has or that differ from
-// its name in their capitals, values of another type, more than 64 levels and text behind the value;
-// 413 for a body above MaxBody, or 1 MiB outside of a Server; 415 for a Content-Type that is not JSON
-// or missing, since browsers send forms to other sites unasked, and for a Content-Encoding: bodies
-// are not decompressed. Problem.Errors repeats no values. After a problem v may be filled in part.
+// It accepts only what all JSON parsers read alike. The status of the problem is 400, with the
+// location in Errors, for text that is not UTF-8 or has a NUL, duplicate keys, keys that no field
+// of v has or that differ from its name in upper and lower case, values of another type, more than
+// 64 levels, and text after the value. It is 413 for a body larger than MaxBody, or than 1 MiB
+// outside of a Server. It is 415 for a Content-Type that is missing or not JSON, because browsers
+// can send forms to other sites without asking, and for a Content-Encoding, because bodies are not
+// decompressed. Problem.Errors repeats no values. After a problem v may be filled in part.
 //
-// A body of another kind is for the handler to read; MaxBody bounds it too. Of a multipart form,
-// http.Request.ParseMultipartForm keeps what is above its argument in temporary files, which are
-// therefore never larger than MaxBody in all, and are removed when the route's handler returns.
+// The handler reads bodies of other kinds itself; MaxBody bounds them too. For a multipart form,
+// http.Request.ParseMultipartForm keeps what exceeds its argument in temporary files. They are at
+// most MaxBody in size together, and are removed when the route's handler returns.
 func ReadJSON(r *http.Request, v any) *Problem {
 	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return refuse(http.StatusUnsupportedMediaType, "header.Content-Encoding", "expected a body without compression")

@@ -14,9 +14,9 @@ import (
 	"github.com/kaptar/kaptar/internal/listen"
 )
 
-// Serve answers on both ports until Shutdown has ended, and then returns nil. It listens if Listen
-// was not called, and returns early, with everything cut, when a port fails. After Shutdown it
-// returns nil at once.
+// Serve serves both ports until Shutdown has ended, and then returns nil. It calls Listen if that
+// was not done. If a port fails it cuts all calls and returns the error. After Shutdown it returns
+// nil at once.
 func (s *Server) Serve() error {
 	if err := s.Listen(); err != nil {
 		return err
@@ -64,23 +64,23 @@ func (s *Server) isDraining() bool {
 	}
 }
 
-// The bounds of a stop within that of the context.
+// Bounds of the steps of a stop, within that of the context.
 const (
 	streamGrace = 2 * time.Second        // for streams to end, once their contexts have
 	stuckGrace  = time.Second            // for a client to take some of what is written to it
-	lastGrace   = 100 * time.Millisecond // for calls to end that are cut because the time is over
+	lastGrace   = 100 * time.Millisecond // for calls to end that are about to be cut
 )
 
-// Shutdown turns readiness red, closes both ports to new connections and waits for the calls under
-// way, those within the process included.
+// Shutdown turns readiness red, closes both ports to new connections and waits for the calls in
+// progress, including those within the process.
 //
-// Requests and unary RPCs are finished. The contexts of streams end at once, with the cause
-// ErrStopping; a stream that is still there 2 s later is cut. When ctx ends first, Shutdown cuts
-// what is left and returns an error that names the requests and RPCs among it; a stream that is cut
-// is no error, but told in the log. A connection whose client takes nothing for a second is closed.
+// Requests and unary RPCs can finish. The contexts of streams end at once, with the cause
+// ErrStopping; a stream that has not ended 2 s later is cut. When ctx ends first, Shutdown cuts all
+// calls and returns an error that names the requests and unary RPCs. Streams that are cut are only
+// logged. A connection whose client reads nothing for a second is closed.
 //
-// Shutdown may come before Listen or Serve; a further call waits for the first and returns the
-// same. Connections that a handler has hijacked are left alone once the handler has returned.
+// Shutdown may be called before Listen or Serve. Further calls wait for the first and return its
+// result. Hijacked connections whose handler has returned are not closed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop.Do(func() {
 		close(s.draining)
@@ -100,7 +100,7 @@ func (s *Server) drain(ctx context.Context) error {
 	var wg sync.WaitGroup
 	if s.http != nil {
 		wg.Go(func() { _ = s.http.Shutdown(ctx) }) // only says that ctx has ended
-		_ = s.httpListener.Close()                 // Serve may not have taken it; if it has, it is the second close
+		_ = s.httpListener.Close()                 // in case Serve has not taken it over yet
 		go s.httpListener.watch(stuckGrace, s.stopped)
 		defer func() { _ = s.http.Close() }()
 	}
@@ -123,7 +123,7 @@ func (s *Server) drain(ctx context.Context) error {
 	return err
 }
 
-// finishCalls waits until nothing is under way, and ends by force what does not end.
+// finishCalls waits until no call is in progress, and cuts those that do not end in time.
 func (s *Server) finishCalls(ctx context.Context) error {
 	s.flights.stop()
 	idle := s.flights.wait()
@@ -134,7 +134,7 @@ func (s *Server) finishCalls(ctx context.Context) error {
 		return nil
 	case <-grace.C:
 	case <-ctx.Done():
-		// What was told to end a moment ago still may.
+		// Calls that were told to end a moment ago may still do so.
 		select {
 		case <-idle:
 			return nil
@@ -158,9 +158,9 @@ func (s *Server) finishCalls(ctx context.Context) error {
 	return fmt.Errorf("server: shutdown: cut %s: %w", strings.Join(busy, "; "), context.Cause(ctx))
 }
 
-// Listen binds the HTTP port, and the gRPC port if a gRPC service was registered. When one is
-// taken, the error names the address, who holds it where the system tells, and the setting to
-// change; errors.Is finds syscall.EADDRINUSE in it. After an error nothing is bound.
+// Listen binds the HTTP port, and the gRPC port if a gRPC service was registered. If a port is in
+// use, the error wraps syscall.EADDRINUSE and names the address, the process that has it if the
+// system tells, and the setting to change. After an error nothing is bound.
 func (s *Server) Listen() error {
 	s.prepare()
 	s.mu.Lock()
@@ -208,10 +208,10 @@ func (s *Server) newHTTP() *http.Server {
 	}
 }
 
-// HTTPAddr is the address that HTTP is served on, with the actual port; "" before Listen.
+// HTTPAddr returns the address on which HTTP is served, with the actual port; "" before Listen.
 func (s *Server) HTTPAddr() string { return s.addr(&s.httpListener) }
 
-// GRPCAddr is the address that gRPC is served on, with the actual port; "" before Listen and
+// GRPCAddr returns the address on which gRPC is served, with the actual port; "" before Listen and
 // without a gRPC service.
 func (s *Server) GRPCAddr() string { return s.addr(&s.grpcListener) }
 

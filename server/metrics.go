@@ -18,11 +18,11 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// unmatched is the endpoint of requests that no route takes.
+// unmatched is the endpoint label of requests that match no route.
 const unmatched = "unmatched"
 
-// metrics are the counters of one server. Children are looked up by label once for each route and
-// code, and from then on found without hashing labels.
+// metrics are the metrics of one server. The children of a route and code are looked up once, so
+// that later requests do not hash labels.
 type metrics struct {
 	service     string
 	requests    *prometheus.CounterVec
@@ -77,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 	}
 }
 
-// newScrape answers /metrics. A client that does not read all of it is nobody's error.
+// newScrape returns the handler of /metrics. A client that does not read all of it is not an error.
 func newScrape(reg *prometheus.Registry, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: scrapeLog{log}})
 }
@@ -98,7 +98,7 @@ func (m *metrics) route(method, pattern string) *routeMetrics {
 		}
 		span := method + " " + endpoint
 		if endpoint == "" {
-			endpoint, span = unmatched, method // a name must not grow with what clients think up
+			endpoint, span = unmatched, method // clients must not be able to make up names
 		}
 		return &routeMetrics{
 			method: method, endpoint: endpoint, span: span,
@@ -128,7 +128,7 @@ func (m *metrics) observeRPC(method string, code codes.Code, seconds float64) *r
 	return rm
 }
 
-// knownMethod maps methods that clients make up to one, so that they cannot make up time series.
+// knownMethod maps all unknown methods to one, so that clients cannot make up time series.
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
@@ -138,7 +138,7 @@ func knownMethod(method string) string {
 	return "OTHER"
 }
 
-// cache is a map that is read without a lock and copied when it grows: for keys that are few and
+// cache is a map that is read without a lock and copied when it grows. It is for few keys that
 // stay.
 type cache[K comparable, V any] struct {
 	m  atomic.Pointer[map[K]V]

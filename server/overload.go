@@ -17,44 +17,48 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// Limit is how much a server works on at a time. The zero value has the defaults; the tags are for
-// package config.
+// Limit bounds how much a server works on at a time. The zero value means the defaults. The tags
+// are for package config.
 type Limit struct {
-	// Max is the highest that the limit of requests and unary RPCs at a time may grow to; default
-	// 1,000, negative means no limit. The package comment says how it follows the latency.
+	// Max is the upper bound of the limit on concurrent requests and unary RPCs; default 1,000,
+	// negative means no limit. The package comment says how the limit adapts to the latency.
 	Max int `config:"max" default:"1000" help:"most requests and RPCs at a time; the limit below it follows the latency; -1 for none"`
-	// Wait is how long a call may wait for its turn before it is refused; default 100 ms.
+	// Wait is how long a call may wait in the queue before it is refused; default 100 ms.
 	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
-	// Hold is how long the answer to a request that is refused for want of room, here or further on, is
-	// kept back. A client that does not heed Retry-After is slowed down by it, and leaves the processors
-	// to what was accepted; between services it would only be a delay. So the answer does not have the mark
-	// by which services tell such refusals. Default: none.
+	// Hold delays the 503 answer to a request that was refused for overload, here or by a service
+	// behind this one. It slows down clients that ignore Retry-After, so that the processors work
+	// on what was accepted. It is meant for a gateway: other services would retry elsewhere at
+	// once, so a delayed answer lacks the header by which they recognise a refusal. Default: no
+	// delay.
 	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of a gateway: 1s"`
-	// Connections is how many each port serves at a time; more wait to be accepted, while those that
-	// are idle, or whose request does not come, are closed. While one client, an address or of IPv6 a
-	// /64, holds more than a quarter of them, only its own are. Default: half of the descriptors that
-	// the process may have, and three quarters for all servers in it; negative means any number.
+	// Connections is how many connections each port serves at a time. Further ones wait to be
+	// accepted, and meanwhile idle connections and those whose request does not arrive are closed.
+	// While one client (an IPv4 address or an IPv6 /64) holds more than a quarter of them, only
+	// that client's connections are closed. Default: half of the file descriptors that the process
+	// may have; all servers of a process together use at most three quarters of these. Negative
+	// means no limit.
 	Connections int `config:"connections" default:"0" help:"connections to each port at a time; 0 for half of the descriptors that the process may have, -1 for any number"`
 }
 
-// Priority says which calls wait behind which when a server has more to do than it has room for.
+// Priority is the rank of a call when the server is overloaded.
 type Priority = limit.Priority
 
-// The priorities, for Options.Priority. When the queue is full, calls that are less important make
-// room first.
+// The priorities, for Options.Priority. When the queue is full the less important calls are refused
+// first.
 const (
 	Normal    = limit.Normal
-	Critical  = limit.Critical  // let in before all others
+	Critical  = limit.Critical  // admitted before all others
 	Sheddable = limit.Sheddable // refused instead of waiting
 )
 
-// largeAnswer is how many bytes of an answer a client may keep us waiting with. What remains of a
-// larger one, or of a file, is written outside of the limit.
+// largeAnswer is the number of bytes of an answer during which the call counts against the limit.
+// The rest of a larger answer, and a file, is written without, because the client may be slow.
 const largeAnswer = 64 << 10
 
 const overloaded = "the service has more to do than it can; try again later"
 
-// enter waits for the request's turn, and answers it if that does not come.
+// enter admits the request, after a wait if necessary. If it is refused, enter answers it and
+// returns false.
 func (x *exchange) enter(ctx context.Context) bool {
 	s := x.server
 	why := s.limiter.Acquire(ctx, x.start, &x.slot, func() Priority { return s.priority(s.lookUp(x.req)) })
@@ -62,7 +66,7 @@ func (x *exchange) enter(ctx context.Context) bool {
 		return true
 	}
 	s.metrics.refused.WithLabelValues(s.metrics.service, string(why)).Inc()
-	if why != limit.Expired { // which its context answers
+	if why != limit.Expired { // then finish answers
 		x.Header().Set("Retry-After", "1")
 		x.Header().Set(limit.Header, string(why))
 		x.hold()
@@ -71,7 +75,7 @@ func (x *exchange) enter(ctx context.Context) bool {
 	return false
 }
 
-// hold keeps a refusal back, outside of the limit.
+// hold delays a refusal, without counting against the limit.
 func (x *exchange) hold() {
 	if d := x.server.opts.Limit.Hold; d > 0 && x.Header().Get(limit.Header) != "" {
 		x.leave()
@@ -96,7 +100,7 @@ func (c *call) enter(fullMethod string) error {
 	return status.Error(codes.Unavailable, overloaded)
 }
 
-// leave gives the slot back of a call that may now take as long as it likes.
+// leave releases the slot of a call that no longer counts against the limit.
 func (x *exchange) leave() { x.slot.Release(x.start, nil, false) }
 func (c *call) leave()     { c.slot.Release(c.start, nil, false) }
 
@@ -107,13 +111,13 @@ func (s *Server) priority(route string) Priority {
 	return s.opts.Priority(route)
 }
 
-// counts reports whether how long x took is a measurement, and whether a good one.
+// counts reports whether the duration of x counts as a measurement, and whether the call succeeded.
 func (x *exchange) counts() (measured, ok bool) {
 	ok = x.status < 400
 	return ok || errors.Is(x.req.Context().Err(), context.DeadlineExceeded), ok
 }
 
-// watchLimit tells what the limit is and does.
+// watchLimit registers the metrics of the limit.
 func (m *metrics) watchLimit(reg prometheus.Registerer, limiter func() *limit.Limiter) {
 	gauge := func(name, help string, value func(*limit.Limiter) float64) {
 		telemetry.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -15,10 +15,10 @@ import (
 	"github.com/kaptar/kaptar/internal/inproc"
 )
 
-// Peers are ranges of network addresses. Nil stands for all; an empty one that is not nil has none.
+// Peers are ranges of network addresses. Nil means all; empty but not nil means none.
 type Peers []netip.Prefix
 
-// UnmarshalText reads "all", "none" or a list such as "10.0.0.0/8, ::1".
+// UnmarshalText parses "all", "none" or a list such as "10.0.0.0/8, ::1". The empty text is nil.
 func (p *Peers) UnmarshalText(text []byte) error {
 	out := Peers{}
 	list := strings.Split(string(text), ",")
@@ -49,8 +49,8 @@ func (p *Peers) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Has reports whether p contains address, which is host:port. What is no such address is this
-// process, and contained.
+// Has reports whether p contains address, which has the form host:port. Any other text means a call
+// within this process, and is contained.
 func (p Peers) Has(address string) bool {
 	if p == nil {
 		return true
@@ -59,7 +59,8 @@ func (p Peers) Has(address string) bool {
 	return err != nil || slices.ContainsFunc(p, func(r netip.Prefix) bool { return r.Contains(at.Addr().Unmap().WithZone("")) })
 }
 
-// clientOf is what counts as one client: an address, of IPv6 the /64, which one household has.
+// clientOf returns what counts as one client: an IPv4 address, or an IPv6 /64, since one household
+// or machine usually has a whole /64.
 func clientOf(ip netip.Addr) netip.Prefix {
 	ip = ip.Unmap().WithZone("")
 	bits := ip.BitLen()
@@ -70,11 +71,11 @@ func clientOf(ip netip.Addr) netip.Prefix {
 	return client
 }
 
-// noPeer is what those are told whom Options.CheckPeer refuses.
+// noPeer is the answer to callers that Options.CheckPeer refuses.
 const noPeer = "expected a certificate of a client that this service knows"
 
-// knows asks Options.CheckPeer about the connection of a request, or of an RPC; it is not asked about
-// calls within the process, which have none.
+// knows reports whether Options.CheckPeer accepts the connection of a request or RPC. Calls within
+// the process have no connection and are always accepted.
 func (s *Server) knows(ctx context.Context, state *tls.ConnectionState, network bool) bool {
 	if s.opts.CheckPeer == nil || !network {
 		return true
@@ -86,7 +87,7 @@ func (s *Server) knows(ctx context.Context, state *tls.ConnectionState, network 
 	return err == nil
 }
 
-// tellMetrics answers /metrics: to peers, and on this machine to everybody.
+// tellMetrics answers /metrics for accepted peers, and for every caller on this machine.
 func (s *Server) tellMetrics(w http.ResponseWriter, r *http.Request) {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && !at.Addr().Unmap().IsLoopback() && !s.knows(r.Context(), r.TLS, connOf(r) != nil) {

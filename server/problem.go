@@ -11,43 +11,43 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// Problem is the body of an error answer, after RFC 9457.
+// Problem is the body of an error answer, see RFC 9457.
 type Problem struct {
-	Type     string       `json:"type"`               // a URI; default "about:blank": no more than the status says
+	Type     string       `json:"type"`               // a URI; default "about:blank", which adds nothing to the status
 	Title    string       `json:"title"`              // default: the text of the status
 	Status   int          `json:"status"`             // default 500
-	Detail   string       `json:"detail,omitempty"`   // what went wrong this time, for people
+	Detail   string       `json:"detail,omitempty"`   // what went wrong this time, for humans
 	Instance string       `json:"instance,omitempty"` // default: the path of the request
 	TraceID  string       `json:"trace_id,omitempty"` // default: that of the request
-	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong; 20 at most are told
+	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong; at most 20 are sent
 
-	// Dependency names what the failure is due to, such as "user-service" or "bank", if it is not this
-	// service. With a status of 502, 503 or 504 package transport then holds it against nobody: the
-	// caller's breaker for this service does not count it, and the call is not repeated.
+	// Dependency names the cause of the failure, such as "user-service" or "bank", if it is not
+	// this service. With status 502, 503 or 504 the package transport of the caller then does not
+	// count it as a failure of this service, and does not retry the call.
 	Dependency string `json:"dependency,omitempty"`
 }
 
-// DependencyError is the same for gRPC, where a handler returns it with the status that its caller is
-// to get, as in DependencyError("bank", status.Error(codes.Unavailable, "…")). An error of package
-// transport names the target by itself, if that is at fault: it can be returned as it is, or wrapped.
+// DependencyError does the same for gRPC. A handler returns it with the status for its caller, as
+// in DependencyError("bank", status.Error(codes.Unavailable, "…")). An error of package transport
+// already names its target if that is at fault, and can be returned as it is or wrapped.
 func DependencyError(name string, err error) error { return &dependency.Error{Err: err, Name: name} }
 
-// DependencyOf returns the name for Problem.Dependency that an error of a call carries: the target
-// that is at fault, or what that in turn depends on. It is "" when nobody else is at fault.
+// DependencyOf returns the name for Problem.Dependency from the error of a call: the target that is
+// at fault, or the dependency that the target has named. It is "" when neither is at fault.
 func DependencyOf(err error) string { return dependency.Of(err) }
 
 // FieldError says what is wrong with one part of a request.
 type FieldError struct {
 	Location string `json:"location"` // for example "body.items[0].sku"
 	Message  string `json:"message"`
-	Value    any    `json:"value,omitempty"` // what was sent; leave it out when it is secret
+	Value    any    `json:"value,omitempty"` // the value that was sent; leave it out if it is secret
 }
 
-// maxErrors is how many of a problem's errors are told: a client can make as many as it likes.
+// maxErrors bounds the errors that are sent, since a client can cause any number of them.
 const maxErrors = 20
 
-// WriteProblem answers r with p as application/problem+json, its empty fields filled in. Headers
-// that told of another body are removed. It must be called before anything else is written to w.
+// WriteProblem answers r with p as application/problem+json. Empty fields get their defaults, and
+// headers that describe another body are removed. Call it before anything else is written to w.
 func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	p.Status = cmp.Or(p.Status, http.StatusInternalServerError)
 	p.Type = cmp.Or(p.Type, "about:blank")
@@ -75,5 +75,5 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 		h.Set(dependency.Header, p.Dependency)
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone; nobody is left to tell
+	_, _ = w.Write(body) // fails only if the client has gone
 }

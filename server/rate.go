@@ -14,37 +14,39 @@ import (
 	"time"
 )
 
-// RateOptions say how many requests a client may send. The zero value lets all through.
+// RateOptions configure RateLimit. The zero value has no limit.
 type RateOptions struct {
-	// Rate is how many requests one client may send in a second, on average; 0 or less means any
-	// number. Burst is how many at once after a pause; default: those of two seconds.
+	// Rate is how many requests per second a client may send on average; 0 or less means no limit.
+	// Burst is how many it may send at once after a pause; default 2 × Rate, rounded up.
 	Rate  float64
 	Burst int
 
-	// Key names the client of a request; "" is never refused. Default: its address, of IPv6 the /64.
+	// Key returns the client of a request; requests with "" are not limited. Default:
+	// ClientAddress.
 	Key func(*http.Request) string
-	// ForwardedFrom are the proxies whose X-Forwarded-For names the client; nil means none.
+	// ForwardedFrom are the proxies whose X-Forwarded-For is trusted; nil means none.
 	ForwardedFrom Peers
 
-	// Counter counts for all instances together, as cache.NewCounter does in Redis. While it fails,
-	// and by default, each instance counts on its own.
+	// Counter counts for all instances together, as cache.NewCounter does in Redis. With nil, and
+	// while the Counter fails, each instance counts by itself.
 	Counter Counter
 }
 
-// A Counter takes a request of the client key, one of which may come every so often, and burst of
-// them at once. It returns 0, or without counting it after what time the next one may come. It may
-// be called concurrently.
+// A Counter counts the requests of clients, of which each may send one per interval every, and
+// burst at once. Take counts a request of the client key and returns 0. If the request exceeds the
+// limit it is not counted, and Take returns the time until the next one is allowed. Take may be
+// called concurrently.
 type Counter interface {
 	Take(ctx context.Context, key string, every time.Duration, burst int) (wait time.Duration, err error)
 }
 
-// mostClients is how many clients are counted in the process; of more, those heard longest ago are
-// forgotten, and may send a burst again.
+// mostClients is how many clients are counted in the process. Beyond that the least recently seen
+// client is forgotten, and may send a burst again.
 const mostClients = 10_000
 
-// RateLimit returns middleware that answers a client who sends too much with 429 and Retry-After. It
-// is the generic cell rate algorithm (ITU-T I.371), which is a token bucket that keeps one time for
-// each client.
+// RateLimit returns middleware that answers requests beyond the limit with 429 and Retry-After. It
+// uses the generic cell rate algorithm (ITU-T I.371), a token bucket that stores one time for each
+// client.
 func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 	if opts.Rate <= 0 {
 		return func(h http.Handler) http.Handler { return h }
@@ -75,14 +77,15 @@ func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 			}
 			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests,
-				Detail: fmt.Sprintf("more than %g requests a second of one client", opts.Rate)})
+				Detail: fmt.Sprintf("more than %g requests a second from one client", opts.Rate)})
 		})
 	}
 }
 
-// ClientAddress names the client of r by its address, of IPv6 the /64. It is the last one on the way
-// that is none of proxies, which are believed what they say in X-Forwarded-For; a caller within the
-// process is believed too. Nil are no proxies. It is "" for a caller within the process that says nothing.
+// ClientAddress returns the client of r: its IPv4 address, or the /64 of its IPv6 address. It
+// follows X-Forwarded-For from the right as long as the sender is one of proxies or a caller within
+// the process. With nil no proxy is trusted. It returns "" for a caller within the process without
+// that header.
 func ClientAddress(r *http.Request, proxies Peers) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	ip, inProcess := at.Addr(), err != nil
@@ -90,7 +93,7 @@ func ClientAddress(r *http.Request, proxies Peers) string {
 	for i := len(hops) - 1; i >= 0 && (inProcess || len(proxies) > 0 && proxies.Has(netip.AddrPortFrom(ip, 0).String())); i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
-			break // it is not what a proxy writes
+			break // a proxy writes addresses only
 		}
 		ip, inProcess = hop, false
 	}
@@ -111,7 +114,8 @@ type counter struct {
 	recent list.List                // those heard last in front
 }
 
-// A bucket is one client: the time at which all that it has sent would have been due.
+// A bucket is one client, and the time at which its requests so far would all have been due at the
+// rate.
 type bucket struct {
 	key string
 	due time.Time

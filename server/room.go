@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// When there is no room for more connections, those are closed that nobody works for: idle ones at
-// once, others when they have kept a request to themselves for too long.
+// When no more connections can be accepted, those that are not in use are closed: idle ones at
+// once, others when their request has taken longer than this to arrive.
 const (
 	silentTime = time.Second            // for the head of the first request
 	halfTime   = 5 * time.Second        // for the rest of a body
-	greedyTime = 200 * time.Millisecond // for either, when the client holds a quarter of all
-	roomPause  = 100 * time.Millisecond
+	greedyTime = 200 * time.Millisecond // for either, when the client holds more than a quarter of all
+	roomPause  = 100 * time.Millisecond // between two looks
 )
 
-// makeRoom closes some of the connections that may be closed, the oldest first. While a client holds
-// more than a quarter of all, only its own are closed, and it has little time to finish what it has
-// begun to send: nobody fills the server alone, and others keep their connections.
+// makeRoom closes some of the connections that may be closed, the oldest first. While one client
+// holds more than a quarter of all, only that client's connections are closed, and sooner. So no
+// client can fill the server alone, and the others keep their connections.
 func (c *conns) makeRoom(now time.Time) {
 	c.mu.Lock()
 	held := make(map[netip.Prefix]int)
@@ -32,7 +32,7 @@ func (c *conns) makeRoom(now time.Time) {
 		}
 	}
 	var spare, greedy []*conn
-	one := false // client holds too much
+	one := false // one client holds too many
 	for nc := range c.all {
 		switch since, allowed := nc.since.Load(), nc.allowed.Load(); {
 		case since == 0:
@@ -51,12 +51,12 @@ func (c *conns) makeRoom(now time.Time) {
 	}
 	slices.SortFunc(spare, func(a, b *conn) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
 	for _, nc := range spare[:min(len(spare), 1+c.limit/64)] {
-		_ = nc.Close() // a handler that waits for it is told by an error
+		_ = nc.Close() // a handler that waits for the body gets an error
 	}
 }
 
-// spare lets the connection be closed after the time allowed; the zero time for since says that it is
-// worked on.
+// spare allows the connection to be closed once it has waited for allowed since the time since. A
+// zero since means that it is in use.
 func (c *conn) spare(since time.Time, allowed time.Duration) {
 	c.allowed.Store(int64(allowed))
 	if since.IsZero() {
@@ -66,16 +66,16 @@ func (c *conn) spare(since time.Time, allowed time.Duration) {
 	}
 }
 
-// What is known of how net/http reads: first so many bytes, to see whether they are those of HTTP/2;
-// later into a buffer of that size, all of which is free when nothing of a request was read before,
-// but for one byte perhaps that was read to see the client leave. Were it otherwise, heads would not
-// be kept.
+// What Read assumes about net/http: it first reads h2cPreface bytes, to recognise HTTP/2. After
+// that it reads into a buffer of readBuffer bytes, which is empty when a request begins, except
+// perhaps for one byte that was read to notice that the client leaves. If that changes, heads are
+// no longer kept.
 const (
 	h2cPreface = len("PRI * HTTP/2.0")
 	readBuffer = 4096
 )
 
-// Read keeps the head of a request, if it comes at once and at the start of what is read.
+// Read keeps the head of a request, if it arrives in one piece at the start of a read.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if len(p) == 1 {
@@ -116,8 +116,8 @@ func connOf(r *http.Request) *conn {
 	return c
 }
 
-// rested lets a connection be closed whose request has been answered. That the next one is there
-// net/http does not tell reliably: enter does.
+// rested allows a connection to be closed when its request has been answered. net/http does not
+// report reliably that the next request has begun, so arrive does that.
 func rested(nc net.Conn, state http.ConnState) {
 	if c := innermost(nc); c != nil && state == http.StateIdle {
 		c.rested.Store(true)
@@ -125,12 +125,13 @@ func rested(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// arrive notes that the connection of r, if it is one of ours, is worked on, and says what is wrong
-// with how the request is framed, "" for nothing. What stands in front of this server may read it
-// otherwise than net/http, and take what follows for another request: with both Content-Length and
-// Transfer-Encoding net/http goes by the second and hides the first, of HTTP/1.0 it hides the second
-// too; it takes lines that are folded, or end without CR. Where the head is not to be seen at once,
-// what follows a body is not read.
+// arrive marks the connection of r as in use, and returns what is wrong with the framing of the
+// request, or "". It is against request smuggling: a proxy in front of this server may read such a
+// request differently from net/http, and take its end for another request. If there are both
+// Content-Length and Transfer-Encoding, net/http uses the second and hides the first; for HTTP/1.0
+// it hides the second too. It also accepts folded lines, and lines that end without CR. If the head
+// was not seen whole, the connection is closed after the answer, so that nothing after the body is
+// read as a request.
 func (x *exchange) arrive(r *http.Request) (wrong string) {
 	c := connOf(r)
 	if c == nil {
@@ -146,7 +147,7 @@ func (x *exchange) arrive(r *http.Request) (wrong string) {
 	}
 	var head []byte
 	whole := false
-	if !c.rested.Load() { // else nothing was read for this request: it came with the one before
+	if !c.rested.Load() { // otherwise the request was read together with the one before
 		head, _, whole = bytes.Cut(c.head, []byte("\r\n\r\n"))
 	}
 	end := true
@@ -166,8 +167,8 @@ func (x *exchange) arrive(r *http.Request) (wrong string) {
 	return wrong
 }
 
-// wholeLines reports whether each line of a head ends with CRLF and none continues the one before. The
-// first bytes of a connection's first head are missing, a CR perhaps among them.
+// wholeLines reports whether each line of a head ends with CRLF and none is folded. The first bytes
+// of a connection's first head are missing, perhaps including a CR.
 func wholeLines(head []byte) bool {
 	for first := true; ; first = false {
 		i := bytes.IndexByte(head, '\n')

@@ -31,7 +31,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// newChannel makes what answers within the process.
+// newChannel makes the channel for calls within the process.
 func (s *Server) newChannel() {
 	s.channel = inproc.NewChannel(s.unary, s.stream)
 	s.health = health.NewServer()
@@ -39,11 +39,11 @@ func (s *Server) newChannel() {
 	healthpb.RegisterHealthServer(s.channel, s.health)
 }
 
-// streamWorkers is how many goroutines are kept for RPCs: their stacks have grown to what an RPC
-// needs. When all are busy an RPC gets a goroutine of its own.
+// streamWorkers is how many goroutines are kept for RPCs, because their stacks have already grown
+// to the size that an RPC needs. When all are busy an RPC gets a new goroutine.
 const streamWorkers = 64
 
-// newGRPC makes what answers on the gRPC port; the caller holds mu.
+// newGRPC makes the gRPC server; the caller holds mu.
 func (s *Server) newGRPC() {
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.unary),
@@ -73,12 +73,13 @@ func (s *Server) newGRPC() {
 	}
 }
 
-// GRPC takes gRPC services, for the network and for InProcess at once. The gRPC port is opened only
-// if there is one. A service registered twice makes Listen fail. One registered after Listen is not
-// taken, and the log says so.
+// GRPC registers gRPC services, both for the network and for InProcess. The gRPC port is bound only
+// if there is one. A service that is registered twice makes Listen fail. A service that is
+// registered after Listen is ignored, with an error in the log.
 func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
 
-// InProcess calls the gRPC services without the network, through the same interceptors.
+// InProcess returns a connection that calls the gRPC services without the network, through the same
+// interceptors.
 func (s *Server) InProcess() grpc.ClientConnInterface { return s.channel }
 
 // HasGRPC reports whether a gRPC service was registered.
@@ -90,7 +91,7 @@ func (s *Server) HasGRPC() bool {
 
 type registrar struct{ s *Server }
 
-// service is what was registered.
+// service is a registered gRPC service.
 type service struct {
 	desc *grpc.ServiceDesc
 	impl any
@@ -116,7 +117,7 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.log.Error(err.Error())
 }
 
-// call is one RPC under way.
+// call is one RPC in progress.
 type call struct {
 	server *Server
 	ctx    context.Context
@@ -129,7 +130,7 @@ type call struct {
 	quiet  bool   // health and reflection: neither measured nor logged
 }
 
-// open reports whether an RPC is left to the user's interceptors.
+// open reports whether an RPC passes the user's interceptors and CheckPeer.
 func (c *call) open() bool { return !strings.HasPrefix(c.method, "grpc.health.") }
 
 // beginRPC is the first half of both interceptors. After an error the handler must not run.
@@ -176,12 +177,14 @@ func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*
 	return c, nil
 }
 
-// incoming reads one value of the metadata, which metadata.FromIncomingContext would copy.
+// incoming returns one value of the metadata, without the copy that metadata.FromIncomingContext
+// makes.
 func incoming(ctx context.Context, key string) string {
 	return first(metadata.ValueFromIncomingContext(ctx, key))
 }
 
-// end is the second half: p is what the handler panicked with.
+// end is the second half of both interceptors; p is the value with which the handler panicked, or
+// nil.
 func (c *call) end(p any, err *error) {
 	defer c.limit.Cancel(nil)
 	defer c.server.flights.remove(&c.flight) // last, or a shutdown would lose the records below
@@ -239,8 +242,8 @@ func (c *call) describeSpan(st *status.Status) {
 	}
 }
 
-// unary and stream are the innermost interceptors of gRPC itself and the outermost of ours: what
-// the user's do is measured and logged.
+// unary and stream run outside of the user's interceptors, so that these are measured and logged
+// too.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	c, err := s.beginRPC(ctx, info.FullMethod, true)
 	defer func() { c.end(recover(), &err) }()
@@ -259,8 +262,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
-	c.leave()                // it may take as long as it likes
-	if info.IsServerStream { // one that only receives has an end, which is waited for
+	c.leave()                // streams do not count against the limit
+	if info.IsServerStream { // a stream of the client alone has an end, for which Shutdown waits
 		s.flights.stream(&c.flight)
 	}
 	if c.open() {

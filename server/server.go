@@ -26,84 +26,87 @@ type Options struct {
 	HTTP string // address of the HTTP port; default ":8080"
 	GRPC string // address of the gRPC port; default ":50051"
 
-	// HTTPSetting and GRPCSetting name the settings that hold these addresses, for the error of
-	// Listen; default LISTEN and GRPC_LISTEN.
+	// HTTPSetting and GRPCSetting are the names of the settings for these addresses, for the error
+	// of Listen; default LISTEN and GRPC_LISTEN.
 	HTTPSetting, GRPCSetting string
 
-	// Telemetry takes spans, metrics and logs. The Server does not shut it down. Default:
+	// Telemetry receives spans, metrics and logs. The Server does not shut it down. Default:
 	// telemetry of its own, named after the program. A change after New has no effect.
 	Telemetry *telemetry.Telemetry
 
-	// TLS, if set, serves both ports with TLS. Certificates that change come from its
-	// GetCertificate. Default: plain text.
+	// TLS, if set, serves both ports with TLS. Use its GetCertificate for certificates that change.
+	// Default: plain text.
 	TLS *tls.Config
 
-	// CheckPeer, if set, is asked about the connection of each request and RPC that comes over the
-	// network; its state is nil for plain text. With an error the answer is 403, or Unauthenticated,
-	// and the log has the reason. /livez, /readyz and the health service of gRPC answer everybody,
-	// and /metrics whoever calls from this machine. Default: everybody may call.
+	// CheckPeer, if set, is called with the connection of each request and RPC from the network;
+	// state is nil for plain text. If it returns an error the answer is 403 or Unauthenticated, and
+	// the error is logged. /livez, /readyz and the gRPC health service are not checked, and neither
+	// is /metrics for callers on this machine. Default: everybody may call.
 	CheckPeer func(state *tls.ConnectionState) error
 
-	// Middleware goes around all routes at once, the first outermost. The package comment has the
-	// order of the whole chain.
+	// Middleware wraps the whole mux, the first outermost. The package comment has the order of the
+	// chain.
 	Middleware []func(http.Handler) http.Handler
 
-	// RouteMiddleware goes around the handler of each route, the first outermost. It stands inside of
-	// Middleware and of the mux: the request has its Pattern and its path values.
+	// RouteMiddleware wraps the handler of each route, the first outermost. It runs inside of
+	// Middleware and the mux, so that the request has its Pattern and path values.
 	RouteMiddleware []func(http.Handler) http.Handler
 
-	// CheckRoutes, if set, is called by Listen with the pattern of every route and the full method of
-	// every RPC, but those of health and reflection. An error keeps the server from listening.
+	// CheckRoutes, if set, is called by Listen with the pattern of every route and the full method
+	// of every RPC, except those of health and reflection. Listen returns its error.
 	CheckRoutes func(routes []string) error
 
-	// Unary and Stream go around all RPCs, the first outermost, except those of the health service.
+	// Unary and Stream wrap all RPCs, the first outermost, except those of the health service.
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
 
-	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. See
-	// Handler for what a larger one gets, and the function MaxBody for a limit of one route.
+	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. A
+	// larger one is answered as Handler describes. The function MaxBody sets the limit of one
+	// route.
 	MaxBody int64
 
-	// Limit bounds what is worked on at a time.
+	// Limit bounds how much the server works on at a time.
 	Limit Limit
 
-	// Priority says how important a route is, by its pattern as the mux has it, or an RPC, by its
-	// full method such as /user.v1.UserService/GetUser. It is asked only when there is no room.
-	// Default: all are Normal.
+	// Priority returns how important a call is. route is the pattern of the request in the mux, or
+	// the full method of the RPC, such as /user.v1.UserService/GetUser. It is called only when a
+	// call cannot be admitted at once. Default: all are Normal.
 	Priority func(route string) Priority
 
 	// Timeout is the deadline of a request or unary RPC whose caller sent none; default 5 s,
-	// negative means none. It does not end a stream; see Handler.
+	// negative means no deadline. It does not end a stream; see Handler.
 	Timeout time.Duration
 
-	// Reflection answers gRPC reflection on any address. Without it only a server on loopback does: it
-	// tells everybody what can be called.
+	// Reflection turns on gRPC reflection. A server that listens on loopback always has it.
+	// Elsewhere it is off by default, because it tells everybody what can be called.
 	Reflection bool
 
-	// DeadlineFrom says whose deadlines count, of a request's header X-Request-Timeout-Ms and, where
-	// it is later than Timeout, of an RPC's grpc-timeout. What anybody else sends has no effect. Calls
-	// within the process count always. Default: everybody's. At the edge of a system, where anybody
-	// can call, it should be empty and not nil: nobody's.
+	// DeadlineFrom are the callers whose deadlines are followed: the header X-Request-Timeout-Ms of
+	// a request, and the grpc-timeout of an RPC if it is longer than Timeout. From other callers
+	// the header is ignored and the timeout of an RPC is at most Timeout. Calls within the process
+	// are always trusted. Default: everybody. At the edge of a system, where anybody can call, set
+	// it to empty but not nil, which means nobody.
 	DeadlineFrom Peers
 
-	// TraceFrom says whose traces are continued, of a request's header traceparent and of an RPC's
-	// metadata. What anybody else sends begins a new trace, with a link to theirs, so that strangers
-	// do not decide what is sampled. Default: everybody's.
+	// TraceFrom are the callers whose traces are continued, from the header traceparent of a
+	// request or the metadata of an RPC. For other callers a new trace begins, with a link to
+	// theirs, so that strangers do not decide what is sampled. Default: everybody.
 	TraceFrom Peers
 
-	// VersionFrom says whose wishes for versions of other services count, of a request's header
-	// Kaptar-Version and of an RPC's metadata, such as "user-service=v2, order-service=v3" (see
-	// transport.WithVersion). What anybody else sends, what comes twice and what is anything but such a
-	// list has no effect. Default: everybody's.
+	// VersionFrom are the callers who may choose versions of other services, with the header
+	// Kaptar-Version of a request or the metadata of an RPC, such as
+	// "user-service=v2, order-service=v3" (see transport.WithVersion). It is ignored from other
+	// callers, if it comes twice, and if it is malformed. Default: everybody.
 	VersionFrom Peers
 
-	// AdminFrom says who may ask /livez, /readyz and /metrics, if the request was not passed on by a
-	// proxy: without Forwarded or X-Forwarded-For. To anybody else there are no such routes. Default:
-	// everybody. Calls within the process may always.
+	// AdminFrom are the callers who may use /livez, /readyz and /metrics. If it is set, a request
+	// that came through a proxy, with the header Forwarded or X-Forwarded-For, may not. Other
+	// callers get 404. Calls within the process without these headers are always allowed. Default:
+	// everybody.
 	AdminFrom Peers
 
-	// WriteTimeout is how long a client may leave an HTTP response where it is, without taking any
-	// of it, before its connection is closed; default 30 s, negative means for ever.
+	// WriteTimeout is how long a client may go without reading any of an HTTP response before its
+	// connection is closed; default 30 s, negative means no limit.
 	WriteTimeout time.Duration
 }
 
@@ -117,8 +120,8 @@ func (o *Options) setDefaults() {
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 }
 
-// Server serves HTTP and gRPC. Routes, services and checks are to be added before Listen; all
-// other methods may be called concurrently.
+// Server serves HTTP and gRPC. Make it with New. Routes and services must be added before Listen.
+// Its methods may be called concurrently.
 type Server struct {
 	opts    Options
 	log     *slog.Logger
@@ -139,7 +142,7 @@ type Server struct {
 	mu           sync.Mutex
 	routes       []*route
 	services     []service // the gRPC services of the user
-	mistakes     []error   // in setting up, told by Listen
+	mistakes     []error   // made during set-up, returned by Listen
 	http         *http.Server
 	grpc         *grpc.Server
 	httpListener *conns
@@ -152,7 +155,7 @@ type Server struct {
 	stopErr  error
 }
 
-// New returns a Server that listens to nothing yet.
+// New returns a Server that does not listen yet.
 func New(opts Options) *Server {
 	opts.setDefaults()
 	if opts.Telemetry == nil {
@@ -183,26 +186,25 @@ func New(opts Options) *Server {
 	return s
 }
 
-// Options returns the options in force, to be changed until Listen or the first call. All but
-// Telemetry are read then, once.
+// Options returns the options, which may be changed until Listen or the first call. All except
+// Telemetry are read then.
 func (s *Server) Options() *Options { return &s.opts }
 
-// Handler is the whole HTTP side as one handler, the way the network sees it: for calls within the
-// process and for tests.
+// Handler returns the whole HTTP side as one handler, as the network sees it. It is for calls
+// within the process and for tests.
 //
-// A request whose caller allows no more time (internal/deadline.Header, or a context past its
-// deadline) gets 504 before any handler runs, and so does one whose handler wrote nothing until
-// the deadline had passed. A body that is larger than allowed fails the handler's Read with
-// *http.MaxBytesError, and whatever error status the handler then answers becomes 413. When the body
-// does not come before the deadline, it becomes 408, and when the body is malformed or cut off, a
-// status from 500 becomes 400. A panic
-// gets 500, or a cut connection when the answer had begun. All of these, and the 404 and 405 of
-// the mux, are problems in the form of RFC 9457.
+// A request whose deadline has passed, by the header X-Request-Timeout-Ms or by its context, gets
+// 504 before any handler runs. So does one whose handler has written nothing when the deadline
+// passes. If the body is too large the handler's Read fails with *http.MaxBytesError, and the error
+// status that the handler then sends becomes 413. If the body does not arrive in time it becomes
+// 408. If the body is malformed or cut off, a status of 500 or more becomes 400. A panic gives 500,
+// or a cut connection if the answer had begun. All of these, and the 404 and 405 of the mux, are
+// problems in the form of RFC 9457.
 //
-// An answer that was flushed, or whose connection was hijacked, is a stream: no deadline ends its
-// context from then on. The context ends when the client goes away, and with the cause ErrStopping
-// when Shutdown begins. A handler that needs longer than the deadline before it answers, such as a
-// long poll, moves the deadline with SetWriteDeadline of an http.ResponseController.
+// An answer that was flushed, or whose connection was hijacked, is a stream: its context has no
+// deadline from then on. The context ends when the client goes away, and with the cause ErrStopping
+// when Shutdown begins. A handler that needs more time before it answers, such as a long poll,
+// moves the deadline with SetWriteDeadline of an http.ResponseController.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.route) }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +225,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.serve(w, r)
 }
 
-// isAdmin reports whether r comes from somebody who runs the service.
+// isAdmin reports whether r may use /livez, /readyz and /metrics.
 func (s *Server) isAdmin(r *http.Request) bool {
 	direct := len(r.Header["Forwarded"]) == 0 && len(r.Header["X-Forwarded-For"]) == 0
 	return s.opts.AdminFrom == nil || direct && s.opts.AdminFrom.Has(r.RemoteAddr)

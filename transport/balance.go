@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// protocol is a face of the transport.
+// protocol is HTTP or gRPC.
 type protocol uint8
 
 const (
@@ -22,19 +22,19 @@ func (p protocol) String() string {
 	return "http"
 }
 
-// groups are what a call chooses from: first a group by weight, then an instance of it by load.
-// There are none when no instance may have the call.
+// groups are what a call chooses from: first a group by weight, then an instance of it by load. It
+// is empty when no instance can take the call.
 type groups []group
 
-// group has at least one member. upto is where its share ends: the shares of all groups lie one
-// after another on a line as long as the numbers of 64 bits.
+// group has at least one member. The range of uint64 is divided among the groups by their shares,
+// and upto is where the group's part ends.
 type group struct {
 	members []*instance
 	upto    uint64
 }
 
-// pick chooses an instance, if possible another than avoid. The calls are those that there was a
-// choice of groups for.
+// pick chooses an instance, if possible another than avoid. calls counts the calls that had a
+// choice of groups.
 func (g groups) pick(calls *atomic.Uint64, now time.Duration, avoid *instance) *instance {
 	switch len(g) {
 	case 0:
@@ -42,8 +42,8 @@ func (g groups) pick(calls *atomic.Uint64, now time.Duration, avoid *instance) *
 	case 1:
 		return choose(g[0].members, now, avoid)
 	}
-	// Multiples of the golden ratio, modulo one, spread more evenly than random numbers: after any
-	// number of calls each group has had its share to within a few.
+	// Multiples of the golden ratio, modulo one, are spread more evenly than random numbers: after
+	// any number of calls each group has had its share to within a few calls.
 	const golden = 0x9E3779B97F4A7C15
 	at, first := calls.Add(1)*golden, 0
 	for first < len(g)-1 && at >= g[first].upto {
@@ -56,7 +56,8 @@ func (g groups) pick(calls *atomic.Uint64, now time.Duration, avoid *instance) *
 	return in
 }
 
-// choose draws two members and returns the better; avoid only when it is the only one.
+// choose picks two random members and returns the better one. It returns avoid only if there is no
+// other.
 func choose(members []*instance, now time.Duration, avoid *instance) *instance {
 	n := len(members)
 	if n == 1 {
@@ -73,7 +74,8 @@ func choose(members []*instance, now time.Duration, avoid *instance) *instance {
 	return a
 }
 
-// maybeEject ejects an instance that has failed too often, unless half of them are out already.
+// maybeEject ejects an instance that has failed too often, unless more than half would then be
+// ejected.
 func (t *target) maybeEject(in *instance, now time.Duration) (ejected bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

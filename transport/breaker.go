@@ -8,14 +8,14 @@ import (
 // BreakerState is the state of a target's breaker.
 type BreakerState string
 
-// The states. HalfOpen begins when the recovery timeout has passed, even if nobody probes yet.
+// The states. HalfOpen begins when the recovery timeout has passed, even before there is a probe.
 const (
 	Closed   BreakerState = "closed"
 	HalfOpen BreakerState = "half-open"
 	Open     BreakerState = "open"
 )
 
-// outcome is what an attempt says about the target.
+// outcome is the result of an attempt for the breaker.
 type outcome uint8
 
 const (
@@ -34,15 +34,16 @@ const (
 	closed
 )
 
-// breaker counts failed attempts in a row. Times are durations since the transport was made.
-// gobreaker's does not tell when the next probe may go (OpenError.RetryAfter), turns half-open only
-// when somebody asks (the gauge would be wrong), and waits for ever for the outcome of a probe.
+// breaker counts failed attempts in a row. Times are durations since the transport was made. It is
+// not sony/gobreaker because that does not tell when the next probe is allowed
+// (OpenError.RetryAfter), turns half-open only at the next call (so a gauge would be wrong), and
+// waits for ever for a probe.
 type breaker struct {
 	threshold int
 	recovery  time.Duration
 
 	mu       sync.Mutex
-	round    uint32 // grows with each change: what was permitted before it no longer counts
+	round    uint32 // grows with each change of state: attempts from before no longer count
 	failures int    // in a row, while closed
 	open     bool   // open or half-open
 	until    time.Duration
@@ -51,16 +52,16 @@ type breaker struct {
 
 	trips    int           // since it was closed
 	tripped  time.Duration // when it opened last
-	expected time.Duration // when an instance is next asked for its health; 0 when none is
+	expected time.Duration // when instances are next asked for their health; 0 if they are not
 }
 
-// permit allows one attempt, which record ends.
+// permit allows one attempt; record must follow.
 type permit struct {
 	round uint32
 	probe bool
 }
 
-// acquire permits an attempt, or says after how long a probe may be made.
+// acquire permits an attempt, or returns how long it is until the next probe is allowed.
 func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,7 +73,7 @@ func (b *breaker) acquire(now time.Duration) (p permit, wait time.Duration, ok b
 	case b.probing && now < b.probe+b.recovery:
 		return permit{}, 0, false
 	}
-	// Half-open, and nobody probes, or the probe has hung for a whole recovery timeout.
+	// Half-open without a probe, or the probe has taken a whole recovery timeout.
 	b.round++
 	b.probing, b.probe = true, now
 	return permit{round: b.round, probe: true}, 0, true
@@ -115,15 +116,15 @@ func (b *breaker) trip(now time.Duration) {
 	b.round++
 }
 
-// expect says when an instance is next asked for its health; 0 is never.
+// expect sets when instances are next asked for their health; 0 means never.
 func (b *breaker) expect(at time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.expected = at
 }
 
-// next is when the next probe may be made: after the recovery timeout, or as soon as an instance has
-// said that it is ready. b.mu must be held.
+// next returns when the next probe may be made: after the recovery timeout, or as soon as an
+// instance may report that it is ready. b.mu must be held.
 func (b *breaker) next(now time.Duration) time.Duration {
 	if b.expected == 0 {
 		return b.until
@@ -131,9 +132,9 @@ func (b *breaker) next(now time.Duration) time.Duration {
 	return min(max(b.expected, b.tripped+growing(b.trips, b.recovery), now), b.until)
 }
 
-// recover lets the next attempt probe at once, because an instance says that it is ready. When such
-// attempts fail all the same, that is believed after 1 s twice, as a server that was stopped first has
-// a queue to get rid of, then after 2 s, 4 s and so on.
+// recover lets the next attempt probe at once, because an instance reports that it is ready. If
+// such attempts fail, further reports are trusted after 1 s, again after 1 s (a server that was
+// stopped has a queue to work off first), then after 2 s, 4 s and so on.
 func (b *breaker) recover(now time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -142,7 +143,7 @@ func (b *breaker) recover(now time.Duration) {
 	}
 }
 
-// growing is how long after the nth failure in a row a good health is believed.
+// growing returns how long after the nth failure in a row a report of good health is trusted again.
 func growing(n int, most time.Duration) time.Duration {
 	return min(probeEvery<<min(max(n-2, 0), 10), most)
 }

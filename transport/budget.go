@@ -11,15 +11,15 @@ const (
 	budgetFloor = 1  // retries a second that are always allowed
 )
 
-// budget keeps retries to a share of calls, so that a target that is slow or down does not get
-// several times its load. Hedges are retries too. Times are durations since the transport was made.
-// Counting a call takes no lock.
+// budget limits retries to a share of the calls, so that a target that is slow or down does not get
+// several times its load. Hedges count as retries. Times are durations since the transport was
+// made. Counting a call takes no lock.
 type budget struct {
 	ratio float64
 
 	calls   perSecond
 	retries perSecond
-	mu      sync.Mutex // of withdraw: two at once must not take the same last retry
+	mu      sync.Mutex // for withdraw: two callers must not both take the last retry
 }
 
 // deposit counts a call.
@@ -31,7 +31,7 @@ func (b *budget) affords(now time.Duration) bool {
 	return spent < budgetFloor*budgetSlots || b.ratio*float64(b.calls.sum(now))+budgetFloor*budgetSlots-float64(spent) >= 1
 }
 
-// withdraw counts a retry, if there may be one.
+// withdraw takes one retry from the budget, if there is one.
 func (b *budget) withdraw(now time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -42,8 +42,8 @@ func (b *budget) withdraw(now time.Duration) bool {
 	return true
 }
 
-// perSecond counts events of the last budgetSlots seconds: each slot has the second, since the
-// transport was made, in its upper half and that second's events in its lower.
+// perSecond counts events of the last budgetSlots seconds. The upper half of a slot is the second,
+// counted from when the transport was made, and the lower half the number of events in it.
 type perSecond [budgetSlots]atomic.Uint64
 
 func (p *perSecond) add(now time.Duration) {

@@ -20,8 +20,8 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// call is one call through the engine, over either face: it has a deadline, and makes attempts one
-// after another. Times are durations since the transport was made.
+// call is one call over HTTP or gRPC. It has a deadline and makes attempts one after another. Times
+// are durations since the transport was made.
 type call struct {
 	t         *Transport
 	tg        *target
@@ -31,12 +31,12 @@ type call struct {
 	began     time.Duration
 	deadline  time.Duration // 0: none
 	inherited bool          // the deadline is that of ctx
-	again     bool          // may be repeated though the target may have worked on it
+	again     bool          // may be repeated even if the target may have worked on it
 	principal string        // of Options.Principal; "" for none
 	wants     *wanted.Set   // nil for nothing
-	alone     bool          // one instance is asked, which nothing else is to notice
+	alone     bool          // a call with WithInstance: one attempt, not counted anywhere
 	attempts  int
-	first     *call // of two attempts at once, the one with the span; nil for itself
+	first     *call // for the second of two concurrent attempts: the first one, which has the span
 	attempt
 }
 
@@ -47,24 +47,25 @@ func (c *call) spanOf() *telemetry.Span {
 	return &c.span
 }
 
-// attempt is what the engine lent to an attempt.
+// attempt is the state of one attempt.
 type attempt struct {
 	in       *instance // nil before the first; then of the last attempt
 	local    localEntry
 	external bool // goes to the host as written, through DNS
 	permit   permit
-	recorded bool // the breaker knows what came of it
+	recorded bool // the outcome has been recorded
 	started  time.Duration
-	// away is what the answer says its failure is due to, if it does: the target is not at fault, and
-	// the target has repeated what there was to repeat.
+	// away is the failed dependency that the answer names, if it does. Then the target is not at
+	// fault, and it has already made the retries.
 	away string
-	full bool // the instance has no room, as the answer says: it is not at fault, others may have
+	full bool // the instance refused the call for overload: it is not at fault, and another may accept it
 }
 
-// answerTime is what a callee has less than its caller, whom its "too late" still finds there.
+// answerTime is how much earlier the callee's deadline is than the caller's, so that the callee's
+// timeout error still arrives.
 const answerTime = 5 * time.Millisecond
 
-// open sets the deadline. Streams have their caller's only.
+// open sets the deadline. A stream has only that of its context.
 func (c *call) open(stream bool) {
 	c.began = c.t.now()
 	if c.began-time.Duration(c.tg.used.Load()) > time.Second { // it need not be exact
@@ -90,7 +91,7 @@ func (c *call) left(now time.Duration) (d time.Duration, ok bool) {
 	return c.deadline - now, c.deadline != 0
 }
 
-// begin chooses an instance and takes the breaker's permit; record and release must follow.
+// begin chooses an instance and acquires the breaker's permit; record and release must follow.
 func (c *call) begin() error {
 	if c.ctx.Err() != nil {
 		return c.tg.ended(c.ctx)
@@ -140,7 +141,7 @@ func (c *call) permitted(now time.Duration) (permit, error) {
 	return p, nil
 }
 
-// record tells breaker and balancer what came of an attempt. A latency of 0 says nothing.
+// record passes the outcome of an attempt to the breaker and the balancer. took is 0 if unknown.
 func (c *call) record(out outcome, took time.Duration) {
 	now := c.t.now()
 	c.recorded = true
@@ -172,9 +173,9 @@ func (c *call) record(out outcome, took time.Duration) {
 	}
 }
 
-// tooShort reports whether the attempt ended with a deadline that gave the target less time than the
-// caller's own settings do, because it came from outside. A service that has been called with the
-// rest of its caller's time has a little less than its settings say, so three quarters are enough.
+// tooShort reports whether the attempt failed at a deadline that came from outside and gave the
+// target much less time than the settings do. A service that was itself called with a deadline has
+// a little less time than its settings say, so three quarters count as enough.
 func (c *call) tooShort(now time.Duration) bool {
 	// The callee knows of a deadline that is a little earlier, and in whole milliseconds.
 	if left, ok := c.left(now); !c.inherited || !ok || left > answerTime+time.Millisecond {
@@ -187,16 +188,16 @@ func (c *call) tooShort(now time.Duration) bool {
 	return 4*(now-c.started) < 3*own && !deadline.Chosen(c.ctx)
 }
 
-// exhausted reports whether an attempt failed for want of something on this machine. grpc-go keeps
-// only the text.
+// exhausted reports whether an attempt failed because this machine has run out of file descriptors
+// or ports. grpc-go keeps only the text of the error.
 func exhausted(err error) bool {
 	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL}, func(own error) bool {
 		return errors.Is(err, own) || status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), own.Error())
 	})
 }
 
-// answered is the outcome of a failure that is another's, as the answer says: nothing, but that the
-// target is there.
+// answered returns the outcome of a failure for which the target is not at fault: neutral, or
+// success for a probe, since the target did answer.
 func (c *call) answered() outcome {
 	if c.permit.probe {
 		return success
@@ -204,12 +205,13 @@ func (c *call) answered() outcome {
 	return neutral
 }
 
-// mayRepeat reports whether another attempt is possible if this one takes too long.
+// mayRepeat reports whether there may be another attempt if this one takes too long.
 func (c *call) mayRepeat(now time.Duration) bool {
 	return c.again && c.attempts <= c.tg.set.Retry.Max && c.tg.budget.affords(now)
 }
 
-// repeat decides whether a failed attempt is made again. The pause is asked, if not negative.
+// repeat decides whether another attempt is made, and after which pause. asked is the pause that
+// the server asks for; negative means none.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
 	if c.alone || c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
@@ -221,7 +223,7 @@ func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 		pause = rand.N(max(min(set.Backoff<<(c.attempts-1), set.MaxBackoff), 1))
 	}
 	if left, ok := c.left(now); ok && pause >= left {
-		return 0, false // it would end in a deadline: better the error that there is
+		return 0, false // it would only time out: return the error of this attempt
 	}
 	if c.tg.breaker.state(now) != Closed || !c.tg.budget.withdraw(now) {
 		return 0, false
@@ -237,10 +239,10 @@ func (c *call) wait(pause time.Duration) error {
 	return nil
 }
 
-// cancelled reports whether the caller itself has given up.
+// cancelled reports whether the caller has cancelled the call.
 func (c *call) cancelled() bool { return errors.Is(c.ctx.Err(), context.Canceled) }
 
-// reason is a word for why a call got no answer, for metrics and spans.
+// reason returns a word for why a call got no answer, for metrics and spans.
 func reason(err error) string {
 	switch {
 	case errors.Is(err, ErrOpen):

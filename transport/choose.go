@@ -11,30 +11,30 @@ import (
 	"github.com/kaptar/kaptar/internal/wanted"
 )
 
-// WithVersion makes calls with the context prefer those instances of service that are of this
-// version, as discovery knows it, whatever the weights of versions say: so a release is tried before
-// others get it. While no such instance is listed, the call goes where it went otherwise. It holds for
-// the whole request: calls to services, but not to external targets, have the header Kaptar-Version,
-// which package server reads into the contexts of their handlers. Several services may be named, each
-// by a call of its own; a version of "" takes one back.
+// WithVersion makes calls with the context prefer instances of service that have this version, as
+// discovery knows it, over the weights of versions. It is for trying a release before others get
+// it. If no such instance is listed, the call goes where it would go otherwise. It applies to
+// everything that the request causes: calls to services, but not to external targets, carry the
+// header Kaptar-Version, which package server puts into the contexts of handlers. Call WithVersion
+// once for each service; the version "" removes a service.
 //
-// The names have up to 64 letters, digits and "-", "_", ".", "+", "~", and there are at most 16 of
-// them: what cannot be sent is not asked for either.
+// Names of services and versions have up to 64 letters, digits and "-", "_", ".", "+", "~", and
+// there are at most 16 pairs. What exceeds this has no effect.
 func WithVersion(ctx context.Context, service, version string) context.Context {
 	return wanted.From(ctx).With(strings.ToLower(service), version).Context(ctx)
 }
 
-// WithInstance makes calls with the context go to the instance with this discovery ID and to no
-// other, ejected or not: for questions to each instance, such as a scrape of /metrics. The error is
-// ErrNoInstances when the service that is called does not list it, or it does not serve the protocol.
-// There is one attempt, and neither the breaker, the balancer, the weights nor the metrics count it. An
-// ID of "" takes the wish back. It does not travel on from the instance.
+// WithInstance makes calls with the context go only to the instance with this discovery ID, ejected
+// or not. It is for asking every instance, such as a scrape of /metrics. The error is
+// ErrNoInstances if the called service does not list the instance or it does not serve the
+// protocol. There is one attempt, which breaker, balancer, weights and metrics do not count. The ID
+// "" removes the setting. It does not apply to the calls that the instance makes.
 func WithInstance(ctx context.Context, id string) context.Context {
 	return wanted.From(ctx).Only(id).Context(ctx)
 }
 
 // choose returns the instance for the next attempt, if possible another than that of the last one.
-// It is nil when none may have the call.
+// It is nil when no instance can take the call.
 func (c *call) choose(now time.Duration) *instance {
 	if c.alone {
 		return c.tg.listed(c.wants.Instance, c.proto)
@@ -55,8 +55,9 @@ func (c *call) choose(now time.Duration) *instance {
 	return p.groups[c.proto].pick(calls, now, c.in)
 }
 
-// stays returns the version that a call is bound to while there are weights of versions: an attempt to
-// that of the one before it, and a call with a key to that of the key.
+// stays returns the version to which a call is bound while there are weights of versions. A further
+// attempt stays with the version of the first one, and a call with a sticky key with that of its
+// key.
 func (c *call) stays(shares []share) (version string, ok bool) {
 	if c.in != nil && slices.ContainsFunc(shares, func(s share) bool { return s.version == c.in.version }) {
 		return c.in.version, true
@@ -81,18 +82,18 @@ func (t *target) listed(id string, proto protocol) *instance {
 	return list[i]
 }
 
-// share is the weight of a version that has instances which are not ejected.
+// share is the weight of a version that has instances that are not ejected.
 type share struct {
 	version string
 	weight  float64
 	hash    uint64
 }
 
-// rendezvous returns the version of a key by weighted rendezvous hashing (Schindelhauer and Schomaker,
-// "Weighted Distributed Hash Tables", SPAA 2005): of many keys each version has its share, whoever
-// asks, in whatever order versions are listed; and a version whose share grows keeps the keys that it
-// has. Each version draws by its own name, so the first users of one release are not those of the
-// next.
+// rendezvous returns the version of a key by weighted rendezvous hashing (Schindelhauer and
+// Schomaker, "Weighted Distributed Hash Tables", SPAA 2005). Each version gets its share of many
+// keys, all callers agree, the order of the list does not matter, and a version whose share grows
+// keeps its keys. The name of the version is hashed too, so that a new release begins with other
+// users than the last.
 func rendezvous(shares []share, key uint64) (version string) {
 	return slices.MaxFunc(shares, func(a, b share) int { return cmp.Compare(a.score(key), b.score(key)) }).version
 }
@@ -102,8 +103,8 @@ func (s share) score(key uint64) float64 {
 	return s.weight / -math.Log(u)
 }
 
-// hash adds text to a hash: FNV-1a, the same in every process, and mixed so that all bits depend on all
-// others.
+// hash adds text to a hash. It is FNV-1a, the same in every process, with a final mix so that every
+// bit of the result depends on all of the text.
 func hash(seed uint64, text string) uint64 {
 	h := seed ^ 0xcbf29ce484222325
 	for i := range len(text) {

@@ -20,11 +20,11 @@ import (
 	"github.com/kaptar/kaptar/internal/h1"
 )
 
-// calledKey is the context key of the target that a connection is made for. The address alone does
-// not tell whose certificate to expect.
+// calledKey is the context key of the service for which a connection is made. The address does not
+// tell which name the certificate must have.
 type calledKey struct{}
 
-// tlsFor is the configuration for connections to a service.
+// tlsFor returns the TLS configuration for connections to a service.
 func (t *Transport) tlsFor(service string) *tls.Config {
 	if t.opts.TLS.ServerName != "" {
 		return t.opts.TLS
@@ -53,8 +53,8 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 	}
 }
 
-// lean makes the single attempts of HTTP calls to instances. What the lean client does not do goes
-// through next.
+// lean returns the client for single attempts of HTTP calls to instances. It passes on to next what
+// it does not support.
 func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundTripper {
 	opts := &h1.Options{
 		Dial:             dialer.DialContext,
@@ -73,7 +73,7 @@ func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundT
 	return h1.New(opts)
 }
 
-// inside is the client that Renew puts another one for.
+// inside holds a client that Renew can replace.
 type inside struct{ atomic.Pointer[http.Transport] }
 
 func (i *inside) RoundTrip(r *http.Request) (*http.Response, error) { return i.Load().RoundTrip(r) }
@@ -81,8 +81,9 @@ func (i *inside) RoundTrip(r *http.Request) (*http.Response, error) { return i.L
 // CloseIdleConnections is looked for by package h1.
 func (i *inside) CloseIdleConnections() { i.Load().CloseIdleConnections() }
 
-// Renew makes calls from now on use new connections to instances, begun with what TLS says by then.
-// The old ones are closed after their last call. It may be called at any time.
+// Renew makes further calls use new connections to instances, with the certificates that
+// Options.TLS now has. The old connections are closed after their last call. It may be called at
+// any time.
 func (t *Transport) Renew() {
 	t.once.Do(t.start)
 	old := t.inside.Load()
@@ -94,7 +95,7 @@ func (t *Transport) Renew() {
 	}
 }
 
-// endpoint resolves to the address of an instance.
+// endpoint returns a grpc-go resolver that resolves to the address of an instance.
 func (t *Transport) endpoint(address string) *manual.Resolver {
 	r := manual.NewBuilderWithScheme("instance")
 	r.InitialState(endpoint(address))
@@ -103,16 +104,16 @@ func (t *Transport) endpoint(address string) *manual.Resolver {
 	return r
 }
 
-// endpoint is address as one that grpc-go does not know yet: it makes a connection to it, and closes
-// the one that it has after its last call.
+// endpoint returns address as a state that grpc-go takes for a new address, so that it makes a new
+// connection, and closes the old one after its last call.
 func endpoint(address string) resolver.State {
 	at := resolver.Address{Addr: address, Attributes: attrs.New(calledKey{}, new(int))}
 	return resolver.State{Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{at}}}}
 }
 
-// dialGRPC makes the connection to one instance, which takes place with the first call. All policy
-// is the engine's, so grpc-go's retries and service configuration are off. It goes on dialling an
-// instance that is down about once a second, so that the breaker's probe finds a connection when
+// dialGRPC returns a connection to one instance; it connects with the first call. grpc-go's own
+// retries and service configuration are off, because this package does that. An instance that is
+// down is dialled about once a second, so that the breaker's probe finds a connection as soon as
 // there can be one.
 func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()

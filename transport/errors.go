@@ -11,28 +11,28 @@ import (
 )
 
 var (
-	// ErrOpen is found by errors.Is in the error of a call that was not made because the
-	// target's breaker is open. The error is an *OpenError.
+	// ErrOpen means that a call was not made because the breaker of its target is open. The error is
+	// an *OpenError, for which errors.Is(err, ErrOpen) is true.
 	ErrOpen = errors.New("transport: breaker open")
-	// ErrNoInstances is found in the error of a call for which there is no instance to call.
+	// ErrNoInstances is wrapped by the error of a call for which there is no instance.
 	ErrNoInstances = errors.New("transport: no instances")
-	// ErrClosed is found in the error of a call made after Close.
+	// ErrClosed is wrapped by the error of a call that was made after Close.
 	ErrClosed = errors.New("transport: closed")
 )
 
-// OpenError says that a target's breaker is open, so that no attempt was made. Over gRPC its status
-// is Unavailable.
+// OpenError means that no attempt was made, because the breaker of the target is open. Its gRPC
+// status is Unavailable.
 type OpenError struct {
 	Target string
-	// RetryAfter is the time until the target may be tried again: the instances of a service are asked
-	// for their health once a second, and what only DNS knows is tried after the recovery timeout. It
-	// is 0 while a probe is under way.
+	// RetryAfter is the time until the target may be tried again: for a service the next health
+	// check, which is once a second, and for an external target the rest of the recovery timeout.
+	// It is 0 while a probe is in progress.
 	RetryAfter time.Duration
 }
 
 func (e *OpenError) Error() string {
 	if e.RetryAfter <= 0 {
-		return fmt.Sprintf("transport: %s: breaker open, a probe is under way", e.Target)
+		return fmt.Sprintf("transport: %s: breaker open, a probe is in progress", e.Target)
 	}
 	return fmt.Sprintf("transport: %s: breaker open, next probe in %v", e.Target, e.RetryAfter.Round(time.Millisecond))
 }
@@ -40,13 +40,13 @@ func (e *OpenError) Error() string {
 // Is makes errors.Is find ErrOpen.
 func (e *OpenError) Is(target error) bool { return target == ErrOpen }
 
-// Dependency returns the target, for an answer that says why it fails.
+// Dependency returns the target, see server.Problem.
 func (e *OpenError) Dependency() string { return e.Target }
 
 // GRPCStatus is for package status.
 func (e *OpenError) GRPCStatus() *status.Status { return status.New(codes.Unavailable, e.Error()) }
 
-// callError is every other error that the engine makes.
+// callError is the type of all other errors of this package about calls.
 type callError struct {
 	text  string
 	cause error
@@ -58,13 +58,14 @@ func (e *callError) Error() string              { return e.text }
 func (e *callError) Unwrap() error              { return e.cause }
 func (e *callError) GRPCStatus() *status.Status { return status.New(e.code, e.text) }
 
-// Dependency is for package dependency: a server tells by it that the failure is not its own.
+// Dependency is for package dependency: with it a server can answer that the failure is not its
+// own.
 func (e *callError) Dependency() string { return e.away }
 
 // Timeout lets url.Error, and with it the users of http.Client, recognise a deadline.
 func (e *callError) Timeout() bool { return errors.Is(e.cause, context.DeadlineExceeded) }
 
-// fail wraps cause with the target's name. what may be empty.
+// fail returns an error that wraps cause and names the target. what may be empty.
 func (t *target) fail(code codes.Code, what string, cause error) *callError {
 	if what != "" {
 		what += ": "

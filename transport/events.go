@@ -4,24 +4,24 @@ import (
 	"slices"
 )
 
-// An EventShare says which events of its subscriptions the instances of one version of a service
-// handle, by the weights of its versions. Package messaging follows it.
+// An EventShare tells which events the instances of one version of a service handle while a release
+// gives versions their shares. It is for package messaging.
 type EventShare struct {
-	// Unknown holds until the weights have been read once and, where versions share events, the registry
-	// has said which of them have instances.
+	// Unknown is true until the weights have been read and, if versions share events, until the
+	// registry has reported which of them have instances.
 	Unknown bool
-	// None says that all events are left to other versions, and Partly that some are.
+	// None means that other versions handle all events, and Partly that they handle some.
 	None, Partly bool
-	// Missing is what the events wait for, if no instance that is listed is of a version that handles
-	// them; else "".
+	// Missing is the version for which events wait, if no listed instance has a version that
+	// handles them. Otherwise it is "".
 	Missing string
 
 	service, version string
 	shares           []share
 }
 
-// Has reports whether an event with this key is the version's. All instances say the same of a key, if
-// they know the same weights and versions, and a version whose share grows keeps the keys that it has.
+// Has reports whether this version handles an event with the given key. All instances that know the
+// same weights and versions agree on it. A version whose share grows keeps its keys.
 func (e *EventShare) Has(key string) bool {
 	if !e.Partly {
 		return !e.None
@@ -29,10 +29,10 @@ func (e *EventShare) Has(key string) bool {
 	return rendezvous(e.shares, hash(hash(0, e.service), key)) == e.version
 }
 
-// EventShare returns what events the instances of a version of service handle. With the weight
-// service/events those of that version alone do. Else those of versions with a weight do, each its
-// share, as far as such versions are listed; without any such weight all do. A registry that knows no
-// versions lists none. A call costs little while there are no weights.
+// EventShare returns which events the instances of a version of service handle. If the weight
+// service/events names a version, that version handles all of them. Otherwise the listed versions
+// that have a weight handle them, each its share. Without such weights every version handles all
+// events. A registry without versions lists none. The call is cheap while there are no weights.
 func (t *Transport) EventShare(service, version string) *EventShare {
 	t.once.Do(t.start)
 	e := &EventShare{service: service, version: storeName(version)}
@@ -61,7 +61,7 @@ func (t *Transport) EventShare(service, version string) *EventShare {
 	return e
 }
 
-// byWeight shares events out among the versions that are there: those listed, and one's own.
+// byWeight divides events among the versions that exist: those listed, and this one.
 func (e *EventShare) byWeight(weights map[string]uint64, listed []string) {
 	own, weighed := weights[e.version]
 	for _, version := range slices.Compact(slices.Sorted(slices.Values(append(listed, e.version)))) {
@@ -76,8 +76,8 @@ func (e *EventShare) byWeight(weights map[string]uint64, listed []string) {
 	}
 }
 
-// versionsOf returns the versions of the instances of service that the registry lists, as the keys of a
-// store have them. At the first call that is not known yet.
+// versionsOf returns the versions of the listed instances of service, as the keys of a store spell
+// them. At the first call they are not known yet.
 func (t *Transport) versionsOf(service string) (versions []string, known bool) {
 	tg, err := t.target(service, false)
 	if err != nil {
