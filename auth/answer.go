@@ -19,10 +19,10 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// refused is what a caller learns of any credential that is not good.
+// refused is the text that a caller gets for every invalid credential.
 const refused = "the credential that was shown is not accepted: it may have expired"
 
-// reasonOf is what log and metric say.
+// reasonOf returns the reason for log and metric.
 func reasonOf(err error) string {
 	if r, ok := errors.AsType[refusal](err); ok {
 		return string(r)
@@ -48,9 +48,9 @@ func problem(w http.ResponseWriter, r *http.Request, err error) {
 	server.WriteProblem(w, r, p)
 }
 
-// Require returns h for those whom p allows; the others get a problem: 401, 403, 400 for several
-// credentials, or 503 when an issuer's keys cannot be had. It belongs around a handler inside of a
-// mux, where the values of the path are known.
+// Require returns a handler that calls h if p allows the caller. Otherwise it answers with a
+// problem: 401, 403, 400 for several credentials, or 503 when an issuer's keys cannot be fetched.
+// Use it inside of a mux, where the path values are known.
 func (a *Auth) Require(p Policy, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.serve(&p, h, w, r) })
 }
@@ -69,8 +69,8 @@ func (a *Auth) serve(p *Policy, h http.Handler, w http.ResponseWriter, r *http.R
 	h.ServeHTTP(w, r)
 }
 
-// Unary is an interceptor that lets a unary RPC pass when its policy allows it. One without a policy
-// is refused. The policies must not change any more.
+// Unary returns an interceptor that refuses unary RPCs that their policy does not allow, and those
+// without a policy. The policies must not be changed afterwards.
 func (a *Auth) Unary(policies Policies) grpc.UnaryServerInterceptor { return a.unary(policies.table()) }
 
 func (a *Auth) unary(policies table) grpc.UnaryServerInterceptor {
@@ -83,7 +83,7 @@ func (a *Auth) unary(policies table) grpc.UnaryServerInterceptor {
 	}
 }
 
-// Stream is Unary for streams. Those of gRPC's health and reflection are not checked.
+// Stream does the same for streams. Those of gRPC's health and reflection are not checked.
 func (a *Auth) Stream(policies Policies) grpc.StreamServerInterceptor {
 	return a.stream(policies.table())
 }

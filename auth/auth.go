@@ -20,16 +20,16 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// Options say whom an Auth knows. The zero value, and nil, know nobody.
+// Options configure an Auth. With nil or the zero value no credential is accepted.
 type Options struct {
-	// Credentials are what is accepted. With Protect, settings win over them field by field.
+	// Credentials are those that are accepted. With Protect, settings override them field by field.
 	Credentials
-	// Name is the service's own: the audience of internal tokens for it, and the caller in those that it
-	// makes. Protect sets it.
+	// Name is the name of this service: the audience of internal tokens for it, and the caller in
+	// those that it makes. Protect sets it.
 	Name string
 	// Client fetches issuers' keys; default http.DefaultClient. Protect sets it.
 	Client *http.Client
-	// Log is told why credentials are refused; default slog.Default(). Protect sets it.
+	// Log gets the reasons why credentials are refused; default slog.Default(). Protect sets it.
 	Log *slog.Logger
 	// Metrics gets auth_checks_total; nil for none. Protect sets it.
 	Metrics prometheus.Registerer
@@ -47,14 +47,14 @@ type Auth struct {
 	nobody   *Principal // one for all, as tokens are kept by principal
 }
 
-// An apiKey is the hash of a key and whom it stands for.
+// An apiKey is the hash of a key and its principal.
 type apiKey struct {
 	hash [sha256.Size]byte
 	who  *Principal
 }
 
-// New returns an Auth for services without kaptar's App: Require, Unary and Stream stand before what
-// they serve, and Run keeps the issuers' keys fresh.
+// New returns an Auth for a service without kaptar.App. Wrap what it serves in Require, Unary and
+// Stream, and call Run to keep the issuers' keys up to date.
 func New(opts *Options) (*Auth, error) {
 	o := Options{}
 	if opts != nil {
@@ -105,8 +105,8 @@ func newIssuer(name string, o *Options, log *slog.Logger) *issuer {
 	return i
 }
 
-// Run keeps the issuers' keys fresh until ctx ends: it fetches them every 5 minutes. Without it they
-// are fetched when a token needs one that is not known. Protect calls it.
+// Run fetches the issuers' keys every 5 minutes until ctx ends. Without it they are fetched when a
+// token needs an unknown key. Protect calls it.
 func (a *Auth) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for _, i := range a.issuers {
@@ -119,7 +119,7 @@ func (a *Auth) Run(ctx context.Context) error {
 // maxAPIKey is in bytes.
 const maxAPIKey = 512
 
-// apiKey returns whom a key stands for. Which keys there are cannot be told by the time it takes.
+// apiKey returns the principal of a key. The time it takes does not reveal which keys exist.
 func (a *Auth) apiKey(text string) (*Principal, error) {
 	if len(text) > maxAPIKey {
 		return nil, errAPIKey
@@ -140,8 +140,8 @@ type shown struct {
 	peer                  string // the service that the connection's certificate names
 }
 
-// principal returns who has shown c: nil when nothing was shown. An error is a refusal, errMany, or
-// that an issuer is away.
+// principal returns the principal of the credentials c, nil if there are none. The error is a
+// refusal, errMany, or that an issuer is away.
 func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
 	switch {
 	case len(c.internal) > 1, len(c.internal) == 0 && len(c.bearer)+len(c.key) > 1:
@@ -179,7 +179,7 @@ func (a *Auth) principal(ctx context.Context, c *shown) (*Principal, error) {
 	return p, err
 }
 
-// authorize returns whom a call is made for when the policy allows it. It counts and logs refusals.
+// authorize returns the principal of a call if the policy allows it. It counts and logs refusals.
 func (a *Auth) authorize(ctx context.Context, p *Policy, s *shown, c call) (*Principal, error) {
 	if p.rule == public {
 		return a.nobody, nil

@@ -19,9 +19,9 @@ type Policy struct {
 	of    []Policy
 }
 
-// Policies are policies by what they are for: the pattern of a route, such as "GET /users/{id}", the
-// full method of an RPC, "/user.v1.UserService/GetUser", or all methods of a service that have none
-// of their own, "/user.v1.UserService/*".
+// Policies are policies by the pattern of a route, such as "GET /users/{id}", by the full method of
+// an RPC, such as "/user.v1.UserService/GetUser", or by service for all its methods without a
+// policy of their own, such as "/user.v1.UserService/*".
 type Policies map[string]Policy
 
 // A rule is a kind of Policy.
@@ -41,36 +41,36 @@ const (
 	allOf
 )
 
-// Public allows everybody. Credentials are not looked at: From returns nil.
+// Public allows everybody. Credentials are ignored: From returns nil.
 func Public() Policy { return Policy{rule: public} }
 
-// Optional allows everybody, but a credential that is shown must be good.
+// Optional allows everybody, but a credential that is shown must be valid.
 func Optional() Policy { return Policy{rule: optional} }
 
-// Authenticated allows everybody who has shown a credential: users, machines and services.
+// Authenticated allows every caller with a valid credential: users, machines and services.
 func Authenticated() Policy { return Policy{rule: authenticated} }
 
-// Scope allows who has the scope.
+// Scope allows principals with the scope.
 func Scope(name string) Policy { return Policy{rule: scope, names: []string{name}} }
 
-// Role allows who has the role.
+// Role allows principals with the role.
 func Role(name string) Policy { return Policy{rule: role, names: []string{name}} }
 
-// Service allows calls that one of these services makes, for itself or for anybody.
+// Service allows calls that one of these services makes, on its own behalf or that of anybody.
 func Service(names ...string) Policy { return Policy{rule: service, names: names} }
 
-// Owner allows the subject that the route's {param} names, or the field param of the request of a
-// unary RPC: a string or an integer. It allows nobody in Check and on streams.
+// Owner allows the subject named by the route's {param}, or by the field param of a unary RPC's
+// request, which must be a string or an integer. In Check and on streams it allows nobody.
 func Owner(param string) Policy { return Policy{rule: owner, names: []string{param}} }
 
-// Subject allows that subject. It is for Check in a handler, which has found the owner in the body or
-// in its database; "" is nobody.
+// Subject allows the subject id. It is for Check in a handler that has found the owner in the body
+// or in its database. Subject("") allows nobody.
 func Subject(id string) Policy { return Policy{rule: subject, names: []string{id}} }
 
-// Any allows who one of the policies allows.
+// Any allows a call that at least one of the policies allows.
 func Any(policies ...Policy) Policy { return Policy{rule: anyOf, of: policies} }
 
-// All allows who all of the policies allow; without any it allows nobody.
+// All allows a call that all of the policies allow. Without policies it allows nobody.
 func All(policies ...Policy) Policy { return Policy{rule: allOf, of: policies} }
 
 // IsZero reports whether p is the zero value.
@@ -112,13 +112,13 @@ func (p Policy) String() string {
 	return "nobody"
 }
 
-// A call is what Owner looks at: a request, or the message of an RPC; neither in Check.
+// A call is the input of Owner: a request, or the message of an RPC; neither in Check.
 type call struct {
 	request *http.Request
 	message any
 }
 
-// isOf reports whether the parameter names that subject.
+// isOf reports whether the parameter names the subject.
 func (c call) isOf(subject, param string) bool {
 	if c.request != nil {
 		return c.request.PathValue(param) == subject
@@ -139,7 +139,7 @@ func (c call) isOf(subject, param string) bool {
 	return false
 }
 
-// allows reports whether p lets who may make the call; nil is nobody.
+// allows reports whether p allows who to make the call; nil is nobody.
 func allows(p *Policy, who *Principal, c call) bool {
 	switch p.rule {
 	case public, optional:
@@ -198,20 +198,21 @@ func parts(p *Policy, f func(*Policy)) {
 	}
 }
 
-// Check reports whether p allows whom ctx is for: nil, ErrUnauthenticated for nobody, or
-// ErrForbidden. It is for handlers that know more than the route, as with Subject.
+// Check returns nil if p allows the principal of ctx, ErrUnauthenticated if ctx has none, and
+// otherwise ErrForbidden. It is for handlers that know more than the route, as with Subject.
 func Check(ctx context.Context, p Policy) error { return check(&p, From(ctx), call{}) }
 
-// What Check returns. Each has its gRPC status, so a handler of an RPC may return it as it is.
+// The errors of Check. Each has a gRPC status, so that the handler of an RPC can return it as it
+// is.
 const (
 	ErrUnauthenticated = denied("no credential was shown: expected a bearer token or an API key")
 	ErrForbidden       = denied("this is not allowed for the credential that was shown")
 )
 
-// errMany is for a call that shows several credentials: which one was meant nobody can say.
+// errMany is for a call with several credentials, since it is unclear which one was meant.
 const errMany = denied("more than one credential was shown: expected one, in Authorization or X-Api-Key")
 
-// denied is an error that tells its text to the caller.
+// denied is an error whose text is shown to the caller.
 type denied string
 
 func (d denied) Error() string { return "auth: " + string(d) }
@@ -219,7 +220,7 @@ func (d denied) Error() string { return "auth: " + string(d) }
 // GRPCStatus is for package status.
 func (d denied) GRPCStatus() *status.Status { return status.New(answers[d].code, string(d)) }
 
-// answers are what the caller gets, and the reason in log and metric.
+// answers are the statuses for the caller, and the reasons for log and metric.
 var answers = map[denied]struct {
 	code   codes.Code
 	status int

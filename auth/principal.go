@@ -10,21 +10,21 @@ import (
 	"github.com/kaptar/kaptar/internal/principal"
 )
 
-// A Principal is who a call is made for. It is shared by calls: nobody may change it.
+// A Principal is the user, machine or service on whose behalf a call is made. It is shared between
+// calls and must not be changed.
 type Principal struct {
-	// Subject is a user or a machine: the sub of a token behind the prefix of its issuer, or
-	// "key:NAME" for an API key. It is "" for a service that acts for itself.
+	// Subject is a user or a machine: the sub of a token with the prefix of its issuer in front, or
+	// "key:NAME" for an API key. It is "" for a service that acts on its own behalf.
 	Subject string
 	Roles   []string
-	// Scopes are what it may do. "*", which API keys alone can have, stands for all.
+	// Scopes are what it may do. "*" means all; only API keys can have it.
 	Scopes []string
-	// Caller is the service that has made this call; "" when it came from outside.
+	// Caller is the service that made this call; "" if it came from outside.
 	Caller string
-	// Expires is when the credential ends that it has shown; the zero time is never.
+	// Expires is when its credential expires; the zero time means never.
 	Expires time.Time
 
-	// outsider is nobody, for whom Caller has made the call: it is no call of the caller's own, as far
-	// as is known.
+	// outsider means that Caller makes the call on behalf of nobody, and not on its own behalf.
 	outsider bool
 }
 
@@ -33,7 +33,7 @@ func (p *Principal) Has(scope string) bool {
 	return p != nil && slices.ContainsFunc(p.Scopes, func(s string) bool { return s == scope || s == allScopes })
 }
 
-// Name says who p is in one word, for records: Subject, or else Caller.
+// Name returns p in one word, for records: the Subject, or else the Caller.
 func (p *Principal) Name() string {
 	if p == nil {
 		return ""
@@ -44,14 +44,14 @@ func (p *Principal) Name() string {
 // allScopes stands for every scope.
 const allScopes = "*"
 
-// same reports whether p says what q does.
+// same reports whether p and q are equal.
 func (p *Principal) same(q *Principal) bool {
 	return p.Subject == q.Subject && p.Caller == q.Caller && p.outsider == q.outsider && p.Expires.Equal(q.Expires) &&
 		slices.Equal(p.Roles, q.Roles) && slices.Equal(p.Scopes, q.Scopes)
 }
 
-// From returns who the call of ctx is made for; nil is nobody. What a service does on behalf of
-// nobody has that service as Caller, and no Subject.
+// From returns the principal of the call with context ctx; nil means nobody. A call that a service
+// makes on behalf of nobody has that service as Caller and no Subject.
 func From(ctx context.Context) *Principal {
 	p, _ := ctx.Value(principal.Key{}).(*Principal)
 	if p != nil && p.outsider && p.Caller == "" {
@@ -60,13 +60,13 @@ func From(ctx context.Context) *Principal {
 	return p
 }
 
-// With returns a context whose calls are made for p. With nil a service calls for itself, as it does
-// where no call from elsewhere has led to what it does, such as in the handler of an event.
+// With returns a context whose calls are made on behalf of p. With nil the service calls on its own
+// behalf, as it does where no incoming call is the cause, such as in the handler of an event.
 func With(ctx context.Context, p *Principal) context.Context {
 	return context.WithValue(ctx, principal.Key{}, p)
 }
 
-// enter is With for a call that begins. One that package server serves needs no context of its own.
+// enter is With for an incoming call. A call served by package server needs no new context.
 func enter(ctx context.Context, p *Principal) context.Context {
 	if l := deadline.Of(ctx); l != nil && ctx.Value(principal.Key{}) == nil {
 		l.Give(principal.Key{}, p)

@@ -18,12 +18,12 @@ import (
 
 type protectedKey struct{}
 
-// Protect puts policies before all routes and RPCs of app, and the principal of each call into the
-// calls that it leads to. It is called once, during Setup; policies may be filled until the service
-// listens. A route or RPC without a policy, and a policy for none, keep it from that. gRPC's health
-// and reflection need none.
+// Protect checks the policies of all routes and RPCs of app, and passes the principal of each call
+// on to the calls that it makes. Call it once, during Setup; policies may be filled until the
+// service listens. The service does not start if a route or RPC has no policy, or a policy has no
+// route or RPC. gRPC's health and reflection need no policy.
 //
-// The credentials are those of the settings auth.… over those of opts, which may be nil.
+// The settings auth.… override the credentials of opts, which may be nil.
 func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 	first := false
 	_, err := kaptar.Attach(app, protectedKey{}, func() (struct{}, error) { first = true; return struct{}{}, nil })
@@ -61,7 +61,7 @@ func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 	return nil
 }
 
-// sticky is whom a call is made for, who stays with the version of a service that has weights.
+// sticky is the key of transport.Options.Sticky: the subject on whose behalf a call is made.
 func sticky(ctx context.Context) string {
 	if p := From(ctx); p != nil {
 		return p.Subject
@@ -69,8 +69,9 @@ func sticky(ctx context.Context) string {
 	return ""
 }
 
-// check finds routes without a policy and policies that cannot work. Policies for all methods of a
-// service become those of each method. callers tells whether services can be told from one another.
+// check returns errors for routes without a policy and for policies that cannot work. It copies
+// policies for all methods of a service to each method. callers is true if calling services can be
+// identified.
 func (p table) check(routes []string, callers bool) error {
 	var errs []error
 	used := map[string]bool{}

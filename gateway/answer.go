@@ -15,7 +15,7 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// guard is the outer part of the chain.
+// guard is the outer part of the chain, from the check to the rate limit of clients.
 func (g *gateway) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		trusted := g.trusts(r)
@@ -35,7 +35,7 @@ func (g *gateway) guard(next http.Handler) http.Handler {
 	})
 }
 
-// crossOrigin reports whether r may go on, and else answers it.
+// crossOrigin reports whether r may go on. Otherwise it has answered it.
 func (g *gateway) crossOrigin(a *answer, r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin != "" && slices.Contains(g.set.CORSOrigins, origin) {
@@ -75,7 +75,7 @@ func (g *gateway) crossOrigin(a *answer, r *http.Request) bool {
 	return true
 }
 
-// defaults are the headers of every answer that does not have them.
+// defaults are headers that are added to every answer without them.
 var defaults = map[string][]string{
 	"X-Content-Type-Options":     {"nosniff"},
 	"X-Frame-Options":            {"DENY"},
@@ -84,7 +84,7 @@ var defaults = map[string][]string{
 	"Cross-Origin-Opener-Policy": {"same-origin"},
 }
 
-// credentials are the headers that say who calls, and are not passed on.
+// credentials are the headers that identify the caller. They are not forwarded.
 var credentials = []string{"Authorization", "X-Api-Key", "Cookie", transport.PrincipalHeader}
 
 // answer completes the header of what is answered.
@@ -118,8 +118,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// Hijack is what http.ResponseController looks for. The end of the request's context ends the wait for
-// what the client sends: after the service has closed its end, ReverseProxy waits for nothing else.
+// Hijack is what http.ResponseController looks for. When the service has closed its end,
+// ReverseProxy still waits for data from the client; the end of the request's context ends that
+// wait.
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err == nil {

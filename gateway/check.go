@@ -20,16 +20,17 @@ const (
 	maxID   = 64      // characters of a request id
 )
 
-// methods are those that are passed on.
+// methods are those that are forwarded.
 var methods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
 }
 
-// single are headers that must not come twice: one program takes the first, another the last.
+// single are headers that must not come twice, because some programs use the first and others the
+// last.
 var single = []string{"Authorization", "Content-Type", "Idempotency-Key", "Origin", "X-Api-Key"}
 
-// check finds what two programs on the way could understand differently, or what is too large. The
-// zero Problem means that r is sound.
+// check returns a problem if r is too large or if two programs could read it differently, and
+// otherwise the zero Problem.
 func (g *gateway) check(r *http.Request) (p server.Problem) {
 	switch target := r.RequestURI; {
 	case !slices.Contains(methods, r.Method):
@@ -61,7 +62,7 @@ func (g *gateway) check(r *http.Request) (p server.Problem) {
 	return server.Problem{}
 }
 
-// goodPath reports whether a decoded path has one meaning, also for who decodes it once more.
+// goodPath reports whether a decoded path has a single meaning, even if it is decoded once more.
 func goodPath(path string) bool {
 	for range 2 {
 		if !utf8.ValidString(path) || strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\\' }) {
@@ -85,7 +86,8 @@ func goodPath(path string) bool {
 	return true
 }
 
-// goodHost reports whether host is a name or an address, with or without a port; "" is for HTTP/1.0.
+// goodHost reports whether host is a name or an address, with or without a port. It is "" in
+// HTTP/1.0.
 func goodHost(host string) bool {
 	return len(host) <= maxHost && !strings.ContainsFunc(host, func(c rune) bool {
 		return !isAlphanumeric(c) && !strings.ContainsRune("-._:[]", c)
@@ -101,7 +103,7 @@ func isPlain(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return !isAlphanumeric(c) && c != '-' })
 }
 
-// requestID is the id that r brings, if it is a good one, or that of its trace.
+// requestID returns the id that r has, if it is well-formed, or that of its trace.
 func requestID(r *http.Request) string {
 	if v := r.Header["X-Request-Id"]; len(v) == 1 && v[0] != "" && len(v[0]) <= maxID && isPlain(v[0]) {
 		return v[0]
@@ -109,16 +111,17 @@ func requestID(r *http.Request) string {
 	return telemetry.TraceID(r.Context())
 }
 
-// forged are headers that nobody outside has a reason to send, by their canonical names.
+// forged are headers that no outside client has a reason to send, by their canonical names.
 var forged = []string{
 	"X-Request-Timeout-Ms", "Baggage", "Http2-Settings",
 	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Original-Host",
 }
 
-// forwarding are headers that tell of the way of a request, which is for proxies to write.
+// forwarding are headers about the path of a request, which only proxies may set.
 var forwarding = []string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip"}
 
-// clean removes from h what a caller must not say; trusted is for one of our proxies.
+// clean removes the headers that a caller must not set. trusted is true for a proxy of
+// Settings.ForwardedFrom.
 func clean(h http.Header, method string, trusted bool) {
 	for key := range h {
 		name := http.CanonicalHeaderKey(key)

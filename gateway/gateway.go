@@ -19,41 +19,41 @@ import (
 
 // A Route sends the requests for a resource to the service that owns it.
 type Route struct {
-	// Resource is the first part of the path: "users" stands for /users and all that is below it.
+	// Resource is the first part of the path: "users" means /users and everything below it.
 	Resource string
-	// Service is the name of the service. It gets the path as it is, with the version.
+	// Service is the name of the service. It gets the path unchanged, with the version.
 	Service string
-	// Versions are the parts of the path in front of the resource, as in /v1/users; "" is for /users.
-	// Default: "" and "v1". Each version of a resource has one route.
+	// Versions are the path prefixes of the resource, as in /v1/users; "" means /users. Default: ""
+	// and "v1". Each version of a resource may have only one route.
 	Versions []string
-	// Policy says who may use the route; default: auth.Optional. The service has policies of its own, and
-	// is told who the caller is.
+	// Policy is who may use the route; default: auth.Optional. The service learns who the caller
+	// is, and has policies of its own.
 	Policy auth.Policy
 	// MaxBody is the largest body of a request in bytes; 0 leaves it to the setting max_body.
 	MaxBody int64
-	// RateLimit is how many requests a second one client may send to this route; 0 is any number. It
-	// comes on top of Settings.RateLimit.
+	// RateLimit is how many requests per second one client may send to this route; 0 means no
+	// limit. Settings.RateLimit applies as well.
 	RateLimit float64
 }
 
 // Options are for New.
 type Options struct {
 	Routes []Route
-	// Policies are those of what the service serves beside Routes and /openapi.json, such as a page. New
-	// adds its own; they may be filled until the service listens.
+	// Policies are for what the service serves besides Routes and /openapi.json, such as a page.
+	// New adds its own to them. They may be filled until the service listens.
 	Policies auth.Policies
-	// Auth says whom the gateway knows; nil leaves it to the settings auth.…
+	// Auth has the accepted credentials; with nil they come from the settings auth.…
 	Auth *auth.Options
 	// Title is that of /openapi.json; default: the name of the service.
 	Title string
-	// Settings are usually the Settings of the kaptar.Service, or embedded in them; nil has the
+	// Settings are usually the Settings of the kaptar.Service, or embedded in them; nil means the
 	// defaults.
 	Settings *Settings
 }
 
-// Settings are what whoever runs a gateway decides. The tags are for package config.
+// Settings are the settings of a gateway. The tags are for package config.
 type Settings struct {
-	RateLimit     float64      `config:"rate_limit" default:"0" help:"requests a second of one client, by its address; 0 for any number"`
+	RateLimit     float64      `config:"rate_limit" default:"0" help:"requests per second from one client, by its address; 0 for no limit"`
 	ForwardedFrom server.Peers `config:"forwarded_from" help:"proxies in front, such as 10.0.0.0/8, whose X-Forwarded-For names the client; default: none"`
 	TestersFrom   server.Peers `config:"testers_from" help:"who may choose the versions of services with the header Kaptar-Version, such as 10.1.0.0/16; default: none"`
 	CORSOrigins   []string     `config:"cors_origins" help:"other origins whose pages may call the gateway, such as https://shop.example; default: none"`
@@ -64,17 +64,17 @@ type gateway struct {
 	app     *kaptar.App
 	set     Settings
 	origins http.CrossOriginProtection
-	counter server.Counter // nil: each instance counts for itself
+	counter server.Counter // nil: each instance counts by itself
 	buffers buffers
 
 	policies auth.Policies
 }
 
-// New makes app a gateway, during Setup: it registers the routes and /openapi.json, which describes
-// all services behind them, and puts the chain of the package comment, with auth.Protect, around
-// everything that app serves. Deadlines and traces of callers do not count, unless the settings deadline_from and
-// trace_from say whose do; what finds no room is told after a second (limit.hold), and requests
-// with the method GET go first.
+// New makes app a gateway; call it during Setup. It registers the routes and /openapi.json, which
+// describes all services behind them, and wraps everything that app serves in the chain of the
+// package comment, with auth.Protect. Deadlines and traces of callers are ignored unless the
+// settings deadline_from and trace_from name the callers. A request refused for overload is
+// answered after a second (limit.hold), and GET requests are admitted first.
 func New(app *kaptar.App, opts *Options) error {
 	g := &gateway{app: app, policies: opts.Policies}
 	if g.policies == nil {
@@ -108,7 +108,7 @@ func New(app *kaptar.App, opts *Options) error {
 	return auth.Protect(app, g.policies, opts.Auth)
 }
 
-// serverOptions are what is different for a server that anybody can call.
+// serverOptions sets the options of a server that anybody can call.
 func (g *gateway) serverOptions() {
 	o := g.app.Server()
 	o.Limit.Hold = cmp.Or(o.Limit.Hold, time.Second)
@@ -133,7 +133,7 @@ func (g *gateway) serverOptions() {
 	if o.Priority == nil {
 		o.Priority = func(route string) server.Priority {
 			if strings.HasPrefix(route, http.MethodGet+" ") {
-				return server.Critical // to look at something costs little, and must not wait behind a flood of orders
+				return server.Critical // reads are cheap, and must not wait behind a flood of orders
 			}
 			return server.Normal
 		}
@@ -166,7 +166,7 @@ func (g *gateway) route(r Route) {
 	}
 }
 
-// countTogether opens the counter of all instances if something is to be counted.
+// countTogether opens the counter that all instances share, if there is a rate limit.
 func (g *gateway) countTogether(routes []Route) error {
 	limited := slices.ContainsFunc(routes, func(r Route) bool { return r.RateLimit > 0 })
 	if g.set.RateLimit <= 0 && !limited {
@@ -180,7 +180,7 @@ func (g *gateway) countTogether(routes []Route) error {
 	return nil
 }
 
-// rateLimit is a limit of its own for class.
+// rateLimit returns a rate limit of its own for class.
 func (g *gateway) rateLimit(class string, rate float64) func(http.Handler) http.Handler {
 	opts := server.RateOptions{Rate: rate, ForwardedFrom: g.set.ForwardedFrom}
 	if g.counter != nil {
@@ -189,7 +189,7 @@ func (g *gateway) rateLimit(class string, rate float64) func(http.Handler) http.
 	return server.RateLimit(opts)
 }
 
-// counter counts the clients of one class apart from those of others.
+// counter counts the clients of one class separately from those of others.
 type counter struct {
 	server.Counter
 	class string
@@ -202,7 +202,7 @@ func (c counter) Take(ctx context.Context, key string, every time.Duration, burs
 	return c.Counter.Take(ctx, key, every, burst)
 }
 
-// trusts reports whether r comes from one of our proxies.
+// trusts reports whether r comes from a proxy in Settings.ForwardedFrom.
 func (g *gateway) trusts(r *http.Request) bool {
 	return g.set.ForwardedFrom != nil && g.set.ForwardedFrom.Has(r.RemoteAddr)
 }

@@ -23,7 +23,7 @@ const maxDescription = 4 << 20
 // descriptionTime is how long the services have to describe themselves.
 const descriptionTime = 3 * time.Second
 
-// description is an OpenAPI document, of which only the maps are read.
+// description is an OpenAPI document. Only its maps are decoded.
 type description struct {
 	OpenAPI     string                                `json:"openapi"`
 	Info        any                                   `json:"info"`
@@ -32,8 +32,8 @@ type description struct {
 	Unavailable []string                              `json:"x-unavailable,omitempty"` // services that did not describe themselves
 }
 
-// openAPI serves one description made of those that the services serve. However many ask, one is
-// made at a time.
+// openAPI serves a description that is merged from those of the services. Concurrent requests share
+// one merge.
 func (g *gateway) openAPI(title string, services []string) http.HandlerFunc {
 	var making singleflight.Group
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +86,8 @@ func (g *gateway) describeAll(ctx context.Context, title string, services []stri
 	return out
 }
 
-// describe reads service's description, whose schemas get its name in front: two may have an Item.
+// describe fetches service's description and puts its name in front of the schemas, since two
+// services may both have an Item.
 func describe(ctx context.Context, client *http.Client, service string) (description, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+service+"/openapi.json", http.NoBody)
 	if err != nil {

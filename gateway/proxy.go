@@ -18,7 +18,7 @@ import (
 	"github.com/kaptar/kaptar/transport"
 )
 
-// proxy passes requests on to service as they are.
+// proxy forwards requests to service.
 func (g *gateway) proxy(service string) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport:  g.app.Client().Transport,
@@ -41,8 +41,7 @@ func (g *gateway) proxy(service string) http.Handler {
 	}
 }
 
-// forward completes a request that is passed on. ReverseProxy has removed what is for one hop, and
-// what Connection names.
+// forward completes a request that is forwarded. ReverseProxy has removed the hop-by-hop headers.
 func (g *gateway) forward(r *httputil.ProxyRequest) {
 	r.Out.Trailer = nil
 	for _, name := range credentials {
@@ -66,9 +65,9 @@ func (g *gateway) forward(r *httputil.ProxyRequest) {
 	}
 }
 
-// complete reads the whole answer of a service that says it has failed. Its time is the request's,
-// less the way: a problem about that comes at the very end, and if its body is late the caller
-// should get ours, and not the end of the connection.
+// complete reads the whole body of a 5xx answer before it is forwarded. A service that ran into its
+// deadline answers just before the gateway's own, and if its body comes too late the caller should
+// get the gateway's problem and not a cut connection.
 func complete(r *http.Response) error {
 	if r.StatusCode < 500 || r.ContentLength <= 0 || r.ContentLength > 64<<10 {
 		return nil
@@ -82,7 +81,7 @@ func complete(r *http.Response) error {
 	return nil
 }
 
-// cleanAnswer removes from h what services tell each other, and what nobody outside need know.
+// cleanAnswer removes headers that are between services, or that nobody outside needs to know.
 func cleanAnswer(h http.Header, status int) {
 	for key := range h {
 		switch name := http.CanonicalHeaderKey(key); {
@@ -93,7 +92,7 @@ func cleanAnswer(h http.Header, status int) {
 	}
 }
 
-// problemOf says what a caller can do about a call to service that failed.
+// problemOf returns the answer to the caller for a failed call to service.
 func problemOf(w http.ResponseWriter, service string, err error) server.Problem {
 	p := server.Problem{Status: http.StatusBadGateway, Detail: service + " could not be reached", Dependency: server.DependencyOf(err)}
 	open, isOpen := errors.AsType[*transport.OpenError](err)
@@ -112,7 +111,7 @@ func problemOf(w http.ResponseWriter, service string, err error) server.Problem 
 	return p
 }
 
-// buffers lends ReverseProxy the memory that bodies are copied through.
+// buffers is ReverseProxy's pool of buffers for copying bodies.
 type buffers struct{ pool sync.Pool }
 
 type buffer [32 << 10]byte
