@@ -65,9 +65,9 @@ func (g *gateway) forward(r *httputil.ProxyRequest) {
 	}
 }
 
-// complete reads the whole body of a 5xx answer before it is forwarded. A service that ran into its
-// deadline answers just before the gateway's own, and if its body comes too late the caller should
-// get the gateway's problem and not a cut connection.
+// complete reads the whole body of a short 5xx answer before it is forwarded. A service that ran
+// into its deadline answers just before the gateway's own, and if its body comes too late the
+// caller should get the gateway's problem and not a cut connection.
 func complete(r *http.Response) error {
 	if r.StatusCode < 500 || r.ContentLength <= 0 || r.ContentLength > 64<<10 {
 		return nil

@@ -24,9 +24,9 @@ import (
 	"github.com/kaptar/kaptar/kv"
 )
 
-// Under besidePrefix/SERVICE/VERSION the embedded store has the path of a binary that is to run beside
-// this program's own process of the service. The supervisor answers under statusPrefix: "starting",
-// "ready", or what is wrong.
+// Under besidePrefix/SERVICE/VERSION the embedded store has the path of a binary to run in addition
+// to this program's own process of the service. Under statusPrefix the supervisor writes
+// "starting", "ready", or what is wrong.
 const (
 	besidePrefix = "local/"
 	statusPrefix = "local-status/"
@@ -39,14 +39,14 @@ const (
 	storeRetry   = 5 * time.Second
 )
 
-// A child is one process of a service: of this program, or of the binary, if there is one, which
-// must say that its service has that version.
+// A child is one process of a service: this program, or binary if that is not empty. The binary
+// must report that its service has that version.
 type child struct{ service, version, binary string }
 
-// name tells the processes of a service apart.
+// name returns a name that differs for the processes of one service.
 func (c child) name() string { return strings.TrimSpace(c.service + " " + c.version) }
 
-// onFreePorts are the settings of a child beside one that has the service's own.
+// onFreePorts returns the settings of a second process of a service, with free ports.
 func onFreePorts(src config.Sources, settings *config.Config, c child) config.Sources {
 	set, own := config.Of[kaptar.Settings](settings, c.service), "services."+c.service+"."
 	free := func(address string) string {
@@ -64,7 +64,7 @@ func onFreePorts(src config.Sources, settings *config.Config, c child) config.So
 	return src
 }
 
-// besides are the processes of other binaries, which the store tells of.
+// besides are the processes of other binaries, as the store lists them.
 type besides struct {
 	*supervisor
 	url    string // of the store
@@ -83,7 +83,7 @@ type beside struct {
 	done    chan struct{} // closed when it has ended
 }
 
-// follow runs what the store says until ctx ends.
+// follow runs the binaries that the store lists until ctx ends.
 func (b *besides) follow(ctx context.Context) {
 	backends := &drivers.Set{Options: drivers.Options{Log: b.log, Client: "supervisor"}}
 	defer func() {
@@ -114,7 +114,7 @@ func (b *besides) watch(ctx context.Context, backends *drivers.Set) error {
 	return b.store.Watch(ctx, besidePrefix, func(list []kv.Entry) { b.apply(ctx, list) })
 }
 
-// apply starts what is new in the list, and stops what is not in it any more.
+// apply starts the processes that are new in list, and stops those that are no longer in it.
 func (b *besides) apply(ctx context.Context, list []kv.Entry) {
 	wanted := map[string]string{}
 	for _, e := range list {
@@ -147,7 +147,7 @@ func (b *besides) apply(ctx context.Context, list []kv.Entry) {
 	}
 }
 
-// tell writes the state of a key to the store; "" is none.
+// tell writes the state of a key to the store; "" deletes it.
 func (b *besides) tell(ctx context.Context, key, state string) {
 	writing, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -204,7 +204,7 @@ func (b *besides) keep(ctx context.Context, key, path string) {
 	})
 }
 
-// check refuses what cannot run beside.
+// check returns an error if the child cannot run.
 func (b *besides) check(ctx context.Context, c child) error {
 	if !slices.Contains(b.names, c.service) {
 		return fmt.Errorf("there is no service %q: write the key %sSERVICE/VERSION with one of %s",

@@ -13,19 +13,19 @@ import (
 
 const (
 	trustDomain = "local"
-	operator    = "operator" // whose certificate is for whoever calls a service by hand
+	operator    = "operator" // has a certificate for calling a service by hand
 	certLife    = time.Hour
 )
 
-// certFiles are where the certificate of a service stands.
+// certFiles returns the files of the certificate of a service.
 func certFiles(dir, service string) identity.Settings {
 	own := filepath.Join(dir, "tls", service+".pem")
 	return identity.Settings{Cert: own, Key: own, CA: filepath.Join(dir, "tls", "ca.pem")}
 }
 
-// certify writes certificates of all services into the data directory, by a CA whose key stays in
-// this process, and new ones each time that a third of their life is over, until ctx ends. Where that
-// fails the services tell of it, and it is tried again.
+// certify writes certificates of all services into the data directory, signed by a CA whose key
+// stays in this process. Until ctx ends it renews them each time a third of their lifetime has
+// passed. If that fails it is tried again, and the services log it.
 func certify(ctx context.Context, dir string, services []kaptar.Service, life time.Duration) error {
 	ca, err := identity.NewAuthority(trustDomain)
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// childFlag is the one argument of a service's process, for whoever reads a list of processes. What
-// it has to know comes through a pipe, where nobody else can read the secrets in it.
+// childFlag is the only argument of a service's process; it names the service in process lists. The
+// rest comes through a pipe, because it has secrets that nobody else may read.
 const childFlag = "--split-service="
 
-// childInput is what a service's process is told.
+// childInput is the input of a service's process.
 type childInput struct {
 	Sources  config.Sources
 	Terminal bool          // whether people read the log where it goes in the end
@@ -36,16 +36,16 @@ const (
 	childFiles
 )
 
-// A report is what a service's process tells its supervisor: that it is ready, or the error that it
-// ends with.
+// A report is a message from a service's process to its supervisor: that it is ready, or the error
+// with which it ends.
 type report struct {
 	PID   int                 `json:"pid"`
 	Ready *discovery.Instance `json:"ready,omitempty"`
 	Error string              `json:"error,omitempty"`
 }
 
-// runChild runs the service of that name for the supervisor that has started this process, and
-// returns the exit code.
+// runChild runs the named service for the supervisor that has started this process, and returns the
+// exit code.
 func runChild(name string, services []kaptar.Service) int {
 	var in childInput
 	lost, files, err := proc.Parent(&in, childFiles)
@@ -55,8 +55,8 @@ func runChild(name string, services []kaptar.Service) int {
 		return 2
 	}
 	defer func() { _ = files[lockFile].Close() }()
-	// Without this a line on standard error would end the process, half stopped, when the
-	// supervisor is gone.
+	// Without this, when the supervisor is gone, a line on standard error would kill the process
+	// before it has stopped.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -79,8 +79,8 @@ func runChild(name string, services []kaptar.Service) int {
 	return 0
 }
 
-// follow stops this process when the supervisor has ended: gracefully, unless it was stopping
-// already, which means that somebody wants it to stop at once.
+// follow stops this process when the supervisor has ended: gracefully, or at once if it was already
+// stopping.
 func follow(ctx context.Context, stop func(), lost <-chan struct{}, timeout time.Duration) {
 	<-lost
 	if ctx.Err() != nil {
@@ -90,11 +90,11 @@ func follow(ctx context.Context, stop func(), lost <-chan struct{}, timeout time
 	stop()
 }
 
-// A childLog is where a service's process logs to.
+// A childLog is the log output of a service's process.
 type childLog struct {
 	*os.File
 	terminal bool
 }
 
-// IsTerminal reports whether people read the log (see telemetry.LogOptions).
+// IsTerminal reports whether the log ends at a terminal (see telemetry.LogOptions).
 func (l *childLog) IsTerminal() bool { return l.terminal }

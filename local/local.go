@@ -1,33 +1,35 @@
-// Package local makes a program of services complete on one machine: called without a command, it
-// runs all of them in one process on embedded engines that are the real ones: a NATS server with
-// JetStream as the broker and SQLite files as databases, everything kept under one directory.
+// Package local runs a program of services on one machine without other servers. Called without a
+// command, the program runs all services in one process, with an embedded NATS server (JetStream)
+// as the broker and SQLite files as databases. All data is under one directory.
 //
 //	func main() { local.Main(services...) }
 //
-// The services are the same that [kaptar.Main] runs; only settings differ, and any of them can be
-// set to a server elsewhere. The broker asks for a password that is made at the first run and kept
-// in the data directory, whose files nobody but their owner can read. A program in any language that
-// is to join connects to the URL in the file broker.url there. One process is no fault isolation: a leak or a busy loop in one
-// service takes the others along. That is for development and small deployments, and the start-up
-// screen says so.
+// The services are the same that [kaptar.Main] runs. Only the defaults of settings differ, and each
+// can be set to use a server elsewhere. The broker asks for a password, which is made at the first
+// run and kept in the data directory; only the owner can read the files there. Other programs, in
+// any language, can connect to the URL in its file broker.url. Services in one process are not
+// isolated from faults: a leak or a busy loop in one affects the others. It is meant for
+// development and small deployments, and the start-up screen says so.
 //
 // # Processes of their own
 //
-// With --split each service is a process of its own on the same engines, supervised by this one,
-// which starts it again when it ends. So a service can be replaced while the others go on: build
-// the program again in place and end the service's process, whose number is on the start-up screen:
+// With --split each service runs in a process of its own, with the same broker and databases. This
+// process supervises them, and restarts one that ends. So one service can be replaced while the
+// others run: build the program again and end the service's process, whose number is on the
+// start-up screen:
 //
 //	go build -o shop ./shop && kill 4242
 //
 // The supervisor starts the new program for that service within a second.
 //
-// Another version can also run beside the one that there is, as one more process on free ports, with
-// the same database and settings. The supervisor follows keys in the embedded broker's store: as long
-// as local/user-service/v2 has the absolute path of a binary, that runs, if it says that its
-// user-service is v2, and it is started again as the others are, also by the next run. The key
-// local-status/user-service/v2 says "starting", "ready" or what is wrong. Whoever has the broker's
-// password can so run any program as the user of this one. Without --split, or without
-// the embedded broker, nobody follows the keys, and there is no status.
+// A second version of a service can run at the same time, in another process on free ports, with
+// the same database and settings. The supervisor watches keys in the embedded broker's store: while
+// local/user-service/v2 has the absolute path of a binary, it keeps that running, provided that the
+// binary reports v2 as the version of its user-service. The next run of this program does so too.
+// The key local-status/user-service/v2 has "starting", "ready" or what is wrong. Note that
+// everybody with the broker's password can run any program this way, as the user of this process.
+// Without --split, or without the embedded broker, the keys are not watched, and there is no
+// status.
 package local
 
 import (
@@ -68,33 +70,33 @@ const (
 	DefaultNATSListen = "127.0.0.1:4222"
 )
 
-// Options say how Run goes about it. The zero value, and nil, run all services in one process with
-// their data in DefaultDir.
+// Options configure Run. With nil or the zero value all services run in one process, with their
+// data in DefaultDir.
 type Options struct {
-	// Options are those of kaptar.Run. Settings that neither Sources nor the service say anything
-	// about get values for one machine: see Run.
+	// Options are those of kaptar.Run. Settings that neither Sources nor the service have get
+	// defaults for one machine: see Run.
 	kaptar.Options
-	// Dir is where databases and the broker's files are; default DefaultDir. It is for one Run at a
-	// time.
+	// Dir is the directory of the databases and the broker's files; default DefaultDir. Only one
+	// Run at a time can use it.
 	Dir string
-	// NATSListen is where the embedded broker listens; default DefaultNATSListen. With port 0 the
+	// NATSListen is the address of the embedded broker; default DefaultNATSListen. With port 0 the
 	// system chooses a free one.
 	NATSListen string
-	// Split runs each service as a process of its own: this program again, whose main function must
-	// call Main. It needs a unix.
+	// Split runs each service in a process of its own, by starting this program again. Its main
+	// function must call Main. It works on Unix systems only.
 	Split bool
-	// MTLS gives each service a certificate of a CA that is made for this Run: calls between
-	// processes and to the ports are encrypted, and only services may call services.
+	// MTLS gives each service a certificate, signed by a CA that is made for this Run. Calls to the
+	// ports are encrypted, and need a certificate of that CA.
 	MTLS bool
-	// Screen gets what a person wants to know once everything is up; nil is nowhere.
+	// Screen receives the start-up screen when everything is ready; nil means none.
 	Screen io.Writer
 
 	password string // of the embedded broker; "" for the command config, which shows none
 	operator string // API key; the same
 }
 
-// Main is kaptar.Main with the embedded engines: without a command, all services run on them. The
-// commands are kaptar.Main's, where run embeds nothing, rollout (see package rollout) and those of
+// Main is kaptar.Main with the embedded broker and databases: without a command, all services run
+// on them. The commands are those of kaptar.Main (run embeds nothing), rollout, sagas and those of
 // messaging.Commands.
 func Main(services ...kaptar.Service) {
 	args := os.Args[1:]
@@ -120,17 +122,16 @@ func Main(services ...kaptar.Service) {
 	os.Exit(program.Main(args, os.Stdout, os.Stderr))
 }
 
-// Run runs services on the embedded engines until ctx ends, in this process or with Split in one
-// for each. Every service gets an SQLite file, the embedded broker, caches in the process and an
-// address on loopback, as defaults below everything that Sources have; services without an address
-// of their own get the next free number from 8080, and from 50051 for gRPC. It returns what
-// kaptar.Run does.
+// Run runs services until ctx ends, in this process or, with Split, each in its own. Every service
+// gets an SQLite file, the embedded broker, caches in its process and an address on loopback, as
+// defaults that everything in Sources overrides. Services without an address of their own get the
+// next free port from 8080, and from 50051 for gRPC. Run returns what kaptar.Run does.
 //
-// With Split the services find each other through the embedded broker. It returns an error when a
-// service fails before it was ever ready; one that ends later is started again, with a growing
-// delay. The processes stop when ctx ends, gracefully and all at the same time; those that take
-// longer than their shutdown_timeout and two seconds are killed and named in the error. They also
-// stop when this process ends in any other way, SIGKILL included.
+// With Split the services find each other through the embedded broker. Run returns an error if a
+// service fails before it is ready for the first time. A service that ends later is restarted, with
+// a growing delay. When ctx ends all processes stop gracefully at the same time. One that takes
+// longer than its shutdown_timeout plus two seconds is killed and named in the error. The processes
+// also stop when this process ends in any other way, even by SIGKILL.
 func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err error) {
 	var o Options
 	if opts != nil {
@@ -192,7 +193,8 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 	return kaptar.Run(ctx, &o.Options, services...)
 }
 
-// reserve puts a free port into o.NATSListen when it asks for one, and holds it until it is closed.
+// reserve replaces port 0 in o.NATSListen with a free port, and keeps that bound until it is
+// closed.
 func (o *Options) reserve() (io.Closer, error) {
 	if _, port, err := net.SplitHostPort(o.NATSListen); err != nil || port != "0" {
 		return io.NopCloser(nil), nil // sources checks the address
@@ -205,7 +207,7 @@ func (o *Options) reserve() (io.Closer, error) {
 	return l, nil
 }
 
-// sources returns src with the defaults of this package below everything that it has.
+// sources returns src with the defaults of this package added below everything else.
 func (o *Options) sources(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 	if _, _, err := net.SplitHostPort(o.NATSListen); err != nil {
 		return src, fmt.Errorf("local: --nats-listen %s: %w: expected host:port", o.NATSListen, err)
@@ -243,8 +245,8 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 	return src, nil
 }
 
-// beside returns src with the defaults that the services have which run in o.Dir, or ran there last.
-// Without that directory their databases are in memory, so that nothing is left behind.
+// beside returns src with the defaults of the services that run in o.Dir, or ran there last. If
+// there is no such directory their databases are in memory, so that nothing is left behind.
 func (o *Options) beside(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 	if u, err := url.Parse(readPrivate(filepath.Join(o.Dir, brokerFile))); err == nil && u.Host != "" {
 		o.NATSListen = u.Host
@@ -259,7 +261,7 @@ func (o *Options) beside(src config.Sources, services []kaptar.Service) (config.
 	return src, err
 }
 
-// ports numbers the services that name no port, past those that others name.
+// ports assigns ports to services without one, and skips those that other services have.
 type ports struct {
 	next  int
 	taken []string // as in ":8080"
@@ -271,7 +273,7 @@ func (p *ports) take(address string) {
 	}
 }
 
-// orFree returns port, or one that no service names.
+// orFree returns port or, if it is empty, one that no service has.
 func (p *ports) orFree(port string) string {
 	for found := port != ""; !found; found = !slices.Contains(p.taken, port) {
 		port = ":" + strconv.Itoa(p.next)

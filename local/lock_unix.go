@@ -16,9 +16,9 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// lockDir makes dir if need be and takes it for this process, and those that it gives the file to,
-// until all of them have closed it or have ended, however they end. When the process that has taken
-// it is gone already, its children are still stopping: then it waits for them.
+// lockDir makes dir if necessary and locks it. The lock lasts until this process, and all processes
+// to which it passes the file, have closed it or ended. If the process that has the lock no longer
+// exists, its children are still stopping, and lockDir waits for them.
 func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	if err := checkDir(dir); err != nil {
 		return nil, err

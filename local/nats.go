@@ -21,18 +21,18 @@ import (
 // the usual few milliseconds.
 const startTimeout = 30 * time.Second
 
-// authTimeout is what a client has to send its password; the server's two seconds are too few on a
-// machine that is busy with starting everything at once.
+// authTimeout is how long a client may take to send its password. The server's default of two
+// seconds is too short on a machine that is busy starting everything at once.
 const authTimeout = 10 * time.Second
 
 // maxPayload leaves room for headers beside the largest message (driver.MaxSize).
 const maxPayload = 2 << 20
 
-// maxStore is beyond any disk: the server's own limit is what was free when it started, and stays when
-// there is more.
+// maxStore is larger than any disk. The server's own limit would be the free space at its start,
+// and would not grow with it.
 const maxStore = 1 << 50
 
-// embedded is the broker of one Run, a NATS server which starts when somebody is about to use it.
+// embedded is the broker of one Run, a NATS server that starts when it is first needed.
 type embedded struct {
 	url, listen   string
 	password, dir string
@@ -44,7 +44,7 @@ type embedded struct {
 	over   chan struct{}  // closed by stop; nil: it was never started
 }
 
-// has reports whether a URL is that of the embedded broker, with whatever parameters.
+// has reports whether a URL is that of the embedded broker, with any parameters.
 func (e *embedded) has(url string) bool {
 	server, _, _ := strings.Cut(url, "?")
 	return server == e.url
@@ -64,7 +64,7 @@ func (e *embedded) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// running is where the broker listens, or "" when it does not run.
+// running returns the address of the broker, or "" when it does not run.
 func (e *embedded) running() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -75,9 +75,9 @@ func (e *embedded) running() string {
 }
 
 // startNATS starts a NATS server with JetStream on address, its store under dir. Clients need the
-// password: other users of the machine reach the address too. Every message is
-// on the disk before it is acknowledged (SyncAlways): the server's own default syncs every two
-// minutes, and what it acknowledged in between is lost with the power.
+// password: other users of the machine reach the address too. Every message is on disk before it is
+// acknowledged (SyncAlways). By default the server syncs every two minutes, and a power failure
+// loses what was acknowledged in between.
 func startNATS(ctx context.Context, address, password, dir string, to *slog.Logger) (*server.Server, error) {
 	host, portText, _ := net.SplitHostPort(address) // Options.sources has checked it
 	port, err := strconv.ParseUint(portText, 10, 16)
@@ -117,7 +117,7 @@ func startNATS(ctx context.Context, address, password, dir string, to *slog.Logg
 	return s, nil
 }
 
-// await returns when the server is ready, or why it is not.
+// await returns when the server is ready, or with the reason why it is not.
 func await(ctx context.Context, s *server.Server, log *serverLog) error {
 	ready := make(chan bool, 1)
 	go func() { ready <- s.ReadyForConnections(startTimeout) }()
@@ -137,8 +137,8 @@ func await(ctx context.Context, s *server.Server, log *serverLog) error {
 // stopTimeout bounds the stop of the embedded broker.
 const stopTimeout = 5 * time.Second
 
-// stop shuts the server down, if it runs. Its store is complete at any moment, so being cut short
-// loses nothing.
+// stop shuts the server down, if it runs. Its store is always complete, so nothing is lost if the
+// stop is cut short.
 func (e *embedded) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -164,7 +164,8 @@ func shutDown(s *server.Server) {
 	}
 }
 
-// serverLog passes the broker's complaints on, and keeps the last one for the error that needs it.
+// serverLog logs the broker's warnings and errors, and keeps the last one for an error of the
+// start.
 type serverLog struct {
 	to    *slog.Logger
 	fatal chan error   // gets what keeps the server from starting

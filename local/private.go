@@ -22,7 +22,7 @@ const (
 	operatorFile = "operator.key"
 )
 
-// readPassword returns the embedded broker's password that is kept in dir, or a new one if there is
+// readPassword returns the embedded broker's password from dir. It returns a new one if there is
 // none, or if others could read it.
 func readPassword(dir string) string {
 	u, err := url.Parse(readPrivate(filepath.Join(dir, brokerFile)))
@@ -42,7 +42,7 @@ func readOperator(dir string) string {
 	return rand.Text() + rand.Text()
 }
 
-// readPrivate returns what a file says that nobody else can read; "" for any other.
+// readPrivate returns the content of a file, or "" if there is none or others can read it.
 func readPrivate(path string) string {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() || isOpen(info) {
@@ -52,9 +52,9 @@ func readPrivate(path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// makePrivate takes the rights of other users from what is kept in the data directory, and writes
-// the broker's URL and the operator's key into it. It returns how many files were open to others. The directory must be
-// locked.
+// makePrivate removes the rights of other users from the files in the data directory, and writes
+// the broker's URL and the operator's key into it. It returns how many files were open to others.
+// The directory must be locked.
 func (o *Options) makePrivate() (tightened int, err error) {
 	if tightened, err = tighten(o.Dir); err != nil {
 		return 0, fmt.Errorf("local: data directory: other users of this machine can read it, and that cannot be changed: %w; "+
@@ -77,7 +77,8 @@ func (o *Options) makePrivate() (tightened int, err error) {
 	return tightened, nil
 }
 
-// setKeys adds how services know one another, by a secret of this Run, and the operator.
+// setKeys adds to defaults the internal key of this Run, by which services recognise each other,
+// and the operator's API key.
 func (o *Options) setKeys(defaults map[string]string) {
 	if o.operator == "" {
 		return // the command config, which makes none

@@ -11,8 +11,7 @@ import (
 	"slices"
 )
 
-// ours are the names of what is kept in the data directory. Whatever else stands there is left
-// alone.
+// ours are the names of our files in the data directory. Other files there are not touched.
 var ours = []string{"lock", brokerFile, brokerFile + ".new", operatorFile + ".new", "*.key", "*.db", "*.db-wal", "*.db-shm", "*.db-journal", "nats", "tls"}
 
 func isOurs(name string) bool {
@@ -22,8 +21,8 @@ func isOurs(name string) bool {
 // isOpen reports whether other users have any right to the file.
 func isOpen(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
 
-// checkDir makes dir if need be. It refuses one that is open to other users and is not for the data
-// alone: to close that, such as somebody's home or /tmp, is not for this program to do.
+// checkDir makes dir if necessary. It refuses a directory that is open to other users and has other
+// files too, such as a home directory or /tmp, because this program should not change its mode.
 func checkDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("local: data directory: %w; choose another with --data-dir", err)

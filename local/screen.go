@@ -13,9 +13,9 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// show prints what a person wants to know once everything is up. broker is where the embedded broker
-// listens, or "" when it does not run; pids are the services' processes, nil when they share this
-// one; tightened is how many files were open to other users; asksWho says that package auth is linked.
+// show prints the start-up screen. broker is the address of the embedded broker, or "" when it does
+// not run; pids are the services' processes, nil when they share this one; tightened is how many
+// files were open to other users; asksWho is true if package auth is linked.
 func (o *Options) show(services []discovery.Instance, pids map[string]int, broker string, tightened int, asksWho bool) {
 	if o.Screen == nil {
 		return

@@ -18,11 +18,11 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// stopExtra is what a process has beyond its shutdown_timeout before it is killed.
+// stopExtra is how much longer than its shutdown_timeout a process may take before it is killed.
 const stopExtra = 2 * time.Second
 
-// runSplit supervises a process for each service. They read the settings that have been checked
-// here again, each its own. store is the URL of the embedded broker, "" when it does not run.
+// runSplit supervises a process for each service. Each process reads its settings again; they have
+// been checked here. store is the URL of the embedded broker, or "" when it does not run.
 func (o *Options) runSplit(
 	ctx context.Context, settings *config.Config, lock *os.File, store string, ready func([]discovery.Instance, map[string]int), services []kaptar.Service,
 ) error {
@@ -75,7 +75,7 @@ func (o *Options) runSplit(
 	return s.run(ctx)
 }
 
-// A sharedWriter is one output of several processes. Each Write is whole in it.
+// A sharedWriter is an output of several processes. Writes are not interleaved.
 type sharedWriter struct {
 	mu       *sync.Mutex // shared by those that lead to the same terminal
 	w        io.Writer

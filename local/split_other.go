@@ -15,8 +15,8 @@ import (
 
 const childFlag = "--split-service="
 
-// errNoSplit tells that the system has neither process groups nor SIGTERM.
-var errNoSplit = errors.New("local: --split needs a unix: leave it out to run all services in one process")
+// errNoSplit is the error of --split on systems without process groups and SIGTERM.
+var errNoSplit = errors.New("local: --split works on Unix systems only: leave it out to run all services in one process")
 
 func (*Options) runSplit(context.Context, *config.Config, *os.File, string, func([]discovery.Instance, map[string]int), []kaptar.Service) error {
 	return errNoSplit

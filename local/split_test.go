@@ -156,7 +156,7 @@ func TestSplitStopIsBounded(t *testing.T) {
 	}
 	p.allGone(alpha, beta)
 	p.logged(`"stopping"`, `"waiting_for":`, `"beta"]`)
-	p.logged("killed because the time for stopping was over: beta")
+	p.logged("killed because it did not stop in time: beta")
 	if strings.Contains(p.log.String(), "was over: alpha") {
 		t.Error("alpha is named, too")
 	}

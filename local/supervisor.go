@@ -20,11 +20,11 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// moreErrors is how long a start that has failed goes on, so that the error tells of all services
-// that fail, as it does in one process.
+// moreErrors is how long a start that has failed goes on, so that the error names all services that
+// fail, as it does in one process.
 const moreErrors = time.Second
 
-// lateStop is when a stop is long enough to say what it waits for.
+// lateStop is the time after which a stop logs what it waits for.
 const lateStop = time.Second
 
 // A supervisor keeps a process for each service.
@@ -47,7 +47,7 @@ type supervisor struct {
 }
 
 // run starts all services and keeps them running until ctx ends, or until one of them fails before
-// it was ever ready.
+// it is ready for the first time.
 func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -198,7 +198,7 @@ func (e end) why() string {
 	return state + ": " + e.reported
 }
 
-// beforeReady is the error of a start that failed, in the words of one process where there are any.
+// beforeReady returns the error of a failed start: the one that the process reported, if it did.
 func (e end) beforeReady() error {
 	if e.reported == "" {
 		return fmt.Errorf("local: service %s ended before it was ready: %s", e.service, e.why())
@@ -206,13 +206,13 @@ func (e end) beforeReady() error {
 	return errors.New(e.reported)
 }
 
-// whileStopping is the error of a process that was told to stop. One that never became ready was
-// cut short, and what it says of that is no news.
+// whileStopping returns the error of a process that was told to stop. If it never became ready, its
+// own error only says that its start was interrupted, and is left out.
 func (e end) whileStopping(wasReady bool) error {
 	exit, _ := errors.AsType[*exec.ExitError](e.err)
 	switch {
 	case exit != nil && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
-		return fmt.Errorf("local: killed because the time for stopping was over: %s", e.service)
+		return fmt.Errorf("local: killed because it did not stop in time: %s", e.service)
 	case e.err == nil || !wasReady:
 		return nil
 	}

@@ -27,7 +27,7 @@ const (
 	room      = 4 << 20         // bytes that must be free before it is started again
 )
 
-// brokerLog is where the embedded broker's complaints go: to those of the services.
+// brokerLog returns the log for the embedded broker's warnings and errors.
 func (o *Options) brokerLog(ctx context.Context, settings *config.Config, services []kaptar.Service) *slog.Logger {
 	first := config.Of[kaptar.Settings](settings, services[0].Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{Service: "broker", Log: telemetry.LogOptions{
@@ -39,8 +39,9 @@ func (o *Options) brokerLog(ctx context.Context, settings *config.Config, servic
 	return tel.Logger()
 }
 
-// tend starts the server again when it can store nothing any more: after a write that failed, such as
-// to a full disk, it answers no publisher until then. It waits until there is room.
+// tend restarts the server when it can no longer store messages. After a failed write, such as on a
+// full disk, it does not answer publishers until it is restarted. tend waits until there is room on
+// the disk.
 func (e *embedded) tend() {
 	outage := steady.Outage{What: "embedded broker's store", Log: e.log, Attrs: []slog.Attr{slog.String("dir", e.dir)}}
 	ctx, end := context.WithCancel(context.Background())
@@ -72,7 +73,7 @@ func (e *embedded) tend() {
 	}
 }
 
-// failing returns what the server says is wrong, and whether to start it again may help.
+// failing returns what is wrong with the server, and whether a restart may help.
 func (e *embedded) failing() (again bool, err error) {
 	e.mu.Lock()
 	s := e.server
@@ -108,10 +109,10 @@ func hasRoom(dir string) error {
 	return os.WriteFile(name, make([]byte, room), 0o600)
 }
 
-// open starts the server. Consumer groups whose state is damaged it leaves out, and cannot make anew
-// in the place of what is left of them: that goes to the folder "damaged", and the server is started
-// once more. A group whose position alone is damaged begins again where it began first; handled events
-// are known to the services.
+// open starts the server. The server leaves out consumer groups whose state is damaged, and cannot
+// make them again while their folders exist. So these are moved to the folder "damaged", and the
+// server is started once more. A group whose position is damaged starts again from where it first
+// began; services recognise the events that they have handled.
 func (e *embedded) open(ctx context.Context) (*server.Server, error) {
 	for try := 0; ; try++ {
 		s, err := startNATS(ctx, e.listen, e.password, e.dir, e.log)

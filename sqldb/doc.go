@@ -1,21 +1,21 @@
 // Package sqldb opens SQL databases by URL, migrates them and runs transactions that survive
 // contention.
 //
-// Two dialects are known, [SQLite] and [Postgres], each linked by an import of drivers/sqlite or
-// drivers/postgres. Open returns a plain [database/sql.DB]: everything that takes one keeps
-// working, and the functions of this package find the dialect in it.
+// There are two dialects, [SQLite] and [Postgres], which importing drivers/sqlite or
+// drivers/postgres links. Open returns a plain [database/sql.DB], which works with everything that
+// takes one. The functions of this package know its dialect.
 //
 // # Durability
 //
-// A committed transaction is on disk: SQLite runs in WAL mode with synchronous=FULL, and a
-// PostgreSQL server that says synchronous_commit=off or fsync=off is refused.
+// A committed transaction is on disk: SQLite runs in WAL mode with synchronous=FULL, and Open
+// refuses a PostgreSQL server with synchronous_commit=off or fsync=off.
 //
 // # Writing
 //
 // Write through [InTx]. On SQLite the writers of one *sql.DB queue in the process, and those that
-// wait share one commit: each has a savepoint of its own, so one that fails takes nothing from the
-// others, and all return after the common commit. Writes around InTx (db.Exec, db.Begin) are
-// allowed; they contend for SQLite's file lock and wait up to five seconds for it.
+// wait share one commit. Each has its own savepoint, so that one that fails does not affect the
+// others, and all return after the shared commit. Writes that bypass InTx (db.Exec, db.Begin) are
+// allowed; they wait up to five seconds for SQLite's file lock.
 //
 // # Portable SQL
 //

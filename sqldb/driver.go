@@ -12,26 +12,26 @@ import (
 	"sync"
 )
 
-// A Driver is what package drivers/sqlite or drivers/postgres registers. Its functions may be
-// called concurrently.
+// A Driver is registered by package drivers/sqlite or drivers/postgres. Its functions may be called
+// concurrently.
 type Driver struct {
 	Dialect Dialect
-	// Open opens and verifies the database at url, by way of [OpenDB].
+	// Open opens the database at url with [OpenDB], and verifies it.
 	Open func(ctx context.Context, url string) (*sql.DB, error)
-	// Unique is what [Constraint] answers for an error of this dialect.
+	// Unique implements [Constraint] for errors of this dialect.
 	Unique func(err error) (columns string, ok bool)
 	// Retryable reports whether a transaction that failed with err can succeed when it is run
 	// again.
 	Retryable func(err error) bool
-	// Away is what [Away] answers for an error of this dialect; nil is always false.
+	// Away implements [Away] for errors of this dialect; nil means always false.
 	Away func(err error) bool
 	// Notification waits for a notification on conn, a connection of the driver that listens, and
 	// returns its payload. When ctx ends, conn stays usable. nil: the dialect has none.
 	Notification func(ctx context.Context, conn any) (payload string, err error)
 }
 
-// A GroupConn is what a connection of SQLite must be, so that the writers of a process can share a
-// commit. BeginTx on one makes a savepoint while a group is open.
+// A GroupConn is a connection of SQLite on which the writers of a process can share a commit. While
+// a group is open its BeginTx makes a savepoint.
 type GroupConn interface {
 	driver.Conn
 	// BeginGroup begins the transaction that the group shares, with the write lock.
@@ -47,8 +47,8 @@ var registry struct {
 	drivers map[string]*Driver // by URL scheme
 }
 
-// Register makes Open know d under schemes. It is for init functions, and panics when a scheme is
-// registered already.
+// Register registers d for URL schemes. Call it only from init functions. It panics if a scheme is
+// already registered.
 func Register(d *Driver, schemes ...string) {
 	registry.Lock()
 	defer registry.Unlock()
@@ -83,8 +83,8 @@ func driverFor(scheme string) (*Driver, error) {
 	return nil, fmt.Errorf("sqldb: open: unknown scheme %q; known are sqlite and postgres", scheme)
 }
 
-// OpenDB returns the database whose connections connect makes, as the functions of this package
-// know it. It is for the Open of a driver, which then sets the limits of the pool.
+// OpenDB returns a database whose connections are made by connect, and which works with the
+// functions of this package. It is for Driver.Open, which then sets the limits of the pool.
 func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *sql.DB {
 	own := &dbDriver{Driver: d, connect: connect, session: leaseSession{turn: make(chan struct{}, 1)}}
 	if d.Dialect == SQLite {

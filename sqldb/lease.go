@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Lease is leadership under a name: at most one holder at a time. Its methods may be called
-// concurrently.
+// A Lease makes its holder the leader for a name: there is at most one holder at a time. Its
+// methods may be called concurrently.
 type Lease struct {
 	driver *dbDriver
 	db     *sql.DB
@@ -30,14 +30,15 @@ const sessionTimeout = 5 * time.Second
 
 var errSessionLost = errors.New("the session that held it is lost")
 
-// TryLease takes the lease called name, or returns nil when another holds it.
+// TryLease takes the lease called name. It returns nil, without an error, if it is held already.
 //
-// On PostgreSQL it is a session advisory lock: it spans all processes on the database and ends with
-// the session, so a dead process holds nothing. All leases of one db share one session, on a
-// connection taken out of the pool; a process that holds none keeps none. A transaction pooler in
-// between breaks it. On SQLite it is the lock (flock) of a file beside the database's, with the name
-// of the lease in its own: it spans the processes of one machine, ends with the process, and the file
-// stays. Of a database in memory, and where there is no flock, it spans the users of db.
+// On PostgreSQL it is a session advisory lock. It covers all processes on the database and ends
+// with the session, so a dead process holds nothing. All leases of one db share one session, on a
+// connection that is taken from the pool while at least one is held. It does not work through a
+// transaction pooler. On SQLite it is the lock (flock) of a file next to the database, with the
+// name of the lease in its own name. It covers the processes of one machine and ends with the
+// process; the file remains. For a database in memory, and on systems without flock, it covers only
+// the users of this db.
 func TryLease(ctx context.Context, db *sql.DB, name string) (*Lease, error) {
 	d := driverOf(db)
 	if d == nil {
@@ -94,8 +95,8 @@ func (l *Lease) trySQLite(ctx context.Context) (ok bool, err error) {
 	return l.file != nil, err
 }
 
-// Check asks the database whether the lease is still held; nil means yes. On SQLite it is until
-// Release.
+// Check asks the database whether the lease is still held, and returns nil if so. On SQLite it is
+// held until Release.
 func (l *Lease) Check(ctx context.Context) error {
 	if l.conn == nil {
 		return l.ended()
@@ -111,10 +112,10 @@ func (l *Lease) Check(ctx context.Context) error {
 	return err
 }
 
-// Use runs f, which must be short, with a connection: on PostgreSQL the session that holds the
-// lease. When a query over it succeeds, nobody else had the lease then, at no extra round trip. Users of
-// the leases of one db wait for each other. The ctx that f gets ends after 5 seconds, and not with
-// that of the caller, because a query that is broken off ends the session.
+// Use calls f, which must be short, with a connection. On PostgreSQL that is the session that holds
+// the lease: if a query on it succeeds, the lease was held at that time, without an extra round
+// trip. Calls for the leases of one db run one after another. The ctx of f ends after 5 seconds but
+// not with the caller's ctx, because an interrupted query ends the session.
 func (l *Lease) Use(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) error {
 	if err := l.ended(); err != nil {
 		return err
@@ -148,7 +149,7 @@ func (l *Lease) ended() error {
 	return nil
 }
 
-// Release gives the lease up. Releasing twice is fine.
+// Release gives the lease up. Further calls do nothing.
 func (l *Lease) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// A statement is what stands between semicolons. Those inside of the body of a trigger are taken for
-// statements of their own, which they are.
+// A statement is the text between two semicolons. Statements in the body of a trigger count as
+// statements of their own.
 type statement struct {
 	text string
-	// norm is text with its words in upper case, strings and numbers as ', and no comments; all are
-	// apart by one space.
+	// norm is text without comments, with words in upper case and strings and numbers replaced by
+	// '. Its parts are separated by one space.
 	norm string
 	line int
 }

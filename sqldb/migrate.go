@@ -32,20 +32,20 @@ var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // "-- +goose NO TRANSACTION" is refused. PostgreSQL allows it, for statements like CREATE INDEX
 // CONCURRENTLY; such a file can be left half applied.
 //
-// A file that was edited after it was applied is an error: its checksum is kept in the table
-// <table>_files. Any number of processes may call Migrate at once: one works, the others wait until
-// ctx ends.
+// It is an error if a file was edited after it was applied: the table <table>_files has its
+// checksum. Any number of processes may call Migrate at once. One of them works while the others
+// wait, at most until ctx ends.
 //
-// Two versions of a program run on one database during a release. So a file is refused when the
-// database has others already and a statement in it would break the version that runs, unless the
+// During a release two versions of a program use one database. So if the database already has
+// migrations, a file with a statement that would break the running version is refused, unless the
 // file has the line
 //
 //	-- kaptar:contract NUMBER REASON
 //
-// NUMBER is the lowest migration whose programs can live with it, which is the file's own number if
-// no older one can. That is kept in <table>_files: an older program starts on the database of a newer
-// one if it has the migration that each of the newer files asks for. [CheckMigrations] says in a test
-// what Migrate would refuse.
+// NUMBER is the oldest migration whose programs still work after this file; it is the file's own
+// number if no older program does. It is kept in <table>_files: an older program starts on the
+// database of a newer one if it has the migration NUMBER of each newer file. [CheckMigrations]
+// finds in a test what Migrate would refuse.
 func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) error {
 	d := driverOf(db)
 	if d == nil {
@@ -131,13 +131,13 @@ func dialectDir(migrations fs.FS, dialect Dialect) (fs.FS, error) {
 	return nil, fmt.Errorf("sqldb: migrate: the database is %s, and there are migrations for %s only", dialect, strings.Join(have, ", "))
 }
 
-// CheckMigrations reports every statement that would break the version of a program that runs while
-// the next one migrates the database, in files of all dialects without a line -- kaptar:contract (see
-// [Migrate]). It is for a test of whoever owns the migrations. What a file creates nobody uses yet,
-// so a file with a first schema passes.
+// CheckMigrations returns an error for every statement that would break the running version of a
+// program while the next one migrates the database, in the files of all dialects that have no line
+// -- kaptar:contract (see [Migrate]). Call it in a test. Tables that the same file creates are not
+// in use yet, so a first schema passes.
 //
-// It knows statements, not what they mean: an UPDATE that the running version cannot live with
-// passes, and so does what a function does that is called.
+// It looks at the kind of each statement, not at its meaning. It does not find an UPDATE that
+// breaks the running version, or what a called function does.
 func CheckMigrations(migrations fs.FS) error {
 	var errs []error
 	var none error

@@ -44,8 +44,9 @@ func DialectOf(db *sql.DB) Dialect {
 	return ""
 }
 
-// Away reports whether err means that the database cannot be reached, or does not serve just now: the
-// next connection may be good. It is false for an error that the database has answered with.
+// Away reports whether err means that the database cannot be reached or does not serve at the
+// moment, so that a later attempt may succeed. It is false for an error with which the database
+// answers a query.
 func Away(err error) bool {
 	registry.RLock()
 	defer registry.RUnlock()
@@ -57,13 +58,14 @@ func Away(err error) bool {
 	return false
 }
 
-// Constraint says whether err is the violation of a primary key or unique constraint, and of which
-// columns, the same on both dialects: "users.email", or "orders.user_id,orders.number" in the order
-// of the index.
+// Constraint reports whether err is a violation of a primary key or unique constraint. It returns
+// the columns in the same form for both dialects: "users.email", or "orders.user_id,orders.number"
+// in the order of the index.
 //
-// Where the database does not tell the columns it is the constraint's or index's name: on SQLite
-// for an index on expressions; on PostgreSQL for a role that may not read the columns, unless the
-// name follows PostgreSQL's convention for one column (users_email_key is "users.email").
+// If the database does not report the columns it returns the name of the constraint or index. That
+// happens on SQLite for an index on expressions, and on PostgreSQL for a role that may not read the
+// columns, unless the name follows PostgreSQL's convention for one column (users_email_key is
+// "users.email").
 func Constraint(err error) (columns string, ok bool) {
 	registry.RLock()
 	defer registry.RUnlock()

@@ -7,10 +7,10 @@ import (
 	"fmt"
 )
 
-// ErrOwned is wrapped by Own's error when the database is not the service's.
+// ErrOwned is wrapped by the error of Own if the database belongs to another service.
 var ErrOwned = errors.New("sqldb: the database is not this service's")
 
-// Unowned stands, as the from of Own, for a database with tables that no service has owned yet.
+// Unowned, as the argument from of Own, means a database that has tables but no recorded owner.
 const Unowned = "unowned"
 
 const createOwner = `CREATE TABLE IF NOT EXISTS kaptar_owner (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL)`
@@ -22,13 +22,13 @@ const (
 		AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = pg_class.oid AND deptype = 'e') ORDER BY relname LIMIT 1`
 )
 
-// Own records in the table kaptar_owner that the database belongs to the service called name, since
-// services that shared one would overwrite each other's tables and migrations. The error wraps
-// ErrOwned, says whose it is, and nothing is written, when another service is recorded or when
-// there are tables but no record. Call it before Migrate; several processes may at once.
+// Own records in the table kaptar_owner that the database belongs to the service called name.
+// Services that share a database would overwrite each other's tables and migrations. If another
+// service is recorded, or there are tables but no record, nothing is written and the error wraps
+// ErrOwned and names the owner. Call Own before Migrate. Several processes may call it at once.
 //
-// from allows one exception: the database is taken over from the service of that name, or, with
-// Unowned, together with its tables. "" allows none.
+// from allows one exception: to take the database over from the service of that name or, with
+// Unowned, to take over its tables. "" allows none.
 func Own(ctx context.Context, db *sql.DB, name, from string) error {
 	var err error
 	for range 5 { // CREATE TABLE IF NOT EXISTS of several at once can fail in PostgreSQL

@@ -10,17 +10,18 @@ import (
 	"time"
 )
 
-// A group ends when nobody waits, and at these limits at the latest, so that its first member is
-// not kept for long.
+// A group ends when no writer waits, and at the latest at these limits, so that its first member
+// does not wait for long.
 const (
 	maxGroupMembers = 64
 	maxGroupAge     = 20 * time.Millisecond
 )
 
-// writeQueue lines up the writers of one SQLite database, first come, first served, and lets those
-// that wait share a commit, whose fsync is what costs. The one that has the turn runs its function
-// under a savepoint in the open group, then passes the turn and the group on, or, being the last,
-// commits for all. Every member runs on its own goroutine, so a panic goes to its own caller.
+// writeQueue runs the writers of one SQLite database in the order in which they came, and lets
+// those that wait share a commit, because its fsync is expensive. The writer whose turn it is runs
+// its function under a savepoint in the open group. It then passes the turn and the group on or, if
+// it is the last, commits for all. Every member runs on its own goroutine, so that a panic reaches
+// its own caller.
 type writeQueue struct {
 	mu      sync.Mutex
 	taken   bool // somebody has the turn

@@ -8,8 +8,8 @@ import (
 // A Row is a *sql.Row or one of *sql.Rows.
 type Row interface{ Scan(dest ...any) error }
 
-// Select runs a query on q, a *sql.DB, *sql.Tx or *sql.Conn, and returns what scan makes of each
-// row: an empty slice, not nil, when there is none. scan must not keep the row.
+// Select runs a query on q, a *sql.DB, *sql.Tx or *sql.Conn, and returns the result of scan for
+// each row. Without rows the slice is empty but not nil. scan must not keep the row.
 func Select[T any](ctx context.Context, q interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }, scan func(Row) (T, error), query string, args ...any) ([]T, error) {

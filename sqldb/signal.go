@@ -22,19 +22,21 @@ const (
 	listenMax     = 5 * time.Second
 )
 
-// Signal wakes those who wait for work of one kind in a database, so that they need not ask it all
-// the time. It carries no data and is a hint alone: a wake-up may be lost, as with the process
-// between its commit and Notify, and one may come without a reason. So a waiter looks into the
-// database after each [Signal.Wait] and gives it the time after which it would look anyway.
+// A Signal wakes goroutines that wait for work of one kind in a database, so that they need not
+// poll it often. It carries no data and is only a hint: a wake-up can be lost, for example if the
+// process dies between its commit and Notify, and one may come without reason. So a waiter looks
+// into the database after each [Signal.Wait], and passes it the interval at which it would look
+// anyway.
 //
-// Within a process a wake-up is immediate, among all Signals of one *sql.DB and name. Other processes
-// are woken on PostgreSQL, by NOTIFY; on SQLite they poll. A process sends one NOTIFY per 100
-// milliseconds at most, for all names together, in a transaction of its own on a connection of the
-// pool: in the user's transaction each commit would wait for those of all others.
+// Within a process a wake-up is immediate, among all Signals of one *sql.DB and name. Other
+// processes are woken on PostgreSQL, by NOTIFY; on SQLite they poll. A process sends at most one
+// NOTIFY per 100 milliseconds, for all names together. It does so in a separate transaction on a
+// connection of the pool, because NOTIFY in the user's transaction would make all commits wait for
+// each other.
 //
-// While nothing happens this costs, on PostgreSQL, one connection of the pool in each process that
-// has called Wait, and two statements a minute on it, which notice that the server is gone. When the
-// connection was lost, the waiters wake as soon as there is another.
+// When idle this costs, on PostgreSQL, one connection of the pool in each process that has called
+// Wait, and two statements a minute on it, to notice when the server is gone. If the connection is
+// lost the waiters are woken when there is a new one.
 //
 // The methods may be called concurrently.
 type Signal struct {
@@ -46,8 +48,8 @@ type Signal struct {
 	seen uint64
 }
 
-// NewSignal returns the signal called name, without a line break in it, of db. It starts nothing. Of
-// a database that Open did not open each Signal is alone.
+// NewSignal returns the signal of db with the given name, which must not have a line break. It
+// starts no goroutine. If db was not opened by Open, each Signal wakes only its own waiters.
 func NewSignal(db *sql.DB, name string) *Signal {
 	d := driverOf(db)
 	if d == nil {
@@ -70,9 +72,9 @@ func (s *Signal) Notify() {
 	}
 }
 
-// Wait returns after a Notify, also one since the last Wait of this Signal returned, after d, or when
-// ctx ends. Several goroutines on one Signal may miss what another of them has seen: give each its
-// own.
+// Wait returns after a Notify, after d, or when ctx ends. A Notify since the last Wait of this
+// Signal returned counts too. Goroutines that share a Signal can take each other's wake-ups: give
+// each its own.
 func (s *Signal) Wait(ctx context.Context, d time.Duration) {
 	if s.signals != nil {
 		s.signals.listen()

@@ -20,14 +20,14 @@ const (
 	retryCap   = 500 * time.Millisecond
 )
 
-// InTx runs fn in a transaction of db, which Open must have opened: it commits when fn returns nil,
-// and rolls back when fn returns an error, which it passes on, panics, or when ctx ends before the
-// commit. It may be called concurrently.
+// InTx runs fn in a transaction of db, which must have been opened by Open. It commits when fn
+// returns nil. It rolls back when fn returns an error, which InTx returns, when fn panics, and when
+// ctx ends before the commit. It may be called concurrently.
 //
 // After a serialization failure, a deadlock or SQLITE_BUSY it tries again up to 5 times, with a
-// growing random pause. So fn may run more than once: it must do its work through tx, and what else
-// must happen belongs into an [AfterCommit] hook. A commit whose outcome is unknown, as when the
-// connection breaks in it, is not tried again.
+// growing random pause. So fn may run more than once: it must do its work through tx, and other
+// effects belong in an [AfterCommit] hook. A commit whose outcome is unknown, because the
+// connection broke during it, is not tried again.
 //
 // On SQLite the caller queues behind other writers and may share their commit (see the package
 // comment); when that fails each runs again, alone. fn must be short there, and must not wait for
@@ -76,10 +76,10 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 	}
 }
 
-// AfterCommit runs hook after the transaction of the innermost InTx that ctx comes from has
-// committed, on the goroutine of InTx and in the order of the calls. It returns false, and never
-// runs hook, when ctx is not of a running InTx. A hook of an attempt that is rolled back does not
-// run.
+// AfterCommit registers hook to run after the transaction of the innermost InTx of ctx has
+// committed. Hooks run on the goroutine of InTx, in the order in which they were registered, and
+// not if the attempt is rolled back. If ctx does not belong to a running InTx, AfterCommit returns
+// false and hook never runs.
 func AfterCommit(ctx context.Context, hook func()) bool {
 	s, _ := ctx.Value(txKey{}).(*txState)
 	return s != nil && s.add(hook)
