@@ -43,9 +43,8 @@ type Options struct {
 	Prepare func(ctx context.Context, url string) error
 	// OpenDB, if set, opens the databases of services; default sqldb.Open.
 	OpenDB func(ctx context.Context, url string) (*sql.DB, error)
-	// NoPorts makes services listen on no port. It is for bubbles of testing/synctest, where time
-	// does not pass while a goroutine waits for the network. Services of this Run still reach each
-	// other.
+	// NoPorts makes services listen on no port. It is for bubbles of testing/synctest, where time does
+	// not pass while a goroutine waits for the network. Services of this Run still reach each other.
 	NoPorts bool
 	// Ready, if set, is called once, when all services are ready, with the addresses on which they
 	// listen.

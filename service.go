@@ -25,10 +25,9 @@ type Service struct {
 	// Settings is a pointer to a struct that is filled from the configuration before Setup runs
 	// (package config has the tags), or nil.
 	Settings any
-	// Setup builds the service on app. It should return promptly and start no goroutines of its
-	// own: background work belongs in App.Go. An error ends the whole program before anything
-	// listens. Use App.Context for whatever takes time, so that a stop during Setup takes effect at
-	// once. Required.
+	// Setup builds the service on app. It should return promptly and start no goroutines of its own:
+	// background work belongs in App.Go. An error ends the whole program before anything listens. Use
+	// App.Context for whatever takes time, so that a stop during Setup takes effect at once. Required.
 	Setup func(app *App) error
 }
 

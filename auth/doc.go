@@ -33,9 +33,8 @@
 // Service can check it, and is signed with the first key of the setting auth.internal_keys, which
 // all services share. If the connection shows the certificate of a service, that must be the
 // caller's; for a call without a token the certificate names the Caller, on behalf of nobody.
-// External hosts get no token, and neither does a bare name that only DNS knows, unless its
-// certificate shows the service. A call with an Authorization or X-Api-Key of its own is not
-// changed.
+// External hosts get no token, nor does a bare name that only DNS knows, unless its certificate
+// shows the service. A call with its own Authorization or X-Api-Key is not changed.
 //
 // With no principal in the context, as in the handler of an event, a service calls on its own
 // behalf. In the handler of a public route it calls on behalf of nobody, which only Service,

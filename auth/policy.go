@@ -202,8 +202,7 @@ func parts(p *Policy, f func(*Policy)) {
 // otherwise ErrForbidden. It is for handlers that know more than the route, as with Subject.
 func Check(ctx context.Context, p Policy) error { return check(&p, From(ctx), call{}) }
 
-// The errors of Check. Each has a gRPC status, so that the handler of an RPC can return it as it
-// is.
+// The errors of Check. Each has a gRPC status, so that the handler of an RPC can return it.
 const (
 	ErrUnauthenticated = denied("no credential was shown: expected a bearer token or an API key")
 	ErrForbidden       = denied("this is not allowed for the credential that was shown")

@@ -70,7 +70,7 @@ func sticky(ctx context.Context) string {
 }
 
 // check returns errors for routes without a policy and for policies that cannot work. It copies
-// policies for all methods of a service to each method. callers is true if calling services can be
+// policies for all methods of a service to each method. callers is true if services can be
 // identified.
 func (p table) check(routes []string, callers bool) error {
 	var errs []error

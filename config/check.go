@@ -63,8 +63,7 @@ func checkTypes(fields []*field, key string, types map[string]*field, p *problem
 	}
 }
 
-// check reports unknown keys and wrong values in one source, including values that another source
-// overrides.
+// check reports unknown keys and wrong values in one source, overridden or not.
 func (l *layers) check(source candidate) {
 	c := checker{layers: l, defaults: source.defaults, sharing: len(l.loaded) > 1}
 	names := slices.DeleteFunc(slices.Clone(source.node.names), func(name string) bool { return name == servicesKey })

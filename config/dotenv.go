@@ -66,8 +66,7 @@ func readDotEnv(path string, p *problems) map[string]variable {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// dotEnvValue parses the value at the start of text, which follows the "="; rest begins at the next
-// line.
+// dotEnvValue parses the value at the start of text, after the "="; rest begins at the next line.
 func dotEnvValue(text string) (value, rest, problem string) {
 	text = strings.TrimLeft(text, " \t")
 	if text == "" || (text[0] != '"' && text[0] != '\'') {

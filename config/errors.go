@@ -72,8 +72,7 @@ func (e *Errors) Unwrap() []error {
 	return out
 }
 
-// problems collects errors without duplicates: a plain value that is wrong is wrong for every
-// service.
+// problems collects errors without duplicates: a wrong plain value is wrong for every service.
 type problems struct {
 	list    []*Error
 	seen    map[string]bool
@@ -134,8 +133,7 @@ func (p *problems) err() error {
 	return &out
 }
 
-// suggestion returns the end of an error about an unknown name: a similar one, or all that are
-// known.
+// suggestion returns the end of an error about an unknown name: a similar one, or all known ones.
 func suggestion(name string, known []string) string {
 	if best := near.Find(name, known); best != "" {
 		return fmt.Sprintf(", did you mean %q?", best)

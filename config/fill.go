@@ -184,8 +184,7 @@ func (f *filler) preset(field *field, v reflect.Value) reflect.Value {
 	return out
 }
 
-// isEmpty reports whether s is not set or is an empty text or list. A number or bool that is set is
-// never empty.
+// isEmpty reports whether s is not set or is an empty text or list.
 func isEmpty(s *slot) bool {
 	switch s.value.Kind() {
 	case reflect.String, reflect.Slice:

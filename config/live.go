@@ -9,8 +9,7 @@ import (
 )
 
 // Live is a setting that follows its source while the program runs, see [Config.Watch]. T is any
-// type with one line of text, such as a scalar, a slice of scalars or a Secret, but not a struct or
-// a map.
+// type with one line of text: a scalar, a slice of scalars or a Secret, not a struct or map.
 //
 // The zero value holds the zero T. Copies of a Live that Load has filled follow the same source.
 // Get may be called concurrently. Slices that it returns are shared and must not be changed.

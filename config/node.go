@@ -59,8 +59,7 @@ func (n *node) set(name string, value *node) {
 	n.fields[name] = value
 }
 
-// merge returns the union of a and b. Where both have a value and they are not both mappings, a
-// wins.
+// merge returns the union of a and b. Where both have a value, and not both a mapping, a wins.
 func merge(a, b *node) *node {
 	if a == nil || b == nil || a.kind != kindMapping || b.kind != kindMapping {
 		return cmp.Or(a, b)

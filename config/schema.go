@@ -206,8 +206,7 @@ func (s *schemaParser) options(f *field, goName, tag string) {
 	}
 }
 
-// shape sets the kind of f and the fields below it. It returns false when the type cannot be a
-// setting.
+// shape sets the kind of f and the fields below it; false when the type cannot be a setting.
 func (s *schemaParser) shape(f *field) bool {
 	t := f.typ
 	switch {

@@ -18,8 +18,8 @@ const redacted = "[redacted]"
 // verb of fmt, marshalled to JSON or text, or logged with slog. The empty Secret is shown as "", so
 // that one can see whether it was set. Reveal returns the text.
 //
-// fmt does not call methods of values in unexported struct fields: do not print a struct that has a
-// Secret in one.
+// fmt does not call methods of unexported struct fields: do not print a struct with a Secret in
+// one.
 type Secret string
 
 // Reveal returns the secret text.
@@ -33,8 +33,7 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format redacts the text for every verb, including those that do not call String, such as %x and
-// %d.
+// Format redacts the text for every verb, including those that do not call String, such as %x.
 func (s Secret) Format(f fmt.State, verb rune) {
 	text := s.String()
 	if verb == 'q' || (verb == 'v' && f.Flag('#')) {

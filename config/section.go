@@ -31,8 +31,7 @@ func Sections(service string) []Target {
 	return out
 }
 
-// Of returns the struct of type T that Load has filled for service, or nil if there was no such
-// target.
+// Of returns the struct of type T that Load has filled for service, or nil if there is none.
 func Of[T any](c *Config, service string) *T {
 	for _, t := range c.targets {
 		if into, ok := t.Into.(*T); ok && t.Service == service {
@@ -42,8 +41,7 @@ func Of[T any](c *Config, service string) *T {
 	return nil
 }
 
-// importOf has the import path of the package that declares a key, for programs that do not link
-// it.
+// importOf has the import path of the package that declares a key, for programs without it.
 var importOf = map[string]string{
 	"auth":       "github.com/kaptar/kaptar/auth",
 	"broker_url": "github.com/kaptar/kaptar/messaging",

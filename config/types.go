@@ -220,8 +220,7 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// showText formats a leaf value as a source would have it, with secrets and passwords in URLs
-// redacted.
+// showText formats a leaf value as in a source, with secrets and passwords in URLs redacted.
 func showText(v reflect.Value) string {
 	t := v.Type()
 	if t.Kind() == reflect.Pointer {

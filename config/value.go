@@ -33,8 +33,7 @@ func (c *Config) Values() []Value {
 	return sortValues(out)
 }
 
-// AnyText reports whether match returns true for the text of any value in effect. Secrets are not
-// redacted.
+// AnyText reports whether match is true for the text, unredacted, of any value in effect.
 func (c *Config) AnyText(match func(text string) bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,8 +51,7 @@ func (s *slot) show() Value {
 	return Value{Service: s.target.Service, Key: s.key, Text: s.text(), Origin: s.origin, Secret: s.secret, Live: s.live != nil}
 }
 
-// common returns Values, but with a single Value, without a service, where all services have the
-// same.
+// common returns Values, but with one Value without a service where all services have the same.
 func (c *Config) common() []Value {
 	c.mu.Lock()
 	differs, several, first := map[string]bool{}, map[string]bool{}, map[string]*slot{}

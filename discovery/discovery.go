@@ -74,8 +74,7 @@ type Registrar interface {
 	Deregister(ctx context.Context, in Instance) error
 }
 
-// A Resolver follows the instances of services. Watch may be called concurrently, also for one
-// service.
+// A Resolver follows the instances of services. Watch may be called concurrently.
 type Resolver interface {
 	// Watch calls update with the whole list, even if it is empty, and again after each change.
 	// Several changes may arrive as one list, but the latest state always arrives. Lists are

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// Static is a Registry with a fixed list. Register and Deregister validate the instance and do
-// nothing else, so that a service starts in the same way with every registry. The zero value is
-// empty.
+// Static is a Registry with a fixed list. Register and Deregister only validate the instance, so
+// that a service starts in the same way with every registry. The zero value is empty.
 type Static struct {
 	services map[string][]Instance
 }
@@ -93,8 +92,7 @@ func ParseStatic(table string) (*Static, error) {
 	return NewStatic(services), nil
 }
 
-// shown returns an entry for an error. If it is not a plain address it may have a password, and is
-// hidden.
+// shown returns an entry for an error, hidden if it is not a plain address: it may have a password.
 func shown(entry string) string {
 	i := strings.IndexAny(entry, "/@?#%")
 	if i < 0 {

@@ -118,9 +118,8 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// Hijack is what http.ResponseController looks for. When the service has closed its end,
-// ReverseProxy still waits for data from the client; the end of the request's context ends that
-// wait.
+// Hijack is for http.ResponseController. When the service has closed its end, ReverseProxy still
+// waits for the client; the end of the request's context ends that wait.
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err == nil {

@@ -25,8 +25,7 @@ var methods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
 }
 
-// single are headers that must not come twice, because some programs use the first and others the
-// last.
+// single are headers that must not come twice: some programs use the first, others the last.
 var single = []string{"Authorization", "Content-Type", "Idempotency-Key", "Origin", "X-Api-Key"}
 
 // check returns a problem if r is too large or if two programs could read it differently, and
@@ -86,8 +85,7 @@ func goodPath(path string) bool {
 	return true
 }
 
-// goodHost reports whether host is a name or an address, with or without a port. It is "" in
-// HTTP/1.0.
+// goodHost reports whether host is a name or an address, with or without a port, or "" (HTTP/1.0).
 func goodHost(host string) bool {
 	return len(host) <= maxHost && !strings.ContainsFunc(host, func(c rune) bool {
 		return !isAlphanumeric(c) && !strings.ContainsRune("-._:[]", c)

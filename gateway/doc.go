@@ -14,18 +14,16 @@
 //
 //  1. the check: a method, host, path or header that is too large or that two programs could read
 //     differently gets 400, 405, 414 or 431
-//  2. the request id: the client's, if it is well-formed, or the trace id; it is in the answer and
-//     the log
+//  2. the request id: the client's, if well-formed, or the trace id; it is in the answer and the
+//     log
 //  3. the cleaning: headers that only the system itself may set are removed
-//  4. CORS: preflight requests are answered, and requests that a page of another origin must not
-//     make get 403
+//  4. CORS: preflight requests are answered, and forbidden requests of another origin get 403
 //  5. the rate limit of each client
 //  6. the mux, and authentication by the policy of the route
 //  7. the rate limit and the body's limit of the route
 //  8. the reverse proxy, over the transport of App.Client with its breaker, balancer and deadline
 //
-// Answers are cleaned too, and get the headers that protect a browser unless the service has set
-// them.
+// Answers are cleaned too, and get headers that protect a browser unless the service has set them.
 //
 // # What is removed
 //
@@ -40,8 +38,7 @@
 // Cookie and Kaptar-Principal. The services get the caller in the internal token of package auth,
 // and the trace in a traceparent that the gateway makes.
 //
-// From answers: Kaptar-*, Server, X-Powered-By, Via, and Access-Control-*, which the gateway sets
-// itself.
+// From answers: Kaptar-*, Server, X-Powered-By, Via, and Access-Control-*, which the gateway sets.
 //
 // # What cannot be reached
 //

@@ -46,8 +46,7 @@ type Options struct {
 	Auth *auth.Options
 	// Title is that of /openapi.json; default: the name of the service.
 	Title string
-	// Settings are usually the Settings of the kaptar.Service, or embedded in them; nil means the
-	// defaults.
+	// Settings are usually the Settings of the kaptar.Service, or embedded in them; nil is defaults.
 	Settings *Settings
 }
 

@@ -32,8 +32,7 @@ type description struct {
 	Unavailable []string                              `json:"x-unavailable,omitempty"` // services that did not describe themselves
 }
 
-// openAPI serves a description that is merged from those of the services. Concurrent requests share
-// one merge.
+// openAPI serves the merged descriptions of services. Concurrent requests share one merge.
 func (g *gateway) openAPI(title string, services []string) http.HandlerFunc {
 	var making singleflight.Group
 	return func(w http.ResponseWriter, r *http.Request) {

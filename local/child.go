@@ -44,8 +44,7 @@ type report struct {
 	Error string              `json:"error,omitempty"`
 }
 
-// runChild runs the named service for the supervisor that has started this process, and returns the
-// exit code.
+// runChild runs the named service for the supervisor that has started it; it returns the exit code.
 func runChild(name string, services []kaptar.Service) int {
 	var in childInput
 	lost, files, err := proc.Parent(&in, childFiles)
@@ -79,8 +78,7 @@ func runChild(name string, services []kaptar.Service) int {
 	return 0
 }
 
-// follow stops this process when the supervisor has ended: gracefully, or at once if it was already
-// stopping.
+// follow stops this process when the supervisor ends: gracefully, or at once if it was stopping.
 func follow(ctx context.Context, stop func(), lost <-chan struct{}, timeout time.Duration) {
 	<-lost
 	if ctx.Err() != nil {

@@ -14,9 +14,8 @@
 // # Processes of their own
 //
 // With --split each service runs in a process of its own, with the same broker and databases. This
-// process supervises them, and restarts one that ends. So one service can be replaced while the
-// others run: build the program again and end the service's process, whose number is on the
-// start-up screen:
+// process supervises them, and restarts one that ends. To replace a service while the others run,
+// build the program again and end the service's process, whose number is on the start-up screen:
 //
 //	go build -o shop ./shop && kill 4242
 //
@@ -26,10 +25,9 @@
 // the same database and settings. The supervisor watches keys in the embedded broker's store: while
 // local/user-service/v2 has the absolute path of a binary, it keeps that running, provided that the
 // binary reports v2 as the version of its user-service. The next run of this program does so too.
-// The key local-status/user-service/v2 has "starting", "ready" or what is wrong. Note that
-// everybody with the broker's password can run any program this way, as the user of this process.
-// Without --split, or without the embedded broker, the keys are not watched, and there is no
-// status.
+// The key local-status/user-service/v2 has "starting", "ready" or what is wrong. Everybody with the
+// broker's password can run any program this way, as the user of this process. Without --split or
+// the embedded broker, the keys are not watched.
 package local
 
 import (
@@ -193,8 +191,7 @@ func Run(ctx context.Context, opts *Options, services ...kaptar.Service) (err er
 	return kaptar.Run(ctx, &o.Options, services...)
 }
 
-// reserve replaces port 0 in o.NATSListen with a free port, and keeps that bound until it is
-// closed.
+// reserve replaces port 0 in o.NATSListen with a free port, and holds that until it is closed.
 func (o *Options) reserve() (io.Closer, error) {
 	if _, port, err := net.SplitHostPort(o.NATSListen); err != nil || port != "0" {
 		return io.NopCloser(nil), nil // sources checks the address

@@ -164,8 +164,7 @@ func shutDown(s *server.Server) {
 	}
 }
 
-// serverLog logs the broker's warnings and errors, and keeps the last one for an error of the
-// start.
+// serverLog logs the broker's warnings and errors, and keeps the last one for a failed start.
 type serverLog struct {
 	to    *slog.Logger
 	fatal chan error   // gets what keeps the server from starting

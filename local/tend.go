@@ -39,9 +39,8 @@ func (o *Options) brokerLog(ctx context.Context, settings *config.Config, servic
 	return tel.Logger()
 }
 
-// tend restarts the server when it can no longer store messages. After a failed write, such as on a
-// full disk, it does not answer publishers until it is restarted. tend waits until there is room on
-// the disk.
+// tend restarts the server when it can no longer store messages, as soon as the disk has room.
+// After a failed write the server does not answer publishers until it is restarted.
 func (e *embedded) tend() {
 	outage := steady.Outage{What: "embedded broker's store", Log: e.log, Attrs: []slog.Attr{slog.String("dir", e.dir)}}
 	ctx, end := context.WithCancel(context.Background())

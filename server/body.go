@@ -103,9 +103,9 @@ const (
 	smallRest  = 256 << 10
 )
 
-// linger discards what the client still sends after the answer. If the connection were closed at
-// once it would be reset, and a client that sends its whole request before it reads would never see
-// the answer.
+// linger discards what the client still sends after the answer. Closing the connection at once
+// would reset it, and a client that sends its whole request before it reads would not see the
+// answer.
 func (x *exchange) linger() {
 	b, fault := &x.body, x.bodyFault.Load()
 	if b.conn == nil || !b.mu.TryLock() { // somebody still reads
@@ -200,8 +200,7 @@ func (b *body) start() error {
 			x.bodyFault.Store(http.StatusRequestEntityTooLarge)
 			return &http.MaxBytesError{Limit: x.maxBody}
 		}
-		// Pass net/http's own writer: it can close the connection after a body that was not read
-		// to its end.
+		// net/http's own writer can close the connection after a body that was not read whole.
 		b.ReadCloser = http.MaxBytesReader(x.ResponseWriter, b.ReadCloser, x.maxBody)
 	}
 	if !x.ownReadDeadline && !x.streaming {

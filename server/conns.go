@@ -16,8 +16,7 @@ import (
 const writePart = 512 << 10
 
 // conns is a listener that keeps track of its connections. It bounds their number, closes those
-// whose peer does not read what is written, and when it is full it closes those that are not in
-// use.
+// whose peer does not read, and closes unused ones when it is full.
 type conns struct {
 	net.Listener
 	limit int             // connections at a time; not positive: any number
@@ -36,13 +35,11 @@ func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
 	return &conns{Listener: l, limit: limit, stop: stop, freed: make(chan struct{}, 1), all: map[*conn]struct{}{}}
 }
 
-// opened counts the connections of all servers in the process, because they share its file
-// descriptors.
+// opened counts the connections of all servers in the process, which share its file descriptors.
 var opened atomic.Int64
 
-// take reserves a connection, if there may be one more: up to limit for this listener, and up to
-// three quarters of the process's file descriptors for all of them. The rest is for its own calls
-// and files.
+// take reserves a connection, if there may be one more: up to limit for this listener, and three
+// quarters of the process's file descriptors for all. The rest is for its own calls.
 func (c *conns) take() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,8 +165,7 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 }
 
-// CloseWrite is called by net/http so that a client can read the answer before the connection
-// closes.
+// CloseWrite is called by net/http so that a client can read the answer before the close.
 func (c *conn) CloseWrite() error {
 	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()

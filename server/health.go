@@ -45,9 +45,8 @@ type readyAnswer struct {
 }
 
 // AddReadiness makes /readyz call look, which must return nil within 1 s. It should check what this
-// service cannot work without, but not another service: if readiness follows a dependency, one
-// outage takes all its callers out of service at once. A second check of the same name replaces the
-// first.
+// service needs itself, not another service: if readiness follows a dependency, one outage takes
+// all its callers out of service. A second check of a name replaces the first.
 func (s *Server) AddReadiness(name string, look func(context.Context) error) {
 	c := &s.checks
 	c.mu.Lock()

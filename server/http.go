@@ -40,8 +40,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.req = r.WithContext(ctx)
 	}
 	x.flight = flight{limit: x.limit, x: x, method: telemetry.Cut(r.Method), name: telemetry.Cut(r.URL.Path)}
-	// The request is in flight until its metrics and log are written, or a shutdown would lose
-	// them.
+	// The request is in flight until its metrics and log are written, or a shutdown would lose them.
 	admitted := s.flights.add(&x.flight)
 	defer s.flights.remove(&x.flight)
 	defer x.finish()
@@ -204,8 +203,7 @@ func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end 
 }
 
 // answer sends an answer if the handler did not; p is the value with which it panicked, or nil. It
-// reports whether the connection must be cut, so that the client does not take the answer for
-// complete.
+// reports whether the connection must be cut, because the answer is not complete.
 func (x *exchange) answer(p any) (abort bool) {
 	ctx := x.req.Context()
 	abort = p != nil

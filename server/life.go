@@ -14,9 +14,9 @@ import (
 	"github.com/kaptar/kaptar/internal/listen"
 )
 
-// Serve serves both ports until Shutdown has ended, and then returns nil. It calls Listen if that
-// was not done. If a port fails it cuts all calls and returns the error. After Shutdown it returns
-// nil at once.
+// Serve serves both ports until Shutdown has ended, and then returns nil. It calls Listen if
+// necessary. If a port fails it cuts all calls and returns the error. After Shutdown it returns
+// nil.
 func (s *Server) Serve() error {
 	if err := s.Listen(); err != nil {
 		return err

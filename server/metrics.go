@@ -138,8 +138,7 @@ func knownMethod(method string) string {
 	return "OTHER"
 }
 
-// cache is a map that is read without a lock and copied when it grows. It is for few keys that
-// stay.
+// cache is a map for few keys that stay: read without a lock, and copied when it grows.
 type cache[K comparable, V any] struct {
 	m  atomic.Pointer[map[K]V]
 	mu sync.Mutex

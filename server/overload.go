@@ -26,24 +26,22 @@ type Limit struct {
 	// Wait is how long a call may wait in the queue before it is refused; default 100 ms.
 	Wait time.Duration `config:"wait" default:"100ms" help:"longest that a request waits for its turn before it is refused with 503"`
 	// Hold delays the 503 answer to a request that was refused for overload, here or by a service
-	// behind this one. It slows down clients that ignore Retry-After, so that the processors work
-	// on what was accepted. It is meant for a gateway: other services would retry elsewhere at
-	// once, so a delayed answer lacks the header by which they recognise a refusal. Default: no
-	// delay.
+	// behind this one. It slows down clients that ignore Retry-After, so that the processors work on
+	// what was accepted. It is meant for a gateway: other services would retry elsewhere at once, so a
+	// delayed answer lacks the header by which they recognise a refusal. Default: no delay.
 	Hold time.Duration `config:"hold" default:"0s" help:"how long a refusal is kept back, to slow down clients that come again at once; default of a gateway: 1s"`
 	// Connections is how many connections each port serves at a time. Further ones wait to be
 	// accepted, and meanwhile idle connections and those whose request does not arrive are closed.
-	// While one client (an IPv4 address or an IPv6 /64) holds more than a quarter of them, only
-	// that client's connections are closed. Default: half of the file descriptors that the process
-	// may have; all servers of a process together use at most three quarters of these. Negative
-	// means no limit.
+	// While one client (an IPv4 address or an IPv6 /64) holds more than a quarter of them, only that
+	// client's connections are closed. Default: half of the file descriptors that the process may
+	// have; all servers of a process use at most three quarters. Negative means no limit.
 	Connections int `config:"connections" default:"0" help:"connections to each port at a time; 0 for half of the descriptors that the process may have, -1 for any number"`
 }
 
 // Priority is the rank of a call when the server is overloaded.
 type Priority = limit.Priority
 
-// The priorities, for Options.Priority. When the queue is full the less important calls are refused
+// The priorities, for Options.Priority. When the queue is full less important calls are refused
 // first.
 const (
 	Normal    = limit.Normal
@@ -57,8 +55,7 @@ const largeAnswer = 64 << 10
 
 const overloaded = "the service has more to do than it can; try again later"
 
-// enter admits the request, after a wait if necessary. If it is refused, enter answers it and
-// returns false.
+// enter admits the request, perhaps after a wait. If not, it answers it and returns false.
 func (x *exchange) enter(ctx context.Context) bool {
 	s := x.server
 	why := s.limiter.Acquire(ctx, x.start, &x.slot, func() Priority { return s.priority(s.lookUp(x.req)) })

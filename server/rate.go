@@ -21,8 +21,7 @@ type RateOptions struct {
 	Rate  float64
 	Burst int
 
-	// Key returns the client of a request; requests with "" are not limited. Default:
-	// ClientAddress.
+	// Key returns the client of a request; requests with "" are not limited. Default: ClientAddress.
 	Key func(*http.Request) string
 	// ForwardedFrom are the proxies whose X-Forwarded-For is trusted; nil means none.
 	ForwardedFrom Peers
@@ -45,8 +44,7 @@ type Counter interface {
 const mostClients = 10_000
 
 // RateLimit returns middleware that answers requests beyond the limit with 429 and Retry-After. It
-// uses the generic cell rate algorithm (ITU-T I.371), a token bucket that stores one time for each
-// client.
+// uses the generic cell rate algorithm (ITU-T I.371), a token bucket that stores one time a client.
 func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 	if opts.Rate <= 0 {
 		return func(h http.Handler) http.Handler { return h }
@@ -84,8 +82,8 @@ func RateLimit(opts RateOptions) func(http.Handler) http.Handler {
 
 // ClientAddress returns the client of r: its IPv4 address, or the /64 of its IPv6 address. It
 // follows X-Forwarded-For from the right as long as the sender is one of proxies or a caller within
-// the process. With nil no proxy is trusted. It returns "" for a caller within the process without
-// that header.
+// the process. Nil means no proxies. It returns "" for a caller within the process without the
+// header.
 func ClientAddress(r *http.Request, proxies Peers) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	ip, inProcess := at.Addr(), err != nil
@@ -114,7 +112,7 @@ type counter struct {
 	recent list.List                // those heard last in front
 }
 
-// A bucket is one client, and the time at which its requests so far would all have been due at the
+// A bucket is one client, and the time when all its requests so far would have been due at the
 // rate.
 type bucket struct {
 	key string

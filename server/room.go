@@ -68,8 +68,8 @@ func (c *conn) spare(since time.Time, allowed time.Duration) {
 
 // What Read assumes about net/http: it first reads h2cPreface bytes, to recognise HTTP/2. After
 // that it reads into a buffer of readBuffer bytes, which is empty when a request begins, except
-// perhaps for one byte that was read to notice that the client leaves. If that changes, heads are
-// no longer kept.
+// perhaps for one byte that was read to notice that the client leaves. Otherwise heads are not
+// kept.
 const (
 	h2cPreface = len("PRI * HTTP/2.0")
 	readBuffer = 4096

@@ -78,7 +78,7 @@ func (s *Server) newGRPC() {
 // registered after Listen is ignored, with an error in the log.
 func (s *Server) GRPC() grpc.ServiceRegistrar { return registrar{s} }
 
-// InProcess returns a connection that calls the gRPC services without the network, through the same
+// InProcess returns a connection to the gRPC services without the network, through all
 // interceptors.
 func (s *Server) InProcess() grpc.ClientConnInterface { return s.channel }
 
@@ -177,14 +177,12 @@ func (s *Server) beginRPC(ctx context.Context, fullMethod string, unary bool) (*
 	return c, nil
 }
 
-// incoming returns one value of the metadata, without the copy that metadata.FromIncomingContext
-// makes.
+// incoming returns one value of the metadata, which metadata.FromIncomingContext would copy.
 func incoming(ctx context.Context, key string) string {
 	return first(metadata.ValueFromIncomingContext(ctx, key))
 }
 
-// end is the second half of both interceptors; p is the value with which the handler panicked, or
-// nil.
+// end is the second half of both interceptors; p is what the handler panicked with, or nil.
 func (c *call) end(p any, err *error) {
 	defer c.limit.Cancel(nil)
 	defer c.server.flights.remove(&c.flight) // last, or a shutdown would lose the records below
@@ -242,8 +240,7 @@ func (c *call) describeSpan(st *status.Status) {
 	}
 }
 
-// unary and stream run outside of the user's interceptors, so that these are measured and logged
-// too.
+// unary and stream run outside of the user's interceptors, so that these are measured too.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	c, err := s.beginRPC(ctx, info.FullMethod, true)
 	defer func() { c.end(recover(), &err) }()

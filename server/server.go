@@ -44,8 +44,7 @@ type Options struct {
 	// is /metrics for callers on this machine. Default: everybody may call.
 	CheckPeer func(state *tls.ConnectionState) error
 
-	// Middleware wraps the whole mux, the first outermost. The package comment has the order of the
-	// chain.
+	// Middleware wraps the whole mux, the first outermost. See the chain in the package comment.
 	Middleware []func(http.Handler) http.Handler
 
 	// RouteMiddleware wraps the handler of each route, the first outermost. It runs inside of
@@ -60,9 +59,8 @@ type Options struct {
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
 
-	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. A
-	// larger one is answered as Handler describes. The function MaxBody sets the limit of one
-	// route.
+	// MaxBody is the largest request body in bytes; default 1 MiB, negative means no limit. A larger
+	// one is answered as Handler describes. The function MaxBody sets the limit of one route.
 	MaxBody int64
 
 	// Limit bounds how much the server works on at a time.
@@ -99,10 +97,9 @@ type Options struct {
 	// callers, if it comes twice, and if it is malformed. Default: everybody.
 	VersionFrom Peers
 
-	// AdminFrom are the callers who may use /livez, /readyz and /metrics. If it is set, a request
-	// that came through a proxy, with the header Forwarded or X-Forwarded-For, may not. Other
-	// callers get 404. Calls within the process without these headers are always allowed. Default:
-	// everybody.
+	// AdminFrom are the callers who may use /livez, /readyz and /metrics. If it is set, a request that
+	// came through a proxy, with the header Forwarded or X-Forwarded-For, may not. Other callers get
+	// 404. Calls within the process without these headers are always allowed. Default: everybody.
 	AdminFrom Peers
 
 	// WriteTimeout is how long a client may go without reading any of an HTTP response before its

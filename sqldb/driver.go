@@ -12,16 +12,14 @@ import (
 	"sync"
 )
 
-// A Driver is registered by package drivers/sqlite or drivers/postgres. Its functions may be called
-// concurrently.
+// A Driver is the driver of one dialect. Its functions may be called concurrently.
 type Driver struct {
 	Dialect Dialect
 	// Open opens the database at url with [OpenDB], and verifies it.
 	Open func(ctx context.Context, url string) (*sql.DB, error)
 	// Unique implements [Constraint] for errors of this dialect.
 	Unique func(err error) (columns string, ok bool)
-	// Retryable reports whether a transaction that failed with err can succeed when it is run
-	// again.
+	// Retryable reports whether a transaction that failed with err can succeed when it is run again.
 	Retryable func(err error) bool
 	// Away implements [Away] for errors of this dialect; nil means always false.
 	Away func(err error) bool

@@ -45,8 +45,7 @@ func DialectOf(db *sql.DB) Dialect {
 }
 
 // Away reports whether err means that the database cannot be reached or does not serve at the
-// moment, so that a later attempt may succeed. It is false for an error with which the database
-// answers a query.
+// moment, so that a later attempt may succeed. It is false for an answer of the database.
 func Away(err error) bool {
 	registry.RLock()
 	defer registry.RUnlock()
@@ -64,7 +63,7 @@ func Away(err error) bool {
 //
 // If the database does not report the columns it returns the name of the constraint or index. That
 // happens on SQLite for an index on expressions, and on PostgreSQL for a role that may not read the
-// columns, unless the name follows PostgreSQL's convention for one column (users_email_key is
+// columns, unless the name follows the convention for one column (users_email_key is
 // "users.email").
 func Constraint(err error) (columns string, ok bool) {
 	registry.RLock()

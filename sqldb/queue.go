@@ -20,8 +20,8 @@ const (
 // writeQueue runs the writers of one SQLite database in the order in which they came, and lets
 // those that wait share a commit, because its fsync is expensive. The writer whose turn it is runs
 // its function under a savepoint in the open group. It then passes the turn and the group on or, if
-// it is the last, commits for all. Every member runs on its own goroutine, so that a panic reaches
-// its own caller.
+// it is the last, commits for all. Every member runs on its own goroutine, so a panic reaches its
+// caller.
 type writeQueue struct {
 	mu      sync.Mutex
 	taken   bool // somebody has the turn

@@ -25,14 +25,12 @@ const (
 // A Signal wakes goroutines that wait for work of one kind in a database, so that they need not
 // poll it often. It carries no data and is only a hint: a wake-up can be lost, for example if the
 // process dies between its commit and Notify, and one may come without reason. So a waiter looks
-// into the database after each [Signal.Wait], and passes it the interval at which it would look
-// anyway.
+// into the database after each [Signal.Wait], and passes it its polling interval.
 //
 // Within a process a wake-up is immediate, among all Signals of one *sql.DB and name. Other
 // processes are woken on PostgreSQL, by NOTIFY; on SQLite they poll. A process sends at most one
 // NOTIFY per 100 milliseconds, for all names together. It does so in a separate transaction on a
-// connection of the pool, because NOTIFY in the user's transaction would make all commits wait for
-// each other.
+// connection of the pool: in the user's transaction it would make all commits wait for each other.
 //
 // When idle this costs, on PostgreSQL, one connection of the pool in each process that has called
 // Wait, and two statements a minute on it, to notice when the server is gone. If the connection is
@@ -73,8 +71,7 @@ func (s *Signal) Notify() {
 }
 
 // Wait returns after a Notify, after d, or when ctx ends. A Notify since the last Wait of this
-// Signal returned counts too. Goroutines that share a Signal can take each other's wake-ups: give
-// each its own.
+// Signal returned counts too. Give each goroutine a Signal of its own.
 func (s *Signal) Wait(ctx context.Context, d time.Duration) {
 	if s.signals != nil {
 		s.signals.listen()

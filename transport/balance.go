@@ -56,8 +56,7 @@ func (g groups) pick(calls *atomic.Uint64, now time.Duration, avoid *instance) *
 	return in
 }
 
-// choose picks two random members and returns the better one. It returns avoid only if there is no
-// other.
+// choose picks two random members and returns the better one; avoid only if there is no other.
 func choose(members []*instance, now time.Duration, avoid *instance) *instance {
 	n := len(members)
 	if n == 1 {
@@ -74,8 +73,7 @@ func choose(members []*instance, now time.Duration, avoid *instance) *instance {
 	return a
 }
 
-// maybeEject ejects an instance that has failed too often, unless more than half would then be
-// ejected.
+// maybeEject ejects an instance that has failed too often, unless more than half would be ejected.
 func (t *target) maybeEject(in *instance, now time.Duration) (ejected bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

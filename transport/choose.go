@@ -56,8 +56,7 @@ func (c *call) choose(now time.Duration) *instance {
 }
 
 // stays returns the version to which a call is bound while there are weights of versions. A further
-// attempt stays with the version of the first one, and a call with a sticky key with that of its
-// key.
+// attempt stays with the version of the first, and a call with a key with that of its key.
 func (c *call) stays(shares []share) (version string, ok bool) {
 	if c.in != nil && slices.ContainsFunc(shares, func(s share) bool { return s.version == c.in.version }) {
 		return c.in.version, true

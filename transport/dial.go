@@ -81,9 +81,8 @@ func (i *inside) RoundTrip(r *http.Request) (*http.Response, error) { return i.L
 // CloseIdleConnections is looked for by package h1.
 func (i *inside) CloseIdleConnections() { i.Load().CloseIdleConnections() }
 
-// Renew makes further calls use new connections to instances, with the certificates that
-// Options.TLS now has. The old connections are closed after their last call. It may be called at
-// any time.
+// Renew makes further calls use new connections to instances, with the present certificates. Old
+// connections are closed after their last call. It may be called at any time.
 func (t *Transport) Renew() {
 	t.once.Do(t.start)
 	old := t.inside.Load()

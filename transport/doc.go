@@ -17,8 +17,7 @@
 //   - Deadline. By default 5 s for a call whose context has none; see Settings.Timeout. It covers
 //     all attempts and the reading of the body, unless the response is a stream. The remaining time
 //     is sent along, in the header X-Request-Timeout-Ms or as grpc-timeout, less 5 ms so that the
-//     callee's own timeout error still arrives in time. A gRPC stream has only the deadline of its
-//     context.
+//     callee's timeout error arrives in time. A gRPC stream has only the deadline of its context.
 //   - Instances. When the registry fails, or its list becomes empty, the last good list stays in use.
 //     A call waits up to one second for the first instance, because services start in any order.
 //   - Balancer. It picks two random instances and takes the better one, which has the lower product
@@ -53,8 +52,7 @@
 //     Unavailable are retried, within the retry budget and as Retry-After and
 //     grpc-retry-pushback-ms ask. A call that the target refused for overload, before it did
 //     anything, is retried whatever its method, if its body can be sent again. Nothing is retried
-//     once the caller has seen a response, or when the answer says that a dependency of the target
-//     has failed.
+//     once the caller has seen a response, or when a dependency of the target has failed.
 //   - Hedge. Off unless Settings.Hedge names routes. Then a call that may be repeated is also sent
 //     to a second instance when the first attempt takes longer than usual.
 //   - Fallback. WithFallback supplies an answer when the target has failed; LastGood supplies its

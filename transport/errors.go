@@ -58,8 +58,7 @@ func (e *callError) Error() string              { return e.text }
 func (e *callError) Unwrap() error              { return e.cause }
 func (e *callError) GRPCStatus() *status.Status { return status.New(e.code, e.text) }
 
-// Dependency is for package dependency: with it a server can answer that the failure is not its
-// own.
+// Dependency is for package dependency: a server can answer that the failure is not its own.
 func (e *callError) Dependency() string { return e.away }
 
 // Timeout lets url.Error, and with it the users of http.Client, recognise a deadline.

@@ -16,8 +16,7 @@ const (
 	// maxWait is how long a query stays open without a change. It bounds how long an agent that
 	// hangs goes unnoticed.
 	maxWait = 30 * time.Second
-	// minGap is the shortest time between two queries, so that many changes in a row cost a few
-	// lists.
+	// minGap is the shortest time between two queries, so that many changes in a row cost a few lists.
 	minGap = 10 * time.Millisecond
 )
 
@@ -70,8 +69,7 @@ func (c *client) ask(ctx context.Context, path string, query url.Values, index u
 	q := url.Values{}
 	maps.Copy(q, query)
 	if index == 0 {
-		// A server that has just been started may answer before it has read all it knows; not to
-		// this.
+		// A server that has just been started may answer before it has read all it knows; not to this.
 		q.Set("consistent", "")
 	} else {
 		q.Set("index", strconv.FormatUint(index, 10))

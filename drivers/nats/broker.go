@@ -47,8 +47,7 @@ type broker struct {
 	groups  *bucket   // who has which partition of the groups with Ordered
 	changed time.Time // when the connection was made again last
 
-	// joined has when the stream was made in which a group was found or made, by stream and
-	// consumer.
+	// joined has when the stream was made in which a group was found or made, by stream and consumer.
 	joined map[string]time.Time
 }
 

@@ -117,8 +117,7 @@ func (l *Limiter) Limit() float64 { return float64(l.limit.Load()) }
 // Waiting returns how many calls are in the queue.
 func (l *Limiter) Waiting() float64 { return float64(l.waiting.Load()) }
 
-// A Slot is an admitted call. The zero value is not admitted. Its methods may be called
-// concurrently.
+// A Slot is an admitted call; the zero value is none. Its methods may be called concurrently.
 type Slot struct {
 	limiter *Limiter
 	state   atomic.Int32

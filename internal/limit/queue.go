@@ -49,8 +49,7 @@ func (l *Limiter) enqueue(ctx context.Context, s *Slot, p Priority) Refusal {
 	return r
 }
 
-// checked returns r. If the call was admitted but its context has ended, it releases the slot and
-// returns Expired.
+// checked returns r, but releases the slot of an admitted call whose context has ended.
 func (w *waiter) checked(r Refusal) Refusal {
 	if r == "" && w.ctx.Err() != nil {
 		w.slot.Release(time.Now(), nil, false)
