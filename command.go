@@ -63,7 +63,6 @@ func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context
 	return offline(ctx, opts, picked, true, use)
 }
 
-// cobra returns c as a subcommand of the program.
 func (p *Program) cobra(c Command) *cobra.Command {
 	return &cobra.Command{
 		Use: c.Name, Short: c.Help, DisableFlagParsing: true,
@@ -78,7 +77,6 @@ func (p *Program) cobra(c Command) *cobra.Command {
 	}
 }
 
-// commandFlags returns Call.Flags, which set f.
 func (p *Program) commandFlags(f *flags) *flag.FlagSet {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -188,7 +188,6 @@ func (s *system) each(f func(*App) error) error {
 // deregisterTimeout keeps a registry that is away from using up the time for requests in flight.
 const deregisterTimeout = 2 * time.Second
 
-// deregister removes all services from their registries.
 func (s *system) deregister(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, deregisterTimeout)
 	defer cancel()
@@ -204,7 +203,6 @@ func (s *system) deregister(ctx context.Context) {
 	})
 }
 
-// close releases what a failed set-up has opened.
 func (s *system) close() error {
 	s.cancel(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -232,7 +230,6 @@ func (s *system) closeAll(ctx context.Context) error {
 	return errors.Join(append(errs, s.backends.Close(ctx))...)
 }
 
-// instance describes a for discovery.
 func (a *App) instance() discovery.Instance {
 	scheme := "http"
 	if a.server.Options().TLS != nil {

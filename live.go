@@ -108,7 +108,6 @@ func follow(ctx context.Context, store kv.Store, outage *steady.Outage, prefix s
 	}
 }
 
-// applySettings sets the live settings.
 func (s *system) applySettings(loaded *config.Config, stored map[string]string) {
 	values, origins := make(map[string]string, len(stored)), make(map[string]string, len(stored))
 	for key, value := range stored {

@@ -268,7 +268,6 @@ type running struct {
 	names []string
 }
 
-// run runs a task on a goroutine of its own.
 func (r *running) run(name string, task func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -22,7 +22,6 @@ import (
 // refused is the text that a caller gets for every invalid credential.
 const refused = "the credential that was shown is not accepted: it may have expired"
 
-// reasonOf returns the reason for log and metric.
 func reasonOf(err error) string {
 	if r, ok := errors.AsType[refusal](err); ok {
 		return string(r)
@@ -127,7 +126,6 @@ func (a *Auth) rpc(ctx context.Context, policies table, method string, message a
 	return enter(ctx, who), nil
 }
 
-// shownBy returns the credentials of an RPC.
 func shownBy(ctx context.Context) (s shown) {
 	if s.internal = metadata.ValueFromIncomingContext(ctx, "kaptar-principal"); s.internal == nil {
 		s.bearer = metadata.ValueFromIncomingContext(ctx, "authorization")

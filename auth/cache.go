@@ -28,7 +28,6 @@ func (c *cache[K, V]) get(key K, size int) (V, bool) {
 	return v, ok || aged
 }
 
-// put keeps a value of that size.
 func (c *cache[K, V]) put(key K, v V, size int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

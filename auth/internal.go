@@ -149,7 +149,6 @@ func (i *internal) principal(raw string) (*Principal, error) {
 	return &s.Principal, nil
 }
 
-// signed checks the signature with each key.
 func (i *internal) signed(t *token) (err error) {
 	for _, key := range i.keys {
 		if err = t.verify(jose.HS256, key); err == nil {

@@ -118,7 +118,6 @@ type call struct {
 	message any
 }
 
-// isOf reports whether the parameter names the subject.
 func (c call) isOf(subject, param string) bool {
 	if c.request != nil {
 		return c.request.PathValue(param) == subject
@@ -179,7 +178,6 @@ func allows(p *Policy, who *Principal, c call) bool {
 	return false
 }
 
-// check returns nil, ErrUnauthenticated or ErrForbidden.
 func check(p *Policy, who *Principal, c call) error {
 	switch {
 	case allows(p, who, c):

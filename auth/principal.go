@@ -44,7 +44,6 @@ func (p *Principal) Name() string {
 // allScopes stands for every scope.
 const allScopes = "*"
 
-// same reports whether p and q are equal.
 func (p *Principal) same(q *Principal) bool {
 	return p.Subject == q.Subject && p.Caller == q.Caller && p.outsider == q.outsider && p.Expires.Equal(q.Expires) &&
 		slices.Equal(p.Roles, q.Roles) && slices.Equal(p.Scopes, q.Scopes)

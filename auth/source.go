@@ -42,7 +42,6 @@ type source struct {
 	err     error         // of the last one
 }
 
-// set returns the keys in force; nil for none.
 func (s *source) set() *keySet {
 	set := s.now.Load()
 	if set == nil || time.Since(time.Unix(0, set.at.Load())) > keepStale {
@@ -105,7 +104,6 @@ func (s *source) ask(ctx context.Context, within time.Duration) error {
 	}
 }
 
-// run makes a fetch for all who wait.
 func (s *source) run(ctx context.Context, done chan struct{}) {
 	ctx, cancel := context.WithTimeout(With(ctx, nil), fetchTimeout) // in the service's own name
 	defer cancel()
@@ -196,7 +194,6 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 	return text, nil
 }
 
-// keep fetches the keys again and again until ctx ends.
 func (s *source) keep(ctx context.Context) {
 	backoff := steady.Backoff{First: askFirst, Max: time.Minute}
 	for ctx.Err() == nil {

@@ -112,7 +112,6 @@ func parse(raw string) (*token, error) {
 	return t, nil
 }
 
-// verify checks the signature.
 func (t *token) verify(alg jose.SignatureAlgorithm, key any) error {
 	jws, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{alg})
 	if err != nil {
@@ -151,12 +150,10 @@ func date(seconds float64) time.Time {
 	return time.Unix(int64(whole), int64(part*1e9))
 }
 
-// for reports whether the token was made for that audience.
 func (c *claims) isFor(audience string) bool {
 	return len(c.Audience) <= maxAudience && slices.Contains(c.Audience, audience)
 }
 
-// scopes are what the token may do.
 func (c *claims) scopes() []string {
 	return append(strings.Fields(c.Scope), c.SCP...)
 }

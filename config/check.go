@@ -95,7 +95,6 @@ type checker struct {
 	defaults bool
 }
 
-// group checks a mapping of known keys.
 func (c *checker) group(n *node, fields []*field, key string) {
 	if !n.hasValue() {
 		return

@@ -207,7 +207,6 @@ func (f *filler) missing(field *field, path []string) {
 		strings.Join(variables, " or "), strings.Join(keys, " or "), cmp.Or(f.file, "a settings file"), strings.Join(flags, " or "))})
 }
 
-// validate calls the struct's own Validate.
 func (f *filler) validate(v reflect.Value, path []string) (ok bool) {
 	validator, has := reflect.TypeAssert[interface{ Validate() error }](v.Addr())
 	if !has {

@@ -88,7 +88,6 @@ func (n *node) setPath(path []string, value *node) {
 // hasValue reports whether n has a value. A YAML key without a value has none.
 func (n *node) hasValue() bool { return n != nil && n.kind != kindNull }
 
-// splitPairs parses the text of a map of scalars, such as "k=v,k2=v2".
 func splitPairs(text, origin string) (*node, error) {
 	out := newMapping(origin)
 	if strings.TrimSpace(text) == "" {

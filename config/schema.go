@@ -71,7 +71,6 @@ type scope struct {
 	schemas  []*schema           // the struct types, each once
 }
 
-// newScope parses and checks the schemas of the targets.
 func newScope(in []Target) (*scope, error) {
 	p, sc := &problems{}, &scope{own: map[string][]*field{}}
 	services, loaded, known := map[string]bool{}, map[string]bool{}, map[reflect.Type]*schema{}
@@ -186,7 +185,6 @@ func (s *schemaParser) structFields(t reflect.Type, where string, index []int) [
 	return out
 }
 
-// options reads the config tag.
 func (s *schemaParser) options(f *field, goName, tag string) {
 	name, options, _ := strings.Cut(tag, ",")
 	f.name = cmp.Or(name, snakeCase(goName))

@@ -83,7 +83,6 @@ type beside struct {
 	done    chan struct{} // closed when it has ended
 }
 
-// follow runs the binaries that the store lists until ctx ends.
 func (b *besides) follow(ctx context.Context) {
 	backends := &drivers.Set{Options: drivers.Options{Log: b.log, Client: "supervisor"}}
 	defer func() {
@@ -114,7 +113,6 @@ func (b *besides) watch(ctx context.Context, backends *drivers.Set) error {
 	return b.store.Watch(ctx, besidePrefix, func(list []kv.Entry) { b.apply(ctx, list) })
 }
 
-// apply starts the processes that are new in list, and stops those that are no longer in it.
 func (b *besides) apply(ctx context.Context, list []kv.Entry) {
 	wanted := map[string]string{}
 	for _, e := range list {
@@ -204,7 +202,6 @@ func (b *besides) keep(ctx context.Context, key, path string) {
 	})
 }
 
-// check returns an error if the child cannot run.
 func (b *besides) check(ctx context.Context, c child) error {
 	if !slices.Contains(b.names, c.service) {
 		return fmt.Errorf("there is no service %q: write the key %sSERVICE/VERSION with one of %s",

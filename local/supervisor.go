@@ -92,7 +92,6 @@ func (s *supervisor) run(ctx context.Context) error {
 	return nil
 }
 
-// keep runs the service until ctx ends.
 func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err error) {
 	var everReady bool
 	var last end

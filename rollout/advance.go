@@ -99,7 +99,6 @@ func (r Release) count(o Observed) Release {
 	return r
 }
 
-// enter begins a step.
 func (r Release) enter(step int) Release {
 	r.Step, r.Waited = step, 0
 	if step < len(r.Steps()) && r.Steps()[step].Analysis != nil {
@@ -157,7 +156,6 @@ func (r Release) analyse(step StepAnalysis) (Release, bool) {
 	return r, false
 }
 
-// failed names the metrics that are worse.
 func failed(result analysis.Result) string {
 	var texts []string
 	for _, m := range result.Metrics {
@@ -204,7 +202,6 @@ func (r Release) add(o Observed) Release {
 	return r
 }
 
-// clone is a test that can change while others look at t.
 func clone(t *analysis.Test) *analysis.Test {
 	out := new(analysis.Test)
 	text, err := json.Marshal(t)

@@ -38,7 +38,6 @@ func (b buckets) since(before buckets) (d buckets, ok bool) {
 	return d, true
 }
 
-// list is b as package analysis takes it.
 func (b buckets) list() []analysis.Bucket {
 	out := make([]analysis.Bucket, 0, len(b))
 	for at, n := range b {

@@ -168,7 +168,6 @@ func (n *numbers) since(before *numbers) *numbers {
 	return &numbers{count: n.count - before.count, bad: n.bad - before.bad, hist: hist, level: n.level, levels: n.levels}
 }
 
-// plus adds up the numbers of instances.
 func (n *numbers) plus(o *numbers) {
 	n.count += o.count
 	n.bad += o.bad
@@ -205,7 +204,6 @@ func matcher() func(pattern, text string) bool {
 	}
 }
 
-// names are those of all sources.
 func names(lists ...[]source) map[string]bool {
 	out := map[string]bool{}
 	for _, list := range lists {

@@ -169,7 +169,6 @@ func (m *meter) scrapeAll(ctx context.Context, r Release, own, others []discover
 	return totals, reached, missing
 }
 
-// scrape asks one instance for its metrics.
 func (m *meter) scrape(ctx context.Context, in discovery.Instance, keep map[string]bool) (*scrape, error) {
 	req, err := http.NewRequestWithContext(transport.WithInstance(ctx, in.ID), http.MethodGet, "http://"+in.Service+"/metrics", nil)
 	if err != nil {

@@ -25,7 +25,6 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 }
 
-// show sets the gauges of a service.
 func (m *metrics) show(r Release) {
 	m.forget(r.Service)
 	for version, weight := range r.Weights() {
@@ -34,13 +33,11 @@ func (m *metrics) show(r Release) {
 	m.phase.WithLabelValues(r.Service, string(r.Phase)).Set(1)
 }
 
-// forget deletes them.
 func (m *metrics) forget(service string) {
 	m.weight.DeletePartialMatch(prometheus.Labels{"service": service})
 	m.phase.DeletePartialMatch(prometheus.Labels{"service": service})
 }
 
-// reset deletes those of all services.
 func (m *metrics) reset() {
 	m.weight.Reset()
 	m.phase.Reset()

@@ -310,7 +310,6 @@ func (m Metric) check() error {
 	return nil
 }
 
-// metrics are those of the analysis.
 func (p Plan) metrics() []analysis.Metric {
 	all := analysis.Defaults()
 	for _, m := range p.Analysis.Metrics {

@@ -136,7 +136,6 @@ func (r Release) exitCode() int {
 	return 0
 }
 
-// line is a release in one line.
 func (r Release) line() string {
 	text := fmt.Sprintf("%s %s", r.Service, r.Phase)
 	if !r.Done() {
@@ -230,7 +229,6 @@ func (s *screen) show(r Release) {
 	s.lines = strings.Count(text, "\n")
 }
 
-// colour is the escape sequence of a phase.
 func (p Phase) colour() string {
 	return map[Phase]string{Progressing: "\x1b[36m", Paused: "\x1b[33m", Healthy: "\x1b[32m", Degraded: "\x1b[31m"}[p]
 }

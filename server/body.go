@@ -192,7 +192,6 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// start applies the limits when the handler begins to read.
 func (b *body) start() error {
 	x := b.x
 	if x.maxBody >= 0 {

@@ -166,7 +166,6 @@ func (s *Server) intercepted(info *grpc.UnaryServerInfo, h grpc.UnaryHandler) gr
 	return h
 }
 
-// interceptedStream does the same for a streaming RPC.
 func (s *Server) interceptedStream(info *grpc.StreamServerInfo, h grpc.StreamHandler) grpc.StreamHandler {
 	for _, i := range slices.Backward(s.opts.Stream) {
 		next := h

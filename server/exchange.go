@@ -183,7 +183,6 @@ func (x *exchange) stream() {
 	x.server.flights.stream(&x.flight)
 }
 
-// ending returns how the answer has ended.
 func (x *exchange) ending(abort bool) string {
 	err := x.req.Context().Err()
 	if err == nil {

@@ -135,7 +135,6 @@ func (s *Server) wants(r *http.Request) *wanted.Set {
 	return wanted.Parse(h[0])
 }
 
-// first returns the first value of a header, or "".
 func first(values []string) string {
 	if len(values) == 0 {
 		return ""

@@ -41,7 +41,6 @@ type flights struct {
 	idle     chan struct{} // closed when the last call has ended; nil while nobody waits
 }
 
-// add adds f, unless the server has shut down.
 func (fs *flights) add(f *flight) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -139,7 +138,6 @@ func (fs *flights) wait() <-chan struct{} {
 	return idle
 }
 
-// count returns the number of calls in progress.
 func (fs *flights) count() float64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -150,7 +148,6 @@ func anyFlight(*flight) bool  { return true }
 func isStream(f *flight) bool { return f.stream }
 func hasEnd(f *flight) bool   { return !f.stream }
 
-// list returns the calls in progress for which want is true.
 func (fs *flights) list(want func(*flight) bool) (list []*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

@@ -114,7 +114,6 @@ func (x *exchange) counts() (measured, ok bool) {
 	return ok || errors.Is(x.req.Context().Err(), context.DeadlineExceeded), ok
 }
 
-// watchLimit registers the metrics of the limit.
 func (m *metrics) watchLimit(reg prometheus.Registerer, limiter func() *limit.Limiter) {
 	gauge := func(name, help string, value func(*limit.Limiter) float64) {
 		telemetry.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

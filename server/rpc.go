@@ -31,7 +31,6 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// newChannel makes the channel for calls within the process.
 func (s *Server) newChannel() {
 	s.channel = inproc.NewChannel(s.unary, s.stream)
 	s.health = health.NewServer()

@@ -208,7 +208,6 @@ func (s *leaseSession) use(ctx context.Context, f func(context.Context, *leaseSe
 	return f(ctx, s)
 }
 
-// discard ends the session, and all leases with it.
 func (s *leaseSession) discard() {
 	discard(s.conn)
 	s.conn, s.held = nil, 0

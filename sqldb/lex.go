@@ -32,7 +32,6 @@ const (
 // dollarTag begins a string of PostgreSQL that ends with the same.
 var dollarTag = regexp.MustCompile(`^\$([A-Za-z_\x{80}-\x{10ffff}][\w\x{80}-\x{10ffff}]*)?\$`)
 
-// statements reads text as the dialect does.
 func statements(text string, dialect Dialect) (all []statement, err error) {
 	var norm []string
 	from, line := 0, 1

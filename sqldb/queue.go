@@ -148,7 +148,6 @@ func (q *writeQueue) acquire(ctx context.Context, alone bool) error {
 	return ctx.Err()
 }
 
-// release gives the turn to the first in the queue.
 func (q *writeQueue) release() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

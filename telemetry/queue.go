@@ -52,7 +52,6 @@ func newQueue[T any](name string, timeout time.Duration, reg prometheus.Register
 	return q
 }
 
-// put reports whether the queue has taken the item.
 func (q *queue[T]) put(item T) bool {
 	q.mu.Lock()
 	taken := !q.closed && len(q.items) < queueLen

@@ -39,7 +39,6 @@ type record struct {
 
 var records = sync.Pool{New: func() any { return &record{attrs: make([]attribute.KeyValue, 0, 12)} }}
 
-// free gives r to the next span.
 func (r *record) free() {
 	clear(r.attrs)
 	attrs := r.attrs[:0]
@@ -75,7 +74,6 @@ func replace(attrs []attribute.KeyValue, a attribute.KeyValue) bool {
 	return i >= 0
 }
 
-// dedupe leaves the last value of each key.
 func (r *record) dedupe() {
 	if r.unique {
 		return

@@ -159,7 +159,6 @@ func (s *Span) RecordError(err error, options ...trace.EventOption) {
 	s.exception(err, config.StackTrace(), options)
 }
 
-// exception adds the event of an error or a panic.
 func (s *Span) exception(of any, stack bool, options []trace.EventOption) {
 	kind := reflect.TypeOf(of)
 	name := kind.String()

@@ -22,7 +22,6 @@ type budget struct {
 	mu      sync.Mutex // for withdraw: two callers must not both take the last retry
 }
 
-// deposit counts a call.
 func (b *budget) deposit(now time.Duration) { b.calls.add(now) }
 
 // affords reports whether withdraw would succeed.
@@ -31,7 +30,6 @@ func (b *budget) affords(now time.Duration) bool {
 	return spent < budgetFloor*budgetSlots || b.ratio*float64(b.calls.sum(now))+budgetFloor*budgetSlots-float64(spent) >= 1
 }
 
-// withdraw takes one retry from the budget, if there is one.
 func (b *budget) withdraw(now time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -129,7 +129,6 @@ func (c *call) begin() error {
 	return nil
 }
 
-// permitted asks the breaker.
 func (c *call) permitted(now time.Duration) (permit, error) {
 	if c.alone {
 		return permit{}, nil
@@ -231,7 +230,6 @@ func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	return pause, true
 }
 
-// wait pauses between two attempts.
 func (c *call) wait(pause time.Duration) error {
 	if !steady.Sleep(c.ctx, pause) {
 		return c.tg.ended(c.ctx)

@@ -105,7 +105,6 @@ func (h faultyHTTP) RoundTrip(req *http.Request) (*http.Response, error) {
 	return textResponse(req, h.fault.Status, "answered by a fault that was set\n"), nil
 }
 
-// textResponse is an answer of our own.
 func textResponse(req *http.Request, code int, text string) *http.Response {
 	return &http.Response{
 		Status: strconv.Itoa(code) + " " + http.StatusText(code), StatusCode: code,

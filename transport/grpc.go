@@ -161,7 +161,6 @@ func (c *conn) call(ctx context.Context, method string, args, reply any, _ *grpc
 	return instead
 }
 
-// options are the caller's with those that an attempt needs.
 func (u *unary) options(opts []grpc.CallOption) []grpc.CallOption {
 	all := make([]grpc.CallOption, len(opts), len(opts)+3)
 	copy(all, opts)
@@ -184,7 +183,6 @@ func (t *target) idempotent(method string) bool {
 	return safe
 }
 
-// try makes one attempt.
 func (u *unary) try(args, reply any, opts []grpc.CallOption) error {
 	if err := u.begin(); err != nil {
 		return err

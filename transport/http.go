@@ -115,7 +115,6 @@ func repeatable(req *http.Request) bool {
 
 func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
-// try makes one attempt and records its outcome, unless only the end of the body tells it.
 func (c *httpCall) try() (*http.Response, error) {
 	if err := c.begin(); err != nil {
 		return nil, err

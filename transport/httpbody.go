@@ -83,7 +83,6 @@ func (u *upload) broken() bool { return u != nil && u.bad.Load() }
 // waits reports whether the caller has yet to bring the next part.
 func (u *upload) waits() bool { return u != nil && (u.reading.Load() || u.stuck.Load()) }
 
-// finish ends the call for metrics and span, or leaves the span to the end of the body.
 func (c *httpCall) finish(resp *http.Response, err error) (*http.Response, error) {
 	took := c.t.now() - c.began
 	if err != nil {

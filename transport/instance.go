@@ -251,7 +251,6 @@ func (in *instance) grpcConn(dial func(address string) (*grpc.ClientConn, error)
 	return in.conn, nil
 }
 
-// openConn returns the connection if there is one.
 func (in *instance) openConn() *grpc.ClientConn {
 	in.connMu.Lock()
 	defer in.connMu.Unlock()

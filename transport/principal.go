@@ -36,7 +36,6 @@ func (c *httpCall) identify() {
 	c.want()
 }
 
-// identify does the same for an RPC.
 func (c *rpcCall) identify() {
 	md, _ := metadata.FromOutgoingContext(c.ctx) // a copy, but most calls have none
 	if len(md[principalKey]) > 0 || len(md[wanted.Metadata]) > 0 {
@@ -50,7 +49,6 @@ func (c *rpcCall) identify() {
 	c.want()
 }
 
-// want notes what the context asks of its calls.
 func (c *call) want() {
 	c.wants = wanted.From(c.ctx)
 	if c.alone = c.wants != nil && c.wants.Instance != ""; c.alone {

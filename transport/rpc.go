@@ -131,7 +131,6 @@ func (c *rpcCall) note(trailer metadata.MD) {
 	c.full = len(trailer[limit.Trailer]) > 0
 }
 
-// finish ends the call for metrics and span.
 func (c *rpcCall) finish(err error) {
 	took := c.t.now() - c.began
 	code := status.Code(err)

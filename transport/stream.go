@@ -58,7 +58,6 @@ func (c *conn) stream(
 	return nil, err
 }
 
-// try opens the stream on one instance.
 func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 	if err := s.begin(); err != nil {
 		return err
@@ -110,7 +109,6 @@ func (s *stream) abandoned() {
 	_ = s.ended(status.FromContextError(s.ctx.Err()).Err(), true, nil) // RecvMsg has its own
 }
 
-// end ends the stream well.
 func (s *stream) end() {
 	s.stop()
 	_ = s.ended(nil, true, nil)

@@ -124,7 +124,6 @@ func (t *target) await(ctx context.Context, limit time.Duration) error {
 	return t.fail(codes.Unavailable, why, ErrNoInstances)
 }
 
-// appears waits for the first instance.
 func (t *target) appears(ctx context.Context, limit time.Duration) (known bool, err error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -164,7 +163,6 @@ func (t *target) lookUp(ctx context.Context, limit time.Duration) (known bool) {
 	return err == nil
 }
 
-// watch follows the registry until ctx ends.
 func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 	if !t.bare {
 		// A registry that does not answer must not keep an external call waiting.
@@ -263,7 +261,6 @@ func (t *target) useExternal() {
 	t.replace([]*instance{in}, now)
 }
 
-// remember makes a new instance.
 func (t *target) remember(as *discovery.Instance, now time.Duration) *instance {
 	in := &instance{ID: as.ID, HTTP: as.HTTP, GRPC: as.GRPC, version: as.Version, born: now, rank: rank(t.tr.id, as.ID), stale: &t.stale}
 	in.heard.Store(int64(now))

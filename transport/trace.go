@@ -98,7 +98,6 @@ func (c *call) noteAttempts(more attribute.KeyValue, resends attribute.Key) {
 	}
 }
 
-// startRPCSpan starts the client span.
 func (c *rpcCall) startRPCSpan() {
 	if c.startSpan() {
 		name := strings.TrimPrefix(c.method, "/")

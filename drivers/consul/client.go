@@ -34,7 +34,6 @@ type client struct {
 	health steady.Health // of those who wait for Consul
 }
 
-// newClient returns a client, and does not call the agent.
 func newClient(s settings) *client {
 	transport := &http.Transport{
 		// No proxy: an agent is on this machine or near it.

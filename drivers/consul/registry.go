@@ -50,7 +50,6 @@ func newRegistry(client *client, log *slog.Logger) *registry {
 	return r
 }
 
-// close stops keeping the instances.
 func (r *registry) close() {
 	r.mu.Lock()
 	r.end()

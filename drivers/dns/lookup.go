@@ -16,7 +16,6 @@ import (
 // ports are those of one address.
 type ports struct{ http, grpc []int }
 
-// lookup returns the present list of a service.
 func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()

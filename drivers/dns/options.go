@@ -92,7 +92,6 @@ func withPort(server string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// parse reads a URL, see the package comment.
 func parse(raw string) (options, error) {
 	var o options
 	u, err := url.Parse(raw)

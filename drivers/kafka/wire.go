@@ -34,7 +34,6 @@ type encoder struct {
 	headers []kgo.RecordHeader
 }
 
-// newEncoder returns an encoder with room for msgs.
 func newEncoder(msgs []driver.Message) *encoder {
 	bytes, headers := 0, 0
 	for i := range msgs {
@@ -152,7 +151,6 @@ const (
 	headersTogether = 64
 )
 
-// decode makes the message of a record.
 func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
 	m := driver.Message{Topic: topic, Key: d.text(r.Key), Data: slices.Clip(r.Value), Raw: d.raw}
 	if cap(d.headers)-len(d.headers) < len(r.Headers) {

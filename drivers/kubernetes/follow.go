@@ -31,7 +31,6 @@ type follower[T interface{ meta() meta }] struct {
 	version string // of all; "" = they have to be listed
 }
 
-// run lists and watches until ctx ends.
 func (f *follower[T]) run(ctx context.Context) {
 	backoff := steady.Backoff{Max: 5 * time.Second}
 	for {
@@ -131,7 +130,6 @@ func (f *follower[T]) unreadable(err error) error {
 	return fmt.Errorf("kubernetes: watch %s: an event cannot be read: %w", f.query.what, err)
 }
 
-// apply takes one event.
 func (f *follower[T]) apply(ctx context.Context, e event) error {
 	if e.Type == "ERROR" {
 		var s status

@@ -86,7 +86,6 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 	return o, nil
 }
 
-// parse reads a URL, see the package comment.
 func parse(raw string) (options, error) {
 	var o options
 	u, err := url.Parse(raw)

@@ -125,7 +125,6 @@ func boolean(b bool) int {
 	return 0
 }
 
-// pod returns the name of the endpoint's pod, or "".
 func (e endpoint) pod() string {
 	if e.TargetRef.Kind != "Pod" {
 		return ""

@@ -384,7 +384,7 @@ func overload() []mutant {
 		},
 		{
 			"a half body takes no room", "server/body.go",
-			"	x.slot.Pause() // the client may take its time, or all of ours\n", "", "./server", "TestHalfBodies",
+			"	x.slot.Pause() // the client may be slow\n", "", "./server", "TestHalfBodies",
 		},
 		{
 			"descriptors are left for the process's own calls", "server/conns.go",
