@@ -28,7 +28,7 @@ test: ## everything: installs the servers that are missing, then vet and all tes
 	echo 'vet'; go vet ./... && go vet -tags user_v2 ./shop/user || status=1; \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$\|/internal/test/crash$$' <<<"$$without"); \
+	{ go test -timeout 20m -parallel 3 -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$\|/internal/test/crash$$' <<<"$$without"); \
 	go test -p 1 -timeout 30m -json $(ALONE); go test -timeout 20m -json -tags user_v2 ./shop/user; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
