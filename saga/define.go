@@ -28,11 +28,14 @@ type definition struct {
 	concurrency int
 }
 
-// work holds the functions of one step; those that are not set are nil.
-type work struct {
-	do, undo       call
-	commit, revert effect
-	timeout        time.Duration
+// work is what a step does and how it is undone.
+type work struct{ do, undo task }
+
+// A task is a call of others and then an effect in the database, each nil if there is none.
+type task struct {
+	call    call
+	effect  effect
+	timeout time.Duration
 }
 
 type (
@@ -63,10 +66,8 @@ func define[S any](def *Definition[S]) (*definition, error) {
 		if err := d.check(i, s.Name, s.Do != nil || s.Commit != nil, s.Undo != nil || s.Revert != nil, s.Pivot); err != nil {
 			return nil, fmt.Errorf("step %q: %w", s.Name, err)
 		}
-		d.work = append(d.work, work{
-			do: calling(s.Do), undo: calling(s.Undo), commit: inTx(s.Commit), revert: inTx(s.Revert),
-			timeout: cmp.Or(s.Timeout, defaultTimeout),
-		})
+		timeout := cmp.Or(s.Timeout, defaultTimeout)
+		d.work = append(d.work, work{task{calling(s.Do), inTx(s.Commit), timeout}, task{calling(s.Undo), inTx(s.Revert), timeout}})
 	}
 	if def.End != nil {
 		d.end = func(ctx context.Context, tx *sql.Tx, state []byte, out Outcome) error {

@@ -33,6 +33,14 @@ type position struct {
 	Error    string // of the last attempt
 }
 
+// direction is "do" or "undo".
+func (p position) direction() string {
+	if p.Status == Compensating {
+		return "undo"
+	}
+	return "do"
+}
+
 // An answer is the result of one attempt at a step.
 type answer struct {
 	outcome outcome

@@ -12,9 +12,9 @@ type Header struct{ Name, Value string }
 
 func byName(a, b Header) int { return strings.Compare(a.Name, b.Name) }
 
-// Headers are in ascending order of their names, and each name stands once. A list rather than a
-// map, since a message has few of them and is made and read far more often than it is looked into.
-// nil is ready to use.
+// Headers are sorted by name, and each name occurs once. They are a list, not a map, since a
+// message has few of them and is created and read far more often than one of them is looked up. nil
+// is ready to use.
 type Headers []Header
 
 // HeadersOf returns the headers of a map, nil for an empty one.

@@ -9,40 +9,39 @@ import (
 	"unicode/utf8"
 )
 
-// Names of the headers that CloudEvents 1.0 in binary mode and W3C trace context use. Header names
-// are lower-case.
+// Names of the headers of CloudEvents 1.0 in binary mode and of W3C trace context. Header names are
+// lower-case.
 const (
 	HeaderID          = "ce-id"
 	HeaderSource      = "ce-source"
 	HeaderType        = "ce-type"
 	HeaderTime        = "ce-time"
 	HeaderSubject     = "ce-subject"
-	HeaderSequence    = "ce-sequence" // of an ordered topic: the number in the order of the key, from 1
+	HeaderSequence    = "ce-sequence" // on an ordered topic: the number among those of the key, from 1
 	HeaderSpecVersion = "ce-specversion"
 	HeaderContentType = "content-type"
 	HeaderTraceParent = "traceparent"
 	HeaderTraceState  = "tracestate"
 )
 
-// MaxSize is the limit of [Message.Size] in bytes, on every broker: 1 MiB, what the strictest of
-// them takes by default.
+// MaxSize is the limit of [Message.Size] in bytes on every broker: 1 MiB, the default limit of the
+// strictest one.
 const MaxSize = 1 << 20
 
-// MaxNack is the longest time that every driver keeps a message back for; see [Acker].
+// MaxNack is the longest delay that every driver supports; see [Acker].
 const MaxNack = 10 * time.Second
 
-// ErrTooLarge is in the chain of the error for a message whose Size is above MaxSize, or above the
-// broker's own limit.
+// ErrTooLarge says that a message's Size is above MaxSize, or above the broker's own limit. Errors
+// wrap it.
 var ErrTooLarge = errors.New("message too large")
 
-// ErrInvalid is in the chain of the error for a Message or Subscription that breaks the rules of
-// its fields.
+// ErrInvalid says that a Message or Subscription breaks the rules of its fields. Errors wrap it.
 var ErrInvalid = errors.New("invalid")
 
-// A Message is one event on its way. Drivers neither change it nor keep it or its slices after
-// Publish returns.
+// A Message is one event in transit. Drivers do not change it, and keep neither it nor its slices
+// after Publish returns.
 type Message struct {
-	// ID names the message. A broker that can deduplicate stores an ID only once a topic within its
+	// ID identifies the message. A broker that deduplicates stores an ID once per topic within its
 	// duplicate window; consumers deduplicate by it for longer. Required; at most 255 bytes,
 	// without control characters.
 	ID string
@@ -56,23 +55,23 @@ type Message struct {
 	// the empty key.
 	Key string
 
-	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and what else
-	// the sender likes, in ascending order of their names. Names are lower-case letters, digits,
-	// '-' and '_'; with Raw any printable ASCII but spaces and ':'. Values are valid UTF-8; drivers
-	// encode what their wire cannot hold. The values of content-type, traceparent and tracestate go
-	// out as they are, so they must be printable ASCII that neither starts nor ends with a space.
+	// Headers holds CloudEvents attributes as "ce-…", "content-type", "traceparent" and any others
+	// of the sender, sorted by name. Names are lower-case letters, digits, '-' and '_'; with Raw
+	// any printable ASCII except spaces and ':'. Values are valid UTF-8; drivers encode what their
+	// protocol cannot hold. The values of content-type, traceparent and tracestate are sent as they
+	// are, so they must be printable ASCII that neither starts nor ends with a space.
 	Headers Headers
 
 	// Data is the body. nil and empty are the same.
 	Data []byte
 
-	// Raw says that the message is for programs without kaptar; see [Subscription].Raw. Header
-	// names that CloudEvents uses have no meaning then.
+	// Raw says that the message is for programs without kaptar; see [Subscription].Raw. The header
+	// names of CloudEvents have no meaning then.
 	Raw bool
 }
 
-// Size is what counts against MaxSize: data, ID, topic, key and headers, with a few bytes for each
-// header's framing.
+// Size is the size that MaxSize limits: data, ID, topic, key and headers, with a few bytes for the
+// framing of each header.
 func (m *Message) Size() int {
 	n := m.size()
 	for i := range m.Headers {
@@ -86,8 +85,8 @@ func (m *Message) size() int { return len(m.Data) + len(m.ID) + len(m.Topic) + l
 
 func (h *Header) size() int { return len(h.Name) + len(h.Value) + 4 }
 
-// Validate checks the rules stated at the fields. Its error has ErrInvalid or ErrTooLarge in its
-// chain and names the message, the field and the value. Drivers call it before they send anything.
+// Validate checks the rules of the fields. Its error wraps ErrInvalid or ErrTooLarge and names the
+// message, the field and the value. Drivers call it before they send anything.
 func (m *Message) Validate() error {
 	if err := checkTopic(m.Topic, m.Raw); err != nil {
 		return fmt.Errorf("driver: message %q: %w", m.ID, err)
@@ -144,29 +143,29 @@ type Delivery struct {
 	Message
 	Acker
 
-	// Attempt counts the deliveries of this message to this group, as far as the broker knows: 1 is
-	// the first. Some brokers forget after a restart, so use it for logs, not for limits.
+	// Attempt is the number of this delivery of the message to the group, from 1, as far as the
+	// broker knows. Some brokers forget it when they restart, so use it for logs, not for limits.
 	Attempt int
 }
 
-// An Acker tells the broker what became of a delivery. Exactly one of Ack and Nack ends it; what
-// comes after the first of them returned nil does nothing and returns nil. All methods may be
-// called from any goroutine, also after Subscribe returned and until the broker is closed.
+// An Acker tells the broker what became of a delivery. Exactly one of Ack and Nack ends it. After
+// one of them has returned nil, all further calls do nothing and return nil. All methods may be
+// called from any goroutine, even after Subscribe has returned, until the broker is closed.
 type Acker interface {
-	// Ack says that the message is done: the group does not get it again. A broker may lose an Ack
-	// when it crashes, so a message that was acknowledged may still come again; consumers
-	// deduplicate. An error means that the message will come again; there is no need to try again.
+	// Ack says that the message is done: the group does not get it again. A broker that crashes may
+	// lose an Ack, so an acknowledged message may still be redelivered; consumers deduplicate.
+	// After an error the message will be redelivered, so there is no need to call Ack again.
 	Ack(ctx context.Context) error
 
-	// Nack asks for redelivery to the group after the given time; 0 is at once, and a driver may
-	// take more than MaxNack for MaxNack. A message whose member leaves or dies may come sooner.
-	// Messages that wait so may count as in flight. It is for what others should have now, not for
-	// failures: whoever wants to try again later keeps the message in a database, as package
+	// Nack asks for redelivery to the group after the given time. 0 is at once; a driver may
+	// shorten longer times to MaxNack. A message whose member leaves or dies may come sooner. A
+	// waiting message may count as in flight. Nack is for messages that another member should have
+	// now, not for failures: to try again later, keep the message in a database, as package
 	// messaging does.
 	Nack(ctx context.Context, after time.Duration) error
 
-	// Extend starts the time anew after which the broker takes the member for dead and delivers the
-	// message again.
+	// Extend restarts the ack wait, after which the broker takes the member for dead and redelivers
+	// the message.
 	Extend(ctx context.Context) error
 }
 

@@ -41,7 +41,7 @@ func sagas() []mutant {
 		},
 		{
 			"an effect is in the transaction that writes its step down", "saga/step.go",
-			"if err = r.updateOne(ctx, tx, w.to(after, 0, text)); err", "if err = r.write(context.WithoutCancel(context.Background()), w.to(after, 0, text)); err", "./saga", "TestCrashAtEveryEdge/postgres",
+			"if err = r.updateOne(ctx, tx, w.to(next.position, 0, state)); err", "if err = r.write(context.WithoutCancel(context.Background()), w.to(next.position, 0, state)); err", "./saga", "TestCrashAtEveryEdge/postgres",
 		},
 	}
 }

@@ -22,8 +22,8 @@ func simulations() []mutant {
 		},
 		{
 			"seeds find a step of a saga that is written down after its effect", "saga/step.go",
-			"if err = r.updateOne(ctx, tx, w.to(after, 0, text)); err != nil {",
-			"sqldb.AfterCommit(ctx, func() { _ = r.write(ctx, w.to(after, 0, text)) }); if err != nil {", pkg, test,
+			"if err = r.updateOne(ctx, tx, w.to(next.position, 0, state)); err != nil {",
+			"sqldb.AfterCommit(ctx, func() { _ = r.write(ctx, w.to(next.position, 0, state)) }); if err != nil {", pkg, test,
 		},
 	}
 }
