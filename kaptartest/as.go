@@ -34,7 +34,6 @@ func (a *as) become(who *auth.Principal, secret string) (err error) {
 	return err
 }
 
-// token returns the token for a call to service, "" for none.
 func (a *as) token(ctx context.Context, service string) string {
 	if auth.From(ctx) == nil {
 		ctx = auth.With(ctx, a.who)
@@ -66,7 +65,6 @@ func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return n.Transport.RoundTrip(r)
 }
 
-// outgoing returns ctx with the metadata of a call to service.
 func (a *as) outgoing(ctx context.Context, service string) context.Context {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	own := slices.ContainsFunc(credentials, func(name string) bool { return len(md.Get(name)) > 0 })

@@ -14,7 +14,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// openDB opens the service's database with what goes wrong.
+// openDB opens the service's database with faults.
 func (in *instance) openDB(ctx context.Context, _ string) (*sql.DB, error) {
 	st, err := in.sim.store(in.name)
 	if err != nil {
@@ -66,9 +66,8 @@ type conn struct {
 	last   string    // statement of the transaction
 }
 
-// call does a call that changes what others may see, if the instance lives and write says that it
-// writes; it is a point before which and after which a crash can come. In virtual time a call takes no
-// time, so ctx can end before it and not within: else each would need a goroutine that watches.
+// call makes a call that changes what others may see, if the instance is alive; write says that the
+// call writes. A crash can strike before and after it.
 func (c *conn) call(ctx context.Context, text string, write bool, do func(ctx context.Context) error) error {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -101,7 +100,7 @@ func (c *conn) call(ctx context.Context, text string, write bool, do func(ctx co
 	return c.in.at("after " + text)
 }
 
-// free lets others write, unless there is a transaction.
+// free lets others write, unless a transaction is open.
 func (c *conn) free() {
 	if c.writes && !c.group && c.tx == nil {
 		c.writes = false
@@ -109,7 +108,7 @@ func (c *conn) free() {
 	}
 }
 
-// abandon closes the connection as the end of a process does.
+// abandon closes the connection as the end of a process would.
 func (c *conn) abandon() {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -142,7 +141,7 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// Lost waits for the end of what abandons the connection.
+// Lost waits until the connection is abandoned, if that is under way.
 func (c *conn) Lost() bool {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -189,7 +188,7 @@ type tx struct {
 
 func (t *tx) Commit() error {
 	text := ""
-	if !t.c.group { // else others may join it
+	if !t.c.group { // else others may still join it
 		text = t.c.commitOf()
 	}
 	return t.end(text, t.Tx.Commit)
@@ -243,10 +242,11 @@ func (c *conn) PrepareContext(_ context.Context, query string) (driver.Stmt, err
 	return &stmt{c, query}, nil
 }
 
-// statement names a statement the same in every run of a seed; "" for those where no crash is needed.
+// statement names a statement by what is the same in every run of a seed. It returns "" for those
+// at which no crash is needed.
 func (c *conn) statement(query string, args []driver.NamedValue) string {
 	if reads(query) && !c.group && c.tx == nil {
-		return "" // what is read changes nothing, and how often depends on who polls
+		return "" // reading changes nothing, and the number of reads depends on who polls
 	}
 	text := strings.Join(strings.Fields(query), " ")
 	text = text[:min(len(text), 60)]
@@ -254,7 +254,7 @@ func (c *conn) statement(query string, args []driver.NamedValue) string {
 		switch v := arg.Value.(type) {
 		case []byte:
 			arg.Value = string(v)
-		case int64: // numbers of rows, attempts and the like, which depend on who was first
+		case int64: // numbers of rows, attempts and the like, which depend on the order of goroutines
 			continue
 		}
 		text += " " + stable(fmt.Sprint(arg.Value))
@@ -264,7 +264,7 @@ func (c *conn) statement(query string, args []driver.NamedValue) string {
 	return text
 }
 
-// commitOf names the commit that comes now by what was done before.
+// commitOf names a commit by the last statement before it.
 func (c *conn) commitOf() string { return "commit after " + c.last }
 
 func reads(query string) bool {
@@ -272,7 +272,7 @@ func reads(query string) bool {
 	return strings.HasPrefix(query, "SELECT") || strings.HasPrefix(query, "PRAGMA")
 }
 
-// random is what differs in each run: times, ids, and which rows a batch has.
+// random matches what differs in each run: times, ids, and the rows of a batch.
 var random = regexp.MustCompile(`\[[0-9,]+\]|[0-9]{9,}|[0-9a-fA-F-]{16,}|[A-Z0-9]{20,}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
 
 func stable(text string) string { return random.ReplaceAllString(text, "*") }
@@ -296,7 +296,6 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	return s.c.QueryContext(ctx, s.query, args)
 }
 
-// rows are rows that were read.
 type rows struct {
 	columns []string
 	values  [][]driver.Value

@@ -20,13 +20,13 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// errKilled is what an instance that was killed is told.
+// errKilled is the error of all calls of an instance that was killed.
 var errKilled = errors.New("kaptartest: this instance was killed")
 
-// maxDown is how long an instance that was killed stays away, at most.
+// maxDown is the longest time until an instance that was killed starts again.
 const maxDown = 5 * time.Second
 
-// An instance is one life of an instance of a service, from its start to its end or crash.
+// An instance is one life of an instance of a service, from its start to its stop or crash.
 type instance struct {
 	sim    *Sim
 	name   string // of the service
@@ -38,10 +38,11 @@ type instance struct {
 	conns map[*conn]bool
 }
 
-// Start starts an instance of the service that setUp makes, and another one at each further call. An
-// instance that crashes is started again within 5 s, as setUp makes it then: what it had in memory is
-// gone. Its database is that of the service's name. What a Setup writes must not depend on the seed:
-// the database of the first seed's is what others begin with, with all that is in it.
+// Start starts an instance of the service that setUp returns; each further call starts another one.
+// An instance that crashes is started again within 5 s, with a new service from setUp, so that what
+// it had in memory is gone. Its database is the one of the service's name. What Setup writes must
+// not depend on the seed: other seeds begin with the database as the first Setup of the service has
+// left it.
 func (s *Sim) Start(setUp func() kaptar.Service) {
 	number := s.started.Add(1)
 	s.work.Go(func() {
@@ -54,7 +55,7 @@ func (s *Sim) Start(setUp func() kaptar.Service) {
 				if err != nil {
 					s.Errorf("kaptartest: instance %d of %s: %v\n%s", number, in.name, err, log.String())
 				}
-				return // told to stop
+				return // it was stopped
 			}
 			down := time.Duration(s.hash(in.name+" is down", int(number)*1000+life) % uint64(maxDown))
 			steady.Sleep(s.ctx, down)
@@ -98,8 +99,9 @@ func (in *instance) alive() bool {
 	}
 }
 
-// at is a point between two calls at which the instance can be killed, once Setup has returned: what a
-// Setup calls depends on whether there is a template. It returns errKilled if the instance is dead.
+// at is a point between two calls at which the instance can be killed. Before Setup has returned it
+// is not, as what Setup calls depends on whether there is a template. It returns errKilled if the
+// instance is dead.
 func (in *instance) at(text string) error {
 	if !in.alive() {
 		return errKilled
@@ -111,7 +113,7 @@ func (in *instance) at(text string) error {
 	return errKilled
 }
 
-// kill ends the instance: its transactions are rolled back, and whatever it still calls fails.
+// kill ends the instance: its transactions are rolled back, and all its further calls fail.
 func (in *instance) kill() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -135,8 +137,8 @@ type store struct {
 	idle []*session
 }
 
-// DB is the database of a service, for the test to look into: nothing goes wrong there. It must not
-// be written to while instances run.
+// DB returns the database of a service, without faults, for the test to look at. The test must not
+// write to it while instances run.
 func (s *Sim) DB(service string) *sql.DB {
 	s.Helper()
 	store, err := s.store(service)
@@ -171,7 +173,7 @@ func (s *Sim) store(service string) (*store, error) {
 	return out, nil
 }
 
-// keepTemplate makes the database, as Setup has left it, that of the seeds to come.
+// keepTemplate keeps a copy of the database, as Setup has left it, for the seeds to come.
 func (s *Sim) keepTemplate(service string) error {
 	store, err := s.store(service)
 	if err != nil || !store.ready.CompareAndSwap(false, true) {
@@ -200,10 +202,10 @@ type link struct {
 	in *instance
 }
 
-// Broker is what package messaging asks a backend for.
+// Broker is the method that package messaging looks for in a backend.
 func (l link) Broker() (driver.Broker, error) { return l, nil }
 
-// eventName names a message the same in every run of a seed, as its id does not.
+// eventName names a message by what is the same in every run of a seed, which its id is not.
 func eventName(m *driver.Message) string {
 	return fmt.Sprintf("%s of %s %.60s", m.Topic, m.Key, stable(string(m.Data)))
 }
@@ -215,7 +217,7 @@ func (l link) Declare(ctx context.Context, sub driver.Subscription) error {
 	return l.broker.Declare(ctx, sub)
 }
 
-// Publish publishes one by one, with what goes wrong between them.
+// Publish publishes the messages one by one, with faults in between.
 func (l link) Publish(ctx context.Context, msgs []driver.Message) error {
 	for i := range msgs {
 		if err := l.publish(ctx, &msgs[i]); err != nil {
@@ -245,7 +247,7 @@ func (l link) publish(ctx context.Context, m *driver.Message) error {
 	return l.in.at("after publish " + what)
 }
 
-// late waits if a delay strikes, and reports whether the instance is still there.
+// late waits if a delay strikes, and reports whether the instance is still alive.
 func (s *Sim) late(ctx context.Context, in *instance, text string) bool {
 	if s.Strikes(s.rates.Delay, text) {
 		timer := time.NewTimer(time.Duration(s.hash(text, 0) % uint64(10*time.Second)))
@@ -259,7 +261,7 @@ func (s *Sim) late(ctx context.Context, in *instance, text string) bool {
 	return in.alive()
 }
 
-// Subscribe delivers with what goes wrong.
+// Subscribe delivers with faults.
 func (l link) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if !l.in.alive() {
 		return errKilled
@@ -281,7 +283,7 @@ type feed struct {
 	work    sync.WaitGroup
 
 	mu   sync.Mutex
-	late map[string][]driver.Delivery // by key: they come after one that is late
+	late map[string][]driver.Delivery // by key: deliveries behind one that is late
 }
 
 func (f *feed) take(d driver.Delivery) {
@@ -310,7 +312,7 @@ func (f *feed) take(d driver.Delivery) {
 	f.give(d, what)
 }
 
-// release delivers what waits of a key, in order, until nothing does.
+// release delivers what waits of a key, in order, until nothing is left.
 func (f *feed) release(key string) {
 	for {
 		f.mu.Lock()
@@ -337,7 +339,6 @@ func (f *feed) give(d driver.Delivery, what string) {
 	}
 }
 
-// An acker is of one delivery.
 type acker struct {
 	driver.Acker
 

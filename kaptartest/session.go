@@ -9,7 +9,7 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// lite is what we use of a connection of package drivers/sqlite.
+// lite is the part of a connection of package drivers/sqlite that is used here.
 type lite interface {
 	sqldb.GroupConn
 	driver.ConnBeginTx
@@ -17,15 +17,15 @@ type lite interface {
 	driver.ExecerContext
 }
 
-// A session is a connection of package drivers/sqlite with the statements that it has parsed, which is
-// what costs most. It is used by one life of an instance after the other.
+// A session is a connection of package drivers/sqlite with its prepared statements, since parsing
+// costs most. The lives of an instance use it one after the other.
 type session struct {
 	lite
 
 	stmts map[string]prepared
 }
 
-// take returns a session that nobody uses.
+// take returns a session that is not in use.
 func (st *store) take() (*session, error) {
 	if s := st.idleSession(); s != nil {
 		return s, nil
@@ -38,7 +38,7 @@ func (st *store) take() (*session, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("kaptartest: a connection %T lacks methods that are needed", raw), raw.Close())
 	}
-	// A crash of the process loses nothing that the system was told to write.
+	// A crash of a process loses nothing that the operating system was told to write.
 	if _, err := inner.ExecContext(context.Background(), "PRAGMA synchronous = OFF", nil); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
@@ -77,7 +77,7 @@ type prepared interface {
 	driver.StmtQueryContext
 }
 
-// prepare keeps statements: to parse them is what costs most.
+// prepare returns the statement of query, which it keeps.
 func (s *session) prepare(ctx context.Context, query string) (prepared, error) {
 	if st := s.stmts[query]; st != nil {
 		return st, nil

@@ -16,58 +16,56 @@ import (
 	"time"
 )
 
-// SeedEnv names the environment variable that makes Simulate run one seed alone, and SeedsEnv the one
-// that changes how many seeds it runs.
 const (
-	SeedEnv  = "KAPTAR_SEED"
-	SeedsEnv = "KAPTAR_SEEDS"
+	seedEnv  = "KAPTAR_SEED"
+	seedsEnv = "KAPTAR_SEEDS"
 )
 
-// A Simulation says how many runs there are and what goes wrong in them. nil and the zero value are
-// the defaults.
+// A Simulation holds the options of [Simulate]. nil and the zero value are the defaults.
 type Simulation struct {
-	// Seeds is how many runs there are; default 100, of which -short runs a tenth. KAPTAR_SEEDS=100000
-	// in the environment replaces it.
+	// Seeds is the number of runs, default 100; -short runs a tenth of them. The environment
+	// variable KAPTAR_SEEDS overrides it.
 	Seeds int
 	// From is the first seed; default 1.
 	From int
-	// Faults says how often something goes wrong; default DefaultRates.
+	// Faults says how often which fault strikes; default DefaultRates.
 	Faults *Rates
-	// Settings are settings of all services, as in Options.
+	// Settings are settings of all services by dotted key, as in Options.
 	Settings map[string]string
 }
 
-// Rates are probabilities from 0 to 1, each of one call.
+// Rates are probabilities from 0 to 1, each for one call.
 type Rates struct {
-	Crash     float64 // an instance is killed before, or after, a call of its database or broker
-	Refuse    float64 // a publish answers with an error and stores nothing
-	Doubt     float64 // a publish stores the event and answers with an error
+	Crash     float64 // an instance is killed before or after a call of its database or broker
+	Refuse    float64 // a publish fails and stores nothing
+	Doubt     float64 // a publish fails although it has stored the event
 	LoseAck   float64 // an acknowledgement does not reach the broker, which redelivers after its ack wait
-	Lose      float64 // a delivery does not arrive; it comes after the ack wait, behind later ones of its key
+	Lose      float64 // a delivery is lost; it comes again after the ack wait, behind later ones of its key
 	Duplicate float64 // an event is delivered twice
 	Delay     float64 // a publish or a delivery takes up to 10 s; deliveries of other keys overtake it
 }
 
-// DefaultRates strike a system of a hundred events some twenty times.
+// DefaultRates are rates at which some twenty faults strike a system that handles a hundred events.
 func DefaultRates() *Rates {
 	return &Rates{Crash: 0.004, Refuse: 0.03, Doubt: 0.03, LoseAck: 0.03, Lose: 0.03, Duplicate: 0.03, Delay: 0.03}
 }
 
-// Simulate runs test once for each seed, on all cores: each in a bubble of testing/synctest, in
-// virtual time, with databases (SQLite) and a broker (memory) of its own, and with faults. What goes
-// wrong follows from the seed, from what is called and for which event, and from how often that was:
-// not from the order in which goroutines run. At the first seed that fails no more are begun, and the
-// test's log says which faults struck and how that seed is run again:
+// Simulate runs test once for each seed, on all cores. Each run is in a bubble of testing/synctest,
+// in virtual time, with its own databases (SQLite) and broker (memory), and with faults. Which
+// faults strike depends on the seed, the call, the event that it is for, and how often it was made,
+// but not on the order in which goroutines run. After the first seed that fails no further ones are
+// started, and the test's log lists the faults that struck and the command that repeats the seed:
 //
 //	KAPTAR_SEED=17 go test -run '^TestTransfers$' ./bank
 //
-// test starts instances, lets time pass and looks at the databases; Calm ends the faults. When it
-// returns, the instances are stopped gracefully. In a bubble time passes only while everybody waits
-// for something in it, so services have no ports, and neither they nor the test may use the network.
+// test starts instances, lets time pass and looks at the databases; Calm ends the faults. When test
+// returns, the instances are stopped gracefully. In a bubble time passes only while all its
+// goroutines wait for something in it. So services have no ports, and neither they nor the test may
+// use the network.
 //
-// Not simulated: a loss of what the database or the broker has stored, clocks that go wrong, a network
-// between services, and which of two goroutines is first: a seed gives the same faults again, and
-// mostly the same run.
+// Not simulated: loss of what the database or the broker has stored, wrong clocks, a network
+// between services, and the order of goroutines. A seed therefore repeats its faults, and mostly
+// its run.
 func Simulate(t *testing.T, s *Simulation, test func(sim *Sim)) {
 	t.Helper()
 	if s == nil {
@@ -77,8 +75,8 @@ func Simulate(t *testing.T, s *Simulation, test func(sim *Sim)) {
 	if testing.Short() {
 		seeds = max(seeds/10, 1)
 	}
-	seeds = fromEnv(t, SeedsEnv, seeds)
-	if one := fromEnv(t, SeedEnv, 0); one != 0 {
+	seeds = fromEnv(t, seedsEnv, seeds)
+	if one := fromEnv(t, seedEnv, 0); one != 0 {
 		first, seeds = one, 1
 	}
 	run := &simulation{Simulation: *s, test: test, templates: make(map[string][]byte)}
@@ -106,7 +104,7 @@ func fromEnv(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// A simulation is what the seeds of one Simulate have in common.
+// A simulation is what the seeds of one Simulate share.
 type simulation struct {
 	Simulation
 
@@ -145,11 +143,11 @@ func (s *simulation) seed(t *testing.T, seed int) {
 	}
 	s.failed.Store(true)
 	t.Errorf("kaptartest: seed %d failed; run it again with\n\t%s=%[1]d go test -run '^%[3]s$' .\n%d faults struck, in this order:\n\t%s",
-		seed, SeedEnv, root, len(faults), strings.Join(faults, "\n\t"))
+		seed, seedEnv, root, len(faults), strings.Join(faults, "\n\t"))
 }
 
-// ackWait is that of the broker: longer than consumers take to extend it, and shorter than usual, so
-// that less time has to pass.
+// ackWait is the broker's ack wait. It is longer than the interval at which consumers extend it,
+// and shorter than usual, so that less time has to pass.
 const ackWait = 12 * time.Second
 
 // A Sim is one run. Its methods may be called concurrently, from the run's bubble.
@@ -184,25 +182,25 @@ func newSim(t *testing.T, s *simulation, seed int, dir string) *Sim {
 	return sim
 }
 
-// Seed is the seed of this run, for what the test itself decides.
+// Seed returns the seed of this run, for decisions of the test itself.
 func (s *Sim) Seed() int { return s.seed }
 
-// Faults are those that have struck so far, in order.
+// Faults returns the faults that have struck so far, in order.
 func (s *Sim) Faults() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.faults...)
 }
 
-// Calm ends the faults: from now on nothing goes wrong.
+// Calm ends the faults: from now on none strikes.
 func (s *Sim) Calm() { s.calm.Store(true) }
 
-// maxStrikes is how often one and the same call can be struck, so that what is repeated succeeds.
+// maxStrikes is how often one call can be struck, so that retries succeed.
 const maxStrikes = 3
 
-// Strikes decides whether a fault strikes: with the probability rate, at each of the first three calls
-// with the same text, by the seed alone. It is for faults of the test's own, such as a handler that
-// fails; text names the fault and what it strikes.
+// Strikes reports whether a fault strikes, with the probability rate. It depends on the seed and
+// text alone, and can be true only for the first three calls with the same text. It is for faults
+// of the test's own, such as a handler that fails; text names the fault and what it strikes.
 func (s *Sim) Strikes(rate float64, text string) bool {
 	if rate <= 0 || s.calm.Load() {
 		return false
@@ -221,7 +219,7 @@ func (s *Sim) Strikes(rate float64, text string) bool {
 	return true
 }
 
-// hash is the same for the same seed, text and number.
+// hash returns the same number for the same seed, text and n.
 func (s *Sim) hash(text string, n int) uint64 {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%d %d %s", s.seed, n, text) // it cannot fail

@@ -28,8 +28,7 @@ type circuit struct {
 	outage steady.Outage
 
 	mu      sync.Mutex
-	last    []attempt // ring; the oldest is at next once it is full
-	next    int
+	last    []attempt // the oldest first
 	opened  bool
 	probing bool
 	delay   time.Duration // after the next failed probe
@@ -37,7 +36,6 @@ type circuit struct {
 	changed chan struct{} // closed when a probe ends; nil while nobody waits
 }
 
-// An attempt is the result of one try.
 type attempt struct {
 	key    string
 	failed bool
@@ -121,7 +119,7 @@ func (c *circuit) note(ctx context.Context, key string, probe bool, result outco
 	case probe:
 		c.probing = false
 		if err == nil && !silent {
-			c.opened, c.last, c.next = false, c.last[:0], 0
+			c.opened, c.last = false, c.last[:0]
 			c.open.Set(0)
 			c.outage.Back(ctx)
 		} else if !silent {
@@ -143,12 +141,10 @@ func (c *circuit) note(ctx context.Context, key string, probe bool, result outco
 }
 
 func (c *circuit) add(a attempt) {
-	if len(c.last) < circuitTries {
-		c.last = append(c.last, a)
-		return
+	if len(c.last) == circuitTries {
+		c.last = slices.Delete(c.last, 0, 1)
 	}
-	c.last[c.next] = a
-	c.next = (c.next + 1) % circuitTries
+	c.last = append(c.last, a)
 }
 
 func (c *circuit) broken() bool {

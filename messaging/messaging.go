@@ -6,6 +6,10 @@
 // runs in a transaction of the consumer's database, together with the mark that the event was
 // handled.
 //
+//	orders, err := messaging.NewPublisher(app, OrderPlaced)
+//	…
+//	err = orders.Publish(ctx, tx, order.ID, order) // tx also stores the order
+//
 // The broker is a URL: the setting broker_url, or topics.<name>.url for one topic. Its driver is
 // linked by importing its package, such as drivers/nats.
 //
@@ -103,7 +107,6 @@ type Topic[T any] struct {
 	Older []Older[T]
 }
 
-// raw reports whether T is Raw.
 func (t Topic[T]) raw() bool {
 	_, raw := any(*new(T)).(Raw)
 	return raw

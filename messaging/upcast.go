@@ -54,7 +54,6 @@ func (t Topic[T]) versions() []Older[T] {
 	return append([]Older[T]{{t.Name, t.Ordered, t.raw(), decode[T], t.Schema}}, t.Older...)
 }
 
-// validate calls data's method Validate, if it has one.
 func validate(data any) error {
 	v, ok := data.(interface{ Validate() error })
 	if !ok {

@@ -62,7 +62,6 @@ func newShare(app *kaptar.App) *share {
 	return t
 }
 
-// follow calls look until stop ends.
 func (t *share) follow(stop context.Context) error {
 	for more := true; more; more = steady.Sleep(stop, shareEvery) {
 		t.look(stop)

@@ -140,7 +140,6 @@ func encode[S any](s *S) ([]byte, error) {
 	return text, nil
 }
 
-// guard returns a panic of f as an error.
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

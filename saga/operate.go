@@ -156,7 +156,6 @@ func Cancel(ctx context.Context, app *kaptar.App, name, id, reason string) error
 	}
 }
 
-// notify wakes the process that runs i.
 func (g *registry) notify(i Info) {
 	sqldb.NewSignal(g.db, leaseName(i.Name, i.Version)).Notify()
 }

@@ -57,7 +57,6 @@ func register(app *kaptar.App, d *definition) (*runner, error) {
 	return r, nil
 }
 
-// open opens and migrates the database at the first call.
 func (g *registry) open() error {
 	if g.db != nil {
 		return nil
@@ -131,12 +130,9 @@ func (g *registry) reportUnknown(ctx context.Context, reported map[string]bool) 
 func (g *registry) purge(ctx context.Context) error {
 	before := time.Now().Add(-g.keep).UnixMilli()
 	for n := int64(purgeSlice); n == purgeSlice && ctx.Err() == nil; {
-		err := sqldb.InTx(ctx, g.db, func(ctx context.Context, tx *sql.Tx) error {
-			r, err := tx.ExecContext(ctx, `DELETE FROM kaptar_sagas WHERE (name, id) IN
-				(SELECT name, id FROM kaptar_sagas WHERE ended_at < $1 LIMIT $2)`, before, purgeSlice)
-			if err == nil {
-				n, err = r.RowsAffected()
-			}
+		err := sqldb.InTx(ctx, g.db, func(ctx context.Context, tx *sql.Tx) (err error) {
+			n, err = sqldb.Affected(tx.ExecContext(ctx, `DELETE FROM kaptar_sagas WHERE (name, id) IN
+				(SELECT name, id FROM kaptar_sagas WHERE ended_at < $1 LIMIT $2)`, before, purgeSlice))
 			return err
 		})
 		if err != nil {

@@ -65,7 +65,6 @@ func (r *runner) at(edge string) {
 	}
 }
 
-// wake makes the runner read the table now.
 func (r *runner) wake() {
 	select {
 	case r.wakes <- struct{}{}:

@@ -1,6 +1,14 @@
 // Package saga runs work that spans several services as a sequence of steps. When a step is
 // refused, the steps before it are undone.
 //
+//	checkout, err := saga.New(app, saga.Definition[Order]{Name: "checkout", Steps: []saga.Step[Order]{
+//		{Name: "reserve", Do: reserve, Undo: release},
+//		{Name: "charge", Do: charge, Pivot: true},
+//		{Name: "ship", Do: ship},
+//	}})
+//	…
+//	err = checkout.Start(ctx, tx, order.ID, order) // tx also stores the order
+//
 // A [Definition] lists the steps as plain functions. [Sagas.Start] stores a new saga in the
 // service's own database, in the transaction of the change that it is about. From there the saga
 // continues on its own, across restarts and crashes, until it ends:

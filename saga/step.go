@@ -147,7 +147,6 @@ func (r *runner) span(ctx context.Context, w *row) (context.Context, trace.Span)
 		attribute.String("kaptar.saga.step", w.Step), attribute.Int("kaptar.saga.attempt", w.Attempts+1)))
 }
 
-// traceparent returns the W3C trace context of ctx.
 func traceparent(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)

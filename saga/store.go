@@ -22,7 +22,6 @@ const (
 	stuckAfter   = 10 // attempts at one step
 )
 
-// A row is a saga as it is stored.
 type row struct {
 	id string
 	position
@@ -45,17 +44,14 @@ func scan(r sqldb.Row) (w row, err error) {
 }
 
 func insert(ctx context.Context, tx *sql.Tx, d *definition, w row) error {
-	r, err := tx.ExecContext(ctx, `
+	n, err := sqldb.Affected(tx.ExecContext(ctx, `
 		INSERT INTO kaptar_sagas (name, id, version, status, step, state, attempts, due_at, revision, reason, error, traceparent, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0, '', '', $8, $9, $9) ON CONFLICT (id, name) DO NOTHING`,
-		d.name, w.id, d.version, w.Status, w.Step, string(w.state), w.due, w.traceparent, w.created)
-	if err != nil {
-		return err
+		d.name, w.id, d.version, w.Status, w.Step, string(w.state), w.due, w.traceparent, w.created))
+	if err == nil && n == 0 {
+		err = ErrExists
 	}
-	if n, err := r.RowsAffected(); err != nil || n == 1 {
-		return err
-	}
-	return ErrExists
+	return err
 }
 
 // due returns up to limit sagas whose next step is due, the longest waiting first. It reads over

@@ -28,3 +28,11 @@ func Select[T any](ctx context.Context, q interface {
 	}
 	return all, rows.Err()
 }
+
+// Affected returns how many rows a statement has changed, as in Affected(tx.ExecContext(…)).
+func Affected(r sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}

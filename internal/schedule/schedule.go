@@ -187,15 +187,12 @@ func (r *Runner) save(ctx context.Context, job Job, at time.Time, failed error) 
 		text = failed.Error()
 	}
 	err := sqldb.InTx(ctx, r.DB, func(ctx context.Context, tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE kaptar_schedules SET due_at = $1, ran_at = $2, error = $3 WHERE name = $4 AND spec = $5`,
-			at.UnixMilli(), r.Now().UnixMilli(), text, job.Name, job.Spec)
-		if err != nil {
-			return err
+		n, err := sqldb.Affected(tx.ExecContext(ctx, `UPDATE kaptar_schedules SET due_at = $1, ran_at = $2, error = $3 WHERE name = $4 AND spec = $5`,
+			at.UnixMilli(), r.Now().UnixMilli(), text, job.Name, job.Spec))
+		if err == nil && n != 1 {
+			err = errors.New("another version of the program has other times")
 		}
-		if n, err := res.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(err, errors.New("another version of the program has other times"))
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("schedule %s: %w", job.Name, err)

@@ -33,11 +33,7 @@ func MarkHandled(ctx context.Context, tx *sql.Tx, group string, m *driver.Messag
 	if group == "" || m.ID == "" {
 		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: both must be given", group, m.ID)
 	}
-	var n int64
-	res, err := tx.ExecContext(ctx, mark, group, m.ID, source(m), time.Now().UnixMilli())
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
+	n, err := sqldb.Affected(tx.ExecContext(ctx, mark, group, m.ID, source(m), time.Now().UnixMilli()))
 	if err != nil {
 		return false, fmt.Errorf("outbox: inbox mark of group %q, message %q: %w", group, m.ID, err)
 	}
@@ -65,13 +61,9 @@ func PurgeInbox(ctx context.Context, db *sql.DB, olderThan time.Duration) (int, 
 	total := 0
 	for {
 		var n int64
-		err := sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-			res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_inbox WHERE (grp, msgid, source) IN
-				(SELECT grp, msgid, source FROM kaptar_inbox WHERE handled_at < $1 ORDER BY handled_at LIMIT $2)`, before, purgeSlice)
-			if err != nil {
-				return err
-			}
-			n, err = res.RowsAffected()
+		err := sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) (err error) {
+			n, err = sqldb.Affected(tx.ExecContext(ctx, `DELETE FROM kaptar_inbox WHERE (grp, msgid, source) IN
+				(SELECT grp, msgid, source FROM kaptar_inbox WHERE handled_at < $1 ORDER BY handled_at LIMIT $2)`, before, purgeSlice))
 			return err
 		})
 		if err != nil {

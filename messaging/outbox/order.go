@@ -62,13 +62,9 @@ func (b *Inbox) Take(ctx context.Context, tx *sql.Tx, m *driver.Message, held ti
 		}
 		return Handle, err
 	}
-	res, err := tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET handled = $5, tail = $5, msgid = $6
+	n, err := sqldb.Affected(tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET handled = $5, tail = $5, msgid = $6
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND handled = $7 AND tail = $7`,
-		b.Group, m.Topic, source(m), m.Key, seq, m.ID, seq-1)
-	var n int64
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
+		b.Group, m.Topic, source(m), m.Key, seq, m.ID, seq-1))
 	if err != nil {
 		return 0, fmt.Errorf("outbox: number %d of key %q for group %q: %w", seq, m.Key, b.Group, err)
 	}
@@ -125,22 +121,16 @@ func (o *order) lock(ctx context.Context, tx *sql.Tx) (found bool, err error) {
 	return err == nil, err
 }
 
-// save stores o in the row that lock has read.
 func (o *order) save(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE kaptar_inbox_keys SET first = $5, handled = $6, tail = $7, msgid = $8
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4`, o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid)
 	return err
 }
 
-// insert creates o's row, unless there is one.
 func (o *order) insert(ctx context.Context, tx *sql.Tx) (done bool, err error) {
-	res, err := tx.ExecContext(ctx, `INSERT INTO kaptar_inbox_keys (grp, topic, source, key, first, handled, tail, msgid)
+	n, err := sqldb.Affected(tx.ExecContext(ctx, `INSERT INTO kaptar_inbox_keys (grp, topic, source, key, first, handled, tail, msgid)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-		o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid)
-	if err != nil {
-		return false, err
-	}
-	n, err := res.RowsAffected()
+		o.group, o.topic, o.source, o.key, o.first, o.handled, o.tail, o.msgid))
 	return n == 1, err
 }
 
@@ -238,12 +228,8 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 	letter := DeadLetter{State: Parked, Group: o.group, Message: *m, Seq: seq, Reason: fmt.Sprintf("waits for number %d of its key", o.handled+1)}
 	// If an operator has replayed a later one of the key, without those before, that one now waits
 	// for this one.
-	res, err := tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'parked', due_at = NULL, rev = rev + 1
-		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying'`, o.group, o.topic, o.source, o.key, seq)
-	var n int64
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
+	n, err := sqldb.Affected(tx.ExecContext(ctx, `UPDATE kaptar_dead_letters SET state = 'parked', due_at = NULL, rev = rev + 1
+		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying'`, o.group, o.topic, o.source, o.key, seq))
 	switch {
 	case err != nil:
 		return 0, err
@@ -266,7 +252,6 @@ func (o *order) within(ctx context.Context, tx *sql.Tx, m *driver.Message, seq i
 	return Joined, AddDeadLetter(ctx, tx, letter)
 }
 
-// park sets m aside in the order of its key.
 func (o *order) park(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64, state, reason string) error {
 	if seq > o.tail {
 		o.tail, o.msgid = seq, m.ID
@@ -313,13 +298,9 @@ func (o *order) stray(ctx context.Context, tx *sql.Tx, m *driver.Message, reason
 // past is for a number up to the last one handled. It is a duplicate, unless the key went on
 // without it.
 func (o *order) past(ctx context.Context, tx *sql.Tx, m *driver.Message, seq int64) (Turn, error) {
-	res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters
+	n, err := sqldb.Affected(tx.ExecContext(ctx, `DELETE FROM kaptar_dead_letters
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq = $5 AND state = '`+missed+`'`,
-		o.group, o.topic, o.source, o.key, seq)
-	var n int64
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
+		o.group, o.topic, o.source, o.key, seq))
 	if err != nil || n == 0 {
 		return Duplicate, err
 	}

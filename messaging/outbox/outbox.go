@@ -68,7 +68,6 @@ func Add(ctx context.Context, tx *sql.Tx, m driver.Message) error {
 	return nil
 }
 
-// check returns an error if no broker, or no database, would accept m.
 func check(m *driver.Message) error {
 	if err := m.Validate(); err != nil {
 		return fmt.Errorf("outbox: add: %w", err)

@@ -174,7 +174,6 @@ func failed(ctx context.Context, outage *steady.Outage, backoff *steady.Backoff,
 	}
 }
 
-// A batch is a sequence of rows. ids[i] is the id of msgs[i].
 type batch struct {
 	ids  []int64
 	msgs []driver.Message

@@ -68,7 +68,6 @@ func (d *DeadLetter) remove(ctx context.Context, tx *sql.Tx, condition string) e
 	return err
 }
 
-// lock locks the order that d belongs to, if there is one.
 func (d *DeadLetter) lock(ctx context.Context, tx *sql.Tx) (o *order, found bool, err error) {
 	o = &order{group: d.Group, topic: d.Message.Topic, source: source(&d.Message), key: d.Message.Key}
 	if d.Seq == 0 {
@@ -82,11 +81,7 @@ func (d *DeadLetter) lock(ctx context.Context, tx *sql.Tx) (o *order, found bool
 
 // change runs a statement on d's row. $1 and $2 are its ID and Rev.
 func (d *DeadLetter) change(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
-	res, err := tx.ExecContext(ctx, statement, append([]any{d.ID, d.Rev}, args...)...)
-	var n int64
-	if err == nil {
-		n, err = res.RowsAffected()
-	}
+	n, err := sqldb.Affected(tx.ExecContext(ctx, statement, append([]any{d.ID, d.Rev}, args...)...))
 	if err == nil && n != 1 {
 		err = ErrNoDeadLetter
 	}

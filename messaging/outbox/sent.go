@@ -70,12 +70,9 @@ func (t *turn) purge(ctx context.Context) error {
 		return nil
 	}
 	var n int64
-	err := sqldb.InTx(ctx, t.db, func(ctx context.Context, tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM kaptar_outbox_sent WHERE id IN (
-			SELECT id FROM kaptar_outbox_sent WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)`, time.Now().Add(-t.keep).UnixMilli(), sentSlice)
-		if err == nil {
-			n, err = res.RowsAffected()
-		}
+	err := sqldb.InTx(ctx, t.db, func(ctx context.Context, tx *sql.Tx) (err error) {
+		n, err = sqldb.Affected(tx.ExecContext(ctx, `DELETE FROM kaptar_outbox_sent WHERE id IN (
+			SELECT id FROM kaptar_outbox_sent WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)`, time.Now().Add(-t.keep).UnixMilli(), sentSlice))
 		return err
 	})
 	if err != nil {

@@ -104,7 +104,6 @@ func split(topic string) (base string, version int) {
 	return topic, 0
 }
 
-// A comparison collects breaks.
 type comparison struct {
 	topic  string
 	breaks []Break
@@ -250,7 +249,6 @@ func reserved(s *Schema, number int32) bool {
 	return slices.ContainsFunc(s.Reserved, func(r [2]int32) bool { return r[0] <= number && number <= r[1] })
 }
 
-// resolve returns the schema that s refers to, or s.
 func resolve(root, s *Schema) *Schema {
 	switch name, def := strings.CutPrefix(s.Ref, "#/$defs/"); {
 	case s.Ref == "#":

@@ -19,7 +19,6 @@ func OfMessage(d protoreflect.MessageDescriptor) *Schema {
 	return s
 }
 
-// messages makes the schema of one message and of the messages in it.
 type messages struct {
 	root protoreflect.MessageDescriptor
 	open map[protoreflect.FullName]string

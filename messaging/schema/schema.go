@@ -71,7 +71,6 @@ func (t *Types) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*[]string)(t))
 }
 
-// dialect is the version of JSON Schema of the schemas.
 const dialect = "https://json-schema.org/draft/2020-12/schema"
 
 // Of returns the schema of what encoding/json writes for a value of type t. A field without
@@ -176,15 +175,15 @@ func (g *generator) object(t reflect.Type) *Schema {
 // fields adds the fields of struct t to s. Those of embedded structs come last, as outer fields
 // hide them.
 func (g *generator) fields(t reflect.Type, s *Schema, optional bool) {
-	var embedded []reflect.StructField
+	var embedded []func()
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		inner := f.Type
-		if inner.Kind() == reflect.Pointer {
+		inner, pointer := f.Type, f.Type.Kind() == reflect.Pointer
+		if pointer {
 			inner = inner.Elem()
 		}
 		if f.Anonymous && name == "" && inner.Kind() == reflect.Struct {
-			embedded = append(embedded, f)
+			embedded = append(embedded, func() { g.fields(inner, s, optional || pointer) })
 			continue
 		}
 		if name == "" {
@@ -205,12 +204,8 @@ func (g *generator) fields(t reflect.Type, s *Schema, optional bool) {
 		}
 		s.Properties[name] = field
 	}
-	for _, f := range embedded {
-		inner, pointer := f.Type, f.Type.Kind() == reflect.Pointer
-		if pointer {
-			inner = inner.Elem()
-		}
-		g.fields(inner, s, optional || pointer)
+	for _, add := range embedded {
+		add()
 	}
 }
 

@@ -18,10 +18,8 @@ func between(what string, n, least, most int64) error {
 	return nil
 }
 
-// id returns an error unless n can be an id.
 func id(what string, n int64) error { return between(what, n, 1, math.MaxInt64) }
 
-// text returns an error unless the length of s in bytes is from least to most.
 func text(what, s string, least, most int64) error {
 	return between("length of "+what, int64(len(s)), least, most)
 }

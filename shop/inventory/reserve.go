@@ -160,9 +160,6 @@ func (s *store) move(ctx context.Context, tx *sql.Tx, items []item, available, r
 
 // changes reports whether a statement changed a row.
 func changes(r sql.Result, err error) (bool, error) {
-	if err != nil {
-		return false, err
-	}
-	n, err := r.RowsAffected()
+	n, err := sqldb.Affected(r, err)
 	return n > 0, err
 }

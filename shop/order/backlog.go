@@ -67,7 +67,6 @@ func (b *backlog) update(now count) {
 	b.room.Store(max(alwaysRoom, int64(b.rate*b.most.Seconds())) - now.waiting)
 }
 
-// count counts the orders whose checkout has not ended.
 func (s *store) count(ctx context.Context) (c count, err error) {
 	c.at = time.Now()
 	err = s.db.QueryRowContext(ctx, `

@@ -99,7 +99,6 @@ func (s *store) list(ctx context.Context, user, before int64, limit int) (orders
 	return orders, next, nil
 }
 
-// end stores, as part of tx, how an order's checkout has ended.
 func (s *store) end(ctx context.Context, tx *sql.Tx, o *order, out saga.Outcome) error {
 	o.Status, o.Reason = confirmed, out.Reason
 	if out.Status == saga.Compensated {
