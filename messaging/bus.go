@@ -25,6 +25,7 @@ type bus struct {
 
 	mu         sync.Mutex
 	brokers    map[string]driver.Broker // by URL
+	late       map[driver.Broker]*late  // those that were away at the start
 	routes     map[string]driver.Broker // by topic
 	subscribed map[[2]string]*consumer  // by topic and group
 	publishes  map[string]check         // by topic
@@ -40,7 +41,7 @@ func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
 		b := &bus{
 			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]*consumer),
-			publishes: make(map[string]check),
+			publishes: make(map[string]check), late: make(map[driver.Broker]*late),
 		}
 		b.metrics = newMetrics(app)
 		return b, nil
@@ -148,26 +149,41 @@ func (b *bus) open(ctx context.Context, topic string) (driver.Broker, error) {
 }
 
 // declare opens the broker of sub's topic and makes sure that the topic and, if sub has one, the
-// group exist. If app is offline it does nothing and returns nil.
-func (b *bus) declare(sub driver.Subscription) (driver.Broker, error) {
+// group exist, or have them declared once the broker is there. If app is offline it does nothing and
+// returns nil.
+func (b *bus) declare(d declaration) (driver.Broker, error) {
 	if b.app.Offline() {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.app.Context(), declareTimeout)
 	defer cancel()
-	br, err := b.broker(ctx, sub.Topic)
+	br, err := b.broker(ctx, d.sub.Topic)
 	if err != nil {
 		return nil, err
 	}
-	if err := br.Declare(ctx, sub); err != nil {
-		return nil, fmt.Errorf("messaging: %s: declare %s: %w", b.app.Name(), sub.Topic, err)
+	if err = b.declareAt(ctx, br, d); err != nil && isAway(br, err) {
+		b.later(br, d, err)
+		err = nil
 	}
-	return br, nil
+	return br, err
+}
+
+func (b *bus) declareAt(ctx context.Context, br driver.Broker, d declaration) error {
+	if err := br.Declare(ctx, d.sub); err != nil {
+		return fmt.Errorf("messaging: %s: declare %s: %w", b.app.Name(), d.sub.Topic, err)
+	}
+	if d.inbox {
+		return b.remembers(ctx, br, d.sub.Topic)
+	}
+	return nil
 }
 
 // send gives msgs, which have one broker, to it.
 func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 	br, err := b.broker(ctx, msgs[0].Topic)
+	if err == nil {
+		err = b.lateOf(br).reason()
+	}
 	if err != nil {
 		return err
 	}
@@ -212,14 +228,12 @@ func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error)
 // them. A group that loses its position would then handle old events again. A broker that keeps
 // events for ever is not refused: no inbox could remember that, and brokers that keep an event
 // until it is acknowledged answer the same.
-func (b *bus) remembers(br driver.Broker, topic string) error {
+func (b *bus) remembers(ctx context.Context, br driver.Broker, topic string) error {
 	retainer, ok := br.(driver.Retainer)
 	inbox := kaptar.SectionOf[Settings](b.app).Inbox.Retention
 	if !ok || inbox == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(b.app.Context(), 10*time.Second)
-	defer cancel()
 	broker, err := retainer.Retention(ctx, topic)
 	if err != nil { // for example without the permission to ask
 		b.app.Logger().WarnContext(ctx, "the broker does not tell how long it keeps events: inbox.retention must not be shorter",

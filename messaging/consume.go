@@ -93,19 +93,19 @@ func (c *consumer) start() error {
 	if err := sub.Validate(); err != nil {
 		return fmt.Errorf("messaging: subscribe to %s: %w", c.topic, err)
 	}
-	br, err := c.bus.declare(sub)
+	br, err := c.bus.declare(declaration{sub, !c.autoAck})
 	if err != nil {
 		return err
-	}
-	if !c.autoAck {
-		if err := c.bus.remembers(br, c.topic); err != nil {
-			return err
-		}
 	}
 	_, shares := br.(driver.Sharer)
 	c.shares = shares && !sub.Ordered
 	c.bus.app.Go("lag of "+c.topic, c.followLag)
-	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error { return c.runGenerations(ctx, br, sub) })
+	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error {
+		if !c.bus.lateOf(br).wait(ctx) {
+			return nil
+		}
+		return c.runGenerations(ctx, br, sub)
+	})
 	return nil
 }
 

@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
@@ -27,26 +29,35 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// locked is the URL of a broker that wants another password.
+func locked(t *testing.T) string {
+	u, err := url.Parse(servertest.VHost(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(u.User.Username(), "geheim")
+	return u.String()
+}
+
 func TestSetupErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
-	broker, away := startBroker(t).url(), closedPort(t)
+	broker := startBroker(t).url()
 	tests := map[string]struct {
 		values map[string]string
 		topic  string
 		from   messaging.Start
 		want   []string
 	}{
-		"no broker":           {nil, "", 0, []string{"messaging: ", "shop", "order.placed.v1", "BROKER_URL"}},
-		"no scheme":           {map[string]string{"broker_url": "localhost"}, "", 0, []string{"broker_url", `"localhost"`, "nats://localhost:4222"}},
-		"unknown scheme":      {map[string]string{"broker_url": "smtp://u:geheim@h"}, "", 0, []string{"broker_url", "smtp://u:xxxxx@h", "nats"}},
-		"driver not linked":   {map[string]string{"broker_url": "kafka://u:geheim@h"}, "", 0, []string{"broker_url", "kafka://u:xxxxx@h", "kafka"}},
-		"unreachable":         {map[string]string{"broker_url": "nats://u:geheim@" + away}, "", 0, []string{"broker_url", "nats://u:xxxxx@" + away}},
-		"topic's unreachable": {map[string]string{"broker_url": broker, "topics.order.placed.v1.url": "nats://u:geheim@" + away}, "", 0, []string{"topics.order.placed.v1.url", "nats://u:xxxxx@" + away}},
-		"no database":         {map[string]string{"broker_url": broker, "services.shop.database_url": ""}, "", 0, []string{"shop", "DATABASE_URL", "outbox"}},
-		"wrong database":      {map[string]string{"broker_url": broker, "services.shop.database_url": "oracle://u:geheim@h"}, "", 0, []string{"shop", "oracle"}},
-		"topic name":          {map[string]string{"broker_url": broker}, "order placed", 0, []string{"messaging: ", `"order placed"`, "letters"}},
-		"empty topic name":    {map[string]string{"broker_url": broker}, "-", 0, []string{"messaging: ", "letters"}},
-		"no start":            {map[string]string{"broker_url": broker}, "", 99, []string{"messaging: ", "order.placed.v1", "FromNow", "FromBeginning"}},
+		"no broker":         {nil, "", 0, []string{"messaging: ", "shop", "order.placed.v1", "BROKER_URL"}},
+		"no scheme":         {map[string]string{"broker_url": "localhost"}, "", 0, []string{"broker_url", `"localhost"`, "nats://localhost:4222"}},
+		"unknown scheme":    {map[string]string{"broker_url": "smtp://u:geheim@h"}, "", 0, []string{"broker_url", "smtp://u:xxxxx@h", "nats"}},
+		"driver not linked": {map[string]string{"broker_url": "redis://u:geheim@h"}, "", 0, []string{"broker_url", "redis://u:xxxxx@h", "redis"}},
+		"wrong password":    {map[string]string{"broker_url": locked(t)}, "", 0, []string{"broker_url", "password"}},
+		"no database":       {map[string]string{"broker_url": broker, "services.shop.database_url": ""}, "", 0, []string{"shop", "DATABASE_URL", "outbox"}},
+		"wrong database":    {map[string]string{"broker_url": broker, "services.shop.database_url": "oracle://u:geheim@h"}, "", 0, []string{"shop", "oracle"}},
+		"topic name":        {map[string]string{"broker_url": broker}, "order placed", 0, []string{"messaging: ", `"order placed"`, "letters"}},
+		"empty topic name":  {map[string]string{"broker_url": broker}, "-", 0, []string{"messaging: ", "letters"}},
+		"no start":          {map[string]string{"broker_url": broker}, "", 99, []string{"messaging: ", "order.placed.v1", "FromNow", "FromBeginning"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,8 @@ type Publisher[T any] struct {
 }
 
 // NewPublisher returns a publisher to topic. Call it during Setup. It connects to the topic's
-// broker and declares the topic, so a wrong URL or name is reported here. The service needs a
+// broker and declares the topic, so a wrong URL or name is reported here. A broker that cannot be
+// reached is no error: the topic is declared, and events go out, once it is there. The service needs a
 // database (App.DB), where the outbox is created.
 func NewPublisher[T any](app *kaptar.App, topic Topic[T]) (*Publisher[T], error) {
 	direct, err := NewDirectPublisher(app, topic)
@@ -84,7 +85,7 @@ func NewDirectPublisher[T any](app *kaptar.App, topic Topic[T]) (*DirectPublishe
 	if err != nil {
 		return nil, err
 	}
-	br, err := b.declare(driver.Subscription{Topic: topic.Name, Raw: topic.raw()})
+	br, err := b.declare(declaration{sub: driver.Subscription{Topic: topic.Name, Raw: topic.raw()}})
 	if err != nil {
 		return nil, err
 	}

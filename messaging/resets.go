@@ -342,7 +342,7 @@ func (c *consumer) canReset(ctx context.Context) error {
 	if !ok || errors.Is(resetter.Reset(ctx, driver.Subscription{}, time.Time{}), errors.ErrUnsupported) {
 		return cli.Usagef("%w", errNoReset)
 	}
-	return nil
+	return health(br)
 }
 
 // resend puts the events that the service has sent since then, and still keeps, back into its

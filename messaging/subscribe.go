@@ -25,7 +25,8 @@ type SubscribeOptions struct {
 
 	// From is where a group begins that the broker does not know yet; default FromBeginning.
 	// RabbitMQ keeps no history, so there a new group must be FromNow. A group FromNow exists when
-	// Subscribe returns and gets what is published from then on.
+	// Subscribe returns and gets what is published from then on; if its broker is away then, it
+	// exists once that is back, before this service publishes there what waited in its outbox.
 	From Start
 
 	// Timeout limits each try of the handler, by its context; default 30 s.

@@ -70,8 +70,9 @@ type Broker struct {
 }
 
 // Open connects to the cluster at a URL as described at the package. nil options are the zero
-// Options. One of the hosts must answer, within 5 s or the deadline of ctx; once open, the Broker
-// reconnects for ever.
+// Options. A cluster of which no host can be reached, or answers within 5 s or the deadline of ctx, is
+// no error: it is then tried for ever. One that refuses the credentials is, and so is a certificate
+// that is not good.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -100,8 +101,11 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	first, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := b.ping(first); err != nil {
-		go b.cl.Close() // may wait for a host that says nothing
-		return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, b.explain(err))
+		if !steady.Unreachable(err) {
+			go b.cl.Close() // may wait for a host that says nothing
+			return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, b.explain(err))
+		}
+		b.health.set(err)
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.life, b.end = context.WithCancel(context.Background())

@@ -86,7 +86,6 @@ func TestOpenErrors(t *testing.T) {
 	secure := startServer(t, func(o *server.Options) { o.Username, o.Password = "ada", "right" })
 	host := func(s *testServer) string { return strings.TrimPrefix(s.s.ClientURL(), "nats://") }
 	for _, c := range []struct{ name, url, want string }{
-		{"nobody there", "nats://ada:secret@127.0.0.1:1", "nats://ada:xxxxx@127.0.0.1:1"},
 		{"wrong password", "nats://ada:secret@" + host(secure), "Authorization"},
 		{"no JetStream", plain.s.ClientURL(), "--jetstream"},
 		{"unknown parameter", "nats://ada:secret@h?max_aeg=1h", `unknown parameter "max_aeg"`},
@@ -111,6 +110,23 @@ func TestOpenErrors(t *testing.T) {
 	cancel()
 	if _, err := openBroker(ctx, plain.s.ClientURL(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
+	}
+}
+
+// TestOpenWhileAway: a server that cannot be reached is no error, but one for Healthy and Declare.
+func TestOpenWhileAway(t *testing.T) {
+	t.Parallel()
+	b, err := openBroker(t.Context(), "nats://ada:secret@127.0.0.1:1", nil)
+	if err != nil {
+		t.Fatalf("Open = %v, want nil", err)
+	}
+	defer closeNow(t, b)
+	for what, err := range map[string]error{
+		"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "nats://ada:xxxxx@127.0.0.1:1") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s = %v, want the URL without its password", what, err)
+		}
 	}
 }
 

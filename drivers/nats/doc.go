@@ -107,8 +107,8 @@
 //
 // # When the server is away
 //
-// Open succeeds, and the connection is tried for ever, after 50 ms to 5 s. For events the first
-// contact must succeed; then Publish fails at once and subscriptions wait. Register tries until its
+// Open succeeds, and the connection is tried for ever, after 50 ms to 5 s. Publish
+// and the first contact of a subscription fail at once; later subscriptions wait. Register tries until its
 // context ends. Get, Put and Delete wait until their context ends, without a deadline for 10 s.
 // Watches of instances and values wait for ever and keep their last list; a bucket that was lost is
 // made again, empty. A PutIf whose connection broke is not repeated, since it would take its own

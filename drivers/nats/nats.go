@@ -3,6 +3,7 @@ package nats
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -67,15 +68,14 @@ func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 	return b, nil
 }
 
-// Broker returns the backend's side for events. It fails while the server cannot be reached, so
-// that a wrong address shows at the start, and when the server has no JetStream.
+// Broker returns the backend's side for events. It fails when the server answers and has no JetStream.
 func (b *Backend) Broker() (driver.Broker, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-	defer cancel()
-	if err := b.conn.healthy(); err != nil {
-		return nil, err
+	if b.conn.healthy() != nil {
+		return b.broker, nil // Declare finds it out
 	}
-	if _, err := b.conn.js.AccountInfo(ctx); err != nil {
+	ctx, cancel := b.conn.bound(context.Background())
+	defer cancel()
+	if _, err := b.conn.js.AccountInfo(ctx); errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return nil, fmt.Errorf("nats: %s answers, but its JetStream does not (start it with --jetstream): %w", b.conn.url, err)
 	}
 	return b.broker, nil

@@ -66,8 +66,9 @@ type Broker struct {
 }
 
 // Open connects to the servers of a URL as described at the package. nil options are the zero
-// Options. The first connection must succeed, within 5 s a host and the deadline of ctx; once open,
-// the Broker reconnects for ever, after 50 ms to 2 s.
+// Options. Servers that cannot be reached, or do not answer within 5 s a host and the deadline of ctx,
+// are no error: they are then tried for ever, after 50 ms to 2 s. One that refuses the credentials is, and
+// so is a certificate that is not good.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {

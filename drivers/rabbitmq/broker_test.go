@@ -3,6 +3,7 @@ package rabbitmq_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +20,6 @@ func TestOpenErrors(t *testing.T) {
 	url := servertest.VHost(t)
 	host := url[strings.LastIndex(url, "@")+1:]
 	for _, c := range []struct{ name, url, want string }{
-		{"nobody there", "amqp://ada:secret@127.0.0.1:1/v", "amqp://ada:xxxxx@127.0.0.1:1/v: dial tcp 127.0.0.1:1"},
-		{"nobody at two", "amqp://ada:secret@127.0.0.1:1,127.0.0.1:2/v", "127.0.0.1:2: connect"},
 		{"wrong password", "amqp://kaptar:secret@" + host, `the user "kaptar" or its password is wrong`},
 		{"wrong vhost", url + "x", "x\" does not exist"},
 		{"unknown parameter", "amqp://ada:secret@h?order_by=key", `unknown parameter "order_by"`},
@@ -51,6 +50,35 @@ func TestOpenErrors(t *testing.T) {
 	cancel()
 	if _, err := rabbitmq.Open(ctx, url, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
+	}
+}
+
+// TestOpenWhileAway: a server that cannot be reached is no error, but one for Healthy and Declare.
+func TestOpenWhileAway(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, c := range []struct{ name, url, want string }{
+		{"nobody there", "amqp://ada:secret@127.0.0.1:1/v", "amqp://ada:xxxxx@127.0.0.1:1/v since"},
+		{"nobody at two", "amqp://ada:secret@127.0.0.1:1,127.0.0.1:2/v", "127.0.0.1:2: connect"},
+		{"says nothing", "amqp://ada:secret@" + silent.Addr().String(), "no AMQP is spoken"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		b, err := rabbitmq.Open(ctx, c.url, nil)
+		cancel()
+		if err != nil {
+			t.Errorf("%s: Open(%q) = %v, want nil", c.name, c.url, err)
+			continue
+		}
+		defer closeNow(t, b)
+		for what, err := range map[string]error{"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"})} {
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: %s = %v, want %q and no password", c.name, what, err, c.want)
+			}
+		}
 	}
 }
 

@@ -54,11 +54,15 @@ func newLink(b *Broker) *link {
 	return &link{b: b, up: make(chan struct{}), known: make(map[string]bool), deleted: make(map[string]time.Time)}
 }
 
-// open makes the first connection and starts to keep it.
+// open tries to make the first connection and starts to keep it. Servers that cannot be reached are no
+// error.
 func (l *link) open(ctx context.Context) error {
 	conn, err := l.dial(ctx)
-	if err != nil {
+	switch {
+	case err != nil && !steady.Unreachable(err):
 		return err
+	case err != nil:
+		l.since, l.lost = time.Now(), err
 	}
 	l.b.work.Go(func() { l.keep(conn) })
 	return nil
@@ -146,9 +150,10 @@ func (l *link) connected(conn *connection) {
 	close(l.up)
 }
 
-// keep watches the connection and makes a new one whenever it is lost, until the Broker is closed.
+// keep watches the connection and makes a new one whenever it is lost, until the Broker is closed. nil is
+// a first one that could not be made.
 func (l *link) keep(conn *connection) {
-	for l.watch(conn) {
+	for conn == nil || l.watch(conn) {
 		var err error
 		for backoff := newBackoff(); ; {
 			if !steady.Sleep(l.b.ctx, backoff.Next()) {

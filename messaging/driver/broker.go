@@ -39,8 +39,7 @@ type Broker interface {
 
 	// Subscribe makes this call a member of sub.Group on sub.Topic and blocks until ctx ends, which
 	// gives nil, or until it fails for good. A lost connection is not for good: Subscribe waits for
-	// it and goes on. The first contact, though, must succeed, so that a wrong address or name
-	// shows at the start.
+	// it and goes on. The first contact, though, must succeed: declare before.
 	//
 	// deliver is called from one goroutine, in broker order. While it runs nothing else is
 	// delivered to this member, so it must hand the message on and return; but it may block for

@@ -36,6 +36,14 @@ func outboxes() []mutant {
 			"Scan(&b.last)", "Scan(new(int64))", "./messaging/outbox", "TestBacklogOfAnotherBroker",
 		},
 		{
+			"what was not declared at the start is declared later", "messaging/late.go",
+			"err != nil && isAway(l.br, err):", "err == nil && l == nil:", "./messaging", "TestBrokerThatComesLater/rabbitmq",
+		},
+		{
+			"a wrong password ends the start", "drivers/rabbitmq/link.go",
+			"err != nil && !steady.Unreachable(err):", "ctx == nil:", "./messaging", "TestSetupErrorsSayWhatToDo/wrong_password",
+		},
+		{
 			"what is sent again keeps its order", "messaging/outbox/sent.go",
 			"WHERE id = ANY($2) ORDER BY id`", "WHERE id = ANY($2) ORDER BY id DESC`", "./messaging/outbox", "TestKeepAndResend",
 		},
