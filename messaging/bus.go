@@ -13,6 +13,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/near"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/sqldb"
@@ -162,8 +163,13 @@ func (b *bus) declare(d declaration) (driver.Broker, error) {
 		return nil, err
 	}
 	if err = b.declareAt(ctx, br, d); err != nil && isAway(br, err) {
-		b.later(br, d, err)
-		err = nil
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.late[br] == nil {
+			b.late[br] = &late{outage: steady.Outage{What: "declaration of topics and groups", Log: b.app.Logger()}}
+		}
+		b.late[br].waits = append(b.late[br].waits, d)
+		return br, nil
 	}
 	return br, err
 }
@@ -182,7 +188,7 @@ func (b *bus) declareAt(ctx context.Context, br driver.Broker, d declaration) er
 func (b *bus) send(ctx context.Context, msgs []driver.Message) error {
 	br, err := b.broker(ctx, msgs[0].Topic)
 	if err == nil {
-		err = b.lateOf(br).reason()
+		err = b.declareLate(ctx, br)
 	}
 	if err != nil {
 		return err

@@ -101,8 +101,10 @@ func (c *consumer) start() error {
 	c.shares = shares && !sub.Ordered
 	c.bus.app.Go("lag of "+c.topic, c.followLag)
 	c.bus.app.Go("consume "+c.topic, func(ctx context.Context) error {
-		if !c.bus.lateOf(br).wait(ctx) {
-			return nil
+		for backoff := (steady.Backoff{Max: time.Second}); c.bus.declareLate(ctx, br) != nil; {
+			if !steady.Sleep(ctx, backoff.Next()) {
+				return nil
+			}
 		}
 		return c.runGenerations(ctx, br, sub)
 	})

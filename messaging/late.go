@@ -19,26 +19,20 @@ type declaration struct {
 	inbox bool // which must remember for longer than the broker does
 }
 
-// A late is a broker that was away when the service started. Until all is declared there, nothing is
-// consumed from it, and nothing that is in the outbox is published to it: a group from now on is there
-// before the events.
+// A late is what is still to be declared at a broker that was away when the service started. Whoever
+// consumes from it, or sends to it from the outbox, declares all of it before, so that a group from
+// now on is there before the events.
 type late struct {
-	bus  *bus
-	br   driver.Broker
-	done chan struct{} // closed when all is declared
+	outage steady.Outage
 
 	mu    sync.Mutex
 	waits []declaration
-	err   error // of the last try
 }
 
-// isAway reports whether a declaration at br has failed because br is away, and not because of what
-// was asked for.
+// isAway reports whether a declaration at br has failed because br is away.
 func isAway(br driver.Broker, err error) bool {
-	if errors.Is(err, driver.ErrInvalid) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, context.Canceled) {
-		return false
-	}
-	return health(br) != nil || errors.Is(err, context.DeadlineExceeded)
+	asked := errors.Is(err, driver.ErrInvalid) || errors.Is(err, errors.ErrUnsupported)
+	return !asked && (health(br) != nil || errors.Is(err, context.DeadlineExceeded))
 }
 
 // health returns why br cannot be reached, nil also if it does not say.
@@ -49,83 +43,32 @@ func health(br driver.Broker) error {
 	return nil
 }
 
-// later has d declared at br once that is back. err is why it could not be now.
-func (b *bus) later(br driver.Broker, d declaration, err error) {
+// declareLate declares what could not be declared at the start. What the broker refuses, which would
+// have ended the start, is told to the log.
+func (b *bus) declareLate(ctx context.Context, br driver.Broker) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	l := b.late[br]
-	if l == nil {
-		l = &late{bus: b, br: br, done: make(chan struct{})}
-		b.late[br] = l
-		b.app.Go("topics and groups of a broker that was away", l.run)
-	}
-	l.waits, l.err = append(l.waits, d), err // nothing runs yet
-}
-
-// lateOf returns what is still to be declared at br, nil if nothing is.
-func (b *bus) lateOf(br driver.Broker) *late {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.late[br]
-}
-
-// run declares one after the other. What the broker refuses now would have ended the start: it is told
-// to the log, and the others go on.
-func (l *late) run(stop context.Context) error {
-	log := l.bus.app.Logger()
-	outage := steady.Outage{What: "declaration of topics and groups", Log: log}
-	backoff := steady.Backoff{First: 100 * time.Millisecond, Max: time.Second}
-	i := 0
-	for i < len(l.waits) && stop.Err() == nil {
-		ctx, cancel := context.WithTimeout(stop, declareTimeout)
-		err := l.bus.declareAt(ctx, l.br, l.waits[i])
-		cancel()
-		switch {
-		case err != nil && isAway(l.br, err):
-			l.mu.Lock()
-			l.err = err
-			l.mu.Unlock()
-			if health(l.br) == nil { // else the outage of the broker is in the log
-				outage.Lost(stop, err)
-			}
-			steady.Sleep(stop, backoff.Next())
-			continue
-		case err != nil && stop.Err() == nil:
-			log.ErrorContext(stop, "the broker, which was away at the start, refuses what this service needs", "topic", l.waits[i].sub.Topic, "error", err)
-		}
-		i++
-		backoff.Reset()
-	}
-	if i < len(l.waits) {
-		return nil
-	}
-	outage.Back(stop)
-	l.bus.mu.Lock()
-	delete(l.bus.late, l.br)
-	l.bus.mu.Unlock()
-	close(l.done)
-	return nil
-}
-
-// wait waits until all is declared, and reports false when stop ends before. It may be called on nil.
-func (l *late) wait(stop context.Context) bool {
-	if l == nil {
-		return true
-	}
-	select {
-	case <-l.done:
-		return true
-	case <-stop.Done():
-		return false
-	}
-}
-
-// reason returns why not all is declared. It may be called on nil.
-func (l *late) reason() error {
+	b.mu.Unlock()
 	if l == nil {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.err
+	for len(l.waits) > 0 {
+		once, cancel := context.WithTimeout(ctx, declareTimeout)
+		err := b.declareAt(once, br, l.waits[0])
+		cancel()
+		if err != nil && (ctx.Err() != nil || isAway(br, err)) {
+			if health(br) == nil { // else the outage of the broker is in the log
+				l.outage.Lost(ctx, err)
+			}
+			return err
+		}
+		if err != nil {
+			b.app.Logger().ErrorContext(ctx, "the broker, which was away at the start, refuses what this service needs", "error", err)
+		}
+		l.waits = l.waits[1:]
+	}
+	l.outage.Back(ctx)
+	return nil
 }

@@ -58,12 +58,10 @@ func newLink(b *Broker) *link {
 // error.
 func (l *link) open(ctx context.Context) error {
 	conn, err := l.dial(ctx)
-	switch {
-	case err != nil && !steady.Unreachable(err):
+	if err != nil && !steady.Unreachable(err) {
 		return err
-	case err != nil:
-		l.since, l.lost = time.Now(), err
 	}
+	l.since, l.lost = time.Now(), err
 	l.b.work.Go(func() { l.keep(conn) })
 	return nil
 }

@@ -36,12 +36,12 @@ func outboxes() []mutant {
 			"Scan(&b.last)", "Scan(new(int64))", "./messaging/outbox", "TestBacklogOfAnotherBroker",
 		},
 		{
-			"what was not declared at the start is declared later", "messaging/late.go",
-			"err != nil && isAway(l.br, err):", "err == nil && l == nil:", "./messaging", "TestBrokerThatComesLater/rabbitmq",
+			"a service starts while its broker is away", "messaging/bus.go",
+			"err != nil && isAway(br, err) {", "err != nil && b == nil {", "./messaging", "TestBrokerThatComesLater/rabbitmq",
 		},
 		{
 			"a wrong password ends the start", "drivers/rabbitmq/link.go",
-			"err != nil && !steady.Unreachable(err):", "ctx == nil:", "./messaging", "TestSetupErrorsSayWhatToDo/wrong_password",
+			"err != nil && !steady.Unreachable(err) {", "ctx == nil {", "./messaging", "TestSetupErrorsSayWhatToDo/wrong_password",
 		},
 		{
 			"what is sent again keeps its order", "messaging/outbox/sent.go",
