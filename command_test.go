@@ -79,7 +79,8 @@ func TestCallApps(t *testing.T) {
 			most := flags.String("max", "", "largest body")
 			flags.Bool("split", false, "not for commands")
 			program := &kaptar.Program{
-				Services: []kaptar.Service{{Name: "books", Listen: ":1", Setup: setup}, {Name: "loans", Listen: ":2", Setup: setup}}, Flags: flags,
+				// Both listen at one address, which matters to those that listen.
+				Services: []kaptar.Service{{Name: "books", Listen: ":1", Setup: setup}, {Name: "loans", Listen: ":1", Setup: setup}}, Flags: flags,
 				Commands: []kaptar.Command{peek(t)},
 				Sources: func(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 					if len(services) != 2 {

@@ -154,6 +154,13 @@ func migrate(ctx context.Context, opts *Options, services ...Service) error {
 // offline runs the Setups of services, calls use and closes what they opened. Nothing listens, and
 // no task starts. told is what App.Offline reports meanwhile.
 func offline(ctx context.Context, opts *Options, services []Service, told bool, use func(context.Context, []*App) error) error {
+	err := checkServices(services)
+	if err == nil && opts.loaded == nil { // Load checks addresses too, and nothing listens
+		opts.loaded, err = opts.load(services)
+	}
+	if err != nil {
+		return err
+	}
 	sys, loaded, err := prepare(ctx, opts, services)
 	if err != nil {
 		return err

@@ -44,6 +44,10 @@ func outboxes() []mutant {
 			"err != nil && !steady.Unreachable(err) {", "ctx == nil {", "./messaging", "TestSetupErrorsSayWhatToDo/wrong_password",
 		},
 		{
+			"a command asks for no address", "run.go",
+			"if err == nil && opts.loaded == nil {", "if err != nil {", ".", "TestCallApps",
+		},
+		{
 			"what is sent again keeps its order", "messaging/outbox/sent.go",
 			"WHERE id = ANY($2) ORDER BY id`", "WHERE id = ANY($2) ORDER BY id DESC`", "./messaging/outbox", "TestKeepAndResend",
 		},
