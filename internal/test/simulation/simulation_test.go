@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,51 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = 1000 // of which Simulate runs a tenth
 	}
-	kaptartest.Simulate(t, &kaptartest.Simulation{Seeds: n}, func(sim *kaptartest.Sim) { run(sim) })
+	var all edges
+	t.Cleanup(func() { all.check(t) })
+	kaptartest.Simulate(t, &kaptartest.Simulation{Seeds: n}, func(sim *kaptartest.Sim) {
+		run(sim)
+		all.add(sim.Faults())
+	})
+}
+
+// edges are the crashes of a run of many seeds, by where they came.
+type edges struct {
+	mu    sync.Mutex
+	seeds int
+	count [len(edgeNames)]int
+}
+
+// edgeNames are the edges of a transaction, a send and an acknowledgement, as a crash at each is called.
+var edgeNames = [...]string{
+	"bank after INSERT INTO kaptar_outbox", "bank before commit", "bank after commit",
+	"bank before publish", "bank after publish", "bank before DELETE FROM kaptar_outbox", "bank after DELETE FROM kaptar_outbox",
+	"ledger before delivery", "ledger after INSERT INTO effects", "ledger before commit", "ledger after commit", "ledger before ack", "ledger after ack",
+	"ledger before INSERT INTO kaptar_dead_letters", "ledger after INSERT INTO kaptar_dead_letters",
+}
+
+func (e *edges) add(faults []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seeds++
+	for _, fault := range faults {
+		for i, name := range edgeNames {
+			if strings.HasPrefix(fault, "crash of "+name) {
+				e.count[i]++
+			}
+		}
+	}
+}
+
+// check makes sure that a crash came at each edge, when there were seeds enough.
+func (e *edges) check(t *testing.T) {
+	t.Helper()
+	for i, name := range edgeNames {
+		t.Logf("%d crashes: %s", e.count[i], name)
+		if e.count[i] == 0 && e.seeds >= seeds {
+			t.Errorf("in %d seeds no crash came at the edge %q", e.seeds, name)
+		}
+	}
 }
 
 // run is one run, with everything checked.
