@@ -16,7 +16,7 @@ import (
 // takes a right, which root has: without it the test is skipped.
 func small(t testing.TB, megabytes int) (dir string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kaptar-disk-") //nolint:usetesting // servers run as another user, who may not enter that of t
+	dir, err := os.MkdirTemp("", "kaptar-disk-") // not that of t, which the user of the servers may not enter
 	if err != nil {
 		t.Fatal(err)
 	}
