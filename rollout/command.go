@@ -28,11 +28,11 @@ const (
 	exitPaused   = 4
 )
 
-// Command returns the command rollout with what people and pipelines type: start, status, list, pause,
-// promote, abort, undo. more are further commands under it, such as that of package rollout/export.
+// Command returns the command rollout with its subcommands start, status, list, pause, promote,
+// abort and undo. more are further subcommands, such as that of package rollout/export.
 //
-// Exit codes: 0 done, or Healthy; 1 an error; 2 a wrong command line; 3 Degraded, which is aborted or
-// taken back; 4 Paused, so that somebody has to look. A release that goes on is 0.
+// Exit codes: 0 done, Healthy or still in progress; 1 an error; 2 a wrong command line; 3 Degraded
+// (aborted or undone); 4 Paused, which needs a decision.
 func Command(more ...kaptar.Command) kaptar.Command {
 	return kaptar.Command{
 		Name: "rollout", Help: "Release a version of a service step by step, and take it back",

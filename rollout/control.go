@@ -21,7 +21,7 @@ import (
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
-// Options are for Control. The zero value, and nil, are ready to use.
+// Options configure Control. Nil and the zero value are ready to use.
 type Options struct {
 	// Store has releases and weights; default App.Store.
 	Store kv.Store
@@ -31,9 +31,9 @@ type Options struct {
 	Lease time.Duration
 }
 
-// Control makes app one of those that control the releases of all services, during Setup. One of them
-// leads at a time; it measures instances by calls of App.Client to their /metrics. Without a store,
-// which is what services in one process have, it does nothing, and says so in the log.
+// Control adds a controller of the releases of all services to app; call it during Setup. One
+// controller of the system leads at a time. It measures instances by calling their /metrics with
+// App.Client. Without a store, as in a single process, Control does nothing and logs that.
 func Control(app *kaptar.App, opts *Options) error {
 	if opts == nil {
 		opts = new(Options)

@@ -9,7 +9,7 @@ import (
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
-// A Phase is where a release is.
+// A Phase is the state of a release.
 type Phase string
 
 // The phases, as Argo Rollouts names them. Paused is a release that waits for somebody, unlike one whose
@@ -35,8 +35,8 @@ const defaultWait = Duration(time.Minute)
 // since callers eject its instances.
 const minSamples = 10
 
-// A Release is the state of a service's last or current release, as it stands in the store. Its methods
-// are pure: they return the state that follows, and leave the receiver as it is.
+// A Release is the state of a service's last or current release, as it is in the store. Its methods
+// return the next state and do not change the receiver.
 type Release struct {
 	Service string `json:"service"`
 	// Stable is the version that the others are compared with, and that stays when a release is aborted.
@@ -49,7 +49,7 @@ type Release struct {
 	Plan     Plan   `json:"plan"` // with its defaults
 	// Wait is how long the first instances may take to come; New sets it to 1m.
 	Wait Duration `json:"wait"`
-	// Force begins even if the stable version fails or is not there: when the release is the mend.
+	// Force begins even if the stable version fails or is missing, for a release that is the fix.
 	Force bool `json:"force,omitempty"`
 
 	Phase Phase `json:"phase"`
@@ -127,8 +127,8 @@ func (r Release) Weights() map[string]int {
 	return map[string]int{r.Stable: 100 - r.Weight, r.Canary: r.Weight}
 }
 
-// Promote goes on: past the pause that the release is in, or in the step in which somebody paused it,
-// or past an analysis that was Inconclusive. With full it skips all steps and analyses.
+// Promote resumes the release: after a pause step or an Inconclusive analysis with the next step,
+// after Pause with the same step. With full it skips all steps and analyses.
 func (r Release) Promote(now time.Time, full bool) (Release, error) {
 	switch {
 	case r.Done():
@@ -148,7 +148,7 @@ func (r Release) Promote(now time.Time, full bool) (Release, error) {
 	return r.change(now, next.run()), nil
 }
 
-// Pause stops the release where it is until somebody promotes it. Its analysis goes on.
+// Pause stops the release until somebody promotes it. Its analysis goes on.
 func (r Release) Pause(now time.Time) (Release, error) {
 	switch {
 	case r.Done():

@@ -1,16 +1,15 @@
 // Package telemetry sets up traces, metrics and logs for one service: an OpenTelemetry tracer, a
-// Prometheus registry and a slog logger that know the same resource and the same trace ids, with
-// one shutdown for all of them.
+// Prometheus registry and a slog logger that share one resource, the same trace ids and one
+// shutdown.
 //
-// Nothing global is set: several services in one process each have their own Telemetry and do not
-// mix. Without Options.Endpoint nothing leaves the process and nothing is queued, yet every call
-// still has trace and span ids, which travel to the next service and show up in logs. They travel
-// as W3C Trace Context: a service that keeps or passes on a trace by other ways uses
-// OpenTelemetry's propagation.TraceContext.
+// It sets no globals: services in one process each have their own Telemetry. Without
+// Options.Endpoint nothing is exported or queued. Calls still have trace and span ids, which are
+// passed on to the next service and appear in logs. They are passed on as W3C Trace Context; to
+// store a trace, or to pass it on in another way, use OpenTelemetry's propagation.TraceContext.
 //
 // With an endpoint, spans, log records and the Prometheus metrics go out over OTLP, by the
 // exporters of package telemetry/otlp, which the program must import. A collector that cannot be
-// reached never blocks the start or a request: what does not fit the queues is dropped and counted
-// in telemetry_spans_dropped_total and telemetry_logs_dropped_total, and the log says once that it
-// is lost, and once that it is back. A shutdown waits for it 2 s.
+// reached never blocks the start or a request. What does not fit in the queues is dropped and
+// counted in telemetry_spans_dropped_total and telemetry_logs_dropped_total, and the log has one
+// line when the collector is lost and one when it is back. A shutdown waits 2 s for it.
 package telemetry

@@ -23,7 +23,7 @@ import (
 
 const tracerName = "github.com/kaptar/kaptar" // also of the log records
 
-// Options say who the service is and where its telemetry goes. Only Service is required.
+// Options identify the service, and say where its telemetry goes. Only Service is required.
 type Options struct {
 	Service    string // service.name; required
 	Version    string // service.version; "" leaves it out
@@ -52,9 +52,9 @@ type Options struct {
 	Sampler    string
 	SamplerArg float64 // the share of traces that the ratio samplers record, from 0 to 1
 
-	// SpanProcessor is told of each sampled span when it ends, with or without an Endpoint, and may
-	// keep it: a test records spans with the SDK's tracetest.SpanRecorder. It may be shared by
-	// several Telemetry. Nil for none.
+	// SpanProcessor gets each sampled span when it ends, with or without an Endpoint, and may keep it.
+	// A test can pass the SDK's tracetest.SpanRecorder. Several Telemetry may share it. Nil means
+	// none.
 	SpanProcessor interface{ OnEnd(s sdktrace.ReadOnlySpan) }
 
 	Log LogOptions
@@ -81,8 +81,8 @@ type Telemetry struct {
 	result   error
 }
 
-// New returns the telemetry of a service. It does not wait for the collector: New succeeds when
-// nobody listens at Endpoint. It fails when an option makes no sense.
+// New returns the telemetry of a service. It does not wait for the collector, and succeeds even if
+// there is none at Endpoint. It fails for an invalid option.
 func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	if opts.Service == "" {
 		return nil, errors.New("telemetry: no service name; set Options.Service")
@@ -138,10 +138,10 @@ func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 // Registry holds the metrics of this service, with those of the Go runtime and the process.
 func (t *Telemetry) Registry() *prometheus.Registry { return t.registry }
 
-// Shutdown sends what is still queued and the last metrics, then closes the connection to the
-// collector. It returns when that is done, when ctx ends, after 5 s, or about 2 s after the collector
-// last took something, and says in its error what could not be sent. A second call does nothing and returns
-// the same. Spans and records made later are lost, the local log goes on.
+// Shutdown sends what is queued and the last metrics, then closes the connection to the collector.
+// It returns when that is done, when ctx ends, after 5 s, or about 2 s after the collector last
+// accepted something. Its error says what could not be sent. Further calls return the same. Later
+// spans and exported records are lost; the local log goes on.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {
 		if t.export == nil {

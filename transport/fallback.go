@@ -24,9 +24,9 @@ import (
 	"github.com/kaptar/kaptar/internal/principal"
 )
 
-// A Fallback answers a call whose target cannot: its breaker is open, it has no instances, it did not
-// answer in time, or it failed. err says why. What the fallback returns is the answer, unless it has
-// an error: then the caller gets err. A nil func is no fallback for that face.
+// A Fallback answers a call that its target did not: its breaker is open, it has no instances, it
+// did not answer in time, or it failed. err is the reason. The caller gets the fallback's answer
+// or, if the fallback returns an error, err. A nil func means no fallback over that protocol.
 type Fallback struct {
 	HTTP  func(req *http.Request, err error) (*http.Response, error)
 	Unary func(ctx context.Context, method string, req, reply any, err error) error // fills reply
@@ -34,16 +34,17 @@ type Fallback struct {
 
 type fallbackKey struct{}
 
-// WithFallback sets the fallback of the calls that are made with the context. It is not asked when the
-// caller has cancelled, nor for streams. Its answers have the header Kaptar-Fallback, the metric
-// client_fallbacks_total counts them, and the span has kaptar.fallback; all else shows the failure.
+// WithFallback sets the fallback of calls with the context. It is not called if the caller has
+// cancelled, or for streams. Its answers have the header Kaptar-Fallback, are counted in
+// client_fallbacks_total, and set kaptar.fallback in the span. Other metrics and the span's status
+// show the failure.
 func WithFallback(ctx context.Context, f Fallback) context.Context {
 	return context.WithValue(ctx, fallbackKey{}, f)
 }
 
 const fallbackHeader = "Kaptar-Fallback"
 
-// fallback returns the fallback of a call that failed with err, none when that is the caller's doing.
+// fallback returns the fallback of a call that failed with err, none if the caller is the cause.
 func (c *call) fallback(err error) (f Fallback) {
 	if !c.cancelled() && (dependency.Of(err) != "" || errors.Is(err, context.DeadlineExceeded)) {
 		f, _ = c.ctx.Value(fallbackKey{}).(Fallback)
@@ -97,11 +98,11 @@ func (u *unary) insteadOf(err error, reply any, opts []grpc.CallOption) error {
 	return nil
 }
 
-// LastGood keeps last good answers in memory, and gives them for as long as the target cannot: it is a
-// fallback of the calls that it stands around, in place of their context's. It keeps answers to GET with
-// status 200, a length of up to 64 KiB and no Cache-Control: no-store, and answers to unary gRPC calls,
-// each for the same request with the same headers and the same principal only, and 8 MiB in all. The zero value is ready to use;
-// it must not be copied and not be changed after the first call.
+// LastGood keeps good answers in memory and returns the last one while the target fails. It
+// replaces the fallback in the context of the calls that it wraps. It keeps answers to GET with
+// status 200, a length of up to 64 KiB and no Cache-Control: no-store, and answers to unary gRPC
+// calls, 8 MiB in all. An answer is only for the same request with the same headers and principal.
+// The zero value is ready to use. It must not be copied, or changed after the first call.
 type LastGood struct {
 	MaxAge time.Duration // of an answer that is given; default 5 minutes
 
@@ -122,7 +123,7 @@ const (
 	keptInAll  = 8 << 20 // then others make room, at random
 )
 
-// Client is middleware for HTTP: around App.Client's transport for some calls, or in App.UseClient for all.
+// Client is middleware for HTTP: wrap the transport of App.Client, or pass it to App.UseClient.
 func (l *LastGood) Client(next http.RoundTripper) http.RoundTripper {
 	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.Method != http.MethodGet && req.Method != "" {
@@ -209,8 +210,8 @@ func (l *LastGood) get(key string) (kept, bool) {
 	return k, ok && time.Since(k.at) <= cmp.Or(l.MaxAge, 5*time.Minute)
 }
 
-// keyOf names a request with whom it is made for, and all its headers but those that differ from call
-// to call.
+// keyOf identifies a request by its principal and all headers except those that differ in every
+// call.
 func keyOf(ctx context.Context, request string, headers map[string][]string) string {
 	var b strings.Builder
 	b.WriteString(principal.Tag(ctx))

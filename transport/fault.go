@@ -21,21 +21,21 @@ import (
 
 var errFault = errors.New("connection aborted by a fault that was set")
 
-// Faults are what goes wrong on purpose with the attempts at some calls. Breaker, balancer and retries
-// take them for the target's own. The zero value has none, and so does nil. It may be used by many
-// transports at once.
+// Faults are failures that are injected into attempts. To breaker, balancer and retries they look
+// like failures of the target. The zero value, and nil, has none. Many transports may share one.
 type Faults struct {
 	rules atomic.Pointer[map[string][]faults.Fault] // by target; nil or not empty
 }
 
-// Set replaces all faults. A key is a target, named as in a call, and a value a JSON list of rules:
+// Set replaces all faults. A key is a target, as named in a call, and a value is a JSON list of
+// rules:
 //
 //	[{"route": "GET /orders/{user_id}", "percent": 20, "delay": "200ms", "status": 503}]
 //
-// Every rule whose route fits strikes percent of the attempts (default: all) on its own; a route is a
-// path or gRPC method, with an HTTP method or without, and none is every call. After the delay, status
-// is the answer, "abort": true a broken connection, and "drop": true no answer at all. The error names
-// each value that it cannot use; those targets have no faults.
+// Each matching rule applies to percent of the attempts (default: all), independently of the
+// others. A route is a path or gRPC method, with or without an HTTP method; without a route all
+// calls match. After the delay, status is the answer, "abort": true breaks the connection, and
+// "drop": true never answers. The error names each invalid value; its target then has no faults.
 func (f *Faults) Set(byTarget map[string]string) error {
 	var errs []error
 	rules := make(map[string][]faults.Fault, len(byTarget))
@@ -55,7 +55,7 @@ func (f *Faults) Set(byTarget map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// fault draws what strikes an attempt, and notes it.
+// fault chooses the fault of an attempt, if any, and records it in metric and span.
 func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
 	set := c.t.opts.Faults
 	if set == nil {
@@ -84,7 +84,7 @@ func (c *call) fault(method, path string) (f faults.Fault, ok bool) {
 	return f, true
 }
 
-// faultyHTTP makes one attempt that is struck.
+// faultyHTTP makes one attempt with a fault.
 type faultyHTTP struct {
 	fault faults.Fault
 	next  http.RoundTripper
@@ -152,8 +152,8 @@ func (f faultyConn) strike(ctx context.Context, opts []grpc.CallOption) error {
 	return status.Error(faultCode(f.fault.Status), "answered by a fault that was set")
 }
 
-// faultCode is the gRPC code of what an HTTP status says, for those that differ; server errors are
-// Internal and all else FailedPrecondition.
+// faultCode returns the gRPC code for an HTTP status. Other server errors are Internal, and all
+// else is FailedPrecondition.
 func faultCode(code int) codes.Code {
 	known := map[int]codes.Code{404: codes.NotFound, 429: codes.ResourceExhausted, 502: codes.Unavailable, 503: codes.Unavailable, 504: codes.DeadlineExceeded}
 	if c, ok := known[code]; ok {

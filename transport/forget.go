@@ -13,7 +13,7 @@ const (
 	forgetPause = time.Second
 )
 
-// forget ends what is remembered of targets that are no longer called. The next call begins anew.
+// forget drops targets that are no longer called. Their next call starts from scratch.
 func (t *Transport) forget() {
 	t.mu.Lock()
 	var gone []*target
@@ -31,8 +31,8 @@ func (t *Transport) forget() {
 	}
 }
 
-// unused takes targets that are not called any more out of the lists. t.mu must be held. Their end
-// must follow without it. A call that has found one of them a moment before goes on with it.
+// unused removes and returns targets that are no longer called. t.mu must be held; call their end
+// without it. A call that has just looked one of them up goes on with it.
 func (t *Transport) unused() (gone []*target) {
 	now := t.now()
 	many := len(t.byName) > manyTargets
@@ -51,7 +51,7 @@ func (t *Transport) unused() (gone []*target) {
 	return gone
 }
 
-// busy reports whether there are calls under way. Probes are none.
+// busy reports whether there are calls in progress, not counting probes.
 func (t *target) busy() bool {
 	calls := -t.asking.Load()
 	for _, in := range t.instances() {
@@ -60,8 +60,8 @@ func (t *target) busy() bool {
 	return calls > 0
 }
 
-// end stops the following of the registry and the probes, and closes connections and metrics. Calls
-// under way go on: the last one of an instance closes its connection.
+// end stops the watch of the registry and the probes, and closes connections and metrics. Calls in
+// progress go on: the last one of an instance closes its connection.
 func (t *target) end() {
 	t.cancel()
 	for _, in := range t.instances() {

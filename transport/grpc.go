@@ -42,9 +42,9 @@ type conn struct {
 
 // Conn returns a connection to a target for generated gRPC clients, named as the host of a URL is.
 // It may be used concurrently and needs no closing. Errors carry a gRPC code and work with
-// errors.Is: ErrOpen, ErrNoInstances, context.DeadlineExceeded, context.Canceled. Nothing happens
-// before the first call. As with grpc-go the caller of a stream must receive until an error, or end
-// its context.
+// errors.Is: ErrOpen, ErrNoInstances, context.DeadlineExceeded, context.Canceled. It connects with
+// the first call. As with grpc-go, the caller of a stream must receive until an error, or end its
+// context.
 func (t *Transport) Conn(service string) grpc.ClientConnInterface {
 	return &conn{t: t, name: service}
 }
@@ -71,8 +71,8 @@ func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 	return c.invoke(ctx, method, args, reply, nil, opts...)
 }
 
-// NewStream opens a stream that is balanced and checked by the breaker, and opened again on another
-// instance while it has reached none. It has no deadline but the caller's.
+// NewStream opens a stream under balancer and breaker, and tries another instance until it has
+// reached one. It has only the deadline of ctx.
 func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	c.once.Do(c.start)
 	return c.open(ctx, desc, nil, method, opts...)
@@ -97,7 +97,7 @@ type unary struct {
 	first   hop         // of the first attempt
 }
 
-// hop is the context of an attempt as the callee is told of it: it ends answerTime earlier.
+// hop is the context of an attempt with the deadline for the callee, answerTime earlier.
 type hop struct {
 	context.Context
 	deadline time.Time
@@ -106,8 +106,8 @@ type hop struct {
 // Under is for package deadline: this context ends with that one.
 func (h *hop) Under() context.Context { return h.Context }
 
-// Deadline is told in steps of the time that is left: grpc-go sends it in microseconds, and a header
-// that is never the same twice drives all others out of the connection's table.
+// Deadline rounds the remaining time. grpc-go sends it in microseconds, and a header that always
+// differs would push all others out of the connection's header table.
 func (h *hop) Deadline() (time.Time, bool) {
 	now := time.Now()
 	left := h.deadline.Sub(now)
@@ -213,7 +213,8 @@ func (u *unary) send(args, reply any, opts []grpc.CallOption) error {
 	return u.explain(err, reached, out)
 }
 
-// limit is bound over gRPC: the call's deadline or, while another attempt is possible, an earlier.
+// limit returns the context of an attempt. It has the call's deadline or, while another attempt is
+// possible, an earlier one.
 func (u *unary) limit() (context.Context, context.CancelFunc) {
 	now, parent := u.started, u.traced()
 	until, inherited := u.deadline, u.inherited

@@ -15,16 +15,16 @@ import (
 	"github.com/kaptar/kaptar/internal/route"
 )
 
-// HedgeSettings say which calls are made a second time, at another instance, when the first takes
-// longer than usual: the first good answer counts, and the other attempt is cancelled. Only calls
-// that may be repeated are hedged, once each, and as the retry budget allows. See "The Tail at Scale"
-// (Dean, Barroso, 2013).
+// HedgeSettings select calls that are also sent to a second instance if the first takes longer than
+// usual. The first good answer counts, and the other attempt is cancelled. Only calls that may be
+// repeated are hedged, once each and within the retry budget. See "The Tail at Scale" (Dean,
+// Barroso, 2013).
 type HedgeSettings struct {
-	// Routes are patterns such as "GET /orders/{user_id}" or "/user.v1.UserService/GetUser"; with none,
-	// the default, there are no hedges.
+	// Routes are patterns such as "GET /orders/{user_id}" or "/user.v1.UserService/GetUser"; default
+	// none.
 	Routes []string `config:"routes" help:"calls that are hedged: GET /orders/{user_id}, /user.v1.UserService/GetUser"`
-	// After is how long the first attempt has. Zero is the 95th percentile of what the last 100 calls of
-	// the route took, once there have been 20.
+	// After is how long the first attempt may take. Zero means the 95th percentile of the last 100
+	// calls of the route, once there have been 20.
 	After time.Duration `config:"after" default:"0s" help:"time that the first attempt has; 0s is the route's own 95th percentile"`
 }
 
@@ -91,8 +91,8 @@ func (h *hedge) after() time.Duration {
 	return time.Duration(h.usual.Load())
 }
 
-// took notes how long a call with a good answer took. One that was won by its second attempt took at
-// least as long as the percentile, so that hedges do not lower it.
+// took records the duration of a call with a good answer. If the second attempt won, it is at least
+// the percentile, so that hedges do not lower that.
 func (h *hedge) took(d time.Duration) {
 	const often = 20
 	h.mu.Lock()
@@ -120,9 +120,9 @@ func (c *call) beginHedge() bool {
 	return true
 }
 
-// race runs first and, if that takes longer than after, second at the same time. The first good
-// answer wins: the other's attempt is cancelled, and drop gets what the second may still have. It
-// reports whether the second has won, and returns when first has.
+// race runs first and, if that takes longer than after, also second. The first good answer wins;
+// the other attempt is cancelled, and drop discards what second may have. It reports whether second
+// has won, and returns when first has returned.
 func race(after time.Duration, first, second func() (good bool), cancelFirst, cancelSecond context.CancelFunc, drop func()) bool {
 	var decided atomic.Bool
 	done := make(chan bool, 1)

@@ -38,10 +38,10 @@ type httpCall struct {
 }
 
 // RoundTrip makes an HTTP call under the policies of its target, which is req.URL.Host. It does not
-// modify req, and always closes its body. Errors wrap what happened: ErrOpen, ErrNoInstances,
+// modify req, and always closes its body. Errors wrap the cause: ErrOpen, ErrNoInstances,
 // context.DeadlineExceeded, context.Canceled or the network's error. A response is returned
-// whatever its status is. Its body must be read to the end or closed: until then the call counts as
-// in flight and holds its deadline. A redirect to a service from anywhere else is not followed.
+// whatever its status is. Its body must be read to the end or closed; until then the call is in
+// progress, and its deadline applies. A redirect from another host to a service is not followed.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.once.Do(t.start)
 	return t.client.RoundTrip(req)
@@ -161,8 +161,8 @@ func (c *httpCall) send() (*http.Response, error) {
 	return resp, nil
 }
 
-// unanswered says what an attempt without an answer tells about the target. late means that the time
-// limit of the attempt has ended it.
+// unanswered returns the outcome of an attempt without an answer. late means that the time limit of
+// the attempt has ended it.
 func (c *httpCall) unanswered(late bool, err error) outcome {
 	switch {
 	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req), exhausted(err):
@@ -175,7 +175,7 @@ func (c *httpCall) unanswered(late bool, err error) outcome {
 	return failure
 }
 
-// failed says what an answer with a status from 500 tells about the target.
+// failed returns the outcome of an answer with status 500 or more.
 func (c *httpCall) failed(resp *http.Response) outcome {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -190,8 +190,8 @@ func (c *httpCall) failed(resp *http.Response) outcome {
 	return failure
 }
 
-// bound returns the context of an attempt. It has the deadline of the call; while another attempt
-// is possible, a guard ends it earlier if no response comes, and is lifted when one does.
+// bound returns the context of an attempt, with the deadline of the call. While another attempt is
+// possible a guard ends it earlier, unless a response comes.
 func (c *httpCall) bound() context.Context {
 	ctx := c.ctx
 	c.scope, c.limit = nil, nil
@@ -219,8 +219,8 @@ func (c *httpCall) bound() context.Context {
 	return ctx
 }
 
-// lift ends the hold of the call's own deadline on a response that is a stream: one of unknown
-// length, or a connection that was upgraded. The caller's context still ends it.
+// lift removes the call's own deadline from a response that is a stream: one of unknown length, or
+// an upgraded connection. The caller's context still ends it.
 func (c *httpCall) lift(resp *http.Response) {
 	if c.limit != nil && (resp.ContentLength < 0 || resp.StatusCode == http.StatusSwitchingProtocols) {
 		c.limit.Move(time.Time{})
@@ -291,7 +291,7 @@ func (c *httpCall) outgoingBody() (io.ReadCloser, error) {
 	return u, nil
 }
 
-// header is what an attempt's header has beside the caller's: trace, deadline, principal and versions.
+// header returns the headers that an attempt adds: trace, deadline, principal and versions.
 func (c *httpCall) header() (h [5]h1.Field) {
 	sc := c.spanOf().SpanContext()
 	if parent := telemetry.FormatTraceparent(sc); parent != "" {
@@ -327,7 +327,7 @@ func (c *httpCall) roundTripper() http.RoundTripper {
 	return next
 }
 
-// release gives back what try took. It must be called once for each attempt.
+// release ends an attempt. It must be called once for each.
 func (c *httpCall) release() {
 	c.in.release()
 	if c.scope != nil {
@@ -340,7 +340,7 @@ func (c *httpCall) release() {
 
 // shouldRetry decides whether the attempt is made again, and after what pause.
 func (c *httpCall) shouldRetry(resp *http.Response, err error) (time.Duration, bool) {
-	// What was refused before it began may be sent again, if it can be.
+	// A refusal for overload means that nothing was done yet.
 	again := c.again || c.full && (noBody(c.req) || c.req.GetBody != nil)
 	if !again || errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) {
 		return 0, false

@@ -16,7 +16,7 @@ import (
 	"github.com/kaptar/kaptar/telemetry"
 )
 
-// body is the body of a response that the caller has. The call ends with it, or with its Close.
+// body is the body of a response. The call ends at its end, or with its Close.
 type body struct {
 	io.ReadCloser
 	c     *httpCall
@@ -29,11 +29,12 @@ type upgraded struct {
 	io.Writer
 }
 
-// uploadStep is how much of a request's body must go out for the call's own deadline to begin anew.
-// The server counts alike, so that an upload may be long as long as it moves.
+// uploadStep is how much of a request's body must be sent for the call's own deadline to start
+// again, as in package server, so that an upload may last as long as it makes progress.
 const uploadStep = 64 << 10
 
-// upload is the body of a request on its way. It knows whether the caller is what a call waits for.
+// upload is the body of a request that is being sent. It knows whether the call waits for the
+// caller.
 type upload struct {
 	io.ReadCloser
 	c       *httpCall
@@ -170,7 +171,7 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// wellFormed reports whether the request is one that can be sent: inner transports refuse others.
+// wellFormed reports whether the request can be sent at all. Inner transports refuse others.
 func wellFormed(req *http.Request) bool {
 	for name, values := range req.Header {
 		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {

@@ -16,12 +16,12 @@ import (
 
 const (
 	latencyMemory  = time.Second // time constant of the average latency
-	failurePenalty = time.Second // what a failure counts as, and an instance not heard of while calls wait for it
+	failurePenalty = time.Second // latency of a failure, and of an instance without an answer yet while calls wait for it
 	latencyFloor   = 50 * time.Microsecond
 
-	// Idle instances are told apart by their usual latency, in which an answer has this weight, and at
-	// most twice the usual, so that a single slow one does not count. What is less apart than idleNoise, or than idleRatio, is
-	// noise: then they take turns.
+	// Idle instances are compared by their usual latency, an average in which an answer has this weight
+	// and is bounded by about twice the average, so that a single slow answer counts little. Differences
+	// below idleNoise or idleRatio are noise: then either is taken.
 	idleWeight = 1. / 16
 	idleNoise  = 5 * time.Millisecond
 	idleRatio  = 2
@@ -30,14 +30,15 @@ const (
 	warmUp      = 10 * time.Second
 	warmUpFloor = 0.1
 
-	forceProbe = 3 * time.Second // an idle instance not heard of for so long gets the call that it is drawn for
+	forceProbe = 3 * time.Second // an idle instance without an answer for so long gets the call if it is picked
 
 	ejectAfter = 5 // failures in a row
 	ejectFor   = 30 * time.Second
 	ejectMost  = 300 * time.Second
 )
 
-// instance is what a target remembers of one. Times are durations since the transport was made.
+// instance is the state of an instance at a target. Times are durations since the transport was
+// made.
 type instance struct {
 	ID, HTTP, GRPC string
 	version        string // as discovery knows it
@@ -71,19 +72,18 @@ func (in *instance) serves(p protocol, local map[string]localEntry) bool {
 	return in.HTTP != "" || local[in.ID].http != nil
 }
 
-// rank orders instances in a way of the caller's own.
+// rank returns the position of an instance in the caller's own order.
 func rank(caller, id string) uint64 {
 	sum := sha256.Sum256([]byte(caller + "/" + id))
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// same reports whether the registry still means this instance.
+// same reports whether the registry still lists the instance unchanged.
 func (in *instance) same(as *discovery.Instance) bool {
 	return in.ID == as.ID && in.HTTP == as.HTTP && in.GRPC == as.GRPC && in.version == as.Version
 }
 
-// beats reports whether a call goes to in and not to other, where both are drawn for it in random
-// order.
+// beats reports whether a call goes to in and not to other, after both were picked at random.
 func (in *instance) beats(other *instance, now time.Duration) bool {
 	warm, its := in.warmth(now), other.warmth(now)
 	if mine, theirs := in.inFlight.Load(), other.inFlight.Load(); mine > 0 || theirs > 0 {
@@ -104,8 +104,8 @@ func (in *instance) beats(other *instance, now time.Duration) bool {
 	return worse > mine+float64(idleNoise) && worse > mine*idleRatio
 }
 
-// idleCost is what the balancer compares when there are no calls in flight. It falls with the time
-// since the last answer: that brings a failed instance its next call.
+// idleCost is what the balancer compares when there are no calls in flight. It decays with the time
+// since the last answer, so that a failed instance gets calls again.
 func (in *instance) idleCost(since time.Duration) float64 {
 	usual := in.usual.Load()
 	if in.failures.Load() > 0 {
@@ -117,7 +117,7 @@ func (in *instance) idleCost(since time.Duration) float64 {
 	return float64(usual) * decay(since)
 }
 
-// warmth is how much of its share an instance gets: less than 1 for a new one.
+// warmth returns how much of its share an instance gets: less than 1 while it is new.
 func (in *instance) warmth(now time.Duration) float64 {
 	age := now - in.born
 	if age >= warmUp {
@@ -126,8 +126,9 @@ func (in *instance) warmth(now time.Duration) float64 {
 	return max(warmUpFloor, float64(age)/float64(warmUp))
 }
 
-// cost is what the balancer compares when there are calls in flight: expected latency times the
-// calls that would be. Until an instance has answered, its latency is taken to be the other's.
+// cost is what the balancer compares when there are calls in flight: the expected latency times the
+// calls in flight with this one. The latency of an instance that has not answered yet is that of
+// the other.
 func (in *instance) cost(now time.Duration, waiting int64, other *instance) float64 {
 	latency := float64(in.peak.Load())
 	switch {
@@ -136,8 +137,8 @@ func (in *instance) cost(now time.Duration, waiting int64, other *instance) floa
 	case latency == 0:
 		latency = float64(other.peak.Load())
 	case waiting == 0:
-		// Only an idle instance forgets: one that holds calls and does not answer would otherwise look
-		// better every second.
+		// Only for an idle instance: one that has calls but does not answer must not look better
+		// every second.
 		latency *= decay(now - time.Duration(in.heard.Load()))
 	}
 	return max(latency, float64(latencyFloor)) * float64(waiting+1)
@@ -160,14 +161,15 @@ func (in *instance) failed(now, took time.Duration) bool {
 	return in.failures.Add(1) >= ejectAfter
 }
 
-// refused makes the instance dear for a while, as it has no room, but is no reason to eject it.
+// refused makes the instance expensive for a while, because it is overloaded, but does not count as
+// a failure.
 func (in *instance) refused(now time.Duration) {
 	in.peak.Store(int64(failurePenalty))
 	in.heard.Store(int64(now))
 }
 
-// learn takes a slower answer into the peak average at once, a faster one by and by, and either into
-// the usual latency. Of two that learn at once one may go unheard: it is an average.
+// learn updates the averages. A slower answer sets the peak average at once, a faster one lowers it
+// gradually. Of two concurrent updates one may be lost, which an average tolerates.
 func (in *instance) learn(now, took time.Duration) {
 	w := decay(now - time.Duration(in.heard.Load()))
 	peak, usual, next := float64(in.peak.Load()), float64(in.usual.Load()), float64(took)
@@ -183,8 +185,8 @@ func decay(since time.Duration) float64 {
 	return math.Exp(-float64(max(since, 0)) / float64(latencyMemory))
 }
 
-// eject leaves the instance out: longer each time, and as the first time again when the last
-// ejection is more than ejectMost over.
+// eject ejects the instance, for longer each time. It starts again with the shortest time when the
+// last ejection ended more than ejectMost ago.
 func (in *instance) eject(now time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -198,8 +200,8 @@ func (in *instance) eject(now time.Duration) {
 	in.stale.Store(true)
 }
 
-// recover ends an ejection because the instance says that it is ready. After several in a row that is
-// believed later each time.
+// recover ends an ejection because the instance reports that it is ready. After several ejections
+// in a row such a report is trusted later each time.
 func (in *instance) recover(now time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -210,7 +212,7 @@ func (in *instance) recover(now time.Duration) {
 	}
 }
 
-// leaveOut ejects an instance that says that it is not ready, until it says that it is.
+// leaveOut ejects an instance that reports that it is not ready, until it reports that it is.
 func (in *instance) leaveOut(now time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -23,8 +23,8 @@ type localEntry struct {
 	grpc grpc.ClientConnInterface // nil: not served
 }
 
-// Add makes calls to the instance with this discovery ID go to h and g directly, or over the
-// network where one is nil. It replaces what was added under the same ID.
+// Add makes calls to the instance with this discovery ID go directly to h and g. If one is nil, its
+// calls go over the network. Add replaces what was added under the same ID.
 func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterface) {
 	entry := localEntry{grpc: g}
 	if h != nil {
@@ -33,7 +33,7 @@ func (l *Local) Add(instanceID string, h http.Handler, g grpc.ClientConnInterfac
 	l.change(func(m map[string]localEntry) { m[instanceID] = entry })
 }
 
-// Remove ends what Add began; calls under way go on. An unknown ID is ignored.
+// Remove undoes Add; calls in progress go on. An unknown ID is ignored.
 func (l *Local) Remove(instanceID string) {
 	l.change(func(m map[string]localEntry) { delete(m, instanceID) })
 }

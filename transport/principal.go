@@ -10,15 +10,15 @@ import (
 	"github.com/kaptar/kaptar/internal/wanted"
 )
 
-// PrincipalHeader carries who a call between services is made for, as package auth writes it; over
-// gRPC the metadata of that name in lower case does.
+// PrincipalHeader is the header with the principal of a call between services, as package auth
+// writes it. Over gRPC it is the metadata key of the same name in lower case.
 const PrincipalHeader = "Kaptar-Principal"
 
 const principalKey = "kaptar-principal"
 
-// identify asks in whose name the call is made, and where it may go. A header of the request's own, such as one that was
-// copied from an incoming request, is for this service alone, and an API key for the host that it was
-// meant for: http.Client takes an Authorization to no other host, but that along.
+// identify sets the principal and the wishes of the call. It removes such headers from the request
+// itself, which may have been copied from an incoming request and are for this service only. After
+// a redirect to another host it also removes an API key, as http.Client does with Authorization.
 func (c *httpCall) identify() {
 	h := c.req.Header
 	away := len(h["X-Api-Key"]) > 0 && !strings.EqualFold(origin(c.req), c.req.URL.Host)
@@ -56,8 +56,8 @@ func (c *call) want() {
 	}
 }
 
-// sends are the principal and the versions for the instance of the attempt: what DNS has found for a
-// bare name need not be the service, unless its certificate shows it.
+// sends returns the principal and the versions to send to the instance of the attempt. A bare name
+// that was found through DNS need not be the service, unless its certificate shows that it is.
 func (c *call) sends() (principal, versions string) {
 	if c.external {
 		return "", ""
@@ -76,8 +76,8 @@ func origin(req *http.Request) string {
 	return req.URL.Host
 }
 
-// strayed finds a request with which a client follows a redirect to a service from anywhere else:
-// whoever wrote that would choose what is called in this service's name.
+// strayed refuses a redirect from another host to a service: that host could choose what is called
+// in this service's name.
 func strayed(req *http.Request) error {
 	if req.Response == nil || strings.ContainsAny(req.URL.Host, ".:") {
 		return nil

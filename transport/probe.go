@@ -22,10 +22,10 @@ const (
 	probeMost  = 8           // instances that are asked in one round
 )
 
-// probe asks the instances of a service for their health, once a second, while its breaker is open or
-// one of them is ejected. One goroutine does so; it ends by itself. Probes are no calls: they have
-// neither spans nor metrics, and no breaker or balancer counts them. An external host is not asked,
-// because nobody knows what it would say at /readyz.
+// probe asks the instances of a service for their health, once a second, while its breaker is open
+// or one of them is ejected. It does so on one goroutine, which ends by itself. Probes have no
+// spans or metrics, and breaker and balancer do not count them. External hosts are not asked,
+// because what they answer at /readyz means nothing.
 func (t *Transport) probe(tg *target) {
 	if !tg.isService() || tg.probing.Swap(true) {
 		return
@@ -71,9 +71,9 @@ func (t *target) needsProbe(now time.Duration) bool {
 	return false
 }
 
-// probeRound asks some of the instances at the same time, others at the next turn. One that is
-// ready gets calls again. While the breaker is open, those that are not are left out, if another is:
-// the call that tries the target should not go to them.
+// probeRound asks up to probeMost instances concurrently, and others at the next turn. One that is
+// ready gets calls again. If the breaker was open and some instance is ready, those that are not
+// are ejected, so that the call that tries the target does not go to them.
 func (t *Transport) probeRound(tg *target, turn int) {
 	now := t.now()
 	open := tg.breaker.state(now) == Open

@@ -9,41 +9,41 @@ import (
 // Settings are the policy of one target. It is also the shape of clients.<name> in
 // configuration. A zero field means the default that it documents.
 type Settings struct {
-	// Timeout bounds a call with all its attempts and the reading of its body. Zero: 5 s for a caller
-	// that brings no deadline, and the caller's own otherwise. A positive value also shortens a longer
-	// deadline of the caller. Negative: never any but the caller's. It does not cut a stream, which is
-	// a response of unknown length or an upgraded connection, once its head has come; and it begins
-	// anew with each 64 KiB of the request's body.
+	// Timeout bounds a call with all its attempts and the reading of its body. Zero means the caller's
+	// deadline, or 5 s if it has none. A positive value also shortens a longer deadline of the caller.
+	// Negative means only the caller's deadline. A stream (a response of unknown length, or an
+	// upgraded connection) is not cut once its header has come. The timeout starts again with each 64
+	// KiB of the request's body.
 	Timeout time.Duration   `config:"timeout" default:"0s" help:"longest that a call may take, retries included; 0s is 5s for callers without a deadline"`
 	Breaker BreakerSettings `config:"breaker"`
 	Retry   RetrySettings   `config:"retry"`
-	// Subset is how many instances of a large service one caller uses, so that its connections are
-	// bounded; default 20, negative for all. It is the same for the same caller and list, differs
-	// from caller to caller, and an instance that is ejected or gone is replaced. A service with
-	// weights is called whole.
+	// Subset is how many instances of a large service one caller uses, to bound its connections;
+	// default 20, negative means all. The subset is stable for one caller and list, and differs
+	// between callers. An instance that is ejected or gone is replaced. If a service has weights, all
+	// are used.
 	Subset int           `config:"subset" default:"20" help:"most instances of one service that this one calls; -1 for all"`
 	Hedge  HedgeSettings `config:"hedge"`
 }
 
-// BreakerSettings say when a target is left alone.
+// BreakerSettings configure the breaker of a target.
 type BreakerSettings struct {
 	FailureThreshold int           `config:"failure_threshold" default:"5" help:"failed attempts in a row that open the breaker"`
 	RecoveryTimeout  time.Duration `config:"recovery_timeout" default:"60s" help:"how long it stays open before one probe is let through"`
 }
 
-// RetrySettings say how often and when a failed attempt is made again.
+// RetrySettings configure further attempts after a failed one.
 type RetrySettings struct {
 	// Max is the number of extra attempts; default 2, negative for none.
 	Max int `config:"max" default:"2" help:"extra attempts after the first; -1 for none"`
-	// AttemptTimeout is how long one attempt may wait for the response's head while another attempt is
-	// still possible; default 1 s. The last attempt has all the time that is left.
+	// AttemptTimeout is how long an attempt may wait for the response's header while another attempt
+	// is possible; default 1 s. The last attempt has all the remaining time.
 	AttemptTimeout time.Duration `config:"attempt_timeout" default:"1s" help:"longest wait for an answer while a retry is possible"`
-	// Backoff is the bound of the first pause, which is random below it; default 25 ms. It doubles
-	// with each attempt up to MaxBackoff, default 250 ms.
+	// Backoff is the upper bound of the first pause, which is random; default 25 ms. It doubles with
+	// each attempt up to MaxBackoff, default 250 ms.
 	Backoff    time.Duration `config:"backoff" default:"25ms" help:"upper bound of the first pause; doubles each time"`
 	MaxBackoff time.Duration `config:"max_backoff" default:"250ms" help:"upper bound of any pause"`
-	// Budget is the share of calls that may be retried, over 10 s; default 0.1. One retry a second is
-	// allowed on top of it.
+	// Budget is the number of retries allowed for each call, on average over 10 s; default 0.1. In
+	// addition one retry per second is allowed.
 	Budget float64 `config:"budget" default:"0.1" help:"retries allowed for each call, over 10 s"`
 }
 

@@ -24,8 +24,8 @@ const (
 	watchMost     = 30 * time.Second
 )
 
-// target is a service, or an external host, with all that is known of it. Times are durations since
-// the transport was made.
+// target is the state of a service or an external host. Times are durations since the transport was
+// made.
 type target struct {
 	name      string // of the service, or host:port
 	service   string // what the registry is asked for; "" for an IP address
@@ -63,8 +63,8 @@ type target struct {
 	dnsErr   error                       // why DNS was of no use either
 }
 
-// address splits what a caller calls a target. A host without dot and port is a service first; else
-// external is where it is without a registry.
+// address splits the name that a caller uses for a target. service is what the registry is asked
+// for, and external the address if no registry knows it.
 func address(host string, tls bool) (name, service, external string) {
 	host = strings.ToLower(host)
 	bare, port, err := net.SplitHostPort(host)
@@ -92,9 +92,9 @@ func (t *target) instances() []*instance {
 	return nil
 }
 
-// await returns once there is an instance. A bare name that the registry does not list is looked up
-// in DNS, but not in the first second after the target was made: services start in any order, and a
-// name that DNS knows need not be the service.
+// await waits for an instance. A bare name that the registry does not list is looked up in DNS, but
+// not in the first second of the target: services start in any order, and what DNS knows need not
+// be the service.
 func (t *target) await(ctx context.Context, limit time.Duration) error {
 	began := t.tr.now()
 	left := func() time.Duration { return began + min(limit, firstInstance) - t.tr.now() }
@@ -144,7 +144,7 @@ func (t *target) appears(ctx context.Context, limit time.Duration) (known bool, 
 	}
 }
 
-// lookUp makes a name that the registry does not list an external target if DNS knows it.
+// lookUp makes the target external if the registry does not list its name but DNS knows it.
 func (t *target) lookUp(ctx context.Context, limit time.Duration) (known bool) {
 	t.mu.Lock()
 	unlisted := t.unlisted
@@ -195,10 +195,9 @@ func (t *target) watch(ctx context.Context, resolver discovery.Resolver) {
 	}
 }
 
-// update takes a list from the registry. Instances that stay keep what is remembered of them. The
-// list is ordered by ID.
+// update takes a list from the registry. Instances that stay keep their state.
 func (t *target) update(list []discovery.Instance) {
-	if len(list) == 0 { // more often a fault of the registry than the truth; then the breaker soon says so
+	if len(list) == 0 { // usually a fault of the registry; if it is true the breaker soon opens
 		t.mu.Lock()
 		t.unlisted, t.watchErr = true, nil
 		t.mu.Unlock()
@@ -241,7 +240,7 @@ func (t *target) update(list []discovery.Instance) {
 	}
 }
 
-// useDNS makes a target that is a host, and that the registry does not know, usable.
+// useDNS makes the target external if its name has a dot or port and the registry does not know it.
 func (t *target) useDNS() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -250,7 +249,7 @@ func (t *target) useDNS() {
 	}
 }
 
-// useExternal leaves the finding of the target to DNS until the registry lists it. t.mu must be held.
+// useExternal makes the target external until the registry lists it. t.mu must be held.
 func (t *target) useExternal() {
 	if t.found || len(t.instances()) > 0 {
 		return
@@ -276,8 +275,8 @@ func (t *target) replace(list []*instance, now time.Duration) {
 	t.changed = make(chan struct{})
 }
 
-// isExternal reports whether calls go to the host as written, through DNS. With TLS, a bare name is a
-// service's wherever it is found: what DNS says must not turn a call into plain text.
+// isExternal reports whether calls go to the host as written, through DNS. With TLS a bare name is
+// always a service, so that an answer of DNS cannot turn a call into plain text.
 func (t *target) isExternal(in *instance) bool {
 	return in.ID == t.external && (!t.bare || t.tr.opts.TLS == nil)
 }

@@ -29,8 +29,8 @@ const (
 	idlePerTarget    = 256 // per host, above the concurrency of a busy service
 )
 
-// Options configure a Transport. The zero value, and nil, call external targets only, with default
-// settings and without telemetry.
+// Options configure a Transport. With nil or the zero value it calls only external targets, with
+// default settings and without telemetry.
 type Options struct {
 	Caller    string               // name of the calling service, for metrics; default the telemetry's service
 	Resolver  discovery.Resolver   // finds services; nil knows none
@@ -39,42 +39,41 @@ type Options struct {
 	Default   Settings             // of every target
 	Targets   map[string]Settings  // by service name, host or host:port; zero fields come from Default
 
-	// Base makes the single attempts of HTTP calls to instances on the network; their address is
-	// the URL's host. Calls within the process and to external targets do not use it. Nil is a
-	// client of our own, which leaves to net/http what is not a plain HTTP/1.1 call.
+	// Base makes the single attempts of HTTP calls to instances on the network, whose address is the
+	// URL's host. It is not used for calls within the process and to external targets. Nil means a
+	// fast HTTP/1.1 client, which passes on to net/http what it does not support.
 	Base http.RoundTripper
 	// TLS, if not nil, makes calls to instances on the network use TLS: HTTP with https, gRPC with
-	// credentials. An instance must then show a certificate for its service's name, unless
-	// ServerName says otherwise; Certificates are shown to it. When they change, call Renew. With
-	// Base the handshake is Base's affair. External targets have the https of their URL, and plain gRPC;
-	// a bare name that only DNS knows is none then.
+	// credentials. An instance must then show a certificate for its service's name, unless ServerName
+	// says otherwise; Certificates are shown to it. When they change, call Renew. With Base, Base must
+	// do the handshake. For external targets HTTP uses TLS if the URL is https, and gRPC is plain
+	// text. With TLS a bare name that only DNS knows does not count as external.
 	TLS *tls.Config
-	// Weights are followed at every call; nil for none. Without a weight instances share by load.
+	// Weights apply to every call; nil means none. Without weights instances share by load.
 	Weights *Weights
-	// Faults strike calls on purpose; nil for none.
+	// Faults are injected into calls; nil means none.
 	Faults *Faults
-	// Principal says in whose name a call to a service is made: what it returns is sent as
-	// PrincipalHeader, unless it is "" or the call brings Authorization or X-Api-Key of its own. It is
-	// asked for services by their bare names, without a dot or port, and not sent to external targets,
-	// such as a bare name that without TLS only DNS knows. No other call has that header: one that the
-	// caller has set is removed. Nil is nobody.
+	// Principal returns the principal of a call to a service. It is sent as PrincipalHeader, unless it
+	// is "" or the call has an Authorization or X-Api-Key of its own. It is called for services named
+	// without a dot or port, and not sent to external targets, such as a bare name that only DNS knows
+	// when there is no TLS. A PrincipalHeader that the caller has set is removed. Nil means none.
 	Principal func(ctx context.Context, service string) string
-	// Sticky is the key by which a call gets its version while weights of versions are set, such as the
-	// user that it is made for: all calls to a service with one key go to one version, whoever makes
-	// them, and a version whose share grows keeps its keys. Calls with the key "" are shared out one by
-	// one, as all are without it. Nil has no keys.
+	// Sticky returns the key of a call, such as its user, by which it gets a version while weights of
+	// versions are set. All calls to a service with one key go to the same version, whoever makes
+	// them, and a version whose share grows keeps its keys. Calls with the key "" are distributed one
+	// by one. Nil means no keys.
 	Sticky func(ctx context.Context) string
-	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred while
-	// those that are not ejected are at least half of an even share, which is the number of all
-	// instances divided by the number of zones. Empty prefers none.
+	// Zone is where the caller runs. Instances whose Meta has the same "zone" are preferred, as long
+	// as those that are not ejected are at least half of an even share, which is the number of
+	// instances divided by the number of zones. Empty means no preference.
 	Zone string
-	// InstanceID is the caller's own, by which it finds the subset of a large service that it calls
-	// (see Settings.Subset). The same ID makes the same subset. Default: a random one.
+	// InstanceID is the caller's own ID. It determines the subset of a large service that the caller
+	// uses (see Settings.Subset). Default: a random one.
 	InstanceID string
 
-	// Client stands around every HTTP call with all its attempts, the first outermost.
+	// Client wraps every HTTP call with all its attempts, the first outermost.
 	Client []func(http.RoundTripper) http.RoundTripper
-	// Unary and Stream are the same for gRPC. A target has many connections: theirs is nil.
+	// Unary and Stream are the same for gRPC. Their *grpc.ClientConn is nil: a target has many.
 	Unary  []grpc.UnaryClientInterceptor
 	Stream []grpc.StreamClientInterceptor
 }
@@ -111,8 +110,8 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// New returns a transport. Until the first call nothing starts, and opts may be changed. Close ends
-// it. Transports with the same Telemetry share their metrics.
+// New returns a transport. It starts nothing until the first call; until then opts may be changed.
+// The caller must Close it. Transports with the same Telemetry share their metrics.
 func New(opts *Options) *Transport {
 	if opts == nil {
 		opts = new(Options)
@@ -122,7 +121,7 @@ func New(opts *Options) *Transport {
 	return t
 }
 
-// Options are those given to New, to be changed before the first call.
+// Options returns the options given to New. They may be changed before the first call.
 func (t *Transport) Options() *Options { return t.opts }
 
 func (t *Transport) start() {
@@ -165,8 +164,8 @@ func (t *Transport) start() {
 	}
 }
 
-// Close ends the watching of registries and closes all connections. HTTP calls under way go on,
-// gRPC calls end with Canceled, new calls fail with ErrClosed. It returns nil, at every call.
+// Close stops watching the registry and closes all connections. HTTP calls in progress go on, gRPC
+// calls end with Canceled, and new calls fail with ErrClosed. It always returns nil.
 func (t *Transport) Close() error {
 	t.once.Do(t.start)
 	t.mu.Lock()
@@ -201,7 +200,7 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// State reports the breaker of a target, named as in a call; Closed if it was never called.
+// State returns the breaker's state of a target, named as in a call; Closed if it was never called.
 func (t *Transport) State(target string) BreakerState {
 	name, _, _ := address(target, false)
 	t.mu.Lock()

@@ -19,8 +19,8 @@ import (
 	"github.com/kaptar/kaptar/internal/deadline"
 )
 
-// ErrUntrusted is in the chain of the error for a URL, a redirect or an address that the client of
-// NewUntrusted does not call: whoever gave the URL is to be told so.
+// ErrUntrusted is wrapped by the error for a URL, redirect or address that a client of NewUntrusted
+// does not call. Tell whoever gave the URL.
 var ErrUntrusted = errors.New("not allowed")
 
 const (
@@ -40,21 +40,21 @@ type UntrustedOptions struct {
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// NewUntrusted returns a client for URLs that users give, such as webhooks and avatars, and that must
-// not reach what only this machine or network can. It may be used concurrently.
+// NewUntrusted returns a client for URLs from users, such as webhooks and avatars. It does not
+// connect to this machine or to private networks. It may be used concurrently.
 //
-// It calls http and https, without user and password, on the ports allowed, by a name with a dot or a
-// literal address. The name is looked up once for a connection, all addresses of the answer must be
-// public, and the one that is connected to is checked again, so that an answer that changes gains
-// nothing. Public is what IANA's registries of special addresses do not list, without the metadata
-// address of Azure; the prefix of a NAT64 of one's own cannot be known here. A redirect is checked in
-// the same way; there may be three, none from https to http, and to another host only the headers
-// Accept, Accept-Language, Content-Type and User-Agent go along. The headers of calls between
-// services are never sent. There are no proxies from the environment, no cookies and no
-// decompression, and headers of answers are bounded by 64 KiB.
+// It calls http and https URLs without user and password, on the allowed ports, with a name that
+// has a dot or a literal address. The name is looked up once for a connection. All addresses of the
+// answer must be public, and the one that is used is checked again, against DNS rebinding. An
+// address is public if it is not in IANA's registries of special addresses and is not the metadata
+// address of Azure; a site's own NAT64 prefix is not recognised. Redirects are checked in the same
+// way. There may be three, none from https to http; to another host only the headers Accept,
+// Accept-Language, Content-Type and User-Agent are sent. Headers of calls between services are
+// never sent. The client uses no proxies from the environment, no cookies and no decompression, and
+// accepts headers of up to 64 KiB.
 //
-// Policies of a Transport, such as breakers, do not apply: users choose the targets. Errors of a
-// refused call have ErrUntrusted in their chain.
+// The policies of a Transport, such as breakers, do not apply, because users choose the targets.
+// The error of a refused call wraps ErrUntrusted.
 func NewUntrusted(opts *UntrustedOptions) *http.Client {
 	u := &untrusted{}
 	if opts != nil {
@@ -142,8 +142,9 @@ func (u *untrusted) check(url *url.URL) error {
 	return checkHost(host)
 }
 
-// checkHost refuses what is no full name of DNS. Resolvers of the C library take a name that ends in
-// a number for an address, as in 127.1 and 0x7f000001, and those without a dot are of this network.
+// checkHost refuses what is not a full DNS name. Resolvers of the C library read a name that ends
+// in a number as an address, such as 127.1 and 0x7f000001; names without a dot belong to the local
+// network.
 func checkHost(host string) error {
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	labels := strings.Split(name, ".")
@@ -191,7 +192,7 @@ func (u *untrusted) dial(ctx context.Context, network, target string) (net.Conn,
 	return nil, err
 }
 
-// control sees what is about to be connected to, wherever that came from.
+// control checks the address that is about to be connected to.
 func (u *untrusted) control(_ context.Context, _, target string, _ syscall.RawConn) error {
 	a, err := netip.ParseAddrPort(target)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 )
 
-// Weights say how the calls to services are shared out, and may change while calls are made: that is
-// how a release is rolled out. The zero value has none, and so does nil. It may be used by many
-// transports at once.
+// Weights distribute the calls to a service over its versions and instances. They may change at any
+// time, which is how package rollout releases a version. The zero value, and nil, has none. Many
+// transports may share one.
 type Weights struct {
 	mu     sync.Mutex
 	values map[string]string
@@ -33,14 +33,15 @@ type shares struct {
 //	order-service/instance/order-7f9c   the share of an instance among those of its version
 //	order-service/events                the version that alone handles events (see EventShare)
 //
-// and a value a version or else a whole number up to a million: how many calls go there compared with the others, 0 for
-// none. Shares are exact to a few calls, however fast instances are. Versions come first. When one
-// that has a weight other than 0 is listed, versions without get no calls; without any such weight
-// all versions are one. The weight of an instance that has none is 100. In keys, characters other than letters, digits, "-",
-// "_" and "." are written "_". The share of a version whose instances are all ejected or gone goes to
-// the others.
+// and the value is a version for events, and otherwise a whole number up to a million: how many
+// calls go there relative to the others; 0 means none. Shares are exact to a few calls, however
+// fast instances are. Versions are chosen first. If a version with a weight above 0 is listed,
+// versions without a weight get no calls; otherwise versions make no difference. An instance
+// without a weight has 100. In keys, characters other than letters, digits, "-", "_" and "." are
+// replaced by "_". The share of a version whose instances are all ejected or gone goes to the
+// others.
 //
-// The error names each key and value that it cannot use; one whose value is wrong keeps the last.
+// The error names each invalid key and value. A key with an invalid value keeps its last one.
 func (w *Weights) Set(weights map[string]string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
