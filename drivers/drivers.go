@@ -3,8 +3,8 @@
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats" // nats://
 //
-// One package, one connection and one report of an outage stand for all that a backend can do.
-// Each ability is an optional method of its [Backend], which whoever needs it asserts:
+// A backend has one package, one connection and one log line per outage for everything that it can
+// do. Each ability is an optional method of its [Backend], found by a type assertion:
 //
 //	Broker() (driver.Broker, error)        events, for package messaging
 //	Registry() (discovery.Registry, error) who is where, for DISCOVERY_URL
@@ -34,44 +34,44 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// A Backend is the connection to what one URL names. All methods may be called concurrently.
+// A Backend is the connection to the server at one URL. All methods may be called concurrently.
 type Backend interface {
-	// Close ends everything that was had from the backend and frees its connections. It returns
-	// when that is done or when ctx ends; then it cuts. A second call does nothing.
+	// Close closes everything obtained from the backend, and its connections. It returns when that is
+	// done. When ctx ends first it cuts them. Further calls do nothing.
 	Close(ctx context.Context) error
 }
 
-// Options are what a program tells all its backends. The zero value is ready to use.
+// Options are the options of all backends of a program. The zero value is ready to use.
 type Options struct {
-	// Log takes what a backend has to say; nil is nowhere.
+	// Log is where backends log; nil discards.
 	Log *slog.Logger
-	// Client is how the program is called in the servers' lists of their connections; default
-	// "kaptar". Backends whose servers keep no such list ignore it.
+	// Client is the program's name in the servers' lists of connections; default "kaptar". Backends
+	// whose servers have no such list ignore it.
 	Client string
 }
 
-// Open is how a backend's package opens a URL. opts is not nil, and neither are its fields empty.
-// ctx bounds the opening only. Errors name the URL without its password.
+// Open opens a URL. opts and its fields are never nil or empty. ctx bounds only the opening. Errors
+// name the URL without its password.
 type Open = func(ctx context.Context, url string, opts *Options) (Backend, error)
 
 // home is where the packages of kaptar's own backends are.
 const home = "github.com/kaptar/kaptar/drivers/"
 
-// known says which package has a scheme that kaptar has a backend for.
+// known has the package of each scheme for which kaptar has a backend.
 var known = map[string]string{
 	"amqp": "rabbitmq", "amqps": "rabbitmq", "consul": "consul", "dns": "dns", "kafka": "kafka",
 	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats", "redis": "redis", "rediss": "redis",
 	"tls": "nats",
 }
 
-// registered is the one global: what imported packages have registered, by scheme.
+// registered has what imported packages have registered, by scheme.
 var registered = struct {
 	sync.RWMutex
 	open map[string]Open
 }{open: map[string]Open{}}
 
-// Register makes a backend known under a URL scheme. It is for init functions: it panics when the
-// scheme is empty or taken or open is nil, since that is a mistake in the program's imports.
+// Register registers a backend for a URL scheme. Call it only from init functions. It panics if the
+// scheme is empty or already registered, or if open is nil.
 func Register(scheme string, open Open) {
 	registered.Lock()
 	defer registered.Unlock()
@@ -104,20 +104,20 @@ func lookup(url string) (scheme string, open Open, err error) {
 	return scheme, open, err
 }
 
-// questionInPassword reports whether the password of a URL has a question mark that was not
-// escaped: drivers, which read on behind it, would show it.
+// questionInPassword reports whether the password of a URL has an unescaped question mark. Drivers
+// would take the rest of it for parameters, and show it in errors.
 func questionInPassword(url string) bool {
 	_, query, _ := strings.Cut(url, "?")
 	return strings.Contains(query, "@")
 }
 
-// watchInterval is how often a backend is asked whether it is there; that costs it no round trip.
+// watchInterval is how often Healthy of a backend is called; that costs no round trip.
 const watchInterval = time.Second
 
-// A Set is the backends of one program: each URL is opened once, and everybody who names it shares
-// the connection. A backend with a method Healthy is watched, and its loss and return are logged
-// once each. The zero value is ready to use, after its Options are set; it must not be copied. Its
-// methods may be called concurrently.
+// A Set is the backends of one program. Each URL is opened once, and its users share the
+// connection. A backend with a method Healthy is watched, and its loss and return are logged once
+// each. The zero value is ready to use; set the fields before the first call. It must not be
+// copied. Its methods may be called concurrently.
 type Set struct {
 	Options Options
 	// Prepare, if set, is called before a URL is opened: package local starts its embedded broker
@@ -139,9 +139,9 @@ type entry struct {
 
 var errClosed = errors.New("drivers: the program's backends are closed")
 
-// Open returns the backend behind url, opened at the first call; a failed one is tried again by the
-// next. The error for a scheme that nothing has registered names the package to import. Whoever
-// calls it does not close the backend.
+// Open returns the backend at url. The first call opens it; after a failure the next call tries
+// again. For a scheme that is not registered the error names the package to import. The caller must
+// not close the backend.
 func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	e, err := s.entry(url)
 	if err != nil {

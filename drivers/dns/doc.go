@@ -1,12 +1,11 @@
-// Package dns is a discovery.Registry over the Domain Name System, for systems whose platform
-// writes the records: Kubernetes headless services, Docker Compose, Consul, or a zone that somebody
-// keeps. Import it for its scheme:
+// Package dns is a discovery.Registry that reads DNS, for systems whose platform writes the
+// records: Kubernetes headless services, Docker Compose, Consul, or a zone of your own. Import it
+// for its scheme:
 //
 //	dns://[server[:port]]/[domain][?http=8080&grpc=50051&interval=5s&srv=plain]
 //
-// server is who is asked (port 53 unless given); without it the system's resolver is used as
-// configured, with its search list. domain follows the name of every service; without it the name
-// stands alone. The parameters:
+// server is the DNS server (port 53 unless given); without it the system's resolver is used, with
+// its search list. domain is appended to the name of every service, if given. The parameters:
 //
 //	http, grpc   the port of each address for which SRV records name none
 //	interval     how often the records are looked up, about: ±10 %; default 5s, at least 10ms
@@ -14,26 +13,25 @@
 //	srv          "plain" asks for SRV records of the name itself, "none" for no SRV records at all
 //	protocol     "udp" (which goes on to TCP when an answer is cut) or "tcp"; default udp, and tcp with srv=plain
 //
-// For the service "orders" under domain "shop.example" the instances are made of
+// For the service "orders" in the domain "shop.example" the instances come from
 //
 //  1. the SRV records of _http._tcp.orders.shop.example and _grpc._tcp.orders.shop.example, with srv=plain those of
 //     orders.shop.example, which name the HTTP port. Their targets are looked up at the same server.
 //  2. If there are none, and http or grpc is set, the addresses of orders.shop.example.
 //
-// Ports of one address are joined to one Instance, whose ID is service@address as with package
-// discovery's Static. An address with several ports of a kind has several instances: equal ports
-// are joined first, the rest in numerical order. IPv4 addresses are preferred: IPv6 ones are asked
-// for, and listed, only where a name has no other, so that a host with both is one instance. Of the
-// SRV records only those with the best priority count, weights do not. Version, Tags and Meta are
-// empty, DNS cannot hold them.
+// The HTTP and gRPC ports of one address form one Instance, whose ID is service@address as with
+// discovery.Static. An address with several ports of a kind has several instances: equal ports are
+// paired first, the rest in numerical order. IPv6 addresses are looked up only for names without an
+// IPv4 address, so that a host with both is one instance. Of the SRV records only those with the
+// best priority are used; weights are ignored. Version, Tags and Meta are empty, as DNS does not
+// have them.
 //
 // With Consul, whose DNS server leaves records out of long answers over UDP without saying so, the
 // URL is
 //
 //	dns://127.0.0.1:8600/service.consul?srv=plain
 //
-// (package drivers/consul knows more and hears of changes at once), with Kubernetes headless
-// services
+// (package drivers/consul knows more and sees changes at once), with Kubernetes headless services
 //
 //	dns:///shop.svc.cluster.local
 //
@@ -41,7 +39,7 @@
 //
 //	dns:///?srv=none&http=8080&grpc=50051
 //
-// A name that does not exist has no instances. When the server fails or is silent the last list
-// stays, the look-up is repeated with growing pauses, and the logger is told once that it failed
-// and once that it is over.
+// A name that does not exist has no instances. When the server fails or does not answer, the last
+// list stays in use, the look-up is repeated with growing pauses, and the outage and its end are
+// logged once.
 package dns

@@ -1,5 +1,5 @@
 // Package kafka lets package messaging use Apache Kafka, or a broker that speaks its protocol.
-// Importing it makes the URL scheme "kafka" known:
+// Importing it registers the URL scheme "kafka":
 //
 //	import _ "github.com/kaptar/kaptar/drivers/kafka"
 //
@@ -50,22 +50,22 @@
 //
 // # Redelivery
 //
-// Kafka remembers one offset for each group and partition. The driver commits the lowest offset
-// that is not acknowledged, so that what was acknowledged above it comes again when the member dies
-// or the partition moves to another program. Nack and a passed ack wait bring a message again from
-// the memory of the member that holds its partition; Attempt counts in the memory of the Broker;
-// both are forgotten with it. A member stops fetching while it holds 10 000 messages or 64 MiB of
-// them for a late redelivery. Where a backlog waits it has up to 16 MiB from each broker to
-// deliver, and fetches as much meanwhile.
+// Kafka stores one offset for each group and partition. The driver commits the lowest offset that
+// is not acknowledged. So messages that were acknowledged above it come again when the member dies
+// or the partition moves to another program. After a Nack, or when the ack wait has passed, the
+// member that has the partition delivers the message again from its memory. Attempt is counted in
+// memory too; both are lost with the process. A member stops fetching while it keeps 10 000
+// messages or 64 MiB for a later redelivery. With a backlog it holds up to 16 MiB from each broker,
+// and fetches as much meanwhile.
 //
 // # Order
 //
-// Order per key holds for first deliveries, also with several members: a partition belongs to one at
-// a time, and when it moves, the old owner has up to 2 s to finish what it has; a member whose
+// Order per key holds for first deliveries, also with several members: a partition belongs to one
+// at a time, and when it moves, the old owner has up to 2 s to finish what it has; a member whose
 // Subscribe returned keeps its partitions until nothing is in flight, for 10 s or the ack wait at
-// most. So driver.Subscription.Ordered changes nothing. A member that was killed loses its partitions
-// after the ack wait, at least 6 s, and what it had in flight comes first. A member that is full does
-// not give its messages to an idle one.
+// most. So driver.Subscription.Ordered changes nothing. A member that was killed loses its
+// partitions after the ack wait, at least 6 s, and what it had in flight comes first. A busy member
+// does not pass messages on to an idle one.
 //
 // # Position
 //

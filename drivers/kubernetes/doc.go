@@ -4,19 +4,18 @@
 //
 //	kubernetes://[namespace]
 //
-// with the pod's own namespace, service account and certificate authority; outside a cluster it
-// says where to go:
+// with the pod's own namespace, service account and certificate authority. Outside a cluster it
+// names the server:
 //
 //	kubernetes://namespace?server=https://127.0.0.1:6443&token_file=/path/token&ca=/path/ca.crt
 //	kubernetes://namespace?server=http://127.0.0.1:8001      (kubectl proxy)
 //
-// The parameters are server, token_file, ca and timeout (how long the start of an answer may
-// take, default 10s). Files are read anew for each request, so rotated tokens and authorities are
-// used at once.
+// The parameters are server, token_file, ca and timeout (how long the start of an answer may take,
+// default 10s). Files are read for each request, so that rotated tokens and authorities are used at
+// once.
 //
 // The name of a service is the name of its Service object in that namespace. Other namespaces are
-// not looked into: a name with a dot is no service here, which leaves it to be the host it looks
-// like.
+// not searched: a name with a dot is not a service here but a host.
 //
 // An endpoint is listed while it is ready and not terminating. Its addresses are the ports named
 // "http" and "grpc"; a single port without a name is HTTP, or gRPC if its appProtocol is grpc. ID
@@ -24,8 +23,8 @@
 // app.kubernetes.io/version; Meta has "zone" and "node" where Kubernetes knows them; Tags are empty.
 // An endpoint in several slices is listed once, with IPv4 before IPv6.
 //
-// Of pods only the metadata is read, of those in the namespace that have that label, once for all
-// services that are watched. When that is forbidden, a warning says so and versions are empty.
+// For the versions the metadata of the pods with that label is watched, once for all services. If
+// that is forbidden a warning is logged, and versions are empty.
 //
 // The service account needs this and no more:
 //
@@ -47,6 +46,6 @@
 //	subjects:
 //	- {kind: ServiceAccount, name: default, namespace: shop}
 //
-// When the API server is away or refuses, the last list stays, requests are repeated with growing
-// pauses, and the logger is told once that it failed and once that it is over.
+// When the API server is away or refuses, the last list stays in use, requests are repeated with
+// growing pauses, and the outage and its end are logged once.
 package kubernetes

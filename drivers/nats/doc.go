@@ -1,5 +1,5 @@
 // Package nats is the backend for NATS with JetStream: events, service discovery and live values
-// over one connection. Importing it makes the URL schemes "nats" and "tls" known, the latter for a
+// over one connection. Importing it registers the URL schemes "nats" and "tls"; the latter is for a
 // server that must have TLS:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
@@ -8,9 +8,9 @@
 //
 // # URL
 //
-// Settings that name the same URL share its connection. The first credentials count for all
-// servers. Topics, groups and buckets get what the parameters say when they are made; a stream that
-// exists keeps its settings.
+// Settings with the same URL share its connection. The first credentials in the URL are used for
+// all servers. The parameters apply when topics, groups and buckets are made; a stream that exists
+// keeps its settings.
 //
 //	replicas=1             copies in a cluster, of up to 5 servers; take 3 to survive the loss of one; default 1
 //	max_age=168h           how long a topic keeps its messages, acknowledged or not; default 7 days

@@ -1,5 +1,5 @@
-// Package rabbitmq lets package messaging use RabbitMQ, 3.10 or later. Importing it makes the URL
-// schemes "amqp" and "amqps" known:
+// Package rabbitmq lets package messaging use RabbitMQ, 3.10 or later. Importing it registers the
+// URL schemes "amqp" and "amqps":
 //
 //	import _ "github.com/kaptar/kaptar/drivers/rabbitmq"
 //
@@ -35,10 +35,10 @@
 // message's key is its routing key (the SHA-256 of it, if it is longer than 255 bytes, and then it
 // travels in the header Kaptar-Key). Names longer than the server takes are cut and end in a hash.
 //
-// RabbitMQ keeps messages for groups that exist, and for nobody else: what is published before a
-// group has subscribed for the first time is gone, and FromBeginning is refused. So a consumer of
-// work must have run once before its producers; mandatory=true makes a producer that comes first
-// fail, and its outbox wait. Message ids are not deduplicated here.
+// RabbitMQ keeps messages only for groups that exist: what is published before a group has
+// subscribed for the first time is lost to it, and FromBeginning is refused. So a consumer of work
+// must have run once before its producers. With mandatory=true a producer that comes first fails,
+// and its outbox waits. Message ids are not deduplicated.
 //
 // A raw topic (driver.Subscription.Raw) is the queue of that name, shared by all groups; what is
 // published goes there by the default exchange. Programs refuse a queue whose arguments are not
@@ -57,11 +57,11 @@
 //
 // # Deletion
 //
-// What somebody deletes is made again within about 2 s, the time between a member's looks at the
-// exchanges. A queue takes its messages with it, and what is published before its group is back can
-// miss that group. A publisher that finds the topic's exchange missing makes it again and fails with
-// ErrNoGroup, for up to 6 s, until one group is back; a second one that is back later misses what
-// came between.
+// What is deleted on the server is made again within about 2 s, the interval at which members check
+// the exchanges. The messages of a deleted queue are lost, and what is published before its group
+// is back can miss that group. A publisher that finds the topic's exchange missing makes it again
+// and fails with ErrNoGroup, for up to 6 s, until one group is back; a second one that is back
+// later misses what came between.
 //
 // # Order
 //
