@@ -59,5 +59,25 @@ func operators() []mutant {
 			"a command asks no registry", "setup.go",
 			"if !s.offline {", "if true {", ".", "TestCallApps",
 		},
+		{
+			"a parameter of the API stands once", "messaging/api.go",
+			"case len(all) != 1:", "case len(all) < 1:", "./messaging", "TestAPI",
+		},
+		{
+			"the next page is of one service", "messaging/parameters.go",
+			"p.from != 0 && len(services) != 1", "p.from < 0 && len(services) != 1", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"a service that keeps no events is passed over only if it is not named", "internal/operate/operate.go",
+			"errors.Is(err, ErrNothing) && len(services) == 0", "errors.Is(err, ErrNothing)", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"a command line is checked before anything is opened", "internal/operate/operate.go",
+			"		return op.Check()\n", "		return nil\n", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"an argument too few is a wrong command line", "internal/cli/cli.go",
+			"len(args) < least ||", "", "./internal/cli", "TestRun",
+		},
 	}
 }
