@@ -346,7 +346,7 @@ func containsAll(s string, parts []string) bool {
 const timeout = time.Minute
 
 // eventually asks again and again until check returns "".
-func eventually(t testing.TB, check func() string) { t.Helper(); waittest.Said(t, check) }
+func eventually(tb testing.TB, check func() string) { tb.Helper(); waittest.Said(tb, check) }
 
 // alive reports whether the process runs; one that has ended and that nobody has
 // waited for does not.

@@ -46,7 +46,7 @@ func startBroker(t *testing.T, dir string, log *lockedText) (b driver.Broker, st
 	})
 }
 
-func waitFor(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
+func waitFor(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
 // publish tries once and returns whether the broker has it.
 func publish(t *testing.T, b driver.Broker, id string, size int) error {

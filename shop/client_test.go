@@ -136,7 +136,7 @@ const patience = time.Minute
 
 // eventually asks again and again until check returns "", and fails with what it
 // said last.
-func eventually(t testing.TB, check func() string) { t.Helper(); waittest.Said(t, check) }
+func eventually(tb testing.TB, check func() string) { tb.Helper(); waittest.Said(tb, check) }
 
 // settled waits until all orders of user have the status.
 func (c client) settled(user int64, n int, status string) {

@@ -164,4 +164,4 @@ func (l *logged) waitFor(t *testing.T, text string) {
 	eventually(t, "the log to have "+text, func() bool { return strings.Contains(l.String(), text) })
 }
 
-func eventually(t testing.TB, what string, ok func() bool) { t.Helper(); waittest.Until(t, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }

@@ -78,7 +78,7 @@ func rounds(t *testing.T, s *nameServer, n int) {
 	}())
 }
 
-func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
+func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
 func TestRecords(t *testing.T) {
 	t.Parallel()

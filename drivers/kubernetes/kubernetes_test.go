@@ -86,7 +86,7 @@ func expect(t *testing.T, lists <-chan string, want string) {
 	}
 }
 
-func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
+func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
 // more waits until the server got n more requests.
 func more(t *testing.T, s *apiServer, n int) {

@@ -319,4 +319,4 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
-func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
+func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }

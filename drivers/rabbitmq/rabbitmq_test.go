@@ -168,7 +168,7 @@ func (m *member) ended(t *testing.T) error {
 	}
 }
 
-func until(t testing.TB, what string, done func() bool) { t.Helper(); waittest.Until(t, what, done) }
+func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
 // plain returns a channel of a client without kaptar.
 func plain(tb testing.TB, url string) *amqp.Channel {

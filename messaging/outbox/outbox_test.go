@@ -88,7 +88,7 @@ func count(t testing.TB, db *sql.DB, table string) (n int) {
 	return n
 }
 
-func eventually(t testing.TB, what string, ok func() bool) { t.Helper(); waittest.Until(t, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
 
 // broker is where the tests' relays send to.
 type broker struct {

@@ -10,9 +10,9 @@ import (
 )
 
 // Until asks every 5 ms whether it is done, and ends the test with what when that takes a minute.
-func Until(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	Said(t, func() string {
+func Until(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	Said(tb, func() string {
 		if done() {
 			return ""
 		}
@@ -22,8 +22,8 @@ func Until(t testing.TB, what string, done func() bool) {
 
 // Said asks every 5 ms until check returns "", and ends the test with what it said last when that
 // takes a minute.
-func Said(t testing.TB, check func() string) {
-	t.Helper()
+func Said(tb testing.TB, check func() string) {
+	tb.Helper()
 	tick, late := time.NewTicker(5*time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
 	for {
@@ -34,7 +34,7 @@ func Said(t testing.TB, check func() string) {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("waited a minute for this: %s", said)
+			tb.Fatalf("waited a minute for this: %s", said)
 		}
 	}
 }
