@@ -46,7 +46,10 @@ func startBroker(t *testing.T, dir string, log *lockedText) (b driver.Broker, st
 	})
 }
 
-func waitFor(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
+func waitFor(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, done)
+}
 
 // publish tries once and returns whether the broker has it.
 func publish(t *testing.T, b driver.Broker, id string, size int) error {

@@ -168,7 +168,10 @@ func (a answer) problem(t *testing.T, status int) server.Problem {
 	return p
 }
 
-func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, ok)
+}
 
 // buffer is a bytes.Buffer for concurrent use.
 type buffer = waittest.Buffer

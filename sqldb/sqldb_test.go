@@ -64,4 +64,7 @@ func count(t testing.TB, db *sql.DB, table string) int {
 }
 
 // eventually polls until ok, and fails the test with what after 20 seconds.
-func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, ok)
+}

@@ -362,7 +362,10 @@ func metricValue(t *testing.T, tel *telemetry.Telemetry, name, reason string) fl
 
 // eventually polls for what happens in other goroutines and over sockets,
 // where a bubble of synctest does not reach.
-func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, ok)
+}
 
 // buffer is a bytes.Buffer for concurrent use.
 type buffer = waittest.Buffer

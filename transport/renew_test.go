@@ -44,7 +44,10 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-func waitFor(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
+func waitFor(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, done)
+}
 
 // TestRenew: calls go over new connections, and what is under way is not disturbed.
 func TestRenew(t *testing.T) {

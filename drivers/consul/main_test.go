@@ -164,4 +164,7 @@ func (l *logged) waitFor(t *testing.T, text string) {
 	eventually(t, "the log to have "+text, func() bool { return strings.Contains(l.String(), text) })
 }
 
-func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, ok)
+}

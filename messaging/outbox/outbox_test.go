@@ -88,7 +88,10 @@ func count(t testing.TB, db *sql.DB, table string) (n int) {
 	return n
 }
 
-func eventually(tb testing.TB, what string, ok func() bool) { tb.Helper(); waittest.Until(tb, what, ok) }
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	waittest.Until(tb, what, ok)
+}
 
 // broker is where the tests' relays send to.
 type broker struct {
