@@ -13,6 +13,10 @@ func consumers() []mutant {
 			"letter.Retries+1 >= c.opts.Retries", "letter.Retries >= 0", "./messaging", "TestScenario12",
 		},
 		{
+			"one bad key does not stop the handlers of the others", "messaging/circuit.go",
+			"&& len(keys) == circuitKeys", "&& len(keys) > 0", "./messaging", "TestCircuitOfOneKey",
+		},
+		{
 			"an outage makes no dead letters", "messaging/circuit.go",
 			"failures >= circuitFailures &&", "failures > circuitTries &&", "./messaging", "TestCircuit",
 		},
