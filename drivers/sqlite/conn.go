@@ -28,14 +28,15 @@ type innerConn interface {
 	sqlite.HookRegisterer
 }
 
-// conn is a [sqldb.GroupConn]. It adds two things to a connection of the driver: inside a group
-// BeginTx makes a savepoint; and after SQLite has rolled back on its own, further statements of
-// that transaction fail: unguarded they would run and commit one by one.
+// conn is a [sqldb.GroupConn]. It adds three things to a connection of the driver: statements stay
+// prepared; inside a group BeginTx makes a savepoint; and after SQLite has rolled back on its own,
+// further statements of that transaction fail: unguarded they would run and commit one by one.
 type conn struct {
 	innerConn
-	grouped bool // a group's BEGIN IMMEDIATE is open
-	inTx    bool // a transaction or savepoint handed out by BeginTx is open
-	lost    bool // SQLite rolled back while it should be open
+	cache   map[string]innerStmt // prepared, by their text
+	grouped bool                 // a group's BEGIN IMMEDIATE is open
+	inTx    bool                 // a transaction or savepoint handed out by BeginTx is open
+	lost    bool                 // SQLite rolled back while it should be open
 }
 
 var _ sqldb.GroupConn = (*conn)(nil)
@@ -46,13 +47,13 @@ func newConn(c driver.Conn) (*conn, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("sqldb: the SQLite driver's connection %T lacks methods that this package needs", c)
 	}
-	own := &conn{innerConn: inner}
+	own := &conn{innerConn: inner, cache: make(map[string]innerStmt)}
 	inner.RegisterRollbackHook(func() { own.lost = own.inTx || own.grouped })
 	return own, nil
 }
 
 func (c *conn) exec(ctx context.Context, query string) error {
-	_, err := c.innerConn.ExecContext(ctx, query, nil)
+	_, err := c.execCached(ctx, query, nil)
 	return err
 }
 
@@ -116,7 +117,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err := c.usable(); err != nil {
 		return nil, err
 	}
-	return c.innerConn.ExecContext(ctx, query, args)
+	return c.execCached(ctx, query, args)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -127,6 +128,14 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 }
 
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	inner, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &stmt{inner, c}, nil
+}
+
+func (c *conn) prepare(ctx context.Context, query string) (innerStmt, error) {
 	s, err := c.innerConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
@@ -136,7 +145,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		_ = s.Close()
 		return nil, fmt.Errorf("sqldb: the SQLite driver's statement %T lacks methods that this package needs", s)
 	}
-	return &stmt{inner, c}, nil
+	return inner, nil
 }
 
 // tx is a transaction, or a savepoint in a group. Nothing is left of it when SQLite has ended it.

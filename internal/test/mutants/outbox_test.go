@@ -4,6 +4,10 @@ package mutants
 func outboxes() []mutant {
 	return []mutant{
 		{
+			"a pragma is prepared anew", "drivers/sqlite/cache.go",
+			`	case "INSERT",`, `	case "PRAGMA", "INSERT",`, "./drivers/sqlite", "TestCachePragma",
+		},
+		{
 			"the bound of the outbox waits for who may still commit", "messaging/outbox/bound.go",
 			"len(writers) == 0", "true", "./messaging/outbox", "TestBoundKeepsLateCommits",
 		},

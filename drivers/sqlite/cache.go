@@ -1,0 +1,63 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"strings"
+)
+
+const (
+	maxCached      = 64   // statements that a connection keeps prepared
+	maxCachedBytes = 4096 // of the text of one
+)
+
+// cached reports whether a statement may stay prepared. A pragma must not: some have their effect
+// while they are prepared, and would have it only once.
+func cached(query string) bool {
+	word, _, _ := strings.Cut(strings.TrimSpace(query), " ")
+	switch strings.ToUpper(word) {
+	case "INSERT", "UPDATE", "DELETE", "WITH", "SAVEPOINT", "RELEASE", "BEGIN", "COMMIT":
+		return len(query) <= maxCachedBytes
+	}
+	return false
+}
+
+// execCached runs a statement that returns no rows, and keeps it prepared when it succeeds: to prepare
+// one takes SQLite longer than to run it. After a change of the schema SQLite prepares it again.
+func (c *conn) execCached(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if !cached(query) {
+		return c.innerConn.ExecContext(ctx, query, args)
+	}
+	s := c.cache[query]
+	if s == nil {
+		var err error
+		if s, err = c.prepare(ctx, query); err != nil {
+			return nil, err
+		}
+	}
+	res, err := s.ExecContext(ctx, args)
+	if err != nil {
+		delete(c.cache, query)
+		_ = s.Close()
+		return nil, err
+	}
+	if len(c.cache) == maxCached && c.cache[query] == nil {
+		c.forget()
+	}
+	c.cache[query] = s
+	return res, nil
+}
+
+// forget closes what is prepared.
+func (c *conn) forget() {
+	for _, s := range c.cache {
+		_ = s.Close()
+	}
+	clear(c.cache)
+}
+
+// Close implements driver.Conn.
+func (c *conn) Close() error {
+	c.forget() // or SQLite would keep the file open
+	return c.innerConn.Close()
+}
