@@ -10,7 +10,7 @@ import (
 // ErrOwned is wrapped by the error of Own if the database belongs to another service.
 var ErrOwned = errors.New("sqldb: the database is not this service's")
 
-// Unowned, as the argument from of Own, means a database that has tables but no recorded owner.
+// Unowned as the argument from of Own means a database that has tables but no recorded owner.
 const Unowned = "unowned"
 
 const createOwner = `CREATE TABLE IF NOT EXISTS kaptar_owner (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL)`
