@@ -151,7 +151,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"deadletters replay shop 1 3 --why x":                    {2, "dead letter 3: shop has no subscription to order.placed.v1 in group gone any more: drop it"},
 		"deadletters replay shop 1 --all --why x":                {2, "expected ids, or all with a filter"},
 		"deadletters replay shop 1 --key k --why x":              {2, "expected ids, or all with a filter"},
-		"deadletters replay shop --all --why x":                  {2, "--all means every dead letter of the service: say so with yes, or narrow it down"},
+		"deadletters replay shop --all --why x":                  {2, "--all means every dead letter of the service: set yes too, or narrow it down"},
 		"deadletters replay shop 1 --rate 51 --why x":            {2, "--rate 51: expected 1 to 50 a second"},
 		"deadletters replay shop 1 --rate 0 --why x":             {2, "--rate 0: expected 1 to 50 a second"},
 		"deadletters replay shop --all --state lost --why x":     {2, `--state "lost": expected`},

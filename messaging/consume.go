@@ -260,10 +260,10 @@ func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (
 		if failures++; failures >= c.opts.Tries {
 			return result, err
 		}
-		switch waited, crowded := pause(stop, steady.Delay(failures-1, firstBackoff, maxBackoff), waiting); {
+		switch waited, full := pause(stop, steady.Delay(failures-1, firstBackoff, maxBackoff), waiting); {
 		case !waited:
 			return "", errors.Join(errStopped, err)
-		case crowded:
+		case full:
 			return result, err
 		}
 	}
@@ -271,7 +271,7 @@ func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (
 
 // pause waits for d, or until so many events wait behind this one that it must be set aside. waited
 // is false when stop ended.
-func pause(stop context.Context, d time.Duration, waiting func() int) (waited, crowded bool) {
+func pause(stop context.Context, d time.Duration, waiting func() int) (waited, full bool) {
 	const look = 50 * time.Millisecond
 	for ; d > 0; d -= look {
 		if waiting() >= maxWaiting {

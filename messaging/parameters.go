@@ -225,7 +225,7 @@ func (s *selection) check() (err error) {
 	case s.All == (len(s.IDs) > 0), filtered && !s.All:
 		return cli.Usagef("which are meant: expected ids, or all with a filter")
 	case s.All && !filtered && !s.Yes:
-		return cli.Usagef("all means every dead letter of the service: say so with yes, or narrow it down with topic, key, since …")
+		return cli.Usagef("all means every dead letter of the service: set yes too, or narrow it down with topic, key, since …")
 	case len(s.IDs) > mostNamed:
 		return cli.Usagef("%d dead letters: expected 1 to %d at once, or all with a filter", len(s.IDs), mostNamed)
 	}

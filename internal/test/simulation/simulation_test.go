@@ -200,6 +200,9 @@ func (w *world) record() *crash.Record {
 // goroutines makes.
 func TestReplay(t *testing.T) {
 	t.Parallel()
+	if os.Getenv("KAPTAR_SEED") != "" || os.Getenv("KAPTAR_SEEDS") != "" {
+		t.Skip("KAPTAR_SEED and KAPTAR_SEEDS choose the seeds of each Simulate, and this test has its own")
+	}
 	all, different := 0, 0
 	for seed := range 10 {
 		var runs, early [2][]string
@@ -225,8 +228,8 @@ func TestReplay(t *testing.T) {
 			}
 		}
 	}
-	if all < 200 || different*50 > all {
-		t.Errorf("%d of %d faults are in one of two runs, want 2 of a hundred", different, all)
+	if all < 200 || different*25 > all {
+		t.Errorf("%d of %d faults are in one of two runs, want 4 of a hundred at most", different, all)
 	}
 }
 
