@@ -116,16 +116,18 @@ func TestOpenErrors(t *testing.T) {
 // TestOpenWhileAway: a server that cannot be reached is no error, but one for Healthy and Declare.
 func TestOpenWhileAway(t *testing.T) {
 	t.Parallel()
-	b, err := openBroker(t.Context(), "nats://ada:secret@127.0.0.1:1", nil)
-	if err != nil {
-		t.Fatalf("Open = %v, want nil", err)
-	}
-	defer closeNow(t, b)
-	for what, err := range map[string]error{
-		"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"}),
-	} {
-		if err == nil || !strings.Contains(err.Error(), "nats://ada:xxxxx@127.0.0.1:1") || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s = %v, want the URL without its password", what, err)
+	for _, hosts := range []string{"127.0.0.1:1,127.0.0.1:2", "no-such-host.invalid"} {
+		b, err := openBroker(t.Context(), "nats://ada:secret@"+hosts, nil)
+		if err != nil {
+			t.Fatalf("Open = %v, want nil", err)
+		}
+		defer closeNow(t, b)
+		for what, err := range map[string]error{
+			"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"}),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "nats://ada:xxxxx@"+hosts) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s = %v, want the URL without its password", what, err)
+			}
 		}
 	}
 }
