@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,7 +70,7 @@ func (g *registry) open() error {
 		return err
 	}
 	g.db, g.keep, g.metrics = db, kaptar.SectionOf[Settings](g.app).Saga.Keep, newMetrics(g.app)
-	unfinished := waiting{g.app.Name(), db}
+	unfinished := waiting{g}
 	g.app.Metrics().MustRegister(unfinished)
 	g.app.OnStop("sagas", func(context.Context) error { // before the database, which it reads
 		g.app.Metrics().Unregister(unfinished)
@@ -162,15 +163,13 @@ func newMetrics(app *kaptar.App) *metrics {
 	return m
 }
 
-// waiting is a collector that reads the unfinished sagas of a service at each scrape.
-type waiting struct {
-	service string
-	db      *sql.DB
-}
+// waiting is a collector that reads the unfinished sagas of a service at each scrape. Each registered
+// definition has its gauges of running sagas even while there are none, so that alerts find them.
+type waiting struct{ *registry }
 
 func (c waiting) descs() (unfinished, age, stuck *prometheus.Desc) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(name, help, labels, prometheus.Labels{"service": c.service})
+		return prometheus.NewDesc(name, help, labels, prometheus.Labels{"service": c.app.Name()})
 	}
 	return desc("saga_unfinished", "Sagas that are not over, by status and version of the definition.", "saga", "version", "status"),
 		desc("saga_oldest_seconds", "Age of the oldest saga that is not over.", "saga", "version", "status"),
@@ -191,19 +190,33 @@ func (c waiting) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	unfinished, age, stuck := c.descs()
-	_, _ = sqldb.Select(ctx, c.db, func(r sqldb.Row) (none struct{}, err error) {
-		var name, version, status string
+	none := make(map[[2]string]bool) // name and version of definitions without running sagas
+	for _, r := range c.runners {
+		none[[2]string{r.def.name, strconv.Itoa(r.def.version)}] = true
+	}
+	gauges := func(name, version string, status Status, count, late int64, oldest time.Duration) {
+		for d, v := range map[*prometheus.Desc]float64{unfinished: float64(count), age: max(0, oldest.Seconds()), stuck: float64(late)} {
+			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name, version, string(status))
+		}
+	}
+	_, err := sqldb.Select(ctx, c.db, func(r sqldb.Row) (_ struct{}, err error) {
+		var name, version string
+		var status Status
 		var count, late, oldest int64
 		if err := r.Scan(&name, &version, &status, &count, &late, &oldest); err != nil {
-			return none, err
+			return struct{}{}, err
 		}
-		gauge := func(d *prometheus.Desc, v float64) {
-			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name, version, status)
+		if status == Running {
+			delete(none, [2]string{name, version})
 		}
-		gauge(unfinished, float64(count))
-		gauge(age, max(0, time.Since(time.UnixMilli(oldest)).Seconds()))
-		gauge(stuck, float64(late))
-		return none, nil
+		gauges(name, version, status, count, late, time.Since(time.UnixMilli(oldest)))
+		return struct{}{}, nil
 	}, `SELECT name, version, status, count(*), sum(CASE WHEN attempts >= $1 THEN 1 ELSE 0 END), min(created_at)
 		FROM kaptar_sagas WHERE due_at IS NOT NULL GROUP BY name, version, status`, stuckAfter)
+	if err != nil {
+		return
+	}
+	for def := range none {
+		gauges(def[0], def[1], Running, 0, 0, 0)
+	}
 }

@@ -256,8 +256,14 @@ func TestVersions(t *testing.T) {
 			}
 			return nil
 		})
-		if body := s.Do("GET", "bank", "/metrics", "").Body; !strings.Contains(body, `saga_unfinished{saga="transfer",service="bank",status="running",version="0"} 1`) {
-			t.Errorf("the metrics do not tell of it:\n%s", body)
+		body := s.Do("GET", "bank", "/metrics", "").Body
+		for _, want := range []string{
+			`saga_unfinished{saga="transfer",service="bank",status="running",version="0"} 1`,
+			`saga_stuck{saga="transfer",service="bank",status="running",version="2"} 0`, // what alerts ask for is there before it happens
+		} {
+			if !strings.Contains(body, want) {
+				t.Errorf("the metrics do not have %s:\n%s", want, body)
+			}
 		}
 		s.Stop()
 
