@@ -221,24 +221,26 @@ func (t *turn) run(ctx context.Context) error {
 	backoff := newBackoff()
 	for ctx.Err() == nil {
 		batch, err := t.fetch(ctx)
-		if err != nil && t.lease.Check(ctx) != nil {
-			return err
-		}
 		if err == nil {
 			t.led.Store(true)
 			t.Relay.outage.Back(ctx)
 			err = t.deliver(ctx, batch)
 		}
+		if err == nil {
+			t.bound.delivered(batch.ids, batch.last)
+			if t.rest {
+				err = t.purge(ctx)
+			}
+		}
 		if err != nil {
+			if t.lease.Check(ctx) != nil { // then Run tells of it, once for all routes
+				return err
+			}
 			failed(ctx, &t.route.outage, backoff, err)
 			continue
 		}
-		t.bound.delivered(batch.ids, batch.last)
 		backoff.Reset()
 		t.route.outage.Back(ctx)
-		if t.rest {
-			failed(ctx, &t.route.outage, backoff, t.purge(ctx))
-		}
 		switch len(batch.ids) {
 		case 0:
 			t.route.signal.Wait(ctx, jitter(t.poll))

