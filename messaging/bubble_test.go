@@ -81,6 +81,7 @@ func inBubble(t *testing.T, ordered bool, opts *SubscribeOptions, test func(b *b
 		b.c.retrier.add(b.c)
 		b.c.handle = inTx(b.db, decode[int], b.handle)
 		b.start()
+		synctest.Wait() // for what the consumer reads at its start, and a test may change after it
 		test(b)
 		b.stop()
 	})
