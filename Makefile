@@ -4,7 +4,6 @@ TOOLS := $(CURDIR)/.tmp/bin
 
 # Packages whose tests spend their time in SQLite, which is 20 times slower under the race detector, or which only read
 # the repository or do sums. They are tested without it, and those of ALONE alone: their loads need the machine.
-# -parallel is above the number of cores because most of the other tests wait for a server or a timeout.
 ALONE := ./shop ./internal/test/crash
 NO_RACE := ./sqldb/... ./messaging/outbox/... ./local/... ./shop/... ./internal/test/repotest/... ./internal/test/crash/... ./internal/test/simulation/... ./rollout/analysis/...
 
@@ -28,13 +27,13 @@ test: ## everything: installs the servers that are missing, then vet and all tes
 	echo 'vet'; go vet ./... && go vet -tags user_v2 ./shop/user || status=1; \
 	without=$$(go list $(NO_RACE)) && \
 	with=$$(go list ./... | grep -vxF "$$without") && \
-	{ go test -timeout 20m -parallel 3 -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$\|/internal/test/crash$$' <<<"$$without"); \
+	{ go test -timeout 20m -json $$race $$with; go test -timeout 20m -json $$(grep -v '/shop$$\|/internal/test/crash$$' <<<"$$without"); \
 	go test -p 1 -timeout 30m -json $(ALONE); go test -timeout 20m -json -tags user_v2 ./shop/user; } | $(TOOLS)/testreport || status=1; \
 	if [ $$status = 0 ]; then echo 'make test: ok'; else echo 'make test: FAILED'; fi; exit $$status
 
 test-short: ## the tests that need Go alone; the others are counted as skipped
 	@go build -o $(TOOLS)/ ./internal/test/repotest/testreport
-	@go test -short -parallel 8 -json ./... | $(TOOLS)/testreport
+	@go test -short -json ./... | $(TOOLS)/testreport
 
 servers: ## install and run PostgreSQL, Kafka, RabbitMQ, NATS, Consul, Redis, Prometheus, Jaeger, VictoriaLogs and Kubernetes' API server, until Ctrl-C
 	@go build -o $(TOOLS)/servers ./tools/servers
