@@ -46,13 +46,21 @@ func begin(t testing.TB, db *sql.DB, m driver.Message) *sql.Tx {
 // fill puts n events into the outbox by one statement.
 func fill(t testing.TB, db *sql.DB, n int) {
 	t.Helper()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	bytes := "repeat('x', 200)::bytea"
 	if sqldb.DialectOf(db) == sqldb.SQLite {
 		bytes = "zeroblob(200)"
 	}
-	exec(t, db, `WITH RECURSIVE s(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM s WHERE i + 1 < $1)
+	exec(t, conn, `WITH RECURSIVE s(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM s WHERE i + 1 < $1)
 		INSERT INTO kaptar_outbox (msgid, topic, key, headers, payload, raw, created_at)
 		SELECT 'bulk-' || i, 'order.placed.v1', 'k', '{}', `+bytes+`, FALSE, 1 FROM s`, n)
+	if sqldb.DialectOf(db) == sqldb.Postgres { // or the session hands its figures in up to 10 s later
+		exec(t, conn, "SELECT pg_stat_force_next_flush()")
+	}
 }
 
 // A transaction that has its id before others and is open for long holds nobody up, is not skipped, and
@@ -174,10 +182,13 @@ func TestBacklogCostsTheSameToItsEnd(t *testing.T) {
 	if _, err := snapshot.Exec("SELECT count(*) FROM kaptar_outbox"); err != nil {
 		t.Fatal(err)
 	}
-	sent := make(chan int, rows)
-	r := outbox.NewRelay(relayed, func(_ context.Context, batch []driver.Message) error {
-		sent <- len(batch)
-		return nil
+	sent := make(chan int) // nothing more is read and deleted before it is taken from here
+	r := outbox.NewRelay(relayed, func(ctx context.Context, batch []driver.Message) error {
+		select {
+		case sent <- len(batch):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
 	}, nil).BoundOften().Poll(5 * time.Millisecond)
 	stop := start(t, r)
 	eventually(t, "the plan is kept of a read of an empty table", func() bool {
@@ -190,8 +201,7 @@ func TestBacklogCostsTheSameToItsEnd(t *testing.T) {
 	}
 	eventually(t, "all are deleted", func() bool { return count(t, db, "kaptar_outbox") == 0 })
 	fill(t, db, rows)
-	var before int
-	eventually(t, "the statistics have the insert", func() bool { n := blocks(t, db); same := n == before; before = n; return same && n > rows })
+	before := blocks(t, db)
 	r.Wake()
 	for n := 0; n < rows; {
 		n += <-sent
@@ -201,8 +211,11 @@ func TestBacklogCostsTheSameToItsEnd(t *testing.T) {
 	if err := relayed.Close(); err != nil { // sessions hand in their figures when they end
 		t.Fatal(err)
 	}
+	eventually(t, "the statistics have the drain", func() bool {
+		return number(t, db, "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'kaptar_outbox'") == rows+20
+	})
 	var after int
-	eventually(t, "the statistics have the drain", func() bool { n := blocks(t, db); same := n == after; after = n; return same && n > before })
+	eventually(t, "also that of the index", func() bool { n := blocks(t, db); same := n == after; after = n; return same })
 	if perRow := float64(after-before) / rows; perRow > 5.5 {
 		t.Errorf("pages asked for per row of the drain = %.1f, want at most 5.5", perRow)
 	}

@@ -73,7 +73,9 @@ func add(t testing.TB, db *sql.DB, m driver.Message) {
 	}
 }
 
-func exec(t testing.TB, db *sql.DB, query string, args ...any) {
+func exec(t testing.TB, db interface {
+	ExecContext(context.Context, string, ...any) (sql.Result, error)
+}, query string, args ...any) {
 	t.Helper()
 	if _, err := db.ExecContext(context.WithoutCancel(t.Context()), query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
