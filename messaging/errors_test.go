@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,17 +16,6 @@ import (
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
-
-// closedPort is an address of loopback where nobody listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // locked is the URL of a broker that wants another password.
 func locked(t *testing.T) string {

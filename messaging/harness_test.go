@@ -1,11 +1,11 @@
 package messaging_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/kaptartest"
 	"github.com/kaptar/kaptar/messaging"
@@ -25,7 +26,7 @@ import (
 )
 
 // timeout is how long a test waits for what is bound to happen, or for some more of it.
-const timeout = 15 * time.Second
+const timeout = time.Minute
 
 type placed struct {
 	N    int    `json:"n"`
@@ -45,7 +46,7 @@ type natsServer struct {
 
 func startBroker(t *testing.T) *natsServer {
 	t.Helper()
-	n := &natsServer{t: t, dir: t.TempDir(), port: server.RANDOM_PORT}
+	n := &natsServer{t: t, dir: t.TempDir(), port: servertest.Port(t)}
 	n.start()
 	t.Cleanup(func() { n.stop() })
 	return n
@@ -63,7 +64,7 @@ func (n *natsServer) start() {
 	if !s.ReadyForConnections(timeout) {
 		n.t.Fatalf("broker is not ready after %v", timeout)
 	}
-	n.s, n.port = s, s.Addr().(*net.TCPAddr).Port
+	n.s = s
 }
 
 func (n *natsServer) stop() {
@@ -132,11 +133,17 @@ func (s *system) processed(service, outcome string) string {
 	return s.metric(service, fmt.Sprintf(`messaging_processed_total{outcome=%q,service=%q,topic=%q}`, outcome, service, orders.Name))
 }
 
+// ordersAs is the topic orders under a name, for a broker that several tests use; "" is its own.
+func ordersAs(name string) messaging.Topic[placed] {
+	return messaging.Topic[placed]{Name: cmp.Or(name, orders.Name)}
+}
+
 // A shop publishes orders.
 type shop struct {
-	app *kaptar.App
-	db  *sql.DB
-	pub *messaging.Publisher[placed]
+	topic string // as ordersAs has it
+	app   *kaptar.App
+	db    *sql.DB
+	pub   *messaging.Publisher[placed]
 }
 
 func (s *shop) service() kaptar.Service {
@@ -145,7 +152,7 @@ func (s *shop) service() kaptar.Service {
 		if s.db, err = app.DB(nil); err != nil {
 			return err
 		}
-		s.pub, err = messaging.NewPublisher(app, orders)
+		s.pub, err = messaging.NewPublisher(app, ordersAs(s.topic))
 		return err
 	}}
 }
@@ -172,6 +179,7 @@ type handler func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) er
 // handling, after what handle says.
 type store struct {
 	name   string
+	topic  string // as ordersAs has it
 	opts   *messaging.SubscribeOptions
 	handle handler
 	db     *sql.DB
@@ -185,7 +193,7 @@ func (s *store) service() kaptar.Service {
 		if _, err := s.db.Exec(`CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY, key TEXT, n INTEGER)`); err != nil {
 			return err
 		}
-		return messaging.Subscribe(app, orders, func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error {
+		return messaging.Subscribe(app, ordersAs(s.topic), func(ctx context.Context, tx *sql.Tx, e messaging.Event[placed]) error {
 			if _, err := tx.ExecContext(ctx, `INSERT INTO effects (key, n) VALUES ($1, $2)`, e.Key, e.Data.N); err != nil {
 				return err
 			}

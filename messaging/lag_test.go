@@ -20,14 +20,14 @@ func TestDeadLetterMetrics(t *testing.T) {
 	r.publish(1)
 	r.publish(2)
 	labels := `{group="reader",service="reader",state="dead",topic="order.placed.v1"}`
-	r.eventually("two dead letters", func() bool { return sys.metric("reader", "messaging_dead_letters"+labels) == "2" })
+	eventually(t, "two dead letters", func() bool { return sys.metric("reader", "messaging_dead_letters"+labels) == "2" })
 	if got := sys.metric("reader", "messaging_dead_letters_oldest_seconds"+labels); got == "" || got == "0" {
 		t.Errorf("age of the oldest: %q", got)
 	}
 	if got := sys.Do("GET", "reader", "/readyz", ""); got.Status != 503 || !strings.Contains(got.Body, "dead letter 1 of order.placed.v1 is older than dead_letters.unready_after, which is 1ms") {
 		t.Errorf("readyz: %d %s", got.Status, got.Body)
 	}
-	r.eventually("the lag is there", func() bool {
+	eventually(t, "the lag is there", func() bool {
 		return strings.Contains(sys.Do("GET", "reader", "/metrics", "").Body, `messaging_lag{group="reader.second",partition="`)
 	})
 	r.fail.Store(false)

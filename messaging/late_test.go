@@ -1,6 +1,7 @@
 package messaging_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ func away(t *testing.T, rawURL string) (at string, come func()) {
 		t.Fatal(err)
 	}
 	server := u.Host
-	u.Host = closedPort(t)
+	u.Host = fmt.Sprint("127.0.0.1:", servertest.Port(t))
 	return u.String(), func() {
 		l, err := net.Listen("tcp", u.Host)
 		if err != nil {
@@ -66,9 +67,9 @@ func TestBrokerThatComesLater(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at, come := away(t, broker(t))
-			var shop shop
+			shop := shop{topic: "late." + rand.Text()}
 			store := newStore(nil)
-			store.opts = &messaging.SubscribeOptions{From: messaging.FromNow, Group: "late-" + strings.ToLower(t.Name()[len("TestBrokerThatComesLater/"):])}
+			store.topic, store.opts = shop.topic, &messaging.SubscribeOptions{From: messaging.FromNow}
 			s := start(t, t.TempDir(), map[string]string{"broker_url": at}, kaptar.Service{Name: "shop", Setup: func(app *kaptar.App) error {
 				return errors.Join(shop.service().Setup(app), store.service().Setup(app))
 			}})

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/kaptar/kaptar"
 	_ "github.com/kaptar/kaptar/drivers/kafka"
@@ -18,6 +17,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/rabbitmq"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging"
 )
 
@@ -96,14 +96,12 @@ func (r *reading) publish(n int) {
 // counts waits until the groups have handled so many.
 func (r *reading) counts(first, second int64) {
 	r.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for r.first.Load() != first || r.second.Load() != second {
-		if <-tick.C; time.Now().After(deadline) {
-			r.t.Fatalf("handled %d in the first group and %d in the second, want %d and %d", r.first.Load(), r.second.Load(), first, second)
+	waittest.Said(r.t, func() string {
+		if one, two := r.first.Load(), r.second.Load(); one != first || two != second {
+			return fmt.Sprintf("%d in the first group and %d in the second, of which %d and %d are handled", first, second, one, two)
 		}
-	}
+		return ""
+	})
 }
 
 // TestReset: a group begins again while its service runs, and another group of the same service and topic does not (fault 17).
@@ -141,7 +139,7 @@ func TestReset(t *testing.T) {
 					t.Fatalf("reset to a time: %d %s", code, out)
 				}
 				r.counts(14, 13)
-				r.eventually("all is acknowledged", func() bool {
+				eventually(t, "all is acknowledged", func() bool {
 					code, out := r.run("events list --json")
 					var services []struct {
 						Events []struct {
@@ -170,18 +168,6 @@ func TestReset(t *testing.T) {
 	}
 }
 
-func (r *reading) eventually(what string, ok func() bool) {
-	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if <-tick.C; time.Now().After(deadline) {
-			r.t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
-
 // TestResetKeepsWhatIsSetAside: what is set aside is not handled twice, and is replayed in the new generation.
 func TestResetKeepsWhatIsSetAside(t *testing.T) {
 	t.Parallel()
@@ -194,7 +180,7 @@ func TestResetKeepsWhatIsSetAside(t *testing.T) {
 	r.fail.Store(true)
 	r.publish(2)
 	r.counts(1, 2)
-	r.eventually("it is set aside", func() bool { _, out := r.run("deadletters list"); return strings.Contains(out, "no luck with 2") })
+	eventually(t, "it is set aside", func() bool { _, out := r.run("deadletters list"); return strings.Contains(out, "no luck with 2") })
 	r.fail.Store(false)
 	if code, out := r.run("events reset reader " + orders.Name + " --group reader --to beginning --why x"); code != 0 {
 		t.Fatalf("reset: %d %s", code, out)
@@ -222,7 +208,7 @@ func TestReplayOfWhatCameAgain(t *testing.T) {
 	start(t, t.TempDir(), r.values, r.service())
 	r.publish(1)
 	r.counts(0, 1)
-	r.eventually("it is set aside", func() bool { _, out := r.run("deadletters list"); return strings.Contains(out, "no luck with 1") })
+	eventually(t, "it is set aside", func() bool { _, out := r.run("deadletters list"); return strings.Contains(out, "no luck with 1") })
 	r.fail.Store(false)
 	if code, out := r.run("events reset reader " + orders.Name + " --group reader --to beginning --why x"); code != 0 {
 		t.Fatalf("reset: %d %s", code, out)

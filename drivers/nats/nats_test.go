@@ -3,7 +3,6 @@ package nats_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +27,7 @@ type testServer struct {
 
 func startServer(tb testing.TB, opts func(*server.Options)) *testServer {
 	tb.Helper()
-	s := &testServer{dir: tb.TempDir(), opts: opts, port: server.RANDOM_PORT}
+	s := &testServer{dir: tb.TempDir(), opts: opts, port: servertest.Port(tb)}
 	s.start(tb)
 	tb.Cleanup(s.stop)
 	return s
@@ -49,9 +48,6 @@ func (s *testServer) start(tb testing.TB) {
 	s.s.Start()
 	if !s.s.ReadyForConnections(20 * time.Second) {
 		tb.Fatal("nats-server was not ready within 20s")
-	}
-	if !opts.DontListen {
-		s.port = s.s.Addr().(*net.TCPAddr).Port
 	}
 }
 

@@ -25,7 +25,7 @@ const (
 	leasePoll   = time.Second
 	backoffMin  = 100 * time.Millisecond
 	backoffMax  = 5 * time.Second
-	deleteGrace = 2 * time.Second
+	deleteGrace = 5 * time.Second
 	leaseName   = "outbox relay"
 	signalName  = "outbox"
 )

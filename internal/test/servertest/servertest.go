@@ -77,6 +77,18 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	return s
 }
 
+// Port returns a loopback port that stays this test's own, whether it listens there or not: one that
+// the system chooses can be taken by others while nobody listens.
+func Port(t testing.TB) int {
+	t.Helper()
+	ports, release, err := servers.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return ports[0]
+}
+
 // Start starts a server for this test alone, which may kill it; it is closed after the test. It
 // needs no Main. The log of a server whose test failed is in the test's log.
 func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Server {
