@@ -2,10 +2,10 @@ package kafka_test
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/drivers/kafka"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -14,9 +14,15 @@ import (
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	cluster, url := fake(t)
-	one, two := open(t, url), open(t, url)
-	defer closeNow(t, one)
-	defer closeNow(t, two)
+	var brokers [2]*kafka.Broker
+	for i := range brokers {
+		var err error
+		if brokers[i], err = kafka.Open(t.Context(), url, &kafka.Options{AckWait: 10 * time.Second, Partitions: 4}); err != nil {
+			t.Fatal(err)
+		}
+		defer closeNow(t, brokers[i])
+	}
+	one, two := brokers[0], brokers[1]
 	for i := range 40 {
 		publish(t, one, driver.Message{ID: fmt.Sprint(i), Topic: "t", Key: fmt.Sprint(i)})
 	}
@@ -27,17 +33,16 @@ func TestDrain(t *testing.T) {
 		held = append(held, next(t, gotOne))
 	}
 	gotTwo, _ := start(t, two, sub)
-	var finished sync.WaitGroup
-	finished.Add(1)
-	time.AfterFunc(1100*time.Millisecond, func() { // while the group waits for it, and before the ack wait
-		defer finished.Done()
-		for _, d := range held {
-			ack(t, d)
+	for round := range 2 { // the first owner is told, and then the second
+		if _, err := cluster.WaitGroupStable(t.Context(), "g/t", 2); err != nil {
+			t.Fatal(err)
 		}
-	})
-	finished.Wait()
-	if _, err := cluster.WaitGroupStable(t.Context(), "g/t", 2); err != nil {
-		t.Fatal(err)
+		if round == 0 {
+			<-time.After(500 * time.Millisecond) // of the two seconds for which the group waits
+			for _, d := range held {
+				ack(t, d)
+			}
+		}
 	}
 	for i := range 40 {
 		publish(t, one, driver.Message{ID: fmt.Sprint("late", i), Topic: "t", Key: fmt.Sprint(i)})

@@ -16,7 +16,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-const testAckWait = 1500 * time.Millisecond
+const testAckWait = 2 * time.Second
 
 // fake starts a Kafka in this process: the protocol, groups and offsets, without replication.
 func fake(tb testing.TB, opts ...kfake.Opt) (*kfake.Cluster, string) {

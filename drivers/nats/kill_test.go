@@ -108,7 +108,7 @@ func TestKilledProcess(t *testing.T) {
 	took := time.Since(start)
 	g.until("")
 	tookLater := time.Since(start)
-	const slack = 2 * time.Second // the server looks once a second, and the machine may be busy
+	const slack = 5 * time.Second // the server looks once a second, and the machine may be busy
 	if took < ttl/2 || took > ttl+slack || tookLater > ttl+slack {
 		t.Errorf("the killed instance was listed for %v, and for %v at a watcher that came later, want %v at most", took, tookLater, ttl)
 	}

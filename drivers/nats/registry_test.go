@@ -142,11 +142,11 @@ func adminOf(t *testing.T, url string) jetstream.JetStream {
 func TestStaysWhileRefreshed(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	r := openRegistry(t, server.URL()+"?ttl=2s")
+	r := openRegistry(t, server.URL()+"?ttl=4s")
 	register(t, r, "a")
-	f := followInstances(t, openRegistry(t, server.URL()+"?ttl=2s"), "s")
+	f := followInstances(t, openRegistry(t, server.URL()+"?ttl=4s"), "s")
 	f.until("a")
-	f.quiet(7*time.Second, "while the instance was refreshed")
+	f.quiet(13*time.Second, "while the instance was refreshed")
 	if err := r.Deregister(t.Context(), discovery.Instance{ID: "a", Service: "s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -193,10 +193,10 @@ func TestServerRestart(t *testing.T) {
 		lose func(*testing.T, *servers.Server)
 	}{
 		"shortly":              {0, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
-		"for longer than ttl":  {5 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
+		"for longer than ttl":  {6 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
 		"with loss of files":   {0, func(t *testing.T, s *servers.Server) { wipe(t, s) }},
 		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
-		"paused for two times": {5 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
+		"paused for two times": {9 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
 		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
 			if err := adminOf(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
@@ -206,7 +206,7 @@ func TestServerRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := servertest.Start(t, servers.NATS)
-			url := server.URL() + "?ttl=2s"
+			url := server.URL() + "?ttl=4s"
 			r, other := openRegistry(t, url), openRegistry(t, url)
 			f := followInstances(t, other, "s")
 			f.until("")
@@ -220,7 +220,7 @@ func TestServerRestart(t *testing.T) {
 			case name != "bucket deleted":
 				must(t, server.Restart(t.Context()))
 			}
-			f.quiet(5*time.Second, "when the server was back")
+			f.quiet(6*time.Second, "when the server was back")
 			followInstances(t, openRegistry(t, url), "s").until("a b")
 			register(t, r, "c")
 			f.until("a b c")
@@ -232,7 +232,7 @@ func TestServerRestart(t *testing.T) {
 func TestRegistryLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
-	url := c.URL() + "?replicas=3&ttl=3s"
+	url := c.URL() + "?replicas=3&ttl=5s"
 	r, other := openRegistry(t, url), openRegistry(t, url)
 	register(t, r, "a", "b")
 	f := followInstances(t, other, "s")
@@ -252,7 +252,7 @@ func TestRegistryServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
 	must(t, server.Kill())
-	r := openRegistry(t, server.URL()+"?ttl=2s")
+	r := openRegistry(t, server.URL()+"?ttl=4s")
 	f := followInstances(t, r, "s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -268,7 +268,7 @@ func TestRegistryServerAway(t *testing.T) {
 		t.Errorf("Register that waited for the server = %v, want nil", err)
 	}
 	f.until("a")
-	f.quiet(3*time.Second, "after the failed Register")
+	f.quiet(5*time.Second, "after the failed Register")
 }
 
 // TestCloseEndsCallsThatWait: Close does not wait for the server.

@@ -121,8 +121,10 @@ func TestMembersShareByKey(t *testing.T) {
 	l := newLedger(t)
 	brokers := map[string]driver.Broker{}
 	stops := map[string]func(){}
+	o := options()
+	o.AckWait = time.Minute // what comes again on a busy machine would be with two members
 	start := func(name string) {
-		b := open(t, url, options())
+		b := open(t, url, o)
 		brokers[name] = b
 		ctx, stop := context.WithCancel(t.Context())
 		result := make(chan error, 1)

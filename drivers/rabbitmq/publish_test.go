@@ -81,7 +81,9 @@ func TestReturnedBeforeRefused(t *testing.T) {
 func TestDeletedTopic(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
-	b := open(t, url, options())
+	o := options()
+	o.Balance = 2 * time.Second // long enough for the group to come back on a busy machine
+	b := open(t, url, o)
 	defer closeNow(t, b)
 	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
 		t.Fatal(err)
@@ -97,10 +99,6 @@ func TestDeletedTopic(t *testing.T) {
 	}
 	until(t, "a topic without groups to be one again", func() bool { return b.Publish(t.Context(), messages("t", "m", 3)) == nil })
 
-	o := options()
-	o.Balance = 2 * time.Second // long enough for the group to come back on a busy machine
-	b = open(t, url, o)
-	defer closeNow(t, b)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	got := make(chan string, 1000)

@@ -16,7 +16,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-const testAckWait = time.Second
+const testAckWait = 2 * time.Second
 
 func TestMain(m *testing.M) {
 	drivertest.Process(func(ctx context.Context, url string) (driver.Broker, error) {
