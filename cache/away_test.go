@@ -162,7 +162,7 @@ func TestUndone(t *testing.T) {
 	t.Parallel()
 	url, service := servertest.Shared(t, servers.Redis).URL(), serviceOf(t)
 	w := startWire(t, strings.TrimPrefix(url, "redis://"))
-	a, link := remoteCache(t, w.url(), service, io.Discard)
+	a, link := remoteCache(t, w.url(), service, io.Discard, silence)
 	b, _ := remoteCache(t, url, service, io.Discard)
 	s := new(source)
 	want(t, a, s, 0, 1)
@@ -190,7 +190,7 @@ func TestUndone(t *testing.T) {
 func TestPaused(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.Redis)
-	c, l := remoteCache(t, server.URL(), "user-service", io.Discard)
+	c, l := remoteCache(t, server.URL(), "user-service", io.Discard, silence)
 	tr := startTraffic(t, c)
 	for range 2 {
 		tr.more(500)
@@ -255,7 +255,7 @@ func TestManyUndone(t *testing.T) {
 		up     bool
 	}{{maxUndone, true}, {maxUndone + 1, false}} {
 		l := newLink(to, serviceOf(t), "REDIS_URL", "", newLog(log))
-		l.limit = 2 * time.Second
+		l.limit = timeout
 		c := newTestCache(newRemote(l, "users", shapeOf[user](), time.Minute), time.Minute)
 		for i := range tt.undone {
 			if err := c.Delete(t.Context(), fmt.Sprint(i)); !errors.Is(err, errAway) {
@@ -282,7 +282,7 @@ func TestBlackHole(t *testing.T) {
 	shared := servertest.Shared(t, servers.Redis)
 	w := startWire(t, strings.TrimPrefix(shared.URL(), "redis://"))
 	log := new(logged)
-	c, l := remoteCache(t, w.url(), serviceOf(t), log)
+	c, l := remoteCache(t, w.url(), serviceOf(t), log, silence)
 	s := new(source)
 	want(t, c, s, 0, 1)
 	want(t, c, s, 0, 1)

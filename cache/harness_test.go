@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,8 +26,12 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// timeout is how long a test waits for what is bound to happen.
-const timeout = 20 * time.Second
+const (
+	// timeout is how long a test waits for what is bound to happen.
+	timeout = 20 * time.Second
+	// silence is how long a test waits for a server that does not answer.
+	silence = 2 * time.Second
+)
 
 // user is what the tests keep.
 type user struct {
@@ -63,11 +68,11 @@ func newTestCache(e engine, ttl time.Duration) *Cache[user] {
 }
 
 // openLink is what New does, with the task that App.Go starts.
-func openLink(t testing.TB, url, service string, log io.Writer) *link {
+func openLink(t testing.TB, url, service string, log io.Writer, limit ...time.Duration) *link {
 	t.Helper()
 	l := newLink(serverAt(t, url), service, "REDIS_URL", url, newLog(log))
-	l.limit = 2 * time.Second // a busy machine is no outage
-	_ = l.connect()           // which logs
+	l.limit = slices.Concat(limit, []time.Duration{timeout})[0] // a busy machine is no outage
+	_ = l.connect()                                             // which logs
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.run(ctx) }()
@@ -106,8 +111,8 @@ func keyIn(t testing.TB, raw *redis.Client, service string) string {
 }
 
 // remoteCache is one instance of service on the Redis at url.
-func remoteCache(t testing.TB, url, service string, log io.Writer) (*Cache[user], *link) {
-	l := openLink(t, url, service, log)
+func remoteCache(t testing.TB, url, service string, log io.Writer, limit ...time.Duration) (*Cache[user], *link) {
+	l := openLink(t, url, service, log, limit...)
 	return newTestCache(newRemote(l, "users", shapeOf[user](), time.Minute), time.Minute), l
 }
 

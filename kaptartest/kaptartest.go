@@ -24,12 +24,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
 	"testing"
-	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -45,9 +45,6 @@ import (
 	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/transport"
 )
-
-// timeout is how long a test waits for something that must happen.
-const timeout = 20 * time.Second
 
 // Options are the options of [StartWith]. nil and the zero value are the defaults.
 type Options struct {
@@ -233,24 +230,16 @@ func (s *System) Log() string { return s.log.String() }
 // Spans returns the spans of all services that have ended so far, in the order of their ends.
 func (s *System) Spans() []sdktrace.ReadOnlySpan { return s.spans.Ended() }
 
-// Eventually calls done every 10 ms until it returns nil. If that takes longer than 20 s, it ends
+// Eventually calls done every 5 ms until it returns nil. If that takes longer than a minute, it ends
 // the test with what and the last error.
 func Eventually(t testing.TB, what string, done func() error) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	end := time.After(timeout)
-	for {
-		err := done()
-		if err == nil {
-			return
+	waittest.Said(t, func() string {
+		if err := done(); err != nil {
+			return fmt.Sprintf("%s; last: %v", what, err)
 		}
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("kaptartest: waited %v for this: %s; last: %v", timeout, what, err)
-		}
-	}
+		return ""
+	})
 }
 
 type buffer = waittest.Buffer

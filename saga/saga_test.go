@@ -239,15 +239,15 @@ func TestVersions(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := s.db.ExecContext(t.Context(), `UPDATE kaptar_sagas SET due_at = 0`); err != nil {
-			t.Fatal(err)
-		}
 		s.Stop()
 
 		two := newRecord()
 		newer := two.definition()
 		newer.Version, newer.Steps = 2, slices.Delete(newer.Steps, 1, 3)
 		s = run(t, url, newer, nil)
+		if _, err := s.db.ExecContext(t.Context(), `UPDATE kaptar_sagas SET due_at = 0`); err != nil {
+			t.Fatal(err)
+		}
 		s.start(t, "2")
 		s.is(t, "2", "completed ")
 		kaptartest.Eventually(t, "the unknown version to be told", func() error {
