@@ -42,7 +42,7 @@ func openFleet(t *testing.T, sh *shape, extra string) *fleet {
 	f := &fleet{site: openSite(t, sh, own+extra)}
 	settings := f.in.Extra
 	if sh.name == splitShape {
-		settings = knownKeys(f.in.operator()) + extra + fmt.Sprintf("broker_url: %q\ndiscovery_url: %q\nredis_host: ''\ndemo: true\n", f.in.brokerURL(t)+"?atomic=true", f.in.brokerURL(t))
+		settings = knownKeys(f.in.operator()) + extra + fmt.Sprintf("broker_url: %q\ndiscovery_url: %q\nredis_host: ''\ndemo: true\n", f.in.brokerURL(t)+fastAckWait, f.in.brokerURL(t))
 	}
 	var starting sync.WaitGroup
 	for n := range instancesEach - 1 {

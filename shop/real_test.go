@@ -20,10 +20,7 @@ import (
 // least that it takes, that a killed process is gone.
 func prepareReal(t *testing.T, s *site) {
 	t.Helper()
-	s.servers = make(map[servers.Engine]*servers.Server)
-	for _, e := range []servers.Engine{servers.Postgres, servers.Kafka, servers.RabbitMQ, servers.Consul, servers.Redis} {
-		s.servers[e] = servertest.Start(t, e)
-	}
+	s.servers = servertest.StartEach(t, servers.Postgres, servers.Kafka, servers.RabbitMQ, servers.Consul, servers.Redis)
 	s.in.Databases = make(map[string]string)
 	for _, service := range serviceNames() {
 		name := strings.ReplaceAll(service, "-", "_")

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -53,14 +55,14 @@ func shapes() []*shape {
 	return []*shape{
 		{
 			name: oneProcess, database: file, wire: embedded,
-			prepare: func(*testing.T, *site) {},
+			prepare: prepareEmbedded,
 			start:   func(t *testing.T, s *site) { s.whole(t) },
 			kill:    func(t *testing.T, s *site, _ string) { s.killAll(t) },
 			revive:  func(t *testing.T, s *site, _ string) { s.whole(t) },
 		},
 		{
 			name: splitShape, database: file, wire: embedded,
-			prepare: func(*testing.T, *site) {},
+			prepare: prepareEmbedded,
 			start:   func(t *testing.T, s *site) { s.whole(t, "--split") },
 			kill:    killPart,
 			revive:  revivePart,
@@ -91,6 +93,20 @@ type site struct {
 	procs  map[string]*process // by service; "" when one runs or supervises all
 	past   map[string]string   // the logs of processes that have ended
 	killed map[string]int      // the process of a service that was killed last
+}
+
+// fastAckWait has the broker give an event to somebody else 6 s after a process took it that was killed,
+// as the least of Kafka is; the default is 30 s.
+const fastAckWait = "?atomic=true&ack_wait=6s"
+
+// prepareEmbedded chooses the password of the embedded broker, so that the settings can name its URL.
+func prepareEmbedded(t *testing.T, s *site) {
+	t.Helper()
+	data, url := filepath.Join(s.in.Dir, "data"), "nats://kaptar:"+rand.Text()+"@"+s.in.nats
+	if err := errors.Join(os.Mkdir(data, 0o700), os.WriteFile(filepath.Join(data, "broker.url"), []byte(url), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.in.Extra += fmt.Sprintf("broker_url: %q\n", url+fastAckWait)
 }
 
 // everything is the key of the process that all services are in or below.

@@ -23,11 +23,11 @@ func scenarios() []scenario {
 		oneProcess: "needs no server beside itself",
 		splitShape: "needs no server beside itself",
 	}
-	const again = " What a killed consumer had taken from the broker and not finished comes again after `ack_wait`, "
+	const again = " What a killed consumer had taken from the broker and not finished comes again after `ack_wait`, 30 s by default and 6 s in the suite"
 	kills := map[string]string{
-		oneProcess: "A kill takes down all services and the broker; they are started again together." + again + "30 s by default.",
-		splitShape: "The supervisor starts the service again; the broker lives in the supervisor and goes down with it." + again + "30 s by default.",
-		realShape:  "Somebody else has to start the service again." + again + "30 s by default with Kafka and 6 s in the suite; with RabbitMQ at once.",
+		oneProcess: "A kill takes down all services and the broker; they are started again together." + again + ".",
+		splitShape: "The supervisor starts the service again; the broker lives in the supervisor and goes down with it." + again + ".",
+		realShape:  "Somebody else has to start the service again." + again + ", with RabbitMQ at once.",
 	}
 	const handedBack = "The broker stops too, and forgets that events were handed back to it: those come after `ack_wait`, not at once."
 	list := []scenario{

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,19 +100,34 @@ func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Ser
 	return StartAll(t, e, opts[0])[0]
 }
 
+// StartEach is Start for one server of each engine, all at the same time.
+func StartEach(t testing.TB, engines ...servers.Engine) map[servers.Engine]*servers.Server {
+	t.Helper()
+	all := make(map[servers.Engine]*servers.Server)
+	for i, s := range start(t, engines, make([]servers.Options, len(engines))) {
+		all[engines[i]] = s
+	}
+	return all
+}
+
 // StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of
 // opts, all at the same time.
 func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
 	t.Helper()
-	short(t, string(e))
+	return start(t, slices.Repeat([]servers.Engine{e}, len(opts)), opts)
+}
+
+func start(t testing.TB, engines []servers.Engine, opts []servers.Options) []*servers.Server {
+	t.Helper()
+	short(t, string(engines[0]))
 	started, errs := make([]*servers.Server, len(opts)), make([]error, len(opts))
 	t.Cleanup(func() {
-		for _, s := range started {
+		for i, s := range started {
 			if s == nil {
 				continue
 			}
 			if t.Failed() {
-				t.Logf("the log of %s:\n%s", e, s.Log())
+				t.Logf("the log of %s:\n%s", engines[i], s.Log())
 			}
 			if err := s.Close(); err != nil {
 				t.Errorf("servertest: %v", err)
@@ -120,11 +136,13 @@ func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*server
 	})
 	var wg sync.WaitGroup
 	for i := range opts {
-		wg.Go(func() { started[i], errs[i] = servers.Start(t.Context(), e, &opts[i]) })
+		wg.Go(func() { started[i], errs[i] = servers.Start(t.Context(), engines[i], &opts[i]) })
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		absent(t, e, err, "")
+	for i, err := range errs {
+		if err != nil {
+			absent(t, engines[i], err, "")
+		}
 	}
 	return started
 }
