@@ -21,8 +21,8 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
-// argoPlan is released by Argo Rollouts in 40 s: its export takes six looks at each analysis, the first
-// after 30 s.
+// argoPlan is released by Argo Rollouts in 30 s: its export takes six looks at each analysis, the first
+// after 30 s, or 20 s here, where pods are scraped every second.
 const argoPlan = `canary:
   steps:
     - setWeight: 50
@@ -41,8 +41,9 @@ func argo(t *testing.T, k *kube) {
 	k.ctl(t, "delete", "hpa", "user-service")
 	text := k.must(t, 0, argoPlan, "export", "user-service", "--namespace", "shop", "--replicas", "2", "--prometheus", "http://10.244.0.1:9090",
 		"--port", "8081", "--plan", "/dev/stdin")
-	if _, err := k.cluster.Kubectl(t.Context(), text, "apply", "-f", "-"); err != nil {
-		t.Fatal(err)
+	sooner := strings.ReplaceAll(text, "initialDelay: 30s", "initialDelay: 20s")
+	if _, err := k.cluster.Kubectl(t.Context(), sooner, "apply", "-f", "-"); err != nil || sooner == text {
+		t.Fatalf("apply what is exported: %v\n%s", err, sooner)
 	}
 	phase := func(want string) {
 		t.Helper()

@@ -100,7 +100,7 @@ func TestControllerKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("go test -short leaves out what takes minutes")
 	}
-	s := openStage(t, "release_lease: 3s\n")
+	s := openStage(t, "release_lease: 1s\n")
 	s.load = s.beginLoad(t, loadOptions{rate: 10, users: 30, reads: []string{"/v1/users/1"}, each: 9, tokens: s.tokens(t, subjects)},
 		byBalancer(t, []string{s.in.HTTP("gateway")}))
 	for _, c := range []struct {
