@@ -69,7 +69,7 @@ func releasedOnCluster(t *testing.T, k *kube) {
 	k.ctl(t, "set", "env", "deployment/user-service-v2", "BAD=errors")
 	k.rolledOut(t, "user-service-v2")
 	defer k.read(t)()
-	if out := k.must(t, 3, plan, "start", "user-service", "v2", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
+	if out := k.must(t, 3, analyses(time.Second, 20, 50), "start", "user-service", "v2", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
 		t.Errorf("the release of a bad version says %s, want that it is Degraded", out)
 	}
 	k.ctl(t, "delete", "deployment", "user-service-v2")

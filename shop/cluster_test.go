@@ -271,16 +271,21 @@ func drained(t *testing.T, k *kube) {
 		}
 		return k.cluster.Kubectl(t.Context(), string(body), "create", "--raw", "/api/v1/namespaces/shop/pods/"+pod+"/eviction", "-f", "-")
 	}
-	pods := k.pods(t, "order-service")
-	if len(pods) != 2 {
-		t.Fatalf("the pods are %q, want two", pods)
-	}
+	var pods []string
+	eventually(t, func() string {
+		if pods = k.pods(t, "order-service"); len(pods) != 2 {
+			return fmt.Sprintf("the pods are %q, want two", pods)
+		}
+		return ""
+	})
+	k.ctl(t, "cordon", "node1") // or there may be a new one before the second is to go
 	if out, err := evict(pods[0]); err != nil {
 		t.Fatalf("the first eviction: %s %v", out, err)
 	}
 	if _, err := evict(pods[1]); err == nil || !strings.Contains(err.Error(), "Cannot evict pod as it would violate the pod's disruption budget") {
 		t.Errorf("the eviction of the last pod = %v, want that it would violate the budget", err)
 	}
+	k.ctl(t, "uncordon", "node1")
 	k.rolledOut(t, "order-service")
 	k.under(t, func() {
 		k.ctl(t, "cordon", "node1")

@@ -26,7 +26,7 @@ func TestConnections(t *testing.T) {
 		t.Skip("the other client has addresses of loopback that only Linux has")
 	}
 	t.Parallel()
-	f := newFlood(t, 10, "--split", "--demo")
+	f := newFlood(t, 10, "--split", "--demo", "--set", "limit.wait=4s")
 	quiet, refused := f.reads(3 * time.Second)
 	if refused > 0 {
 		t.Fatalf("%d reads were refused before", refused)

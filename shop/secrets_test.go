@@ -325,7 +325,7 @@ func (in *install) series(t *testing.T) (n int) {
 func TestOutsidersMakeUpNoSeries(t *testing.T) {
 	t.Parallel()
 	in := newInstall(t, binary)
-	in.Extra = "log_level: WARN\n"
+	in.Extra = "log_level: WARN\n" + waiting
 	p, err := in.Start(t.Context(), "--demo", "--split")
 	if err != nil {
 		t.Fatal(err)
