@@ -467,6 +467,10 @@ func surroundings() []mutant {
 			"		steady.Sleep(s.base, delay)", "		_ = steady.Sleep", "./shop", "TestRollingRestart/split",
 		},
 		{
+			"a start beside a registry that is away ends", "lifecycle.go",
+			"const registerTimeout = 30 * time.Second", "const registerTimeout = 30 * time.Minute", "./shop", "TestServersRefused",
+		},
+		{
 			"one process sends the outbox of an SQLite file", "sqldb/lockfile_unix.go",
 			"syscall.LOCK_EX|", "syscall.LOCK_SH|", "./sqldb", "TestLeaseOfAFile",
 		},
@@ -781,6 +785,10 @@ func certificates() []mutant {
 func secrets() []mutant {
 	return []mutant{
 		{
+			"the embedded broker's URL may have parameters", "local/nats.go",
+			"strings.Cut(url, \"?\")", "strings.Cut(url, \"#\")", "./local", "TestBrokerAsksForItsPassword",
+		},
+		{
 			"the embedded broker asks for a password", "local/nats.go",
 			"Username: brokerUser, Password: password,", "", "./local", "TestBrokerAsksForItsPassword",
 		},
@@ -835,6 +843,10 @@ func secrets() []mutant {
 func comparisons() []mutant {
 	const file, pkg = "rollout/analysis/result.go", "./rollout/analysis"
 	return []mutant{
+		{
+			"a bad version is taken back within two intervals", file,
+			"float64(len(t.metrics)) / t.options.Alpha, m.Within", "1e15, m.Within", "./shop", "TestReleases/bad_by_errors",
+		},
 		{
 			"evidence stays valid however often one looks, a p-value does not", file,
 			"	worse, worseLimit, within, withinLimit := t.evidence(m)\n", `	worse, worseLimit, within, withinLimit := t.evidence(m)
