@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/base64"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
@@ -104,11 +105,7 @@ func (a *access) expired(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	key := jose.JSONWebKey{Key: signingKey(t, db), KeyID: a.kid(t)}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, new(jose.SignerOptions).WithType("JWT"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer := a.signer(db)
 	sign := func(expiry time.Duration) string {
 		text, err := jwt.Signed(signer).Claims(jwt.Claims{
 			Issuer: "user-service", Audience: jwt.Audience{"shop"}, Subject: strconv.FormatInt(a.user, 10),
@@ -124,29 +121,27 @@ func (a *access) expired(t *testing.T) string {
 	return sign(-time.Minute)
 }
 
-func signingKey(t *testing.T, db *sql.DB) ed25519.PrivateKey {
-	t.Helper()
-	var text string
-	if err := db.QueryRowContext(t.Context(), "SELECT seed FROM signing_keys ORDER BY number LIMIT 1").Scan(&text); err != nil {
-		t.Fatal(err)
-	}
-	seed, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ed25519.NewKeyFromSeed(seed)
-}
-
-// kid is the name of the key that signs.
-func (a *access) kid(t *testing.T) string {
-	t.Helper()
+// signer signs tokens as user-service does, whose database is db.
+func (c client) signer(db *sql.DB) jose.Signer {
+	c.t.Helper()
 	var set struct {
 		Keys []struct {
 			KID string `json:"kid"`
 		} `json:"keys"`
 	}
-	a.call(http.MethodGet, "user-service", "/.well-known/jwks.json", "").into(t, &set)
-	return set.Keys[0].KID
+	c.call(http.MethodGet, "user-service", "/.well-known/jwks.json", "").into(c.t, &set)
+	var text string
+	err := db.QueryRowContext(c.t.Context(), "SELECT seed FROM signing_keys ORDER BY number LIMIT 1").Scan(&text)
+	seed, err2 := base64.StdEncoding.DecodeString(text)
+	if err := errors.Join(err, err2); err != nil {
+		c.t.Fatal(err)
+	}
+	key := jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(seed), KeyID: set.Keys[0].KID}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, new(jose.SignerOptions).WithType("JWT"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return signer
 }
 
 // request fills in a route, so that it succeeds for whoever may make it.

@@ -20,7 +20,11 @@ import (
 // least that it takes, that a killed process is gone.
 func prepareReal(t *testing.T, s *site) {
 	t.Helper()
-	s.servers = servertest.StartEach(t, servers.Postgres, servers.Kafka, servers.RabbitMQ, servers.Consul, servers.Redis)
+	s.servers = make(map[servers.Engine]*servers.Server)
+	engines := []servers.Engine{servers.Postgres, servers.Kafka, servers.RabbitMQ, servers.Consul, servers.Redis}
+	for i, server := range servertest.StartAll(t, nil, engines...) {
+		s.servers[engines[i]] = server
+	}
 	s.in.Databases = make(map[string]string)
 	for _, service := range serviceNames() {
 		name := strings.ReplaceAll(service, "-", "_")

@@ -14,9 +14,8 @@ import (
 func TestServersRefused(t *testing.T) {
 	t.Parallel()
 	const nowhere = "127.0.0.1:1"
-	backends := servertest.StartEach(t, servers.Postgres, servers.RabbitMQ)
-	postgres, rabbit := backends[servers.Postgres], backends[servers.RabbitMQ]
-	kafka := servertest.Start(t, servers.Kafka, servers.Options{Logins: map[string]string{"me": "right"}})
+	backends := servertest.StartAll(t, []servers.Options{{Logins: map[string]string{"me": "right"}}}, servers.Kafka, servers.Postgres, servers.RabbitMQ)
+	kafka, postgres, rabbit := backends[0], backends[1], backends[2]
 	wrong := func(s *servers.Server, userinfo string) string {
 		scheme, rest, _ := strings.Cut(s.URL(), "://")
 		_, host, _ := strings.Cut(rest, "@")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"os"
@@ -14,30 +13,17 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
-	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/kv"
 	"github.com/kaptar/kaptar/rollout"
 )
 
 // released is the service of which the tests release a second version.
 const released = "user-service"
-
-// secondVersion builds the shop with v2 of user-service, once for all tests.
-var secondVersion = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "shop-v2")
-	out, err := exec.Command("go", "build", "-tags", "user_v2", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build v2: %w\n%s", err, out)
-	}
-	return path, err
-})
 
 // A stage is a split shop in which releases are rehearsed, under a load of many users.
 type stage struct {
@@ -50,27 +36,8 @@ type stage struct {
 // openStage starts the shop, with more settings.
 func openStage(t *testing.T, extra string) *stage {
 	t.Helper()
-	v2, err := secondVersion()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var split *shape
-	for _, sh := range shapes() {
-		if sh.name == splitShape {
-			split = sh
-		}
-	}
-	s := &stage{site: openSite(t, split, waiting+extra), v2: v2}
-	backends := new(drivers.Set)
-	t.Cleanup(func() { _ = backends.Close(context.Background()) })
-	backend, err := backends.Open(t.Context(), s.in.brokerURL(t))
-	if err == nil {
-		s.store, err = backend.(interface{ Store() (kv.Store, error) }).Store()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	site := openSite(t, shapes()[1], waiting+extra)
+	return &stage{site: site, store: site.in.store(t), v2: binaryV2(t)}
 }
 
 // rollout runs the command and returns what it printed and its exit code.
@@ -274,17 +241,7 @@ func (s *stage) canary(t *testing.T) (last rollout.Release, shares []share) {
 // that are exact take many of them.
 func (s *stage) tokens(t *testing.T, n int) (tokens []string) {
 	t.Helper()
-	var set struct {
-		Keys []struct {
-			KID string `json:"kid"`
-		} `json:"keys"`
-	}
-	s.as(t).call(http.MethodGet, released, "/.well-known/jwks.json", "").into(t, &set)
-	key := jose.JSONWebKey{Key: signingKey(t, s.openDB(t, released)), KeyID: set.Keys[0].KID}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, new(jose.SignerOptions).WithType("JWT"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer := s.as(t).signer(s.openDB(t, released))
 	for i := range n {
 		text, err := jwt.Signed(signer).Claims(struct {
 			jwt.Claims

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func startCluster(t testing.TB, n int) cluster {
 		opts = append(opts, servers.Options{Config: fmt.Sprintf(
 			"server_name: n%d\ncluster { name: kaptar, listen: \"127.0.0.1:%d\", routes: [%s], pool_size: 1 }", i, port, strings.Join(routes, ", "))})
 	}
-	c := cluster(servertest.StartAll(t, servers.NATS, opts...))
+	c := cluster(servertest.StartAll(t, opts, slices.Repeat([]servers.Engine{servers.NATS}, n)...))
 	nc, err := nats.Connect(c[0].URL())
 	must(t, err)
 	defer nc.Close()

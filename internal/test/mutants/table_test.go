@@ -845,7 +845,7 @@ func comparisons() []mutant {
 	return []mutant{
 		{
 			"a bad version is taken back within two intervals", file,
-			"float64(len(t.metrics)) / t.options.Alpha, m.Within", "1e15, m.Within", "./shop", "TestReleases/bad_by_errors",
+			"float64(len(t.metrics)) / t.options.Alpha, m.Within", "1e30, m.Within", "./shop", "TestReleases/bad_by_errors",
 		},
 		{
 			"evidence stays valid however often one looks, a p-value does not", file,

@@ -94,32 +94,15 @@ func Port(t testing.TB) int {
 // needs no Main. The log of a server whose test failed is in the test's log.
 func Start(t testing.TB, e servers.Engine, opts ...servers.Options) *servers.Server {
 	t.Helper()
-	if len(opts) == 0 {
-		opts = []servers.Options{{}}
-	}
-	return StartAll(t, e, opts[0])[0]
+	return StartAll(t, opts, e)[0]
 }
 
-// StartEach is Start for one server of each engine, all at the same time.
-func StartEach(t testing.TB, engines ...servers.Engine) map[servers.Engine]*servers.Server {
-	t.Helper()
-	all := make(map[servers.Engine]*servers.Server)
-	for i, s := range start(t, engines, make([]servers.Options, len(engines))) {
-		all[engines[i]] = s
-	}
-	return all
-}
-
-// StartAll is Start for servers that wait for each other, as those of a cluster do: one for each of
-// opts, all at the same time.
-func StartAll(t testing.TB, e servers.Engine, opts ...servers.Options) []*servers.Server {
-	t.Helper()
-	return start(t, slices.Repeat([]servers.Engine{e}, len(opts)), opts)
-}
-
-func start(t testing.TB, engines []servers.Engine, opts []servers.Options) []*servers.Server {
+// StartAll is Start for one server of each of engines, all at the same time: those of a cluster wait for
+// each other. opts are the options of the first; the others have none.
+func StartAll(t testing.TB, opts []servers.Options, engines ...servers.Engine) []*servers.Server {
 	t.Helper()
 	short(t, string(engines[0]))
+	opts = append(slices.Clone(opts), make([]servers.Options, len(engines)-len(opts))...)
 	started, errs := make([]*servers.Server, len(opts)), make([]error, len(opts))
 	t.Cleanup(func() {
 		for i, s := range started {
