@@ -88,7 +88,7 @@ func TestIdleCost(t *testing.T) {
 		}
 		return n
 	}
-	const seconds = 10
+	const seconds, most = 10, 50
 	pause := func(d time.Duration) {
 		select {
 		case <-time.After(d):
@@ -96,11 +96,14 @@ func TestIdleCost(t *testing.T) {
 		}
 	}
 	pause(15 * time.Second) // what it does at the start, which an idle connection tells the statistics after 10 s
-	before := asked()
-	pause(seconds * time.Second)
-	n := asked() - before - 1
-	t.Logf("%d transactions in %d s", n, seconds)
-	if n < seconds/2 || n > 5*seconds {
+	n := most + 1
+	for tries := 0; tries < 3 && n > most; tries++ { // the server cleans up once a minute
+		before := asked()
+		pause(seconds * time.Second)
+		n = asked() - before - 1
+		t.Logf("%d transactions in %d s", n, seconds)
+	}
+	if n < seconds/2 || n > most {
 		t.Errorf("an idle service made %d transactions in %d s, want its polls, and at most 5 a second", n, seconds)
 	}
 }

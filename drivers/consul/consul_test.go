@@ -171,12 +171,12 @@ func TestGRPCCheck(t *testing.T) {
 func TestTTLCheck(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r, service := open(t, s.URL()+"?ttl=1s", nil), name(t)
+	r, service := open(t, s.URL()+"?ttl=4s", nil), name(t)
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	register(t, r, in)
 	w := watch(t, open(t, s.URL(), nil), service)
 	w.until(in)
-	w.quiet(3 * time.Second)
+	w.quiet(9 * time.Second)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}

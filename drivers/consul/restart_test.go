@@ -152,7 +152,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 	r := open(t, s.URL(), &log)
 	w := watch(t, r, service)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	err := r.Register(ctx, in)
 	for _, want := range []string{s.URL(), "connection refused", "is DISCOVERY_URL right?", "deadline exceeded", in.ID} {
@@ -253,7 +253,7 @@ func TestTokens(t *testing.T) {
 	const blind = "6f1bd3d1-0000-4000-8000-000000000003"
 	as(t, s, root, "/v1/acl/policy", `{"Name": "blind", "Rules": "node_prefix \"\" { policy = \"deny\" }"}`)
 	as(t, s, root, "/v1/acl/token", `{"SecretID": "`+blind+`", "Policies": [{"Name": "blind"}]}`)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	err = open(t, at(blind), nil).Register(ctx, discovery.Instance{ID: "b", Service: "blind"})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "the catalog does not show it") {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -78,11 +79,13 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (topicInfo, 
 	}
 	ctx, done := b.askAbout(ctx, info.stream)
 	defer done()
-	err = insist(ctx, func(ctx context.Context) error { return b.consumers(ctx, info, sub) })
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // deleted since this broker saw it
+	consumers := func(ctx context.Context) error { return b.consumers(ctx, info, sub) }
+	err = insist(ctx, consumers)
+	// It was deleted since this broker saw it, or is so new that not all of a cluster know it.
+	for errors.Is(err, jetstream.ErrStreamNotFound) && steady.Sleep(ctx, minWait) {
 		b.forget(sub.Topic)
 		if info, err = b.topic(ctx, sub.Topic, sub.Raw); err == nil {
-			err = b.consumers(ctx, info, sub)
+			err = insist(ctx, consumers)
 		}
 	}
 	if err != nil {

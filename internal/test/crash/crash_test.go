@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 var (
@@ -89,12 +89,7 @@ func about(db *sql.DB, table string) string {
 // start starts two processes of the bank, one of which only relays and runs sagas, three of the ledger
 // and one of the vault. The ledger begins last: what was committed before has to arrive too.
 func (s *site) start() {
-	ports, unhold, err := servers.FreePorts(1)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	unhold()
-	at := fmt.Sprint("127.0.0.1:", ports[0])
+	at := fmt.Sprint("127.0.0.1:", servertest.Port(s.t))
 	s.run("vault", "vault", map[string]string{"listen": at, "edge": "100"})
 	s.run("writer", "bank", map[string]string{"writers": "8", "pause": pause.String(), "vault": "http://" + at, "breaker.recovery_timeout": "1s"})
 	s.run("relay", "bank", map[string]string{"vault": "http://" + at, "breaker.recovery_timeout": "1s"})
