@@ -19,7 +19,7 @@ import (
 
 const (
 	interval = 20 * time.Millisecond
-	limit    = 15 * time.Second
+	limit    = time.Minute
 )
 
 func registry(t *testing.T, opts dns.Options) *dns.Registry {

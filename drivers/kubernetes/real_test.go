@@ -303,7 +303,7 @@ func TestRealServerGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	var late journal
-	second := follow(t, s.URL()+"&timeout=300ms", "user", &late)
+	second := follow(t, s.URL()+"&timeout=2s", "user", &late)
 	until(t, "a second watcher gets no answer", func() bool { return strings.Contains(late.String(), "kubernetes lost") })
 	if err := s.Resume(); err != nil {
 		t.Fatal(err)

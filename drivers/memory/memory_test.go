@@ -21,14 +21,8 @@ func harness(*testing.T) drivertest.Harness {
 	return drivertest.Harness{Broker: b, AckWait: b.AckWait, Ordered: true, Dedup: true}
 }
 
+// TestConformance has the cases on a fake clock: nothing in the broker may wait with a lock held.
 func TestConformance(t *testing.T) {
-	t.Parallel()
-	drivertest.Run(t, harness)
-}
-
-// TestConformanceInBubble has the same cases on a fake clock: nothing in the broker may wait with a
-// lock held.
-func TestConformanceInBubble(t *testing.T) {
 	t.Parallel()
 	for _, c := range drivertest.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
