@@ -36,8 +36,8 @@ import (
 
 // A Backend is the connection to the server at one URL. All methods may be called concurrently.
 type Backend interface {
-	// Close closes everything obtained from the backend, and its connections. It returns when that is
-	// done. When ctx ends first it cuts them. Further calls do nothing.
+	// Close closes everything obtained from the backend, and its connections. It returns when that
+	// is done. When ctx ends first it cuts them. Further calls do nothing.
 	Close(ctx context.Context) error
 }
 
@@ -45,8 +45,8 @@ type Backend interface {
 type Options struct {
 	// Log is where backends log; nil discards.
 	Log *slog.Logger
-	// Client is the program's name in the servers' lists of connections; default "kaptar". Backends
-	// whose servers have no such list ignore it.
+	// Client is the program's name in the server's list of connections, for the backends that send
+	// one: NATS, RabbitMQ and Kafka. Default "kaptar".
 	Client string
 }
 
@@ -57,14 +57,14 @@ type Open = func(ctx context.Context, url string, opts *Options) (Backend, error
 // home is where the packages of kaptar's own backends are.
 const home = "github.com/kaptar/kaptar/drivers/"
 
-// known has the package of each scheme for which kaptar has a backend.
+// known maps each scheme for which kaptar has a backend to its package.
 var known = map[string]string{
 	"amqp": "rabbitmq", "amqps": "rabbitmq", "consul": "consul", "dns": "dns", "kafka": "kafka",
 	"kubernetes": "kubernetes", "memory": "memory", "nats": "nats", "redis": "redis", "rediss": "redis",
 	"tls": "nats",
 }
 
-// registered has what imported packages have registered, by scheme.
+// registered holds the functions of the imported packages, by scheme.
 var registered = struct {
 	sync.RWMutex
 	open map[string]Open
@@ -105,7 +105,7 @@ func lookup(url string) (scheme string, open Open, err error) {
 }
 
 // questionInPassword reports whether the password of a URL has an unescaped question mark. Drivers
-// would take the rest of it for parameters, and show it in errors.
+// would take the rest for parameters, and show it in errors.
 func questionInPassword(url string) bool {
 	_, query, _ := strings.Cut(url, "?")
 	return strings.Contains(query, "@")
@@ -115,13 +115,13 @@ func questionInPassword(url string) bool {
 const watchInterval = time.Second
 
 // A Set is the backends of one program. Each URL is opened once, and its users share the
-// connection. A backend with a method Healthy is watched, and its loss and return are logged once
-// each. The zero value is ready to use; set the fields before the first call. It must not be
-// copied. Its methods may be called concurrently.
+// connection. A backend with a method Healthy is watched: its loss and its return are logged once
+// each. The zero value is ready to use. Set the fields before the first call, and do not copy a
+// Set. Its methods may be called concurrently.
 type Set struct {
 	Options Options
-	// Prepare, if set, is called before a URL is opened: package local starts its embedded broker
-	// for the first who uses it. An error is that of Open.
+	// Prepare, if set, is called before a URL is opened. Package local uses it to start its
+	// embedded broker on first use. An error becomes that of Open.
 	Prepare func(ctx context.Context, url string) error
 
 	mu      sync.Mutex
@@ -140,8 +140,8 @@ type entry struct {
 var errClosed = errors.New("drivers: the program's backends are closed")
 
 // Open returns the backend at url. The first call opens it; after a failure the next call tries
-// again. For a scheme that is not registered the error names the package to import. The caller must
-// not close the backend.
+// again. If the driver of a backend of kaptar is not linked, the error names the package to import.
+// The caller must not close the backend.
 func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	e, err := s.entry(url)
 	if err != nil {
@@ -178,8 +178,8 @@ func (s *Set) Open(ctx context.Context, url string) (Backend, error) {
 	return backend, nil
 }
 
-// Add makes backend the one behind url before anybody opens it. The Set does not close it. It is
-// for tests, whose backends outlive the program that uses them.
+// Add makes Open return backend for url. Call it before the first Open of that url. The Set does
+// not close the backend. It is for tests, whose backends outlive the program that uses them.
 func (s *Set) Add(url string, backend Backend) error {
 	e, err := s.entry(url)
 	if err != nil {
@@ -208,7 +208,7 @@ func (s *Set) entry(url string) (*entry, error) {
 	return e, nil
 }
 
-// keep notes an opened backend and watches it.
+// keep records an opened backend and watches it.
 func (s *Set) keep(e *entry, backend Backend, outage *steady.Outage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,7 +225,8 @@ func (s *Set) keep(e *entry, backend Backend, outage *steady.Outage) error {
 	return nil
 }
 
-// Close closes all backends, the last one opened first, until ctx ends. Open fails afterwards.
+// Close closes all backends, the last one opened first, and passes ctx to each. Open fails
+// afterwards.
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true

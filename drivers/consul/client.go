@@ -57,7 +57,7 @@ func newClient(s settings) *client {
 // String returns the agent's URL without the token.
 func (c *client) String() string { return c.set.shown() }
 
-// close closes idle connections. Calls are still possible.
+// close closes idle connections. Calls remain possible.
 func (c *client) close() { c.http.CloseIdleConnections() }
 
 // A callError says why a call has failed.
@@ -72,14 +72,14 @@ type callError struct {
 func (e *callError) Error() string {
 	text := e.agent + ": " + e.what + ": "
 	if e.code == 0 {
-		return text + e.err.Error() + ": is DISCOVERY_URL right?"
+		return text + e.err.Error() + ": is the consul:// URL right?"
 	}
 	text += fmt.Sprintf("%d %s", e.code, http.StatusText(e.code))
 	if e.text != "" {
 		text += ": " + e.text
 	}
 	if e.code == http.StatusUnauthorized || e.code == http.StatusForbidden {
-		text += ": may the token of DISCOVERY_URL do this?"
+		text += ": may the token of the URL do this?"
 	}
 	return text
 }
@@ -87,8 +87,8 @@ func (e *callError) Error() string {
 // Unwrap returns e.err.
 func (e *callError) Unwrap() error { return e.err }
 
-// temporary reports whether the same call may succeed later: there was no answer, or one that
-// blames the server.
+// temporary reports whether the same call may succeed later: there was no answer, or the error is
+// the server's.
 func temporary(err error) bool {
 	e, ok := errors.AsType[*callError](err)
 	return ok && (e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests)
@@ -100,9 +100,9 @@ func hasCode(err error, code int) bool {
 	return ok && e.code == code
 }
 
-// call sends in as JSON, if it is not nil, and reads the answer's JSON into out, if that is not
-// nil. It waits for 10 s at most. Any status but 2xx, and those that are named as answers too, is
-// an error. path is escaped already.
+// call sends in as JSON, if it is not nil, and decodes the answer's JSON into out, if that is not
+// nil. It waits for 10 s at most. A status other than 2xx and the given answers is an error. path
+// is already escaped.
 func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out any, answers ...int) error {
 	var body io.Reader
 	if in != nil {
@@ -122,21 +122,21 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 	return c.decode(path, a.body, out)
 }
 
-// read is a GET of something in the catalog or the key-value store; found is false, without
-// an error, when there is none.
+// read gets something of the catalog or the key-value store. found is false, without an error, when
+// it does not exist.
 func (c *client) read(ctx context.Context, path string, query url.Values, out any) (found bool, err error) {
 	a, err := c.do(ctx, http.MethodGet, path, query, nil, callTimeout)
 	if err == nil {
 		return true, c.decode(path, a.body, out)
 	}
-	// Without an index it is somebody else's 404.
+	// Without an index it is not Consul's 404.
 	if a.index > 0 && hasCode(err, http.StatusNotFound) {
 		return false, nil
 	}
 	return false, err
 }
 
-// decode reads the JSON that a call of path has answered, if it is not nil.
+// decode reads the JSON answer of a call of path. A nil body is no error.
 func (c *client) decode(path string, body []byte, out any) error {
 	if body == nil {
 		return nil
@@ -147,7 +147,7 @@ func (c *client) decode(path string, body []byte, out any) error {
 	return nil
 }
 
-// answer is what came back, also with an error status.
+// answer is a response, also one with an error status.
 type answer struct {
 	body  []byte
 	index uint64 // X-Consul-Index, at least 1; 0 = there is none
@@ -193,7 +193,7 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	return a, nil
 }
 
-// plain takes off what net/http says about the request, which the callError says in its own way.
+// plain removes what net/http says about the request, since the callError says it too.
 func plain(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -201,7 +201,7 @@ func plain(err error) error {
 	return err
 }
 
-// token returns the token, from its file as that is now; "" is that of nobody.
+// token returns the token, as its file has it now; "" is anonymous.
 func (c *client) token() (string, error) {
 	if c.set.tokenFile == "" {
 		return c.set.token, nil

@@ -111,7 +111,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"forbidden": {func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "token tok-1 is not\nallowed", http.StatusForbidden)
-		}, []string{"403 Forbidden: token [redacted] is not allowed: may the token of DISCOVERY_URL do this?"}, false},
+		}, []string{"403 Forbidden: token [redacted] is not allowed: may the token of the URL do this?"}, false},
 		"no leader": {func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "No cluster leader", http.StatusInternalServerError)
 		}, []string{"500 Internal Server Error: No cluster leader"}, true},
@@ -123,7 +123,7 @@ func TestErrors(t *testing.T) {
 		}, []string{"302 Found"}, false},
 		"a web page": {func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, "<html>")
-		}, []string{"the answer is not what Consul says", "is DISCOVERY_URL right?"}, true},
+		}, []string{"the answer is not what Consul says", "is the consul:// URL right?"}, true},
 		"another server's 404": {func(w http.ResponseWriter, r *http.Request) {
 			http.NotFound(w, r)
 		}, []string{"404 Not Found"}, false},
@@ -157,7 +157,7 @@ func TestUnreachable(t *testing.T) {
 	c := testClient(t, "consul://tok-1@"+strings.TrimPrefix(server.URL, "http://"))
 	err := c.call(t.Context(), http.MethodPut, "/v1/x", nil, nil, nil)
 	text := fmt.Sprint(err)
-	if !strings.Contains(text, "connection refused: is DISCOVERY_URL right?") || strings.Contains(text, "tok-1") || !temporary(err) {
+	if !strings.Contains(text, "connection refused: is the consul:// URL right?") || strings.Contains(text, "tok-1") || !temporary(err) {
 		t.Errorf("Call of nobody: %v", err)
 	}
 }

@@ -1,47 +1,48 @@
-// Package consul is the backend for Consul: service discovery and live values at one agent.
-// Importing it makes the URL scheme "consul" known:
+// Package consul is the backend for Consul: service discovery and live values through one agent.
+// Importing it registers the URL scheme "consul":
 //
 //	import _ "github.com/kaptar/kaptar/drivers/consul"
 //
 //	DISCOVERY_URL=consul://[token@]host[:8500][?parameter=value&…]
 //
-//	check=http|ttl|none  how Consul finds out that an instance works; default http, see below
-//	interval=2s          between two HTTP or gRPC checks
-//	ttl=10s              how long a ttl check stays green without a word of the instance
-//	forget=10m           Consul removes an instance that has been red for so long; 0 = never, at least 1m
-//	passing=true         resolve to instances with green checks only; false = to all
-//	dc=NAME              resolve, and keep values, in another datacenter
+//	check=http|ttl|none  how Consul checks an instance; default http, see below
+//	interval=2s          between two HTTP or gRPC checks, at least 1s; default 2s
+//	ttl=10s              how long a ttl check stays passing without a report, at least 1s; default 10s
+//	forget=10m           Consul removes an instance after so long in the state critical; 0 = never, else at
+//	                     least 1m; default 10m
+//	passing=true         resolve to instances with passing checks only; false = to all; default true
+//	dc=NAME              resolve, and keep values, in another datacenter; default: the agent's own
 //	token_file=FILE      has the ACL token, instead of the URL, and is read for each call
-//	tls=true             HTTPS
+//	tls=true             HTTPS; default false
 //	ca=FILE              certificates of authorities to trust, in PEM; default: the system's. Implies tls
 //	cert=FILE, key=FILE  the client's certificate and its key, in PEM. Imply tls
-//	root=kaptar/         what every key of a value begins with at Consul; may be empty
+//	root=kaptar/         prefix of the keys of values in Consul; may be empty; default kaptar/
 //
 // Files of certificates are read for each new connection, so they can be renewed.
 //
-// The package speaks Consul's HTTP API itself, so there is no vendor's client to reach.
+// The package calls Consul's HTTP API itself, so there is no vendor's client and no method As.
 //
 // # Instances
 //
-// An instance is a service of the agent, with the instance's ID, tags, and its HTTP address (the
-// gRPC one if there is none) as address and port. Meta holds version, http, grpc and the instance's
-// own. One that registers at an address takes over what its service had registered there at the
-// agent.
+// An instance is a service of the agent, with the instance's ID and tags. Its address and port are
+// those of HTTP, or those of gRPC if it has no HTTP. Meta holds version, http, grpc and the
+// instance's own entries. An instance that registers at an address replaces the one that its
+// service had registered there at the same agent.
 //
-// With check=http Consul asks http://<HTTP>/readyz, or the gRPC health service of an instance that
-// serves gRPC only. It asks from the agent, which must reach the address. An instance with neither,
-// and any with check=ttl, is green for as long as its process says so. A new instance is green
-// until the first check.
+// With check=http Consul calls http://<HTTP>/readyz, or the gRPC health service of an instance that
+// serves gRPC only. The agent makes the call and must reach the address. An instance with neither
+// address, and any with check=ttl, is passing for as long as its process reports. A new instance is
+// passing until the first check.
 //
-// Services that others have registered resolve too: address and port (the node's address if there
-// is none) are HTTP, unless the service has a tag "grpc" or meta grpc=true, then they are gRPC;
-// meta grpc=PORT or grpc=HOST:PORT says where gRPC is beside it. An ID that two agents use gets
-// "@node" at its end.
+// Services registered by others resolve too. Address and port (the node's address if there is none)
+// are HTTP. With the tag "grpc" or meta grpc=true they are gRPC instead, and meta grpc=PORT or
+// grpc=HOST:PORT gives a gRPC address beside HTTP. An ID that two agents use gets "@node" at its
+// end.
 //
 // # Values
 //
-// An entry's revision is its ModifyIndex. Consul leaves that alone when a write changes nothing, so
-// each write sets the flags of the key, which have no other meaning here, to something new.
+// An entry's revision is its ModifyIndex. Consul does not change it when a write changes nothing,
+// so each write sets the flags of the key, which have no other meaning here, to a new number.
 package consul
 
 import (
@@ -68,7 +69,7 @@ type Backend struct {
 	store    *store
 }
 
-// Open returns the agent that a URL names, see the package. It does not call the agent, so that it
+// Open returns the backend for a URL as described at the package. It does not call the agent, so it
 // fails only for a URL that cannot be used. Errors never show the token. opts may be nil.
 func Open(url string, opts *drivers.Options) (*Backend, error) {
 	set, err := parse(url)
@@ -89,11 +90,13 @@ func (b *Backend) Registry() (discovery.Registry, error) { return b.registry, ni
 // Store returns the backend's side for values.
 func (b *Backend) Store() (kv.Store, error) { return b.store, nil }
 
-// Healthy returns nil, or why those who wait for Consul just now do so. It makes no round trip.
+// Healthy returns nil, or why the watches and registrations that wait for Consul do so. It makes no
+// round trip.
 func (b *Backend) Healthy() error { return b.client.health.Err() }
 
-// Close implements drivers.Backend. It stops keeping the instances and does not deregister them;
-// Register and Deregister fail afterwards. It does not end watches. It always returns nil.
+// Close implements drivers.Backend. It no longer keeps the instances registered and does not
+// deregister them. Register and Deregister fail afterwards; watches end with their context only. It
+// always returns nil.
 func (b *Backend) Close(context.Context) error {
 	b.registry.close()
 	b.client.close()

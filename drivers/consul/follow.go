@@ -13,19 +13,20 @@ import (
 )
 
 const (
-	// maxWait is how long a query stays open without a change. It bounds how long an agent that
-	// hangs goes unnoticed.
+	// maxWait is how long a query stays open without a change. It also bounds how long a hanging
+	// agent goes unnoticed.
 	maxWait = 30 * time.Second
-	// minGap is the shortest time between two queries, so that many changes in a row cost a few lists.
+	// minGap is the shortest time between two queries, so that many changes in a row cost few
+	// lists.
 	minGap = 10 * time.Millisecond
 )
 
-// follow asks for path again and again until ctx ends, with queries that Consul answers when
-// something changes, and gives the JSON of every answer to each, nil for what is not there (404). An
-// answer can be the same as the last one. after is set when queries have failed since the last one:
-// something may have been missed, or Consul may have lost its data. each returns within what time it
-// wants to be called again without a change, 0 = it does not matter. While Consul fails, or each
-// returns an error, follow tries again with backoff.
+// follow queries path until ctx ends, with queries that Consul answers when something changes. It
+// passes the JSON of every answer to each, nil for a 404. An answer can be the same as the last
+// one. after is set when queries have failed since the last answer: changes may have been missed,
+// or Consul may have lost its data. each returns within what time it wants to be called again
+// without a change; 0 = whenever. While Consul fails, or each returns an error, follow retries with
+// backoff.
 func (c *client) follow(ctx context.Context, path string, query url.Values, each func(body []byte, after bool) (again time.Duration, err error)) {
 	retry := &steady.Backoff{Max: 5 * time.Second}
 	var index uint64
@@ -42,8 +43,8 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 			return
 		}
 		if err != nil {
-			// What is asked next must be answered at once: a server that has lost its data counts
-			// from 1 again.
+			// The next query must be answered at once: a server that has lost its data counts from
+			// 1 again.
 			after, index = true, 0
 			c.health.Note(retry, err)
 			steady.Sleep(ctx, retry.Next())
@@ -53,7 +54,7 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 		retry.Reset()
 		after = false
 		if a.index < index {
-			a.index = 0 // backwards: what it counted is gone
+			a.index = 0 // the server has lost its data
 		}
 		index = a.index
 		steady.Sleep(ctx, minGap-time.Since(asked))
@@ -69,7 +70,8 @@ func (c *client) ask(ctx context.Context, path string, query url.Values, index u
 	q := url.Values{}
 	maps.Copy(q, query)
 	if index == 0 {
-		// A server that has just been started may answer before it has read all it knows; not to this.
+		// A server that has just started may answer before it has read all its data, but not a
+		// consistent query.
 		q.Set("consistent", "")
 	} else {
 		q.Set("index", strconv.FormatUint(index, 10))

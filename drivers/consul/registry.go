@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// look is how often the agent is asked whether it still knows an instance.
+	// look is how often the agent is asked whether it still has an instance.
 	look = 2 * time.Second
-	// catalogTimeout is how long the agent may take to tell the catalog before it is told again.
-	// Without a leader it tries by itself only every 15 s or so.
+	// catalogTimeout is how long the agent may take to update the catalog before the registration
+	// is sent again. Without a leader the agent itself retries only about every 15 s.
 	catalogTimeout = time.Second
 	// deregisterTimeout bounds Deregister, so that a program ends in time when Consul is away.
 	deregisterTimeout = 2 * time.Second
@@ -57,9 +57,9 @@ func (r *registry) close() {
 	r.keepers.Wait()
 }
 
-// slot orders what happens to one id of a service.
+// slot serialises the calls for one service id.
 type slot struct {
-	turn chan struct{} // holds a value while somebody works on it
+	turn chan struct{} // full while a call works on the id
 	stop func()        // ends the keeper and waits for it
 }
 
@@ -86,11 +86,11 @@ func (r *registry) take(ctx context.Context, id string) (*slot, error) {
 
 func (s *slot) give() { <-s.turn }
 
-// Register implements discovery.Registrar. It returns once the agent and the catalog show the
-// instance. While the agent is away or has no leader it tries for as long as ctx lives; what Consul
-// refuses (a missing right, say) fails at once. Until Deregister or Close the instance is
-// registered again whenever the agent does not know it any more. After an error nothing keeps the
-// instance, and it may be listed.
+// Register implements discovery.Registrar. It returns once the agent and the catalog have the
+// instance. While the agent is away or has no leader it retries until ctx ends; what Consul
+// refuses, such as a missing permission, fails at once. Until Deregister or Close the instance is
+// registered again whenever the agent has lost it. After an error nothing keeps the instance
+// registered, but it may be listed.
 func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	if err := r.registerAndKeep(ctx, in); err != nil {
 		return err
@@ -101,8 +101,8 @@ func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	return nil
 }
 
-// takeOver deregisters what in replaces: the process is gone, but its check now reaches that of in,
-// so that Consul would list both for ever.
+// takeOver deregisters the instances that in replaces. Their processes are gone, but their checks
+// reach in's address, so Consul would list them for ever.
 func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
 	if in.HTTP == "" && in.GRPC == "" {
 		return nil
@@ -197,7 +197,7 @@ func (r *registry) known(ctx context.Context, id string) (name string, err error
 	return s.Service, err
 }
 
-var errNotShown = errors.New("the agent took it, the catalog does not show it (may the token of DISCOVERY_URL read the service?)")
+var errNotShown = errors.New("the agent took it, the catalog does not show it (may the token of the URL read the service?)")
 
 // enter registers at the agent and waits for the catalog.
 func (r *registry) enter(ctx context.Context, def service) error {
@@ -240,7 +240,7 @@ func (r *registry) shown(ctx context.Context, def service) error {
 	}
 }
 
-// startKeeper keeps def registered until s.stop.
+// startKeeper keeps def registered until s.stop is called.
 func (r *registry) startKeeper(s *slot, def service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -260,7 +260,7 @@ func (r *registry) startKeeper(s *slot, def service) error {
 	return nil
 }
 
-// keeper looks whether the agent knows def, and registers it again when it does not.
+// keeper registers def again whenever the agent has lost it.
 func (r *registry) keeper(ctx context.Context, def service) {
 	pause := look
 	if def.Check != nil && def.Check.TTL != "" {
@@ -280,7 +280,7 @@ func (r *registry) keeper(ctx context.Context, def service) {
 	}
 }
 
-// beat asks whether the agent knows def, and keeps a TTL check green with the question.
+// beat asks whether the agent has def. The question also keeps a TTL check passing.
 func (r *registry) beat(ctx context.Context, def service) (there bool, err error) {
 	if def.Check == nil || def.Check.TTL == "" {
 		name, err := r.known(ctx, def.ID)
@@ -294,13 +294,11 @@ func (r *registry) beat(ctx context.Context, def service) (there bool, err error
 	return err == nil, err
 }
 
-// Watch implements discovery.Resolver with blocking queries. It fails only for a name that is not
-// possible.
+// Watch implements discovery.Resolver with blocking queries. It fails only for an invalid name.
 //
-// While Consul does not answer, the last list stands. When it is back, instances that it has
-// forgotten stay on the list for about 10 s: an agent that has been started again holds HTTP checks
-// for red until it has made them, and one that has lost its data hears from the instances within
-// seconds.
+// While Consul does not answer, the last list stands. Afterwards, instances that Consul has lost
+// stay on the list for about 10 s: a restarted agent takes HTTP checks for critical until it has
+// made them, and the instances register again within seconds at one that has lost its data.
 func (r *registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if err := checkName("service", service); err != nil {
 		return err
@@ -324,16 +322,16 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 
 func healthPath(service string) string { return "/v1/health/service/" + url.PathEscape(service) }
 
-// view is what a watcher has been told.
+// view is the list of one Watch.
 type view struct {
-	hold time.Duration // how long instances survive that are missing after an outage
+	hold time.Duration // how long instances that are missing after an outage stay listed
 	tell func([]discovery.Instance)
 
 	last  []discovery.Instance // told; nil: none yet
 	until time.Time            // end of the hold
 }
 
-// see tells a new list, and returns when to look again; 0 = at the next change.
+// see passes a new list on, and returns when to look again; 0 = at the next change.
 func (v *view) see(list []discovery.Instance, afterOutage bool, now time.Time) (again time.Duration) {
 	if afterOutage && v.last != nil {
 		v.until = now.Add(v.hold)

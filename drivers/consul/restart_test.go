@@ -155,7 +155,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	err := r.Register(ctx, in)
-	for _, want := range []string{s.URL(), "connection refused", "is DISCOVERY_URL right?", "deadline exceeded", in.ID} {
+	for _, want := range []string{s.URL(), "connection refused", "is the consul:// URL right?", "deadline exceeded", in.ID} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Register without an agent: %v, want %q in the text", err, want)
 		}
@@ -225,7 +225,7 @@ func TestTokens(t *testing.T) {
 	var log logged
 	r := open(t, at(secret), &log)
 	err := r.Register(t.Context(), in)
-	for _, want := range []string{"403 Forbidden", "ACL not found", "consul://[redacted]@" + s.Addr(""), "may the token of DISCOVERY_URL do this?", in.ID} {
+	for _, want := range []string{"403 Forbidden", "ACL not found", "consul://[redacted]@" + s.Addr(""), "may the token of the URL do this?", in.ID} {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) {
 			t.Errorf("Register with an unknown token: %v, want %q in the text and no token", err, want)
 		}

@@ -19,7 +19,7 @@ type store struct {
 
 var _ kv.Store = (*store)(nil)
 
-// pair is what Consul says of a key.
+// pair is Consul's view of a key.
 type pair struct {
 	Key         string
 	Value       []byte
@@ -30,14 +30,14 @@ type pair struct {
 // entry translates what Consul has below the root.
 func (s *store) entry(p pair) (kv.Entry, bool) {
 	key, ok := strings.CutPrefix(p.Key, s.client.set.root)
-	// Others may have written what is no key here.
+	// Other programs may have written keys that are not valid here.
 	if !ok || kv.CheckKey(key) != nil {
 		return kv.Entry{}, false
 	}
 	return kv.Entry{Key: key, Value: p.Value, Revision: p.ModifyIndex}, true
 }
 
-// path is where the API has a key or prefix; CheckKey leaves nothing to escape.
+// path is the API's path of a key or prefix; CheckKey leaves nothing to escape.
 func (s *store) path(key string) string { return "/v1/kv/" + s.client.set.root + key }
 
 // Get implements kv.Store.
@@ -83,7 +83,7 @@ type outcome struct {
 	Errors  []struct{ What string }
 }
 
-// write makes a transaction, which says, unlike a PUT of the key, what the new index is.
+// write makes a transaction, since its answer, unlike that of a PUT, has the new index.
 func (s *store) write(ctx context.Context, verb, key string, value []byte, op operation) (uint64, error) {
 	if err := kv.CheckKey(key); err != nil {
 		return 0, err
@@ -101,7 +101,7 @@ func (s *store) write(ctx context.Context, verb, key string, value []byte, op op
 	case len(out.Errors) > 0 && strings.HasSuffix(out.Errors[0].What, "index is stale"):
 		return 0, fmt.Errorf("%w: %s at %s has another revision than %d", kv.ErrConflict, key, s.client, *op.Index)
 	case len(out.Errors) > 0:
-		return 0, failed(verb, key, fmt.Errorf("%s: %s: may the token of DISCOVERY_URL do this?", s.client, out.Errors[0].What))
+		return 0, failed(verb, key, fmt.Errorf("%s: %s: may the token of the URL do this?", s.client, out.Errors[0].What))
 	case len(out.Results) != 1:
 		return 0, failed(verb, key, fmt.Errorf("%s: the answer has %d results, expected 1", s.client, len(out.Results)))
 	}

@@ -136,7 +136,7 @@ func TestStoreRestart(t *testing.T) {
 		"put": second(s.Put(t.Context(), p+"c", nil)), "put if": second(s.PutIf(t.Context(), p+"c", nil, 0)),
 		"get": second(s.Get(t.Context(), p+"a")), "delete": s.Delete(t.Context(), p+"a"),
 	} {
-		for _, want := range []string{"consul: " + what + " " + p, server.URL() + ": ", "connection refused: is DISCOVERY_URL right?"} {
+		for _, want := range []string{"consul: " + what + " " + p, server.URL() + ": ", "connection refused: is the consul:// URL right?"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s without a server: %v, want %q in the text", what, err, want)
 			}
@@ -189,7 +189,7 @@ func TestStoreTokens(t *testing.T) {
 			"put": second(s.Put(t.Context(), "a", nil)), "put if": second(s.PutIf(t.Context(), "a", nil, a.Revision)),
 			"get": second(s.Get(t.Context(), "a")), "delete": s.Delete(t.Context(), "a"),
 		} {
-			for _, want := range []string{want, "consul: " + what + " a", "consul://[redacted]@" + server.Addr(""), "may the token of DISCOVERY_URL do this?"} {
+			for _, want := range []string{want, "consul: " + what + " a", "consul://[redacted]@" + server.Addr(""), "may the token of the URL do this?"} {
 				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) || errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrNotFound) {
 					t.Errorf("%s: %v, want %q in the text and no token", what, err, want)
 				}

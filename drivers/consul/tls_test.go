@@ -84,8 +84,8 @@ func TestTLSErrors(t *testing.T) {
 		"plain to a TLS port":     {"consul://" + s.Addr(""), "add the parameter tls=true"},
 		"no client's certificate": {"consul://" + s.Addr("") + "?" + ca, "the parameters cert and key"},
 		"client's of another":     {"consul://" + s.Addr("") + "?" + ca + "&cert=" + other.File("client.pem") + "&key=" + other.File("client.pem"), "the parameters cert and key"},
-		"wrong token":             {"consul://" + wrongToken + "@" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},
-		"no token":                {"consul://" + s.Addr("") + "?" + a.Query(), "may the token of DISCOVERY_URL do this?"},
+		"wrong token":             {"consul://" + wrongToken + "@" + s.Addr("") + "?" + a.Query(), "may the token of the URL do this?"},
+		"no token":                {"consul://" + s.Addr("") + "?" + a.Query(), "may the token of the URL do this?"},
 		"token file":              {s.URL() + "&token_file=/no/token", "token_file: open /no/token: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,19 +24,19 @@ const (
 type settings struct {
 	address    string // host:port of the agent; port 8500 if the URL has none
 	token      string // ACL token; "" = anonymous
-	tokenFile  string // token_file=FILE: has the token, and is read for each call
+	tokenFile  string // token_file=FILE: holds the token, read for each call
 	tls        tlsfiles.Files
-	datacenter string // dc=NAME: whose instances and keys are read; "" = the agent's own
+	datacenter string // dc=NAME: of the instances and keys; "" = the agent's own
 
 	check    string        // check=http (default), ttl or none
 	interval time.Duration // interval: between two HTTP or gRPC checks; default 2 s
-	ttl      time.Duration // ttl: how long a TTL check stays green; default 10 s
-	forget   time.Duration // forget: after so much time in the red Consul removes the instance; default 10 m, 0 = never
-	passing  bool          // passing: resolve to instances with green checks only; default true
-	root     string        // root: what every key begins with; default "kaptar/"
+	ttl      time.Duration // ttl: how long a TTL check stays passing; default 10 s
+	forget   time.Duration // forget: Consul removes an instance that is critical for so long; default 10 m, 0 = never
+	passing  bool          // passing: resolve to instances with passing checks only; default true
+	root     string        // root: prefix of every key; default "kaptar/"
 }
 
-// root is what validates settings.root.
+// root validates settings.root.
 var root = regexp.MustCompile(`^([A-Za-z0-9_-]+/)*$`)
 
 func (s *settings) parameters() map[string]params.Param {
@@ -46,7 +46,7 @@ func (s *settings) parameters() map[string]params.Param {
 		"forget": func(value string) string {
 			d, err := time.ParseDuration(value)
 			s.forget = d
-			// Consul takes 1 m for anything shorter, without a word.
+			// Consul silently takes 1 m for anything shorter.
 			return params.Unless(err == nil && (d == 0 || d >= time.Minute), "0 or a duration from 1m on")
 		},
 		"interval": params.Duration(&s.interval, time.Second),
@@ -104,7 +104,7 @@ func (s *settings) shown() string {
 	return "consul://" + s.address
 }
 
-// query has the parameters of requests that read instances or keys.
+// query returns the parameters of requests that read instances or keys.
 func (s *settings) query() url.Values {
 	query := url.Values{}
 	if s.datacenter != "" {

@@ -14,18 +14,19 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// Keys of a service's meta that stand for fields of an Instance.
+// Keys of a service's meta for fields of an Instance.
 const (
 	metaVersion = "version"
 	metaHTTP    = "http"
 	metaGRPC    = "grpc"
 	// tagTLS marks an instance that serves TLS.
 	tagTLS = "https"
-	// metaEncoded is followed by a key that Consul does not take, or that has another meaning here.
+	// metaEncoded precedes the encoded form of a key that Consul refuses or that has another
+	// meaning here.
 	metaEncoded = "kaptar--"
 )
 
-// service is the part of Consul's services that is used here.
+// service is the part of Consul's service that is used here.
 type service struct {
 	ID      string
 	Name    string            `json:",omitempty"` // in a registration
@@ -57,7 +58,7 @@ type listed struct {
 	Service service
 }
 
-// registration translates an instance; its error wraps discovery.ErrInvalid.
+// registration translates an instance. Its error wraps discovery.ErrInvalid.
 func registration(in discovery.Instance, s settings) (service, error) {
 	if err := validate(in); err != nil {
 		return service{}, err
@@ -153,7 +154,7 @@ func instance(l listed) discovery.Instance {
 	return in
 }
 
-// addresses says what the address of a service is for.
+// addresses returns what the address of a service is used for.
 func addresses(s service, host, address string) (http, grpc string) {
 	http, grpc = s.Meta[metaHTTP], s.Meta[metaGRPC]
 	yes, _ := strconv.ParseBool(grpc)
@@ -176,7 +177,7 @@ func validate(in discovery.Instance) error {
 	return cmp.Or(in.Validate(), checkName("id", in.ID), checkName("service", in.Service))
 }
 
-// checkName refuses what would not arrive as it is in the path of a request.
+// checkName refuses names that would be changed in the path of a request.
 func checkName(kind, name string) error {
 	if path.Clean("/"+name) != "/"+name {
 		return fmt.Errorf("%w %s %q: expected no empty, . or .. segments", discovery.ErrInvalid, kind, name)
@@ -186,8 +187,8 @@ func checkName(kind, name string) error {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
-// encodeKey makes of any key one that Consul takes: it wants letters, digits, - and _, and keeps
-// "consul-" for itself.
+// encodeKey turns any key into one that Consul takes: letters, digits, - and _, not beginning with
+// "consul-".
 func encodeKey(key string) string {
 	plain := plainKey.MatchString(key) && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
 		key != metaVersion && key != metaHTTP && key != metaGRPC

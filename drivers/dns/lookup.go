@@ -52,8 +52,8 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 	return list, nil
 }
 
-// name returns the name in DNS. With a last dot it is complete: the system's search list is not
-// tried on it.
+// name returns the name in DNS. A trailing dot makes it complete: the system's search list is not
+// used.
 func (o options) name(service string) string {
 	switch {
 	case o.Domain != "":
@@ -99,7 +99,7 @@ func (r *Registry) srv(ctx context.Context, kind, proto, name string) ([]*net.SR
 	}), nil
 }
 
-// join looks the targets of SRV records up and adds their ports to found.
+// join looks up the targets of SRV records and adds their ports to found.
 func (r *Registry) join(ctx context.Context, found map[netip.Addr]ports, http, grpc []*net.SRV) error {
 	targets := map[string]ports{}
 	for _, s := range http {
@@ -158,7 +158,7 @@ func missing(err error) bool {
 	return ok && e.IsNotFound
 }
 
-// instances makes an instance of each port, two where one of each kind go together.
+// instances makes one instance for each port, or for a pair of an HTTP and a gRPC port.
 func (p ports) instances(service string, address netip.Addr) (list []discovery.Instance) {
 	http, grpc := unique(p.http), unique(p.grpc)
 	add := func(http, grpc int) {

@@ -21,12 +21,12 @@ type options struct {
 	Server string // host or host:port; default port 53; "" = the system's resolver with its search list
 	Domain string // what follows the name of every service, for example "service.consul"; "" = nothing
 
-	// HTTP and GRPC are the ports of addresses for which SRV records name none; 0 = such addresses
-	// are not served.
+	// HTTP and GRPC are the ports of addresses for which SRV records name none; 0 = such an address
+	// does not serve it.
 	HTTP, GRPC int
 
-	// SRV is "" for records of _http._tcp.NAME and _grpc._tcp.NAME, "plain" for records of NAME,
-	// which are taken for HTTP, and "none" for addresses only.
+	// SRV is "" for the records of _http._tcp.NAME and _grpc._tcp.NAME, "plain" for those of NAME,
+	// which name the HTTP port, and "none" for addresses only.
 	SRV string
 
 	// Protocol is "udp", which goes on to TCP when an answer is cut, or "tcp". Default udp; tcp
@@ -39,7 +39,7 @@ type options struct {
 
 const shortest = 10 * time.Millisecond
 
-// invalid is the error of a URL. That may hold a password by mistake, so only the part that is wrong
+// invalid is the error for a URL. The URL may contain a password by mistake, so only the wrong part
 // is shown.
 func invalid(format string, args ...any) (options, error) {
 	return options{}, fmt.Errorf("%w dns url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))

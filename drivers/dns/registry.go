@@ -17,12 +17,12 @@ func init() {
 	})
 }
 
-// nothing is a registry that has no instances, and takes all without keeping them.
+// nothing is a registry without instances that accepts all and keeps none.
 type nothing = discovery.Static
 
-// Registry looks instances up in the Domain Name System. Register and Deregister check the instance
-// and change nothing: whoever writes the records knows the instances already. It holds no resources
-// between look-ups. All methods may be called concurrently.
+// Registry looks instances up in the Domain Name System. Register and Deregister only validate the
+// instance, because others write the records. It holds no resources between look-ups. All methods
+// may be called concurrently.
 type Registry struct {
 	nothing
 	opts     options
@@ -32,9 +32,8 @@ type Registry struct {
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// Open returns a registry for a URL as described at the package. It does not ask the server anything
-// yet, so it fails only for a URL that cannot be used, with an error that wraps
-// discovery.ErrInvalid.
+// Open returns a registry for a URL as described at the package. It makes no query, so it fails
+// only for a URL that cannot be used, with an error that wraps discovery.ErrInvalid.
 func Open(url string) (*Registry, error) {
 	opts, err := parse(url)
 	if err != nil {
@@ -65,15 +64,15 @@ func newRegistry(opts options) (*Registry, error) {
 // Registry returns r, as package drivers asks for it.
 func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 
-// Healthy returns nil, or why those who wait for the name server just now do so. It asks nobody.
+// Healthy returns nil, or why the watches that wait for the name server do so. It makes no query.
 func (r *Registry) Healthy() error { return r.health.Err() }
 
 // Close implements drivers.Backend; there is nothing to free.
 func (r *Registry) Close(context.Context) error { return nil }
 
-// Watch implements discovery.Resolver; it always returns nil. The first list is told when the
-// server has answered for the first time. A name that cannot be one label of a domain name, such as
-// one with a dot, is no service here: its list is empty, and nobody is asked.
+// Watch implements discovery.Resolver; it always returns nil. It calls update once the server has
+// answered for the first time. A name that cannot be one label of a domain name, such as one with a
+// dot, has no instances, and the server is not asked.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if !label.MatchString(service) {
 		return r.nothing.Watch(ctx, service, update)
@@ -102,12 +101,11 @@ func (r *Registry) Watch(ctx context.Context, service string, update func([]disc
 	}
 }
 
-// lostAfter is how many look-ups in a row fail before the server counts as lost: one packet of UDP
-// may well get lost.
+// lostAfter is the number of failed look-ups in a row after which the server counts as lost: a
+// single UDP packet is easily lost.
 const lostAfter = 2
 
-// spread returns about d, ±10 %, so that programs that started together do not ask together for
-// ever.
+// spread returns d ±10 %, so that programs that started together do not keep querying together.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }

@@ -15,10 +15,10 @@ import (
 
 const commitEvery = 100 * time.Millisecond
 
-// errMoved is why a message that was acknowledged comes again.
+// errMoved is why an acknowledged message comes again.
 var errMoved = errors.New("another member has the partition by now, so the message comes again")
 
-// A delivery is an entry given to the program once. The member's mu guards it.
+// A delivery is one delivery of an entry. The member's mu guards it.
 type delivery struct {
 	e       *entry
 	attempt int32
@@ -64,7 +64,7 @@ func (l *delivery) Extend(ctx context.Context) error {
 	})
 }
 
-// change calls do with the member's mu, unless the delivery is done.
+// change calls do under the member's mu, unless the delivery is done.
 func (l *delivery) change(ctx context.Context, verb string, do func()) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("kafka: %s: %w", verb, context.Cause(ctx))
@@ -81,7 +81,7 @@ func (l *delivery) change(ctx context.Context, verb string, do func()) error {
 // current reports whether this delivery is the one in flight. The caller holds the member's mu.
 func (l *delivery) current() bool { return l.e.state == inFlight && l.e.attempts == l.attempt }
 
-// remember notes how often a message was delivered. The caller holds b.mu.
+// remember records how often a message was delivered. The caller holds b.mu.
 func (b *Broker) remember(p topicPartition, offset int64, attempts int32) {
 	if b.attempts[p] == nil {
 		b.attempts[p] = make(map[int64]int32)
@@ -89,7 +89,7 @@ func (b *Broker) remember(p topicPartition, offset int64, attempts int32) {
 	b.attempts[p][offset] = attempts
 }
 
-// recall returns what is remembered of a message and forgets it. The caller holds b.mu.
+// recall returns what remember recorded of a message, and forgets it. The caller holds b.mu.
 func (b *Broker) recall(p topicPartition, offset int64) int32 {
 	if len(b.attempts) == 0 { // nearly always
 		return 0
@@ -104,12 +104,12 @@ func (b *Broker) recall(p topicPartition, offset int64) int32 {
 	return n
 }
 
-// prune forgets what is before the offset of the group. The caller holds b.mu.
+// prune forgets what is below the group's offset. The caller holds b.mu.
 func (b *Broker) prune(p topicPartition, start int64) {
 	maps.DeleteFunc(b.attempts[p], func(offset int64, _ int32) bool { return offset < start })
 }
 
-// commits calls commit now and then until ctx ends.
+// commits commits every commitEvery while there is something new, until ctx ends.
 func (m *member) commits(ctx context.Context) {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
@@ -139,7 +139,7 @@ func (m *member) commits(ctx context.Context) {
 	}
 }
 
-// positions returns what is to be committed for the given partitions. The caller holds m.mu.
+// positions returns the offsets to commit for the given partitions. The caller holds m.mu.
 func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	list := make(map[int32]kgo.EpochOffset)
 	for _, p := range partitions {
@@ -150,8 +150,8 @@ func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	return list
 }
 
-// commit commits as a member; the broker refuses it when the group has moved on without this
-// member.
+// commit commits as a member of the group. The broker refuses it if the group has gone on without
+// this member.
 func (m *member) commit(ctx context.Context, list map[int32]kgo.EpochOffset) error {
 	if len(list) == 0 {
 		return nil

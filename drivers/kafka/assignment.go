@@ -13,14 +13,14 @@ type topicPartition struct {
 	partition int32
 }
 
-// An assignment is a partition that a member has, from its assignment to its end. The member's mu
-// guards it.
+// An assignment is a partition of a member, from its assignment to its end. The member's mu guards
+// it.
 type assignment struct {
 	m         *member
 	partition topicPartition
 
-	// Unfinished entries in offset order; what is finished is forgotten, so that one message that
-	// waits for long does not keep those after it in memory.
+	// Unfinished entries in offset order. Finished ones are removed, so that one message that waits
+	// for long does not keep later ones in memory.
 	open     list
 	inFlight int // entries in flight
 

@@ -69,10 +69,9 @@ type Broker struct {
 	pinned    map[string]kadm.TopicID            // on which topic a group has its offsets; one that was made again has another ID
 }
 
-// Open connects to the cluster at a URL as described at the package. nil options are the zero
-// Options. A cluster of which no host can be reached, or answers within 5 s or the deadline of ctx, is
-// no error: it is then tried for ever. One that refuses the credentials is, and so is a certificate
-// that is not good.
+// Open connects to the cluster at a URL as described at the package. opts may be nil. If no host
+// can be reached, or none answers within 5 s or by ctx's deadline, that is no error: the connection
+// is retried for ever. Refused credentials and invalid certificates are errors.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -102,7 +101,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	defer cancel()
 	if err := b.ping(first); err != nil {
 		if !steady.Unreachable(err) {
-			go b.cl.Close() // may wait for a host that says nothing
+			go b.cl.Close() // may wait for a host that does not answer
 			return nil, fmt.Errorf("kafka: connect to %s: %w", b.url, b.explain(err))
 		}
 		b.health.set(err)
@@ -113,8 +112,8 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	return b, nil
 }
 
-// ping asks the cluster for its brokers. It heeds ctx also while a host takes the connection and
-// says nothing.
+// ping asks the cluster for its brokers. It ends with ctx even if a host accepts the connection and
+// does not answer.
 func (b *Broker) ping(ctx context.Context) error {
 	result := make(chan error, 1)
 	go func() { result <- b.ask(ctx) }()
@@ -126,8 +125,8 @@ func (b *Broker) ping(ctx context.Context) error {
 	}
 }
 
-// ask asks one host after the other until one answers. The client's own Ping gives all of them one
-// request, which the host that failed may still be reading while it is made ready for the next.
+// ask asks one host after the other until one answers. The client's own Ping shares one request
+// among all hosts, so a host that failed may still be reading it while it is prepared for the next.
 func (b *Broker) ask(ctx context.Context) (err error) {
 	for _, host := range slices.Concat(b.cl.DiscoveredBrokers(), b.cl.SeedBrokers()) {
 		request := kmsg.NewPtrMetadataRequest()
@@ -145,7 +144,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 		kgo.SeedBrokers(a.seeds...),
 		kgo.DialTimeout(3*time.Second),
 		kgo.MetadataMinAge(250*time.Millisecond),
-		kgo.MetadataMaxAge(time.Minute), // new partitions are seen so late
+		kgo.MetadataMaxAge(time.Minute), // new partitions are noticed within this time
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
 			return steady.Delay(tries, 25*time.Millisecond, time.Second)
 		}),
@@ -164,8 +163,8 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 // Broker returns b, as package drivers asks for it.
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
-// As sets *target to the client that publishes, if it is a **kgo.Client. It belongs to the Broker:
-// do not close it.
+// As sets *target to the client that publishes, if it is a **kgo.Client. The Broker owns it: do not
+// close it.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**kgo.Client)
 	if ok {
@@ -174,7 +173,7 @@ func (b *Broker) As(target any) bool {
 	return ok
 }
 
-// Healthy implements driver.HealthReporter. The broker is asked every 5 s and when a connection
+// Healthy implements driver.HealthReporter. The cluster is asked every 5 s and when a connection
 // fails.
 func (b *Broker) Healthy() error {
 	if b.isClosed() {
@@ -186,7 +185,7 @@ func (b *Broker) Healthy() error {
 	return nil
 }
 
-// begin counts a call that Close has to wait for. It fails after Close.
+// begin counts a call that Close waits for. It fails after Close.
 func (b *Broker) begin() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -241,8 +240,8 @@ func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// cause gives the error of a call with ctx the name it has in package driver, or that of what ended
-// ctx.
+// cause translates the error of a call with ctx into package driver's, or into the reason why ctx
+// ended.
 func (b *Broker) cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil && isContext(err) {
 		err = context.Cause(ctx)

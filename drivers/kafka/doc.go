@@ -7,13 +7,13 @@
 //
 // # URL
 //
-// The hosts are for the first contact; port 9092 may be left out. Special characters in user and
+// The hosts are for the first contact; the default port is 9092. Special characters in user and
 // password are percent-encoded. A topic that exists keeps its settings.
 //
-//	partitions=16      partitions of a new topic: the most members of a group that can share the work
+//	partitions=16      partitions of a new topic: at most so many members of a group share the work; default 16
 //	replicas=3         copies of a new topic; default: one on each broker, at most 3
 //	retention=168h     how long a new topic keeps its messages, acknowledged or not; default 7 days
-//	ack_wait=30s       how long a delivery may stay unacknowledged; default 30 s
+//	ack_wait=30s       how long a delivery may stay unacknowledged, at least 100ms; default 30 s
 //	tls=true           encrypt; default false
 //	ca=FILE            certificates of authorities to trust, in PEM; default: the system's. Implies tls
 //	cert=FILE          the client's certificate, in PEM. Implies tls
@@ -43,10 +43,10 @@
 // # Durability
 //
 // Publish returns when all replicas in sync have the messages (acks=all), sent by an idempotent
-// producer without transactions. A new topic with 3 or more replicas has min.insync.replicas=2 and
-// never elects an unclean leader. Kafka acknowledges before it calls fsync, so a message survives
-// the loss of any one broker and a kill of all, but no power failure of all at once. A message
-// that is sent again is stored twice, and consumers deduplicate.
+// producer without transactions. A new topic never elects an unclean leader, and with 3 or more
+// replicas it has min.insync.replicas=2. Kafka acknowledges before it calls fsync, so a message
+// survives the loss of any one broker and a kill of all, but not a power failure of all at once. A
+// message that is published again is stored twice: consumers deduplicate.
 //
 // # Redelivery
 //
@@ -60,12 +60,12 @@
 //
 // # Order
 //
-// Order per key holds for first deliveries, also with several members: a partition belongs to one
-// at a time, and when it moves, the old owner has up to 2 s to finish what it has; a member whose
-// Subscribe returned keeps its partitions until nothing is in flight, for 10 s or the ack wait at
-// most. So driver.Subscription.Ordered changes nothing. A member that was killed loses its
-// partitions after the ack wait, at least 6 s, and what it had in flight comes first. A busy member
-// does not pass messages on to an idle one.
+// Order per key holds for first deliveries, with any number of members: a partition belongs to one
+// at a time, and when it moves, the old owner has up to 2 s to finish what it has in flight. A
+// member whose Subscribe returned keeps its partitions until nothing is in flight, for at most 10 s
+// or the ack wait. So driver.Subscription.Ordered changes nothing. A member that was killed loses
+// its partitions after the ack wait, but after 6 s at the earliest and 5 minutes at the latest;
+// what it had in flight comes first. A busy member does not pass messages on to an idle one.
 //
 // # Position
 //

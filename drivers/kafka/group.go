@@ -13,12 +13,13 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// errNoSuch is what is not made before somebody subscribes or publishes.
+// errNoSuch is the error for a topic or group that is made only when somebody subscribes or
+// publishes.
 var errNoSuch = errors.New("there is no such topic or group yet: it is made when the service first starts")
 
-// Lag implements driver.LagReporter. What waits is from the committed offset to the end of each
-// partition, so what was acknowledged above a message that was not counts too. The time of the
-// oldest is not known.
+// Lag implements driver.LagReporter. It counts from the committed offset to the end of each
+// partition, so acknowledged messages above an unacknowledged one count too. The age of the oldest
+// message is not known.
 func (b *Broker) Lag(ctx context.Context, sub driver.Subscription) (list []driver.PartitionLag, err error) {
 	err = b.about(ctx, "lag", sub, func(ctx context.Context, topic string) error {
 		have, err := b.offsets(ctx, groupName(sub), topic)
@@ -48,7 +49,7 @@ func (b *Broker) Lag(ctx context.Context, sub driver.Subscription) (list []drive
 	return list, err
 }
 
-// offsets returns those of a group that has some.
+// offsets returns the offsets of a group, or errNoSuch if it has none.
 func (b *Broker) offsets(ctx context.Context, group, topic string) (kadm.OffsetResponses, error) {
 	have, err := b.adm.FetchOffsetsForTopics(ctx, group, topic)
 	if errors.Is(err, kerr.GroupIDNotFound) {
@@ -65,8 +66,9 @@ func (b *Broker) offsets(ctx context.Context, group, topic string) (kadm.OffsetR
 	return have, nil
 }
 
-// Reset implements driver.Resetter. Kafka refuses while the group has members, also one that died
-// less than AckWait ago. A group that there is not is made.
+// Reset implements driver.Resetter. Kafka refuses it while the group has members, which includes
+// one that was killed less than its session timeout ago: AckWait, but 6 s to 5 minutes. A group
+// that does not exist is made.
 func (b *Broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
 	return b.about(ctx, "reset", sub, func(ctx context.Context, topic string) error {
 		list, err := b.adm.ListStartOffsets(ctx, topic)
@@ -81,14 +83,14 @@ func (b *Broker) Reset(ctx context.Context, sub driver.Subscription, to time.Tim
 		}
 		err = b.adm.CommitAllOffsets(ctx, groupName(sub), list.Offsets())
 		if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.NonEmptyGroup) || errors.Is(err, kerr.RebalanceInProgress) {
-			return fmt.Errorf("the group has members: stop them, and wait %v after one that was killed: %w", b.opts.AckWait, err)
+			return fmt.Errorf("the group has members: stop them, and wait %v after one that was killed: %w", b.opts.sessionTimeout(), err)
 		}
 		return err
 	})
 }
 
-// Retention implements driver.Retainer: retention.ms of the topic. The right DescribeConfigs on the
-// topic is needed.
+// Retention implements driver.Retainer: retention.ms of the topic. The user needs DescribeConfigs
+// on the topic.
 func (b *Broker) Retention(ctx context.Context, topic string) (keeps time.Duration, err error) {
 	err = b.about(ctx, "retention", driver.Subscription{Topic: topic}, func(ctx context.Context, topic string) error {
 		configs, err := b.adm.DescribeTopicConfigs(ctx, topic)

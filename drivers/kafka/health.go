@@ -22,8 +22,8 @@ var _ kgo.HookBrokerDisconnect = (*health)(nil)
 // errLost is the cause of a call's end when the cluster was lost under it.
 var errLost = errors.New("connection lost")
 
-// health knows whether the cluster answers. A failed connection says little where there are many
-// brokers, so it only makes watch ask at once.
+// health knows whether the cluster answers. A failed connection says little about a cluster of
+// several brokers, so it only makes watch ask at once.
 type health struct {
 	nudge chan struct{}
 
@@ -31,7 +31,7 @@ type health struct {
 	since time.Time
 	lost  error // nil: it answers
 
-	// ctx ends with the cause when the cluster is lost, and is another one once it is back: Publish
+	// ctx ends with the cause when the cluster is lost, and is replaced when it is back: Publish
 	// must not wait.
 	ctx context.Context
 	cut context.CancelCauseFunc
@@ -68,14 +68,14 @@ func (h *health) link() context.Context {
 	return h.ctx
 }
 
-// watch asks now and then until ctx ends.
+// watch pings the cluster at intervals until ctx ends.
 func (h *health) watch(ctx context.Context, ping func(context.Context) error) {
 	timer := time.NewTimer(pingEvery)
 	defer timer.Stop()
 	for {
 		nudge := h.nudge
 		if _, lost := h.state(); lost != nil {
-			nudge = nil // its own failed attempts must not drive it
+			nudge = nil // its own failed connections must not trigger it
 		}
 		select {
 		case <-timer.C:

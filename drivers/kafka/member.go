@@ -17,18 +17,18 @@ import (
 const (
 	maxHeld      = 10_000                 // messages that wait for a redelivery
 	maxHeldBytes = 64 << 20               // of them
-	fetchBytes   = 16 << 20               // of one answer; a member has at most two from each broker
-	fetchWait    = 500 * time.Millisecond // as other clients; partitions that come during a fetch may have to wait for its end
+	fetchBytes   = 16 << 20               // of one answer; a member holds at most two from each broker
+	fetchWait    = 500 * time.Millisecond // as other clients; a partition assigned during a fetch may have to wait for its end
 	drainTime    = 2 * time.Second
 	leaveTime    = 3 * time.Second
-	leaveLate    = 10 * time.Second // how long what is in flight keeps a member that ends in the group
-	lookAgain    = 5 * time.Second  // for a topic that may have been deleted
+	leaveLate    = 10 * time.Second // how long deliveries in flight keep a leaving member in the group
+	lookAgain    = 5 * time.Second  // interval of checking for a deleted topic
 )
 
-// A member is one Subscribe call: a client of its own that is in the group. One goroutine takes
-// what the client has fetched and delivers it, one waits in its stead when there is nothing, and
-// one commits. Were it for another goroutine to take what is there, each message would pass from
-// one processor to the next once more.
+// A member is one Subscribe call, with a client of its own in the group. One goroutine takes what
+// the client has fetched and delivers it, one waits in its place when there is nothing, and one
+// commits. If another goroutine did the taking, each message would move between processors once
+// more.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
@@ -64,8 +64,8 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	}
 }
 
-// clock is the time of entries: it is read for each message, and time.Now takes several times as
-// long.
+// clock is the time base of entries. It is read for each message, and time.Now takes several times
+// as long.
 func (m *member) clock() time.Duration { return time.Since(m.begun) }
 
 func (m *member) options() []kgo.Opt {
@@ -77,7 +77,7 @@ func (m *member) options() []kgo.Opt {
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(), // a record is in its assignment before the assignment can end
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(min(max(wait, 6*time.Second), 5*time.Minute)), // brokers refuse less than 6 s by default
+		kgo.SessionTimeout(m.b.opts.sessionTimeout()),
 		kgo.HeartbeatInterval(min(max(wait/10, 50*time.Millisecond), time.Second)),
 		kgo.FetchMaxBytes(fetchBytes),
 		kgo.FetchMaxWait(fetchWait),
@@ -89,9 +89,9 @@ func (m *member) options() []kgo.Opt {
 	}
 }
 
-// run delivers until ctx ends or something fails for good. The member stays in the group until what
-// was delivered is acknowledged or given back, so that no other one gets it too, or later ones of its
-// key.
+// run delivers until ctx ends or it fails for good. The member stays in the group until what was
+// delivered is acknowledged or nacked, so that no other member gets those messages too, or later
+// ones of their keys.
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	awaiting, stop := context.WithCancel(ctx)
 	committing, end := context.WithCancel(m.b.life)
@@ -194,7 +194,7 @@ func (m *member) take(e *entry, now time.Duration) *delivery {
 	m.inFlight.push(e)
 	e.c.inFlight++
 	l := &e.first
-	if l.e != nil { // that is of an earlier delivery, which somebody may still end
+	if l.e != nil { // it belongs to an earlier delivery, which may still be acknowledged
 		l = &delivery{}
 	}
 	l.e, l.attempt = e, e.attempts
@@ -222,7 +222,7 @@ func (m *member) endFlight(e *entry) {
 	}
 }
 
-// requeue puts e by for a redelivery at the given time. The caller holds m.mu.
+// requeue keeps e for redelivery at the given time. The caller holds m.mu.
 func (m *member) requeue(e *entry, at time.Duration) {
 	e.state, e.at = waiting, at
 	if e.c.closing || e.c.ended {
@@ -254,8 +254,8 @@ func (m *member) finish(e *entry) {
 	signal(m.dirty)
 }
 
-// fetch takes all records that the client has, so that it fetches the next while these are
-// delivered, and lets await wait for some if there are none. It reports whether there may be
+// fetch takes all records that the client has, so that the client fetches the next ones while these
+// are delivered. If there are none it leaves the waiting to await. It reports whether there may be
 // something to deliver.
 func (m *member) fetch(ctx context.Context) bool {
 	m.mu.Lock()
@@ -292,12 +292,12 @@ func (m *member) await(ctx context.Context) {
 	}
 }
 
-// classify makes an error that will not pass end the subscription.
+// classify ends the subscription if an error will not pass.
 func (m *member) classify(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		return
-	case errors.Is(err, context.DeadlineExceeded): // nothing came for a while
+	case errors.Is(err, context.DeadlineExceeded): // nothing has come for a while
 		if m.b.Healthy() != nil {
 			return
 		}
@@ -323,7 +323,7 @@ func (m *member) fail(err error) {
 	signal(m.wake)
 }
 
-// signal leaves a wake-up unless one is there.
+// signal leaves a wake-up in c unless there is one.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

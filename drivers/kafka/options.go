@@ -18,14 +18,14 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
+// Options configure a Broker. The zero value is ready to use. Parameters of the URL override them.
 type Options struct {
 	Partitions int           // of a new topic; default 16
 	Replicas   int           // of a new topic; default one on each broker, at most 3
 	Retention  time.Duration // how long a new topic keeps messages; default 7 days
 	AckWait    time.Duration // how long a delivery may stay unacknowledged; default 30 s
 
-	// Client are more options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL.
+	// Client are further options for the connections, for example kgo.Dialer, kgo.Rack or kgo.SASL.
 	// They are applied before the driver's own.
 	Client []kgo.Opt
 }
@@ -35,6 +35,11 @@ func (o Options) withDefaults() Options {
 	o.Retention = cmp.Or(o.Retention, 7*24*time.Hour)
 	o.AckWait = cmp.Or(o.AckWait, 30*time.Second)
 	return o
+}
+
+// sessionTimeout is how long a silent member stays in its group. By default brokers refuse less.
+func (o Options) sessionTimeout() time.Duration {
+	return min(max(o.AckWait, 6*time.Second), 5*time.Minute)
 }
 
 // address is what a URL says beside Options.
@@ -48,7 +53,7 @@ type address struct {
 // minDuration is the least that a parameter takes.
 const minDuration = 100 * time.Millisecond
 
-// parse returns o changed by the parameters of a URL, and the rest of the URL.
+// parse returns o with the parameters of a URL, and the rest of the URL.
 func (o Options) parse(rawURL string) (Options, address, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
 	var a address
@@ -61,14 +66,14 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 		"tls": params.Bool(&a.tls.On), "sasl": params.Word(&a.sasl, "plain", "scram-sha-256", "scram-sha-512"),
 	}))
 	if err == nil {
-		err = a.tls.Check("want no tls=false")
+		err = a.tls.Check("expected no tls=false")
 	}
 	if err != nil {
 		return fail("%v", err)
 	}
 	_, hosts, found := strings.Cut(servers, "://")
 	if !found {
-		return fail("want kafka://host:9092")
+		return fail("expected kafka://host:9092")
 	}
 	if at := strings.LastIndex(hosts, "@"); at >= 0 {
 		user, password, _ := strings.Cut(hosts[:at], ":")
@@ -77,12 +82,12 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 		a.user, err1 = url.PathUnescape(user)
 		a.password, err2 = url.PathUnescape(password)
 		if err1 != nil || err2 != nil {
-			return fail("user or password: want %% only as in %%25")
+			return fail("user or password: expected %% only as in %%25")
 		}
 	}
 	if (a.sasl != "") != (a.user != "") {
 		if a.user == "" {
-			return fail("parameter sasl=%s: want kafka://user:password@host", a.sasl)
+			return fail("parameter sasl=%s: expected kafka://user:password@host", a.sasl)
 		}
 		a.sasl = "plain"
 	}
@@ -91,7 +96,7 @@ func (o Options) parse(rawURL string) (Options, address, error) {
 			host = net.JoinHostPort(strings.Trim(host, "[]"), "9092")
 		}
 		if h, port, err := net.SplitHostPort(host); err != nil || h == "" || port == "" || strings.ContainsAny(h, "/ ") {
-			return fail("host %q: want host:port, several joined by commas", host)
+			return fail("host %q: expected host:port, several separated by commas", host)
 		}
 		a.seeds = append(a.seeds, host)
 	}

@@ -22,8 +22,8 @@ func (b *Broker) producerOptions() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Kafka's own clients
 		kgo.ProducerLinger(0),
-		// What a client of any language can read without more libraries: that leaves gzip, which
-		// costs more than it saves here.
+		// A client of any language can read these without more libraries. With that condition only
+		// gzip is left, which costs more than it saves here.
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProduceRequestTimeout(callTimeout),
 		// A Publish that waits for a dead broker must end. The client then takes a new producer
@@ -41,9 +41,9 @@ func (b *Broker) producerOptions() []kgo.Opt {
 	}
 }
 
-// Publish implements driver.Broker. All messages go at once; the first failure cancels those that
-// follow. It is also the flush: nothing is held back for others to join it, and when the call
-// returned nil nothing of it is on its way any more.
+// Publish implements driver.Broker. All messages are produced at once. The first failure cancels
+// those behind it. Nothing is held back for later messages to join, and nothing of the call is
+// under way after it returned nil.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -82,14 +82,14 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return b.send(ctx, msgs, list)
 }
 
-// send produces the records and waits for all, or for the end of ctx.
+// send produces the records and waits for all of them, or for the end of ctx.
 func (b *Broker) send(ctx context.Context, msgs []driver.Message, records []*kgo.Record) error {
 	for _, r := range records {
 		r.Context = ctx //nolint:fatcontext // until it is stored
 	}
 	failed, err := b.attempt(ctx, records)
-	// Another call's end failed all that waits for the same partition; what this call has there is
-	// its last ones.
+	// The end of another call has failed everything that waits for the same partition. This call's
+	// records there are its last ones.
 	for err != nil && isContext(err) && steady.Sleep(ctx, sendAgain) {
 		failed, err = b.attempt(ctx, records)
 	}
@@ -113,8 +113,8 @@ type failure struct {
 	sent  int // the first ones of the records that are stored
 }
 
-// attempt produces the records that are not stored. Those that are have no context any more: the
-// client is done with them, and it costs nothing to keep it there.
+// attempt produces the records that are not stored yet. A stored record has a nil Context: the
+// client is done with it, and the mark costs nothing.
 func (b *Broker) attempt(ctx context.Context, records []*kgo.Record) (failure, error) {
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -151,7 +151,7 @@ func isContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// A publication is what became of one call's records.
+// A publication collects the results of one call's records.
 type publication struct {
 	cancel   context.CancelCauseFunc
 	finished chan struct{}
@@ -162,8 +162,8 @@ type publication struct {
 	err     error       // why
 }
 
-// acked takes the client's word on a record. After a failure the others must not go any more: one
-// of the same key would overtake it.
+// acked takes the client's result for a record. After a failure the others must not be sent: one of
+// the same key would overtake it.
 func (p *publication) acked(r *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,12 +20,12 @@ func (m *member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int
 	}
 }
 
-// entriesTogether are made together, but not more, since one that waits for long keeps the others
-// in memory.
+// entriesTogether entries are allocated together. With more, one entry that waits for long would
+// keep too many others in memory.
 const entriesTogether = 16
 
-// receive takes what the client gave into the assignments, and returns how many records these are.
-// Until then no assignment begins or ends.
+// receive adds what the client gave to the assignments, and returns the number of records. No
+// assignment begins or ends during the call.
 func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		for records := range slices.Chunk(p.Records, entriesTogether) {
@@ -45,7 +45,7 @@ func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	return n
 }
 
-// queueUp adds entries to the assignment of their partition and to what is to be delivered.
+// queueUp adds entries to the assignment of their partition and to the queue.
 func (m *member) queueUp(partition int32, list []entry) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
@@ -66,7 +66,7 @@ func (m *member) queueUp(partition int32, list []entry) {
 func (m *member) record(c *assignment, e *entry) {
 	if c.next < 0 {
 		m.b.prune(c.partition, e.offset)
-	} else if e.offset < c.next { // the log was cut and goes on below: what is above is no more
+	} else if e.offset < c.next { // the log was truncated: what was above is gone
 		for c.open.first != nil {
 			m.finish(c.open.first)
 		}
@@ -77,8 +77,8 @@ func (m *member) record(c *assignment, e *entry) {
 	c.open.push(e)
 }
 
-// revoked is called when partitions go to another member, and when this one leaves. What is in
-// flight gets some time, since the next owner would handle it once more.
+// revoked is called when partitions move to another member, and when this one leaves. What is in
+// flight gets some time, since the next owner would handle it again.
 func (m *member) revoked(ctx context.Context, partitions []int32) {
 	m.mu.Lock()
 	leaving := m.leaving
@@ -98,8 +98,8 @@ func (m *member) revoked(ctx context.Context, partitions []int32) {
 	_ = m.commit(ctx, offsets) // what is not committed comes again
 }
 
-// dropDue takes an assignment's entries out of those that wait. The caller holds m.mu; nothing may
-// be added after.
+// dropDue removes an assignment's entries from those that wait. The caller holds m.mu; nothing may
+// be added afterwards.
 func (m *member) dropDue(c *assignment) {
 	m.due = slices.DeleteFunc(m.due, func(e *entry) bool {
 		if e.c == c {
@@ -114,7 +114,7 @@ func (m *member) dropDue(c *assignment) {
 	signal(m.wake)
 }
 
-// drain waits until nothing of the partitions is in flight, for the given time at most.
+// drain waits until nothing of the partitions is in flight, but not longer than most.
 func (m *member) drain(ctx context.Context, partitions []int32, most time.Duration) {
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
@@ -146,7 +146,7 @@ func (m *member) drain(ctx context.Context, partitions []int32, most time.Durati
 	}
 }
 
-// endAssignments gives partitions up and returns their offsets.
+// endAssignments ends assignments and returns the offsets to commit.
 func (m *member) endAssignments(partitions []int32) map[int32]kgo.EpochOffset {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()
@@ -177,7 +177,7 @@ func (m *member) endAssignments(partitions []int32) map[int32]kgo.EpochOffset {
 	return offsets
 }
 
-// finishUp ends all deliveries, and returns the partitions and whether something is in flight.
+// finishUp ends all deliveries. It returns the partitions and whether something is in flight.
 func (m *member) finishUp() (partitions []int32, busy bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -191,7 +191,7 @@ func (m *member) finishUp() (partitions []int32, busy bool) {
 	return partitions, m.inFlight.n > 0
 }
 
-// leave commits what is acknowledged, leaves the group and ends the client.
+// leave commits what is acknowledged, leaves the group and closes the client.
 func (m *member) leave() {
 	ctx, cancel := context.WithTimeout(m.b.life, leaveTime)
 	defer cancel()

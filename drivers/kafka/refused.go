@@ -11,16 +11,16 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// explain says what in the URL, or missing from it, made the cluster refuse the connection.
+// explain says which part of the URL made the cluster refuse the connection.
 func (b *Broker) explain(err error) error {
 	var closed *kgo.ErrFirstReadEOF
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return fmt.Errorf("the user %q or its password is wrong: %w", b.user, err)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		return fmt.Errorf("the user %q cannot log in by sasl=%s there: %w", b.user, b.sasl, err)
+		return fmt.Errorf("the cluster has no login sasl=%s for the user %q: %w", b.sasl, b.user, err)
 	case errors.Is(err, kerr.IllegalSaslState):
-		return fmt.Errorf("nobody can log in there, and the URL names the user %q: %w", b.user, err)
+		return fmt.Errorf("the cluster has no login at that port, and the URL names the user %q: %w", b.user, err)
 	case strings.Contains(err.Error(), "client is using TLS"): // for this and the next the client has no types
 		return fmt.Errorf("no TLS is spoken at that port: take the broker's port for TLS, or do without: %w", err)
 	case strings.Contains(err.Error(), "tls alert record"):
@@ -34,8 +34,8 @@ func (b *Broker) explain(err error) error {
 	return fmt.Errorf("no host answers as Kafka does (wrong port, user, password or tls?): %w", err)
 }
 
-// lacks says which right the user needs, if that is what err is about: the given one on the topic,
-// Read on the group, or one on the cluster. The names are Kafka's, for kafka-acls.
+// lacks says which right the user needs, if err is about that: the given one on the topic, Read on
+// the group, or one on the cluster. The names are Kafka's, as for kafka-acls.
 func (b *Broker) lacks(right, topic, group string, err error) error {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
@@ -48,7 +48,7 @@ func (b *Broker) lacks(right, topic, group string, err error) error {
 	return err
 }
 
-// who is the user as far as the URL tells: Options.Client and a certificate may name one too.
+// who names the user of the URL. Options.Client and a certificate may name one too.
 func (b *Broker) who() string {
 	if b.user == "" {
 		return "this client"

@@ -16,13 +16,14 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// Subscribe implements driver.Broker. It fails for good when the topic is deleted meanwhile or may
-// not be read; to subscribe again makes it anew, and the group then gets all of the new one.
-// AckWait is in [Options]. A member that dies loses its partitions after AckWait, at least 6 s.
+// Subscribe implements driver.Broker. It fails for good when the topic is deleted or must not be
+// read. Subscribing again makes the topic anew, and the group then gets all of it. A member that
+// dies loses its partitions after Options.AckWait, but after 6 s at the earliest and 5 minutes at
+// the latest.
 //
-// Ack returns before the offset is committed, which happens ten times a second and before a
+// Ack returns before the offset is committed. Offsets are committed ten times a second and before a
 // partition is given up. A member whose Subscribe returned keeps its partitions until nothing is in
-// flight, for 10 s or AckWait at most. Ack fails when the partition was given up by then.
+// flight, for at most 10 s or AckWait. Ack fails if the partition was given up by then.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -37,7 +38,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	healthy, begun := b.Healthy() == nil, time.Now()
 	m, err := b.join(ctx, sub)
 	for err != nil && healthy && !refused(err) && time.Since(begun) < callTimeout && steady.Sleep(ctx, pingAgain) {
-		m, err = b.join(ctx, sub) // the connection broke just now
+		m, err = b.join(ctx, sub) // the connection has just broken
 	}
 	if err == nil {
 		err = m.run(ctx, deliver)
@@ -48,7 +49,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	return nil
 }
 
-// refused reports whether the cluster answered and will not answer otherwise.
+// refused reports whether the cluster has given a final answer.
 func refused(err error) bool {
 	answer, ok := errors.AsType[*kerr.Error](err)
 	return ok && !answer.Retriable
@@ -86,11 +87,11 @@ func (b *Broker) ensureGroup(ctx context.Context, sub driver.Subscription) (stri
 	return info.name, nil
 }
 
-// pin writes down where a new group starts. Without it, a group from now whose member dies before
-// its first commit would start at a later now. All partitions go in one request: a partition
-// without an offset in a group that has others was added later and is read from its beginning. When
-// this Broker had the group on a topic that was deleted, the group starts at the beginning of the
-// new one: what came there before it is back is newer than the group.
+// pin stores where a new group starts. Without it, a group "from now" whose member dies before its
+// first commit would start at a later now. All partitions go in one request: a partition without an
+// offset in a group that has others was added later and is read from its beginning. If this Broker
+// knew the group on a topic that was deleted, the group starts at the beginning of the new topic,
+// since everything there was published after the group began.
 func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string) error {
 	b.pinning.Lock()
 	defer b.pinning.Unlock()
@@ -99,8 +100,7 @@ func (b *Broker) pin(ctx context.Context, sub driver.Subscription, topic string)
 		if err == nil || !errors.Is(err, kerr.UnknownMemberID) && !kerr.IsRetriable(err) {
 			return err
 		}
-		// Another member was faster, so its offsets will be there; or a topic or coordinator is not
-		// ready.
+		// Another member has stored the offsets, or a topic or coordinator is not ready.
 		if !steady.Sleep(ctx, declareAgain) {
 			return fmt.Errorf("offsets of the new group: %w: %w", context.Cause(ctx), err)
 		}
@@ -112,14 +112,14 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	if sub.From == driver.FromBeginning || b.remade(sub) {
 		list = b.adm.ListStartOffsets
 	}
-	starts, err := list(ctx, topic) // before the look at the group, or an offset could lie after what the group was given meanwhile
+	starts, err := list(ctx, topic) // before the group's offsets are read, or a start could lie above what another member has stored meanwhile
 	if err == nil {
 		err = starts.Error()
 	}
 	if errors.Is(err, kerr.UnknownTopicOrPartition) { // deleted since this Broker saw it
 		b.forget(sub.Topic)
 		if _, err = b.topic(ctx, sub.Topic, sub.Raw); err == nil {
-			err = kerr.UnknownTopicOrPartition // and now once more; it is retriable
+			err = kerr.UnknownTopicOrPartition // retriable: try once more
 		}
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (b *Broker) pinOnce(ctx context.Context, sub driver.Subscription, topic str
 	return err
 }
 
-// remade reports whether the topic is another than the one on which this Broker had the group last.
+// remade reports whether this Broker last knew the group on another topic of this name.
 func (b *Broker) remade(sub driver.Subscription) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -43,7 +43,7 @@ func TestTLS(t *testing.T) {
 		"wrong password, scram":   {"kafka://ada:" + wrongPassword + "@" + host + "?sasl=scram-sha-512&" + a.Query(), `user "ada" or its password is wrong`},
 		"no file":                 {ada + host + "?ca=/no/file", "ca: open /no/file: no such file"},
 		"no key":                  {ada + host + "?cert=" + a.File("client.pem"), "one of them is missing, expected both"},
-		"no TLS":                  {ada + host + "?tls=false&" + a.Query(), "want no tls=false"},
+		"no TLS":                  {ada + host + "?tls=false&" + a.Query(), "expected no tls=false"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := kafka.Open(t.Context(), c.url, nil)

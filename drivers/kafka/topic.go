@@ -56,7 +56,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	return nil
 }
 
-// topic returns what is known of a topic, after making it if need be.
+// topic returns what is known of a topic, after making it if needed.
 func (b *Broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, error) {
 	if info, ok := b.known(topic); ok {
 		return info, nil
@@ -84,8 +84,8 @@ func (b *Broker) known(topic string) (topicInfo, bool) {
 	return info, ok
 }
 
-// forget makes the next call look for a topic again that seems to be deleted. The client has to
-// forget it too: it would send to the old one for ever.
+// forget makes the next call look for the topic again, since it seems to be deleted. The client has
+// to forget it too, or it would produce to the old one for ever.
 func (b *Broker) forget(topic string) {
 	b.mu.Lock()
 	info, ok := b.topics[topic]
@@ -105,21 +105,21 @@ func (b *Broker) declare(ctx context.Context, topic string, raw bool) (topicInfo
 		switch id, there, err := b.exists(ctx, name); {
 		case there:
 			return b.describe(ctx, name, id)
-		case name != topic && errors.Is(err, kerr.TopicAuthorizationFailed): // who may use the topic may not see any other
+		case name != topic && errors.Is(err, kerr.TopicAuthorizationFailed): // the user may see the topic and no other
 		case err != nil:
 			return topicInfo{}, b.lacks("Describe", name, "", err)
 		}
 	}
 	name := topic
 	err := b.create(ctx, name)
-	if errors.Is(err, kerr.InvalidTopicException) && !raw { // its name is a valid one, so it collides with another one
+	if errors.Is(err, kerr.InvalidTopicException) && !raw { // the name is valid, so it collides with another one
 		name = otherName(topic)
 		err = b.create(ctx, name)
 	}
 	if err != nil {
-		return topicInfo{}, fmt.Errorf("it is not there and cannot be made: %w", b.lacks("Create", name, "", err))
+		return topicInfo{}, fmt.Errorf("it does not exist and cannot be made: %w", b.lacks("Create", name, "", err))
 	}
-	for { // the brokers learn of it some time later
+	for { // the brokers learn of it with a delay
 		if id, there, err := b.exists(ctx, name); err != nil {
 			return topicInfo{}, err
 		} else if there {
@@ -131,7 +131,7 @@ func (b *Broker) declare(ctx context.Context, topic string, raw bool) (topicInfo
 	}
 }
 
-// exists reports whether a topic is there with leaders for all its partitions.
+// exists reports whether a topic exists with leaders for all its partitions.
 func (b *Broker) exists(ctx context.Context, name string) (id kadm.TopicID, there bool, err error) {
 	found, err := b.adm.ListTopics(ctx, name)
 	if err != nil {
@@ -152,8 +152,8 @@ func (b *Broker) exists(ctx context.Context, name string) (id kadm.TopicID, ther
 	return detail.ID, len(detail.Partitions) > 0, nil
 }
 
-// create makes a topic; that another program was faster is no error. Brokers that the controller has
-// not heard of for a while, as in a cluster that starts, are waited for until ctx ends.
+// create makes a topic. One that exists already is no error. In a cluster that starts, brokers that
+// the controller has not heard of yet are waited for until ctx ends.
 func (b *Broker) create(ctx context.Context, name string) error {
 	replicas := b.opts.Replicas
 	if replicas == 0 {
@@ -188,7 +188,7 @@ func (b *Broker) create(ctx context.Context, name string) error {
 	return err
 }
 
-// describe reads how large a batch the topic takes.
+// describe reads the largest batch that the topic takes.
 func (b *Broker) describe(ctx context.Context, name string, id kadm.TopicID) (topicInfo, error) {
 	info := topicInfo{name: name, id: id, limit: usualLimit}
 	configs, err := b.adm.DescribeTopicConfigs(ctx, name)

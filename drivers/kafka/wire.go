@@ -16,19 +16,19 @@ import (
 const (
 	headerID = "Kaptar-Id"
 
-	// headerRaw precedes names that would otherwise read as CloudEvents attributes. Message headers
-	// are lower-case, so none can be taken for it.
+	// headerRaw precedes names that would otherwise be read as CloudEvents attributes. Message
+	// headers are lower-case, so none begins with it.
 	headerRaw = "Kaptar-Header-"
 
-	// batchRoom and headerRoom are what Kafka's format adds at most to a batch of one record and to
-	// each header.
+	// batchRoom and headerRoom are the most that Kafka's format adds to a batch of one record and
+	// to each header.
 	batchRoom  = 128
 	headerRoom = 10
 )
 
-// An encoder makes records of messages. They share no memory with the messages, since a cancelled
-// Publish may return before the client has written them, but among each other: one piece of memory
-// for a whole batch costs far less than many small ones.
+// An encoder makes records of messages. The records share no memory with the messages, since a
+// cancelled Publish may return before the client has written them. They share memory among each
+// other: one allocation for a batch costs far less than many small ones.
 type encoder struct {
 	bytes   []byte
 	headers []kgo.RecordHeader
@@ -47,17 +47,17 @@ func newEncoder(msgs []driver.Message) *encoder {
 	return &encoder{make([]byte, 0, bytes), make([]kgo.RecordHeader, 0, headers)}
 }
 
-// copy returns the memory of a text. It is never nil, which would mean "no key" and "deleted".
+// copy returns a copy of text. It is never nil, which would mean "no key" and "deleted".
 func (e *encoder) copy(text string) []byte {
 	from := len(e.bytes)
 	e.bytes = append(e.bytes, text...)
 	return e.bytes[from:len(e.bytes):len(e.bytes)]
 }
 
-// encode makes the record of a message. limit is what the topic takes.
+// encode makes the record of a message. limit is the largest batch of the topic.
 func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit int) error {
 	r.Topic = topic
-	if m.Key != "" || !m.Raw { // a plain record without a key has none, and may go to any partition
+	if m.Key != "" || !m.Raw { // a raw message without a key may go to any partition
 		r.Key = e.copy(m.Key)
 	}
 	from := len(e.bytes)
@@ -87,7 +87,7 @@ func (e *encoder) encode(r *kgo.Record, m *driver.Message, topic string, limit i
 	return nil
 }
 
-// usual are the headers of nearly all messages: to find them here costs no memory.
+// usual are the headers of nearly all messages, so that they need no allocation.
 var usual = []struct{ name, wire string }{
 	{driver.HeaderID, "ce_id"},
 	{driver.HeaderSource, "ce_source"},
@@ -100,7 +100,7 @@ var usual = []struct{ name, wire string }{
 	{driver.HeaderTraceState, driver.HeaderTraceState},
 }
 
-// wireName is what a header is called on the wire.
+// wireName is the name of a header on the wire.
 func wireName(name string) string {
 	for i := range usual {
 		if usual[i].name == name {
@@ -116,7 +116,7 @@ func wireName(name string) string {
 	return name
 }
 
-// headerName undoes wireName; names that are not from this driver become lower-case.
+// headerName undoes wireName. Names of other programs become lower-case.
 func headerName(wire string) string {
 	for i := range usual {
 		if usual[i].wire == wire {
@@ -133,14 +133,14 @@ func headerName(wire string) string {
 	return name
 }
 
-// A decoder makes messages of records, which may come from any program. Messages that are made one
-// after the other share memory, but a little: a text that somebody keeps for long must not hold on
-// to a whole fetch.
+// A decoder makes messages of records, which may come from any program. Messages decoded one after
+// the other share small pieces of memory, so that a text that is kept for long does not keep a
+// whole fetch.
 type decoder struct {
 	raw     bool // headers keep their names
 	texts   strings.Builder
 	headers driver.Headers
-	before  [16]seenHeader // by place; names stay the same from message to message, and most values too, as source and type
+	before  [16]seenHeader // by index; names, and most values such as source and type, repeat from message to message
 }
 
 // A seenHeader is one of the record before.
@@ -179,7 +179,7 @@ func (d *decoder) decode(topic string, r *kgo.Record) driver.Message {
 	if m.ID == "" {
 		m.ID = m.Headers.Get(driver.HeaderID)
 	}
-	if m.ID == "" { // the same at every delivery, and another in a topic that was made again
+	if m.ID == "" { // the same at every delivery, but not in a topic that was made again
 		m.ID = fmt.Sprintf("%s-%d-%d-%d", r.Topic, r.Partition, r.Offset, r.Timestamp.UnixMilli())
 	}
 	return m
@@ -199,7 +199,7 @@ func (d *decoder) text(b []byte) string {
 	return d.texts.String()[from:]
 }
 
-// clone makes a record that shares no memory with a fetch, for one that has to wait.
+// clone copies a record that has to wait, so that it shares no memory with its fetch.
 func clone(r *kgo.Record) *kgo.Record {
 	c := *r
 	c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
@@ -210,7 +210,7 @@ func clone(r *kgo.Record) *kgo.Record {
 	return &c
 }
 
-// size is what a record takes of the memory for those that wait.
+// size is what a waiting record counts against maxHeldBytes.
 func size(r *kgo.Record) int {
 	n := len(r.Key) + len(r.Value)
 	for i := range r.Headers {
@@ -219,7 +219,7 @@ func size(r *kgo.Record) int {
 	return n
 }
 
-// otherName is what a topic is called whose own name Kafka refuses.
+// otherName is the name of a topic whose own name Kafka refuses.
 func otherName(topic string) string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(topic)) // cannot fail

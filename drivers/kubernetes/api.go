@@ -30,19 +30,19 @@ type api struct {
 	client *http.Client
 }
 
-// refusal is an answer of the API server that is no success.
+// refusal is an answer of the API server other than 200.
 type refusal struct {
 	code  int
 	text  string
-	after time.Duration // how long the server asks to wait; 0 = it does not say
+	after time.Duration // wait that the server asks for; 0 = none
 }
 
 func (e *refusal) Error() string { return e.text }
 
-// maxAnswer is the largest list or event that is read: of a service with 100,000 instances.
+// maxAnswer bounds a list or an event in bytes: a list of a service with 100,000 instances fits.
 const maxAnswer = 64 << 20
 
-// answer is a body of which no more than left bytes are read.
+// answer is a body of which at most left bytes are read.
 type answer struct {
 	io.ReadCloser
 	left int
@@ -71,8 +71,8 @@ func (q query) group() string {
 	return group
 }
 
-// get asks for objects; verb is "list" or "watch", as Roles call them. Of pods it gets the metadata
-// alone. The caller closes the answer.
+// get requests objects; verb is "list" or "watch", as Roles call them. For pods it requests the
+// metadata alone. The caller closes the answer.
 func (a *api) get(ctx context.Context, verb string, q query, params url.Values) (*answer, error) {
 	what := fmt.Sprintf("kubernetes: %s %s in namespace %s", verb, q.what, a.opts.Namespace)
 	params.Set("labelSelector", q.selector)
@@ -103,7 +103,7 @@ func (a *api) get(ctx context.Context, verb string, q query, params url.Values) 
 	resp, err := client.Do(req)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err // without the URL, which says no more than what
+			err = e.Err // without the URL, which what describes
 		}
 		return nil, fmt.Errorf("%s at %s: %w", what, a.opts.Server, err)
 	}
@@ -114,7 +114,7 @@ func (a *api) get(ctx context.Context, verb string, q query, params url.Values) 
 	return &answer{resp.Body, maxAnswer}, nil
 }
 
-// refused makes an error of an answer, with what to do about it.
+// refused turns an answer into an error that says what to do.
 func (a *api) refused(what, verb string, q query, resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read may say something
 	var s status
@@ -141,7 +141,7 @@ func (a *api) refused(what, verb string, q query, resp *http.Response) error {
 	return e
 }
 
-// trusting returns a client that trusts what is in the CA file at present.
+// trusting returns a client that trusts the current content of the CA file.
 func (a *api) trusting() (*http.Client, error) {
 	ca := ""
 	if a.opts.CAFile != "" {
@@ -177,7 +177,7 @@ func (a *api) trusting() (*http.Client, error) {
 			// A watch is silent for long: pings tell whether the server is still there.
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		},
-		// A token is for this server, not for where it may point.
+		// The token is for this server, not for the target of a redirect.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return a.client, nil

@@ -10,9 +10,9 @@
 //	kubernetes://namespace?server=https://127.0.0.1:6443&token_file=/path/token&ca=/path/ca.crt
 //	kubernetes://namespace?server=http://127.0.0.1:8001      (kubectl proxy)
 //
-// The parameters are server, token_file, ca and timeout (how long the start of an answer may take,
-// default 10s). Files are read for each request, so that rotated tokens and authorities are used at
-// once.
+// The parameters are server, token_file, ca and timeout, which bounds the start of each answer and
+// each whole list (default 10s). Files are read for each request, so rotated tokens and authorities
+// are used at once.
 //
 // The name of a service is the name of its Service object in that namespace. Other namespaces are
 // not searched: a name with a dot is not a service here but a host.
@@ -20,8 +20,8 @@
 // An endpoint is listed while it is ready and not terminating. Its addresses are the ports named
 // "http" and "grpc"; a single port without a name is HTTP, or gRPC if its appProtocol is grpc. ID
 // is the name of the pod, or service@address for an endpoint without one; Version is its label
-// app.kubernetes.io/version; Meta has "zone" and "node" where Kubernetes knows them; Tags are empty.
-// An endpoint in several slices is listed once, with IPv4 before IPv6.
+// app.kubernetes.io/version; Meta has "zone" and "node" where Kubernetes knows them; Tags are
+// empty. An endpoint in several slices is listed once, with IPv4 before IPv6.
 //
 // For the versions the metadata of the pods with that label is watched, once for all services. If
 // that is forbidden a warning is logged, and versions are empty.
@@ -46,6 +46,6 @@
 //	subjects:
 //	- {kind: ServiceAccount, name: default, namespace: shop}
 //
-// When the API server is away or refuses, the last list stays in use, requests are repeated with
-// growing pauses, and the outage and its end are logged once.
+// While the API server is away or refuses, the last list stays in use, requests are repeated with
+// growing pauses, and the outage and its end are logged once each.
 package kubernetes

@@ -17,18 +17,18 @@ import (
 
 const (
 	watchFor   = 5 * time.Minute // the server ends a watch after this, less up to a fifth
-	worksAfter = 5 * time.Second // a watch that stands so long counts as working, events or not
+	worksAfter = 5 * time.Second // a watch open for so long counts as working, even without events
 )
 
 // follower lists and watches the objects that a query selects.
 type follower[T interface{ meta() meta }] struct {
 	api     *api
 	query   query
-	changed func(ctx context.Context, all map[string]T) // by name; it may not keep all
-	note    func(err error) (pause time.Duration)       // nil: it works; the pause is how long to wait at least
+	changed func(ctx context.Context, all map[string]T) // by name; it must not keep all
+	note    func(err error) (pause time.Duration)       // nil: it works; pause is the least time to wait
 
 	all     map[string]T
-	version string // of all; "" = they have to be listed
+	version string // of all; "" = a list is needed
 }
 
 func (f *follower[T]) run(ctx context.Context) {
@@ -48,7 +48,7 @@ func (f *follower[T]) run(ctx context.Context) {
 			if refused {
 				pause = max(pause, r.after)
 			}
-			// Gone happens when nothing changed for long; to list again is all there is to do.
+			// Gone is usual when nothing has changed for long; all that is needed is a new list.
 			if ctx.Err() == nil && !(refused && r.code == http.StatusGone) {
 				pause = max(pause, f.note(err))
 			}
@@ -59,7 +59,7 @@ func (f *follower[T]) run(ctx context.Context) {
 	}
 }
 
-// list fetches everything, if it has to be.
+// list fetches everything, if that is needed.
 func (f *follower[T]) list(ctx context.Context) error {
 	if f.version != "" {
 		return nil
@@ -93,7 +93,7 @@ func (f *follower[T]) list(ctx context.Context) error {
 // watch reads events from f.version on until the stream ends, which is no error.
 func (f *follower[T]) watch(ctx context.Context) (worked bool, err error) {
 	ask := watchFor - rand.N(watchFor/5)
-	// The server ends the watch; a connection that died silently must not keep us longer.
+	// The server ends the watch. A connection that died silently must not hold us longer than that.
 	ctx, cancel := context.WithTimeout(ctx, ask+30*time.Second)
 	defer cancel()
 	body, err := f.api.get(ctx, "watch", f.query, url.Values{

@@ -30,7 +30,7 @@ type options struct {
 	TokenFile string // holds the bearer token; "" with a Server = none is sent. Only for https
 	CAFile    string // PEM certificates that may sign the server's; "" with a Server = the system's
 
-	Timeout time.Duration // how long the start of an answer, and a whole list, may take; default 10 s, at least 10 ms
+	Timeout time.Duration // bounds the start of each answer and each whole list; default 10 s, at least 10 ms
 	Logger  *slog.Logger  // for warnings about services; default: nowhere
 }
 
@@ -39,7 +39,7 @@ const (
 	shortest   = 10 * time.Millisecond
 )
 
-// invalid is the error of a URL. That may hold a password by mistake, so only the part that is wrong
+// invalid is the error for a URL. The URL may contain a password by mistake, so only the wrong part
 // is shown.
 func invalid(format string, args ...any) (options, error) {
 	return options{}, fmt.Errorf("%w kubernetes url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
@@ -50,7 +50,7 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 	if o.Server == "" {
 		host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 		if host == "" || port == "" {
-			return invalid("this is no pod, KUBERNETES_SERVICE_HOST and _PORT are not set: name the API server, as in server=https://127.0.0.1:6443")
+			return invalid("not in a pod, KUBERNETES_SERVICE_HOST and _PORT are not set: name the API server, as in server=https://127.0.0.1:6443")
 		}
 		o.Server = "https://" + net.JoinHostPort(host, port)
 		o.TokenFile = cmp.Or(o.TokenFile, filepath.Join(account, "token"))
@@ -64,7 +64,7 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 		}
 	}
 	if o.Namespace == "" {
-		return invalid("they name no namespace, expected kubernetes://namespace")
+		return invalid("no namespace: expected kubernetes://namespace")
 	}
 	if !label.MatchString(o.Namespace) {
 		return invalid("namespace %q: expected lower-case letters, digits and -", o.Namespace)
@@ -78,7 +78,7 @@ func (o options) withDefaults(getenv func(string) string, account string) (optio
 	case server.Scheme != "https" && server.Scheme != "http" || server.Host == "" || server.RawQuery != "" || server.Fragment != "":
 		return invalid("server %q: expected https://host:port", o.Server)
 	case server.Scheme == "http" && o.TokenFile != "":
-		return invalid("server %q: a token is sent over https only, everybody on the way could read it", o.Server)
+		return invalid("server %q: expected https, since token_file is set: anybody on the path could read the token", o.Server)
 	}
 	o.Server = strings.TrimSuffix(o.Server, "/")
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)

@@ -9,25 +9,25 @@ import (
 	"time"
 )
 
-// versionLabel is where a pod says which version of its service it is, as Kubernetes recommends it.
+// versionLabel is the label that Kubernetes recommends for the version of a pod.
 const versionLabel = "app.kubernetes.io/version"
 
-// deniedPause is how long the versions are not asked for again after they were refused.
+// deniedPause is the pause before the versions are requested again after a refusal.
 const deniedPause = time.Minute
 
-// pods knows the versions of all pods of the namespace that have one. It follows them while
-// services are watched, once for all of those. Its methods may be called concurrently.
+// pods holds the versions of all pods of the namespace that have one. It follows them while any
+// service is watched. Its methods may be called concurrently.
 type pods struct {
 	mu       sync.Mutex
-	services map[*watched]bool // those that want to know
+	services map[*watched]bool // those to be told of changes
 	versions map[string]string // by pod
-	known    chan struct{}     // closed once the API server has answered for the first time, or has not
+	known    chan struct{}     // closed once the first request has succeeded or failed
 	stop     context.CancelFunc
 	stopped  chan struct{}
 	warned   bool
 }
 
-// follow lets s.show be called after each change of a version, until stop is called.
+// follow calls s.show after each change of a version, until stop is called.
 func (p *pods) follow(api *api, s *watched) (stop func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

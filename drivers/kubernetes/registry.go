@@ -18,11 +18,11 @@ func init() {
 	})
 }
 
-// nothing is a registry that has no instances, and takes all without keeping them.
+// nothing is a registry without instances that accepts all and keeps none.
 type nothing = discovery.Static
 
-// Registry follows the EndpointSlices of one namespace. Register and Deregister check the instance
-// and change nothing: Kubernetes knows its pods. All methods may be called concurrently.
+// Registry follows the EndpointSlices of one namespace. Register and Deregister only validate the
+// instance, because Kubernetes knows its pods. All methods may be called concurrently.
 type Registry struct {
 	nothing
 	api  api
@@ -31,9 +31,9 @@ type Registry struct {
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// Open returns a registry for a URL as described at the package. It does not ask the server anything
-// yet, so it fails only for a URL that cannot be used, with an error that wraps
-// discovery.ErrInvalid. opts may be nil.
+// Open returns a registry for a URL as described at the package. It makes no request, so it fails
+// only for a URL that cannot be used, with an error that wraps discovery.ErrInvalid. opts may be
+// nil.
 func Open(url string, opts *drivers.Options) (*Registry, error) {
 	o, err := parse(url)
 	if err == nil {
@@ -51,20 +51,19 @@ func Open(url string, opts *drivers.Options) (*Registry, error) {
 // Registry returns r, as package drivers asks for it.
 func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 
-// Healthy returns nil, or why those who wait for the API server just now do so. It makes no
-// request.
+// Healthy returns nil, or why the watches that wait for the API server do so. It makes no request.
 func (r *Registry) Healthy() error { return r.api.health.Err() }
 
-// Close closes the connections that nobody uses any more; those of a Watch end with it. It always
+// Close closes idle connections. A Watch ends with its context and closes its own. Close always
 // returns nil.
 func (r *Registry) Close(context.Context) error {
 	r.api.close()
 	return nil
 }
 
-// Watch implements discovery.Resolver; it always returns nil. The first list is told when the
-// server has answered for the first time. A name that no Service object can have, such as one with
-// a dot, has no instances, and the server is not asked for it.
+// Watch implements discovery.Resolver; it always returns nil. It calls update once the server has
+// answered for the first time. A name that no Service object can have, such as one with a dot, has
+// no instances, and the server is not asked.
 func (r *Registry) Watch(ctx context.Context, service string, update func([]discovery.Instance)) error {
 	if !label.MatchString(service) {
 		return r.nothing.Watch(ctx, service, update)
@@ -80,14 +79,14 @@ type watched struct {
 	pods *pods
 	log  *slog.Logger
 
-	mu     sync.Mutex // from the endpoints and from the pods comes one list at a time
+	mu     sync.Mutex // endpoints and pods both cause lists, one at a time
 	tell   func([]discovery.Instance)
 	slices map[string]endpointSlice // nil: not known yet
 	ended  bool
 	warned bool // about ports
 }
 
-// watch tells the lists until ctx ends.
+// watch passes lists on until ctx ends.
 func (s *watched) watch(ctx context.Context, api *api) {
 	stop := s.pods.follow(api, s)
 	defer func() {
@@ -114,7 +113,7 @@ func (s *watched) watch(ctx context.Context, api *api) {
 	api.health.Note(s, nil)
 }
 
-// show tells the list that there is now.
+// show passes on the current list.
 func (s *watched) show(ctx context.Context) {
 	s.pods.wait(ctx)
 	s.mu.Lock()

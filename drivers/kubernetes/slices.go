@@ -12,7 +12,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 )
 
-// The parts of the API's objects that are of use here; the names are those of the API.
+// The parts of the API's objects that are used here, under the API's names.
 type (
 	meta struct {
 		Name            string            `json:"name"`
@@ -61,15 +61,15 @@ type (
 func (s endpointSlice) meta() meta { return s.Metadata }
 func (p pod) meta() meta           { return p.Metadata }
 
-// usable reports whether new requests may go to the endpoint. What is not said counts as good.
-// serving and terminating count too, because a Service that publishes addresses early calls every
-// endpoint ready.
+// usable reports whether new requests may go to the endpoint. A missing condition counts as good.
+// serving and terminating matter too, because a Service that publishes addresses early reports
+// every endpoint as ready.
 func (e endpoint) usable() bool {
 	c := e.Conditions
 	return is(c.Ready, true) && is(c.Serving, true) && is(c.Terminating, false) && len(e.Addresses) > 0
 }
 
-// is reports whether b has the value good, or none.
+// is reports whether b is nil or equal to good.
 func is(b *bool, good bool) bool { return b == nil || *b == good }
 
 // ports returns the ports for HTTP and gRPC, 0 for none.
@@ -134,7 +134,7 @@ func (e endpoint) pod() string {
 
 func (e endpoint) instance(service string, http, grpc int) discovery.Instance {
 	in := discovery.Instance{Service: service}
-	// Addresses of one endpoint are interchangeable, the first is the one to use.
+	// The addresses of one endpoint are interchangeable; the first is the one to use.
 	if grpc != 0 {
 		in.GRPC = net.JoinHostPort(e.Addresses[0], strconv.Itoa(grpc))
 		in.ID = service + "@" + in.GRPC

@@ -92,7 +92,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	return nil
 }
 
-// Publish implements driver.Broker. An ID is stored once a topic within DuplicateWindow.
+// Publish implements driver.Broker. A topic stores an ID once within DuplicateWindow.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if err := driver.ValidateAll(msgs); err != nil {
 		return err
@@ -112,8 +112,8 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return nil
 }
 
-// Subscribe implements driver.Broker. It never fails once it runs. With Ordered a partition moves
-// when its owner holds nothing of it any more.
+// Subscribe implements driver.Broker. Once it delivers it does not fail. With Ordered a partition
+// moves to another member once its owner has nothing of it in flight.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -196,7 +196,7 @@ func (b *Broker) Reset(ctx context.Context, sub driver.Subscription, to time.Tim
 	})
 }
 
-// with calls do with a group that exists.
+// with calls do with an existing group.
 func (b *Broker) with(ctx context.Context, verb string, sub driver.Subscription, do func(*group) error) error {
 	err := sub.Validate()
 	if err != nil {

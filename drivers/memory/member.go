@@ -14,7 +14,7 @@ type member struct {
 	b     *Broker
 	group *group
 	limit int
-	wake  chan struct{} // holds one wake-up
+	wake  chan struct{} // holds at most one wake-up
 }
 
 func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
@@ -36,7 +36,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 	}
 }
 
-// next hands a message to the member, or says when to look again at the latest; the zero time means
+// next returns the next delivery, or nil and when to look again at the latest. The zero time means:
 // when woken.
 func (m *member) next() (*driver.Delivery, time.Time) {
 	m.b.mu.Lock()
@@ -64,7 +64,7 @@ type delivery struct {
 
 // Ack implements driver.Acker.
 func (l *delivery) Ack(ctx context.Context) error {
-	return l.finish(ctx, "ack", func(g *group, i int) { // also when the time is over: the work is done
+	return l.finish(ctx, "ack", func(g *group, i int) { // also after the ack wait: the work is done
 		g.open = slices.Delete(g.open, i, i+1)
 	})
 }
@@ -90,8 +90,8 @@ func (l *delivery) Extend(ctx context.Context) error {
 // current reports whether the entry is still held by this delivery. The caller holds Broker.mu.
 func (l *delivery) current() bool { return l.e.holder == l.m && l.e.attempt == l.attempt }
 
-// finish calls do with the group, and where in its open entries the delivery's is, unless that was
-// acknowledged before.
+// finish calls do with the group and the delivery's index in its open entries. It does nothing if
+// the message is already acknowledged.
 func (l *delivery) finish(ctx context.Context, verb string, do func(g *group, i int)) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("memory: %s: %w", verb, err)

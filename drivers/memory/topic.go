@@ -19,7 +19,7 @@ type topic struct {
 	recent []string             // the same IDs, oldest first
 }
 
-// A stored message is one with the time when it came.
+// A stored message carries its time of arrival.
 type stored struct {
 	driver.Message
 	at        time.Time
@@ -56,7 +56,8 @@ func (t *topic) group(sub driver.Subscription, ackWait time.Duration) *group {
 	return g
 }
 
-// A group remembers what its members have, and what must come again. Broker.mu guards it.
+// A group is the position of a consumer group, with the messages that are in flight or due again.
+// Broker.mu guards it.
 type group struct {
 	topic   *topic
 	ackWait time.Duration
@@ -64,9 +65,9 @@ type group struct {
 	open    []*entry             // delivered and not acknowledged, by index
 	members []*member            // in the order in which they came
 
-	ordered bool                     // as the members say
+	ordered bool                     // as its members subscribed
 	owners  [partition.Count]*member // with ordered
-	heirs   [partition.Count]*member // who should have each partition
+	heirs   [partition.Count]*member // who should own each partition
 }
 
 // An entry is a message that is delivered and not acknowledged.
@@ -78,7 +79,8 @@ type entry struct {
 	due       time.Time // when it may be delivered again; with a holder, its time is over then
 }
 
-// move makes the group go on with the first messages of which keep says so, and forget all else.
+// move sets the position of each partition to the first message for which keep is true, or to its
+// end. Everything in flight is forgotten.
 func (g *group) move(keep func(*stored) bool) {
 	g.open = nil
 	for p, list := range g.topic.parts {
@@ -89,15 +91,15 @@ func (g *group) move(keep func(*stored) bool) {
 	}
 }
 
-// take returns the next message that may be delivered now, handed to m; or nil and when to ask
-// again, where the zero time means: when woken.
+// take hands m the next message that may be delivered now. If there is none it returns nil and when
+// to ask again; the zero time means: when woken.
 func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 	g.handOver(now)
 	held := 0
 	for _, e := range g.open {
 		if !e.due.After(now) {
-			// Who holds later ones of a partition that is to move has the earlier one again too: it may
-			// be what they wait for.
+			// A partition that is to move stays with its owner until nothing of it is in flight. An
+			// earlier message goes to that owner too, since its later ones may wait for it.
 			if next == nil && (!g.ordered || g.owners[e.partition] == m) {
 				next = e
 			}
@@ -111,7 +113,7 @@ func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 		}
 	}
 	if held >= m.limit {
-		return nil, again // one of its own deliveries may be the one that ends
+		return nil, again // one of m's own deliveries may end first
 	}
 	if next == nil {
 		if next = g.first(m); next == nil {
@@ -123,7 +125,8 @@ func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 	return next, time.Time{}
 }
 
-// first makes an entry of the oldest message never delivered that m may have, or returns nil.
+// first makes an entry of the oldest undelivered message that m may have. It returns nil if there
+// is none.
 func (g *group) first(m *member) *entry {
 	var oldest *entry
 	for p, list := range g.topic.parts {
@@ -143,7 +146,7 @@ func (g *group) mayTake(m *member, p int) bool {
 	return !g.ordered || g.owners[p] == m && g.heirs[p] == m
 }
 
-// join and leave change the members, and who should have what.
+// join and leave change the members and who should own each partition.
 func (g *group) join(m *member) {
 	g.members = append(g.members, m)
 	g.shareOut()
@@ -164,7 +167,7 @@ func (g *group) shareOut() {
 	g.wakeAll()
 }
 
-// handOver gives partitions to those who should have them, once the owners before hold nothing there.
+// handOver moves partitions to the members that should own them, once nothing of them is in flight.
 func (g *group) handOver(now time.Time) {
 	if !g.ordered {
 		return
@@ -183,7 +186,7 @@ func (g *group) handOver(now time.Time) {
 	}
 }
 
-// find returns where in open an index is or would be.
+// find returns the position in open at which an index is or would be.
 func (g *group) find(index int) (int, bool) {
 	return slices.BinarySearchFunc(g.open, index, func(e *entry, index int) int { return cmp.Compare(e.index, index) })
 }
@@ -194,7 +197,7 @@ func (g *group) wakeAll() {
 	}
 }
 
-// lag returns what waits in each partition.
+// lag returns what waits in each partition, in flight or not.
 func (g *group) lag() []driver.PartitionLag {
 	list := make([]driver.PartitionLag, partition.Count)
 	count := func(index int) {

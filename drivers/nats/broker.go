@@ -26,8 +26,8 @@ type broker struct {
 	set  settings
 	conn *connection
 
-	atomicMin  int           // the constant, but for measurements below it
-	ackTimeout time.Duration // callTimeout, but for tests
+	atomicMin  int           // the constant; lower in benchmarks
+	ackTimeout time.Duration // callTimeout; shorter in tests
 
 	ending sync.Once
 	done   chan struct{} // closed by Close, under mu
@@ -45,9 +45,10 @@ type broker struct {
 	working steady.Health // of topics and groups, while the server can be reached
 
 	groups  *bucket   // who has which partition of the groups with Ordered
-	changed time.Time // when the connection was made again last
+	changed time.Time // time of the last reconnection
 
-	// joined has when the stream was made in which a group was found or made, by stream and consumer.
+	// joined has the creation time of the stream in which a group was found or made, by stream and
+	// consumer.
 	joined map[string]time.Time
 }
 
@@ -81,7 +82,7 @@ func (b *broker) reconnected() {
 func (b *broker) SharesMessages() {}
 
 // Healthy implements driver.HealthReporter. It also reports a topic whose last Publish the server
-// left unanswered or refused for want of room, and a group whose last Subscribe failed.
+// left unanswered or refused for lack of space, and a group whose last Subscribe failed.
 func (b *broker) Healthy() error { return cmp.Or(b.reachable(), b.working.Err()) }
 
 func (b *broker) reachable() error {
@@ -111,7 +112,7 @@ func (b *broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	return err
 }
 
-// topic returns what is known of a topic, after making its stream if need be.
+// topic returns what is known of a topic, after making its stream if needed.
 func (b *broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, error) {
 	info, ok := b.known(topic)
 	if ok {
@@ -128,8 +129,8 @@ func (b *broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, 
 	ctx, done := b.askAbout(ctx, name)
 	defer done()
 	var stream jetstream.Stream
-	// In a cluster nobody answers for a stream while its leader is elected, also when it is just
-	// being made.
+	// In a cluster nobody answers for a stream while its leader is elected, which includes the time
+	// of its creation.
 	err := insist(ctx, func(ctx context.Context) (err error) {
 		stream, err = b.conn.stream(ctx, b.streamConfig(name, topic, subjects))
 		return err
@@ -139,7 +140,7 @@ func (b *broker) topic(ctx context.Context, topic string, raw bool) (topicInfo, 
 	}
 	config := stream.CachedInfo().Config
 	if len(config.Subjects) != 1 || config.Subjects[0] != subjects {
-		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s has subjects %q, want %q: it was not made by this driver",
+		return topicInfo{}, fmt.Errorf("nats: declare topic %s: stream %s at %s has subjects %q, expected %q: it was not made by this driver",
 			topic, name, b.conn.url, config.Subjects, subjects)
 	}
 	info = topicInfo{stream: name, created: stream.CachedInfo().Created, atomic: config.AllowAtomicPublish && b.set.atomic}
@@ -195,8 +196,8 @@ func (b *broker) Close(ctx context.Context) error {
 	}
 }
 
-// cause gives the error of a call with ctx the name it has in package driver, or that of what ended
-// ctx.
+// cause translates the error of a call with ctx into package driver's, or into the reason why ctx
+// ended.
 func (b *broker) cause(ctx context.Context, err error) error {
 	err = b.conn.cause(ctx, err)
 	if errors.Is(err, errClosed) {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// attemptTimeout ends one try of a call that may be repeated: what was sent to the leader of a
-	// bucket while the cluster elects another one is never answered.
+	// attemptTimeout ends one attempt of a call that may be repeated: a request to a leader that
+	// the cluster is replacing is never answered.
 	attemptTimeout = 2 * time.Second
 
 	minWait = 100 * time.Millisecond // between two tries
@@ -27,8 +27,8 @@ type bucketConfig struct {
 	name        string
 	description string
 	replicas    int
-	markers     time.Duration // how long the bucket keeps marks of entries whose time was over; 0: none are made
-	check       time.Duration // how often it is looked at while it is followed
+	markers     time.Duration // how long the bucket keeps markers of expired entries; 0: none are made
+	check       time.Duration // how often a follower checks the bucket
 }
 
 // A bucket is a key-value bucket with the last value of each key. It is made when it is first used,
@@ -37,10 +37,10 @@ type bucket struct {
 	conn *connection
 	cfg  bucketConfig
 
-	health steady.Health // of those who follow it, while there is a connection
+	health steady.Health // of the followers, while there is a connection
 
 	mu      sync.Mutex
-	opened  *opened // nil: to be looked for
+	opened  *opened // nil: to be found or made
 	checked check
 }
 
@@ -51,10 +51,9 @@ type opened struct {
 	ttl     bool      // takes entries with a time to live
 }
 
-// do calls f with the bucket, after waiting for a connection. It calls f again as long as the
-// server has no answer or the bucket turns out to be gone, and if again is set also when no answer
-// came to f in 2 s or the connection was lost under it; all within ctx or, without a deadline, 10
-// s.
+// do waits for a connection and calls f with the bucket. It calls f again while the server is not
+// ready or the bucket turns out to be gone. With again set it also does so when f got no answer in
+// 2 s or the connection broke. All this is within ctx or, if that has no deadline, 10 s.
 func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, *opened) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -107,8 +106,8 @@ func missing(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// consumerNotMade is what the server says, among else, while it still deletes a consumer of the
-// same name.
+// consumerNotMade is a code that the server also uses while it still deletes a consumer of the same
+// name.
 const consumerNotMade jetstream.ErrorCode = 10012
 
 // unavailable reports whether the server, or the rest of its cluster, is not ready yet.
@@ -160,7 +159,7 @@ func (b *bucket) stream(ctx context.Context) (jetstream.Stream, error) {
 		stream, err = b.conn.js.UpdateStream(ctx, config)
 	}
 	if err == nil && stream.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 {
-		err = fmt.Errorf("the server (%s) has no entries with a time to live: want NATS 2.11 or newer", b.conn.ConnectedServerVersion())
+		err = fmt.Errorf("the server (%s) has no entries with a time to live: expected NATS 2.11 or newer", b.conn.ConnectedServerVersion())
 	}
 	return stream, err
 }
@@ -176,8 +175,8 @@ func (b *bucket) streamConfig() jetstream.StreamConfig {
 	}
 }
 
-// insist calls f again when no answer comes in 2 s, or the cluster says that it is not ready, until
-// ctx ends. f must be something that may be done twice.
+// insist calls f again when no answer comes in 2 s, or the cluster is not ready, until ctx ends. f
+// must be repeatable.
 func insist(ctx context.Context, f func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)

@@ -59,8 +59,8 @@ func newConnection(servers string) *connection {
 	return c
 }
 
-// connect tries for 5 s, or until the deadline of ctx. A server that does not answer is no error:
-// it is then tried for ever. One that refuses the credentials is.
+// connect tries for 5 s, or until the deadline of ctx. If no server answers, that is no error: the
+// connection is retried for ever. Refused credentials are an error.
 func (c *connection) connect(ctx context.Context, servers string, opts ...nats.Option) error {
 	if err := c.dial(ctx, servers, opts); err != nil {
 		return fmt.Errorf("nats: connect to %s: %w", c.url, explained(err))
@@ -90,8 +90,7 @@ func (c *connection) dial(ctx context.Context, servers string, opts []nats.Optio
 		c.Conn.Close()
 		return err
 	}
-	// Only errors of whole calls matter here: the timeout just has to be longer than the wait for
-	// them.
+	// Only errors of whole calls matter here: this timeout must be longer than the wait for them.
 	c.js, err = jetstream.New(c.Conn, jetstream.WithPublishAsyncTimeout(2*callTimeout), jetstream.WithPublishAsyncMaxPending(1<<16))
 	if err != nil {
 		c.Conn.Close()
@@ -99,7 +98,7 @@ func (c *connection) dial(ctx context.Context, servers string, opts []nats.Optio
 	return err
 }
 
-// first waits for the result of the first try, and returns it if waiting will not help.
+// first waits for the result of the first attempt, and returns it if waiting will not help.
 func (c *connection) first(ctx context.Context, failed <-chan error) error {
 	select {
 	case err := <-failed:
@@ -114,7 +113,8 @@ func (c *connection) first(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-// refused reports whether err is about credentials or certificates, and not about reaching a server.
+// refused reports whether err is about credentials or certificates, and not about reaching a
+// server.
 func refused(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
 		errors.Is(err, nats.ErrSecureConnWanted) || tlsfiles.ExplainFirst(err, cutInTLS(err)) != err //nolint:errorlint // the same value
@@ -125,7 +125,7 @@ func (c *connection) options(timeout time.Duration, failed chan<- error) []nats.
 		nats.Timeout(timeout),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.IgnoreAuthErrorAbort(), // a wrong password may be put right at the server
+		nats.IgnoreAuthErrorAbort(), // the password may be corrected at the server
 		nats.CustomReconnectDelay(func(attempts int) time.Duration {
 			return steady.Delay(attempts, 50*time.Millisecond, 5*time.Second)
 		}),
@@ -157,9 +157,9 @@ func (c *connection) violated(err error) {
 	}
 }
 
-// disconnected notes that there is no connection and why. It is also called after each try to get
-// one: that the password is wrong now says more than that the line broke. The client library calls
-// its handlers one by one.
+// disconnected records that there is no connection, and why. It is also called after each failed
+// attempt to reconnect: a wrong password says more than the broken connection did. The client
+// library calls its handlers one by one.
 func (c *connection) disconnected(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +170,7 @@ func (c *connection) disconnected(err error) {
 		return
 	}
 	c.since = time.Now()
-	if ended(c.up) { // else it never was connected
+	if ended(c.up) { // else there was no connection yet
 		c.up = make(chan struct{})
 	}
 	c.cut(errLost)
@@ -180,7 +180,7 @@ func (c *connection) connected() {
 	c.mu.Lock()
 	if ended(c.up) {
 		c.mu.Unlock()
-		return // told twice
+		return // reported twice
 	}
 	again := !c.since.IsZero()
 	c.since, c.lost = time.Time{}, nil
@@ -194,7 +194,7 @@ func (c *connection) connected() {
 	}
 }
 
-// healthy returns nil while there is a connection, else since when there is none and why.
+// healthy returns nil while there is a connection, else since when and why there is none.
 func (c *connection) healthy() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,13 +203,13 @@ func (c *connection) healthy() error {
 		return fmt.Errorf("nats: %w", errClosed)
 	case c.IsConnected():
 		return nil
-	case c.since.IsZero(): // the library noticed just now and did not tell yet
+	case c.since.IsZero(): // the library has noticed and not reported it yet
 		return fmt.Errorf("nats: no connection to %s", c.url)
 	}
 	return fmt.Errorf("nats: no connection to %s since %s: %w", c.url, c.since.Format(time.RFC3339), cmp.Or(c.lost, errLost))
 }
 
-// wait returns nil once there is a connection. When ctx ends before, it returns what healthy says.
+// wait returns nil once there is a connection. If ctx ends first it returns what healthy says.
 func (c *connection) wait(ctx context.Context) error {
 	c.mu.Lock()
 	up := c.up
@@ -230,7 +230,7 @@ func (c *connection) wait(ctx context.Context) error {
 	}
 }
 
-// currentLink returns a context that ends when the connection of now is lost.
+// currentLink returns a context that ends when the present connection is lost.
 func (c *connection) currentLink() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,8 +253,8 @@ func (c *connection) bound(ctx context.Context) (context.Context, context.Cancel
 	}
 }
 
-// cause gives the error of a call with ctx that ended because of ctx the name of what ended it, and
-// marks those of a closed connection with errClosed.
+// cause replaces an error that comes from the end of ctx by the reason for that end, and marks
+// those of a closed connection with errClosed.
 func (c *connection) cause(ctx context.Context, err error) error {
 	if errors.Is(err, ctx.Err()) { // never when ctx goes on
 		err = context.Cause(ctx)
@@ -270,14 +270,14 @@ func (c *connection) stream(ctx context.Context, config jetstream.StreamConfig) 
 	stream, err := c.js.Stream(ctx, config.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = c.js.CreateStream(ctx, config)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program was faster
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another program made it first
 			stream, err = c.js.Stream(ctx, config.Name)
 		}
 	}
 	return stream, err
 }
 
-// close ends the connection; what was sent is flushed within 2 s, if ctx lives. A second call does
+// close ends the connection, after flushing it for up to 2 s within ctx. A second call does
 // nothing.
 func (c *connection) close(ctx context.Context) {
 	c.ending.Do(func() {
@@ -291,7 +291,7 @@ func (c *connection) close(ctx context.Context) {
 	})
 }
 
-// ended reports whether a channel is closed on which nothing is sent.
+// ended reports whether c, on which nothing is sent, is closed.
 func ended(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -301,7 +301,7 @@ func ended(c <-chan struct{}) bool {
 	}
 }
 
-// explained says what to do about an error and hides credentials in those about URLs, which quote
+// explained adds what to do about an error, and hides credentials, since errors about URLs quote
 // them.
 func explained(err error) error {
 	switch {
@@ -320,8 +320,8 @@ func explained(err error) error {
 	return err
 }
 
-// cutInTLS reports whether the server has ended a connection as the first after the handshake, for
-// which the client has no error of its own.
+// cutInTLS reports whether the server has cut the connection right after the handshake, for which
+// the client has no error of its own.
 func cutInTLS(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "after TLS handshake")
 }

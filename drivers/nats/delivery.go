@@ -33,9 +33,9 @@ func (l *pending) delivery(msg *nats.Msg) driver.Delivery {
 	return d
 }
 
-// deliveries reads how often the message was delivered, with this time, from where it is to be
-// acknowledged: $JS.ACK[.domain.account].stream.consumer.deliveries.… To read all that stands there
-// would take several times as long.
+// deliveries returns how often the message was delivered, including this time. It is part of the
+// reply subject: $JS.ACK[.domain.account].stream.consumer.deliveries.… Decoding all of that would
+// take several times as long.
 func deliveries(reply string) int {
 	before := 4
 	if strings.Count(reply, ".") > 8 {
@@ -63,8 +63,8 @@ func (l *pending) Nack(ctx context.Context, after time.Duration) error {
 	return l.answer(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
 }
 
-// answer sends the word to the server and frees the slot, also when that fails: then the message
-// comes again.
+// answer sends word to the server and frees the slot, even if sending fails: then the message comes
+// again.
 func (l *pending) answer(ctx context.Context, verb, word string) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("nats: %s: %w", verb, err)

@@ -1,6 +1,6 @@
 // Package nats is the backend for NATS with JetStream: events, service discovery and live values
-// over one connection. Importing it registers the URL schemes "nats" and "tls"; the latter is for a
-// server that must have TLS:
+// over one connection. Importing it registers the URL schemes "nats" and "tls", of which the latter
+// requires TLS:
 //
 //	import _ "github.com/kaptar/kaptar/drivers/nats"
 //
@@ -12,16 +12,16 @@
 // all servers. The parameters apply when topics, groups and buckets are made; a stream that exists
 // keeps its settings.
 //
-//	replicas=1             copies in a cluster, of up to 5 servers; take 3 to survive the loss of one; default 1
+//	replicas=1             copies in a cluster, 1 to 5; use 3 to survive the loss of a server; default 1
 //	max_age=168h           how long a topic keeps its messages, acknowledged or not; default 7 days
-//	duplicate_window=10m   how long a topic knows the message ids it has; default 10 minutes
+//	duplicate_window=10m   how long a topic remembers message ids, at most max_age; default 10 minutes
 //	ack_wait=30s           how long a delivery may stay unacknowledged; default 30 s. Changes groups that exist
 //	atomic=false           send 32 and more messages of a topic as one atomic batch where the server can; default
 //	                       false. For servers with sync_interval: always; others are slower with it
-//	ttl=15s                how long an instance stays without a sign of life; at least 2s; default 15 s. All programs
-//	                       should have the same
+//	ttl=15s                how long an instance is listed without a sign of life, at least 2s; default 15 s. Use the
+//	                       same in all programs
 //	bucket=kaptar          the bucket of live values; default kaptar
-//	tls=true               the server must have TLS; one that asks for it gets it in any case
+//	tls=true               require TLS; without it TLS is used when the server asks for it; default false
 //	ca=FILE                certificates of authorities to trust, in PEM; default: the system's. Implies tls
 //	cert=FILE, key=FILE    the client's certificate and its key, in PEM. Imply tls
 //	creds=FILE             the user's JWT and seed, as "nsc generate creds" writes them
@@ -44,73 +44,73 @@
 // are not encoded there, so they must be one line. Its name follows the rules of other topics.
 //
 // Publish returns when the server has acknowledged, which by default it does before it calls fsync.
-// Only "sync_interval: always" in its configuration (SyncAlways when embedded), which a client
-// cannot see, makes an acknowledged message survive a loss of power. That makes single messages slow
-// and atomic batches, which sync once, the faster way: say atomic=true there, as package local does
-// for the server it embeds. Without it each message is acknowledged on its own, and up to 256 of one
-// Publish are on their way together, of each key one, so that a batch of a single key costs a round
-// trip for each message. Acknowledgements of consumers are never synced: after a crash of the
-// server, messages that were acknowledged shortly before come again.
+// Only with "sync_interval: always" in its configuration (SyncAlways when embedded), which a client
+// cannot see, does an acknowledged message survive a loss of power. Single messages are slow then,
+// and atomic batches, which sync once, are faster: use atomic=true, as package local does for the
+// server it embeds. Without it each message is acknowledged on its own. Up to 256 messages of one
+// Publish are under way at a time, but only one of each key, so a batch of a single key costs a
+// round trip for each message. Acknowledgements of consumers are never synced: after a crash of
+// the server, messages that were acknowledged shortly before come again.
 //
-// Order per key holds for a group with one member. Several members of a group share its messages
-// one by one, so two messages of a key can be with two members at once. A message that was in
-// flight when the connection broke comes after later ones.
+// Order per key holds for a group with one member. Several members share the group's messages one
+// by one, so two members can have messages of one key at once. A message that was in flight when
+// the connection broke comes after later ones.
 //
 // # Groups with order
 //
 // With driver.Subscription.Ordered a group has a durable consumer for each of the 16 partitions,
-// "<group>@p00" to "<group>@p15", and each partition has one member at a time. Which one stands in
-// the bucket kaptar-groups, in one value for each group, which members change from one revision to
-// the next. A member that joins takes its part from those that have the most, once what they have in
-// flight of it is acknowledged, or after 10 s. One that leaves gives its partitions up in the same
-// way, after Subscribe has returned.
+// "<group>@p00" to "<group>@p15", and each partition has one member at a time. The bucket
+// kaptar-groups says which one: it has one value for each group, which members change by
+// compare-and-set. A member that joins takes partitions from the members with the most, once what
+// they have in flight is acknowledged, or after 10 s. A member that leaves gives its partitions up
+// in the same way, after Subscribe has returned.
 //
-// Each member asks the next one every 2 s whether it is there. When its process has died the server
-// says at once that nobody listens, so its partitions are with others about 3 s after a SIGKILL; a
-// member that hangs loses them after some 12 s. One that could not read the bucket for 8 s, or lost
-// its connection, delivers nothing until it has. What was in flight with a member that died comes
-// again before later messages of its key, by resetting the consumer to what was acknowledged without
-// a gap, so some that was acknowledged comes again too. Servers that cannot reset a consumer (2.15
-// can) deliver it after the ack wait, and later ones of the key before it.
+// Each member calls the next one every 2 s. If that one's process has died the server answers at
+// once that nobody listens, so others have its partitions about 3 s after a SIGKILL. A member that
+// hangs loses them after some 12 s. A member that could not read the bucket for 8 s, or lost its
+// connection, delivers nothing until it has read it again. What was in flight with a member that
+// died comes again before later messages of its key: the consumer is reset to the first message
+// that is not acknowledged, so some acknowledged ones come again too. Servers that cannot reset a
+// consumer (2.15 can) deliver it after the ack wait, behind later messages of the key.
 //
-// A group that exists keeps its position when Ordered changes, and gets some messages again. Members
-// of both kinds cannot be there together: Subscribe fails until those of the other kind have left,
-// and Declare does not. An idle group costs each member one read of the bucket and one question
-// every 2 s, and the group a pull every 30 s and a heartbeat every 5 s for each partition. A raw
-// topic has one subject and no partitions: Ordered is refused there with errors.ErrUnsupported.
-// Publish to p00 to p15 only: a group with order gets nothing else.
+// A group that exists keeps its position when Ordered changes, and gets some messages again. It
+// cannot have members of both kinds at once: Subscribe fails until those of the other kind have
+// left; Declare does not. When idle, each member costs one read of the bucket and one call every
+// 2 s, and each partition a pull every 30 s and a heartbeat every 5 s. A raw topic has one subject
+// and no partitions, so Ordered is refused there with errors.ErrUnsupported. Publish to p00 to p15
+// only: a group with Ordered receives nothing else.
 //
-// Lag is exact, and of each partition only in groups with Ordered. Reset makes the consumers anew:
+// Lag is exact. It is per partition only for groups with Ordered. Reset makes the consumers anew:
 // it fails while members with Ordered are there, and ends the Subscribe calls of others.
 //
 // # Instances
 //
 // This needs NATS 2.11 or newer. Register writes the instance to the bucket kaptar-instances, as
-// JSON under "<service>.<id>", with a time to live, and goes on writing it every third of that time
-// until Deregister or Close. So an instance whose process was killed is gone when the time is over,
-// or when another registers at its address, and one whose entry was lost with the server's files is
-// soon back.
+// JSON under "<service>.<id>", with the time to live of the parameter ttl, and writes it again
+// after each third of that time until Deregister or Close. So an instance whose process was killed
+// disappears when the time is over, or when another registers at its address, and one whose entry
+// was lost with the server's files soon returns.
 //
-// A watcher drops an instance when the server says that its time is over, or when the watcher
-// itself saw no sign of life for that long by its own clock; clocks of machines are not compared.
-// It does neither while no sign of life could have come: after the server was away, or its cluster
-// without a leader, instances get two thirds of their time, but no less than 15 s, to show up
-// again. A program that started just now gives them as long. Deregister is told at once.
+// A watcher drops an instance when the server expires it, or when the watcher itself has seen no
+// sign of life for ttl by its own clock; clocks of machines are not compared. It does neither while
+// no sign of life could have come: after the server was away, or its cluster had no leader,
+// instances get two thirds of ttl, but at least 15 s, to show up again. A program that has just
+// started gives them as long. Deregister takes effect at once.
 //
 // # Values
 //
-// Keys are those of package kv as they are: "nats kv put kaptar weights/order-service …" writes
-// what Get("weights/order-service") reads. Keys of other programs that package kv does not allow
-// are not seen. The bucket is made when it is first needed, with file storage and the last value of
-// each key. Reads are answered by its leader, never by a copy that lags behind; a bucket that was
-// made by another program may allow that.
+// Keys are used unchanged: "nats kv put kaptar weights/order-service …" writes what
+// Get("weights/order-service") reads. Keys of other programs that package kv does not allow are
+// ignored. The bucket is made when it is first needed, with file storage and the last value of each
+// key. Its leader answers reads, never a copy that lags behind, unless another program has made the
+// bucket otherwise.
 //
 // # When the server is away
 //
-// Open succeeds, and the connection is tried for ever, after 50 ms to 5 s. Publish
-// and the first contact of a subscription fail at once; later subscriptions wait. Register tries until its
-// context ends. Get, Put and Delete wait until their context ends, without a deadline for 10 s.
-// Watches of instances and values wait for ever and keep their last list; a bucket that was lost is
-// made again, empty. A PutIf whose connection broke is not repeated, since it would take its own
-// success for a conflict.
+// Open succeeds, and the connection is retried for ever, every 50 ms to 5 s. Publish fails at once,
+// and so does Subscribe when it begins; a running Subscribe waits. Register tries until its context
+// ends. Get, Put and Delete wait until their context ends, or 10 s without a deadline. Watches of
+// instances and values wait for ever and keep their last list; a bucket that was lost is made
+// again, empty. A PutIf whose connection broke is not repeated: it could take its own success for a
+// conflict.
 package nats

@@ -22,10 +22,10 @@ type change struct {
 
 var errReplaced = errors.New("the bucket was deleted")
 
-// follow calls handle with all that the bucket has under a pattern of keys, whole being
-// true, and then with what changes. It does so again, with all, when the connection or the bucket
-// was lost and is back; between times it waits. handle is not called concurrently and may get marks
-// of deleted keys. follow returns nil when ctx ends, and an error when the connection is closed.
+// follow calls handle with everything the bucket has under a pattern of keys, with whole set, and
+// then with each change. When the connection or the bucket was lost and is back, it begins again
+// with everything. handle is not called concurrently and may get markers of deleted keys. follow
+// returns nil when ctx ends, and an error when the connection is closed.
 func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes []change, whole bool)) error {
 	backoff := &steady.Backoff{First: minWait, Max: maxWait}
 	defer b.health.Note(backoff, nil)
@@ -43,7 +43,7 @@ func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes
 			handle(changes, whole)
 		})
 		if ctx.Err() != nil || link.Err() != nil {
-			continue // the connection tells of its loss itself
+			continue // the connection reports its loss itself
 		}
 		if missing(err) || errors.Is(err, errReplaced) {
 			b.forget()
@@ -54,9 +54,8 @@ func (b *bucket) follow(ctx context.Context, pattern string, handle func(changes
 	return nil
 }
 
-// session follows the bucket until something is wrong with it or ctx or link ends. The client
-// library's watcher does not notice all losses by itself: of a bucket that was made anew it waits
-// for numbers that were the old one's.
+// session follows the bucket until it fails or ctx or link ends. The client library's watcher does
+// not notice every loss: of a bucket that was made anew it expects the old one's numbers.
 func (b *bucket) session(ctx, link context.Context, pattern string, handle func([]change, bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -69,7 +68,7 @@ func (b *bucket) session(ctx, link context.Context, pattern string, handle func(
 	if err != nil {
 		return err
 	}
-	limit := time.AfterFunc(callTimeout, cancel) // the watch shall not end with this call's deadline
+	limit := time.AfterFunc(callTimeout, cancel) // it bounds this call, not the watch
 	w, err := o.Watch(ctx, pattern)
 	limit.Stop()
 	if err != nil {
@@ -78,7 +77,7 @@ func (b *bucket) session(ctx, link context.Context, pattern string, handle func(
 	defer func() {
 		_ = w.Stop() // fails when it has stopped already
 		cancel()
-		for range w.Updates() { // the library's goroutine may wait here to hand over an entry
+		for range w.Updates() { // the library's goroutine may be blocked on an entry
 		}
 	}()
 	tick := time.NewTicker(b.cfg.check)
@@ -127,8 +126,8 @@ type check struct {
 	err     error
 }
 
-// probe asks when the bucket was made, once for all that ask within half the time between checks
-// unless fresh is set.
+// probe asks when the bucket was made. Unless fresh is set, callers share an answer for half the
+// interval between checks.
 func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err error) {
 	link := b.conn.currentLink()
 	b.mu.Lock()
@@ -138,7 +137,7 @@ func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 		return c.created, c.err
 	}
 	c = check{link: link, at: time.Now(), ok: c.ok, since: c.since}
-	// Short: an answer that comes late is as bad as none for those who wait for news of the bucket.
+	// Short: for those who wait for news of the bucket a late answer is as bad as none.
 	timeout := b.cfg.check / 2
 	if fresh {
 		timeout = callTimeout
@@ -151,7 +150,7 @@ func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 		c.created = stream.CachedInfo().Created
 	case missing(err):
 		b.forget()
-		if fresh { // deleted while nobody looked, or never made
+		if fresh { // deleted meanwhile, or never made
 			var o *opened
 			if o, err = b.open(bounded); err == nil {
 				c.created = o.created
@@ -171,15 +170,15 @@ func (b *bucket) probe(ctx context.Context, fresh bool) (created time.Time, err 
 	if err == nil {
 		c.ok = now
 	}
-	if ctx.Err() == nil { // the caller's end says nothing of the bucket
+	if ctx.Err() == nil { // the caller gave up, which says nothing about the bucket
 		b.checked = c
 	}
 	return c.created, err
 }
 
-// answering returns how long the bucket has answered all that it was asked, over one connection; 0
-// if it does not now. Who waits for a sign of life that is written to the bucket learns by it
-// whether a sign could have been seen.
+// answering returns for how long the bucket has answered every request over the present connection;
+// 0 if it does not now. A caller that waits for a sign of life in the bucket learns from it whether
+// one could have been seen.
 func (b *bucket) answering() time.Duration {
 	link := b.conn.currentLink()
 	b.mu.Lock()

@@ -15,10 +15,10 @@ import (
 )
 
 // errOtherKind is why a member cannot join now.
-var errOtherKind = errors.New("the group has members that say otherwise about Ordered: stop them, then this one can join")
+var errOtherKind = errors.New("the group has members with another value of Ordered: stop them before this one joins")
 
-// partitionConsumers makes the consumers of a group with Ordered, one for each partition. A group
-// that had one for all goes on where that is; it is deleted then.
+// partitionConsumers makes the consumers of a group with Ordered, one for each partition. If the
+// group had a single consumer, they continue at its position and it is deleted.
 func (b *broker) partitionConsumers(ctx context.Context, info topicInfo, sub driver.Subscription, config jetstream.ConsumerConfig) error {
 	if sub.Raw {
 		return fmt.Errorf("subject %s of a raw topic has no partitions to share out: subscribe without Ordered: %w", sub.Topic, errors.ErrUnsupported)
@@ -46,8 +46,8 @@ func (b *broker) partitionConsumers(ctx context.Context, info topicInfo, sub dri
 	return ignoring(jetstream.ErrConsumerNotFound, b.conn.js.DeleteConsumer(ctx, info.stream, escapeName(sub.Group)))
 }
 
-// wholeConsumer makes the consumer of a group without Ordered. A group that had one for each
-// partition goes on where the one is that has done least; they are deleted then.
+// wholeConsumer makes the consumer of a group without Ordered. If the group had one for each
+// partition, it continues at the position of the one furthest behind, and they are deleted.
 func (b *broker) wholeConsumer(ctx context.Context, info topicInfo, sub driver.Subscription, config jetstream.ConsumerConfig) error {
 	if sub.Raw {
 		return b.ensure(ctx, info.stream, config)
@@ -115,9 +115,8 @@ func (b *broker) noneOrdered(ctx context.Context, info topicInfo, sub driver.Sub
 	return nil
 }
 
-// takeOver makes what is in flight of a partition's consumer come again before all else: it is with
-// an owner that died, or took too long. A server that cannot do that, or forbids it, delivers it
-// after the ack wait.
+// takeOver makes what is in flight of a partition's consumer come again before all else: its owner
+// died or took too long. If the server cannot do that, or forbids it, it comes after the ack wait.
 func (b *broker) takeOver(ctx context.Context, stream, consumer string) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -204,15 +203,15 @@ func lagOf(ctx context.Context, stream jetstream.Stream, consumer, name string) 
 	} else {
 		opts = append(opts, jetstream.WithGetMsgSubject(">"))
 	}
-	if oldest, err := stream.GetMsg(ctx, now.AckFloor.Stream+1, opts...); err == nil { // else it was handled or dropped just now
+	if oldest, err := stream.GetMsg(ctx, now.AckFloor.Stream+1, opts...); err == nil { // else it was handled or dropped meanwhile
 		lag.Oldest = oldest.Time
 	}
 	return lag, nil
 }
 
-// Reset implements driver.Resetter. The group's consumers are made anew. While members with Ordered
-// are there it fails; the Subscribe calls of others end with an error, and should begin again only
-// after Reset. A group that there is not is made.
+// Reset implements driver.Resetter. It makes the group's consumers anew, or makes them if there are
+// none. It fails while members with Ordered are there. Subscribe calls of others end with an error,
+// and should begin again only after Reset.
 func (b *broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
 	err := sub.Validate()
 	if err == nil {

@@ -29,13 +29,13 @@ func open(ctx context.Context, url string, opts *drivers.Options) (drivers.Backe
 type Options struct {
 	// Client is the name of the connection at the server; default "kaptar".
 	Client string
-	// Connect are more options for the connection, for example nats.InProcessServer or nats.Nkey.
-	// They are applied before the package's own.
+	// Connect are further options for the connection, for example nats.InProcessServer or
+	// nats.Nkey. They are applied before the package's own.
 	Connect []nats.Option
 }
 
-// A Backend is one connection to a NATS server or cluster and all that goes over it. Make it with
-// [Open]; all methods may be called concurrently.
+// A Backend is one connection to a NATS server or cluster, with everything that uses it. Make it
+// with [Open]; all methods may be called concurrently.
 type Backend struct {
 	conn     *connection
 	broker   *broker
@@ -43,9 +43,9 @@ type Backend struct {
 	store    *store
 }
 
-// Open connects to the servers of a URL as described at the package. opts may be nil. A server that
-// does not answer within 5 s, or the deadline of ctx, is no error: it is then tried for ever. One
-// that refuses the credentials is, and so is a certificate that is not good.
+// Open connects to the servers of a URL as described at the package. opts may be nil. If no server
+// answers within 5 s or by ctx's deadline, that is no error: the connection is retried for ever.
+// Refused credentials and invalid certificates are errors.
 func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 	set, err := parse(url)
 	if err != nil {
@@ -68,10 +68,11 @@ func Open(ctx context.Context, url string, opts *Options) (*Backend, error) {
 	return b, nil
 }
 
-// Broker returns the backend's side for events. It fails when the server answers and has no JetStream.
+// Broker returns the backend's side for events. It fails if the server answers and has no
+// JetStream.
 func (b *Backend) Broker() (driver.Broker, error) {
 	if b.conn.healthy() != nil {
-		return b.broker, nil // Declare finds it out
+		return b.broker, nil // Declare finds out
 	}
 	ctx, cancel := b.conn.bound(context.Background())
 	defer cancel()
@@ -87,14 +88,14 @@ func (b *Backend) Registry() (discovery.Registry, error) { return b.registry, ni
 // Store returns the backend's side for values.
 func (b *Backend) Store() (kv.Store, error) { return b.store, nil }
 
-// Healthy returns nil while the server can be reached and answers those who follow instances or
-// values, else since when it does not and why. It does not block and makes no round trip.
+// Healthy returns nil while the server can be reached and answers the watches of instances and
+// values, else why it does not. It does not block and makes no round trip.
 func (b *Backend) Healthy() error {
 	return cmp.Or(b.conn.healthy(), b.registry.bucket.health.Err(), b.store.bucket.health.Err())
 }
 
-// As sets *target to the client library's side of the connection if target is a **nats.Conn or a
-// *jetstream.JetStream. It belongs to the backend: do not close it.
+// As sets *target to the client library's connection if target is a **nats.Conn or a
+// *jetstream.JetStream. The backend owns it: do not close it.
 func (b *Backend) As(target any) bool {
 	switch t := target.(type) {
 	case **nats.Conn:
@@ -107,9 +108,9 @@ func (b *Backend) As(target any) bool {
 	return true
 }
 
-// Close implements drivers.Backend. Subscriptions end, acknowledgements are flushed, and instances
-// that are still registered are taken off the list; calls that wait then return errors. When ctx
-// ends before, the connection is cut. A second call does nothing.
+// Close implements drivers.Backend. Subscriptions end, acknowledgements are flushed, instances that
+// are still registered are deregistered, and waiting calls return errors. If ctx ends first, the
+// connection is cut. A second call does nothing.
 func (b *Backend) Close(ctx context.Context) error {
 	err := b.broker.Close(ctx)
 	if failure := b.registry.close(ctx); err == nil {

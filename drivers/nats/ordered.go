@@ -14,37 +14,37 @@ import (
 )
 
 const (
-	lookEvery = 2 * time.Second        // at the roster, and whether the next member answers
-	lease     = 8 * time.Second        // how long after its last look at the roster a member delivers
-	silent    = 10 * time.Second       // how long a member may leave questions unanswered; longer than lease
-	callAgain = 200 * time.Millisecond // between two questions to a member that is not there
-	drainTime = 10 * time.Second       // how long what is in flight keeps a partition from moving
-	ackTravel = 50 * time.Millisecond  // how long the server may take to count an acknowledgement
+	lookEvery = 2 * time.Second        // interval of reading the roster and calling the next member
+	lease     = 8 * time.Second        // how long after its last read of the roster a member delivers
+	silent    = 10 * time.Second       // how long a member may leave calls unanswered; longer than lease
+	callAgain = 200 * time.Millisecond // between two calls to a member that does not listen
+	drainTime = 10 * time.Second       // how long deliveries in flight delay a partition's move
+	ackTravel = 50 * time.Millisecond  // time for an acknowledgement to reach the server
 )
 
-// A member is one Subscribe call with Ordered. The group's roster says which partitions it has; one
-// goroutine keeps to that, and each partition has a puller of its own.
+// A member is one Subscribe call with Ordered. The group's roster says which partitions it has. One
+// goroutine follows the roster, and each partition has its own puller.
 type member struct {
 	b       *broker
 	sub     driver.Subscription
 	info    topicInfo
 	roster  rosterKey
-	me      string // in the roster; the subject where it answers
+	me      string // its name in the roster, and the subject on which it answers
 	flight  *flight
 	deliver func(driver.Delivery)
-	wake    chan struct{} // holds one wake-up of run
+	wake    chan struct{} // holds at most one wake-up of run
 	one     sync.Mutex    // held while something is delivered
 
-	// Only run's goroutine, and after it that of leave, have these.
+	// Used by run's goroutine only, and after it by that of leave.
 	parts   [partition.Count]*part
 	leaving bool
-	looked  time.Time // whether the next member answers
-	quiet   string    // the member that did not, and
+	looked  time.Time // when the next member was last called
+	quiet   string    // the member that did not answer
 	since   time.Time // since when
 
 	mu    sync.Mutex
-	until time.Time       // no delivery begins later,
-	link  context.Context // nor after this has ended: others may take a member that was cut off for dead
+	until time.Time       // no delivery begins after it,
+	link  context.Context // nor after link has ended: others may believe that a disconnected member is dead
 	fatal error
 }
 
@@ -61,8 +61,8 @@ func (b *broker) newMember(info topicInfo, sub driver.Subscription, deliver func
 	}
 }
 
-// run delivers until ctx ends or something fails for good. The partitions go to others when what was
-// delivered is acknowledged or given back.
+// run delivers until ctx ends or it fails for good. The partitions move to others once what was
+// delivered is acknowledged or nacked.
 func (m *member) run(ctx context.Context) error {
 	answer, err := m.b.conn.Subscribe(m.me, m.answer)
 	if err != nil {
@@ -84,7 +84,7 @@ func (m *member) run(ctx context.Context) error {
 		case <-m.b.done:
 			continue
 		}
-		_ = m.look(ctx) // when that fails for longer, the lease ends
+		_ = m.look(ctx) // if it keeps failing, the lease ends
 	}
 	m.stopAll()
 	m.b.calls.Go(func() {
@@ -94,14 +94,14 @@ func (m *member) run(ctx context.Context) error {
 	return err
 }
 
-// answer tells another member that this one is there; or looks at the roster, since another one
-// changed it.
+// answer replies to a member that calls, or wakes run because another member has changed the
+// roster.
 func (m *member) answer(msg *nats.Msg) {
 	if msg.Reply == "" {
 		m.wakeUp()
 		return
 	}
-	_ = m.b.conn.Publish(msg.Reply, nil) // without it the other one asks again
+	_ = m.b.conn.Publish(msg.Reply, nil) // without it the other one calls again
 }
 
 func (m *member) wakeUp() {
@@ -111,7 +111,7 @@ func (m *member) wakeUp() {
 	}
 }
 
-// look reads the roster, does what it says, and writes what is to be changed in it.
+// look reads the roster, follows it, and writes what should change in it.
 func (m *member) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lease/2)
 	defer cancel()
@@ -131,12 +131,12 @@ func (m *member) look(ctx context.Context) error {
 			return err
 		}
 		if !written {
-			continue // somebody else was faster
+			continue // another member has changed it
 		}
 		m.obey(link, next, begun)
 		for _, other := range next.all() {
 			if other != m.me {
-				_ = m.b.conn.Publish(other, nil) // else it looks by itself some time later
+				_ = m.b.conn.Publish(other, nil) // else it reads the roster later by itself
 			}
 		}
 		return nil
@@ -144,12 +144,12 @@ func (m *member) look(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// obey begins and ends partitions as the roster says that was read, or written, after the given time
-// over a link.
+// obey begins and ends partitions as the roster says. The roster was read or written at or after
+// since, over link.
 func (m *member) obey(link context.Context, r *roster, since time.Time) {
 	for p, owner := range r.Owners {
 		switch {
-		case owner != m.me && m.parts[p] != nil: // the others took this member for dead
+		case owner != m.me && m.parts[p] != nil: // the others believed that this member was dead
 			m.parts[p].stop()
 			m.parts[p] = nil
 		case owner == m.me && m.parts[p] == nil && r.has(m.me) && !m.leaving:
@@ -192,9 +192,9 @@ func (m *member) plan(ctx context.Context, now *roster) *roster {
 	return next
 }
 
-// callNext asks the member that comes after this one whether it is there, now and then, and strikes
-// it off if it is not: the server says at once that nobody listens where a process has died. One
-// that says nothing is struck off after a while.
+// callNext calls the member after this one from time to time, and strikes it off if it is gone:
+// when a process has died the server says at once that nobody listens. A member that does not
+// answer is struck off after silent.
 func (m *member) callNext(ctx context.Context, r *roster) {
 	if time.Since(m.looked) < lookEvery/2 {
 		return
@@ -203,7 +203,7 @@ func (m *member) callNext(ctx context.Context, r *roster) {
 	m.b.mu.Lock()
 	back := time.Since(m.b.changed) < 2*lookEvery
 	m.b.mu.Unlock()
-	for range partition.Count / 2 { // the rest next time
+	for range partition.Count / 2 { // the others next time
 		other := r.after(m.me)
 		if other == m.me {
 			return
@@ -259,7 +259,7 @@ func (m *member) begin(p int) *part {
 		err := puller.run(ctx, func(d driver.Delivery) {
 			m.one.Lock()
 			defer m.one.Unlock()
-			if ctx.Err() != nil || !m.may() { // it was another's turn for long
+			if ctx.Err() != nil || !m.may() { // it waited for the lock for too long
 				puller.release(d.Acker.(*pending)) //nolint:forcetypeassert // by puller
 				return
 			}
@@ -273,7 +273,7 @@ func (m *member) begin(p int) *part {
 	return mine
 }
 
-// may reports whether the member surely has what the roster said.
+// may reports whether the member certainly still owns what the roster said.
 func (m *member) may() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -295,7 +295,7 @@ func (m *member) failed() error {
 	return m.fatal
 }
 
-// stopAll ends deliveries. Nothing is delivered after it.
+// stopAll ends deliveries. Nothing is delivered after it returns.
 func (m *member) stopAll() {
 	for _, mine := range m.parts {
 		if mine != nil {
@@ -309,7 +309,7 @@ func (m *member) stopAll() {
 	m.until = time.Time{}
 }
 
-// leave gives the partitions to others, each when nothing of it is in flight.
+// leave gives up each partition once nothing of it is in flight.
 func (m *member) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(drainTime, m.b.set.ackWait)+lease/2)
 	defer cancel()

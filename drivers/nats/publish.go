@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	atomicMin   = 32      // of fewer messages an atomic batch may be slower than single ones, even with an fsync for each
+	atomicMin   = 32      // below this an atomic batch may be slower than single messages, even with an fsync for each
 	atomicMax   = 500     // the server takes 1000
 	atomicBytes = 8 << 20 // of one batch, since the server stages it
 
@@ -27,9 +27,9 @@ const (
 const errCodeAtomicDisabled jetstream.ErrorCode = 10174
 
 // Publish implements driver.Broker. With atomic=true, 32 and more messages of a topic go as atomic
-// batches of up to 500. Otherwise, or when the server refuses a batch because it has one of the
-// ids, each message goes on its own: those of different keys together, the next of a key only after
-// the acknowledgement of the one before, so that a failure cannot change their order.
+// batches of up to 500. Otherwise, or if the server refuses a batch because it has one of the ids,
+// each message goes on its own. Those of different keys go together. The next message of a key
+// waits for the acknowledgement of the one before, so that a failure cannot change their order.
 func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -92,11 +92,11 @@ type publication struct {
 	msgs   []driver.Message
 	wire   []nats.Msg
 	stored []bool
-	link   context.Context // ends when the connection is lost over which the messages go
+	link   context.Context // ends when the connection that carries the messages is lost
 	ends   time.Time       // the deadline if the caller has none, else zero
 }
 
-// bound returns ctx for calls of the client library that wait.
+// bound returns ctx for blocking calls of the client library.
 func (p *publication) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if p.ends.IsZero() {
 		return p.b.conn.bound(ctx)
@@ -146,8 +146,8 @@ func (p *publication) send(ctx context.Context, topic string, indexes []int) err
 		}
 		err := p.atomic(ctx, indexes[:n])
 		if refusal, ok := errors.AsType[*jetstream.APIError](err); ok {
-			// Nothing of the batch is stored. Most likely an id is known already, else single
-			// messages show the cause.
+			// Nothing of the batch is stored. Most likely the server has one of the ids; otherwise
+			// single messages show the cause.
 			if refusal.ErrorCode == errCodeAtomicDisabled {
 				p.b.forget(topic)
 			}
@@ -174,8 +174,8 @@ func (p *publication) chunk(indexes []int) int {
 	return n
 }
 
-// atomic publishes all or none. Its error is an *APIError if the server refused them; after any
-// other they may be stored or not.
+// atomic publishes all messages or none. The error is an *APIError if the server refused them;
+// after any other error they may be stored or not.
 func (p *publication) atomic(ctx context.Context, indexes []int) error {
 	id := nats.NewInbox()[len(nats.InboxPrefix):] // as unique as the reply subjects are
 	for seq, i := range indexes {

@@ -17,33 +17,33 @@ import (
 
 const (
 	pullExpires = 30 * time.Second
-	heartbeat   = 5 * time.Second  // how often the server says that a pull is alive
-	silence     = 13 * time.Second // so long without a word of the server, and the pulls are asked anew
+	heartbeat   = 5 * time.Second  // of a pull, by the server
+	silence     = 13 * time.Second // after so long without a message of the server the pulls are sent again
 )
 
-// A puller is one Subscribe call: it asks the server for as many messages as it has free slots, and
-// never for more, so that no message waits here while another member is idle. The client library's
-// own pull loops fetch ahead of what is handled, and their fetched messages grow old unseen.
+// A puller fetches the messages of one consumer. It requests as many messages as it has free slots
+// and no more, so that no message waits here while another member is idle. The client library's own
+// pull loops fetch ahead, and their ack wait runs while the messages wait.
 type puller struct {
 	b        *broker
 	sub      driver.Subscription
 	stream   string
 	created  time.Time // the stream
 	consumer string
-	limit    int           // of messages received and neither acknowledged nor given back
+	limit    int           // of messages received and neither acknowledged nor nacked
 	flight   *flight       // of the Subscribe call
-	may      func() bool   // whether anything may be delivered now; nil: always
-	wake     chan struct{} // holds one wake-up of run
+	may      func() bool   // whether deliveries are allowed now; nil: always
+	wake     chan struct{} // holds at most one wake-up of run
 
 	mu        sync.Mutex
 	inbox     *nats.Subscription // nil: not subscribed
 	queue     []arrival          // received and not delivered
 	pending   map[*pending]struct{}
 	emptied   chan struct{} // closed when none is pending; nil: nobody waits for that
-	requested int           // messages that the server was asked for and did not send
-	heard     time.Time     // last word from the server
-	stale     bool          // the server forgot what it was asked for
-	refused   bool          // whether the last pull was
+	requested int           // messages requested and not received
+	heard     time.Time     // when the server last sent something
+	stale     bool          // the server has forgotten the requests
+	refused   bool          // the last pull was refused
 	fatal     error
 }
 
@@ -126,7 +126,7 @@ func (p *puller) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	return nil
 }
 
-// pause waits for something to do. After a refusal it waits the whole time.
+// pause waits for something to do. After a refusal it waits the full time.
 func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 	wake := p.wake
 	if refused {
@@ -140,8 +140,7 @@ func (p *puller) pause(ctx context.Context, wait time.Duration, refused bool) {
 	}
 }
 
-// next returns the next message that is not too old to be delivered, and counts it as in flight;
-// nil if there is none.
+// next returns the next message that is not too old, counted as in flight; nil if there is none.
 func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +148,7 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 		a := p.queue[0]
 		p.queue = p.queue[1:]
 		if now.Sub(a.at) >= p.b.set.ackWait {
-			continue // the server gives it to somebody else by now
+			continue // the server redelivers it by now
 		}
 		if !p.flight.take(p) {
 			p.queue = slices.Insert(p.queue, 0, a)
@@ -158,15 +157,16 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 		l := &pending{p: p, reply: a.msg.Reply, ends: a.at.Add(p.b.set.ackWait)}
 		p.pending[l] = struct{}{}
 		if p.inbox != nil && !p.stale && !p.refused && p.fatal == nil {
-			_ = p.ask(now) // early, so that the server need not pause; request sees to what fails here
+			_ = p.ask(now) // early, so that the server need not wait; request handles a failure
 		}
 		return a.msg, l
 	}
 	return nil, nil
 }
 
-// request asks the server for as many messages as there are free slots. It returns when to look
-// again at the latest, whether the server refused the last pull, and what ends the subscription.
+// request requests as many messages as there are free slots. It returns the longest time to wait
+// before the next call, whether the server refused the last pull, and the error that ends the
+// subscription.
 func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,7 +199,7 @@ func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err e
 	return wait, false, nil
 }
 
-// ask asks the server for what there is room for. The caller holds p.mu.
+// ask requests as many messages as free says. The caller holds p.mu.
 func (p *puller) ask(now time.Time) error {
 	free := p.free()
 	if free == 0 {
@@ -213,8 +213,8 @@ func (p *puller) ask(now time.Time) error {
 	return nil
 }
 
-// free returns how many messages to ask for: 0 while the server owes some and the free slots are
-// few. The caller holds p.mu.
+// free returns how many messages to request: 0 while requested ones are outstanding and few slots
+// are free. The caller holds p.mu.
 func (p *puller) free() int {
 	free := p.limit - len(p.pending) - len(p.queue) - p.requested
 	if p.requested > 0 && free < p.limit/4 {
@@ -223,7 +223,7 @@ func (p *puller) free() int {
 	return max(free, 0)
 }
 
-// expire frees the slots of messages that were held too long, and returns when the next one will
+// expire frees the slots of messages whose ack wait is over, and returns when the next one's will
 // be. The caller holds p.mu.
 func (p *puller) expire(now time.Time) time.Time {
 	var earliest time.Time
@@ -241,7 +241,7 @@ func (p *puller) expire(now time.Time) time.Time {
 	return earliest
 }
 
-// resubscribe starts with a new inbox: the server drops pulls whose inbox nobody listens to. The
+// resubscribe begins with a new inbox: the server drops pulls whose inbox has no subscriber. The
 // caller holds p.mu.
 func (p *puller) resubscribe() error {
 	if p.inbox != nil {
@@ -271,7 +271,7 @@ func (p *puller) pull(n int) error {
 	return p.b.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, p.inbox.Subject, body)
 }
 
-// receive takes messages and the server's words about pulls; the client library calls it from one
+// receive takes messages and the server's statuses of pulls. The client library calls it from one
 // goroutine per inbox.
 func (p *puller) receive(msg *nats.Msg) {
 	now := time.Now()
@@ -297,7 +297,7 @@ func (p *puller) receive(msg *nats.Msg) {
 	}
 	left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
 	switch {
-	case err == nil: // a pull ran out, or the server stops: what is left of it will not come
+	case err == nil: // a pull expired, or the server stops: the rest of it will not come
 		p.requested = max(p.requested-left, 0)
 	case status == "400":
 		p.fatal = fmt.Errorf("the server refuses the pull: %s %s", status, msg.Header.Get("Description"))
@@ -307,7 +307,7 @@ func (p *puller) receive(msg *nats.Msg) {
 	p.wakeUp()
 }
 
-// restart makes run ask anew; the connection is new.
+// restart makes run send its pulls again over a new connection.
 func (p *puller) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -322,7 +322,7 @@ func (p *puller) wakeUp() {
 	}
 }
 
-// stop ends the flow of messages and gives back those that were not delivered.
+// stop ends the subscription and nacks the messages that were not delivered.
 func (p *puller) stop() {
 	p.mu.Lock()
 	inbox := p.inbox
@@ -330,7 +330,7 @@ func (p *puller) stop() {
 	if inbox != nil && p.b.conn.IsConnected() {
 		drained := make(chan struct{})
 		inbox.SetClosedHandler(func(string) { close(drained) })
-		if inbox.Drain() == nil { // the server may be sending a message just now
+		if inbox.Drain() == nil { // the server may be sending a message at this moment
 			select {
 			case <-drained:
 			case <-time.After(2 * time.Second): // the connection broke: all of them come again after AckWait

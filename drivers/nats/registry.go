@@ -22,8 +22,8 @@ import (
 const (
 	instancesBucket = "kaptar-instances"
 
-	// markTTL is how long the bucket keeps the mark of an instance that is gone, for watchers that
-	// are away just now.
+	// markTTL is how long the bucket keeps the marker of a deregistered instance, for watchers that
+	// are disconnected.
 	markTTL = time.Minute
 
 	closeTimeout = 2 * time.Second
@@ -51,20 +51,20 @@ func newRegistry(conn *connection, set settings) *registry {
 	}}}
 }
 
-// A registration is an instance that this registry keeps alive. Its writes go one after the other,
-// so that none comes after the mark that it is gone.
+// A registration is an instance that this registry keeps alive. Its writes are serialised, so that
+// none comes after the marker of its deregistration.
 type registration struct {
 	key  string
-	wake chan struct{}   // holds one word that the entry is to be written now
-	ctx  context.Context // ends when somebody waits to deregister
+	wake chan struct{}   // holds at most one request to write the entry now
+	ctx  context.Context // ends when a deregistration begins
 	stop context.CancelFunc
 
 	mu   sync.Mutex // held while the entry is written
-	data []byte     // nil: it was not written yet
+	data []byte     // nil: not written yet
 }
 
-// Register implements discovery.Registrar. It tries until ctx ends, then the instance is not
-// registered.
+// Register implements discovery.Registrar. It tries until ctx ends; after an error the instance is
+// not registered.
 func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err
@@ -78,8 +78,8 @@ func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	return nil
 }
 
-// takeOver takes the instances off the list that in replaces. Their time would run out, but until
-// then callers would count them as more than one.
+// takeOver deregisters the instances that in replaces. They would expire, but until then callers
+// would see several instances at one address.
 func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
 	if in.HTTP == "" && in.GRPC == "" {
 		return nil
@@ -111,7 +111,7 @@ func (r *registry) takeOver(ctx context.Context, in discovery.Instance) error {
 	return err
 }
 
-// enter writes in and goes on writing it.
+// enter writes in, and keep writes it again from then on.
 func (r *registry) enter(ctx context.Context, in discovery.Instance) error {
 	data, err := json.Marshal(newRecord(in, r.ttl))
 	if err != nil {
@@ -160,7 +160,7 @@ func (r *registry) lock(key string) (*registration, error) {
 		if reg.ctx.Err() == nil {
 			return reg, nil
 		}
-		reg.mu.Unlock() // who deregisters it has the lock next, or had it
+		reg.mu.Unlock() // it is being deregistered
 	}
 }
 
@@ -174,8 +174,8 @@ func (r *registry) drop(reg *registration) {
 	}
 }
 
-// Deregister implements discovery.Registrar. When it fails the instance is not refreshed any more
-// all the same, and is gone when its time is over.
+// Deregister implements discovery.Registrar. Even if it fails the instance is no longer refreshed,
+// and it disappears when its time to live is over.
 func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err
@@ -196,9 +196,9 @@ func (r *registry) Deregister(ctx context.Context, in discovery.Instance) error 
 	return nil
 }
 
-// keep writes the entry of a registration again and again.
+// keep writes the entry of a registration at intervals.
 func (r *registry) keep(reg *registration) {
-	backoff := steady.Backoff{Max: r.ttl / 6} // soon enough to come before the time is over
+	backoff := steady.Backoff{Max: r.ttl / 6} // soon enough to succeed within the time to live
 	for wait := r.pause(); ; {
 		select {
 		case <-time.After(wait):
@@ -215,8 +215,8 @@ func (r *registry) keep(reg *registration) {
 	}
 }
 
-// pause is a third of the time to live, give or take a tenth, so that the instances of a system do
-// not all write at once.
+// pause is a third of the time to live ±10 %, so that the instances of a system do not all write at
+// once.
 func (r *registry) pause() time.Duration {
 	third := r.ttl / 3
 	return third - third/10 + rand.N(third/5)
@@ -233,7 +233,7 @@ func (r *registry) refresh(reg *registration) error {
 	return r.write(ctx, reg.key, reg.data)
 }
 
-// refreshAll has all entries written now: the server may have lost them.
+// refreshAll writes all entries now, because the server may have lost them.
 func (r *registry) refreshAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -249,8 +249,8 @@ func (r *registry) write(ctx context.Context, key string, data []byte) error {
 	return r.publish(ctx, key, data, nats.Header{jetstream.MsgTTLHeader: {seconds(r.ttl)}})
 }
 
-// mark says that an entry was deleted. The mark has a time to live too, else marks of all instances
-// that ever were would stay.
+// mark writes the marker of a deleted entry. The marker has a time to live too, or those of all
+// instances would stay for ever.
 func (r *registry) mark(ctx context.Context, key string) error {
 	return r.publish(ctx, key, nil, nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {seconds(markTTL)}})
 }
@@ -263,12 +263,12 @@ func (r *registry) publish(ctx context.Context, key string, data []byte, header 
 	})
 }
 
-// seconds writes a duration for the server, which counts whole ones.
+// seconds formats a duration for the server, in whole seconds.
 func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10) + "s"
 }
 
-// close takes the instances that are still registered off the list, within 2 s if ctx lives.
+// close deregisters the instances that are still registered, within 2 s and ctx.
 func (r *registry) close(ctx context.Context) (err error) {
 	r.mu.Lock()
 	r.closed = true
@@ -290,7 +290,7 @@ func (r *registry) close(ctx context.Context) (err error) {
 	return nil
 }
 
-// A record is an instance as it stands in the bucket.
+// A record is an instance as the bucket stores it.
 type record struct {
 	ID      string            `json:"id"`
 	Service string            `json:"service"`
@@ -310,13 +310,13 @@ func (r record) instance() discovery.Instance {
 	return discovery.Instance{ID: r.ID, Service: r.Service, Version: r.Version, HTTP: r.HTTP, GRPC: r.GRPC, Tags: r.Tags, Meta: r.Meta}
 }
 
-// parseRecord reads an entry of a service. What is none was not written by this package.
+// parseRecord reads an entry of a service. ok is false if another program wrote it.
 func parseRecord(data []byte, service, key string) (r record, ok bool) {
 	err := json.Unmarshal(data, &r)
 	return r, err == nil && r.Service == service && keyOf(r.instance()) == key
 }
 
-// ttl returns what the registrant set, or other if it set nothing of sense.
+// ttl returns the registrant's time to live, or other if that makes no sense.
 func (r record) ttl(other time.Duration) time.Duration {
 	if d := time.Duration(r.TTL * float64(time.Second)); d >= time.Second && d < 24*time.Hour {
 		return d
@@ -324,11 +324,11 @@ func (r record) ttl(other time.Duration) time.Duration {
 	return other
 }
 
-// keyOf is where an instance stands: the instances of a service are all keys of its first word.
+// keyOf is the key of an instance. The keys of a service share their first token.
 func keyOf(in discovery.Instance) string { return escape(in.Service) + "." + escape(in.ID) }
 
-// escape makes one word of a subject that the server takes as a key: letters, digits, '-' and '_'
-// stay, other bytes are '=' and two hexadecimal digits.
+// escape makes one token of a subject that the server takes as a key: letters, digits, '-' and '_'
+// stay; other bytes become '=' and two hexadecimal digits.
 func escape(s string) string {
 	return escapeBytes(s, '=', 0, func(c byte) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A violation is the server's word that the user may not publish to a subject. It comes on its own,
-// not as an answer: who waits for the answer would wait until its time is over.
+// A violation is the server's report that the user may not publish to a subject. It does not come
+// as an answer, so a caller that waits for one would wait until its deadline.
 type violation struct {
 	error   // of the client library
 	subject string
@@ -23,7 +23,7 @@ type question struct {
 	cancel   context.CancelCauseFunc
 }
 
-// denied gives a violation to those who wait for an answer because of that subject.
+// denied passes a violation to the calls that wait for an answer because of that subject.
 func (b *broker) denied(subject string, err error) {
 	v := &violation{err, subject}
 	b.mu.Lock()
@@ -36,7 +36,7 @@ func (b *broker) denied(subject string, err error) {
 	for inbox := range b.inboxes {
 		select {
 		case inbox.denied <- v:
-		default: // has enough to look at
+		default: // it has enough of them
 		}
 	}
 	for p := range b.pullers {
@@ -46,7 +46,7 @@ func (b *broker) denied(subject string, err error) {
 	}
 }
 
-// ask returns ctx for a call, which ends with a violation that concerns it.
+// ask returns ctx for a call; it ends with a violation that concerns the call.
 func (b *broker) ask(ctx context.Context, concerns func(subject string) bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	q := &question{concerns, cancel}
@@ -61,15 +61,15 @@ func (b *broker) ask(ctx context.Context, concerns func(subject string) bool) (c
 	}
 }
 
-// askAbout is ask for questions about a stream and its consumers, whose subjects have its name as a
-// word. So have those of its messages, which are not asked about.
+// askAbout is ask for requests about a stream and its consumers, whose subjects have its name as a
+// token. Subjects of the stream's messages have it too but do not count.
 func (b *broker) askAbout(ctx context.Context, stream string) (context.Context, context.CancelFunc) {
 	return b.ask(ctx, func(subject string) bool {
 		return strings.HasPrefix(subject, "$JS.API.") && slices.Contains(strings.Split(subject, "."), stream)
 	})
 }
 
-// concerns reports whether a subject is that of a message of the call.
+// concerns reports whether a subject is that of one of the call's messages.
 func (p *publication) concerns(subject string) bool {
 	for i := range p.wire {
 		if p.wire[i].Subject == subject {
@@ -79,8 +79,7 @@ func (p *publication) concerns(subject string) bool {
 	return false
 }
 
-// concerns reports whether a subject is one that the puller asks for messages at, or acknowledges
-// them.
+// concerns reports whether a subject is one on which the puller requests or acknowledges messages.
 func (p *puller) concerns(subject string) bool {
 	words := "." + p.stream + "." + p.consumer
 	return strings.HasPrefix(subject, "$JS.API.CONSUMER.MSG.NEXT.") && strings.HasSuffix(subject, words) ||

@@ -14,11 +14,11 @@ import (
 
 const groupsBucket = "kaptar-groups"
 
-// A roster says which members a group with Ordered has and who has which partition. It is one value
-// in a bucket, changed only from one revision to the next.
+// A roster says which members a group with Ordered has, and which of them owns each partition. It
+// is one value in a bucket, changed by compare-and-set.
 type roster struct {
-	Members []string                `json:"members"` // in the order in which they came
-	Owners  [partition.Count]string `json:"owners"`  // "": nobody. One that is not a member leaves, and finishes what it has
+	Members []string                `json:"members"` // in the order in which they joined
+	Owners  [partition.Count]string `json:"owners"`  // "": nobody. An owner that is no member is leaving, and finishes what it has
 }
 
 func (r *roster) clone() *roster {
@@ -42,7 +42,7 @@ func (r *roster) retire(member string) {
 	r.Members = slices.DeleteFunc(r.Members, func(m string) bool { return m == member })
 }
 
-// strike takes a dead member off and frees what it had.
+// strike removes a dead member and frees its partitions.
 func (r *roster) strike(member string) {
 	r.retire(member)
 	for p, owner := range r.Owners {
@@ -52,7 +52,7 @@ func (r *roster) strike(member string) {
 	}
 }
 
-// all returns the members and those that leave.
+// all returns the members and the owners that are leaving.
 func (r *roster) all() []string {
 	list := slices.Clone(r.Members)
 	for _, owner := range r.Owners {
@@ -63,7 +63,7 @@ func (r *roster) all() []string {
 	return list
 }
 
-// after returns who comes after a member, which is itself if there is no other.
+// after returns the next one after a member in all, or member itself if it is alone.
 func (r *roster) after(member string) string {
 	list := r.all()
 	if len(list) == 0 {
@@ -72,7 +72,7 @@ func (r *roster) after(member string) string {
 	return list[(slices.Index(list, member)+1)%len(list)]
 }
 
-// heirs returns who should have each partition.
+// heirs returns who should own each partition.
 func (r *roster) heirs() (list [partition.Count]string) {
 	for p, i := range partition.Share(len(r.Members)) {
 		if i >= 0 {
@@ -82,7 +82,7 @@ func (r *roster) heirs() (list [partition.Count]string) {
 	return list
 }
 
-// A rosterKey is where a roster is.
+// A rosterKey is the key of a roster in its bucket.
 type rosterKey struct {
 	bucket *bucket
 	key    string
@@ -101,7 +101,7 @@ func (k rosterKey) read(ctx context.Context) (*roster, uint64, error) {
 			return err
 		}
 		revision = entry.Revision()
-		if json.Unmarshal(entry.Value(), r) != nil { // damaged, or another program's: begun anew
+		if json.Unmarshal(entry.Value(), r) != nil { // damaged, or another program's: start with an empty one
 			*r = roster{}
 		}
 		return nil
@@ -112,7 +112,7 @@ func (k rosterKey) read(ctx context.Context) (*roster, uint64, error) {
 	return r, revision, nil
 }
 
-// write changes the roster from what was read at a revision. It reports whether it was still that.
+// write replaces the roster read at revision. It returns false if it has changed since.
 func (k rosterKey) write(ctx context.Context, r *roster, revision uint64) (bool, error) {
 	value, err := json.Marshal(r)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxPipelined   = 256 // messages of one call that wait for their acknowledgement at a time
+	maxPipelined   = 256 // messages of one call that await their acknowledgements
 	maxFreeInboxes = 64  // at rest
 
 	// Nobody answers for a stream while its leader changes.
@@ -26,12 +26,12 @@ const (
 	nobodyPause = 250 * time.Millisecond
 )
 
-// errSilence is in the chain of the error when the server takes too long. In a cluster that happens
-// with the connection intact: what was on its way to another server that died is lost.
+// errSilence is in the error chain when the server takes too long. In a cluster that happens on an
+// intact connection: what was under way to another server that died is lost.
 var errSilence = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded)
 
-// single publishes each message on its own. It tries again those that nobody answers for, as the
-// client library does.
+// single publishes each message on its own. Like the client library it retries those for which
+// nobody answers.
 func (p *publication) single(ctx context.Context, indexes []int) error {
 	for try := 1; ; try++ {
 		err := p.pipelined(ctx, indexes)
@@ -45,9 +45,9 @@ func (p *publication) single(ctx context.Context, indexes []int) error {
 	}
 }
 
-// pipelined sends messages and awaits their acknowledgements. Many are on their way together, but
-// of each key only one: were there two and the first of them failed, the second would overtake it.
-// After a failure nothing more is sent.
+// pipelined sends messages and awaits their acknowledgements. Many are under way together, but only
+// one of each key: otherwise the second could overtake the first if that failed. After a failure
+// nothing more is sent.
 func (p *publication) pipelined(ctx context.Context, indexes []int) (failure error) {
 	inbox, err := p.b.takeInbox()
 	if err != nil {
@@ -80,14 +80,14 @@ func (p *publication) pipelined(ctx context.Context, indexes []int) (failure err
 			continue
 		}
 		if v, ok := errors.AsType[*violation](err); ok && !p.concerns(v.subject) {
-			continue // another call's
+			continue // it belongs to another call
 		}
 		if err != nil {
 			return fmt.Errorf("no acknowledgement: %w", err)
 		}
 		i, ok := inbox.index(msg)
 		if !ok || i < 0 || i >= len(p.msgs) || p.stored[i] {
-			continue // somebody else answers too
+			continue // a second answer
 		}
 		awaited--
 		progress = true
@@ -136,7 +136,7 @@ func acknowledged(msg *nats.Msg) error {
 	return err
 }
 
-// parseAck reads the server's answer to a message, or to a batch of count.
+// parseAck reads the server's answer to a message, or to a batch of count messages.
 func parseAck(answer []byte) (count int, err error) {
 	var ack struct {
 		Error  *jetstream.APIError `json:"error"`
@@ -154,20 +154,20 @@ func parseAck(answer []byte) (count int, err error) {
 	return ack.Count, nil
 }
 
-// stored recognises the answer that nearly always comes: to decode it would take as long as to
-// encode the message. What it does not recognise may say the same in another form.
+// stored recognises the usual answer, since decoding it takes as long as encoding the message.
+// False means that it must be decoded.
 func stored(answer []byte) bool {
 	name, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
 	return ok && len(name) > 0 && name[0] != '"' && !bytes.Contains(name, []byte(`"error"`))
 }
 
-// A replyInbox is where the server's answers to one call of Publish come: straight from the
-// goroutine that reads the connection, where the client library's own publishing has a goroutine
-// more, two channels and a timer for each message. Calls use it one after the other.
+// A replyInbox receives the server's answers to one call of Publish directly from the goroutine
+// that reads the connection. The client library's own publishing adds a goroutine, two channels and
+// a timer for each message. Calls use an inbox one after the other.
 type replyInbox struct {
 	sub    *nats.Subscription
 	acks   chan *nats.Msg
-	prefix string // of the subjects that come here
+	prefix string // of the inbox's subjects
 	calls  uint64
 	call   string // prefix of the subjects of this call: an answer to an earlier one must not count
 	timer  *time.Timer
@@ -203,8 +203,7 @@ func (b *broker) takeInbox() (*replyInbox, error) {
 	return inbox, nil
 }
 
-// putInbox keeps the inbox for another call, unless answers may still come for which it would have
-// no room then.
+// putInbox keeps the inbox for another call, unless outstanding answers could fill it.
 func (b *broker) putInbox(inbox *replyInbox, empty bool) {
 	b.mu.Lock()
 	keep := empty && len(b.free) < maxFreeInboxes
@@ -226,7 +225,7 @@ func (x *replyInbox) send(nc *nats.Conn, msg *nats.Msg, index int) error {
 
 func (x *replyInbox) receive(ctx, link context.Context) (*nats.Msg, error) {
 	select {
-	case msg := <-x.acks: // the rule, and cheaper than to look at all
+	case msg := <-x.acks: // the usual case, and cheaper than the full select
 		return msg, nil
 	default:
 	}

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	checkEvery = 5 * time.Second // how soon a watch learns that the bucket was deleted
+	checkEvery = 5 * time.Second // a watch notices within this time that the bucket was deleted
 
-	// deletedTTL is how long the mark of a deleted key is kept, so that keys that come and go do
+	// deletedTTL is how long the marker of a deleted key is kept, so that keys that come and go do
 	// not fill the bucket.
 	deletedTTL = time.Hour
 )
@@ -43,7 +43,8 @@ func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 	}
 	var entry jetstream.KeyValueEntry
 	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) (err error) {
-		// A server on a busy machine once did not find a key that others were writing, for a moment.
+		// A server on a busy machine once did not find a key that others were writing, for a
+		// moment.
 		for range 3 {
 			if entry, err = c.Get(ctx, key); !errors.Is(err, jetstream.ErrKeyNotFound) {
 				break
@@ -79,7 +80,7 @@ func (s *store) PutIf(ctx context.Context, key string, value []byte, revision ui
 	return after, err
 }
 
-// write calls put with the bucket, see bucket.do.
+// write calls put through bucket.do.
 func (s *store) write(
 	ctx context.Context, key string, value []byte, again bool, put func(context.Context, *opened) (uint64, error),
 ) (revision uint64, err error) {
@@ -96,8 +97,8 @@ func (s *store) write(
 	return revision, nil
 }
 
-// conflict looks at the server's codes: of a key that was deleted and made again meanwhile the
-// client library tells a cluster's code without saying what it means.
+// conflict checks the server's error codes, because for a key that was deleted and made again the
+// client library returns a cluster's code as it is.
 func conflict(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
@@ -110,7 +111,7 @@ func (s *store) Delete(ctx context.Context, key string) error {
 	}
 	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) error {
 		if _, err := c.Get(ctx, key); errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil // no mark for what is not there
+			return nil // no marker for a key that is not there
 		}
 		if !c.ttl {
 			return c.Delete(ctx, key)
@@ -129,8 +130,8 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 		return err
 	}
 	entries, tell := make(map[string]kv.Entry), kv.Changes(update)
-	// A prefix ends anywhere in a word, and a filter of the server only between dots: the whole
-	// bucket comes.
+	// A prefix may end within a token, and the server filters by whole tokens, so the whole bucket
+	// comes.
 	err := s.bucket.follow(ctx, jetstream.AllKeys, func(changes []change, whole bool) {
 		if whole {
 			clear(entries)

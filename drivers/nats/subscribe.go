@@ -12,18 +12,17 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// maxAckPending bounds what a whole group may have delivered and not acknowledged. It is not the
-// MaxInFlight of a member, which the member keeps by asking for no more: messages that wait for a
-// late redelivery count here too, and must not stop the group.
+// maxAckPending bounds what a whole group may have delivered and not acknowledged. MaxInFlight is
+// kept by each member, which requests no more than that. Messages that wait for a late redelivery
+// count here too, and must not stop the group.
 const maxAckPending = 10_000
 
 // Subscribe implements driver.Broker. It fails for good when the group's consumer or the topic's
-// stream is deleted meanwhile; to subscribe again makes them anew, and the group then gets all of a
-// new stream. AckWait is in [Options].
+// stream is deleted. Subscribing again makes them anew, and the group then gets all of a new
+// stream. The ack wait is the URL's ack_wait.
 //
-// Ack is a message to the server without an answer: the server writes acknowledgements to disk some
-// time later in any case, so that waiting for an answer would cost a round trip and promise
-// nothing.
+// Ack sends a message to the server and waits for no answer: the server writes acknowledgements to
+// disk some time later anyway, so an answer would cost a round trip and promise nothing.
 func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -55,7 +54,7 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	}
 	if err != nil && ctx.Err() == nil && !b.isClosed() {
 		err = fmt.Errorf("nats: subscribe %s to %s at %s: %w", sub.Group, sub.Topic, b.conn.url, err)
-		if !errors.Is(err, errOtherKind) && b.reachable() == nil { // else there is another reason, which ends by itself
+		if !errors.Is(err, errOtherKind) && b.reachable() == nil { // other reasons end by themselves
 			b.working.Note(group, err)
 		}
 		return err
@@ -66,7 +65,7 @@ func (b *broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 
 func (b *broker) isClosed() bool { return ended(b.done) }
 
-// join makes sure that the group has its consumer, or with Ordered its consumers.
+// join makes sure that the group has its consumer or, with Ordered, its consumers.
 func (b *broker) join(ctx context.Context, sub driver.Subscription) (topicInfo, error) {
 	if err := b.reachable(); err != nil {
 		return topicInfo{}, err
@@ -101,9 +100,9 @@ func (b *broker) newPuller(info topicInfo, sub driver.Subscription, consumer str
 	}
 }
 
-// consumers makes the consumers of a group that there are not yet, at sub.From or where the group is
-// by those of the other kind. When this Broker had the group in a stream that was deleted, the group
-// gets all of the new one: what came there before it is back is newer than the group.
+// consumers makes the missing consumers of a group, at sub.From or at the position of its consumers
+// of the other kind. If this broker knew the group in a stream that was deleted, the group gets all
+// of the new one, since everything there was published after the group began.
 func (b *broker) consumers(ctx context.Context, info topicInfo, sub driver.Subscription) error {
 	name := escapeName(sub.Group)
 	b.mu.Lock()
@@ -127,7 +126,7 @@ func (b *broker) consumers(ctx context.Context, info topicInfo, sub driver.Subsc
 	return err
 }
 
-// groupConfig is that of a group's consumer from now on.
+// groupConfig is the configuration of a group's consumer that starts from now.
 func (b *broker) groupConfig(group string) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable: escapeName(group), Description: "kaptar group " + group,
@@ -136,7 +135,7 @@ func (b *broker) groupConfig(group string) jetstream.ConsumerConfig {
 	}
 }
 
-// ensure makes a consumer, unless there is one; that gets the AckWait.
+// ensure makes a consumer, or sets the ack wait of an existing one.
 func (b *broker) ensure(ctx context.Context, stream string, config jetstream.ConsumerConfig) error {
 	have, err := b.conn.js.Consumer(ctx, stream, config.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -144,10 +143,10 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 			return err
 		}
 		if have, err = b.conn.js.CreateConsumer(ctx, stream, config); errors.Is(err, jetstream.ErrConsumerExists) {
-			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member was faster and starts elsewhere
+			have, err = b.conn.js.Consumer(ctx, stream, config.Durable) // another member made it, with another start
 		}
-		// A server that lost a stream when its power was cut can still have files of its consumers. It gives
-		// them to the consumers of the stream that is made again, which would pass over what that has.
+		// A server that lost a stream in a power cut can still have files of its consumers. It
+		// gives them to consumers of the new stream, which would then skip messages.
 		if err == nil && have.CachedInfo().Delivered.Consumer > 0 && have.CachedInfo().Delivered.Last == nil {
 			if err = b.conn.js.DeleteConsumer(ctx, stream, config.Durable); err == nil {
 				have, err = b.conn.js.CreateConsumer(ctx, stream, config)
@@ -164,8 +163,8 @@ func (b *broker) ensure(ctx context.Context, stream string, config jetstream.Con
 	return err
 }
 
-// fromHere makes a consumer from now one from the next message on: should the server lose what the
-// group has done, it then begins there again, and not at a later now.
+// fromHere turns "from now" into a start at the next message: if the server loses the group's
+// position, the group begins there again and not at a later now.
 func (b *broker) fromHere(ctx context.Context, stream string, config jetstream.ConsumerConfig) (jetstream.ConsumerConfig, error) {
 	if config.DeliverPolicy != jetstream.DeliverNewPolicy {
 		return config, nil
@@ -178,14 +177,14 @@ func (b *broker) fromHere(ctx context.Context, stream string, config jetstream.C
 	return config, nil
 }
 
-// gone returns why the consumer will never answer, or nil if that is not known.
+// gone returns why the consumer will never answer, or nil if that is unknown.
 func (p *puller) gone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := p.b.conn.js.Consumer(ctx, p.stream, p.consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		p.b.forget(p.sub.Topic) // perhaps that of a stream which somebody has made again
+		p.b.forget(p.sub.Topic) // the stream may have been made again
 		if stream, failure := p.b.conn.js.Stream(ctx, p.stream); failure == nil && !stream.CachedInfo().Created.Equal(p.created) {
 			return fmt.Errorf("stream %s was deleted and made again: %w", p.stream, err)
 		}

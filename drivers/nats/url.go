@@ -20,7 +20,7 @@ const (
 	minOther = 100 * time.Millisecond // the server's least duplicate window and max age
 )
 
-// settings are what a URL says, see the package.
+// settings are what a URL says; see the package comment.
 type settings struct {
 	servers string // without parameters
 
@@ -68,8 +68,8 @@ func parse(rawURL string) (settings, error) {
 	return s, nil
 }
 
-// options are those of the connection that the parameters ask for. The files are read whenever one is
-// made.
+// options returns the connection options that the parameters ask for. The library reads the files
+// for each connection.
 func (s *settings) options() []nats.Option {
 	var list []nats.Option
 	if s.creds != "" {
@@ -87,12 +87,12 @@ func (s *settings) options() []nats.Option {
 	return list
 }
 
-// bucketName is what the server takes as the name of a bucket.
+// bucketName matches the names that the server takes for a bucket.
 var bucketName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // credentials parses each server of a list, since the client library skips what it cannot read, and
-// returns the first credentials as an option. They count for all servers of the list and for those
-// that a cluster tells of: the library would give them only to the server that they stand at.
+// returns the first credentials as an option. They are for all servers of the list and those that
+// the cluster announces; the library would use them only for the server beside which they stand.
 func credentials(servers string) ([]nats.Option, error) {
 	var options []nats.Option
 	if !strings.Contains(servers, "://") {

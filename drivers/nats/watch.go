@@ -10,16 +10,16 @@ import (
 )
 
 // graceTime is the least time that instances get to show up after the server was away: connections
-// come back after up to 5 s, a cluster elects for some more, and a machine that is busy with that
-// is slow. Too short drops what lives, too long keeps what is dead.
+// come back after up to 5 s, a cluster takes longer to elect a leader, and the machines are busy
+// then. Too short a time drops live instances; too long a time keeps dead ones.
 const graceTime = 15 * time.Second
 
-// A view is what a watch knows of a service.
+// A view is the state of one Watch.
 type view struct {
 	service   string
 	ttl       time.Duration
 	instances map[string]*seen // by key
-	changed   bool             // since tell was called
+	changed   bool             // since the last call of tell
 }
 
 // seen is an instance and the last sign of its life.
@@ -28,10 +28,10 @@ type seen struct {
 	in      discovery.Instance
 	ttl     time.Duration
 	at      time.Time // by this machine's monotonic clock
-	missing bool      // the server does not have it any more, and nobody has deleted it
+	missing bool      // it expired at the server, or is not there any more
 }
 
-// news is one word of the bucket.
+// news is one report of the bucket.
 type news struct {
 	changes []change
 	whole   bool
@@ -77,7 +77,7 @@ func (r *registry) Watch(ctx context.Context, service string, update func([]disc
 	}
 }
 
-// apply takes over what the bucket says.
+// apply takes in a report of the bucket.
 func (v *view) apply(n news, now time.Time) {
 	if n.whole {
 		for _, s := range v.instances {
@@ -105,8 +105,8 @@ func (v *view) apply(n news, now time.Time) {
 	}
 }
 
-// expire drops the instances whose time is over, and returns how long it is until the next may be.
-// answering is how long signs of life could have been seen.
+// expire drops the instances whose time is over, and returns when to call it again. answering is
+// for how long signs of life could have been seen.
 func (v *view) expire(now time.Time, answering time.Duration) time.Duration {
 	next := time.Hour
 	for key, s := range v.instances {

@@ -16,7 +16,7 @@ import (
 const (
 	headerKey = "Kaptar-Key"
 
-	// headerRoom is what the driver's own headers may need above those of the message.
+	// headerRoom is the space that the driver's own headers may need beside those of the message.
 	headerRoom = 256
 )
 
@@ -26,11 +26,11 @@ var nameEscaper = strings.NewReplacer(".", "_", "_", "=")
 
 func escapeName(topicOrGroup string) string { return nameEscaper.Replace(topicOrGroup) }
 
-// subject is where a message goes. All messages of a key have one subject, so that
-// a group with Ordered can give each partition to one member.
+// subject is the subject of a message. All messages of a key have the same one, so a group with
+// Ordered can give each partition to one member.
 func subject(topic, key string) string { return topic + "." + partition.Name(partition.Of(key)) }
 
-// encode makes the message for the wire. It refuses what the server would refuse for its size.
+// encode makes the message for the wire. It refuses a size that the server would refuse.
 func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 	h := make(nats.Header, len(m.Headers)+2)
 	values := make([]string, 0, len(m.Headers)+2) // of all headers in one piece
@@ -48,7 +48,7 @@ func encode(out *nats.Msg, m *driver.Message, maxPayload int64) error {
 		case !m.Raw && !plainHeader(one.Name):
 			one.Value = escapeValue(one.Value)
 		case m.Raw && strings.ContainsAny(one.Value, "\r\n"):
-			return fmt.Errorf("nats: value of header %s of message %q on raw topic %q is %w: want one line", one.Name, m.ID, m.Topic, driver.ErrInvalid)
+			return fmt.Errorf("nats: value of header %s of message %q on raw topic %q is %w: expected one line", one.Name, m.ID, m.Topic, driver.ErrInvalid)
 		}
 		set(one.Name, one.Value)
 	}
@@ -92,16 +92,16 @@ func decode(topic string, raw bool, msg *nats.Msg) driver.Message {
 	return m
 }
 
-// plainHeader tells the headers whose values have a syntax of their own, which other programs
-// expect as it is.
+// plainHeader reports whether a header's value has its own syntax, which other programs expect
+// unchanged.
 func plainHeader(name string) bool {
 	return name == driver.HeaderContentType || name == driver.HeaderTraceParent || name == driver.HeaderTraceState
 }
 
 func plainByte(c byte) bool { return c > ' ' && c <= '~' && c != '"' && c != '%' }
 
-// escapeValue percent-encodes as CloudEvents does for HTTP and NATS: all but visible ASCII, and '"'
-// and '%'.
+// escapeValue percent-encodes as CloudEvents does for HTTP and NATS: everything but visible ASCII,
+// and '"' and '%'.
 func escapeValue(s string) string {
 	n := 0
 	for i := range len(s) {
@@ -115,8 +115,8 @@ func escapeValue(s string) string {
 	return escapeBytes(s, '%', 2*n, plainByte)
 }
 
-// escapeBytes writes the bytes that are not plain as mark and two hexadecimal digits, which needs
-// more bytes than s has.
+// escapeBytes replaces bytes that are not plain by mark and two hexadecimal digits. more is the
+// number of bytes that this adds.
 func escapeBytes(s string, mark byte, more int, plain func(byte) bool) string {
 	const digits = "0123456789ABCDEF"
 	out := make([]byte, 0, len(s)+more)
@@ -130,8 +130,8 @@ func escapeBytes(s string, mark byte, more int, plain func(byte) bool) string {
 	return string(out)
 }
 
-// unescapeValue undoes escapeValue. What is no escape stays as it is: other programs may not encode
-// at all.
+// unescapeValue undoes escapeValue. Anything that is not an escape stays: other programs may not
+// encode.
 func unescapeValue(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s

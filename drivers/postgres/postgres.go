@@ -2,20 +2,25 @@
 //
 //	import _ "github.com/kaptar/kaptar/drivers/postgres"
 //
-// Its URLs are postgres://user:password@host:5432/db?sslmode=…, as libpq and pgx understand them
-// (postgresql:// too). Only sslmode=verify-full looks whether the server is the one that the URL
-// names; by default, which is prefer, anybody between can read and change everything:
+//	DATABASE_URL=postgres://user:password@host:5432/database?sslmode=verify-full
+//
+// URLs are those of libpq, as pgx reads them; postgresql:// works too. Only sslmode=verify-full
+// verifies the server's name. With the default, prefer, anybody on the path can read and change
+// everything.
 //
 //	sslmode=verify-full          TLS with a certificate for the host
-//	sslrootcert=FILE             certificates of authorities to trust, in PEM; default: the system's
-//	sslcert=FILE, sslkey=FILE    the client's certificate and its key, in PEM
+//	sslrootcert=FILE             certificates of authorities to trust, in PEM; default:
+//	                             ~/.postgresql/root.crt if it exists, else the system's
+//	sslcert=FILE, sslkey=FILE    the client's certificate and its key, in PEM; default:
+//	                             ~/.postgresql/postgresql.crt and .key if they exist
+//	connect_timeout=10           seconds for one connection attempt; default 10
+//	pool_max_conns=20            connections of the pool, 4 to 10000; default 20
 //
-// These files are read for each new connection, so they can be renewed.
+// The files are read for each new connection, so they can be renewed. All instances of all services
+// share the server's max_connections. A connection is closed after one minute idle or 30 minutes in
+// all; set other times on the *sql.DB.
 //
-// A pool holds at most 20 connections, or pool_max_conns of the URL: all instances of all services
-// share the server's max_connections. Each may be idle for a minute and live for 30; set other times
-// on the *sql.DB. To connect takes at most 10 seconds unless the URL has a connect_timeout. A server
-// with fsync=off, or a session with synchronous_commit=off, is refused.
+// Open refuses a server with fsync=off and a session with synchronous_commit=off.
 package postgres
 
 import (
@@ -40,8 +45,8 @@ import (
 	"github.com/kaptar/kaptar/sqldb"
 )
 
-// The size of a pool. The parameter has the name that pgxpool gave it. One connection is for the leases
-// and one for what other processes tell (see sqldb.TryLease and sqldb.Signal).
+// The size of a pool. The parameter's name is that of pgxpool. One connection is for the leases and
+// one for notifications of other processes (see sqldb.TryLease and sqldb.Signal).
 const (
 	maxConnsParam = "pool_max_conns"
 	defaultConns  = 20
@@ -130,7 +135,7 @@ func refuse(fsync, sync string) error {
 	return nil
 }
 
-// explain says what in the URL, or missing from it, made the server refuse the connection.
+// explain says which part of the URL made the server refuse the connection.
 func explain(err error) error {
 	pg, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -209,7 +214,7 @@ func retryable(err error) bool {
 	return ok && (pg.Code == "40001" || pg.Code == "40P01") // serialization_failure, deadlock_detected
 }
 
-// away knows the server's own words for it, and that there was no server to say any.
+// away reports whether err means that the server could not be reached, or does not serve now.
 func away(err error) bool {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
@@ -219,7 +224,7 @@ func away(err error) bool {
 		return strings.HasPrefix(pg.Code, "08") // connection_exception
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return false // that is the caller's affair
+		return false // it says nothing about the server
 	}
 	_, refused := errors.AsType[*pgconn.ConnectError](err)
 	_, network := errors.AsType[net.Error](err)
@@ -234,8 +239,8 @@ func unique(err error) (columns string, ok bool) {
 	return columnsOf(pg), true
 }
 
-// columnsOf reads the detail `Key (a, b)=(1, 2) already exists.`; its words are in the server's
-// language, its brackets are not.
+// columnsOf reads the detail `Key (a, b)=(1, 2) already exists.` Its words are translated, its
+// brackets are not.
 func columnsOf(pg *pgconn.PgError) string {
 	if _, rest, ok := strings.Cut(pg.Detail, "("); ok {
 		if list, _, ok := strings.Cut(rest, ")=("); ok && !strings.ContainsAny(list, "()") {

@@ -13,7 +13,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-var errGone = errors.New("the message is the server's again, since its time is over or its connection broke: it comes again")
+var errGone = errors.New("the server has taken the message back, since its ack wait is over or its connection broke: it comes again")
 
 // A delivery is a message that was fetched. Its fields but s and raw are guarded by member.mu.
 type delivery struct {
@@ -30,7 +30,7 @@ type deliveryState int
 const (
 	fetched  deliveryState = iota
 	held                   // delivered
-	delaying               // given back, from some time on
+	delaying               // nacked, to be given back after a delay
 	finished
 	gone
 )
@@ -48,8 +48,7 @@ func (l *delivery) begin() *driver.Delivery {
 	}
 }
 
-// take moves a held delivery on to the next state. It returns false when there is nothing to do any
-// more.
+// take moves a held delivery to the next state. It returns false if there is nothing left to do.
 func (l *delivery) take(ctx context.Context, verb string, next deliveryState) (bool, error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, fmt.Errorf("rabbitmq: %s: %w", verb, err)
@@ -73,7 +72,7 @@ func (l *delivery) release(state deliveryState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l.s.over {
-		return // end has done it
+		return // end has freed it
 	}
 	l.state = state
 	delete(l.s.deliveries, l)
@@ -90,7 +89,7 @@ func (l *delivery) Ack(ctx context.Context) error {
 	return l.tell("ack", finished, l.raw.Ack)
 }
 
-// tell ends the message at the server and frees the slot, also when that fails: then the message
+// tell ends the delivery at the server and frees the slot, even if that fails: then the message
 // comes again.
 func (l *delivery) tell(verb string, state deliveryState, word func(bool) error) error {
 	err := word(false)
@@ -114,7 +113,7 @@ func (l *delivery) Nack(ctx context.Context, after time.Duration) error {
 }
 
 // giveBack makes the server deliver the message again. While the session drains, the end of its
-// channel does that.
+// channel does so.
 func (l *delivery) giveBack() error {
 	l.s.m.mu.Lock()
 	draining, state := l.s.draining, l.state
@@ -126,7 +125,7 @@ func (l *delivery) giveBack() error {
 	return l.tell("nack", state, func(bool) error { return l.raw.Nack(false, true) })
 }
 
-// later gives the message back after a time, until which the member keeps it.
+// later gives the message back after a delay, during which the member keeps it.
 func (l *delivery) later(ctx context.Context, after time.Duration) error {
 	mine, err := l.take(ctx, "nack", delaying)
 	if mine {
@@ -161,9 +160,9 @@ func (l *delivery) Extend(ctx context.Context) error {
 	return nil
 }
 
-// expire gives back what the session has held too long. It is the driver that counts: RabbitMQ itself
-// waits 30 minutes. The time of those that came together ends together, and the server is to get them
-// back in order, whichever timer is first.
+// expire gives back what the session has held for too long. The driver keeps this time, since
+// RabbitMQ itself waits 30 minutes. Deliveries that came together expire together, and must go back
+// in order, whichever timer fires first.
 func (l *delivery) expire() {
 	l.s.expiring.Lock()
 	defer l.s.expiring.Unlock()
@@ -172,7 +171,7 @@ func (l *delivery) expire() {
 	}
 }
 
-// due takes those of l's session whose time is over, if that of l is.
+// due takes the expired deliveries of l's session, if l is one of them.
 func (l *delivery) due() (all []*delivery) {
 	l.s.m.mu.Lock()
 	defer l.s.m.mu.Unlock()
@@ -180,7 +179,7 @@ func (l *delivery) due() (all []*delivery) {
 		return nil
 	}
 	now := time.Now()
-	if left := l.ends.Sub(now); left > 0 { // extended just now
+	if left := l.ends.Sub(now); left > 0 { // extended meanwhile
 		l.timer.Reset(left)
 		return nil
 	}
@@ -190,7 +189,7 @@ func (l *delivery) due() (all []*delivery) {
 		}
 		switch other.state {
 		case held:
-			other.state = gone // not finished: a late Ack has to say so
+			other.state = gone // not finished: a late Ack must fail
 		case delaying:
 			other.state = finished
 		default:

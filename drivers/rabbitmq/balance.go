@@ -8,13 +8,13 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// balance shares the partitions among the members. The server makes the one active that has waited
-// longest, so without it the first member would have them all. Each member is counted by a consumer
-// of a queue that gets no messages. A member that has more active partitions than its share leaves
-// the surplus and queues up again, at the end: sooner or later somebody with room is first. Only
+// balance shares the partitions among the members. The server activates the consumer that has
+// waited longest, so without it the first member would have all of them. Members are counted by
+// their consumers of a queue that gets no messages. A member with more active partitions than its
+// share leaves the surplus and queues up again at the end, until a member with room is first. Only
 // partitions with messages count.
 //
-// It is about load alone: whatever it does, each partition has one active member.
+// This is only about load: in any case each partition has one active member.
 func (m *member) balance() {
 	for backoff := newBackoff(); steady.Sleep(m.ctx, backoff.Next()); {
 		m.b.sub.wait(m.ctx)
@@ -24,7 +24,7 @@ func (m *member) balance() {
 	}
 }
 
-// count shares again and again until the channel breaks. It returns whether it could at all.
+// count calls share at intervals until the channel breaks. It returns whether it ever could.
 func (m *member) count() (worked bool) {
 	conn, err := m.b.sub.current()
 	if err != nil {
@@ -58,7 +58,7 @@ func (m *member) count() (worked bool) {
 	return worked
 }
 
-// share leaves the partitions that this member has above its share.
+// share leaves the partitions that this member has beyond its share.
 func (m *member) share(members int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -51,7 +51,7 @@ type Broker struct {
 	servers []string // one URL for each host
 
 	pub, sub *link
-	turns    chan struct{} // holds a value for each channel that publishes
+	turns    chan struct{} // has a value for each channel that publishes
 
 	ctx   context.Context // ends with Close
 	stop  context.CancelFunc
@@ -62,13 +62,13 @@ type Broker struct {
 	mu    sync.Mutex     // held by Close while ctx ends
 	sizes map[string]int // how many queues the groups have, by their exchange
 
-	members map[*member]struct{} // that have something
+	members map[*member]struct{} // that have a session
 }
 
-// Open connects to the servers of a URL as described at the package. nil options are the zero
-// Options. Servers that cannot be reached, or do not answer within 5 s a host and the deadline of ctx,
-// are no error: they are then tried for ever, after 50 ms to 2 s. One that refuses the credentials is, and
-// so is a certificate that is not good.
+// Open connects to the servers of a URL as described at the package. opts may be nil. If no server
+// can be reached, or none answers within 5 s each or by ctx's deadline, that is no error: the
+// connection is retried for ever, every 50 ms to 2 s. Refused credentials and invalid certificates
+// are errors.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -99,8 +99,8 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 // Broker returns b, as package drivers asks for it.
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
-// As sets *target to the connection that publishes just now, if it is a **amqp.Connection and there
-// is one: make channels of your own on it, and do not close it. After it was lost As gives another
+// As sets *target to the present connection for publishing, if it is a **amqp.Connection and there
+// is one. Make channels of your own on it, and do not close it. After it was lost As gives another
 // one.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**amqp.Connection)
@@ -139,7 +139,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 	defer b.calls.Done()
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	if sub.Raw && !b.opts.MakeQueues { // the queue is its programs'
+	if sub.Raw && !b.opts.MakeQueues { // its programs make the queue
 		return nil
 	}
 	if sub.Group != "" {
@@ -173,7 +173,7 @@ func (b *Broker) topic(ctx context.Context, c *channel, topic string, raw bool) 
 	return nil
 }
 
-// enter counts a call that Close has to wait for; it returns false after Close.
+// enter counts a call that Close waits for. It returns false after Close.
 func (b *Broker) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -209,7 +209,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 }
 
-// forget is for a member that has nothing any more.
+// forget removes a member that has no session left.
 func (b *Broker) forget(m *member) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -218,7 +218,7 @@ func (b *Broker) forget(m *member) {
 
 func (b *Broker) isClosed() bool { return b.ctx.Err() != nil }
 
-// cause gives the error of a broken connection the name it has in package driver if Close broke it.
+// cause marks the error of a broken connection with driver.ErrClosed if Close broke it.
 func (b *Broker) cause(err error) error {
 	if b.isClosed() && errors.Is(err, amqp.ErrClosed) {
 		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
@@ -226,8 +226,8 @@ func (b *Broker) cause(err error) error {
 	return err
 }
 
-// await runs a call of the client library, which knows no contexts. If ctx ends first, the channel
-// of the call must not be used any more; the call itself ends with the connection at the latest.
+// await runs a call of the client library, which takes no contexts. If ctx ends first, the channel
+// of the call must not be used again; the call itself ends with the connection at the latest.
 func (b *Broker) await(ctx context.Context, call func() error) error {
 	result := make(chan error, 1)
 	b.work.Go(func() { result <- call() })
@@ -247,8 +247,8 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callTimeout)
 }
 
-// lacks says which permission the user needs, if that is what err is about: servers before 3.12 do
-// not.
+// lacks says which permission the user needs, if err is about that. Servers before 3.12 do not say
+// it.
 func lacks(permission string, err error) error {
 	if code(err) == amqp.AccessRefused {
 		return fmt.Errorf("the user lacks the permission to %s: %w", permission, err)

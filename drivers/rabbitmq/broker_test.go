@@ -64,7 +64,7 @@ func TestOpenWhileAway(t *testing.T) {
 	for _, c := range []struct{ name, url, want string }{
 		{"nobody there", "amqp://ada:secret@127.0.0.1:1/v", "amqp://ada:xxxxx@127.0.0.1:1/v since"},
 		{"nobody at two", "amqp://ada:secret@127.0.0.1:1,127.0.0.1:2/v", "127.0.0.1:2: connect"},
-		{"says nothing", "amqp://ada:secret@" + silent.Addr().String(), "no AMQP is spoken"},
+		{"says nothing", "amqp://ada:secret@" + silent.Addr().String(), "does not speak AMQP"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		b, err := rabbitmq.Open(ctx, c.url, nil)

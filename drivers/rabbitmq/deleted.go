@@ -12,14 +12,14 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// guardMost is the longest time between two looks at the exchanges.
+// guardMost is the longest time between two checks of the exchanges.
 const guardMost = 2 * time.Second
 
 func (b *Broker) guardEvery() time.Duration { return min(b.opts.Balance, guardMost) }
 
 // guard notices that an exchange of the topic or of the group was deleted, which the server tells
-// nobody: consuming goes on, and nothing comes. When a publisher has made the topic's exchange
-// again, it makes the group's binding again.
+// nobody: consuming continues, and nothing comes. If a publisher has made the topic's exchange
+// again, guard restores the group's binding.
 func (m *member) guard() {
 	u := &builder{}
 	defer func() { u.close() }()
@@ -40,9 +40,9 @@ func (m *member) guard() {
 	}
 }
 
-// missing returns which exchange of list the server did not find, if that is what err is about. The
-// next try makes it again, and must not take it that nobody wants the messages: until its groups
-// are back they would go nowhere. The error of a channel does not belong to one message.
+// missing returns which exchange of list the server did not find, if err is about that. The next
+// publish makes the exchange again, and must not conclude that nobody wants the messages: they
+// would be lost until the groups are back. The error of a channel does not belong to one message.
 func (l *link) missing(list []outgoing, err error) string {
 	refusal, ok := errors.AsType[*amqp.Error](err)
 	if !ok || refusal.Code != amqp.NotFound {
@@ -60,9 +60,9 @@ func (l *link) missing(list []outgoing, err error) string {
 	return ""
 }
 
-// deletedLately reports whether the exchange was deleted a moment ago, so that its groups may not
-// be back. They should be, after three times guardEvery; or the topic has none, and its messages
-// must not wait for ever.
+// deletedLately reports whether the exchange was deleted so recently that its groups may not be
+// back. After three times guardEvery they should be, or the topic has none, and its messages must
+// not wait for ever.
 func (l *link) deletedLately(exchange string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

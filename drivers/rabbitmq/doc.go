@@ -13,13 +13,15 @@
 //
 // # URL
 //
-//	partitions=8           queues of a new group on each topic, 1 to 64; a group that exists keeps what it has
-//	order=key              order=none gives a new group one queue that all members share message by message
-//	ack_wait=30s           how long a delivery may stay unacknowledged
-//	balance=5s             how often a member looks whether it has more than its share of the partitions
-//	mandatory=false        true: to publish to a topic that has no group is an error, ErrNoGroup
-//	from_beginning=refuse  now: take FromBeginning for FromNow
-//	make_queues=false      true: make the queue of a raw topic, durable, when it is not there
+// The parameters, with their defaults:
+//
+//	partitions=8           queues of a new group on each topic, 1 to 64; a group that exists keeps its queues
+//	order=key              none: a new group gets one queue that all members share message by message
+//	ack_wait=30s           how long a delivery may stay unacknowledged, at least 100ms
+//	balance=5s             how often a member checks whether it has more than its share of the partitions
+//	mandatory=false        true: publishing to a topic that has no group fails with ErrNoGroup
+//	from_beginning=refuse  now: treat FromBeginning as FromNow
+//	make_queues=false      true: make the queue of a raw topic, durable, if it does not exist
 //
 // amqps:// is TLS, by default at port 5671. Its files are read for each new connection, so they can
 // be renewed:
@@ -35,16 +37,16 @@
 // message's key is its routing key (the SHA-256 of it, if it is longer than 255 bytes, and then it
 // travels in the header Kaptar-Key). Names longer than the server takes are cut and end in a hash.
 //
-// RabbitMQ keeps messages only for groups that exist: what is published before a group has
-// subscribed for the first time is lost to it, and FromBeginning is refused. So a consumer of work
-// must have run once before its producers. With mandatory=true a producer that comes first fails,
-// and its outbox waits. Message ids are not deduplicated.
+// RabbitMQ keeps messages only for groups that exist: a group does not get what was published
+// before it first subscribed, and FromBeginning is refused. So a consumer must have run once before
+// its producers. With mandatory=true a producer that comes first fails, and its outbox waits.
+// Message ids are not deduplicated.
 //
-// A raw topic (driver.Subscription.Raw) is the queue of that name, shared by all groups; what is
-// published goes there by the default exchange. Programs refuse a queue whose arguments are not
-// theirs, so it is not made here: until it is there, Publish and Subscribe fail with an error that
-// says so. Keys do not travel. The properties content-type, correlation-id and reply-to are headers
-// of these names, and the id is message-id.
+// A raw topic (driver.Subscription.Raw) is the queue of that name, shared by all groups. Messages
+// go there through the default exchange. Programs refuse a queue whose arguments are not theirs, so
+// the driver does not make it: until it exists, Publish and Subscribe fail with an error that says
+// so. Keys are not sent. The properties content-type, correlation-id and reply-to are headers of
+// these names, and the id is message-id.
 //
 // # Durability
 //
@@ -58,43 +60,44 @@
 // # Deletion
 //
 // What is deleted on the server is made again within about 2 s, the interval at which members check
-// the exchanges. The messages of a deleted queue are lost, and what is published before its group
-// is back can miss that group. A publisher that finds the topic's exchange missing makes it again
-// and fails with ErrNoGroup, for up to 6 s, until one group is back; a second one that is back
-// later misses what came between.
+// the exchanges. The messages of a deleted queue are lost, and its group can miss what is published
+// before it is back. A publisher that finds the topic's exchange missing makes it again and fails
+// with ErrNoGroup, for up to 6 s, until one group is back; a second group that is back later misses
+// what came in between.
 //
 // # Order
 //
-// Each queue has one active consumer (x-single-active-consumer), so the order per key holds for any
+// Each queue has one active consumer (x-single-active-consumer), so order per key holds for any
 // number of members, also while they come and go: a member leaves a partition only when everything
-// it was given of it is acknowledged. A partition whose member died goes to another member at once.
-// Members that have more than their share, rounded up, pass some on; with 8 partitions more than 8
-// members do not help, and of 5 members 4 may do all the work. So driver.Subscription.Ordered changes
-// nothing, but that it is refused with order=none and for raw topics. What was in flight when a connection
-// broke, and what Nack puts aside, comes after later messages of its key.
+// delivered from it is acknowledged. A partition whose member died moves to another member at once.
+// Members that have more than their share, rounded up, give partitions away: with 8 partitions more
+// than 8 members do not help, and of 5 members 4 may do all the work. So
+// driver.Subscription.Ordered changes nothing, except that it is refused with order=none and for
+// raw topics. What was in flight when a connection broke, and a message after Nack, comes after
+// later messages of its key.
 //
-// The exchange of type x-consistent-hash of RabbitMQ 3.10 orders its queues anew when the server
-// starts. So after a restart a key may go to another queue, while what waits in the queue of before
-// is overtaken, and two members can have messages of that key. Each message still comes. Topics
-// whose messages are numbered, as those of package messaging that are Ordered, are put in order by
-// the consumer. With partitions=1 it does not happen.
+// The x-consistent-hash exchange of RabbitMQ 3.10 orders its queues anew when the server starts. So
+// after a restart a key may go to another queue and overtake what waits in the old one, and two
+// members can have messages of that key. No message is lost. For topics whose messages are
+// numbered, such as Ordered ones of package messaging, the consumer restores the order. With
+// partitions=1 it does not happen.
 //
 // # Redelivery
 //
-// AckWait is counted by the member. RabbitMQ itself gives a message back when its member's
-// connection ends, or, closing the channel, after 30 minutes (consumer_timeout); so do not extend a
-// delivery for longer. Nack with a delay gives the message back after that time, driver.MaxNack at
-// most; until then it holds a slot of the member. Attempt counts with x-delivery-count, which also counts what was fetched by a member and not delivered to the
-// program.
+// The member counts the ack wait. RabbitMQ itself takes a message back when its member's connection
+// ends or, closing the channel, after 30 minutes (consumer_timeout), so do not extend a delivery
+// for longer. Nack with a delay gives the message back after that time, at most driver.MaxNack;
+// until then it holds a slot of the member. Attempt is x-delivery-count, which includes times when
+// a member fetched the message and did not deliver it, plus 1.
 //
 // # CloudEvents
 //
 // Messages are CloudEvents of the AMQP binding in binary mode: "ce-type" travels as
 // cloudEvents_type (cloudEvents:type is understood too), content-type and the id as the AMQP
 // properties content-type and message-id, other headers under their names. A program without kaptar
-// publishes to the exchange, with the key as routing key; header values that are no text are made
-// text. The id is message-id or cloudEvents_id. A message that has neither gets an id that is new
-// at each delivery, so consumers cannot tell when it comes again.
+// publishes to the exchange, with the key as routing key; header values of other types become text.
+// The id is message-id or cloudEvents_id. A message that has neither gets a new id at each
+// delivery, so consumers cannot tell when it comes again.
 //
 // # The vendor's client
 //

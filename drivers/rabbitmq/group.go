@@ -12,9 +12,9 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// Lag implements driver.LagReporter, by the group's queues. AMQP tells what is ready in a queue, and
-// not what is in flight: of that only what the members of this Broker have counts, so a group lags by
-// up to MaxInFlight more for each member elsewhere. How old messages are it does not tell.
+// Lag implements driver.LagReporter from the group's queues. AMQP reports only the ready messages
+// of a queue. Of those in flight only this Broker's count, so the true lag is greater by up to
+// MaxInFlight for each member elsewhere. The age of messages is not known.
 func (b *Broker) Lag(ctx context.Context, sub driver.Subscription) (list []driver.PartitionLag, err error) {
 	err = b.about(ctx, fmt.Sprintf("lag of group %s in topic %s", sub.Group, sub.Topic), func(u *builder) error {
 		g := &group{name: groupName(sub.Topic, sub.Group)}
@@ -45,7 +45,7 @@ func (b *Broker) Lag(ctx context.Context, sub driver.Subscription) (list []drive
 	return list, err
 }
 
-// inFlight returns how many messages of a queue are with the members of this Broker.
+// inFlight returns how many messages of a queue the members of this Broker have.
 func (b *Broker) inFlight(queue string) (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,15 +66,15 @@ func (b *Broker) inFlight(queue string) (n int) {
 	return n
 }
 
-// Reset implements driver.Resetter: errors.ErrUnsupported, since a queue forgets what was
+// Reset implements driver.Resetter: errors.ErrUnsupported, since a queue does not keep what was
 // acknowledged.
 func (b *Broker) Reset(_ context.Context, sub driver.Subscription, _ time.Time) error {
 	return fmt.Errorf("rabbitmq: reset of group %s in topic %s: %w: RabbitMQ keeps no message that every group has acknowledged: "+
 		"let the publisher send the events again", sub.Group, sub.Topic, errors.ErrUnsupported)
 }
 
-// Retention implements driver.Retainer: 0, as a queue keeps a message until it is acknowledged. What
-// a policy of the server drops before (message-ttl, expires), AMQP does not tell.
+// Retention implements driver.Retainer: 0, since a queue keeps a message until it is acknowledged.
+// AMQP does not report what a policy of the server drops earlier (message-ttl, expires).
 func (b *Broker) Retention(ctx context.Context, topic string) (time.Duration, error) {
 	return 0, b.about(ctx, "retention of topic "+topic, func(u *builder) error {
 		err := u.do(func(ch *amqp.Channel) error {

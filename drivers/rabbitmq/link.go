@@ -21,20 +21,21 @@ const (
 	dialTimeout  = 5 * time.Second
 )
 
-// newBackoff is for what is tried again at a server that was lost.
+// newBackoff returns the backoff for retries after the server was lost.
 func newBackoff() steady.Backoff {
 	return steady.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
 }
 
-// A connection is one of the library, and what it writes to.
+// A connection is one of the library, with the wire under it.
 type connection struct {
 	*amqp.Connection
 
 	wire *wire
 }
 
-// A link is a connection that comes back. A Broker has two, as RabbitMQ stops reading from
-// connections that publish when it is short of memory, and acknowledgements are what frees it.
+// A link is a connection that is restored when it is lost. A Broker has two: when RabbitMQ is short
+// of memory it stops reading from connections that publish, and acknowledgements are what frees
+// memory.
 type link struct {
 	b *Broker
 
@@ -42,20 +43,19 @@ type link struct {
 	conn    *connection     // nil: lost
 	since   time.Time       // when the connection was lost
 	lost    error           // why
-	blocked string          // why the server takes no messages; "": it does
+	blocked string          // why the server takes no messages; "" if it does
 	up      chan struct{}   // closed while there is a connection
 	free    []*channel      // for publishing
 	known   map[string]bool // exchanges that exist
 
-	deleted map[string]time.Time // exchanges that were there and were not when they were needed
+	deleted map[string]time.Time // when exchanges were found missing
 }
 
 func newLink(b *Broker) *link {
 	return &link{b: b, up: make(chan struct{}), known: make(map[string]bool), deleted: make(map[string]time.Time)}
 }
 
-// open tries to make the first connection and starts to keep it. Servers that cannot be reached are no
-// error.
+// open makes the first connection and starts keep. Servers that cannot be reached are no error.
 func (l *link) open(ctx context.Context) error {
 	conn, err := l.dial(ctx)
 	if err != nil && !steady.Unreachable(err) {
@@ -86,7 +86,7 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	uri.Scheme = "amqp" // the library hides why a server ends a connection by TLS, so TLS begins here
+	uri.Scheme = "amqp" // the library would hide why TLS fails, so TLS is begun below
 	var raw *wire
 	stop := func() bool { return true }
 	conn, err := amqp.DialConfig(uri.String(), amqp.Config{
@@ -117,8 +117,9 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 	return &connection{conn, raw}, nil
 }
 
-// explain says what is wrong with a server's URL. The library has no more to say than that the
-// connection is over when its reader was faster than its first write: raw, unless it is nil, has why.
+// explain says what is wrong with a server's URL. If its reader notices the end before its first
+// write, the library says only that the connection is closed; raw, unless it is nil, has the
+// reason.
 func (b *Broker) explain(ctx context.Context, uri *amqp.URI, raw *wire, err error) error {
 	over := code(err) == amqp.FrameError || code(err) == amqp.ChannelError
 	if over && raw != nil {
@@ -133,13 +134,13 @@ func (b *Broker) explain(ctx context.Context, uri *amqp.URI, raw *wire, err erro
 	case errors.Is(err, amqp.ErrVhost) || code(err) == amqp.NotAllowed:
 		return fmt.Errorf("the virtual host %q does not exist, or the user %q has no access to it: %w", uri.Vhost, uri.Username, err)
 	case over && !b.opts.tls.On:
-		return fmt.Errorf("no AMQP is spoken at that port; if it wants TLS, take amqps://: %w", err)
+		return fmt.Errorf("the server at that port does not speak AMQP; if it wants TLS, use amqps://: %w", err)
 	}
 	return tlsfiles.ExplainFirst(err, b.opts.tls.On)
 }
 
-// connected makes conn the link's connection. Everything known of the one before is forgotten: the
-// server may have lost it.
+// connected makes conn the link's connection. Everything known from the last one is forgotten,
+// because the server may have lost it.
 func (l *link) connected(conn *connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,8 +149,8 @@ func (l *link) connected(conn *connection) {
 	close(l.up)
 }
 
-// keep watches the connection and makes a new one whenever it is lost, until the Broker is closed. nil is
-// a first one that could not be made.
+// keep watches the connection and makes a new one whenever it is lost, until the Broker is closed.
+// conn is nil if the first one could not be made.
 func (l *link) keep(conn *connection) {
 	for conn == nil || l.watch(conn) {
 		var err error
@@ -209,7 +210,7 @@ func (l *link) current() (*connection, error) {
 	return l.conn, nil
 }
 
-// taking returns an error when the server does not take messages for the time being.
+// taking returns an error while the server takes no messages.
 func (l *link) taking() error {
 	if _, err := l.current(); err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// Options configure a Broker. The zero value is ready to use; parameters in the URL come before.
+// Options configure a Broker. The zero value is ready to use. Parameters of the URL override them.
 type Options struct {
-	// Partitions is how many queues a new group gets on each topic, which is how many of its
-	// members can work at a time; default 8, at most 64. A group that exists keeps what it has.
+	// Partitions is the number of queues of a new group on each topic, and so the number of its
+	// members that can work at a time; default 8, at most 64. A group that exists keeps its queues.
 	Partitions int
 
 	// Unordered gives a new group one queue that all its members share message by message, as is
@@ -28,13 +28,13 @@ type Options struct {
 	Balance   time.Duration // how often a member looks whether it has more than its share of the partitions; default 5 s
 	Mandatory bool          // Publish fails with ErrNoGroup for a topic that has no group yet
 
-	// BeginningIsNow takes FromBeginning for FromNow instead of refusing it, for programs that are
-	// to run on other brokers too.
+	// BeginningIsNow treats FromBeginning as FromNow instead of refusing it, for programs that also
+	// run on other brokers.
 	BeginningIsNow bool
 
-	// MakeQueues makes the queue of a raw topic, durable, when it is not there. Without it the
-	// queue has to be declared by one of its programs, which refuse a queue with other arguments
-	// than theirs.
+	// MakeQueues makes the queue of a raw topic, durable, if it does not exist. By default one of
+	// its programs has to declare it, since programs refuse a queue with other arguments than
+	// theirs.
 	MakeQueues bool
 
 	// Client is the name of the connections at the server; default "kaptar".
@@ -59,7 +59,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// withQuery returns o changed by the parameters of a URL, and the URL without them.
+// withQuery returns o with the parameters of a URL, and the URL without them.
 func (o Options) withQuery(rawURL string) (Options, string, error) {
 	servers, query, _ := strings.Cut(rawURL, "?")
 	order, beginning := "", ""
@@ -102,7 +102,7 @@ func splitHosts(rawURL string) ([]string, error) {
 			server += "/" + vhost
 		}
 		if _, err := amqp.ParseURI(server); err != nil || host == "" {
-			return nil, fmt.Errorf("rabbitmq: broker url %s: want amqp://user:password@host1:5672,host2:5672/vhost, "+
+			return nil, fmt.Errorf("rabbitmq: broker url %s: expected amqp://user:password@host1:5672,host2:5672/vhost, "+
 				"with other characters in the password and vhost percent-encoded", redact.URL(rawURL)) // err quotes the URL with its password
 		}
 		out = append(out, server)

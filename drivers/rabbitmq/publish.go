@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	maxChannels = 16  // that publish at a time
+	maxChannels = 16  // that publish at the same time
 	window      = 500 // messages on a channel whose confirms are awaited together
 )
 
-// A channel is an AMQP channel in confirm mode. One publication has it at a time.
+// A channel is an AMQP channel in confirm mode. One publication uses it at a time.
 type channel struct {
 	ch       *amqp.Channel
 	wire     *wire
@@ -32,13 +32,13 @@ type outgoing struct {
 	msg           amqp.Publishing
 }
 
-// topic is the topic of the message: a raw one goes to its queue over the default exchange.
+// topic is the topic of the message: a raw one goes to its queue through the default exchange.
 func (o *outgoing) topic() string { return cmp.Or(o.exchange, o.key) }
 
 // Publish implements driver.Broker. The messages go over one channel without waiting for each
-// other, which keeps their order, and the call returns when the server has confirmed all of them:
-// each is then on the disks of most servers of every queue. A topic without any group keeps
-// nothing, and to publish there is no error unless Options.Mandatory says so.
+// other, which keeps their order. The call returns when the server has confirmed all of them: each
+// is then on the disks of most servers of every queue. A topic without a group keeps nothing, and
+// publishing to it is no error unless Options.Mandatory is set.
 func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -80,8 +80,8 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 	return err
 }
 
-// publish makes the exchanges and sends the messages. It returns how many of the first ones are
-// surely stored.
+// publish makes the exchanges and sends the messages. It returns how many of the first messages are
+// certainly stored.
 func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int, error) {
 	for i := range list {
 		if i > 0 && list[i].topic() == list[i-1].topic() && list[i].exchange == list[i-1].exchange {
@@ -109,7 +109,7 @@ func (b *Broker) publish(ctx context.Context, c *channel, list []outgoing) (int,
 	return sent, fmt.Errorf("rabbitmq: publish to %s at %s: %w", topic, b.url, lacks("write to it", b.cause(err)))
 }
 
-// send sends window by window. It returns how many of the first messages are surely stored; if
+// send sends window by window. It returns how many of the first messages are certainly stored; if
 // these are not all, the channel must not be used again.
 func (c *channel) send(ctx context.Context, list []outgoing) (int, error) {
 	for done := 0; done < len(list); done += window {
@@ -121,8 +121,8 @@ func (c *channel) send(ctx context.Context, list []outgoing) (int, error) {
 	return len(list), nil
 }
 
-// sendWindow does not count a message as stored that came back, even if another one was refused after
-// it or the connection broke: the server confirms what it returns.
+// sendWindow does not count a returned message as stored, even if a later one was refused or the
+// connection broke: the server also confirms what it returns.
 func (c *channel) sendWindow(ctx context.Context, list []outgoing) (int, error) {
 	confirms, failure := c.write(ctx, list)
 	n, err := c.await(ctx, confirms)
@@ -150,8 +150,8 @@ func (c *channel) await(ctx context.Context, confirms []*amqp.DeferredConfirmati
 	return len(confirms), nil
 }
 
-// firstReturned returns the index of the first of the messages, which are confirmed, that came back,
-// or their number. The server confirms a message after it has returned it.
+// firstReturned returns the index of the first of the confirmed messages that was returned, or
+// their number. The server confirms a message after it has returned it.
 func (c *channel) firstReturned(list []outgoing) int {
 	first := len(list)
 	for {
@@ -192,8 +192,7 @@ func (c *channel) write(ctx context.Context, list []outgoing) (confirms []*amqp.
 	return confirms, nil
 }
 
-// refusal says why a message was not confirmed: what broke the channel, or else that the server did
-// not take it.
+// refusal says why a message was not confirmed: the channel broke, or else the server refused it.
 func (c *channel) refusal() error {
 	select {
 	case err := <-c.closed:
@@ -269,7 +268,8 @@ func (l *link) take() *channel {
 	return nil
 }
 
-// release gives a channel back. One that failed is closed: confirms of what it sent may still come.
+// release gives a channel back. One that failed is closed, since confirms of what it sent may still
+// come.
 func (b *Broker) release(c *channel, good bool) {
 	defer func() { <-b.turns }()
 	if !good {

@@ -10,10 +10,10 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// A session is the time in which a member consumes a partition, on a channel of its own. Its end is
-// the end of the channel: the server then takes everything back that is not acknowledged, in order,
-// before another member gets a later message. To cancel the consumer instead would let another one
-// go on while messages are still on their way back.
+// A session is the time during which a member consumes a partition, on a channel of its own. It
+// ends with the channel: the server then takes back everything that is not acknowledged, in order,
+// before another member gets a later message. If only the consumer were cancelled, another one
+// could go on while messages are still on their way back.
 //
 // The last four fields are guarded by member.mu.
 type session struct {
@@ -23,10 +23,10 @@ type session struct {
 	drained chan struct{} // closed when the channel may end
 	ended   chan struct{} // closed when it has
 
-	expiring sync.Mutex // held while deliveries are given back whose time is over
+	expiring sync.Mutex // held while expired deliveries are given back
 
 	deliveries map[*delivery]struct{} // delivered and not acknowledged
-	active     bool                   // the server has sent something
+	active     bool                   // the server has sent a message
 	draining   bool
 	over       bool
 }
@@ -89,14 +89,14 @@ func (s *session) run(deliveries <-chan amqp.Delivery) {
 		select {
 		case d, ok := <-deliveries:
 			if !ok {
-				_ = s.ch.Close() // the server has cancelled the consumer: its queue is gone or moves
+				_ = s.ch.Close() // the server has cancelled the consumer: its queue was deleted or moved
 				return
 			}
 			s.arrive(&d)
 		case <-drained:
 			drained = nil
 			if s.m.b.opts.Unordered {
-				_ = s.ch.Cancel("kaptar", false) // nothing is sent any more that would come back as an attempt
+				_ = s.ch.Cancel("kaptar", false) // so that no further message comes and counts as an attempt
 			}
 			_ = s.ch.Close()
 		}
@@ -115,8 +115,8 @@ func (s *session) arrive(d *amqp.Delivery) {
 	m.wakeUp()
 }
 
-// drain ends the session once everything delivered is acknowledged. What was only fetched is
-// forgotten here. The caller holds member.mu.
+// drain ends the session once everything delivered is acknowledged. Messages that were only fetched
+// are dropped here. The caller holds member.mu.
 func (s *session) drain() {
 	if s.draining {
 		return
@@ -145,7 +145,7 @@ func (s *session) maybeDrained() {
 	}
 }
 
-// end forgets the session: its messages are the server's again.
+// end forgets the session: the server has taken its messages back.
 func (s *session) end() {
 	m := s.m
 	defer func() {

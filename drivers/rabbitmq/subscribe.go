@@ -16,13 +16,12 @@ import (
 const partWait = 2 * time.Second
 
 // Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or
-// that of the topic is deleted meanwhile; to subscribe again makes them anew. FromBeginning is
-// refused with errors.ErrUnsupported, as RabbitMQ keeps no messages for groups to come, unless
+// that of the topic is deleted. Subscribing again makes them anew. FromBeginning is refused with
+// errors.ErrUnsupported, since RabbitMQ keeps no messages for future groups, unless
 // Options.BeginningIsNow is set.
 //
-// A partition that has deliveries which are not acknowledged when the member leaves it stays with
-// the member, until they are or AckWait has passed, so that the next member does not get a later
-// message of a key too soon.
+// A member that leaves keeps a partition with unacknowledged deliveries until they are acknowledged
+// or AckWait has passed, so that the next member does not get a later message of a key too soon.
 func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver func(driver.Delivery)) error {
 	if err := sub.Validate(); err != nil {
 		return err
@@ -64,21 +63,21 @@ func (b *Broker) supports(sub driver.Subscription) error {
 	return nil
 }
 
-// A member is one Subscribe call: it consumes all partitions of its group. The server makes one
-// member active for each partition and the others wait, so a partition without its member goes to
-// another at once.
+// A member is one Subscribe call. It consumes all partitions of its group. The server makes one
+// member active for each partition and the others wait, so a partition that loses its member moves
+// to another at once.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
 	group *group
-	wake  chan struct{} // holds one wake-up of run
+	wake  chan struct{} // holds at most one wake-up of run
 	ctx   context.Context
-	left  context.CancelFunc // ends ctx: the member wants no more
+	left  context.CancelFunc // ends ctx: the member leaves
 
 	mu       sync.Mutex
 	queue    []*delivery       // fetched and not delivered
 	open     int               // delivered and not acknowledged
-	sessions map[*session]bool // that run
+	sessions map[*session]bool // under way
 	fatal    error
 }
 
@@ -152,7 +151,7 @@ func (m *member) wakeUp() {
 	}
 }
 
-// leave gives all partitions up, and waits for those that are free at once.
+// leave gives up all partitions, and waits for those that have nothing in flight.
 func (m *member) leave() {
 	m.left()
 	var free []*session

@@ -18,15 +18,15 @@ const (
 	hashPlugin   = "rabbitmq_consistent_hash_exchange"
 )
 
-// A group is what a consumer group has on the server.
+// A group is a consumer group on the server.
 type group struct {
 	name   string // of its exchange; its queues are name:0, name:1…
 	queues []string
-	raw    bool // has no exchange, and the one queue is not its own
+	raw    bool // it has no exchange, and its one queue is shared
 }
 
-// groupName joins two names that have no ':'. The server takes 255 bytes, with what is added for
-// each queue.
+// groupName joins two names that have no ':'. The server takes 255 bytes, including what is added
+// for each queue.
 func groupName(topic, groupOf string) string {
 	name := topic + ":" + groupOf
 	if len(name) > 220 {
@@ -39,7 +39,7 @@ func groupName(topic, groupOf string) string {
 func (g *group) dead() string    { return g.name + ":dead" }
 func (g *group) members() string { return g.name + ":members" }
 
-// A builder declares exchanges and queues, on a channel that the server closes at every refusal.
+// A builder declares exchanges and queues on a channel, which the server closes at every refusal.
 type builder struct {
 	conn *connection
 	ch   *amqp.Channel
@@ -72,7 +72,7 @@ func (u *builder) hasQueue(name string) (bool, error) {
 }
 
 // join makes sure that the topic and the group exist. Only the last step lets messages flow to a
-// new group, so that one that was made in part, by a program that died, is completed by the next.
+// new group, so a group left incomplete by a program that died is completed by the next.
 func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*group, error) {
 	conn, err := b.sub.current()
 	if err != nil {
@@ -94,7 +94,7 @@ func (b *Broker) join(ctx context.Context, sub driver.Subscription) (*group, err
 	return g, nil
 }
 
-// rawQueue makes sure that the queue of a raw topic is there. It is taken as its programs made it.
+// rawQueue makes sure that the queue of a raw topic exists, with whatever arguments.
 func (b *Broker) rawQueue(u *builder, name string) error {
 	there, err := u.hasQueue(name)
 	switch {
@@ -108,7 +108,7 @@ func (b *Broker) rawQueue(u *builder, name string) error {
 	return fmt.Errorf("queue %s: %w", name, errNoQueue)
 }
 
-// makeQueue makes the queue of a raw topic for a publisher, if Options.MakeQueues says so.
+// makeQueue makes the queue of a raw topic for a publisher, if Options.MakeQueues is set.
 func (b *Broker) makeQueue(ctx context.Context, name string) error {
 	known := "queue " + name // no exchange has a space
 	if !b.opts.MakeQueues || b.pub.isKnown(known) {
@@ -142,7 +142,7 @@ func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Sub
 		return err
 	}
 	g.queues = make([]string, partitions)
-	for i := partitions - 1; i >= 0; i-- { // backwards: if there is a queue 0, all are there
+	for i := partitions - 1; i >= 0; i-- { // backwards: if queue 0 exists, all do
 		g.queues[i] = g.name + ":" + strconv.Itoa(i)
 		if err := u.declareQueue(g.queues[i], b.queueArgs(g)); err != nil {
 			return err
@@ -153,7 +153,7 @@ func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Sub
 	}
 	return u.do(func(ch *amqp.Channel) error {
 		for _, queue := range g.queues {
-			if err := ch.QueueBind(queue, "1", g.name, false, nil); err != nil { // the key is the queue's weight
+			if err := ch.QueueBind(queue, "1", g.name, false, nil); err != nil { // here the key is the queue's weight
 				return fmt.Errorf("bind queue %s: %w", queue, err)
 			}
 		}
@@ -164,8 +164,8 @@ func (b *Broker) build(ctx context.Context, u *builder, g *group, sub driver.Sub
 	})
 }
 
-// partitions returns how many queues the group has, or is to get. One of them may have been
-// deleted, and that does not end the group: the others have messages.
+// partitions returns how many queues the group has, or is to get. A single deleted queue does not
+// end the group, since the others have messages.
 func (b *Broker) partitions(u *builder, g *group) (int, error) {
 	b.mu.Lock()
 	n := b.sizes[g.name]
@@ -229,7 +229,7 @@ func (u *builder) declareFanout(name string) error {
 	return nil
 }
 
-// groupExchange makes the exchange that gives each key to one queue.
+// groupExchange makes the exchange that assigns each key to one queue.
 func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partitions int) error {
 	if partitions == 1 {
 		return u.declareFanout(g.name)
@@ -241,7 +241,7 @@ func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partit
 		err = b.makeHashExchange(ctx, g.name)
 	}
 	if code(err) == amqp.CommandInvalid {
-		return fmt.Errorf("the server lacks the plugin %s: enable it (rabbitmq-plugins enable %s), or say partitions=1, or order=none: %w",
+		return fmt.Errorf("the server lacks the plugin %s: enable it (rabbitmq-plugins enable %s), or use partitions=1 or order=none: %w",
 			hashPlugin, hashPlugin, err)
 	}
 	if err != nil {
@@ -250,7 +250,7 @@ func (b *Broker) groupExchange(ctx context.Context, u *builder, g *group, partit
 	return nil
 }
 
-// makeHashExchange has a connection of its own, since a server without the plugin ends the
+// makeHashExchange uses a connection of its own, since a server without the plugin closes the
 // connection that asks.
 func (b *Broker) makeHashExchange(ctx context.Context, name string) error {
 	var failure error

@@ -18,7 +18,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// Names of header fields. Those of a driver.Message are lower-case, so none is the same.
+// Names of header fields. Those of a driver.Message are lower-case, so none collides.
 const (
 	headerKey = "Kaptar-Key" // the key, when the routing key cannot hold it
 
@@ -34,8 +34,8 @@ const (
 // frameRoom is what a header frame needs beside the header fields and properties.
 const frameRoom = 256
 
-// encode makes the message for the wire. It refuses what the server would end the connection for.
-// frameSize 0 is no limit.
+// encode makes the message for the wire. It refuses what would make the server close the
+// connection. frameSize 0 means no limit.
 func encode(m *driver.Message, frameSize int) (outgoing, error) {
 	out := outgoing{exchange: m.Topic, key: m.Key}
 	out.msg = amqp.Publishing{MessageId: m.ID, DeliveryMode: amqp.Persistent, Body: m.Data}
@@ -66,7 +66,7 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 			wire = attributePrefix + name[len(headerPrefix):]
 		}
 		if reserved(name) || len(wire) > shortMax {
-			return out, fmt.Errorf("rabbitmq: header name %.100q of message %q on topic %q is %w: want at most %d bytes, "+
+			return out, fmt.Errorf("rabbitmq: header name %.100q of message %q on topic %q is %w: expected at most %d bytes, "+
 				"and none of RabbitMQ's own (x-death, x-delivery-count)",
 				name, m.ID, m.Topic, driver.ErrInvalid, shortMax+len(headerPrefix)-len(attributePrefix))
 		}
@@ -86,7 +86,7 @@ func encode(m *driver.Message, frameSize int) (outgoing, error) {
 // decode makes the message of a delivery.
 func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
 	m := driver.Message{ID: d.MessageId, Topic: topic, Headers: make(driver.Headers, 0, len(d.Headers)+1), Data: d.Body, Raw: raw}
-	if !raw { // there it is the queue's name
+	if !raw { // there the routing key is the queue's name
 		m.Key = d.RoutingKey
 	}
 	for name, field := range d.Headers {
@@ -128,18 +128,18 @@ func decode(topic string, raw bool, d *amqp.Delivery) driver.Message {
 	return m
 }
 
-// attempt returns how often the message was delivered to the group, with this time.
+// attempt returns how often the message was delivered to the group, including this time.
 func attempt(d *amqp.Delivery) int {
 	if count, ok := number(d.Headers["x-delivery-count"]); ok && count > 0 && count < math.MaxInt32 {
 		return 1 + int(count)
 	}
-	if d.Redelivered { // by a queue that does not count
+	if d.Redelivered { // by a queue that keeps no count
 		return 2
 	}
 	return 1
 }
 
-// reserved tells the header fields that RabbitMQ writes, or takes for its own.
+// reserved reports whether RabbitMQ writes or interprets a header field.
 func reserved(name string) bool {
 	switch name {
 	case "x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC":
@@ -148,8 +148,7 @@ func reserved(name string) bool {
 	return strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
-// text returns a header field of whatever type as text, as CloudEvents writes it; false for tables,
-// lists and nothing.
+// text returns a header field as text, as CloudEvents writes it; false for tables, lists and nil.
 func text(field any) (string, bool) {
 	switch v := field.(type) {
 	case string:

@@ -9,8 +9,8 @@ import (
 
 const heldBytes = 32 << 10 // that are written together
 
-// A wire is a connection that ends a write which the server does not take. It can hold small writes
-// back and send them together, as the library makes one for each message.
+// A wire is a connection that limits how long a write may block. It can also hold small writes back
+// and send them together, since the library makes one for each message.
 type wire struct {
 	net.Conn
 
@@ -18,7 +18,7 @@ type wire struct {
 	holders int
 	held    []byte
 
-	ended atomic.Pointer[error] // the first of Read: not under mu, which a slow write holds
+	ended atomic.Pointer[error] // the first error of Read; not under mu, which a slow write holds
 }
 
 // Read implements net.Conn.
@@ -30,7 +30,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// reason returns why the connection has ended, and err when that is not known.
+// reason returns why the connection has ended, or err if that is not known.
 func (w *wire) reason(err error) error {
 	if ended := w.ended.Load(); ended != nil {
 		return *ended
@@ -38,7 +38,7 @@ func (w *wire) reason(err error) error {
 	return err
 }
 
-// Write implements net.Conn. An error may be that of an earlier write that was held back.
+// Write implements net.Conn. An error may belong to an earlier write that was held back.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -51,14 +51,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), w.flush()
 }
 
-// hold begins to hold writes back, at most until release.
+// hold holds writes back until release, or until there are heldBytes.
 func (w *wire) hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.holders++
 }
 
-// release writes what is held back, that of other holders too.
+// release writes what is held back, including that of other holders.
 func (w *wire) release() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -66,8 +66,8 @@ func (w *wire) release() error {
 	return w.flush()
 }
 
-// flush ends the connection when it fails: something is missing in what the server got. The caller
-// holds mu.
+// flush closes the connection when it fails, since part of what the server should get is missing.
+// The caller holds mu.
 func (w *wire) flush() error {
 	if len(w.held) == 0 {
 		return nil

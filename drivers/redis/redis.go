@@ -2,16 +2,18 @@
 //
 //	import _ "github.com/kaptar/kaptar/drivers/redis"
 //
-// One server, or one primary with replicas, will do; Redis Cluster will not. The URL is
-// redis://user:password@host:6379/0, with the parameters of go-redis but skip_verify. rediss:// is
-// TLS, which has further ones:
+//	REDIS_URL=redis://user:password@host:6379/0
+//
+// It works with one server, or one primary with replicas, but not with Redis Cluster. rediss:// is
+// TLS. The URL takes go-redis' parameters, except skip_verify, and for TLS these:
 //
 //	ca=FILE              certificates of authorities to trust, in PEM; default: the system's
 //	cert=FILE, key=FILE  the client's certificate and its key, in PEM
 //
-// These files are read for each new connection, so they can be renewed. Nothing connects when the
-// URL is opened: a service starts without its Redis. As gives a *redis.Client of go-redis on the
-// same server, which the backend closes.
+// The files are read for each new connection, so they can be renewed. Opening the URL does not
+// connect: a service starts while its Redis is away. The cache sets timeouts and retries itself;
+// go-redis' parameters for those apply only to the client of As, a *redis.Client for the same
+// server, which the backend closes.
 package redis
 
 import (
@@ -36,7 +38,7 @@ func init() {
 	drivers.Register("rediss", open)
 }
 
-// Session is what package cache asks for by the same name, where its methods are described.
+// Session is the interface of the same name in package cache, which describes its methods.
 type Session = interface {
 	Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error)
 	Put(ctx context.Context, key, shape, holder string, value []byte, ttl time.Duration) error
@@ -76,8 +78,7 @@ func open(_ context.Context, rawURL string, _ *drivers.Options) (drivers.Backend
 	return b, nil
 }
 
-// takeFiles takes the parameters that go-redis does not have out of a URL, and refuses one that
-// nobody should.
+// takeFiles takes the parameters that go-redis does not know out of a URL. It refuses skip_verify.
 func (b *backend) takeFiles(u *url.URL) error {
 	known, own, query := b.tls.Parameters(map[string]params.Param{}), url.Values{}, u.Query()
 	for name := range known {
@@ -87,7 +88,7 @@ func (b *backend) takeFiles(u *url.URL) error {
 		}
 	}
 	if query.Has("skip_verify") {
-		return errors.New("skip_verify is not for here: name the authority of the server's certificate with ca")
+		return errors.New("parameter skip_verify: expected ca=FILE with the authority of the server's certificate")
 	}
 	u.RawQuery = query.Encode()
 	if err := params.Read(own.Encode(), known); err != nil {

@@ -18,14 +18,14 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// Kinds of what is under a key: a value, or the lease of who loads it. DEL takes away both.
+// What a key holds: a value, or the lease of the caller that loads it. DEL removes both.
 const (
 	kindValue = "V"
 	kindLease = "L"
 )
 
-// takeLease answers with what is under the key, or after putting a new lease there with that.
-// A value of another shape, and what is no string at all, count as nothing.
+// takeLease returns what the key holds. If that is nothing, it stores a new lease there and returns
+// that. A value of another shape counts as nothing, and so does anything but a string.
 const takeLease = `
 local v = redis.pcall('GET', KEYS[1])
 if type(v) == 'string' and (string.sub(v, 1, 1) == 'L' or string.sub(v, 1, #ARGV[1]) == ARGV[1]) then return v end
@@ -38,8 +38,8 @@ if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1`
 
-// countOne is the generic cell rate algorithm: under the key is the time, in microseconds of the
-// server's clock, at which all that came would have been due.
+// countOne is the generic cell rate algorithm. The key holds the theoretical arrival time, in
+// microseconds of the server's clock.
 const countOne = `
 local t = redis.call('TIME')
 local now, every = t[1] * 1000000 + t[2], tonumber(ARGV[1])
@@ -49,7 +49,8 @@ if wait > 0 then return wait end
 redis.call('SET', KEYS[1], string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000))
 return 0`
 
-// errRestarted ends a session: another server is at the address, or this one with data of before.
+// errRestarted ends a session: the server was restarted, maybe with older data, or another one has
+// taken its address.
 var errRestarted = errors.New("redis was restarted")
 
 // A session is connections to one run of one server, closed after the first error.
@@ -62,14 +63,14 @@ type session struct {
 
 	mu   sync.Mutex
 	run  string // the server's run id, shortened; noRun when it may not be asked
-	base string // what keys begin with; like run, never changed after the first connection
+	base string // prefix of the keys; like run, set by the first connection and not changed
 }
 
 const noRun = "-"
 
-// Session returns connections for one service, with its keys apart from those of others. They are
-// made at the first use; each command, and each connection, may take as long as limit. The methods
-// of a session may be called concurrently.
+// Session returns connections for one service, whose keys are apart from those of others. They are
+// made on demand. limit bounds each command and each connection attempt. Call Probe first; the
+// other methods may be called concurrently after it.
 func (b *backend) Session(service string, limit time.Duration) Session {
 	opts := *b.opts
 	s := &session{service: service, tls: b.tls.On, take: redis.NewScript(takeLease), put: redis.NewScript(putValue), count: redis.NewScript(countOne)}
@@ -90,7 +91,8 @@ func (b *backend) Session(service string, limit time.Duration) Session {
 	return s
 }
 
-// at is where a cache's key is. With the run id in it, data from before a restart is never found.
+// at returns the key in Redis. It contains the run id, so data from before a restart is never
+// found.
 func (s *session) at(key string) string { return s.base + key }
 
 func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error) {
@@ -183,8 +185,8 @@ func isForbidden(err redis.Error) bool {
 	return strings.HasPrefix(err.Error(), "NOPERM ") || strings.HasPrefix(err.Error(), "ERR unknown command")
 }
 
-// deadConn stands for a connection that could not be made, and fails at its first use. The client
-// logs failed dials to standard error; this way only the caller tells.
+// deadConn stands for a connection that could not be made, and fails at its first use. go-redis
+// would log a failed dial to standard error; this way only the caller gets the error.
 type deadConn struct {
 	net.Conn // one end of a pipe, for all the rest
 	err      error
@@ -193,7 +195,7 @@ type deadConn struct {
 func (c *deadConn) Read([]byte) (int, error)  { return 0, c.err }
 func (c *deadConn) Write([]byte) (int, error) { return 0, c.err }
 
-// explain says of an error what to look at.
+// explain adds to an error what to look at.
 func (s *session) explain(err error) error {
 	refused, ok := errors.AsType[redis.Error](err)
 	if !ok {

@@ -11,8 +11,8 @@ const (
 	maxCachedBytes = 4096 // of the text of one
 )
 
-// cached reports whether a statement may stay prepared. A pragma must not: some have their effect
-// while they are prepared, and would have it only once.
+// cached reports whether a statement may stay prepared. A pragma must not: some take effect while
+// they are prepared, and only then.
 func cached(query string) bool {
 	word, _, _ := strings.Cut(strings.TrimSpace(query), " ")
 	switch strings.ToUpper(word) {
@@ -22,8 +22,9 @@ func cached(query string) bool {
 	return false
 }
 
-// execCached runs a statement that returns no rows, and keeps it prepared when it succeeds: to prepare
-// one takes SQLite longer than to run it. After a change of the schema SQLite prepares it again.
+// execCached runs a statement that returns no rows. If it succeeds it stays prepared, since
+// preparing takes SQLite longer than running. After a change of the schema SQLite prepares it
+// again.
 func (c *conn) execCached(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if !cached(query) {
 		return c.innerConn.ExecContext(ctx, query, args)
@@ -48,7 +49,7 @@ func (c *conn) execCached(ctx context.Context, query string, args []driver.Named
 	return res, nil
 }
 
-// forget closes what is prepared.
+// forget closes the prepared statements.
 func (c *conn) forget() {
 	for _, s := range c.cache {
 		_ = s.Close()

@@ -15,7 +15,7 @@ import (
 // interrupted, the disk is full or a statement says OR ROLLBACK.
 var errRolledBack = errors.New("sqldb: sqlite rolled the transaction back after an earlier error")
 
-// innerConn is what we use of the driver's connection.
+// innerConn is the part of the driver's connection that we use.
 type innerConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -28,9 +28,9 @@ type innerConn interface {
 	sqlite.HookRegisterer
 }
 
-// conn is a [sqldb.GroupConn]. It adds three things to a connection of the driver: statements stay
-// prepared; inside a group BeginTx makes a savepoint; and after SQLite has rolled back on its own,
-// further statements of that transaction fail: unguarded they would run and commit one by one.
+// conn is a [sqldb.GroupConn]. It adds three things to a connection of the driver. Statements stay
+// prepared. Inside a group, BeginTx makes a savepoint. And after SQLite has rolled back on its own,
+// further statements of that transaction fail; otherwise they would run and commit one by one.
 type conn struct {
 	innerConn
 	cache   map[string]innerStmt // prepared, by their text
@@ -59,7 +59,7 @@ func (c *conn) exec(ctx context.Context, query string) error {
 
 func (c *conn) BeginGroup(ctx context.Context) error {
 	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		// When ctx ends just before, the driver answers with that although the BEGIN was run.
+		// If ctx ends at that moment, the driver returns its error although the BEGIN has run.
 		_ = c.exec(context.Background(), "ROLLBACK") // fails when there is no transaction, as a rule
 		return err
 	}
@@ -148,7 +148,7 @@ func (c *conn) prepare(ctx context.Context, query string) (innerStmt, error) {
 	return inner, nil
 }
 
-// tx is a transaction, or a savepoint in a group. Nothing is left of it when SQLite has ended it.
+// tx is a transaction, or a savepoint in a group. SQLite may have ended it already.
 type tx struct {
 	c     *conn
 	inner driver.Tx

@@ -6,17 +6,19 @@
 //
 //	sqlite:shop.db            a file, relative to the working directory; missing parent folders are created
 //	sqlite:/var/lib/shop.db   the same, absolute (sqlite:///var/lib/shop.db too)
-//	sqlite::memory:           in memory, gone at Close; one connection, so a query beside an open
-//	                          transaction or open rows waits for ever
+//	sqlite::memory:           in memory, gone at Close; it has one connection, so a query outside of an open
+//	                          transaction or beside open rows waits until its context ends
 //
-// New files can be read and written by their user alone (0600), new folders too (0700).
+// A URL takes no parameters. New files are readable and writable by their user alone (0600), new
+// folders too (0700).
 //
 // Connections have journal_mode=WAL, synchronous=FULL, foreign_keys=ON and busy_timeout=5000, and
-// begin transactions with BEGIN IMMEDIATE unless they are read-only. Up to 8 are open.
+// begin transactions with BEGIN IMMEDIATE unless they are read-only. At most 8 are open.
 //
-// Several processes of one machine may share a file, as two versions of a service do during a release.
-// Each shares commits among its own writers; those of another process are waited for by looking again
-// after up to 100 ms, so many writers in several processes are slower than in one.
+// Several processes of one machine may share a file, as two versions of a service do during a
+// release. Each shares commits among its own writers. Writers of different processes wait for each
+// other by polling, up to 100 ms apart, so many writers in several processes are slower than in
+// one.
 package sqlite
 
 import (
@@ -67,9 +69,9 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("sqldb: open sqlite:%s: create its directory: %w", path, err)
 		}
-		// SQLite gives the files beside it the same mode. What fails here fails there too, and is
-		// explained. A file that is there is left alone: to close one that SQLite has open in this
-		// process would drop its locks (POSIX).
+		// SQLite gives the files beside it the same mode. If this fails SQLite fails too, with an
+		// error that is explained. An existing file is not opened: closing it would drop the locks
+		// of SQLite in this process (POSIX).
 		if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
 			_ = f.Close()
 		}
@@ -98,7 +100,7 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	return db, nil
 }
 
-// pathOf returns the absolute path, or "" for memory. Its errors leave out what may be a password.
+// pathOf returns the absolute path, or "" for memory. Its errors omit what may be a password.
 func pathOf(rest string) (string, error) {
 	path := rest
 	rest, _, _ = strings.Cut(redact.URL(rest), "?")
@@ -123,9 +125,9 @@ func pathOf(rest string) (string, error) {
 	return abs, nil
 }
 
-// verify makes the first connection and checks that it is what Open promises. Turning a new file
-// into WAL mode can fail with SQLITE_BUSY at once when several processes do it, whatever the busy
-// timeout, so that is tried again.
+// verify makes the first connection and checks its settings. When several processes turn a new file
+// into WAL mode it can fail with SQLITE_BUSY at once, whatever the busy timeout, so that is tried
+// again.
 func verify(ctx context.Context, db *sql.DB, path string) error {
 	var err error
 	for n := range openTries {
@@ -151,7 +153,7 @@ func check(ctx context.Context, db *sql.DB, file bool) error {
 	if file && journal != "wal" {
 		return fmt.Errorf("journal_mode is %s, expected wal: does the file system support shared memory?", journal)
 	}
-	// SQLite opens a file that it may only read without a word; a write transaction tells.
+	// SQLite opens a read-only file without an error; a write transaction finds out.
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -159,7 +161,7 @@ func check(ctx context.Context, db *sql.DB, file bool) error {
 	return tx.Rollback()
 }
 
-// explain says what a user can do about the codes that are met at open.
+// explain says what to do about the codes that opening can fail with.
 func explain(err error, path string) error {
 	dir := filepath.Dir(path)
 	switch codeOf(err) & 0xff {
@@ -180,7 +182,7 @@ func explain(err error, path string) error {
 	return err
 }
 
-// codeOf returns the extended result code of SQLite in err's chain, 0 when there is none.
+// codeOf returns the extended result code of SQLite in err's chain, or 0.
 func codeOf(err error) int {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		return e.Code()
