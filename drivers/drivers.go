@@ -225,8 +225,7 @@ func (s *Set) keep(e *entry, backend Backend, outage *steady.Outage) error {
 	return nil
 }
 
-// Close closes all backends, the last one opened first, and passes ctx to each. Open fails
-// afterwards.
+// Close closes all backends, the last one opened first, with ctx. Open fails afterwards.
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true

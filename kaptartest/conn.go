@@ -49,8 +49,8 @@ func (in *instance) connect(st *store) (driver.Conn, error) {
 	return c, nil
 }
 
-// A conn is a connection of an instance. What waits in it waits for a channel, since time does not pass
-// in a bubble while somebody waits for a mutex.
+// A conn is a connection of an instance. What waits in it waits for a channel, since time does not
+// pass in a bubble while somebody waits for a mutex.
 type conn struct {
 	*session
 

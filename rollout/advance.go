@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// awayIntervals is how long a version that gets calls may have no instance: a restart is shorter.
+	// awayIntervals is how long a version that gets calls may lack instances; a restart is shorter.
 	awayIntervals = 2
 	// maxBaseline is how many intervals of the stable version a blue-green release keeps.
 	maxBaseline = 12
-	// minStable is how many calls of the stable version tell whether it fails.
+	// minStable is the number of the stable version's calls that show whether it fails.
 	minStable = 20
 )
 
@@ -25,13 +25,13 @@ type Observed struct {
 	Elapsed time.Duration
 	// Instances are how many discovery lists, by version; nil is not known.
 	Instances map[string]int
-	// Canary and Stable are what was measured, by metric; nil for nothing, as in the first interval of a
-	// controller. Missing says why, if measuring failed.
+	// Canary and Stable are the measurements by metric; nil for none, as in a controller's first
+	// interval. Missing says why, if measuring failed.
 	Canary, Stable map[string]analysis.Observation
 	Missing        string
 }
 
-// Advance returns the release after what was observed. One that is over stays as it is.
+// Advance returns the release after what was observed. It does not change one that is over.
 func (r Release) Advance(now time.Time, o Observed) Release {
 	if r.Done() {
 		return r
@@ -57,7 +57,7 @@ func (r Release) Advance(now time.Time, o Observed) Release {
 	return r.change(now, next)
 }
 
-// begin takes the first step once both versions are there and stable is known to work.
+// begin takes the first step once both versions have instances and the stable one works.
 func (r Release) begin(o Observed) Release {
 	r.Waited += Duration(o.Elapsed)
 	late := r.Waited >= r.Wait && o.Instances != nil
@@ -70,7 +70,7 @@ func (r Release) begin(o Observed) Release {
 		return r
 	case r.Force:
 	case o.Instances[r.Stable] == 0 && late:
-		return r.abort(fmt.Sprintf("the stable version, %s, has no instance: start one, or use --force if %s is the mend", r.Stable, r.Canary))
+		return r.abort(fmt.Sprintf("the stable version, %s, has no instance: start one, or use --force if %s is the fix", r.Stable, r.Canary))
 	case o.Instances[r.Stable] == 0:
 		r.Message = "waiting for an instance of " + r.Stable
 		return r
@@ -80,14 +80,14 @@ func (r Release) begin(o Observed) Release {
 		r.Message = strings.TrimSuffix(fmt.Sprintf("measuring %s: %s", r.Stable, o.Missing), ": ")
 		return r
 	case calls.Count >= minStable && float64(calls.Bad) > *r.Plan.Analysis.MaxStableErrors*float64(calls.Count):
-		return r.abort(fmt.Sprintf("the stable version, %s, fails itself (%d of %d calls, maxStableErrors is %g): mend it first, or use --force if %s is the mend",
+		return r.abort(fmt.Sprintf("the stable version, %s, fails itself (%d of %d calls, maxStableErrors is %g): fix it first, or use --force if %s is the fix",
 			r.Stable, calls.Bad, calls.Count, *r.Plan.Analysis.MaxStableErrors, r.Canary))
 	}
 	r.Begun, r.Message = true, ""
 	return r.enter(0).run()
 }
 
-// count notes how long a version that gets calls has had no instance.
+// count records how long a version that gets calls has had no instance.
 func (r Release) count(o Observed) Release {
 	switch {
 	case o.Instances == nil:
@@ -133,7 +133,7 @@ func (r Release) run() Release {
 	return r
 }
 
-// analyse reports whether the step is passed, and pauses when it has taken too long.
+// analyse reports whether the step is passed. It pauses the release if that takes too long.
 func (r Release) analyse(step StepAnalysis) (Release, bool) {
 	result := r.Test.Result()
 	timeout := step.Timeout
@@ -180,7 +180,7 @@ func unsure(r Release, result analysis.Result) string {
 	return strings.Join(texts, ", ")
 }
 
-// add takes what was measured into the test.
+// add adds the measurements to the test.
 func (r Release) add(o Observed) Release {
 	canary, stable := o.Canary, o.Stable
 	switch {
@@ -191,12 +191,12 @@ func (r Release) add(o Observed) Release {
 		r.Baseline = append(slices.Clone(r.Baseline[min(first, len(r.Baseline)):]), stable)
 		return r
 	case r.Plan.BlueGreen != nil && len(r.Baseline) > 0 && canary != nil:
-		// Each interval counts once: used again, it would look like more evidence than there is.
+		// Each interval counts once. Used again it would look like more evidence than there is.
 		stable, r.Baseline = r.Baseline[0], r.Baseline[1:]
 	}
 	test := clone(r.Test)
 	if err := test.Add(canary, stable); err != nil {
-		return r // and the interval is lost: the controller says so
+		return r // the interval is lost; the controller logs it
 	}
 	r.Test = test
 	return r

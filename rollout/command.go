@@ -56,7 +56,7 @@ func run(ctx context.Context, call *kaptar.Call, more []kaptar.Command) int {
 	code := cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_ = c.backends.Close(end) // what was written is there
+	_ = c.backends.Close(end) // all writes are done
 	return cmp.Or(code, c.code)
 }
 
@@ -110,7 +110,7 @@ func (c *command) change(name, short string, f func(Release) (Release, error)) *
 		}
 		var versions map[string]int
 		if name == "promote" || name == "undo" {
-			versions, _ = listed(ctx, resolver, service) // when nobody knows, whoever types this does
+			versions, _ = listed(ctx, resolver, service) // without discovery the operator decides
 		}
 		_, r, err := update(ctx, store, service, func(r Release) (Release, error) {
 			if r.Service == "" {
@@ -151,7 +151,7 @@ const brokerFile = ".kaptar/broker.url"
 // openTime bounds the connection to the store.
 const openTime = 10 * time.Second
 
-// open returns the store, and the resolver beside it; nil when that is not known.
+// open returns the store, and the resolver beside it, nil if that is unknown.
 func (c *command) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
 	discoveryURL := os.Getenv("DISCOVERY_URL")
 	url := cmp.Or(c.url, os.Getenv("SETTINGS_URL"), discoveryURL)

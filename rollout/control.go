@@ -31,9 +31,10 @@ type Options struct {
 	Lease time.Duration
 }
 
-// Control adds a controller of the releases of all services to app; call it during Setup. One
+// Control adds a controller of the releases of all services to app. Call it during Setup. One
 // controller of the system leads at a time. It measures instances by calling their /metrics with
-// App.Client. Without a store, as in a single process, Control does nothing and logs that.
+// App.Client. opts may be nil. Without a store, as in a single process, Control only logs that
+// there are no releases.
 func Control(app *kaptar.App, opts *Options) error {
 	if opts == nil {
 		opts = new(Options)
@@ -147,8 +148,8 @@ type worker struct {
 // idle is how often the weights of a release that is over are looked at.
 const idle = 10 * time.Second
 
-// run advances the release at each interval, and mends the weights also in between, when somebody has
-// changed it. It goes on while ctx does, for the next release of the service.
+// run advances the release at each interval, and corrects the weights in between when somebody has
+// changed it. It continues with the service's next release, until ctx ends.
 func (w *worker) run(ctx context.Context) {
 	defer w.unmeasured()
 	next := time.Now()
@@ -175,8 +176,8 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// tick looks at the release, advances it if that is due, and writes its weights. It returns how long
-// to wait for the next one.
+// tick looks at the release, advances it if that is due, and writes its weights. It returns how
+// long to wait for the next one.
 func (w *worker) tick(ctx context.Context, due bool) (time.Duration, error) {
 	look, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -201,7 +202,7 @@ func (w *worker) tick(ctx context.Context, due bool) (time.Duration, error) {
 	return pause, apply(write, w.store, w.service)
 }
 
-// measured has a meter that is for r, and reports whether it is new.
+// measured makes a meter for r, unless there is one, and reports whether it did.
 func (w *worker) measured(ctx context.Context, r Release) bool {
 	release := r.Canary + " " + r.Started.String()
 	if w.meter != nil && w.release == release {
@@ -232,7 +233,7 @@ func (w *worker) callers(r Release) []string {
 	return []string{w.caller}
 }
 
-// advance measures, and changes the release by what came of it.
+// advance measures, and changes the release accordingly.
 func (w *worker) advance(ctx context.Context, r Release) (Release, error) {
 	o := w.meter.observe(ctx, r, w.callers(r))
 	now := time.Now()
@@ -258,7 +259,7 @@ func (w *worker) advance(ctx context.Context, r Release) (Release, error) {
 	return after, nil
 }
 
-// tell logs what an interval has brought, and counts a change.
+// tell logs the result of an interval, and counts a change.
 func (w *worker) tell(ctx context.Context, before, after Release, o Observed) {
 	level, text := slog.LevelDebug, "release measured"
 	if before.Phase != after.Phase || before.Step != after.Step || before.Weight != after.Weight {

@@ -22,7 +22,7 @@ func (b buckets) add(list []analysis.Bucket) {
 	}
 }
 
-// since returns what came on top of before; ok is false if anything has become less.
+// since returns the growth since before; ok is false if anything has decreased.
 func (b buckets) since(before buckets) (d buckets, ok bool) {
 	d = buckets{}
 	for at, n := range before {

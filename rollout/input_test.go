@@ -45,7 +45,7 @@ func TestPlans(t *testing.T) {
 		"analysis: {metrics: [{name: a, source: a_total}]}":                                           "a: bad: expected for a proportion",
 		"analysis: {metrics: [{name: a, source: a, kind: levels}]}":                                   `kind "levels"`,
 		"analysis: {metrics: [{name: a, source: a, bad: {s: '('}}]}":                                  "label s: \"(\": expected a regular expression",
-		"analysis: {metrics: [{name: a, source: a, kind: level}, {name: a, source: b, kind: level}]}": "twice",
+		"analysis: {metrics: [{name: a, source: a, kind: level}, {name: a, source: b, kind: level}]}": "each name once",
 		"[":                            "plan.yml:1: ",
 		"canary: 5":                    "plan.yml:1: ",
 		strings.Repeat("#", maxPlan+1): "expected at most 32768 bytes",

@@ -9,19 +9,18 @@ import (
 	"github.com/kaptar/kaptar/kv"
 )
 
-// A lease is held by one of several candidates: the one whose name stands in the store. It writes its
-// name again and again; when that has not happened for the life of the lease, by the clock of whoever
-// looks, another one takes over. No clocks are compared. Two may believe for a moment that they
-// lead, which does no harm: what they write depends on the revision of what they read.
+// A lease is held by the candidate whose name is in the store. It writes its name at intervals. If
+// it has not done so for the life of the lease, by the clock of another candidate, that one takes
+// over. No clocks are compared. Two may believe for a moment that they lead, which does no harm:
+// what they write depends on the revision of what they read.
 type lease struct {
 	store kv.Store
-	name  string // of the candidate, unlike all others
+	name  string // of the candidate, unique
 	life  time.Duration
-	note  func(ctx context.Context, err error) // is told how the store answers
+	note  func(ctx context.Context, err error) // gets the results of calls to the store
 }
 
-// campaign calls run while the lease is held, until ctx ends. The context of run ends when the lease
-// is lost.
+// campaign calls run while the lease is held, until ctx ends. run's context ends with the lease.
 func (l *lease) campaign(ctx context.Context, run func(context.Context)) {
 	var seen kv.Entry
 	var since time.Time
@@ -60,7 +59,7 @@ func (l *lease) hold(ctx context.Context, revision uint64, run func(context.Cont
 	defer func() {
 		cancel()
 		<-ended
-		if ctx.Err() != nil { // told to stop: the next one need not wait
+		if ctx.Err() != nil { // a stop: the next one need not wait
 			_, _ = l.put(context.WithoutCancel(ctx), "", revision)
 		}
 	}()
@@ -68,7 +67,7 @@ func (l *lease) hold(ctx context.Context, revision uint64, run func(context.Cont
 	for steady.Sleep(ctx, l.life/3) {
 		next, err := l.put(ctx, l.name, revision)
 		if errors.Is(err, kv.ErrConflict) {
-			// Perhaps a write of ours that seemed to have failed.
+			// Maybe a write of ours that seemed to have failed.
 			e, getErr := l.get(ctx)
 			if getErr == nil && string(e.Value) != l.name {
 				return

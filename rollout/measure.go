@@ -14,8 +14,7 @@ import (
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
-// A numbers is what one instance, or one version, has counted of one metric: totals, or what came on top
-// in an interval.
+// A numbers has one metric's counts at an instance or version, in all or in an interval.
 type numbers struct {
 	count, bad float64
 	hist       buckets
@@ -23,19 +22,18 @@ type numbers struct {
 	levels     int // instances that have the level
 }
 
-// A source is where the numbers of a metric stand in /metrics.
+// A source is where /metrics has the numbers of a metric.
 type source struct {
 	metric string            // of the analysis
 	name   string            // in /metrics
 	labels map[string]string // of the series that count, as regular expressions
-	bad    map[string]string // of those that are bad; of a gauge and of a latency none
+	bad    map[string]string // of those that are bad; none for gauges and latencies
 	level  bool
-	// never tells that all of it is bad, and in no numbers of the instance that was called: calls that never
-	// arrived.
+	// never marks calls that did not arrive: all are bad, and only the caller counts them.
 	never bool
 }
 
-// failedCodes are the gRPC codes that breakers count as failures, and failedStatus the HTTP statuses.
+// failedCodes are the gRPC codes that breakers count as failures, failedStatus the HTTP statuses.
 const (
 	failedCodes  = "Unavailable|DeadlineExceeded|Internal|ResourceExhausted"
 	failedStatus = "5.."
@@ -58,8 +56,8 @@ func (r Release) sources() []source {
 	return all
 }
 
-// callerSources are those of a caller's instances: its calls to a version that got no answer, and the
-// ejections and openings of breakers that came of them.
+// callerSources are those of a caller's instances: its calls to a version that got no answer, and
+// the ejections and breaker openings that followed.
 func (r Release) callerSources(version string) []source {
 	labels := map[string]string{"target": regexp.QuoteMeta(r.Service), "version": regexp.QuoteMeta(version)}
 	unanswered := maps.Clone(labels)
@@ -71,10 +69,10 @@ func (r Release) callerSources(version string) []source {
 	}
 }
 
-// startName is the gauge by which the restart of a process is seen.
+// startName is the gauge that shows the restart of a process.
 const startName = "process_start_time_seconds"
 
-// scrape is what one instance said.
+// scrape is one instance's answer.
 type scrape struct {
 	families map[string]*dto.MetricFamily
 	start    float64
@@ -83,7 +81,7 @@ type scrape struct {
 // maxScrape bounds the body of /metrics in bytes.
 const maxScrape = 16 << 20
 
-// read reads an answer of /metrics, as text or protobuf, and keeps the families that keep has.
+// read reads an answer of /metrics, as text or protobuf, and keeps the families in keep.
 func read(h http.Header, body io.Reader, keep map[string]bool) (*scrape, error) {
 	limited := &io.LimitedReader{R: body, N: maxScrape}
 	decoder := expfmt.NewDecoder(limited, expfmt.ResponseFormat(h))
@@ -147,8 +145,7 @@ func (s *scrape) totals(sources []source, match func(pattern, text string) bool)
 	return out
 }
 
-// value is the number of a series; of a histogram how many samples it has. What is no number, or no
-// sensible one, is 0.
+// value is the value of a series; for a histogram the number of samples. Nonsensical values are 0.
 func value(m *dto.Metric) float64 {
 	v := m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue() // it is one of them
 	v += float64(m.GetHistogram().GetSampleCount())
@@ -158,8 +155,7 @@ func value(m *dto.Metric) float64 {
 	return v
 }
 
-// since is what came on top of before. When anything has become less, the instance has begun anew,
-// and all of n is new.
+// since is the growth since before: all of n if anything has decreased, after a restart.
 func (n *numbers) since(before *numbers) *numbers {
 	hist, ok := n.hist.since(before.hist)
 	if !ok || n.count < before.count || n.bad < before.bad {
@@ -190,7 +186,7 @@ func (n *numbers) observation() analysis.Observation {
 	return o
 }
 
-// matcher matches whole texts by regular expressions, each compiled once. One that is none, which
+// matcher matches whole texts by regular expressions, each compiled once. An invalid one, which
 // Plan.Check refuses, matches nothing.
 func matcher() func(pattern, text string) bool {
 	compiled := map[string]*regexp.Regexp{}

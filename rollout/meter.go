@@ -19,10 +19,10 @@ import (
 type meter struct {
 	client   *http.Client
 	resolver discovery.Resolver
-	note     func(ctx context.Context, err error) // is told how discovery answers
+	note     func(ctx context.Context, err error) // gets the results of calls to discovery
 
 	mu    sync.Mutex
-	lists map[string][]discovery.Instance // by service, since it answered first
+	lists map[string][]discovery.Instance // by service, once discovery has answered
 
 	last   map[string]*total // by instance, of the interval before; nil before the first
 	listed map[string]bool   // instances that were listed then
@@ -66,8 +66,8 @@ func (m *meter) follow(ctx context.Context, services []string) *sync.WaitGroup {
 	return all
 }
 
-// observe measures the instances of both versions, and of the callers, and returns what came on top
-// since the call before.
+// observe measures the instances of both versions and of the callers, and returns what was added
+// since the last call.
 func (m *meter) observe(ctx context.Context, r Release, callers []string) Observed {
 	own, others, known := m.instances(r.Service, callers)
 	if !known {
@@ -92,7 +92,7 @@ func (m *meter) observe(ctx context.Context, r Release, callers []string) Observ
 				switch {
 				case before != nil && before.start == now.start && before.of[version][metric] != nil:
 					n = n.since(before.of[version][metric])
-				case before == nil && m.listed[id]: // it was there and could not be reached: what is new is not known
+				case before == nil && m.listed[id]: // it could not be reached last time, so the growth is unknown
 					n = &numbers{level: n.level, levels: n.levels}
 				}
 				sum.plus(n)
@@ -115,7 +115,7 @@ func (m *meter) observe(ctx context.Context, r Release, callers []string) Observ
 	return o
 }
 
-// instances returns those of the service and of its callers, and whether those of the service are known.
+// instances returns the instances of the service and of its callers, and whether discovery knows.
 func (m *meter) instances(service string, callers []string) (own, others []discovery.Instance, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,8 +128,8 @@ func (m *meter) instances(service string, callers []string) (own, others []disco
 	return slices.Clone(list), others, known
 }
 
-// scrapeAll asks all instances at once. It returns the totals of those that answered by their id, the
-// versions that are among them, and what was wrong with one that did not.
+// scrapeAll scrapes all instances concurrently. It returns the totals of those that answered by id,
+// their versions, and the error of one that did not.
 func (m *meter) scrapeAll(ctx context.Context, r Release, own, others []discovery.Instance) (
 	totals map[string]*total, reached map[string]bool, missing string,
 ) {

@@ -13,7 +13,7 @@ import (
 	"github.com/kaptar/kaptar/internal/near"
 )
 
-// mistake is the first line of an error of YAML, which shows the source below it, with what was meant.
+// mistake is the first line of a YAML error, without the source that it shows, with what was meant.
 func mistake(err error) error {
 	e, ok := errors.AsType[yaml.Error](err)
 	if !ok {
@@ -53,7 +53,7 @@ func kindOf(t reflect.Type) string {
 	return "a text"
 }
 
-// keysOf adds the keys that a plan can have, at whatever depth, to known.
+// keysOf adds to known the keys that a plan can have, at any depth.
 func keysOf(t reflect.Type, known []string) []string {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
@@ -70,7 +70,7 @@ func keysOf(t reflect.Type, known []string) []string {
 	return known
 }
 
-// fractions finds weights of which the parser of YAML has cut off a part.
+// fractions returns an error for weights of which the YAML parser has cut off a part.
 func fractions(text []byte) error {
 	var p struct {
 		Canary struct {

@@ -29,7 +29,7 @@ import (
 //	  interval: 10s
 //	events: stable
 type Plan struct {
-	// Canary and BlueGreen are the strategies; one of them. Neither is a Canary without steps.
+	// Canary and BlueGreen are the strategies; at most one is set, default Canary.
 	Canary    *Canary    `json:"canary,omitempty"    yaml:"canary"`
 	BlueGreen *BlueGreen `json:"blueGreen,omitempty" yaml:"blueGreen"`
 	// Analysis is how the versions are compared.
@@ -45,14 +45,14 @@ const (
 	EventsShare  = "share"  // all versions, by their weights
 )
 
-// Canary gives the new version a growing share of the calls. After the last step it gets all of them,
-// and the release is Healthy.
+// Canary gives the new version a growing share of the calls. After the last step it gets all, and
+// the release is Healthy.
 type Canary struct {
 	// Steps are taken one after another; default: 5, 25 and 50 % with an analysis at each.
 	Steps []Step `json:"steps" yaml:"steps"`
 }
 
-// A Step is one of its fields.
+// A Step has exactly one of these fields.
 type Step struct {
 	// SetWeight is the new version's share of the calls in per cent, larger than the one before.
 	SetWeight *int `json:"setWeight,omitempty" yaml:"setWeight"`
@@ -64,21 +64,22 @@ type Step struct {
 
 // Pause is a step that waits.
 type Pause struct {
-	// Duration is how long; 0 is until somebody promotes.
+	// Duration is the length; 0 means until somebody promotes.
 	Duration Duration `json:"duration,omitempty" yaml:"duration"`
 }
 
-// StepAnalysis is a step that compares the versions by what was measured since it began.
+// StepAnalysis waits for evidence, measured since it began, that the new version is good.
 type StepAnalysis struct {
-	// Timeout is when the result is Inconclusive, and the release pauses; default Analysis.Timeout.
+	// Timeout is the time after which the result is Inconclusive and the release pauses; default
+	// Analysis.Timeout.
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
 }
 
-// BlueGreen keeps the new version as a preview, which testers alone reach, until it is promoted. Then
-// it gets all calls at once and is compared with what the old version did just before.
+// BlueGreen keeps the new version as a preview, which only testers reach, until it is promoted.
+// Then it gets all calls at once and is compared with the old version's last measurements.
 type BlueGreen struct {
-	// AutoPromote promotes without waiting for somebody, when the preview has been there for
-	// AutoPromoteAfter; default 2m, in which the old version is measured.
+	// AutoPromote promotes the preview by itself after AutoPromoteAfter, default 2m, during which
+	// the old version is measured.
 	AutoPromote      bool     `json:"autoPromote,omitempty"      yaml:"autoPromote"`
 	AutoPromoteAfter Duration `json:"autoPromoteAfter,omitempty" yaml:"autoPromoteAfter"`
 }
@@ -90,26 +91,26 @@ type Analysis struct {
 	Interval Duration `json:"interval,omitempty" yaml:"interval"`
 	// Timeout is that of steps without one; default 10m.
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout"`
-	// Metrics are compared beside "errors" (calls that failed) and "latency", which always are; one with
-	// such a name and no source changes its tolerance.
+	// Metrics are compared beside "errors" (calls that failed) and "latency", which always are. One
+	// with such a name and no source changes its tolerance.
 	Metrics []Metric `json:"metrics,omitempty" yaml:"metrics"`
-	// Callers are services whose failed calls to the released one count too, since a call that did not
-	// arrive is in nobody else's numbers; default: the service that controls.
+	// Callers are services whose failed calls to the released one count too, since nobody else
+	// counts a call that did not arrive; default: the service that controls.
 	Callers []string `json:"callers,omitempty" yaml:"callers"`
-	// MaxStableErrors is the share of failed calls of the stable version above which a release does not
-	// begin, from 0 to 1; default 0.1.
+	// MaxStableErrors is the share of the stable version's calls, from 0 to 1, that may fail when a
+	// release begins; default 0.1.
 	MaxStableErrors *float64 `json:"maxStableErrors,omitempty" yaml:"maxStableErrors"`
 }
 
-// A Metric is one that the services' /metrics have.
+// A Metric is a metric of the services' /metrics.
 type Metric struct {
 	analysis.Metric `yaml:",inline"`
 
-	// Source is its name there: a counter or histogram for a proportion, a histogram for a quantile, a
-	// gauge for a level.
+	// Source is its name there: a counter or histogram for a proportion, a histogram for a
+	// quantile, a gauge for a level.
 	Source string `json:"source,omitempty" yaml:"source"`
-	// Labels say which series count, and Bad which of those are bad, in a proportion. The values are
-	// regular expressions for the whole value: status: "5.."
+	// Labels select the series that count, and Bad those that are bad, for a proportion. The values
+	// are regular expressions that match a whole value: status: "5.."
 	Labels map[string]string `json:"labels,omitempty" yaml:"labels"`
 	Bad    map[string]string `json:"bad,omitempty"    yaml:"bad"`
 }
@@ -171,7 +172,7 @@ func ParsePlan(name string, text []byte) (p Plan, err error) {
 	return p, nil
 }
 
-// WithDefaults returns the plan with everything filled in that it leaves to defaults.
+// WithDefaults returns the plan with its defaults filled in.
 func (p Plan) WithDefaults() Plan {
 	or := func(d *Duration, value time.Duration) {
 		if *d == 0 {

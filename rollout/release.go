@@ -12,13 +12,13 @@ import (
 // A Phase is the state of a release.
 type Phase string
 
-// The phases, as Argo Rollouts names them. Paused is a release that waits for somebody, unlike one whose
-// pause has a duration.
+// The phases, as Argo Rollouts names them. A Paused release waits for somebody, unlike one at a
+// pause with a duration.
 const (
 	Progressing Phase = "Progressing"
 	Paused      Phase = "Paused"
-	Healthy     Phase = "Healthy"  // it is over: the new version is the stable one
-	Degraded    Phase = "Degraded" // it is over: the calls are the old version's again
+	Healthy     Phase = "Healthy"  // over: the new version is the stable one
+	Degraded    Phase = "Degraded" // over: the old version has all calls again
 )
 
 // Why a release is Paused.
@@ -31,18 +31,18 @@ const (
 // defaultWait is how long a release waits for its first instances.
 const defaultWait = Duration(time.Minute)
 
-// minSamples is how many calls of each version say something. A version whose calls all fail gets few,
-// since callers eject its instances.
+// minSamples is the number of calls of each version before anything is concluded. It is small
+// because a version whose calls all fail gets few: callers eject its instances.
 const minSamples = 10
 
 // A Release is the state of a service's last or current release, as it is in the store. Its methods
 // return the next state and do not change the receiver.
 type Release struct {
 	Service string `json:"service"`
-	// Stable is the version that the others are compared with, and that stays when a release is aborted.
+	// Stable is the version to compare with, which stays if the release is aborted.
 	Stable string `json:"stable"`
-	// Canary is the version that is being released, or whose release was aborted; "" when all are
-	// done. In a blue-green release it is the preview, and active once its weight is 100.
+	// Canary is the version that is being released, or whose release was aborted; "" after a
+	// successful one. In a blue-green release it is the preview, and active once its weight is 100.
 	Canary string `json:"canary,omitempty"`
 	// Previous is the stable version before this one, for Undo.
 	Previous string `json:"previous,omitempty"`
@@ -61,13 +61,13 @@ type Release struct {
 	Step int `json:"step"`
 	// Weight is the share of Canary in per cent.
 	Weight int `json:"weight"`
-	// Waited is how long the current step has taken, as controllers have measured it: no clocks of
-	// different machines are compared.
+	// Waited is how long the current step has taken, as controllers measured it: clocks of
+	// different machines are not compared.
 	Waited Duration `json:"waited,omitempty"`
 	// Away is how long a version that gets calls has had no instance.
 	Away Duration `json:"away,omitempty"`
-	// Test has what was measured. Baseline is what stable did in the last intervals before the switch of
-	// a blue-green release.
+	// Test has the measurements. Baseline is what stable did in the last intervals before the
+	// switch of a blue-green release.
 	Test     *analysis.Test                    `json:"test,omitempty"`
 	Baseline []map[string]analysis.Observation `json:"baseline,omitempty"`
 	// Message says why the release is where it is, and what to do.
@@ -76,7 +76,8 @@ type Release struct {
 	Changed time.Time `json:"changed"` // of the last change of phase, step or message
 }
 
-// New returns a release of version at its beginning. stable is the version that has the calls.
+// New returns a new release of version. stable is the version that has the calls. It fails for an
+// invalid plan or versions that cannot be compared.
 func New(service, stable, version string, plan Plan, now time.Time) (Release, error) {
 	r := Release{
 		Service: service, Stable: stable, Canary: version, Plan: plan.WithDefaults(), Wait: defaultWait,
@@ -174,8 +175,8 @@ func (r Release) Abort(now time.Time, why string) (Release, error) {
 	return r.change(now, r.abort(why)), nil
 }
 
-// Undo makes the previous version the stable one again, at once; a second Undo takes that back. While a
-// release goes on it is Abort.
+// Undo makes the previous version the stable one again, at once; a second Undo reverts that. During
+// a release it is Abort.
 func (r Release) Undo(now time.Time) (Release, error) {
 	switch {
 	case !r.Done():
@@ -200,7 +201,7 @@ func (r Release) over(what, instead string) error {
 	return fmt.Errorf("rollout: %s: %s: the release of %s is over (%s): %s", what, r.Service, version, r.Phase, instead)
 }
 
-// change is next, with the time of the change and a message about what it does now.
+// change returns next with the time of the change and a message about what it does now.
 func (r Release) change(now time.Time, next Release) Release {
 	if next.Done() == r.Done() && next.Begun && !next.Done() {
 		next.Message = next.doing()
@@ -211,14 +212,14 @@ func (r Release) change(now time.Time, next Release) Release {
 	return next
 }
 
-// abort is the end of the release with all calls at the stable version.
+// abort ends the release with all calls at the stable version.
 func (r Release) abort(why string) Release {
 	r.Phase, r.Reason, r.Weight, r.Baseline = Degraded, "", 0, nil
 	r.Message = fmt.Sprintf("%s: all calls are %s's", why, r.Stable)
 	return r
 }
 
-// finish is the end of the release with all calls at the new version.
+// finish ends the release with all calls at the new version.
 func (r Release) finish(why string) Release {
 	r.Phase, r.Reason, r.Begun, r.Step, r.Waited, r.Away, r.Baseline = Healthy, "", true, len(r.Steps()), 0, 0, nil
 	r.Previous, r.Stable, r.Canary, r.Weight = r.Stable, r.Canary, "", 0
@@ -244,7 +245,7 @@ func (r Release) doing() string {
 	return "comparing with " + r.Stable
 }
 
-// keyName is a version or service as the keys of a store can hold it, as package transport writes it.
+// keyName is a version or service in the form that package transport uses in keys of a store.
 func keyName(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -121,7 +121,7 @@ func TestRefusals(t *testing.T) {
 		phase Phase
 		text  string
 	}{
-		"stable fails":             {seen(0, 0, 1000, 300), 1, false, Degraded, "fails itself (300 of 1000 calls, maxStableErrors is 0.1): mend it first, or use --force"},
+		"stable fails":             {seen(0, 0, 1000, 300), 1, false, Degraded, "fails itself (300 of 1000 calls, maxStableErrors is 0.1): fix it first, or use --force"},
 		"stable fails, with force": {seen(0, 0, 1000, 300), 1, true, Progressing, "comparing"},
 		"stable fails, few calls":  {seen(0, 0, 10, 3), 1, false, Progressing, "comparing"},
 		"no stable":                {with(func(o *Observed) { o.Instances = map[string]int{"v2": 1} }), 6, false, Degraded, "has no instance: start one, or use --force"},

@@ -134,7 +134,7 @@ func (o startOptions) readPlan() (plan Plan, err error) {
 	return plan, nil
 }
 
-// choose returns the stable version, after it has looked that the new one is there, or is to come.
+// choose returns the stable version, after checking that the new one runs or is to come.
 func (o startOptions) choose(before Release, versions map[string]int) (stable string, err error) {
 	stable = o.stable
 	if stable == "" {
@@ -167,15 +167,15 @@ func (o startOptions) choose(before Release, versions map[string]int) (stable st
 		return "", fmt.Errorf("which version is the stable one? %s: say --stable VERSION", told)
 	case versions[stable] == 0 && !o.force:
 		return "", fmt.Errorf("the stable version, %s, is not running: %s. Start it, or name the one that has the calls with --stable, "+
-			"or use --force if %s is the mend", stable, told, o.version)
+			"or use --force if %s is the fix", stable, told, o.version)
 	}
 	return stable, nil
 }
 
-// listTime bounds the question which instances there are.
+// listTime bounds the question to discovery.
 const listTime = 5 * time.Second
 
-// listed returns how many instances of each version there are; nil when nobody knows.
+// listed returns how many instances of each version there are; nil if that is unknown.
 func listed(ctx context.Context, resolver discovery.Resolver, service string) (versions map[string]int, err error) {
 	if resolver == nil {
 		return nil, nil

@@ -102,7 +102,7 @@ func (c *command) json(v any) error {
 	return err
 }
 
-// shown is a release as JSON for scripts: with its weights and result instead of what the test keeps.
+// shown is a release as JSON for scripts, with weights and result instead of evidence.
 type shown struct {
 	Release
 
@@ -198,10 +198,10 @@ func (c *command) watch(ctx context.Context, store kv.Store, service string) err
 	return apply(ctx, store, service) // so that they are written when this returns
 }
 
-// silence is when somebody who watches is told that nothing changes.
+// silence is the time without a change after which a watching user is told.
 const silence = 45 * time.Second
 
-// A screen shows a release: as a table that is drawn again on a terminal, else as a line for each change.
+// A screen shows a release: as a redrawn table on a terminal, else a line for each change.
 type screen struct {
 	*command
 

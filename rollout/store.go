@@ -13,9 +13,9 @@ import (
 	"github.com/kaptar/kaptar/kv"
 )
 
-// Keys of the store: releasesPrefix and a service has the state of its release, leaderKey the lease of
-// the controller that leads, weightsPrefix the weights that every transport follows, localPrefix the
-// binaries that the supervisor of package local runs.
+// Keys of the store: releasesPrefix with a service has the state of its release, leaderKey the
+// lease of the leading controller, weightsPrefix the weights that every transport follows,
+// localPrefix the binaries that the supervisor of package local runs.
 const (
 	releasesPrefix = "releases/"
 	leaderKey      = "releases.leader"
@@ -23,11 +23,11 @@ const (
 	localPrefix    = "local/"
 )
 
-// maxTries bounds how often a change is tried again because somebody else was quicker.
+// maxTries bounds the retries of a change that conflicts with another one.
 const maxTries = 10
 
-// encode is a release as it stands in the store. Of what a blue-green release has kept, the oldest
-// goes when there is no room.
+// encode returns a release for the store. If it does not fit, the oldest intervals of a blue-green
+// release's Baseline are dropped.
 func encode(r Release) ([]byte, error) {
 	for {
 		text, err := json.Marshal(r)
@@ -39,7 +39,7 @@ func encode(r Release) ([]byte, error) {
 	}
 }
 
-// decode reads what encode wrote, and refuses what it cannot have written.
+// decode reads what encode wrote, and refuses anything else.
 func decode(text []byte) (r Release, err error) {
 	if err = json.Unmarshal(text, &r); err == nil {
 		r.Plan = r.Plan.WithDefaults()
@@ -74,7 +74,7 @@ func (r Release) check() error {
 	return nil
 }
 
-// load returns the release of a service, and its revision; errors wrap kv.ErrNotFound if there is none.
+// load returns the release of a service and its revision; or kv.ErrNotFound, wrapped.
 func load(ctx context.Context, store kv.Store, service string) (Release, uint64, error) {
 	e, err := store.Get(ctx, releasesPrefix+keyName(service))
 	if err != nil {
@@ -84,8 +84,8 @@ func load(ctx context.Context, store kv.Store, service string) (Release, uint64,
 	return r, e.Revision, err
 }
 
-// update changes the release of a service by f, which is called again when somebody else was quicker.
-// It returns the release before and after. f gets a zero Release when there is none.
+// update changes the release of a service by f, which is called again after a conflict. It returns
+// the release before and after. f gets a zero Release if there is none.
 func update(ctx context.Context, store kv.Store, service string, f func(Release) (Release, error)) (before, after Release, err error) {
 	for range maxTries {
 		var revision uint64
@@ -107,9 +107,8 @@ func update(ctx context.Context, store kv.Store, service string, f func(Release)
 	return before, before, err
 }
 
-// apply writes the weights that follow from the release of a service, as far as they differ, and again
-// when the release has changed meanwhile: then whoever changed it may have been quicker, and what is
-// written here would be old.
+// apply writes the weights that follow from the release of a service, as far as they differ, and
+// again if the release has changed meanwhile: the weights written here may then be the older ones.
 func apply(ctx context.Context, store kv.Store, service string) error {
 	for range maxTries {
 		r, revision, err := load(ctx, store, service)
@@ -126,8 +125,8 @@ func apply(ctx context.Context, store kv.Store, service string) error {
 	return fmt.Errorf("rollout: weights of %s: the release changes faster than they can be written", service)
 }
 
-// write writes the weights of r. Those that grow come first: so there is a weight at any moment, and no
-// version gets more than the larger of its old and its new share.
+// write writes the weights of r. Those that grow come first, so there is a positive weight at any
+// moment, and no version gets more than the larger of its old and its new share.
 func write(ctx context.Context, store kv.Store, r Release) error {
 	prefix := weightsPrefix + keyName(r.Service) + "/"
 	old, err := values(ctx, store, prefix)
@@ -172,7 +171,7 @@ func write(ctx context.Context, store kv.Store, r Release) error {
 	return nil
 }
 
-// values returns what stands under prefix, by key without it.
+// values returns the values under prefix, by key without it.
 func values(ctx context.Context, store kv.Store, prefix string) (map[string]string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

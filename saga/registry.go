@@ -163,8 +163,9 @@ func newMetrics(app *kaptar.App) *metrics {
 	return m
 }
 
-// waiting is a collector that reads the unfinished sagas of a service at each scrape. Each registered
-// definition has its gauges of running sagas even while there are none, so that alerts find them.
+// waiting is a collector that reads the unfinished sagas of a service at each scrape. Each
+// registered definition has its gauges of running sagas even while there are none, so that alerts
+// find them.
 type waiting struct{ *registry }
 
 func (c waiting) descs() (unfinished, age, stuck *prometheus.Desc) {

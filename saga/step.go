@@ -70,9 +70,9 @@ func (r *runner) call(ctx context.Context, t task, state []byte) ([]byte, answer
 	return after, answerOf(err)
 }
 
-// moveOn stores where a leads w, makes next that, and returns the wait. The step's own effect and End,
-// if there are any, run in the same transaction; if one of them is refused or fails, that becomes the
-// answer.
+// moveOn stores where a leads w, makes next that, and returns the wait. The step's own effect and
+// End, if there are any, run in the same transaction; if one of them is refused or fails, that
+// becomes the answer.
 func (r *runner) moveOn(ctx context.Context, w, next *row, t task, a answer) (wait time.Duration, err error) {
 	for {
 		next.position, wait = r.def.next(w.position, a)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Why a statement is not for a database that another version uses. The list is that of squawk and
-// strong_migrations, as far as it is about correctness and long locks.
+// Reasons why a statement is unsafe while another version uses the database. The list follows
+// squawk and strong_migrations as far as they are about correctness and long locks.
 const (
 	dropped      = "the running version may use it"
 	renamed      = "the running version knows the old name: add a new one, and drop the old one later"
@@ -24,12 +24,12 @@ const (
 	notKnownSafe = "it is not among the statements that are known to leave a running version alone"
 )
 
-// These read a statement's norm.
+// Patterns for statement.norm.
 const (
 	name  = `(\S+(?: \. \S+)*)`
 	added = `^ALTER TABLE ADD (?:COLUMN )?(?:IF NOT EXISTS )?\S+(?: .*)?`
 	col   = `^ALTER TABLE ALTER (?:COLUMN )?\S+ `
-	// constant is a default that PostgreSQL does not work out for each row.
+	// constant is a default that PostgreSQL does not compute for each row.
 	constant = ` DEFAULT (?:\( )?(?:[-+] )?(?:'|TRUE|FALSE|NULL|NOW \( \)|CURRENT_\w+|ARRAY \[ \])` +
 		`(?: : : [\w ]+(?:\( [', ]+ \))?(?: \[ \])?)?(?: \))?(?:$| (?:NOT )?NULL| COLLATE | CONSTRAINT )`
 )
@@ -43,8 +43,8 @@ var (
 	renames      = regexp.MustCompile(`^RENAME TO (.*)$`)
 )
 
-// rules say what a statement breaks, the first that fits; "" is nothing. One for a dialect is for that
-// alone. ALTER TABLE comes without the table, one action at a time.
+// rules say what a statement breaks; the first that matches counts, and "" means nothing. A rule
+// with a dialect is for that one only. They see single actions of ALTER TABLE, without the table.
 var rules = []struct {
 	dialect Dialect
 	fits    *regexp.Regexp
@@ -83,13 +83,13 @@ var rules = []struct {
 	{"", regexp.MustCompile(`^ALTER TABLE VALIDATE CONSTRAINT `), ""},
 }
 
-// A review goes through the statements of one file.
+// A review checks the statements of one file.
 type review struct {
 	dialect Dialect
-	created map[string]bool // what is new in the file, so that nobody uses it
+	created map[string]bool // created in this file, so not in use yet
 }
 
-// breaks says why a statement does not leave a running version alone; "" if it does.
+// breaks returns why a statement breaks a running version, or "".
 func (r *review) breaks(norm string) string {
 	if m := createsTable.FindStringSubmatch(norm); m != nil {
 		r.add(m[2], m[1])
@@ -141,7 +141,8 @@ func (r *review) breaks(norm string) string {
 	return ""
 }
 
-// add notes what was created, unless there was an IF NOT EXISTS, or SQLite was given a string for a name.
+// add records what was created. It does not count after IF NOT EXISTS, or if SQLite was given a
+// string for a name.
 func (r *review) add(name, unless string) {
 	r.created[name] = unless == "" && !strings.Contains(name, "'")
 }

@@ -12,14 +12,15 @@ import (
 	"sync"
 )
 
-// A Driver is the driver of one dialect. Its functions may be called concurrently.
+// A Driver is the driver of one dialect. Its functions may be called concurrently; all are required
+// unless it says otherwise.
 type Driver struct {
 	Dialect Dialect
 	// Open opens the database at url with [OpenDB], and verifies it.
 	Open func(ctx context.Context, url string) (*sql.DB, error)
 	// Unique implements [Constraint] for errors of this dialect.
 	Unique func(err error) (columns string, ok bool)
-	// Retryable reports whether a transaction that failed with err can succeed when it is run again.
+	// Retryable reports whether a transaction that failed with err can succeed later.
 	Retryable func(err error) bool
 	// Away implements [Away] for errors of this dialect; nil means always false.
 	Away func(err error) bool
@@ -34,7 +35,7 @@ type GroupConn interface {
 	driver.Conn
 	// BeginGroup begins the transaction that the group shares, with the write lock.
 	BeginGroup(ctx context.Context) error
-	// EndGroup commits the group, and rolls it back when that fails or commit is false.
+	// EndGroup commits the group. It rolls back if commit is false or the commit fails.
 	EndGroup(commit bool) error
 	// Lost reports whether SQLite has rolled the group back by itself.
 	Lost() bool
@@ -76,13 +77,13 @@ func driverFor(scheme string) (*Driver, error) {
 	}
 	linked := strings.Join(slices.Sorted(maps.Keys(registry.drivers)), ", ")
 	if path := imports[scheme]; path != "" {
-		return nil, fmt.Errorf("sqldb: open: no driver for %s: is linked (linked: %s): add import _ %q", scheme, cmp.Or(linked, "none"), path)
+		return nil, fmt.Errorf("sqldb: open %s: its driver is not linked (linked: %s): add import _ %q", scheme, cmp.Or(linked, "none"), path)
 	}
-	return nil, fmt.Errorf("sqldb: open: unknown scheme %q; known are sqlite and postgres", scheme)
+	return nil, fmt.Errorf("sqldb: open: scheme %q: expected sqlite or postgres", scheme)
 }
 
-// OpenDB returns a database whose connections are made by connect, and which works with the
-// functions of this package. It is for Driver.Open, which then sets the limits of the pool.
+// OpenDB returns a database whose connections connect makes, for use with the functions of this
+// package. It is for Driver.Open, which then sets the limits of the pool.
 func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *sql.DB {
 	own := &dbDriver{Driver: d, connect: connect, session: leaseSession{turn: make(chan struct{}, 1)}}
 	if d.Dialect == SQLite {
@@ -91,8 +92,7 @@ func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *
 	return sql.OpenDB(connector{own})
 }
 
-// dbDriver is what (*sql.DB).Driver returns for our databases: the one place to keep what belongs
-// to one *sql.DB.
+// dbDriver is what (*sql.DB).Driver returns for our databases. It holds one database's state.
 type dbDriver struct {
 	*Driver
 	connect func(ctx context.Context) (driver.Conn, error)
@@ -110,7 +110,7 @@ func driverOf(db *sql.DB) *dbDriver {
 	return d
 }
 
-// Open is there for the interface; the name is ignored because the driver belongs to one database.
+// Open implements driver.Driver. It ignores the name, because a dbDriver belongs to one database.
 func (d *dbDriver) Open(string) (driver.Conn, error) { return d.connect(context.Background()) }
 
 // connector opens connections of one database.
@@ -119,7 +119,7 @@ type connector struct{ driver *dbDriver }
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) { return c.driver.connect(ctx) }
 func (c connector) Driver() driver.Driver                            { return c.driver }
 
-// Close is called by that of the database.
+// Close is called by sql.DB.Close.
 func (c connector) Close() error {
 	c.driver.signals.close()
 	return nil

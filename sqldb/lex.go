@@ -16,20 +16,20 @@ type statement struct {
 	line int
 }
 
-// tokens has for each dialect, as groups: spaces and comments, strings and numbers, names in quotes,
-// what begins something that does not end, and words.
+// tokens matches one token of each dialect. Its groups are: spaces and comments, strings and
+// numbers, quoted names, the start of a token that does not end, and words.
 var tokens = map[Dialect]*regexp.Regexp{
 	Postgres: regexp.MustCompile(blank + `[eE]'(?:[^'\\]|\\.|'')*'|[0-9][\w.]*)|("(?:[^"]|"")*")|([eE]?'|"|/\*)|` + letters + `)`),
 	SQLite:   regexp.MustCompile(blank + `[0-9][\w.]*)|("(?:[^"]|"")*"|\x60(?:[^\x60]|\x60\x60)*\x60|\[[^\]]*\])|(['"\x60[]|/\*)|` + letters + `)`),
 }
 
-// These both have: how the groups begin, and the last one.
+// The common parts of both: how the groups begin, and the last one.
 const (
 	blank   = `^(?s:(\s+|--[^\n]*|/\*.*?\*/)|('(?:[^']|'')*'|`
 	letters = `([A-Za-z_\x{80}-\x{10ffff}][\w$\x{80}-\x{10ffff}]*)`
 )
 
-// dollarTag begins a string of PostgreSQL that ends with the same.
+// dollarTag begins a string of PostgreSQL, which ends with the same tag.
 var dollarTag = regexp.MustCompile(`^\$([A-Za-z_\x{80}-\x{10ffff}][\w\x{80}-\x{10ffff}]*)?\$`)
 
 func statements(text string, dialect Dialect) (all []statement, err error) {
@@ -62,8 +62,8 @@ func statements(text string, dialect Dialect) (all []statement, err error) {
 	return all, nil
 }
 
-// scan returns the first token as in a statement's norm, "" for a space, and its length, 0 if it does
-// not end.
+// scan returns the first token as in a statement's norm, "" for a space, and its length. The length
+// is 0 if the token does not end.
 func scan(text string, dialect Dialect) (token string, n int) {
 	for n < len(text) && strings.IndexByte(" \t\n\f\r", text[n]) >= 0 {
 		n++
@@ -71,7 +71,7 @@ func scan(text string, dialect Dialect) (token string, n int) {
 	if n > 0 {
 		return "", n
 	}
-	// Half of a text is plain words, and each start of a service reads all of its migrations.
+	// A fast path: half of a text is plain words, and each start reads all migrations.
 	for n < len(text) && ('a' <= text[n]|0x20 && text[n]|0x20 <= 'z' || text[n] == '_') {
 		n++
 	}
@@ -89,7 +89,7 @@ func scan(text string, dialect Dialect) (token string, n int) {
 		}
 		return text[:1], 1
 	case m[4] != "", dialect == Postgres && strings.HasPrefix(m[1], "/*") && strings.Contains(m[1][2:], "/*"):
-		return "", 0 // a comment in a comment is not worth its code
+		return "", 0 // nested comments are not supported
 	case m[2] != "":
 		return "'", len(m[0])
 	case m[3] != "":

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lockFile makes the file if need be and takes its lock, until it is closed; it returns nil when
-// another has the lock, in this process or in any.
+// lockFile makes the file if needed and takes its lock, which ends when it is closed. It returns
+// nil if another process or another part of this one has the lock.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {

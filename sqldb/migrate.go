@@ -71,7 +71,7 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 		locker.exists = countSQLiteTable
 		dialect = goose.DialectSQLite3
 		lock = sqliteLocker{locker, d}
-		if err := d.queue.acquire(ctx, true); err != nil { // our own writers need not see SQLITE_BUSY
+		if err := d.queue.acquire(ctx, true); err != nil { // so that our own writers do not get SQLITE_BUSY
 			return fmt.Errorf("sqldb: migrate: %w", err)
 		}
 		defer d.queue.handOver(true)
@@ -166,9 +166,9 @@ func CheckMigrations(migrations fs.FS) error {
 // A file is one migration.
 type file struct {
 	name   string
-	sum    string   // of its text without spaces around it, whatever its line ends are
-	needs  int64    // the migration that a program must have to live with it; 0: any can
-	breaks []string // its statements that break a version that runs, as errors say it
+	sum    string   // of its trimmed text, whatever its line ends are
+	needs  int64    // the migration that a program must have to work after it
+	breaks []string // errors about statements that break a running version
 }
 
 // review fills needs and breaks. text is that of the file, whose number is v.
@@ -202,8 +202,7 @@ func (f *file) review(v int64, text string, dialect Dialect) error {
 	return nil
 }
 
-// readFiles returns the files by number. It refuses those that goose would pass over and those that
-// cannot be safe.
+// readFiles returns the files by number. It refuses those that goose would ignore, and unsafe ones.
 func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
 	names, err := fs.Glob(dir, "*.sql")
 	if err != nil {

@@ -60,7 +60,7 @@ func TestMigrate(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = sqldb.Migrate(t.Context(), db, one, "")
-		if err == nil || !strings.Contains(err.Error(), "newer than this program: it has version 3 in schema_migrations, which only programs with migration 2 can live with;") {
+		if err == nil || !strings.Contains(err.Error(), "newer than this program: it has version 3 in schema_migrations, after which only programs with migration 2 work;") {
 			t.Errorf("Migrate of a newer database: %v; want that it has version 3", err)
 		}
 		err = sqldb.Migrate(t.Context(), db, files("001_a.sql", createA, "004_c.sql", "-- +goose Up\nCREATE TABLE c (n BIGINT);"), "")

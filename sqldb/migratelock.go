@@ -15,15 +15,15 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// The advisory lock that all migrations of one database share, and how often it is tried: a session
-// that blocks in pg_advisory_lock would keep CREATE INDEX CONCURRENTLY of the one that migrates
+// The advisory lock that all migrations of one database share, and how often it is tried. A session
+// that blocks in pg_advisory_lock would keep CREATE INDEX CONCURRENTLY of the session that migrates
 // waiting for ever.
 const (
 	migrateLock  int64 = 0x6b61707461720001 // "kaptar", 1
 	migrateRetry       = 100 * time.Millisecond
 )
 
-// These count the table $1, 0 or 1.
+// These return 1 if the table $1 exists, else 0.
 const (
 	countSQLiteTable   = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = $1"
 	countPostgresTable = "SELECT count(*) FROM pg_catalog.pg_class WHERE oid = to_regclass($1)"
@@ -35,17 +35,17 @@ type migrateLocker struct {
 	exists string // counts a table
 	known  map[int64]file
 
-	unrecorded bool // check has found something applied that record has not seen
+	unrecorded bool // an applied migration is not recorded yet
 }
 
-// sessionLocker is goose's.
+// sessionLocker is goose's interface.
 type sessionLocker interface {
 	SessionLock(ctx context.Context, conn *sql.Conn) error
 	SessionUnlock(ctx context.Context, conn *sql.Conn) error
 }
 
-// checkAlone is check without the lock, which it takes if there is something to record: who applied
-// it on PostgreSQL was killed in between.
+// checkAlone is check without the lock. It takes the lock only if there is something to record,
+// because on PostgreSQL a process that applied it was killed before it recorded it.
 func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock sessionLocker) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -61,8 +61,8 @@ func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock session
 	return lock.SessionUnlock(ctx, conn)
 }
 
-// check finds versions in the database that this program cannot live with, files that were edited
-// since, and those to come that a running version cannot live with.
+// check returns an error for versions in the database after which this program does not work, for
+// files edited since they were applied, and for pending files that would break a running version.
 func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 	versions, err := l.applied(ctx, conn, l.table, "'', 0")
 	if err != nil {
@@ -81,7 +81,7 @@ func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 		switch {
 		case v == 0: // goose's own
 		case !known && (!recorded || record.needs > 0 && !lives):
-			return &ownError{fmt.Sprintf("the database is newer than this program: it has version %d in %s, which only programs with migration %d can live with; "+
+			return &ownError{fmt.Sprintf("the database is newer than this program: it has version %d in %s, after which only programs with migration %d work; "+
 				"run the newer program or restore the older database", v, l.table, cmp.Or(record.needs, v))}
 		case known && !recorded:
 			l.unrecorded = true
@@ -91,7 +91,7 @@ func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 		}
 	}
 	if len(pending) == len(l.known) {
-		return nil // nobody runs on it yet
+		return nil // the database is new, so nobody uses it
 	}
 	for _, v := range slices.Sorted(maps.Keys(pending)) {
 		if len(pending[v].breaks) > 0 {
@@ -101,7 +101,8 @@ func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// applied returns the rows of a table that may be missing, with columns the expressions for theirs.
+// applied returns the rows of a table that may be missing. columns are expressions for sum and
+// needs.
 func (l *migrateLocker) applied(ctx context.Context, conn *sql.Conn, table, columns string) (map[int64]file, error) {
 	var n int
 	if err := conn.QueryRowContext(ctx, l.exists, table).Scan(&n); err != nil || n == 0 {
@@ -117,7 +118,7 @@ func (l *migrateLocker) applied(ctx context.Context, conn *sql.Conn, table, colu
 	return byVersion, err
 }
 
-// record keeps the checksums of what is applied, and who can live with it.
+// record stores the checksums of what is applied, and which programs work after it.
 func (l *migrateLocker) record(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+l.table+"_files (version_id BIGINT PRIMARY KEY, sum TEXT NOT NULL, needs BIGINT NOT NULL)")
 	for v, f := range l.known {
@@ -161,8 +162,8 @@ func (l postgresLocker) unlock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// sqliteLocker holds one write transaction from before the first look at the versions to the end,
-// and the files' transactions become savepoints in it.
+// sqliteLocker holds one write transaction from before the versions are read to the end. The files'
+// transactions are savepoints in it.
 type sqliteLocker struct {
 	*migrateLocker
 	driver *dbDriver
@@ -216,7 +217,7 @@ func onGroup(conn *sql.Conn, f func(GroupConn) error) error {
 	})
 }
 
-// foreignKeys names the first row that points nowhere.
+// foreignKeys returns an error with the first row whose foreign key has no target.
 func foreignKeys(ctx context.Context, conn *sql.Conn) error {
 	_, err := Select(ctx, conn, func(row Row) (none struct{}, err error) {
 		var table, parent string

@@ -112,7 +112,7 @@ func TestOpenErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ url, want string }{
-		{"mysql://u:secret@h/db", `unknown scheme "mysql"; known are sqlite and postgres`},
+		{"mysql://u:secret@h/db", `scheme "mysql": expected sqlite or postgres`},
 		{"shop.db", `expected "sqlite:path" or "postgres://…"`},
 		{"", `expected "sqlite:path"`},
 		{"sqlite:", "no path"},

@@ -15,7 +15,7 @@ const Unowned = "unowned"
 
 const createOwner = `CREATE TABLE IF NOT EXISTS kaptar_owner (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL)`
 
-// These return one table of the user's; those of PostgreSQL's extensions do not count.
+// These return one table of the user's; tables of PostgreSQL extensions do not count.
 const (
 	anySQLiteTable   = `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name LIMIT 1`
 	anyPostgresTable = `SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p')

@@ -26,7 +26,7 @@ type writeQueue struct {
 	mu      sync.Mutex
 	taken   bool // somebody has the turn
 	waiters []*waiter
-	group   *group       // touched only by the one that has the turn
+	group   *group       // used only by the one that has the turn
 	groups  atomic.Int64 // groups that ended
 }
 
@@ -44,8 +44,8 @@ type group struct {
 	err     error         // valid after done
 }
 
-// groupError tells a member whose own work succeeded that the group's commit failed, perhaps by
-// another's fault.
+// groupError tells a member whose own work succeeded that the group's commit failed, maybe because
+// of another member.
 type groupError struct{ err error }
 
 func (e *groupError) Error() string { return e.err.Error() }
@@ -99,7 +99,7 @@ func (q *writeQueue) runMember(ctx context.Context, g *group, alone bool, fn fun
 	return nil
 }
 
-// handOver is called by the one that has the turn, after its part of the group.
+// handOver passes the turn on after a member's part, or ends the group.
 func (q *writeQueue) handOver(alone bool) {
 	g := q.group
 	q.mu.Lock()

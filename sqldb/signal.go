@@ -127,11 +127,11 @@ type signals struct {
 
 	driver    *Driver
 	db        *sql.DB
-	self      string // keeps a process from being woken by itself
+	self      string // so that a process ignores its own notifications
 	ctx       context.Context
-	cancel    context.CancelFunc // ends with the database
+	cancel    context.CancelFunc // ends ctx, with the database
 	work      sync.WaitGroup
-	pending   map[string]bool // names to tell others
+	pending   map[string]bool // names to send
 	sending   bool
 	listening bool
 }
@@ -167,7 +167,7 @@ func (h *signals) close() {
 	h.work.Wait()
 }
 
-// tell has others told, by a goroutine that ends once there is nothing to tell.
+// tell notifies other processes, by a goroutine that ends when there is nothing left to send.
 func (h *signals) tell(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -203,7 +203,7 @@ func (h *signals) send() {
 // database.
 const signalChannel = `'kaptar_' || md5(coalesce(current_schema(), ''))`
 
-// listen begins to hear others, once.
+// listen starts to receive notifications, once.
 func (h *signals) listen() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -220,7 +220,7 @@ func (h *signals) listen() {
 	})
 }
 
-// hear wakes those who wait for what others tell, until it loses the connection.
+// hear wakes waiters for notifications of other processes, until it loses the connection.
 func (h *signals) hear(backoff *steady.Backoff) {
 	conn, err := h.db.Conn(h.ctx)
 	if err != nil {
@@ -237,7 +237,7 @@ func (h *signals) hear(backoff *steady.Backoff) {
 		return
 	}
 	backoff.Reset()
-	h.fire(nil) // what was told before is not heard
+	h.fire(nil) // earlier notifications were missed
 	for {
 		names, err := h.next(conn)
 		switch {
@@ -256,8 +256,8 @@ func (h *signals) hear(backoff *steady.Backoff) {
 	}
 }
 
-// next waits for the names that another process tells, for listenPing at most. Of what this process
-// told it returns none.
+// next waits for the names that another process sends, for at most listenPing. Names that this
+// process sent are dropped.
 func (h *signals) next(conn *sql.Conn) (names []string, err error) {
 	ctx, cancel := context.WithTimeout(h.ctx, listenPing)
 	defer cancel()
@@ -275,7 +275,7 @@ func (h *signals) next(conn *sql.Conn) (names []string, err error) {
 	return names, errors.Join(err, raw)
 }
 
-// fire wakes those who wait for one of names; nil is all.
+// fire wakes the waiters for names; nil means all.
 func (h *signals) fire(names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

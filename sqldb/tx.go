@@ -61,7 +61,7 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 			err = runTx(ctx, db, run)
 		}
 		if err == nil {
-			for _, hook := range state.hooks { // finished: nobody appends
+			for _, hook := range state.hooks { // no longer changed
 				hook()
 			}
 			return nil

@@ -55,7 +55,7 @@ func TestMigrateVersions(t *testing.T) {
 	t.Parallel()
 	eachDialect(t, func(t *testing.T, url string) {
 		const refused = "sqldb: migrate %s: the database is newer than this program: it has version 4 in schema_migrations, " +
-			"which only programs with migration 3 can live with; run the newer program or restore the older database"
+			"after which only programs with migration 3 work; run the newer program or restore the older database"
 		for i, start := range []struct {
 			version string
 			refused bool
@@ -103,7 +103,7 @@ func TestMigrateBreaking(t *testing.T) {
 		if err := migrate(breaking); err != nil {
 			t.Errorf("Migrate of what is marked: %v", err)
 		}
-		if err := migrate(release("v1")); err == nil || !strings.Contains(err.Error(), "which only programs with migration 3 can live with") {
+		if err := migrate(release("v1")); err == nil || !strings.Contains(err.Error(), "after which only programs with migration 3 work") {
 			t.Errorf("Migrate of v1: %v, want that it is refused", err)
 		}
 	})
@@ -119,7 +119,7 @@ func TestMigrateFreshBreaking(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := sqldb.Migrate(t.Context(), db, files("001_a.sql", old), "")
-		if err == nil || !strings.Contains(err.Error(), "it has version 2 in schema_migrations, which only programs with migration 2 can live with") {
+		if err == nil || !strings.Contains(err.Error(), "it has version 2 in schema_migrations, after which only programs with migration 2 work") {
 			t.Errorf("Migrate of the program before: %v", err)
 		}
 	})

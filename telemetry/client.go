@@ -14,17 +14,16 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// A Client sends the three signals to one collector. Logs and Metrics may be nil: then they stay
-// here.
+// A Client sends the three signals to one collector. Nil Logs or Metrics are not exported.
 type Client struct {
-	Spans   sdktrace.SpanExporter // must not keep the spans: they are used again
+	Spans   sdktrace.SpanExporter // must not keep the spans: they are reused
 	Logs    sdklog.Exporter
 	Metrics sdkmetric.Exporter
-	Close   func() error // ends what the three share, after them; nil is nothing
+	Close   func() error // closes what the three share, after them; may be nil
 }
 
-// RegisterClient is for the init function of package telemetry/otlp: open makes the client of
-// opts.Protocol, and does not wait for the collector.
+// RegisterClient is for the init function of package telemetry/otlp. open makes the client of
+// opts.Protocol without waiting for the collector.
 func RegisterClient(open func(ctx context.Context, opts Options, endpoint *url.URL) (*Client, error)) {
 	dial = open
 }
@@ -58,12 +57,12 @@ func openClient(ctx context.Context, opts Options) (*Client, error) {
 func endpoint(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("telemetry: endpoint %q is not a URL such as http://localhost:4317", redact.URL(text))
+		return nil, fmt.Errorf("telemetry: endpoint %q: expected a URL such as http://localhost:4317", redact.URL(text))
 	}
 	return u, nil
 }
 
-// close ends the span and log clients (metricSender ends its own), then what they share.
+// close shuts down the clients for spans and logs (metricSender has its own), then the rest.
 func (c *Client) close(ctx context.Context) error {
 	err := c.Spans.Shutdown(ctx)
 	if c.Logs != nil {

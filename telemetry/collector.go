@@ -17,14 +17,14 @@ import (
 	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
-// collector tells the log when the first of the three signals' exports fails, and when none does.
+// collector logs once when exports begin to fail, and once when all three signals work.
 type collector struct {
 	outage   steady.Outage
-	stopping atomic.Bool // the error of the shutdown tells what is lost
+	stopping atomic.Bool // the error of Shutdown says what is lost
 
 	mu       sync.Mutex
 	failing  map[string]bool
-	unwanted map[string]bool // signals that it has no service for, as Jaeger for metrics and logs
+	unwanted map[string]bool // signals without a service at the collector
 }
 
 func newCollector(endpoint string, log *slog.Logger) *collector {
@@ -35,7 +35,7 @@ func newCollector(endpoint string, log *slog.Logger) *collector {
 	}
 }
 
-// report exports what belongs to signal, unless the collector takes none of it.
+// report exports a signal, unless the collector does not take it.
 func (c *collector) report(ctx context.Context, signal string, export func() error) error {
 	c.mu.Lock()
 	unwanted := c.unwanted[signal]
@@ -69,8 +69,8 @@ func (c *collector) report(ctx context.Context, signal string, export func() err
 	return err
 }
 
-// isUnwanted reports whether err is a collector's answer that it has no service for a signal:
-// UNIMPLEMENTED over gRPC, 404 over HTTP, for which the clients have no type.
+// isUnwanted reports whether err says that the collector has no service for a signal: UNIMPLEMENTED
+// over gRPC, 404 over HTTP, for which the clients have no type.
 func isUnwanted(err error) bool {
 	return err != nil && (status.Code(err) == codes.Unimplemented || strings.Contains(err.Error(), "404 Not Found"))
 }

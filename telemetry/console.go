@@ -21,16 +21,16 @@ import (
 
 const dim, red, yellow, cyan = "2", "31", "33", "36" // colours of a terminal, by SGR code
 
-// consoleHandler writes records for people: one short line each, with the beginning of the trace id
-// at its end, and texts of several lines, such as stacks, indented below it. Control characters are
-// escaped. With logfmt it writes what slog.TextHandler does, and the whole ids of the span.
+// consoleHandler writes records for people: one short line each, which ends with the beginning of
+// the trace id. Texts of several lines, such as stacks, are indented below it. Control characters
+// are escaped. With logfmt it writes the format of slog.TextHandler, with the full ids of the span.
 type consoleHandler struct {
 	service string
 	opts    LogOptions
 	colour  bool
 	logfmt  bool
 	mu      *sync.Mutex
-	group   string      // put before the keys, "a.b."
+	group   string      // prefix of the keys, "a.b."
 	attrs   []slog.Attr // of With, with their groups in their keys
 }
 
@@ -151,7 +151,7 @@ func (h *consoleHandler) pair(line *bytes.Buffer, key, text string) {
 	line.WriteString(" " + h.paint(dim, quoteOdd(key)+"=") + quoteOdd(text))
 }
 
-// quoteOdd quotes what could be taken for more than one word, or is not visible.
+// quoteOdd quotes a text that is not one visible word.
 func quoteOdd(text string) string {
 	odd := func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
 	if text == "" || !utf8.ValidString(text) || strings.ContainsFunc(text, odd) {
@@ -166,5 +166,5 @@ func indent(below *bytes.Buffer, text string) {
 	}
 }
 
-// colourful reports whether w is a terminal whose owner has not asked for plain text.
+// colourful reports whether w is a terminal and NO_COLOR is not set.
 func colourful(w io.Writer, noColor string) bool { return noColor == "" && isTerminal(w) }

@@ -12,13 +12,14 @@ func Buckets() []float64 {
 	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 }
 
-// NativeFactor is how far the bounds of a native histogram are apart at most, for those that releases
-// are compared by: with Buckets alone one cannot tell +20 % of a quantile. It is shown to scrapers that
-// ask for protobuf, and beyond Buckets costs 24 ns an observation and no allocation.
+// NativeFactor is the largest ratio of neighbouring bounds of a native histogram. The histograms by
+// which releases are compared have one, since Buckets alone cannot show +20 % of a quantile.
+// Scrapers that ask for protobuf get it. It costs 24 ns an observation, and no allocation.
 const NativeFactor = 1.05
 
-// Register returns c once it is registered, or what was registered under its name before: two parts
-// of one service share a metric. Without a registry it returns c.
+// Register registers c and returns it, or returns the collector of its type that was registered
+// under its name before: parts of one service can share a metric. If registry is nil, or refuses c
+// for any other reason, c is returned and its values are not collected.
 func Register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
 	if registry == nil {
 		return c
@@ -32,11 +33,11 @@ func Register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
 }
 
 // Counters are the children of a counter vector by a small number, such as an HTTP status or a gRPC
-// code. Each is looked up by its labels once, and from then on found without hashing them. Make it
-// with its length; it may be used concurrently.
+// code. Each is looked up by its labels once. Make it with its length; it may be used concurrently.
 type Counters []atomic.Pointer[prometheus.Counter]
 
-// Add counts one under number i, whose counter find looks up: once, or always if i is outside of c.
+// Add adds one to the counter of number i. It calls find for the counter once, or every time if i
+// is out of range.
 func (c Counters) Add(i int, find func() prometheus.Counter) {
 	if i < 0 || i >= len(c) {
 		find().Inc()

@@ -61,7 +61,7 @@ func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg 
 	return e, nil
 }
 
-// shutdown flushes the three signals at once: one that hangs takes no time from the others.
+// shutdown flushes the signals concurrently: one that hangs takes no time from others.
 func (e *exporter) shutdown(ctx context.Context) error {
 	e.collector.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, flushTime)

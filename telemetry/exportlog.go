@@ -11,8 +11,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// exportHandler puts records into the queue of the collector. OpenTelemetry's bridge, which costs
-// more than the rest of a log line, runs when they are exported.
+// exportHandler queues records for the collector. OpenTelemetry's bridge, which costs more than the
+// rest of a log line, runs only when they are exported.
 type exportHandler struct {
 	queue  *queue[logRecord]
 	level  slog.Leveler
@@ -20,7 +20,7 @@ type exportHandler struct {
 	bridge slog.Handler // with the attributes and groups of With; ends in sink
 }
 
-// logRecord is a record on its way: as it was logged, or converted.
+// logRecord is a queued record: as it was logged, or converted.
 type logRecord struct {
 	bridge slog.Handler // nil when converted is set
 	span   trace.SpanContext
@@ -48,7 +48,7 @@ func (h *exportHandler) WithGroup(name string) slog.Handler {
 
 func (h *exportHandler) Handle(ctx context.Context, r slog.Record) error {
 	item := logRecord{bridge: h.bridge, span: trace.SpanContextFromContext(ctx), record: r}
-	if !isPlain(r) { // what a value points to may have changed when it is exported
+	if !isPlain(r) { // the target of a pointer may change before the export
 		for _, c := range h.sink.convert([]logRecord{item}) {
 			item = logRecord{converted: &c}
 		}

@@ -30,7 +30,7 @@ func newLogHandler(service string, opts LogOptions) (slog.Handler, error) {
 	return nil, fmt.Errorf("telemetry: unknown log format %q; known are console, text and json", opts.Format)
 }
 
-// isTerminal reports whether w is a terminal, or leads to one.
+// isTerminal reports whether w is a terminal, or says so itself.
 func isTerminal(w io.Writer) bool {
 	if t, ok := w.(interface{ IsTerminal() bool }); ok {
 		return t.IsTerminal()
@@ -39,8 +39,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// ownKey returns the name for an attribute at the top level of a record. The handler's own keys
-// stand there already, and many readers of logs refuse a key that comes twice, or believe the last.
+// ownKey returns the name for an attribute at the top level of a record. The handler's own keys are
+// there already, and many readers of logs refuse a key that comes twice, or take the last.
 func ownKey(key string) string {
 	switch key {
 	case slog.TimeKey, slog.LevelKey, slog.MessageKey, "service", "trace_id", "span_id":

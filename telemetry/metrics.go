@@ -13,7 +13,7 @@ import (
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
-// metricSender sends the metrics at an interval. The SDK's own hands errors to a global handler.
+// metricSender sends the metrics at an interval. The SDK's reader has a global error handler.
 type metricSender struct {
 	reader    *sdkmetric.ManualReader
 	client    sdkmetric.Exporter
@@ -45,7 +45,7 @@ func (m *metricSender) send(ctx context.Context) error {
 	return m.collector.report(ctx, "metrics", func() error { return m.client.Export(ctx, &rm) })
 }
 
-// shutdown sends the last values. An export under way is cut: they are newer.
+// shutdown sends the last values. It cuts an export under way, since these are newer.
 func (m *metricSender) shutdown(ctx context.Context) error {
 	m.stop()
 	m.loop.Wait()

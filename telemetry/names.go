@@ -9,9 +9,9 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// The names of span attributes, those of OpenTelemetry's semantic conventions where they have one.
-// Both ends of a call use the same. They stand here rather than in the conventions' own package
-// because that one has another import path with each release.
+// The names of span attributes: those of OpenTelemetry's semantic conventions where they have one.
+// Both ends of a call use the same. The conventions' own package has another import path with each
+// release, so the names are repeated here.
 const (
 	ErrorType   = attribute.Key("error.type") // a status, a gRPC code, or what kept a call from an answer
 	PeerService = attribute.Key("service.peer.name")
@@ -41,12 +41,12 @@ const (
 	DeliveryAttempt = attribute.Key("kaptar.delivery.attempt") // 1 for the first
 )
 
-// RPCStatusName is the value of RPCStatus for a gRPC code: "NOT_FOUND".
+// RPCStatusName returns the value of RPCStatus for a gRPC code, such as "NOT_FOUND".
 func RPCStatusName(c codes.Code) string {
 	return code.Code(c).String() //nolint:gosec // codes are small numbers
 }
 
-// TraceID is the trace id of the span of ctx in hexadecimal, "" when there is none.
+// TraceID returns the trace id of the span of ctx in hexadecimal, "" if there is none.
 func TraceID(ctx context.Context) string {
 	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
 		return sc.TraceID().String()

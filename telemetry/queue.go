@@ -17,7 +17,7 @@ const (
 	flushTime     = 5 * time.Second // and all of them
 )
 
-// queue sends items in batches. What does not fit, or cannot be sent, is dropped and counted.
+// queue sends items in batches. Items that do not fit, or cannot be sent, are dropped and counted.
 type queue[T any] struct {
 	name    string
 	send    func(context.Context, []T) error
@@ -76,7 +76,7 @@ func (q *queue[T]) wake() {
 	}
 }
 
-// take moves the oldest items into batch, which it returns, and reports whether another batch waits.
+// take moves the oldest items into batch, which it returns, and reports whether a full batch waits.
 func (q *queue[T]) take(batch []T) (_ []T, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,7 +103,7 @@ func (q *queue[T]) run(ctx context.Context) {
 		select {
 		case last := <-q.stop:
 			if q.failing {
-				last = ctx // all of lastTry may be over
+				last = ctx // lastTry may be used up
 			}
 			q.done <- q.drain(last, batch)
 			return
@@ -148,7 +148,7 @@ func (q *queue[T]) drain(ctx context.Context, batch []T) error {
 	}
 }
 
-// shutdown, which is called once, sends what is queued and returns when that is done or ctx ends.
+// shutdown sends what is queued and returns when that is done or ctx ends. It is called once.
 func (q *queue[T]) shutdown(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true

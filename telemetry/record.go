@@ -16,9 +16,9 @@ import (
 // link: the SDK's default for each of them.
 const spanLimit = 128
 
-// record is what a recorded span tells. Until the end of the span it belongs to a Span, then to the
-// queue, and once it is exported to the next span. It shows itself to exporters as the SDK's spans
-// do, which is why it embeds an interface that is nil: the interface has a private method.
+// record is the content of a recorded span. Until the span ends it belongs to a Span, then to the
+// queue, and after the export it is reused. Exporters see it as a span of the SDK. It embeds a nil
+// interface because that has a private method.
 type record struct {
 	sdktrace.ReadOnlySpan
 
@@ -42,7 +42,7 @@ var records = sync.Pool{New: func() any { return &record{attrs: make([]attribute
 func (r *record) free() {
 	clear(r.attrs)
 	attrs := r.attrs[:0]
-	if cap(attrs) > spanLimit/4 { // one large span must not stay for ever
+	if cap(attrs) > spanLimit/4 { // do not keep the memory of a large span
 		attrs = make([]attribute.KeyValue, 0, 12)
 	}
 	*r = record{attrs: attrs}
@@ -118,7 +118,7 @@ func (r *record) link(l trace.Link) {
 	})
 }
 
-// snapshot is a copy of r that is never used again.
+// snapshot returns a copy of r that is never reused.
 func (r *record) snapshot() *record {
 	c := *r
 	c.attrs, c.events, c.links = slices.Clone(r.attrs), slices.Clone(r.events), slices.Clone(r.links)
@@ -126,7 +126,7 @@ func (r *record) snapshot() *record {
 	return &c
 }
 
-// What exporters ask.
+// The methods for exporters.
 
 func (r *record) Name() string                                { return r.name }
 func (r *record) SpanContext() trace.SpanContext              { return r.sc }

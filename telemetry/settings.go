@@ -25,8 +25,8 @@ type Settings struct {
 	} `config:"otel"`
 }
 
-// Options returns the options that s is about. Values of headers are percent-decoded, as
-// OpenTelemetry has it; one that cannot be is taken as it is.
+// Options returns the options for s. Values of headers are percent-decoded, as OpenTelemetry has
+// it; one that cannot be decoded is used as it is.
 func (s *Settings) Options() Options {
 	headers := make(map[string]string, len(s.OTel.Headers))
 	for name, secret := range s.OTel.Headers {

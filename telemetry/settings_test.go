@@ -34,7 +34,7 @@ func TestLogsEndpoint(t *testing.T) {
 		{Service: "a", LogsEndpoint: "http://127.0.0.1:9428/insert"},
 		{Service: "a", Endpoint: "http://127.0.0.1:4317", LogsEndpoint: "127.0.0.1:9428"},
 	} {
-		if _, err := telemetry.New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "is not a URL such as http://localhost:4317") {
+		if _, err := telemetry.New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "expected a URL such as http://localhost:4317") {
 			t.Errorf("endpoints %q and %q: %v, want an error", opts.Endpoint, opts.LogsEndpoint, err)
 		}
 	}

@@ -18,14 +18,14 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// A Span is a span as a value, to be part of what lives as long as the work: it then costs no
+// A Span is a trace.Span as a value. As a field of what lives as long as the work it costs no
 // allocation, sampled or not. Telemetry.Begin starts it; a Tracer makes one for each of its spans.
 // It must not be copied. The zero value has no ids and records nothing.
 //
 // Its methods are those of trace.Span. They may be called concurrently, and do nothing after End or
-// when the span is not sampled. As in the SDK a key that is set again replaces its value, a span
-// holds 128 attributes, events and links, and End in a defer statement notes a panic. Texts longer
-// than 16 KiB are cut, and what is not UTF-8 is replaced, when the span is exported.
+// when the span is not sampled. As in the SDK, a key that is set again replaces its value, a span
+// holds 128 attributes, events and links, and End in a defer statement records a panic. When the
+// span is exported, texts longer than 16 KiB are cut and invalid UTF-8 is replaced.
 type Span struct {
 	embedded.Span
 	provider *tracerProvider
@@ -44,14 +44,14 @@ type spanContext struct {
 	span *Span
 }
 
-// spanKey is what OpenTelemetry asks a context for. The key itself is private.
+// spanKey is the key under which OpenTelemetry looks for a span in a context. It is private there.
 var spanKey = func() any {
 	var asked probe
 	_ = trace.SpanFromContext(&asked)
 	return asked.key
 }()
 
-// probe is a context that notes for what it is asked.
+// probe is a context that records the key that it is asked for.
 type probe struct {
 	context.Context
 	key any
@@ -69,19 +69,19 @@ func (c *spanContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// Under is for package deadline: this context ends with that one.
+// Under is for package deadline: this context ends with the returned one.
 func (c *spanContext) Under() context.Context { return c.Context }
 
 // Context returns parent with s as its span, as trace.ContextWithSpan does, without an allocation.
-// It may be called once, by the goroutine that has begun s.
+// It may be called once, by the goroutine that began s.
 func (s *Span) Context(parent context.Context) context.Context {
 	s.ctx = spanContext{parent, s}
 	return &s.ctx
 }
 
-// Begin starts s, which must be new, as a child of parent; a parent without ids makes it the root of
-// a new trace. It does not put s into a context: Context does. With a nil Telemetry s has
-// the ids of parent and records nothing.
+// Begin starts s, which must be new, as a child of parent; a parent without ids makes it the root
+// of a new trace. It does not put s into a context: Context does. With a nil Telemetry s has the
+// ids of parent and records nothing.
 func (t *Telemetry) Begin(s *Span, name string, kind trace.SpanKind, parent trace.SpanContext) {
 	if t == nil {
 		s.sc = parent

@@ -33,28 +33,27 @@ type Options struct {
 	Protocol string            // "grpc" (default) or "http/protobuf"
 	Headers  map[string]string // sent with each export, for example an API key
 
-	// LogsEndpoint is the whole URL that gets log records instead, over HTTP, as in
-	// "http://host:9428/insert/opentelemetry/v1/logs"; "" is Endpoint, without which it is an error.
+	// LogsEndpoint is the complete URL that gets log records instead, over HTTP, as in
+	// "http://host:9428/insert/opentelemetry/v1/logs". "" means Endpoint, which it needs.
 	LogsEndpoint string
 
-	// CA, Cert and Key are files in PEM for https, read for each connection: the authorities that may
-	// sign the collector's certificate, by default the system's, and a certificate to show, with its
-	// key. An http endpoint ignores them.
+	// CA, Cert and Key are files in PEM for https, read for each connection: the authorities that
+	// may sign the collector's certificate, by default the system's, and the client's certificate
+	// and its key. An http endpoint ignores them.
 	CA, Cert, Key string
 
-	// Timeout is how long one export may try, retries included; default 10 s.
+	// Timeout limits one export, retries included; default 10 s.
 	Timeout time.Duration
-	// MetricInterval is how often metrics go out; default 10 s.
+	// MetricInterval is the interval at which metrics are exported; default 10 s.
 	MetricInterval time.Duration
 
 	// Sampler decides which traces are recorded, by OpenTelemetry's names: always_on, always_off,
-	// traceidratio and each of them with parentbased_ in front. Default parentbased_always_on.
+	// traceidratio, or one of these after parentbased_. Default parentbased_always_on.
 	Sampler    string
-	SamplerArg float64 // the share of traces that the ratio samplers record, from 0 to 1
+	SamplerArg float64 // share of traces that the ratio samplers record, from 0, the zero value, to 1
 
-	// SpanProcessor gets each sampled span when it ends, with or without an Endpoint, and may keep it.
-	// A test can pass the SDK's tracetest.SpanRecorder. Several Telemetry may share it. Nil means
-	// none.
+	// SpanProcessor gets each sampled span when it ends, with or without an Endpoint, and may keep
+	// it. A test can pass the SDK's tracetest.SpanRecorder. Several Telemetry may share it.
 	SpanProcessor interface{ OnEnd(s sdktrace.ReadOnlySpan) }
 
 	Log LogOptions
@@ -63,10 +62,10 @@ type Options struct {
 // LogOptions say what the logger writes and where.
 type LogOptions struct {
 	Output io.Writer // default os.Stderr; each record is one Write, never two at a time
-	// Format is "console" for people, "text" (slog's) or "json"; "" is console when Output is a
-	// terminal, or says so by a method IsTerminal() bool, and JSON otherwise.
+	// Format is "console" for people, "text" (slog's) or "json". "" is console if Output is a
+	// terminal, or its method IsTerminal() bool returns true, and JSON otherwise.
 	Format string
-	Level  slog.Leveler // asked for each record, so that it can change while running; default Info
+	Level  slog.Leveler // asked for each record, so it may change at any time; default Info
 }
 
 // Telemetry is the telemetry of one service. Its methods may be called concurrently.
@@ -82,7 +81,8 @@ type Telemetry struct {
 }
 
 // New returns the telemetry of a service. It does not wait for the collector, and succeeds even if
-// there is none at Endpoint. It fails for an invalid option.
+// there is none at Endpoint. It fails for an invalid option, and for an Endpoint in a program that
+// does not import telemetry/otlp.
 func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	if opts.Service == "" {
 		return nil, errors.New("telemetry: no service name; set Options.Service")
@@ -125,14 +125,14 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 // Service is the name given to New.
 func (t *Telemetry) Service() string { return t.service }
 
-// Tracer starts the spans of this service. A span that is not sampled costs no more than its ids:
-// test trace.Span.IsRecording before computing attributes.
+// Tracer starts the spans of this service. A span that is not sampled costs only its ids: test
+// trace.Span.IsRecording before computing attributes.
 func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 
 // TracerProvider is for libraries that want a tracer under their own name.
 func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.provider }
 
-// Logger writes records with service, and with trace_id and span_id when the context has a span.
+// Logger writes records with service, and with the context's trace_id and span_id.
 func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 
 // Registry holds the metrics of this service, with those of the Go runtime and the process.

@@ -99,7 +99,7 @@ func TestWrongOptions(t *testing.T) {
 		"share 1.5 is not between 0 and 1":                           {Service: "s", Sampler: "traceidratio", SamplerArg: 1.5},
 		"share -0.1 is not between 0 and 1":                          {Service: "s", Sampler: "parentbased_traceidratio", SamplerArg: -0.1},
 		"share NaN is not between 0 and 1":                           {Service: "s", Sampler: "traceidratio", SamplerArg: math.NaN()},
-		`endpoint "localhost:4317" is not a URL such as http://`:     {Service: "s", Endpoint: "localhost:4317"},
+		`endpoint "localhost:4317": expected a URL such as http://`:  {Service: "s", Endpoint: "localhost:4317"},
 		`unknown OTLP protocol "thrift"; known are grpc and`:         {Service: "s", Endpoint: "http://localhost:4317", Protocol: "thrift"},
 		`unknown log format "xml"; known are console, text and json`: {Service: "s", Log: telemetry.LogOptions{Format: "xml"}},
 	} {

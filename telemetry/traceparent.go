@@ -6,13 +6,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// maxTracestate is how much of the header tracestate W3C Trace Context makes everybody pass on.
+// maxTracestate is the length of a tracestate that W3C Trace Context requires everybody to pass on.
 const maxTracestate = 512
 
 // ParseTraceparent reads the headers traceparent and tracestate of W3C Trace Context, as
-// propagation.TraceContext of OpenTelemetry does, without a carrier. It returns the context of a
-// remote span, or the zero value when traceparent does not hold one. A tracestate that is wrong or
-// longer than 512 bytes is left out.
+// OpenTelemetry's propagation.TraceContext does, without a carrier. It returns the context of a
+// remote span, or the zero value if traceparent is invalid. A tracestate that is invalid or longer
+// than 512 bytes is left out.
 func ParseTraceparent(traceparent, tracestate string) trace.SpanContext {
 	h := traceparent // 00-<32 digits>-<16 digits>-<2 digits>, more fields in later versions
 	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' || len(h) > 55 && (h[:2] == "00" || h[55] != '-') {
@@ -44,7 +44,7 @@ func unhex(to []byte, digits string) bool {
 	return wrong <= 15
 }
 
-// nibble is the value of a digit, and more than 15 for what is none.
+// nibble is the value of a digit, or more than 15.
 func nibble(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':
@@ -55,8 +55,8 @@ func nibble(c byte) byte {
 	return 0xff
 }
 
-// FormatTraceparent returns the header traceparent for the next service, "" for a context without
-// ids. The header tracestate is sc.TraceState().String(), and left out when that is empty.
+// FormatTraceparent returns the header traceparent for the next service, or "" for a context
+// without ids. The header tracestate is sc.TraceState().String(), and left out if that is empty.
 func FormatTraceparent(sc trace.SpanContext) string {
 	if !sc.IsValid() {
 		return ""

@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace/embedded"
 )
 
-// tracerProvider makes spans of our own rather than the SDK's: a span that nobody will export is a
-// pair of ids, and what a sampled one tells is kept in a record that is used again.
+// tracerProvider makes spans of our own rather than the SDK's: a span that is not exported is only
+// a pair of ids, and the content of a sampled one is a reused record.
 type tracerProvider struct {
 	embedded.TracerProvider
 	sampled   sampler

@@ -10,8 +10,8 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// maxText is how long a text may be in a span or a log record, and textCut the mark at the end of one
-// that was longer: others decide what they send us, and collectors refuse large batches.
+// maxText is the length of a text in a span or a log record, and textCut ends one that was longer:
+// others decide what they send us, and collectors refuse large batches.
 const (
 	maxText = 16 << 10
 	textCut = "…"
@@ -20,8 +20,8 @@ const (
 // maxOutside is how much Cut leaves.
 const maxOutside = 2 << 10
 
-// Cut returns the first 2 KiB of a text that somebody else has sent, such as a path, with a mark at
-// the end if there was more: for log lines, which are not to grow with what clients think up.
+// Cut returns the first 2 KiB of a text from outside, such as a path, with a mark at the end if
+// there was more. Log lines use it, so that clients cannot make them grow.
 func Cut(text string) string {
 	if len(text) <= maxOutside {
 		return text
@@ -29,12 +29,12 @@ func Cut(text string) string {
 	return strings.ToValidUTF8(text[:maxOutside], "\ufffd") + textCut
 }
 
-// A cleaner cuts texts that are too long, replaces what is not UTF-8 by U+FFFD, escapes what is not
-// visible, and remembers whether there was any. OTLP refuses a whole batch in which one text is bad,
-// and anybody can send a service such a path or header.
+// A cleaner cuts long texts, replaces invalid UTF-8 by U+FFFD, escapes what is not visible, and
+// records whether there was any. OTLP refuses a whole batch in which one text is invalid, and
+// anybody can send a service such a path or header.
 type cleaner struct{ bad bool }
 
-// tidy makes of r what can be exported. It is not done while the call lasts.
+// tidy prepares r for the export. That is not done during the call.
 func (r *record) tidy() {
 	var c cleaner
 	r.dedupe()
@@ -47,7 +47,7 @@ func (r *record) tidy() {
 	}
 }
 
-// validRecords repairs the records of batch, which are ours alone.
+// validRecords repairs the records of batch, which nobody else uses.
 func validRecords(batch []sdklog.Record) []sdklog.Record {
 	for i := range batch {
 		r := &batch[i]

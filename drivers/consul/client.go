@@ -87,8 +87,7 @@ func (e *callError) Error() string {
 // Unwrap returns e.err.
 func (e *callError) Unwrap() error { return e.err }
 
-// temporary reports whether the same call may succeed later: there was no answer, or the error is
-// the server's.
+// temporary reports whether the same call may succeed later: no answer, or the server's error.
 func temporary(err error) bool {
 	e, ok := errors.AsType[*callError](err)
 	return ok && (e.code == 0 || e.code >= 500 || e.code == http.StatusTooManyRequests)

@@ -36,8 +36,7 @@
 //
 // Services registered by others resolve too. Address and port (the node's address if there is none)
 // are HTTP. With the tag "grpc" or meta grpc=true they are gRPC instead, and meta grpc=PORT or
-// grpc=HOST:PORT gives a gRPC address beside HTTP. An ID that two agents use gets "@node" at its
-// end.
+// grpc=HOST:PORT gives a gRPC address beside HTTP. An ID that two agents use ends in "@node".
 //
 // # Values
 //
@@ -61,8 +60,7 @@ func init() {
 	})
 }
 
-// A Backend is a Consul agent and what it can do. Make it with [Open]; all methods may be called
-// concurrently.
+// A Backend is a Consul agent. Make it with [Open]; all methods may be called concurrently.
 type Backend struct {
 	client   *client
 	registry *registry
@@ -90,8 +88,7 @@ func (b *Backend) Registry() (discovery.Registry, error) { return b.registry, ni
 // Store returns the backend's side for values.
 func (b *Backend) Store() (kv.Store, error) { return b.store, nil }
 
-// Healthy returns nil, or why the watches and registrations that wait for Consul do so. It makes no
-// round trip.
+// Healthy returns nil, or why watches and registrations wait for Consul. It makes no round trip.
 func (b *Backend) Healthy() error { return b.client.health.Err() }
 
 // Close implements drivers.Backend. It no longer keeps the instances registered and does not

@@ -16,8 +16,7 @@ const (
 	// maxWait is how long a query stays open without a change. It also bounds how long a hanging
 	// agent goes unnoticed.
 	maxWait = 30 * time.Second
-	// minGap is the shortest time between two queries, so that many changes in a row cost few
-	// lists.
+	// minGap is the shortest time between two queries, so that a run of changes costs few lists.
 	minGap = 10 * time.Millisecond
 )
 
@@ -25,8 +24,7 @@ const (
 // passes the JSON of every answer to each, nil for a 404. An answer can be the same as the last
 // one. after is set when queries have failed since the last answer: changes may have been missed,
 // or Consul may have lost its data. each returns within what time it wants to be called again
-// without a change; 0 = whenever. While Consul fails, or each returns an error, follow retries with
-// backoff.
+// without a change; 0 = whenever. If Consul or each fails, follow retries with backoff.
 func (c *client) follow(ctx context.Context, path string, query url.Values, each func(body []byte, after bool) (again time.Duration, err error)) {
 	retry := &steady.Backoff{Max: 5 * time.Second}
 	var index uint64
@@ -43,8 +41,7 @@ func (c *client) follow(ctx context.Context, path string, query url.Values, each
 			return
 		}
 		if err != nil {
-			// The next query must be answered at once: a server that has lost its data counts from
-			// 1 again.
+			// The next answer must come at once: a server without its data counts from 1.
 			after, index = true, 0
 			c.health.Note(retry, err)
 			steady.Sleep(ctx, retry.Next())

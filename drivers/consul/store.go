@@ -11,7 +11,7 @@ import (
 	"github.com/kaptar/kaptar/kv"
 )
 
-// A store is the side of a backend for values: it implements kv.Store. Its methods may be called
+// A store implements kv.Store for a backend. Its methods may be called
 // concurrently.
 type store struct {
 	client *client

@@ -21,8 +21,7 @@ const (
 	metaGRPC    = "grpc"
 	// tagTLS marks an instance that serves TLS.
 	tagTLS = "https"
-	// metaEncoded precedes the encoded form of a key that Consul refuses or that has another
-	// meaning here.
+	// metaEncoded precedes an encoded key: one that Consul refuses, or that is reserved here.
 	metaEncoded = "kaptar--"
 )
 
@@ -187,8 +186,7 @@ func checkName(kind, name string) error {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
-// encodeKey turns any key into one that Consul takes: letters, digits, - and _, not beginning with
-// "consul-".
+// encodeKey turns any key into one that Consul takes: letters, digits, - and _, and not "consul-…".
 func encodeKey(key string) string {
 	plain := plainKey.MatchString(key) && !strings.HasPrefix(key, metaEncoded) && !strings.HasPrefix(key, "consul-") &&
 		key != metaVersion && key != metaHTTP && key != metaGRPC

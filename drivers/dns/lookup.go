@@ -52,8 +52,7 @@ func (r *Registry) lookup(ctx context.Context, service string) ([]discovery.Inst
 	return list, nil
 }
 
-// name returns the name in DNS. A trailing dot makes it complete: the system's search list is not
-// used.
+// name returns the name in DNS. A trailing dot keeps the search list from being used.
 func (o options) name(service string) string {
 	switch {
 	case o.Domain != "":

@@ -39,8 +39,7 @@ type options struct {
 
 const shortest = 10 * time.Millisecond
 
-// invalid is the error for a URL. The URL may contain a password by mistake, so only the wrong part
-// is shown.
+// invalid is the error for a URL. It may contain a password, so only the wrong part is shown.
 func invalid(format string, args ...any) (options, error) {
 	return options{}, fmt.Errorf("%w dns url: %s", discovery.ErrInvalid, fmt.Sprintf(format, args...))
 }

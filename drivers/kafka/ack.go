@@ -150,8 +150,8 @@ func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	return list
 }
 
-// commit commits as a member of the group. The broker refuses it if the group has gone on without
-// this member.
+// commit commits as a member of the group. The broker refuses it if the group has dropped this
+// member.
 func (m *member) commit(ctx context.Context, list map[int32]kgo.EpochOffset) error {
 	if len(list) == 0 {
 		return nil

@@ -13,8 +13,7 @@ type topicPartition struct {
 	partition int32
 }
 
-// An assignment is a partition of a member, from its assignment to its end. The member's mu guards
-// it.
+// An assignment is a member's partition, until that is lost. The member's mu guards it.
 type assignment struct {
 	m         *member
 	partition topicPartition

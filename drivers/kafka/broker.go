@@ -163,8 +163,7 @@ func (b *Broker) clientOptions(a address) []kgo.Opt {
 // Broker returns b, as package drivers asks for it.
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
-// As sets *target to the client that publishes, if it is a **kgo.Client. The Broker owns it: do not
-// close it.
+// As sets *target to the client that publishes, if it is a **kgo.Client. Do not close it.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**kgo.Client)
 	if ok {
@@ -173,8 +172,7 @@ func (b *Broker) As(target any) bool {
 	return ok
 }
 
-// Healthy implements driver.HealthReporter. The cluster is asked every 5 s and when a connection
-// fails.
+// Healthy implements driver.HealthReporter. It asks every 5 s and when a connection fails.
 func (b *Broker) Healthy() error {
 	if b.isClosed() {
 		return fmt.Errorf("kafka: %w", driver.ErrClosed)
@@ -240,8 +238,7 @@ func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-// cause translates the error of a call with ctx into package driver's, or into the reason why ctx
-// ended.
+// cause translates the error of a call with ctx into package driver's, or the reason why ctx ended.
 func (b *Broker) cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil && isContext(err) {
 		err = context.Cause(ctx)

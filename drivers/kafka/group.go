@@ -13,8 +13,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// errNoSuch is the error for a topic or group that is made only when somebody subscribes or
-// publishes.
+// errNoSuch is for a topic or group that the first Publish or Subscribe makes.
 var errNoSuch = errors.New("there is no such topic or group yet: it is made when the service first starts")
 
 // Lag implements driver.LagReporter. It counts from the committed offset to the end of each
@@ -89,8 +88,7 @@ func (b *Broker) Reset(ctx context.Context, sub driver.Subscription, to time.Tim
 	})
 }
 
-// Retention implements driver.Retainer: retention.ms of the topic. The user needs DescribeConfigs
-// on the topic.
+// Retention implements driver.Retainer: the topic's retention.ms, which needs DescribeConfigs.
 func (b *Broker) Retention(ctx context.Context, topic string) (keeps time.Duration, err error) {
 	err = b.about(ctx, "retention", driver.Subscription{Topic: topic}, func(ctx context.Context, topic string) error {
 		configs, err := b.adm.DescribeTopicConfigs(ctx, topic)

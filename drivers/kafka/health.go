@@ -31,8 +31,7 @@ type health struct {
 	since time.Time
 	lost  error // nil: it answers
 
-	// ctx ends with the cause when the cluster is lost, and is replaced when it is back: Publish
-	// must not wait.
+	// ctx ends when the cluster is lost, as Publish must not wait, and is replaced later.
 	ctx context.Context
 	cut context.CancelCauseFunc
 }

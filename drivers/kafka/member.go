@@ -27,8 +27,7 @@ const (
 
 // A member is one Subscribe call, with a client of its own in the group. One goroutine takes what
 // the client has fetched and delivers it, one waits in its place when there is nothing, and one
-// commits. If another goroutine did the taking, each message would move between processors once
-// more.
+// commits. A further goroutine would move each message between processors.
 type member struct {
 	b     *Broker
 	sub   driver.Subscription
@@ -64,8 +63,7 @@ func newMember(b *Broker, sub driver.Subscription, topic string) *member {
 	}
 }
 
-// clock is the time base of entries. It is read for each message, and time.Now takes several times
-// as long.
+// clock is the time base of entries. For each message, time.Now would take several times as long.
 func (m *member) clock() time.Duration { return time.Since(m.begun) }
 
 func (m *member) options() []kgo.Opt {

@@ -18,8 +18,7 @@ import (
 
 // Subscribe implements driver.Broker. It fails for good when the topic is deleted or must not be
 // read. Subscribing again makes the topic anew, and the group then gets all of it. A member that
-// dies loses its partitions after Options.AckWait, but after 6 s at the earliest and 5 minutes at
-// the latest.
+// dies loses its partitions after Options.AckWait, but not before 6 s and not after 5 minutes.
 //
 // Ack returns before the offset is committed. Offsets are committed ten times a second and before a
 // partition is given up. A member whose Subscribe returned keeps its partitions until nothing is in

@@ -20,8 +20,7 @@ const (
 	// headers are lower-case, so none begins with it.
 	headerRaw = "Kaptar-Header-"
 
-	// batchRoom and headerRoom are the most that Kafka's format adds to a batch of one record and
-	// to each header.
+	// batchRoom and headerRoom bound what Kafka adds to a batch of one record and to each header.
 	batchRoom  = 128
 	headerRoom = 10
 )
@@ -134,8 +133,7 @@ func headerName(wire string) string {
 }
 
 // A decoder makes messages of records, which may come from any program. Messages decoded one after
-// the other share small pieces of memory, so that a text that is kept for long does not keep a
-// whole fetch.
+// the other share small pieces of memory, so that a kept text does not keep a whole fetch.
 type decoder struct {
 	raw     bool // headers keep their names
 	texts   strings.Builder

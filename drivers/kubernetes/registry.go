@@ -31,9 +31,8 @@ type Registry struct {
 
 var _ discovery.Registry = (*Registry)(nil)
 
-// Open returns a registry for a URL as described at the package. It makes no request, so it fails
-// only for a URL that cannot be used, with an error that wraps discovery.ErrInvalid. opts may be
-// nil.
+// Open returns a registry for a URL as described at the package. It makes no request and fails only
+// for an unusable URL, with an error that wraps discovery.ErrInvalid. opts may be nil.
 func Open(url string, opts *drivers.Options) (*Registry, error) {
 	o, err := parse(url)
 	if err == nil {
@@ -54,8 +53,7 @@ func (r *Registry) Registry() (discovery.Registry, error) { return r, nil }
 // Healthy returns nil, or why the watches that wait for the API server do so. It makes no request.
 func (r *Registry) Healthy() error { return r.api.health.Err() }
 
-// Close closes idle connections. A Watch ends with its context and closes its own. Close always
-// returns nil.
+// Close closes idle connections and returns nil. A Watch ends with its context.
 func (r *Registry) Close(context.Context) error {
 	r.api.close()
 	return nil

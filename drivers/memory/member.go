@@ -36,8 +36,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) {
 	}
 }
 
-// next returns the next delivery, or nil and when to look again at the latest. The zero time means:
-// when woken.
+// next returns a delivery, or nil and when to look again; the zero time: when woken.
 func (m *member) next() (*driver.Delivery, time.Time) {
 	m.b.mu.Lock()
 	defer m.b.mu.Unlock()

@@ -125,8 +125,7 @@ func (g *group) take(m *member, now time.Time) (next *entry, again time.Time) {
 	return next, time.Time{}
 }
 
-// first makes an entry of the oldest undelivered message that m may have. It returns nil if there
-// is none.
+// first makes an entry of the oldest undelivered message for m, or returns nil.
 func (g *group) first(m *member) *entry {
 	var oldest *entry
 	for p, list := range g.topic.parts {

@@ -47,8 +47,7 @@ type broker struct {
 	groups  *bucket   // who has which partition of the groups with Ordered
 	changed time.Time // time of the last reconnection
 
-	// joined has the creation time of the stream in which a group was found or made, by stream and
-	// consumer.
+	// joined has the creation time of a group's stream, by stream and consumer.
 	joined map[string]time.Time
 }
 
@@ -196,8 +195,7 @@ func (b *broker) Close(ctx context.Context) error {
 	}
 }
 
-// cause translates the error of a call with ctx into package driver's, or into the reason why ctx
-// ended.
+// cause translates the error of a call with ctx into package driver's, or the reason why ctx ended.
 func (b *broker) cause(ctx context.Context, err error) error {
 	err = b.conn.cause(ctx, err)
 	if errors.Is(err, errClosed) {

@@ -106,8 +106,7 @@ func missing(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// consumerNotMade is a code that the server also uses while it still deletes a consumer of the same
-// name.
+// consumerNotMade also comes while a consumer of the same name is still being deleted.
 const consumerNotMade jetstream.ErrorCode = 10012
 
 // unavailable reports whether the server, or the rest of its cluster, is not ready yet.

@@ -113,8 +113,7 @@ func (c *connection) first(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-// refused reports whether err is about credentials or certificates, and not about reaching a
-// server.
+// refused reports whether err is about credentials or certificates.
 func refused(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
 		errors.Is(err, nats.ErrSecureConnWanted) || tlsfiles.ExplainFirst(err, cutInTLS(err)) != err //nolint:errorlint // the same value
@@ -277,8 +276,7 @@ func (c *connection) stream(ctx context.Context, config jetstream.StreamConfig) 
 	return stream, err
 }
 
-// close ends the connection, after flushing it for up to 2 s within ctx. A second call does
-// nothing.
+// close flushes for up to 2 s within ctx and closes. A second call does nothing.
 func (c *connection) close(ctx context.Context) {
 	c.ending.Do(func() {
 		close(c.done)
@@ -301,8 +299,7 @@ func ended(c <-chan struct{}) bool {
 	}
 }
 
-// explained adds what to do about an error, and hides credentials, since errors about URLs quote
-// them.
+// explained adds advice to an error, and hides credentials that it quotes.
 func explained(err error) error {
 	switch {
 	case err == nil:

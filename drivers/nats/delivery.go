@@ -63,8 +63,7 @@ func (l *pending) Nack(ctx context.Context, after time.Duration) error {
 	return l.answer(ctx, "nack", fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
 }
 
-// answer sends word to the server and frees the slot, even if sending fails: then the message comes
-// again.
+// answer sends word and frees the slot. If sending fails the message comes again.
 func (l *pending) answer(ctx context.Context, verb, word string) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("nats: %s: %w", verb, err)

@@ -94,8 +94,7 @@ func (m *member) run(ctx context.Context) error {
 	return err
 }
 
-// answer replies to a member that calls, or wakes run because another member has changed the
-// roster.
+// answer replies to a call, or wakes run because the roster has changed.
 func (m *member) answer(msg *nats.Msg) {
 	if msg.Reply == "" {
 		m.wakeUp()

@@ -164,9 +164,8 @@ func (p *puller) next(now time.Time) (*nats.Msg, *pending) {
 	return nil, nil
 }
 
-// request requests as many messages as there are free slots. It returns the longest time to wait
-// before the next call, whether the server refused the last pull, and the error that ends the
-// subscription.
+// request requests as many messages as there are free slots. It returns how long to wait at most,
+// whether the last pull was refused, and a final error.
 func (p *puller) request(now time.Time) (wait time.Duration, refused bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -63,8 +63,7 @@ type registration struct {
 	data []byte     // nil: not written yet
 }
 
-// Register implements discovery.Registrar. It tries until ctx ends; after an error the instance is
-// not registered.
+// Register implements discovery.Registrar. It tries until ctx ends. An error means not registered.
 func (r *registry) Register(ctx context.Context, in discovery.Instance) error {
 	if err := in.Validate(); err != nil {
 		return err
@@ -215,8 +214,7 @@ func (r *registry) keep(reg *registration) {
 	}
 }
 
-// pause is a third of the time to live ±10 %, so that the instances of a system do not all write at
-// once.
+// pause is a third of the time to live ±10 %, so that instances do not write at once.
 func (r *registry) pause() time.Duration {
 	third := r.ttl / 3
 	return third - third/10 + rand.N(third/5)

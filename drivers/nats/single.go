@@ -30,8 +30,7 @@ const (
 // intact connection: what was under way to another server that died is lost.
 var errSilence = fmt.Errorf("the server is silent: %w", context.DeadlineExceeded)
 
-// single publishes each message on its own. Like the client library it retries those for which
-// nobody answers.
+// single publishes each message on its own. It retries those that nobody answers, like the library.
 func (p *publication) single(ctx context.Context, indexes []int) error {
 	for try := 1; ; try++ {
 		err := p.pipelined(ctx, indexes)

@@ -24,7 +24,7 @@ const (
 
 var _ kv.Store = (*store)(nil)
 
-// A store is the side of a backend for values: it implements kv.Store. Its methods may be called
+// A store implements kv.Store for a backend. Its methods may be called
 // concurrently.
 type store struct {
 	bucket *bucket
@@ -43,8 +43,7 @@ func (s *store) Get(ctx context.Context, key string) (kv.Entry, error) {
 	}
 	var entry jetstream.KeyValueEntry
 	err := s.bucket.do(ctx, true, func(ctx context.Context, c *opened) (err error) {
-		// A server on a busy machine once did not find a key that others were writing, for a
-		// moment.
+		// A busy server once did not find a key that others were writing.
 		for range 3 {
 			if entry, err = c.Get(ctx, key); !errors.Is(err, jetstream.ErrKeyNotFound) {
 				break
@@ -130,8 +129,7 @@ func (s *store) Watch(ctx context.Context, prefix string, update func([]kv.Entry
 		return err
 	}
 	entries, tell := make(map[string]kv.Entry), kv.Changes(update)
-	// A prefix may end within a token, and the server filters by whole tokens, so the whole bucket
-	// comes.
+	// A prefix may end within a token, and the server filters by whole tokens.
 	err := s.bucket.follow(ctx, jetstream.AllKeys, func(changes []change, whole bool) {
 		if whole {
 			clear(entries)

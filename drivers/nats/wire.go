@@ -92,8 +92,7 @@ func decode(topic string, raw bool, msg *nats.Msg) driver.Message {
 	return m
 }
 
-// plainHeader reports whether a header's value has its own syntax, which other programs expect
-// unchanged.
+// plainHeader reports whether a header's value must stay as it is for others.
 func plainHeader(name string) bool {
 	return name == driver.HeaderContentType || name == driver.HeaderTraceParent || name == driver.HeaderTraceState
 }
@@ -130,8 +129,7 @@ func escapeBytes(s string, mark byte, more int, plain func(byte) bool) string {
 	return string(out)
 }
 
-// unescapeValue undoes escapeValue. Anything that is not an escape stays: other programs may not
-// encode.
+// unescapeValue undoes escapeValue. Other text stays: some programs do not encode.
 func unescapeValue(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s

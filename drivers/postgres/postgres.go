@@ -5,8 +5,7 @@
 //	DATABASE_URL=postgres://user:password@host:5432/database?sslmode=verify-full
 //
 // URLs are those of libpq, as pgx reads them; postgresql:// works too. Only sslmode=verify-full
-// verifies the server's name. With the default, prefer, anybody on the path can read and change
-// everything.
+// verifies the server's name. With the default, prefer, anybody between can read and change data.
 //
 //	sslmode=verify-full          TLS with a certificate for the host
 //	sslrootcert=FILE             certificates of authorities to trust, in PEM; default:

@@ -89,8 +89,7 @@ func (l *delivery) Ack(ctx context.Context) error {
 	return l.tell("ack", finished, l.raw.Ack)
 }
 
-// tell ends the delivery at the server and frees the slot, even if that fails: then the message
-// comes again.
+// tell calls word and frees the slot. If word fails the message comes again.
 func (l *delivery) tell(verb string, state deliveryState, word func(bool) error) error {
 	err := word(false)
 	if err != nil {

@@ -66,9 +66,8 @@ type Broker struct {
 }
 
 // Open connects to the servers of a URL as described at the package. opts may be nil. If no server
-// can be reached, or none answers within 5 s each or by ctx's deadline, that is no error: the
-// connection is retried for ever, every 50 ms to 2 s. Refused credentials and invalid certificates
-// are errors.
+// can be reached, or none answers within 5 s each or by ctx's deadline, that is no error: it is
+// retried every 50 ms to 2 s. Refused credentials and invalid certificates are errors.
 func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 	var o Options
 	if opts != nil {
@@ -100,8 +99,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 func (b *Broker) Broker() (driver.Broker, error) { return b, nil }
 
 // As sets *target to the present connection for publishing, if it is a **amqp.Connection and there
-// is one. Make channels of your own on it, and do not close it. After it was lost As gives another
-// one.
+// is one. Open your own channels on it, and do not close it. A reconnection makes another one.
 func (b *Broker) As(target any) bool {
 	t, ok := target.(**amqp.Connection)
 	if !ok {
@@ -247,8 +245,7 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callTimeout)
 }
 
-// lacks says which permission the user needs, if err is about that. Servers before 3.12 do not say
-// it.
+// lacks says which permission the user needs, if err is about that (servers before 3.12 omit it).
 func lacks(permission string, err error) error {
 	if code(err) == amqp.AccessRefused {
 		return fmt.Errorf("the user lacks the permission to %s: %w", permission, err)

@@ -66,8 +66,7 @@ func (b *Broker) inFlight(queue string) (n int) {
 	return n
 }
 
-// Reset implements driver.Resetter: errors.ErrUnsupported, since a queue does not keep what was
-// acknowledged.
+// Reset implements driver.Resetter: errors.ErrUnsupported, since queues drop what is acknowledged.
 func (b *Broker) Reset(_ context.Context, sub driver.Subscription, _ time.Time) error {
 	return fmt.Errorf("rabbitmq: reset of group %s in topic %s: %w: RabbitMQ keeps no message that every group has acknowledged: "+
 		"let the publisher send the events again", sub.Group, sub.Topic, errors.ErrUnsupported)

@@ -33,9 +33,8 @@ type connection struct {
 	wire *wire
 }
 
-// A link is a connection that is restored when it is lost. A Broker has two: when RabbitMQ is short
-// of memory it stops reading from connections that publish, and acknowledgements are what frees
-// memory.
+// A link is a connection that is restored when it is lost. A Broker has two: RabbitMQ short of
+// memory stops reading from connections that publish, and acknowledgements free it.
 type link struct {
 	b *Broker
 
@@ -118,8 +117,7 @@ func (b *Broker) dial(ctx context.Context, server string) (*connection, error) {
 }
 
 // explain says what is wrong with a server's URL. If its reader notices the end before its first
-// write, the library says only that the connection is closed; raw, unless it is nil, has the
-// reason.
+// write, the library says only "closed"; raw, unless it is nil, has the reason.
 func (b *Broker) explain(ctx context.Context, uri *amqp.URI, raw *wire, err error) error {
 	over := code(err) == amqp.FrameError || code(err) == amqp.ChannelError
 	if over && raw != nil {
@@ -234,8 +232,7 @@ func (l *link) wait(ctx context.Context) {
 	}
 }
 
-// close ends the connection after what was written to it. It blocks while the server does not
-// answer.
+// close closes the connection. It blocks while the server does not answer.
 func (l *link) close() {
 	l.mu.Lock()
 	conn := l.conn

@@ -33,8 +33,7 @@ type Options struct {
 	BeginningIsNow bool
 
 	// MakeQueues makes the queue of a raw topic, durable, if it does not exist. By default one of
-	// its programs has to declare it, since programs refuse a queue with other arguments than
-	// theirs.
+	// its programs has to declare it, with the arguments they expect.
 	MakeQueues bool
 
 	// Client is the name of the connections at the server; default "kaptar".

@@ -268,8 +268,7 @@ func (l *link) take() *channel {
 	return nil
 }
 
-// release gives a channel back. One that failed is closed, since confirms of what it sent may still
-// come.
+// release gives a channel back. One that failed is closed: confirms may still come.
 func (b *Broker) release(c *channel, good bool) {
 	defer func() { <-b.turns }()
 	if !good {

@@ -53,8 +53,7 @@ func (m *member) consume(queue string) {
 	}
 }
 
-// begin starts to consume a partition. The server sends at most MaxInFlight messages that are not
-// acknowledged.
+// begin starts to consume a partition. The server sends at most MaxInFlight at a time.
 func (m *member) begin(queue string) (*session, <-chan amqp.Delivery, error) {
 	conn, err := m.b.sub.current()
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
-// partWait is how long Subscribe waits, at its end, for the server to take back what was only
-// fetched.
+// partWait bounds the wait at Subscribe's end for fetched messages to go back.
 const partWait = 2 * time.Second
 
 // Subscribe implements driver.Broker. It fails for good when a queue of the group, its exchange or
@@ -119,8 +118,7 @@ func (m *member) run(ctx context.Context, deliver func(driver.Delivery)) error {
 	return nil
 }
 
-// next returns the next message and counts it as in flight; nil if there is none or all slots are
-// taken.
+// next returns the next message and counts it as in flight; nil if there is none or no slot.
 func (m *member) next() (*driver.Delivery, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -25,8 +25,7 @@ type group struct {
 	raw    bool // it has no exchange, and its one queue is shared
 }
 
-// groupName joins two names that have no ':'. The server takes 255 bytes, including what is added
-// for each queue.
+// groupName joins two names that have no ':'. The server takes 255 bytes, suffixes included.
 func groupName(topic, groupOf string) string {
 	name := topic + ":" + groupOf
 	if len(name) > 220 {

@@ -91,8 +91,7 @@ func (b *backend) Session(service string, limit time.Duration) Session {
 	return s
 }
 
-// at returns the key in Redis. It contains the run id, so data from before a restart is never
-// found.
+// at returns the key in Redis. Its run id hides data from before a restart.
 func (s *session) at(key string) string { return s.base + key }
 
 func (s *session) Take(ctx context.Context, key, shape, lease string, ttl time.Duration) (value []byte, holder string, err error) {

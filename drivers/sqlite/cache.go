@@ -23,8 +23,7 @@ func cached(query string) bool {
 }
 
 // execCached runs a statement that returns no rows. If it succeeds it stays prepared, since
-// preparing takes SQLite longer than running. After a change of the schema SQLite prepares it
-// again.
+// preparing takes SQLite longer than running. SQLite prepares it again if the schema changes.
 func (c *conn) execCached(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if !cached(query) {
 		return c.innerConn.ExecContext(ctx, query, args)

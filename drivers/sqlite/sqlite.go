@@ -126,8 +126,7 @@ func pathOf(rest string) (string, error) {
 }
 
 // verify makes the first connection and checks its settings. When several processes turn a new file
-// into WAL mode it can fail with SQLITE_BUSY at once, whatever the busy timeout, so that is tried
-// again.
+// into WAL mode it can fail with SQLITE_BUSY at once, so that is retried.
 func verify(ctx context.Context, db *sql.DB, path string) error {
 	var err error
 	for n := range openTries {

@@ -1,5 +1,4 @@
-// Package cli is what the commands of kaptar's packages have in common: how wrong command lines are
-// told, exit codes, tables.
+// Package cli is what kaptar's commands share: command line errors, exit codes, tables.
 package cli
 
 import (
@@ -30,7 +29,7 @@ const (
 	Wrong  = 2 // the command line
 )
 
-// Program is the name of the program, as it is typed.
+// Program returns the name of the program, as it is typed.
 func Program() string { return filepath.Base(os.Args[0]) }
 
 // A UsageError is a command line that cannot be understood.
@@ -42,13 +41,13 @@ func (e UsageError) Unwrap() error { return e.error }
 // Usagef is fmt.Errorf for a UsageError.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// An ExitError is the exit code of a command that has printed why.
+// An ExitError is the exit code of a command that has already printed the reason.
 type ExitError int
 
 func (e ExitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// New returns the command name of the program, for commands below it. %[1]s in the example is what is
-// typed for it. Flags may be nil.
+// New returns the command name of the program, for subcommands. In example %[1]s stands for what is
+// typed for it. flags may be nil.
 func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
 	path := Program() + " " + name
 	cmd := &cobra.Command{
@@ -74,7 +73,7 @@ func New(name, long, example string, flags *flag.FlagSet) *cobra.Command {
 	return cmd
 }
 
-// FlagError is the error of cmd for a flag that cannot be parsed. It suggests one with a similar name.
+// FlagError is the error of cmd for a flag that cannot be parsed. It suggests a similar one.
 func FlagError(cmd *cobra.Command, err error) error {
 	like := ""
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
@@ -85,7 +84,7 @@ func FlagError(cmd *cobra.Command, err error) error {
 	return Usagef("%w: %ssee %s --help", err, DidYouMean(like), cmd.CommandPath())
 }
 
-// DidYouMean is the question for a name; "" for none.
+// DidYouMean returns the question for a name; "" for none.
 func DidYouMean(name string) string {
 	if name == "" {
 		return ""
@@ -93,7 +92,7 @@ func DidYouMean(name string) string {
 	return "did you mean " + name + "? "
 }
 
-// Args wants the arguments that Use has behind the command's name, as in "drop SERVICE ID…" and "list [SERVICE…]".
+// Args checks the number of arguments by cmd.Use: "drop SERVICE ID…", "list [SERVICE…]".
 func Args(cmd *cobra.Command, args []string) error {
 	names := strings.Fields(cmd.Use)[1:]
 	least, most := len(names), len(names)
@@ -109,7 +108,7 @@ func Args(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// Run runs root with args, prints the error and returns the exit code: 0, Failed, Wrong or an ExitError.
+// Run runs root with args, prints the error and returns the exit code, as Code does.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -132,7 +131,7 @@ func Code(err error, stderr io.Writer) int {
 	return Failed
 }
 
-// Table prints rows in columns, the first row as their heads. What cannot be seen is escaped.
+// Table prints rows in columns, the first row as their heads. Invisible characters are escaped.
 func Table(w io.Writer, rows [][]string) error {
 	var b strings.Builder
 	columns := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
@@ -160,11 +159,11 @@ func JSON(w io.Writer, v any) error {
 	return err
 }
 
-// IsTerminal reports whether people read what is written to w, or write what is read from it.
+// IsTerminal reports whether w, a writer or reader, is a terminal.
 func IsTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Colours reports whether w is for people who want colours.
+// Colours reports whether w is a terminal and NO_COLOR is not set.
 func Colours(w io.Writer) bool { return IsTerminal(w) && os.Getenv("NO_COLOR") == "" }

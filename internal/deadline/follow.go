@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Follower is told, in a goroutine of its own, that a context has ended.
+// A Follower is told, on a goroutine of its own, that a context has ended.
 type Follower interface{ Ended() }
 
 // Following is what Follow returns. The zero value follows nothing.
@@ -16,9 +16,9 @@ type Following struct {
 	stop  func() bool
 }
 
-// Follow tells f of the end of ctx, once. It is context.AfterFunc for a context that is a limit, or
-// has nothing but values between itself and one (a method Under tells its parent): then it makes
-// neither a channel nor a context, and costs a timer at most.
+// Follow tells f once that ctx has ended. It is like context.AfterFunc, but for a Limit, or a
+// context with only values between itself and one (whose method Under returns its parent), it makes
+// neither a channel nor a context and costs at most a timer.
 func Follow(ctx context.Context, f Follower) Following {
 	if l := under(ctx); l != nil {
 		l.follow(f)
@@ -29,17 +29,17 @@ func Follow(ctx context.Context, f Follower) Following {
 	}
 	ended := f.Ended
 	if l, ok := f.(*Limit); ok && l.ended != nil {
-		ended = l.ended // spares an allocation
+		ended = l.ended // saves an allocation
 	}
 	return Following{stop: context.AfterFunc(ctx, ended)}
 }
 
-// Passed returns why ctx has ended, nil when it has not. It does not wait for a timer.
+// Passed returns why ctx has ended, or nil. It does not wait for a timer.
 func Passed(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if l := under(ctx); l != nil { // it has looked at the clock
+	if l := under(ctx); l != nil { // its Err has checked the clock
 		return Passed(l.parent)
 	}
 	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
@@ -48,7 +48,7 @@ func Passed(ctx context.Context) error {
 	return nil
 }
 
-// under returns the limit with which ctx ends, nil when there is none.
+// under returns the limit that ctx ends with, or nil.
 func under(ctx context.Context) *Limit {
 	if l, ok := ctx.(*Limit); ok {
 		return l
@@ -59,8 +59,7 @@ func under(ctx context.Context) *Limit {
 	return nil
 }
 
-// Stop ends the following. The follower may be told nevertheless, if the context ends at the same
-// time.
+// Stop ends the following. If the context ends at the same time, the follower may still be told.
 func (f Following) Stop() {
 	switch {
 	case f.stop != nil:

@@ -1,5 +1,5 @@
-// Package deadline holds what both ends of a call share about time: the header that carries what
-// is left of it, and a context whose deadline can move.
+// Package deadline holds what both ends of a call share about time: the header with the time left,
+// and a context whose deadline can move.
 package deadline
 
 import (
@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Header carries, in an HTTP request, how many milliseconds the caller will still wait for the
-// answer. It is a span, not a point in time, so that the clocks of two machines need not agree.
-// gRPC has a header of its own for this (grpc-timeout).
+// Header carries, in an HTTP request, for how many more milliseconds the caller waits for the
+// answer. It is a duration, not a point in time, so the clocks of two machines need not agree. gRPC
+// has its own header for this (grpc-timeout).
 const Header = "X-Request-Timeout-Ms"
 
-// maxTimeout bounds what a peer can ask for, in milliseconds: more than a day is as good as no
-// deadline, and a value close to the limits of time.Duration would overflow when added to a time.
+// maxTimeout bounds what a peer can ask for, in milliseconds. More than a day is as good as no
+// deadline, and a value near the limit of time.Duration would overflow when added to a time.
 const maxTimeout = 24 * 60 * 60 * 1000
 
-// Format writes d as the value of Header. Less than a millisecond is written as "1", because "0"
-// would say that the caller has gone.
+// Format returns d as a value of Header. Less than a millisecond is "1", because "0" would mean
+// that the caller has gone.
 func Format(d time.Duration) string {
 	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
 }

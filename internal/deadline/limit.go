@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// A Limit is a context whose deadline can move while it is in use. An answer is given a deadline
-// before anybody knows that it is a stream, which the deadline must not cut.
+// A Limit is a context whose deadline can move while it is in use. A call gets a deadline before
+// anybody knows that its answer is a stream, which the deadline must not cut.
 //
 // It ends with the parent, with context.Canceled through Cancel, and with context.DeadlineExceeded
-// at the deadline. It costs next to nothing until somebody waits for its end.
-// The zero value is ready for one Start. Methods may be called concurrently after Start.
+// at the deadline. It costs next to nothing until somebody waits for its end. The zero value is
+// ready for one Start. Methods may be called concurrently after Start.
 type Limit struct {
 	parent context.Context
 	owner  any
@@ -25,8 +25,8 @@ type Limit struct {
 	err     error
 	ours    bool            // of Choose
 	guarded bool            // it is the guard that has ended it
-	awake   bool            // somebody waits for the end, so that the timer runs and the parent is followed
-	ctx     context.Context // what is waited for; nil until somebody does, or wants the cause
+	awake   bool            // somebody waits for the end: the timer runs, the parent is followed
+	ctx     context.Context // for waiting; nil until somebody waits or needs the cause
 	cancel  context.CancelCauseFunc
 	expire  func() // ends ctx for the reason err
 
@@ -40,21 +40,21 @@ type Limit struct {
 
 type limitKey struct{}
 
-// Of returns the innermost limit that ctx stands under, nil when there is none.
+// Of returns the innermost limit above ctx, nil if there is none.
 func Of(ctx context.Context) *Limit {
 	l, _ := ctx.Value(limitKey{}).(*Limit)
 	return l
 }
 
-// Start returns the limit as a context that ends at the latest at the time at; the zero time sets
-// no deadline. Cancel must be called in the end.
+// Start returns the limit as a context that ends no later than at; the zero time sets no deadline.
+// Cancel must be called in the end.
 func (l *Limit) Start(parent context.Context, at time.Time) context.Context {
 	l.parent, l.at = parent, at
 	return l
 }
 
-// Move sets another deadline; the zero time lifts it, and one that has passed ends the context
-// before Move returns. It has no effect after the end.
+// Move sets another deadline. The zero time removes it; one that has passed ends the context before
+// Move returns. Move has no effect after the end.
 func (l *Limit) Move(at time.Time) {
 	if l.Err() != nil {
 		return
@@ -66,12 +66,12 @@ func (l *Limit) Move(at time.Time) {
 	_ = l.Err()
 }
 
-// Guard lets the context end at the time at as well, with context.DeadlineExceeded. Deadline does not
-// tell of it: it is not meant for those who work under the limit, but for who waits for them. It may
-// be set once, before anybody waits.
+// Guard makes the context end at the time at as well, with context.DeadlineExceeded. Deadline does
+// not report it: it is not for those who work under the limit but for those who wait for them. It
+// may be set once, before anybody waits.
 func (l *Limit) Guard(at time.Time) { l.guard = at }
 
-// Unguard lifts the guard. It reports false when the guard has ended the context.
+// Unguard removes the guard. It returns false if the guard has ended the context.
 func (l *Limit) Unguard() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,11 +82,11 @@ func (l *Limit) Unguard() bool {
 	return !l.guarded
 }
 
-// Choose says whether the deadline is the service's own choice, and not that of its caller.
+// Choose records whether the service itself chose the deadline, rather than its caller.
 func (l *Limit) Choose(ours bool) { l.ours = ours }
 
-// Chosen reports whether the deadline of ctx is one that the service has chosen itself: that of its
-// innermost limit, which Choose was told so of, and not an earlier one of a context between.
+// Chosen reports whether the service itself chose the deadline of ctx: it is that of the innermost
+// limit, for which Choose was called with true, and not an earlier one of a context in between.
 func Chosen(ctx context.Context) bool {
 	l := Of(ctx)
 	if l == nil || !l.ours {
@@ -97,23 +97,24 @@ func Chosen(ctx context.Context) bool {
 	return ok && at.Equal(ours)
 }
 
-// Own makes Owner return v: who works under the limit can be found again through a context.
+// Own makes Owner return v, so that the owner of a limit can be found through a context.
 func (l *Limit) Own(v any) { l.owner = v }
 
-// Carry adds the values of ctx to those of the parent: it spares who works under the limit a context
-// below it. It must be called before anybody else has the limit.
+// Carry adds the values of ctx to those of the parent, which saves a context below the limit. Call
+// it before anybody else has the limit.
 func (l *Limit) Carry(ctx context.Context) { l.values = ctx }
 
 type given struct{ key, value any }
 
-// Give adds one value to the context, in the stead of the last one: like Carry, for who has it later.
+// Give adds one value to the context, in place of the last one that Give added. Unlike Carry it may
+// be called at any time.
 func (l *Limit) Give(key, value any) { l.given.Store(&given{key, value}) }
 
 // Owner returns what Own was given.
 func (l *Limit) Owner() any { return l.owner }
 
-// Cancel ends the context, unless it has ended, for the reason that context.Cause then tells; nil
-// stands for context.Canceled. It frees what the limit holds.
+// Cancel ends the context, unless it has ended, with the given context.Cause; nil stands for
+// context.Canceled. It frees what the limit holds.
 func (l *Limit) Cancel(cause error) {
 	l.mu.Lock()
 	if l.err == nil {
@@ -177,7 +178,7 @@ func (l *Limit) Err() error {
 	return err
 }
 
-// Deadline is the deadline in force, ok false when there is none.
+// Deadline returns the deadline in force; ok is false if there is none.
 func (l *Limit) Deadline() (at time.Time, ok bool) {
 	l.mu.Lock()
 	at = l.at
@@ -210,10 +211,10 @@ func (l *Limit) Value(key any) any {
 	return ctx.Value(key)
 }
 
-// Ended implements Follower: it is the parent's end, or the timer's.
+// Ended implements Follower: the parent has ended or the timer has fired.
 func (l *Limit) Ended() { _ = l.Err() }
 
-// wake lets the end come by itself; the caller holds mu.
+// wake makes the limit end without anybody asking; the caller holds mu.
 func (l *Limit) wake() {
 	if l.awake || l.err != nil {
 		return
@@ -245,7 +246,7 @@ func (l *Limit) arm() {
 	}
 }
 
-// watch makes what can be waited for; the caller holds mu.
+// watch makes ctx; the caller holds mu.
 func (l *Limit) watch() {
 	if l.ctx == nil {
 		l.ctx, l.cancel = context.WithCancelCause(source{l}) // sets l.expire
@@ -253,15 +254,15 @@ func (l *Limit) watch() {
 }
 
 // source is the limit as the parent of its ctx. Package context asks it for the reason of the end,
-// and through AfterFunc leaves it to us when that is: this is what makes ctx, and every context
-// below, end with context.DeadlineExceeded though no timer of package context is involved.
+// and leaves the moment to us through AfterFunc. So ctx, and every context below, ends with
+// context.DeadlineExceeded although no timer of package context is involved.
 type source struct{ *Limit }
 
 var never = make(chan struct{})
 
 func stopped() bool { return true }
 
-// Done is never closed: who waits, waits for ctx.
+// Done is never closed, since callers wait for ctx.
 func (source) Done() <-chan struct{} { return never }
 
 // AfterFunc is what package context calls in watch.

@@ -1,6 +1,6 @@
-// Package dependency holds the mark of an answer that fails because of something that the answering
-// service depends on. Whoever gets such an answer does not count it against the one that tells it:
-// otherwise one service that is away would close all those in front of it, one layer after another.
+// Package dependency marks answers that fail because of something that the answering service
+// depends on. Callers do not count such an answer against that service; otherwise one service that
+// is away would open the breakers of all those in front of it, layer after layer.
 package dependency
 
 import (
@@ -16,8 +16,8 @@ const Header = "Kaptar-Dependency"
 // Trailer is the same over gRPC, in the trailer of a call that failed.
 const Trailer = "kaptar-dependency"
 
-// An Error is an error that names the dependency it is due to. Its text and gRPC status are those of
-// Err: package status would change the message of what is wrapped.
+// An Error is an error with the name of the dependency that caused it. Its text and gRPC status are
+// those of Err, since package status would change the message of a wrapped error.
 type Error struct {
 	Err  error
 	Name string
@@ -32,8 +32,8 @@ func (e *Error) Dependency() string { return e.Name }
 // GRPCStatus is for package status.
 func (e *Error) GRPCStatus() *status.Status { return status.Convert(e.Err) }
 
-// Of returns what err says is away: the answer of the first error in its chain that has a method
-// Dependency. It is "" for any other error, and for nil.
+// Of returns the name of the dependency that err blames: the result of the first error in its chain
+// with a method Dependency. It is "" for any other error, and for nil.
 func Of(err error) string {
 	if e, ok := errors.AsType[interface {
 		error

@@ -1,5 +1,5 @@
-// Package faults holds faults that are made on purpose, to see what a system does about them: how
-// they are written, which of them strike a call, and waiting.
+// Package faults holds deliberate faults, which show what a system does about them: their form,
+// which of them strike a call, and waiting.
 package faults
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/kaptar/kaptar/internal/route"
 )
 
-// A Fault is what goes wrong with some calls. Of Status, Abort and Drop at most one is set.
+// A Fault is what goes wrong with some calls. At most one of Status, Abort and Drop is set.
 type Fault struct {
-	Route   Route    // the calls that it is for; the zero value is all of them
+	Route   Route    // the calls it applies to
 	Percent float64  // of these calls, 0 to 100; in JSON the default is 100
-	Delay   Duration // before all else
+	Delay   Duration // before anything else
 	Status  int      // the answer is this HTTP status, or what corresponds to it in gRPC
 	Abort   bool     // the connection breaks off
 	Drop    bool     // no answer comes before the deadline
@@ -43,7 +43,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// UnmarshalJSON reads and checks a fault; a key that it does not know is an error.
+// UnmarshalJSON reads and checks a fault. An unknown key is an error.
 func (f *Fault) UnmarshalJSON(text []byte) error {
 	type plain Fault
 	p := plain{Percent: 100}
@@ -84,8 +84,8 @@ func Parse(text []byte) (list []Fault, err error) {
 	return list, nil
 }
 
-// Draw returns what strikes a call. Every fault of its route strikes by its own percentage: delays
-// add up, and the first that has one decides how the call ends. ok is false when none strikes.
+// Draw returns what strikes a call. Each fault of its route strikes with its own percentage. Delays
+// add up, and the first fault with an end decides how the call ends. ok is false if none strikes.
 func Draw(list []Fault, method, path string) (sum Fault, ok bool) {
 	for _, f := range list {
 		if !f.Route.Match(method, path) || !Chance(f.Percent) {
@@ -103,7 +103,7 @@ func Draw(list []Fault, method, path string) (sum Fault, ok bool) {
 // Chance is true in percent of all calls: never at 0, always at 100.
 func Chance(percent float64) bool { return 100*rand.Float64() < percent } //nolint:gosec // nobody gains by guessing it
 
-// Wait takes the time of the delay; after Drop it ends with ctx alone. It returns why ctx ended.
+// Wait waits for the delay, or with Drop until ctx ends. It returns the error of ctx.
 func (f Fault) Wait(ctx context.Context) error {
 	var over <-chan time.Time // nil: never
 	if !f.Drop {

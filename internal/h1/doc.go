@@ -2,8 +2,8 @@
 // calls are, on the goroutine of the caller, and hands all others over to net/http.
 //
 // A call is lean if it is a GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS with no body or one of
-// known length up to 32 KiB, over http or https, and asks for nothing special. Options.Next, which is
-// net/http's Transport, gets the rest: other methods, longer bodies and those of unknown length,
+// known length up to 32 KiB, over http or https, and asks for nothing special. Options.Next, which
+// is net/http's Transport, gets the rest: other methods, longer bodies and those of unknown length,
 // Upgrade, Connection, Expect, trailers and Transfer-Encoding in the request, host names that need
 // cleaning, a httptrace hook that we do not call, and requests that are not valid, which net/http
 // explains better. Proxies, HTTP/2 and compression are Next's affair too: nothing of them is here.
@@ -30,8 +30,9 @@
 //   - A connection is not used again after HTTP/1.0, Connection: close, an answer that came before the
 //     request was sent, bytes behind the answer, or a 204 that announces a body.
 //
-// The fields of a response are those that net/http's Transport with DisableCompression gives for the
-// same bytes; a test compares them over some hundred behaviours of servers, and a fuzzer goes on.
+// The fields of a response are those that net/http's Transport with DisableCompression gives for
+// the same bytes; a test compares them over some hundred behaviours of servers, and a fuzzer goes
+// on.
 //
 // It exists because a call through net/http's Transport passes through three goroutines. With
 // net/http's client and server around both, a call takes 29 allocations instead of 63, and 16 or 64

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// An Authority is a throw-away CA for one machine, whose key never leaves the memory: for package
-// local and for tests. Its methods may be called concurrently.
+// An Authority is a temporary CA for one machine, whose key never leaves memory: for package local
+// and for tests. Its methods may be called concurrently.
 type Authority struct {
 	domain string
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 }
 
-// caLife is how long the certificate of an Authority is good, which is longer than any Run.
+// caLife is the lifetime of an Authority's certificate, longer than any Run.
 const caLife = 10 * 365 * 24 * time.Hour
 
 // skew is how far a clock may be behind that of an Authority.
@@ -48,7 +48,7 @@ func NewAuthority(domain string) (*Authority, error) {
 	return a, err
 }
 
-// PEM is the CA's certificate.
+// PEM returns the CA's certificate.
 func (a *Authority) PEM() []byte { return pemOf("CERTIFICATE", a.cert.Raw) }
 
 // sign makes a certificate.
@@ -56,7 +56,7 @@ func (a *Authority) sign(template *x509.Certificate, key any) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 }
 
-// Issue makes a key and a certificate of a service that is good for life, in one PEM text.
+// Issue makes a key and a certificate of a service, valid for life, in one PEM text.
 func (a *Authority) Issue(service string, life time.Duration) ([]byte, error) {
 	id, err := Parse(scheme + a.domain + "/" + service)
 	if err != nil {
@@ -77,7 +77,7 @@ func (a *Authority) Issue(service string, life time.Duration) ([]byte, error) {
 	return append(pemOf("CERTIFICATE", der), pemOf("PRIVATE KEY", private)...), nil
 }
 
-// leaf is what Issue signs. It is good for tools too that ask for the name of this machine.
+// leaf is the certificate that Issue signs. It also names this machine, for tools that check that.
 func (a *Authority) leaf(id ID, life time.Duration) *x509.Certificate {
 	return &x509.Certificate{
 		NotBefore: time.Now().Add(-skew), NotAfter: time.Now().Add(life),
@@ -93,8 +93,8 @@ func pemOf(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// Write puts a new certificate of service and its key into set.Cert, and the CA into set.CA. Only
-// the user may read them; each is replaced as a whole.
+// Write writes a new certificate of service with its key to set.Cert, and the CA to set.CA. Only
+// the user may read them; each file is replaced as a whole.
 func (a *Authority) Write(set Settings, service string, life time.Duration) error {
 	text, err := a.Issue(service, life)
 	if err == nil {

@@ -13,7 +13,7 @@ const (
 	maxDomain = 255  // bytes, as SPIFFE-ID §2.1
 )
 
-// An ID is a SPIFFE id, of which the last segment is the name of a service: for
+// An ID is a SPIFFE id whose last segment is the name of a service. For
 // spiffe://example.org/ns/shop/order-service the Prefix is spiffe://example.org/ns/shop/ and the
 // Service order-service. The zero value is no id.
 type ID struct{ Prefix, Service string }
@@ -21,11 +21,11 @@ type ID struct{ Prefix, Service string }
 // String is the id as a URI.
 func (id ID) String() string { return id.Prefix + id.Service }
 
-// Parse reads a SPIFFE id by the rules of SPIFFE-ID §2: a trust domain of lower-case letters, digits,
-// dots, dashes and underscores, and one or more segments of letters, digits, dots, dashes and
-// underscores, none of them empty, "." or "..". There is no port, user, query, fragment or escape.
-// The last segment must be able to name a service: lower-case letters, digits and dashes, a letter
-// first, 63 bytes at most.
+// Parse reads a SPIFFE id by the rules of SPIFFE-ID §2: a trust domain of lower-case letters,
+// digits, dots, dashes and underscores, and one or more segments of letters, digits, dots, dashes
+// and underscores, none of them empty, "." or "..". There is no port, user, query, fragment or
+// escape. The last segment must be able to name a service: lower-case letters, digits and dashes, a
+// letter first, 63 bytes at most.
 func Parse(uri string) (ID, error) {
 	rest, ok := strings.CutPrefix(uri, scheme)
 	domain, path, _ := strings.Cut(rest, "/")
@@ -58,8 +58,8 @@ func outside(set string) func(rune) bool {
 	return func(r rune) bool { return !strings.ContainsRune(set, r) }
 }
 
-// idOf is the id of a certificate, which must have exactly one URI (X509-SVID §2) and belong to no
-// CA (§4.1).
+// idOf returns the id of a certificate, which must have one URI (X509-SVID §2) and not be a CA's
+// (§4.1).
 func idOf(cert *x509.Certificate) (ID, error) {
 	switch {
 	case len(cert.URIs) != 1:
@@ -70,9 +70,9 @@ func idOf(cert *x509.Certificate) (ID, error) {
 	return Parse(cert.URIs[0].String())
 }
 
-// ServiceOf is the service whose certificate the peer of a server's connection has shown; false for
-// none, and for one that the handshake has not verified. state may be nil, which is plain text or a
-// call within the process. Whether the certificate is still good says [Identity.CheckPeer].
+// ServiceOf returns the service whose certificate the client of a connection has shown. ok is false
+// without a certificate, or if the handshake did not verify it. state may be nil, for plain text
+// and calls within the process. [Identity.CheckPeer] says whether it is still valid.
 func ServiceOf(state *tls.ConnectionState) (service string, ok bool) {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return "", false

@@ -1,11 +1,10 @@
-// Package identity is who a service is to others on the network: a certificate whose only URI is a
-// SPIFFE id, its key and the CAs of its peers, read from files and read again when they change. It
-// makes the tls.Config of server and client from them.
+// Package identity is a service's identity on the network: a certificate whose only URI is a SPIFFE
+// id, its key and the CAs of its peers. It reads them from files, again when they change, and makes
+// the tls.Config of server and client.
 //
-// Peers are the services of the same trust domain: their ids are equal to the own one but for the
-// last segment, which is the name of the service. A client expects the id of the service that it
-// calls, and no DNS name. TLS is 1.3, without session tickets: each connection begins with the
-// certificates of its time.
+// Peers are the services of the same trust domain: their ids differ only in the last segment, the
+// name of the service. A client expects the id of the service that it calls, and no DNS name. TLS
+// is 1.3, without session tickets: each connection begins with the certificates of its time.
 package identity
 
 import (
@@ -48,8 +47,8 @@ func (s *Settings) Validate() error {
 	return nil
 }
 
-// interval is how often the files are looked at. They are read once they have stayed the same for
-// as long, so that half-written ones are not taken.
+// interval is how often the files are checked. They are read once they have not changed for as
+// long, so that half-written ones are not used.
 const interval = time.Second
 
 // An Identity is a service's certificate and its peers' CAs. Load makes one. Its methods may be
@@ -61,8 +60,8 @@ type Identity struct {
 	current atomic.Pointer[material]
 
 	// For Watch:
-	seen, done string    // states of the files, seen last and dealt with
-	remind     time.Time // when the end of the certificate is told
+	seen, done string    // states of the files: last seen, and last handled
+	remind     time.Time // when to warn of the certificate's end
 }
 
 // material is what was read at one time.
@@ -73,8 +72,8 @@ type material struct {
 	roots *x509.CertPool
 }
 
-// Load reads the files. The certificate must be that of service, be valid now, fit the key, and be
-// signed by one of the CAs for servers and clients.
+// Load reads the files. The certificate must be that of service, be valid now, match the key, and
+// be signed by one of the CAs for servers and clients.
 func Load(service string, set *Settings, log *slog.Logger) (*Identity, error) {
 	i := &Identity{service: service, set: *set, log: log}
 	i.done = i.stat()
@@ -90,10 +89,10 @@ func Load(service string, set *Settings, log *slog.Logger) (*Identity, error) {
 // Expires is when the certificate in force ends.
 func (i *Identity) Expires() time.Time { return i.current.Load().pair.Leaf.NotAfter }
 
-// Watch takes over files that change, until ctx ends, then returns nil. What cannot be used changes
-// nothing, and is told once. A certificate that is in the last third of its life is told of, and
-// again each time that half of the rest is over. renewed is called after each change: connections
-// that are open still have the certificates they began with. Call Watch once.
+// Watch loads files that change, until ctx ends, then returns nil. Invalid files change nothing and
+// are logged once. A certificate in the last third of its life is logged, and again each time half
+// of the rest is over. renewed is called after each change; open connections keep the certificates
+// they began with. Call Watch once.
 func (i *Identity) Watch(ctx context.Context, renewed func()) error {
 	for steady.Sleep(ctx, interval) {
 		if i.look(ctx) {
@@ -104,7 +103,7 @@ func (i *Identity) Watch(ctx context.Context, renewed func()) error {
 	return nil
 }
 
-// look reads the files if they have changed and stand still, and reports whether they are in force.
+// look loads the files if they have changed and are stable, and reports whether it did.
 func (i *Identity) look(ctx context.Context) bool {
 	now := i.stat()
 	moving := now != i.seen
@@ -114,7 +113,7 @@ func (i *Identity) look(ctx context.Context) bool {
 	}
 	m, err := i.read()
 	if i.stat() != now {
-		return false // they have changed while they were read
+		return false // they changed while being read
 	}
 	i.done = now
 	if err != nil {
@@ -134,7 +133,7 @@ func (i *Identity) take(m *material) {
 	i.remind = leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
 }
 
-// tellEnd says that the certificate ends soon, or has ended.
+// tellEnd logs that the certificate ends soon, or has ended.
 func (i *Identity) tellEnd(ctx context.Context) {
 	now := time.Now()
 	if now.Before(i.remind) {
@@ -190,8 +189,8 @@ func (i *Identity) read() (*material, error) {
 	return m, nil
 }
 
-// check finds out whether the certificate is one of the service that peers will take. A CA that was
-// known before keeps its old copy: chains that were verified with it end in that (see CheckPeer).
+// check returns an error if peers would refuse the certificate or it is not service's. A CA that
+// was known before keeps its old copy, since verified chains end in that copy (see CheckPeer).
 func (m *material) check(service string, before *material) (err error) {
 	for n, ca := range m.cas {
 		if !ca.IsCA {
@@ -232,7 +231,7 @@ func (m *material) check(service string, before *material) (err error) {
 	return nil
 }
 
-// verify checks what a peer shows for a use of its certificate.
+// verify checks a peer's certificates for a use.
 func (m *material) verify(chain []*x509.Certificate, use x509.ExtKeyUsage) error {
 	opts := x509.VerifyOptions{Roots: m.roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{use}}
 	for _, between := range chain[1:] {
@@ -244,7 +243,7 @@ func (m *material) verify(chain []*x509.Certificate, use x509.ExtKeyUsage) error
 	return m.checkPeer(chain[0])
 }
 
-// checkPeer checks a certificate whose chain is good: that it is a peer's, and its key strong.
+// checkPeer checks a certificate with a valid chain: it must be a peer's, with a strong key.
 func (m *material) checkPeer(leaf *x509.Certificate) error {
 	id, err := idOf(leaf)
 	if err != nil {
@@ -273,7 +272,7 @@ func certificates(data []byte) (all []*x509.Certificate, err error) {
 			if bytes.Contains(data, []byte("-----BEGIN")) {
 				return nil, errors.New("a PEM block is cut off")
 			}
-			break // words behind the last one
+			break // text after the last block
 		}
 		data = rest
 		if block.Type != "CERTIFICATE" {

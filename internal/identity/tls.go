@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Server is the configuration of a server. With ask, callers are asked for a certificate: a
-// connection is refused that shows one which is no peer's, and taken without one, for probes; what
-// else it may do says CheckPeer.
+// Server returns the configuration of a server. With ask, callers are asked for a certificate. A
+// connection with a certificate that is not a peer's is refused; one without is accepted, for
+// probes, and CheckPeer decides what else it may do.
 func (i *Identity) Server(ask bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -35,8 +35,8 @@ func (i *Identity) Server(ask bool) *tls.Config {
 	}
 }
 
-// Client is the configuration of a client, whose ServerName is the service to be called: the copy
-// for a connection must have it. It shows the certificate to every server that asks.
+// Client returns the configuration of a client. Set ServerName, in the copy for a connection, to
+// the service to be called. It shows the certificate to every server that asks.
 func (i *Identity) Client() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -62,9 +62,9 @@ var (
 	errOldPeer = errors.New("identity: the client's certificate has expired, or its CA is not among tls.ca any more")
 )
 
-// CheckPeer returns nil for a connection whose client has shown a peer's certificate that is still
-// good: it has not expired, and its CA has not been taken away since. It is cheap enough to be asked
-// at each request. state may be nil.
+// CheckPeer returns nil if the client of a connection has shown a peer's certificate that is still
+// valid: it has not expired, and its CA has not been removed since. It is cheap enough for each
+// request. state may be nil.
 func (i *Identity) CheckPeer(state *tls.ConnectionState) error {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return errNoPeer

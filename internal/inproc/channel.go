@@ -152,8 +152,7 @@ func (c *Channel) Invoke(ctx context.Context, full string, args, reply any, opts
 	return c.unmarshal(call.reply, reply, o.maxRecv)
 }
 
-// A unaryCall is a call on its way. reply and err belong to the handler's goroutine until done is
-// set.
+// A unaryCall is a call. Its reply and err are the handler's goroutine's until done is set.
 type unaryCall struct {
 	channel *Channel
 	method  *method

@@ -12,8 +12,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// hijacked are the two ends of the connection that stands for the network's once a handler has
-// taken it over.
+// hijacked are the two ends of the connection that a handler has taken over.
 type hijacked struct {
 	handler, caller net.Conn
 	raw             *http.Response // what the handler wrote on the connection itself

@@ -18,8 +18,9 @@ import (
 
 const defaultMaxReceive = 4 << 20 // gRPC's own
 
-// A Trace is a call option: the values of the metadata traceparent, tracestate, kaptar-principal
-// and kaptar-version, where not empty. Over the network it has no effect. It spares a context and two copies of the metadata.
+// A Trace is a call option with the values of the metadata traceparent, tracestate,
+// kaptar-principal and kaptar-version; "" is none. It saves a context and two copies of the
+// metadata. Over the network it has no effect.
 type Trace struct {
 	grpc.EmptyCallOption
 	Parent, State, Principal, Version string
@@ -74,8 +75,7 @@ func (o *callOptions) finish(err error) {
 	}
 }
 
-// outgoing returns a copy of the metadata of ctx with that of the credentials, as the server is to
-// see it.
+// outgoing returns a copy of the metadata of ctx with that of the credentials, for the server.
 func (o *callOptions) outgoing(ctx context.Context, method string) (metadata.MD, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	if md == nil {

@@ -22,8 +22,8 @@ import (
 
 var errNoURL = errors.New("inproc: request without URL")
 
-// serverRequest returns the request as a server would have read it from the wire: nothing in it is
-// shared with req but the source of the body. more stands for the fields of its names.
+// serverRequest returns the request as a server would have read it from the wire: it shares nothing
+// with req but the source of the body. more replaces the fields of the same names.
 func serverRequest(ctx context.Context, req *http.Request, more []h1.Field, ex *exchange) (*http.Request, error) {
 	if req.URL == nil {
 		return nil, errNoURL
@@ -70,8 +70,8 @@ func serverRequest(ctx context.Context, req *http.Request, more []h1.Field, ex *
 	return sreq.WithContext(ctx), nil
 }
 
-// serverHeader is the header of req as a server would have read it, without what net/http's client
-// would not send. It refuses what that refuses.
+// serverHeader returns the header of req as a server would have read it, without what net/http's
+// client would not send. It refuses what that client refuses.
 func serverHeader(req *http.Request, more []h1.Field) (http.Header, error) {
 	for k, vv := range req.Header {
 		if !httpguts.ValidHeaderFieldName(k) {
@@ -102,8 +102,7 @@ func serverHeader(req *http.Request, more []h1.Field) (http.Header, error) {
 
 func noBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
-// requestBody is what the handler reads: the caller's body, cut to the announced length and closed
-// once.
+// requestBody is the caller's body, cut to the announced length and closed once.
 type requestBody struct {
 	source   io.ReadCloser
 	client   *http.Request // whose Trailer is filled when source ends
@@ -180,9 +179,9 @@ func (b *requestBody) Close() error {
 // takes, and what net/http adds to that.
 const maxHeader = 64<<10 + 4<<10
 
-// received returns a copy of h, with the fields of more instead of its own, as the other side would have read it from the wire: with canonical
-// keys, values in one line and without the space around them, and without fields that have no
-// value or a name that cannot be sent.
+// received returns a copy of h as the other side would have read it from the wire: with canonical
+// keys, values in one line and trimmed, and without fields that have no value or a name that cannot
+// be sent. more replaces the fields of the same names.
 func received(h http.Header, more []h1.Field) http.Header {
 	n := len(more)
 	for _, v := range h {
@@ -245,7 +244,7 @@ func tooLarge(req *http.Request) bool {
 	return n > maxHeader
 }
 
-// refusal is what net/http's server then answers.
+// refusal is the answer of net/http's server then.
 func refusal(req *http.Request) *http.Response {
 	const status = http.StatusRequestHeaderFieldsTooLarge
 	res := newResponse(req, status, http.Header{"Content-Type": {"text/plain; charset=utf-8"}},

@@ -94,15 +94,14 @@ func (w responseWriter) FlushError() error {
 	return nil
 }
 
-// lift takes the deadline from a stream, unless that is the business of a server above.
+// lift removes the deadline from a stream, unless a server above does so.
 func (ex *exchange) lift() {
 	if ex.limit.Owner() == nil {
 		ex.limit.Move(time.Time{})
 	}
 }
 
-// EnableFullDuplex is always on: reading the request and writing the response never wait for each
-// other.
+// EnableFullDuplex is always on: request and response never wait for each other.
 func (w responseWriter) EnableFullDuplex() error { return nil }
 
 // put appends p to the buffer and waits for the caller to read when it is full.
@@ -139,7 +138,8 @@ func (ex *exchange) show() {
 }
 
 func (ex *exchange) writeError() error {
-	// The handler has returned and someone it left behind writes, or the caller has closed the body.
+	// The handler has returned and someone it left behind writes, or the caller has closed the
+	// body.
 	if errors.Is(ex.err, io.EOF) || errors.Is(ex.err, http.ErrBodyReadAfterClose) {
 		return io.ErrClosedPipe
 	}
@@ -200,7 +200,7 @@ func (ex *exchange) atEnd() error {
 	return nil
 }
 
-// Close ends the handler's context when the body has not been read to its end.
+// Close ends the handler's context if the body has not been read to its end.
 func (b responseBody) Close() error {
 	b.ex.drop(http.ErrBodyReadAfterClose)
 	return nil

@@ -50,8 +50,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.Do(req.Context(), req, &h1.Change{})
 }
 
-// Do is RoundTrip in another context, and with a change to header and body of the request. It does not
-// look whether that context has ended already: the handler may run, with a context that ends.
+// Do is RoundTrip with another context, and with a change to header and body of the request. If
+// that context has already ended, the handler may still run, with a context that ends.
 func (t *Transport) Do(caller context.Context, req *http.Request, change *h1.Change) (*http.Response, error) {
 	ex := newExchange(caller, req.Method)
 	ex.body = newRequestBody(req, change.Body, ex)

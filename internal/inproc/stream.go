@@ -82,8 +82,8 @@ func (s *stream) handle(ss *serverStream) error {
 	return s.channel.stream(m.impl, ss, info, m.stream.Handler)
 }
 
-// contextEnded wakes a handler that waits to receive; one that waits to send is woken by the
-// client's end.
+// contextEnded wakes a handler that waits to receive; the client's end wakes one that waits to
+// send.
 func (s *stream) contextEnded() {
 	s.up.cut(status.FromContextError(s.limit.Err()).Err())
 }
@@ -154,8 +154,7 @@ func (cs *clientStream) abandon(err error) {
 
 func (cs *clientStream) Context() context.Context { return cs.ctx }
 
-// Header waits for the header. It is nil when the stream has ended without one; RecvMsg then tells
-// why.
+// Header waits for the header, nil if the stream ended without one; RecvMsg tells why.
 func (cs *clientStream) Header() (metadata.MD, error) {
 	select {
 	case <-cs.side.ready:
@@ -244,8 +243,7 @@ func (cs *clientStream) onlyOne() error {
 	return err
 }
 
-// conclude hands out what the options asked for, once, when the client knows that the stream is
-// over.
+// conclude delivers what the options asked for once the client knows of the end.
 func (cs *clientStream) conclude(err error) {
 	cs.concluded.Do(func() {
 		cs.unfollow()

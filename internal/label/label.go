@@ -1,4 +1,4 @@
-// Package label makes labels of metrics of what others send, of which there are few whatever that is.
+// Package label bounds the values of metric labels that others determine.
 package label
 
 import (
@@ -7,11 +7,11 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Other stands for HTTP statuses that are none.
+// Other stands for numbers that are no HTTP status.
 const Other = "other"
 
-// Status is the label of an HTTP status: its digits from 100 to 599, Other for all others, which a
-// target, or a proxied answer, could make up.
+// Status returns the label of an HTTP status: its digits from 100 to 599, and Other for numbers
+// that a target or a proxied answer could invent.
 func Status(status int) string {
 	if status < 100 || status > 599 {
 		return Other
@@ -19,7 +19,7 @@ func Status(status int) string {
 	return strconv.Itoa(status)
 }
 
-// Code is a gRPC code as a label: Unknown for numbers that gRPC does not define.
+// Code returns a gRPC code as a label: Unknown for numbers that gRPC does not define.
 func Code(code codes.Code) codes.Code {
 	if code > codes.Unauthenticated {
 		return codes.Unknown

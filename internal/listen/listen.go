@@ -11,17 +11,16 @@ import (
 	"time"
 )
 
-// A port is tried again for a while when its holder goes away: a supervisor starts a service at once
-// when it has killed it, and the system needs a moment to close what that had open.
+// A port whose holder is ending is retried: a supervisor starts a service right after killing it,
+// and the system needs a moment to close its sockets.
 const (
 	tries = 40
 	pause = 50 * time.Millisecond
 )
 
-// TCP listens on addr. For 2 s it waits for a holder that is about to end, or is not to be seen. When
-// it fails, the error names the address, who holds it where the system tells, and what to type
-// instead: setting, such as LISTEN or --listen. errors.Is finds the cause in it, such as
-// syscall.EADDRINUSE.
+// TCP listens on addr. It waits up to 2 s for a holder that is ending or cannot be found. The error
+// names the address, the holder if the system tells, and what to set instead: setting, such as
+// LISTEN or --listen. errors.Is finds the cause, such as syscall.EADDRINUSE.
 func TCP(addr, setting string) (net.Listener, error) {
 	for try := 1; ; try++ {
 		l, err := net.Listen("tcp", addr)

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// portHolder says who listens on the port of addr, as "pid 4242 (shop)", and whether that process
-// stays. It says "", and no, when that cannot be found out: the holder may have gone a moment ago, or
-// be another user's.
+// portHolder returns who listens on the port of addr, as "pid 4242 (shop)", and whether that
+// process stays. It returns "" and false if that is unknown: the holder has just ended, or is
+// another user's.
 func portHolder(addr string) (who string, stays bool) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -45,8 +45,8 @@ func portHolder(addr string) (who string, stays bool) {
 	return "", false
 }
 
-// isDying reports whether a process has been killed and ends: it has yet to be told of SIGKILL, or the
-// kernel is about to close what it has open (PF_EXITING). See proc_pid_stat(5).
+// isDying reports whether a process is ending: SIGKILL is pending, or the kernel is closing its
+// files (PF_EXITING). See proc_pid_stat(5).
 func isDying(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package near finds the name that somebody meant.
+// Package near finds the name that was probably meant.
 package near
 
 import (
@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Find returns the one of known that is most like name, which is not among them, or "" when none
-// is. Upper and lower case, dashes and underscores make no difference.
+// Find returns the one of known, which does not contain name, that is most like name, or "" if none
+// is similar. Case, dashes and underscores make no difference.
 func Find(name string, known []string) string {
 	return closest(name, known, max(1, len(name)/3))
 }
 
-// Typo returns the one of known that name, which may be right as it is, is most probably a slip
-// for, or "". Names that differ in digits alone, such as order.v1 and order.v2, are no slips.
+// Typo returns the one of known of which name, which may be correct, is most probably a
+// misspelling, or "". Names that differ only in digits, as order.v1 and order.v2, do not count.
 func Typo(name string, known []string) string {
 	most := 0
 	switch {

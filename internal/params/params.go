@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// A Param takes the value of one parameter. It returns what was expected when it cannot, else "".
+// A Param takes the value of one parameter. If it is invalid it returns what was expected.
 type Param func(value string) (expected string)
 
-// Read gives each parameter of a query to the Param of its name. Its error does not show the value
-// of a parameter that is not known: that may be a password.
+// Read passes each parameter of a query to the Param of its name. The error for an unknown
+// parameter omits the value, which may be a password.
 func Read(query string, known map[string]Param) error {
 	given, err := url.ParseQuery(query)
 	if err != nil {
@@ -37,7 +37,7 @@ func Read(query string, known map[string]Param) error {
 	return nil
 }
 
-// Duration takes least and more.
+// Duration accepts least and more.
 func Duration(into *time.Duration, least time.Duration) Param {
 	return func(value string) string {
 		d, err := time.ParseDuration(value)
@@ -46,7 +46,7 @@ func Duration(into *time.Duration, least time.Duration) Param {
 	}
 }
 
-// Int takes least to most.
+// Int accepts least to most.
 func Int(into *int, least, most int) Param {
 	return func(value string) string {
 		n, err := strconv.Atoi(value)
@@ -55,7 +55,7 @@ func Int(into *int, least, most int) Param {
 	}
 }
 
-// Bool takes what strconv.ParseBool does.
+// Bool accepts what strconv.ParseBool does.
 func Bool(into *bool) Param {
 	return func(value string) string {
 		b, err := strconv.ParseBool(value)
@@ -64,7 +64,7 @@ func Bool(into *bool) Param {
 	}
 }
 
-// Word takes one of several words.
+// Word accepts one of several words.
 func Word(into *string, words ...string) Param {
 	last := len(words) - 1
 	return func(value string) string {
@@ -73,7 +73,7 @@ func Word(into *string, words ...string) Param {
 	}
 }
 
-// Text takes what is not empty; what says of the rest what was expected.
+// Text accepts anything but "", for which what says what was expected.
 func Text(into *string, what string) Param {
 	return func(value string) string {
 		*into = value

@@ -1,5 +1,4 @@
-// Package principal is where a context has the principal of package auth, for packages that auth
-// imports.
+// Package principal has the context key of auth's principal, for packages below auth.
 package principal
 
 import (
@@ -10,11 +9,11 @@ import (
 // Key is the key of the value in the context.
 type Key struct{}
 
-// Tag tells whom the calls of ctx are made for: what is kept for one must not be given to another. It
-// is the same text for principals that are equal in all their fields, and another one for all others.
+// Tag identifies the principal of ctx: what is kept for one principal must not be given to another.
+// Principals have the same text if they are equal in all fields.
 func Tag(ctx context.Context) string { return fmt.Sprintf("%+q", ctx.Value(Key{})) }
 
-// Name is the name of whom the calls of ctx are made for, for records; "" is nobody.
+// Name returns the name of the principal of ctx, for records; "" is nobody.
 func Name(ctx context.Context) string {
 	if p, ok := ctx.Value(Key{}).(interface{ Name() string }); ok {
 		return p.Name()

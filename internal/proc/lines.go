@@ -8,23 +8,22 @@ import (
 	"github.com/kaptar/kaptar/internal/redact"
 )
 
-// maxLine is how much of a line is kept back until it is whole; more stands before the rest of one
-// that is longer.
+// maxLine is how much of a line is kept until it is complete. A longer one goes on after more.
 const (
 	maxLine = 1 << 20
 	more    = "… "
 )
 
-// Lines is an io.Writer that hands on whole lines only, all that are complete in one Write, so that
-// the outputs of several processes can be joined. It never fails: a process is not held up by an
-// output that nobody reads any more. It needs W.
+// Lines is an io.Writer that passes on complete lines only, all of one Write together, so that the
+// outputs of several processes can be combined. It never fails: an output that nobody reads must
+// not stop a process. W is required.
 type Lines struct {
 	W io.Writer
 	// Prefix is put before each line. With one, what is not visible in the lines is escaped.
 	Prefix string
 
 	mu     sync.Mutex
-	inside bool   // the last line that was handed on is not whole
+	inside bool   // the last line passed on was not complete
 	buf    []byte // what W gets next: whole lines with their prefix, then the start of one
 	cut    int    // where the last line begins, behind its prefix
 }
@@ -52,7 +51,7 @@ func (l *Lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush hands on what came without a line end.
+// flush passes on a line that has no end.
 func (l *Lines) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,11 +1,11 @@
 // Package proc supervises child processes. A process that it starts never outlives this one,
-// however this one ends, SIGKILL included: what the process has started in its process group goes
-// with it. There are two ways to see to that:
+// however this one ends, SIGKILL included, and neither does what that process has started in its
+// process group. There are two ways:
 //
-//   - By default a small shell, the guard, leads the process group and kills it when this process has
-//     ended. Any program can be started so; it takes a /bin/sh.
-//   - A program that is made for it stops by itself, in good order: it is started with
-//     [Options].Input and calls [Parent]. It needs nothing else on the machine.
+//   - By default a small shell, the guard, leads the process group and kills it when this process
+//     has ended. Any program can be started so; it needs a /bin/sh.
+//   - A program made for it stops by itself, gracefully: it is started with [Options].Input and
+//     calls [Parent]. It needs nothing else on the machine.
 //
 // On systems other than unix there are no process groups and no guard: processes can be started and
 // killed, Stop kills at once, and [Options].Input is refused.
@@ -154,12 +154,10 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// Signal sends sig to the process alone. One that has ended already is no error worth a branch: see
-// Done.
+// Signal sends sig to the process alone. See Done for one that has ended.
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
-// Stop asks the process to end, with SIGTERM, and kills its group when it has not after timeout. It
-// does not wait.
+// Stop asks the process to end, with SIGTERM, and kills its group after timeout. It does not wait.
 func (p *Process) Stop(timeout time.Duration) {
 	p.terminate()
 	go func() {

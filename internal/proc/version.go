@@ -12,8 +12,8 @@ import (
 // versionTimeout is how long a program has to tell its version.
 const versionTimeout = 10 * time.Second
 
-// CheckVersion asks the program at path, by its command version, whether its service of that name has
-// that version. The error says what to do. It ends what it has started when ctx ends.
+// CheckVersion runs the command version of the program at path, to check that its service of that
+// name has that version. The error says what to do. When ctx ends the program is killed.
 func CheckVersion(ctx context.Context, path, service, version string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("binary %q: expected an absolute path", path)

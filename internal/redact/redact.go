@@ -1,4 +1,4 @@
-// Package redact takes passwords out of texts that people see.
+// Package redact removes passwords from texts that people see.
 package redact
 
 import (
@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// mask stands for what is hidden; net/url uses the same.
+// mask replaces what is hidden; net/url uses the same.
 const mask = "xxxxx"
 
-// secret fits the names of parameters that are.
+// secret matches the names of parameters with secret values.
 var secret = regexp.MustCompile(`(?i)pass|pwd|secret|token|key|credential|signature|session|cookie|jwt|authoriz|(^|[_.-])(auth|sig|pw)$`)
 
-// URL returns rawURL without passwords: of a user and password the user stays, a user alone, which
-// may be a token, goes; so do parameters with secret's names, in a query, in a list of name=value
-// and elsewhere. rawURL may be several URLs separated by commas, and need not be valid: url.Parse
-// refuses just the passwords that were not escaped. It cannot know secrets in a path.
+// URL returns rawURL without passwords. Of a user and password the user stays; a user alone, which
+// may be a token, is hidden. So are the values of parameters whose names match secret, in a query,
+// in a list of name=value and elsewhere. rawURL may be several URLs separated by commas, and need
+// not be valid: the passwords that url.Parse refuses are those that were not escaped. It cannot
+// recognise secrets in a path.
 func URL(rawURL string) string {
 	// A comma may belong to a password that was not escaped, if there is no URL behind it.
 	var out []string
@@ -61,8 +62,8 @@ func one(s string) string {
 	return head + mapParameters(rest, isURL)
 }
 
-// noPort returns where something stands that can be no port: the password of a URL whose @host was
-// forgotten, or encoded; -1 when there is none.
+// noPort returns the position of what cannot be a port: the password of a URL whose @host was
+// forgotten or encoded. It is -1 if there is none.
 func noPort(s string) int {
 	begin, end := 0, strings.IndexAny(s+"/", "/?# \t\n\"'`)")
 	for host := range strings.SplitSeq(s[:end], ",") {
@@ -93,17 +94,17 @@ func mapParameters(s string, query bool) string {
 	return out.String() + s[done:]
 }
 
-// value is where a secret parameter stands: its name, and its value behind the equals sign.
+// value is the position of a secret parameter: of its name, and of its value after the equals sign.
 type value struct{ name, begin, end int }
 
-// What stands before the name of a parameter.
+// The characters before the name of a parameter.
 const (
 	beforeQuery = "?&;#,"
 	beforeWord  = beforeQuery + ":/@'\"`{}()<>| \t\r\n"
 )
 
-// values finds the parameters name=value of s that have secret's names. A value ends at the next &,
-// or, when s is no query, at the next space, or the quote that it began with.
+// values finds the parameters name=value of s whose names match secret. A value ends at the next &
+// or, if s is no query, at the next space or the quote that it began with.
 func values(s string, query bool) (found []value) {
 	before, end := beforeWord, afterWord
 	if query {
@@ -134,8 +135,8 @@ func isSecret(name string) bool {
 	return secret.MatchString(name)
 }
 
-// afterQuery is the rest of a query behind the value at its start. What is no name=value belongs to
-// the value: an & that was not encoded.
+// afterQuery returns the rest of a query after the value at its start. What is no name=value
+// belongs to the value: an & that was not encoded.
 func afterQuery(s string) string {
 	for {
 		i := strings.IndexByte(s, '&')
@@ -149,7 +150,7 @@ func afterQuery(s string) string {
 	}
 }
 
-// afterWord is the rest of s behind the word, or the quoted text, at its start.
+// afterWord returns the rest of s after the word, or the quoted text, at its start.
 func afterWord(s string) string {
 	s = strings.TrimLeft(s, " ")
 	if s == "" || !strings.ContainsRune(`'"{`, rune(s[0])) {

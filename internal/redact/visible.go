@@ -8,8 +8,8 @@ import (
 )
 
 // Visible returns s with escapes, such as \x1b and \u2028, for what moves a cursor, ends a line,
-// changes the direction of writing or cannot be seen, but for the characters in keep. A byte that is
-// not UTF-8 becomes U+FFFD.
+// changes the writing direction or is invisible, except the characters in keep. Invalid UTF-8
+// becomes U+FFFD.
 func Visible(s, keep string) string {
 	if isPlain(s) {
 		return s
@@ -25,7 +25,7 @@ func Visible(s, keep string) string {
 	return b.String()
 }
 
-// isPlain reports whether s needs no other look.
+// isPlain reports whether s needs no escapes.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] >= 0x7f {
@@ -35,8 +35,8 @@ func isPlain(s string) bool {
 	return true
 }
 
-// Lines is text of several lines in which no line but the first can pass for another program's: the
-// others are indented, and what is not visible is escaped.
+// Lines returns text with every line but the first indented, so that none passes for another
+// program's, and with what is invisible escaped.
 func Lines(text string) string {
 	var b strings.Builder
 	for line := range strings.SplitAfterSeq(Visible(text, "\n\t"), "\n") {

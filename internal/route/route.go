@@ -1,4 +1,4 @@
-// Package route matches calls against patterns in the form of http.ServeMux, for settings that name
+// Package route matches calls against patterns in the form of http.ServeMux, for settings about
 // some calls to a service: "GET /orders/{user_id}", "/user.v1.UserService/GetUser".
 package route
 
@@ -14,9 +14,9 @@ type Pattern struct {
 	segments []string // nil: any path; "{}" for one segment of any text, "{...}" at the end for any rest
 }
 
-// Parse reads a pattern: an optional HTTP method, and a path whose segments may be {name}, which
-// stands for one segment that is not empty, and {name...} at the end, for all the rest. Without a
-// wildcard a path matches itself alone. "" is the zero Pattern.
+// Parse reads a pattern: an optional HTTP method and a path. Its segments may be {name}, which
+// matches one non-empty segment, and at the end {name...}, which matches all the rest. A path
+// without a wildcard matches itself alone. "" is the zero Pattern.
 func Parse(text string) (Pattern, error) {
 	if text == "" {
 		return Pattern{}, nil
@@ -42,8 +42,8 @@ func Parse(text string) (Pattern, error) {
 	return p, nil
 }
 
-// Match reports whether a call is one of the pattern's. It allocates nothing. The method of a gRPC
-// call is POST.
+// Match reports whether a call is one of the pattern's. It does not allocate. gRPC's method is
+// POST.
 func (p Pattern) Match(method, path string) bool {
 	if p.method != "" && p.method != method {
 		return false

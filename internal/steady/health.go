@@ -2,7 +2,7 @@ package steady
 
 import "sync"
 
-// Health knows who cannot do its work just now, and why, of several who use one server. The zero
+// Health records which of several users of one server cannot work at the moment, and why. The zero
 // value is ready to use. Its methods may be called concurrently.
 type Health struct {
 	mu      sync.Mutex
@@ -10,7 +10,7 @@ type Health struct {
 	err     error
 }
 
-// Note says that who fails because of err, or with nil that it works or does not try any more.
+// Note records that who fails because of err, or with nil that it works or has stopped trying.
 func (h *Health) Note(who any, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -27,7 +27,7 @@ func (h *Health) Note(who any, err error) {
 	h.failing[who] = true
 }
 
-// Err returns nil when nobody fails, else why the first one did: one reason for one outage.
+// Err returns nil if nobody fails, else the reason of the first one: one reason for one outage.
 func (h *Health) Err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

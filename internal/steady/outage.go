@@ -8,33 +8,33 @@ import (
 	"time"
 )
 
-// An Outage says once in a log that something is lost, however often that is found out, and once
-// that it is back:
+// An Outage logs once that something is lost, and once that it is back, however often that is
+// found:
 //
 //	WARN  broker lost, waiting until it is back   url=… error=…
 //	INFO  broker is back                          url=… away=12s
 //
-// The zero value needs What and Log. Its methods may be called concurrently.
+// The field What is required. Its methods may be called concurrently.
 type Outage struct {
 	// What is lost, as the first word of the log line: "broker", "registry", "database".
 	What string
-	// Log takes the two lines; nil is nowhere.
+	// Log gets the two lines; nil discards them.
 	Log *slog.Logger
-	// Attrs say which one: usually slog.String("url", …) or slog.String("setting", …).
+	// Attrs say which one, usually slog.String("url", …) or slog.String("setting", …).
 	Attrs []slog.Attr
 
 	mu    sync.Mutex
-	since time.Time // zero: it is there
-	last  string    // text of the last error that was told
-	told  time.Time // when it was
+	since time.Time // zero: it is not lost
+	last  string    // text of the last logged error
+	told  time.Time // when it was logged
 }
 
-// reasonPause is how long a reason stands in the log before another one is told: while a server goes
-// down, each try fails in a way of its own.
+// reasonPause is the least time between two reasons in the log: while a server goes down, attempts
+// fail in different ways.
 const reasonPause = 5 * time.Second
 
-// Lost notes that it is away because of err. The log is told at the first call, and again when the
-// reason is another one 5 s later.
+// Lost records that it is away because of err. It logs the first call, and again when the reason
+// has changed and the last one was logged 5 s ago or earlier.
 func (o *Outage) Lost(ctx context.Context, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -47,7 +47,7 @@ func (o *Outage) Lost(ctx context.Context, err error) {
 	}
 }
 
-// Back notes that it works. The log is told when it was lost before.
+// Back records that it works, and logs that if it was lost before.
 func (o *Outage) Back(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -74,7 +74,8 @@ func (o *Outage) log(ctx context.Context, level slog.Level, text string, attr sl
 	}
 }
 
-// Watch notes what check says every interval until ctx ends. Each check has the interval to answer.
+// Watch calls Note with the result of check every interval until ctx ends. Each check may take as
+// long as the interval.
 func (o *Outage) Watch(ctx context.Context, interval time.Duration, check func(context.Context) error) {
 	for Sleep(ctx, interval) {
 		one, cancel := context.WithTimeout(ctx, interval)

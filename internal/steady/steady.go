@@ -1,5 +1,5 @@
-// Package steady is how the toolkit waits and how it says that something is away: one sleep, one
-// backoff, and one wording for "lost" and "back".
+// Package steady has the toolkit's waiting and its reports of outages: one sleep, one backoff, and
+// one wording for "lost" and "back".
 package steady
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Sleep waits for d, if it is above 0, and reports whether ctx was still going then.
+// Sleep waits for d, if it is above 0, and reports whether ctx has not ended.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -23,7 +23,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Join returns ctx, which now also ends with other.
+// Join returns a copy of ctx that also ends with other.
 func Join(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(other, cancel)
@@ -33,8 +33,8 @@ func Join(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// A Backoff says how long to wait before the next try. First doubles with each failure up to Max,
-// and the upper half of each wait is random, so that many who failed together do not come back
+// A Backoff says how long to wait before the next attempt. First doubles with each failure up to
+// Max. The upper half of each wait is random, so that many that failed together do not come back
 // together. A zero First is 100 ms, a zero Max 10 s. It may not be used concurrently.
 type Backoff struct {
 	First, Max time.Duration
@@ -49,10 +49,10 @@ func (b *Backoff) Next() time.Duration {
 	return d
 }
 
-// Reset is for after a success: the next wait is a first one again.
+// Reset makes the next wait a first one again, after a success.
 func (b *Backoff) Reset() { b.failures = 0 }
 
-// Delay is the wait after n earlier failures, for callers that keep the count themselves.
+// Delay returns the wait after n earlier failures, for callers that keep the count themselves.
 func Delay(n int, first, limit time.Duration) time.Duration {
 	if first <= 0 {
 		first = 100 * time.Millisecond

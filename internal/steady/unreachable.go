@@ -6,7 +6,7 @@ import (
 	"net"
 )
 
-// Unreachable reports whether err says that there was no connection to a server, or no answer in time.
+// Unreachable reports whether err means that a server was not connected or did not answer in time.
 func Unreachable(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	timed, may := errors.AsType[net.Error](err)

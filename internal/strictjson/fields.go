@@ -26,7 +26,7 @@ func (f fields) find(name []byte) int {
 	return -1
 }
 
-// search is find for a name that is unusual, with the error for one that is refused.
+// search is find for an unusual name, with the error for one that is refused.
 func (f fields) search(name string, unknown bool) (int, *Error) {
 	if i := f.find([]byte(name)); i >= 0 {
 		return i, nil
@@ -45,7 +45,7 @@ func (f fields) search(name string, unknown bool) (int, *Error) {
 // tables holds the fields of struct types.
 var tables sync.Map // of reflect.Type to fields
 
-// known returns the type that t points to, nil when it reads JSON in its own way.
+// known returns the type that t points to, or nil if it decodes JSON by itself.
 func known(t reflect.Type) reflect.Type {
 	for ; t != nil; t = t.Elem() {
 		if t.Kind() == reflect.Interface || own(t) {
@@ -63,8 +63,8 @@ func own(t reflect.Type) bool {
 	return p.Implements(reflect.TypeFor[json.Unmarshaler]()) || p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
-// fieldsOf returns the fields of a struct as encoding/json names them. Where embedded structs have
-// fields of one name all are listed: no key that has a meaning is refused.
+// fieldsOf returns the fields of a struct as encoding/json names them. If embedded structs have
+// fields of one name, all are listed, so that no meaningful key is refused.
 func fieldsOf(t reflect.Type) fields {
 	if made, ok := tables.Load(t); ok {
 		list, _ := made.(fields)

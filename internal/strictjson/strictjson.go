@@ -1,7 +1,7 @@
-// Package strictjson reads JSON from outside. It refuses what encoding/json takes although two
-// readers may understand it differently: a key that stands twice, a key that is a field's name in
-// other capitals, text that is not UTF-8 or half of a surrogate pair, a NUL, which PostgreSQL cannot
-// store, and values nested deeper than MaxDepth.
+// Package strictjson reads JSON from outside. It refuses what encoding/json accepts although two
+// readers may understand it differently: duplicate keys, keys that differ from a field's name only
+// in case, invalid UTF-8 or half a surrogate pair, a NUL, which PostgreSQL cannot store, and values
+// nested deeper than MaxDepth.
 package strictjson
 
 import (
@@ -20,7 +20,7 @@ import (
 // that people design have fewer than ten levels; encoding/json takes 10,000, each on the stack.
 const MaxDepth = 64
 
-// maxLocation is enough of a location to find it, in bytes, whatever the client sends.
+// maxLocation bounds a location in bytes, whatever the client sends.
 const maxLocation = 200
 
 // An Error says what is wrong with a document, and where.
@@ -36,9 +36,9 @@ func (e *Error) Error() string {
 	return e.Location + ": " + e.Message
 }
 
-// Unmarshal is json.Unmarshal that also refuses what the package comment lists, and, unless unknown
-// is true, keys that no field of v has. Its errors are of type *Error and do not repeat values, which
-// may be secret, unless an UnmarshalJSON method does. After an error v may be filled in part.
+// Unmarshal is json.Unmarshal that also refuses what the package comment lists and, unless unknown
+// is true, keys without a field in v. Its errors are of type *Error and do not contain values,
+// which may be secret, unless an UnmarshalJSON method's do. After an error v may be partly filled.
 func Unmarshal(data []byte, v any, unknown bool) error {
 	if err := Check(data, reflect.TypeOf(v), unknown); err != nil {
 		return err
@@ -57,8 +57,8 @@ func Unmarshal(data []byte, v any, unknown bool) error {
 	return nil
 }
 
-// Check does what Unmarshal does before json.Unmarshal: data that it lets pass may still be no JSON.
-// into is the type that data is for, or a pointer to it; of nil and of interfaces nothing is known.
+// Check does what Unmarshal does before json.Unmarshal: data that passes may still not be JSON.
+// into is the type that data is for, or a pointer to it; nothing is known of nil and of interfaces.
 func Check(data []byte, into reflect.Type, unknown bool) error {
 	if !utf8.Valid(data) {
 		return &Error{"", "expected UTF-8"}
@@ -70,8 +70,8 @@ func Check(data []byte, into reflect.Type, unknown bool) error {
 	return nil
 }
 
-// A checker walks through a document once. What is no JSON it leaves to encoding/json, which reads
-// the whole document before it stores anything.
+// A checker walks through a document once. It leaves invalid JSON to encoding/json, which reads the
+// whole document before it stores anything.
 type checker struct {
 	data      []byte
 	depth     int
@@ -196,7 +196,7 @@ func (c *checker) object(t reflect.Type) *Error {
 	}
 }
 
-// more goes past the comma, or the end, behind an element.
+// more skips the comma, or the end, after an element.
 func (c *checker) more(end byte) (bool, *Error) {
 	b := c.next()
 	if b != ',' && b != end {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Exposed reports whether what goes to the backend of a URL can be read on the way: it leaves this
-// machine without TLS, and there is a password or a token in it. For PostgreSQL the password may be
-// elsewhere, and TLS that does not look who answers counts for none.
+// Exposed reports whether a secret for the backend of a URL can be read on the network: the URL has
+// a password or token, and leads to another machine without TLS. For PostgreSQL the password may be
+// elsewhere, and TLS counts only if it verifies the server.
 func Exposed(rawURL string) bool {
 	scheme, rest, _ := strings.Cut(rawURL, "://")
 	rest, raw, _ := strings.Cut(rest, "?")
@@ -29,7 +29,7 @@ func Exposed(rawURL string) bool {
 	return secret && !secure && slices.ContainsFunc(strings.Split(cmp.Or(hosts, query.Get("host")), ","), beyond)
 }
 
-// beyond reports whether a host, maybe with a port, is not this machine. A path is a socket's.
+// beyond reports whether a host, with or without a port, is another machine. A path is a socket's.
 func beyond(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

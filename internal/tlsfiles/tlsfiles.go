@@ -1,4 +1,4 @@
-// Package tlsfiles is TLS to backends: files that a URL names, and what their errors mean.
+// Package tlsfiles is TLS to backends: the files that a URL names, and what errors mean.
 package tlsfiles
 
 import (
@@ -17,14 +17,14 @@ import (
 	"github.com/kaptar/kaptar/internal/params"
 )
 
-// Files say whether and how to connect by TLS. The zero value is without. They are read for each
-// connection, so that certificates are renewed without a restart.
+// Files say whether and how to use TLS. The zero value does not. The files are read for each
+// connection, so certificates can be renewed without a restart.
 type Files struct {
 	On bool
 	// CA has the certificates in PEM that may sign the server's; default: those of the system.
 	CA string
-	// Cert and Key are the client's certificate, with what stands between it and the authority,
-	// and its key, in PEM; default: none is shown.
+	// Cert and Key are the client's certificate, with its intermediates, and its key, in PEM;
+	// default: none is shown.
 	Cert, Key string
 }
 
@@ -40,8 +40,8 @@ func (f *Files) Parameters(known map[string]params.Param) map[string]params.Para
 	return known
 }
 
-// Check is called when a URL was read. It fails when there are files and no TLS, or files that
-// cannot be used. wants is what to do about the former.
+// Check is called after a URL was read. It fails for files without TLS, with wants as the advice,
+// and for files that cannot be used.
 func (f *Files) Check(wants string) error {
 	if !f.On && *f != (Files{}) {
 		return errors.New("parameters ca, cert and key are for TLS: " + wants)
@@ -50,8 +50,8 @@ func (f *Files) Check(wants string) error {
 	return err
 }
 
-// Config reads the files. The result is for one connection, whose server's name it lacks; nil
-// stands for none by TLS.
+// Config reads the files. The result, nil without TLS, is for one connection and needs the server's
+// name.
 func (f *Files) Config() (*tls.Config, error) {
 	if !f.On {
 		return nil, nil //nolint:nilnil // as the field of a client's options
@@ -80,8 +80,8 @@ func (f *Files) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// Dial connects by TLS, or without when that is off, within 3 s: there may be another host. The name
-// that the certificate must have is the host of address.
+// Dial connects with TLS, or without if that is off, within 3 s, since there may be another host.
+// The certificate must be for the host of address.
 func (f *Files) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -89,12 +89,12 @@ func (f *Files) Dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil || !f.On {
 		return raw, err
 	}
-	host, _, _ := net.SplitHostPort(address) // it was good enough to dial
+	host, _, _ := net.SplitHostPort(address) // it was dialled
 	return f.Handshake(ctx, raw, host)
 }
 
-// Handshake begins TLS on raw, which it closes when that fails, with a server of this name. It
-// offers protocols, if there are any.
+// Handshake begins TLS on raw with a server of this name, and offers protocols. A failure closes
+// raw.
 func (f *Files) Handshake(ctx context.Context, raw net.Conn, name string, protocols ...string) (net.Conn, error) {
 	config, err := f.Config()
 	if err == nil {
@@ -111,7 +111,7 @@ func (f *Files) Handshake(ctx context.Context, raw net.Conn, name string, protoc
 	return nil, err
 }
 
-// A conn tells why the server has cut it also to who writes first: a client's certificate is refused
+// A conn reports the reason for a cut also to a writer: a client's certificate is refused only
 // after the handshake.
 type conn struct{ *tls.Conn }
 
@@ -126,13 +126,12 @@ func (c conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// wasCut reports whether err is of a connection that the other side has ended, or who reads from it
-// because of that.
+// wasCut reports whether err is of a connection that the other side or our reader closed.
 func wasCut(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }
 
-// errSilent is what a server that waits for the end of a line has to say.
+// errSilent is for a server that does not answer, as one that waits for a line.
 var errSilent = errors.New("no answer to TLS")
 
 // Explain is ExplainAs in the words of a URL.
@@ -145,8 +144,8 @@ func ExplainOTLP(err error) error {
 	return ExplainAs(err, "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY")
 }
 
-// ExplainAs adds what to do to an error of a TLS connection, and leaves others as they are. The
-// words are how the settings of the authority and of the client's certificate are called.
+// ExplainAs adds what to do to an error of a TLS connection, and returns others unchanged. ca and
+// cert are the names of the settings for the authority and the client's certificate.
 func ExplainAs(err error, ca, cert string) error {
 	var (
 		unknown x509.UnknownAuthorityError
@@ -174,12 +173,12 @@ func ExplainAs(err error, ca, cert string) error {
 	return fmt.Errorf("%s: %w", advice, err)
 }
 
-// alert is how crypto/tls tells that the server refuses a certificate, or that there is none; some
-// clients keep no more than its words.
+// alert matches crypto/tls's text for a certificate that the server refuses or misses; some clients
+// keep only the text.
 var alert = regexp.MustCompile(`remote error: tls: .*certificate`)
 
-// ExplainFirst is Explain for an error of the first words on a connection, by TLS or not. A server
-// that does not like the client's certificate may cut it before its reason is read.
+// ExplainFirst is Explain for an error of the first exchange on a connection, with TLS if secure. A
+// server that refuses the client's certificate may close it before its reason is read.
 func ExplainFirst(err error, secure bool) error {
 	if secure && wasCut(err) {
 		return fmt.Errorf("the server has cut the connection: maybe it refuses the client's certificate, or wants one: set the parameters cert and key: %w", err)

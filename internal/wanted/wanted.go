@@ -1,5 +1,5 @@
-// Package wanted is where a context has what it asks of the calls that are made with it: versions of
-// services, which travel on from service to service, and one instance, which does not.
+// Package wanted keeps in a context what it asks of its calls: versions of services, which are
+// passed on from service to service, and one instance, which is not.
 package wanted
 
 import (
@@ -14,14 +14,14 @@ const (
 	Metadata = "kaptar-version"
 )
 
-// What a header can hold: it is sent along with every call of a request.
+// The limits of a header, since it goes along with every call of a request.
 const (
 	maxText    = 1024 // bytes
 	maxEntries = 16
 	maxName    = 64 // bytes of a service or a version
 )
 
-// A Set is what a context wants. Nil, and the zero value, want nothing. A Set is not changed.
+// A Set is what a context asks for. Nil, and the zero value, ask for nothing. A Set is immutable.
 type Set struct {
 	Instance string // ID of the instance that alone may have the calls; "" for any
 	text     string
@@ -30,8 +30,8 @@ type Set struct {
 
 type version struct{ service, version string }
 
-// Parse reads a header. It is strict: what is not exactly as described there, is too long, or names a
-// service twice, wants nothing.
+// Parse reads a header. It is strict: one that is malformed, too long, or names a service twice
+// asks for nothing.
 func Parse(text string) *Set {
 	if text == "" || len(text) > maxText || strings.Count(text, ",") >= maxEntries {
 		return nil
@@ -48,7 +48,7 @@ func Parse(text string) *Set {
 	return s
 }
 
-// good reports whether a name can stand in the header: letters, digits and "-", "_", ".", "+", "~".
+// good reports whether the header can hold a name: letters, digits and "-_.+~".
 func good(name string) bool {
 	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(c rune) bool {
 		switch {
@@ -70,7 +70,7 @@ func (s *Set) format() string {
 	return b.String()
 }
 
-// Text is what Header is to say; "" for nothing.
+// Text returns the value of Header; "" for nothing.
 func (s *Set) Text() string {
 	if s == nil {
 		return ""
@@ -78,7 +78,7 @@ func (s *Set) Text() string {
 	return s.text
 }
 
-// Version is the version of service that is wanted; "" for any.
+// Version returns the wanted version of service; "" for any.
 func (s *Set) Version(service string) string {
 	if s == nil {
 		return ""
@@ -91,8 +91,8 @@ func (s *Set) Version(service string) string {
 	return ""
 }
 
-// With returns s with another wish for a version of service, "" for none. It is s itself when no
-// header can hold that.
+// With returns s with name as the wanted version of service, "" for any. It returns s itself if a
+// header cannot hold that.
 func (s *Set) With(service, name string) *Set {
 	out := new(Set)
 	if s != nil {
@@ -113,7 +113,7 @@ func (s *Set) With(service, name string) *Set {
 	return out
 }
 
-// Only returns s with the wish for an instance.
+// Only returns s with a wanted instance.
 func (s *Set) Only(instance string) *Set {
 	out := new(Set)
 	if s != nil {
@@ -125,13 +125,13 @@ func (s *Set) Only(instance string) *Set {
 
 type key struct{}
 
-// From returns what ctx wants, nil for nothing.
+// From returns the set of ctx, nil for none.
 func From(ctx context.Context) *Set {
 	s, _ := ctx.Value(key{}).(*Set)
 	return s
 }
 
-// Context returns a context below ctx that wants what s does; ctx itself when s is nil.
+// Context returns ctx with s; ctx itself if s is nil.
 func (s *Set) Context(ctx context.Context) context.Context {
 	if s == nil {
 		return ctx

@@ -11,20 +11,20 @@ import (
 type Kind string
 
 const (
-	// Proportion is a share of calls that were bad. It is Failed when the canary's is surely above
-	// stable's, Successful when it is surely below stable's + Tolerance. Differences of less than about
-	// half of the tolerance are not looked for.
+	// Proportion is a share of calls that were bad. It is Failed if the canary's share is certainly
+	// above stable's, Successful if it is certainly below stable's + Tolerance. The test is not
+	// made to find differences of less than about half of the tolerance.
 	Proportion Kind = "proportion"
 
-	// Quantile is a distribution, such as of latencies. It is Failed when the canary's is surely above
-	// stable's, by more than about a quarter of the tolerance; Successful when it is surely below
-	// stable's + the tolerance. What lies between two bounds of the histogram is not seen: if the bounds
-	// are further apart than the tolerance there is no success.
+	// Quantile is a quantile of a distribution, such as of latencies. It is Failed if the canary's
+	// is certainly above stable's by more than about a quarter of the tolerance, Successful if it
+	// is certainly below stable's + the tolerance. It is not Successful if the bounds of the
+	// histogram are further apart than the tolerance.
 	Quantile Kind = "quantile"
 
-	// Level is a gauge, such as memory: Failed when the canary's was more than stable's + the tolerance in
-	// two intervals running, Successful when it was not in two. This is a limit and no test: it knows
-	// nothing of chance.
+	// Level is a gauge, such as memory: Failed if the canary's was above stable's + the tolerance
+	// in two intervals running, Successful if it was not in two. This is a plain limit and no
+	// statistical test.
 	Level Kind = "level"
 )
 
@@ -35,34 +35,35 @@ type Metric struct {
 	// Kind is Proportion when empty.
 	Kind Kind `json:"kind,omitempty" yaml:"kind"`
 
-	// Tolerance is the difference that is not to be promoted: in points of a Proportion (default 0.01, one
-	// point), as a share of stable's value for Quantile (default 0.2) and Level (default 0.5).
+	// Tolerance is the difference that must not be promoted: in points for Proportion (default
+	// 0.01, one point), as a share of stable's value for Quantile (default 0.2) and Level (default
+	// 0.5).
 	Tolerance float64 `json:"tolerance,omitempty" yaml:"tolerance"`
 
-	// Least is the difference of a Quantile or Level that is always tolerated, in its unit; default 0.005
-	// for Quantile, five milliseconds. So a service that answers in two may take three.
+	// Least is a difference that is always tolerated, in the unit of a Quantile or Level; default
+	// 0.005, five milliseconds, for Quantile and 0 for Level.
 	Least float64 `json:"least,omitempty" yaml:"least"`
 
-	// Quantile is which one, for that kind alone; default 0.95.
+	// Quantile is the quantile that is compared, for that kind only; default 0.95.
 	Quantile float64 `json:"quantile,omitempty" yaml:"quantile"`
 }
 
-// Defaults are the metrics "errors" and "latency".
+// Defaults returns the metrics "errors" and "latency".
 func Defaults() []Metric {
 	return []Metric{{Name: "errors", Kind: Proportion}, {Name: "latency", Kind: Quantile}}
 }
 
-// Options are the limits of a test; nil and zero fields are the defaults.
+// Options are the limits of a test. Zero fields, and nil, mean the defaults.
 type Options struct {
-	// Alpha bounds the probability that a version which is not worse is Failed, over all metrics and for
-	// however long the test runs; default 0.01.
+	// Alpha bounds the probability that a version which is not worse is Failed, over all metrics
+	// and however long the test runs; default 0.01.
 	Alpha float64 `json:"alpha,omitempty" yaml:"alpha"`
 
-	// Beta bounds the probability that a version which is worse by the tolerance is Successful; default 0.01.
+	// Beta bounds the probability that one worse by the tolerance is Successful; default 0.01.
 	Beta float64 `json:"beta,omitempty" yaml:"beta"`
 
-	// MinSamples is the number of calls of each version before anything is concluded; default 30. The
-	// evidence is sound without it, but the first calls of a process are not like those after them.
+	// MinSamples is the number of calls of each version before anything is concluded; default 30.
+	// The evidence is sound without it, but the first calls of a process differ from later ones.
 	MinSamples uint64 `json:"minsamples,omitempty" yaml:"minsamples"` //nolint:tagliatelle // as the field
 }
 
@@ -72,15 +73,15 @@ type Bucket struct {
 	Count        uint64
 }
 
-// Observation is what one version did in one interval, as one metric sees it: differences, not totals.
+// Observation is one version in one interval, as one metric sees it: differences, not totals.
 type Observation struct {
 	Count, Bad uint64   // Proportion: calls, and those among them that were bad
 	Histogram  []Bucket // Quantile: by ascending bounds; empty buckets may be missing
 	Level      float64  // Level: the mean of the instances
 }
 
-// Test collects the evidence of one release. Make it by New, or by UnmarshalJSON from what MarshalJSON
-// wrote, which holds metrics, options and evidence. It is not for concurrent use.
+// Test collects the evidence of one release. Make it with New, or with UnmarshalJSON from
+// MarshalJSON's output. It is not for concurrent use.
 type Test struct {
 	options Options
 	looks   int
@@ -101,8 +102,8 @@ type metric struct {
 	Levels *[2]float64 `json:",omitempty"` // Level: the last, canary's and stable's
 }
 
-// New makes a test without evidence. Metrics without a name, with the name of another, of an unknown
-// kind or with a number out of range are refused, and so is a test without any.
+// New returns a test without evidence. It refuses an empty list, and metrics without a name, with
+// the name of another, of an unknown kind or with a number out of range. opts may be nil.
 func New(metrics []Metric, opts *Options) (*Test, error) {
 	t := &Test{}
 	if opts != nil {
@@ -112,7 +113,7 @@ func New(metrics []Metric, opts *Options) (*Test, error) {
 		return nil, err
 	}
 	if len(metrics) == 0 {
-		return nil, errors.New("analysis: no metrics: want one at least, such as those of Defaults")
+		return nil, errors.New("analysis: no metrics: expected at least one, such as those of Defaults")
 	}
 	seen := map[string]bool{}
 	for _, m := range metrics {
@@ -121,7 +122,7 @@ func New(metrics []Metric, opts *Options) (*Test, error) {
 			return nil, err
 		}
 		if seen[m.Name] {
-			return nil, fmt.Errorf("analysis: metric %q: it is there twice, want each once", m.Name)
+			return nil, fmt.Errorf("analysis: metric %q: expected each name once", m.Name)
 		}
 		seen[m.Name] = true
 		t.metrics = append(t.metrics, newMetric(m))
@@ -145,13 +146,13 @@ func (o *Options) check() error {
 	}
 	for name, v := range map[string]float64{"alpha": o.Alpha, "beta": o.Beta} {
 		if !(v > 0 && v < 1) {
-			return fmt.Errorf("analysis: %s: %g: want a probability between 0 and 1, such as 0.01", name, v)
+			return fmt.Errorf("analysis: %s: %g: expected a probability between 0 and 1, such as 0.01", name, v)
 		}
 	}
 	return nil
 }
 
-// WithDefaults returns the metric with everything filled in that it leaves to defaults.
+// WithDefaults returns the metric with its defaults filled in.
 func (m Metric) WithDefaults() Metric {
 	switch m.Kind {
 	case "", Proportion:
@@ -169,27 +170,27 @@ func (m Metric) WithDefaults() Metric {
 
 func (m Metric) check() error {
 	if m.Name == "" {
-		return errors.New("analysis: a metric has no name: want one, such as errors")
+		return errors.New("analysis: a metric has no name: expected one, such as errors")
 	}
 	if m.Kind != Proportion && m.Kind != Quantile && m.Kind != Level {
-		return fmt.Errorf("analysis: metric %q: kind %q: want proportion, quantile or level", m.Name, m.Kind)
+		return fmt.Errorf("analysis: metric %q: kind %q: expected proportion, quantile or level", m.Name, m.Kind)
 	}
 	if most := m.mostTolerance(); !(m.Tolerance >= 0.0001 && m.Tolerance <= most) {
-		return fmt.Errorf("analysis: metric %q: tolerance %g: want 0.0001 to %g", m.Name, m.Tolerance, most)
+		return fmt.Errorf("analysis: metric %q: tolerance %g: expected 0.0001 to %g", m.Name, m.Tolerance, most)
 	}
 	if m.Kind == Quantile && !(m.Quantile >= 0.01 && m.Quantile <= 0.999) {
-		return fmt.Errorf("analysis: metric %q: quantile %g: want 0.01 to 0.999", m.Name, m.Quantile)
+		return fmt.Errorf("analysis: metric %q: quantile %g: expected 0.01 to 0.999", m.Name, m.Quantile)
 	}
 	if m.Kind != Quantile && m.Quantile != 0 {
 		return fmt.Errorf("analysis: metric %q: quantile %g: a %s has none", m.Name, m.Quantile, m.Kind)
 	}
 	if !(m.Least >= 0 && m.Least <= math.MaxFloat64) || m.Kind == Proportion && m.Least != 0 {
-		return fmt.Errorf("analysis: metric %q: least %g: want a number from 0, of a quantile or a level", m.Name, m.Least)
+		return fmt.Errorf("analysis: metric %q: least %g: expected 0 or more, for a quantile or a level", m.Name, m.Least)
 	}
 	return nil
 }
 
-// mostTolerance is the largest that makes sense: half of all calls, or a hundred times stable's value.
+// mostTolerance is the largest sensible one: half of all calls, or 100 times stable's value.
 func (m Metric) mostTolerance() float64 {
 	if m.Kind == Proportion {
 		return 0.5
@@ -203,14 +204,14 @@ func orDefault(v *float64, d float64) {
 	}
 }
 
-// Add takes what was observed in one interval, by name of metric. A version or metric without calls may
-// be missing. Intervals before the canary gets any are welcome: they tell what stable is like, and
-// without one the canary's first interval is only learned from. In an interval without calls of
-// stable, as after the switch of a blue-green release, the canary is compared with stable's recent past, and what has
-// changed for both since then counts against it.
-// Names that New was not given, more bad calls than calls, levels that are negative or no number and
-// histograms whose bounds are not ascending or differ between the versions are refused, and then
-// nothing of the interval is taken.
+// Add adds the observations of one interval, by name of metric. A version or metric without calls
+// may be missing. Add intervals before the canary gets calls, too: they show what stable is like,
+// and without one the canary's first interval serves only for that. In an interval without calls of
+// stable, as after the switch of a blue-green release, the canary is compared with stable's recent
+// past, and what has changed for both since then counts against it.
+// Add refuses names that New was not given, more bad calls than calls, levels that are negative or
+// not numbers, and histograms whose bounds do not ascend or differ between the versions. Then it
+// takes nothing of the interval.
 func (t *Test) Add(canary, stable map[string]Observation) error {
 	for version, all := range map[string]map[string]Observation{"canary": canary, "stable": stable} {
 		if err := t.checkAll(version, all); err != nil {
@@ -274,25 +275,25 @@ func (t *Test) names() (list []string) {
 	return list
 }
 
-// mostCount bounds what one interval can have, so that sums stay exact as float64.
+// mostCount bounds the count of one interval, so that sums stay exact as float64.
 const mostCount = 1 << 40
 
 func (o Observation) check(k Kind) error {
 	switch {
 	case k == Proportion && o.Bad > o.Count:
-		return fmt.Errorf("%d bad of %d calls: want no more bad ones than calls", o.Bad, o.Count)
+		return fmt.Errorf("%d bad of %d calls: expected no more bad ones than calls", o.Bad, o.Count)
 	case k == Proportion && o.Count > mostCount:
-		return fmt.Errorf("%d calls: want the difference to the interval before, %d at most", o.Count, uint64(mostCount))
+		return fmt.Errorf("%d calls: expected the difference to the last interval, at most %d", o.Count, uint64(mostCount))
 	case k == Level && !(o.Level >= 0 && o.Level <= math.MaxFloat64):
-		return fmt.Errorf("level %g: want a number from 0", o.Level)
+		return fmt.Errorf("level %g: expected 0 or more", o.Level)
 	case k == Quantile:
 		return checkBuckets(o.Histogram)
 	}
 	return nil
 }
 
-// NextStep forgets the evidence for success, and keeps the evidence against the canary: one test for a
-// whole release, whose every step asks anew whether the canary is good under more calls, while the
+// NextStep discards the evidence for success and keeps the evidence against the canary. One test
+// serves a whole release: each step asks again whether the canary is good under more calls, and the
 // probability of aborting a good version is Alpha for all steps together.
 func (t *Test) NextStep() {
 	for _, m := range t.metrics {
@@ -315,7 +316,7 @@ func (t *Test) MarshalJSON() ([]byte, error) {
 	return json.Marshal(state{t.options, t.looks, t.metrics})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. It refuses what no test can have written.
+// UnmarshalJSON reads MarshalJSON's output. It refuses what no test can have written.
 func (t *Test) UnmarshalJSON(text []byte) error {
 	var s state
 	if err := json.Unmarshal(text, &s); err != nil {
@@ -324,7 +325,7 @@ func (t *Test) UnmarshalJSON(text []byte) error {
 	var metrics []Metric
 	for _, m := range s.Metrics {
 		if m == nil {
-			return errors.New("analysis: state of a test: a metric is null, want what MarshalJSON wrote")
+			return errors.New("analysis: state of a test: a metric is null: expected MarshalJSON's output")
 		}
 		metrics = append(metrics, m.Metric)
 	}
@@ -339,7 +340,7 @@ func (t *Test) UnmarshalJSON(text []byte) error {
 		}
 	}
 	if s.Looks < 0 {
-		return fmt.Errorf("analysis: state of a test: %d looks: want a number from 0", s.Looks)
+		return fmt.Errorf("analysis: state of a test: %d looks: expected 0 or more", s.Looks)
 	}
 	*t = Test{options: made.options, looks: s.Looks, metrics: s.Metrics}
 	return nil

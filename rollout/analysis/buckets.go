@@ -6,10 +6,10 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Buckets returns the buckets of a scraped histogram, by ascending bounds: those of the native one if
-// it is there, since they are fine enough for a quantile, else the classic ones. Counts are totals
-// since the start of the process; an Observation wants the difference between two scrapes. Prometheus
-// exposes native histograms only as protobuf, see the header Accept of its clients.
+// Buckets returns the buckets of a scraped histogram, by ascending bounds: those of the native
+// histogram if there is one, since they are fine enough for a quantile, else the classic ones.
+// Counts are totals since the start of the process; an Observation needs the difference of two
+// scrapes. Clients expose native histograms only as protobuf (header Accept).
 func Buckets(h *dto.Histogram) (list []Bucket) {
 	if len(h.GetPositiveSpan()) > 0 || h.GetZeroCount() > 0 {
 		return native(h)
@@ -25,8 +25,7 @@ func Buckets(h *dto.Histogram) (list []Bucket) {
 	return append(list, Bucket{lower, math.Inf(1), h.GetSampleCount() - min(before, h.GetSampleCount())})
 }
 
-// native reads spans of buckets whose counts are written as differences. Bucket i of schema s ends at
-// 2^(i/2^s).
+// native reads spans of buckets with differences of counts. Bucket i of schema s ends at 2^(i/2^s).
 func native(h *dto.Histogram) (list []Bucket) {
 	width := math.Exp2(-float64(h.GetSchema()))
 	zero := h.GetZeroThreshold()

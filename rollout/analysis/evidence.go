@@ -5,25 +5,25 @@ import (
 	"math"
 )
 
-// evidence is an e-process against a hypothesis: a mixture over bets of different size, and over the
-// interval in which each begins.
+// evidence is an e-process against a hypothesis: a mixture over bets of different sizes, and over
+// the interval in which each begins.
 type evidence struct {
 	Bets   int       // intervals in which there was a bet
 	Active []float64 // the capital of each bet that has begun
 	Best   float64   // the greatest value so far, which is what Ville's inequality is about
 }
 
-// mostCapital keeps capital finite, also in JSON. It only takes evidence away.
+// mostCapital keeps capital finite, as JSON requires. It only reduces evidence.
 const mostCapital = 1e300
 
 func newEvidence() *evidence { return &evidence{Best: 1} }
 
-// sample is what one interval had: calls and hits of canary and stable.
+// sample is one interval: calls and bad calls of canary and stable.
 type sample struct{ nc, kc, ns, ks float64 }
 
 // add bets on an interval. Each of thetas is a pair of rates, canary's and stable's, chosen without
-// knowledge of s.kc and s.ks; the hypothesis is the half-plane beyond the line pc = ps+delta on whose
-// other side they are. The number of pairs must be the same for each call.
+// knowledge of s.kc and s.ks. The hypothesis is the half-plane on the other side of the line pc =
+// ps+delta. The number of pairs must be the same in each call.
 func (e *evidence) add(s sample, delta float64, thetas ...[2]float64) {
 	if s.nc == 0 {
 		return
@@ -41,8 +41,8 @@ func (e *evidence) add(s sample, delta float64, thetas ...[2]float64) {
 	e.Best = max(e.Best, min(mostCapital, total))
 }
 
-// capital divides 1 among all intervals t = 1, 2, … in which a bet can begin: what begins in t, and what
-// is left for those after it.
+// capital divides 1 among all intervals t = 1, 2, … in which a bet can begin: it returns what
+// begins in t, and what is left for later ones.
 func capital(t int) (begins, left float64) {
 	if t == 1 {
 		return 0.75, 0.25
@@ -66,9 +66,9 @@ func weigh(n, ratio float64) float64 {
 	return n * math.Log(ratio)
 }
 
-// nearest returns the stable rate x for which nc·KL(tc‖x+delta) + ns·KL(ts‖x) is least. The function is
-// convex and its derivative changes sign between ts and tc-delta: Newton's method there, bisection
-// where that leaves it.
+// nearest returns the stable rate x for which nc·KL(tc‖x+delta) + ns·KL(ts‖x) is least. The
+// function is convex and its derivative changes sign between ts and tc-delta: Newton's method
+// there, bisection where that leaves it.
 func nearest(nc, ns, tc, ts, delta float64) float64 {
 	if ns == 0 {
 		return ts
@@ -109,9 +109,9 @@ const tiny = 1e-7
 // rate estimates a rate from k hits among n, never 0 or 1 (Krichevsky and Trofimov's estimate).
 func rate(k, n float64) float64 { return inside((k + 0.5) / (n + 1)) }
 
-// known is an estimate of stable's rate from n calls. When it has none in this interval, as after the
-// switch of a blue-green release, the estimate stands for it: then it is moved by three standard errors to the side
-// on which there is less evidence.
+// known is an estimate of stable's rate from n calls. If stable has no calls in this interval, as
+// after the switch of a blue-green release, the estimate stands for it, moved by three standard
+// errors to the side with less evidence.
 func known(ts, n, ns, side float64) float64 {
 	if ns > 0 {
 		return ts
@@ -121,8 +121,8 @@ func known(ts, n, ns, side float64) float64 {
 
 func inside(p float64) float64 { return min(max(p, tiny), 1-tiny) }
 
-// worse are the bets that the canary's rate is above stable's rate ts + delta: by the least that matters
-// up to 30 times it.
+// worse returns bets that the canary's rate is above stable's rate ts + delta, by the least that
+// matters to 30 times that.
 func worse(ts, delta, least float64) [][2]float64 {
 	out := make([][2]float64, 0, 4)
 	for lift := least; len(out) < 4; lift *= math.Sqrt(10) {
@@ -144,11 +144,11 @@ func (e *evidence) better(s sample, delta, tc, ts float64) {
 
 func (e *evidence) check() error {
 	if e == nil || e.Bets < 0 || !(e.Best >= 1 && e.Best <= mostCapital) || len(e.Active) > 16 {
-		return errors.New("evidence: want what MarshalJSON wrote")
+		return errors.New("evidence: expected MarshalJSON's output")
 	}
 	for _, a := range e.Active {
 		if !(a >= 0 && a <= mostCapital) {
-			return errors.New("evidence: want what MarshalJSON wrote")
+			return errors.New("evidence: expected MarshalJSON's output")
 		}
 	}
 	return nil

@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// history is what earlier intervals told of one version: all of it for the reader, and the recent part,
-// in which each interval counts 2 % less than the next, for bets. So bets follow a rate that changes
-// with the time of day.
+// history is what earlier intervals showed of one version: all of it, for the reader, and a recent
+// part in which each interval counts 2 % less than the next, for bets. So bets follow a rate that
+// changes with the time of day.
 type history struct {
 	Calls, Bad  uint64
 	Recent, Hit float64 // calls, and bad ones among them
@@ -25,8 +25,8 @@ const (
 // weight is a Bucket of the recent past.
 type weight struct{ Lower, Upper, Weight float64 }
 
-// spans are buckets. Their JSON is one list for each run of adjacent ones: the lower bound, then the
-// upper bound and the weight of each.
+// spans are buckets. Their JSON is one list for each run of adjacent ones: the lower bound, then
+// the upper bound and the weight of each.
 type spans []weight
 
 // MarshalJSON implements json.Marshaler.
@@ -68,7 +68,7 @@ func (h *history) count(calls, bad uint64) {
 	h.Hit = h.Hit*remember + float64(bad)
 }
 
-// take adds an interval's histogram, whose bounds fit.
+// take adds an interval's histogram, whose bounds were checked.
 func (h *history) take(buckets []Bucket) {
 	kept := h.Buckets[:0]
 	for _, w := range h.Buckets {
@@ -94,10 +94,10 @@ func (h *history) take(buckets []Bucket) {
 	h.count(calls, 0)
 }
 
-// finite is upper, which JSON can write.
+// finite limits upper to what JSON can write.
 func finite(upper float64) float64 { return min(upper, math.MaxFloat64) }
 
-// at finds the bucket of the q-quantile, and the weights above its lower and its upper bound.
+// at returns the bucket of the q-quantile, and the weights above its lower and its upper bound.
 func (h *history) at(q float64) (b weight, aboveLower, aboveUpper, all float64) {
 	for _, w := range h.Buckets {
 		all += w.Weight
@@ -111,7 +111,7 @@ func (h *history) at(q float64) (b weight, aboveLower, aboveUpper, all float64) 
 	return b, aboveLower, aboveUpper, all
 }
 
-// quantile estimates one for the reader, 0 without samples.
+// quantile estimates the q-quantile for the reader, 0 without samples.
 func (h *history) quantile(q float64) float64 {
 	b, lower, upper, all := h.at(q)
 	if all == 0 {
@@ -125,18 +125,18 @@ func (h *history) quantile(q float64) float64 {
 
 func checkBuckets(buckets []Bucket) error {
 	if len(buckets) > mostBuckets {
-		return fmt.Errorf("%d buckets: want %d at most", len(buckets), mostBuckets)
+		return fmt.Errorf("%d buckets: expected at most %d", len(buckets), mostBuckets)
 	}
 	before := math.Inf(-1)
 	for _, b := range buckets {
 		if !(b.Lower >= before && b.Lower < b.Upper) || math.IsInf(b.Lower, 0) {
-			return fmt.Errorf("a bucket from %g to %g after one to %g: want bounds that ascend", b.Lower, b.Upper, before)
+			return fmt.Errorf("a bucket from %g to %g after one to %g: expected ascending bounds", b.Lower, b.Upper, before)
 		}
 		if b.Lower < 0 {
-			return fmt.Errorf("a bucket from %g to %g: want bounds from 0", b.Lower, b.Upper)
+			return fmt.Errorf("a bucket from %g to %g: expected bounds from 0", b.Lower, b.Upper)
 		}
 		if b.Count > mostCount {
-			return fmt.Errorf("%d samples in a bucket: want the difference to the interval before, %d at most", b.Count, uint64(mostCount))
+			return fmt.Errorf("%d samples in a bucket: expected the difference to the last interval, at most %d", b.Count, uint64(mostCount))
 		}
 		before = b.Upper
 	}
@@ -148,7 +148,7 @@ func sameBounds(name string, lists ...[]weight) error {
 	for i, a := range lists[:2] {
 		for _, b := range lists[i+1:] {
 			if x, y, ok := overlap(a, b); !ok {
-				return fmt.Errorf("analysis: metric %q: buckets from %g to %g and from %g to %g: want the same bounds for both versions and all intervals",
+				return fmt.Errorf("analysis: metric %q: buckets from %g to %g and from %g to %g: expected the same bounds for both versions and all intervals",
 					name, x.Lower, x.Upper, y.Lower, y.Upper)
 			}
 		}

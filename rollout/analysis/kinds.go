@@ -25,7 +25,7 @@ func (m *metric) note(canary uint64) {
 	}
 }
 
-// allowed is the difference to stable's value that the canary may have.
+// allowed is the tolerated difference to stable's value.
 func (m *metric) allowed(stable float64) float64 {
 	if m.Kind == Proportion {
 		return m.Tolerance
@@ -33,13 +33,13 @@ func (m *metric) allowed(stable float64) float64 {
 	return max(stable*m.Tolerance, m.Least)
 }
 
-// addQuantile tests shares above bounds that earlier intervals of stable tell. Let b be the bucket of
-// stable's quantile Q. A canary that is not slower has no larger share above b's upper bound, or above
-// any greater number, than stable has above that bound. One that is slower by the tolerance or more, with tails as
-// stable's, has above v = b's lower bound + the tolerance at least the share that stable has above the
-// lower bound. Both are half-planes for any bound; the distance between the share at the bound and
-// 1-Q, which is known from before, is allowed for, so that it does not matter where in b Q lies.
-// Samples in the bucket of v count as above it.
+// addQuantile tests the shares above bounds that earlier intervals of stable determine. Let b be
+// the bucket of stable's quantile Q. A canary that is not slower has no larger share above b's
+// upper bound, or above any greater number, than stable has above that bound. A canary that is
+// slower by the tolerance or more, with tails as stable's, has above v = b's lower bound + the
+// tolerance at least the share that stable has above the lower bound. Both are half-planes for any
+// bound. The distance between the share at the bound and 1-Q, which is known beforehand, is allowed
+// for, so the position of Q in b does not matter. Samples in the bucket of v count as above it.
 func (m *metric) addQuantile(c, s Observation) {
 	b, aboveLower, aboveUpper, all := m.Stable.at(m.Quantile)
 	tail := 1 - m.Quantile
@@ -86,7 +86,7 @@ func above(c, s Observation, v, u float64) (n sample) {
 	return n
 }
 
-// running is how many intervals running a Level must be on one side of its limit.
+// running is the number of intervals running for which a Level must be on one side of its limit.
 const running = 2
 
 func (m *metric) addLevel(canary, stable float64) {
@@ -106,7 +106,7 @@ func (m *metric) checkState() error {
 	}
 	if m.Kind == Level {
 		if m.Levels != nil && !(m.Levels[0] >= 0 && m.Levels[1] >= 0) {
-			return errors.New("levels: want numbers from 0")
+			return errors.New("levels: expected 0 or more")
 		}
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 // Phase is the state of an analysis, in Argo Rollouts' words.
 type Phase string
 
-// The phases. A Test is never Inconclusive: that is what a caller who stops waiting calls it.
+// The phases. A Test is never Inconclusive: that is the word for a caller that stops waiting.
 const (
 	Running      Phase = "Running"
 	Successful   Phase = "Successful"
@@ -18,7 +18,7 @@ const (
 	Inconclusive Phase = "Inconclusive"
 )
 
-// Result is what a Test knows. It is Failed when one metric is, Successful when all are.
+// Result is what a Test knows. It is Failed if one metric is, Successful if all are.
 type Result struct {
 	Phase   Phase
 	Looks   int // intervals added
@@ -32,13 +32,13 @@ type MetricResult struct {
 	Phase Phase
 
 	Canary, Stable float64 // rate (since the start), quantile (of the recent past) or level (last)
-	Limit          float64 // what the canary is to be surely below: Stable and the tolerance
+	Limit          float64 // what the canary must certainly be below
 
 	CanarySamples, StableSamples uint64 // calls; of a Level, intervals
 
-	// Worse is the evidence that the canary is worse than stable: Failed from WorseLimit. Within is the
-	// evidence that it is better than Limit: Successful from WithinLimit. Both start at 1; of a Level
-	// they are the intervals running above and below its limit.
+	// Worse is the evidence that the canary is worse than stable: Failed from WorseLimit. Within is
+	// the evidence that it is better than Limit: Successful from WithinLimit. Both start at 1; of a
+	// Level they are the intervals running above and below its limit.
 	Worse, WorseLimit, Within, WithinLimit float64
 
 	Missing string // what a Running metric waits for, "" otherwise
@@ -46,10 +46,9 @@ type MetricResult struct {
 
 // Result returns what is known now. It may be called at any time and changes nothing.
 //
-// To fail, the evidence of a metric must pass the number of metrics / Alpha (Bonferroni's correction,
-// so that the result names the metric; the mean of all evidence would gain little). To succeed it must
-// pass 1 / Beta for every metric, which needs no correction: a bad version is promoted only if its bad
-// metric passes as well.
+// To fail, the evidence of a metric must pass the number of metrics / Alpha: Bonferroni's
+// correction, so that the result can name the metric. To succeed, that of every metric must pass 1
+// / Beta. This needs no correction: a bad version is promoted only if its bad metric passes.
 func (t *Test) Result() Result {
 	r := Result{Phase: t.whole(), Looks: t.looks}
 	for _, m := range t.metrics {
@@ -94,7 +93,7 @@ func (t *Test) result(m *metric) MetricResult {
 	return r
 }
 
-// evidence is what a metric has against the canary and for it, and how much is wanted.
+// evidence returns a metric's evidence against and for the canary, with the limits.
 func (t *Test) evidence(m *metric) (worse, worseLimit, within, withinLimit float64) {
 	if m.Kind == Level {
 		return float64(m.Above), running, float64(m.Below), running
@@ -123,7 +122,7 @@ func share(h *history) float64 {
 	return float64(h.Bad) / float64(h.Calls)
 }
 
-// missing says what a metric waits for. The number of calls is a guess by the evidence so far, which
+// missing says what a metric waits for. The number of calls is estimated from the evidence, which
 // grows by a factor for each call.
 func (m *metric) missing(r MetricResult, least uint64) string {
 	switch {

@@ -14,8 +14,8 @@ import (
 	"github.com/kaptar/kaptar/rollout"
 )
 
-// Command is "export" for rollout.Command: it writes YAML to standard output, and asks nobody.
-// Exit codes: 0, or 2 for a command line or a plan that is wrong.
+// Command is the subcommand export of rollout.Command. It writes YAML to standard output and
+// connects to nothing. Exit codes: 0, or 2 for a wrong command line or plan.
 func Command() kaptar.Command {
 	return kaptar.Command{
 		Name: "export", Help: "Write a plan for Argo Rollouts, or weights for the Gateway API",
@@ -46,7 +46,7 @@ func command(stdout io.Writer) *cobra.Command {
 		Example: "  export user-service --plan plan.yml --namespace shop > rollout.yaml\n  export user-service --gateway edge --weights v1=95,v2=5",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return errors.New("export: want the name of one service, such as user-service")
+				return errors.New("export: expected the name of one service, such as user-service")
 			}
 			return nil
 		},
@@ -75,7 +75,7 @@ func (o Options) text(file string, weights map[string]string) (_ []byte, err err
 		shares := map[string]int{}
 		for version := range weights {
 			if shares[version], err = strconv.Atoi(strings.TrimSuffix(weights[version], "%")); err != nil {
-				return nil, fmt.Errorf("export: weight %q of version %s: want a number of per cent", weights[version], version)
+				return nil, fmt.Errorf("export: weight %q of version %s: expected a number of per cent", weights[version], version)
 			}
 		}
 		return HTTPRoute(shares, o)

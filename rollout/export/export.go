@@ -20,18 +20,18 @@ type Options struct {
 	// Service is the name of the service, its Deployment and its Service; required.
 	Service string
 
-	// Namespace is that of all objects; default: none, so that kubectl says.
+	// Namespace is that of all objects; default: none, so kubectl's applies.
 	Namespace string
 
 	// Replicas is the number of instances; default 5. Without Gateway a weight is a share of them.
 	Replicas int
 
-	// Prometheus is the address that Argo Rollouts asks; default http://prometheus:9090. It must keep the
-	// name of the pod as the label "pod".
+	// Prometheus is the address that Argo Rollouts queries; default http://prometheus:9090. It must
+	// store the name of the pod as the label "pod".
 	Prometheus string
 
-	// Gateway is the name of a Gateway. With it the traffic is shared by an HTTPRoute, for which Argo Rollouts
-	// needs the plugin argoproj-labs/gatewayAPI; default: none.
+	// Gateway is the name of a Gateway; default: none. With it an HTTPRoute shares the traffic, for
+	// which Argo Rollouts needs the plugin argoproj-labs/gatewayAPI.
 	Gateway string
 
 	// Port is that of the Service for HTTP; default 80.
@@ -44,11 +44,11 @@ var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$`)
 func (o Options) withDefaults() (Options, error) {
 	for name, v := range map[string]string{"service": o.Service, "namespace": o.Namespace, "gateway": o.Gateway} {
 		if !dnsLabel.MatchString(v) && (v != "" || name == "service") {
-			return o, fmt.Errorf("export: %s: %q: want a name of small letters, digits and dashes, such as user-service", name, v)
+			return o, fmt.Errorf("export: %s: %q: expected lower-case letters, digits and dashes, such as user-service", name, v)
 		}
 	}
 	if o.Replicas < 0 || o.Port < 0 || o.Port > math.MaxUint16 {
-		return o, fmt.Errorf("export: %d replicas, port %d: want numbers from 1", o.Replicas, o.Port)
+		return o, fmt.Errorf("export: %d replicas, port %d: expected 1 or more", o.Replicas, o.Port)
 	}
 	o.Replicas, o.Port = cmp.Or(o.Replicas, 5), cmp.Or(o.Port, 80)
 	o.Prometheus = cmp.Or(o.Prometheus, "http://prometheus:9090")
@@ -66,9 +66,9 @@ func (o Options) object(apiVersion, kind, name string, spec object) object {
 	return object{"apiVersion": apiVersion, "kind": kind, "metadata": meta, "spec": spec}
 }
 
-// Argo writes a plan for Argo Rollouts 1.9 as YAML: a Rollout of the Deployment that is there, which
-// Argo scales down, an AnalysisTemplate, and what strategy and gateway need beside them. Its errors say
-// what of plan or opts is wrong.
+// Argo returns a plan for Argo Rollouts 1.9 as YAML: a Rollout of the existing Deployment, which
+// Argo scales down, an AnalysisTemplate, and what the strategy and the gateway need. Its errors say
+// what is wrong with plan or opts.
 func Argo(plan rollout.Plan, opts Options) ([]byte, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -102,25 +102,25 @@ func Argo(plan rollout.Plan, opts Options) ([]byte, error) {
 	return write(list)
 }
 
-// HTTPRoute writes the route of a Gateway as YAML that gives each version its share of the calls, by a
-// Service for each, named after service and version. weights are those of rollout.Release, in per cent.
+// HTTPRoute returns an HTTPRoute as YAML that gives each version its share of the calls through a
+// Service named after service and version. weights are those of rollout.Release, in per cent.
 func HTTPRoute(weights map[string]int, opts Options) ([]byte, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	if o.Gateway == "" {
-		return nil, errors.New("export: gateway: want the name of the Gateway that the route is of")
+		return nil, errors.New("export: gateway: expected the name of the route's Gateway")
 	}
 	sum := 0
 	for version, w := range weights {
 		if !dnsLabel.MatchString(version) || w < 0 {
-			return nil, fmt.Errorf("export: weight %d of version %q: want a number from 0, and small letters, digits and dashes", w, version)
+			return nil, fmt.Errorf("export: weight %d of version %q: expected 0 or more, and lower-case letters, digits and dashes", w, version)
 		}
 		sum += w
 	}
 	if sum != 100 {
-		return nil, fmt.Errorf("export: weights %v: they sum to %d, want 100", weights, sum)
+		return nil, fmt.Errorf("export: weights %v: their sum is %d: expected 100", weights, sum)
 	}
 	return write([]object{o.route(weights)})
 }

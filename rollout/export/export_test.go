@@ -83,8 +83,8 @@ func TestRefused(t *testing.T) {
 		"expected one of them": func() ([]byte, error) {
 			return Argo(rollout.Plan{Canary: &rollout.Canary{}, BlueGreen: &rollout.BlueGreen{}}, Options{Service: "a"})
 		},
-		"name of the Gateway": func() ([]byte, error) { return HTTPRoute(map[string]int{"v1": 100}, Options{Service: "a"}) },
-		"they sum to 99, want": func() ([]byte, error) {
+		"name of the route's Gateway": func() ([]byte, error) { return HTTPRoute(map[string]int{"v1": 100}, Options{Service: "a"}) },
+		"their sum is 99: expected 100": func() ([]byte, error) {
 			return HTTPRoute(map[string]int{"v1": 99}, Options{Service: "a", Gateway: "g"})
 		},
 		`weight -5 of version`: func() ([]byte, error) {
@@ -112,8 +112,8 @@ func TestCommand(t *testing.T) {
 		{"user-service", 0, "kind: Rollout"},
 		{"user-service --plan " + plan, 0, "- setWeight: 30\n        - pause: {}\n"},
 		{"user-service --gateway edge --weights v1=95,v2=5%", 0, "weight: 95"},
-		{"", 2, "want the name of one service"},
-		{"a b", 2, "want the name of one service"},
+		{"", 2, "expected the name of one service"},
+		{"a b", 2, "expected the name of one service"},
 		{"user-service --weights v1=x --gateway g", 2, `weight "x" of version v1`},
 		{"user-service --plan /nowhere.yml", 2, "/nowhere.yml"},
 		{"user-service --plam x", 2, "unknown flag"},

@@ -11,7 +11,7 @@ import (
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
-// What Argo checks in each analysis: so many times, of which one may fail.
+// The number of Argo's checks in each analysis, and how many may fail.
 const (
 	checks        = 6
 	failuresAtAll = 1
@@ -26,12 +26,13 @@ func (o Options) template(plan rollout.Plan) object {
 		q.before = 10 * time.Minute // stable had its calls before the switch
 	}
 	var metrics []any
-	// The first look waits for half the window: new pods have to be found, and scraped twice.
+	// The first check waits for half the window: new pods have to be found, and scraped twice.
 	for _, m := range all(plan) {
 		query, limit := q.query(m)
 		metrics = append(metrics, object{
 			"name": m.Name, "interval": seconds(interval), "initialDelay": seconds(rollout.Duration(q.window / 2)), "count": checks, "failureLimit": failuresAtAll,
-			// Without calls there is no number, and the analysis is Inconclusive: neither condition holds.
+			// Without calls there is no number, and the analysis is Inconclusive: neither condition
+			// holds.
 			"successCondition": fmt.Sprintf("len(result) > 0 && result[0] <= %g", limit),
 			"failureCondition": fmt.Sprintf("len(result) > 0 && result[0] > %g", limit),
 			"provider":         object{"prometheus": object{"address": o.Prometheus, "query": query}},
@@ -71,8 +72,8 @@ type queries struct {
 	window, before time.Duration // of the canary's and of stable's calls
 }
 
-// query is the canary's value minus stable's, for a proportion; minus also what is tolerated, else. It is
-// good up to limit.
+// query is the canary's value minus stable's for a proportion, and also minus the tolerance for
+// other kinds. It is good up to limit.
 func (q queries) query(m rollout.Metric) (query string, limit float64) {
 	var value func(version string, window time.Duration) string
 	switch m.Kind {
@@ -111,7 +112,7 @@ func (q queries) share(m rollout.Metric, version string, window time.Duration) s
 	return "(" + bad + ")\n/ (" + sum(http, nil) + "\n+ " + sum(rpc, nil) + ")"
 }
 
-// pods selects those of one version by their names, which Argo makes of the Rollout's and the hash.
+// pods selects one version's pods by their names, which have the Rollout's name and the hash.
 func (q queries) pods(version string) string {
 	return `pod=~"` + q.service + `-{{args.` + version + `-hash}}-.+"`
 }

@@ -2,8 +2,8 @@
 //
 //	import _ "github.com/kaptar/kaptar/telemetry/otlp"
 //
-// A program without that import cannot export; it has logs, /metrics, and trace ids that travel on.
-// Package local imports it.
+// Without it a program cannot export; it still has logs, /metrics, and trace ids that are passed
+// on. Package local imports it.
 package otlp
 
 import (
@@ -41,7 +41,7 @@ func dial(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemetry.C
 	return dialHTTP(ctx, opts, u)
 }
 
-// retries is how a client tries again within timeout: soon, because the collector of a laptop is
+// retries is the retry policy within timeout. It begins soon, because on a laptop the collector is
 // often a process that starts at the same time. All six clients have such a type of their own.
 func retries(timeout time.Duration) otlptracegrpc.RetryConfig {
 	return otlptracegrpc.RetryConfig{
@@ -87,10 +87,10 @@ func files(opts telemetry.Options) *tlsfiles.Files {
 	return &tlsfiles.Files{On: true, CA: opts.CA, Cert: opts.Cert, Key: opts.Key}
 }
 
-// secure makes each connection of gRPC with the files as they are then. An error loses its type on
-// the way through gRPC.
+// secure makes each gRPC connection with the present content of the files. An error loses its type
+// on the way through gRPC.
 type secure struct {
-	credentials.TransportCredentials // for all but that
+	credentials.TransportCredentials // for everything else
 
 	files *tlsfiles.Files
 }
@@ -105,10 +105,10 @@ func (s secure) ClientHandshake(ctx context.Context, authority string, raw net.C
 	return conn, credentials.TLSInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, tlsfiles.ExplainOTLP(err)
 }
 
-// Clone implements credentials.TransportCredentials. There is nothing that could change.
+// Clone implements credentials.TransportCredentials. Nothing in s changes.
 func (s secure) Clone() credentials.TransportCredentials { return s }
 
-// httpClient connects with the files as they are then, too. A proxy is spoken to with those of now.
+// httpClient connects with the present content of the files too. A proxy gets that of the start.
 func httpClient(opts telemetry.Options) (*http.Client, error) {
 	config, err := files(opts).Config()
 	return &http.Client{Timeout: opts.Timeout, Transport: &http.Transport{
@@ -137,7 +137,7 @@ func dialHTTP(ctx context.Context, opts telemetry.Options, u *url.URL) (*telemet
 	return c, nil
 }
 
-// logsOverHTTP sends log records to a URL, the whole of it.
+// logsOverHTTP sends log records to a complete URL.
 func logsOverHTTP(ctx context.Context, opts telemetry.Options, endpoint string) (*otlploghttp.Exporter, error) {
 	client, err := httpClient(opts)
 	if err != nil {
