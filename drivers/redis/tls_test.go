@@ -64,7 +64,7 @@ func TestTLS(t *testing.T) {
 		"no file":                 {ada + s.Addr("") + "?ca=/no/file", "ca: open /no/file: no such file"},
 		"no key":                  {ada + s.Addr("") + "?cert=" + a.File("client.pem"), "one of them is missing, expected both"},
 		"no TLS":                  {"redis://h?" + a.Query(), "parameters ca, cert and key are for TLS: expected rediss://"},
-		"skip_verify":             {"rediss://h?skip_verify=true", "name the authority of the server's certificate with ca"},
+		"skip_verify":             {"rediss://h?skip_verify=true", "expected ca=FILE with the authority"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := probe(t, c.url)
