@@ -52,5 +52,13 @@ func groups() []mutant {
 			"lag counts what is in flight", "drivers/nats/group.go",
 			"+ int64(now.NumAckPending)", "", "./drivers/nats", "TestConformance$/^Lag$",
 		},
+		{
+			"a partition of Kafka moves when its old owner has finished", "drivers/kafka/rebalance.go",
+			"	if !leaving {\n		m.drain", "	if leaving {\n		m.drain", "./drivers/kafka", "TestDrain",
+		},
+		{
+			"an exchange that was deleted a moment ago has groups", "drivers/rabbitmq/deleted.go",
+			"time.Since(at) > 3*l.b.guardEvery()", "time.Since(at) >= 0", "./drivers/rabbitmq", "TestDeletedTopic",
+		},
 	}
 }

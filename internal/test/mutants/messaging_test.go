@@ -48,5 +48,9 @@ func consumers() []mutant {
 			"the numbers of a key have no gap", "messaging/outbox/outbox.go",
 			"seq = kaptar_sequences.seq + 1", "seq = kaptar_sequences.seq + 2", "./messaging/outbox", "TestAddOrdered/sqlite",
 		},
+		{
+			"a stop does not wait for the next try", "messaging/consume.go",
+			"if !steady.Sleep(stop, min(d, look)) {", "if !steady.Sleep(context.Background(), min(d, look)) {", "./messaging", "TestStopBetweenTries",
+		},
 	}
 }

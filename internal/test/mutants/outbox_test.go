@@ -87,5 +87,9 @@ func outboxes() []mutant {
 			"a time that comes twice in autumn is due once", "internal/schedule/cron.go",
 			"return c.everyHour || delta >= 0 || t.Sub(start) >= -delta", "return t.Sub(start) >= 0 || delta >= 0", "./internal/schedule", "TestCron",
 		},
+		{
+			"a relay is woken in its process", "messaging/outbox/relay.go",
+			"func (r *Relay) Wake() { r.signal.Notify() }", "func (r *Relay) Wake() {}", "./messaging/outbox", "TestRelayBatchesAndWakes/sqlite",
+		},
 	}
 }
