@@ -29,14 +29,14 @@ type Harness struct {
 	// is asked for Listed, and for a service that it does not know.
 	Fixed  bool
 	Listed []discovery.Instance // of one service, ordered by ID; only for a Fixed registry
-	// Timeout is how long a change may take to reach a watcher; default 10 s.
+	// Timeout is how long a change may take to reach a watcher; default 30 s.
 	Timeout time.Duration
 }
 
 // Run runs every test that the registry is able to pass, as subtests of t.
 func Run(t *testing.T, h Harness) {
 	if h.Timeout == 0 {
-		h.Timeout = 10 * time.Second
+		h.Timeout = 30 * time.Second
 	}
 	if h.Service == nil {
 		h.Service = func(*testing.T) string { return "service-1" }

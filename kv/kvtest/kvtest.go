@@ -22,14 +22,14 @@ type Harness struct {
 	// Prefix returns a prefix, with a "/" at its end, that no other test uses. nil gives "kvtest/",
 	// for stores that are new at each Open.
 	Prefix func(t *testing.T) string
-	// Timeout is how long a change may take to reach a watcher; default 10 s.
+	// Timeout is how long a change may take to reach a watcher; default 30 s.
 	Timeout time.Duration
 }
 
 // Run runs every test as a subtest of t.
 func Run(t *testing.T, h Harness) {
 	if h.Timeout == 0 {
-		h.Timeout = 10 * time.Second
+		h.Timeout = 30 * time.Second
 	}
 	if h.Prefix == nil {
 		h.Prefix = func(*testing.T) string { return "kvtest/" }
