@@ -289,7 +289,7 @@ func TestFailingKeyHoldsNoOtherUp(t *testing.T) {
 		}
 		return nil
 	})
-	store.opts = &messaging.SubscribeOptions{Tries: 12, Concurrency: 1} // for half a minute, as a slow machine takes its time
+	store.opts = &messaging.SubscribeOptions{Tries: 20, Concurrency: 1} // for half a minute and more, as a slow machine takes its time
 	var shop shop
 	s := start(t, t.TempDir(), map[string]string{"broker_url": startBroker(t).url()}, shop.service(), store.service())
 	for n := range failing {
