@@ -228,6 +228,7 @@ func TestReplay(t *testing.T) {
 			}
 		}
 	}
+	t.Logf("%d of %d faults are in one of two runs", different, all)
 	if all < 200 || different*25 > all {
 		t.Errorf("%d of %d faults are in one of two runs, want 4 of a hundred at most", different, all)
 	}
