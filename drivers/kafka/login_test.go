@@ -24,7 +24,16 @@ func guarded(t *testing.T) (free, host string, adm *kadm.Client) {
 		Logins: map[string]string{"ada": rightPassword, "bob": rightPassword},
 		Config: "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nsuper.users=User:ANONYMOUS;User:ada\n",
 	})
+	login(t, "kafka://ada:"+rightPassword+"@"+s.Addr("sasl"), "first")
 	return s.Addr(""), s.Addr("sasl"), kadm.NewClient(plainClient(t, s.URL()))
+}
+
+// login publishes a message. A broker that has just begun takes a login seconds later than Open waits.
+func login(t *testing.T, url, topic string) {
+	t.Helper()
+	b := open(t, url)
+	defer closeNow(t, b)
+	until(t, "a login", func() bool { return b.Publish(t.Context(), messages(topic, "m", 1)) == nil })
 }
 
 // TestLoginReal is about a real broker: TestLogin and TestOpenErrors have the same in this process.

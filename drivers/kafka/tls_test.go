@@ -30,6 +30,9 @@ func TestTLS(t *testing.T) {
 	ada, ca := "kafka://ada:"+rightPassword+"@", "?ca="+a.File("ca.pem")
 	a.Issue("expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	a.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses = nil })
+	for _, sasl := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
+		login(t, ada+host+"?sasl="+sasl+"&"+a.Query(), sasl)
+	}
 	for name, c := range map[string]struct{ url, want string }{
 		"another authority":       {ada + host + "?ca=" + other.File("ca.pem"), "name the authority's with the parameter ca"},
 		"system's authority":      {ada + host + "?tls=true", "name the authority's with the parameter ca"},
@@ -56,11 +59,6 @@ func TestTLS(t *testing.T) {
 			}
 			t.Log(err)
 		})
-	}
-	for _, sasl := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
-		b := open(t, ada+host+"?sasl="+sasl+"&"+a.Query())
-		publish(t, b, messages(sasl, "m", 1)...)
-		closeNow(t, b)
 	}
 	b := open(t, ada+host+"?"+a.Query())
 	defer closeNow(t, b)
