@@ -42,10 +42,7 @@ func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 	if status < 400 {
 		return p, false
 	}
-	fault := int(x.bodyFault.Load())
-	if fault == 0 && x.body.reading.Load() && errors.Is(x.limit.Err(), context.DeadlineExceeded) {
-		fault = http.StatusRequestTimeout // the Read in progress is about to fail with it
-	}
+	fault := x.fault()
 	switch fault {
 	case http.StatusRequestEntityTooLarge:
 		p.Detail = fmt.Sprintf("the request body is larger than the %d bytes that max_body allows for %s",
@@ -60,6 +57,24 @@ func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 	}
 	p.Status = fault
 	return p, fault != 0 && status != fault
+}
+
+// fault returns the status for what is wrong with the body; 0: nothing. The context of the request
+// can end before the Read that is about to fail returns, and a handler that forwards the body, in
+// another goroutine, answers at once then. So it looks at what the Read will fail with: net/http
+// ends the context after the connection has failed.
+func (x *exchange) fault() int {
+	reading := x.body.reading.Load() // first, as Read stores bodyFault before it ends
+	fault := x.bodyFault.Load()
+	switch {
+	case fault != 0 || !reading:
+		return int(fault)
+	case errors.Is(x.limit.Err(), context.DeadlineExceeded):
+		return http.StatusRequestTimeout
+	case x.body.conn != nil:
+		return int(x.body.conn.fault.Load())
+	}
+	return 0
 }
 
 // blame records the status for a body that could not be read.

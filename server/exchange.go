@@ -194,7 +194,7 @@ func (x *exchange) ending(abort bool) string {
 	switch cause := context.Cause(x.req.Context()); {
 	case errors.Is(cause, ErrStopping), errors.Is(cause, errCut):
 		return endStopping
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), x.fault() == http.StatusRequestTimeout:
 		return endTimeout
 	}
 	return endClientGone

@@ -225,7 +225,7 @@ func (x *exchange) answer(p any) (abort bool) {
 	case x.status != 0:
 	case abort:
 		x.status = http.StatusInternalServerError
-	case x.bodyFault.Load() > http.StatusBadRequest, errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case x.fault() > http.StatusBadRequest, errors.Is(ctx.Err(), context.DeadlineExceeded):
 		p, ok := x.bodyProblem(http.StatusGatewayTimeout)
 		if !ok {
 			p = Problem{Status: http.StatusGatewayTimeout, Detail: "the deadline passed before there was an answer"}

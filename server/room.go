@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 )
@@ -81,6 +83,11 @@ func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 1 {
 		c.early = true
 		return n, err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.fault.Store(http.StatusRequestTimeout)
+	} else if err != nil {
+		c.fault.Store(http.StatusBadRequest)
 	}
 	if c.rested.Swap(false) {
 		c.reads, c.used, c.head = 0, true, nil

@@ -204,6 +204,10 @@ func calls() []mutant {
 			"a body that does not come is answered at the deadline", "server/body.go",
 			"!x.ownDeadline && limit.Before(at)", "!x.ownDeadline && limit.Before(now)", "./server", "TestABodyThatFailsIsTheClientsError",
 		},
+		{
+			"a body that does not come is its client's fault, however early the handler answers", "server/room.go",
+			"c.fault.Store(http.StatusRequestTimeout)", "_ = http.StatusRequestTimeout", "./server", "TestBodyFailsBeforeItsReadReturns",
+		},
 	}
 }
 
