@@ -259,7 +259,7 @@ func floods() []misuse {
 			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true, EndHeaders: true})
 		}), []string{"431"}, ""},
 		{"streams that are reset at once", burst(func(c *h2) {
-			times(20_000, func(i int) {
+			times(5_000, func(i int) {
 				c.open(uint32(2*i+3), true, pseudo("GET", u1)...)
 				_ = c.WriteRSTStream(uint32(2*i+3), http2.ErrCodeCancel)
 			})

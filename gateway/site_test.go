@@ -115,7 +115,7 @@ func (s *site) dial() *net.TCPConn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute)) // a flood takes its time under the race detector
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Minute)) // a flood takes its time under the race detector
 	return conn
 }
 

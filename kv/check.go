@@ -3,6 +3,7 @@ package kv
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -18,6 +19,12 @@ const (
 // "-", "_" and ".", none of them empty; a "." stands between two other characters of its segment.
 // Drivers call it first in Get, Put, PutIf and Delete.
 func CheckKey(key string) error { return check("key", key, key) }
+
+// Segment is name as a segment of a key: what is no letter (A-Z, a-z), digit, "-", "_" or "." is "_".
+// It leaves dots that CheckKey would refuse.
+func Segment(name string) string { return outside.ReplaceAllString(name, "_") }
+
+var outside = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 
 // CheckPrefix returns an error that wraps ErrInvalid and names the prefix unless a key can begin
 // with it: it may be empty and may end with "/" or ".". Drivers call it first in Watch.
@@ -50,10 +57,8 @@ func check(kind, name, text string) error {
 		if segment == "" {
 			return fmt.Errorf("%w %s %q: it has an empty segment, expected segments separated by single slashes", ErrInvalid, kind, name)
 		}
-		for _, c := range []byte(segment) {
-			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.", c) >= 0) {
-				return fmt.Errorf("%w %s %q: %q is not possible, expected letters, digits, - _ . and /", ErrInvalid, kind, name, c)
-			}
+		if c := outside.FindString(segment); c != "" {
+			return fmt.Errorf("%w %s %q: %q is not possible, expected letters, digits, - _ . and /", ErrInvalid, kind, name, c)
 		}
 		// Servers give such dots a meaning: "." and ".." in paths, empty tokens in NATS subjects.
 		if slices.Contains(strings.Split(segment, "."), "") {

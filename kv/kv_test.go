@@ -52,6 +52,9 @@ func TestCheck(t *testing.T) {
 			t.Errorf("CheckPrefix(%q) = %v, want valid = %v", tc.text, err, tc.prefix)
 		}
 	}
+	if got := kv.Segment("v1.2+ä/b\xff"); got != "v1.2___b_" {
+		t.Errorf("Segment: %q", got)
+	}
 }
 
 func ExampleMemory() {

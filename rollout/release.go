@@ -3,9 +3,9 @@ package rollout
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/kaptar/kaptar/kv"
 	"github.com/kaptar/kaptar/rollout/analysis"
 )
 
@@ -89,7 +89,7 @@ func New(service, stable, version string, plan Plan, now time.Time) (Release, er
 		err = errors.New("expected a service and a version")
 	case stable == "":
 		err = errors.New("expected a stable version to compare with")
-	case keyName(stable) == keyName(version):
+	case kv.Segment(stable) == kv.Segment(version):
 		err = fmt.Errorf("%s is the stable version already: release another one", version)
 	}
 	if err == nil {
@@ -243,15 +243,4 @@ func (r Release) doing() string {
 		return fmt.Sprintf("pausing for %v", step.Pause.Duration)
 	}
 	return "comparing with " + r.Stable
-}
-
-// keyName is a version or service in the form that package transport uses in keys of a store.
-func keyName(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_', r == '.':
-			return r
-		}
-		return '_'
-	}, name)
 }

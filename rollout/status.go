@@ -160,8 +160,8 @@ func (c *command) watch(ctx context.Context, store kv.Store, service string) err
 	var last Release
 	var bad error
 	for watching.Err() == nil {
-		err := store.Watch(watching, releasesPrefix+keyName(service), func(list []kv.Entry) {
-			i := slices.IndexFunc(list, func(e kv.Entry) bool { return e.Key == releasesPrefix+keyName(service) })
+		err := store.Watch(watching, releasesPrefix+kv.Segment(service), func(list []kv.Entry) {
+			i := slices.IndexFunc(list, func(e kv.Entry) bool { return e.Key == releasesPrefix+kv.Segment(service) })
 			if i < 0 {
 				bad = c.unknown(ctx, store, service)
 				cancel()

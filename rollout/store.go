@@ -54,7 +54,7 @@ func decode(text []byte) (r Release, err error) {
 func (r Release) check() error {
 	phases := []Phase{Progressing, Paused, Healthy, Degraded}
 	switch {
-	case r.Service == "" || r.Stable == "" || (r.Canary == "") != (r.Phase == Healthy) || keyName(r.Stable) == keyName(r.Canary):
+	case r.Service == "" || r.Stable == "" || (r.Canary == "") != (r.Phase == Healthy) || kv.Segment(r.Stable) == kv.Segment(r.Canary):
 		return errors.New("expected a service and two versions")
 	case !slices.Contains(phases, r.Phase) || (r.Phase == Paused) != (r.Reason != ""):
 		return fmt.Errorf("phase %q with reason %q: expected one of %v, and a reason if Paused", r.Phase, r.Reason, phases)
@@ -76,7 +76,7 @@ func (r Release) check() error {
 
 // load returns the release of a service and its revision; or kv.ErrNotFound, wrapped.
 func load(ctx context.Context, store kv.Store, service string) (Release, uint64, error) {
-	e, err := store.Get(ctx, releasesPrefix+keyName(service))
+	e, err := store.Get(ctx, releasesPrefix+kv.Segment(service))
 	if err != nil {
 		return Release{}, 0, err
 	}
@@ -100,7 +100,7 @@ func update(ctx context.Context, store kv.Store, service string, f func(Release)
 		if text, err = encode(after); err != nil {
 			return before, before, err
 		}
-		if _, err = store.PutIf(ctx, releasesPrefix+keyName(service), text, revision); !errors.Is(err, kv.ErrConflict) {
+		if _, err = store.PutIf(ctx, releasesPrefix+kv.Segment(service), text, revision); !errors.Is(err, kv.ErrConflict) {
 			return before, after, err
 		}
 	}
@@ -128,7 +128,7 @@ func apply(ctx context.Context, store kv.Store, service string) error {
 // write writes the weights of r. Those that grow come first, so there is a positive weight at any
 // moment, and no version gets more than the larger of its old and its new share.
 func write(ctx context.Context, store kv.Store, r Release) error {
-	prefix := weightsPrefix + keyName(r.Service) + "/"
+	prefix := weightsPrefix + kv.Segment(r.Service) + "/"
 	old, err := values(ctx, store, prefix)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func write(ctx context.Context, store kv.Store, r Release) error {
 	var changes []change
 	want := map[string]int{}
 	for version, weight := range r.Weights() {
-		want["version/"+keyName(version)] = weight
+		want["version/"+kv.Segment(version)] = weight
 	}
 	for key, weight := range want {
 		if from, err := strconv.Atoi(old[key]); err != nil || from != weight {

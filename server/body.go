@@ -42,8 +42,7 @@ func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 	if status < 400 {
 		return p, false
 	}
-	fault := x.fault()
-	switch fault {
+	switch p.Status = x.fault(); p.Status {
 	case http.StatusRequestEntityTooLarge:
 		p.Detail = fmt.Sprintf("the request body is larger than the %d bytes that max_body allows for %s",
 			x.maxBody, cmp.Or(x.route(), x.req.URL.Path))
@@ -55,26 +54,21 @@ func (x *exchange) bodyProblem(status int) (p Problem, ok bool) {
 			return p, false // the handler's own status says more
 		}
 	}
-	p.Status = fault
-	return p, fault != 0 && status != fault
+	return p, p.Status != 0 && status != p.Status
 }
 
-// fault returns the status for what is wrong with the body; 0: nothing. The context of the request
-// can end before the Read that is about to fail returns, and a handler that forwards the body, in
-// another goroutine, answers at once then. So it looks at what the Read will fail with: net/http
-// ends the context after the connection has failed.
+// fault returns the status for what is wrong with the body; 0: nothing. When a connection fails
+// net/http ends the context of the request, and then lets Read return. A handler that forwards the
+// body in another goroutine may answer in between, so fault looks at what Read is about to return.
 func (x *exchange) fault() int {
-	reading := x.body.reading.Load() // first, as Read stores bodyFault before it ends
-	fault := x.bodyFault.Load()
-	switch {
-	case fault != 0 || !reading:
-		return int(fault)
+	switch b := &x.body; {
+	case !b.reading.Load() || x.bodyFault.Load() != 0:
 	case errors.Is(x.limit.Err(), context.DeadlineExceeded):
 		return http.StatusRequestTimeout
-	case x.body.conn != nil:
-		return int(x.body.conn.fault.Load())
+	case b.conn != nil:
+		return int(b.conn.fault.Load())
 	}
-	return 0
+	return int(x.bodyFault.Load()) // Read stores it before it stops reading
 }
 
 // blame records the status for a body that could not be read.

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"slices"
+
+	"github.com/kaptar/kaptar/kv"
 )
 
 // An EventShare tells which events the instances of one version of a service handle while a release
@@ -35,7 +37,7 @@ func (e *EventShare) Has(key string) bool {
 // events. A registry without versions lists none. The call is cheap while there are no weights.
 func (t *Transport) EventShare(service, version string) *EventShare {
 	t.once.Do(t.start)
-	e := &EventShare{service: service, version: storeName(version)}
+	e := &EventShare{service: service, version: kv.Segment(version)}
 	table := t.weights.table.Load()
 	if table == nil {
 		e.Unknown = true
@@ -46,9 +48,9 @@ func (t *Transport) EventShare(service, version string) *EventShare {
 	case s == nil:
 		return e
 	case s.events != "":
-		if e.None = storeName(s.events) != e.version; e.None {
+		if e.None = kv.Segment(s.events) != e.version; e.None {
 			listed, _ := t.versionsOf(service)
-			if len(listed) > 0 && !slices.Contains(listed, storeName(s.events)) {
+			if len(listed) > 0 && !slices.Contains(listed, kv.Segment(s.events)) {
 				e.Missing = s.events
 			}
 		}
@@ -86,7 +88,7 @@ func (t *Transport) versionsOf(service string) (versions []string, known bool) {
 	tg.used.Store(int64(t.now()))
 	for _, in := range tg.instances() {
 		if in.version != "" {
-			versions = append(versions, storeName(in.version))
+			versions = append(versions, kv.Segment(in.version))
 		}
 	}
 	return versions, len(tg.instances()) > 0

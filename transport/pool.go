@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/kaptar/kaptar/kv"
 )
 
 // pool is what the calls to a target choose from. It is made anew when the list, an ejection, a
@@ -99,7 +101,7 @@ func (s selection) versions(all []*instance) (parts []part) {
 	var rest []*instance
 	known := false
 	for version, members := range byVersion(all) {
-		weight, ok := s.shares.versions[storeName(version)]
+		weight, ok := s.shares.versions[kv.Segment(version)]
 		known = known || ok && weight > 0
 		switch {
 		case !ok:

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/kaptar/kaptar/kv"
 )
 
 // Weights distribute the calls to a service over its versions and instances. They may change at any
@@ -92,7 +94,7 @@ func (s *shares) of(in *instance) uint64 {
 	if len(s.instances) == 0 {
 		return usualWeight
 	}
-	if n, ok := s.instances[storeName(in.ID)]; ok {
+	if n, ok := s.instances[kv.Segment(in.ID)]; ok {
 		return n
 	}
 	return usualWeight
@@ -113,15 +115,4 @@ func (s *shares) split(p part) (parts []part) {
 		parts = append(parts, part{members: members, share: p.share * float64(n) * float64(len(members)) / total})
 	}
 	return parts
-}
-
-// storeName is a name as the keys of a store can hold it.
-func storeName(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_', r == '.':
-			return r
-		}
-		return '_'
-	}, name)
 }

@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"saga":                   {".", "config", "sqldb", "telemetry", internal},
 	"sqldb":                  {internal},
 	"server":                 {"telemetry", internal},
-	"transport":              {"discovery", "telemetry", internal},
+	"transport":              {"discovery", "kv", "telemetry", internal},
 	"messaging":              {".", "messaging/", "sqldb", "telemetry", "config", "transport", "server", internal},
 	"messaging/outbox":       {"sqldb", "messaging/driver", "telemetry", internal},
 	"messaging/":             {"messaging/driver", internal}, // driver and drivertest
