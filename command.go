@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/internal/cli"
 )
 
@@ -26,9 +27,9 @@ type Call struct {
 	// Args are all arguments after the name, including flags such as --help.
 	Args           []string
 	Stdout, Stderr io.Writer
-	// Flags are the flags of the program that choose the settings which Apps reads: --config,
-	// --set, and those of Program.Flags that take a value. A command that calls Apps adds them to
-	// its own flags and parses Args before the call. nil means none.
+	// Flags are the flags of the program that choose the settings which Apps and Settings read:
+	// --config, --set, and those of Program.Flags that take a value. A command that calls either
+	// adds them to its own flags and parses Args before the call. nil means none.
 	Flags *flag.FlagSet
 
 	program  *Program
@@ -42,25 +43,42 @@ type Call struct {
 // errors, to Stderr. Setups migrate databases, as with the command migrate. The error is that of
 // use, of a Setup, or of the settings.
 func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context.Context, apps []*App) error) error {
-	if c.program == nil {
-		return errors.New("kaptar: this command was not called by a program: it has no services")
-	}
-	picked, opts, err := c.program.pick(c.settings, services)
+	picked, opts, err := c.pick(services)
 	if err != nil {
 		return err
 	}
+	opts.Log = c.Stderr
+	return offline(ctx, opts, picked, true, use)
+}
+
+// Settings returns the settings of the program's first service, from the same sources as for Apps.
+// It opens nothing.
+func (c *Call) Settings() (*Settings, error) {
+	services, opts, err := c.pick(nil)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := opts.load(services)
+	if err != nil {
+		return nil, err
+	}
+	return config.Of[Settings](loaded, services[0].Name), nil
+}
+
+func (c *Call) pick(names []string) (picked []Service, opts *Options, err error) {
+	if c.program == nil {
+		return nil, nil, errors.New("kaptar: this command was not called by a program: it has no services")
+	}
+	picked, opts, err = c.program.pick(c.settings, names)
 	sources := c.program.Beside
 	if sources == nil {
 		sources = c.program.Sources
 	}
-	if sources != nil {
+	if err == nil && sources != nil {
 		// With those of all services, as addresses and ports depend on one another.
-		if opts.Sources, err = sources(opts.Sources, c.program.Services); err != nil {
-			return err
-		}
+		opts.Sources, err = sources(opts.Sources, c.program.Services)
 	}
-	opts.Log = c.Stderr
-	return offline(ctx, opts, picked, true, use)
+	return picked, opts, err
 }
 
 func (p *Program) cobra(c Command) *cobra.Command {

@@ -114,6 +114,11 @@ func TestSplitBeside(t *testing.T) {
 	if screen := p.stdout.String(); !strings.Contains(screen, fmt.Sprintf("alpha v2 runs beside   http://%s   pid ", p.http["v2"])) {
 		t.Errorf("the screen does not say what runs:\n%s", screen)
 	}
+	releases := p.again()
+	releases.startBare("rollout", "list", "--data-dir", "data") // whose store is the program's
+	if code := releases.wait(); code != 0 || !strings.Contains(releases.stdout.String(), "no releases yet") {
+		t.Errorf("rollout list = %d, %q %q, want 0 and no releases", code, &releases.stdout, releases.log.String())
+	}
 	eventually(t, func() string {
 		if got, err := p.try("beta", "/through/alpha"); err != nil || got != fmt.Sprint(first) {
 			return fmt.Sprintf("beta reaches %q, %v, and never v2", got, err)

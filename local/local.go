@@ -17,17 +17,16 @@
 // process supervises them, and restarts one that ends. To replace a service while the others run,
 // build the program again and end the service's process, whose number is on the start-up screen:
 //
-//	go build -o shop ./shop && kill 4242
+//	go build -o shop-bin ./shop && kill 4242
 //
 // The supervisor starts the new program for that service within a second.
 //
 // A second version of a service can run at the same time, in another process on free ports, with
 // the same database and settings. The supervisor watches keys in the embedded broker's store: while
 // local/user-service/v2 has the absolute path of a binary, it keeps that running, provided that the
-// binary reports v2 as the version of its user-service. The next run of this program does so too.
-// The key local-status/user-service/v2 has "starting", "ready" or what is wrong. Everybody with the
-// broker's password can run any program this way, as the user of this process. Without --split or
-// the embedded broker, the keys are not watched.
+// binary reports v2 as the version of its user-service, also at the next run of this program. The
+// key local-status/user-service/v2 has "starting", "ready" or what is wrong. Everybody with the
+// broker's password can run any program this way, as the user of this process.
 package local
 
 import (
@@ -246,7 +245,7 @@ func (o *Options) sources(src config.Sources, services []kaptar.Service) (config
 // there is no such directory their databases are in memory, so that nothing is left behind.
 func (o *Options) beside(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 	if u, err := url.Parse(readPrivate(filepath.Join(o.Dir, brokerFile))); err == nil && u.Host != "" {
-		o.NATSListen = u.Host
+		o.NATSListen, o.Split = u.Host, true // the broker is where it is, and its store with releases too
 	}
 	o.password, o.operator = readPassword(o.Dir), readOperator(o.Dir)
 	src, err := o.sources(src, services)

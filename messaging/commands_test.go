@@ -295,6 +295,21 @@ func (c *commands) file(name, text string) string {
 	return path
 }
 
+// TestReplayFailsAgain: one line says why; the command show has the stack.
+func TestReplayFailsAgain(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.add(outbox.DeadLetter{Message: order("a", "k", `{"n":1}`), Reason: "boom\ngoroutine 1 [running]:"})
+	_, err := c.db.Exec(`CREATE TRIGGER again AFTER UPDATE OF state ON kaptar_dead_letters BEGIN UPDATE kaptar_dead_letters SET state = 'dead'; END`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "0 succeeded, 1 failed again, 0 left.\n  1 is dead: boom\n"
+	if code, out := c.run("deadletters replay shop 1 --why x"); code != 1 || out != want {
+		t.Errorf("replay = %d %q, want 1 %q", code, out, want)
+	}
+}
+
 // TestReplayRate: what is replayed is due one after another.
 func TestReplayRate(t *testing.T) {
 	t.Parallel()

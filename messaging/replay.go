@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar"
@@ -66,7 +67,8 @@ func (o *operator) told(call *kaptar.Call, t tally, failures []outbox.DeadLetter
 	fmt.Fprintf(call.Stdout, "%s.\n", t)
 	for i := range failures[:min(len(failures), 10)] {
 		d := &failures[i]
-		fmt.Fprintf(call.Stdout, "  %d is %s: %s\n", d.ID, d.State, redact.Lines(d.Reason))
+		reason, _, _ := strings.Cut(d.Reason, "\n") // the command show has the stack too
+		fmt.Fprintf(call.Stdout, "  %d is %s: %s\n", d.ID, d.State, redact.Lines(reason))
 	}
 	switch {
 	case nobody:

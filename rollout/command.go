@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -44,13 +43,14 @@ func Command(more ...kaptar.Command) kaptar.Command {
 type command struct {
 	stdout, stderr io.Writer
 	name           string // of the program, as it is typed
+	call           *kaptar.Call
 	url            string // --store
 	code           int
 	backends       drivers.Set
 }
 
 func run(ctx context.Context, call *kaptar.Call, more []kaptar.Command) int {
-	c := &command{stdout: call.Stdout, stderr: call.Stderr, name: cli.Program()}
+	c := &command{call: call, stdout: call.Stdout, stderr: call.Stderr, name: cli.Program()}
 	c.backends.Options.Client = "rollout"
 	root := c.root(more)
 	code := cli.Run(ctx, root, call.Args, call.Stdout, call.Stderr)
@@ -66,8 +66,8 @@ The new version must run already, or come by --binary or --wait. The gateway, or
 rollout.Control, then leads the release: it gives the version its share of the calls, measures both
 versions, goes on when the new one is as good, and back when it is worse.
 
-The store with the releases is that of --store, else SETTINGS_URL, else DISCOVERY_URL, else the
-embedded one of a program that runs in this directory (.kaptar/broker.url).
+The store with the releases is that of --store, else of the settings settings_url or discovery_url,
+else the embedded one of a program of package local that runs in this directory.
 
 Exit codes: 0 done or Healthy, 1 an error, 2 a wrong command line, 3 Degraded (aborted or taken back),
 4 Paused (somebody has to look).`
@@ -81,7 +81,7 @@ const examples = `  %[1]s start user-service v2 --binary ./shop-v2 --watch   on 
   %[1]s undo user-service                                  back to the version before`
 
 func (c *command) root(more []kaptar.Command) *cobra.Command {
-	root := cli.New("rollout", help, examples, nil)
+	root := cli.New("rollout", help, examples, c.call.Flags)
 	root.PersistentFlags().StringVar(&c.url, "store", "", "`URL` of the store, such as nats://localhost:4222 or consul://localhost:8500")
 	root.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand())
 	var full bool
@@ -145,23 +145,23 @@ func (c *command) unknown(ctx context.Context, store kv.Store, service string) e
 	return fmt.Errorf("there is no release of %s: %sbegin one with %s rollout start %s VERSION", service, like, c.name, service)
 }
 
-// brokerFile has the URL of the broker that package local embeds.
-const brokerFile = ".kaptar/broker.url"
-
-// openTime bounds the connection to the store.
+// openTime bounds the connection to the store, and its first answer.
 const openTime = 10 * time.Second
 
 // open returns the store, and the resolver beside it, nil if that is unknown.
 func (c *command) open(ctx context.Context) (kv.Store, discovery.Resolver, error) {
-	discoveryURL := os.Getenv("DISCOVERY_URL")
-	url := cmp.Or(c.url, os.Getenv("SETTINGS_URL"), discoveryURL)
-	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
-		text, err := os.ReadFile(brokerFile)
+	url, discoveryURL := c.url, ""
+	if url == "" {
+		settings, err := c.call.Settings()
 		if err != nil {
-			return nil, nil, cli.Usagef("which store? Run it where a --split program runs, "+
-				"or set DISCOVERY_URL as its services have it, or --store URL (%w)", err)
+			return nil, nil, err
 		}
-		url = strings.TrimSpace(string(text))
+		discoveryURL = settings.DiscoveryURL.Reveal()
+		url = cmp.Or(settings.SettingsURL.Reveal(), discoveryURL)
+	}
+	if url == "" || url == "memory:" || strings.HasPrefix(url, "static:") {
+		return nil, nil, cli.Usagef("which store? Run it in the directory of a program of package local (or with --data-dir), " +
+			"set DISCOVERY_URL as its services have it, or say --store URL")
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
@@ -177,7 +177,7 @@ func (c *command) open(ctx context.Context) (kv.Store, discovery.Resolver, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.url == "" && discoveryURL != "" && discoveryURL != url {
+	if discoveryURL != "" && discoveryURL != url {
 		if backend, err = c.backends.Open(ctx, discoveryURL); err != nil {
 			return nil, nil, err
 		}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kaptar/kaptar"
@@ -216,26 +218,55 @@ func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 func TestNoStore(t *testing.T) { //nolint:paralleltest // it changes the environment and the directory
 	t.Setenv("SETTINGS_URL", "")
-	t.Setenv("DISCOVERY_URL", "memory:")
+	t.Setenv("DISCOVERY_URL", "")
 	t.Chdir(t.TempDir())
-	var out bytes.Buffer
-	if code := Command().Run(t.Context(), &kaptar.Call{Args: []string{"list"}, Stdout: &out, Stderr: &out}); code != 2 || !strings.Contains(out.String(), "which store?") {
-		t.Errorf("without a store: exit code %d, %s, want 2 and what to do", code, &out)
+	call := func(args ...string) (int, string) {
+		var out bytes.Buffer
+		program := &kaptar.Program{Services: []kaptar.Service{{Name: "users"}}, Commands: []kaptar.Command{Command()}}
+		code := program.Main(append([]string{"rollout"}, args...), &out, &out)
+		return code, out.String()
 	}
-	out.Reset()
-	if code := Command().Run(t.Context(), &kaptar.Call{Stdout: &out, Stderr: &out}); code != 0 || !strings.Contains(out.String(), "start user-service v2 --binary") {
-		t.Errorf("without a command: exit code %d, %s, want 0 and examples", code, &out)
+	if code, out := call("list", "--set", "discovery_url=memory:"); code != 2 || !strings.Contains(out, "which store?") {
+		t.Errorf("without a store: exit code %d, %s, want 2 and what to do", code, out)
 	}
-	if err := os.Mkdir(".kaptar", 0o700); err != nil {
-		t.Fatal(err)
+	if code, out := call(); code != 0 || !strings.Contains(out, "start user-service v2 --binary") {
+		t.Errorf("without a command: exit code %d, %s, want 0 and examples", code, out)
 	}
-	if err := os.WriteFile(brokerFile, []byte("nats://u:s3cret@127.0.0.1:1\n"), 0o600); err != nil {
-		t.Fatal(err)
+	os.Unsetenv("SETTINGS_URL") // t.Setenv brings it back
+	os.Unsetenv("DISCOVERY_URL")
+	const url = "etcd://u:s3cret@127.0.0.1:1" // for which there is no driver
+	for file, text := range map[string]string{
+		".env": "SETTINGS_URL=" + url, "config.yml": "discovery_url: " + url, "my.yml": "services: {users: {settings_url: '" + url + "'}}",
+	} {
+		t.Chdir(t.TempDir())
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"list"}
+		if file == "my.yml" {
+			args = append(args, "--config", file)
+		}
+		if code, out := call(args...); code != 1 || !strings.Contains(out, `unknown scheme "etcd"`) || strings.Contains(out, "s3cret") {
+			t.Errorf("%s: exit code %d, %s, want 1, the scheme and no password", file, code, out)
+		}
 	}
-	out.Reset()
-	if code := Command().Run(t.Context(), &kaptar.Call{Args: []string{"list"}, Stdout: &out, Stderr: &out}); code != 1 || strings.Contains(out.String(), "s3cret") {
-		t.Errorf("with a store that is away: exit code %d, %s, want 1 and no password", code, &out)
-	}
+}
+
+// away is a store that does not answer.
+type away struct{ kv.Store }
+
+func (away) Watch(ctx context.Context, _ string, _ func([]kv.Entry)) error {
+	<-ctx.Done()
+	return errors.New("no connection")
+}
+
+func TestStoreAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		if all, err := values(t.Context(), away{}, releasesPrefix); err == nil || err.Error() != "no connection" {
+			t.Errorf("values = %v, %v, want the store's error", all, err)
+		}
+	})
 }
 
 // TestTable shows a release as on a terminal.

@@ -171,9 +171,10 @@ func write(ctx context.Context, store kv.Store, r Release) error {
 	return nil
 }
 
-// values returns the values under prefix, by key without it.
+// values returns the values under prefix, by key without it. A Watch waits for a store that is away
+// as long as its context lasts.
 func values(ctx context.Context, store kv.Store, prefix string) (map[string]string, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	var found map[string]string
 	err := store.Watch(ctx, prefix, func(list []kv.Entry) {

@@ -126,7 +126,7 @@ func dialectDir(migrations fs.FS, dialect Dialect) (fs.FS, error) {
 		}
 	}
 	if len(have) == 0 {
-		return nil, fmt.Errorf("sqldb: migrate: no folder migrations/%s", dialect)
+		return nil, fmt.Errorf("sqldb: migrate: no folder migrations/%s: it has the service's .sql files for that kind of database", dialect)
 	}
 	return nil, fmt.Errorf("sqldb: migrate: the database is %s, and there are migrations for %s only", dialect, strings.Join(have, ", "))
 }

@@ -94,7 +94,7 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 	db.SetConnMaxLifetime(30 * time.Minute)
 	if err := verify(ctx, db); err != nil {
 		_ = db.Close()
-		return nil, &redactedError{text: hide(fmt.Sprintf("sqldb: open %s: %v", where, explain(err)), secrets), err: err}
+		return nil, &redactedError{text: "sqldb: open " + where + ": " + hide(explain(err).Error(), secrets), err: err}
 	}
 	return db, nil
 }
