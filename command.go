@@ -70,13 +70,9 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 		return nil, nil, errors.New("kaptar: this command was not called by a program: it has no services")
 	}
 	picked, opts, err = c.program.pick(c.settings, names)
-	sources := c.program.Beside
-	if sources == nil {
-		sources = c.program.Sources
-	}
-	if err == nil && sources != nil {
+	if err == nil && c.program.Beside != nil {
 		// With those of all services, as addresses and ports depend on one another.
-		opts.Sources, err = sources(opts.Sources, c.program.Services)
+		opts.Sources, err = c.program.Beside(opts.Sources, c.program.Services)
 	}
 	return picked, opts, err
 }

@@ -82,7 +82,7 @@ func TestCallApps(t *testing.T) {
 				// Both listen at one address, which matters to those that listen.
 				Services: []kaptar.Service{{Name: "books", Listen: ":1", Setup: setup}, {Name: "loans", Listen: ":1", Setup: setup}}, Flags: flags,
 				Commands: []kaptar.Command{peek(t)},
-				Sources: func(src config.Sources, services []kaptar.Service) (config.Sources, error) {
+				Beside: func(src config.Sources, services []kaptar.Service) (config.Sources, error) {
 					if len(services) != 2 {
 						t.Errorf("sources of %d services, want all", len(services))
 					}

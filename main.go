@@ -55,7 +55,7 @@ type Program struct {
 	// Sources adds the settings that Run adds by itself, so that the command config shows them; nil
 	// adds nothing.
 	Sources func(src config.Sources, services []Service) (config.Sources, error)
-	// Beside does the same for the services that a Command opens (see Call.Apps); default is Sources.
+	// Beside does the same for the services that a Command opens (see Call.Apps).
 	Beside func(src config.Sources, services []Service) (config.Sources, error)
 	// Commands are further commands, such as that of package rollout.
 	Commands []Command

@@ -45,8 +45,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
@@ -280,10 +278,4 @@ func (p *ports) orFree(port string) string {
 
 func (o *Options) brokerURL() string {
 	return "nats://" + brokerUser + ":" + cmp.Or(o.password, "password") + "@" + o.NATSListen
-}
-
-// isTerminal reports whether people read what is written to w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

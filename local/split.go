@@ -14,6 +14,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/telemetry"
 )
@@ -34,7 +35,7 @@ func (o *Options) runSplit(
 		o.Log = os.Stderr
 	}
 	output := new(sync.Mutex)
-	logs := &sharedWriter{mu: output, w: o.Log, terminal: isTerminal(o.Log)}
+	logs := &sharedWriter{mu: output, w: o.Log, terminal: cli.IsTerminal(o.Log)}
 	first := config.Of[kaptar.Settings](settings, services[0].Name)
 	tel, err := telemetry.New(ctx, telemetry.Options{Service: "supervisor", Log: telemetry.LogOptions{
 		Output: logs, Format: first.LogFormat, Level: first.Level(),

@@ -2,7 +2,6 @@ package export
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/rollout"
 )
 
@@ -19,16 +19,8 @@ import (
 func Command() kaptar.Command {
 	return kaptar.Command{
 		Name: "export", Help: "Write a plan for Argo Rollouts, or weights for the Gateway API",
-		Run: func(_ context.Context, call *kaptar.Call) int {
-			cmd := command(call.Stdout)
-			cmd.SetArgs(call.Args)
-			cmd.SetOut(call.Stdout)
-			cmd.SetErr(call.Stderr)
-			if err := cmd.Execute(); err != nil {
-				fmt.Fprintln(call.Stderr, err)
-				return 2
-			}
-			return 0
+		Run: func(ctx context.Context, call *kaptar.Call) int {
+			return cli.Run(ctx, command(call.Stdout), call.Args, call.Stdout, call.Stderr)
 		},
 	}
 }
@@ -44,13 +36,9 @@ func command(stdout io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export SERVICE", Long: long, SilenceErrors: true, SilenceUsage: true,
 		Example: "  export user-service --plan plan.yml --namespace shop > rollout.yaml\n  export user-service --gateway edge --weights v1=95,v2=5",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return errors.New("export: expected the name of one service, such as user-service")
-			}
-			return nil
-		},
+		Args:    cli.Args,
 	}
+	cmd.SetFlagErrorFunc(cli.FlagError)
 	cmd.Flags().StringVar(&file, "plan", "", "`file` with the plan; default the built-in one")
 	cmd.Flags().StringVar(&o.Namespace, "namespace", "", "`name` of the namespace of all objects")
 	cmd.Flags().IntVar(&o.Replicas, "replicas", 0, "`number` of instances (default 5)")
@@ -62,7 +50,7 @@ func command(stdout io.Writer) *cobra.Command {
 		o.Service = args[0]
 		text, err := o.text(file, weights)
 		if err != nil {
-			return err
+			return cli.Usagef("%w", err)
 		}
 		_, err = stdout.Write(text)
 		return err
