@@ -16,6 +16,22 @@ func operators() []mutant {
 			"err == nil && to.After(now) {", "err != nil {", "./messaging", "TestResetRefused",
 		},
 		{
+			"a store that does not answer is told", "rollout/store.go",
+			"context.WithTimeout(ctx, openTime)", "context.WithCancel(ctx)", "./rollout", "TestStoreAway",
+		},
+		{
+			"commands read the settings of services", "rollout/command.go",
+			"settings.SettingsURL.Reveal()", `""`, "./rollout", "TestNoStore",
+		},
+		{
+			"releases of a program of one machine are in its broker", "local/local.go",
+			"o.NATSListen, o.Split = u.Host, true", "o.NATSListen = u.Host", "./local", "TestSplitBeside",
+		},
+		{
+			"a replay that fails again is one line", "messaging/replay.go",
+			`reason, _, _ := strings.Cut(d.Reason, "\n")`, `reason, _, _ := strings.Cut(d.Reason, "\x00")`, "./messaging", "TestReplayFailsAgain",
+		},
+		{
 			"all calls never go to a version that no instance has", "rollout/command.go",
 			"versions[version]+versions[\"\"] == 0 {", "versions[version]+versions[\"\"] < 0 {", "./rollout", "TestCommand",
 		},
