@@ -74,7 +74,7 @@ func add(t testing.TB, db *sql.DB, m driver.Message) {
 }
 
 func exec(t testing.TB, db interface {
-	ExecContext(context.Context, string, ...any) (sql.Result, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }, query string, args ...any) {
 	t.Helper()
 	if _, err := db.ExecContext(context.WithoutCancel(t.Context()), query, args...); err != nil {
