@@ -2,8 +2,12 @@ package sqldb
 
 import (
 	"database/sql"
+	"os"
 	"time"
 )
+
+// File is what holds a lease of SQLite.
+func (l *Lease) File() *os.File { return l.file }
 
 // Waiting returns how many callers of InTx wait for their turn.
 func Waiting(db *sql.DB) int {

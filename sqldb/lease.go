@@ -159,7 +159,7 @@ func (l *Lease) Release() {
 	l.released = true
 	defer l.driver.leases.Delete(l.name)
 	if l.file != nil {
-		_ = l.file.Close() // which gives its lock up
+		unlockFile(l.file)
 	}
 	if l.conn == nil {
 		return

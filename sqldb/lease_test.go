@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/kaptar/kaptar/internal/test/servertest"
@@ -77,6 +78,11 @@ func TestLeaseOfAFile(t *testing.T) {
 	} else {
 		other.Release()
 	}
+	child, err := syscall.Dup(int(l.File().Fd())) // as one has it that is just being started
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
 	l.Release()
 	if l = take(t, two, "outbox / relay"); l == nil {
 		t.Fatal("a lease that was released was not given to another pool")

@@ -479,6 +479,10 @@ func surroundings() []mutant {
 			"syscall.LOCK_EX|", "syscall.LOCK_SH|", "./sqldb", "TestLeaseOfAFile",
 		},
 		{
+			"a lease that is released does not stay with a child", "sqldb/lockfile_unix.go",
+			"	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)\n", "", "./sqldb", "TestLeaseOfAFile",
+		},
+		{
 			"a weight of 7.5 is refused, not taken as 7", "rollout/mistake.go",
 			"if step.SetWeight != math.Trunc(step.SetWeight) {", "if false && math.Trunc(1) == 0 {", "./rollout", "TestPlans",
 		},
