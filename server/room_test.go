@@ -37,7 +37,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	b.start(t)
 	for i := range 20 { // all of them stay open
 		conn := dialServer(t, b.HTTPAddr(), "POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 5\r\n\r\nhello")
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("connection %d: %v, %v, want 200 in place of an idle one", i, resp, err)
@@ -167,7 +167,7 @@ func TestALengthToldTwiceIsRefused(t *testing.T) {
 			"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, false, true},
 	} {
 		conn := dialServer(t, b.HTTPAddr(), tc.first+second)
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		r := bufio.NewReader(conn)
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil || resp.StatusCode != tc.status || resp.Close == tc.next {
