@@ -56,7 +56,7 @@ func DefaultRates() *Rates {
 // but not on the order in which goroutines run. After the first seed that fails no further ones are
 // started, and the test's log lists the faults that struck and the command that repeats the seed:
 //
-//	KAPTAR_SEED=17 go test -run '^TestTransfers$' ./bank
+//	KAPTAR_SEED=17 go test -run '^TestTransfers$' .
 //
 // test starts instances, lets time pass and looks at the databases; Calm ends the faults. When test
 // returns, the instances are stopped gracefully. In a bubble time passes only while all its

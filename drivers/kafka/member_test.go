@@ -4,11 +4,22 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
+
+// TestSessionTimeout: how long a killed member keeps its partitions, and what Reset says to wait.
+func TestSessionTimeout(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]time.Duration{time.Second: 6 * time.Second, 0: 30 * time.Second, time.Hour: 5 * time.Minute} {
+		if got := (Options{AckWait: wait}).withDefaults().sessionTimeout(); got != want {
+			t.Errorf("AckWait %v: the session timeout is %v, want %v", wait, got, want)
+		}
+	}
+}
 
 // BenchmarkMember is what a record costs above the client, from its fetch to its Ack. It needs no
 // broker.

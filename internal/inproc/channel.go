@@ -89,7 +89,7 @@ func (c *Channel) find(full string) (*method, error) {
 	case m != nil:
 		return m, nil
 	case slash == 0:
-		return nil, status.Errorf(codes.Unimplemented, "inproc: method %q, want /service/method", name)
+		return nil, status.Errorf(codes.Unimplemented, "inproc: method %q: expected /service/method", name)
 	case !c.services[service]:
 		return nil, status.Errorf(codes.Unimplemented, "unknown service %s", service)
 	}

@@ -31,7 +31,7 @@ func reserved(key string, _ []string) bool {
 func validate(md metadata.MD) error {
 	for k, vv := range md {
 		if k == "" || strings.ContainsFunc(k, notInKey) {
-			return fmt.Errorf("inproc: metadata key %q, want only 0-9 a-z . - _", k)
+			return fmt.Errorf("inproc: metadata key %q: expected only 0-9 a-z . - _", k)
 		}
 		if !strings.HasSuffix(k, "-bin") && slices.ContainsFunc(vv, notPrintable) {
 			return fmt.Errorf("inproc: value of metadata key %q is not printable ASCII", k)

@@ -26,7 +26,7 @@ func (w responseWriter) Header() http.Header { return w.ex.header }
 
 func (w responseWriter) WriteHeader(status int) {
 	if status < 100 || status > 999 {
-		panic(fmt.Sprintf("inproc: WriteHeader with status %d, want 100 to 999", status))
+		panic(fmt.Sprintf("inproc: WriteHeader with status %d: expected 100 to 999", status))
 	}
 	ex := w.ex
 	if status < 200 && status != http.StatusSwitchingProtocols {

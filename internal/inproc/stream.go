@@ -237,7 +237,7 @@ func (cs *clientStream) onlyOne() error {
 	}
 	if err == nil {
 		data.Free()
-		err = status.Errorf(codes.Internal, "inproc: %s sent a second reply, want one", cs.side.method)
+		err = status.Errorf(codes.Internal, "inproc: %s sent a second reply: expected one", cs.side.method)
 		cs.abandon(err)
 	}
 	return err

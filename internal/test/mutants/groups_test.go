@@ -33,6 +33,18 @@ func groups() []mutant {
 			"if now.NumWaiting > 0 {", "if now.NumWaiting > 1000 {", "./drivers/nats", "TestOrderedAndBack",
 		},
 		{
+			"Kafka takes a member's session timeout, however short its ack wait", "drivers/kafka/options.go",
+			"max(o.AckWait, 6*time.Second)", "o.AckWait", "./drivers/kafka", "TestSessionTimeout",
+		},
+		{
+			"a killed Kafka member loses its partitions, however long its ack wait", "drivers/kafka/options.go",
+			"5*time.Minute)", "5*time.Hour)", "./drivers/kafka", "TestSessionTimeout",
+		},
+		{
+			"a Consul error blames the URL and not another setting", "drivers/consul/client.go",
+			"is the consul:// URL right?", "is DISCOVERY_URL right?", "./drivers/consul", "TestUnreachable",
+		},
+		{
 			"a Kafka member stays until it has finished", "drivers/kafka/member.go",
 			"	partitions, busy := m.finishUp()\n", "	partitions, busy := m.finishUp()\n	busy = false\n", "./drivers/kafka", "TestConformance$/^OrderedShares$",
 		},
