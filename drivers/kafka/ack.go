@@ -109,7 +109,7 @@ func (b *Broker) prune(p topicPartition, start int64) {
 	maps.DeleteFunc(b.attempts[p], func(offset int64, _ int32) bool { return offset < start })
 }
 
-// commits commits every commitEvery while there is something new, until ctx ends.
+// commits stores new offsets every commitEvery, until ctx ends.
 func (m *member) commits(ctx context.Context) {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
@@ -150,7 +150,7 @@ func (m *member) positions(partitions []int32) map[int32]kgo.EpochOffset {
 	return list
 }
 
-// commit commits as a member of the group. The broker refuses it if the group has dropped this
+// commit stores offsets as a member of the group. The broker refuses it if the group has dropped this
 // member.
 func (m *member) commit(ctx context.Context, list map[int32]kgo.EpochOffset) error {
 	if len(list) == 0 {
