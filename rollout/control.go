@@ -163,10 +163,10 @@ func (w *worker) run(ctx context.Context) {
 		case ctx.Err() == nil:
 			w.outage.Note(ctx, err)
 		}
-		if due {
-			next = time.Now().Add(pause)
+		if at := time.Now().Add(pause); due || at.Before(next) {
+			next = at
 		}
-		timer := time.NewTimer(min(time.Until(next), pause))
+		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:

@@ -204,6 +204,30 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// TestNextRelease begins a release while nothing but the weights of the last one are looked at: it takes
+// as long as the first.
+func TestNextRelease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, .3, new(kv.Memory), new(discovery.Memory))
+		began, first := time.Now(), w.begin(t, "analysis: {interval: 1s}\n"+shortPlan)
+		defer w.control(t, w).kill()
+		w.await(t)
+		most := time.Since(began) + time.Second
+		for range 12 {
+			time.Sleep(time.Second)
+			if err := Put(t.Context(), w, first); err != nil {
+				t.Fatal(err)
+			}
+			began = time.Now()
+			w.await(t)
+			if took := time.Since(began); took > most {
+				t.Errorf("a release took %v, and the first less than %v", took, most)
+			}
+		}
+	})
+}
+
 // A cut is a store that fails at one call, before or after it has done what it is asked, and that ends
 // the controller which made it.
 type cut struct {

@@ -4,6 +4,10 @@ package mutants
 func rollouts() []mutant {
 	return []mutant{
 		{
+			"a release does not wait for the next look at the one before", "rollout/control.go",
+			"due || at.Before(next)", "due", "./rollout", "TestNextRelease",
+		},
+		{
 			"no version gets more than its old or its new share", "rollout/store.go",
 			"cmp.Compare(b.to-b.from, a.to-a.from)", "cmp.Compare(a.to-a.from, b.to-b.from)", "./rollout", "TestWeightsAtEveryMoment",
 		},
