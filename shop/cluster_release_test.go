@@ -54,11 +54,11 @@ func releasedOnCluster(t *testing.T, k *kube) {
 		step := func(what string) {
 			t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
 		}
-		k.must(t, 0, plan, "start", "user-service", "v2", "--plan", "/dev/stdin", "--watch")
+		k.must(t, 0, plan, "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch")
 		step("canary healthy")
 		k.must(t, 0, "", "undo", "user-service")
 		step("undone")
-		k.must(t, 4, "", "start", "user-service", "v2", "--strategy", "blueGreen", "--watch")
+		k.must(t, 4, "", "start", "user-service", "v2", "--wait", "1m", "--strategy", "blueGreen", "--watch")
 		step("preview")
 		k.must(t, 0, "", "promote", "user-service")
 		k.must(t, 0, "", "status", "user-service")
@@ -69,7 +69,7 @@ func releasedOnCluster(t *testing.T, k *kube) {
 	k.ctl(t, "set", "env", "deployment/user-service-v2", "BAD=errors")
 	k.rolledOut(t, "user-service-v2")
 	defer k.read(t)()
-	if out := k.must(t, 3, analyses(time.Second, 20, 50), "start", "user-service", "v2", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
+	if out := k.must(t, 3, analyses(time.Second, 20, 50), "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
 		t.Errorf("the release of a bad version says %s, want that it is Degraded", out)
 	}
 	k.ctl(t, "delete", "deployment", "user-service-v2")
