@@ -54,11 +54,6 @@ func TestCluster(t *testing.T) {
 	k.audit(t)
 }
 
-// kubeServices are those that the manifests have.
-func kubeServices() []string {
-	return slices.DeleteFunc(serviceNames(), func(name string) bool { return name == "customers" })
-}
-
 // openKube starts a cluster with the shop.
 func openKube(t *testing.T) *kube {
 	t.Helper()
@@ -78,7 +73,7 @@ func openKube(t *testing.T) *kube {
 		t.Fatal(err)
 	}
 	t.Logf("the shop was available after %v", time.Since(began).Round(time.Millisecond))
-	for _, service := range kubeServices() {
+	for _, service := range served() {
 		eventually(t, func() string { // the autoscaler wants two
 			if pods := k.pods(t, service); len(pods) != 2 {
 				return fmt.Sprintf("%s has the pods %q, want two", service, pods)
@@ -102,7 +97,7 @@ func (k *kube) explain(t *testing.T) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	commands := [][]string{{"get", "pods", "-o", "wide"}, {"get", "events"}}
-	for _, service := range kubeServices() {
+	for _, service := range served() {
 		commands = append(commands, []string{"logs", "--tail=40", "--prefix", "-l", "app.kubernetes.io/name=" + service})
 	}
 	for _, args := range commands {
@@ -181,13 +176,9 @@ func rolled(t *testing.T, k *kube) {
 	const v2 = `{"spec":{"template":{"metadata":{"labels":{"app.kubernetes.io/version":"v2"}},"spec":{"containers":[{"name":"shop","image":"localhost/shop:v2"}]}}}}`
 	k.under(t, func() {
 		for _, change := range [][]string{{"patch", "-p", v2}, {"rollout", "undo"}} {
-			for _, service := range kubeServices() {
+			for _, service := range served() {
 				began := time.Now()
-				if change[0] == "patch" {
-					k.ctl(t, "patch", "deployment", service, "-p", v2)
-				} else {
-					k.ctl(t, "rollout", "undo", "deployment/"+service)
-				}
+				k.ctl(t, slices.Concat(change, []string{"deployment/" + service})...)
 				k.rolledOut(t, service)
 				t.Logf("%s %s took %v", change[0], service, time.Since(began).Round(time.Millisecond))
 			}
@@ -295,7 +286,7 @@ func drained(t *testing.T, k *kube) {
 			t.Errorf("drain of the only node = %v, want that budgets forbid it", err)
 		}
 	})
-	for _, service := range kubeServices() {
+	for _, service := range served() {
 		k.rolledOut(t, service)
 	}
 }

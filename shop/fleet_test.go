@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,11 +23,6 @@ type fleet struct {
 // operator.
 func knownKeys(operator string) string {
 	return fmt.Sprintf("auth:\n  internal_keys: [%s]\n  keys:\n    operator: {sha256: %x, scopes: ['*']}\n", internalKeys, sha256.Sum256([]byte(operator)))
-}
-
-// fleetNames are the services that a fleet has several processes of.
-func fleetNames() []string {
-	return slices.DeleteFunc(serviceNames(), func(name string) bool { return name == "customers" }) // does nothing here
 }
 
 // openFleet starts the shop in the shape, which is not that of one process, and then the other
@@ -52,7 +46,7 @@ func openFleet(t *testing.T, sh *shape, extra string) *fleet {
 			in.Databases[service] = f.database(f.site, service)
 		}
 		f.more = append(f.more, in)
-		for _, service := range fleetNames() {
+		for _, service := range served() {
 			starting.Go(func() { f.startNth(t, service, n+1) })
 		}
 	}
@@ -132,14 +126,14 @@ func (f *fleet) restartPart(t *testing.T, service string) {
 // stop stops all processes gracefully: the supervisor, which has the broker, after the others.
 func (f *fleet) stop(t *testing.T) {
 	t.Helper()
-	for _, service := range fleetNames() {
+	for _, service := range served() {
 		for n := range f.more {
 			if err := f.proc(nth(service, n+1)).Signal(syscall.SIGTERM); err != nil {
 				t.Fatalf("SIGTERM to %s: %v", service, err)
 			}
 		}
 	}
-	for _, service := range fleetNames() {
+	for _, service := range served() {
 		for n := range f.more {
 			f.mu.Lock()
 			p := f.procs[nth(service, n+1)]

@@ -29,6 +29,11 @@ func ports() map[string]bool {
 // serviceNames returns the names of all services in order.
 func serviceNames() []string { return slices.Sorted(maps.Keys(ports())) }
 
+// served are those that do something without --traffic: all but those who play the customers.
+func served() []string {
+	return slices.DeleteFunc(serviceNames(), func(name string) bool { return name == "customers" })
+}
+
 // An install is a folder in which the shop can be started again and again: its ports and its data
 // stay the same.
 type install struct {

@@ -27,7 +27,7 @@ func TestMTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = p.Kill() }()
+	defer p.Kill()
 	files := func(service string) identity.Settings {
 		own := filepath.Join(in.Dir, "data", "tls", service+".pem")
 		return identity.Settings{Cert: own, Key: own, CA: filepath.Join(in.Dir, "data", "tls", "ca.pem")}

@@ -38,7 +38,7 @@ func newFlood(tb testing.TB, clients int, args ...string) *flood {
 	if f.process, err = f.in.Start(tb.Context(), append([]string{"--log-level", "ERROR"}, args...)...); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { _ = f.Kill() })
+	tb.Cleanup(f.Kill)
 	tr := &http.Transport{MaxIdleConnsPerHost: clients + 1}
 	tb.Cleanup(tr.CloseIdleConnections)
 	f.http = &http.Client{Transport: tr, Timeout: 10 * time.Second}

@@ -109,8 +109,7 @@ func last(pattern, text string) int {
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone.
-func (p *process) Kill() error {
+func (p *process) Kill() {
 	p.Process.Kill()
 	<-p.Done()
-	return nil
 }

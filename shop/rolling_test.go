@@ -47,12 +47,12 @@ func TestRollingRestart(t *testing.T) {
 func (f *fleet) rollAll(t *testing.T) {
 	t.Helper()
 	began := time.Now()
-	for _, service := range fleetNames() {
+	for _, service := range served() {
 		for n := range instancesEach {
 			f.restart(t, service, n)
 		}
 	}
-	t.Logf("%d processes were restarted in %v", instancesEach*len(fleetNames()), time.Since(began).Round(time.Second))
+	t.Logf("%d processes were restarted in %v", instancesEach*len(served()), time.Since(began).Round(time.Second))
 }
 
 // once looks into the databases for effects that nobody shows: each order was charged and paid once.

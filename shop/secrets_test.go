@@ -330,7 +330,7 @@ func TestOutsidersMakeUpNoSeries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = p.Kill() }()
+	defer p.Kill()
 	web := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	feed := func(from, to int) {
 		var all sync.WaitGroup

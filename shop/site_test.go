@@ -71,12 +71,8 @@ func shapes() []*shape {
 			name: realShape, database: func(s *site, service string) string { return s.in.Databases[service] }, wire: realWire,
 			prepare: prepareReal,
 			start:   startReal,
-			kill: func(t *testing.T, s *site, service string) {
-				if err := s.proc(service).Kill(); err != nil {
-					t.Fatalf("kill %s: %v", service, err)
-				}
-			},
-			revive: func(t *testing.T, s *site, service string) { s.alone(t, service) },
+			kill:    func(_ *testing.T, s *site, service string) { s.proc(service).Kill() },
+			revive:  func(t *testing.T, s *site, service string) { s.alone(t, service) },
 		},
 	}
 }
@@ -123,7 +119,7 @@ func openSite(t *testing.T, sh *shape, extra string) *site {
 			t.Log(s.keepLogs())
 		}
 		for _, p := range s.running() {
-			_ = p.Kill() // it may have ended
+			p.Kill()
 		}
 	})
 	sh.prepare(t, s)
@@ -230,9 +226,7 @@ func (s *site) killAll(t *testing.T) {
 		}
 	}
 	for _, p := range s.running() {
-		if err := p.Kill(); err != nil {
-			t.Fatalf("kill: %v", err)
-		}
+		p.Kill()
 	}
 	for _, pid := range parts {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone with its supervisor
