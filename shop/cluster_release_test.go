@@ -7,16 +7,6 @@ import (
 	"time"
 )
 
-// plan is a release that takes little time.
-const plan = `canary:
-  steps:
-    - setWeight: 20
-    - pause: {duration: 4s}
-    - setWeight: 50
-    - pause: {duration: 4s}
-analysis: {interval: 1s}
-`
-
 // rollout runs a command of the gateway's program in its pod, and returns what it prints and its
 // exit code.
 func (k *kube) rollout(t *testing.T, input string, args ...string) (out string, code int) {
@@ -54,7 +44,7 @@ func releasedOnCluster(t *testing.T, k *kube) {
 		step := func(what string) {
 			t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
 		}
-		k.must(t, 0, plan, "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch")
+		k.must(t, 0, pauses(time.Second, 4*time.Second, 20, 50), "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch")
 		step("canary healthy")
 		k.must(t, 0, "", "undo", "user-service")
 		step("undone")
