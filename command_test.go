@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
@@ -61,6 +63,7 @@ func TestCallApps(t *testing.T) {
 		"nobody":           {"peek bookz", 1, "there is no service \"bookz\": did you mean books? expected one of books, loans\n", 0},
 		"a wrong setting":  {"peek --set max_body=much books", 1, "max_body", 0},
 		"a failing Setup":  {"peek --set tags=fail books", 1, "kaptar: books: setup: no luck\n", 1},
+		"a slow Setup":     {"peek --set tags=slow loans", 0, "loans  1MiB true true <nil>\n", 1},
 		"not for commands": {"peek --split", 2, "flag provided but not defined: -split", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +72,10 @@ func TestCallApps(t *testing.T) {
 			setup := func(app *kaptar.App) error {
 				app.Go("never", func(context.Context) error { t.Error("a command starts tasks"); return nil })
 				app.OnStop("always", func(context.Context) error { stopped++; return nil })
-				if len(app.Settings().Tags) > 0 {
+				switch tags := app.Settings().Tags; {
+				case slices.Equal(tags, []string{"slow"}):
+					<-time.After(6 * time.Second) // a program that serves tells of it after five
+				case len(tags) > 0:
 					return errors.New("no luck")
 				}
 				app.Logger().Info("nobody wants to know")

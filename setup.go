@@ -64,6 +64,9 @@ const (
 func (s *system) await(ctx context.Context, returned <-chan *App) error {
 	waiting := slices.Clone(s.apps)
 	late, told, over := time.After(lateSetup), ctx.Done(), (<-chan time.Time)(nil)
+	if s.offline { // it serves nothing
+		late = nil
+	}
 	for len(waiting) > 0 {
 		select {
 		case done := <-returned:

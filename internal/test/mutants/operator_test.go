@@ -95,5 +95,9 @@ func operators() []mutant {
 			"an argument too few is a wrong command line", "internal/cli/cli.go",
 			"len(args) < least ||", "", "./internal/cli", "TestRun",
 		},
+		{
+			"a command says nothing of a slow Setup", "setup.go",
+			"		late = nil\n", "		_ = late\n", ".", "TestCallApps",
+		},
 	}
 }
