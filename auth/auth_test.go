@@ -109,6 +109,11 @@ func TestPrincipalTravels(t *testing.T) {
 		{"a service", &auth.Principal{Caller: "cron"}, auth.Service("front"), "/any", 200, " by front"},
 		{"for a service", &auth.Principal{Caller: "cron"}, auth.Service("cron"), "/any", 502, "PermissionDenied\n"},
 		{"all scopes", &auth.Principal{Subject: "key:o", Scopes: []string{"*"}}, auth.Scope("x"), "/any", 200, "key:o by front"},
+		{"a role", &auth.Principal{Subject: "7", Roles: []string{"clerk", "admin"}}, auth.Role("admin"), "/any", 200, "7 by front"},
+		{"no role", &auth.Principal{Subject: "7", Roles: []string{"clerk"}, Scopes: []string{"admin", "*"}}, auth.Role("admin"), "/any", 502, "PermissionDenied\n"},
+		{"all of two", &auth.Principal{Subject: "7", Roles: []string{"admin"}}, auth.All(auth.Role("admin"), auth.Service("front")), "/any", 200, "7 by front"},
+		{"one of two", &auth.Principal{Subject: "7", Roles: []string{"admin"}}, auth.All(auth.Role("admin"), auth.Scope("x")), "/any", 502, "PermissionDenied\n"},
+		{"all of none", &auth.Principal{Subject: "7", Roles: []string{"admin"}}, auth.All(), "/any", 502, "PermissionDenied\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
