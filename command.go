@@ -2,15 +2,21 @@ package kaptar
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/internal/cli"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // A Command is a command that a package adds to a program.
@@ -31,6 +37,9 @@ type Call struct {
 	// --config, --set, and those of Program.Flags that take a value. A command that calls either
 	// adds them to its own flags and parses Args before the call. nil means none.
 	Flags *flag.FlagSet
+	// Existing has Apps refuse a SQLite database whose file does not exist. Otherwise it is made. Set
+	// it for a command about what services have stored, so that a wrong path does not look like nothing.
+	Existing bool
 
 	program  *Program
 	settings *flags
@@ -48,6 +57,9 @@ func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context
 		return err
 	}
 	opts.Log = c.Stderr
+	if c.Existing {
+		opts.OpenDB = openExisting
+	}
 	return offline(ctx, opts, picked, true, use)
 }
 
@@ -75,6 +87,16 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 		opts.Sources, err = c.program.Beside(opts.Sources, c.program.Services)
 	}
 	return picked, opts, err
+}
+
+func openExisting(ctx context.Context, url string) (*sql.DB, error) {
+	if path, file := strings.CutPrefix(url, "sqlite:"); file && path != ":memory:" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			path, _ = filepath.Abs(path)
+			return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url (or --data-dir), or start the service first", path)
+		}
+	}
+	return sqldb.Open(ctx, url)
 }
 
 func (p *Program) cobra(c Command) *cobra.Command {

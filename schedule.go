@@ -15,7 +15,7 @@ import (
 type Due struct {
 	At time.Time
 	// Missed is the number of due times before At that passed without a run: because no instance
-	// ran, or because the previous run took too long.
+	// ran, or because the previous run took too long. It counts those of the last 365 days.
 	Missed int
 }
 

@@ -33,7 +33,7 @@ import (
 //	                              or with "yes": true for every one of the service
 //	POST  /deadletters/drop       {"ids": […], "why": "…"}, or "all" as for replay
 //	GET   /audit                  who did what and why, the last ones first; parameters: limit and before
-//	GET   /events                 topics and groups, with what waits
+//	GET   /events                 topics and groups, with what waits; up to a second old
 //	POST  /events/reset           {"topic": "…", "group": "…", "to": "beginning", "why": "…"}
 //	POST  /events/resend          {"since": "10m", "topic": "…", "why": "…"}
 //

@@ -125,8 +125,9 @@ func TestAPI(t *testing.T) {
 		"resend of nothing":     {"POST", "/events/resend", `{"since":"10m","why":"x","who":"y"}`, 400, "keeps no events that were sent"},
 	} {
 		status, body := do(tc.method, tc.path, tc.body)
-		if status != tc.status || !strings.Contains(body, tc.text) {
-			t.Errorf("%s: %d %s, want %d with %s", name, status, body, tc.status, tc.text)
+		path, _, _ := strings.Cut(tc.path, "?")
+		if status != tc.status || !strings.Contains(body, tc.text) || !strings.Contains(body, `"instance":"/operator`+path+`"`) {
+			t.Errorf("%s: %d %s, want %d with %s, and its path", name, status, body, tc.status, tc.text)
 		}
 	}
 	if n := c.audits(); n != 0 {

@@ -33,6 +33,7 @@ type bus struct {
 	stored     *store                   // nil without transactional use
 	share      *share                   // nil before the first subscription
 	middleware []func(Handler) Handler
+	asked      *asked // the last question for all topics; nil before the first
 }
 
 type busKey struct{}

@@ -20,8 +20,10 @@ import (
 	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
-// lagTimeout bounds a question to a broker.
-const lagTimeout = 5 * time.Second
+const (
+	lagTimeout = 5 * time.Second // bounds a question to a broker
+	flowsFor   = time.Second     // how long an answer with all topics is given again
+)
 
 // A flow is one topic of a service as it is shown: what it publishes, or what one of its groups reads.
 type flow struct {
@@ -59,8 +61,50 @@ func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
 	return reporter.Lag(ctx, c.subscription())
 }
 
-// flows returns all topics of the service.
+// flows returns all topics of the service, as they were a second ago or later. Those who want them
+// at the same time share one question to broker and database.
 func (o *operator) flows(ctx context.Context) (*flowPage, error) {
+	o.bus.mu.Lock()
+	a := o.bus.asked
+	if a == nil || a.old() {
+		a = &asked{done: make(chan struct{})}
+		o.bus.asked = a
+		go func() {
+			defer close(a.done)
+			ctx, cancel := context.WithTimeout(o.bus.app.Context(), lagTimeout)
+			defer cancel()
+			a.page, a.err = o.ask(ctx)
+			a.at = time.Now()
+		}()
+	}
+	o.bus.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.page, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// asked is a question for all topics, whose answer is there when done is closed.
+type asked struct {
+	done chan struct{}
+	page *flowPage
+	err  error
+	at   time.Time
+}
+
+// old reports whether the answer is no longer one for those who ask now.
+func (a *asked) old() bool {
+	select {
+	case <-a.done:
+		return a.err != nil || time.Since(a.at) > flowsFor
+	default:
+		return false
+	}
+}
+
+func (o *operator) ask(ctx context.Context) (*flowPage, error) {
 	all := []flow{}
 	counts, err := outbox.CountDeadLetters(ctx, o.db)
 	if err != nil {
@@ -97,7 +141,7 @@ func (o *operator) flows(ctx context.Context) (*flowPage, error) {
 	})
 	at := len(all)
 	all = append(all, make([]flow, len(consumers))...)
-	var asked sync.WaitGroup
+	var lags sync.WaitGroup
 	for i, c := range consumers {
 		f := &all[at+i]
 		*f = flow{Service: o.bus.app.Name(), Topic: c.topic, Group: c.opts.Group}
@@ -107,9 +151,9 @@ func (o *operator) flows(ctx context.Context) (*flowPage, error) {
 			}
 		}
 		count(f, outbox.Consume)
-		asked.Go(func() { f.measure(c.lag(ctx)) })
+		lags.Go(func() { f.measure(c.lag(ctx)) })
 	}
-	asked.Wait()
+	lags.Wait()
 	return &flowPage{all}, nil
 }
 

@@ -1,9 +1,63 @@
 package messaging_test
 
 import (
+	"context"
+	"database/sql"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/messaging"
 )
+
+// TestEventsAreAskedTogether: many who list topics at once do not each ask the broker, which two of 3,000 lived through.
+func TestEventsAreAskedTogether(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	var api http.Handler
+	start(t, t.TempDir(), map[string]string{"broker_url": broker.url()}, kaptar.Service{Name: "shop", Setup: func(app *kaptar.App) error {
+		api = messaging.API(app)
+		return messaging.Subscribe(app, orders, func(context.Context, *sql.Tx, messaging.Event[placed]) error { return nil }, nil)
+	}})
+	conn, err := nats.Connect(broker.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func() uint64 {
+		t.Helper()
+		info, err := js.AccountInfo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.API.Total
+	}
+	const many = 1000
+	before := asked()
+	var all sync.WaitGroup
+	for range many {
+		all.Go(func() {
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/events", nil))
+			if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"lag":0`) {
+				t.Errorf("events: %d %s, want 200 with the lag", w.Code, w.Body)
+			}
+		})
+	}
+	all.Wait()
+	if n := asked() - before; n > many/4 { // two for each question, a question in a second
+		t.Errorf("the broker was asked %d times for %d lists", n, many)
+	}
+}
 
 // TestDeadLetterMetrics: what is set aside and what waits is in the metrics, and too old a dead letter makes the service unready.
 func TestDeadLetterMetrics(t *testing.T) {

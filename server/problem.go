@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/kaptar/kaptar/internal/dependency"
@@ -17,7 +18,7 @@ type Problem struct {
 	Title    string       `json:"title"`              // default: the text of the status
 	Status   int          `json:"status"`             // default 500
 	Detail   string       `json:"detail,omitempty"`   // what went wrong this time, for humans
-	Instance string       `json:"instance,omitempty"` // default: the path of the request
+	Instance string       `json:"instance,omitempty"` // default: the path that the client asked for
 	TraceID  string       `json:"trace_id,omitempty"` // default: that of the request
 	Errors   []FieldError `json:"errors,omitempty"`   // which parts of the request are wrong; at most 20 are sent
 
@@ -52,7 +53,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	p.Status = cmp.Or(p.Status, http.StatusInternalServerError)
 	p.Type = cmp.Or(p.Type, "about:blank")
 	p.Title = cmp.Or(p.Title, http.StatusText(p.Status))
-	p.Instance = cmp.Or(p.Instance, r.URL.Path)
+	p.Instance = cmp.Or(p.Instance, pathOf(r))
 	p.TraceID = cmp.Or(p.TraceID, telemetry.TraceID(r.Context()))
 	if more := len(p.Errors) - maxErrors; more > 0 {
 		p.Errors = append(p.Errors[:maxErrors:maxErrors], FieldError{Location: "…", Message: fmt.Sprintf("and %d more", more)})
@@ -76,4 +77,12 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // fails only if the client has gone
+}
+
+// pathOf returns the path that the client asked for, of which http.StripPrefix may have taken some.
+func pathOf(r *http.Request) string {
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		return u.Path
+	}
+	return r.URL.Path
 }

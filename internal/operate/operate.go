@@ -55,6 +55,7 @@ func (op *Operation[T]) Command(call *kaptar.Call, open func(app *kaptar.App) (T
 			return flagged(cmd, err)
 		}
 		answers := []any{}
+		call.Existing = true
 		err := call.Apps(cmd.Context(), services, func(ctx context.Context, apps []*kaptar.App) error {
 			for _, app := range apps {
 				of, err := open(app)

@@ -22,9 +22,10 @@ var migrations embed.FS
 
 const (
 	leaseName  = "schedules"
-	leasePoll  = 5 * time.Second // between tries to get the lease, and between checks that it is still held
-	longest    = time.Minute     // longest sleep, since the clock may be set meanwhile
-	saveWithin = 5 * time.Second // time to store the end of a run, even while the program stops
+	leasePoll  = 5 * time.Second      // between tries to get the lease, and between checks that it is still held
+	longest    = time.Minute          // longest sleep, since the clock may be set meanwhile
+	saveWithin = 5 * time.Second      // time to store the end of a run, even while the program stops
+	counted    = 365 * 24 * time.Hour // how far back missed times are counted, which is done one by one
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 5 * time.Second
 )
@@ -136,6 +137,9 @@ func (r *Runner) follow(ctx context.Context, lease *sqldb.Lease, job Job, last t
 		now := time.UnixMilli(r.Now().UnixMilli())
 		if last.Sub(now) > job.Next(last).Sub(last) {
 			last = now // the clock was set back: do not wait until it has caught up
+		}
+		if old := now.Sub(last) - counted; old > 0 { // by whole intervals: the times stay those of the schedule
+			last = last.Add(old.Truncate(job.Next(last).Sub(last)))
 		}
 		at, n := last, 0
 		next := job.Next(last)

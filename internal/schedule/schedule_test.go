@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -160,6 +161,14 @@ func TestMissedRuns(t *testing.T) {
 		time.Sleep(65 * time.Second)
 		stop()
 		s.ran("a@04:02:36+0")
+		s.set.Store(int64(50 * 365 * 24 * time.Hour))
+		stop = s.start(jobs("another")[0], s.job("h", "0 * * * *", cron.Next, nil))
+		time.Sleep(time.Second)
+		stop()
+		s.mu.Lock()
+		slices.Sort(s.runs)
+		s.mu.Unlock()
+		s.ran("a@04:02:36+525599 h@04:00:00+8759") // the minutes and the hours of a year, not of fifty
 	})
 }
 

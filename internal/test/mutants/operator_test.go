@@ -4,6 +4,22 @@ package mutants
 func operators() []mutant {
 	return []mutant{
 		{
+			"many who list topics at once ask the broker once", "messaging/events.go",
+			"if a == nil || a.old() {", "if a == nil || a != nil {", "./messaging", "TestEventsAreAskedTogether",
+		},
+		{
+			"a command does not make the database that it cannot find", "internal/operate/operate.go",
+			"call.Existing = true", "call.Existing = false", "./messaging", "TestWrongCommandLines",
+		},
+		{
+			"a problem names the path that the client asked for", "server/problem.go",
+			"cmp.Or(p.Instance, pathOf(r))", "cmp.Or(p.Instance, r.URL.Path)", "./messaging", "TestAPI",
+		},
+		{
+			"a schedule of fifty years ago does not count them all", "internal/schedule/schedule.go",
+			"old := now.Sub(last) - counted; old > 0 {", "old := now.Sub(last) - counted; old < 0 {", "./internal/schedule", "TestMissedRuns",
+		},
+		{
 			"a replay keeps within its rate", "messaging/operate.go",
 			"time.Duration(before)*time.Second/time.Duration(rate)", "time.Duration(before)/time.Duration(rate)", "./messaging", "TestReplayRate",
 		},
