@@ -33,7 +33,10 @@ type bus struct {
 	stored     *store                   // nil without transactional use
 	share      *share                   // nil before the first subscription
 	middleware []func(Handler) Handler
-	asked      *asked // the last question for all topics; nil before the first
+
+	asking chan struct{} // holds a value while somebody asks for all topics
+	flows  *flowPage     // what the last one got, at the time asked; of who holds asking
+	asked  time.Time
 }
 
 type busKey struct{}
@@ -43,7 +46,7 @@ func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
 		b := &bus{
 			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]*consumer),
-			publishes: make(map[string]check), late: make(map[driver.Broker]*late),
+			publishes: make(map[string]check), late: make(map[driver.Broker]*late), asking: make(chan struct{}, 1),
 		}
 		b.metrics = newMetrics(app)
 		return b, nil

@@ -61,47 +61,24 @@ func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
 	return reporter.Lag(ctx, c.subscription())
 }
 
-// flows returns all topics of the service, as they were a second ago or later. Those who want them
-// at the same time share one question to broker and database.
+// flows returns all topics of the service, as they were up to a second ago. One caller at a time asks
+// broker and database, and those who waited for it get its answer.
 func (o *operator) flows(ctx context.Context) (*flowPage, error) {
-	o.bus.mu.Lock()
-	a := o.bus.asked
-	if a == nil || a.old() {
-		a = &asked{done: make(chan struct{})}
-		o.bus.asked = a
-		go func() {
-			defer close(a.done)
-			ctx, cancel := context.WithTimeout(o.bus.app.Context(), lagTimeout)
-			defer cancel()
-			a.page, a.err = o.ask(ctx)
-			a.at = time.Now()
-		}()
-	}
-	o.bus.mu.Unlock()
+	b := o.bus
 	select {
-	case <-a.done:
-		return a.page, a.err
+	case b.asking <- struct{}{}:
+		defer func() { <-b.asking }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// asked is a question for all topics, whose answer is there when done is closed.
-type asked struct {
-	done chan struct{}
-	page *flowPage
-	err  error
-	at   time.Time
-}
-
-// old reports whether the answer is no longer one for those who ask now.
-func (a *asked) old() bool {
-	select {
-	case <-a.done:
-		return a.err != nil || time.Since(a.at) > flowsFor
-	default:
-		return false
+	if b.flows != nil && time.Since(b.asked) < flowsFor {
+		return b.flows, nil
 	}
+	page, err := o.ask(ctx)
+	if err == nil && ctx.Err() == nil { // else what it lacks is this caller's fault
+		b.flows, b.asked = page, time.Now()
+	}
+	return page, err
 }
 
 func (o *operator) ask(ctx context.Context) (*flowPage, error) {

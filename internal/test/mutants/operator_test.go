@@ -5,7 +5,7 @@ func operators() []mutant {
 	return []mutant{
 		{
 			"many who list topics at once ask the broker once", "messaging/events.go",
-			"if a == nil || a.old() {", "if a == nil || a != nil {", "./messaging", "TestEventsAreAskedTogether",
+			"time.Since(b.asked) < flowsFor {", "time.Since(b.asked) < 0 {", "./messaging", "TestEventsAreAskedTogether",
 		},
 		{
 			"a command does not make the database that it cannot find", "internal/operate/operate.go",
