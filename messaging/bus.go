@@ -33,10 +33,9 @@ type bus struct {
 	stored     *store                   // nil without transactional use
 	share      *share                   // nil before the first subscription
 	middleware []func(Handler) Handler
-
-	asking chan struct{} // holds a value while somebody asks for all topics
-	flows  *flowPage     // what the last one got, at the time asked; of who holds asking
-	asked  time.Time
+	asking     chan struct{} // holds a value while somebody asks for all topics
+	flows      *flowPage     // what the last one got, at the time asked; of who holds asking
+	asked      time.Time
 }
 
 type busKey struct{}

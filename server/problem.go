@@ -53,7 +53,10 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	p.Status = cmp.Or(p.Status, http.StatusInternalServerError)
 	p.Type = cmp.Or(p.Type, "about:blank")
 	p.Title = cmp.Or(p.Title, http.StatusText(p.Status))
-	p.Instance = cmp.Or(p.Instance, pathOf(r))
+	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil { // of r.URL http.StripPrefix takes some
+		p.Instance = cmp.Or(p.Instance, asked.Path)
+	}
+	p.Instance = cmp.Or(p.Instance, r.URL.Path)
 	p.TraceID = cmp.Or(p.TraceID, telemetry.TraceID(r.Context()))
 	if more := len(p.Errors) - maxErrors; more > 0 {
 		p.Errors = append(p.Errors[:maxErrors:maxErrors], FieldError{Location: "…", Message: fmt.Sprintf("and %d more", more)})
@@ -77,12 +80,4 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // fails only if the client has gone
-}
-
-// pathOf returns the path that the client asked for, of which http.StripPrefix may have taken some.
-func pathOf(r *http.Request) string {
-	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		return u.Path
-	}
-	return r.URL.Path
 }

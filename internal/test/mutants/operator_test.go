@@ -13,7 +13,7 @@ func operators() []mutant {
 		},
 		{
 			"a problem names the path that the client asked for", "server/problem.go",
-			"cmp.Or(p.Instance, pathOf(r))", "cmp.Or(p.Instance, r.URL.Path)", "./messaging", "TestAPI",
+			"cmp.Or(p.Instance, asked.Path)", "cmp.Or(p.Instance, asked.Fragment)", "./messaging", "TestAPI",
 		},
 		{
 			"a schedule of fifty years ago does not count them all", "internal/schedule/schedule.go",
