@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,7 +91,6 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 func openExisting(ctx context.Context, url string) (*sql.DB, error) {
 	if path, file := strings.CutPrefix(url, "sqlite:"); file && path != ":memory:" {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			path, _ = filepath.Abs(path)
 			return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url (or --data-dir), or start the service first", path)
 		}
 	}

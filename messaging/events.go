@@ -20,10 +20,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/outbox"
 )
 
-const (
-	lagTimeout = 5 * time.Second // bounds a question to a broker
-	flowsFor   = time.Second     // how long an answer with all topics is given again
-)
+// lagTimeout bounds a question to a broker, and flowsFor is how long the answer about all topics stands.
+const lagTimeout, flowsFor = 5 * time.Second, time.Second
 
 // A flow is one topic of a service as it is shown: what it publishes, or what one of its groups reads.
 type flow struct {
