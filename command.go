@@ -35,10 +35,8 @@ type Call struct {
 	// Flags are the flags of the program that choose the settings which Apps and Settings read:
 	// --config, --set, and those of Program.Flags that take a value. A command that calls either
 	// adds them to its own flags and parses Args before the call. nil means none.
-	Flags *flag.FlagSet
-	// Existing has Apps refuse a SQLite database whose file does not exist. Otherwise it is made. Set
-	// it for a command about what services have stored, so that a wrong path does not look like nothing.
-	Existing bool
+	Flags    *flag.FlagSet
+	Existing bool // Apps refuses a SQLite database whose file does not exist; otherwise it is made
 
 	program  *Program
 	settings *flags
@@ -89,10 +87,9 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 }
 
 func openExisting(ctx context.Context, url string) (*sql.DB, error) {
-	if path, file := strings.CutPrefix(url, "sqlite:"); file && path != ":memory:" {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url (or --data-dir), or start the service first", path)
-		}
+	path, file := strings.CutPrefix(url, "sqlite:")
+	if _, err := os.Stat(path); file && path != ":memory:" && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url (or --data-dir), or start the service first", path)
 	}
 	return sqldb.Open(ctx, url)
 }

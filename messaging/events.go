@@ -59,17 +59,12 @@ func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
 	return reporter.Lag(ctx, c.subscription())
 }
 
-// flows returns all topics of the service, as they were up to a second ago. One caller at a time asks
-// broker and database, and those who waited for it get its answer.
+// flows returns all topics of the service, up to a second old. One caller at a time asks for them.
 func (o *operator) flows(ctx context.Context) (*flowPage, error) {
 	b := o.bus
-	select {
-	case b.asking <- struct{}{}:
-		defer func() { <-b.asking }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if b.flows != nil && time.Since(b.asked) < flowsFor {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	if time.Since(b.asked) < flowsFor {
 		return b.flows, nil
 	}
 	page, err := o.ask(ctx)
