@@ -99,10 +99,7 @@ func (o *operator) replay(ctx context.Context, ids []int64, state string, rate i
 
 // current refuses to replay what no group of the service would try again.
 func (o *operator) current(d *outbox.DeadLetter) error {
-	if d.Kind == outbox.Publish {
-		return nil
-	}
-	if o.consumer(d) == nil {
+	if d.Kind != outbox.Publish && o.consumer(d) == nil {
 		return cli.Usagef("dead letter %d: %s has no subscription to %s in group %s any more: drop it, or subscribe again",
 			d.ID, o.bus.app.Name(), d.Message.Topic, d.Group)
 	}
