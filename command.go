@@ -89,7 +89,7 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 func openExisting(ctx context.Context, url string) (*sql.DB, error) {
 	path, file := strings.CutPrefix(url, "sqlite:")
 	if _, err := os.Stat(path); file && path != ":memory:" && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url (or --data-dir), or start the service first", path)
+		return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url or --data-dir, or run the service", path)
 	}
 	return sqldb.Open(ctx, url)
 }

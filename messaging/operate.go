@@ -44,7 +44,8 @@ func operatorOf(app *kaptar.App) (*operator, error) {
 		return nil, fmt.Errorf("%w: %s keeps no events in a database: it neither subscribes nor publishes with an outbox", operate.ErrNothing, app.Name())
 	}
 	if app.Offline() && strings.Contains(app.Settings().DatabaseURL.Reveal(), ":memory:") {
-		return nil, fmt.Errorf("%s has its database in memory, where nobody else sees it: start this command where the program runs, or say with --data-dir or --set services.%[1]s.database_url where the data is", app.Name())
+		return nil, fmt.Errorf("%s has its database in memory, where nobody else sees it: start this command where the program runs, "+
+			"or say with --data-dir or --set services.%[1]s.database_url where the data is", app.Name())
 	}
 	return &operator{b, b.stored.db}, nil
 }
