@@ -172,7 +172,7 @@ func TestRunRefuses(t *testing.T) {
 			"SQL dialect that is not linked",
 			[]kaptar.Service{{Name: "a", Setup: func(app *kaptar.App) error { _, err := app.DB(nil); return err }}},
 			map[string]string{"database_url": "postgres://ada:s3cret@h/db"},
-			[]string{`no driver for postgres: is linked (linked: sqlite): add import _ "github.com/kaptar/kaptar/drivers/postgres"`},
+			[]string{`open postgres: its driver is not linked (linked: sqlite): add import _ "github.com/kaptar/kaptar/drivers/postgres"`},
 		},
 		{
 			"broken migration",

@@ -118,7 +118,7 @@ type conn struct {
 	since   atomic.Int64 // when the wait for its peer began, in Unix nanoseconds; 0 while a request is handled
 	allowed atomic.Int64 // how long that wait may last when connections are short
 	rested  atomic.Bool  // a request was answered, and nothing was read since
-	fault   atomic.Int32 // the status for a body whose Read from here fails; 0: none has failed
+	fault   atomic.Int32 // the status for a body, if the last Read has failed; otherwise 0
 	// Used by the goroutine that reads:
 	reads int    // since the last request
 	used  bool   // there was a request

@@ -84,7 +84,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.early = true
 		return n, err
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if c.fault.Store(0); errors.Is(err, os.ErrDeadlineExceeded) { // also when net/http ends a read between two requests
 		c.fault.Store(http.StatusRequestTimeout)
 	} else if err != nil {
 		c.fault.Store(http.StatusBadRequest)

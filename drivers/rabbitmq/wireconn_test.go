@@ -91,7 +91,7 @@ func TestReason(t *testing.T) {
 		"certificate refused": {true, errors.New("remote error: tls: certificate required"), "the parameters cert and key: remote error: tls: certificate required"},
 		"cut":                 {true, syscall.ECONNRESET, "the parameters cert and key: connection reset by peer"},
 		"end by TLS":          {true, io.EOF, "EOF"},
-		"end without TLS":     {false, io.EOF, "take amqps://: EOF"},
+		"end without TLS":     {false, io.EOF, "use amqps://: EOF"},
 	} {
 		near, far := net.Pipe()
 		_ = far.Close()

@@ -208,6 +208,10 @@ func calls() []mutant {
 			"a body that does not come is its client's fault, however early the handler answers", "server/room.go",
 			"c.fault.Store(http.StatusRequestTimeout)", "_ = http.StatusRequestTimeout", "./server", "TestBodyFailsBeforeItsReadReturns",
 		},
+		{
+			"a read that ended between two requests is no fault of the next body", "server/room.go",
+			"if c.fault.Store(0); errors.Is", "if errors.Is", "./server", "TestFaultOfAnEarlierRequest",
+		},
 	}
 }
 
