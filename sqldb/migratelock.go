@@ -44,16 +44,16 @@ type sessionLocker interface {
 	SessionUnlock(ctx context.Context, conn *sql.Conn) error
 }
 
-// checkAlone is check without the lock. It takes the lock only if there is something to record,
-// because on PostgreSQL a process that applied it was killed before it recorded it.
+// checkAlone is check without the lock. It takes the lock and checks again unless all is well: on
+// PostgreSQL another process may be about to record what it has applied, or was killed before it did.
 func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock sessionLocker) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := l.check(ctx, conn); err != nil || !l.unrecorded {
-		return err
+	if err := l.check(ctx, conn); err == nil && !l.unrecorded {
+		return nil
 	}
 	if err := lock.SessionLock(ctx, conn); err != nil {
 		return err

@@ -145,6 +145,44 @@ func TestMigrateUnrecorded(t *testing.T) {
 	})
 }
 
+// An old version that starts while another process has applied something and not yet recorded it
+// waits for that.
+func TestMigrateAboutToBeRecorded(t *testing.T) {
+	t.Parallel()
+	url := servertest.Database(t)
+	if err := migrateAs(t.Context(), "v2", url); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, url)
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, query := range []string{fmt.Sprintf("SELECT pg_advisory_lock(%d)", 0x6b61707461720001), "ALTER TABLE schema_migrations_files RENAME TO later"} {
+		if _, err := conn.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- migrateAs(t.Context(), "v1", url) }()
+	for queryInt(t, db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'") == 0 {
+		select {
+		case err := <-ended:
+			t.Fatalf("v1 did not wait: %v", err)
+		default:
+		}
+	}
+	for _, query := range []string{"ALTER TABLE later RENAME TO schema_migrations_files", "SELECT pg_advisory_unlock_all()"} {
+		if _, err := conn.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("v1: %v", err)
+	}
+}
+
 // Processes of two versions migrate a fresh database at once: each file is applied once, and all start.
 func TestMigrateProcesses(t *testing.T) {
 	t.Parallel()

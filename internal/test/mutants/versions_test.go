@@ -12,6 +12,10 @@ func versions() []mutant {
 			"			old.stop()\n", "", "./local", "TestSplitBeside",
 		},
 		{
+			"an old version waits for what is about to be recorded", "sqldb/migratelock.go",
+			"err == nil && !l.unrecorded {\n\t\treturn nil", "err != nil || !l.unrecorded {\n\t\treturn err", "./sqldb", "TestMigrateAboutToBeRecorded",
+		},
+		{
 			"an old version starts on the database of a release that it can live with", "sqldb/migratelock.go",
 			"record.needs > 0 && !lives)", "!lives)", "./sqldb", "TestMigrateVersions",
 		},
