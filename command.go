@@ -67,7 +67,8 @@ func (c *Call) Settings() (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := opts.load(services)
+	opts.Others = services[1:] // this process may be set up for one of them, as in a container
+	loaded, err := opts.load(services[:1])
 	if err != nil {
 		return nil, err
 	}

@@ -219,10 +219,11 @@ func (w writer) Write(p []byte) (int, error) { return w(p) }
 func TestNoStore(t *testing.T) { //nolint:paralleltest // it changes the environment and the directory
 	t.Setenv("SETTINGS_URL", "")
 	t.Setenv("DISCOVERY_URL", "")
+	t.Setenv("INSTANCE_ID", "gateway-5d49") // as in a pod, where two services cannot run
 	t.Chdir(t.TempDir())
 	call := func(args ...string) (int, string) {
 		var out bytes.Buffer
-		program := &kaptar.Program{Services: []kaptar.Service{{Name: "users"}}, Commands: []kaptar.Command{Command()}}
+		program := &kaptar.Program{Services: []kaptar.Service{{Name: "users"}, {Name: "gateway"}}, Commands: []kaptar.Command{Command()}}
 		code := program.Main(append([]string{"rollout"}, args...), &out, &out)
 		return code, out.String()
 	}

@@ -36,6 +36,10 @@ func operators() []mutant {
 			"context.WithTimeout(ctx, openTime)", "context.WithCancel(ctx)", "./rollout", "TestStoreAway",
 		},
 		{
+			"commands run where one service runs", "command.go",
+			"opts.load(services[:1])", "opts.load(services)", "./rollout", "TestNoStore",
+		},
+		{
 			"commands read the settings of services", "rollout/command.go",
 			"settings.SettingsURL.Reveal()", `""`, "./rollout", "TestNoStore",
 		},
