@@ -31,12 +31,12 @@ of instances. With --weights only an HTTPRoute with these weights is written.`
 
 func command(stdout io.Writer) *cobra.Command {
 	var o Options
-	var file string
+	file, path := "", cli.Program()+" rollout export"
 	var weights map[string]string
 	cmd := &cobra.Command{
-		Use: "export SERVICE", Long: long, SilenceErrors: true, SilenceUsage: true,
-		Example: "  export user-service --plan plan.yml --namespace shop > rollout.yaml\n  export user-service --gateway edge --weights v1=95,v2=5",
-		Args:    cli.Args,
+		Use: "export SERVICE", Long: long, SilenceErrors: true, SilenceUsage: true, Args: cli.Args,
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
+		Example:     "  " + path + " user-service --plan plan.yml --namespace shop > rollout.yaml\n  " + path + " user-service --gateway edge --weights v1=95,v2=5",
 	}
 	cmd.SetFlagErrorFunc(cli.FlagError)
 	cmd.Flags().StringVar(&file, "plan", "", "`file` with the plan; default the built-in one")

@@ -109,6 +109,7 @@ func TestCommand(t *testing.T) {
 		code int
 		want string
 	}{
+		{"--help", 0, " rollout export SERVICE [flags]\n"},
 		{"user-service", 0, "kind: Rollout"},
 		{"user-service --plan " + plan, 0, "- setWeight: 30\n        - pause: {}\n"},
 		{"user-service --gateway edge --weights v1=95,v2=5%", 0, "weight: 95"},
