@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// clusterPlan is a release that takes little time, with a step at each weight. It does not compare
-// memory: one log-in takes tens of megabytes, and each version has few instances here.
-const clusterPlan = "analysis: {interval: 1s, metrics: [{name: latency, least: 0.02}]}\n" +
-	"canary:\n  steps:\n  - setWeight: 20\n  - %[1]s\n  - setWeight: 50\n  - %[1]s\n"
+// clusterPlan is a release that takes little time; steps follow. It does not compare memory: one
+// log-in takes tens of megabytes, and each version has few instances here.
+const clusterPlan = "analysis: {interval: 1s, metrics: [{name: latency, least: 0.02}]}\ncanary:\n  steps:\n"
 
 // rollout runs a command of the gateway's program in its pod, and returns what it prints and its
 // exit code.
@@ -49,7 +48,7 @@ func releasedOnCluster(t *testing.T, k *kube) {
 		step := func(what string) {
 			t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
 		}
-		k.must(t, 0, fmt.Sprintf(clusterPlan, "pause: {duration: 4s}"), "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch")
+		k.must(t, 0, clusterPlan+"  - setWeight: 20\n  - pause: {duration: 4s}\n  - setWeight: 50\n  - pause: {duration: 4s}\n", "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch")
 		step("canary healthy")
 		k.must(t, 0, "", "undo", "user-service")
 		step("undone")
@@ -64,7 +63,9 @@ func releasedOnCluster(t *testing.T, k *kube) {
 	k.ctl(t, "set", "env", "deployment/user-service-v2", "BAD=errors")
 	k.rolledOut(t, "user-service-v2")
 	defer k.read(t)()
-	if out := k.must(t, 3, fmt.Sprintf(clusterPlan, "analysis: {timeout: 1m}"), "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
+	// The one user who reads stays with version 1 at 20, and has version 2 at 50.
+	bad := clusterPlan + "  - setWeight: 20\n  - pause: {duration: 6s}\n  - setWeight: 50\n  - analysis: {timeout: 1m}\n"
+	if out := k.must(t, 3, bad, "start", "user-service", "v2", "--wait", "1m", "--plan", "/dev/stdin", "--watch"); !strings.Contains(out, "Degraded") {
 		t.Errorf("the release of a bad version says %s, want that it is Degraded", out)
 	}
 	k.ctl(t, "delete", "deployment", "user-service-v2")
