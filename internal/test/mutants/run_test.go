@@ -2,8 +2,15 @@ package mutants
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -130,12 +137,68 @@ func (m mutant) mutate(t *testing.T) []byte {
 	return bytes.Replace(text, []byte(m.old), []byte(m.new), 1)
 }
 
-// TestMutantsFit keeps the list from rotting: every change still has its line.
+// TestMutantsFit keeps the list from rotting: every change still has its line, and compiles.
 func TestMutantsFit(t *testing.T) {
 	t.Chdir("../../..")
+	packages := listed(t)
 	for _, m := range mutants() {
-		t.Run(m.promise, func(t *testing.T) { m.mutate(t) })
+		t.Run(m.promise, func(t *testing.T) {
+			t.Parallel()
+			if err := packages.compile(m.file, m.mutate(t)); err != nil {
+				t.Errorf("with the change the package does not compile: %v", err)
+			}
+		})
 	}
+}
+
+// packages are those of the module and what they import, by import path.
+type packages map[string]struct {
+	ImportPath, Dir, Export string
+	GoFiles                 []string
+	ImportMap               map[string]string
+}
+
+// listed compiles what has changed, and lists all.
+func listed(t *testing.T) packages {
+	t.Helper()
+	list := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,ImportMap", "./...")
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, next := packages{}, json.NewDecoder(bytes.NewReader(out))
+	for next.More() {
+		p := all[""]
+		if err := next.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+	return all
+}
+
+// compile checks the types of file's package with text in its place.
+func (all packages) compile(file string, text []byte) error {
+	p := all[path.Join("github.com/kaptar/kaptar", path.Dir(file))]
+	set := token.NewFileSet()
+	var files []*ast.File
+	for _, name := range p.GoFiles {
+		var with any // nil: what is on the disk
+		if name == path.Base(file) {
+			with = text
+		}
+		f, err := parser.ParseFile(set, filepath.Join(p.Dir, name), with, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+	}
+	check := types.Config{Importer: importer.ForCompiler(set, "gc", func(imported string) (io.ReadCloser, error) {
+		return os.Open(all[cmp.Or(p.ImportMap[imported], imported)].Export)
+	})}
+	_, err := check.Check(p.ImportPath, set, files, nil)
+	return err
 }
 
 // TestTouched: a change asks for the mutants of its packages and of their tests, and of no other.

@@ -12,7 +12,7 @@ func mutants() []mutant {
 		consumers(),
 		operators(),
 		crashes(),
-		types(),
+		schemas(),
 		simulations(),
 		stores(),
 		links(),

@@ -1,7 +1,7 @@
 package mutants
 
-// types: what is read of an event, and what its data may become.
-func types() []mutant {
+// schemas: what is read of an event, and what its data may become.
+func schemas() []mutant {
 	return []mutant{
 		{
 			"an event in structured mode has its own identity", "messaging/structured.go",
