@@ -116,9 +116,12 @@ func (c *call) begin() error {
 	case in == nil:
 		return c.tg.fail(codes.Unavailable, "no instance serves "+c.proto.String(), ErrNoInstances)
 	}
-	p, err := c.permitted(now)
-	if err != nil {
-		return err
+	p, wait, ok := permit{}, time.Duration(0), true
+	if !c.alone {
+		p, wait, ok = c.tg.breaker.acquire(now)
+	}
+	if !ok {
+		return &OpenError{Target: c.tg.name, RetryAfter: wait}
 	}
 	in.inFlight.Add(1)
 	c.attempts++
@@ -127,17 +130,6 @@ func (c *call) begin() error {
 	}
 	c.attempt = attempt{in: in, local: c.tg.local.table()[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
 	return nil
-}
-
-func (c *call) permitted(now time.Duration) (permit, error) {
-	if c.alone {
-		return permit{}, nil
-	}
-	p, wait, ok := c.tg.breaker.acquire(now)
-	if !ok {
-		return p, &OpenError{Target: c.tg.name, RetryAfter: wait}
-	}
-	return p, nil
 }
 
 // record passes the outcome of an attempt to the breaker and the balancer. took is 0 if unknown.

@@ -40,19 +40,15 @@ func (c *call) choose(now time.Duration) *instance {
 		return c.tg.listed(c.wants.Instance, c.proto)
 	}
 	p := c.tg.choices(now)
-	versions, calls := p.versions[c.proto], &c.tg.calls
-	if versions == nil {
-		return p.groups[c.proto].pick(calls, now, c.in)
-	}
-	if version := c.wants.Version(c.tg.service); version != "" && len(versions[version]) > 0 {
-		return versions[version].pick(calls, now, c.in)
-	}
-	if shares := p.shares[c.proto]; len(shares) > 0 {
-		if version, ok := c.stays(shares); ok {
-			return versions[version].pick(calls, now, c.in)
+	from, versions, shares := p.groups[c.proto], p.versions[c.proto], p.shares[c.proto]
+	if versions != nil {
+		if version := c.wants.Version(c.tg.service); version != "" && len(versions[version]) > 0 {
+			from = versions[version]
+		} else if version, ok := c.stays(shares); ok {
+			from = versions[version]
 		}
 	}
-	return p.groups[c.proto].pick(calls, now, c.in)
+	return from.pick(&c.tg.calls, now, c.in)
 }
 
 // stays returns the version to which a call is bound while there are weights of versions. A further
@@ -61,14 +57,12 @@ func (c *call) stays(shares []share) (version string, ok bool) {
 	if c.in != nil && slices.ContainsFunc(shares, func(s share) bool { return s.version == c.in.version }) {
 		return c.in.version, true
 	}
-	if c.t.opts.Sticky == nil {
-		return "", false
+	if c.t.opts.Sticky != nil && len(shares) > 0 {
+		if key := c.t.opts.Sticky(c.ctx); key != "" {
+			return rendezvous(shares, hash(hash(0, c.tg.service), key)), true
+		}
 	}
-	key := c.t.opts.Sticky(c.ctx)
-	if key == "" {
-		return "", false
-	}
-	return rendezvous(shares, hash(hash(0, c.tg.service), key)), true
+	return "", false
 }
 
 // listed returns the instance with an ID, nil if it is not listed or does not serve the protocol.

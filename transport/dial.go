@@ -24,6 +24,11 @@ import (
 // tell which name the certificate must have.
 type calledKey struct{}
 
+func called(ctx context.Context) string {
+	service, _ := ctx.Value(calledKey{}).(string)
+	return service
+}
+
 // tlsFor returns the TLS configuration for connections to a service.
 func (t *Transport) tlsFor(service string) *tls.Config {
 	if t.opts.TLS.ServerName != "" {
@@ -41,8 +46,7 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 		if err != nil {
 			return nil, err
 		}
-		service, _ := ctx.Value(calledKey{}).(string)
-		conn := tls.Client(raw, t.tlsFor(service))
+		conn := tls.Client(raw, t.tlsFor(called(ctx)))
 		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 		defer cancel()
 		if err := conn.HandshakeContext(ctx); err != nil {
@@ -56,21 +60,15 @@ func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, networ
 // lean returns the client for single attempts of HTTP calls to instances. It passes on to next what
 // it does not support.
 func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundTripper {
-	opts := &h1.Options{
+	return h1.New(&h1.Options{
 		Dial:             dialer.DialContext,
 		TLS:              t.opts.TLS,
+		ServerName:       called,
 		HandshakeTimeout: handshakeTimeout,
 		IdlePerHost:      idlePerTarget,
 		IdleTimeout:      idleTimeout,
 		Next:             next,
-	}
-	if t.opts.TLS != nil {
-		opts.ServerName = func(ctx context.Context) string {
-			service, _ := ctx.Value(calledKey{}).(string)
-			return service
-		}
-	}
-	return h1.New(opts)
+	})
 }
 
 // inside holds a client that Renew can replace.

@@ -1,6 +1,9 @@
 package transport
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	forgetAfter = 10 * time.Minute // a target that is not called for so long
@@ -51,13 +54,9 @@ func (t *Transport) unused() (gone []*target) {
 	return gone
 }
 
-// busy reports whether there are calls in progress, not counting probes.
+// busy reports whether there are calls in progress; probes count too.
 func (t *target) busy() bool {
-	calls := -t.asking.Load()
-	for _, in := range t.instances() {
-		calls += in.inFlight.Load()
-	}
-	return calls > 0
+	return slices.ContainsFunc(t.instances(), func(in *instance) bool { return in.inFlight.Load() > 0 })
 }
 
 // end stops the watch of the registry and the probes, and closes connections and metrics. Calls in

@@ -252,9 +252,7 @@ func (c *httpCall) outgoing(ctx context.Context, body io.ReadCloser, header [5]h
 			u.Scheme = "https"
 		}
 		out.URL = &u
-		if out.Host == "" {
-			out.Host = c.req.URL.Host
-		}
+		out.Host = cmp.Or(out.Host, c.req.URL.Host)
 	}
 	out.Header = make(http.Header, len(c.req.Header)+len(header))
 	for k, v := range c.req.Header {

@@ -239,12 +239,12 @@ func (in *instance) leave() {
 	}
 }
 
-// grpcConn returns the connection, made by dial if there is none.
-func (in *instance) grpcConn(dial func(address string) (*grpc.ClientConn, error)) (*grpc.ClientConn, error) {
+// grpcConn returns the connection to an instance, a new one if there is none.
+func (t *Transport) grpcConn(tg *target, in *instance, external bool) (*grpc.ClientConn, error) {
 	in.connMu.Lock()
 	defer in.connMu.Unlock()
 	if in.conn == nil {
-		conn, err := dial(in.GRPC)
+		conn, err := t.dialGRPC(tg, in.GRPC, external)
 		if err != nil {
 			return nil, err
 		}

@@ -27,43 +27,29 @@ type metrics struct {
 }
 
 func newMetrics(registry prometheus.Registerer, caller string, t *Transport) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		opts := prometheus.CounterOpts{Name: name, Help: help}
+		return telemetry.Register(registry, prometheus.NewCounterVec(opts, append([]string{"service", "target"}, labels...)))
+	}
 	m := &metrics{
 		caller: caller,
-		requests: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_requests_total",
-			Help: "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them from an answer, " +
-				"and by the version of the instance that the last attempt went to.",
-		}, []string{"service", "target", "version", "protocol", "code"})),
+		requests: counter("client_requests_total", "Calls to other services, retries not counted, by HTTP status, gRPC code or what kept them "+
+			"from an answer, and by the version of the instance that the last attempt went to.", "version", "protocol", "code"),
 		duration: telemetry.Register(registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "client_request_duration_seconds",
 			Help:    "Time from the call to the response's head (HTTP) or end (gRPC), retries included.",
 			Buckets: telemetry.Buckets(),
 		}, []string{"service", "target", "version", "protocol"})),
-		retries: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_retries_total",
-			Help: "Attempts after the first.",
-		}, []string{"service", "target"})),
-		hedges: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_hedges_total",
-			Help: "Second attempts that were made because the first took longer than usual; client_retries_total has them too.",
-		}, []string{"service", "target"})),
-		hedgesWon: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_hedges_won_total", Help: "Second attempts that answered before the first.",
-		}, []string{"service", "target"})),
-		fallbacks: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_fallbacks_total", Help: "Calls that failed and were answered by their caller's fallback.",
-		}, []string{"service", "target"})),
-		faults: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_faults_total",
-			Help: "Attempts that were made to fail or wait on purpose, by what struck them: delay, status, abort or drop.",
-		}, []string{"service", "target", "kind"})),
-		ejections: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "client_ejections_total", Help: "Instances that were left out for a while because they failed several times in a row.",
-		}, []string{"service", "target", "version"})),
-		openings: telemetry.Register(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "breaker_openings_total",
-			Help: "How often the breaker opened, failed probes included, by the version of the instance whose failure did it.",
-		}, []string{"service", "target", "version"})),
+		retries: counter("client_retries_total", "Attempts after the first."),
+		hedges: counter("client_hedges_total",
+			"Second attempts that were made because the first took longer than usual; client_retries_total has them too."),
+		hedgesWon: counter("client_hedges_won_total", "Second attempts that answered before the first."),
+		fallbacks: counter("client_fallbacks_total", "Calls that failed and were answered by their caller's fallback."),
+		faults: counter("client_faults_total",
+			"Attempts that were made to fail or wait on purpose, by what struck them: delay, status, abort or drop.", "kind"),
+		ejections: counter("client_ejections_total", "Instances that were left out for a while because they failed several times in a row.", "version"),
+		openings: counter("breaker_openings_total",
+			"How often the breaker opened, failed probes included, by the version of the instance whose failure did it.", "version"),
 		breakers: telemetry.Register(registry, &breakerCollector{
 			desc:   prometheus.NewDesc("breaker_state", "State of the breaker: 0 closed, 1 half-open, 2 open.", []string{"service", "target"}, nil),
 			series: map[seriesKey]*targetMetrics{},

@@ -209,22 +209,11 @@ func line(parts []part) groups {
 
 // keep returns the instances that are ok: list itself when all are.
 func keep(list []*instance, ok func(*instance) bool) []*instance {
-	n := 0
-	for _, in := range list {
-		if ok(in) {
-			n++
-		}
+	not := func(in *instance) bool { return !ok(in) }
+	if !slices.ContainsFunc(list, not) {
+		return list
 	}
-	if n == len(list) || n == 0 {
-		return list[:n]
-	}
-	out := make([]*instance, 0, n)
-	for _, in := range list {
-		if ok(in) {
-			out = append(out, in)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(list), not)
 }
 
 func byVersion(list []*instance) map[string][]*instance {

@@ -30,10 +30,7 @@ func (c *httpCall) identify() {
 			c.req.Header.Del("X-Api-Key")
 		}
 	}
-	if c.t.opts.Principal != nil && c.tg.bare && len(h["Authorization"]) == 0 && len(h["X-Api-Key"]) == 0 {
-		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
-	}
-	c.want()
+	c.want(len(h["Authorization"])+len(h["X-Api-Key"]) > 0)
 }
 
 func (c *rpcCall) identify() {
@@ -43,13 +40,14 @@ func (c *rpcCall) identify() {
 		delete(md, wanted.Metadata)
 		c.ctx = metadata.NewOutgoingContext(c.ctx, md)
 	}
-	if c.t.opts.Principal != nil && c.tg.bare && len(md["authorization"]) == 0 && len(md["x-api-key"]) == 0 {
-		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
-	}
-	c.want()
+	c.want(len(md["authorization"])+len(md["x-api-key"]) > 0)
 }
 
-func (c *call) want() {
+// want sets the principal, unless the call has a credential of its own, and the wishes.
+func (c *call) want(own bool) {
+	if c.t.opts.Principal != nil && c.tg.bare && !own {
+		c.principal = c.t.opts.Principal(c.ctx, c.tg.service)
+	}
 	c.wants = wanted.From(c.ctx)
 	if c.alone = c.wants != nil && c.wants.Instance != ""; c.alone {
 		c.again = false

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,15 +61,7 @@ func (t *target) isService() bool {
 }
 
 func (t *target) needsProbe(now time.Duration) bool {
-	if t.breaker.state(now) == Open {
-		return true
-	}
-	for _, in := range t.instances() {
-		if in.isEjected(now) {
-			return true
-		}
-	}
-	return false
+	return t.breaker.state(now) == Open || slices.ContainsFunc(t.instances(), func(in *instance) bool { return in.isEjected(now) })
 }
 
 // probeRound asks up to probeMost instances concurrently, and others at the next turn. One that is
@@ -77,15 +70,10 @@ func (t *target) needsProbe(now time.Duration) bool {
 func (t *Transport) probeRound(tg *target, turn int) {
 	now := t.now()
 	open := tg.breaker.state(now) == Open
-	var asked []*instance
-	for _, in := range tg.instances() {
-		if open || in.isEjected(now) {
-			asked = append(asked, in)
-		}
-	}
+	asked := keep(tg.instances(), func(in *instance) bool { return open || in.isEjected(now) })
 	if n := len(asked); n > probeMost {
 		first := turn * probeMost % n
-		asked = append(asked[first:], asked[:first]...)[:probeMost]
+		asked = slices.Concat(asked[first:], asked[:first])[:probeMost]
 	}
 	ready := make([]bool, len(asked))
 	var all sync.WaitGroup
@@ -131,7 +119,7 @@ func (t *Transport) isReady(tg *target, in *instance) bool {
 		if code != http.StatusNotFound || in.GRPC == "" {
 			return code == http.StatusOK
 		}
-		made, err := in.grpcConn(func(address string) (*grpc.ClientConn, error) { return t.dialGRPC(tg, address, false) })
+		made, err := t.grpcConn(tg, in, false)
 		if err != nil {
 			return false
 		}

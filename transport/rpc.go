@@ -31,26 +31,20 @@ type rpcCall struct {
 
 // connection returns where the attempt goes: to this process, or over the network.
 func (c *rpcCall) connection() (grpc.ClientConnInterface, error) {
-	next, err := c.next()
-	if err == nil {
-		if f, ok := c.fault(http.MethodPost, c.method); ok {
-			return faultyConn{f, next}, nil
+	next := c.local.grpc
+	if next == nil {
+		dialled, err := c.t.grpcConn(c.tg, c.in, c.external)
+		if err != nil {
+			failed := c.tg.fail(codes.Unavailable, c.in.ID, err)
+			failed.away = c.tg.name
+			return nil, failed
 		}
+		next = dialled
 	}
-	return next, err
-}
-
-func (c *rpcCall) next() (grpc.ClientConnInterface, error) {
-	if c.local.grpc != nil {
-		return c.local.grpc, nil
+	if f, ok := c.fault(http.MethodPost, c.method); ok {
+		next = faultyConn{f, next}
 	}
-	to, err := c.in.grpcConn(func(address string) (*grpc.ClientConn, error) { return c.t.dialGRPC(c.tg, address, c.external) })
-	if err != nil {
-		failed := c.tg.fail(codes.Unavailable, c.in.ID, err)
-		failed.away = c.tg.name
-		return nil, failed
-	}
-	return to, nil
+	return next, nil
 }
 
 // classify says what an error tells about the target. reached is false when no server had the call.

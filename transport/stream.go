@@ -39,8 +39,9 @@ func (c *conn) stream(
 	for {
 		err = s.try(desc, opts)
 		if err == nil {
-			// Not before the stream stands: the function may run at once.
-			s.stop = context.AfterFunc(s.ctx, s.abandoned)
+			// A caller whose context has ended may never receive again. Not before the stream stands:
+			// the function may run at once. RecvMsg has the error.
+			s.stop = context.AfterFunc(s.ctx, func() { _ = s.ended(status.FromContextError(s.ctx.Err()).Err(), true, nil) })
 			return s, nil
 		}
 		if errors.Is(err, ErrOpen) || errors.Is(err, ErrNoInstances) || status.Code(err) != codes.Unavailable {
@@ -84,12 +85,10 @@ func (s *stream) try(desc *grpc.StreamDesc, opts []grpc.CallOption) error {
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	switch {
-	case err == io.EOF:
-		s.end()
+	case err == io.EOF, err == nil && s.single:
+		_ = s.conclude(nil, true, nil)
 	case err != nil:
-		err = s.fail(err, true, s.Trailer())
-	case s.single:
-		s.end()
+		err = s.conclude(err, true, s.Trailer())
 	case !s.heard.Swap(true) && s.permit.probe: // its end may be far: the breaker need not wait for it
 		s.record(success, 0)
 	}
@@ -99,23 +98,13 @@ func (s *stream) RecvMsg(m any) error {
 func (s *stream) SendMsg(m any) error {
 	err := s.ClientStream.SendMsg(m)
 	if err != nil && err != io.EOF { // after io.EOF the reason comes from RecvMsg; all else is made on this side
-		err = s.fail(err, false, nil)
+		err = s.conclude(err, false, nil)
 	}
 	return err
 }
 
-// abandoned ends the stream of a caller whose context has ended, and who may never receive again.
-func (s *stream) abandoned() {
-	_ = s.ended(status.FromContextError(s.ctx.Err()).Err(), true, nil) // RecvMsg has its own
-}
-
-func (s *stream) end() {
-	s.stop()
-	_ = s.ended(nil, true, nil)
-}
-
-// fail ends the stream with err, and returns that explained.
-func (s *stream) fail(err error, reached bool, trailer metadata.MD) error {
+// conclude ends the stream with err, nil for a good end, and returns that explained.
+func (s *stream) conclude(err error, reached bool, trailer metadata.MD) error {
 	s.stop()
 	return s.ended(err, reached, trailer)
 }

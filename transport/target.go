@@ -48,7 +48,6 @@ type target struct {
 	ctx    context.Context // of the watch and the probes; ends when the target is forgotten
 	cancel context.CancelFunc
 	used   atomic.Int64 // when the last call began
-	asking atomic.Int64 // probes under way
 	hosts  []string     // under which the transport keeps it; guarded by the transport's mu
 
 	calls    atomic.Uint64 // numbers them for the weights

@@ -113,9 +113,7 @@ var _ http.RoundTripper = (*Transport)(nil)
 // New returns a transport. It starts nothing until the first call; until then opts may be changed.
 // The caller must Close it. Transports with the same Telemetry share their metrics.
 func New(opts *Options) *Transport {
-	if opts == nil {
-		opts = new(Options)
-	}
+	opts = cmp.Or(opts, new(Options))
 	t := &Transport{opts: opts, began: time.Now(), byName: map[string]*target{}, lookup: net.DefaultResolver.LookupHost}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
@@ -154,10 +152,7 @@ func (t *Transport) start() {
 		plain.DialTLSContext = t.dialTLS(dialer)
 	}
 	t.inside.Store(plain)
-	t.http, t.httpDNS = t.lean(dialer, &t.inside), outside
-	if own.Base != nil {
-		t.http = own.Base
-	}
+	t.http, t.httpDNS = cmp.Or(own.Base, t.lean(dialer, &t.inside)), outside
 	t.client = engine{t}
 	for _, around := range slices.Backward(own.Client) {
 		t.client = around(t.client)

@@ -56,10 +56,7 @@ type UntrustedOptions struct {
 // The policies of a Transport, such as breakers, do not apply, because users choose the targets.
 // The error of a refused call wraps ErrUntrusted.
 func NewUntrusted(opts *UntrustedOptions) *http.Client {
-	u := &untrusted{}
-	if opts != nil {
-		u.UntrustedOptions = *opts
-	}
+	u := &untrusted{UntrustedOptions: *cmp.Or(opts, new(UntrustedOptions))}
 	if u.Ports == nil {
 		u.Ports = []uint16{80, 443}
 	}
@@ -96,9 +93,7 @@ func (u *untrusted) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = refusal("header Host %.100q: expected that of the URL", r.Host)
 	}
 	if err != nil {
-		if r.Body != nil {
-			_ = r.Body.Close()
-		}
+		closeBody(r)
 		return nil, err
 	}
 	r = r.Clone(r.Context())

@@ -91,9 +91,6 @@ func (w *Weights) Set(weights map[string]string) error {
 const usualWeight = 100 // of an instance without
 
 func (s *shares) of(in *instance) uint64 {
-	if len(s.instances) == 0 {
-		return usualWeight
-	}
 	if n, ok := s.instances[kv.Segment(in.ID)]; ok {
 		return n
 	}
