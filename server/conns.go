@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"math"
@@ -29,10 +30,7 @@ type conns struct {
 }
 
 func newConns(l net.Listener, limit int, stop <-chan struct{}) *conns {
-	if limit == 0 {
-		limit = descriptors() / 2
-	}
-	return &conns{Listener: l, limit: limit, stop: stop, freed: make(chan struct{}, 1), all: map[*conn]struct{}{}}
+	return &conns{Listener: l, limit: cmp.Or(limit, descriptors()/2), stop: stop, freed: make(chan struct{}, 1), all: map[*conn]struct{}{}}
 }
 
 // opened counts the connections of all servers in the process, which share its file descriptors.

@@ -60,29 +60,24 @@ func (fs *flights) remove(done ...*flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range done {
-		fs.unlink(f)
+		if !f.listed {
+			continue
+		}
+		if f.prev != nil {
+			f.prev.next = f.next
+		}
+		if f.next != nil {
+			f.next.prev = f.prev
+		} else {
+			fs.last = f.prev
+		}
+		f.listed, f.prev, f.next = false, nil, nil
+		fs.n--
 	}
 	if fs.idle != nil && fs.n == 0 {
 		close(fs.idle)
 		fs.idle = nil
 	}
-}
-
-// unlink removes f if it is listed; the caller holds mu.
-func (fs *flights) unlink(f *flight) {
-	if !f.listed {
-		return
-	}
-	if f.prev != nil {
-		f.prev.next = f.next
-	}
-	if f.next != nil {
-		f.next.prev = f.prev
-	} else {
-		fs.last = f.prev
-	}
-	f.listed, f.prev, f.next = false, nil, nil
-	fs.n--
 }
 
 // stream marks f as a stream. If the server is already stopping it ends the context.

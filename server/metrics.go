@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
 	"github.com/kaptar/kaptar/internal/label"
@@ -77,11 +76,20 @@ func newMetrics(reg prometheus.Registerer, service string) *metrics {
 	}
 }
 
-// newScrape returns the handler of /metrics. A client that does not read all of it is not an error.
-func newScrape(reg *prometheus.Registry, log *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: scrapeLog{log}})
+// registerGauges adds what is read only when /metrics is.
+func (s *Server) registerGauges() {
+	gauge := func(name, help string, value func() float64) {
+		telemetry.Register(s.tel.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": s.tel.Service()},
+		}, value))
+	}
+	gauge("server_calls_in_flight", "HTTP requests and RPCs being answered, those within the process included.", s.flights.count)
+	gauge("server_limit", "How many calls may be worked on at a time, as found from their latency.",
+		func() float64 { s.prepare(); return s.limiter.Limit() })
+	gauge("server_queue_length", "Calls that wait for their turn.", func() float64 { s.prepare(); return s.limiter.Waiting() })
 }
 
+// scrapeLog logs what fails in /metrics. A client that does not read all of it is not an error.
 type scrapeLog struct{ log *slog.Logger }
 
 func (l scrapeLog) Println(v ...any) {

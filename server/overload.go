@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/internal/steady"
-	"github.com/kaptar/kaptar/telemetry"
 )
 
 // Limit bounds how much a server works on at a time. The zero value means the defaults. The tags
@@ -112,14 +110,4 @@ func (s *Server) priority(route string) Priority {
 func (x *exchange) counts() (measured, ok bool) {
 	ok = x.status < 400
 	return ok || errors.Is(x.req.Context().Err(), context.DeadlineExceeded), ok
-}
-
-func (m *metrics) watchLimit(reg prometheus.Registerer, limiter func() *limit.Limiter) {
-	gauge := func(name, help string, value func(*limit.Limiter) float64) {
-		telemetry.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: name, Help: help, ConstLabels: prometheus.Labels{"service": m.service},
-		}, func() float64 { return value(limiter()) }))
-	}
-	gauge("server_limit", "How many calls may be worked on at a time, as found from their latency.", (*limit.Limiter).Limit)
-	gauge("server_queue_length", "Calls that wait for their turn.", (*limit.Limiter).Waiting)
 }

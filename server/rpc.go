@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -25,18 +24,10 @@ import (
 
 	"github.com/kaptar/kaptar/internal/deadline"
 	"github.com/kaptar/kaptar/internal/dependency"
-	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
 	"github.com/kaptar/kaptar/internal/wanted"
 	"github.com/kaptar/kaptar/telemetry"
 )
-
-func (s *Server) newChannel() {
-	s.channel = inproc.NewChannel(s.unary, s.stream)
-	s.health = health.NewServer()
-	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	healthpb.RegisterHealthServer(s.channel, s.health)
-}
 
 // streamWorkers is how many goroutines are kept for RPCs, because their stacks have already grown
 // to the size that an RPC needs. When all are busy an RPC gets a new goroutine.

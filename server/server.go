@@ -11,9 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/kaptar/kaptar/internal/inproc"
 	"github.com/kaptar/kaptar/internal/limit"
@@ -170,16 +171,12 @@ func New(opts Options) *Server {
 		draining: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	s.scrape = newScrape(t.Registry(), s.log)
-	telemetry.Register(t.Registry(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "server_calls_in_flight", Help: "HTTP requests and RPCs being answered, those within the process included.",
-		ConstLabels: prometheus.Labels{"service": t.Service()},
-	}, s.flights.count))
-	s.metrics.watchLimit(t.Registry(), func() *limit.Limiter {
-		s.prepare()
-		return s.limiter
-	})
-	s.newChannel()
+	s.scrape = promhttp.HandlerFor(t.Registry(), promhttp.HandlerOpts{ErrorLog: scrapeLog{s.log}})
+	s.registerGauges()
+	s.channel = inproc.NewChannel(s.unary, s.stream)
+	s.health = health.NewServer()
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s.channel, s.health)
 	return s
 }
 
