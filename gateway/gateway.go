@@ -75,12 +75,9 @@ type gateway struct {
 // settings deadline_from and trace_from name the callers. A request refused for overload is
 // answered after a second (limit.hold), and GET requests are admitted first.
 func New(app *kaptar.App, opts *Options) error {
-	g := &gateway{app: app, policies: opts.Policies}
+	g := &gateway{app: app, policies: opts.Policies, set: *cmp.Or(opts.Settings, new(Settings))}
 	if g.policies == nil {
 		g.policies = auth.Policies{}
-	}
-	if opts.Settings != nil {
-		g.set = *opts.Settings
 	}
 	g.set.MaxHeader = cmp.Or(g.set.MaxHeader, 32<<10)
 	for _, origin := range g.set.CORSOrigins {
@@ -111,17 +108,14 @@ func New(app *kaptar.App, opts *Options) error {
 func (g *gateway) serverOptions() {
 	o := g.app.Server()
 	o.Limit.Hold = cmp.Or(o.Limit.Hold, time.Second)
-	if o.DeadlineFrom == nil {
-		o.DeadlineFrom = server.Peers{}
-	}
 	if g.app.Settings().TLS.Client == "" {
 		o.CheckPeer = nil // browsers have no certificate
 	}
-	if o.TraceFrom == nil {
-		o.TraceFrom = server.Peers{}
-	}
-	if o.VersionFrom = g.set.TestersFrom; o.VersionFrom == nil {
-		o.VersionFrom = server.Peers{}
+	o.VersionFrom = g.set.TestersFrom
+	for _, from := range []*server.Peers{&o.DeadlineFrom, &o.TraceFrom, &o.VersionFrom} {
+		if *from == nil {
+			*from = server.Peers{} // nobody
+		}
 	}
 	if o.AdminFrom == nil {
 		o.AdminFrom = server.Peers{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

@@ -53,7 +53,7 @@ func versions() []mutant {
 		},
 		{
 			"nobody outside chooses versions but testers", "gateway/gateway.go",
-			"o.VersionFrom = g.set.TestersFrom; o.VersionFrom == nil", "o.VersionFrom = g.set.TestersFrom; false", "./gateway", "TestTesters",
+			"&o.TraceFrom, &o.VersionFrom}", "&o.TraceFrom}", "./gateway", "TestTesters",
 		},
 		{
 			"versions make up no series", "transport/versions.go",
