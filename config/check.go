@@ -109,12 +109,7 @@ func (c *checker) group(n *node, fields []*field, key string) {
 func (c *checker) mapping(n *node, names []string, fields []*field, key string) {
 	for _, name := range names {
 		at := joinKey(key, name)
-		var matches []*field
-		for _, f := range fields {
-			if f.name == name {
-				matches = append(matches, f)
-			}
-		}
+		matches := slices.DeleteFunc(slices.Clone(fields), func(f *field) bool { return f.name != name })
 		if len(matches) == 0 {
 			if c.defaults && unlinked(at) != "" {
 				continue // the caller that supplies defaults need not know what is linked

@@ -68,7 +68,7 @@ func Load(src Sources, targets ...Target) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, c := &problems{}, &Config{src: src, scope: sc}
+	p, c := &problems{}, &Config{src: src, scope: sc, files: map[string]fileText{}}
 	c.dotEnv = readDotEnv(src.DotEnv, p)
 	c.stat, _ = os.Stat(src.File)
 	c.file = c.readFile(p)
@@ -102,9 +102,6 @@ func (c *Config) readFile(p *problems) *node {
 // live ranks just above the file. It returns a new struct for each target, or the zero Value for
 // one that it did not fill, and a slot for each value.
 func (c *Config) fill(file *node, live texts, in part, p *problems) (values []reflect.Value, slots []*slot) {
-	if c.flags == nil {
-		c.files = map[string]fileText{}
-	}
 	l := &layers{scope: c.scope, problems: p, file: c.src.File, files: c.files}
 	if c.flags == nil { // these two never change
 		c.flags = l.texts(c.src.Flags, func(key string) string { return "flag " + c.flagName(key) })
