@@ -56,10 +56,7 @@ type apiKey struct {
 // New returns an Auth for a service without kaptar.App. Wrap what it serves in Require, Unary and
 // Stream, and call Run to keep the issuers' keys up to date.
 func New(opts *Options) (*Auth, error) {
-	o := Options{}
-	if opts != nil {
-		o = *opts
-	}
+	o := *cmp.Or(opts, new(Options))
 	if err := o.check(true); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}

@@ -144,19 +144,9 @@ func allows(p *Policy, who *Principal, c call) bool {
 	case public, optional:
 		return true
 	case anyOf:
-		for i := range p.of {
-			if allows(&p.of[i], who, c) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(p.of, func(of Policy) bool { return allows(&of, who, c) })
 	case allOf:
-		for i := range p.of {
-			if !allows(&p.of[i], who, c) {
-				return false
-			}
-		}
-		return len(p.of) > 0
+		return len(p.of) > 0 && !slices.ContainsFunc(p.of, func(of Policy) bool { return !allows(&of, who, c) })
 	}
 	if who == nil {
 		return false

@@ -33,10 +33,7 @@ func Protect(app *kaptar.App, policies Policies, opts *Options) error {
 	if err != nil {
 		return err
 	}
-	o := Options{}
-	if opts != nil {
-		o = *opts
-	}
+	o := *cmp.Or(opts, new(Options))
 	o.Credentials = kaptar.SectionOf[Settings](app).Auth.over(&o.Credentials)
 	o.Name, o.Client, o.Log, o.Metrics = app.Name(), app.Client(), app.Logger(), app.Metrics()
 	a, err := New(&o)

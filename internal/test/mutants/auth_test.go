@@ -72,5 +72,9 @@ func principals() []mutant {
 			"DNS is not believed who a service is", "transport/principal.go",
 			"if c.external {", "if false {", "./transport", "TestPrincipalGoesToServices",
 		},
+		{
+			"all of no policies allow nobody", "auth/policy.go",
+			"return len(p.of) > 0 && !slices", "return !slices", "./auth", "TestPrincipalTravels",
+		},
 	}
 }
