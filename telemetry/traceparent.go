@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"encoding/hex"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -15,7 +16,7 @@ const maxTracestate = 512
 // than 512 bytes is left out.
 func ParseTraceparent(traceparent, tracestate string) trace.SpanContext {
 	h := traceparent // 00-<32 digits>-<16 digits>-<2 digits>, more fields in later versions
-	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' || len(h) > 55 && (h[:2] == "00" || h[55] != '-') {
+	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' || len(h) > 55 && (h[:2] == "00" || h[55] != '-') || strings.ToLower(h[:55]) != h[:55] {
 		return trace.SpanContext{}
 	}
 	var version, flags [1]byte
@@ -33,26 +34,9 @@ func ParseTraceparent(traceparent, tracestate string) trace.SpanContext {
 	return trace.NewSpanContext(config)
 }
 
-// unhex decodes lower-case digits, the only ones that a traceparent may have.
 func unhex(to []byte, digits string) bool {
-	var wrong byte
-	for i := range to {
-		high, low := nibble(digits[2*i]), nibble(digits[2*i+1])
-		wrong |= high | low
-		to[i] = high<<4 | low&15
-	}
-	return wrong <= 15
-}
-
-// nibble is the value of a digit, or more than 15.
-func nibble(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	}
-	return 0xff
+	_, err := hex.Decode(to, []byte(digits))
+	return err == nil
 }
 
 // FormatTraceparent returns the header traceparent for the next service, or "" for a context

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/route"
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // A Fault is what goes wrong with some calls. At most one of Status, Abort and Drop is set.
@@ -105,19 +106,11 @@ func Chance(percent float64) bool { return 100*rand.Float64() < percent } //noli
 
 // Wait waits for the delay, or with Drop until ctx ends. It returns the error of ctx.
 func (f Fault) Wait(ctx context.Context) error {
-	var over <-chan time.Time // nil: never
-	if !f.Drop {
-		if f.Delay == 0 {
-			return nil
-		}
-		timer := time.NewTimer(time.Duration(f.Delay))
-		defer timer.Stop()
-		over = timer.C
+	if f.Drop {
+		<-ctx.Done()
 	}
-	select {
-	case <-over:
-		return nil
-	case <-ctx.Done():
+	if !steady.Sleep(ctx, time.Duration(f.Delay)) {
 		return ctx.Err()
 	}
+	return nil
 }

@@ -1,9 +1,11 @@
 package strictjson
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +20,7 @@ type fields []field
 
 // find returns the number of the field called name, -1 if there is none.
 func (f fields) find(name []byte) int {
-	for i := range f {
-		if f[i].name == string(name) {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(f, func(one field) bool { return one.name == string(name) })
 }
 
 // search is find for an unusual name, with the error for one that is refused.
@@ -31,10 +28,8 @@ func (f fields) search(name string, unknown bool) (int, *Error) {
 	if i := f.find([]byte(name)); i >= 0 {
 		return i, nil
 	}
-	for i := range f {
-		if strings.EqualFold(f[i].name, name) {
-			return -1, &Error{shown(name), "expected the key " + strconv.Quote(f[i].name)}
-		}
+	if i := slices.IndexFunc(f, func(one field) bool { return strings.EqualFold(one.name, name) }); i >= 0 {
+		return -1, &Error{shown(name), "expected the key " + strconv.Quote(f[i].name)}
 	}
 	if !unknown {
 		return -1, &Error{shown(name), "unknown key"}
@@ -92,10 +87,7 @@ func collect(t reflect.Type, list fields, done map[reflect.Type]bool) fields {
 		if !f.IsExported() || tag == "-" {
 			continue
 		}
-		if name == "" {
-			name = f.Name
-		}
-		list = append(list, field{name, f.Type})
+		list = append(list, field{cmp.Or(name, f.Name), f.Type})
 	}
 	return list
 }

@@ -51,11 +51,7 @@ func Parse(text string) *Set {
 // good reports whether the header can hold a name: letters, digits and "-_.+~".
 func good(name string) bool {
 	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(c rune) bool {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.ContainsRune("-_.+~", c):
-			return false
-		}
-		return true
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.+~", c)
 	})
 }
 

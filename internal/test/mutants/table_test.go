@@ -718,7 +718,7 @@ func inputs() []mutant {
 		},
 		{
 			"a field's name in other capitals is refused", "internal/strictjson/fields.go",
-			"if strings.EqualFold(f[i].name, name) {", "if false && strings.EqualFold(f[i].name, name) {", "./internal/strictjson", "TestUnknownKeysAllowed",
+			"strings.EqualFold(one.name, name)", "false && strings.EqualFold(one.name, name)", "./internal/strictjson", "TestUnknownKeysAllowed",
 		},
 		{
 			"a body with Content-Encoding is refused", "server/json.go",
@@ -747,6 +747,14 @@ func inputs() []mutant {
 		{
 			"no credentials to another host", "transport/untrusted.go",
 			"via[0].URL.Host != r.URL.Host {", "via[0].URL.Host == \"\" {", "./transport", "TestUntrustedHeaders",
+		},
+		{
+			"a trace's digits are in lower case", "telemetry/traceparent.go",
+			" || strings.ToLower(h[:55]) != h[:55] {", " || strings.ToLower(h[:55]) == \"\" {", "./telemetry", "TestTraceparentAsOpenTelemetry",
+		},
+		{
+			"a call that is dropped has no answer before its deadline", "internal/faults/faults.go",
+			"if f.Drop {\n\t\t<-", "if false {\n\t\t<-", "./internal/faults", "TestWait",
 		},
 	}
 }
