@@ -75,15 +75,11 @@ func Changes(update func([]Entry)) func([]Entry) {
 	var last []Entry // nil: none yet
 	return func(list []Entry) {
 		list = sorted(list)
-		if last == nil || !slices.EqualFunc(list, last, equal) {
+		if last == nil || !slices.EqualFunc(list, last, Entry.Equal) {
 			last = list
 			update(sorted(list))
 		}
 	}
-}
-
-func equal(a, b Entry) bool {
-	return a.Key == b.Key && a.Revision == b.Revision && bytes.Equal(a.Value, b.Value)
 }
 
 // sorted returns copies in the order of their keys, never nil.

@@ -9,6 +9,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 )
@@ -30,6 +31,11 @@ type Entry struct {
 	// that the key had before, not even after a Delete. 0 means that the key does not exist.
 	// Revisions of different stores, or of a store that lost its data, cannot be compared.
 	Revision uint64
+}
+
+// Equal reports whether e and o are the same in all fields.
+func (e Entry) Equal(o Entry) bool {
+	return e.Key == o.Key && e.Revision == o.Revision && bytes.Equal(e.Value, o.Value)
 }
 
 // A Store holds entries. All methods may be called concurrently. After an error other than

@@ -3,6 +3,7 @@
 package discoverytest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,7 @@ type Harness struct {
 
 // Run runs every test that the registry is able to pass, as subtests of t.
 func Run(t *testing.T, h Harness) {
-	if h.Timeout == 0 {
-		h.Timeout = 30 * time.Second
-	}
+	h.Timeout = cmp.Or(h.Timeout, 30*time.Second)
 	if h.Service == nil {
 		h.Service = func(*testing.T) string { return "service-1" }
 	}

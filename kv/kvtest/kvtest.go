@@ -3,7 +3,7 @@
 package kvtest
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,9 +28,7 @@ type Harness struct {
 
 // Run runs every test as a subtest of t.
 func Run(t *testing.T, h Harness) {
-	if h.Timeout == 0 {
-		h.Timeout = 30 * time.Second
-	}
+	h.Timeout = cmp.Or(h.Timeout, 30*time.Second)
 	if h.Prefix == nil {
 		h.Prefix = func(*testing.T) string { return "kvtest/" }
 	}
@@ -90,7 +88,7 @@ func expect(t *testing.T, s kv.Store, want kv.Entry) {
 	got, err := s.Get(t.Context(), want.Key)
 	if err != nil {
 		t.Errorf("Get(%s): %v", want.Key, err)
-	} else if !same(got, want) {
+	} else if !got.Equal(want) {
 		t.Errorf("Get(%s) = %s, want %s", want.Key, show(got), show(want))
 	}
 }
@@ -100,10 +98,6 @@ func expectMissing(t *testing.T, s kv.Store, key string) {
 	if got, err := s.Get(t.Context(), key); !errors.Is(err, kv.ErrNotFound) {
 		t.Errorf("Get(%s) = %s, %v, want ErrNotFound", key, show(got), err)
 	}
-}
-
-func same(a, b kv.Entry) bool {
-	return a.Key == b.Key && a.Revision == b.Revision && bytes.Equal(a.Value, b.Value)
 }
 
 func show(list ...kv.Entry) string {
@@ -120,6 +114,6 @@ type watcher = watchtest.Watcher[kv.Entry]
 func watch(t *testing.T, h Harness, s kv.Store, prefix string, seen func([]kv.Entry)) *watcher {
 	t.Helper()
 	byKey := func(a, b kv.Entry) int { return strings.Compare(a.Key, b.Key) }
-	w := &watcher{T: t, Timeout: h.Timeout, Name: prefix, Same: same, Show: show, Order: byKey, Seen: seen}
+	w := &watcher{T: t, Timeout: h.Timeout, Name: prefix, Same: kv.Entry.Equal, Show: show, Order: byKey, Seen: seen}
 	return w.Start(s.Watch)
 }

@@ -197,7 +197,7 @@ func testOwnership(t *testing.T, h Harness, s kv.Store, prefix string) {
 	want := kv.Entry{Key: prefix + "w/a", Value: []byte("1234"), Revision: revision}
 	copy(value, "XXXX")
 	got, err := s.Get(t.Context(), want.Key)
-	if err != nil || !same(got, want) {
+	if err != nil || !got.Equal(want) {
 		t.Fatalf("Get after the writer changed its bytes = %s, %v, want %s", show(got), err, show(want))
 	}
 	copy(got.Value, "YYYY")
@@ -212,7 +212,7 @@ func testOwnership(t *testing.T, h Harness, s kv.Store, prefix string) {
 		other.Until(put(t, s, prefix+"other", fmt.Sprint(i)))
 	}
 	b := put(t, s, prefix+"w/b", "5678")
-	if got := w.Next(); !slices.EqualFunc(got, []kv.Entry{want, b}, same) {
+	if got := w.Next(); !slices.EqualFunc(got, []kv.Entry{want, b}, kv.Entry.Equal) {
 		t.Errorf("the next list after the watcher changed its list is %s, want %s", show(got...), show(want, b))
 	}
 }

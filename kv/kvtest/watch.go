@@ -27,7 +27,7 @@ func testWatch(t *testing.T, h Harness, s kv.Store, prefix string) {
 	d := put(t, s, prefix+"d/e", "2")
 	remove(t, s, put(t, s, prefix+"gone", "x").Key)
 	w := watch(t, h, s, prefix, nil)
-	if first := w.Next(); !slices.EqualFunc(first, []kv.Entry{b, d}, same) {
+	if first := w.Next(); !slices.EqualFunc(first, []kv.Entry{b, d}, kv.Entry.Equal) {
 		t.Errorf("the first list is %s, want %s", show(first...), show(b, d))
 	}
 	a := put(t, s, prefix+"a", "3") // ordered by key, not by time
@@ -115,7 +115,7 @@ func testNotTwice(t *testing.T, h Harness, s kv.Store, prefix string) {
 	var last []kv.Entry
 	first := true
 	w := watch(t, h, s, prefix+"a/", func(list []kv.Entry) {
-		if !first && slices.EqualFunc(list, last, same) {
+		if !first && slices.EqualFunc(list, last, kv.Entry.Equal) {
 			t.Errorf("the list %s was told twice in a row", show(list...))
 		}
 		first, last = false, slices.Clone(list)
