@@ -96,10 +96,7 @@ var cacheName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 // stored with other fields or types than T has now is loaded again and replaced. Take another name
 // when the meaning of a field changes but not its type.
 func New[T any](app *kaptar.App, name string, opts *Options) (*Cache[T], error) {
-	o := Options{}
-	if opts != nil {
-		o = *opts
-	}
+	o := *cmp.Or(opts, new(Options))
 	o.TTL, o.Size = cmp.Or(o.TTL, time.Minute), cmp.Or(o.Size, 10_000)
 	switch {
 	case !cacheName.MatchString(name):

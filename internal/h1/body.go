@@ -104,10 +104,7 @@ func (s *stream) finish(reuse bool) {
 func (s *stream) data(p []byte) (int, error) {
 	n, err := s.c.read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
-	if err == io.EOF { //nolint:errorlint // as io.Reader says
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
+	return n, unexpected(err)
 }
 
 func (s *stream) chunk(p []byte) (int, error) {
@@ -132,8 +129,11 @@ func (s *stream) chunk(p []byte) (int, error) {
 func (s *stream) next() error {
 	c := s.c
 	if s.begun { // the end of the chunk before
-		if _, err := c.line(0, 2); err != nil {
-			return chunkError(err)
+		switch _, err := c.line(0, 2); {
+		case errors.Is(err, errTooLong), errors.Is(err, errBareLF): // it is not the CRLF
+			return errChunk
+		case err != nil:
+			return err
 		}
 		c.r += 2
 	}
@@ -182,14 +182,6 @@ func (s *stream) trailer(text string, lines int) error {
 	return nil
 }
 
-// chunkError is err for what is not the CRLF behind a chunk.
-func chunkError(err error) error {
-	if errors.Is(err, errTooLong) || errors.Is(err, errBareLF) {
-		return errChunk
-	}
-	return err
-}
-
 func unexpected(err error) error {
 	if err == io.EOF { //nolint:errorlint // as io.Reader says
 		return io.ErrUnexpectedEOF
@@ -199,16 +191,13 @@ func unexpected(err error) error {
 
 // read reads what was buffered, or else from the connection.
 func (c *conn) read(p []byte) (int, error) {
-	if c.r < c.w {
-		n := copy(p, c.buf[c.r:c.w])
-		c.r += n
-		return n, nil
-	}
-	if len(p) >= len(c.buf) {
-		return c.rw.Read(p)
-	}
-	if err := c.fill(bufferSize); err != nil {
-		return 0, err
+	if c.r == c.w {
+		if len(p) >= len(c.buf) {
+			return c.rw.Read(p)
+		}
+		if err := c.fill(bufferSize); err != nil {
+			return 0, err
+		}
 	}
 	n := copy(p, c.buf[c.r:c.w])
 	c.r += n

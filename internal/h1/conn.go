@@ -98,8 +98,8 @@ func (c *conn) answer(req *http.Request, trace *httptrace.ClientTrace, sent bool
 			c.body(a, text[size:], sent)
 			return &a.Response, nil
 		}
-		if err := a.informational(); err != nil {
-			return nil, err
+		if a.StatusCode == http.StatusSwitchingProtocols || a.Header["Content-Length"] != nil || a.Header["Transfer-Encoding"] != nil {
+			return nil, errInformational
 		}
 		if trace != nil && trace.Got1xxResponse != nil {
 			if err := trace.Got1xxResponse(a.StatusCode, textproto.MIMEHeader(a.Header)); err != nil {

@@ -149,14 +149,6 @@ func (a *answer) announced() error {
 	return nil
 }
 
-// informational refuses a 1xx that is anything but a head.
-func (a *answer) informational() error {
-	if a.StatusCode == http.StatusSwitchingProtocols || a.Header["Content-Length"] != nil || a.Header["Transfer-Encoding"] != nil {
-		return errInformational
-	}
-	return nil
-}
-
 // framing reports whether a field says how long a body is, which a trailer must not.
 func framing(name string) bool {
 	return name == "Content-Length" || name == "Transfer-Encoding" || name == "Trailer"

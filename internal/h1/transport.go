@@ -46,10 +46,7 @@ type Transport struct {
 
 // New returns a transport; opts may be nil.
 func New(opts *Options) *Transport {
-	t := new(Transport)
-	if opts != nil {
-		t.opts = *opts
-	}
+	t := &Transport{opts: *cmp.Or(opts, new(Options))}
 	o := &t.opts
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: time.Second}).DialContext
@@ -90,11 +87,7 @@ func (t *Transport) Do(ctx context.Context, req *http.Request, change *Change) (
 	if m.trace = httptrace.ContextClientTrace(ctx); !leanTrace(m.trace) || !m.encode(req, change) {
 		return nil, ErrNotLean
 	}
-	body := req.Body
-	if change.Body != nil {
-		body = change.Body
-	}
-	if err := m.load(ctx, body); err != nil {
+	if err := m.load(ctx, cmp.Or(change.Body, req.Body)); err != nil {
 		return nil, err
 	}
 	k := key{host: cmp.Or(change.Host, req.URL.Host), https: change.TLS || req.URL.Scheme == "https"}

@@ -60,12 +60,6 @@ type exchange struct {
 	hijacked  *hijacked      // nil before Hijack
 }
 
-func newExchange(caller context.Context, method string) *exchange {
-	ex := &exchange{caller: caller, method: method, header: make(http.Header), length: -1}
-	ex.changed.L = &ex.mu
-	return ex
-}
-
 func (ex *exchange) isHead() bool { return ex.method == http.MethodHead }
 
 // release ends what the exchange holds on the handler's side.

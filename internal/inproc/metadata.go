@@ -61,10 +61,6 @@ type serverSide struct {
 	ready   chan struct{} // closed when sent becomes true; nil when nobody waits for that
 }
 
-func newServerSide(method string) *serverSide {
-	return &serverSide{method: method, ready: make(chan struct{})}
-}
-
 // context returns the handler's context with what a server puts into it.
 func (s *serverSide) context(ctx context.Context, md metadata.MD) context.Context {
 	ctx = metadata.NewIncomingContext(ctx, md)

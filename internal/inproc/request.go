@@ -122,10 +122,7 @@ func newRequestBody(req *http.Request, source io.ReadCloser, ex *exchange) *requ
 	if length <= 0 {
 		length = -1
 	}
-	if source == nil {
-		source = req.Body
-	}
-	return &requestBody{source: source, client: req, length: length, exchange: ex}
+	return &requestBody{source: cmp.Or(source, req.Body), client: req, length: length, exchange: ex}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {

@@ -53,7 +53,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // Do is RoundTrip with another context, and with a change to header and body of the request. If
 // that context has already ended, the handler may still run, with a context that ends.
 func (t *Transport) Do(caller context.Context, req *http.Request, change *h1.Change) (*http.Response, error) {
-	ex := newExchange(caller, req.Method)
+	ex := &exchange{caller: caller, method: req.Method, header: make(http.Header), length: -1}
+	ex.changed.L = &ex.mu
 	ex.body = newRequestBody(req, change.Body, ex)
 	sreq, err := serverRequest(start(caller, &ex.limit), req, change.Header[:], ex)
 	if err != nil {

@@ -40,10 +40,11 @@ func (c *Channel) newStream(
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{channel: c, side: newServerSide(full), up: newQueue(), down: newQueue(), over: make(chan struct{})}
+	side := &serverSide{method: full, ready: make(chan struct{})}
+	s := &stream{channel: c, side: side, up: newQueue(), down: newQueue(), over: make(chan struct{})}
 	sctx := start(ctx, &s.limit)
 	cs := &clientStream{stream: s, ctx: ctx, desc: desc, options: o}
-	cs.unfollow = context.AfterFunc(ctx, cs.callerGone)
+	cs.unfollow = context.AfterFunc(ctx, func() { cs.abandon(status.FromContextError(ctx.Err()).Err()) })
 	// As over the network, that there is no such method is known only with the status.
 	if s.method, err = c.find(full); err != nil {
 		s.finish(err)
@@ -139,10 +140,6 @@ type clientStream struct {
 	unfollow  func() bool
 	closed    atomic.Bool // nothing more is to be sent
 	concluded sync.Once
-}
-
-func (cs *clientStream) callerGone() {
-	cs.abandon(status.FromContextError(cs.ctx.Err()).Err())
 }
 
 // abandon ends the stream from the client's side: the handler's context ends, the client gets err.

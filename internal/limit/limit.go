@@ -4,6 +4,7 @@
 package limit
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"runtime"
@@ -96,10 +97,7 @@ func (w *window) mean() float64 { return w.times / float64(max(w.calls, 1)) }
 
 // New returns a Limiter.
 func New(opts Options) *Limiter {
-	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(opts.Max), wait: opts.Wait, epoch: time.Now(), scale: 1, fast: true}
-	if l.max == 0 {
-		l.max = 1000
-	}
+	l := &Limiter{min: max(least, int64(2*runtime.GOMAXPROCS(0))), max: int64(cmp.Or(opts.Max, 1000)), wait: opts.Wait, epoch: time.Now(), scale: 1, fast: true}
 	if l.wait <= 0 {
 		l.wait = 100 * time.Millisecond
 	}

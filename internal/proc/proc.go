@@ -12,6 +12,7 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,9 +67,7 @@ type Process struct {
 // Start starts cmd, which it owns from then on, in a process group of its own: a signal typed at
 // the terminal is for this process only. Output may go to a *[Lines], which is flushed at the end.
 func Start(cmd *exec.Cmd, opts *Options) (*Process, error) {
-	if opts == nil {
-		opts = new(Options)
-	}
+	opts = cmp.Or(opts, new(Options))
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	var theirs, mine []*os.File
 	fail := func(err error) (*Process, error) {
