@@ -27,8 +27,8 @@ import (
 )
 
 // An App is a running service, seen from its own code. Run makes one for each Service. Its methods
-// may be called concurrently. Those that register something (Handle, Use, UseClient, Go, OnStop,
-// AddReadiness, GRPC, Attach) may be called only during Setup, unless they say otherwise.
+// may be called concurrently. Those that register something (Handle, Use, Go, OnStop, AddReadiness,
+// GRPC, Attach) may be called only during Setup, unless they say otherwise.
 type App struct {
 	service   Service
 	id        string
@@ -143,32 +143,9 @@ func (a *App) Server() *server.Options { return a.server.Options() }
 // is registered.
 func (a *App) GRPC() grpc.ServiceRegistrar { return a.server.GRPC() }
 
-// UseClient wraps all calls of Client in mw, including those of a client that was returned earlier.
-// The first one given is the outermost. Middleware sees each call once, outside of retries and the
-// breaker; the host of the request is the name of the service.
-func (a *App) UseClient(mw ...func(http.RoundTripper) http.RoundTripper) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.transport.Options()
-	o.Client = append(o.Client, mw...)
-}
-
-// UseConn does for the calls of Conn what UseClient does for HTTP; either may be nil. Their
-// *grpc.ClientConn is nil, because a service is not one connection.
-func (a *App) UseConn(unary grpc.UnaryClientInterceptor, stream grpc.StreamClientInterceptor) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.transport.Options()
-	if unary != nil {
-		o.Unary = append(o.Unary, unary)
-	}
-	if stream != nil {
-		o.Stream = append(o.Stream, stream)
-	}
-}
-
-// Transport returns the options of calls to other services that have no setting: TLS, a base
-// transport, weights. They may be changed during Setup, before the first call.
+// Transport returns the options of calls to other services that have no setting: middleware for
+// Client and Conn, TLS, a base transport, weights. They may be changed during Setup, before the
+// first call, and apply to a client that was returned earlier too.
 func (a *App) Transport() *transport.Options { return a.transport.Options() }
 
 // Client returns the client for all other services: http://order-service/… is looked up in

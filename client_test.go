@@ -106,16 +106,17 @@ func TestClientDoors(t *testing.T) {
 	t.Parallel()
 	var seen []string
 	pair(t, func(app *kaptar.App, _ *http.Client) { // the client was handed out before
-		app.UseClient(func(next http.RoundTripper) http.RoundTripper {
+		o := app.Transport()
+		o.Client = append(o.Client, func(next http.RoundTripper) http.RoundTripper {
 			return roundTripper(func(r *http.Request) (*http.Response, error) {
 				seen = append(seen, r.URL.Host)
 				return next.RoundTrip(r)
 			})
 		})
-		app.UseConn(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		o.Unary = append(o.Unary, func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			seen = append(seen, method)
 			return next(ctx, method, req, reply, cc, opts...)
-		}, nil)
+		})
 	})
 	if got, want := strings.Join(seen, " "), "called /grpc.testing.TestService/UnaryCall"; got != want {
 		t.Errorf("middleware saw %q, want %q", got, want)

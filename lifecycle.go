@@ -1,6 +1,7 @@
 package kaptar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -253,9 +254,7 @@ func advertised(host, bound string) string {
 	if err != nil {
 		return bound
 	}
-	if host == "" {
-		host = boundHost
-	}
+	host = cmp.Or(host, boundHost)
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = outwardHost()
 	}
@@ -265,10 +264,7 @@ func advertised(host, bound string) string {
 // outwardHost returns the first IPv4 address of this machine that others may reach, or loopback
 // when it has none.
 func outwardHost() string {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return "127.0.0.1"
-	}
+	addrs, _ := net.InterfaceAddrs() // none after an error
 	for _, addr := range addrs {
 		if n, ok := addr.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
 			return n.IP.String()
@@ -288,10 +284,7 @@ func guard(f func() error) (err error) {
 }
 
 func instanceID(service string) string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
-	host, _, _ = strings.Cut(host, ".")
+	host, _ := os.Hostname()
+	host, _, _ = strings.Cut(cmp.Or(host, "localhost"), ".")
 	return service + "-" + host + "-" + strings.ToLower(rand.Text()[:8])
 }

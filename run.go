@@ -125,9 +125,7 @@ func Run(ctx context.Context, opts *Options, services ...Service) error {
 // prepare reads the settings of services, unless that has been done, and returns a system without
 // apps.
 func prepare(ctx context.Context, opts *Options, services []Service) (*system, *config.Config, error) {
-	if opts == nil {
-		opts = new(Options)
-	}
+	opts = cmp.Or(opts, new(Options))
 	loaded := opts.loaded
 	if loaded == nil {
 		var err error

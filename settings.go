@@ -66,11 +66,6 @@ func (s *Settings) Level() slog.Level {
 	return s.LogLevel.Get()
 }
 
-// clientSettings returns the settings of calls to targets that have none of their own.
-func (s *Settings) clientSettings() transport.Settings {
-	return transport.Settings{Timeout: s.CallTimeout, Breaker: s.Breaker, Retry: s.Retry, Subset: s.Subset}
-}
-
 // SectionOf returns app's settings struct of type T, which a package has registered with
 // config.RegisterSection. It is filled and validated. SectionOf returns nil when T is not
 // registered.

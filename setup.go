@@ -119,7 +119,7 @@ func (s *system) newApp(ctx context.Context, service Service, settings *config.C
 	}
 	tr := transport.New(&transport.Options{
 		Caller: service.Name, Resolver: registry, Local: s.local, Telemetry: tel,
-		Default: set.clientSettings(), Targets: set.Clients,
+		Default: transport.Settings{Timeout: set.CallTimeout, Breaker: set.Breaker, Retry: set.Retry, Subset: set.Subset}, Targets: set.Clients,
 		Weights: &s.weights, Zone: set.Meta["zone"], InstanceID: id,
 	})
 	if set.Faults.Enabled {

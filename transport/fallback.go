@@ -123,7 +123,7 @@ const (
 	keptInAll  = 8 << 20 // then others make room, at random
 )
 
-// Client is middleware for HTTP: wrap the transport of App.Client, or pass it to App.UseClient.
+// Client is middleware for HTTP: wrap the transport of App.Client, or add it to Options.Client.
 func (l *LastGood) Client(next http.RoundTripper) http.RoundTripper {
 	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.Method != http.MethodGet && req.Method != "" {
@@ -160,7 +160,7 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// Unary is an interceptor for gRPC, for App.UseConn.
+// Unary is an interceptor for gRPC, for Options.Unary.
 func (l *LastGood) Unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	asked, _ := req.(proto.Message)
 	answer, ok := reply.(proto.Message)
