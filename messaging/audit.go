@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
@@ -42,17 +41,12 @@ func (r *record) of(d *outbox.DeadLetter) *record {
 // add stores r, as part of the transaction with the change.
 func (r *record) add(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO kaptar_dead_letter_audit (at, who, why, action, grp, msgid, source, topic, key, before)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, time.Now().UnixMilli(), storable(r.Who), storable(r.Why), r.Action, r.Group,
-		r.MessageID, storable(r.Source), storable(r.Topic), storable(r.Key), string(r.Before))
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, time.Now().UnixMilli(), sqldb.Text(r.Who), sqldb.Text(r.Why), r.Action, r.Group,
+		r.MessageID, sqldb.Text(r.Source), sqldb.Text(r.Topic), sqldb.Text(r.Key), string(r.Before))
 	if err != nil {
 		return fmt.Errorf("messaging: audit: %w", err)
 	}
 	return nil
-}
-
-// storable is text as every database takes it.
-func storable(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // An auditPage is a part of what is kept.

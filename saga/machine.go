@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar/internal/steady"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // A plan is the part of a definition that the rules depend on.
@@ -72,7 +73,7 @@ func answerOf(err error) (a answer) {
 
 // plain makes text fit to be stored in both databases and shown in a table.
 func plain(text string) string {
-	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+	text = sqldb.Text(text)
 	if len(text) > 1000 {
 		text = strings.ToValidUTF8(text[:1000], "") + "…"
 	}

@@ -113,9 +113,7 @@ var moved = map[sqldb.Dialect]string{
 
 // update stores moves in one statement. It returns the ids of the sagas that were still at the
 // revision that their move starts from.
-func (r *runner) update(ctx context.Context, q interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}, moves []*move) (ids []string, err error) {
+func (r *runner) update(ctx context.Context, q sqldb.Querier, moves []*move) (ids []string, err error) {
 	list, err := json.Marshal(moves)
 	if err != nil {
 		return nil, err

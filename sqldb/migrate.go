@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 )
 
 var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -26,7 +27,8 @@ var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // migrations holds migrations/sqlite/*.sql and migrations/postgres/*.sql, or those two folders at
 // its root. A file is called 001_name.sql and written in goose's format: its statements follow a
 // line "-- +goose Up". Each is applied in a transaction of its own. The first that fails ends
-// Migrate with an error that names it and what the database said; the files before it stay applied.
+// Migrate with an error that has its name, the line of the statement that ran last, unless the file
+// has that twice, and what the database said; the files before it stay applied.
 //
 // On SQLite foreign keys are checked only before the commit, so that tables can be rebuilt, and
 // "-- +goose NO TRANSACTION" is refused. PostgreSQL allows it, for statements like CREATE INDEX
@@ -66,37 +68,54 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 		return err
 	}
 	dialect := goose.DialectPostgres
-	lock := sessionLocker(postgresLocker{locker})
+	session := lock.SessionLocker(postgresLocker{locker})
 	if d.Dialect == SQLite {
 		locker.exists = countSQLiteTable
 		dialect = goose.DialectSQLite3
-		lock = sqliteLocker{locker, d}
+		session = sqliteLocker{locker, d}
 		if err := d.queue.acquire(ctx, true); err != nil { // so that our own writers do not get SQLITE_BUSY
 			return fmt.Errorf("sqldb: migrate: %w", err)
 		}
 		defer d.queue.handOver(true)
 	}
-	provider, err := goose.NewProvider(dialect, db, dir, goose.WithSessionLocker(lock),
+	var last lastStatement
+	provider, err := goose.NewProvider(dialect, db, dir, goose.WithSessionLocker(session), goose.WithLogger(&last), goose.WithVerbose(true),
 		goose.WithTableName(table), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("sqldb: migrate %s: %w", d.Dialect, err)
 	}
 	applied, err := provider.Up(ctx)
 	if err == nil && len(applied) == 0 { // goose takes no lock when it sees nothing to do, so nobody has looked yet
-		err = locker.checkAlone(ctx, db, lock)
+		err = locker.checkAlone(ctx, db, session)
 	}
 	if err != nil {
-		return migrateError(d.Dialect, err)
+		return locker.explain(d.Dialect, string(last), err)
 	}
 	return nil
 }
 
-func migrateError(dialect Dialect, err error) error {
+// A lastStatement is a logger of goose, whose errors do not have the statement that failed.
+type lastStatement string
+
+func (l *lastStatement) Printf(_ string, args ...any) {
+	if statement, ok := strings.CutPrefix(fmt.Sprint(args...), "Executing statement: "); ok {
+		*l = lastStatement(statement)
+	}
+}
+
+func (*lastStatement) Fatalf(string, ...any) {}
+
+// explain returns the error of Migrate for one of goose. last is the statement that ran last.
+func (l *migrateLocker) explain(dialect Dialect, last string, err error) error {
 	if e, ok := errors.AsType[*ownError](err); ok {
 		return fmt.Errorf("sqldb: migrate %s: %w", dialect, e)
 	}
 	if e, ok := errors.AsType[*goose.PartialError](err); ok {
-		return fmt.Errorf("sqldb: migrate %s: %s: %w", dialect, path.Base(e.Failed.Source.Path), e.Err)
+		f := l.known[e.Failed.Source.Version]
+		if before, after, found := strings.Cut(f.text, last); found && !strings.Contains(after, last) {
+			f.name += fmt.Sprintf(":%d", 1+strings.Count(before, "\n"))
+		}
+		return fmt.Errorf("sqldb: migrate %s: %s: %w", dialect, f.name, e.Err)
 	}
 	return fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
 }
@@ -166,14 +185,15 @@ func CheckMigrations(migrations fs.FS) error {
 // A file is one migration.
 type file struct {
 	name   string
-	sum    string   // of its trimmed text, whatever its line ends are
+	text   string   // with line ends of one byte
+	sum    string   // of its trimmed text
 	needs  int64    // the migration that a program must have to work after it
 	breaks []string // errors about statements that break a running version
 }
 
-// review fills needs and breaks. text is that of the file, whose number is v.
-func (f *file) review(v int64, text string, dialect Dialect) error {
-	marked := false
+// review fills needs and breaks. v is the number of the file.
+func (f *file) review(v int64, dialect Dialect) error {
+	text, marked := f.text, false
 	for _, m := range mark.FindAllStringSubmatch(text, -1) {
 		marked = true
 		needs, err := strconv.ParseInt(m[2], 10, 64)
@@ -228,8 +248,8 @@ func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
 			return nil, fmt.Errorf("sqldb: migrate %s: %s: NO TRANSACTION is not possible on sqlite", dialect, name)
 		}
 		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-		f := file{name: name, sum: fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text)))}
-		if err := f.review(v, string(text), dialect); err != nil {
+		f := file{name: name, text: string(text), sum: fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text)))}
+		if err := f.review(v, dialect); err != nil {
 			return nil, fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
 		}
 		known[v] = f

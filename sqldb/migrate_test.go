@@ -91,9 +91,9 @@ func TestMigrateBroken(t *testing.T) {
 			"003_c.sql", "-- +goose Up\nCREATE TABLE c (n BIGINT);\n")
 		for range 2 {
 			err := sqldb.Migrate(t.Context(), db, m, "")
-			if err == nil || !strings.Contains(err.Error(), "002_broken.sql") || !strings.Contains(err.Error(), "nowhere") ||
+			if err == nil || !strings.Contains(err.Error(), ": 002_broken.sql:4: ") || !strings.Contains(err.Error(), "nowhere") ||
 				strings.Contains(err.Error(), "\n") {
-				t.Fatalf("Migrate = %v; want one line with 002_broken.sql and the missing table nowhere", err)
+				t.Fatalf("Migrate = %v; want one line with 002_broken.sql, its line 4 and the missing table nowhere", err)
 			}
 		}
 		if n := queryInt(t, db, "SELECT max(version_id) FROM schema_migrations"); n != 1 {
@@ -107,6 +107,23 @@ func TestMigrateBroken(t *testing.T) {
 		fixed := files("001_a.sql", createA, "002_broken.sql", "-- +goose Up\nCREATE TABLE half (n BIGINT);\n")
 		if err := sqldb.Migrate(t.Context(), db, fixed, ""); err != nil {
 			t.Errorf("Migrate of the mended file: %v", err)
+		}
+	})
+}
+
+// The error of a file has the line at which the statement begins, unless it could be another one.
+func TestMigrateBrokenLine(t *testing.T) {
+	t.Parallel()
+	eachDialect(t, func(t *testing.T, url string) {
+		for text, want := range map[string]string{
+			"-- +goose Up\n\n-- why\nINSERT INTO\n  -- and so\n  nowhere\nVALUES (1);\n":                     "001_a.sql:4: ",
+			"-- +goose Up\r\nCREATE TABLE b (n BIGINT);\r\nINSERT INTO nowhere\r\nVALUES (1);\r\n":           "001_a.sql:3: ",
+			"-- +goose Up\n-- +goose StatementBegin\nINSERT INTO nowhere VALUES (1)\n-- +goose StatementEnd": "001_a.sql:3: ",
+			"-- +goose Up\nCREATE TABLE b (n BIGINT);\nCREATE TABLE b (n BIGINT);\n":                         "001_a.sql: ",
+		} {
+			if err := sqldb.Migrate(t.Context(), open(t, url), files("001_a.sql", text), ""); err == nil || !strings.Contains(err.Error(), ": "+want) {
+				t.Errorf("Migrate of %q = %v, want it at %q", text, err, want)
+			}
 		}
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pressly/goose/v3/lock"
+
 	"github.com/kaptar/kaptar/internal/steady"
 )
 
@@ -38,15 +40,9 @@ type migrateLocker struct {
 	unrecorded bool // an applied migration is not recorded yet
 }
 
-// sessionLocker is goose's interface.
-type sessionLocker interface {
-	SessionLock(ctx context.Context, conn *sql.Conn) error
-	SessionUnlock(ctx context.Context, conn *sql.Conn) error
-}
-
 // checkAlone is check without the lock. It takes the lock and checks again unless all is well: on
 // PostgreSQL another process may be about to record what it has applied, or was killed before it did.
-func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock sessionLocker) error {
+func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, session lock.SessionLocker) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
@@ -55,10 +51,10 @@ func (l *migrateLocker) checkAlone(ctx context.Context, db *sql.DB, lock session
 	if err := l.check(ctx, conn); err == nil && !l.unrecorded {
 		return nil
 	}
-	if err := lock.SessionLock(ctx, conn); err != nil {
+	if err := session.SessionLock(ctx, conn); err != nil {
 		return err
 	}
-	return lock.SessionUnlock(ctx, conn)
+	return session.SessionUnlock(ctx, conn)
 }
 
 // check returns an error for versions in the database after which this program does not work, for

@@ -188,7 +188,7 @@ func (r *Runner) save(ctx context.Context, job Job, at time.Time, failed error) 
 	defer cancel()
 	var text string
 	if failed != nil {
-		text = failed.Error()
+		text = sqldb.Text(failed.Error())
 	}
 	err := sqldb.InTx(ctx, r.DB, func(ctx context.Context, tx *sql.Tx) error {
 		n, err := sqldb.Affected(tx.ExecContext(ctx, `UPDATE kaptar_schedules SET due_at = $1, ran_at = $2, error = $3 WHERE name = $4 AND spec = $5`,

@@ -242,6 +242,33 @@ func TestClockIsSet(t *testing.T) {
 	})
 }
 
+// What is not text in an error is not stored, and keeps no run from being over.
+func TestErrorThatIsNoText(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{"sqlite": "sqlite:" + t.TempDir() + "/a.db", "postgres": servertest.Database(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, ran := open(t, url), make(chan time.Time, 100)
+			ctx, cancel := context.WithCancel(t.Context())
+			r := &schedule.Runner{DB: db, Now: time.Now, Log: slog.New(slog.DiscardHandler), Ran: func(string, error) {}, Jobs: []schedule.Job{{
+				Name: "a", Spec: "500ms", Next: schedule.Every(500 * time.Millisecond),
+				Run: func(_ context.Context, at time.Time, _ int) error { ran <- at; return errors.New("a\x00b\xff") },
+			}}}
+			done := make(chan struct{})
+			go func() { defer close(done); _ = r.Run(ctx) }()
+			if first, second := <-ran, <-ran; !second.After(first) {
+				t.Errorf("the run that was due at %v is due again at %v", first, second)
+			}
+			cancel()
+			<-done
+			var text string
+			if err := db.QueryRowContext(t.Context(), "SELECT error FROM kaptar_schedules").Scan(&text); err != nil || text != "a\uFFFDb\uFFFD" {
+				t.Errorf("stored is %q, %v", text, err)
+			}
+		})
+	}
+}
+
 // Of two processes on a database one runs, and the other takes over.
 func TestOneLeads(t *testing.T) {
 	t.Parallel()

@@ -81,7 +81,7 @@ func AddDeadLetter(ctx context.Context, tx *sql.Tx, d DeadLetter) error {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (grp, msgid, source) DO UPDATE SET reason = excluded.reason, last_at = excluded.last_at,
 			attempts = kaptar_dead_letters.attempts + excluded.attempts, rev = kaptar_dead_letters.rev + 1`,
-		cmp.Or(d.Kind, Consume), cmp.Or(d.State, Dead), d.Group, m.ID, source(m), clean(m.Topic), clean(m.Key), string(headers), payload(m.Data),
+		cmp.Or(d.Kind, Consume), cmp.Or(d.State, Dead), d.Group, m.ID, source(m), sqldb.Text(m.Topic), sqldb.Text(m.Key), string(headers), payload(m.Data),
 		m.Raw, seq, cutReason(d.Reason), d.Attempts, d.FirstAt.UnixMilli(), d.LastAt.UnixMilli(), millis(d.DueAt))
 	if err != nil {
 		return fmt.Errorf("outbox: dead letter %q of group %q: %w", m.ID, d.Group, err)
@@ -94,13 +94,7 @@ func millis(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.UnixMilli(), Valid: !t.IsZero()}
 }
 
-func cutReason(s string) string { return clean(s[:min(len(s), maxReason)]) }
-
-// clean replaces what PostgreSQL's text cannot hold. Storing a dead letter must not fail because of
-// the very text that made it one.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
+func cutReason(s string) string { return sqldb.Text(s[:min(len(s), maxReason)]) }
 
 // A Filter selects dead letters. Empty fields select all.
 type Filter struct {
@@ -147,7 +141,7 @@ const letterColumns = `id, kind, state, grp, msgid, topic, key, headers, payload
 
 // DeadLetters returns the dead letters that f selects, by ID; nil selects all. They include the
 // data of the messages, so set Limit where there can be many. q is a *sql.DB or *sql.Tx.
-func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error) {
+func DeadLetters(ctx context.Context, q sqldb.Querier, f *Filter) ([]DeadLetter, error) {
 	if f == nil {
 		f = &Filter{}
 	}
@@ -169,7 +163,7 @@ func DeadLetters(ctx context.Context, q querier, f *Filter) ([]DeadLetter, error
 
 // GetDeadLetter returns one dead letter, or an error that wraps [ErrNoDeadLetter]. q is a *sql.DB
 // or *sql.Tx.
-func GetDeadLetter(ctx context.Context, q querier, id int64) (DeadLetter, error) {
+func GetDeadLetter(ctx context.Context, q sqldb.Querier, id int64) (DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+" FROM kaptar_dead_letters WHERE id = $1 AND "+visible, id)
 	if err == nil && len(all) == 0 {
 		err = ErrNoDeadLetter
@@ -178,11 +172,6 @@ func GetDeadLetter(ctx context.Context, q querier, id int64) (DeadLetter, error)
 		return DeadLetter{}, fmt.Errorf("outbox: dead letter %d: %w", id, err)
 	}
 	return all[0], nil
-}
-
-// A querier is a *sql.DB, *sql.Tx or *sql.Conn.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
 func scanLetter(row sqldb.Row) (d DeadLetter, err error) {

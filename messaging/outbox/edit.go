@@ -50,7 +50,7 @@ type Count struct {
 }
 
 // CountDeadLetters counts all dead letters.
-func CountDeadLetters(ctx context.Context, q querier) ([]Count, error) {
+func CountDeadLetters(ctx context.Context, q sqldb.Querier) ([]Count, error) {
 	all, err := sqldb.Select(ctx, q, func(row sqldb.Row) (c Count, err error) {
 		var first int64
 		err = row.Scan(&c.Group, &c.Topic, &c.Kind, &c.State, &c.N, &first)

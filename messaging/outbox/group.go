@@ -40,7 +40,7 @@ func (g *Group) Reset(ctx context.Context, tx *sql.Tx) error {
 }
 
 // Groups returns all groups that were ever reset.
-func Groups(ctx context.Context, q querier) ([]Group, error) {
+func Groups(ctx context.Context, q sqldb.Querier) ([]Group, error) {
 	all, err := sqldb.Select(ctx, q, func(row sqldb.Row) (g Group, err error) {
 		var to sql.NullInt64
 		var state string

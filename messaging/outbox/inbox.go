@@ -46,7 +46,7 @@ func source(m *driver.Message) string {
 	if len(s) > maxSource || s == "*" {
 		return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(s)))
 	}
-	return clean(s)
+	return sqldb.Text(s)
 }
 
 // PurgeInbox deletes the marks that are older than the given age, in transactions of 500 so that

@@ -95,7 +95,7 @@ func (b *Inbox) SetAside(ctx context.Context, tx *sql.Tx, d DeadLetter, held tim
 
 // number returns m's number among those of its key, if it has one.
 func (b *Inbox) number(m *driver.Message) (int64, bool) {
-	if !b.Ordered || m.Raw || len(m.Key) > maxOrderedKey || clean(m.Key) != m.Key {
+	if !b.Ordered || m.Raw || len(m.Key) > maxOrderedKey || sqldb.Text(m.Key) != m.Key {
 		return 0, false
 	}
 	seq, err := strconv.ParseInt(m.Headers.Get(driver.HeaderSequence), 10, 64)

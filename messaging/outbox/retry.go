@@ -21,7 +21,7 @@ type Due struct {
 }
 
 // NextDue returns when dead letters are to be retried, by group and topic.
-func NextDue(ctx context.Context, q querier) ([]Due, error) {
+func NextDue(ctx context.Context, q sqldb.Querier) ([]Due, error) {
 	all, err := sqldb.Select(ctx, q, func(row sqldb.Row) (d Due, err error) {
 		var at int64
 		err = row.Scan(&d.Group, &d.Topic, &at)
@@ -36,7 +36,7 @@ func NextDue(ctx context.Context, q querier) ([]Due, error) {
 
 // DueDeadLetters returns at most limit dead letters of a group and topic whose next try is due, the
 // longest due first.
-func DueDeadLetters(ctx context.Context, q querier, group, topic string, limit int) ([]DeadLetter, error) {
+func DueDeadLetters(ctx context.Context, q sqldb.Querier, group, topic string, limit int) ([]DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
 		WHERE state = 'retrying' AND grp = $1 AND topic = $2 AND due_at <= $3 ORDER BY due_at, id LIMIT $4`,
 		group, topic, time.Now().UnixMilli(), limit)
@@ -165,7 +165,7 @@ func (d *DeadLetter) first(ctx context.Context, tx *sql.Tx) (bool, error) {
 
 // Next returns the dead letter that follows d in the order of its key, if it is to be retried, else
 // nil.
-func (d *DeadLetter) Next(ctx context.Context, q querier) (*DeadLetter, error) {
+func (d *DeadLetter) Next(ctx context.Context, q sqldb.Querier) (*DeadLetter, error) {
 	all, err := sqldb.Select(ctx, q, scanLetter, "SELECT "+letterColumns+` FROM kaptar_dead_letters
 		WHERE grp = $1 AND topic = $2 AND source = $3 AND key = $4 AND seq > $5 AND state = 'retrying' ORDER BY seq LIMIT 1`,
 		d.Group, d.Message.Topic, source(&d.Message), d.Message.Key, d.Seq)
