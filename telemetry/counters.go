@@ -19,15 +19,20 @@ const NativeFactor = 1.05
 
 // Register registers c and returns it, or returns the collector of its type that was registered
 // under its name before: parts of one service can share a metric. If registry is nil, or refuses c
-// for any other reason, c is returned and its values are not collected.
+// for any other reason, c is returned and its values are not collected. A [Registry] logs a warning
+// then: the service has a metric of that name with other labels or another help.
 func Register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
 	if registry == nil {
 		return c
 	}
-	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](registry.Register(c)); ok {
+	err := registry.Register(c)
+	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if same, ok := known.ExistingCollector.(C); ok {
 			return same
 		}
+	}
+	if r, ok := registry.(*Registry); ok && err != nil {
+		r.log.Warn("a metric is not collected, since another one has its name: rename that", "error", err)
 	}
 	return c
 }

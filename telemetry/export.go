@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
 	promotel "go.opentelemetry.io/contrib/bridges/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -24,7 +23,7 @@ type exporter struct {
 	collector *collector
 }
 
-func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg *prometheus.Registry, log *slog.Logger) (*exporter, error) {
+func newExporter(ctx context.Context, opts Options, res *resource.Resource, reg *Registry, log *slog.Logger) (*exporter, error) {
 	out, err := openClient(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -74,7 +74,7 @@ type Telemetry struct {
 	provider *tracerProvider
 	tracer   *tracer
 	logger   *slog.Logger
-	registry *prometheus.Registry
+	registry *Registry
 	export   *exporter // nil without an endpoint
 	shutdown sync.Once
 	result   error
@@ -102,7 +102,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Telemetry{service: opts.Service, registry: prometheus.NewRegistry()}
+	t := &Telemetry{service: opts.Service, registry: &Registry{Registry: prometheus.NewRegistry()}}
 	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	res := resourceOf(opts)
 	t.provider = &tracerProvider{sampled: sampled, res: res, processor: opts.SpanProcessor}
@@ -118,6 +118,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, error) {
 		}
 	}
 	t.logger = slog.New(handler)
+	t.registry.log = t.logger
 	t.tracer = t.provider.tracer(tracerName)
 	return t, nil
 }
@@ -136,7 +137,13 @@ func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.provider }
 func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 
 // Registry holds the metrics of this service, with those of the Go runtime and the process.
-func (t *Telemetry) Registry() *prometheus.Registry { return t.registry }
+func (t *Telemetry) Registry() *Registry { return t.registry }
+
+// A Registry is the registry of a [Telemetry]. [Register] logs what it refuses.
+type Registry struct {
+	*prometheus.Registry
+	log *slog.Logger
+}
 
 // Shutdown sends what is queued and the last metrics, then closes the connection to the collector.
 // It returns when that is done, when ctx ends, after 5 s, or about 2 s after the collector last
