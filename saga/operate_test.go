@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -287,6 +288,50 @@ func TestTraceAndMetrics(t *testing.T) {
 		} {
 			if !strings.Contains(body, want) {
 				t.Errorf("%s is missing in\n%s", want, body)
+			}
+		}
+	})
+}
+
+// TestLateStep: a function that goes on after its timeout is told to the log while it does.
+func TestLateStep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "test.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		var log bytes.Buffer
+		r := &runner{def: &definition{}, db: db, dialect: sqldb.SQLite, log: slog.New(slog.NewTextHandler(&log, nil))}
+		w := &row{id: "7", position: position{Status: Compensating, Step: "pay"}}
+		for _, took := range []time.Duration{0, 10900 * time.Millisecond, time.Hour} {
+			slow := task{
+				timeout: 10 * time.Second,
+				call:    func(context.Context, []byte) ([]byte, error) { time.Sleep(took); return nil, nil },
+				effect: func(context.Context, *sql.Tx, []byte) ([]byte, error) {
+					time.Sleep(took)
+					return nil, errors.New("late")
+				},
+			}
+			for what, run := range map[string]func(){
+				"call": func() { r.call(t.Context(), w, slow) }, "commit": func() { _ = r.commit(t.Context(), w, w, slow) },
+			} {
+				log.Reset()
+				go run()
+				time.Sleep(11 * time.Second)
+				synctest.Wait()
+				text := log.String()
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				want := 0
+				if took == time.Hour {
+					want = 1
+				}
+				if strings.Count(text, `level=WARN msg="step of a saga goes on after its timeout`) != want || text != log.String() ||
+					want == 1 && !strings.Contains(text, "id=7 step=pay action=undo timeout=10s") {
+					t.Errorf("%s that takes %v: after 11 s the log is %q, and at its end %q", what, took, text, log.String())
+				}
 			}
 		}
 	})

@@ -23,6 +23,7 @@ const (
 	pause        = 500 * time.Millisecond //  after a failed write
 	stopGrace    = 2 * time.Second        // to store a finished step while the process stops
 	unknownRetry = time.Minute            // for a step that the definition does not have
+	lateAfter    = time.Second            // past its timeout a step that goes on is logged
 )
 
 // A runner runs the sagas of one definition. All that matters is in the table, so it may stop at

@@ -92,6 +92,26 @@ func TestPanicAndTimeout(t *testing.T) {
 	})
 }
 
+// TestLateCommit: a Commit that takes longer than its timeout counts as failed, though it returns nil.
+func TestLateCommit(t *testing.T) {
+	t.Parallel()
+	onEachDialect(t, func(t *testing.T, url string) {
+		var calls atomic.Int32
+		late := Step[transfer]{Name: "late", Timeout: 20 * time.Millisecond, Commit: func(ctx context.Context, _ *sql.Tx, _ *transfer) error {
+			if calls.Add(1) == 1 {
+				<-ctx.Done()
+			}
+			return nil
+		}}
+		s := run(t, url, Definition[transfer]{Name: "transfer", Backoff: 1e6, Steps: []Step[transfer]{late}}, nil)
+		s.start(t, "1")
+		s.is(t, "1", "completed ")
+		if log := s.Log(); calls.Load() != 2 || !strings.Contains(log, "saga waits") || strings.Contains(log, "not written down") {
+			t.Errorf("after %d calls, want 2 with a failure in between, the log is\n%s", calls.Load(), log)
+		}
+	})
+}
+
 func TestStart(t *testing.T) {
 	t.Parallel()
 	onEachDialect(t, func(t *testing.T, url string) {

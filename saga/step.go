@@ -30,7 +30,7 @@ func (r *runner) step(ctx context.Context, w *row) (wait time.Duration, err erro
 	case !known:
 		a = answer{text: fmt.Sprintf("step %q is unknown to version %d of the definition: register one that has it", w.Step, r.def.version), after: unknownRetry}
 	case t.call != nil:
-		next.state, a = r.call(ctx, t, w.state)
+		next.state, a = r.call(ctx, w, t)
 	}
 	if outer.Err() != nil {
 		if a.outcome != done || t.effect != nil {
@@ -61,11 +61,23 @@ func (r *runner) task(w *row) (t task, known bool) {
 	return r.def.work[i].do, true
 }
 
-func (r *runner) call(ctx context.Context, t task, state []byte) ([]byte, answer) {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+// limit is context.WithTimeout for t, which is w's step. It logs a warning if that has not returned
+// lateAfter the timeout.
+func (r *runner) limit(ctx context.Context, w *row, t task) (context.Context, context.CancelFunc) {
+	id, step, action := w.id, w.Step, w.direction() // w may have moved on when they are logged
+	late := time.AfterFunc(t.timeout+lateAfter, func() {
+		r.log.WarnContext(ctx, "step of a saga goes on after its timeout: look for a function that ignores its context",
+			"id", id, "step", step, "action", action, "timeout", t.timeout)
+	})
+	limited, cancel := context.WithTimeout(ctx, t.timeout)
+	return limited, func() { late.Stop(); cancel() }
+}
+
+func (r *runner) call(ctx context.Context, w *row, t task) ([]byte, answer) {
+	ctx, cancel := r.limit(ctx, w, t)
 	defer cancel()
 	r.at("before call")
-	after, err := t.call(ctx, state)
+	after, err := t.call(ctx, w.state)
 	r.at("after call")
 	return after, answerOf(err)
 }
@@ -105,7 +117,7 @@ func (e *ownError) Unwrap() error { return e.err }
 // commit runs t's effect and, if the saga is over after it, End, in the transaction that moves w to
 // next.
 func (r *runner) commit(ctx context.Context, w, next *row, t task) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := r.limit(ctx, w, t)
 	defer cancel()
 	var state []byte
 	err := sqldb.InTx(ctx, r.db, func(ctx context.Context, tx *sql.Tx) (err error) {
@@ -121,6 +133,9 @@ func (r *runner) commit(ctx context.Context, w, next *row, t task) error {
 				return &ownError{fmt.Errorf("end: %w", err), true}
 			}
 			r.at("after end")
+		}
+		if err = ctx.Err(); err != nil { // they took too long, and the transaction is lost
+			return &ownError{err, false}
 		}
 		if err = r.updateOne(ctx, tx, w.to(next.position, 0, state)); err != nil {
 			return err

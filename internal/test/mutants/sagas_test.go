@@ -44,6 +44,14 @@ func sagas() []mutant {
 			"return r.running[w.id] || r.ended[w.id] })", "return r.running[w.id] })", "./saga", "TestStaleLook",
 		},
 		{
+			"a function that ignores its context is told to the log", "saga/step.go",
+			"AfterFunc(t.timeout+lateAfter, func", "AfterFunc(t.timeout+24*time.Hour, func", "./saga", "TestLateStep",
+		},
+		{
+			"an effect that takes longer than its timeout has failed", "saga/step.go",
+			"if err = ctx.Err(); err != nil { // they", "if err = nil; err != nil { // they", "./saga", "TestLateCommit/sqlite",
+		},
+		{
 			"an effect is in the transaction that writes its step down", "saga/step.go",
 			"if err = r.updateOne(ctx, tx, w.to(next.position, 0, state)); err", "if err = r.write(context.WithoutCancel(context.Background()), w.to(next.position, 0, state)); err", "./saga", "TestCrashAtEveryEdge/postgres",
 		},
