@@ -75,10 +75,8 @@ func inBubble(t *testing.T, ordered bool, opts *SubscribeOptions, test func(b *b
 		b.c.generations = &generations{}
 		b.c.circuit, b.c.retries = newCircuit(b.c), make(chan struct{}, retryAtOnce)
 		b.c.inbox = outbox.Inbox{Group: all.Group, Ordered: ordered, FromNow: all.From == FromNow}
-		b.c.retrier = &retrier{
-			bus: bus, db: b.db, signal: sqldb.NewSignal(b.db, retryLease), consumers: map[[2]string]*consumer{}, trying: map[string]bool{},
-		}
-		b.c.retrier.add(b.c)
+		b.c.retrier = &retrier{bus: bus, db: b.db, signal: sqldb.NewSignal(b.db, retryLease), trying: map[string]bool{}}
+		bus.subscribed[[2]string{"t", all.Group}] = b.c
 		b.c.handle = inTx(b.db, decode[int], b.handle)
 		b.start()
 		synctest.Wait() // for what the consumer reads at its start, and a test may change after it
@@ -198,6 +196,15 @@ func (b *bubble) gauge(of *prometheus.GaugeVec, want float64) {
 	var m dto.Metric
 	if err := of.WithLabelValues("t", "store").Write(&m); err != nil || m.GetGauge().GetValue() != want {
 		b.Errorf("gauge: got %v, %v, want %v", m.GetGauge().GetValue(), err, want)
+	}
+}
+
+// counted fails unless so many deliveries and retries had that outcome.
+func (b *bubble) counted(what outcome, want float64) {
+	b.Helper()
+	var m dto.Metric
+	if err := b.c.bus.metrics.processed.WithLabelValues("t", string(what)).Write(&m); err != nil || m.GetCounter().GetValue() != want {
+		b.Errorf("outcome %s: counted %v, %v, want %v", what, m.GetCounter().GetValue(), err, want)
 	}
 }
 

@@ -76,12 +76,6 @@ func (b *bus) store() (*store, error) {
 			return nil, fmt.Errorf("messaging: %s: inbox.retention is %v: expected a duration, or 0s for ever", b.app.Name(), set.Inbox.Retention)
 		}
 		s := &store{db, outbox.NewRelay(db, b.send, &outbox.RelayOptions{Log: b.app.Logger(), Keep: set.Outbox.Keep, Apart: set.apart()})}
-		rows := backlog{s.relay, b.app.Name()}
-		b.app.Metrics().MustRegister(rows)
-		b.app.OnStop("outbox", func(context.Context) error { // before the database, which the backlog reads
-			b.app.Metrics().Unregister(rows)
-			return nil
-		})
 		s.observe(b)
 		b.mu.Lock()
 		b.stored = s
@@ -223,13 +217,9 @@ func refused(err error) bool {
 }
 
 func (b *bus) addDeadLetter(ctx context.Context, m driver.Message, reason error) error {
-	db, err := b.app.DB(nil)
-	if err != nil {
-		return err
-	}
 	b.app.Logger().ErrorContext(ctx, "event refused by the broker is a dead letter", "topic", m.Topic, "id", m.ID, "error", reason)
-	return sqldb.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
-		return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Group: b.app.Name(), Message: m, Reason: reason.Error()})
+	return sqldb.InTx(ctx, b.stored.db, func(ctx context.Context, tx *sql.Tx) error {
+		return outbox.AddDeadLetter(ctx, tx, outbox.DeadLetter{Kind: outbox.Publish, Group: b.app.Name(), Message: m, Reason: reason.Error()})
 	})
 }
 

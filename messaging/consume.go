@@ -238,8 +238,9 @@ func (c *consumer) try(stop, ctx context.Context, w *work, waiting func() int) (
 			c.circuit.note(ctx, w.Key, probe, stopped, nil)
 			return "", errors.Join(errStopped, err)
 		}
-		if c.autoAck {
-			c.tell(ctx, "ack", w.Delivery, w.Ack)
+		if c.autoAck && !c.tell(ctx, "ack", w.Delivery, w.Ack) {
+			<-c.running
+			return "", errors.New("messaging: not acknowledged: it may come again, so it is not handled now")
 		}
 		w.Attempt = w.tries + 1
 		result, err = c.call(ctx, w.Delivery, func(ctx context.Context, tx *sql.Tx) (outcome, error) {
@@ -303,12 +304,14 @@ func (c *consumer) call(
 	return result, err
 }
 
-// tell sends an acknowledgement, nack or extension. A failure is only logged: the event is
-// redelivered and the inbox recognises it.
-func (c *consumer) tell(ctx context.Context, what string, d *driver.Delivery, f func(context.Context) error) {
+// tell sends an acknowledgement, nack or extension. A failure is only logged, and reported as false:
+// the event is redelivered and the inbox, if there is one, recognises it.
+func (c *consumer) tell(ctx context.Context, what string, d *driver.Delivery, f func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := f(ctx); err != nil {
+	err := f(ctx)
+	if err != nil {
 		c.bus.app.Logger().WarnContext(ctx, "broker not told", "what", what, "topic", c.topic, "id", d.ID, "error", err)
 	}
+	return err == nil
 }

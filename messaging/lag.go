@@ -84,12 +84,14 @@ func (s setAside) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// observe adds what a service has set aside to its metrics, and to its readiness if that is wanted.
+// observe adds what waits in a service's outbox and what it has set aside to its metrics, and the
+// latter to its readiness if that is wanted.
 func (s *store) observe(b *bus) {
-	app, rows := b.app, setAside{s, b}
-	app.Metrics().MustRegister(rows)
-	app.OnStop("dead letters", func(context.Context) error { // before the database, which they are read from
-		app.Metrics().Unregister(rows)
+	app, waiting, aside := b.app, backlog{s.relay, b.app.Name()}, setAside{s, b}
+	app.Metrics().MustRegister(waiting, aside)
+	app.OnStop("outbox and dead letters", func(context.Context) error { // before the database, which they are read from
+		app.Metrics().Unregister(waiting)
+		app.Metrics().Unregister(aside)
 		return nil
 	})
 	most := kaptar.SectionOf[Settings](app).DeadLetters.UnreadyAfter

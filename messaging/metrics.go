@@ -9,6 +9,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // metrics are the counters and gauges of one service's events.
@@ -32,7 +33,7 @@ func newMetrics(app *kaptar.App) *metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "messaging_process_duration_seconds", ConstLabels: service,
 			Help:    "Time from delivery to the end of its handling.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: telemetry.Buckets(),
 		}, []string{"topic"}),
 	}
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {

@@ -100,7 +100,7 @@ func (o *operator) replay(ctx context.Context, ids []int64, state string, rate i
 
 // current refuses to replay what no group of the service would try again.
 func (o *operator) current(d *outbox.DeadLetter) error {
-	if d.Kind != outbox.Publish && o.consumer(d) == nil {
+	if d.Kind != outbox.Publish && o.bus.consumer(d.Message.Topic, d.Group) == nil {
 		return cli.Usagef("dead letter %d: %s has no subscription to %s in group %s any more: drop it, or subscribe again",
 			d.ID, o.bus.app.Name(), d.Message.Topic, d.Group)
 	}
@@ -147,14 +147,6 @@ func (o *operator) edit(ctx context.Context, id int64, data []byte, headers map[
 	return err
 }
 
-// consumer returns whose event d is; nil when there is no such subscription.
-func (o *operator) consumer(d *outbox.DeadLetter) *consumer {
-	o.bus.mu.Lock()
-	defer o.bus.mu.Unlock()
-	group, _, _ := strings.Cut(d.Group, "#") // the generation of a group that was reset
-	return o.bus.subscribed[[2]string{d.Message.Topic, group}]
-}
-
 // checkOf is how the data of d is read; nil when that is not known.
 func (o *operator) checkOf(d *outbox.DeadLetter) check {
 	if d.Kind == outbox.Publish {
@@ -162,7 +154,7 @@ func (o *operator) checkOf(d *outbox.DeadLetter) check {
 		defer o.bus.mu.Unlock()
 		return o.bus.publishes[d.Message.Topic]
 	}
-	if c := o.consumer(d); c != nil {
+	if c := o.bus.consumer(d.Message.Topic, d.Group); c != nil {
 		return c.check
 	}
 	return nil

@@ -199,9 +199,18 @@ func TestEventThatTheBrokerRefusesHoldsUpNothing(t *testing.T) {
 	shop.publish(t, "k", placed{N: 1}, placed{N: 2, Text: strings.Repeat("x", 20_000)}, placed{N: 3})
 	store.waitFor(t, "*", 1, 3)
 	dead, err := outbox.DeadLetters(t.Context(), shop.db, nil)
-	if err != nil || len(dead) != 1 || dead[0].Group != "shop" || !strings.Contains(dead[0].Reason, "too large") || len(dead[0].Message.Data) < 20_000 {
-		t.Errorf("dead letters of the publisher: got %d, %v, want the one that was refused, with its data and the reason", len(dead), err)
+	if err != nil || len(dead) != 1 || dead[0].Group != "shop" || dead[0].Kind != outbox.Publish || !strings.Contains(dead[0].Reason, "too large") ||
+		len(dead[0].Message.Data) < 20_000 {
+		t.Fatalf("dead letters of the publisher: got %d, %v, want the one that was refused, with its data and the reason", len(dead), err)
 	}
+	broker.stop()
+	broker.maxPayload = 100_000
+	broker.start()
+	err = sqldb.InTx(t.Context(), shop.db, func(ctx context.Context, tx *sql.Tx) error { return outbox.ReplayDeadLetter(ctx, tx, dead[0].ID) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.waitFor(t, "*", 1, 3, 2)
 }
 
 // What waits in the outbox when the service stops goes out at its next start.

@@ -36,9 +36,8 @@ type retrier struct {
 	db     *sql.DB
 	signal *sqldb.Signal
 
-	mu        sync.Mutex
-	consumers map[[2]string]*consumer // by topic and group
-	trying    map[string]bool         // what is being tried, by unitOf
+	mu     sync.Mutex
+	trying map[string]bool // what is being tried, by unitOf
 }
 
 type retrierKey struct{}
@@ -46,27 +45,21 @@ type retrierKey struct{}
 // retrierOf returns the retrier of the bus's service, which the first subscription starts.
 func (b *bus) retrierOf(db *sql.DB) (*retrier, error) {
 	return kaptar.Attach(b.app, retrierKey{}, func() (*retrier, error) {
-		r := &retrier{
-			bus: b, db: db, signal: sqldb.NewSignal(db, retryLease),
-			consumers: make(map[[2]string]*consumer), trying: make(map[string]bool),
-		}
+		r := &retrier{bus: b, db: db, signal: sqldb.NewSignal(db, retryLease), trying: make(map[string]bool)}
 		b.app.Go(retryLease, r.run)
 		return r, nil
 	})
 }
 
-func (r *retrier) add(c *consumer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.consumers[[2]string{c.topic, c.opts.Group}] = c
-}
-
-// consumer returns the consumer of a row. The group's name has a generation after a reset.
-func (r *retrier) consumer(due outbox.Due) *consumer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	group, _, _ := strings.Cut(due.Group, "#")
-	return r.consumers[[2]string{due.Topic, group}]
+// consumer returns the one that tries again what a group has set aside; nil if there is none.
+func (b *bus) consumer(topic, group string) *consumer {
+	group, _, _ = strings.Cut(group, "#") // the generation, after a reset
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.subscribed[[2]string{topic, group}]; c != nil && c.db != nil {
+		return c
+	}
+	return nil
 }
 
 // run retries what is due whenever it has the lease, until stop ends.
@@ -116,7 +109,7 @@ func (r *retrier) lead(stop context.Context, lease *sqldb.Lease, well func()) er
 		well()
 		pause, some := retryPoll, false
 		for _, due := range all {
-			c := r.consumer(due)
+			c := r.bus.consumer(due.Topic, due.Group)
 			after := time.Until(due.At)
 			switch {
 			case c == nil: // the subscription was removed, or belongs to another version
@@ -237,9 +230,10 @@ func (c *consumer) tryAgain(stop context.Context, letter *outbox.DeadLetter, pro
 	if err != nil {
 		span.RecordError(err)
 		span.SetStatus(codes.Error, err.Error())
-		if isPermanent(err) || !c.circuit.isOpen() {
-			result = c.failedAgain(ctx, letter, err)
+		if !isPermanent(err) && c.circuit.isOpen() {
+			return nil // the try does not count
 		}
+		result = c.failedAgain(ctx, letter, err)
 	}
 	c.bus.metrics.processed.WithLabelValues(c.topic, string(result)).Inc()
 	c.bus.metrics.duration.WithLabelValues(c.topic).Observe(time.Since(begun).Seconds())

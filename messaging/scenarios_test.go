@@ -220,6 +220,58 @@ func TestCircuit(t *testing.T) {
 	})
 }
 
+// TestCircuitOpenedByRetries: while it is open, a retry that fails counts neither as handled nor as a
+// failure.
+func TestCircuitOpenedByRetries(t *testing.T) {
+	t.Parallel()
+	inBubble(t, false, &SubscribeOptions{Tries: 1}, func(b *bubble) {
+		b.set(func(string, int) error { return errNever })
+		for _, key := range []string{"a", "b", "c"} {
+			b.publish(key, 1)
+		}
+		b.wait(time.Hour)
+		b.gauge(b.c.bus.metrics.circuit, 1)
+		b.aside("a-1 retrying", "b-1 retrying", "c-1 retrying")
+		b.counted(handled, 0)
+		b.set(func(string, int) error { return nil })
+		b.wait(time.Minute)
+		b.gauge(b.c.bus.metrics.circuit, 0)
+		b.aside()
+		b.counted(handled, 3)
+	})
+}
+
+// TestAutoAckNotAcknowledged: an event that could not be acknowledged comes again, so it is not
+// handled now.
+func TestAutoAckNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	inBubble(t, false, nil, func(b *bubble) {
+		calls := 0
+		c := &consumer{bus: b.c.bus, topic: "t", opts: b.c.opts, running: make(chan struct{}, 1), autoAck: true}
+		c.handle = func(context.Context, *driver.Delivery, func(context.Context, *sql.Tx) (outcome, error)) (outcome, error) {
+			calls++
+			return handled, nil
+		}
+		for i, err := range []error{errNever, nil} {
+			w := &work{Delivery: &driver.Delivery{Message: bubbleEvent("k", 1, 0), Acker: acker{err: err}}}
+			if how := c.process(b.Context(), w, func() int { return 0 }); how != done || calls != i {
+				b.Errorf("acknowledgement %v: got progress %d and %d calls, want done and %d", err, how, calls, i)
+			}
+		}
+		b.counted(dropped, 1)
+		b.counted(handled, 1)
+	})
+}
+
+// An acker fails to acknowledge with err.
+type acker struct {
+	driver.Acker
+
+	err error
+}
+
+func (a acker) Ack(context.Context) error { return a.err }
+
 // TestCircuitOfOneKey: a bad key alone does not open it, and permanent errors do not.
 func TestCircuitOfOneKey(t *testing.T) {
 	t.Parallel()

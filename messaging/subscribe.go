@@ -9,7 +9,6 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/messaging/driver"
-	"github.com/kaptar/kaptar/messaging/outbox"
 	"github.com/kaptar/kaptar/messaging/schema"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -152,8 +151,9 @@ func inTx[T any](
 }
 
 // SubscribeAutoAck is Subscribe without transaction, inbox, retries and dead letters. Each event is
-// acknowledged before handler runs, so it is handled at most once. When handler fails, the event is
-// lost and the error logged. Use it only for events that may be lost.
+// acknowledged before handler runs, so it is handled at most once, except that a crash can lose the
+// acknowledgement. When handler fails, the event is lost and the error logged. Use it only for
+// events that may be lost.
 func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx context.Context, event Event[T]) error, opts *SubscribeOptions) error {
 	for _, version := range topic.versions() {
 		c, err := newConsumer(app, version, opts)
@@ -178,13 +178,10 @@ func SubscribeAutoAck[T any](app *kaptar.App, topic Topic[T], handler func(ctx c
 // transactional sets up the parts of c that keep its events in db.
 func (c *consumer) transactional(db *sql.DB) (err error) {
 	c.db, c.circuit, c.retries = db, newCircuit(c), make(chan struct{}, retryAtOnce)
-	c.inbox = outbox.Inbox{Group: c.opts.Group, Ordered: c.ordered, FromNow: c.opts.From == FromNow}
 	if c.generations, err = c.bus.generationsOf(db); err != nil {
 		return err
 	}
-	if c.retrier, err = c.bus.retrierOf(db); err == nil {
-		c.retrier.add(c)
-	}
+	c.retrier, err = c.bus.retrierOf(db)
 	return err
 }
 

@@ -52,5 +52,17 @@ func consumers() []mutant {
 			"a stop does not wait for the next try", "messaging/consume.go",
 			"if !steady.Sleep(stop, min(d, look)) {", "if !steady.Sleep(context.Background(), min(d, look)) {", "./messaging", "TestStopBetweenTries",
 		},
+		{
+			"what the broker has refused is replayed to the broker", "messaging/bus.go",
+			"DeadLetter{Kind: outbox.Publish, ", "DeadLetter{", "./messaging", "TestEventThatTheBrokerRefusesHoldsUpNothing",
+		},
+		{
+			"at most once: what is not acknowledged is not handled", "messaging/consume.go",
+			"if c.autoAck && !c.tell(ctx, \"ack\", w.Delivery, w.Ack) {", "if c.autoAck && !c.tell(ctx, \"ack\", w.Delivery, w.Ack) && w.tries < 0 {", "./messaging", "TestAutoAckNotAcknowledged",
+		},
+		{
+			"a retry that fails while the circuit is open does not count", "messaging/retrier.go",
+			"return nil // the try does not count", "_ = next", "./messaging", "TestCircuitOpenedByRetries",
+		},
 	}
 }

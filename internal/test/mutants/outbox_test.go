@@ -91,5 +91,17 @@ func outboxes() []mutant {
 			"a relay is woken in its process", "messaging/outbox/relay.go",
 			"func (r *Relay) Wake() { r.signal.Notify() }", "func (r *Relay) Wake() {}", "./messaging/outbox", "TestRelayBatchesAndWakes/sqlite",
 		},
+		{
+			"a run is over whatever its error says", "internal/schedule/schedule.go",
+			"text = sqldb.Text(failed.Error())", "text = failed.Error()", "./internal/schedule", "TestErrorThatIsNoText/postgres",
+		},
+		{
+			"a migration that fails has its line", "sqldb/migrate.go",
+			"goose.WithVerbose(true)", "goose.WithVerbose(false)", "./sqldb", "TestMigrateBrokenLine/sqlite",
+		},
+		{
+			"a metric that is not collected is told to the log", "telemetry/counters.go",
+			"if r, ok := registry.(*Registry); ok && err != nil {", "if r, ok := registry.(*Registry); ok && err != nil && r == nil {", "./telemetry", "TestRegister",
+		},
 	}
 }
