@@ -30,12 +30,13 @@ var macros = map[string]string{
 func Parse(spec string) (*Cron, error) {
 	c := &Cron{zone: time.UTC}
 	rest := strings.TrimSpace(spec)
-	if name, after, ok := zoneOf(rest); ok {
+	if after, ok := strings.CutPrefix(strings.TrimPrefix(rest, "CRON_"), "TZ="); ok {
+		name, fields, _ := strings.Cut(after, " ")
 		zone, err := time.LoadLocation(name)
 		if err != nil || name == "" || name == "Local" {
 			return nil, fmt.Errorf("cron: %.60q: zone %.40q: expected a name such as Europe/Berlin, or UTC", spec, name)
 		}
-		c.zone, rest = zone, after
+		c.zone, rest = zone, strings.TrimSpace(fields)
 	}
 	if strings.HasPrefix(rest, "@") {
 		full, ok := macros[strings.ToLower(rest)]
@@ -73,16 +74,6 @@ func Parse(spec string) (*Cron, error) {
 		return nil, fmt.Errorf("cron: %.60q: there is no such day", spec)
 	}
 	return c, nil
-}
-
-func zoneOf(spec string) (name, rest string, ok bool) {
-	for _, prefix := range []string{"CRON_TZ=", "TZ="} {
-		if after, ok := strings.CutPrefix(spec, prefix); ok {
-			name, rest, _ := strings.Cut(after, " ")
-			return name, strings.TrimSpace(rest), true
-		}
-	}
-	return "", spec, false
 }
 
 func field(text string, least, most int, names []string) (set uint64, err error) {
