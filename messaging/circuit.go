@@ -131,20 +131,14 @@ func (c *circuit) note(ctx context.Context, key string, probe bool, result outco
 			c.changed = nil
 		}
 	case !c.opened && !silent:
-		c.add(attempt{key, err != nil})
+		c.last = append(c.last, attempt{key, err != nil})
+		c.last = c.last[max(0, len(c.last)-circuitTries):]
 		if c.broken() {
 			c.opened, c.delay, c.probeAt = true, 2*firstProbe, time.Now().Add(firstProbe)
 			c.open.Set(1)
 			c.outage.Lost(ctx, err)
 		}
 	}
-}
-
-func (c *circuit) add(a attempt) {
-	if len(c.last) == circuitTries {
-		c.last = slices.Delete(c.last, 0, 1)
-	}
-	c.last = append(c.last, a)
 }
 
 func (c *circuit) broken() bool {

@@ -10,7 +10,7 @@ func simulations() []mutant {
 		},
 		{
 			"seeds find an acknowledgement before the commit", "messaging/consume.go",
-			"		if c.autoAck {\n", "		if c.topic != \"\" {\n", pkg, test,
+			"if c.autoAck && !c.tell(", "if !c.tell(", pkg, test,
 		},
 		{
 			"seeds find a relay that deletes before the broker has an event", "messaging/outbox/relay.go",

@@ -302,7 +302,7 @@ func events() []mutant {
 		},
 		{
 			"the broker is told after the effect", "messaging/consume.go",
-			"if c.autoAck {\n\t\t\tc.tell(ctx, \"ack\", w.Delivery, w.Ack)", "if true {\n\t\t\tc.tell(ctx, \"ack\", w.Delivery, w.Ack)", "./messaging", "",
+			"if c.autoAck && !c.tell(", "if !c.tell(", "./messaging", "",
 		},
 		{
 			"a permanent error is not tried again", "messaging/consume.go",
