@@ -99,11 +99,11 @@ func (c *call) counts() *versionMetrics {
 }
 
 func (m *versionMetrics) http(status int, took time.Duration) {
-	if word := label.Status(status); word == label.Other {
-		m.answered(overHTTP, 0, word, took)
-		return
+	why := ""
+	if status < 100 || status > 599 { // as label.Status has it, which would make a text of each
+		status, why = 0, label.Other
 	}
-	m.answered(overHTTP, status, "", took)
+	m.answered(overHTTP, status, why, took)
 }
 
 func (m *versionMetrics) grpc(code codes.Code, took time.Duration) {
