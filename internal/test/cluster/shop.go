@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
@@ -128,17 +126,14 @@ func (c *Cluster) database(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.Connect(ctx, c.postgres.URL())
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	var statements []string // a database is made by one alone
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "CREATE") { // a database is made by a statement alone
-			if _, err := conn.Exec(ctx, line); err != nil {
-				return err
-			}
+		if strings.HasPrefix(line, "CREATE") {
+			statements = append(statements, line)
 		}
+	}
+	if err := servers.Execute(ctx, c.postgres.URL(), statements...); err != nil {
+		return err
 	}
 	return c.Expose(ctx, 5432, c.postgres.Addr(""))
 }

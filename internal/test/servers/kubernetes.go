@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 func kubernetes() description {
@@ -140,12 +141,10 @@ var (
 
 // kubernetesReady asks the server itself, and writes: the namespace is there a moment later.
 func kubernetesReady(ctx context.Context, s *Server) error {
-	certificate, err := os.ReadFile(s.path("ca.crt"))
+	trust, err := (&tlsfiles.Files{On: true, CA: s.path("ca.crt")}).Config()
 	if err != nil {
 		return err
 	}
-	trust := &tls.Config{RootCAs: x509.NewCertPool()}
-	trust.RootCAs.AppendCertsFromPEM(certificate)
 	const lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/kaptar-servers-ready"
 	for _, c := range []struct{ method, path, body string }{
 		{http.MethodGet, "/readyz", ""},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,14 +35,7 @@ func postgres() description {
 			}
 			return "postgres://postgres:postgres@" + s.Addr("") + "/postgres?sslmode=" + mode
 		},
-		ready: func(ctx context.Context, s *Server) error {
-			conn, err := pgx.Connect(ctx, s.URL())
-			if err != nil {
-				return err
-			}
-			_, err = conn.Exec(ctx, "SELECT 1")
-			return errors.Join(err, conn.Close(ctx))
-		},
+		ready: func(ctx context.Context, s *Server) error { return Execute(ctx, s.URL(), "SELECT 1") },
 	}
 }
 
@@ -103,4 +97,29 @@ hba_file = '%s'
 ident_file = '%s'
 %s%s
 `, s.path("data/postgresql.conf"), access, s.path("data/pg_ident.conf"), secure, s.opts.Config))
+}
+
+// Execute runs statements, each on its own, on the PostgreSQL database at a URL.
+func Execute(ctx context.Context, url string, statements ...string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if err == nil {
+			_, err = conn.Exec(ctx, statement)
+		}
+	}
+	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
+// NewDatabase makes an empty database on the PostgreSQL server at a URL, instead of one of that name
+// that is there, and returns its URL.
+func NewDatabase(ctx context.Context, server, name string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", errors.New("servers: the URL of PostgreSQL cannot be parsed") // err shows its password
+	}
+	u.Path = "/" + name
+	return u.String(), Execute(ctx, server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "CREATE DATABASE "+name+" TEMPLATE template0")
 }

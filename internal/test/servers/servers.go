@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -137,6 +138,29 @@ func At(e Engine, rawURL string) (*Server, error) {
 		return nil, fmt.Errorf("servers: the URL of %s names no host, want e.g. %s", e, what.example)
 	}
 	return &Server{engine: e, what: what, given: u, at: at}, nil
+}
+
+// Variable is the environment variable that names a server of an engine to use instead of starting one,
+// e.g. KAPTAR_TEST_POSTGRES.
+func Variable(e Engine) string { return "KAPTAR_TEST_" + strings.ToUpper(string(e)) }
+
+// Given is At for the URL that Variable has, if it has one, and else Start.
+func Given(ctx context.Context, e Engine, opts *Options) (*Server, error) {
+	if given := os.Getenv(Variable(e)); given != "" {
+		return At(e, given)
+	}
+	return Start(ctx, e, opts)
+}
+
+// Provide is Given, after Install if the engine is missing. What that does is written to out.
+func Provide(ctx context.Context, out io.Writer, e Engine, opts *Options) (*Server, error) {
+	s, err := Given(ctx, e, opts)
+	if errors.Is(err, ErrMissing) {
+		if err = Install(ctx, out, string(e)); err == nil {
+			s, err = Given(ctx, e, opts)
+		}
+	}
+	return s, err
 }
 
 // Engine returns the kind of server.

@@ -3,18 +3,12 @@ package servertest
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
-
-const callTimeout = 30 * time.Second // on a machine that is busy
 
 // Database returns the URL of a new, empty database on the shared PostgreSQL, which is dropped
 // after the test.
@@ -22,29 +16,28 @@ func Database(t testing.TB) string {
 	t.Helper()
 	admin := Shared(t, servers.Postgres).URL()
 	name := "kaptar_" + strings.ToLower(rand.Text()[:16])
-	if err := execute(admin, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+	var url string
+	err := bounded(func(ctx context.Context) (err error) {
+		url, err = servers.NewDatabase(ctx, admin, name)
+		return err
+	})
+	if err != nil {
 		t.Fatalf("servertest: create a database: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
+		err := bounded(func(ctx context.Context) error {
+			return servers.Execute(ctx, admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		})
+		if err != nil {
 			t.Errorf("servertest: drop the database: %v", err)
 		}
 	})
-	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatalf("servertest: %s is no URL", variable(servers.Postgres))
-	}
-	u.Path = "/" + name
-	return u.String()
+	return url
 }
 
-func execute(admin, statement string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+// bounded calls a server that does not hang.
+func bounded(call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // on a machine that is busy
 	defer cancel()
-	conn, err := pgx.Connect(ctx, admin)
-	if err != nil {
-		return err
-	}
-	_, err = conn.Exec(ctx, statement)
-	return errors.Join(err, conn.Close(ctx))
+	return call(ctx)
 }

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -49,9 +48,8 @@ func Main(m *testing.M) {
 }
 
 // Shared returns the server that all tests of the process use, which is started at the first call:
-// give topics, keys and names of your own, and never kill it. The environment variable
-// KAPTAR_TEST_<ENGINE>, e.g. KAPTAR_TEST_POSTGRES, has the URL of a server to use instead. The
-// package's TestMain must call Main.
+// give topics, keys and names of your own, and never kill it. It may be one that the environment names,
+// see servers.Given. The package's TestMain must call Main.
 func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	t.Helper()
 	short(t, string(e))
@@ -59,12 +57,7 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	inMain := one.inMain
 	open := one.shared[e]
 	if open == nil && inMain {
-		open = sync.OnceValues(func() (*servers.Server, error) {
-			if given := os.Getenv(variable(e)); given != "" {
-				return servers.At(e, given)
-			}
-			return servers.Start(t.Context(), e, nil)
-		})
+		open = sync.OnceValues(func() (*servers.Server, error) { return servers.Given(t.Context(), e, nil) })
 		one.shared[e] = open
 	}
 	one.mu.Unlock()
@@ -73,7 +66,7 @@ func Shared(t testing.TB, e servers.Engine) *servers.Server {
 	}
 	s, err := open()
 	if err != nil {
-		absent(t, e, err, ", or set "+variable(e)+" to a URL")
+		absent(t, e, err, ", or set "+servers.Variable(e)+" to a URL")
 	}
 	return s
 }
@@ -207,8 +200,6 @@ func tool(t testing.TB, install string, find func() (string, error)) string {
 	}
 	return path
 }
-
-func variable(e servers.Engine) string { return "KAPTAR_TEST_" + strings.ToUpper(string(e)) }
 
 func (p *process) close() error {
 	p.mu.Lock()

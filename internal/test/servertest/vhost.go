@@ -18,7 +18,7 @@ func VHost(t testing.TB) string {
 	s := Shared(t, servers.RabbitMQ)
 	u, err := url.Parse(s.URL())
 	if err != nil {
-		t.Fatalf("servertest: %s is no URL", variable(servers.RabbitMQ))
+		t.Fatalf("servertest: %s is no URL", servers.Variable(servers.RabbitMQ))
 	}
 	name := "kaptar-" + strings.ToLower(rand.Text()[:16])
 	manage := url.URL{Scheme: "http", User: u.User, Host: s.Addr("management"), Path: "/api/vhosts/" + name}
@@ -35,8 +35,8 @@ func VHost(t testing.TB) string {
 }
 
 func call(method, to string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	_, err := servers.Request(ctx, nil, method, to, nil)
-	return err
+	return bounded(func(ctx context.Context) error {
+		_, err := servers.Request(ctx, nil, method, to, nil)
+		return err
+	})
 }
