@@ -5,10 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaptar/kaptar/bench/internal/command"
 )
 
 // An engine is a server with the two sides that use it.
@@ -23,15 +24,7 @@ type engine struct {
 	once        bool // a topic's backlog can be drained only once
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 func run(ctx context.Context) error {
 	all := engines()

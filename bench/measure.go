@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/bench/internal/cpu"
 )
 
@@ -61,9 +62,8 @@ func (l *line) median(side string, of func(r result) float64) float64 {
 	for _, r := range l.sides[side] {
 		list = append(list, of(r))
 	}
-	slices.Sort(list)
-	n := len(list)
-	return (list[(n-1)/2] + list[n/2]) / 2
+	middle, _, _ := command.Spread(list)
+	return middle
 }
 
 // interleave measures the sides in turns. The first round warms up and does not count.

@@ -9,9 +9,9 @@ import (
 
 func engines() []engine {
 	const rabbit = "?mandatory=true&from_beginning=now&order="
-	nats := start(servers.NATS, "KAPTAR_TEST_NATS", &servers.Options{Config: "sync: 2m"}) // the server's default
-	kafka := start(servers.Kafka, "KAPTAR_TEST_KAFKA", nil)
-	rabbitmq := start(servers.RabbitMQ, "KAPTAR_TEST_RABBITMQ", nil)
+	nats := start(servers.NATS, &servers.Options{Config: "sync: 2m"}) // the server's default
+	kafka := start(servers.Kafka, nil)
+	rabbitmq := start(servers.RabbitMQ, nil)
 	return []engine{
 		{name: "nats-embedded", start: startNATS, bare: openNATS, few: true},
 		{name: "nats", start: nats, bare: openNATS, few: true},
@@ -22,16 +22,10 @@ func engines() []engine {
 	}
 }
 
-// start returns what starts a real server, unless the environment names one that runs.
-func start(e servers.Engine, env string, opts *servers.Options) func(context.Context) (string, func(), error) {
+// start returns what starts a real server.
+func start(e servers.Engine, opts *servers.Options) func(context.Context) (string, func(), error) {
 	return func(ctx context.Context) (string, func(), error) {
-		if given := os.Getenv(env); given != "" {
-			return given, func() {}, nil
-		}
-		if err := servers.Install(ctx, os.Stderr, string(e)); err != nil {
-			return "", nil, err
-		}
-		s, err := servers.Start(ctx, e, opts)
+		s, err := servers.Provide(ctx, os.Stderr, e, opts)
 		if err != nil {
 			return "", nil, err
 		}

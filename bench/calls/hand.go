@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/kaptar/kaptar/bench/internal/calls"
-	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
 )
 
 // requests are the usual two metrics of one side.
@@ -106,19 +105,18 @@ func startHand(_ context.Context, env *calls.Env) (*calls.Running, error) {
 	log := slog.New(slog.NewJSONHandler(env.Lines, nil))
 	mux := http.NewServeMux()
 	mux.Handle("GET /users/{id}", handChain(http.HandlerFunc(calls.GetUser), newRequests(reg, "http"), log))
-	address, stop, err := calls.Serve(otelhttp.NewHandler(mux, "server", tracing...))
+	url, base, stop, err := calls.ServeHTTP(otelhttp.NewHandler(mux, "server", tracing...))
 	if err != nil {
 		return nil, err
 	}
-	base := calls.Client()
 	rt := &handClient{
 		next: base, requests: newRequests(reg, "client"),
 		breaker: gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{Name: "users"}),
 	}
-	client, url := &http.Client{Transport: otelhttp.NewTransport(rt, tracing...), Timeout: 5 * time.Second}, "http://"+address+calls.Path
+	client := &http.Client{Transport: otelhttp.NewTransport(rt, tracing...), Timeout: 5 * time.Second}
 	return &calls.Running{
 		Call: func(ctx context.Context) error { return calls.Get(ctx, client, url) },
-		Stop: func() error { base.CloseIdleConnections(); return stop() }, Flush: flush,
+		Stop: stop, Flush: flush,
 		Metrics: func() (float64, float64, error) {
 			served, err := calls.Sum(reg, "http_requests_total")
 			called, err2 := calls.Sum(reg, "client_requests_total")
@@ -144,28 +142,23 @@ func startFloorHTTP(context.Context, *calls.Env) (*calls.Running, error) {
 		defer cancel()
 		calls.GetUser(w, r.WithContext(ctx))
 	})
-	address, stop, err := calls.Serve(mux)
+	url, base, stop, err := calls.ServeHTTP(mux)
 	if err != nil {
 		return nil, err
 	}
-	transport := calls.Client()
-	client, url := &http.Client{Transport: transport}, "http://"+address+calls.Path
-	return &calls.Running{
-		Call: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, floorTimeout)
-			defer cancel()
-			return calls.Get(ctx, client, url, "Traceparent", traceHeader())
-		},
-		Stop: func() error { transport.CloseIdleConnections(); return stop() },
-	}, nil
+	client := &http.Client{Transport: base}
+	return &calls.Running{Stop: stop, Call: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, floorTimeout)
+		defer cancel()
+		return calls.Get(ctx, client, url, "Traceparent", traceHeader())
+	}}, nil
 }
 
 func startFloorGRPC(context.Context, *calls.Env) (*calls.Running, error) {
-	conn, stop, err := calls.ServeGRPC(nil, nil)
+	users, stop, err := calls.ServeGRPC(nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	users := userv1.NewUserServiceClient(conn)
 	return &calls.Running{Stop: stop, Call: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, floorTimeout) // grpc-go makes one on the server, too
 		defer cancel()
@@ -176,12 +169,11 @@ func startFloorGRPC(context.Context, *calls.Env) (*calls.Running, error) {
 func startOtelGRPC(_ context.Context, env *calls.Env) (*calls.Running, error) {
 	provider, flush := env.Provider()
 	tracing := []otelgrpc.Option{otelgrpc.WithTracerProvider(provider), otelgrpc.WithPropagators(propagation.TraceContext{})}
-	conn, stop, err := calls.ServeGRPC([]grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(tracing...))},
+	users, stop, err := calls.ServeGRPC([]grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(tracing...))},
 		[]grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(tracing...))})
 	if err != nil {
 		return nil, err
 	}
-	users := userv1.NewUserServiceClient(conn)
 	return &calls.Running{
 		Call: func(ctx context.Context) error { return calls.GetUserRPC(ctx, users) }, Stop: stop, Flush: flush,
 	}, nil

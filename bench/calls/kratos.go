@@ -28,6 +28,7 @@ import (
 
 // kratosParts are Kratos's own middlewares, in the order of its examples.
 type kratosParts struct {
+	listener       net.Listener
 	flush          func(context.Context, int64) error
 	reader         *sdkmetric.ManualReader
 	server, client []middleware.Middleware
@@ -40,9 +41,11 @@ func newKratos(env *calls.Env) (*kratosParts, error) {
 	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader)).Meter("kratos")
 	served, err := newInstruments(meter, metrics.DefaultServerRequestsCounterName, metrics.DefaultServerSecondsHistogramName)
 	called, err2 := newInstruments(meter, metrics.DefaultClientRequestsCounterName, metrics.DefaultClientSecondsHistogramName)
-	if err := errors.Join(err, err2); err != nil {
+	listener, err3 := net.Listen("tcp", "127.0.0.1:0")
+	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, err
 	}
+	p.listener = listener
 	logger := log.NewStdLogger(env.Lines)
 	spans := []tracing.Option{tracing.WithTracerProvider(provider), tracing.WithPropagator(propagation.TraceContext{})}
 	p.server = []middleware.Middleware{recovery.Recovery(), tracing.Server(spans...), metrics.Server(served...), logging.Server(logger)}
@@ -88,11 +91,7 @@ func startKratosHTTP(ctx context.Context, env *calls.Env) (*calls.Running, error
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	srv := khttp.NewServer(khttp.Listener(l), khttp.Middleware(p.server...))
+	srv := khttp.NewServer(khttp.Listener(p.listener), khttp.Middleware(p.server...))
 	srv.Route("/").GET("/users/{id}", func(c khttp.Context) error { // as its generator writes handlers
 		var in userv1.GetUserRequest
 		if err := c.BindVars(&in); err != nil {
@@ -111,7 +110,7 @@ func startKratosHTTP(ctx context.Context, env *calls.Env) (*calls.Running, error
 	go func() { _ = srv.Start(ctx) }() // ends with Stop
 	base := calls.Client()
 	client, err := khttp.NewClient(ctx, khttp.WithEndpoint("discovery:///users"), khttp.WithTransport(base), khttp.WithBlock(),
-		khttp.WithDiscovery(oneInstance("http://"+l.Addr().String()+"?isSecure=false")), khttp.WithMiddleware(p.client...))
+		khttp.WithDiscovery(oneInstance("http://"+p.listener.Addr().String()+"?isSecure=false")), khttp.WithMiddleware(p.client...))
 	if err != nil {
 		return nil, err
 	}
@@ -137,15 +136,11 @@ func startKratosGRPC(ctx context.Context, env *calls.Env) (*calls.Running, error
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	srv := kgrpc.NewServer(kgrpc.Listener(l), kgrpc.Middleware(p.server...))
+	srv := kgrpc.NewServer(kgrpc.Listener(p.listener), kgrpc.Middleware(p.server...))
 	userv1.RegisterUserServiceServer(srv, calls.Users{})
 	go func() { _ = srv.Start(ctx) }() // ends with Stop
 	conn, err := kgrpc.DialInsecure(ctx, kgrpc.WithEndpoint("discovery:///users"), kgrpc.WithPrintDiscoveryDebugLog(false),
-		kgrpc.WithDiscovery(oneInstance("grpc://"+l.Addr().String()+"?isSecure=false")), kgrpc.WithMiddleware(p.client...))
+		kgrpc.WithDiscovery(oneInstance("grpc://"+p.listener.Addr().String()+"?isSecure=false")), kgrpc.WithMiddleware(p.client...))
 	if err != nil {
 		return nil, err
 	}

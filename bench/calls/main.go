@@ -14,18 +14,15 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
-	"runtime/debug"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/kaptar/kaptar/bench/internal/calls"
+	"github.com/kaptar/kaptar/bench/internal/command"
 )
 
 // stacks are all that are measured, in the order of the table.
@@ -54,15 +51,7 @@ func stacks() []*calls.Stack {
 
 type startFunc = func(context.Context, *calls.Env) (*calls.Running, error)
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "calls:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 func run(ctx context.Context) error {
 	s := calls.Settings{Note: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
@@ -92,17 +81,11 @@ func run(ctx context.Context) error {
 		}
 		s.Sampling = append(s.Sampling, share)
 	}
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := command.Profile(*profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	results, err := calls.Measure(ctx, list, s)
 	if err != nil {
 		return err
@@ -115,37 +98,15 @@ func run(ctx context.Context) error {
 	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, medians of %d rounds of %s; %d of %d slices were given up because others used more than %g %% of the CPUs.\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), s.Rounds, s.Slice, missed, s.Rounds*len(results), 100*s.Foreign)
 	calls.Table(&out, results)
-	fmt.Fprintf(&out, "\n%s\n", versions())
+	fmt.Fprintf(&out, "\n%s\n", command.Versions(`/(grpc|otel|otelhttp|otelgrpc|client_golang|gobreaker/v2|kratos/v2|go-zero|hertz)$`))
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil || *docs == "" {
 		return err
 	}
 	return write(*docs, out.String(), results)
 }
 
-// versions says which versions were measured.
-func versions() string {
-	measured := regexp.MustCompile(`/(grpc|otel|otelhttp|otelgrpc|client_golang|gobreaker/v2|kratos/v2|go-zero|hertz)$`)
-	var list []string
-	info, _ := debug.ReadBuildInfo()
-	for _, m := range info.Deps {
-		if measured.MatchString(m.Path) {
-			list = append(list, m.Path+" "+m.Version)
-		}
-	}
-	return "Versions: " + strings.Join(list, ", ") + "."
-}
-
 func write(docs, text string, results []calls.Result) error {
-	page := filepath.Join(docs, "performance.md")
-	old, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	document, err := calls.Replace(string(old), "bench-calls", text)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(page, []byte(document), 0o644); err != nil {
+	if err := command.Write(docs, "bench-calls", text); err != nil {
 		return err
 	}
 	var chart bytes.Buffer

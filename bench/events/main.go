@@ -14,17 +14,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"regexp"
 	"runtime"
-	"runtime/debug"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/kaptar/kaptar/bench/internal/calls"
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/bench/internal/events"
 )
 
@@ -52,15 +47,7 @@ func polling() []*events.Stack {
 	}
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "events:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 func run(ctx context.Context) error {
 	s := events.Settings{Note: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
@@ -73,7 +60,7 @@ func run(ctx context.Context) error {
 	docs := flag.String("docs", "", "folder with the performance.md to write")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of all of it")
 	flag.Parse()
-	stop, err := startProfile(*profile)
+	stop, err := command.Profile(*profile)
 	if err != nil {
 		return err
 	}
@@ -94,20 +81,11 @@ func run(ctx context.Context) error {
 	fmt.Fprintf(&out, "%s, %s/%s, %d CPUs, load average %s, %d rounds, %.0f s in all.\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), load(), s.Rounds, time.Since(begun).Seconds())
 	out.Write(m.out.Bytes())
-	fmt.Fprintf(&out, "\n%s\n", versions())
+	fmt.Fprintf(&out, "\n%s\n", command.Versions(`/(watermill|watermill-sql/v4|watermill-nats/v2|nats-server/v2|nats\.go|pgx/v5)$`))
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil || *docs == "" {
 		return err
 	}
-	page := filepath.Join(*docs, "performance.md")
-	old, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	document, err := calls.Replace(string(old), "bench-events", out.String())
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(page, []byte(document), 0o644)
+	return command.Write(*docs, "bench-events", out.String())
 }
 
 // A measurement collects tables.
@@ -169,20 +147,6 @@ func (m *measurement) both(title events.Title, measure events.Measure, list []*e
 	return nil
 }
 
-func startProfile(name string) (stop func(), err error) {
-	if name == "" {
-		return func() {}, nil
-	}
-	f, err := os.Create(name)
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		pprof.StopCPUProfile()
-		_ = f.Close()
-	}, pprof.StartCPUProfile(f)
-}
-
 // load is the machine's load average, so that the reader sees whether it was quiet.
 func load() string {
 	text, err := os.ReadFile("/proc/loadavg")
@@ -190,17 +154,4 @@ func load() string {
 		return "unknown"
 	}
 	return strings.Join(strings.Fields(string(text))[:2], " ")
-}
-
-// versions says which versions were measured.
-func versions() string {
-	measured := regexp.MustCompile(`/(watermill|watermill-sql/v4|watermill-nats/v2|nats-server/v2|nats\.go|pgx/v5)$`)
-	var list []string
-	info, _ := debug.ReadBuildInfo()
-	for _, d := range info.Deps {
-		if measured.MatchString(d.Path) {
-			list = append(list, d.Path+" "+d.Version)
-		}
-	}
-	return "Versions: " + strings.Join(list, ", ") + "."
 }

@@ -4,10 +4,13 @@ go 1.26.0
 
 replace github.com/kaptar/kaptar => ../../
 
+replace github.com/kaptar/kaptar/bench => ../
+
 require (
 	github.com/dbos-inc/dbos-transact-golang v1.8.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/kaptar/kaptar v0.0.0
+	github.com/kaptar/kaptar/bench v0.0.0
 	go.temporal.io/sdk v1.51.0
 )
 

@@ -77,9 +77,6 @@ func killed(ctx context.Context, base, name string, kills int) error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, tables); err != nil {
-		return err
-	}
 	done := 0
 	for n := 0; ; n++ {
 		cmd := exec.CommandContext(ctx, os.Args[0], "-child", name, "-sagas", fmt.Sprint(killSagas))
@@ -128,9 +125,6 @@ func edges(ctx context.Context, base, name string) error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, tables); err != nil {
-		return err
-	}
 	kills := 0
 	for _, kind := range []string{"works", "refused"} {
 		for edge := 1; ; edge++ {

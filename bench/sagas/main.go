@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
@@ -16,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
@@ -29,15 +27,7 @@ type system interface {
 // opens are the systems by name. Their checkouts call s.
 var opens = map[string]func(ctx context.Context, url string, s *services) (system, error){"kaptar": openKaptar, "dbos": openDBOS}
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "sagas:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 7, "measured rounds of each")
@@ -50,11 +40,12 @@ func run(ctx context.Context) error {
 	if *child != "" {
 		return runChild(ctx, *child, *sagas, *at)
 	}
-	base, stop, err := postgres(ctx)
+	server, err := servers.Provide(ctx, os.Stderr, servers.Postgres, nil)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	base := server.URL()
 	names := slices.DeleteFunc([]string{"kaptar", "dbos"}, func(n string) bool { return *only != "" && n != *only })
 	fmt.Printf("%s, %d CPUs, PostgreSQL with synchronous_commit on; medians (min–max) of %d rounds of %d checkouts of 3 steps, %d at a time\n\n",
 		runtime.Version(), runtime.NumCPU(), *rounds, *sagas, *at)
@@ -74,39 +65,13 @@ func run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// postgres starts a server, unless the environment names one that runs.
-func postgres(ctx context.Context) (url string, stop func(), err error) {
-	if given := os.Getenv("KAPTAR_TEST_POSTGRES"); given != "" {
-		return given, func() {}, nil
-	}
-	if err := servers.Install(ctx, os.Stderr, string(servers.Postgres)); err != nil {
-		return "", nil, err
-	}
-	s, err := servers.Start(ctx, servers.Postgres, nil)
-	if err != nil {
-		return "", nil, err
-	}
-	return s.URL(), func() { _ = s.Close() }, nil
-}
-
-// database makes an empty one and returns its URL.
+// database makes one with empty tables and returns its URL.
 func database(ctx context.Context, base, name string) (string, error) {
-	db, err := sql.Open("pgx", base)
+	url, err := servers.NewDatabase(ctx, base, name)
 	if err != nil {
 		return "", err
 	}
-	defer db.Close()
-	for _, statement := range []string{"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)", "CREATE DATABASE " + name} {
-		if _, err := db.ExecContext(ctx, statement); err != nil {
-			return "", err
-		}
-	}
-	u, err := url.Parse(base)
-	if err != nil {
-		return "", err
-	}
-	u.Path = "/" + name
-	return u.String(), nil
+	return url, servers.Execute(ctx, url, tables)
 }
 
 // measure runs rounds of all systems in turn and returns their steps a second. The first round of
@@ -116,9 +81,6 @@ func measure(ctx context.Context, base string, names []string, end bool, rounds,
 	for _, name := range names {
 		url, err := database(ctx, base, "sagas_"+name)
 		if err != nil {
-			return nil, err
-		}
-		if err := prepare(ctx, url); err != nil {
 			return nil, err
 		}
 		if open[name], err = opens[name](ctx, url, &services{end: end}); err != nil {
@@ -159,16 +121,6 @@ func all(ctx context.Context, sys system, prefix string, sagas, at int) error {
 	return errors.Join(errs...)
 }
 
-func prepare(ctx context.Context, url string) error {
-	db, err := sql.Open("pgx", url)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	_, err = db.ExecContext(ctx, tables)
-	return err
-}
-
 // line is that of a table.
 func line(end bool, ours, theirs []float64) string {
 	name := "3 steps"
@@ -182,14 +134,11 @@ func line(end bool, ours, theirs []float64) string {
 	if len(ratios) == 0 {
 		return fmt.Sprint("| ", name, " | ", ours, " | ", theirs, " |")
 	}
-	return fmt.Sprintf("| %s | %s | %s | %.1f× (%.1f–%.1f) |", name, spread(ours), spread(theirs), median(ratios), slices.Min(ratios), slices.Max(ratios))
-}
-
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	return s[len(s)/2]
+	middle, least, most := command.Spread(ratios)
+	return fmt.Sprintf("| %s | %s | %s | %.1f× (%.1f–%.1f) |", name, spread(ours), spread(theirs), middle, least, most)
 }
 
 func spread(v []float64) string {
-	return fmt.Sprintf("%.0f (%.0f–%.0f)", median(v), slices.Min(v), slices.Max(v))
+	middle, least, most := command.Spread(v)
+	return fmt.Sprintf("%.0f (%.0f–%.0f)", middle, least, most)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -14,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/config"
-	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	"github.com/kaptar/kaptar/saga"
 	"github.com/kaptar/kaptar/sqldb"
@@ -25,16 +24,14 @@ import (
 type ours struct {
 	db    *sql.DB
 	sagas *saga.Sagas[order]
-	stop  func()
-	done  chan error
+	stop  func() error
 
 	mu   sync.Mutex
 	ends map[string]chan struct{}
 }
 
 func openKaptar(ctx context.Context, url string, s *services) (system, error) {
-	o := &ours{ends: make(map[string]chan struct{}), done: make(chan error, 1)}
-	ready := make(chan struct{})
+	o := &ours{ends: make(map[string]chan struct{})}
 	service := kaptar.Service{Name: "bench", Listen: "127.0.0.1:0", Setup: func(app *kaptar.App) (err error) {
 		if o.db, err = app.DB(nil); err != nil {
 			return err
@@ -49,20 +46,12 @@ func openKaptar(ctx context.Context, url string, s *services) (system, error) {
 		}
 		return err
 	}}
-	ctx, o.stop = context.WithCancel(ctx)
-	go func() {
-		o.done <- kaptar.Run(ctx, &kaptar.Options{
-			Log:     os.Stderr,
-			Sources: config.Sources{Defaults: map[string]string{"database_url": url, "database_from": "unowned", "grpc_listen": "127.0.0.1:0", "log_level": "error"}},
-			Ready:   func([]discovery.Instance) { close(ready) },
-		}, service)
-	}()
-	select {
-	case err := <-o.done:
-		return nil, errors.Join(err, errors.New("did not start"))
-	case <-ready:
-		return o, nil
-	}
+	var err error
+	o.stop, err = command.Run(ctx, kaptar.Options{
+		Log:     os.Stderr,
+		Sources: config.Sources{Defaults: map[string]string{"database_url": url, "database_from": "unowned", "grpc_listen": "127.0.0.1:0", "log_level": "error"}},
+	}, service)
+	return o, err
 }
 
 // kaptarSteps is a checkout of three steps that do nothing.
@@ -120,10 +109,7 @@ func (o *ours) run(ctx context.Context, id string) error {
 	}
 }
 
-func (o *ours) close() {
-	o.stop()
-	<-o.done
-}
+func (o *ours) close() { _ = o.stop() }
 
 // theirs is the side of DBOS.
 type theirs struct {

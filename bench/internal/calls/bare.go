@@ -2,7 +2,6 @@ package calls
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"time"
@@ -42,15 +41,19 @@ func Stacks() []*Stack {
 	}
 }
 
-// Serve serves h on loopback and returns its address.
-func Serve(h http.Handler) (address string, stop func() error, err error) {
+// ServeHTTP serves h on loopback. It returns the URL of the call there, and what a client connects
+// with, which has idle connections for all workers.
+func ServeHTTP(h http.Handler) (url string, base *http.Transport, stop func() error, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	srv, base := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}, Client()
 	go func() { _ = srv.Serve(l) }() // ends with Close
-	return l.Addr().String(), srv.Close, nil
+	return "http://" + l.Addr().String() + Path, base, func() error {
+		base.CloseIdleConnections()
+		return srv.Close()
+	}, nil
 }
 
 // Client returns a client with idle connections for all workers.
@@ -61,20 +64,16 @@ func Client() *http.Transport {
 func startBareHTTP(context.Context, *Env) (*Running, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /users/{id}", GetUser)
-	address, stop, err := Serve(mux)
+	url, base, stop, err := ServeHTTP(mux)
 	if err != nil {
 		return nil, err
 	}
-	transport := Client()
-	client, url := &http.Client{Transport: transport}, "http://"+address+Path
-	return &Running{
-		Call: func(ctx context.Context) error { return Get(ctx, client, url) },
-		Stop: func() error { transport.CloseIdleConnections(); return stop() },
-	}, nil
+	client := &http.Client{Transport: base}
+	return &Running{Call: func(ctx context.Context) error { return Get(ctx, client, url) }, Stop: stop}, nil
 }
 
-// ServeGRPC serves Users on loopback and returns a connection to it.
-func ServeGRPC(server []grpc.ServerOption, client []grpc.DialOption) (conn *grpc.ClientConn, stop func() error, err error) {
+// ServeGRPC serves Users on loopback and returns a client of it.
+func ServeGRPC(server []grpc.ServerOption, client []grpc.DialOption) (users userv1.UserServiceClient, stop func() error, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err
@@ -82,19 +81,18 @@ func ServeGRPC(server []grpc.ServerOption, client []grpc.DialOption) (conn *grpc
 	srv := grpc.NewServer(server...)
 	userv1.RegisterUserServiceServer(srv, Users{})
 	go func() { _ = srv.Serve(l) }() // ends with Stop
-	conn, err = grpc.NewClient(l.Addr().String(), append(client, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
-	return conn, func() error {
+	conn, err := grpc.NewClient(l.Addr().String(), append(client, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	return userv1.NewUserServiceClient(conn), func() error {
 		err := conn.Close()
 		srv.Stop()
 		return err
-	}, errors.Join(err)
+	}, err
 }
 
 func startBareGRPC(context.Context, *Env) (*Running, error) {
-	conn, stop, err := ServeGRPC(nil, nil)
+	users, stop, err := ServeGRPC(nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	users := userv1.NewUserServiceClient(conn)
 	return &Running{Call: func(ctx context.Context) error { return GetUserRPC(ctx, users) }, Stop: stop}, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/auth"
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	userv1 "github.com/kaptar/kaptar/shop/proto/user/v1"
@@ -92,35 +93,24 @@ func (k kaptarStack) run(ctx context.Context, env *Env, services []kaptar.Servic
 	if k.here {
 		runs = [][]kaptar.Service{services}
 	}
-	ready, ended := make(chan struct{}, 2), make(chan error, 2)
-	ctx, cancel := context.WithCancel(ctx)
 	opts := kaptar.Options{
-		Log: env.Lines, Registry: new(discovery.Memory), Ready: func([]discovery.Instance) { ready <- struct{}{} },
+		Log: env.Lines, Registry: new(discovery.Memory),
 		Sources: config.Sources{Flags: map[string]string{
 			"auth.internal_keys":          strings.Repeat("k", 32),
 			"otel.exporter_otlp_endpoint": "http://counter", "otel.traces_sampler": "parentbased_traceidratio",
 			"otel.traces_sampler_arg": strconv.FormatFloat(env.Sampling, 'g', -1, 64),
 		}},
 	}
+	stop = func() error { return nil }
 	for _, group := range runs {
-		own := opts
-		go func() { ended <- kaptar.Run(ctx, &own, group...) }()
-	}
-	for range runs {
-		select {
-		case <-ready:
-		case err := <-ended:
-			cancel()
-			return nil, err
+		before := stop
+		one, err := command.Run(ctx, opts, group...)
+		if err != nil {
+			return nil, errors.Join(err, before())
 		}
+		stop = func() error { return errors.Join(one(), before()) }
 	}
-	return func() (err error) {
-		cancel()
-		for range runs {
-			err = errors.Join(err, <-ended)
-		}
-		return err
-	}, nil
+	return stop, nil
 }
 
 // wait returns once n spans have come, or after what a queue of kaptar waits at most, and some more.

@@ -209,7 +209,8 @@ func (r *runner) result(all []*runner, workers int) Result {
 	out.Rounds = len(r.slices) - out.Missed
 	out.p50, out.p99 = latency.quantile(0.5), latency.quantile(0.99)
 	for figure := range figures {
-		out.of[figure], out.ratio[figure] = median(r.each(figure)), ratiosOf(nil, nil)
+		out.of[figure], _, _ = spread(r.each(figure))
+		out.ratio[figure] = ratiosOf(nil, nil)
 		for _, base := range all {
 			if base.Name == r.Base {
 				out.ratio[figure] = ratiosOf(r.each(figure), base.each(figure))

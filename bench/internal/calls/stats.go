@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/kaptar/kaptar/bench/internal/command"
 )
 
 // histogram counts durations in buckets that are at most 1/32 wider than where they begin.
@@ -47,38 +49,20 @@ func (h *histogram) quantile(q float64) float64 {
 	return math.NaN()
 }
 
-// known returns the values that are not NaN, in order.
-func known(list []float64) []float64 {
-	return slices.Sorted(func(yield func(float64) bool) {
-		for _, v := range list {
-			if !math.IsNaN(v) && !yield(v) {
-				return
-			}
-		}
-	})
-}
-
-// median returns the middle of the known values, or the mean of the two in the middle; NaN of none.
-func median(list []float64) float64 {
-	list = known(list)
-	n := len(list)
-	if n == 0 {
-		return math.NaN()
-	}
-	return (list[(n-1)/2] + list[n/2]) / 2
+// spread returns the median, the least and the greatest of the values that are not NaN.
+func spread(list []float64) (middle, least, most float64) {
+	return command.Spread(slices.DeleteFunc(slices.Clone(list), math.IsNaN))
 }
 
 // ratios are a stack's rounds against its base's: the median, the least and the greatest. Rounds in
 // which one of the two is missing do not count; without any all are NaN.
 type ratios struct{ median, least, most float64 }
 
-func ratiosOf(list, base []float64) ratios {
+func ratiosOf(list, base []float64) (r ratios) {
 	each := make([]float64, len(list))
 	for i := range list {
 		each[i] = list[i] / base[i]
 	}
-	if each = known(each); len(each) == 0 {
-		return ratios{math.NaN(), math.NaN(), math.NaN()}
-	}
-	return ratios{median(each), each[0], each[len(each)-1]}
+	r.median, r.least, r.most = spread(each)
+	return r
 }

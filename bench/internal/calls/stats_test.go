@@ -11,21 +11,6 @@ import (
 	"time"
 )
 
-func TestMedian(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		list []float64
-		want float64
-	}{{[]float64{3}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 2, 100}, 3}} {
-		if got := median(tc.list); got != tc.want {
-			t.Errorf("median(%v) = %v, want %v", tc.list, got, tc.want)
-		}
-	}
-	if got := median(nil); !math.IsNaN(got) {
-		t.Errorf("median of nothing = %v, want NaN", got)
-	}
-}
-
 // TestRatios: what counts is each round by itself. Here the machine is half as fast in the second
 // round, and one side is missing in the third and fourth.
 func TestRatios(t *testing.T) {
@@ -149,16 +134,5 @@ func TestChart(t *testing.T) {
 	}
 	if bars != 4 {
 		t.Errorf("%d bars, want 2 of kaptar HTTP and 2 of kaptar gRPC", bars)
-	}
-}
-
-func TestReplace(t *testing.T) {
-	t.Parallel()
-	got, err := Replace("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n", "x", "\nnew\n")
-	if want := "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"; got != want || err != nil {
-		t.Errorf("Replace = %q, %v, want %q", got, err, want)
-	}
-	if _, err := Replace("a\n<!-- x -->\n", "x", "new"); err == nil {
-		t.Error("a document without the end's mark was accepted")
 	}
 }

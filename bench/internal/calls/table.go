@@ -154,15 +154,3 @@ func goalTable(w io.Writer, results []Result) {
 		fmt.Fprintln(w)
 	}
 }
-
-// Replace puts text between the marks of a document, which stay: lines with <!-- name --> and
-// <!-- end of name -->.
-func Replace(document, name, text string) (string, error) {
-	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
-	head, rest, ok := strings.Cut(document, begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return "", fmt.Errorf("calls: the document has no %q followed by %q", strings.TrimSpace(begin), end)
-	}
-	return head + begin + strings.Trim(text, "\n") + "\n" + end + tail, nil
-}

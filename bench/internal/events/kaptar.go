@@ -4,11 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/nats"
@@ -166,25 +166,14 @@ func (r *kaptarRunning) run(ctx context.Context, s kaptar.Service, database stri
 	if r.env.Durable {
 		broker += "?atomic=true"
 	}
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		ended <- kaptar.Run(ctx, &kaptar.Options{
-			Log: io.Discard, Registry: new(discovery.Memory), Ready: func([]discovery.Instance) { close(ready) },
-			Sources: config.Sources{Flags: map[string]string{
-				"listen": "127.0.0.1:0", "database_url": database, "broker_url": broker, "drain_delay": "0s",
-			}},
-		}, s)
-	}()
-	select {
-	case <-ready:
-		r.stops = append(r.stops, func() error {
-			cancel()
-			return <-ended
-		})
-		return nil
-	case err := <-ended:
-		cancel()
-		return fmt.Errorf("events: %s: %w", s.Name, err)
+	stop, err := command.Run(ctx, kaptar.Options{
+		Log: io.Discard, Registry: new(discovery.Memory),
+		Sources: config.Sources{Flags: map[string]string{
+			"listen": "127.0.0.1:0", "database_url": database, "broker_url": broker, "drain_delay": "0s",
+		}},
+	}, s)
+	if err == nil {
+		r.stops = append(r.stops, stop)
 	}
+	return err
 }

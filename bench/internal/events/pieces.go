@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/bench/internal/command"
 	"github.com/kaptar/kaptar/messaging"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -54,7 +55,7 @@ func relays(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
 			}
 			rates = append(rates, r)
 		}
-		middle, least, most := spread(rates)
+		middle, least, most := command.Spread(rates)
 		fmt.Fprintf(w, "| %s | %.0f (%.0f to %.0f) |\n", d, middle, least, most)
 	}
 	return nil
@@ -121,9 +122,9 @@ func inboxes(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
 	fmt.Fprintf(w, "\n### Inbox by message id and by key\n\nA drain as above, without and with `Ordered`. Size is that of the table in PostgreSQL after all rounds, indexes included.\n\n"+
 		"| inbox | events/s | CPU, µs | of PostgreSQL, µs | events | kB |\n|---|--:|--:|--:|--:|--:|\n")
 	for i, one := range series {
-		middle, least, most := spread(one.Rate)
-		self, _, _ := spread(one.Self)
-		server, _, _ := spread(one.Server)
+		middle, least, most := command.Spread(one.Rate)
+		self, _, _ := command.Spread(one.Self)
+		server, _, _ := command.Spread(one.Server)
 		size := math.NaN()
 		if one.Stack.Database == Postgres {
 			if size, err = tableSize(ctx, one.env.Handle, []string{"kaptar_inbox", "kaptar_inbox_keys"}[i%2]); err != nil {
@@ -164,7 +165,7 @@ func writes(ctx context.Context, w io.Writer, on *Servers, s Settings) error {
 				}
 			}
 			for i := range rates {
-				middle, least, most := spread(rates[i])
+				middle, least, most := command.Spread(rates[i])
 				fmt.Fprintf(w, " %.0f (%.0f to %.0f) |", middle, least, most)
 			}
 			fmt.Fprintln(w)

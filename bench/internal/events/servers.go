@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/postgres"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/test/servers"
-	"github.com/kaptar/kaptar/sqldb"
 )
 
 // Servers are what the stacks run on: NATS in this process and a PostgreSQL server, each started
@@ -67,48 +65,17 @@ func (s *Servers) broker(durable bool) (string, error) {
 }
 
 // database returns the URL of an empty database.
-func (s *Servers) database(ctx context.Context, d Dialect) (string, error) {
+func (s *Servers) database(ctx context.Context, d Dialect) (url string, err error) {
 	name := fmt.Sprint("bench_", s.databases.Add(1))
-	address := "sqlite:" + filepath.Join(s.dir, name+".db")
-	if d == Postgres {
-		admin, err := s.admin(ctx)
-		if err != nil {
-			return "", err
-		}
-		db, err := sqldb.Open(ctx, admin)
-		if err != nil {
-			return "", err
-		}
-		defer db.Close()
-		if _, err := db.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
-			return "", err
-		}
-		u, err := url.Parse(admin)
-		if err != nil {
-			return "", err
-		}
-		u.Path = "/" + name
-		address = u.String()
-	}
-	return address, nil
-}
-
-// admin returns the URL of the PostgreSQL server: that of KAPTAR_TEST_POSTGRES, or one of its own.
-func (s *Servers) admin(ctx context.Context) (string, error) {
-	if given := os.Getenv("KAPTAR_TEST_POSTGRES"); given != "" {
-		return given, nil
+	if d == SQLite {
+		return "sqlite:" + filepath.Join(s.dir, name+".db"), nil
 	}
 	if s.postgres == nil {
-		if err := servers.Install(ctx, os.Stderr, string(servers.Postgres)); err != nil {
+		if s.postgres, err = servers.Provide(ctx, os.Stderr, servers.Postgres, nil); err != nil {
 			return "", err
 		}
-		started, err := servers.Start(ctx, servers.Postgres, nil)
-		if err != nil {
-			return "", err
-		}
-		s.postgres = started
 	}
-	return s.postgres.URL(), nil
+	return servers.NewDatabase(ctx, s.postgres.URL(), name)
 }
 
 // env returns what a stack works with.
@@ -123,8 +90,8 @@ func (s *Servers) env(ctx context.Context, stack *Stack, durable bool, capacity 
 	if e.Publisher, err = s.database(ctx, stack.Database); err != nil {
 		return nil, err
 	}
-	if e.Handle, err = s.database(ctx, stack.Database); stack.Database == Postgres && s.postgres != nil {
-		e.dataDir = s.postgres.Dir()
+	if e.Handle, err = s.database(ctx, stack.Database); err == nil && stack.Database == Postgres {
+		e.dataDir = s.postgres.Dir() // none of one that runs elsewhere
 	}
 	return e, err
 }

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"time"
+
+	"github.com/kaptar/kaptar/bench/internal/command"
 )
 
 // Measure is [Drain] or [Writers].
@@ -36,9 +37,9 @@ func Table(w io.Writer, title Title, of, durable []Series) {
 	for i := range of {
 		fmt.Fprintf(w, "| %s |", of[i].Stack.Name)
 		for j, list := range [][]Series{of, durable} {
-			middle, least, most := spread(list[i].Rate)
-			self, _, _ := spread(list[i].Self)
-			server, _, _ := spread(list[i].Server)
+			middle, least, most := command.Spread(list[i].Rate)
+			self, _, _ := command.Spread(list[i].Self)
+			server, _, _ := command.Spread(list[i].Server)
 			fmt.Fprintf(w, " %.0f (%.0f to %.0f) | %s | %s | %s |", middle, least, most, times(list, i, title.Goals[j]), whole(self), whole(server))
 		}
 		fmt.Fprintln(w)
@@ -60,7 +61,7 @@ func times(list []Series, i int, goal float64) string {
 		}
 		ratios = append(ratios, rate/best)
 	}
-	middle, least, most := spread(ratios)
+	middle, least, most := command.Spread(ratios)
 	if math.IsInf(middle, 0) {
 		return "" // without others
 	}
@@ -107,16 +108,6 @@ func quantile(sorted []float64, q float64) float64 {
 		return math.NaN()
 	}
 	return sorted[int(q*float64(len(sorted)-1))]
-}
-
-// spread returns the median, the least and the greatest of list.
-func spread(list []float64) (middle, least, most float64) {
-	list = slices.Sorted(slices.Values(list))
-	n := len(list)
-	if n == 0 {
-		return math.NaN(), math.NaN(), math.NaN()
-	}
-	return (list[(n-1)/2] + list[n/2]) / 2, list[0], list[n-1]
 }
 
 // whole writes v, and nothing for NaN.

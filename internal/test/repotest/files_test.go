@@ -44,7 +44,7 @@ var (
 // measured is how the modules of bench/ and examples/ come by what they measure and show: this checkout, whose modules nobody else may name so.
 var measured = map[string]string{
 	"bench/go.mod":          "\nreplace github.com/kaptar/kaptar => ../\n",
-	"bench/sagas/go.mod":    "\nreplace github.com/kaptar/kaptar => ../../\n",
+	"bench/sagas/go.mod":    "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
 	"bench/calls/go.mod":    "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
 	"bench/events/go.mod":   "\nreplace github.com/kaptar/kaptar => ../../\n\nreplace github.com/kaptar/kaptar/bench => ../\n",
 	"examples/river/go.mod": "\nreplace github.com/kaptar/kaptar => ../../\n",

@@ -1,5 +1,3 @@
-//go:build unix
-
 // Package cpu tells how much CPU time this process has used.
 package cpu
 
