@@ -134,7 +134,7 @@ func FuzzMetrics(f *testing.F) {
 		}
 		all := s.totals(r.sources(), matcher())
 		o := observations(all)
-		test, _ := analysis.New(r.Plan.metrics(), nil)
+		test, _ := analysis.New(r.Plan.compared(), nil)
 		_ = test.Add(o, o)
 		for _, n := range all {
 			n.since(n).plus(n)

@@ -236,7 +236,7 @@ func (p Plan) Check() error {
 			wrong("analysis.metrics: %s: %w", m.Name, err)
 		}
 	}
-	if _, err := analysis.New(p.metrics(), nil); err != nil {
+	if _, err := analysis.New(p.compared(), nil); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -311,18 +311,31 @@ func (m Metric) check() error {
 	return nil
 }
 
-func (p Plan) metrics() []analysis.Metric {
-	all := analysis.Defaults()
+// Metrics returns those that are compared: "errors" and "latency", as the plan changes them, and its
+// own.
+func (p Plan) Metrics() []Metric {
+	var all []Metric
+	for _, d := range analysis.Defaults() {
+		all = append(all, Metric{Metric: d})
+	}
 	for _, m := range p.Analysis.Metrics {
-		i := slices.IndexFunc(all, func(d analysis.Metric) bool { return m.builtIn() && d.Name == m.Name })
+		i := slices.IndexFunc(all, func(d Metric) bool { return m.builtIn() && d.Name == m.Name })
 		if i < 0 {
-			all = append(all, m.Metric)
+			all = append(all, m)
 			continue
 		}
 		if m.Kind == "" {
 			m.Kind = all[i].Kind
 		}
-		all[i] = m.Metric
+		all[i] = m
 	}
 	return all
+}
+
+// compared are the Metrics as package analysis takes them.
+func (p Plan) compared() (list []analysis.Metric) {
+	for _, m := range p.Metrics() {
+		list = append(list, m.Metric)
+	}
+	return list
 }

@@ -93,7 +93,7 @@ func New(service, stable, version string, plan Plan, now time.Time) (Release, er
 		err = fmt.Errorf("%s is the stable version already: release another one", version)
 	}
 	if err == nil {
-		r.Test, err = analysis.New(r.Plan.metrics(), &analysis.Options{MinSamples: minSamples})
+		r.Test, err = analysis.New(r.Plan.compared(), &analysis.Options{MinSamples: minSamples})
 	}
 	if err != nil {
 		return Release{}, fmt.Errorf("rollout: start: %s: %w", service, err)

@@ -27,7 +27,8 @@ func (o Options) template(plan rollout.Plan) object {
 	}
 	var metrics []any
 	// The first check waits for half the window: new pods have to be found, and scraped twice.
-	for _, m := range all(plan) {
+	for _, m := range plan.Metrics() {
+		m.Metric = m.WithDefaults()
 		query, limit := q.query(m)
 		metrics = append(metrics, object{
 			"name": m.Name, "interval": seconds(interval), "initialDelay": seconds(rollout.Duration(q.window / 2)), "count": checks, "failureLimit": failuresAtAll,
@@ -41,29 +42,6 @@ func (o Options) template(plan rollout.Plan) object {
 	return o.object("argoproj.io/v1alpha1", "AnalysisTemplate", o.Service, object{
 		"args": []any{object{"name": "canary-hash"}, object{"name": "stable-hash"}}, "metrics": metrics,
 	})
-}
-
-// all are the metrics that package rollout compares, with their sources.
-func all(plan rollout.Plan) []rollout.Metric {
-	var list []rollout.Metric
-	for _, d := range analysis.Defaults() {
-		list = append(list, rollout.Metric{Metric: d})
-	}
-	for _, m := range plan.Analysis.Metrics {
-		i := slices.IndexFunc(list, func(d rollout.Metric) bool { return d.Name == m.Name && m.Source == "" })
-		if i < 0 {
-			list = append(list, m)
-			continue
-		}
-		if m.Kind == "" {
-			m.Kind = list[i].Kind
-		}
-		list[i] = m
-	}
-	for i := range list {
-		list[i].Metric = list[i].WithDefaults()
-	}
-	return list
 }
 
 // queries writes PromQL for one service.
