@@ -93,10 +93,7 @@ func (l *link) lost(s *Session, err error) {
 	}
 	l.tell(err)
 	_ = (*s).Close() // one of its connections has failed
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	steady.Signal(l.wake)
 }
 
 // tell logs why Redis is away, once for each kind of reason: what it answers, or that it does not,

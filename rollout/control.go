@@ -117,10 +117,7 @@ func (c *controller) lead(ctx context.Context) {
 					workers[service] = w
 					all.Go(func() { w.run(ctx) })
 				}
-				select {
-				case w.woken <- struct{}{}:
-				default: // it has been told already
-				}
+				steady.Signal(w.woken)
 			}
 		})
 		if ctx.Err() != nil {

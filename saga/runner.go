@@ -66,12 +66,7 @@ func (r *runner) at(edge string) {
 	}
 }
 
-func (r *runner) wake() {
-	select {
-	case r.wakes <- struct{}{}:
-	default: // it is going to look anyway
-	}
-}
+func (r *runner) wake() { steady.Signal(r.wakes) }
 
 func leaseName(name string, version int) string { return fmt.Sprintf("saga %s %d", name, version) }
 
@@ -220,10 +215,7 @@ func (r *runner) end(id string) {
 	if r.ended != nil {
 		r.ended[id] = true
 	}
-	select {
-	case r.freed <- struct{}{}:
-	default: // it is going to look anyway
-	}
+	steady.Signal(r.freed)
 }
 
 // drive does the steps of w until w is over or has to wait.

@@ -64,24 +64,35 @@ func name(t *testing.T) string {
 	return fmt.Sprintf("%s-%d", strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), time.Now().UnixNano())
 }
 
-// watcher follows a service and remembers what it was told.
-type watcher struct {
+// A watcher follows a service, or a prefix of keys, and remembers what it was told.
+type watcher[T any] struct {
 	t     *testing.T
-	lists chan []discovery.Instance
+	lists chan []T
+	show  func([]T) string
 }
 
-func watch(t *testing.T, r discovery.Resolver, service string) *watcher {
+func follow[T any](t *testing.T, name string, watch func(ctx context.Context, name string, update func([]T)) error, show func([]T) string) *watcher[T] {
 	t.Helper()
-	w := &watcher{t, make(chan []discovery.Instance, 1000)}
+	w := &watcher[T]{t, make(chan []T, 1000), show}
 	ctx, cancel := context.WithCancel(context.Background())
 	var ended sync.WaitGroup
 	ended.Go(func() {
-		if err := r.Watch(ctx, service, func(list []discovery.Instance) { w.lists <- list }); err != nil {
-			t.Errorf("Watch(%s): %v", service, err)
+		if err := watch(ctx, name, func(list []T) { w.lists <- list }); err != nil {
+			t.Errorf("Watch(%s): %v", name, err)
 		}
 	})
 	t.Cleanup(func() { cancel(); ended.Wait() })
 	return w
+}
+
+func watch(t *testing.T, r discovery.Resolver, service string) *watcher[discovery.Instance] {
+	t.Helper()
+	return follow(t, service, r.Watch, show)
+}
+
+func watchValues(t *testing.T, s kv.Store, prefix string) *watcher[kv.Entry] {
+	t.Helper()
+	return follow(t, prefix, s.Watch, func(list []kv.Entry) string { return fmt.Sprint(list) })
 }
 
 func show(list []discovery.Instance) string {
@@ -93,28 +104,36 @@ func show(list []discovery.Instance) string {
 }
 
 // until waits for a list and returns those that were told before it.
-func (w *watcher) until(want ...discovery.Instance) (before []string) {
+func (w *watcher[T]) until(want ...T) (before []string) {
 	w.t.Helper()
 	expired := time.After(timeout)
 	for {
 		select {
 		case list := <-w.lists:
-			if show(list) == show(want) {
+			if w.show(list) == w.show(want) {
 				return before
 			}
-			before = append(before, show(list))
+			before = append(before, w.show(list))
 		case <-expired:
-			w.t.Fatalf("the lists are %q, want %s within %v", before, show(want), timeout)
+			w.t.Fatalf("the lists are %q, want %s within %v", before, w.show(want), timeout)
 		}
 	}
 }
 
+// next waits for a list, which must be this one.
+func (w *watcher[T]) next(want ...T) {
+	w.t.Helper()
+	if before := w.until(want...); len(before) > 0 {
+		w.t.Errorf("the next list is %s, want %s", before[0], w.show(want))
+	}
+}
+
 // quiet fails if something is told within d.
-func (w *watcher) quiet(d time.Duration) {
+func (w *watcher[T]) quiet(d time.Duration) {
 	w.t.Helper()
 	select {
 	case list := <-w.lists:
-		w.t.Errorf("the list became %s, want no change within %v", show(list), d)
+		w.t.Errorf("the list became %s, want no change within %v", w.show(list), d)
 	case <-time.After(d):
 	}
 }

@@ -1,7 +1,6 @@
 package consul_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -42,49 +40,6 @@ func put(t *testing.T, s kv.Store, key, value string) kv.Entry {
 		t.Fatalf("Put(%s): %v", key, err)
 	}
 	return kv.Entry{Key: key, Value: []byte(value), Revision: revision}
-}
-
-// watcher follows a prefix in the background.
-type valueWatcher struct {
-	t     *testing.T
-	lists chan []kv.Entry
-}
-
-func watchValues(t *testing.T, s kv.Store, prefix string) *valueWatcher {
-	t.Helper()
-	w := &valueWatcher{t, make(chan []kv.Entry, 1000)}
-	ctx, cancel := context.WithCancel(context.Background())
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		if err := s.Watch(ctx, prefix, func(list []kv.Entry) { w.lists <- list }); err != nil {
-			t.Errorf("Watch(%s): %v", prefix, err)
-		}
-	})
-	t.Cleanup(func() { cancel(); ended.Wait() })
-	return w
-}
-
-// next waits for a list, which must be this one.
-func (w *valueWatcher) next(want ...kv.Entry) {
-	w.t.Helper()
-	select {
-	case list := <-w.lists:
-		if fmt.Sprint(list) != fmt.Sprint(want) {
-			w.t.Errorf("the next list is %v, want %v", list, want)
-		}
-	case <-time.After(timeout):
-		w.t.Fatalf("no list within %v, want %v", timeout, want)
-	}
-}
-
-// quiet fails if something is told within d.
-func (w *valueWatcher) quiet(d time.Duration) {
-	w.t.Helper()
-	select {
-	case list := <-w.lists:
-		w.t.Errorf("the list became %v, want no change within %v", list, d)
-	case <-time.After(d):
-	}
 }
 
 // Others may write below the root, and what they write may be no key here.

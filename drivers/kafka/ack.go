@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const commitEvery = 100 * time.Millisecond
@@ -125,7 +127,7 @@ func (m *member) commits(ctx context.Context) {
 			return
 		}
 		if m.b.health.link().Err() != nil {
-			signal(m.dirty)
+			steady.Signal(m.dirty)
 			continue
 		}
 		m.mu.Lock()
@@ -133,7 +135,7 @@ func (m *member) commits(ctx context.Context) {
 		m.mu.Unlock()
 		once, cancel := context.WithTimeout(ctx, callTimeout)
 		if err := m.commit(once, offsets); err != nil {
-			signal(m.dirty)
+			steady.Signal(m.dirty)
 		}
 		cancel()
 	}

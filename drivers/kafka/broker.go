@@ -55,7 +55,7 @@ type Broker struct {
 	stop  context.CancelFunc
 	calls sync.WaitGroup
 	idle  chan struct{} // closed when Close has ended everything
-	end   context.CancelFunc
+	end   context.CancelCauseFunc
 	life  context.Context // ends when Close cuts or is done
 
 	health *health
@@ -107,7 +107,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Broker, error) {
 		b.health.set(err)
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
-	b.life, b.end = context.WithCancel(context.Background())
+	b.life, b.end = context.WithCancelCause(context.Background())
 	b.calls.Go(func() { b.health.watch(b.ctx, b.ping) })
 	return b, nil
 }
@@ -206,7 +206,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		go func() {
 			defer close(b.idle)
 			b.calls.Wait()
-			b.end()
+			b.end(driver.ErrClosed)
 			b.cl.Close()
 		}()
 	}
@@ -214,7 +214,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	case <-b.idle:
 		return nil
 	case <-ctx.Done():
-		b.end()
+		b.end(driver.ErrClosed)
 		b.cl.Close()
 		return fmt.Errorf("kafka: close: cut, a deliver function or the broker still kept it: %w", context.Cause(ctx))
 	}
@@ -222,18 +222,10 @@ func (b *Broker) Close(ctx context.Context) error {
 
 // bound gives ctx a deadline if it has none, and ends it when the cluster is lost or Close cuts.
 func (b *Broker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	link := b.health.link()
-	stopTimer := func() {}
-	if _, ok := ctx.Deadline(); !ok {
-		ctx, stopTimer = context.WithTimeout(ctx, callTimeout)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	stopWatch := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
-	stopLife := context.AfterFunc(b.life, func() { cancel(driver.ErrClosed) })
+	ctx, stopTimer := steady.Bound(ctx, callTimeout)
+	ctx, stop := steady.Join(ctx, b.health.link(), b.life)
 	return ctx, func() {
-		stopWatch()
-		stopLife()
-		cancel(nil)
+		stop()
 		stopTimer()
 	}
 }

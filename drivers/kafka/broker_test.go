@@ -21,6 +21,7 @@ import (
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
 // plainClient is a client without the driver, for looking behind it.
@@ -88,73 +89,38 @@ func ack(tb testing.TB, d driver.Delivery) {
 // until waits for a condition that no channel tells.
 func until(tb testing.TB, what string, done func() bool) { tb.Helper(); waittest.Until(tb, what, done) }
 
-func TestOpenErrors(t *testing.T) {
+func TestOpen(t *testing.T) {
 	t.Parallel()
 	_, secure := fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "ada", "right"))
 	host := strings.TrimPrefix(secure, "kafka://")
-	for _, c := range []struct{ name, url, want string }{
-		{"wrong password", "kafka://ada:secret@" + host, "password"},
-		{"no user", "kafka://" + host, "names no user"},
-		{"wrong mechanism", "kafka://ada:secret@" + host + "?sasl=scram-sha-256", "password"},
-		{"unknown parameter", "kafka://ada:secret@h?partition=1", `unknown parameter "partition"`},
-		{"bad duration", "kafka://h?retention=week", `retention="week"`},
-		{"short duration", "kafka://h?ack_wait=1ms", "100ms"},
-		{"bad number", "kafka://h?partitions=0", "1 to 10000"},
-		{"bad bool", "kafka://h?tls=perhaps", "true or false"},
-		{"bad sasl", "kafka://ada:secret@h?sasl=gssapi", "scram-sha-512"},
-		{"sasl without user", "kafka://h?sasl=plain", "user:password"},
-		{"bad query", "kafka://h?%zz", "parameters"},
-		{"bad escape", "kafka://ada:secret%zz@h", "xxxxx"},
-		{"no host", "kafka://", "host"},
-		{"empty host in a list", "kafka://h1,,h2", "host"},
-		{"path", "kafka://h/topic", "host:port"},
-	} {
-		b, err := kafka.Open(t.Context(), c.url, nil)
-		if err == nil {
-			closeNow(t, b)
-			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
-			continue
-		}
-		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || !strings.HasPrefix(text, "kafka: ") {
-			t.Errorf("%s: Open(%q) = %q, want it to contain %q and no password", c.name, c.url, text, c.want)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := kafka.Open(ctx, secure, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
-	}
-}
-
-// TestOpenWhileAway: a cluster that does not answer in time is no error, but one for Healthy and Declare.
-func TestOpenWhileAway(t *testing.T) {
-	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
 	_, plain := fake(t)
-	for _, c := range []struct{ name, url, want string }{
-		{"nobody there", "kafka://ada:secret@127.0.0.1:1", "kafka://ada:xxxxx@127.0.0.1:1"},
-		{"says nothing", "kafka://" + silent.Addr().String(), "no host answers"},
-		{"no such host", "kafka://ada:secret@nowhere.invalid", "nowhere.invalid"},
-		{"tls on a plain port", plain + "?tls=true", "tls?"},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		b, err := kafka.Open(ctx, c.url, nil)
-		cancel()
-		if err != nil {
-			t.Errorf("%s: Open(%q) = %v, want nil", c.name, c.url, err)
-			continue
-		}
-		defer closeNow(t, b)
-		for what, err := range map[string]error{"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"})} {
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
-				t.Errorf("%s: %s = %v, want %q and no password", c.name, what, err, c.want)
-			}
-		}
-	}
+	drivertest.Opening(t, func(ctx context.Context, url string) (driver.Broker, error) { return kafka.Open(ctx, url, nil) }, map[string]string{
+		"kafka://ada:secret@" + host:                         "password",
+		"kafka://" + host:                                    "names no user",
+		"kafka://ada:secret@" + host + "?sasl=scram-sha-256": "password",
+		"kafka://ada:secret@h?partition=1":                   `unknown parameter "partition"`,
+		"kafka://h?retention=week":                           `retention="week"`,
+		"kafka://h?ack_wait=1ms":                             "100ms",
+		"kafka://h?partitions=0":                             "1 to 10000",
+		"kafka://h?tls=perhaps":                              "true or false",
+		"kafka://ada:secret@h?sasl=gssapi":                   "scram-sha-512",
+		"kafka://h?sasl=plain":                               "user:password",
+		"kafka://h?%zz":                                      "parameters",
+		"kafka://ada:secret%zz@h":                            "xxxxx",
+		"kafka://":                                           "host",
+		"kafka://h1,,h2":                                     "host",
+		"kafka://h/topic":                                    "host:port",
+	}, map[string]string{
+		"kafka://ada:secret@127.0.0.1:1":     "kafka://ada:xxxxx@127.0.0.1:1",
+		"kafka://" + silent.Addr().String():  "no host answers",
+		"kafka://ada:secret@nowhere.invalid": "nowhere.invalid",
+		plain + "?tls=true":                  "tls?",
+	})
 }
 
 func TestLogin(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 const (
@@ -52,7 +54,7 @@ func (h *health) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Co
 // OnBrokerDisconnect implements kgo.HookBrokerDisconnect.
 func (h *health) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { h.doubt() }
 
-func (h *health) doubt() { signal(h.nudge) }
+func (h *health) doubt() { steady.Signal(h.nudge) }
 
 func (h *health) state() (time.Time, error) {
 	h.mu.Lock()

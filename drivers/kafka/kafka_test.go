@@ -47,12 +47,6 @@ func closeNow(tb testing.TB, b *kafka.Broker) {
 	}
 }
 
-// A link is a proxy as drivertest has it.
-type link struct{ *servertest.Proxy }
-
-func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
-func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
-
 // linked opens a connection to the only broker at url, which tells its clients its own address, by
 // way of a proxy.
 func linked(t *testing.T, url string) (driver.Broker, drivertest.Link) {
@@ -66,7 +60,7 @@ func linked(t *testing.T, url string) (driver.Broker, drivertest.Link) {
 	if err != nil {
 		t.Fatalf("Open(%s) by a proxy = %v", url, err)
 	}
-	return b, link{p}
+	return b, p
 }
 
 // conformance runs the suite.

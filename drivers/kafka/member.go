@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -216,7 +217,7 @@ func (m *member) endFlight(e *entry) {
 		m.drained = nil
 	}
 	if m.inFlight.n == m.sub.MaxInFlight-1 { // it was full
-		signal(m.wake)
+		steady.Signal(m.wake)
 	}
 }
 
@@ -229,7 +230,7 @@ func (m *member) requeue(e *entry, at time.Duration) {
 	e.record = clone(e.record)
 	heap.Push(&m.due, e)
 	m.dueBytes += size(e.record)
-	signal(m.wake)
+	steady.Signal(m.wake)
 }
 
 // finish forgets e, whatever its state. The caller holds m.mu.
@@ -243,13 +244,13 @@ func (m *member) finish(e *entry) {
 		if !e.c.closing && !e.c.ended {
 			heap.Remove(&m.due, int(e.index))
 			m.dueBytes -= size(e.record)
-			signal(m.wake) // there may be room again
+			steady.Signal(m.wake) // there may be room again
 		}
 	}
 	e.state = finished
 	e.c.open.remove(e)
 	e.record = nil
-	signal(m.dirty)
+	steady.Signal(m.dirty)
 }
 
 // fetch takes all records that the client has, so that the client fetches the next ones while these
@@ -268,7 +269,7 @@ func (m *member) fetch(ctx context.Context) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.awaited = true
-	signal(m.none)
+	steady.Signal(m.none)
 	return false
 }
 
@@ -286,7 +287,7 @@ func (m *member) await(ctx context.Context) {
 		m.mu.Lock()
 		m.awaited = false
 		m.mu.Unlock()
-		signal(m.wake)
+		steady.Signal(m.wake)
 	}
 }
 
@@ -318,13 +319,5 @@ func (m *member) fail(err error) {
 	if m.fatal == nil {
 		m.fatal = err
 	}
-	signal(m.wake)
-}
-
-// signal leaves a wake-up in c unless there is one.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	steady.Signal(m.wake)
 }

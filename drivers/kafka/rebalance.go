@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // assigned begins assignments; the client calls it before it fetches.
@@ -40,7 +42,7 @@ func (m *member) receive(ctx context.Context, fetches kgo.Fetches) (n int) {
 	m.cl.AllowRebalance()
 	fetches.EachError(func(_ string, _ int32, err error) { m.classify(ctx, err) })
 	if n > 0 {
-		signal(m.dirty)
+		steady.Signal(m.dirty)
 	}
 	return n
 }
@@ -111,7 +113,7 @@ func (m *member) dropDue(c *assignment) {
 		e.index = int32(i)
 	}
 	heap.Init(&m.due)
-	signal(m.wake)
+	steady.Signal(m.wake)
 }
 
 // drain waits until nothing of the partitions is in flight, but not longer than most.

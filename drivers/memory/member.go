@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -47,12 +48,7 @@ func (m *member) next() (*driver.Delivery, time.Time) {
 	return &driver.Delivery{Message: clone(m.group.topic.log[e.index].Message), Attempt: e.attempt, Acker: &delivery{m, e, e.attempt}}, again
 }
 
-func (m *member) wakeUp() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // a wake-up waits already
-	}
-}
+func (m *member) wakeUp() { steady.Signal(m.wake) }
 
 // A delivery is an entry given to a member once.
 type delivery struct {

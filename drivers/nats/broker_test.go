@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,12 +15,13 @@ import (
 	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
 // admin is a plain JetStream client, for looking behind the driver.
-func admin(tb testing.TB, s *testServer) jetstream.JetStream {
+func admin(tb testing.TB, url string) jetstream.JetStream {
 	tb.Helper()
-	nc, err := natsgo.Connect(s.s.ClientURL(), natsgo.MaxReconnects(-1))
+	nc, err := natsgo.Connect(url, natsgo.MaxReconnects(-1))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -80,62 +80,31 @@ func receive(tb testing.TB, b driver.Broker, sub driver.Subscription, n int) []d
 	return got
 }
 
-func TestOpenErrors(t *testing.T) {
+func TestOpen(t *testing.T) {
 	t.Parallel()
 	plain := startServer(t, func(o *server.Options) { o.JetStream = false })
 	secure := startServer(t, func(o *server.Options) { o.Username, o.Password = "ada", "right" })
 	host := func(s *testServer) string { return strings.TrimPrefix(s.s.ClientURL(), "nats://") }
-	for _, c := range []struct{ name, url, want string }{
-		{"wrong password", "nats://ada:secret@" + host(secure), "Authorization"},
-		{"no JetStream", plain.s.ClientURL(), "--jetstream"},
-		{"unknown parameter", "nats://ada:secret@h?max_aeg=1h", `unknown parameter "max_aeg"`},
-		{"bad duration", "nats://h?max_age=week", `max_age="week"`},
-		{"short duration", "nats://h?ack_wait=1ms", "100ms or more"},
-		{"bad replicas", "nats://h?replicas=6", "1 to 5"},
-		{"bad bool", "nats://h?atomic=perhaps", "true or false"},
-		{"bad query", "nats://h?%zz", "parameters"},
-		{"bad escape", "nats://ada:secret%zz@h", "xxxxx"},
-	} {
-		b, err := openBroker(t.Context(), c.url, nil)
-		if err == nil {
-			closeNow(t, b)
-			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
-			continue
-		}
-		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || !strings.HasPrefix(text, "nats: ") {
-			t.Errorf("%s: Open(%q) = %q, want it to contain %q and no password", c.name, c.url, text, c.want)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := openBroker(ctx, plain.s.ClientURL(), nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
-	}
-}
-
-// TestOpenWhileAway: a server that cannot be reached is no error, but one for Healthy and Declare.
-func TestOpenWhileAway(t *testing.T) {
-	t.Parallel()
-	for _, hosts := range []string{"127.0.0.1:1,127.0.0.1:2", "no-such-host.invalid"} {
-		b, err := openBroker(t.Context(), "nats://ada:secret@"+hosts, nil)
-		if err != nil {
-			t.Fatalf("Open = %v, want nil", err)
-		}
-		defer closeNow(t, b)
-		for what, err := range map[string]error{
-			"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"}),
-		} {
-			if err == nil || !strings.Contains(err.Error(), "nats://ada:xxxxx@"+hosts) || strings.Contains(err.Error(), "secret") {
-				t.Errorf("%s = %v, want the URL without its password", what, err)
-			}
-		}
-	}
+	drivertest.Opening(t, func(ctx context.Context, url string) (driver.Broker, error) { return openBroker(ctx, url, nil) }, map[string]string{
+		"nats://ada:secret@" + host(secure): "Authorization",
+		plain.s.ClientURL():                 "--jetstream",
+		"nats://ada:secret@h?max_aeg=1h":    `unknown parameter "max_aeg"`,
+		"nats://h?max_age=week":             `max_age="week"`,
+		"nats://h?ack_wait=1ms":             "100ms or more",
+		"nats://h?replicas=6":               "1 to 5",
+		"nats://h?atomic=perhaps":           "true or false",
+		"nats://h?%zz":                      "parameters",
+		"nats://ada:secret%zz@h":            "xxxxx",
+	}, map[string]string{
+		"nats://ada:secret@127.0.0.1:1,127.0.0.1:2": "nats://ada:xxxxx@127.0.0.1:1,127.0.0.1:2",
+		"nats://ada:secret@no-such-host.invalid":    "nats://ada:xxxxx@no-such-host.invalid",
+	})
 }
 
 func TestStreamSettings(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	for query, want := range map[string]struct {
 		topic, stream         string
 		age, window, ackPause time.Duration
@@ -188,7 +157,7 @@ func TestAckWaitOfKnownGroupChanges(t *testing.T) {
 		}
 		receive(t, b, driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}, 1)
 		closeNow(t, b)
-		c, err := admin(t, s).Consumer(t.Context(), "t", "g")
+		c, err := admin(t, s.s.ClientURL()).Consumer(t.Context(), "t", "g")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +171,7 @@ func TestAckWaitOfKnownGroupChanges(t *testing.T) {
 func TestForeignStream(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	for _, c := range []jetstream.StreamConfig{
 		{Name: "mine", Subjects: []string{"mine.*"}, MaxAge: time.Minute},
 		{Name: "other", Subjects: []string{"other.>"}},
@@ -240,7 +209,7 @@ func TestForeignStream(t *testing.T) {
 func TestForeignPublisher(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	b := open(t, s.s.ClientURL())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "order.placed"}); err != nil {

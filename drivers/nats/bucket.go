@@ -55,11 +55,8 @@ type opened struct {
 // ready or the bucket turns out to be gone. With again set it also does so when f got no answer in
 // 2 s or the connection broke. All this is within ctx or, if that has no deadline, 10 s.
 func (b *bucket) do(ctx context.Context, again bool, f func(context.Context, *opened) error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-	}
+	ctx, cancel := steady.Bound(ctx, callTimeout)
+	defer cancel()
 	backoff := steady.Backoff{First: minWait, Max: time.Second}
 	for {
 		if err := b.conn.wait(ctx); err != nil {

@@ -238,16 +238,10 @@ func (c *connection) currentLink() context.Context {
 
 // bound gives ctx a deadline if it has none, and ends it when the connection is lost.
 func (c *connection) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	link := c.currentLink()
-	stopTimer := func() {}
-	if _, ok := ctx.Deadline(); !ok {
-		ctx, stopTimer = context.WithTimeout(ctx, callTimeout)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	stopWatch := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
+	ctx, stopTimer := steady.Bound(ctx, callTimeout)
+	ctx, stop := steady.Join(ctx, c.currentLink())
 	return ctx, func() {
-		stopWatch()
-		cancel(nil)
+		stop()
 		stopTimer()
 	}
 }

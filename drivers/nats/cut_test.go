@@ -41,7 +41,7 @@ func TestCutWhileWaiting(t *testing.T) {
 		}
 		until(t, "the reconnection", func() bool { return b.Publish(t.Context(), batch) == nil })
 	}
-	if ids := storedIDs(t, admin(t, s), "t"); len(ids) != 40 { // m0 is in both batches
+	if ids := storedIDs(t, admin(t, s.s.ClientURL()), "t"); len(ids) != 40 { // m0 is in both batches
 		t.Errorf("the stream has %v, want each of m0 to m39 once", ids)
 	}
 }

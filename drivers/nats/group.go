@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/internal/partition"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -127,7 +128,7 @@ func (b *broker) takeOver(ctx context.Context, stream, consumer string) {
 		have, err := b.conn.js.Consumer(ctx, stream, consumer)
 		if err == nil && have.CachedInfo().NumAckPending > 0 && !late { // the owner's last acknowledgements may be on their way
 			late = true
-			pause(ctx, ackTravel)
+			steady.Sleep(ctx, ackTravel)
 			have, err = b.conn.js.Consumer(ctx, stream, consumer)
 		}
 		if err != nil || have.CachedInfo().NumAckPending == 0 {
@@ -148,41 +149,44 @@ func (b *broker) takeOver(ctx context.Context, stream, consumer string) {
 }
 
 // Lag implements driver.LagReporter.
-func (b *broker) Lag(ctx context.Context, sub driver.Subscription) ([]driver.PartitionLag, error) {
+func (b *broker) Lag(ctx context.Context, sub driver.Subscription) (list []driver.PartitionLag, err error) {
 	if err := sub.Validate(); err != nil {
 		return nil, err
 	}
+	err = b.about(ctx, "lag of group "+sub.Group+" in", sub.Topic, func(ctx context.Context) error {
+		stream, err := b.conn.js.Stream(ctx, escapeName(sub.Topic))
+		if err != nil {
+			return err
+		}
+		list = make([]driver.PartitionLag, 1)
+		if !sub.Ordered {
+			list[0], err = lagOf(ctx, stream, escapeName(sub.Group), "")
+			return err
+		}
+		list = make([]driver.PartitionLag, partition.Count)
+		for p := range list {
+			if list[p], err = lagOf(ctx, stream, partitionConsumer(sub.Group, p), partition.Name(p)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// about calls do, which asks about the stream of a topic.
+func (b *broker) about(ctx context.Context, what, topic string, do func(ctx context.Context) error) error {
 	if err := b.reachable(); err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := b.conn.bound(ctx)
 	defer cancel()
-	list, err := b.lag(ctx, sub)
-	if err != nil {
-		return nil, fmt.Errorf("nats: lag of group %s in topic %s at %s: %w", sub.Group, sub.Topic, b.conn.url, b.cause(ctx, err))
-	}
-	return list, nil
-}
-
-func (b *broker) lag(ctx context.Context, sub driver.Subscription) ([]driver.PartitionLag, error) {
-	name := escapeName(sub.Topic)
-	ctx, done := b.askAbout(ctx, name)
+	ctx, done := b.askAbout(ctx, escapeName(topic))
 	defer done()
-	stream, err := b.conn.js.Stream(ctx, name)
-	if err != nil {
-		return nil, err
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("nats: %s topic %s at %s: %w", what, topic, b.conn.url, b.cause(ctx, err))
 	}
-	if !sub.Ordered {
-		one, err := lagOf(ctx, stream, escapeName(sub.Group), "")
-		return []driver.PartitionLag{one}, err
-	}
-	list := make([]driver.PartitionLag, partition.Count)
-	for p := range list {
-		if list[p], err = lagOf(ctx, stream, partitionConsumer(sub.Group, p), partition.Name(p)); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	return nil
 }
 
 // lagOf returns what waits for a consumer.
@@ -213,28 +217,19 @@ func lagOf(ctx context.Context, stream jetstream.Stream, consumer, name string) 
 // none. It fails while members with Ordered are there. Subscribe calls of others end with an error,
 // and should begin again only after Reset.
 func (b *broker) Reset(ctx context.Context, sub driver.Subscription, to time.Time) error {
-	err := sub.Validate()
-	if err == nil {
-		err = b.reachable()
-	}
-	if err != nil {
+	if err := sub.Validate(); err != nil {
 		return err
 	}
-	ctx, cancel := b.conn.bound(ctx)
-	defer cancel()
-	info, err := b.topic(ctx, sub.Topic, sub.Raw)
-	if err == nil {
-		err = b.reset(ctx, info, sub, to)
-	}
-	if err != nil {
-		return fmt.Errorf("nats: reset of group %s in topic %s at %s: %w", sub.Group, sub.Topic, b.conn.url, b.cause(ctx, err))
-	}
-	return nil
+	return b.about(ctx, "reset of group "+sub.Group+" in", sub.Topic, func(ctx context.Context) error {
+		info, err := b.topic(ctx, sub.Topic, sub.Raw)
+		if err != nil {
+			return err
+		}
+		return b.reset(ctx, info, sub, to)
+	})
 }
 
 func (b *broker) reset(ctx context.Context, info topicInfo, sub driver.Subscription, to time.Time) error {
-	ctx, done := b.askAbout(ctx, info.stream)
-	defer done()
 	if err := b.noneOrdered(ctx, info, sub); err != nil {
 		return err
 	}
@@ -257,19 +252,15 @@ func (b *broker) reset(ctx context.Context, info topicInfo, sub driver.Subscript
 }
 
 // Retention implements driver.Retainer.
-func (b *broker) Retention(ctx context.Context, topic string) (time.Duration, error) {
-	if err := b.reachable(); err != nil {
-		return 0, err
-	}
-	ctx, cancel := b.conn.bound(ctx)
-	defer cancel()
-	ctx, done := b.askAbout(ctx, escapeName(topic))
-	defer done()
-	stream, err := b.conn.js.Stream(ctx, escapeName(topic))
-	if err != nil {
-		return 0, fmt.Errorf("nats: retention of topic %s at %s: %w", topic, b.conn.url, b.cause(ctx, err))
-	}
-	return stream.CachedInfo().Config.MaxAge, nil
+func (b *broker) Retention(ctx context.Context, topic string) (keeps time.Duration, err error) {
+	err = b.about(ctx, "retention of", topic, func(ctx context.Context) error {
+		stream, err := b.conn.js.Stream(ctx, escapeName(topic))
+		if err == nil {
+			keeps = stream.CachedInfo().Config.MaxAge
+		}
+		return err
+	})
+	return keeps, err
 }
 
 // ignoring returns nil for an error of the given kind.

@@ -121,16 +121,10 @@ func harness(t *testing.T, url string) drivertest.Harness {
 			if query != "" {
 				servers += "?" + query
 			}
-			return open(t, servers), link{p}
+			return open(t, servers), p
 		},
 	}
 }
-
-// A link is a proxy as drivertest has it.
-type link struct{ *servertest.Proxy }
-
-func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
-func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

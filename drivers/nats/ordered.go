@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kaptar/kaptar/internal/partition"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -103,12 +104,7 @@ func (m *member) answer(msg *nats.Msg) {
 	_ = m.b.conn.Publish(msg.Reply, nil) // without it the other one calls again
 }
 
-func (m *member) wakeUp() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // a wake-up waits already
-	}
-}
+func (m *member) wakeUp() { steady.Signal(m.wake) }
 
 // look reads the roster, follows it, and writes what should change in it.
 func (m *member) look(ctx context.Context) error {
@@ -209,7 +205,7 @@ func (m *member) callNext(ctx context.Context, r *roster) {
 		}
 		err := m.b.call(ctx, other)
 		if errors.Is(err, nats.ErrNoResponders) && !back { // after a restart of the server the others may not be back yet
-			pause(ctx, callAgain)
+			steady.Sleep(ctx, callAgain)
 			err = m.b.call(ctx, other)
 		}
 		switch gone := errors.Is(err, nats.ErrNoResponders) && !back; {
@@ -235,13 +231,6 @@ func (b *broker) call(ctx context.Context, member string) error {
 	defer cancel()
 	_, err := b.conn.RequestWithContext(ctx, member, nil)
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // begin starts to deliver a partition.

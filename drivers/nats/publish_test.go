@@ -26,7 +26,7 @@ func messages(topic, prefix string, n int) []driver.Message {
 func TestFailureKeepsOrder(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	config := jetstream.StreamConfig{Name: "t", Subjects: []string{"t.*"}, MaxMsgSize: 500, AllowAtomicPublish: true}
 	if _, err := js.CreateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestFailureKeepsOrder(t *testing.T) {
 func TestPartialAcrossTopics(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	if _, err := admin(t, s).CreateStream(t.Context(), jetstream.StreamConfig{Name: "full", Subjects: []string{"full.*"}, MaxMsgs: 1, Discard: jetstream.DiscardNew}); err != nil {
+	if _, err := admin(t, s.s.ClientURL()).CreateStream(t.Context(), jetstream.StreamConfig{Name: "full", Subjects: []string{"full.*"}, MaxMsgs: 1, Discard: jetstream.DiscardNew}); err != nil {
 		t.Fatal(err)
 	}
 	b := open(t, s.s.ClientURL())
@@ -87,7 +87,7 @@ func TestPartialAcrossTopics(t *testing.T) {
 func TestAtomicBatches(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	for query, wants := range map[string]map[int]int{ // by messages: batches
 		"?atomic=true":  {31: 0, 32: 1, 500: 1, 501: 1}, // the last of 501 goes alone
 		"?atomic=false": {31: 0, 33: 0},
@@ -127,7 +127,7 @@ func TestLargeBatch(t *testing.T) {
 	if err := b.Publish(t.Context(), batch); err != nil {
 		t.Fatalf("Publish of 36 MiB = %v, want nil", err)
 	}
-	if n := len(storedIDs(t, admin(t, s), "t")); n != 40 {
+	if n := len(storedIDs(t, admin(t, s.s.ClientURL()), "t")); n != 40 {
 		t.Errorf("the stream has %d messages, want 40", n)
 	}
 }
@@ -146,7 +146,7 @@ func TestServerLimit(t *testing.T) {
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
 		t.Fatal(err)
 	}
-	if ids := storedIDs(t, admin(t, s), "t"); len(ids) != 0 {
+	if ids := storedIDs(t, admin(t, s.s.ClientURL()), "t"); len(ids) != 0 {
 		t.Errorf("the stream has %v, want nothing", ids)
 	}
 }
@@ -166,7 +166,7 @@ func TestPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]string, len(batch)) // by id: the order across keys is not promised
-	for _, m := range stored(t, admin(t, s), "t_v1") {
+	for _, m := range stored(t, admin(t, s.s.ClientURL()), "t_v1") {
 		got[m.Header.Get("Nats-Msg-Id")[0]-'0'] = m.Subject
 	}
 	if want := []string{"t.v1.p05", "t.v1.p12", "t.v1.p11", "t.v1.p12", "t.v1.p01"}; !slices.Equal(got, want) {
@@ -178,7 +178,7 @@ func TestPartitions(t *testing.T) {
 func TestDeletedStream(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	b := open(t, s.s.ClientURL()+"?atomic=true")
 	defer closeNow(t, b)
 	for i, n := range []int{1, 40, 1} {

@@ -314,12 +314,7 @@ func (p *puller) restart() {
 	p.wakeUp()
 }
 
-func (p *puller) wakeUp() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // a wake-up waits already
-	}
-}
+func (p *puller) wakeUp() { steady.Signal(p.wake) }
 
 // stop ends the subscription and nacks the messages that were not delivered.
 func (p *puller) stop() {

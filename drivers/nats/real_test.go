@@ -75,20 +75,6 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-func client(t *testing.T, url string) jetstream.JetStream {
-	t.Helper()
-	nc, err := natsgo.Connect(url, natsgo.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
-}
-
 // TestLeaderKilled kills the leader of a topic with three copies, twice, while messages are
 // published and consumed: what was acknowledged is stored, once each and in the order of its key,
 // and is delivered.
@@ -149,7 +135,7 @@ func TestLeaderKilled(t *testing.T) {
 	all("the first deliveries")
 	for range 2 {
 		sent(10)
-		js := client(t, c.URL())
+		js := admin(t, c.URL())
 		var stream jetstream.Stream
 		until(t, "the stream's leader", func() (ok bool) {
 			var err error
@@ -167,7 +153,7 @@ func TestLeaderKilled(t *testing.T) {
 		must(t, leader.Restart(t.Context()))
 	}
 	sent(5)
-	stored := readAll(t, client(t, c.URL()), "t")
+	stored := readAll(t, admin(t, c.URL()), "t")
 	if !slices.Equal(stored, want) {
 		t.Errorf("the stream has %d messages, want the %d that were published, each once and in order; lost %v", len(stored), len(want), missing(want, stored))
 	}
@@ -178,7 +164,7 @@ func TestLeaderKilled(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		t.Logf("not delivered: %v", missing(want, slices.Collect(maps.Keys(delivered))))
-		if k, err := client(t, c.URL()).Consumer(context.Background(), "t", "g"); err == nil {
+		if k, err := admin(t, c.URL()).Consumer(context.Background(), "t", "g"); err == nil {
 			t.Logf("the consumer: %+v", k.CachedInfo())
 		}
 	}()

@@ -236,10 +236,7 @@ func (r *registry) refreshAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, reg := range r.kept {
-		select {
-		case reg.wake <- struct{}{}:
-		default:
-		}
+		steady.Signal(reg.wake)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kaptar/kaptar/discovery"
@@ -16,6 +15,7 @@ import (
 	"github.com/kaptar/kaptar/drivers/nats"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/kv"
 )
 
 // A testRegistry is the registry of a backend of its own.
@@ -59,36 +59,48 @@ func TestRegistryConformanceCluster(t *testing.T) {
 	discoverytest.Run(t, registryHarness(startCluster(t, 3).URL()+"?replicas=3"))
 }
 
-// A instanceFollower is a watch in the background that shows the IDs of each list.
-type instanceFollower struct {
+// A follower is a watch in the background that shows each list in one line.
+type follower struct {
 	t     *testing.T
 	lists chan string
 }
 
-func followInstances(t *testing.T, r discovery.Resolver, service string) *instanceFollower {
+func follow[T any](t *testing.T, name string, watch func(ctx context.Context, name string, update func([]T)) error, show func(T) string) *follower {
 	t.Helper()
-	f := &instanceFollower{t, make(chan string, 1000)}
+	f := &follower{t, make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.Watch(ctx, service, func(list []discovery.Instance) {
-			var ids []string
-			for _, in := range list {
-				ids = append(ids, in.ID)
+		ended <- watch(ctx, name, func(list []T) {
+			var all []string
+			for _, one := range list {
+				all = append(all, show(one))
 			}
-			f.lists <- strings.Join(ids, " ")
+			f.lists <- strings.Join(all, " ")
 		})
 	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("Watch(%q) = %v, want nil", service, err)
+			t.Errorf("Watch(%q) = %v, want nil", name, err)
 		}
 	})
 	return f
 }
 
-func (f *instanceFollower) until(want string) (before []string) {
+// followInstances shows the IDs, followValues keys with their values.
+func followInstances(t *testing.T, r discovery.Resolver, service string) *follower {
+	t.Helper()
+	return follow(t, service, r.Watch, func(in discovery.Instance) string { return in.ID })
+}
+
+func followValues(t *testing.T, s kv.Store, prefix string) *follower {
+	t.Helper()
+	return follow(t, prefix, s.Watch, func(e kv.Entry) string { return e.Key + "=" + string(e.Value) })
+}
+
+// until waits for a list and returns those that came before it.
+func (f *follower) until(want string) (before []string) {
 	f.t.Helper()
 	expired := time.After(60 * time.Second)
 	for {
@@ -105,7 +117,7 @@ func (f *instanceFollower) until(want string) (before []string) {
 }
 
 // quiet fails if a list is told within d.
-func (f *instanceFollower) quiet(d time.Duration, what string) {
+func (f *follower) quiet(d time.Duration, what string) {
 	f.t.Helper()
 	select {
 	case got := <-f.lists:
@@ -121,20 +133,6 @@ func register(t *testing.T, r discovery.Registrar, ids ...string) {
 			t.Fatalf("Register(%s) = %v, want nil", id, err)
 		}
 	}
-}
-
-func adminOf(t *testing.T, url string) jetstream.JetStream {
-	t.Helper()
-	nc, err := natsgo.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
 }
 
 // TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its
@@ -198,7 +196,7 @@ func TestServerRestart(t *testing.T) {
 		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
 		"paused for two times": {9 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
 		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
-			if err := adminOf(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
+			if err := admin(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
 			}
 		}},
@@ -237,7 +235,7 @@ func TestRegistryLeaderKilled(t *testing.T) {
 	register(t, r, "a", "b")
 	f := followInstances(t, other, "s")
 	f.until("a b")
-	stream, err := adminOf(t, c.URL()).Stream(t.Context(), "KV_kaptar-instances")
+	stream, err := admin(t, c.URL()).Stream(t.Context(), "KV_kaptar-instances")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +294,7 @@ func TestCloseEndsCallsThatWait(t *testing.T) {
 func TestOldBucket(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	js := adminOf(t, server.URL())
+	js := admin(t, server.URL())
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "kaptar-instances"}); err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +314,7 @@ func TestStrangersAreNotListed(t *testing.T) {
 	server := servertest.Start(t, servers.NATS)
 	r := openRegistry(t, server.URL())
 	register(t, r, "a")
-	bucket, err := adminOf(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")
+	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "kaptar-instances")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,10 @@ func TestRights(t *testing.T) {
 			return b.Subscribe(ctx, sub, func(d driver.Delivery) { _ = d.Ack(context.Background()) })
 		}
 	}
+	lag := func(b driver.Broker) error {
+		_, err := b.(driver.LagReporter).Lag(t.Context(), driver.Subscription{Topic: "seen", Group: "g4", From: driver.FromNow})
+		return err
+	}
 	for _, c := range []struct {
 		user, name string
 		call       func(driver.Broker) error
@@ -61,6 +65,7 @@ func TestRights(t *testing.T) {
 		{"looks", "publish", send(1), []string{"publish to seen", `"seen.`}},
 		{"looks", "publish a batch", send(100), []string{"publish to seen", `"seen.`}},
 		{"looks", "subscribe", subscribe("g1"), []string{"subscribe g1 to seen", "$JS.API.CONSUMER.INFO.seen.g1"}},
+		{"looks", "lag", lag, []string{"lag of group g4 in topic seen", "$JS.API.CONSUMER.INFO.seen.g4"}},
 		{"joins", "pull", subscribe("g2"), []string{"subscribe g2 to seen", "$JS.API.CONSUMER.MSG.NEXT.seen.g2"}},
 		{"pulls", "acknowledge", subscribe("g3"), []string{"subscribe g3 to seen", "$JS.ACK.seen.g3."}},
 	} {

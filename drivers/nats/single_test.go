@@ -42,7 +42,7 @@ func TestPipelined(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)
 	if err := b.Declare(t.Context(), driver.Subscription{Topic: "t"}); err != nil {
@@ -82,7 +82,7 @@ func TestPipelined(t *testing.T) {
 func TestPartialAcrossKeys(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "t", Subjects: []string{"t.*"}, MaxMsgSize: 500}); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestPartialAcrossKeys(t *testing.T) {
 func TestLateAnswer(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "t", Subjects: []string{"t.*"}, MaxMsgSize: 500}); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestLateAnswer(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
-	js := admin(t, s)
+	js := admin(t, s.s.ClientURL())
 	p := servertest.NewProxy(t, strings.TrimPrefix(s.s.ClientURL(), "nats://"))
 	b := open(t, "nats://"+p.Addr())
 	defer closeNow(t, b)

@@ -56,52 +56,6 @@ func TestStoreConformanceCluster(t *testing.T) {
 	})
 }
 
-// A valueFollower is a watch in the background.
-type valueFollower struct {
-	t     *testing.T
-	lists chan string
-}
-
-func followValues(t *testing.T, s kv.Store, prefix string) *valueFollower {
-	t.Helper()
-	f := &valueFollower{t, make(chan string, 1000)}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- s.Watch(ctx, prefix, func(list []kv.Entry) {
-			var b strings.Builder
-			for _, e := range list {
-				fmt.Fprintf(&b, "%s=%s ", e.Key, e.Value)
-			}
-			f.lists <- strings.TrimSpace(b.String())
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Watch(%q) = %v, want nil", prefix, err)
-		}
-	})
-	return f
-}
-
-// until waits for a list and returns those that came before it.
-func (f *valueFollower) until(want string) (before []string) {
-	f.t.Helper()
-	expired := time.After(40 * time.Second)
-	for {
-		select {
-		case got := <-f.lists:
-			if got == want {
-				return before
-			}
-			before = append(before, got)
-		case <-expired:
-			f.t.Fatalf("lists were %q, want %q within 40s", before, want)
-		}
-	}
-}
-
 func put(t *testing.T, s kv.Store, key, value string) {
 	t.Helper()
 	if _, err := s.Put(t.Context(), key, []byte(value)); err != nil {
@@ -154,7 +108,7 @@ func TestWatchSurvivesLoss(t *testing.T) {
 				wipe(t, server)
 				must(t, server.Restart(t.Context()))
 			default:
-				if err := adminOf(t, server.URL()).DeleteStream(t.Context(), "KV_kaptar"); err != nil {
+				if err := admin(t, server.URL()).DeleteStream(t.Context(), "KV_kaptar"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -185,7 +139,7 @@ func TestStoreLeaderKilled(t *testing.T) {
 	for round := range 2 {
 		var leader *servers.Server
 		until(t, "the bucket has a leader", func() bool { // a question during an election is lost
-			stream, err := adminOf(t, c.URL()).Stream(t.Context(), "KV_kaptar")
+			stream, err := admin(t, c.URL()).Stream(t.Context(), "KV_kaptar")
 			if err != nil || stream.CachedInfo().Cluster.Leader == "" {
 				return false
 			}
@@ -285,7 +239,7 @@ func TestForeignKeys(t *testing.T) {
 	server := servertest.Start(t, servers.NATS)
 	s := openStore(t, server.URL()+"?bucket=shared")
 	put(t, s, "a", "1")
-	bucket, err := adminOf(t, server.URL()).KeyValue(t.Context(), "shared")
+	bucket, err := admin(t, server.URL()).KeyValue(t.Context(), "shared")
 	if err != nil {
 		t.Fatal(err)
 	}

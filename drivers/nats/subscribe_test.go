@@ -18,7 +18,7 @@ func TestDeletedConsumer(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t, nil)
-			js := admin(t, s)
+			js := admin(t, s.s.ClientURL())
 			b := open(t, s.s.ClientURL())
 			defer closeNow(t, b)
 			sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaptar/kaptar/drivers"
 	"github.com/kaptar/kaptar/internal/redact"
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -135,7 +136,7 @@ func (b *Broker) Declare(ctx context.Context, sub driver.Subscription) error {
 		return fmt.Errorf("rabbitmq: declare topic %s: %w", topic, driver.ErrClosed)
 	}
 	defer b.calls.Done()
-	ctx, cancel := bound(ctx)
+	ctx, cancel := steady.Bound(ctx, callTimeout)
 	defer cancel()
 	if sub.Raw && !b.opts.MakeQueues { // its programs make the queue
 		return nil
@@ -235,14 +236,6 @@ func (b *Broker) await(ctx context.Context, call func() error) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// bound gives ctx a deadline if it has none.
-func bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, callTimeout)
 }
 
 // lacks says which permission the user needs, if err is about that (servers before 3.12 omit it).

@@ -13,73 +13,39 @@ import (
 	"github.com/kaptar/kaptar/drivers/rabbitmq"
 	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/messaging/driver"
+	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-func TestOpenErrors(t *testing.T) {
+func TestOpen(t *testing.T) {
 	t.Parallel()
 	url := servertest.VHost(t)
 	host := url[strings.LastIndex(url, "@")+1:]
-	for _, c := range []struct{ name, url, want string }{
-		{"wrong password", "amqp://kaptar:secret@" + host, `the user "kaptar" or its password is wrong`},
-		{"wrong vhost", url + "x", "x\" does not exist"},
-		{"unknown parameter", "amqp://ada:secret@h?order_by=key", `unknown parameter "order_by"`},
-		{"bad duration", "amqp://h?ack_wait=week", `ack_wait="week": expected a duration`},
-		{"short duration", "amqp://h?balance=1ms", "100ms"},
-		{"too many", "amqp://h?partitions=65", "1 to 64"},
-		{"none", "amqp://h?partitions=0", "1 to 64"},
-		{"no number", "amqp://h?partitions=x", "1 to 64"},
-		{"bad order", "amqp://h?order=id", "key or none"},
-		{"bad bool", "amqp://h?mandatory=perhaps", "true or false"},
-		{"bad start", "amqp://h?from_beginning=then", "now or refuse"},
-		{"bad query", "amqp://h?%zz", "parameters"},
-		{"bad escape", "amqp://ada:secret%zz@h", "percent-encoded"},
-		{"slash in password", "amqp://ada:se/cret@h", "percent-encoded"},
-		{"empty host", "amqp://ada:secret@h,/v", "host1:5672"},
-	} {
-		b, err := rabbitmq.Open(t.Context(), c.url, nil)
-		if err == nil {
-			closeNow(t, b)
-			t.Errorf("%s: Open(%q) = nil error, want one", c.name, c.url)
-			continue
-		}
-		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "secret") || !strings.HasPrefix(text, "rabbitmq: ") {
-			t.Errorf("%s: Open(%q) = %q, want it to contain %q and no password", c.name, c.url, text, c.want)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := rabbitmq.Open(ctx, url, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("Open with a cancelled context = %v, want context.Canceled", err)
-	}
-}
-
-// TestOpenWhileAway: a server that cannot be reached is no error, but one for Healthy and Declare.
-func TestOpenWhileAway(t *testing.T) {
-	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for _, c := range []struct{ name, url, want string }{
-		{"nobody there", "amqp://ada:secret@127.0.0.1:1/v", "amqp://ada:xxxxx@127.0.0.1:1/v since"},
-		{"nobody at two", "amqp://ada:secret@127.0.0.1:1,127.0.0.1:2/v", "127.0.0.1:2: connect"},
-		{"says nothing", "amqp://ada:secret@" + silent.Addr().String(), "does not speak AMQP"},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		b, err := rabbitmq.Open(ctx, c.url, nil)
-		cancel()
-		if err != nil {
-			t.Errorf("%s: Open(%q) = %v, want nil", c.name, c.url, err)
-			continue
-		}
-		defer closeNow(t, b)
-		for what, err := range map[string]error{"Healthy": b.Healthy(), "Declare": b.Declare(t.Context(), driver.Subscription{Topic: "t"})} {
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
-				t.Errorf("%s: %s = %v, want %q and no password", c.name, what, err, c.want)
-			}
-		}
-	}
+	drivertest.Opening(t, func(ctx context.Context, url string) (driver.Broker, error) { return rabbitmq.Open(ctx, url, nil) }, map[string]string{
+		"amqp://kaptar:secret@" + host:     `the user "kaptar" or its password is wrong`,
+		url + "x":                          "x\" does not exist",
+		"amqp://ada:secret@h?order_by=key": `unknown parameter "order_by"`,
+		"amqp://h?ack_wait=week":           `ack_wait="week": expected a duration`,
+		"amqp://h?balance=1ms":             "100ms",
+		"amqp://h?partitions=65":           "1 to 64",
+		"amqp://h?partitions=0":            "1 to 64",
+		"amqp://h?partitions=x":            "1 to 64",
+		"amqp://h?order=id":                "key or none",
+		"amqp://h?mandatory=perhaps":       "true or false",
+		"amqp://h?from_beginning=then":     "now or refuse",
+		"amqp://h?%zz":                     "parameters",
+		"amqp://ada:secret%zz@h":           "percent-encoded",
+		"amqp://ada:se/cret@h":             "percent-encoded",
+		"amqp://ada:secret@h,/v":           "host1:5672",
+	}, map[string]string{
+		"amqp://ada:secret@127.0.0.1:1/v":             "amqp://ada:xxxxx@127.0.0.1:1/v since",
+		"amqp://ada:secret@127.0.0.1:1,127.0.0.1:2/v": "127.0.0.1:2: connect",
+		"amqp://ada:secret@" + silent.Addr().String(): "does not speak AMQP",
+	})
 }
 
 // TestSecondHost: the first server of the URL that answers is used.

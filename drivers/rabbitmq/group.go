@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -94,7 +95,7 @@ func (b *Broker) about(ctx context.Context, what string, ask func(u *builder) er
 		return fmt.Errorf("rabbitmq: %s: %w", what, driver.ErrClosed)
 	}
 	defer b.calls.Done()
-	ctx, cancel := bound(ctx)
+	ctx, cancel := steady.Bound(ctx, callTimeout)
 	defer cancel()
 	conn, err := b.sub.current()
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -63,7 +64,7 @@ func (b *Broker) Publish(ctx context.Context, msgs []driver.Message) error {
 			return err
 		}
 	}
-	ctx, cancel := bound(ctx)
+	ctx, cancel := steady.Bound(ctx, callTimeout)
 	defer cancel()
 	c, err := b.acquire(ctx)
 	if err != nil {

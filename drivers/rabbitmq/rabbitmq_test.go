@@ -56,16 +56,10 @@ func harness(t *testing.T, url string) drivertest.Harness {
 			at := strings.LastIndex(url, "@")
 			address, vhost, _ := strings.Cut(url[at+1:], "/")
 			p := servertest.NewProxy(t, address)
-			return open(t, url[:at+1]+p.Addr()+"/"+vhost, options()), link{p}
+			return open(t, url[:at+1]+p.Addr()+"/"+vhost, options()), p
 		},
 	}
 }
-
-// A link is a proxy as drivertest has it.
-type link struct{ *servertest.Proxy }
-
-func (l link) Slow(delay time.Duration, rate int) { l.Be(servertest.Bad{Delay: delay, Rate: rate}) }
-func (l link) Block(up, down bool)                { l.Be(servertest.Bad{Up: up, Down: down}) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

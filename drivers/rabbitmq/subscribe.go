@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -36,7 +37,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub driver.Subscription, deliver
 	if ctx.Err() != nil {
 		return nil
 	}
-	joining, cancel := bound(ctx)
+	joining, cancel := steady.Bound(ctx, callTimeout)
 	g, err := b.join(joining, sub)
 	cancel()
 	if err == nil {
@@ -142,12 +143,7 @@ func (m *member) fail(err error) {
 	m.wakeUp()
 }
 
-func (m *member) wakeUp() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // a wake-up waits already
-	}
-}
+func (m *member) wakeUp() { steady.Signal(m.wake) }
 
 // leave gives up all partitions, and waits for those that have nothing in flight.
 func (m *member) leave() {

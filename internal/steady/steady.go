@@ -23,13 +23,35 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Join returns a copy of ctx that also ends with other.
-func Join(ctx, other context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(other, cancel)
+// Join returns a copy of ctx that also ends with each of others, for the same cause.
+func Join(ctx context.Context, others ...context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stops := make([]func() bool, len(others))
+	for i, other := range others {
+		stops[i] = context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+	}
 	return ctx, func() {
-		stop()
-		cancel()
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
+}
+
+// Bound returns ctx, if it has a deadline, or else a copy of it that ends after d.
+func Bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// Signal leaves a value in c, which has room for one, unless there is one: who waits for c wakes up
+// once, however often it was called.
+func Signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

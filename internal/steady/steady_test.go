@@ -101,21 +101,60 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestJoin: each of the contexts ends the copy, and says why.
 func TestJoin(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(one, other context.CancelFunc){
-		"its own": func(one, _ context.CancelFunc) { one() }, "the other": func(_, other context.CancelFunc) { other() },
-	} {
-		one, endOne := context.WithCancel(t.Context())
-		other, endOther := context.WithCancel(t.Context())
-		ctx, cancel := steady.Join(one, other)
-		if ctx.Err() != nil {
-			t.Errorf("%s: the context has ended at once", name)
+	why := errors.New("why")
+	for i := range 3 {
+		var all [3]context.Context
+		var ends [3]context.CancelCauseFunc
+		for j := range all {
+			all[j], ends[j] = context.WithCancelCause(t.Context())
 		}
-		end(endOne, endOther)
+		ctx, cancel := steady.Join(all[0], all[1:]...)
+		if ctx.Err() != nil {
+			t.Errorf("%d: the context has ended at once", i)
+		}
+		ends[i](why)
 		<-ctx.Done()
+		if got := context.Cause(ctx); got != why { //nolint:errorlint // the same value
+			t.Errorf("%d: the cause is %v, want that of the context that ended", i, got)
+		}
 		cancel()
-		endOne()
-		endOther()
+		for _, end := range ends {
+			end(nil)
+		}
+	}
+	other, end := context.WithCancel(t.Context())
+	defer end()
+	ctx, cancel := steady.Join(t.Context(), other)
+	cancel()
+	if got := context.Cause(ctx); got != context.Canceled { //nolint:errorlint // the same value
+		t.Errorf("after its own cancel the cause is %v, want %v", got, context.Canceled)
+	}
+}
+
+// TestBound: a deadline that is there stays.
+func TestBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := steady.Bound(t.Context(), time.Minute)
+		defer cancel()
+		same, stop := steady.Bound(ctx, time.Second)
+		stop()
+		if at, ok := same.Deadline(); !ok || time.Until(at) != time.Minute || same.Err() != nil {
+			t.Errorf("the deadline is %v, %v, %v, want the first one", at, ok, same.Err())
+		}
+	})
+}
+
+// TestSignal: a second signal does not wait.
+func TestSignal(t *testing.T) {
+	t.Parallel()
+	c := make(chan struct{}, 1)
+	steady.Signal(c)
+	steady.Signal(c)
+	if len(c) != 1 {
+		t.Errorf("%d values in the channel, want 1", len(c))
 	}
 }

@@ -9,10 +9,49 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
+
+// Opening tests what open says of URLs, whose password is "secret", by the text that its error has
+// to have. Of those in refused it says that they cannot be used. Those in away are of servers that
+// cannot be reached, which is an error of Healthy and Declare alone.
+func Opening(t *testing.T, open func(ctx context.Context, url string) (driver.Broker, error), refused, away map[string]string) {
+	t.Helper()
+	check := func(what string, err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s = %v, want an error with %q and no password", what, err, want)
+		}
+	}
+	for url, want := range refused {
+		b, err := open(t.Context(), url)
+		if check("Open of "+url, err, want); err == nil {
+			_ = b.Close(t.Context())
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for url, want := range away {
+		if _, err := open(ended, url); !errors.Is(err, context.Canceled) {
+			t.Errorf("Open of %s with a cancelled context = %v, want context.Canceled", url, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		b, err := open(ctx, url)
+		cancel()
+		if err != nil {
+			t.Errorf("Open of %s = %v, want nil", url, err)
+			continue
+		}
+		check("Healthy at "+url, b.(driver.HealthReporter).Healthy(), want) //nolint:forcetypeassert // all drivers are
+		check("Declare at "+url, b.Declare(t.Context(), driver.Subscription{Topic: "t"}), want)
+		if err := b.Close(t.Context()); err != nil {
+			t.Errorf("Close at %s = %v, want nil", url, err)
+		}
+	}
+}
 
 func testCancelEndsSubscribe(e *env) {
 	m := e.subscribe("g")

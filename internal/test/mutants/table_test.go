@@ -365,6 +365,22 @@ func stores() []mutant {
 			"sub.From == driver.FromBeginning || b.remade(sub) {", "sub.From == driver.FromBeginning {", "./drivers/kafka", "TestDeletedTopic",
 		},
 		{
+			"who waits for two things hears which of them has ended, and why", "internal/steady/steady.go",
+			"cancel(context.Cause(other))", "cancel(nil)", "./internal/steady", "TestJoin",
+		},
+		{
+			"a caller's deadline stays as it is", "internal/steady/steady.go",
+			"if _, ok := ctx.Deadline(); ok {", "if _, ok := ctx.Deadline(); ok && d < 0 {", "./internal/steady", "TestBound",
+		},
+		{
+			"a call does not outlast NATS's connection", "drivers/nats/conn.go",
+			"steady.Join(ctx, c.currentLink())", "steady.Join(ctx)", "./drivers/nats", "TestCutWhileWaiting",
+		},
+		{
+			"who must not see a group's lag is told at once which right is missing", "drivers/nats/group.go",
+			"b.askAbout(ctx, escapeName(topic))", `b.askAbout(ctx, "")`, "./drivers/nats", "TestRights/lag",
+		},
+		{
 			"NATS stores a message id once", "drivers/nats/wire.go",
 			"	set(nats.MsgIdHdr, escapeValue(m.ID))\n", "", "./drivers/nats", "",
 		},

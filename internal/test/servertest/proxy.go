@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/steady"
 )
 
 // A Proxy stands before a server and can keep its answers back, be slow, cut the connections and
@@ -19,16 +21,15 @@ type Proxy struct {
 	refused bool
 	hold    chan struct{} // answers go through once it is closed
 
-	bad     Bad
+	bad     bad
 	changed chan struct{} // closed when bad is another one
 }
 
-// Bad says what is wrong with the way to a server. The zero value is nothing.
-type Bad struct {
-	Delay time.Duration // of each piece, each way
-	Rate  int           // bytes a second, each way; 0: as they come
-	Up    bool          // nothing reaches the server
-	Down  bool          // nothing reaches the client
+// bad is what is wrong with the way to a server. The zero value is nothing.
+type bad struct {
+	delay    time.Duration // of each piece, each way
+	rate     int           // bytes a second, each way; 0: as they come
+	up, down bool          // nothing reaches the server, or the client
 }
 
 // NewProxy returns a proxy for the server at host:port, on a free port of 127.0.0.1, until the end
@@ -84,17 +85,24 @@ func (p *Proxy) Release() {
 	p.release()
 }
 
-// Be makes the way bad, or with the zero value good again: then what was kept back goes on.
-func (p *Proxy) Be(bad Bad) {
+// Slow delays each piece, each way, or lets so many bytes a second through; 0 is none, and all.
+func (p *Proxy) Slow(delay time.Duration, rate int) {
+	p.be(func(b *bad) { b.delay, b.rate = delay, rate })
+}
+
+// Block keeps back what goes to the server, or what comes from it, until it is called with false.
+func (p *Proxy) Block(up, down bool) { p.be(func(b *bad) { b.up, b.down = up, down }) }
+
+func (p *Proxy) be(change func(*bad)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.bad = bad
+	change(&p.bad)
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
 // now returns what is wrong, and a channel that closes when that is something else.
-func (p *Proxy) now() (Bad, <-chan struct{}) {
+func (p *Proxy) now() (bad, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.bad, p.changed
@@ -103,22 +111,22 @@ func (p *Proxy) now() (Bad, <-chan struct{}) {
 // pass writes a piece as the way allows.
 func (p *Proxy) pass(to net.Conn, piece []byte, up bool) error {
 	bad, _ := p.now()
-	if bad.Delay > 0 {
-		<-time.After(bad.Delay)
+	if bad.delay > 0 {
+		<-time.After(bad.delay)
 	}
 	for len(piece) > 0 {
 		bad, changed := p.now()
 		n := len(piece)
 		switch {
-		case up && bad.Up || !up && bad.Down:
+		case up && bad.up || !up && bad.down:
 			<-changed
 			continue
-		case bad.Rate > 0:
+		case bad.rate > 0:
 			select {
 			case <-changed:
 				continue
 			case <-time.After(time.Second):
-				n = min(n, bad.Rate)
+				n = min(n, bad.rate)
 			}
 		}
 		if _, err := to.Write(piece[:n]); err != nil {
@@ -193,10 +201,7 @@ func (p *Proxy) answer(server, client net.Conn) {
 		select {
 		case <-hold:
 		default:
-			select {
-			case p.held <- struct{}{}:
-			default:
-			}
+			steady.Signal(p.held)
 			<-hold
 		}
 		if p.pass(client, buf[:n], false) != nil {
