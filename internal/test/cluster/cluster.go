@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 const (
@@ -35,7 +35,8 @@ type Cluster struct {
 	addons     string // the folder of what runs in the cluster
 	repository string // the folder of this module
 	node       *proc.Process
-	api        *http.Client
+	api, token string // where the API server is, seen from here, and the administrator's token
+	trust      *tls.Config
 	postgres   *servers.Server // of Shop
 	life       context.Context // ends with Close
 	end        context.CancelFunc
@@ -107,55 +108,24 @@ func start(ctx context.Context) (c *Cluster, err error) {
 }
 
 // begin writes the files, starts the node, and makes the API server reachable from here.
-func (c *Cluster) begin(ctx context.Context) error {
-	api, err := c.Forward(ctx, "127.0.0.1:0", apiServer)
-	if err != nil {
+func (c *Cluster) begin(ctx context.Context) (err error) {
+	if c.api, err = c.Forward(ctx, "127.0.0.1:0", apiServer); err != nil {
 		return err
 	}
-	token, err := c.write(api)
-	if err != nil {
+	if c.token, err = c.write(c.api); err != nil {
 		return err
 	}
-	pem, err := os.ReadFile(c.path("ca.crt"))
-	if err != nil {
+	if c.trust, err = (&tlsfiles.Files{On: true, CA: c.path("ca.crt")}).Config(); err != nil {
 		return err
 	}
-	trust := x509.NewCertPool()
-	trust.AppendCertsFromPEM(pem)
-	c.api = &http.Client{Transport: bearer{token, &http.Transport{DialContext: c.Dial, TLSClientConfig: &tls.Config{RootCAs: trust}}}}
 	return c.startNode()
 }
 
-// bearer sends a token with each request.
-type bearer struct {
-	token string
-	next  http.RoundTripper
-}
-
-func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+b.token)
-	return b.next.RoundTrip(r)
-}
-
 // get asks the API server.
-func (c *Cluster) get(ctx context.Context, path string) ([]byte, error) {
+func (c *Cluster) get(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+apiServer+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.api.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, resp.Status, text)
-	}
-	return text, err
+	return servers.Request(ctx, c.trust, http.MethodGet, "https://"+c.api+path, nil, "Authorization", "Bearer "+c.token)
 }
 
 // ready returns nil once the node takes pods.
@@ -169,7 +139,7 @@ func (c *Cluster) ready(ctx context.Context) error {
 			Conditions []struct{ Type, Status, Message string }
 		}
 	}
-	if err := json.Unmarshal(text, &node); err != nil {
+	if err := json.Unmarshal([]byte(text), &node); err != nil {
 		return err
 	}
 	for _, condition := range node.Status.Conditions {
@@ -245,11 +215,16 @@ func (c *Cluster) Programs() string { return c.kube }
 // Import takes the images of a file as docker save and tools/image write it. Pods name them with
 // imagePullPolicy: Never; there is no registry.
 func (c *Cluster) Import(ctx context.Context, image io.Reader) error {
-	cmd := exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "images", "import", "-")
+	return c.ctr(ctx, image, "images", "import", "-")
+}
+
+// ctr runs containerd's own client.
+func (c *Cluster) ctr(ctx context.Context, input io.Reader, args ...string) error {
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--namespace", "k8s.io"}, args...)...)
 	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.Containerd())
-	cmd.Stdin = image
+	cmd.Stdin = input
 	if out, err := run(cmd); err != nil {
-		return fmt.Errorf("cluster: import an image: %w: %s", err, out)
+		return fmt.Errorf("cluster: ctr %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
 }
@@ -266,12 +241,7 @@ func (c *Cluster) ImportProgram(ctx context.Context, tag, program string) error 
 // KillContainer ends a container with SIGKILL, as the kernel does when memory runs out. The id is
 // that of the pod's status, with or without containerd://.
 func (c *Cluster) KillContainer(ctx context.Context, id string) error {
-	cmd := exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", strings.TrimPrefix(id, "containerd://"))
-	cmd.Env = append(os.Environ(), "CONTAINERD_ADDRESS="+c.Containerd())
-	if _, err := run(cmd); err != nil {
-		return fmt.Errorf("cluster: kill container %s: %w", id, err)
-	}
-	return nil
+	return c.ctr(ctx, nil, "tasks", "kill", "--signal", "SIGKILL", strings.TrimPrefix(id, "containerd://"))
 }
 
 // Forward listens on an address of this machine, port 0 for a free one, and hands connections to an

@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/tlsfiles"
 )
 
 // selfName is what this program is called as the first process of a cluster's namespaces.
@@ -187,15 +186,13 @@ func (n *node) run(args []string) error {
 
 // answers waits until the API server does. The caller of Start gives up earlier than this does.
 func (n *node) answers() error {
-	pem, err := os.ReadFile(filepath.Join(n.Dir, "ca.crt"))
+	trust, err := (&tlsfiles.Files{On: true, CA: filepath.Join(n.Dir, "ca.crt")}).Config()
 	if err != nil {
 		return err
 	}
-	trust := x509.NewCertPool()
-	trust.AppendCertsFromPEM(pem)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := servers.Request(ctx, &tls.Config{RootCAs: trust}, http.MethodGet, "https://"+apiServer+"/readyz", nil)
+		_, err := servers.Request(ctx, trust, http.MethodGet, "https://"+apiServer+"/readyz", nil)
 		cancel()
 		if err == nil {
 			return nil
