@@ -154,7 +154,7 @@ func TestLeasesShareASession(t *testing.T) {
 	if err := b.Check(t.Context()); err != nil {
 		t.Errorf("Check = %v, want nil", err)
 	}
-	exec(t, two, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> $1", pid(t, a))
+	exec(t, two, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> $1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", pid(t, a))
 	eventually(t, "another session has what the lost one had", func() bool {
 		l, err := sqldb.TryLease(t.Context(), two, "b")
 		return err == nil && l != nil
