@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // A Driver is the driver of one dialect. Its functions may be called concurrently; all are required
@@ -96,9 +97,10 @@ func OpenDB(d *Driver, connect func(ctx context.Context) (driver.Conn, error)) *
 type dbDriver struct {
 	*Driver
 	connect func(ctx context.Context) (driver.Conn, error)
-	queue   *writeQueue  // SQLite only
-	leases  sync.Map     // of bool by name: those that are held
-	session leaseSession // PostgreSQL only
+	queue   *writeQueue            // SQLite only
+	path    atomic.Pointer[string] // SQLite only: of the file, once it was asked for
+	leases  sync.Map               // of bool by name: those that are held
+	session leaseSession           // PostgreSQL only
 	signals signals
 }
 

@@ -86,12 +86,18 @@ func (l *Lease) tryPostgres(ctx context.Context) (ok bool, err error) {
 }
 
 func (l *Lease) trySQLite(ctx context.Context) (ok bool, err error) {
-	var path string // "" in memory
-	err = l.db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path)
-	if err != nil || path == "" {
-		return err == nil, err
+	path := l.driver.path.Load()
+	if path == nil {
+		path = new(string)
+		if err := l.db.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(path); err != nil {
+			return false, err
+		}
+		l.driver.path.Store(path)
 	}
-	l.file, err = lockFile(path + "-lease-" + url.PathEscape(l.name))
+	if *path == "" { // in memory
+		return true, nil
+	}
+	l.file, err = lockFile(*path + "-lease-" + url.PathEscape(l.name))
 	return l.file != nil, err
 }
 
