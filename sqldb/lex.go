@@ -65,19 +65,6 @@ func statements(text string, dialect Dialect) (all []statement, err error) {
 // scan returns the first token as in a statement's norm, "" for a space, and its length. The length
 // is 0 if the token does not end.
 func scan(text string, dialect Dialect) (token string, n int) {
-	for n < len(text) && strings.IndexByte(" \t\n\f\r", text[n]) >= 0 {
-		n++
-	}
-	if n > 0 {
-		return "", n
-	}
-	// A fast path: half of a text is plain words, and each start reads all migrations.
-	for n < len(text) && ('a' <= text[n]|0x20 && text[n]|0x20 <= 'z' || text[n] == '_') {
-		n++
-	}
-	if n > 0 && n < len(text) && strings.IndexByte(" \n,;()", text[n]) >= 0 {
-		return strings.ToUpper(text[:n]), n
-	}
 	m := tokens[dialect].FindStringSubmatch(text)
 	switch {
 	case m == nil:

@@ -63,7 +63,7 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 	if err != nil {
 		return err
 	}
-	locker := &migrateLocker{table: table, exists: countPostgresTable}
+	locker := &migrateLocker{dialect: d.Dialect, table: table, exists: countPostgresTable}
 	if locker.known, err = readFiles(dir, d.Dialect); err != nil {
 		return err
 	}
@@ -78,20 +78,20 @@ func Migrate(ctx context.Context, db *sql.DB, migrations fs.FS, table string) er
 		}
 		defer d.queue.handOver(true)
 	}
+	if err := locker.checkAlone(ctx, db, session); err != nil || !locker.pending {
+		return locker.explain("", err)
+	}
 	var last lastStatement
 	provider, err := goose.NewProvider(dialect, db, dir, goose.WithSessionLocker(session), goose.WithLogger(&last), goose.WithVerbose(true),
 		goose.WithTableName(table), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		return fmt.Errorf("sqldb: migrate %s: %w", d.Dialect, err)
+		return locker.explain("", err)
 	}
 	applied, err := provider.Up(ctx)
-	if err == nil && len(applied) == 0 { // goose takes no lock when it sees nothing to do, so nobody has looked yet
+	if err == nil && len(applied) == 0 { // another process was faster; goose took no lock, and so nobody has looked at what that applied
 		err = locker.checkAlone(ctx, db, session)
 	}
-	if err != nil {
-		return locker.explain(d.Dialect, string(last), err)
-	}
-	return nil
+	return locker.explain(string(last), err)
 }
 
 // A lastStatement is a logger of goose, whose errors do not have the statement that failed.
@@ -105,19 +105,24 @@ func (l *lastStatement) Printf(_ string, args ...any) {
 
 func (*lastStatement) Fatalf(string, ...any) {}
 
-// explain returns the error of Migrate for one of goose. last is the statement that ran last.
-func (l *migrateLocker) explain(dialect Dialect, last string, err error) error {
+// explain returns the error of Migrate for one of goose, and nil for nil. last is the statement that
+// ran last.
+func (l *migrateLocker) explain(last string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if e, ok := errors.AsType[*ownError](err); ok {
-		return fmt.Errorf("sqldb: migrate %s: %w", dialect, e)
+		return fmt.Errorf("sqldb: migrate %s: %w", l.dialect, e)
 	}
 	if e, ok := errors.AsType[*goose.PartialError](err); ok {
 		f := l.known[e.Failed.Source.Version]
+		at := f.name
 		if before, after, found := strings.Cut(f.text, last); found && !strings.Contains(after, last) {
-			f.name += fmt.Sprintf(":%d", 1+strings.Count(before, "\n"))
+			at += fmt.Sprintf(":%d", 1+strings.Count(before, "\n"))
 		}
-		return fmt.Errorf("sqldb: migrate %s: %s: %w", dialect, f.name, e.Err)
+		return fmt.Errorf("sqldb: migrate %s: %s: %w", l.dialect, at, e.Err)
 	}
-	return fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
+	return fmt.Errorf("sqldb: migrate %s: %w", l.dialect, err)
 }
 
 // ownError is an error of ours that comes back through goose's wrapping.
@@ -171,6 +176,9 @@ func CheckMigrations(migrations fs.FS) error {
 		known, err := readFiles(dir, dialect)
 		errs = append(errs, err)
 		for _, v := range slices.Sorted(maps.Keys(known)) {
+			if err := known[v].review(v, dialect); err != nil {
+				errs = append(errs, fmt.Errorf("sqldb: migrate %s: %w", dialect, err))
+			}
 			for _, b := range known[v].breaks {
 				errs = append(errs, fmt.Errorf("sqldb: migrate %s: %s", dialect, b))
 			}
@@ -191,24 +199,33 @@ type file struct {
 	breaks []string // errors about statements that break a running version
 }
 
-// review fills needs and breaks. v is the number of the file.
+// review fills in needs and breaks of the file, whose number is v. It refuses a file that goose would
+// ignore, and an unsafe one.
 func (f *file) review(v int64, dialect Dialect) error {
 	text, marked := f.text, false
+	f.needs, f.breaks = 0, nil
+	up := gooseUp.FindStringIndex(text)
+	switch {
+	case up == nil:
+		return &ownError{fmt.Sprintf("%s: there is no line %q; put one above the statements", f.name, "-- +goose Up")}
+	case dialect == SQLite && noTransaction.MatchString(text):
+		return &ownError{f.name + ": NO TRANSACTION is not possible on sqlite"}
+	}
 	for _, m := range mark.FindAllStringSubmatch(text, -1) {
 		marked = true
 		needs, err := strconv.ParseInt(m[2], 10, 64)
 		if m[1] != "contract" || err != nil || needs < 1 || needs > v || m[3] == "" {
-			return fmt.Errorf("%s: %q: expected -- kaptar:contract NUMBER REASON, with the number of this migration or one before", f.name, strings.TrimSpace(m[0]))
+			return &ownError{fmt.Sprintf("%s: %q: expected -- kaptar:contract NUMBER REASON, with the number of this migration or one before", f.name, strings.TrimSpace(m[0]))}
 		}
 		f.needs = max(f.needs, needs)
 	}
-	up := gooseUp.FindStringIndex(text)[1]
-	if down := gooseDown.FindStringIndex(text); down != nil && down[0] > up {
+	from := up[1]
+	if down := gooseDown.FindStringIndex(text); down != nil && down[0] > from {
 		text = text[:down[0]]
 	}
-	all, err := statements(text[up:], dialect)
+	all, err := statements(text[from:], dialect)
 	if err != nil {
-		return fmt.Errorf("%s: after -- +goose Up: %w", f.name, err)
+		return &ownError{fmt.Sprintf("%s: after -- +goose Up: %v", f.name, err)}
 	}
 	r := review{dialect, map[string]bool{}}
 	for _, s := range all {
@@ -216,19 +233,19 @@ func (f *file) review(v int64, dialect Dialect) error {
 			f.needs = v
 			f.breaks = append(f.breaks, fmt.Sprintf("%s:%d: %.100s: %s; "+
 				"or mark the file with -- kaptar:contract NUMBER REASON, once no version that it breaks runs any more",
-				f.name, s.line+strings.Count(text[:up], "\n"), strings.Join(strings.Fields(s.text), " "), why))
+				f.name, s.line+strings.Count(text[:from], "\n"), strings.Join(strings.Fields(s.text), " "), why))
 		}
 	}
 	return nil
 }
 
-// readFiles returns the files by number. It refuses those that goose would ignore, and unsafe ones.
-func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
+// readFiles returns the files by number, unreviewed. It refuses names that goose would ignore.
+func readFiles(dir fs.FS, dialect Dialect) (map[int64]*file, error) {
 	names, err := fs.Glob(dir, "*.sql")
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: migrate: %w", err)
 	}
-	known := map[int64]file{}
+	known := map[int64]*file{}
 	for _, name := range names {
 		v, err := goose.NumericComponent(name)
 		if err != nil {
@@ -241,18 +258,8 @@ func readFiles(dir fs.FS, dialect Dialect) (map[int64]file, error) {
 		if err != nil {
 			return nil, fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
 		}
-		if !gooseUp.Match(text) {
-			return nil, fmt.Errorf("sqldb: migrate %s: %s: there is no line %q; put one above the statements", dialect, name, "-- +goose Up")
-		}
-		if dialect == SQLite && noTransaction.Match(text) {
-			return nil, fmt.Errorf("sqldb: migrate %s: %s: NO TRANSACTION is not possible on sqlite", dialect, name)
-		}
 		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-		f := file{name: name, text: string(text), sum: fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text)))}
-		if err := f.review(v, dialect); err != nil {
-			return nil, fmt.Errorf("sqldb: migrate %s: %w", dialect, err)
-		}
-		known[v] = f
+		known[v] = &file{name: name, text: string(text), sum: fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text)))}
 	}
 	if len(known) == 0 {
 		return nil, fmt.Errorf("sqldb: migrate %s: the folder holds no .sql file", dialect)

@@ -33,11 +33,14 @@ const (
 
 // migrateLocker is what both dialects do once they have the lock.
 type migrateLocker struct {
-	table  string
-	exists string // counts a table
-	known  map[int64]file
+	dialect Dialect
+	table   string
+	exists  string // counts a table
+	known   map[int64]*file
 
-	unrecorded bool // an applied migration is not recorded yet
+	// Of the last check: files are not applied yet, and applied ones are not recorded yet. These alone
+	// are reviewed, for the others were before they were applied.
+	pending, unrecorded bool
 }
 
 // checkAlone is check without the lock. It takes the lock and checks again unless all is well: on
@@ -69,6 +72,7 @@ func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	pending := maps.Clone(l.known)
+	l.unrecorded = false
 	for v := range versions {
 		record, recorded := records[v]
 		f, known := l.known[v]
@@ -81,16 +85,21 @@ func (l *migrateLocker) check(ctx context.Context, conn *sql.Conn) error {
 				"run the newer program or restore the older database", v, l.table, cmp.Or(record.needs, v))}
 		case known && !recorded:
 			l.unrecorded = true
+			if err := f.review(v, l.dialect); err != nil {
+				return err
+			}
 		case known && f.sum != record.sum:
 			return &ownError{fmt.Sprintf("%s was edited after it was applied: put it back as it was, and write the change as a new file; "+
 				"if the database has that change already: DELETE FROM %s_files WHERE version_id = %d", f.name, l.table, v)}
 		}
 	}
-	if len(pending) == len(l.known) {
-		return nil // the database is new, so nobody uses it
-	}
+	l.pending = len(pending) > 0
+	used := len(pending) < len(l.known) // else the database is new
 	for _, v := range slices.Sorted(maps.Keys(pending)) {
-		if len(pending[v].breaks) > 0 {
+		if err := pending[v].review(v, l.dialect); err != nil {
+			return err
+		}
+		if used && len(pending[v].breaks) > 0 {
 			return &ownError{"a running version would break, nothing was applied: " + strings.Join(pending[v].breaks, "; ")}
 		}
 	}

@@ -347,6 +347,18 @@ func stores() []mutant {
 			"f.sum != record.sum:", "f.sum < record.sum && false:", "./sqldb", "TestMigrateEdited",
 		},
 		{
+			"a file that is not applied yet is reviewed", "sqldb/migratelock.go",
+			"if err := pending[v].review(v, l.dialect); err != nil {", "if err := error(nil); err != nil {", "./sqldb", "TestMigrateBreaking",
+		},
+		{
+			"a file that is applied and not recorded is reviewed", "sqldb/migratelock.go",
+			"if err := f.review(v, l.dialect); err != nil {", "if err := error(nil); err != nil {", "./sqldb", "TestMigrateFreshBreaking",
+		},
+		{
+			"a database that lacks a file gets it", "sqldb/migratelock.go",
+			"l.pending = len(pending) > 0", "l.pending = len(pending) > 1", "./sqldb", "TestMigrate",
+		},
+		{
 			"what RabbitMQ gave back is not sent, though a later message was refused", "drivers/rabbitmq/publish.go",
 			"if back := c.firstReturned(list[:n]); back < n {", "if back := c.firstReturned(list[:n]); err == nil && back < n {",
 			"./drivers/rabbitmq", "TestReturnedBeforeRefused",
