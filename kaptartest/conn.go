@@ -268,8 +268,9 @@ func (c *conn) statement(query string, args []driver.NamedValue) string {
 func (c *conn) commitOf() string { return "commit after " + c.last }
 
 func reads(query string) bool {
-	query = strings.ToUpper(strings.TrimSpace(query))
-	return strings.HasPrefix(query, "SELECT") || strings.HasPrefix(query, "PRAGMA")
+	query = strings.TrimSpace(query)
+	verb := query[:min(len(query), len("SELECT"))]
+	return strings.EqualFold(verb, "SELECT") || strings.EqualFold(verb, "PRAGMA")
 }
 
 // random matches what differs in each run: times, ids, and the rows of a batch.
