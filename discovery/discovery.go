@@ -109,18 +109,12 @@ func Changes(update func([]Instance)) func([]Instance) {
 			}
 		}
 		last, told = list, true
-		update(sorted(list))
+		copies := make([]Instance, len(list))
+		for i, in := range list {
+			copies[i] = in.Clone()
+		}
+		update(copies)
 	}
 }
 
 func byID(a, b Instance) int { return strings.Compare(a.ID, b.ID) }
-
-// sorted returns deep copies in the order of their IDs, never nil.
-func sorted(list []Instance) []Instance {
-	out := make([]Instance, 0, len(list))
-	for _, in := range list {
-		out = append(out, in.Clone())
-	}
-	slices.SortFunc(out, byID)
-	return out
-}

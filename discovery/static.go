@@ -9,10 +9,9 @@ import (
 )
 
 // Static is a Registry with a fixed list. Register and Deregister only validate the instance, so
-// that a service starts in the same way with every registry. The zero value is empty.
-type Static struct {
-	services map[string][]Instance
-}
+// that a service starts in the same way with every registry. The zero value is empty. It must not
+// be copied.
+type Static struct{ list Memory }
 
 var _ Registry = (*Static)(nil)
 
@@ -20,17 +19,13 @@ var _ Registry = (*Static)(nil)
 // without a Service gets that name. One without an ID gets "service@address", with its HTTP address
 // or else its gRPC address.
 func NewStatic(services map[string][]Instance) *Static {
-	s := &Static{services: make(map[string][]Instance, len(services))}
+	s := new(Static)
 	for name, list := range services {
-		list = sorted(list)
-		for i := range list {
-			in := &list[i]
+		for _, in := range list {
 			in.Service = cmp.Or(in.Service, name)
-			if in.ID == "" {
-				in.ID = in.Service + "@" + cmp.Or(in.HTTP, in.GRPC)
-			}
+			in.ID = cmp.Or(in.ID, in.Service+"@"+cmp.Or(in.HTTP, in.GRPC))
+			_ = s.list.change(in, func(all map[string]Instance) { all[in.ID] = in.Clone() }) // fails without a name
 		}
-		s.services[name] = sorted(list) // again: IDs were filled in
 	}
 	return s
 }
@@ -43,12 +38,7 @@ func (s *Static) Deregister(_ context.Context, in Instance) error { return in.Va
 
 // Watch implements Resolver: it calls update once, and returns nil when ctx ends.
 func (s *Static) Watch(ctx context.Context, service string, update func([]Instance)) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of ctx is no failure of Watch
-	}
-	update(sorted(s.services[service]))
-	<-ctx.Done()
-	return nil
+	return s.list.Watch(ctx, service, update)
 }
 
 // ParseStatic parses a table of service=HTTP|GRPC, with an entry for each instance, separated by
