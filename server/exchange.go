@@ -111,13 +111,18 @@ func (x *exchange) fail(p Problem) {
 	WriteProblem(x, x.req, p)
 }
 
-func (x *exchange) Write(b []byte) (int, error) {
+// writes begins a write of the handler, and reports whether what it writes goes out.
+func (x *exchange) writes() bool {
 	x.status = cmp.Or(x.status, http.StatusOK)
-	if x.replaced {
-		return len(b), nil
-	}
 	if x.bytes >= largeAnswer {
 		x.leave()
+	}
+	return !x.replaced
+}
+
+func (x *exchange) Write(b []byte) (int, error) {
+	if !x.writes() {
+		return len(b), nil
 	}
 	n, err := x.ResponseWriter.Write(b)
 	x.bytes += int64(n)
@@ -126,8 +131,7 @@ func (x *exchange) Write(b []byte) (int, error) {
 
 // WriteString spares io.WriteString a copy of the text.
 func (x *exchange) WriteString(text string) (int, error) {
-	x.status = cmp.Or(x.status, http.StatusOK)
-	if x.replaced {
+	if !x.writes() {
 		return len(text), nil
 	}
 	n, err := io.WriteString(x.ResponseWriter, text)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -149,6 +150,32 @@ func TestLimit(t *testing.T) {
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+// TestALargeAnswerTakesNoRoom: whichever way it is written, its end does not count, as the client may be slow.
+func TestALargeAnswerTakesNoRoom(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(w http.ResponseWriter, text string){
+		"bytes": func(w http.ResponseWriter, text string) { _, _ = w.Write([]byte(text)) },
+		"text":  func(w http.ResponseWriter, text string) { _, _ = io.WriteString(w, text) },
+	} {
+		for _, parts := range []int{1, 3} {
+			b := setup(t, server.Options{Limit: server.Limit{Max: 1, Wait: time.Millisecond}})
+			beside := httptest.NewRecorder()
+			b.HandleFunc("GET /quick", func(http.ResponseWriter, *http.Request) {})
+			b.HandleFunc("GET /large", func(w http.ResponseWriter, _ *http.Request) {
+				for range parts {
+					write(w, strings.Repeat("x", 40<<10))
+				}
+				b.Handler().ServeHTTP(beside, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/quick", http.NoBody))
+			})
+			b.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/large", http.NoBody))
+			want := map[int]int{1: http.StatusServiceUnavailable, 3: http.StatusOK}[parts]
+			if beside.Code != want {
+				t.Errorf("%s: beside an answer of %d parts of 40 KiB: %d, want %d", name, parts, beside.Code, want)
+			}
 		}
 	}
 }

@@ -527,6 +527,10 @@ func surroundings() []mutant {
 			"		x.limit.Move(time.Time{})\n", "", "./server", "TestStream",
 		},
 		{
+			"the end of a large answer takes no room", "server/exchange.go",
+			"if x.bytes >= largeAnswer {", "if x.bytes < 0 {", "./server", "TestALargeAnswerTakesNoRoom",
+		},
+		{
 			"the contexts of streams end when the service stops", "server/life.go",
 			"	s.flights.stop()\n", "", "./server", "TestShutdownWaits",
 		},
