@@ -20,6 +20,8 @@
 // all; set other times on the *sql.DB.
 //
 // Open refuses a server with fsync=off and a session with synchronous_commit=off.
+//
+// (*sql.Conn).Raw gives what has a method Conn() *pgx.Conn, for example for COPY.
 package postgres
 
 import (
@@ -87,7 +89,8 @@ func open(ctx context.Context, rawURL string) (*sql.DB, error) {
 		cfg.TLSConfig, cfg.Fallbacks = again.TLSConfig, again.Fallbacks
 		return nil
 	})
-	db := sqldb.OpenDB(dialect(), stdlib.GetConnector(*cfg, renew).Connect)
+	connector := stdlib.GetConnector(*cfg, renew)
+	db := sqldb.OpenDB(dialect(), func(ctx context.Context) (driver.Conn, error) { return connect(ctx, connector) })
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns) // with fewer, 16 handlers would close some only to open others
 	db.SetConnMaxIdleTime(time.Minute)
@@ -196,10 +199,10 @@ type redactedError struct {
 func (e *redactedError) Error() string { return e.text }
 func (e *redactedError) Unwrap() error { return e.err }
 
-func notification(ctx context.Context, conn any) (string, error) {
-	c, ok := conn.(*stdlib.Conn)
+func notification(ctx context.Context, dc any) (string, error) {
+	c, ok := dc.(*conn)
 	if !ok {
-		return "", fmt.Errorf("postgres: notification: a connection of type %T: expected one of this package", conn)
+		return "", fmt.Errorf("postgres: notification: a connection of type %T: expected one of this package", dc)
 	}
 	n, err := c.Conn().WaitForNotification(ctx)
 	if err != nil {
