@@ -5,17 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/internal/cli"
-	"github.com/kaptar/kaptar/sqldb"
 )
 
 // A Command is a command that a package adds to a program.
@@ -35,8 +31,9 @@ type Call struct {
 	// Flags are the flags of the program that choose the settings which Apps and Settings read:
 	// --config, --set, and those of Program.Flags that take a value. A command that calls either
 	// adds them to its own flags and parses Args before the call. nil means none.
-	Flags    *flag.FlagSet
-	Existing bool // Apps refuses a SQLite database whose file does not exist; otherwise it is made
+	Flags *flag.FlagSet
+	// OpenDB, if set, opens the databases of services for Apps; default sqldb.Open.
+	OpenDB func(ctx context.Context, url string) (*sql.DB, error)
 
 	program  *Program
 	settings *flags
@@ -54,8 +51,8 @@ func (c *Call) Apps(ctx context.Context, services []string, use func(ctx context
 		return err
 	}
 	opts.Log = c.Stderr
-	if c.Existing {
-		opts.OpenDB = openExisting
+	if c.OpenDB != nil {
+		opts.OpenDB = c.OpenDB
 	}
 	return offline(ctx, opts, picked, true, use)
 }
@@ -85,14 +82,6 @@ func (c *Call) pick(names []string) (picked []Service, opts *Options, err error)
 		opts.Sources, err = c.program.Beside(opts.Sources, c.program.Services)
 	}
 	return picked, opts, err
-}
-
-func openExisting(ctx context.Context, url string) (*sql.DB, error) {
-	path, file := strings.CutPrefix(url, "sqlite:")
-	if _, err := os.Stat(path); file && path != ":memory:" && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url or --data-dir, or run the service", path)
-	}
-	return sqldb.Open(ctx, url)
 }
 
 func (p *Program) cobra(c Command) *cobra.Command {

@@ -33,8 +33,8 @@ type bus struct {
 	stored     *store                   // nil without transactional use
 	share      *share                   // nil before the first subscription
 	middleware []func(Handler) Handler
-	asking     sync.Mutex // held while somebody asks for all topics
-	flows      *flowPage  // the last answer, got at asked; needs asking
+	asking     chan struct{} // has one value while somebody asks for all topics
+	flows      *flowPage     // the last answer, got at asked; needs asking
 	asked      time.Time
 }
 
@@ -45,7 +45,7 @@ func busOf(app *kaptar.App) (*bus, error) {
 	return kaptar.Attach(app, busKey{}, func() (*bus, error) {
 		b := &bus{
 			app: app, brokers: make(map[string]driver.Broker), routes: make(map[string]driver.Broker), subscribed: make(map[[2]string]*consumer),
-			publishes: make(map[string]check), late: make(map[driver.Broker]*late),
+			publishes: make(map[string]check), late: make(map[driver.Broker]*late), asking: make(chan struct{}, 1),
 		}
 		b.metrics = newMetrics(app)
 		return b, nil

@@ -3,12 +3,14 @@ package messaging
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -18,6 +20,7 @@ import (
 	"github.com/kaptar/kaptar/internal/cli"
 	"github.com/kaptar/kaptar/internal/redact"
 	"github.com/kaptar/kaptar/messaging/schema"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // Schema returns the schema of the topic's data, with DataSchema as its $id, made of T: of its
@@ -126,8 +129,14 @@ func catalogueCommands(call *kaptar.Call) []*cobra.Command {
 	}
 }
 
-// catalogues are those of the services named, or of all.
+// catalogues are those of the services named, or of all. They are the same in an empty database.
 func catalogues(ctx context.Context, call *kaptar.Call, names []string) (services []schema.Service, err error) {
+	call.OpenDB = func(ctx context.Context, url string) (*sql.DB, error) {
+		if strings.HasPrefix(url, "sqlite:") {
+			url = "sqlite::memory:"
+		}
+		return sqldb.Open(ctx, url)
+	}
 	err = call.Apps(ctx, names, func(_ context.Context, apps []*kaptar.App) error {
 		for _, app := range apps {
 			s, err := Catalogue(app)

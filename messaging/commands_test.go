@@ -29,11 +29,14 @@ func newCommands(t *testing.T) *commands {
 	t.Helper()
 	c := &commands{t: t, dir: t.TempDir()}
 	file := filepath.Join(c.dir, "shop.db")
+	if code, out := c.run("events schema"); code != 0 { // needs no data, and makes no file
+		t.Fatalf("schema: %d %s", code, out)
+	}
 	if code, out := c.run("deadletters list shop"); code != 1 || !strings.Contains(out, file+" does not exist: expected the database of a service that has run") {
 		t.Fatalf("list without a database: %d %s", code, out)
 	}
-	if code, out := c.run("events schema"); code != 0 { // needs no data, and makes the file
-		t.Fatalf("schema: %d %s", code, out)
+	if code, out := c.run("migrate"); code != 0 {
+		t.Fatalf("migrate: %d %s", code, out)
 	}
 	if code, out := c.run("deadletters list"); code != 0 || out != "There is nothing to list.\n" {
 		t.Fatalf("list of nothing: %d %s", code, out)

@@ -62,8 +62,12 @@ func (c *consumer) lag(ctx context.Context) ([]driver.PartitionLag, error) {
 // flows returns all topics of the service, up to a second old. One caller at a time asks for them.
 func (o *operator) flows(ctx context.Context) (*flowPage, error) {
 	b := o.bus
-	b.asking.Lock()
-	defer b.asking.Unlock()
+	select {
+	case b.asking <- struct{}{}:
+		defer func() { <-b.asking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if time.Since(b.asked) < flowsFor {
 		return b.flows, nil
 	}

@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -182,4 +183,16 @@ func TestLanesLetEarlyOnesWait(t *testing.T) {
 			t.Errorf("order: got %s, %d undone, want 8 and 9, and 12 at the tick", log, len(undone))
 		}
 	})
+}
+
+// TestFlowsOfAnEndedRequest: who waits for the question of another need not wait for its answer.
+func TestFlowsOfAnEndedRequest(t *testing.T) {
+	t.Parallel()
+	o := &operator{bus: &bus{asking: make(chan struct{}, 1)}}
+	o.bus.asking <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.flows(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("flows = %v, want that the request has ended", err)
+	}
 }

@@ -4,8 +4,11 @@ package operate
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/cli"
+	"github.com/kaptar/kaptar/sqldb"
 )
 
 // An Operation is one thing that people do with the services of a program, each of which is a T to it.
@@ -55,7 +59,7 @@ func (op *Operation[T]) Command(call *kaptar.Call, open func(app *kaptar.App) (T
 			return flagged(cmd, err)
 		}
 		answers := []any{}
-		call.Existing = true
+		call.OpenDB = openExisting
 		err := call.Apps(cmd.Context(), services, func(ctx context.Context, apps []*kaptar.App) error {
 			for _, app := range apps {
 				of, err := open(app)
@@ -136,4 +140,13 @@ func (op *Operation[T]) list(call *kaptar.Call, answers []any) error {
 	}
 	_, err := fmt.Fprint(call.Stderr, notes)
 	return err
+}
+
+// openExisting is sqldb.Open, but refuses a SQLite database whose file does not exist.
+func openExisting(ctx context.Context, url string) (*sql.DB, error) {
+	path, file := strings.CutPrefix(url, "sqlite:")
+	if _, err := os.Stat(path); file && path != ":memory:" && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: expected the database of a service that has run: correct database_url or --data-dir, or run the service", path)
+	}
+	return sqldb.Open(ctx, url)
 }

@@ -9,7 +9,7 @@ func operators() []mutant {
 		},
 		{
 			"a command does not make the database that it cannot find", "internal/operate/operate.go",
-			"call.Existing = true", "call.Existing = false", "./messaging", "TestWrongCommandLines",
+			"call.OpenDB = openExisting", "call.OpenDB = nil", "./messaging", "TestWrongCommandLines",
 		},
 		{
 			"a problem names the path that the client asked for", "server/problem.go",

@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"drivers/":               {"drivers", "drivers/", "messaging/driver", "discovery", "kv", "sqldb", internal},
 	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging", "messaging/", "sqldb", "rollout", "rollout/", "saga", internal},
 	"internal/":              {internal}, // the compiler refuses circles
-	"internal/operate":       {".", internal},
+	"internal/operate":       {".", "sqldb", internal},
 	"internal/schedule":      {"sqldb", internal},
 	"tools/servers":          {internal},
 	"tools/image":            {},
