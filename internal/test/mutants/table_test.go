@@ -339,6 +339,22 @@ func stores() []mutant {
 			"db.SetMaxIdleConns(conns)", "db.SetMaxIdleConns((conns + 1) / 2)", "./sqldb", "TestPostgresKeepsConnections",
 		},
 		{
+			"a transaction of PostgreSQL begins with its first statement", "drivers/postgres/conn.go",
+			"if opts != (driver.TxOptions{}) ||", "if true || opts != (driver.TxOptions{}) ||", "./drivers/postgres", "TestRoundTrips",
+		},
+		{
+			"a first statement that cannot be prepared is one of its transaction", "drivers/postgres/conn.go",
+			"if pg.PgConn().TxStatus() == 'I' &&", "if false && pg.PgConn().TxStatus() == 'I' &&", "./drivers/postgres", "TestTransaction",
+		},
+		{
+			"a statement prepared before a transaction can be the first in it", "drivers/postgres/conn.go",
+			"return &stmt{s.(*stdlib.Stmt), c, query}, nil", "return s, nil", "./drivers/postgres", "TestTransaction",
+		},
+		{
+			"what pgx does on its own is part of the transaction", "drivers/postgres/conn.go",
+			"_ = c.begin() // the connection is closed then", "", "./drivers/postgres", "TestRawBegins",
+		},
+		{
 			"a database with tables is taken by nobody", "sqldb/owner.go",
 			"from != Unowned {", "false {", "./sqldb", "TestOwnTables",
 		},
