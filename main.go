@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -37,7 +38,7 @@ const dotEnvFile = ".env" // read if it exists
 //	config [service...]  print every setting with its value and where it came from
 //	version              print the versions, as --version does
 //
-// SIGINT and SIGTERM stop gracefully; a second one stops at once.
+// SIGINT and SIGTERM stop gracefully; a second one, 100 ms after the first or later, stops at once.
 func Main(services ...Service) {
 	os.Exit((&Program{Services: services}).Main(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -76,6 +77,10 @@ func (p *Program) Main(args []string, stdout, stderr io.Writer) int {
 	return cli.Code(err, stderr)
 }
 
+// together is how long signals count as one: timeout(1), for example, sends its own to the process
+// and then to the process group.
+const together = 100 * time.Millisecond
+
 // stopOnSignal returns a context that ends at the first SIGINT or SIGTERM; the second ends the
 // process.
 func stopOnSignal(stderr io.Writer) (context.Context, func()) {
@@ -87,9 +92,12 @@ func stopOnSignal(stderr io.Writer) (context.Context, func()) {
 			return
 		}
 		cancel()
-		if sig, ok := <-signals; ok {
-			fmt.Fprintf(stderr, "%s again: stopped at once\n", sig)
-			os.Exit(130)
+		first := time.Now()
+		for sig := range signals {
+			if time.Since(first) >= together {
+				fmt.Fprintf(stderr, "%s again: stopped at once\n", sig)
+				os.Exit(130)
+			}
 		}
 	}()
 	return ctx, func() {

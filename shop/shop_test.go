@@ -104,19 +104,23 @@ func TestStopIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, timeout string
+		signals       int // at the same time
 		again         bool
 		code          int
 		says          string
 	}{
-		{"time over", "500ms", false, 1, "POST /charges"},
-		{"second signal", "1m", true, 130, "interrupt again: stopped at once"},
+		{"time over", "500ms", 1, false, 1, "POST /charges"},
+		{"signal to process and group", "500ms", 2, false, 1, "POST /charges"},
+		{"second signal", "1m", 1, true, 130, "interrupt again: stopped at once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, "shutdown_timeout: "+c.timeout+"\n")
 			s.hold()
-			if err := s.Signal(os.Interrupt); err != nil {
-				t.Fatal(err)
+			for range c.signals {
+				if err := s.Signal(os.Interrupt); err != nil {
+					t.Fatal(err)
+				}
 			}
 			eventually(t, func() string {
 				if !strings.Contains(s.Log(), "requests are finished first") || !strings.Contains(s.Log(), "POST /charges") {
@@ -124,11 +128,15 @@ func TestStopIsBounded(t *testing.T) {
 				}
 				return ""
 			})
-			if c.again {
+			eventually(t, func() string {
+				if !c.again || strings.Contains(s.Log(), c.says) {
+					return ""
+				}
 				if err := s.Signal(os.Interrupt); err != nil {
 					t.Fatal(err)
 				}
-			}
+				return "still there after another signal" // which may have come with the first
+			})
 			err := s.process.Wait()
 			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != c.code {
 				t.Errorf("got %v, want exit code %d", err, c.code)
