@@ -117,7 +117,7 @@ func TestJoin(t *testing.T) {
 		}
 		ends[i](why)
 		<-ctx.Done()
-		if got := context.Cause(ctx); got != why { //nolint:errorlint // the same value
+		if got := context.Cause(ctx); got != why {
 			t.Errorf("%d: the cause is %v, want that of the context that ended", i, got)
 		}
 		cancel()
@@ -129,7 +129,7 @@ func TestJoin(t *testing.T) {
 	defer end()
 	ctx, cancel := steady.Join(t.Context(), other)
 	cancel()
-	if got := context.Cause(ctx); got != context.Canceled { //nolint:errorlint // the same value
+	if got := context.Cause(ctx); got != context.Canceled {
 		t.Errorf("after its own cancel the cause is %v, want %v", got, context.Canceled)
 	}
 }
