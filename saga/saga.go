@@ -116,7 +116,8 @@ type Step[S any] struct {
 	// undone. Without a pivot every step can be refused.
 	Pivot bool
 
-	// Timeout limits each call of each function; default 30 s.
+	// Timeout limits each call of each function, by its context; default 30 s. A step that goes on
+	// for a second more is logged as a warning.
 	Timeout time.Duration
 }
 
