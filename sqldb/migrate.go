@@ -215,7 +215,8 @@ func (f *file) review(v int64, dialect Dialect) error {
 		marked = true
 		needs, err := strconv.ParseInt(m[2], 10, 64)
 		if m[1] != "contract" || err != nil || needs < 1 || needs > v || m[3] == "" {
-			return &ownError{fmt.Sprintf("%s: %q: expected -- kaptar:contract NUMBER REASON, with the number of this migration or one before", f.name, strings.TrimSpace(m[0]))}
+			return &ownError{fmt.Sprintf("%s: %q: expected -- kaptar:contract NUMBER REASON, with the number of this migration or one before",
+				f.name, strings.TrimSpace(m[0]))}
 		}
 		f.needs = max(f.needs, needs)
 	}

@@ -1,6 +1,8 @@
 package crash
 
 import (
+	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/proc"
 	"github.com/kaptar/kaptar/internal/test/servers"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 // TestPowerCut cuts the power of a machine that has everything on one disk, again and again: all that
@@ -107,8 +110,15 @@ func openMachine(t *testing.T, sh shape, settings map[string]string) *machine {
 		sh.open(s)
 		m.disk.sync() // the servers are installed and have run before
 	}}, 1, settings)
-	if sh.open == nil { // all in one process, with the embedded broker
-		m.started("all", "--data-dir", m.store, "--nats-listen", "127.0.0.1:0", "--set", "log_format=text", "--set", "dir="+m.dir, "--set", "services.bank.writers=4", "--set", "services.bank.pause=5ms")
+	if sh.open == nil { // all in one process, with the embedded broker, which takes its password from a file of before
+		at := fmt.Sprint("127.0.0.1:", servertest.Port(t))
+		broker := "nats://kaptar:" + rand.Text() + "@" + at
+		if err := os.WriteFile(filepath.Join(m.store, "broker.url"), []byte(broker), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.disk.sync()
+		m.started("all", "--data-dir", m.store, "--nats-listen", at, "--set", "broker_url="+broker+"?atomic=true&ack_wait=6s",
+			"--set", "log_format=text", "--set", "dir="+m.dir, "--set", "services.bank.writers=4", "--set", "services.bank.pause=5ms")
 	} else {
 		m.run("ledger", "ledger", nil)
 		m.run("writer", "bank", map[string]string{"writers": "4", "pause": "5ms"})
