@@ -76,7 +76,7 @@ bench-events: ## events from commit to effect beside Watermill, into docs/perfor
 	@cd bench/events && go run . -docs ../../docs $(ARGS)
 
 crash: ## kill writers, relays, consumers, brokers and databases N times in each of two shapes, cut the power N/5 times, and check every event; SEED=5 for the same again
-	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^Test(Crash|PowerCut)$$' -kills $(or $(N),100) $(if $(SEED),-seed $(SEED))
+	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^Test(Crash|CrashServers|PowerCut)$$' -kills $(or $(N),100) $(if $(SEED),-seed $(SEED))
 
 soak: ## a steady load for SOAK=10m with the broker away in the middle: tables, heap and goroutines stay what they were
 	@go test -count=1 -v -timeout 0 ./internal/test/crash -run '^TestSoak$$' -soak $(or $(SOAK),10m)

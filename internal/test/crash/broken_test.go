@@ -195,11 +195,11 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// still waits until nothing has been applied for some seconds.
+// still waits until nothing has been applied for some seconds, which is longer than the ack wait.
 func (s *site) still(ledger *sql.DB) {
-	for last, n := int64(-1), int64(0); n != last; {
-		last = n
-		<-time.After(5 * time.Second)
-		n = count(s.t, ledger, `SELECT count(*) FROM effects`)
+	for last, since := int64(-1), time.Now(); time.Since(since) < 5*time.Second; <-time.After(100 * time.Millisecond) {
+		if n := count(s.t, ledger, `SELECT count(*) FROM effects`); n != last {
+			last, since = n, time.Now()
+		}
 	}
 }

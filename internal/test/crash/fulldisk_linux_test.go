@@ -15,7 +15,7 @@ import (
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := small(t, 16)
-	s := openSite(t, shapes()[0], 1, nil)
+	s := openSite(t, shape{open: (*site).sqliteNATS}, 1, nil)
 	s.databases["ledger"] = "sqlite:" + filepath.Join(dir, "ledger.db")
 	ledger := s.run("ledger", "ledger", nil)
 	s.run("writer", "bank", map[string]string{"writers": "2"})

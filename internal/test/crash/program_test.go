@@ -199,7 +199,7 @@ func (b *bank) move(ctx context.Context, tx *sql.Tx, random *rand.Rand) error {
 	case n == 0:
 		e.Poison = topic == noteTopic
 	case n == 1: // it is set aside, and an ordered key waits
-		e.Until = time.Now().Add(time.Duration(4+random.IntN(4)) * time.Second).UnixMilli()
+		e.Until = time.Now().Add(time.Duration(3000+random.IntN(1000)) * time.Millisecond).UnixMilli()
 	}
 	if err := b.publish(ctx, tx, topic, key, e); err != nil {
 		return err

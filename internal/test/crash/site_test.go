@@ -58,11 +58,7 @@ type engine struct {
 type shape struct {
 	name  string
 	open  func(s *site)
-	kills int // of TestCrash without the flag
-}
-
-func shapes() []shape {
-	return []shape{{"SQLite and NATS", (*site).sqliteNATS, 40}, {"PostgreSQL, Kafka and RabbitMQ", (*site).servers, 24}}
+	kills int // without the flag
 }
 
 // startServers starts servers, all at the same time.

@@ -35,7 +35,7 @@ const parts = 5
 // heaps and goroutines are what they were before.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	s := openSite(t, shapes()[0], 1, nil)
+	s := openSite(t, shape{open: (*site).sqliteNATS}, 1, nil)
 	if forgets() { // within the run; the broker must not keep events for longer, and must keep them for an outage
 		kept := (*soak * 3 / 10).String()
 		s.settings["inbox.retention"] = kept
