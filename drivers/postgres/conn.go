@@ -24,7 +24,7 @@ func connect(ctx context.Context, connector driver.Connector) (driver.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	return &conn{pgxConn: c.(*stdlib.Conn)}, nil
+	return &conn{pgxConn: c.(*stdlib.Conn)}, nil //nolint:forcetypeassert // as its GetConnector says
 }
 
 // BeginTx implements [driver.ConnBeginTx].
@@ -108,7 +108,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, err
 	}
-	return &stmt{s.(*stdlib.Stmt), c, query}, nil
+	return &stmt{s.(*stdlib.Stmt), c, query}, nil //nolint:forcetypeassert // pgx makes no other
 }
 
 // A stmt is a prepared statement, which may be older than the transaction that it is used in.
