@@ -35,7 +35,8 @@ type Cluster struct {
 	addons     string // the folder of what runs in the cluster
 	repository string // the folder of this module
 	node       *proc.Process
-	api, token string // where the API server is, seen from here, and the administrator's token
+	begun      chan struct{} // closed once node is there
+	api, token string        // where the API server is, seen from here, and the administrator's token
 	trust      *tls.Config
 	postgres   *servers.Server // of Shop
 	life       context.Context // ends with Close
@@ -61,7 +62,7 @@ func start(ctx context.Context) (c *Cluster, err error) {
 	if os.Args[0] == selfName {
 		return nil, errors.New("main, or TestMain, has to call cluster.Init first")
 	}
-	c = &Cluster{}
+	c = &Cluster{begun: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	if c.kube, c.addons, err = servers.Cluster(); err != nil {
 		return nil, err
@@ -118,7 +119,10 @@ func (c *Cluster) begin(ctx context.Context) (err error) {
 	if c.trust, err = (&tlsfiles.Files{On: true, CA: c.path("ca.crt")}).Config(); err != nil {
 		return err
 	}
-	return c.startNode()
+	if err = c.startNode(); err == nil {
+		close(c.begun)
+	}
+	return err
 }
 
 // get asks the API server.

@@ -279,6 +279,11 @@ func (c *Cluster) Dial(ctx context.Context, network, address string) (conn net.C
 // inside runs f on a thread that is in the cluster's network. What f does in other goroutines is
 // not.
 func (c *Cluster) inside(f func() error) error {
+	select {
+	case <-c.begun:
+	case <-c.life.Done():
+		return c.life.Err()
+	}
 	runtime.LockOSThread()
 	here, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
