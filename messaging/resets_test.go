@@ -227,8 +227,8 @@ func TestResetRefused(t *testing.T) {
 	r := &reading{t: t, topic: orders, values: map[string]string{
 		"broker_url": servertest.VHost(t), "services.reader.database_url": "sqlite:" + t.TempDir() + "/reader.db", "services.reader.listen": "127.0.0.1:0",
 	}}
-	if code, out := r.run("events schema"); code != 0 { // makes the database
-		t.Fatalf("schema: %d %s", code, out)
+	if code, out := r.run("migrate"); code != 0 { // makes the database
+		t.Fatalf("migrate: %d %s", code, out)
 	}
 	for line, want := range map[string]struct {
 		code int
