@@ -12,7 +12,7 @@ var (
 	// The parts keep these patterns from finding themselves.
 	machinePath = regexp.MustCompile("(^|[\\s\"'`=(:])/(wo" + "rk|ro" + "ot|ho" + "me|Us" + "ers/[a-z]+)/")
 	registry    = regexp.MustCompile(`(?i)(pro` + `xy\.golang\.org|sum\.gol` + `ang\.org|regis` + `try\.npmjs|pypi` + `\.org|artifac` + `tory)`)
-	unfinished  = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME)\b`)
+	unfinished  = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME)\b|^(<{7}|>{7}) `) // the latter are of a merge
 )
 
 // wallText finds text that belongs to a machine, not to the project, and marks of unfinished work.
@@ -87,6 +87,7 @@ func TestFiles(t *testing.T) {
 		"path":             {wallText, file{"a.md", "see /wo" + "rk/main/x"}},
 		"registry":         {wallText, file{"Makefile", "GOPROXY=https://pro" + "xy.golang.org"}},
 		"unfinished":       {wallText, file{"a.go", "// TO" + "DO: later"}},
+		"merge":            {wallText, file{"a.md", strings.Repeat("<", 7) + " HEAD\na\n=======\nb\n"}},
 		"replace":          {wallReplace, file{"tools/x/go.mod", "module x\n\nreplace a/b => ../b\n"}},
 		"replace in block": {wallReplace, file{"go.mod", "module x\n\nreplace (\n\ta/b => ../b\n)\n"}},
 		"replace in tools": {wallReplace, file{"tools/kubernetes/go.mod", "module k\n\nreplace (\n\tk8s.io/api => k8s.io/api v0.1.2\n\tk8s.io/a => ../a\n)\n"}},
