@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 // testSettings of a service of the program.
 type testSettings struct {
 	Stops   string `config:"stops" help:"file that each service writes to when it stops"`
-	OnStart string `config:"on_start" help:"what Setup does: nothing, fail or exit"`
+	OnStart string `config:"on_start" help:"what Setup does: nothing, fail, exit or, once the service has stopped, hang"`
 	OnStop  string `config:"on_stop" help:"what stopping does: nothing, fail or hang"`
 }
 
@@ -57,6 +58,12 @@ func service(name string) kaptar.Service {
 		case "exit":
 			os.Stderr.WriteString("last words")
 			os.Exit(3)
+		case "hang":
+			if stops, _ := os.ReadFile(set.Stops); strings.Contains(string(stops), name+" ") {
+				signal.Reset(syscall.SIGTERM) // which ends it, as it does before a process can handle it
+				tell(set.Stops, name+" starts again")
+				select {}
+			}
 		}
 		app.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
 		app.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {

@@ -20,9 +20,9 @@ import (
 	"github.com/kaptar/kaptar/internal/proc"
 )
 
-// moreErrors is how long a start that has failed goes on, so that the error names all services that
-// fail, as it does in one process.
-const moreErrors = time.Second
+// moreErrors is how long a start that has failed goes on at most, so that the error names all
+// services that fail, as it does in one process: until each has failed or is ready.
+const moreErrors = 5 * time.Second
 
 // lateStop is the time after which a stop logs what it waits for.
 const lateStop = time.Second
@@ -93,11 +93,12 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err error) {
-	var everReady bool
+	var everReady, ready bool // ready: this run
 	var last end
 	proc.Keep(ctx, func() {
+		ready = false
 		last = s.runOne(ctx, child{service: name}, func(r report) {
-			if everReady {
+			if ready = true; everReady {
 				s.log.Info("service "+name+" is ready again", "pid", r.PID, "http", r.Ready.HTTP, "grpc", r.Ready.GRPC)
 				return
 			}
@@ -108,7 +109,7 @@ func (s *supervisor) keep(ctx context.Context, cancel func(), name string) (err 
 			s.started(cancel, false)
 		})
 		if ctx.Err() != nil {
-			err = last.whileStopping(everReady)
+			err = last.whileStopping(ready)
 		}
 	}, func(wait time.Duration) bool {
 		if !everReady {
@@ -205,7 +206,7 @@ func (e end) beforeReady() error {
 	return errors.New(e.reported)
 }
 
-// whileStopping returns the error of a process that was told to stop. If it never became ready, its
+// whileStopping returns the error of a process that was told to stop. If it had not become ready, its
 // own error only says that its start was interrupted, and is left out.
 func (e end) whileStopping(wasReady bool) error {
 	exit, _ := errors.AsType[*exec.ExitError](e.err)
