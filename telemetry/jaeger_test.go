@@ -33,6 +33,7 @@ func TestJaeger(t *testing.T) {
 			_, child := tel.Tracer().Start(ctx, "charge")
 			child.End()
 			parent.End()
+			spans, service := stored(t, jaeger.URL()+"/api/traces/"+telemetry.TraceID(ctx)) // the stop gives a collector two seconds
 			if err := tel.Shutdown(t.Context()); err != nil {
 				t.Fatalf("Shutdown = %v, want nil once all is sent", err)
 			}
@@ -44,7 +45,6 @@ func TestJaeger(t *testing.T) {
 			if strings.Contains(log.String(), "WARN") {
 				t.Errorf("warned:\n%s", &log)
 			}
-			spans, service := stored(t, jaeger.URL()+"/api/traces/"+telemetry.TraceID(ctx))
 			if service != "order-service" || len(spans) != 2 || spans["charge"] != parent.SpanContext().SpanID().String() || spans["checkout"] != "" {
 				t.Errorf("Jaeger has spans and parents %v of %q, want charge below checkout (%s) of order-service", spans, service, parent.SpanContext().SpanID())
 			}
@@ -65,7 +65,7 @@ func stored(t *testing.T, url string) (parents map[string]string, service string
 			}
 		}
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
