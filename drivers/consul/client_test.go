@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaptar/kaptar/internal/test/servertest"
 )
 
 func TestParse(t *testing.T) {
@@ -152,9 +154,7 @@ func TestErrors(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(nil)
-	server.Close()
-	c := testClient(t, "consul://tok-1@"+strings.TrimPrefix(server.URL, "http://"))
+	c := testClient(t, fmt.Sprint("consul://tok-1@127.0.0.1:", servertest.Port(t)))
 	err := c.call(t.Context(), http.MethodPut, "/v1/x", nil, nil, nil)
 	text := fmt.Sprint(err)
 	if !strings.Contains(text, "connection refused: is the consul:// URL right?") || strings.Contains(text, "tok-1") || !temporary(err) {

@@ -171,12 +171,12 @@ func TestGRPCCheck(t *testing.T) {
 func TestTTLCheck(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	r, service := open(t, s.URL()+"?ttl=4s", nil), name(t)
+	r, service := open(t, s.URL()+"?ttl=8s", nil), name(t) // a third of it passes between two signs of life
 	in := discovery.Instance{ID: service + "-1", Service: service}
 	register(t, r, in)
 	w := watch(t, open(t, s.URL(), nil), service)
 	w.until(in)
-	w.quiet(9 * time.Second)
+	w.quiet(18 * time.Second)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -213,9 +213,9 @@ func TestKeepers(t *testing.T) {
 				t.Errorf("the agent has %s after Deregister: %s", gone.ID, got)
 			}
 			rest(t, s, http.MethodPut, "/v1/agent/service/deregister/"+kept.ID, nil)
-			w.until()
-			w.until(kept)
-			w.quiet(3500 * time.Millisecond) // as long as a keeper waits at most
+			log.waitFor(t, "registered again") // perhaps before a watch hears that it was gone
+			watch(t, r, service).until(kept)
+			<-time.After(3500 * time.Millisecond) // as long as a keeper waits at most
 			if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), "registered again") || !strings.Contains(log.String(), kept.ID) {
 				t.Errorf("the log is\n%s, want one line that names %s", &log, kept.ID)
 			}

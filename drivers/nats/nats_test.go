@@ -15,7 +15,8 @@ import (
 	"github.com/kaptar/kaptar/messaging/drivertest"
 )
 
-const testAckWait = 2 * time.Second
+// testAckWait is longer than a busy machine stands still, for then what is in flight comes again.
+const testAckWait = 5 * time.Second
 
 // A testServer is a real NATS server in this process, with JetStream on disk and sync always.
 type testServer struct {

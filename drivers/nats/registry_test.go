@@ -135,16 +135,20 @@ func register(t *testing.T, r discovery.Registrar, ids ...string) {
 	}
 }
 
+// testTTL lets a machine stand still for 5 s between two signs of life, which come every third of it.
+const testTTL = 8 * time.Second
+
 // TestStaysWhileRefreshed: an instance outlives its time many times over, and nobody is told of its
 // signs of life.
 func TestStaysWhileRefreshed(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
-	r := openRegistry(t, server.URL()+"?ttl=4s")
+	url := server.URL() + "?ttl=" + testTTL.String()
+	r := openRegistry(t, url)
 	register(t, r, "a")
-	f := followInstances(t, openRegistry(t, server.URL()+"?ttl=4s"), "s")
+	f := followInstances(t, openRegistry(t, url), "s")
 	f.until("a")
-	f.quiet(13*time.Second, "while the instance was refreshed")
+	f.quiet(3*testTTL, "while the instance was refreshed")
 	if err := r.Deregister(t.Context(), discovery.Instance{ID: "a", Service: "s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -191,10 +195,10 @@ func TestServerRestart(t *testing.T) {
 		lose func(*testing.T, *servers.Server)
 	}{
 		"shortly":              {0, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
-		"for longer than ttl":  {6 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
+		"for longer than ttl":  {testTTL + 2*time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Kill()) }},
 		"with loss of files":   {0, func(t *testing.T, s *servers.Server) { wipe(t, s) }},
 		"paused, shortly":      {time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
-		"paused for two times": {9 * time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
+		"paused for two times": {2*testTTL + time.Second, func(t *testing.T, s *servers.Server) { must(t, s.Pause()) }},
 		"bucket deleted": {0, func(t *testing.T, s *servers.Server) {
 			if err := admin(t, s.URL()).DeleteStream(t.Context(), "KV_kaptar-instances"); err != nil {
 				t.Error(err)
@@ -204,7 +208,7 @@ func TestServerRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := servertest.Start(t, servers.NATS)
-			url := server.URL() + "?ttl=4s"
+			url := server.URL() + "?ttl=" + testTTL.String()
 			r, other := openRegistry(t, url), openRegistry(t, url)
 			f := followInstances(t, other, "s")
 			f.until("")
@@ -218,7 +222,7 @@ func TestServerRestart(t *testing.T) {
 			case name != "bucket deleted":
 				must(t, server.Restart(t.Context()))
 			}
-			f.quiet(6*time.Second, "when the server was back")
+			f.quiet(testTTL+2*time.Second, "when the server was back")
 			followInstances(t, openRegistry(t, url), "s").until("a b")
 			register(t, r, "c")
 			f.until("a b c")
@@ -230,7 +234,7 @@ func TestServerRestart(t *testing.T) {
 func TestRegistryLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
-	url := c.URL() + "?replicas=3&ttl=5s"
+	url := c.URL() + "?replicas=3&ttl=" + testTTL.String()
 	r, other := openRegistry(t, url), openRegistry(t, url)
 	register(t, r, "a", "b")
 	f := followInstances(t, other, "s")
@@ -250,7 +254,7 @@ func TestRegistryServerAway(t *testing.T) {
 	t.Parallel()
 	server := servertest.Start(t, servers.NATS)
 	must(t, server.Kill())
-	r := openRegistry(t, server.URL()+"?ttl=4s")
+	r := openRegistry(t, server.URL()+"?ttl="+testTTL.String())
 	f := followInstances(t, r, "s")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
