@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,30 +19,15 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
+	"github.com/kaptar/kaptar/internal/test/servertest"
 	"github.com/kaptar/kaptar/local"
 	"github.com/kaptar/kaptar/messaging"
 )
 
-// given are the ports that freeAddress has returned.
-var given sync.Map
-
-// freeAddress is one of loopback that nobody listens on. It is below the range from
-// which systems take outgoing connections' ports, so that nobody gets it while a
-// test restarts what listens there.
+// freeAddress is one of loopback that is this test's own, whether it listens there or not.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
-		if _, taken := given.LoadOrStore(address, true); taken {
-			continue
-		}
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port from 10000 to 32000")
-	return ""
+	return fmt.Sprint("127.0.0.1:", servertest.Port(t))
 }
 
 // listens reports whether a NATS server answers; other programs may take the port meanwhile.

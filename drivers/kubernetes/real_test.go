@@ -267,7 +267,7 @@ func TestRealVersions(t *testing.T) {
 	create(name + "-c") // of another service
 	label(name+"-c", `"v3"`)
 	c.put(slice(name, name, pod(a, "10.0.0.1", true), pod(name+"-c", "10.0.0.3", true)))
-	expect(t, lists, "v2,v3")
+	until(t, "the version of the third", func() bool { return <-lists == "v2,v3" }) // pods and slices are followed side by side
 	expect(t, refused, ",")
 	text := denied.String()
 	if strings.Count(text, "\n") != 1 || !strings.Contains(text, "the versions of instances are unknown") || !strings.Contains(text, "403 Forbidden") ||

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -80,15 +79,10 @@ func (e *engine) run(name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// free returns an address that nobody listens at.
+// free returns an address that is this test's own.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprint("127.0.0.1:", servertest.Port(t))
 }
 
 // TestPodman runs the image as a deployment does: all services of the shop in one container whose

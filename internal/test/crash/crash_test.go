@@ -19,8 +19,9 @@ var (
 	seed  = flag.Uint64("seed", 0, "of what is random in them; 0: another each time")
 )
 
-// liveness is how long after the last kill everything has to be finished.
-const liveness = 90 * time.Second
+// liveness is how long after the last kill everything has to be finished: on a slow machine the writers
+// are far ahead by then.
+const liveness = 3 * time.Minute
 
 // TestCrash kills writers, relays, consumers and the broker, with the databases in files, and checks what
 // comes of it.

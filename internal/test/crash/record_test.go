@@ -98,7 +98,7 @@ func (s *site) record(b *books) *Record {
 	return r
 }
 
-// finish waits until everything is finished that was committed, a minute after the last kill.
+// finish waits until everything is finished that was committed, until limit has passed.
 func (s *site) finish(b *books, limit time.Duration) {
 	s.t.Helper()
 	begun := time.Now()

@@ -245,7 +245,8 @@ func redis(ctx context.Context, s *servers.Server, command string) (string, erro
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	end, _ := ctx.Deadline() // none: it is waited for
+	if err := conn.SetDeadline(end); err != nil {
 		return "", err
 	}
 	fmt.Fprintf(conn, "%s\r\n", command)

@@ -94,7 +94,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			if err := cmd.Wait(); (err == nil) != (c.role == leave) {
 				t.Errorf("the child ended with %v", err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if _, err := poll(ctx, func() (string, error) {
 				left, running := files(t, tmp), servers.Belonging(tmp)

@@ -4,6 +4,7 @@ package outside
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -19,7 +20,7 @@ import (
 
 // Protect puts all three around app, over HTTP and gRPC. users has the name of each token.
 func Protect(app *kaptar.App, origin string, users map[string]string) {
-	app.Use(CORS(origin), Limit(100, time.Second), Authenticate(users))
+	app.Use(CORS(origin), Limit(100, time.Minute), Authenticate(users))
 	unary, stream := AuthenticateRPC(users)
 	app.UseGRPC(unary, stream)
 }
@@ -63,7 +64,7 @@ func Limit(n int, window time.Duration) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !allow() {
-				w.Header().Set("Retry-After", "1")
+				w.Header().Set("Retry-After", fmt.Sprintf("%.0f", window.Seconds()))
 				server.WriteProblem(w, r, server.Problem{Status: http.StatusTooManyRequests})
 				return
 			}
