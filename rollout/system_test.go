@@ -201,7 +201,7 @@ func TestReleaseOfABadVersion(t *testing.T) {
 			s.run(users("v2", handle))
 			c := new(calls)
 			s.run(edge(c, 2*time.Millisecond))
-			r := s.await(time.Minute)
+			r := s.await(2 * time.Minute)
 			if r.Phase != rollout.Degraded || !strings.Contains(r.Message, "is worse") {
 				t.Fatalf("the release of a bad version: %s: %s, want Degraded\n%v", r.Phase, r.Message, r.Test.Result())
 			}

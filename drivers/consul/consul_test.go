@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 				Open: func(t *testing.T) discovery.Registry {
 					return open(t, url+"?check="+check, nil)
 				},
-				Service: name,
+				Service: name, Timeout: timeout,
 			})
 		})
 	}

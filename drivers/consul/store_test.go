@@ -28,7 +28,7 @@ func TestStoreConformance(t *testing.T) {
 	for name, query := range map[string]string{"default": "", "no root": "?root=", "deep root": "?root=other/root&check=ttl"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			kvtest.Run(t, kvtest.Harness{Open: func(t *testing.T) kv.Store { return open(t, url+query, nil).Store }, Prefix: prefix})
+			kvtest.Run(t, kvtest.Harness{Open: func(t *testing.T) kv.Store { return open(t, url+query, nil).Store }, Prefix: prefix, Timeout: timeout})
 		})
 	}
 }
