@@ -35,7 +35,7 @@ const (
 // storeTimeout bounds what the supervisor writes to the store, and storeRetry is the wait after a
 // watch has failed for good.
 const (
-	storeTimeout = 5 * time.Second
+	storeTimeout = 30 * time.Second
 	storeRetry   = 5 * time.Second
 )
 
