@@ -121,13 +121,19 @@ func (c client) signUp(name string) int64 {
 	return user.ID
 }
 
-// orders returns the orders of user, the newest first.
+// orders returns all orders of user, the newest first.
 func (c client) orders(user int64) (orders []orderView, problem string) {
-	var page struct {
-		Orders []orderView `json:"orders"`
+	for path := fmt.Sprintf("/v1/orders/%d?limit=100", user); ; {
+		var page struct {
+			Orders []orderView `json:"orders"`
+			Next   string      `json:"next"`
+		}
+		problem = c.as(user).read(path, &page)
+		if orders = append(orders, page.Orders...); problem != "" || page.Next == "" {
+			return orders, problem
+		}
+		path = fmt.Sprintf("/v1/orders/%d?limit=100&after=%s", user, page.Next)
 	}
-	problem = c.as(user).read(fmt.Sprintf("/v1/orders/%d?limit=100", user), &page)
-	return page.Orders, problem
 }
 
 // patience is how long anything here may take to come about, on a machine that
@@ -138,12 +144,11 @@ const patience = time.Minute
 // said last.
 func eventually(tb testing.TB, check func() string) { tb.Helper(); waittest.Said(tb, check) }
 
-// settled waits until all orders of user have the status.
-func (c client) settled(user int64, n int, status string) {
+// settled waits until all orders of user have the status, and returns them.
+func (c client) settled(user int64, n int, status string) (orders []orderView) {
 	c.t.Helper()
-	eventually(c.t, func() string {
-		orders, problem := c.orders(user)
-		if problem != "" {
+	eventually(c.t, func() (problem string) {
+		if orders, problem = c.orders(user); problem != "" {
 			return problem
 		}
 		if len(orders) != n {
@@ -156,6 +161,7 @@ func (c client) settled(user int64, n int, status string) {
 		}
 		return ""
 	})
+	return orders
 }
 
 // answers waits until a GET through the gateway contains all of parts.

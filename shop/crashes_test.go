@@ -51,7 +51,7 @@ func TestCrashes(t *testing.T) {
 		t.Run(sh.name, func(t *testing.T) {
 			t.Parallel()
 			s := openSite(t, sh, "")
-			b := s.buyers(t, 6+8*max(*crashes, 1))
+			b := s.buyers(t, 2+2*max(*crashes, 1))
 			for _, service := range services {
 				var killed, paused []time.Duration
 				for range max(*crashes, 1) {

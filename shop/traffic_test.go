@@ -26,8 +26,7 @@ type traffic struct {
 const (
 	customersAtOnce = 3
 	pause           = 500 * time.Millisecond // between what a customer asks for
-	enough          = 90                     // orders for one user, whose mails fit on a page
-	usersEach       = 4                      // that a customer is, one after the other
+	enough          = 900                    // orders for one user, whose mails fit on a page
 )
 
 // traffic begins with orders for a new sku; it goes on until end is called.
@@ -41,21 +40,17 @@ func (s *site) traffic(t *testing.T, sku string) *traffic {
 	})
 	t.Cleanup(tr.end)
 	for i := range customersAtOnce {
-		var users []int64
-		for j := range usersEach {
-			users = append(users, s.as(t).signUp(fmt.Sprintf("%s-%d-%d", sku, i, j)))
-		}
-		tr.done.Go(func() { tr.buy(t, users, sku) })
+		user := s.as(t).signUp(fmt.Sprintf("%s-%d", sku, i))
+		tr.done.Go(func() { tr.buy(t, user, sku) })
 	}
 	return tr
 }
 
-// buy places order after order for users.
-func (tr *traffic) buy(t *testing.T, users []int64, sku string) {
+// buy places order after order for user.
+func (tr *traffic) buy(t *testing.T, user int64, sku string) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
-	for n := range enough * len(users) {
-		user := users[n/enough]
+	for n := range enough { // which take more than seven minutes
 		for !tr.place(t, user, sku, fmt.Sprintf("%s-%d-%d", sku, user, n)) {
 			<-tick.C
 		}

@@ -6,7 +6,7 @@ import (
 
 type mailsInput struct {
 	UserID int64 `path:"user_id" minimum:"1" example:"1"`
-	Limit  int   `query:"limit" minimum:"1" maximum:"100" default:"100"`
+	Limit  int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
 type mailsOutput struct {
