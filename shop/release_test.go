@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"os"
@@ -205,34 +206,54 @@ type share struct {
 
 func (s share) off() float64 { return math.Abs(100*s.v2/(s.v1+s.v2) - float64(s.weight)) }
 
-// spreading is how long the services may take to hear of a weight, on a machine that stands still.
-const spreading = time.Second
+const (
+	spreading = time.Second // how long the services may take to hear of a weight, on a machine that stands still
+	apart     = 40          // calls of v1 during a look at most: a share is off by a point then, if they were not even
+)
 
-// canary follows a release and measures the share that v2 has at each weight.
+// look is how many calls each version has answered, both at the same time.
+func (s *stage) look(t *testing.T, one, two string) (v1, v2 float64) {
+	t.Helper()
+	eventually(t, func() string {
+		before := s.answered(t, one)
+		v2 = s.answered(t, two)
+		after := s.answered(t, one)
+		v1 = (before + after) / 2
+		if after-before > apart {
+			return fmt.Sprintf("v1 has answered %v calls meanwhile", after-before)
+		}
+		return ""
+	})
+	return v1, v2
+}
+
+// canary follows a release and measures the share that v2 has at each weight, of the calls of all
+// subjects unless the next weight comes before.
 func (s *stage) canary(t *testing.T) (last rollout.Release, shares []share) {
 	t.Helper()
-	one, two := "", ""
-	now := share{weight: 0}
-	next := func(weight int) {
-		if weight == now.weight {
-			return
-		}
-		if one == "" {
-			one, two = s.addresses(t)
-		}
-		if now.weight > 0 {
-			now.v1, now.v2 = s.answered(t, one)-now.v1, s.answered(t, two)-now.v2
-			shares = append(shares, now)
-		}
-		<-time.After(spreading)
-		now = share{weight, s.answered(t, one), s.answered(t, two)}
-	}
+	measured := 0
 	last = s.follow(t, func(r rollout.Release) bool {
-		next(r.Weights()["v2"])
+		weight := r.Weights()["v2"]
+		if weight == measured {
+			return true
+		}
+		measured = weight
+		one, two := s.addresses(t)
+		<-time.After(spreading)
+		from1, from2 := s.look(t, one, two)
+		now := share{weight: weight}
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ; now.v1+now.v2 < subjects; <-tick.C {
+			v1, v2 := s.look(t, one, two)
+			if s.release(t).Weights()["v2"] != weight { // so some of these calls may have been after it
+				break
+			}
+			now.v1, now.v2 = v1-from1, v2-from2
+		}
+		shares = append(shares, now)
 		return true
 	})
-	<-time.After(time.Second)
-	next(-1)
 	return last, shares
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"syscall"
@@ -150,7 +151,7 @@ func goodVersion(t *testing.T, s *stage) {
 // stableFails releases v1 again while v2, which has the calls, fails: what would it be compared with?
 func stableFails(t *testing.T, s *stage) {
 	s.bad(t, "errors")
-	<-time.After(time.Second)
+	s.spoiled(t, true)
 	// At 200 orders a second the reads that fail are fewer than a tenth of all calls.
 	plan := strings.Replace(pauses(time.Second, time.Second, 5), "analysis:\n", "analysis:\n  maxStableErrors: 0.04\n", 1)
 	stdout := s.want(t, 3, "start", released, "v1", "--plan", s.plan(t, plan), "--watch")
@@ -158,7 +159,27 @@ func stableFails(t *testing.T, s *stage) {
 		t.Errorf("it does not say that v2 fails, and what to do:\n%s", stdout)
 	}
 	s.bad(t, "")
-	<-time.After(time.Second)
+	s.spoiled(t, false)
+}
+
+// spoiled waits until v2 fails reads, each fifth, or none.
+func (s *stage) spoiled(t *testing.T, want bool) {
+	t.Helper()
+	_, v2 := s.addresses(t)
+	c := s.as(t)
+	c.install = &install{Dir: s.in.Dir, http: map[string]string{released: v2}}
+	eventually(t, func() string {
+		failed := 0
+		for range 50 { // the load reads too, so it is a matter of chance which of these are a fifth
+			if c.call(http.MethodGet, released, "/users/1", "").status != http.StatusOK {
+				failed++
+			}
+		}
+		if want != (failed > 0) {
+			return fmt.Sprintf("v2 fails %d of 50 reads, want some of them: %t", failed, want)
+		}
+		return ""
+	})
 }
 
 // only waits until the first or the second version has all calls for a second.
