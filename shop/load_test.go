@@ -306,27 +306,39 @@ func (s *site) byTransport(t *testing.T) door {
 	return d
 }
 
-// probeEvery is how often a load balancer asks a gateway whether it is ready.
-const probeEvery = 100 * time.Millisecond
+// probeEvery is how often a load balancer asks a gateway whether it is ready, and probeKeeps how long
+// it goes by the answer: for less than the drain_delay of a gateway that stops, also when this process
+// was kept from asking again.
+const (
+	probeEvery = 100 * time.Millisecond
+	probeKeeps = 400 * time.Millisecond
+)
+
+// A probed is what a load balancer knows of a gateway.
+type probed struct {
+	began time.Time
+	ready bool
+}
 
 // byBalancer is the door of a client behind a load balancer that takes turns among the gateways that
 // say that they are ready. It repeats nothing, but what net/http does: a request over a connection
 // that turns out to be closed.
 func byBalancer(t *testing.T, gateways []string) door {
 	t.Helper()
-	ready := make([]atomic.Bool, len(gateways))
+	known := make([]atomic.Pointer[probed], len(gateways))
 	probe := &http.Client{Timeout: time.Second}
 	ctx, cancel := context.WithCancel(context.Background())
 	var probes sync.WaitGroup
 	t.Cleanup(func() { cancel(); probes.Wait() })
 	for i, address := range gateways {
-		ready[i].Store(true)
+		known[i].Store(new(probed))
 		probes.Go(func() {
 			tick := time.NewTicker(probeEvery)
 			defer tick.Stop()
 			for ctx.Err() == nil {
+				began := time.Now()
 				resp, err := probe.Get("http://" + address + "/readyz")
-				ready[i].Store(err == nil && resp.StatusCode == http.StatusOK)
+				known[i].Store(&probed{began, err == nil && resp.StatusCode == http.StatusOK})
 				if err == nil {
 					_ = resp.Body.Close()
 				}
@@ -339,10 +351,17 @@ func byBalancer(t *testing.T, gateways []string) door {
 	}
 	pool := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(pool.CloseIdleConnections)
+	ready := func(i uint64) bool {
+		tick := time.NewTicker(probeEvery / 10)
+		defer tick.Stop()
+		for ; time.Since(known[i].Load().began) > probeKeeps && ctx.Err() == nil; <-tick.C {
+		}
+		return known[i].Load().ready
+	}
 	var turn atomic.Uint64
 	return door{name: "balancer", client: &http.Client{Transport: pool}, gateway: func() string {
 		for range gateways {
-			if i := turn.Add(1) % uint64(len(gateways)); ready[i].Load() {
+			if i := turn.Add(1) % uint64(len(gateways)); ready(i) {
 				return gateways[i]
 			}
 		}
