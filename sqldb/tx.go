@@ -128,7 +128,11 @@ func runTx(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	err = tx.Commit()
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil { // it was rolled back before Commit looked
+		err = ctx.Err()
+	}
+	if err != nil {
 		return fmt.Errorf("sqldb: commit: %w", err)
 	}
 	return nil

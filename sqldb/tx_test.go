@@ -107,6 +107,16 @@ func TestInTxRollsBack(t *testing.T) {
 			}()
 			_ = fail(func(context.CancelFunc) error { panic("oh") })
 		}()
+		rolledBack := func(cancel context.CancelFunc, tx *sql.Tx) {
+			cancel()
+			if sqldb.DialectOf(db) == sqldb.Postgres { // database/sql does it in a goroutine of its own; on SQLite InTx does it
+				eventually(t, "the transaction is rolled back", func() bool { _, err := tx.Exec("SELECT 1"); return errors.Is(err, sql.ErrTxDone) })
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := sqldb.InTx(ctx, db, func(_ context.Context, tx *sql.Tx) error { rolledBack(cancel, tx); return nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("InTx that was rolled back before its commit = %v, want context.Canceled", err)
+		}
 		if n := count(t, db, "t"); n != 0 {
 			t.Errorf("rows after rollbacks = %d, want 0", n)
 		}
