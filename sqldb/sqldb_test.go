@@ -63,7 +63,7 @@ func count(t testing.TB, db *sql.DB, table string) int {
 	return queryInt(t, db, "SELECT count(*) FROM "+table)
 }
 
-// eventually polls until ok, and fails the test with what after 20 seconds.
+// eventually polls until ok, and fails the test with what after a minute.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	waittest.Until(tb, what, ok)
