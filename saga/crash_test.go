@@ -267,7 +267,7 @@ func TestEveryStepMisbehaves(t *testing.T) {
 		def := transferOf(func(ctx context.Context) error { r.call(Key(ctx)); return nil })
 		for i := range def.Steps {
 			s := &def.Steps[i]
-			s.Timeout = 200 * time.Millisecond
+			s.Timeout = time.Second // of its transaction too
 			for _, call := range []*func(context.Context, *string) error{&s.Do, &s.Undo} {
 				if f := *call; f != nil {
 					*call = func(ctx context.Context, id *string) error {
