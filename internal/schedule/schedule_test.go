@@ -19,6 +19,7 @@ import (
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
 	"github.com/kaptar/kaptar/internal/schedule"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/sqldb"
 )
 
@@ -288,19 +289,7 @@ func TestOneLeads(t *testing.T) {
 				stops[i] = func() { cancel(); <-done }
 				t.Cleanup(stops[i])
 			}
-			wait := func(what string, ok func() bool) {
-				t.Helper()
-				late, tick := time.After(30*time.Second), time.NewTicker(5*time.Millisecond)
-				defer tick.Stop()
-				for !ok() {
-					select {
-					case <-tick.C:
-					case <-late:
-						t.Fatalf("not within 30 s: %s", what)
-					}
-				}
-			}
-			wait("one of them runs", func() bool { return runs[0].Load()+runs[1].Load() >= 10 })
+			waittest.Until(t, "one of them runs", func() bool { return runs[0].Load()+runs[1].Load() >= 10 })
 			leader := 0
 			if runs[1].Load() > 0 {
 				leader = 1
@@ -309,7 +298,7 @@ func TestOneLeads(t *testing.T) {
 				t.Errorf("both ran: %d and %d", runs[leader].Load(), n)
 			}
 			stops[leader]()
-			wait("the other one takes over", func() bool { return runs[1-leader].Load() > 0 })
+			waittest.Until(t, "the other one takes over", func() bool { return runs[1-leader].Load() > 0 })
 		})
 	}
 }
