@@ -187,10 +187,12 @@ type logged struct{ waittest.Buffer }
 func (l *logged) count(text string) int { return strings.Count(l.String(), text) }
 
 // A wire is between a client and Redis. Once hole is set, what the client sends is
-// counted and goes nowhere, and new connections are accepted and get no answer.
+// counted and goes nowhere, and new connections are accepted and get no answer. Once cut
+// is set, what the client sends goes nowhere, and its connection ends.
 type wire struct {
 	net.Listener
 	hole   atomic.Bool
+	cut    atomic.Bool
 	writes atomic.Int64 // that went into the hole, and connections
 }
 
@@ -235,6 +237,9 @@ func (w *wire) carry(client net.Conn, to string) {
 	for {
 		n, err := client.Read(buf)
 		if err != nil {
+			return
+		}
+		if w.cut.Load() {
 			return
 		}
 		if w.hole.Load() {
