@@ -89,7 +89,7 @@ func outboxes() []mutant {
 		},
 		{
 			"a relay is woken in its process", "messaging/outbox/relay.go",
-			"func (r *Relay) Wake() { r.signal.Notify() }", "func (r *Relay) Wake() {}", "./messaging/outbox", "TestRelayBatchesAndWakes/sqlite",
+			"func (r *Relay) Wake() { r.signal.Notify() }", "func (r *Relay) Wake() {}", "./messaging/outbox", "TestRelayWakes",
 		},
 		{
 			"a run is over whatever its error says", "internal/schedule/schedule.go",
