@@ -95,7 +95,9 @@ func TestEventThatFailsAtAllTriesGivesWay(t *testing.T) {
 	var tries, before atomic.Int64
 	store := newStore(func(_ context.Context, _ *sql.Tx, e messaging.Event[placed]) error {
 		if e.Data.N == 1 {
-			tries.Add(1)
+			if e.Attempt <= 5 { // a retry of what was set aside may come before the next event is begun
+				tries.Add(1)
+			}
 			return errors.New("never")
 		}
 		before.Store(tries.Load())

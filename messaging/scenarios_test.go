@@ -229,7 +229,7 @@ func TestCircuitOpenedByRetries(t *testing.T) {
 		for _, key := range []string{"a", "b", "c"} {
 			b.publish(key, 1)
 		}
-		b.wait(time.Hour)
+		b.wait(20 * time.Minute) // in which more retries fail than an event has, and the table is read ten times a second
 		b.gauge(b.c.bus.metrics.circuit, 1)
 		b.aside("a-1 retrying", "b-1 retrying", "c-1 retrying")
 		b.counted(handled, 0)
@@ -238,6 +238,20 @@ func TestCircuitOpenedByRetries(t *testing.T) {
 		b.gauge(b.c.bus.metrics.circuit, 0)
 		b.aside()
 		b.counted(handled, 3)
+	})
+}
+
+// TestStopInAPause: a stop does not wait for the pause before the next try.
+func TestStopInAPause(t *testing.T) {
+	t.Parallel()
+	inBubble(t, false, &SubscribeOptions{Tries: 20}, func(b *bubble) {
+		b.set(failing("k", 1))
+		b.publish("k", 1)
+		b.wait(30 * time.Second) // now the pauses are the longest, up to 5 s
+		tries, begun := b.count(), time.Now()
+		if b.stop(); time.Since(begun) != 0 || b.count() != tries || tries < 10 {
+			b.Errorf("after %d tries the stop took %v and %d more, want none", tries, time.Since(begun), b.count()-tries)
+		}
 	})
 }
 

@@ -50,7 +50,7 @@ func consumers() []mutant {
 		},
 		{
 			"a stop does not wait for the next try", "messaging/consume.go",
-			"if !steady.Sleep(stop, min(d, look)) {", "if !steady.Sleep(context.Background(), min(d, look)) {", "./messaging", "TestStopBetweenTries",
+			"if !steady.Sleep(stop, min(d, look)) {", "if !steady.Sleep(context.Background(), min(d, look)) {", "./messaging", "TestStopInAPause",
 		},
 		{
 			"what the broker has refused is replayed to the broker", "messaging/bus.go",
