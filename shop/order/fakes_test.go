@@ -47,8 +47,9 @@ type ledger struct {
 	mu       sync.Mutex
 	status   int
 	body     string
-	requests []string
+	requests []string // a call that took long may be made again, with the same key
 	traces   []string
+	failed   int // of them
 }
 
 func newLedger() *ledger {
@@ -74,6 +75,20 @@ func (l *ledger) seen() (requests, traces []string) {
 	return slices.Clone(l.requests), slices.Clone(l.traces)
 }
 
+// failures is how many requests failed.
+func (l *ledger) failures() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// charged is the keys of the requests, each once.
+func (l *ledger) charged() []string {
+	requests, _ := l.seen()
+	slices.Sort(requests)
+	return slices.Compact(requests)
+}
+
 func (l *ledger) service() kaptar.Service {
 	return kaptar.Service{Name: "bank", Setup: func(app *kaptar.App) error {
 		app.HandleFunc("POST /charges", func(w http.ResponseWriter, r *http.Request) {
@@ -81,6 +96,9 @@ func (l *ledger) service() kaptar.Service {
 			defer l.mu.Unlock()
 			l.requests = append(l.requests, r.Header.Get("Idempotency-Key"))
 			l.traces = append(l.traces, telemetry.TraceID(r.Context()))
+			if l.status == http.StatusServiceUnavailable {
+				l.failed++
+			}
 			w.WriteHeader(l.status)
 			fmt.Fprint(w, l.body)
 		})

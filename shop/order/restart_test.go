@@ -115,7 +115,9 @@ func (g *gate) Charge(ctx context.Context, req *paymentv1.ChargeRequest) (*payme
 func neighbours(t *testing.T) (*gate, *kaptartest.System, *ledger, map[string]string) {
 	t.Helper()
 	bank := newLedger()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true"}}, inventory.Service(), payment.Service(), bank.service())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{
+		"demo": "true", "clients.bank.retry.max": "-1", // its calls are counted
+	}}, inventory.Service(), payment.Service(), bank.service())
 	g := &gate{
 		inventory: inventoryv1.NewInventoryServiceClient(sys.Conn("inventory-service")),
 		payment:   paymentv1.NewPaymentServiceClient(sys.Conn("payment-service")),

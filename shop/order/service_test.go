@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -43,8 +44,8 @@ func TestConfirmed(t *testing.T) {
 	}
 	wantStock(t, sys, "98/0")
 	wantHeard(t, heard, 1, "confirmed, placed")
-	if requests, _ := bank.seen(); !slices.Equal(requests, []string{"order-1"}) {
-		t.Errorf("the bank saw %q; want order-1, once", requests)
+	if charged := bank.charged(); !slices.Equal(charged, []string{"order-1"}) {
+		t.Errorf("the bank saw %q; want order-1", charged)
 	}
 	if resp := sys.Do("GET", "payment-service", "/payments/1", ""); !strings.Contains(resp.Body, `"amount_cents":1800,"status":"captured"`) {
 		t.Errorf("the payment is %s; want 1800 captured", resp.Body)
@@ -87,29 +88,32 @@ func TestDeclined(t *testing.T) {
 // once the bank is back the order is completed.
 func TestBankAway(t *testing.T) {
 	t.Parallel()
+	const recovery = 3 * time.Second
 	bank, heard := newLedger(), new(listener)
 	bank.fail()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": "3s"}},
+	sys := kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: map[string]string{"demo": "true", "clients.bank.breaker.recovery_timeout": recovery.String()}},
 		Service(), inventory.Service(), payment.Service(), users{}.service(), bank.service(), heard.service())
+	began := time.Now()
 	o, _ := place(t, sys, "", tea)
 	opened := func() bool {
 		return strings.Contains(sys.Do("GET", "payment-service", "/metrics", "").Body, `breaker_state{service="payment-service",target="bank"} 2`)
 	}
 	shoptest.Eventually(t, "the breaker to open", func() (bool, string) { return opened(), "closed" })
-	if requests, _ := bank.seen(); len(requests) != 5 {
-		t.Errorf("the bank saw %d calls before the breaker opened; want 5", len(requests))
+	failed, most := bank.failures(), 5+int(time.Since(began)/recovery) // one for each time that the recovery is over
+	if failed < 5 || failed > most {
+		t.Errorf("the bank saw %d calls that failed in %v; want 5 until the breaker opens, and at most %d", failed, time.Since(began), most)
 	}
-	bank.approve()
 	if got := get(t, sys, 1, o.ID); got.Status != pending || got.Reason != "" {
 		t.Errorf("with the bank away the order is %+v; want it pending", got)
 	}
 	wantStock(t, sys, "98/2")
+	bank.approve()
 	if o = ended(t, sys, 1, o.ID); o.Status != confirmed {
 		t.Errorf("with the bank back the order ended as %+v; want it confirmed", o)
 	}
 	wantStock(t, sys, "98/0")
-	if requests, _ := bank.seen(); len(requests) != 6 {
-		t.Errorf("the bank saw %d calls in all; want 5 that failed and one", len(requests))
+	if charged := bank.charged(); !slices.Equal(charged, []string{"order-1"}) {
+		t.Errorf("the bank saw %q; want order-1", charged)
 	}
 	wantHeard(t, heard, o.ID, "confirmed, placed")
 }
@@ -199,10 +203,10 @@ func TestNeighbourAway(t *testing.T) {
 			t.Parallel()
 			services := map[string]func() *kaptartest.System{
 				"user-service": func() *kaptartest.System {
-					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick()}, Service(), inventory.Service())
+					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick(away)}, Service(), inventory.Service())
 				},
 				"inventory-service": func() *kaptartest.System {
-					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick()}, Service(), users{}.service())
+					return kaptartest.StartWith(t, &kaptartest.Options{As: shoptest.As("order-service"), Settings: quick(away)}, Service(), users{}.service())
 				},
 			}
 			_, resp := place(t, services[away](), "", tea)
@@ -213,9 +217,9 @@ func TestNeighbourAway(t *testing.T) {
 	}
 }
 
-// quick bounds the wait for a service that is not there.
-func quick() map[string]string {
-	return map[string]string{"clients.user-service.timeout": "300ms", "clients.inventory-service.timeout": "300ms"}
+// quick bounds the wait for a service that is not there, and for no other, which may be slow.
+func quick(away string) map[string]string {
+	return map[string]string{"clients." + away + ".timeout": "300ms"}
 }
 
 // TestTrace: everything that is done for an order belongs to the trace of the
@@ -229,8 +233,8 @@ func TestTrace(t *testing.T) {
 	wantHeard(t, heard, o.ID, "confirmed, placed")
 	_, traces := bank.seen()
 	traces = append(traces, heard.traces()...)
-	if want := []string{id, id, id}; !slices.Equal(traces, want) {
-		t.Errorf("traces at the bank and of two events: %q; want %q", traces, want)
+	if len(traces) < 3 || slices.ContainsFunc(traces, func(trace string) bool { return trace != id }) {
+		t.Errorf("traces at the bank and of two events: %q; want %s each time", traces, id)
 	}
 }
 
@@ -279,8 +283,8 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("60 orders of 2 of 100 ended %v; want 50 confirmed and 10 cancelled", count)
 	}
 	wantStock(t, sys, "0/0")
-	if requests, _ := bank.seen(); len(requests) != 50 {
-		t.Errorf("the bank saw %d calls; want 50", len(requests))
+	if n := len(bank.charged()); n != 50 {
+		t.Errorf("the bank saw %d orders; want 50", n)
 	}
 }
 
