@@ -106,13 +106,14 @@ func TestRotation(t *testing.T) {
 	a.Do("POST", name, "/users", ada)
 	var mu sync.Mutex
 	used := map[string]int{}
-	end := time.Now().Add(13 * time.Second)
+	end := time.Now().Add(13 * time.Second) // and until another key signs
 	var load sync.WaitGroup
 	for i, issuer := range []*kaptartest.System{a, b} {
 		verifier := newVerifier(t, []*kaptartest.System{b, a}[i])
 		load.Go(func() {
 			session := login(t, issuer, "ada", "correct horse")
-			for time.Now().Before(end) && !t.Failed() {
+			keys := 0
+			for (time.Now().Before(end) || keys < 2) && !t.Failed() {
 				resp := refresh(issuer, session.RefreshToken)
 				if resp.Status != http.StatusOK {
 					t.Errorf("refresh: got %d %s", resp.Status, resp.Body)
@@ -123,15 +124,13 @@ func TestRotation(t *testing.T) {
 				verifier.check(t, session.Token)
 				mu.Lock()
 				used[keyID(t, session.Token)]++
+				keys = len(used)
 				mu.Unlock()
 			}
 		})
 	}
 	load.Wait()
 	t.Logf("good tokens by key: %v", used)
-	if len(used) < 2 {
-		t.Errorf("%d keys have signed, want at least 2", len(used))
-	}
 }
 
 // A verifier checks tokens as another service does, with the keys of one instance.

@@ -252,8 +252,8 @@ func TestRegisteredEvent(t *testing.T) {
 			if e.Data != want || e.Key != fmt.Sprint(want.UserID) || e.Source != name {
 				t.Errorf("event %d: got %+v, want %+v", i, e, want)
 			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("no event %d after 10 s", i)
+		case <-time.After(time.Minute):
+			t.Fatalf("no event %d after a minute", i)
 		}
 	}
 }
