@@ -3,32 +3,36 @@ package drivertest
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
 // testNackRedelivers waits longer than AckWait in one of its two parts and expects less in the
-// other, so that neither a driver that ignores Nack nor one that ignores the delay gets through.
+// other, so that neither a driver that ignores Nack nor one that ignores the delay gets through. A
+// machine that stands still makes one of three rounds long, a driver that ignores Nack all.
 func testNackRedelivers(e *env) {
 	m, d := e.held(4)
 	e.attempt(d, 1)
-	start := time.Now()
-	e.nack(d, 0)
-	d = m.wait(2)[1]
-	if took := time.Since(start); took >= e.AckWait {
-		e.Errorf("Nack(0) brought the message after %v, want less than the ack wait of %v", took, e.AckWait)
+	n, quickest := 1, time.Duration(1<<62)
+	for ; n < 4 && quickest >= e.AckWait; n++ {
+		start := time.Now()
+		e.nack(d, 0)
+		d = m.wait(n + 1)[n]
+		quickest = min(quickest, time.Since(start))
+	}
+	if quickest >= e.AckWait {
+		e.Errorf("Nack(0) brought the message after %v, want less than the ack wait of %v", quickest, e.AckWait)
 	}
 	delay := 2 * e.AckWait
-	start = time.Now()
+	start := time.Now()
 	e.nack(d, delay)
-	last := m.wait(3)[2]
+	last := m.wait(n + 1)[n]
 	if took := time.Since(start); took < delay {
 		e.Errorf("Nack(%v) brought the message after %v already", delay, took)
 	}
-	e.attempt(d, 2)
-	e.attempt(last, 3)
+	e.attempt(d, n)
+	e.attempt(last, n+1)
 	if last.ID != "m" || string(last.Data) != "m" {
 		e.Errorf("the last redelivery has id %q, data %q; want m, m", last.ID, last.Data)
 	}
@@ -71,13 +75,17 @@ func testExtendHoldsTheMessage(e *env) {
 	m, d := e.held(2)
 	tick := time.NewTicker(e.AckWait / 4)
 	defer tick.Stop()
+	before, longest := time.Now(), time.Duration(0)
 	for range 10 {
 		<-tick.C
 		if err := d.Extend(e.Context()); err != nil {
 			e.Fatalf("Extend = %v, want nil", err)
 		}
+		longest = max(longest, time.Since(before))
+		before = time.Now()
 	}
-	if got := m.wait(1); len(got) != 1 {
+	// Nothing is said of one that was not extended in time, as happens on a busy machine.
+	if got := m.wait(1); len(got) != 1 && longest < e.AckWait*3/4 {
 		e.Errorf("a message that was extended for 2.5 ack waits came %d times, want once", len(got))
 	}
 	e.attempt(m.wait(2)[1], 2) // Extend was no Ack
@@ -145,29 +153,39 @@ func testFetchedGoesBackOnStop(e *env) {
 
 func testMaxInFlight(e *env) {
 	const limit, total = 3, 40
-	var open, most atomic.Int64
-	queue := make(chan driver.Delivery, total)
+	var mu sync.Mutex
+	open, most := make(map[string]bool), 0 // by id: on a busy machine one may come again
+	queue := make(chan driver.Delivery, 10*total)
 	m := e.take("g", limit, func(d driver.Delivery) {
-		if n := open.Add(1); n > most.Load() {
-			most.Store(n)
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		open[d.ID] = true
+		most = max(most, len(open))
 		queue <- d
 	})
 	e.send("m", total)
 	m.wait(limit)
-	if got := m.quiet(e.AckWait / 4); len(got) != limit {
-		e.Errorf("with nothing acknowledged the member got %d messages, want %d", len(got), limit)
+	m.quiet(e.AckWait / 4)
+	mu.Lock()
+	if len(open) != limit {
+		e.Errorf("with nothing acknowledged the member got %d messages, want %d", len(open), limit)
 	}
-	for range total {
+	mu.Unlock()
+	for done := make(map[string]bool); len(done) < total; {
 		select {
 		case d := <-queue:
-			open.Add(-1) // before Ack, which may let the next one in
+			mu.Lock()
+			delete(open, d.ID) // before Ack, which may let the next one in
+			mu.Unlock()
 			e.ack(d)
+			done[d.ID] = true
 		case <-time.After(e.Wait):
 			e.Fatalf("waited %v for the next delivery, got %v", e.Wait, ids(m.got))
 		}
 	}
-	if n := most.Load(); n > limit {
-		e.Errorf("%d messages were unacknowledged at a time, want at most %d", n, limit)
+	mu.Lock()
+	defer mu.Unlock()
+	if most > limit {
+		e.Errorf("%d messages were unacknowledged at a time, want at most %d", most, limit)
 	}
 }

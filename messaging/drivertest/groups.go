@@ -77,25 +77,32 @@ func testTwoMembersShare(e *env) {
 		e.Cleanup(func() { e.close(second) })
 	}
 	want := e.send("a", 2)
+	begun := time.Now()
 	first := e.take("g", 2, nil)
 	held := first.wait(2)
 	other := e.joinOn(second, e.sub("g"), e.ack)
-	want = append(want, e.send("b", 18)...)
-	rest := other.wait(18)
+	more := e.send("b", 18)
+	rest := other.until("all that the first member has no room for", func(got []driver.Delivery) bool {
+		have := ids(got)
+		return !slices.ContainsFunc(more, func(id string) bool { return !slices.Contains(have, id) })
+	})
 	for _, d := range held {
 		e.ack(d)
 	}
+	late := time.Since(begun) >= e.AckWait
 	all := append(ids(first.quiet(e.AckWait*3/2)), ids(rest)...)
+	want = append(want, more...)
 	slices.Sort(all)
 	slices.Sort(want)
+	if late { // on a busy machine those that were held have come again
+		all = slices.Compact(all)
+	}
 	if !slices.Equal(all, want) {
 		e.Errorf("two members got together %v, want each once: %v", all, want)
 	}
 	other.stop()
 	e.publish(e.msg("c", "k"))
-	if got := first.wait(3); got[2].ID != "c" {
-		e.Errorf("after the second member left the first got %v, want c as the last", ids(got))
-	}
+	first.sees("c") // from then on all is for the first
 }
 
 // testMembersShareKeys publishes rounds of many keys to two members until two rounds in a row went
