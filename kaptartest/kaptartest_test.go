@@ -211,7 +211,7 @@ func TestFaultHandlers(t *testing.T) {
 
 func TestFaultCalls(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "6s"}}, loans(), bank())
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "1m", "clients.bank.timeout": "5s"}}, loans(), bank())
 	sys.FaultCalls(map[string]string{"bank": `[{"route":"POST /charge","abort":true}]`})
 	if body := lend(t, sys, "1", http.StatusServiceUnavailable); !strings.Contains(body, "aborted by a fault") {
 		t.Errorf("the error is %q, want the fault's", body)
