@@ -380,7 +380,7 @@ func TestContentTypes(t *testing.T) {
 
 func TestHandlerErrors(t *testing.T) {
 	t.Parallel()
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "50ms"}}, things())
+	sys := kaptartest.Start(t, things())
 
 	p := checkProblem(t, sys.Do("GET", "things", "/fail/conflict", ""), http.StatusConflict, "/fail/conflict")
 	if p.Detail != "it is there already" || len(p.Errors) != 1 || p.Errors[0].Location != "body.name" || p.Errors[0].Value != "ada" {
@@ -412,6 +412,7 @@ func TestHandlerErrors(t *testing.T) {
 		t.Errorf("the log does not tell of the error: %s", log)
 	}
 
+	sys = kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"request_timeout": "50ms"}}, things())
 	checkProblem(t, sys.Do("GET", "things", "/fail/deadline", ""), http.StatusGatewayTimeout, "/fail/deadline")
 }
 
