@@ -40,7 +40,7 @@ func TestDataIsPrivate(t *testing.T) {
 		if err != nil || files < 30 {
 			t.Errorf("with %q there are %d files, %v; want 30 at least", args, files, err)
 		}
-		p.Stop(time.Minute) // the services of --split outlive a kill for a moment, and write
+		p.Stop(time.Minute)
 		if err := p.Wait(); err != nil {
 			t.Error(err)
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kaptar/kaptar/internal/proc"
@@ -18,6 +20,8 @@ import (
 // A process is a running process of the shop. It ends with this process.
 type process struct {
 	*proc.Process
+	lock string // the file that it and the processes of its services have locked, if there is one
+
 	// Ready is how long it took from exec until the process was ready.
 	Ready time.Duration
 
@@ -58,7 +62,7 @@ func (in *install) launch(ctx context.Context, args []string, ready func(*proces
 	if err := in.writeConfig(); err != nil {
 		return nil, err
 	}
-	p := new(process)
+	p := &process{lock: filepath.Join(in.Dir, "data", "lock")}
 	cmd := exec.CommandContext(ctx, in.Binary, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = in.Dir, &p.screen, &p.log
 	begun := time.Now()
@@ -108,8 +112,23 @@ func last(pattern, text string) int {
 	return n
 }
 
-// Kill ends the process with SIGKILL and waits until it is gone.
+// Kill ends the process with SIGKILL and waits until it is gone, with the processes of its services: they
+// would go on for a moment, and write.
 func (p *process) Kill() {
 	p.Process.Kill()
 	<-p.Done()
+	lock, err := os.Open(p.lock)
+	if err != nil {
+		return // it runs one service
+	}
+	defer lock.Close()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for ; syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil; <-tick.C {
+		for _, service := range serviceNames() {
+			if pid := p.ServicePID(service); pid != 0 {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone with its supervisor
+			}
+		}
+	}
 }

@@ -217,19 +217,8 @@ func (s *site) ready(t *testing.T, service string) {
 // killAll ends every process of the shop with SIGKILL.
 func (s *site) killAll(t *testing.T) {
 	t.Helper()
-	var parts []int
-	if p := s.proc(everything); p != nil {
-		for _, service := range serviceNames() {
-			if pid := p.ServicePID(service); pid != 0 {
-				parts = append(parts, pid)
-			}
-		}
-	}
 	for _, p := range s.running() {
 		p.Kill()
-	}
-	for _, pid := range parts {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone with its supervisor
 	}
 	for _, service := range serviceNames() {
 		eventually(t, func() string {
