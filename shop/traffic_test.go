@@ -41,6 +41,9 @@ func (s *site) traffic(t *testing.T, sku string) *traffic {
 	t.Cleanup(tr.end)
 	for i := range customersAtOnce {
 		user := s.as(t).signUp(fmt.Sprintf("%s-%d", sku, i))
+		if _, err := s.as(t).as(user).credential(); err != nil { // logs in, or what an outage refuses may be a login
+			t.Fatal(err)
+		}
 		tr.done.Go(func() { tr.buy(t, user, sku) })
 	}
 	return tr
