@@ -126,6 +126,7 @@ type record struct {
 	Msg   string    `json:"msg"`
 	Error string    `json:"error"`
 	Trace string    `json:"trace_id"`
+	ID    string    `json:"id"` // of the saga or event that it is about
 }
 
 // records returns what service has logged from mark on.
@@ -145,7 +146,7 @@ const anotherReason = 4 * time.Second
 
 // checkLogs: each of services says what it has to, and does not repeat itself, except with another
 // reason after a while, as a server has that starts slowly. Lines about one request are about the
-// request.
+// request, and there is one about each saga that was in the middle of a step.
 func (o outage) checkLogs(t *testing.T, s *site, marks map[string]int, says string, services []string) {
 	t.Helper()
 	for _, service := range services {
@@ -162,10 +163,10 @@ func (o outage) checkLogs(t *testing.T, s *site, marks map[string]int, says stri
 				continue
 			}
 			t.Logf("%s: %s", service, lines[i])
-			if last, again := said[r.Msg]; again && (r.Error == last.Error || r.Time.Sub(last.Time) < anotherReason) {
+			if last, again := said[r.Msg+r.ID]; again && (r.Error == last.Error || r.Time.Sub(last.Time) < anotherReason) {
 				t.Errorf("%s repeats %q during an outage, after %v", service, r.Msg, r.Time.Sub(last.Time))
 			}
-			said[r.Msg] = r
+			said[r.Msg+r.ID] = r
 		}
 	}
 }
