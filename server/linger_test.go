@@ -72,7 +72,7 @@ func TestFewErrors(t *testing.T) {
 // it, as the race detector sees, and no read comes after.
 func TestCloseWaitsForRead(t *testing.T) {
 	t.Parallel()
-	b := setup(t, server.Options{Timeout: 300 * time.Millisecond})
+	b := setup(t, server.Options{Timeout: 2 * time.Second})
 	reads := make(chan error, 2)
 	b.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
 		hello := make([]byte, 5)

@@ -39,7 +39,11 @@ func (b *bundle) fill(t *testing.T, client *http.Client, url string, n int, ente
 		})
 	}
 	for range n {
-		<-entered
+		select {
+		case <-entered:
+		case <-time.After(time.Minute):
+			t.Fatalf("a call of %s does not come to its handler", url)
+		}
 	}
 	return func() {
 		cancel()
@@ -68,6 +72,30 @@ func get(t *testing.T, client *http.Client, url string) *http.Response {
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	entered, ran := make(chan struct{}, 100), make(chan string, 100)
+	hold := func(_ http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		<-r.Context().Done()
+	}
+	patient := setup(t, server.Options{Limit: server.Limit{Max: 4, Wait: time.Minute}, Timeout: -1}) // nothing is refused for a wait
+	patient.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		hold(w, r)
+	})
+	patient.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Hour))
+		hold(w, r)
+	})
+	patient.HandleFunc("GET /quick", func(http.ResponseWriter, *http.Request) {})
+	url := patient.start(t)
+	for name, client := range patient.clients(t) {
+		for _, path := range []string{"/stream", "/poll"} {
+			end := patient.fill(t, client, url+path, 6, entered)
+			if resp := get(t, client, url+"/quick"); resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: beside six of %s: %d, want 200", name, path, resp.StatusCode)
+			}
+			end()
+		}
+	}
 	b := setup(t, server.Options{
 		Limit: server.Limit{Max: 4, Wait: 100 * time.Millisecond}, Timeout: -1,
 		Priority: func(route string) server.Priority {
@@ -80,32 +108,13 @@ func TestLimit(t *testing.T) {
 			return server.Normal
 		},
 	})
-	hold := func(_ http.ResponseWriter, r *http.Request) {
-		entered <- struct{}{}
-		<-r.Context().Done()
-	}
 	b.HandleFunc("GET /hold", hold)
-	b.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		hold(w, r)
-	})
-	b.HandleFunc("GET /poll", func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
-		hold(w, r)
-	})
 	for _, path := range []string{"/quick", "/sheddable", "/critical"} {
 		b.HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) { ran <- path })
 	}
 	wrapped := newEcho(t, b)
-	url := b.start(t)
+	url = b.start(t)
 	for name, client := range b.clients(t) {
-		for _, path := range []string{"/stream", "/poll"} {
-			end := b.fill(t, client, url+path, 6, entered)
-			if resp := get(t, client, url+"/quick"); resp.StatusCode != http.StatusOK {
-				t.Errorf("%s: beside six of %s: %d, want 200", name, path, resp.StatusCode)
-			}
-			end()
-		}
 		end := b.fill(t, client, url+"/hold", 4, entered)
 		for len(ran) > 0 {
 			<-ran

@@ -35,7 +35,7 @@ func dialRaw(t *testing.T, address string) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,8 @@ func (c *rawClient) next(wanted func(http2.Frame) bool) http2.Frame {
 	}
 }
 
-// open begins a call of method, with more headers.
+// open begins a call of method, with more headers. The server may close the connection before it has
+// read them all: that shows in the outcome, and not in what is written.
 func (c *rawClient) open(stream uint32, method string, headers ...string) {
 	c.t.Helper()
 	var block bytes.Buffer
@@ -83,23 +84,23 @@ func (c *rawClient) open(stream uint32, method string, headers ...string) {
 		c.must(encode.WriteField(hpack.HeaderField{Name: headers[i], Value: headers[i+1]}))
 	}
 	first := block.Next(16 << 10)
-	c.must(c.f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: first, EndHeaders: block.Len() == 0}))
+	_ = c.f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: first, EndHeaders: block.Len() == 0})
 	for block.Len() > 0 {
 		part := bytes.Clone(block.Next(16 << 10))
-		c.must(c.f.WriteContinuation(stream, block.Len() == 0, part))
+		_ = c.f.WriteContinuation(stream, block.Len() == 0, part)
 	}
 }
 
-// send sends a message, and the end of the stream.
+// send sends a message, and the end of the stream, as open does.
 func (c *rawClient) send(stream uint32, compressed byte, message []byte) {
 	c.t.Helper()
 	data := binary.BigEndian.AppendUint32([]byte{compressed}, uint32(len(message)))
 	data = append(data, message...)
 	for len(data) > 16<<10 {
-		c.must(c.f.WriteData(stream, false, data[:16<<10]))
+		_ = c.f.WriteData(stream, false, data[:16<<10])
 		data = data[16<<10:]
 	}
-	c.must(c.f.WriteData(stream, true, data))
+	_ = c.f.WriteData(stream, true, data)
 }
 
 // outcome is how a stream ended: its grpc-status, or the code of its reset.
@@ -189,7 +190,7 @@ func TestPingFlood(t *testing.T) {
 	c := dialRaw(t, address)
 	c.open(1, "Watch")
 	for range 6 {
-		c.must(c.f.WritePing(false, [8]byte{}))
+		_ = c.f.WritePing(false, [8]byte{}) // the last may come too late
 	}
 	away, _ := c.next(func(f http2.Frame) bool { _, ok := f.(*http2.GoAwayFrame); return ok }).(*http2.GoAwayFrame)
 	if away == nil || away.ErrCode != http2.ErrCodeEnhanceYourCalm {
