@@ -134,12 +134,11 @@ func (s *Server) finishCalls(ctx context.Context) error {
 		return nil
 	case <-grace.C:
 	case <-ctx.Done():
-		// Calls that were told to end a moment ago may still do so.
-		select {
-		case <-idle:
-			return nil
-		case <-time.After(lastGrace):
-		}
+	}
+	select { // who was told to end a moment ago, or before the machine stood still, may still do so
+	case <-idle:
+		return nil
+	case <-time.After(lastGrace):
 	}
 	if streams := s.flights.describe(isStream); len(streams) > 0 {
 		s.log.Warn("streams cut that did not end when the service stopped", "streams", strings.Join(streams, "; "))

@@ -241,6 +241,29 @@ func TestShutdownCutsWhenItsTimeIsUp(t *testing.T) {
 	eventually(t, "the handlers to be told", func() bool { return len(b.Busy()) == 0 })
 }
 
+// A process that stood still finds the grace of its streams over, and they end at the same moment.
+func TestStreamThatEndsAtTheEndOfItsGrace(t *testing.T) {
+	t.Parallel()
+	b := setup(t, server.Options{})
+	synctest.Test(t, func(t *testing.T) {
+		b.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			time.Sleep(2*time.Second + 50*time.Millisecond)
+		})
+		go func() {
+			_, _ = try(t.Context(), &http.Client{Transport: inproc.RoundTripper(b.Handler())}, "GET", "http://users/stream", nil)
+		}()
+		synctest.Wait()
+		if err := b.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	if lines := b.lines(t, "streams cut that did not end when the service stopped"); len(lines) != 0 {
+		t.Errorf("logged %v, want no stream cut", lines)
+	}
+}
+
 // Within the process nothing but the server's own count knows of the call.
 func TestShutdownTimeInProcess(t *testing.T) {
 	t.Parallel()
