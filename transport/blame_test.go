@@ -145,12 +145,56 @@ func TestOnlyWhatTheTargetDidCounts(t *testing.T) {
 						t.Fatalf("a call was refused: %v", err)
 					}
 				}
-				if got := tr.State("order-service"); got != tc.want {
+				// What says that it is ready gets the next call after a second, and the breaker is half-open then.
+				if got := tr.State("order-service"); (got == Closed) != (tc.want == Closed) {
 					t.Errorf("after 10 calls the breaker is %s, want %s", got, tc.want)
 				}
 			})
 		})
 	}
+}
+
+// TestAStandstillIsNobodysFault: who notices a deadline long after it has passed has stood still.
+func TestAStandstillIsNobodysFault(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{http.MethodGet, http.MethodPost} { // with a limit for each attempt, and with one for all
+		for late, want := range map[time.Duration]BreakerState{50 * time.Millisecond: Open, 2 * time.Second: Closed} {
+			synctest.Test(t, func(t *testing.T) {
+				var local Local
+				local.Add("a", nil, tardy(late))
+				set := Settings{Timeout: 3 * time.Second, Retry: RetrySettings{AttemptTimeout: time.Second, Max: 1}}
+				tr := over(t, Options{Resolver: listed("a"), Default: set}, func(r *http.Request) (*http.Response, error) {
+					return nil, tardy(late).Invoke(r.Context(), "", nil, nil)
+				})
+				rpc := over(t, Options{Resolver: listed("a"), Local: &local, Default: set}, nil)
+				ctx := t.Context()
+				if method == http.MethodGet {
+					ctx = WithIdempotent(ctx)
+				}
+				for range 10 {
+					_, _ = do(t, tr, method, orders, nil)
+					_ = check(ctx, rpc, "")
+				}
+				if got, over := tr.State("order-service"), rpc.State("order-service"); got != want || over != want {
+					t.Errorf("%s, late by %v: the breaker is %s, over gRPC %s, want %s", method, late, got, over, want)
+				}
+			})
+		}
+	}
+}
+
+// tardy is a connection whose calls get no answer, and end this long after their deadlines.
+type tardy time.Duration
+
+// Invoke sleeps in a synctest bubble.
+func (d tardy) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+	<-ctx.Done()
+	time.Sleep(time.Duration(d))
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+func (tardy) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.ErrUnsupported
 }
 
 func deadlined(t *testing.T, d time.Duration) context.Context {

@@ -55,6 +55,7 @@ type attempt struct {
 	permit   permit
 	recorded bool // the outcome has been recorded
 	started  time.Duration
+	until    time.Duration // when it is given up; 0: never
 	// away is the failed dependency that the answer names, if it does. Then the target is not at
 	// fault, and it has already made the retries.
 	away string
@@ -128,7 +129,7 @@ func (c *call) begin() error {
 	if c.attempts > 1 {
 		c.tg.metrics.inc(c.t.metrics.retries)
 	}
-	c.attempt = attempt{in: in, local: c.tg.local.table()[in.ID], external: c.tg.isExternal(in), permit: p, started: now}
+	c.attempt = attempt{in: in, local: c.tg.local.table()[in.ID], external: c.tg.isExternal(in), permit: p, started: now, until: c.deadline}
 	return nil
 }
 
@@ -178,6 +179,10 @@ func (c *call) tooShort(now time.Duration) bool {
 	}
 	return 4*(now-c.started) < 3*own && !deadline.Chosen(c.ctx)
 }
+
+// stoodStill reports whether an attempt without an answer was given up too late: then this process,
+// with all its calls, stood still, which says nothing about their targets.
+func (c *call) stoodStill() bool { return c.until > 0 && c.t.now() > c.until+100*time.Millisecond }
 
 // exhausted reports whether an attempt failed because this machine has run out of file descriptors
 // or ports. grpc-go keeps only the text of the error.

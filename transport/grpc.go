@@ -220,6 +220,7 @@ func (u *unary) limit() (context.Context, context.CancelFunc) {
 	until, inherited := u.deadline, u.inherited
 	if own := u.tg.set.Retry.AttemptTimeout; own > 0 && u.mayRepeat(now) && (until == 0 || now+own < until) {
 		until, inherited = now+own, false
+		u.until = until
 	}
 	if until == 0 {
 		return parent, func() {}

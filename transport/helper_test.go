@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/test/waittest"
@@ -161,14 +160,12 @@ func noLeaks(t *testing.T) {
 	t.Helper()
 	before := ours()
 	t.Cleanup(func() {
-		deadline := time.Now().Add(5 * time.Second)
-		for time.Now().Before(deadline) {
-			if len(ours()) <= len(before) {
-				return
+		waittest.Said(t, func() string {
+			if left := ours(); len(left) > len(before) {
+				return "no goroutines left behind:\n" + strings.Join(left, "\n\n")
 			}
-			runtime.Gosched()
-		}
-		t.Errorf("goroutines left behind:\n%s", strings.Join(ours(), "\n\n"))
+			return ""
+		})
 	})
 }
 

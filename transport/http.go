@@ -165,7 +165,7 @@ func (c *httpCall) send() (*http.Response, error) {
 // the attempt has ended it.
 func (c *httpCall) unanswered(late bool, err error) outcome {
 	switch {
-	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req), exhausted(err):
+	case c.cancelled(), c.upload.broken(), errors.Is(err, h1.ErrBody), !late && c.tooShort(c.t.now()), !wellFormed(c.req), exhausted(err), c.stoodStill():
 		return neutral
 	case late || errors.Is(c.ctx.Err(), context.DeadlineExceeded) || c.limit != nil && c.limit.Err() != nil:
 		if c.upload.waits() { // for the caller, as the target does
@@ -210,7 +210,8 @@ func (c *httpCall) bound() context.Context {
 		}
 		ctx = c.scope.Start(ctx, at)
 		if early {
-			c.scope.Guard(c.t.began.Add(now + own))
+			c.until = now + own
+			c.scope.Guard(c.t.began.Add(c.until))
 		}
 	}
 	if c.t.opts.TLS != nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/dependency"
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 // machine is where instances run. Its calls and probes are counted by address.
@@ -287,8 +288,24 @@ func TestTwoLayersHeal(t *testing.T) {
 // before it connects again must not come on top.
 func TestARealServiceOverGRPCHeals(t *testing.T) {
 	noLeaks(t)
-	h := &health{}
-	address, stop := serve(t, h)
+	ports, release, err := servers.FreePorts(1) // that nobody is given while the server is away
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	address := fmt.Sprint("127.0.0.1:", ports[0])
+	start := func() *grpc.Server {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := grpc.NewServer()
+		grpc_health_v1.RegisterHealthServer(srv, &health{})
+		go func() { _ = srv.Serve(l) }()
+		t.Cleanup(srv.Stop)
+		return srv
+	}
+	first := start()
 	m := new(discovery.Memory)
 	if err := m.Register(t.Context(), discovery.Instance{ID: "a", Service: "order-service", GRPC: address}); err != nil {
 		t.Fatal(err)
@@ -297,7 +314,7 @@ func TestARealServiceOverGRPCHeals(t *testing.T) {
 	if err := check(t.Context(), tr, ""); err != nil {
 		t.Fatal(err)
 	}
-	stop()
+	first.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for began := time.Now(); tr.State("order-service") != Open || time.Since(began) < 2*time.Second; <-tick.C {
@@ -305,14 +322,7 @@ func TestARealServiceOverGRPCHeals(t *testing.T) {
 			t.Fatal("a call to a server that has stopped succeeds")
 		}
 	}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Skipf("another program has taken the port meanwhile: %v", err)
-	}
-	srv := grpc.NewServer()
-	grpc_health_v1.RegisterHealthServer(srv, h)
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(srv.Stop)
+	start()
 	ticks := 0 // of 20 ms, but for those in which the machine stands still
 	for err = check(t.Context(), tr, ""); err != nil; err = check(t.Context(), tr, "") {
 		<-tick.C

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -75,7 +76,8 @@ func TestRenew(t *testing.T) {
 	go func() { _ = rpc.Serve(l[1]) }()
 	m := new(discovery.Memory)
 	_ = m.Register(t.Context(), discovery.Instance{ID: "a", Service: "order-service", HTTP: l[0].Addr().String(), GRPC: l[1].Addr().String()})
-	tr := New(&Options{Resolver: m})
+	// Calls that are held up are neither given up nor made again, however slow the machine is.
+	tr := New(&Options{Resolver: m, Default: Settings{Timeout: time.Minute, Retry: RetrySettings{AttemptTimeout: time.Minute}}})
 	for name, call := range map[string]func() error{
 		"HTTP": func() error { _, err := do(t, tr, "GET", orders, nil); return err },
 		"long HTTP": func() error {

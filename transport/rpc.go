@@ -67,7 +67,7 @@ func (c *rpcCall) classify(err error, reached bool) outcome {
 	if c.away != "" || c.full {
 		return c.answered()
 	}
-	if c.cancelled() || c.tooShort(c.t.now()) || exhausted(err) {
+	if c.cancelled() || c.tooShort(c.t.now()) || exhausted(err) || c.stoodStill() {
 		return neutral
 	}
 	return failure

@@ -124,21 +124,25 @@ func (t *target) await(ctx context.Context, limit time.Duration) error {
 }
 
 func (t *target) appears(ctx context.Context, limit time.Duration) (known bool, err error) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	for {
+	const parts = 8 // of the wait; a process that stands still loses one
+	tick := time.NewTicker(max((limit+parts-1)/parts, 1))
+	defer tick.Stop()
+	for left := parts; ; {
 		t.mu.Lock()
 		list, changed := t.instances(), t.changed
 		t.mu.Unlock()
 		if len(list) > 0 {
 			return true, nil
 		}
+		if left == 0 || limit <= 0 {
+			return false, nil
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return false, t.ended(ctx)
-		case <-timer.C:
-			return false, nil
+		case <-tick.C:
+			left--
 		}
 	}
 }

@@ -373,7 +373,7 @@ func TestUntrustedAnswers(t *testing.T) {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	at := netip.MustParseAddrPort(srv.Listener.Addr().String())
-	client := NewUntrusted(&UntrustedOptions{MaxBody: limit, Timeout: time.Second, Ports: []uint16{at.Port()}, Allow: []netip.Prefix{netip.PrefixFrom(at.Addr(), 32)}})
+	client := NewUntrusted(&UntrustedOptions{MaxBody: limit, Timeout: 3 * time.Second, Ports: []uint16{at.Port()}, Allow: []netip.Prefix{netip.PrefixFrom(at.Addr(), 32)}})
 	for path, want := range map[string]string{
 		"/sized": "", "/chunked": "", "/sized/more": "larger than the 1000 bytes", "/chunked/more": "larger than the 1000 bytes",
 		"/headers": "exceeded", "/gzip": "", "/slow": "context",

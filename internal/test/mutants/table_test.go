@@ -181,6 +181,10 @@ func calls() []mutant {
 			"return 4*(now-c.started) < 3*own && ", "return false && ", "./transport", "TestOnlyWhatTheTargetDidCounts",
 		},
 		{
+			"a standstill of the caller opens no breaker", "transport/call.go",
+			"return c.until > 0 && ", "return false && ", "./transport", "TestAStandstillIsNobodysFault",
+		},
+		{
 			"a request body that fails opens no breaker", "transport/http.go",
 			"case c.cancelled(), c.upload.broken(),", "case c.cancelled(),", "./transport", "TestOnlyWhatTheTargetDidCounts",
 		},
