@@ -64,10 +64,13 @@ func TestServiceAway(t *testing.T) {
 	for range 4 { // the fifth failure in all opens the breaker
 		sys.Do(http.MethodPost, "gateway", "/orders", "")
 	}
-	resp := sys.Do(http.MethodPost, "gateway", "/orders", "")
-	if resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(resp.Body, "order-service keeps failing") {
-		t.Errorf("with an open breaker: got %d %v %s, want 503 with Retry-After", resp.Status, resp.Header, resp.Body)
-	}
+	kaptartest.Eventually(t, "the breaker is open", func() error { // the service is well, so one call in a second goes to it
+		resp := sys.Do(http.MethodPost, "gateway", "/orders", "")
+		if resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(resp.Body, "order-service keeps failing") {
+			return fmt.Errorf("got %d %v %s, want 503 with Retry-After", resp.Status, resp.Header, resp.Body)
+		}
+		return nil
+	})
 }
 
 // TestProblemWithoutEnd: a service's problem whose body does not come in time is the gateway's.
@@ -79,7 +82,7 @@ func TestProblemWithoutEnd(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}
-	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "200ms"}}, edge(nil),
+	sys := kaptartest.StartWith(t, &kaptartest.Options{Settings: map[string]string{"services.gateway.request_timeout": "3s"}}, edge(nil),
 		things("inventory-service", map[string]http.HandlerFunc{"POST /stock": half}))
 	resp := sys.Do(http.MethodPost, "gateway", "/stock", "")
 	if want := "inventory-service did not answer in time"; resp.Status != http.StatusGatewayTimeout || !strings.Contains(resp.Body, want) {

@@ -61,7 +61,8 @@ const upgrade = "GET /v1/users/socket HTTP/1.1\r\nHost: <host>\r\nConnection: Up
 // TestStreams: events and sockets last longer than a request may, and end when the gateway stops.
 func TestStreams(t *testing.T) {
 	inBoth(t, func(t *testing.T, shape string) {
-		s := open(t, shape, map[string]string{"services.gateway.request_timeout": "300ms"}, nil, streams())
+		const timeout = 3 * time.Second // in which both must begin, and which both outlive
+		s := open(t, shape, map[string]string{"services.gateway.request_timeout": timeout.String()}, nil, streams())
 		resp, err := s.sys.Client().Get("http://gateway/v1/users/events")
 		if err != nil {
 			t.Fatal(err)
@@ -78,7 +79,7 @@ func TestStreams(t *testing.T) {
 		if head.Header.Get("Kaptar-Overload")+head.Header.Get("Server") != "" || head.Header.Get("X-Request-Id") == "" {
 			t.Errorf("the header of the upgrade is %v", head.Header)
 		}
-		for began := time.Now(); time.Since(began) < time.Second; { // which paces it
+		for began := time.Now(); time.Since(began) < timeout+500*time.Millisecond; { // which paces it
 			if line, err := events.ReadString('\n'); err != nil {
 				t.Fatalf("event after %v: %q, %v", time.Since(began), line, err)
 			}
