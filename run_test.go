@@ -21,6 +21,7 @@ import (
 	"github.com/kaptar/kaptar/config"
 	"github.com/kaptar/kaptar/discovery"
 	_ "github.com/kaptar/kaptar/drivers/sqlite"
+	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/waittest"
 	_ "github.com/kaptar/kaptar/telemetry/otlp"
 )
@@ -280,12 +281,7 @@ func TestTakenPortLeavesNothingListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
+	address := freeAddress(t)
 	fine := func(*kaptar.App) error { return nil }
 	err = kaptar.Run(t.Context(), &kaptar.Options{Log: t.Output(), Sources: config.Sources{Flags: map[string]string{
 		"services.a.listen": address, "services.b.listen": taken.Addr().String(),
@@ -298,8 +294,20 @@ func TestTakenPortLeavesNothingListening(t *testing.T) {
 	}
 }
 
+// freeAddress is one that nobody else is given until the end of the test.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ports, release, err := servers.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return fmt.Sprint("127.0.0.1:", ports[0])
+}
+
 func TestSharedAddress(t *testing.T) {
 	t.Parallel()
+	_, port, _ := strings.Cut(freeAddress(t), ":")
 	fine := func(*kaptar.App) error { return nil }
 	withGRPC := func(app *kaptar.App) error {
 		testpb.RegisterTestServiceServer(app.GRPC(), testpb.UnimplementedTestServiceServer{})
@@ -315,7 +323,7 @@ func TestSharedAddress(t *testing.T) {
 		"gRPC":           {kaptar.Service{Listen: free, Setup: withGRPC}, kaptar.Service{Listen: free, Setup: withGRPC}, []string{"a and b", ":50051", "A_GRPC_LISTEN", "B_GRPC_LISTEN"}},
 		"HTTP and gRPC":  {kaptar.Service{Listen: free, GRPCListen: "127.0.0.1:7", Setup: withGRPC}, kaptar.Service{Listen: ":7"}, []string{"a and b", "A_GRPC_LISTEN", "B_LISTEN"}},
 		"unused gRPC":    {kaptar.Service{Listen: free}, kaptar.Service{Listen: free}, nil},
-		"two interfaces": {kaptar.Service{Listen: "127.0.0.1:18999"}, kaptar.Service{Listen: "[::1]:18999"}, nil},
+		"two interfaces": {kaptar.Service{Listen: "127.0.0.1:" + port}, kaptar.Service{Listen: "[::1]:" + port}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -309,13 +309,11 @@ func TestRotationUnderLoad(t *testing.T) {
 			return err
 		})
 	}
+	life := time.Hour // another for each certificate, so that the log tells them apart
 	renew := func(what string, cas ...*identity.Authority) {
 		t.Helper()
-		said := strings.Count(log.String(), "certificates taken over")
-		for _, s := range []string{"order-service", "user-service"} {
-			set := files(dir, s)
-			text, err := cas[0].Issue(s, time.Hour)
-			if err := errors.Join(err, os.WriteFile(set.Cert, text, 0o600)); err != nil {
+		replace := func(file string, text []byte) {
+			if err := errors.Join(os.WriteFile(file+".new", text, 0o600), os.Rename(file+".new", file)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -323,10 +321,31 @@ func TestRotationUnderLoad(t *testing.T) {
 		for _, ca := range cas {
 			bundle = append(bundle, ca.PEM()...)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "ca.pem"), bundle, 0o600); err != nil {
-			t.Fatal(err)
+		replace(filepath.Join(dir, "ca.pem"), bundle) // who has the new certificate, below, has this too
+		life += time.Minute
+		var expires []string
+		for _, s := range []string{"order-service", "user-service"} {
+			text, err := cas[0].Issue(s, life)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pair, err := tls.X509KeyPair(text, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replace(files(dir, s).Cert, text)
+			expires = append(expires, `"expires":"`+pair.Leaf.NotAfter.Format(time.RFC3339)+`"`, `"service":"`+s+`"`)
 		}
-		eventually(t, what+" to be taken over", func() bool { return strings.Count(log.String(), "certificates taken over") >= said+2 })
+		for i := 0; i < len(expires); i += 2 {
+			eventually(t, what+" to be taken over: "+expires[i+1], func() bool {
+				for line := range strings.Lines(log.String()) {
+					if strings.Contains(line, "certificates taken over") && strings.Contains(line, expires[i]) && strings.Contains(line, expires[i+1]) {
+						return true
+					}
+				}
+				return false
+			})
+		}
 	}
 	at := instanceOf(t, registry, "order-service")
 	old, _ := clientOf(t, first, "user-service")
