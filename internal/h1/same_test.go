@@ -114,7 +114,7 @@ func see(t *testing.T, rt http.RoundTripper, method string, parts []string) seen
 	t.Helper()
 	srv := newScripted(t, parts...)
 	url := "http://" + srv.listener.Addr().String() + "/x"
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // the end of a call that hangs, of which there is none
 	defer cancel()
 	s := roundTrip(ctx, t, rt, method, url)
 	<-srv.done // and so it has arrived

@@ -150,6 +150,15 @@ func watch(t *testing.T) *watched {
 	return w
 }
 
+// write writes a new certificate, at the time of the bubble: by a file system's clock it can be of the
+// same moment as the old one, and as long.
+func (w *watched) write(t *testing.T, life time.Duration) {
+	t.Helper()
+	if err := errors.Join(w.ca.Write(w.set, "order-service", life), os.Chtimes(w.set.Cert, time.Now(), time.Now())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // after waits and compares how often the log has a text, and how often others were told.
 func (w *watched) after(t *testing.T, wait time.Duration, text string, times, renewed int) {
 	t.Helper()
@@ -168,9 +177,7 @@ func TestWatchTakesOver(t *testing.T) {
 		w := watch(t)
 		w.after(t, 10*time.Second, "level", 0, 0)
 		before := w.current.Load().pair.Leaf
-		if err := w.ca.Write(w.set, "order-service", 2*time.Hour); err != nil {
-			t.Fatal(err)
-		}
+		w.write(t, 2*time.Hour)
 		w.after(t, 3*time.Second, "certificates taken over", 1, 1)
 		if leaf := w.current.Load().pair.Leaf; leaf.Equal(before) || !w.Expires().Equal(leaf.NotAfter) {
 			t.Errorf("the certificate in force ends at %v, Expires says %v", leaf.NotAfter, w.Expires())
@@ -247,9 +254,7 @@ func TestWatchTellsTheEnd(t *testing.T) {
 		w.after(t, 2*time.Minute, soon, 1, 0)
 		w.after(t, 18*time.Minute, soon, 5, 0) // with 20, 10, 5, 2 and 1 minutes left
 		w.after(t, 2*time.Minute, over, 1, 0)
-		if err := w.ca.Write(w.set, "order-service", time.Hour); err != nil {
-			t.Fatal(err)
-		}
+		w.write(t, time.Hour)
 		w.after(t, time.Minute, "certificates taken over", 1, 1)
 		w.after(t, 10*time.Minute, "level=WARN", 7, 1)
 	})

@@ -317,7 +317,7 @@ func TestCancelInTheBody(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}, func(t *testing.T, c *http.Client, url string) {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in which what comes before must arrive
 		defer cancel()
 		resp := do(t, c, newRequest(t, "GET", url, nil).WithContext(ctx))
 		b, err := io.ReadAll(resp.Body)

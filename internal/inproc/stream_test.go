@@ -215,7 +215,7 @@ func TestStreamDeadline(t *testing.T) {
 			return ss.RecvMsg(new(text)) // waits for the client, who waits too
 		}}
 	}, func(t *testing.T, _ *echo, cc grpc.ClientConnInterface) {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in which what comes before must arrive
 		defer cancel()
 		if got := drain(t, open(ctx, t, cc, both)); got != "a DeadlineExceeded" {
 			t.Errorf("got %s, want a DeadlineExceeded", got)
