@@ -224,12 +224,12 @@ func TestCircuit(t *testing.T) {
 // failure.
 func TestCircuitOpenedByRetries(t *testing.T) {
 	t.Parallel()
-	inBubble(t, false, &SubscribeOptions{Tries: 1}, func(b *bubble) {
+	inBubble(t, false, &SubscribeOptions{Tries: 1, Retries: 5}, func(b *bubble) {
 		b.set(func(string, int) error { return errNever })
 		for _, key := range []string{"a", "b", "c"} {
 			b.publish(key, 1)
 		}
-		b.wait(20 * time.Minute) // in which more retries fail than an event has, and the table is read ten times a second
+		b.wait(5 * time.Minute) // in which more retries fail than three events have
 		b.gauge(b.c.bus.metrics.circuit, 1)
 		b.aside("a-1 retrying", "b-1 retrying", "c-1 retrying")
 		b.counted(handled, 0)
