@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -39,29 +40,45 @@ func (t *Transport) tlsFor(service string) *tls.Config {
 	return config
 }
 
-// dialTLS connects to an instance of the target in the context.
-func (t *Transport) dialTLS(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		raw, err := dialer.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		conn := tls.Client(raw, t.tlsFor(called(ctx)))
-		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-		defer cancel()
-		if err := conn.HandshakeContext(ctx); err != nil {
-			_ = raw.Close() // the handshake's error says more
-			return nil, err
-		}
-		return conn, nil
+// A dial connects to an address, as net.Dialer's DialContext does.
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func dialInstance(ctx context.Context, network, address string) (net.Conn, error) {
+	return dial((&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext).again(ctx, network, address)
+}
+
+// again dials once more if the first time ended well after its timeout: then this process stood still, and
+// a call that cannot be made again, as its body is sent once, need not fail for it.
+func (d dial) again(ctx context.Context, network, address string) (net.Conn, error) {
+	began := time.Now()
+	conn, err := d(ctx, network, address)
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && time.Since(began) > dialTimeout+100*time.Millisecond && ctx.Err() == nil {
+		return d(ctx, network, address)
 	}
+	return conn, err
+}
+
+// dialTLS connects to an instance of the target in the context.
+func (t *Transport) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	raw, err := dialInstance(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, t.tlsFor(called(ctx)))
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // the handshake's error says more
+		return nil, err
+	}
+	return conn, nil
 }
 
 // lean returns the client for single attempts of HTTP calls to instances. It passes on to next what
 // it does not support.
-func (t *Transport) lean(dialer *net.Dialer, next http.RoundTripper) http.RoundTripper {
+func (t *Transport) lean(next http.RoundTripper) http.RoundTripper {
 	return h1.New(&h1.Options{
-		Dial:             dialer.DialContext,
+		Dial:             dialInstance,
 		TLS:              t.opts.TLS,
 		ServerName:       called,
 		HandshakeTimeout: handshakeTimeout,
@@ -117,13 +134,12 @@ func (t *Transport) dialGRPC(tg *target, address string, external bool) (*grpc.C
 	if t.opts.TLS != nil && !external {
 		creds = credentials.NewTLS(t.tlsFor(tg.service))
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	r := t.endpoint(address)
 	return grpc.NewClient(r.Scheme()+":///"+address,
 		grpc.WithResolvers(r),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
+			return dialInstance(ctx, "tcp", addr)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},

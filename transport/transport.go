@@ -134,9 +134,8 @@ func (t *Transport) start() {
 	t.metrics = newMetrics(registry, t.caller, t)
 	t.local, t.weights = cmp.Or(own.Local, new(Local)), cmp.Or(own.Weights, new(Weights))
 	t.id = cmp.Or(own.InstanceID, rand.Text())
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
 	plain := &http.Transport{
-		DialContext:         dialer.DialContext,
+		DialContext:         dialInstance,
 		TLSHandshakeTimeout: handshakeTimeout,
 		MaxIdleConns:        0, // bounded per host
 		MaxIdleConnsPerHost: idlePerTarget,
@@ -149,10 +148,10 @@ func (t *Transport) start() {
 	outside.DisableCompression = false
 	outside.MaxIdleConns = manyTargets
 	if own.TLS != nil {
-		plain.DialTLSContext = t.dialTLS(dialer)
+		plain.DialTLSContext = t.dialTLS
 	}
 	t.inside.Store(plain)
-	t.http, t.httpDNS = cmp.Or(own.Base, t.lean(dialer, &t.inside)), outside
+	t.http, t.httpDNS = cmp.Or(own.Base, t.lean(&t.inside)), outside
 	t.client = engine{t}
 	for _, around := range slices.Backward(own.Client) {
 		t.client = around(t.client)

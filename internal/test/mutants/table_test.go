@@ -181,6 +181,10 @@ func calls() []mutant {
 			"return 4*(now-c.started) < 3*own && ", "return false && ", "./transport", "TestOnlyWhatTheTargetDidCounts",
 		},
 		{
+			"a standstill of the caller fails no dial", "transport/dial.go",
+			"late.Timeout() && ", "late.Timeout() && false && ", "./transport", "TestDialAgain",
+		},
+		{
 			"a standstill of the caller opens no breaker", "transport/call.go",
 			"return c.until > 0 && ", "return false && ", "./transport", "TestAStandstillIsNobodysFault",
 		},
