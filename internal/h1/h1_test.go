@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 type roundTripperFunc func(*http.Request) (*http.Response, error)
@@ -38,6 +39,11 @@ func over(t *testing.T, serve func(c net.Conn)) *Transport {
 	})
 	t.Cleanup(tr.CloseIdleConnections)
 	return tr
+}
+
+// patient are options without the bounds of connecting that a busy machine exceeds.
+func patient(next http.RoundTripper) *Options {
+	return &Options{Next: next, Dial: new(net.Dialer).DialContext, HandshakeTimeout: time.Minute}
 }
 
 // request reads one from c.
@@ -228,7 +234,7 @@ func TestEarlyAnswer(t *testing.T) {
 			closed <- n
 		}
 	}()
-	tr := New(nil)
+	tr := New(patient(nil))
 	defer tr.CloseIdleConnections()
 	for n := range 20 {
 		got, err := fetch(t.Context(), tr, http.MethodPost, "http://"+l.Addr().String(), strings.Repeat("x", maxBody))
@@ -369,7 +375,7 @@ func TestManyAtOnce(t *testing.T) {
 		_, _ = w.Write([]byte(strings.Repeat(string(body), 1000)))
 	}))
 	defer srv.Close()
-	tr := New(nil)
+	tr := New(patient(nil))
 	defer tr.CloseIdleConnections()
 	var wg sync.WaitGroup
 	for worker := range 16 {

@@ -162,7 +162,7 @@ func compare(t *testing.T, method string, parts []string, stricter error, once b
 	next := &http.Transport{DisableCompression: true}
 	bare := next.Clone()
 	defer bare.CloseIdleConnections()
-	own := New(&Options{Next: next})
+	own := New(patient(next))
 	defer own.CloseIdleConnections()
 	got, want := see(t, own, method, parts), see(t, bare, method, parts)
 	switch {
@@ -235,7 +235,7 @@ func TestCutOff(t *testing.T) {
 					t.Parallel()
 					parts := []string{text[:i], end}
 					if end == reset { // what arrived before may be lost, or not: all we want is no hang
-						if got := see(t, New(nil), http.MethodGet, parts); got.reused {
+						if got := see(t, New(patient(nil)), http.MethodGet, parts); got.reused {
 							t.Error("used again")
 						}
 						return

@@ -34,7 +34,9 @@ func secure(t *testing.T) (string, *Options, *atomic.Int32) {
 	t.Cleanup(srv.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
-	return srv.URL, &Options{TLS: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}}, conns
+	opts := patient(nil)
+	opts.TLS = &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	return srv.URL, opts, conns
 }
 
 func TestTLS(t *testing.T) {
@@ -109,7 +111,9 @@ func TestTLSUnasked(t *testing.T) {
 			}()
 		}
 	}()
-	tr := New(&Options{TLS: example.Client().Transport.(*http.Transport).TLSClientConfig})
+	opts := patient(nil)
+	opts.TLS = example.Client().Transport.(*http.Transport).TLSClientConfig
+	tr := New(opts)
 	defer tr.CloseIdleConnections()
 	for _, tt := range []struct {
 		part string
