@@ -45,6 +45,7 @@ type exchange struct {
 	streaming bool
 	conn      atomic.Pointer[net.Conn] // what the handler has hijacked
 	replaced  bool                     // a problem was sent instead of what the handler writes
+	unwritten error                    // of a write
 }
 
 // setRoute keeps the pattern under which the request is counted.
@@ -125,8 +126,22 @@ func (x *exchange) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	n, err := x.ResponseWriter.Write(b)
-	x.bytes += int64(n)
+	x.wrote(int64(n), err)
 	return n, err
+}
+
+func (x *exchange) wrote(n int64, err error) {
+	x.bytes += n
+	if err != nil {
+		x.unwritten = err
+	}
+}
+
+// gaveUp reports whether the handler panicked because its answer cannot be written, as huma does:
+// the client has left, or its time is over.
+func (x *exchange) gaveUp(p any) bool {
+	err, ok := p.(error)
+	return ok && x.unwritten != nil && errors.Is(err, x.unwritten)
 }
 
 // WriteString spares io.WriteString a copy of the text.
@@ -135,7 +150,7 @@ func (x *exchange) WriteString(text string) (int, error) {
 		return len(text), nil
 	}
 	n, err := io.WriteString(x.ResponseWriter, text)
-	x.bytes += int64(n)
+	x.wrote(int64(n), err)
 	return n, err
 }
 

@@ -206,7 +206,7 @@ func (x *exchange) log(rm *routeMetrics, now time.Time, took time.Duration, end 
 func (x *exchange) answer(p any) (abort bool) {
 	ctx := x.req.Context()
 	abort = p != nil
-	if p != nil && p != http.ErrAbortHandler {
+	if p != nil && p != http.ErrAbortHandler && !x.gaveUp(p) {
 		x.server.log.LogAttrs(ctx, slog.LevelError, "panic in handler",
 			slog.String("method", x.flight.method), slog.String("path", x.flight.name),
 			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))

@@ -107,6 +107,16 @@ func TestPanics(t *testing.T) {
 		panic("boom after")
 	})
 	b.HandleFunc("GET /abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	arrived := make(chan struct{})
+	b.HandleFunc("GET /unwritable", func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+		for {
+			if _, err := w.Write(make([]byte, 4096)); err != nil {
+				panic(fmt.Errorf("the answer: %w", err)) // as huma does
+			}
+		}
+	})
 	url := b.start(t)
 	for name, c := range b.clients(t) {
 		b.log.Reset()
@@ -129,6 +139,19 @@ func TestPanics(t *testing.T) {
 		eventually(t, "the access log of the aborted request", func() bool { return len(b.lines(t, "request")) == 1 })
 		if lines := b.lines(t, "panic in handler"); len(lines) != 0 {
 			t.Errorf("%s: ErrAbortHandler was logged as a panic: %v", name, lines)
+		}
+		b.log.Reset()
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			<-arrived
+			leave()
+		}()
+		if a, err := try(ctx, c, "GET", url+"/unwritable", nil); err == nil {
+			t.Errorf("%s: a client that left got an answer: %+v", name, a)
+		}
+		eventually(t, "the access log of the client that left", func() bool { return len(b.lines(t, "request")) == 1 })
+		if lines := b.lines(t, "panic in handler"); len(lines) != 0 {
+			t.Errorf("%s: a handler that could not write its answer was logged as a panic: %v", name, lines)
 		}
 	}
 	if busy := b.Busy(); len(busy) != 0 {

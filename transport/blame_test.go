@@ -264,6 +264,30 @@ func TestWhoseDeadlineItIs(t *testing.T) {
 	}
 }
 
+// overdue is a context whose deadline has passed, but not its timer yet, as on a busy machine.
+type overdue struct{ context.Context }
+
+func (o overdue) Deadline() (time.Time, bool) { return time.Now(), true }
+
+// TestOverdue: a call whose time is over when it begins is not made, and not repeated either.
+func TestOverdue(t *testing.T) {
+	t.Parallel()
+	l := new(Local)
+	l.Add("a", http.HandlerFunc(answering), refusing{})
+	tr := over(t, Options{Resolver: listed("a"), Local: l}, nil)
+	ctx := overdue{t.Context()}
+	if err := tr.Conn("order-service").Invoke(WithIdempotent(ctx), "/order.v1.OrderService/Get", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("gRPC: got %v, want that the deadline has passed", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, orders, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := send(t, tr, req); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("HTTP: got %v, want that the deadline has passed", err)
+	}
+}
+
 // TestAMarkedAnswerIsNotRepeated: who tells of a dependency has repeated what there was to repeat.
 func TestAMarkedAnswerIsNotRepeated(t *testing.T) {
 	t.Parallel()

@@ -207,10 +207,10 @@ func (c *call) mayRepeat(now time.Duration) bool {
 }
 
 // repeat decides whether another attempt is made, and after which pause. asked is the pause that
-// the server asks for; negative means none.
+// the server asks for; negative means none. There is none if the call's time was over at its start.
 func (c *call) repeat(asked time.Duration) (pause time.Duration, ok bool) {
 	set := c.tg.set.Retry
-	if c.alone || c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
+	if c.alone || c.attempts == 0 || c.attempts > set.Max || c.away != "" || c.ctx.Err() != nil {
 		return 0, false
 	}
 	now := c.t.now()

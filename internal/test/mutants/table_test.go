@@ -189,6 +189,14 @@ func calls() []mutant {
 			"return c.until > 0 && ", "return false && ", "./transport", "TestAStandstillIsNobodysFault",
 		},
 		{
+			"a call whose time is over is not repeated", "transport/call.go",
+			"c.alone || c.attempts == 0 ||", "c.alone ||", "./transport", "TestOverdue",
+		},
+		{
+			"a handler that cannot write its answer has not panicked", "server/http.go",
+			" && !x.gaveUp(p) {", " {", "./server", "TestPanics",
+		},
+		{
 			"a request body that fails opens no breaker", "transport/http.go",
 			"case c.cancelled(), c.upload.broken(),", "case c.cancelled(),", "./transport", "TestOnlyWhatTheTargetDidCounts",
 		},
