@@ -166,6 +166,10 @@ func TestAStandstillIsNobodysFault(t *testing.T) {
 				tr := over(t, Options{Resolver: listed("a"), Default: set}, func(r *http.Request) (*http.Response, error) {
 					return nil, tardy(late).Invoke(r.Context(), "", nil, nil)
 				})
+				told := over(t, Options{Resolver: listed("a"), Default: set}, func(r *http.Request) (*http.Response, error) { // a server here stood still as well
+					_ = tardy(late).Invoke(r.Context(), "", nil, nil)
+					return reply(r, http.StatusGatewayTimeout), nil
+				})
 				rpc := over(t, Options{Resolver: listed("a"), Local: &local, Default: set}, nil)
 				ctx := t.Context()
 				if method == http.MethodGet {
@@ -173,10 +177,13 @@ func TestAStandstillIsNobodysFault(t *testing.T) {
 				}
 				for range 10 {
 					_, _ = do(t, tr, method, orders, nil)
+					_, _ = do(t, told, method, orders, nil)
 					_ = check(ctx, rpc, "")
 				}
-				if got, over := tr.State("order-service"), rpc.State("order-service"); got != want || over != want {
-					t.Errorf("%s, late by %v: the breaker is %s, over gRPC %s, want %s", method, late, got, over, want)
+				for way, tr := range map[string]*Transport{"HTTP": tr, "HTTP with an answer": told, "gRPC": rpc} {
+					if got := tr.State("order-service"); got != want {
+						t.Errorf("%s over %s, late by %v: the breaker is %s, want %s", method, way, late, got, want)
+					}
 				}
 			})
 		}

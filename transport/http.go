@@ -184,7 +184,7 @@ func (c *httpCall) failed(resp *http.Response) outcome {
 			return c.answered()
 		}
 	}
-	if c.cancelled() || c.upload.broken() || c.tooShort(c.t.now()) || resp.StatusCode == http.StatusGatewayTimeout && c.upload.waits() {
+	if c.cancelled() || c.upload.broken() || c.tooShort(c.t.now()) || resp.StatusCode == http.StatusGatewayTimeout && (c.upload.waits() || c.stoodStill()) {
 		return neutral
 	}
 	return failure
