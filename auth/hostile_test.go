@@ -274,7 +274,7 @@ func hostileOthers(_ *forge, add func(string, int, shown)) {
 func TestHostileCredentials(t *testing.T) {
 	t.Parallel()
 	f, began := newForge(t), time.Now()
-	a, all := f.new(t), hostile(f)
+	a, all, made := f.new(t), hostile(f), began
 	if len(all) < 150 {
 		t.Errorf("%d cases, want 150", len(all))
 	}
@@ -285,6 +285,16 @@ func TestHostileCredentials(t *testing.T) {
 	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they share an Auth: what one does to the next is tested
+			if time.Since(made) > 5*time.Second { // all together may take longer than clocks may differ
+				made = time.Now()
+				for _, part := range []func(*forge, func(string, int, shown)){hostileTimes, hostileInternal} {
+					part(f, func(name string, _ int, s shown) {
+						tc := all[name]
+						tc.shown = s
+						all[name] = tc
+					})
+				}
+			}
 			tc := all[name]
 			for range 2 { // what a cache says is the same
 				w := over(t, a, auth.Authenticated(), tc.shown)
