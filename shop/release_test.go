@@ -206,6 +206,13 @@ type share struct {
 
 func (s share) off() float64 { return math.Abs(100*s.v2/(s.v1+s.v2) - float64(s.weight)) }
 
+// most is how many points it may be off. When the next weight came before all subjects had called, as on a
+// machine that stood still, those who had are a sample: three times its deviation is allowed too.
+func (s share) most() float64 {
+	n, weight := s.v1+s.v2, float64(s.weight)/100
+	return offMost + 300*math.Sqrt(weight*(1-weight)/n*max(0, 1-n/subjects))
+}
+
 const (
 	spreading = time.Second // how long the services may take to hear of a weight, on a machine that stands still
 	apart     = 40          // calls of v1 during a look at most: a share is off by a point then, if they were not even
