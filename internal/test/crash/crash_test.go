@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	kills = flag.Int("kills", 0, "how often TestCrash and TestCrashServers kill something; 0: 40 and 24")
+	kills = flag.Int("kills", 0, "how often TestCrash and TestCrashServers kill something; 0: 42 and 20")
 	pause = flag.Duration("pause", 20*time.Millisecond, "of each of the eight writers of these, between two transactions")
 	seed  = flag.Uint64("seed", 0, "of what is random in them; 0: another each time")
 )
@@ -27,14 +27,14 @@ const liveness = 3 * time.Minute
 // comes of it.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	crash(t, shape{open: (*site).sqliteNATS, kills: 40})
+	crash(t, shape{open: (*site).sqliteNATS, kills: 42})
 }
 
 // TestCrashServers kills databases too. It is the longest test, and so none of many subtests: those begin
 // when the others are over, and it would be alone at the end.
 func TestCrashServers(t *testing.T) {
 	t.Parallel()
-	crash(t, shape{open: (*site).servers, kills: 24})
+	crash(t, shape{open: (*site).servers, kills: 20})
 }
 
 func crash(t *testing.T, sh shape) {
