@@ -180,8 +180,8 @@ func (c *call) tooShort(now time.Duration) bool {
 	return 4*(now-c.started) < 3*own && !deadline.Chosen(c.ctx)
 }
 
-// stoodStill reports whether an attempt was given up too late: then this process,
-// with all its calls, stood still, which says nothing about their targets.
+// stoodStill reports whether an attempt was given up too late: then this process, with all its calls,
+// stood still, which says nothing about their targets.
 func (c *call) stoodStill() bool { return c.until > 0 && c.t.now() > c.until+100*time.Millisecond }
 
 // exhausted reports whether an attempt failed because this machine has run out of file descriptors
