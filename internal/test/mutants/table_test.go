@@ -170,7 +170,7 @@ func calls() []mutant {
 		},
 		{
 			"a server that refuses what is too much is not taken for broken", "transport/http.go",
-			`c.full = resp.Header.Get(limit.Header) != ""`, `c.full = resp.Header.Get(limit.Header) == "?"`, "./transport", "TestSimOverload",
+			`c.full = resp.Header.Get(limit.Header) != ""`, `c.full = resp.Header.Get(limit.Header) == "?"`, "./transport", "TestOverload",
 		},
 		{
 			"an open breaker asks for the health of its instances", "transport/probe.go",
