@@ -32,7 +32,8 @@
 // With check=http Consul calls http://<HTTP>/readyz, or the gRPC health service of an instance that
 // serves gRPC only. The agent makes the call and must reach the address. An instance with neither
 // address, and any with check=ttl, is passing for as long as its process reports. A new instance is
-// passing until the first check.
+// passing until the first check. It leaves the list when that, or later two checks in a row, fail or
+// have no answer within a second.
 //
 // Services registered by others resolve too. Address and port (the node's address if there is none)
 // are HTTP. With the tag "grpc" or meta grpc=true they are gRPC instead, and meta grpc=PORT or

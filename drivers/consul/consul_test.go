@@ -77,11 +77,13 @@ func TestRegistration(t *testing.T) {
 func TestHTTPCheck(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
-	var sick atomic.Bool
+	var sick, once atomic.Bool
 	var asked atomic.Value
+	var checks atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Method + " " + r.URL.Path)
-		if sick.Load() {
+		checks.Add(1)
+		if sick.Load() || once.CompareAndSwap(true, false) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
@@ -99,6 +101,10 @@ func TestHTTPCheck(t *testing.T) {
 		sick.Store(false)
 		w.until(in)
 	}
+	once.Store(true)
+	seen := checks.Load()
+	eventually(t, "a failed check and two good ones", func() bool { return checks.Load() >= seen+3 })
+	w.quiet(time.Second)             // one miss is no reason
 	all.quiet(10 * time.Millisecond) // who takes all sees no change
 	if asked.Load() != "GET /readyz" {
 		t.Errorf("Consul asked %v, want GET /readyz", asked.Load())

@@ -47,6 +47,7 @@ type check struct {
 	TTL                            string `json:",omitempty"`
 	Interval                       string `json:",omitempty"`
 	Timeout                        string `json:",omitempty"`
+	FailuresBeforeCritical         int    `json:",omitempty"`
 	Status                         string
 	DeregisterCriticalServiceAfter string `json:",omitempty"`
 }
@@ -109,7 +110,8 @@ func checkOf(in discovery.Instance, s settings) *check {
 		c.HTTP = strings.Replace(c.HTTP, "http:", "https:", 1)
 		c.GRPCUseTLS, c.TLSSkipVerify = c.GRPC != "", true
 	}
-	c.Interval, c.Timeout = s.interval.String(), "1s"
+	// One late answer is no reason to leave every list: a machine may stand still for a moment.
+	c.Interval, c.Timeout, c.FailuresBeforeCritical = s.interval.String(), "1s", 2
 	return c
 }
 

@@ -647,6 +647,10 @@ func surroundings() []mutant {
 			"	if e.backend != nil {\n", "	if false {\n", "./drivers", "TestSetOpensEachURLOnce",
 		},
 		{
+			"one failed check takes nobody off Consul's list", "drivers/consul/wire.go",
+			"\"1s\", 2", "\"1s\", 0", "./drivers/consul", "TestHTTPCheck",
+		},
+		{
 			"a process that was killed and started again is listed once, by Consul", "drivers/consul/registry.go",
 			"in.Replaces(o)", "o.ID == \"\"", "./drivers/consul", "TestGhosts",
 		},
