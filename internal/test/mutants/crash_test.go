@@ -5,10 +5,6 @@ func crashes() []mutant {
 	const check, pkg = "internal/test/crash/check.go", "./internal/test/crash"
 	return []mutant{
 		{
-			"what cannot be set aside is not acknowledged", "messaging/failure.go",
-			"return held, errors.Join(err, failure)", "return result, errors.Join(err, failure)", pkg, "^TestFullDisk$",
-		},
-		{
 			"the embedded broker syncs what it acknowledges", "local/nats.go",
 			"SyncAlways: true,", "SyncAlways: false,", pkg, "^TestPowerCut$/^local",
 		},
