@@ -48,8 +48,9 @@ const (
 )
 
 // lateOutput is how long output is waited for after a process has ended: what it left running may
-// hold its files open for ever.
-const lateOutput = time.Second
+// hold its files open for ever. Otherwise they are closed with it, and the time is for a machine that
+// stands still just then.
+const lateOutput = 5 * time.Second
 
 // A Process is a running child. Its methods may be called concurrently.
 type Process struct {
