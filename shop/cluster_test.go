@@ -106,14 +106,20 @@ func (k *kube) explain(t *testing.T) {
 	}
 }
 
-// ctl runs kubectl in the shop's namespace.
+// ctl runs kubectl in the shop's namespace, again and again for a minute while the API server or its
+// etcd is too busy to answer.
 func (k *kube) ctl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := k.cluster.Kubectl(t.Context(), "", append([]string{"-n", "shop"}, args...)...)
-	if err != nil {
-		t.Fatal(err)
+	for begun := time.Now(); ; <-time.After(time.Second) {
+		out, err := k.cluster.Kubectl(t.Context(), "", append([]string{"-n", "shop"}, args...)...)
+		if err == nil {
+			return strings.TrimSpace(out)
+		}
+		if text := err.Error(); time.Since(begun) > time.Minute ||
+			!strings.Contains(text, "etcdserver: ") && !strings.Contains(text, "handshake timeout") && !strings.Contains(text, "currently unable to handle") {
+			t.Fatal(err)
+		}
 	}
-	return strings.TrimSpace(out)
 }
 
 // rolledOut waits until a Deployment has as many ready pods of its newest version as it should.
