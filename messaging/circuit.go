@@ -96,6 +96,23 @@ func (c *circuit) try() (probe, ok bool, after time.Duration, changed <-chan str
 	return false, false, after, c.changed
 }
 
+// wait returns how long no try is possible, 0 if one is now. While a probe is under way that is not
+// known, and it returns retryPoll.
+func (c *circuit) wait() time.Duration {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.opened:
+		return 0
+	case c.probing:
+		return retryPoll
+	}
+	return max(0, time.Until(c.probeAt))
+}
+
 // isOpen reports whether failures do not count now.
 func (c *circuit) isOpen() bool {
 	if c == nil {

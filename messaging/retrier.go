@@ -111,6 +111,9 @@ func (r *retrier) lead(stop context.Context, lease *sqldb.Lease, well func()) er
 		for _, due := range all {
 			c := r.bus.consumer(due.Topic, due.Group)
 			after := time.Until(due.At)
+			if c != nil {
+				after = max(after, c.circuit.wait())
+			}
 			switch {
 			case c == nil: // the subscription was removed, or belongs to another version
 			case after > 0:

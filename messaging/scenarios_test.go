@@ -233,6 +233,19 @@ func TestCircuitOpenedByRetries(t *testing.T) {
 		b.gauge(b.c.bus.metrics.circuit, 1)
 		b.aside("a-1 retrying", "b-1 retrying", "c-1 retrying")
 		b.counted(handled, 0)
+		b.stop()
+		lease, err := sqldb.TryLease(b.Context(), b.db, retryLease)
+		if err != nil || lease == nil {
+			b.Fatal(lease, err)
+		}
+		stop, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
+		defer cancel()
+		reads := 0
+		if err := b.c.retrier.lead(stop, lease, func() { reads++ }); err != nil && stop.Err() == nil || reads > 400 {
+			b.Errorf("the table was read %d times in 10 minutes with the circuit open, %v; want every 2 s", reads, err)
+		}
+		lease.Release()
+		b.start()
 		b.set(func(string, int) error { return nil })
 		b.wait(time.Minute)
 		b.gauge(b.c.bus.metrics.circuit, 0)

@@ -17,6 +17,10 @@ func consumers() []mutant {
 			"&& len(keys) == circuitKeys", "&& len(keys) > 0", "./messaging", "TestCircuitOfOneKey",
 		},
 		{
+			"retries wait for the circuit", "messaging/retrier.go",
+			"after = max(after, c.circuit.wait())", "_ = c", "./messaging", "TestCircuitOpenedByRetries",
+		},
+		{
 			"an outage makes no dead letters", "messaging/circuit.go",
 			"failures >= circuitFailures &&", "failures > circuitTries &&", "./messaging", "TestCircuit",
 		},
