@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/lead"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/messaging/outbox"
@@ -64,30 +64,7 @@ func (b *bus) consumer(topic, group string) *consumer {
 
 // run retries what is due whenever it has the lease, until stop ends.
 func (r *retrier) run(stop context.Context) error {
-	outage := &steady.Outage{What: "retries of events", Log: r.bus.app.Logger()}
-	backoff := &steady.Backoff{First: retryWaits, Max: maxBackoff}
-	for stop.Err() == nil {
-		if r.bus.share.none(stop) { // another version handles the events
-			steady.Sleep(stop, shareEvery)
-			continue
-		}
-		lease, err := sqldb.TryLease(stop, r.db, retryLease)
-		if err == nil && lease != nil {
-			err = r.lead(stop, lease, func() {
-				backoff.Reset()
-				outage.Back(stop)
-			})
-			lease.Release()
-		}
-		switch {
-		case stop.Err() != nil:
-		case err != nil:
-			outage.Lost(stop, err)
-			steady.Sleep(stop, backoff.Next())
-		case lease == nil:
-			steady.Sleep(stop, retryPoll/2+rand.N(retryPoll/2))
-		}
-	}
+	lead.Run(stop, r.db, retryLease, retryPoll, &steady.Outage{What: "retries of events", Log: r.bus.app.Logger()}, r.lead)
 	return nil
 }
 

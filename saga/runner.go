@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/kaptar/kaptar"
+	"github.com/kaptar/kaptar/internal/lead"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -35,7 +36,6 @@ type runner struct {
 	log     *slog.Logger
 	tracer  trace.Tracer
 	metrics *metrics
-	outage  steady.Outage
 	signal  *sqldb.Signal     // a saga may be due; from other processes and from callers that have no runner
 	wakes   chan struct{}     // the same, from this process
 	hook    func(edge string) // called between any two effects, by tests
@@ -56,7 +56,6 @@ func newRunner(app *kaptar.App, db *sql.DB, d *definition, m *metrics) *runner {
 		def: d, db: db, dialect: sqldb.DialectOf(db), log: app.Logger().With("saga", d.name), tracer: app.Tracer(), metrics: m,
 		signal: sqldb.NewSignal(db, leaseName(d.name, d.version)), wakes: make(chan struct{}, 1), running: make(map[string]bool), freed: make(chan struct{}, 1),
 	}
-	r.outage = steady.Outage{What: "sagas' database", Log: r.log}
 	return r
 }
 
@@ -81,31 +80,17 @@ func (r *runner) poll() time.Duration {
 
 // run gets the lease whenever it is free and runs sagas under it, until ctx ends.
 func (r *runner) run(ctx context.Context) error {
-	backoff := &steady.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
-	for ctx.Err() == nil {
-		lease, err := sqldb.TryLease(ctx, r.db, leaseName(r.def.name, r.def.version))
-		if err == nil && lease != nil {
-			err = r.leading(ctx, lease, backoff)
-			lease.Release()
-		}
-		switch {
-		case ctx.Err() != nil:
-		case err != nil:
-			r.outage.Lost(ctx, err)
-			steady.Sleep(ctx, backoff.Next())
-		default:
-			steady.Sleep(ctx, leasePoll)
-		}
-	}
+	outage := &steady.Outage{What: "sagas' database", Log: r.log}
+	lead.Run(ctx, r.db, leaseName(r.def.name, r.def.version), leasePoll, outage, r.leading)
 	return nil
 }
 
 // leading runs sagas until ctx ends or the lease is lost. It returns after the last of them has
 // stopped.
-func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *steady.Backoff) error {
-	lead, stop := context.WithCancel(ctx)
+func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, well func()) error {
+	led, stop := context.WithCancel(ctx)
 	r.mu.Lock()
-	r.lead, r.behind = lead, true // until the table has been read
+	r.lead, r.behind = led, true // until the table has been read
 	r.mu.Unlock()
 	defer func() {
 		stop()
@@ -115,8 +100,8 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 		r.drives.Wait()
 	}()
 	r.drives.Go(func() {
-		for lead.Err() == nil {
-			r.signal.Wait(lead, r.poll())
+		for led.Err() == nil {
+			r.signal.Wait(led, r.poll())
 			r.wake()
 		}
 	})
@@ -131,8 +116,7 @@ func (r *runner) leading(ctx context.Context, lease *sqldb.Lease, backoff *stead
 			if due, more, err = r.look(ctx, read); err != nil {
 				return err
 			}
-			backoff.Reset()
-			r.outage.Back(ctx)
+			well()
 			look = false
 		}
 		if due = r.begin(due, more); len(due) == 0 && more {

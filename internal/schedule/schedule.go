@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/lead"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/sqldb"
 )
@@ -26,8 +27,6 @@ const (
 	longest    = time.Minute          // longest sleep, since the clock may be set meanwhile
 	saveWithin = 5 * time.Second      // time to store the end of a run, even while the program stops
 	counted    = 365 * 24 * time.Hour // how far back missed times are counted, which is done one by one
-	backoffMin = 100 * time.Millisecond
-	backoffMax = 5 * time.Second
 )
 
 // Migrate creates the table kaptar_schedules in db, or brings it up to date.
@@ -60,24 +59,7 @@ type Runner struct {
 // Run runs the jobs until ctx ends, and returns when those under way have returned. While the
 // database is away it retries.
 func (r *Runner) Run(ctx context.Context) error {
-	outage := steady.Outage{What: "schedules", Log: r.Log}
-	backoff := &steady.Backoff{First: backoffMin, Max: backoffMax}
-	for ctx.Err() == nil {
-		lease, err := sqldb.TryLease(ctx, r.DB, leaseName)
-		if err == nil && lease == nil {
-			outage.Back(ctx)
-			steady.Sleep(ctx, leasePoll)
-			continue
-		}
-		if err == nil {
-			err = r.lead(ctx, lease, func() { outage.Back(ctx); backoff.Reset() })
-			lease.Release()
-		}
-		if err != nil && ctx.Err() == nil {
-			outage.Lost(ctx, err)
-			steady.Sleep(ctx, backoff.Next())
-		}
-	}
+	lead.Run(ctx, r.DB, leaseName, leasePoll, &steady.Outage{What: "schedules", Log: r.Log}, r.lead)
 	return nil
 }
 

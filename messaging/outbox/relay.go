@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/lead"
 	"github.com/kaptar/kaptar/internal/steady"
 	"github.com/kaptar/kaptar/messaging/driver"
 	"github.com/kaptar/kaptar/sqldb"
@@ -23,8 +23,6 @@ const (
 	idlePoll    = time.Second
 	busyPoll    = 100 * time.Millisecond
 	leasePoll   = time.Second
-	backoffMin  = 100 * time.Millisecond
-	backoffMax  = 5 * time.Second
 	deleteGrace = 5 * time.Second
 	leaseName   = "outbox relay"
 	signalName  = "outbox"
@@ -113,7 +111,7 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 // sqldb.Open.
 //
 // Of the relays of one database only the one with the lease works, see [sqldb.TryLease]. The others
-// try to get the lease every second. On PostgreSQL the relay reads over the session that holds the
+// try to get the lease every second (± 20 %). On PostgreSQL the relay reads over the session that holds the
 // lease, and checks before each batch that the lease is still held. A relay that is suspended in
 // the middle of a batch can still send events that its successor has sent too.
 //
@@ -128,50 +126,25 @@ func (r *Relay) Run(ctx context.Context) error {
 	if sqldb.DialectOf(r.db) == "" {
 		return errors.New("outbox: relay: the database was not opened by sqldb.Open")
 	}
-	backoff := newBackoff()
-	for ctx.Err() == nil {
-		lease, err := sqldb.TryLease(ctx, r.db, leaseName)
-		switch {
-		case err == nil && lease == nil:
-			steady.Sleep(ctx, jitter(leasePoll))
-			continue
-		case err == nil:
-			var led bool
-			if led, err = r.lead(ctx, lease); led {
-				backoff.Reset()
-			}
-			lease.Release()
-		}
-		failed(ctx, &r.outage, backoff, err)
-	}
+	lead.Run(ctx, r.db, leaseName, leasePoll, &r.outage, r.lead)
 	return nil
 }
 
 // lead sends while the lease is held. It reads over the session of the lease, so that nothing is
-// sent once that is lost. It reports whether it has read anything, and why it had to stop.
-func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease) (led bool, err error) {
+// sent once that is lost, and returns why it had to stop.
+func (r *Relay) lead(ctx context.Context, lease *sqldb.Lease, well func()) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	l := &leader{Relay: r, lease: lease}
+	l := &leader{Relay: r, lease: lease, well: well}
 	if err := l.prepare(ctx); err != nil {
-		return false, err
+		return err
 	}
 	var all sync.WaitGroup
 	for _, of := range r.routes {
 		all.Go(func() { end(newTurn(l, of).run(ctx)) })
 	}
 	all.Wait()
-	return l.led.Load(), context.Cause(ctx)
-}
-
-func newBackoff() *steady.Backoff { return &steady.Backoff{First: backoffMin, Max: backoffMax} }
-
-// failed logs the first failure of an outage and waits.
-func failed(ctx context.Context, outage *steady.Outage, backoff *steady.Backoff, err error) {
-	if ctx.Err() == nil && err != nil {
-		outage.Lost(ctx, err)
-		steady.Sleep(ctx, backoff.Next())
-	}
+	return context.Cause(ctx)
 }
 
 type batch struct {
@@ -187,7 +160,7 @@ type leader struct {
 	*Relay
 
 	lease *sqldb.Lease
-	led   atomic.Bool // something was read
+	well  func() // to be called when the database has answered
 }
 
 // A turn is a route while its relay leads.
@@ -218,12 +191,11 @@ func newTurn(l *leader, of *route) *turn {
 
 // run sends the events of the route until ctx ends, or returns why the relay no longer leads.
 func (t *turn) run(ctx context.Context) error {
-	backoff := newBackoff()
+	backoff := &steady.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 	for ctx.Err() == nil {
 		batch, err := t.fetch(ctx)
 		if err == nil {
-			t.led.Store(true)
-			t.Relay.outage.Back(ctx)
+			t.well()
 			err = t.deliver(ctx, batch)
 		}
 		if err == nil {
@@ -236,7 +208,10 @@ func (t *turn) run(ctx context.Context) error {
 			if t.lease.Check(ctx) != nil { // then Run tells of it, once for all routes
 				return err
 			}
-			failed(ctx, &t.route.outage, backoff, err)
+			if ctx.Err() == nil {
+				t.route.outage.Lost(ctx, err)
+				steady.Sleep(ctx, backoff.Next())
+			}
 			continue
 		}
 		backoff.Reset()

@@ -17,6 +17,14 @@ func consumers() []mutant {
 			"&& len(keys) == circuitKeys", "&& len(keys) > 0", "./messaging", "TestCircuitOfOneKey",
 		},
 		{
+			"who hears that others lead tells the end of an outage", "internal/lead/lead.go",
+			"		case err == nil:\n			well()\n", "", "./internal/lead", "TestOutageOfAFollower",
+		},
+		{
+			"a leader that the database has answered is soon back", "internal/lead/lead.go",
+			"if answered.Load() {", "if false {", "./internal/lead", "TestRun",
+		},
+		{
 			"retries wait for the circuit", "messaging/retrier.go",
 			"after = max(after, c.circuit.wait())", "_ = c", "./messaging", "TestCircuitOpenedByRetries",
 		},

@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"local":                  {".", "config", "discovery", "drivers", "drivers/", "kv", "telemetry", "telemetry/", "messaging", "messaging/", "sqldb", "rollout", "rollout/", "saga", internal},
 	"internal/":              {internal}, // the compiler refuses circles
 	"internal/operate":       {".", "sqldb", internal},
+	"internal/lead":          {"sqldb", internal},
 	"internal/schedule":      {"sqldb", internal},
 	"tools/servers":          {internal},
 	"tools/image":            {},
