@@ -103,7 +103,8 @@ func missing(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// consumerNotMade also comes while a consumer of the same name is still being deleted.
+// consumerNotMade says that the server cannot read the consumer's file. It also comes while a
+// consumer of the same name is still being deleted.
 const consumerNotMade jetstream.ErrorCode = 10012
 
 // unavailable reports whether the server, or the rest of its cluster, is not ready yet.
@@ -174,12 +175,13 @@ func (b *bucket) streamConfig() jetstream.StreamConfig {
 // insist calls f again when no answer comes in 2 s, or the cluster is not ready, until ctx ends. f
 // must be repeatable.
 func insist(ctx context.Context, f func(context.Context) error) error {
+	backoff := steady.Backoff{First: minWait, Max: time.Second}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := f(attempt)
 		silent := errors.Is(err, context.DeadlineExceeded) && attempt.Err() != nil
 		cancel()
-		if !silent && !unavailable(err) || ctx.Err() != nil || !steady.Sleep(ctx, steady.Delay(0, minWait, 0)) {
+		if !silent && !unavailable(err) || ctx.Err() != nil || !steady.Sleep(ctx, backoff.Next()) {
 			return err
 		}
 	}

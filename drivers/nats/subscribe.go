@@ -87,6 +87,10 @@ func (b *broker) join(ctx context.Context, sub driver.Subscription) (topicInfo, 
 			err = insist(ctx, consumers)
 		}
 	}
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == consumerNotMade {
+		err = fmt.Errorf("%w: does the server's log call its state corrupt? Then move obs/%s* of the stream's folder away and start the server again",
+			err, escapeName(sub.Group))
+	}
 	if err != nil {
 		return info, b.cause(ctx, err)
 	}

@@ -2,6 +2,8 @@ package nats_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +63,37 @@ func TestDeletedConsumer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDamagedGroup: a group whose state the server cannot read says what to do about it, and the server
+// is not asked all the time.
+func TestDamagedGroup(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	sub := driver.Subscription{Topic: "t", Group: "g", From: driver.FromBeginning}
+	b := open(t, s.s.ClientURL())
+	if err := b.Publish(t.Context(), messages("t", "m", 1)); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, b, sub, 1)
+	closeNow(t, b)
+	s.stop()
+	state := filepath.Join(s.dir, "jetstream", "$G", "streams", "t", "obs", "g", "o.dat")
+	must(t, os.WriteFile(state, []byte("not what it was"), 0o600))
+	s.start(t)
+	b = open(t, s.s.ClientURL())
+	defer closeNow(t, b)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := b.Declare(ctx, sub); err == nil || !strings.Contains(err.Error(), "move obs/g* of the stream's folder away") {
+		t.Errorf("Declare of a group with a damaged file: got %v, want what to do", err)
+	}
+	s.stop()
+	must(t, os.RemoveAll(filepath.Dir(state)))
+	s.start(t)
+	again := open(t, s.s.ClientURL())
+	defer closeNow(t, again)
+	receive(t, again, sub, 1)
 }
 
 // TestHeldThroughRestart: a message that a handler holds while the server restarts comes again, and

@@ -9,6 +9,10 @@ func crashes() []mutant {
 			"SyncAlways: true,", "SyncAlways: false,", pkg, "^TestPowerCut$/^local",
 		},
 		{
+			"a group whose file is damaged says what to do", "drivers/nats/subscribe.go",
+			"ok && api.ErrorCode == consumerNotMade {", "ok && api.ErrorCode == 0 {", "./drivers/nats", "TestDamagedGroup",
+		},
+		{
 			"a group of a stream that is made again gets all of it", "drivers/nats/subscribe.go",
 			"Delivered.Consumer > 0 &&", "Delivered.Consumer > 1<<40 &&", "./drivers/nats", "TestLostStreamFoundConsumers",
 		},
