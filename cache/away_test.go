@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // traffic is readers and a writer on one instance. The writer's change of a version
@@ -121,8 +122,8 @@ func TestKilled(t *testing.T) {
 		if rate := (count(c.hits) - hits) / 1000; rate < 0.3 {
 			t.Errorf("round %d: hit rate %.2f after the restart", round, rate)
 		}
-		if away, back := log.count("redis lost"), log.count("redis is back"); away != round || back != round {
-			t.Errorf("round %d: %d lines say away, %d back:\n%s", round, away, back, log)
+		if away, back, _ := waittest.Outages(log.String(), "redis"); away != round || back != round {
+			t.Errorf("round %d: %d outages, %d ends:\n%s", round, away, back, log)
 		}
 	}
 	tr.end()
@@ -307,8 +308,8 @@ func TestBlackHole(t *testing.T) {
 	if n := w.writes.Load(); n > most() || reads.Load() < 1000 {
 		t.Errorf("%d reads, of which and of the task's attempts %d reached Redis", reads.Load(), n)
 	}
-	if n := log.count("redis lost"); n != 1 {
-		t.Errorf("%d lines, want 1:\n%s", n, log)
+	if n, _, _ := waittest.Outages(log.String(), "redis"); n != 1 {
+		t.Errorf("%d outages, want 1:\n%s", n, log)
 	}
 	w.hole.Store(false)
 	eventually(t, "Redis to be back", l.up)

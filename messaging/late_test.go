@@ -14,6 +14,7 @@ import (
 	"github.com/kaptar/kaptar"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging"
 )
 
@@ -83,10 +84,8 @@ func TestBrokerThatComesLater(t *testing.T) {
 			store.waitFor(t, "k", 1, 2)
 			eventually(t, "messaging_broker_up to be 1", func() bool { return up() == "1" })
 			eventually(t, "the log to say so", func() bool { return strings.Contains(s.Log(), name+" is back") })
-			for _, line := range []string{fmt.Sprintf(`msg="%s lost`, name), fmt.Sprintf(`msg="%s is back`, name)} {
-				if n := strings.Count(s.Log(), line); n != 1 {
-					t.Errorf("%s is %d times in the log, want once:\n%s", line, n, s.Log())
-				}
+			if begun, ended, _ := waittest.Outages(s.Log(), `msg="`+name); begun != 1 || ended != 1 {
+				t.Errorf("%d outages and %d ends in the log, want one:\n%s", begun, ended, s.Log())
 			}
 			if strings.Contains(s.Log(), `msg="subscription lost`) {
 				t.Errorf("the log tells of the subscription too:\n%s", s.Log())

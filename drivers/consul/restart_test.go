@@ -16,6 +16,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // Consul is killed under watches, comes back with its data, and once more without.
@@ -64,8 +65,8 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.until()
-		if got := strings.Count(log.String(), "consul lost"); got != round+1 {
-			t.Errorf("after outage %d the log says %d times that it waits:\n%s", round+1, got, &log)
+		if begun, ended, _ := waittest.Outages(log.String(), "consul"); begun != round+1 || ended != begun {
+			t.Errorf("after outage %d the log tells of %d, and of %d ends:\n%s", round+1, begun, ended, &log)
 		}
 		if got := strings.Contains(log.String(), "registered again"); got != empty {
 			t.Errorf("registered again: %v, data lost: %v; the log is\n%s", got, empty, &log)
@@ -178,8 +179,8 @@ func TestRegisterWaitsForTheAgent(t *testing.T) {
 	}
 	w.until(in)
 	eventually(t, "the end of the outage", func() bool { return strings.Contains(log.String(), "consul is back") })
-	if got := strings.Count(log.String(), "\n"); got != 2 {
-		t.Errorf("the log is\n%s, want two lines", &log)
+	if begun, ended, others := waittest.Outages(log.String(), "consul"); begun != 1 || ended != 1 || others != 0 {
+		t.Errorf("the log is\n%s, want one outage, its end and nothing else", &log)
 	}
 }
 
@@ -259,8 +260,8 @@ func TestTokens(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "the catalog does not show it") {
 		t.Errorf("Register without the right to see the node: %v, want an error that says so when ctx ends", err)
 	}
-	if got := strings.Count(log.String(), "\n"); got != 2 || strings.Contains(log.String(), secret) {
-		t.Errorf("the log is\n%s, want two lines without the token", &log)
+	if begun, ended, others := waittest.Outages(log.String(), "consul"); begun != 1 || ended != 1 || others != 0 || strings.Contains(log.String(), secret) {
+		t.Errorf("the log is\n%s, want one outage and its end without the token", &log)
 	}
 }
 

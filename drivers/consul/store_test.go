@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/kv"
 	"github.com/kaptar/kaptar/kv/kvtest"
 )
@@ -121,10 +122,9 @@ func TestStoreRestart(t *testing.T) {
 	}
 	w.next() // what is gone is gone
 	w.next(put(t, s, p+"d", "4"))
-	eventually(t, "two lines for each outage", func() bool { // the second is perhaps too short to be seen
-		got := log.String()
-		lost := strings.Count(got, "consul lost")
-		return lost > 0 && lost <= 2 && strings.Count(got, "consul is back") == lost && strings.Count(got, "\n") == 2*lost
+	eventually(t, "the log tells of each outage and of its end", func() bool { // the second is perhaps too short to be seen
+		begun, ended, others := waittest.Outages(log.String(), "consul")
+		return begun > 0 && begun <= 2 && ended == begun && others == 0
 	})
 }
 

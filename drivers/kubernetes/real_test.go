@@ -17,6 +17,7 @@ import (
 	"github.com/kaptar/kaptar/discovery"
 	"github.com/kaptar/kaptar/internal/test/servers"
 	"github.com/kaptar/kaptar/internal/test/servertest"
+	"github.com/kaptar/kaptar/internal/test/waittest"
 )
 
 // cluster is a real API server.
@@ -333,8 +334,8 @@ func TestRealServerGoesAway(t *testing.T) {
 	for _, l := range []<-chan string{lists, second} {
 		expect(t, l, "d 10.0.0.4:8080 10.0.0.4:50051")
 	}
-	if log.lines() != 2 {
-		t.Errorf("log %q, want two lines: it is away, and back", log.String())
+	if begun, ended, others := waittest.Outages(log.String(), "kubernetes"); begun != 1 || ended != 1 || others != 0 {
+		t.Errorf("log %q, want that it is away, and back", log.String())
 	}
 }
 

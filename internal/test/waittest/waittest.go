@@ -4,6 +4,7 @@ package waittest
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -64,4 +65,21 @@ func (b *Buffer) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.b.Reset()
+}
+
+// Outages reads the lines that a steady.Outage of what has logged: how many outages began, how many
+// ended, and how many lines are of something else. One outage has a line for each reason, if the
+// reasons are more than some seconds apart, as on a slow machine.
+func Outages(log, what string) (begun, ended, others int) {
+	for line := range strings.Lines(log) {
+		switch {
+		case strings.Contains(line, what+" is back"):
+			ended++
+		case !strings.Contains(line, what+" lost"):
+			others++
+		case begun == ended:
+			begun++
+		}
+	}
+	return begun, ended, others
 }
