@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,17 +173,24 @@ func (b *bucket) streamConfig() jetstream.StreamConfig {
 	}
 }
 
-// insist calls f again when no answer comes in 2 s, or the cluster is not ready, until ctx ends. f
-// must be repeatable.
+// insist calls f again when no answer comes in 2 s, or the cluster is not ready, until ctx ends. Then
+// it returns what the server said last, if it ever did. f must be repeatable.
 func insist(ctx context.Context, f func(context.Context) error) error {
 	backoff := steady.Backoff{First: minWait, Max: time.Second}
+	var said error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := f(attempt)
 		silent := errors.Is(err, context.DeadlineExceeded) && attempt.Err() != nil
 		cancel()
-		if !silent && !unavailable(err) || ctx.Err() != nil || !steady.Sleep(ctx, backoff.Next()) {
+		switch {
+		case unavailable(err):
+			said = err
+		case !silent:
 			return err
+		}
+		if !steady.Sleep(ctx, backoff.Next()) {
+			return cmp.Or(said, err)
 		}
 	}
 }
