@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/kaptar/kaptar/telemetry"
 )
 
 // collector is an OTLP receiver over gRPC and HTTP that keeps what it gets.
@@ -166,6 +168,18 @@ func (c *collector) takeMetrics(key string, r *colmetrics.ExportMetricsServiceRe
 			}
 		}
 	}
+}
+
+// arrived waits until so many spans and records are there, and stops tel: the stop alone would give
+// them two seconds.
+func (c *collector) arrived(t *testing.T, tel *telemetry.Telemetry, spans, logs int) {
+	t.Helper()
+	eventually(t, "all spans and records", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.spans) >= spans && len(c.logs) >= logs
+	})
+	_ = tel.Shutdown(t.Context()) // sends what is too much
 }
 
 func attribute(attrs []*commonpb.KeyValue, key string) string {

@@ -96,9 +96,7 @@ func TestBadTextIsReplaced(t *testing.T) {
 	bad.SetStatus(otelcodes.Error, "\xff")
 	bad.End()
 	tel.Logger().Info("body\xff", "path", "/hi/\xff", slog.Group("g", "k", "\xff"), "list", []string{"\xff"})
-	if err := tel.Shutdown(t.Context()); err != nil {
-		t.Fatalf("Shutdown: %v", err)
-	}
+	c.arrived(t, tel, 2, 1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.spans) != 2 || len(c.logs) != 1 {
@@ -123,9 +121,7 @@ func TestLoggedValues(t *testing.T) {
 	list[0] = "later"
 	tel.Logger().InfoContext(ctx, "plain", "n", 1)
 	span.End()
-	if err := tel.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.arrived(t, tel, 1, 2)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.logs) != 2 {

@@ -23,7 +23,7 @@ func TestJaeger(t *testing.T) {
 			var log buffer
 			tel, err := telemetry.New(t.Context(), telemetry.Options{
 				Service: "order-service", Version: "v7", InstanceID: "order-1", Endpoint: "http://" + jaeger.Addr(port), Protocol: protocol,
-				Sampler: "always_on", Log: telemetry.LogOptions{Output: &log},
+				Sampler: "always_on", MetricInterval: 100 * time.Millisecond, Log: telemetry.LogOptions{Output: &log},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -34,6 +34,9 @@ func TestJaeger(t *testing.T) {
 			child.End()
 			parent.End()
 			spans, service := stored(t, jaeger.URL()+"/api/traces/"+telemetry.TraceID(ctx)) // the stop gives a collector two seconds
+			eventually(t, "what Jaeger does not take", func() bool {
+				return strings.Contains(log.String(), "takes no metrics") && strings.Contains(log.String(), "takes no logs")
+			})
 			if err := tel.Shutdown(t.Context()); err != nil {
 				t.Fatalf("Shutdown = %v, want nil once all is sent", err)
 			}

@@ -176,9 +176,7 @@ func TestLevelChangesWhileRunning(t *testing.T) {
 		if s := out.String(); strings.Contains(s, "one") || !strings.Contains(s, "two") || strings.Contains(s, "three") {
 			t.Errorf("%s: want two alone in %s", format, s)
 		}
-		if err := tel.Shutdown(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		c.arrived(t, tel, 0, 1)
 		c.mu.Lock()
 		if len(c.logs) != 1 || c.logs[0].Body.GetStringValue() != "two" {
 			t.Errorf("%s: exported %v, want two alone", format, c.logs)

@@ -142,9 +142,7 @@ func TestSpansAreForAll(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if err := tel.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.arrived(t, tel, n, 0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	names := map[string]bool{}
