@@ -111,9 +111,12 @@ func TestSplitBeside(t *testing.T) {
 	if got, want := p.get("v2", "/settings"), strings.Replace(p.get("alpha", "/settings"), ":50051", ":0", 1); got != want {
 		t.Errorf("settings of v2: %q, want those of alpha %q", got, want)
 	}
-	if screen := p.stdout.String(); !strings.Contains(screen, fmt.Sprintf("alpha v2 runs beside   http://%s   pid ", p.http["v2"])) {
-		t.Errorf("the screen does not say what runs:\n%s", screen)
-	}
+	eventually(t, func() string { // which has a pipe of its own
+		if screen := p.stdout.String(); !strings.Contains(screen, fmt.Sprintf("alpha v2 runs beside   http://%s   pid ", p.http["v2"])) {
+			return "the screen does not say what runs:\n" + screen
+		}
+		return ""
+	})
 	releases := p.again()
 	releases.startBare("rollout", "list", "--data-dir", "data") // whose store is the program's
 	if code := releases.wait(); code != 0 || !strings.Contains(releases.stdout.String(), "no releases yet") {
