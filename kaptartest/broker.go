@@ -116,11 +116,11 @@ func (b *broker) Publish(ctx context.Context, msgs []driver.Message) error {
 		return f.Err
 	}
 	steady.Sleep(ctx, f.Delay)
+	b.mu.Lock() // so that who has been delivered an event finds it in events
+	defer b.mu.Unlock()
 	if err := b.inner.Publish(ctx, msgs); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, m := range msgs {
 		m.Headers, m.Data = slices.Clone(m.Headers), slices.Clone(m.Data)
 		b.published = append(b.published, m)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,6 +139,27 @@ func TestRecords(t *testing.T) {
 	if resp, err := http.Get(sys.URL("counter") + "/livez"); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("GET /livez of counter = %v, %v", resp, err)
 	}
+}
+
+// TestRecordedBeforeHandled: who handles an event finds it in Events.
+func TestRecordedBeforeHandled(t *testing.T) {
+	t.Parallel()
+	var sys *kaptartest.System
+	var handled atomic.Int64
+	looker := kaptar.Service{Name: "looker", Setup: func(app *kaptar.App) error {
+		return messaging.SubscribeAutoAck(app, loanMade, func(_ context.Context, e messaging.Event[lent]) error {
+			if !slices.ContainsFunc(sys.Events(loanMade.Name), func(m driver.Message) bool { return m.ID == e.ID }) {
+				t.Errorf("the loan of %s is handled and not recorded", e.Data.Book)
+			}
+			handled.Add(1)
+			return nil
+		}, nil)
+	}}
+	sys = kaptartest.Start(t, loans(), bank(), looker)
+	for n := range 50 {
+		lend(t, sys, fmt.Sprint(n), http.StatusOK)
+	}
+	reaches(t, &handled, 50)
 }
 
 // TestDuplicate: what is delivered twice is handled once.
