@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -68,7 +69,8 @@ func testUnackedComesAgain(e *env) {
 func testUnackedGoesToNewMember(e *env) {
 	first, _ := e.held(1)
 	first.stop()
-	e.attempt(e.subscribe("g").wait(1)[0], 2)
+	got, _ := first.all() // more than one on a machine that stood still
+	e.attempt(e.subscribe("g").wait(1)[0], len(got)+1)
 }
 
 func testExtendHoldsTheMessage(e *env) {
@@ -119,9 +121,22 @@ func (e *env) nothingLeft() {
 }
 
 // testFetchedGoesBackOnStop: what a member was not given to handle comes as a first attempt or at
-// least soon, not only after the ack wait, and nothing is delivered after Subscribe returned.
+// least soon, not only after the ack wait, and nothing is delivered after Subscribe returned. As with
+// Nack, a machine that stands still makes one of three rounds long.
 func testFetchedGoesBackOnStop(e *env) {
-	e.send("m", 20)
+	quickest := time.Duration(1 << 62)
+	for round := 0; round < 3 && quickest >= e.AckWait; round++ {
+		quickest = min(quickest, e.goesBack(fmt.Sprint("m", round, "-")))
+	}
+	if quickest >= e.AckWait {
+		e.Errorf("the messages left over came after %v, want less than the ack wait of %v", quickest, e.AckWait)
+	}
+}
+
+// goesBack stops a member that has 20 messages, and returns how long they take to the next one.
+func (e *env) goesBack(prefix string) time.Duration {
+	e.Helper()
+	sent := e.send(prefix, 20)
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	m := e.take("g", 20, func(driver.Delivery) {
@@ -137,18 +152,17 @@ func testFetchedGoesBackOnStop(e *env) {
 	for _, d := range first {
 		e.ack(d)
 	}
-	got := e.subscribe("g").wait(20 - len(first))
-	if took := time.Since(start); took >= e.AckWait {
-		e.Errorf("the messages left over came after %v, want less than the ack wait of %v", took, e.AckWait)
-	}
+	next := e.subscribe("g")
+	next.until("what the first member has not got", func(got []driver.Delivery) bool {
+		have := append(ids(first), ids(got)...)
+		return !slices.ContainsFunc(sent, func(id string) bool { return !slices.Contains(have, id) })
+	})
+	took := time.Since(start)
 	if again, _ := m.all(); len(again) != len(first) {
 		e.Errorf("%d deliveries came after Subscribe returned", len(again)-len(first))
 	}
-	all := append(ids(first), ids(got)...)
-	slices.Sort(all)
-	if all = slices.Compact(all); len(all) != 20 {
-		e.Errorf("both members got together %v, want all 20", all)
-	}
+	next.stop()
+	return took
 }
 
 func testMaxInFlight(e *env) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaptar/kaptar/internal/test/waittest"
 	"github.com/kaptar/kaptar/messaging/driver"
 )
 
@@ -45,7 +46,15 @@ func Opening(t *testing.T, open func(ctx context.Context, url string) (driver.Br
 			t.Errorf("Open of %s = %v, want nil", url, err)
 			continue
 		}
-		check("Healthy at "+url, b.(driver.HealthReporter).Healthy(), want) //nolint:forcetypeassert // all drivers are
+		healthy := b.(driver.HealthReporter).Healthy //nolint:forcetypeassert // all drivers are
+		check("Healthy at "+url, healthy(), "")
+		waittest.Said(t, func() string { // a machine that stood still has made Open end before it knew why
+			if err := healthy(); err == nil || !strings.Contains(err.Error(), want) {
+				return fmt.Sprintf("Healthy at %s = %v, want an error with %q", url, err, want)
+			}
+			return ""
+		})
+		check("Healthy at "+url, healthy(), want)
 		check("Declare at "+url, b.Declare(t.Context(), driver.Subscription{Topic: "t"}), want)
 		if err := b.Close(t.Context()); err != nil {
 			t.Errorf("Close at %s = %v, want nil", url, err)
