@@ -187,8 +187,11 @@ func TestSameWork(t *testing.T) {
 		// The last of these tries find the account throttled, and cost nothing, all of them.
 		for i := range 8 {
 			for _, username := range []string{"ada", "nobody", "no user is called this", ""} {
-				before := hashes.Load()
-				_, err := s.login(t.Context(), username, "battery staple", "192.0.2."+username)
+				client, before := "192.0.2."+username, hashes.Load()
+				for n := 0; i == 6 && n < 10; n++ { // more failures, for a delay that no slow machine outlasts
+					s.throttle.end(t.Context(), time.Now(), boundsOf(client, username, false), true, false)
+				}
+				_, err := s.login(t.Context(), username, "battery staple", client)
 				n := hashes.Load() - before
 				if i < 5 && (!errors.Is(err, errWrongLogin) || n != 1) {
 					t.Errorf("try %d of %q: got %v and %d hashes, want errWrongLogin and 1", i, username, err, n)
