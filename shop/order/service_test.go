@@ -99,7 +99,7 @@ func TestBankAway(t *testing.T) {
 		return strings.Contains(sys.Do("GET", "payment-service", "/metrics", "").Body, `breaker_state{service="payment-service",target="bank"} 2`)
 	}
 	shoptest.Eventually(t, "the breaker to open", func() (bool, string) { return opened(), "closed" })
-	failed, most := bank.failures(), 5+int(time.Since(began)/recovery) // one for each time that the recovery is over
+	failed, most := bank.failures(), 5+int(time.Since(began)/time.Second) // one for each time that the bank has said that it is ready
 	if failed < 5 || failed > most {
 		t.Errorf("the bank saw %d calls that failed in %v; want 5 until the breaker opens, and at most %d", failed, time.Since(began), most)
 	}
