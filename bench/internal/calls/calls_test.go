@@ -1,6 +1,7 @@
 package calls
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -10,7 +11,7 @@ func TestMeasure(t *testing.T) {
 	t.Parallel()
 	stacks := Stacks()
 	results, err := Measure(t.Context(), stacks, Settings{
-		Rounds: 1, Slice: 20 * time.Millisecond, Workers: []int{2}, Sampling: []float64{1}, Foreign: 1,
+		Rounds: 1, Slice: 20 * time.Millisecond, Workers: []int{2}, Sampling: []float64{1}, Foreign: math.Inf(1),
 		Note: func(string, ...any) {},
 	})
 	if err != nil {

@@ -115,7 +115,10 @@ func (k kaptarStack) run(ctx context.Context, env *Env, services []kaptar.Servic
 
 // wait returns once n spans have come, or after what a queue of kaptar waits at most, and some more.
 func (s *Spans) wait(ctx context.Context, n int64) error {
-	for begun := time.Now(); s.server.Load()+s.client.Load() < n && time.Since(begun) < 1500*time.Millisecond && ctx.Err() == nil; {
+	for range 600 { // counts no time during which this process stood still
+		if s.server.Load()+s.client.Load() >= n || ctx.Err() != nil {
+			break
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	return ctx.Err()

@@ -160,7 +160,7 @@ func (r *runner) slice(ctx context.Context, workers int, length time.Duration) (
 	for i := range workers {
 		all.Go(func() {
 			n, last := int64(0), time.Now()
-			for last.Sub(begun.at) < length && failures[i] == nil {
+			for (n == 0 || last.Sub(begun.at) < length) && failures[i] == nil { // one call, however late it begins
 				failures[i] = r.Call(ctx)
 				now := time.Now()
 				latencies[i].add(now.Sub(last))
