@@ -322,7 +322,7 @@ func kafkaRead(ctx context.Context, s *servers.Server) (string, error) {
 
 // natsDo gives f a server of the version that the product embeds.
 func natsDo(s *servers.Server, f func(jetstream.JetStream) error) error {
-	nc, err := nats.Connect(s.URL())
+	nc, err := nats.Connect(s.URL(), nats.Timeout(10*time.Second))
 	if err != nil {
 		return err
 	}
@@ -377,11 +377,12 @@ func rabbitRead(ctx context.Context, s *servers.Server) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return "", err
-	}
 	return poll(ctx, func() (string, error) {
+		ch, err := conn.Channel() // an error ends it, as of a queue without a leader yet
+		if err != nil {
+			return "", err
+		}
+		defer ch.Close()
 		d, ok, err := ch.Get("q", true)
 		if err == nil && !ok {
 			err = errors.New("the queue is empty")
