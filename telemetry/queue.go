@@ -23,6 +23,8 @@ type queue[T any] struct {
 	send    func(context.Context, []T) error
 	timeout time.Duration      // of one batch
 	failing bool               // the last batch was not taken
+	cut     int                // items that were under way when the stop began, and did not arrive
+	why     error              // of the last of them
 	full    prometheus.Counter // of items dropped
 	failed  prometheus.Counter // of items dropped
 
@@ -88,6 +90,12 @@ func (q *queue[T]) take(batch []T) (_ []T, more bool) {
 	return batch, left >= batchLen
 }
 
+func (q *queue[T]) stopping() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
+}
+
 func (q *queue[T]) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,7 +120,10 @@ func (q *queue[T]) run(ctx context.Context) {
 		}
 		var more bool
 		if batch, more = q.take(batch); len(batch) > 0 {
-			_ = q.flush(ctx, batch, q.timeout) // counted and reported by send
+			// Counted, and reported by send until the stop begins.
+			if err := q.flush(ctx, batch, q.timeout); err != nil && q.stopping() {
+				q.cut, q.why = q.cut+len(batch), err
+			}
 			clear(batch)
 			batch = batch[:0]
 		}
@@ -137,13 +148,17 @@ func (q *queue[T]) flush(ctx context.Context, batch []T, timeout time.Duration) 
 func (q *queue[T]) drain(ctx context.Context, batch []T) error {
 	for {
 		batch, _ = q.take(batch[:0])
-		if len(batch) == 0 {
+		switch {
+		case len(batch) > 0:
+		case q.cut == 0:
 			return nil
+		default:
+			return fmt.Errorf("%d %s not sent: %w", q.cut, q.name, q.why)
 		}
 		if err := q.flush(ctx, batch, min(q.timeout, lastTry)); err != nil {
 			lost := q.waiting()
 			q.failed.Add(float64(lost))
-			return fmt.Errorf("%d %s not sent: %w", lost+len(batch), q.name, err)
+			return fmt.Errorf("%d %s not sent: %w", q.cut+lost+len(batch), q.name, err)
 		}
 	}
 }

@@ -44,3 +44,25 @@ func TestQueueFails(t *testing.T) {
 		}
 	})
 }
+
+// TestQueueIsCut: a batch that is under way when Shutdown begins is among what it says was not sent.
+func TestQueueIsCut(t *testing.T) {
+	t.Parallel()
+	for later, want := range []string{"2 spans not sent: context canceled", "3 spans not sent: context canceled"} {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue("spans", time.Minute, prometheus.NewRegistry(), func(ctx context.Context, _ []int) error {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			})
+			q.put(0)
+			q.put(1)
+			time.Sleep(batchInterval + time.Millisecond)
+			for i := range later {
+				q.put(i)
+			}
+			if err := q.shutdown(t.Context()); err == nil || err.Error() != want {
+				t.Errorf("shutdown = %v, want %s", err, want)
+			}
+		})
+	}
+}
