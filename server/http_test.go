@@ -154,9 +154,7 @@ func TestPanics(t *testing.T) {
 			t.Errorf("%s: a handler that could not write its answer was logged as a panic: %v", name, lines)
 		}
 	}
-	if busy := b.Busy(); len(busy) != 0 {
-		t.Errorf("after panics the server takes itself for busy: %v", busy)
-	}
+	eventually(t, "the server to see that nothing is under way after panics", func() bool { return len(b.Busy()) == 0 })
 }
 
 func TestConnectionSurvivesAPanic(t *testing.T) {

@@ -91,6 +91,7 @@ func TestRPCIsMeasuredLoggedAndTraced(t *testing.T) {
 		if seen.TraceID().String() != parentTrace || seen.IsRemote() {
 			t.Errorf("%s: handler's span is %v, want one of its own in the caller's trace", name, seen)
 		}
+		lines := 1 // of the last RPC
 		for question, want := range map[string]codes.Code{"hi": codes.OK, "panic": codes.Internal} {
 			seen = trace.SpanContext{}
 			if err := watchOnce(ctx, conn, question); status.Code(err) != want {
@@ -101,6 +102,8 @@ func TestRPCIsMeasuredLoggedAndTraced(t *testing.T) {
 			}
 			labels := prometheus.Labels{"service": "users", "method": "test.v1.Echo/Watch", "code": want.String()}
 			eventually(t, "the stream to be counted", func() bool { return b.metric(t, "rpc_requests_total", labels) == n })
+			lines++
+			eventually(t, "the stream's line in the log", func() bool { return len(b.lines(t, "rpc")) == lines }) // before it is reset
 		}
 	}
 }
