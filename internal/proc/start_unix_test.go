@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	case "parent": // starts a process in the directory, says when it runs, and hangs
 		os.Unsetenv(roleEnv)
 		cmd := exec.Command("/bin/sh", "-c", "sleep 1000 & echo $! >child; echo $$ >pid.new; mv pid.new pid; wait")
-		if _, err := Start(cmd, &Options{Orphaned: "echo bye >orphaned"}); err != nil {
+		if _, err := Start(cmd, &Options{Orphaned: "echo bye >bye; mv bye orphaned"}); err != nil {
 			panic(err)
 		}
 		select {}
@@ -200,6 +200,12 @@ func TestStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			read(t, filepath.Join(cmd.Dir, "pid"))
+			if name == "when it is paused" { // or it might be continued first, and paused then
+				eventually(t, "it is paused", func() bool {
+					stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+					return err != nil || strings.Contains(string(stat), ") T")
+				})
+			}
 			timeout := time.Minute
 			if name == "by force" {
 				timeout = 50 * time.Millisecond
