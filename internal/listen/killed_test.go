@@ -2,11 +2,14 @@ package listen
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/kaptar/kaptar/internal/test/servers"
 )
 
 // TestMain listens where the test says, and waits to be killed.
@@ -30,7 +33,12 @@ func TestMain(m *testing.M) {
 // TestPortOfAKilledProcess: who is started again at once gets the port.
 func TestPortOfAKilledProcess(t *testing.T) {
 	t.Parallel()
-	addr := "127.0.0.1:0"
+	ports, release, err := servers.FreePorts(1) // that nobody is given between two processes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	addr := fmt.Sprint("127.0.0.1:", ports[0])
 	for range 5 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "LISTEN_TEST_ADDR="+addr)
@@ -41,11 +49,9 @@ func TestPortOfAKilledProcess(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		line, err := bufio.NewReader(out).ReadString('\n')
-		if err != nil {
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		addr = strings.TrimSpace(line)
 		if _, err := TCP(addr, "LISTEN"); err == nil || !strings.Contains(err.Error(), "in use by pid") {
 			t.Errorf("while it runs: %v, want an error that names it", err)
 		}
