@@ -357,39 +357,41 @@ func (f failing) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Ca
 // TestErrorsTellTheDependency: a server passes on what the error of a call says.
 func TestErrorsTellTheDependency(t *testing.T) {
 	t.Parallel()
-	m := listed("refused")
-	_ = m.Register(t.Context(), discovery.Instance{ID: "silent", Service: "silent-service", HTTP: "silent:80"})
-	tr := over(t, Options{Resolver: m, Targets: map[string]Settings{"silent-service": {Timeout: time.Millisecond}}}, func(r *http.Request) (*http.Response, error) {
-		if r.URL.Host == "refused:80" {
-			return nil, errors.New("connection refused")
+	synctest.Test(t, func(t *testing.T) { // or an attempt of a millisecond may end so late that it tells nothing
+		m := listed("refused")
+		_ = m.Register(t.Context(), discovery.Instance{ID: "silent", Service: "silent-service", HTTP: "silent:80"})
+		tr := over(t, Options{Resolver: m, Targets: map[string]Settings{"silent-service": {Timeout: time.Millisecond}}}, func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "refused:80" {
+				return nil, errors.New("connection refused")
+			}
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, tc := range []struct {
+			ctx       context.Context
+			url, want string
+		}{
+			{t.Context(), orders, "order-service"},
+			{t.Context(), "http://unknown-service/", "unknown-service"},
+			{t.Context(), "http://silent-service/", "silent-service"},
+			{deadlined(t, -1), "http://silent-service/", ""},
+			{ended, orders, ""},
+		} {
+			req, _ := http.NewRequestWithContext(tc.ctx, http.MethodPost, tc.url, nil)
+			_, err := send(t, tr, req)
+			if got := dependency.Of(err); got != tc.want || err == nil {
+				t.Errorf("%s: %v tells of %q, want %q", tc.url, err, got, tc.want)
+			}
 		}
-		<-r.Context().Done()
-		return nil, r.Context().Err()
+		for range 5 {
+			_, _ = do(t, tr, http.MethodPost, orders, nil)
+		}
+		if _, err := do(t, tr, http.MethodPost, orders, nil); !errors.Is(err, ErrOpen) || dependency.Of(err) != "order-service" {
+			t.Errorf("an open breaker: %v tells of %q, want order-service", err, dependency.Of(err))
+		}
 	})
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, tc := range []struct {
-		ctx       context.Context
-		url, want string
-	}{
-		{t.Context(), orders, "order-service"},
-		{t.Context(), "http://unknown-service/", "unknown-service"},
-		{t.Context(), "http://silent-service/", "silent-service"},
-		{deadlined(t, -1), "http://silent-service/", ""},
-		{ended, orders, ""},
-	} {
-		req, _ := http.NewRequestWithContext(tc.ctx, http.MethodPost, tc.url, nil)
-		_, err := send(t, tr, req)
-		if got := dependency.Of(err); got != tc.want || err == nil {
-			t.Errorf("%s: %v tells of %q, want %q", tc.url, err, got, tc.want)
-		}
-	}
-	for range 5 {
-		_, _ = do(t, tr, http.MethodPost, orders, nil)
-	}
-	if _, err := do(t, tr, http.MethodPost, orders, nil); !errors.Is(err, ErrOpen) || dependency.Of(err) != "order-service" {
-		t.Errorf("an open breaker: %v tells of %q, want order-service", err, dependency.Of(err))
-	}
 }
 
 // TestOnlyWhatTheTargetDidCountsOverGRPC is the same over gRPC, unary and in streams.
