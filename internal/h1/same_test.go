@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +24,22 @@ type scripted struct {
 	parts    []string
 	conns    atomic.Int32
 	done     chan struct{} // closed when all parts are out
+
+	// asked is closed when the client's Write of the first request has returned. net/http takes an answer
+	// before that for an early one, and gives the connection up 50 ms later.
+	asked chan struct{}
+	wrote func() // closes it
+}
+
+// telling tells that a Write has returned.
+type telling struct {
+	net.Conn
+	wrote func()
+}
+
+func (c telling) Write(b []byte) (int, error) {
+	defer c.wrote()
+	return c.Conn.Write(b)
 }
 
 const (
@@ -38,7 +55,8 @@ func newScripted(t *testing.T, parts ...string) *scripted {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	s := &scripted{listener: l, parts: parts, done: make(chan struct{})}
+	s := &scripted{listener: l, parts: parts, done: make(chan struct{}), asked: make(chan struct{})}
+	s.wrote = sync.OnceFunc(func() { close(s.asked) })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -65,6 +83,7 @@ func (s *scripted) serve(c *net.TCPConn, first bool) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			continue
 		}
+		<-s.asked
 		if s.play(c); slices.Contains(s.parts, shut) || slices.Contains(s.parts, reset) {
 			return
 		}
@@ -116,9 +135,17 @@ func see(t *testing.T, rt http.RoundTripper, method string, parts []string) seen
 	url := "http://" + srv.listener.Addr().String() + "/x"
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // the end of a call that hangs, of which there is none
 	defer cancel()
-	s := roundTrip(ctx, t, rt, method, url)
-	<-srv.done // and so it has arrived
 	_, ours := rt.(*Transport)
+	if ours {
+		srv.wrote()
+	} else {
+		rt.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, address)
+			return telling{c, srv.wrote}, err
+		}
+	}
+	s := roundTrip(ctx, t, rt, method, url)
+	<-srv.done               // and so it has arrived
 	second := http.MethodGet // net/http may see too late that the connection is of no use, and try again
 	if ours {
 		second = http.MethodPost // which makes us look
