@@ -47,7 +47,7 @@ func TestRegistration(t *testing.T) {
 	t.Parallel()
 	s := servertest.Shared(t, servers.Consul)
 	r, service := open(t, s.URL(), nil), name(t)
-	server := httptest.NewServer(nil)
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	register(t, r, discovery.Instance{
