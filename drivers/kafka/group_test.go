@@ -173,7 +173,10 @@ func TestMembersShare(t *testing.T) {
 				return a, b
 			}
 			take := func(by string, d driver.Delivery) {
-				ack(t, d)
+				// What waited here while its partition moved comes again, to the other one.
+				if err := d.Ack(t.Context()); err != nil && !strings.Contains(err.Error(), "another member") {
+					t.Errorf("Ack of %s = %v, want nil", d.ID, err)
+				}
 				seen[d.ID] = by
 			}
 			for round := 0; ; round++ { // until both have had some
