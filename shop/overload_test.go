@@ -41,7 +41,7 @@ func newFlood(tb testing.TB, clients int, args ...string) *flood {
 	tb.Cleanup(f.Kill)
 	tr := &http.Transport{MaxIdleConnsPerHost: clients + 1}
 	tb.Cleanup(tr.CloseIdleConnections)
-	f.http = &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	f.http = &http.Client{Transport: tr, Timeout: patience}
 	f.send(http.MethodPut, "inventory-service", "/v1/stock/tea", `{"available":100000000}`)
 	for i := range 10 {
 		var user struct{ ID int64 }

@@ -246,7 +246,13 @@ func (w *watch) collect() {
 	for _, service := range serviceNames() {
 		pids = append(pids, w.ServicePID(service))
 		w.send(200, http.MethodGet, service, "/metrics", "", nobody)
-		w.send(200, http.MethodGet, service, "/readyz", "", nobody)
+		eventually(w.t, func() string { // a check has a second, in which the machine may stand still
+			a := w.call(http.MethodGet, service, "/readyz", "", nobody)
+			if w.out["readiness of "+service] += fmt.Sprint(a); a.status != http.StatusOK {
+				return fmt.Sprintf("/readyz of %s: %d %s", service, a.status, a.body)
+			}
+			return ""
+		})
 	}
 	for _, pid := range pids {
 		for _, file := range []string{"cmdline", "environ"} {
