@@ -50,7 +50,9 @@ func openCounted(t *testing.T, parameters string) (db *sql.DB, sent *atomic.Int6
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		return counted{c, sent}, err
 	}
-	connector := stdlib.GetConnector(*cfg)
+	// Nor does it ask a connection that was idle for a second, as on a slow machine, whether it lives.
+	never := func(context.Context, stdlib.ShouldPingParams) bool { return false }
+	connector := stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(never))
 	db = sqldb.OpenDB(dialect(), func(ctx context.Context) (driver.Conn, error) { return connect(ctx, connector) })
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
