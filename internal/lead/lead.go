@@ -4,7 +4,6 @@ package lead
 import (
 	"context"
 	"database/sql"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +45,7 @@ func Run(ctx context.Context, db *sql.DB, name string, poll time.Duration, outag
 			outage.Lost(ctx, err)
 			steady.Sleep(ctx, backoff.Next())
 		default:
-			steady.Sleep(ctx, poll*4/5+rand.N(poll*2/5))
+			steady.Sleep(ctx, steady.Jitter(poll))
 		}
 	}
 }

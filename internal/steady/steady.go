@@ -23,6 +23,9 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Jitter spreads d by ± 20 %, so that many that wait do not come together.
+func Jitter(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5+1) }
+
 // Join returns a copy of ctx that also ends with each of others, for the same cause.
 func Join(ctx context.Context, others ...context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)

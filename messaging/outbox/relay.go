@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -218,10 +217,10 @@ func (t *turn) run(ctx context.Context) error {
 		t.route.outage.Back(ctx)
 		switch len(batch.ids) {
 		case 0:
-			t.route.signal.Wait(ctx, jitter(t.poll))
+			t.route.signal.Wait(ctx, steady.Jitter(t.poll))
 		case batchSize: // there is more
 		default:
-			t.route.signal.Wait(ctx, jitter(min(busyPoll, t.poll)))
+			t.route.signal.Wait(ctx, steady.Jitter(min(busyPoll, t.poll)))
 		}
 	}
 	return nil
@@ -307,9 +306,4 @@ func (r *Relay) deliver(ctx context.Context, b batch) error {
 		}
 	}
 	return sendErr
-}
-
-// jitter spreads d by ± 20 %.
-func jitter(d time.Duration) time.Duration {
-	return d*4/5 + rand.N(d*2/5+1)
 }
