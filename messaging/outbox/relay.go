@@ -110,9 +110,9 @@ func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, er
 // sqldb.Open.
 //
 // Of the relays of one database only the one with the lease works, see [sqldb.TryLease]. The others
-// try to get the lease every second (± 20 %). On PostgreSQL the relay reads over the session that holds the
-// lease, and checks before each batch that the lease is still held. A relay that is suspended in
-// the middle of a batch can still send events that its successor has sent too.
+// try to get the lease every second (± 20 %). On PostgreSQL the relay reads over the session that
+// holds the lease, and checks before each batch that the lease is still held. A relay that is
+// suspended in the middle of a batch can still send events that its successor has sent too.
 //
 // Each list of RelayOptions.Apart is sent independently, so there is no order between their topics.
 //

@@ -501,6 +501,10 @@ func links() []mutant {
 			"conn, err := s.files.Handshake(ctx, raw, host, \"h2\")", "conn, err := s.files.Handshake(ctx, raw, \"localhost\"+host[:0], \"h2\")", "./telemetry", "TestExportTLS",
 		},
 		{
+			"a stop counts what was under way to a collector", "telemetry/queue.go",
+			"err != nil && q.stopping() {", "err != nil && false {", "./telemetry", "TestQueueIsCut",
+		},
+		{
 			"a password in plain text is told of", "internal/tlsfiles/exposed.go",
 			"return secret && !secure &&", "return secret && secure &&", "./drivers", "TestSetWarnsOfAPlainPassword",
 		},
